@@ -144,6 +144,16 @@ impl Publisher {
         });
     }
 
+    /// Compiles the modules of a process that runs, before its recording begins. So the thread that begins
+    /// the recording does not wait for this work.
+    pub(crate) fn compile_ahead(&self, modules: &[Loaded]) {
+        for loaded in modules {
+            let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
+            self.compiled.asked(&key, &loaded.file, &self.watch);
+            self.compiled.code(key, &loaded.file, &self.code_options);
+        }
+    }
+
     /// Publishes the rules of new modules, and updates sites in them that the target has already met.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {

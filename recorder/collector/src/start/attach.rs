@@ -6,12 +6,14 @@ use crate::error::{Error, ErrorKind};
 use crate::follow::attached::Attached;
 use crate::follow::session_stock::{self, SessionStock};
 use crate::follow::{Follower, Root, RunSettings};
+use crate::recording::modules::Modules;
 use crate::recording::{Domains, Options};
 use crate::rules::publisher::Publisher;
 use crate::start::library;
 use crate::start::output;
 use crate::start::run::{Failed, Recorded, RunOptions};
 use crate::sys::idle::{self, Library, NotFound};
+use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::quiescence::Quiescence;
 use crate::sys::remote;
@@ -48,6 +50,10 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     // The detours lead only the calls of malloc to a library that was loaded late.
     let domains = if library.is_late { Domains::HEAP } else { options.domains };
     let code_options = Arc::new(options.code.clone());
+    let publisher = Publisher::new(Arc::clone(&code_options));
+    let mut modules = Modules::new(pid);
+    modules.add_maps(&maps::files_of(pid), 0);
+    publisher.compile_ahead(modules.all());
     let mut signals = Signals::block()
         .map_err(|error| Error::system("signals cannot be received", &error, "see `ulimit -a`"))?;
     let output = output::followed(&options.output)?;
@@ -66,18 +72,16 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         duration: options.duration,
         children: options.children,
         only: String::new(),
-        publisher: Publisher::new(Arc::clone(&code_options)),
+        publisher,
     };
     let no_memory = |error| {
         let remedy =
             "see `ulimit -a`, or start edleak-record as the user of the process, in its PID namespace";
         of_process(Error::system("it cannot share memory with edleak-record", &error, remedy))
     };
-    // The malloc of libc also serves operator new. Without the rules for it, operator new would be the site.
-    let patience =
-        if library.is_late { session_stock::PATIENCE_FOR_DETOURS } else { session_stock::PATIENCE };
-    let begun =
-        SessionStock::create_for(pid, options.children, patience).map_err(no_memory).and_then(|stock| {
+    let begun = SessionStock::create_for(pid, options.children, session_stock::PATIENCE)
+        .map_err(no_memory)
+        .and_then(|stock| {
             let number = process::read_status(pid).map_or(0, |status| status.own_number);
             stock.set_domains(domains.flags());
             stock.set_root(if number == 0 { pid } else { number });
