@@ -246,7 +246,7 @@ fn state_is_kept(kind: &str, number: libc::c_long, step: &str) {
         waits_in(pid, number) || waits_in(pid, libc::SYS_restart_syscall)
     });
     if kind == "futex" {
-        // SAFETY: the child has not been waited for, so the number is its.
+        // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
         unsafe { libc::kill(pid as i32, libc::SIGUSR1) };
     } else {
         program.input.as_mut().expect("open").write_all(b"x").expect("it reads");
@@ -433,7 +433,7 @@ fn process_that_cannot_be_attached_is_refused_with_the_reason() {
     // A stopped process.
     let stopped = Fed::start(&programs().binary("attach_state"), &["read"], "waiting");
     let pid = stopped.pid() as i32;
-    // SAFETY: the child has not been waited for, so the number is its.
+    // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
     unsafe { libc::kill(pid, libc::SIGSTOP) };
     wait_for("a stopped process", || {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))

@@ -121,7 +121,7 @@ fn variable_that_names_another_version_is_an_error_with_both_versions() {
 fn copy_that_was_changed_is_written_anew() {
     let installed = Installed::new("library-changed");
     installed.records_with();
-    // The cache also has files that are not of a version.
+    // The cache has a directory for each version, and other files.
     let entries = fs::read_dir(installed.dir.join("cache/edleak")).expect("made");
     let mut copies = entries.map(|entry| entry.expect("ours").path().join(LIBRARY));
     let copy = copies.find(|copy| copy.is_file()).expect("one version is unpacked");

@@ -165,7 +165,7 @@ impl PerMark {
         if let Some(why) = self.marks.iter().find_map(|mark| mark.too_few.clone()) {
             return Some(why);
         }
-        // A mark that has a name never lacks room for it.
+        // If a mark has exactly the name of the pattern, no mark of this name lacks room for the name.
         let is_name =
             !self.pattern.contains(['*', '?']) && self.marks.iter().any(|mark| mark.name == self.pattern);
         if self.unnamed > 0 && !is_name {

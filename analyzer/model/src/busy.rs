@@ -11,7 +11,8 @@ use crate::trend::{greater, lesser};
 /// Least share of work for a weight above 0, relative to the work done while the site grew. Less work than
 /// this comes from health checks or a timer.
 const LEAST_SHARE: f64 = 0.25;
-/// Least share of quiet time in the record; with less, the wall clock suffices.
+/// Least share of quiet time in the record for a curve over busy time; with less quiet time, the curve over
+/// the wall clock suffices.
 const LEAST_QUIET: f64 = 0.02;
 /// Share of the growth after which the growth counts as over.
 const GROWN: f64 = 0.95;

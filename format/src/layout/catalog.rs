@@ -10,8 +10,8 @@ use crate::layout::header::FORMAT_VERSION;
 use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
-/// The subject of a record. A later record with the same key replaces the earlier one. The writer writes
-/// records in the order of these variants.
+/// The key of a record: its kind, and its ID if it has one. A later record replaces an earlier record
+/// with the same key. The writer writes records in the order of these variants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Key {
     Start,

@@ -74,8 +74,8 @@ impl Error {
         Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
     }
 
-    /// Makes the error of a trace that edleak-record cannot write. The remedy is the remedy of `error`, or
-    /// the limit that caused it, or `otherwise`.
+    /// Makes the error of a trace that edleak-record cannot write. The remedy is that of `error`. If `error`
+    /// has none, the remedy is to raise the limit that caused the error, or else `otherwise`.
     pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {
         use edleak_format::ErrorKind as Kind;
         let kind = match error.kind() {

@@ -6,7 +6,7 @@
 //! start      checks a program, reserves the trace's name, starts the target; or serves a bare LD_PRELOAD
 //! follow     every image of the run: from its claim of a session, over exec and fork, to its end
 //! recording  one image: reads its session and writes slice after slice into its trace
-//! attach     a running process without the library: loads it, and leads its malloc to it
+//! attach     a running process without the library: loads the library, and redirects malloc to it
 //! rules      the rules that the target gets: callers to step over, callers to watch, unwind rules
 //! detour     allocators inside a module: the jumps and stubs for their entry points
 //! watch      requests to record full stacks: from the user, from auto-watch, from a running session

@@ -11,7 +11,7 @@
 //! To end, the collector writes [`ENDING`] into the phase and zeros into the limits of every thread.
 //!
 //! A library that the collector has loaded into a running process is *late*: its exported names replace no
-//! function. The collector leads the calls of the process's allocator to the hooks of the library.
+//! function. The collector redirects the calls of the process's allocator to the hooks of the library.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::detour::HOOKS;

@@ -9,9 +9,9 @@
 //! # Room
 //!
 //! Other threads may take numbers between the check and the addition. So the check leaves [`SLACK`] places
-//! free, more than threads are ever between the two instructions. A lost reset would leave all objects of a
-//! pool live, and a lost name would put its objects at other sites. So these events may use further
-//! [`RESERVE`] places, which events of single objects leave free.
+//! free: more than the number of threads between the two instructions at one time. A lost reset would
+//! leave all objects of a pool live, and a lost name would put its objects at other sites. So these events
+//! may use further [`RESERVE`] places, which events of single objects leave free.
 //!
 //! # Order
 //!

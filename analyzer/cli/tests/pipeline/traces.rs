@@ -100,7 +100,7 @@ pub(crate) fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
 
-/// Allocates ten times a slice, and frees all allocations of the slice before.
+/// Makes ten allocations in each slice, and frees all allocations of the previous slice.
 pub(crate) fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }

@@ -504,8 +504,8 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
-/// The site is watched for the first 60 of 80 slices and no longer after that. The ages of its stack know
-/// nothing of the leak after the watch.
+/// The site is watched only in the first 60 of 80 slices. The ages of its stack do not show the leak after
+/// the end of the watch.
 #[test]
 fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();

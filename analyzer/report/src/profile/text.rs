@@ -141,7 +141,7 @@ impl ProfileReport<'_> {
     }
 }
 
-/// Writes the children of a node. `depth` is the one of the node; `None` for the root, which has no line. A
+/// Writes the children of a node. `depth` is the depth of the node; `None` for the root, which has no line. A
 /// single child with the full weight of its parent gets no further indent.
 fn write_node(style: Style, node: &Node, all: i128, depth: Option<usize>, lines: &mut Vec<String>) {
     let is_shown = |child: &&Node| child.weight as f64 >= LEAST_SHARE * all as f64;

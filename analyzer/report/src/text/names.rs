@@ -37,7 +37,7 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // What remains of emptied brackets does not help the reader.
+    // The tail may begin with the rest of shortened brackets, which does not help the reader.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }

@@ -59,8 +59,8 @@ pub(super) fn heading(sort: SortArg, width: usize) -> String {
     format!("{:<8} {figure:>9}  {:>10}{curve}  function", "so far", "rate")
 }
 
-/// One row of at most `width` columns. Its first figure is the one of the order: allocations, else live bytes.
-/// The row shows file and line if the function leaves room for them.
+/// One row of at most `width` columns. The first figure is the number of allocations if the rows are sorted
+/// by it, else the live bytes. The row shows file and line if the function leaves room for them.
 pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> String {
     let figure = match sort {
         SortArg::Allocs => units::count(row.allocs),

@@ -1,7 +1,7 @@
 //! Loads the library on a thread that waits in a system call.
 //!
-//! The collector stops only this thread. All other threads run, so no lock that they hold can stop the
-//! loader. The thread runs the code of [`code`], with its own stack left alone.
+//! The collector stops only this thread. All other threads run, so a thread that holds a lock of the loader
+//! can release it. The thread runs the code of [`code`], which changes no used byte of the thread's stack.
 //!
 //! ```text
 //! memory below the thread's stack pointer, from low to high addresses
@@ -11,10 +11,10 @@
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
 //!
-//! The collector writes this memory and the code first. Neither changes the thread. Then it sets the
-//! registers, in one call. From then on the code restores the thread by itself, so the collector may die at
-//! any instant. While the collector lives, it restores the registers itself: then the kernel continues the
-//! system call as after any other stop, with the time that was left.
+//! First the collector writes this memory and the code; the thread does not use either of them yet. Then the
+//! collector sets the registers, in one call. From then on the code restores the thread by itself, so the
+//! collector may die at any instant. If the collector still lives, it restores the registers instead of the
+//! code. The kernel then continues the system call as after any other stop, with the time that was left.
 
 use crate::attach::modules::Module;
 use crate::attach::priority::Priority;
@@ -39,7 +39,7 @@ const RED_ZONE: u64 = 128;
 const STACK_RESERVE: u64 = 16 << 10;
 /// Offset of the thread's ID in glibc's control block.
 const TID_AT: u64 = 0x2d0;
-/// Offset of the control block's own address in it.
+/// Offset, in the control block, of the address of the control block.
 const SELF_AT: u64 = 0x10;
 
 /// The arguments of the call.
@@ -60,7 +60,7 @@ pub(crate) enum Failure {
     Refused(String),
     /// The memory for the detours was taken meanwhile.
     NoPlace,
-    /// The call runs on in this thread.
+    /// The thread still makes the call at the time limit.
     Unfinished,
     /// The system refused a step.
     System(io::Error),
@@ -199,7 +199,7 @@ impl Call<'_> {
         };
         match run_to_the_end(&mut thread, limit, step) {
             Ok(true) => {}
-            // The thread restores itself.
+            // The thread restores its own registers later.
             Ok(false) => return Err(Failure::Unfinished),
             Err(failure) => {
                 thread.forget_signal();
@@ -209,8 +209,9 @@ impl Call<'_> {
         }
         step("loaded");
         let result = Results::read(pid, block_at)?;
-        // The thread stands before the system call that restores it. It reaches the point at which the kernel
-        // continues an interrupted system call only through another stop.
+        // The thread is stopped before the system call that would restore it. The kernel continues an
+        // interrupted system call only after another kind of stop, so the collector stops the thread once
+        // more.
         thread.interrupt()?;
         thread.go_on()?;
         if thread.wait(limit + STOP)? != Some(Stop::Event) {
@@ -274,7 +275,7 @@ impl Results {
     }
 }
 
-/// Lets the thread run until it has made the call. `false`: it has not by `limit`.
+/// Lets the thread run until it has made the call. `false`: the thread has not made the call by `limit`.
 fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
     loop {
         thread.go_on_to_system_call()?;
@@ -310,7 +311,7 @@ fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     is_own && remote::read_u32(pid, registers.fs_base + TID_AT).ok() == own
 }
 
-/// Whether the memory at `lowest` and some below it is free stack of a thread.
+/// Whether the memory at `lowest`, and [`STACK_RESERVE`] bytes below it, can be stack of a thread.
 fn has_stack(pid: u32, lowest: u64) -> bool {
     let map = maps::text_of(pid).unwrap_or_default();
     maps::lines(&map).any(|line| {

@@ -22,9 +22,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// The functions without which nothing could be counted.
+/// The functions that every program calls. edleak refuses a process if it cannot redirect all of them.
 const NEEDED: &[&str] = &["malloc", "calloc", "realloc", "free"];
-/// The most bytes of a stack in which the collector looks for interrupted code.
+/// Maximum number of bytes of a stack that the collector searches for the addresses of interrupted code.
 const MOST_STACK_BYTES: u64 = 8 << 20;
 
 /// The detours of the allocator of one process.
@@ -66,8 +66,8 @@ impl Detours {
             refusal(message, "start the process with `edleak-record --idle PROGRAM`")
         };
         let entries = entries_of(allocator).ok_or_else(|| unusable("the file cannot be read".into()))?;
-        // The calls of a function that the collector cannot lead go uncounted. If it frees, or if it is one of
-        // the functions that every program calls, nothing is led.
+        // edleak does not count the calls of a function that cannot be redirected. If such a function frees
+        // memory, or is one of [`NEEDED`], the collector redirects no function at all.
         let selection = module::select(&entries, true);
         let is_needed = |entry: &Entry| !entry.shape.allocates() || NEEDED.contains(&entry.name.as_str());
         if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_needed(entry)) {
@@ -154,7 +154,7 @@ impl Detours {
         }
     }
 
-    /// A thread that would go on between two instructions that a jump replaces: at once, or after a signal
+    /// A thread that would go on between two instructions that a jump replaces, now or after a signal
     /// handler. The registers that a handler restores lie on the stack, so the collector searches each stack
     /// for addresses of such instructions.
     fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {

@@ -1,4 +1,4 @@
-//! Attaching to a process without the library: loads it, and leads the process's malloc to it.
+//! Attaches to a process without the library: loads the library, and redirects the process's malloc to it.
 //!
 //! ```text
 //! priority     the collector's own priority while threads stand still
@@ -15,7 +15,8 @@
 //!
 //! Two steps change the process. Each is safe if the collector dies at any instant:
 //!
-//! 1. One waiting thread calls `dlopen`. It restores itself. The library then waits, and counts nothing.
+//! 1. One waiting thread calls `dlopen` and restores its own registers. The library then waits, and counts
+//!    nothing.
 //! 2. All threads stand still while the collector writes the jumps. Each jump leads to code that is complete.
 //!    Until a collector begins a recording, that code only forwards.
 
@@ -66,7 +67,7 @@ impl Settings {
     }
 }
 
-/// The jumps in a process. Dropping it puts the original code back.
+/// The jumps in a process. Dropping this value puts the original code back.
 #[derive(Debug)]
 pub(crate) struct Led {
     detours: Detours,
@@ -94,7 +95,7 @@ pub(crate) fn load(pid: u32, path: &Path, settings: &Settings, quiet: bool) -> R
     let target = Target::examine(pid)?;
     let allocator = target::allocator_of(pid, &target.modules, None)?;
     let no_place = || refusal("there is no free memory near its malloc", target::start_with_library(pid));
-    // The proofs take time, so they are made before any thread stops.
+    // The check whether the code of malloc can be redirected takes time, so it comes before any thread stops.
     let detours = detours::place_for(pid, allocator).ok_or_else(no_place)?;
     Detours::compile(pid, allocator, detours.0)?;
     let library = CString::new(path.as_os_str().as_bytes())
@@ -130,7 +131,7 @@ pub(crate) fn load(pid: u32, path: &Path, settings: &Settings, quiet: bool) -> R
     }
 }
 
-/// The loaded library, which gets the place of its detours.
+/// Finds the loaded library, and stores the address of its detours in it.
 fn found(pid: u32, detours: u64) -> Result<Library, Error> {
     let odd = |why: String| refusal(format!("the library was loaded, but {why}"), "try again");
     let library = Library::find(pid).map_err(|why| match why {
@@ -162,7 +163,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
     }
 }
 
-/// Writes the jumps that lead the malloc of the process to a library that was loaded late.
+/// Writes the jumps that redirect the malloc of the process to a library that was loaded late.
 pub(crate) fn lead(library: &Library, settings: &Settings, quiet: bool) -> Result<Led, Error> {
     let pid = library.pid();
     let modules = modules::of_process(pid);

@@ -34,7 +34,7 @@ pub(crate) struct Exported {
 pub(crate) fn of_process(pid: u32) -> Vec<Module> {
     let map = proc_file::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     let mappings = maps::files(&map);
-    // The file under the path of a deleted file is another one.
+    // If a mapped file was deleted, another file may have its path now.
     let text = String::from_utf8_lossy(&map);
     let deleted: BTreeSet<&str> =
         maps::lines(&text).filter_map(|line| line.name.strip_suffix(" (deleted)")).collect();

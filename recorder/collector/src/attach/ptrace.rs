@@ -67,7 +67,8 @@ impl Thread {
         let found = unsafe { libc::waitpid(self.tid as i32, &mut status, libc::WNOHANG | libc::__WALL) };
         self.stop = match found {
             0 => return Ok(None),
-            // The main thread of the process stays unwaited for if the process belongs to another parent.
+            // `waitpid` finds no such thread any more: it has ended. The parent of the process waits for an
+            // ended main thread.
             found if found < 0 => Some(Stop::Ended),
             _ => Some(stop_of(status)),
         };
@@ -77,7 +78,7 @@ impl Thread {
         Ok(self.stop)
     }
 
-    /// Waits until the thread has stopped; `None`: it runs at `limit`.
+    /// Waits until the thread has stopped; `None`: the thread still runs at `limit`.
     pub(crate) fn wait(&mut self, limit: Instant) -> io::Result<Option<Stop>> {
         loop {
             let stop = self.look()?;
@@ -146,8 +147,8 @@ impl Thread {
         request(libc::PTRACE_SETSIGMASK as _, self.tid, size_of::<u64>(), place).map(drop)
     }
 
-    /// Lets the thread go on to the entry or exit of its next system call. Passes on no signal: a signal that
-    /// stopped the thread stays for the end.
+    /// Lets the thread go on to the entry or exit of its next system call. Delivers no signal: the thread
+    /// gets a signal that stopped it when this value is dropped.
     pub(crate) fn go_on_to_system_call(&mut self) -> io::Result<()> {
         self.stop = None;
         request(libc::PTRACE_SYSCALL, self.tid, 0, 0).map(drop)
@@ -180,8 +181,8 @@ impl Drop for Thread {
     }
 }
 
-/// Keeps SIGCHLD blocked, so that a wait for a stop ends as soon as a thread stops. Without it, such a wait
-/// looks again after each pause.
+/// Keeps SIGCHLD blocked, so that a wait for a stop ends as soon as a thread stops. If SIGCHLD is not
+/// blocked, such a wait ends only after a pause.
 pub(crate) struct ChildSignals {
     before: libc::sigset_t,
 }

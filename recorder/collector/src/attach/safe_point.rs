@@ -5,9 +5,9 @@
 //! one of these. The collector walks the stack with the unwind rules of the modules. If it cannot walk the
 //! stack to its end, the thread is not safe.
 //!
-//! libc is stripped, so many of its functions have no name. A frame of libc without a name is accepted only
-//! between named functions: the frame through which other code has called libc must have a name that is not
-//! in the list.
+//! libc is stripped, so many of its functions have no name. The collector accepts a frame of libc without a
+//! name only between named functions: the frame through which other code has called libc must have a name,
+//! and the name must not be in `UNSAFE_FUNCTIONS`.
 
 use crate::attach::modules::{Exported, Module};
 use crate::attach::ptrace::Registers;

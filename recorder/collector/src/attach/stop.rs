@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// All threads of a process, stopped. Dropping it lets them go on.
+/// All threads of a process, stopped. Dropping this value lets the threads go on.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     threads: Vec<Thread>,
@@ -80,8 +80,9 @@ impl Drop for Stopped {
     }
 }
 
-/// Makes a wait for events continue after the stop. The kernel ends some waits with EINTR at any stop, and
-/// continues others. With this change, it also continues these waits, unless a signal handler runs.
+/// Makes a wait for events continue after the stop. A stop ends some kinds of waits with EINTR; the kernel
+/// continues the other kinds by itself. With this change, the kernel also continues an ended wait, unless a
+/// signal handler runs.
 pub(crate) fn restart_wait(thread: &Thread) {
     let Ok(mut registers) = thread.registers() else { return };
     if is_ended_wait(&registers) {
@@ -93,7 +94,7 @@ pub(crate) fn restart_wait(thread: &Thread) {
 
 /// Whether a stop has ended a wait with EINTR that may begin again with its full time.
 fn is_ended_wait(registers: &Registers) -> bool {
-    /// A longer wait would end much too late.
+    /// A wait begins again with its full time, so a longer wait could end much too late.
     const LONGEST_MS: i32 = 1000;
     let is_interrupted = registers.rax.cast_signed() == -i64::from(libc::EINTR);
     let is_short = |timeout: u64| (timeout as i32) <= LONGEST_MS;

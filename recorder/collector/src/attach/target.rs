@@ -125,7 +125,8 @@ fn is_frozen(pid: u32) -> bool {
     events.lines().any(|line| line == "frozen 1")
 }
 
-/// Refuses a process that may call the kernel less than edleak-record may.
+/// Refuses a process with more seccomp filters than edleak-record: they may forbid system calls of the
+/// library.
 fn check_filters(pid: u32) -> Result<(), Error> {
     let filters = |pid| process::read_status(pid).map_or(0, |status| status.seccomp_filters);
     if filters(pid) > filters(std::process::id()) {
@@ -185,8 +186,8 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
 }
 
 /// Whether a module is an allocator that keeps allocations of different sizes in different pages: jemalloc,
-/// mimalloc or tcmalloc. In any other allocator, an allocation from before may lie so close to a new one that
-/// the library would take one for the other.
+/// mimalloc or tcmalloc. In any other allocator, an allocation from before the recording may lie so close to
+/// a new allocation that the library confuses the two.
 fn keeps_sizes_apart(module: &Module) -> bool {
     ["mallocx", "mi_malloc", "tc_malloc"].iter().any(|name| module.exports(name))
 }

@@ -1,5 +1,5 @@
 //! Detours: jumps at the entries of an allocator inside a module. LD_PRELOAD cannot replace such functions,
-//! so the jumps lead their calls to the preload's hooks.
+//! so the jumps redirect their calls to the preload's hooks.
 //!
 //! ```text
 //! table      names of allocators' functions, and the arguments that hold size and address

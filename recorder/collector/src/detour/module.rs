@@ -17,7 +17,7 @@ pub(crate) struct Patch {
     pub(crate) jump: [u8; 5],
 }
 
-/// The code and the jumps that lead the entries of a module to hooks.
+/// The code and the jumps that redirect the entries of a module to hooks.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
     /// The memory near the module: a table of hooks, which the writer fills in, then code.

@@ -24,7 +24,7 @@ pub struct Attached {
     _led: Option<Led>,
     control: String,
     quiet: bool,
-    /// Whether the process was attached to an earlier session. If so, its limits are 0 until
+    /// Whether the process was attached to an earlier session. If so, the limits of its threads stay 0 until
     /// [`Attached::open`].
     is_again: bool,
     woken: Instant,

@@ -166,7 +166,8 @@ impl Detours {
         self.modules.push(own);
     }
 
-    /// Writes the detours of a module into the session. Returns their index; `None`: the session has no room.
+    /// Writes the detours of a module into the session. Returns the index of the module there; `None`: the
+    /// session has no room.
     fn write(&mut self, session: &Session, compiled: &Compiled) -> Option<usize> {
         let place = self.modules.iter().filter(|module| module.place.is_some()).count();
         let patches = session.detour_patches().get(self.patches..)?.get(..compiled.patches.len())?;

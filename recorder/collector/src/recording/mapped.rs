@@ -1,5 +1,5 @@
-//! The domain of mapped memory in a recording. Reads the events between slices, gives sites IDs of the trace,
-//! and compares the ranges with the memory by kind of mapping.
+//! The domain of mapped memory in a recording. Reads the events between slices, gives each site its ID in the
+//! trace, and compares the recorded ranges with the mappings in /proc.
 
 use super::Recording;
 use crate::recording::mappings::{Mappings, Source, allocators};

@@ -1,5 +1,5 @@
-//! The domain of pools in a recording: gives the callers of pools IDs of the trace, and writes their counters
-//! into each slice.
+//! The domain of pools in a recording: gives each caller of a pool its ID in the trace, and writes the
+//! counters of the callers into each slice.
 
 use super::Recording;
 use crate::recording::pools::ledger::{Ledger, PoolSite};

@@ -10,14 +10,14 @@ use edleak_session::stack::CUT;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// For the budget, a program that mostly sleeps counts as if it used this fraction of a processor. So its
-/// stacks cost at most a thousandth of a processor with the default budget.
+/// For the budget, a program that mostly sleeps counts as if it used 1/20 of a processor. So its stacks cost
+/// at most a thousandth of a processor with the default budget of 2 %.
 const LEAST_USE: u64 = 20;
 
 /// The time in which the collector compiles the unwind rules of a byte of a module: 1.1 s for a compiler of
 /// 33 MB.
 const RULES_NS_PER_BYTE: u64 = 33;
-/// The collector compiles rules once this takes at most a fifth of the time for which the program could run.
+/// The collector compiles rules only if this takes at most 1/5 of the time for which the program could run.
 const RULES_SHARE: u64 = 5;
 
 impl Recording {
@@ -41,7 +41,8 @@ impl Recording {
     fn pick_suspects(&mut self, watching: &mut Watching, used_ns: u64) {
         let Watching { auto_watch, budget, suspects, rules } = watching;
         let price = |site: usize| auto_watch.allocs_per_slice(site);
-        // A small program with no affordable suspect pays for no rules.
+        // If the budget allows no suspect, the collector compiles no rules: a small program may never need
+        // them.
         if !suspects.iter().any(|&site| budget.can_begin(site, price(site), used_ns)) || !self.can_walk(rules)
         {
             return;
@@ -65,7 +66,8 @@ impl Recording {
         if rules.is_none() && !self.do_rules_pay() {
             return false;
         }
-        // Compiled here, the rules of modules that came meanwhile would delay the next slices.
+        // The rules of modules that the program has loaded meanwhile are compiled in the background, too. To
+        // compile them here would delay the next slices.
         let (change, _) = match rules.take() {
             Some((change, known)) if known == modules.len() || !change.is_prepared() => {
                 rules.insert((change, known))

@@ -47,7 +47,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     })?;
     let library = find_or_load(pid, options).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
-    // The detours lead only the calls of malloc to a library that was loaded late.
+    // A library that was loaded late gets only the calls of malloc, because only malloc has detours.
     let domains = if library.is_late { Domains::HEAP } else { options.domains };
     let code_options = Arc::new(options.code.clone());
     let publisher = Publisher::new(Arc::clone(&code_options));

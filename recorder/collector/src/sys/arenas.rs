@@ -1,9 +1,9 @@
 //! The free memory inside the arenas of glibc's malloc, read from outside the process.
 //!
 //! glibc places the chunks of an arena one behind another. Each chunk begins with two words: the size of the
-//! chunk before, if that one is free, and the own size with three flags. So a walk over the sizes finds every
-//! free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in glibc 2.27 and later,
-//! on 64-bit systems:
+//! previous chunk, if that chunk is free, and the chunk's own size with three flags. So a walk over the sizes
+//! finds every free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in glibc
+//! 2.27 and later, on 64-bit systems:
 //!
 //! - The main arena lies in the heap of `brk`. Its first chunk begins where the heap begins.
 //! - Every other arena has heaps of up to 64 MiB. A heap begins with `heap_info`, the first heap of an arena
@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 /// A heap of an arena begins at a multiple of this size (`HEAP_MAX_SIZE`).
 pub(crate) const HEAP_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
-/// Number of bytes that one read fetches at most.
+/// Maximum number of bytes that one read fetches.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Longest time of one walk. A slice waits meanwhile. It is enough for about 1 GiB; the next walk goes on.
+/// Longest time of one walk, because a slice waits for the walk. The time suffices for about 1 GiB; the next
+/// walk continues with the rest.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Smallest chunk (`MINSIZE`).
@@ -38,7 +39,7 @@ const FENCE_BYTES: u64 = 16;
 const PREVIOUS_IS_USED: u64 = 1;
 const IS_MAPPED: u64 = 2;
 const FLAGS: u64 = 7;
-/// The possible sizes of `heap_info`: up to glibc 2.34, and since.
+/// The possible sizes of `heap_info`: up to glibc 2.34, and in later versions.
 const HEAP_INFO_BYTES: [u64; 2] = [0x20, 0x30];
 /// The size of `malloc_state`.
 const STATE_BYTES: u64 = 0x898;
@@ -144,7 +145,7 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     let mut before: Option<Range<u64>> = None;
     let mut chunk = first;
     loop {
-        // The last chunk of an arena is its free rest.
+        // The last chunk of an arena is its unused rest, which is free although no later chunk says so.
         let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {

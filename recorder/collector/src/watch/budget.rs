@@ -22,10 +22,10 @@ const NEW_FRAME_NS: f64 = 350.0;
 const USUAL_FRAMES: f64 = 24.0;
 /// The stacks of a site and the ages of its survivors are known after this number of slices.
 const SLICES_TO_KNOW: u64 = 16;
-/// They are known earlier after this number of allocations.
+/// The stacks and ages are known earlier if the site has made this number of allocations.
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
-/// The share of the budget that may be spent before the recorder begins to watch a further site. A program
+/// The share of the budget that may be spent before the collector begins to watch a further site. A program
 /// whose suspects are all too hot pays no more than this.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
@@ -70,7 +70,7 @@ pub(crate) struct Budget {
 }
 
 impl Account {
-    /// Number of slices until the stacks are known, if the site allocates so often between two slices.
+    /// Number of slices until the stacks are known, if the site makes so many allocations between two slices.
     fn slices_left(&self, allocs_per_slice: u64) -> u64 {
         let by_allocs = ALLOCS_TO_KNOW.saturating_sub(self.allocs).div_ceil(allocs_per_slice.max(1));
         by_allocs.min(SLICES_TO_KNOW.saturating_sub(self.slices))
@@ -104,8 +104,8 @@ impl Budget {
     }
 
     /// Begins to watch a site with so many allocations between two slices, if the budget allows this. The
-    /// target has used `used_ns` so far. The budget allows no site that it ended before, unless the stacks of
-    /// that site are not known yet.
+    /// target has used `used_ns` so far. The budget does not allow a site whose watch it has ended, unless
+    /// the stacks of that site are not known yet.
     pub(crate) fn begin(&mut self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
         let Some(price_ns) = self.price_ns(site, allocs_per_slice, used_ns) else { return false };
         let account = self.accounts.entry(site).or_default();
@@ -168,7 +168,8 @@ impl Budget {
         ended
     }
 
-    /// Ends the most expensive sites that together cost at least `least_ns` between two slices.
+    /// Ends the watches of the most expensive sites, which together cost at least `least_ns` between two
+    /// slices.
     fn end_expensive(&mut self, least_ns: f64) -> Vec<usize> {
         let mut order: Vec<(usize, f64)> = self
             .watched_accounts()

@@ -493,9 +493,9 @@ pub(crate) fn is_late() -> bool {
     if modules::is_own(global(c"malloc") as usize) {
         return false;
     }
-    // Another allocator may come before a preloaded library, so malloc alone does not decide. `RTLD_DEFAULT`
-    // would find the symbols of this library in any case; the program's own list of libraries has them only
-    // if the library was preloaded.
+    // A malloc of another module does not prove that this library was loaded late: another allocator may come
+    // before a preloaded library. `RTLD_DEFAULT` would find the symbols of this library in any case; the
+    // program's own list of libraries has them only if the library was preloaded.
     learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {

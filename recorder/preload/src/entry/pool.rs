@@ -30,8 +30,8 @@ fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
     if SESSION.load(Ordering::Acquire).is_null() {
         return None;
     }
-    // A forked child that is not recorded does not count as a child that used memory: if it uses memory, it
-    // calls malloc, too. A recorded child gets its own session here.
+    // A recorded child gets its own session here. An unrecorded child adds to no counter here: if the child
+    // uses memory, it also calls malloc, and malloc's hook counts the child.
     let header = lifecycle::header_unless_unrecorded_child()?;
     let session = SESSION.load(Ordering::Acquire).cast::<u8>();
     if session.is_null() {

@@ -1,7 +1,7 @@
 //! The code that a thread of the process runs to load the library.
 //!
-//! The code uses no fixed address. rbx holds the address of a [`Block`], and rsp leads to free memory below
-//! it. The code
+//! The code uses no fixed address. rbx holds the address of a [`Block`], and rsp points to free memory below
+//! the block. The code
 //!
 //! 1. blocks all signals,
 //! 2. maps memory for the detours, and a stack for the call,
@@ -22,7 +22,7 @@ use std::mem::offset_of;
 pub(crate) const DONE: u64 = u64::from_le_bytes(*b"edlkdone");
 
 /// Bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and the loader
-/// needs some tens.
+/// needs some tens of KiB.
 pub(crate) const STACK_BYTES: u64 = 512 << 10;
 
 /// The arguments and the results of the code.

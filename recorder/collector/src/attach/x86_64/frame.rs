@@ -11,8 +11,8 @@ const MASK_AT: usize = 296;
 const FLAGS: u64 = 7;
 
 /// The content of a `ucontext` at `address`, with the extended state after it. `address` is a multiple of
-/// 64. The alternative signal stack stays as it is, because the frame names one of size 0, which the kernel
-/// refuses without further effect.
+/// 64. The frame names an alternative signal stack of size 0. The kernel refuses this stack without further
+/// effect, so the thread keeps its alternative signal stack.
 pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]) -> Vec<u8> {
     let mut frame = vec![0u8; STATE_AT];
     let mut put = |at: usize, word: u64| frame[at..at + 8].copy_from_slice(&word.to_ne_bytes());

@@ -63,7 +63,7 @@ impl<'a, 'data> Branches<'a, 'data> {
         false
     }
 
-    /// The places that an offset of four bytes leads into. Any byte may begin the offset.
+    /// The places that an offset of four bytes leads into. An offset may begin at any byte of the code.
     fn far(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return BTreeSet::new() };
         let span = last + JUMP_BYTES - first;

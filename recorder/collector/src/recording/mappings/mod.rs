@@ -25,7 +25,8 @@ const SOON: Duration = Duration::from_millis(2);
 /// eight threads make in it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A site that maps memory. A call site has two of these if some of its calls come from an allocator.
+/// A site that maps memory. A call site has two mapping sites if only some of its calls come from an
+/// allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappingSite {
     /// The site's ID in the session.

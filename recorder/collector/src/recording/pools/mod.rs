@@ -139,8 +139,8 @@ pub(crate) struct PoolReader {
 }
 
 impl PoolReader {
-    /// Begins to read. A forked child begins with the objects `inherited`. Without a thread, only the slices
-    /// read events.
+    /// Begins to read. A forked child begins with the objects `inherited`. If the system refuses the thread,
+    /// the collector reads events only when it takes a slice.
     pub(crate) fn start(session: &Arc<Session>, inherited: Option<Ledger>) -> PoolReader {
         let pools = Pools { ledger: inherited.unwrap_or_default(), ..Pools::default() };
         let shared = Arc::new(Shared {
