@@ -268,7 +268,7 @@ fn write_corpus() {
             writer.finish().expect("there is room");
         }
         let mut bytes = std::fs::read(&file.0).expect("it is there");
-        // Reserved and unused bytes do not help a fuzzer.
+        // A fuzzer does not need the reserved and unused bytes at the end of the file.
         let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         bytes.truncate(used.next_multiple_of(64).max(4096));
         std::fs::write(corpus.join(name), bytes).expect("the directory is there");

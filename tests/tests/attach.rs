@@ -1,5 +1,5 @@
-//! `edleak-record --pid` for a process without edleak's library: the library is loaded into the process, and
-//! the process's malloc leads to it.
+//! `edleak-record --pid` for a process without edleak's library: edleak-record loads the library into the
+//! process, and redirects the process's malloc to the library.
 
 use edleak_tests::ledger::assert_equal;
 use edleak_tests::ledger_program::{LedgerProgram, ask, recorder, stop, wait_for_recording};
@@ -176,7 +176,7 @@ fn killed_recorder_leaves_the_process_running_at_every_step() {
     }
 }
 
-/// A program that tells a line when it is ready, and ends when its input ends.
+/// A program that prints a line when it is ready, and ends when its input ends.
 struct Fed {
     child: Child,
     input: Option<ChildStdin>,
@@ -442,7 +442,7 @@ fn process_that_cannot_be_attached_is_refused_with_the_reason() {
     // SAFETY: as above.
     unsafe { libc::kill(pid, libc::SIGCONT) };
 
-    // A process that another one traces.
+    // A process that strace traces.
     let mut tracer = Command::new("strace");
     tracer.args(["-f", "-o", "/dev/null", "-p", &pid.to_string()]).stderr(Stdio::null());
     let mut tracer = tracer.spawn().expect("strace is installed");

@@ -41,7 +41,7 @@ fn assert_pools_equal(report: &Report, ledger: &Ledger) {
     assert_eq!(&found, ledger, "trace (left) and ledger (right): {}", report.json["pools"]);
 }
 
-/// The number of events stays below the room in the ring, so no event is lost however slow the collector is.
+/// The program makes fewer events than the ring holds, so no event is lost, however slow the collector is.
 fn assert_exact(threads: u32, seed: u32) -> Report {
     let args = [threads.to_string(), "200000".into(), seed.to_string()];
     let recording = Recorder::new("pools").record(programs().binary("pools"), &args);
@@ -239,7 +239,8 @@ fn a_forked_child_has_the_objects_of_its_parent() {
     );
 }
 
-/// More events than the ring holds: the collector reads along. If it loses events, the report gives their number.
+/// The program makes more events than the ring holds, and the collector reads them meanwhile. If events are
+/// lost, the report gives their number.
 #[test]
 fn a_busy_pool_is_exact_or_its_losses_are_told() {
     let recording = Recorder::new("pool-busy").record(programs().binary("pools"), ["2", "3000000", "5"]);

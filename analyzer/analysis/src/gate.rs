@@ -19,10 +19,10 @@ const UNDECIDED_SHARE: f64 = 0.05;
 /// Least number of bytes with which undecided sites stop a gate.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
-/// Share of the record without slices above which the report says so.
+/// If a greater share of the record has no slices, the report mentions this.
 pub const MUCH_MISSING: f64 = 0.05;
 /// Share of the record that one gap may take; a longer gap may hide a leak. A gap of this length lowers F1 by
-/// two and a half points (`replay/gap.rs`). Short gaps in several places hide nothing.
+/// two and a half points (`replay/gap.rs`). Short gaps in several places hide no leak.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.

@@ -162,7 +162,8 @@ impl Symbolizer {
     }
 }
 
-/// The place of the answer to a request.
+/// The key of a request in the lookups: the offset, and the module with the lookup address. An address
+/// without a module is itself the offset.
 struct Place {
     offset: u64,
     within: Option<(ModuleId, u64)>,

@@ -230,8 +230,8 @@ const STRICT: Bar =
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
-/// Least share of a site's live bytes that must have leaked for all of them to count as leaked. The rest is
-/// the error of the estimate.
+/// Least share of a site's live bytes that must have leaked for all of them to count as leaked. The rest may
+/// be an error of the estimate.
 const LEAKED_ALL: f64 = 0.97;
 /// Seconds that a record needs for a strict leak. A younger program may still build up, steadily, the memory
 /// that it needs.

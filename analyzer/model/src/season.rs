@@ -72,7 +72,7 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// The whole wave as it fits `rest`, including the apparent trend of a wave whose ends are uneven.
+    /// The wave that fits `rest`, with its apparent trend: a wave whose two ends differ looks like a trend.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
         let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;

@@ -9,8 +9,8 @@
 //! on whole names, blanks count only between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the
 //! same name.
 //!
-//! Each piece between two `*` is matched where it is first found. No earlier `*` ever needs to match
-//! differently because of a later `*`. So the time is at most the length of the name times the length of the
+//! Each piece between two `*` is matched where it is first found. A later `*` never requires that an earlier
+//! `*` matches another text. So the time is at most the length of the name times the length of the
 //! longest piece, however many `*` the pattern has.
 
 use std::borrow::Cow;

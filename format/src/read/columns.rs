@@ -22,7 +22,7 @@ pub struct Columns {
     shapes: Vec<SliceShape>,
     /// For each slice, the index of its first entry in `offsets`.
     first_offset: Vec<u32>,
-    /// Positions in `raw`: one for each plane in use, slice by slice.
+    /// Positions in `raw`, slice by slice: one for each plane that the slice uses.
     offsets: Vec<u32>,
     sites: usize,
 }
@@ -73,7 +73,7 @@ impl Columns {
         let mut encoding = Encoding { encoder: Encoder::new(), last_tick: from_tick };
         encoding.encoder.begin(from_tick);
         let done = replay(&mut encoding);
-        // An offset has 32 bits, but a journal needs far fewer.
+        // An offset has 32 bits. The content of a journal is far smaller than 4 GiB.
         if u32::try_from(encoding.encoder.raw_bytes()).is_ok() {
             self.raw = encoding.encoder.finish();
             self.locate(from_tick, encoding.last_tick);

@@ -2,7 +2,7 @@
 //!
 //! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
 //! part of the word. So a word and its index identify one address. One comparison shows that the word belongs
-//! to the address and that the hook only has to count the allocation. The lower bits serve as well as a hash:
+//! to the address and that the hook only has to count the allocation. The lower bits are as good as a hash:
 //! callers lie everywhere in the code, and neighbouring callers get different words of one cache line.
 //!
 //! A word is the meaning of its address xor the address, which is rotated so that its upper 32 bits are on

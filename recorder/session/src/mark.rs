@@ -61,7 +61,7 @@ pub struct MarkState {
     /// The value of `read` when a slice found too little room, plus 1. While `read` keeps this value, no mark
     /// takes a slice.
     pub full_at: AtomicU64,
-    /// Number of marks without a place for their name.
+    /// Number of marks whose name found no free place.
     pub unnamed: AtomicU64,
     /// Number of due slices that no mark took at their count.
     pub put_off: AtomicU64,

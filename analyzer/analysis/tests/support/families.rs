@@ -521,7 +521,7 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.arrivals(size / fill, |_| 1.0, |_, _| fill);
     }),
     ("plugins_on_use", false, "log", |w| {
-        // A dozen features, each loaded when it is first used: coupon collecting.
+        // A dozen features, each loaded when it is first used (the coupon collector's problem).
         let (features, t) = (w.rng.between(6.0, 14.0) as usize, w.rng.between(0.05, 0.2));
         for _ in 0..features {
             let (at, size) = (w.rng.exponential(t), w.size / features as f64 * w.rng.scale(0.5, 2.0));

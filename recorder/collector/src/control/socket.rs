@@ -251,7 +251,7 @@ pub fn directories() -> Vec<PathBuf> {
 
 /// Whether this user may create a directory in `directory`. The directory must belong to the user, or all
 /// users must share it, like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. That
-/// user could not remove files of root from it.
+/// user could not remove root's files from this directory.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;

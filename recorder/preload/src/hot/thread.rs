@@ -96,7 +96,7 @@ pub(crate) fn leave(tls: &mut Tls) {
 pub(crate) struct Own {
     /// This thread's shard; null: leave the fast path.
     pub counters: *const Counters,
-    /// Sizes below this are small: [`live::LARGE`], or 0.
+    /// Smaller sizes may take the fast path: [`live::LARGE`], or 0 if no size may.
     pub size_limit: usize,
     /// The limit that [`live::Found::small`] compares with: [`live::SMALL`], or 0 if this thread must not
     /// count.

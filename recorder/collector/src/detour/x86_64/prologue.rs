@@ -106,8 +106,8 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
     Ok(Displaced { at, original, moved, ends })
 }
 
-/// Whether an instruction does the same in another place. A call returns to the byte after it. The original
-/// bytes there are intact only if the call ends at the end of the jump or later.
+/// Whether an instruction does the same in another place. A call returns to the byte after the call. The
+/// original bytes there are intact only if the call ends at the end of the jump or later.
 fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
     match instruction.mnemonic() {
         Mnemonic::INVALID | Mnemonic::Xbegin | Mnemonic::Int3 => false,

@@ -59,7 +59,8 @@ pub(crate) fn is_library(path: &str) -> bool {
     LIBRARIES.iter().any(|start| name.starts_with(start))
 }
 
-/// Whether a file is a library that defines malloc. A program that defines malloc also does other work.
+/// Whether a file is a library that defines malloc. A program that defines malloc is no such library: it also
+/// does other work.
 pub(crate) fn is_malloc(file: &Path) -> bool {
     let Ok(bytes) = FileBytes::open(file) else { return false };
     let Ok(elf) = Elf::parse(&bytes) else { return false };

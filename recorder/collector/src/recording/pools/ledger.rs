@@ -2,7 +2,7 @@
 //! them.
 //!
 //! A pool is the address by which the program names it. Two pools may hold objects at the same address: a pool
-//! may take its memory from another pool. So an object is known by its pool and its address.
+//! may take its memory from another pool. So the pool and the address together identify an object.
 
 use crate::recording::pools::poisoned::{Owner, Poisoned};
 use edleak_format::{Counters, SiteId};
