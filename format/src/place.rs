@@ -1,7 +1,8 @@
 //! Safe use of a file by its name: following of links, locks, and renames that replace nothing.
 //!
-//! Between a check and a later action, another process may put another file under the same name. So the caller holds a file by a
-//! descriptor and a lock. After each rename the caller checks that it moved the file that it holds.
+//! Between a check and a later action, another process may put another file under the same name. So the
+//! caller holds a file by a descriptor and a lock. After each rename the caller checks that it moved the file
+//! that it holds.
 #![allow(unsafe_code)] // calls renameat2 and geteuid
 
 pub use crate::lock::take as lock;

@@ -124,7 +124,8 @@ static void *work(void *argument) {
 
 static void pause_all() {
     runs = false;
-    // A thread that has read the old value of `runs` adds 1 to `running` within this time. The loop below waits for such threads.
+    // A thread that has read the old value of `runs` adds 1 to `running` within this time. The loop below
+    // waits for such threads.
     do usleep(2000); while (running.load() != 0);
 }
 

@@ -162,7 +162,8 @@ fn reports_with_marks_hold_what_their_schema_asks_for() {
     }
 }
 
-/// The allocations of a watched site count at its stacks. The stacks together have all allocations of the site.
+/// The allocations of a watched site count at its stacks. The stacks together have all allocations of the
+/// site.
 #[test]
 fn watched_sites_are_judged_with_their_stacks() {
     let found = Iterations::record_with(&["--watch", "*"], &["each", "300"]);

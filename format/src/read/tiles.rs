@@ -22,8 +22,8 @@ use crate::slice::Counters;
 pub const GROUP_SITES: usize = 16;
 /// Number of sites whose cells one step places.
 pub const TILE_SITES: usize = 128;
-/// Number of slices whose cells one step places. The cells of a tile in these slices take 24 KiB, so other data
-/// still fits in the innermost cache.
+/// Number of slices whose cells one step places. The cells of a tile in these slices take 24 KiB, so other
+/// data still fits in the innermost cache.
 pub const CHUNK_SLICES: usize = 24;
 /// The bit that is set in a cell if the slice names the site. If seven bytes suffice, the bits below hold the
 /// numbers of the site's four columns.

@@ -66,9 +66,9 @@ impl Paths {
     }
 
     fn contains(&self, name: &str) -> bool {
-        // If the name begins with a prefix of the list, this prefix is the last entry that does not sort after
-        // the name. An entry between the prefix and the name would begin with the prefix, too. [`Paths`] excludes
-        // such entries.
+        // If the name begins with a prefix of the list, this prefix is the last entry that does not sort
+        // after the name. An entry between the prefix and the name would begin with the prefix, too.
+        // [`Paths`] excludes such entries.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }

@@ -51,8 +51,8 @@ const POSIX_MEMALIGN: usize = Hook::PosixMemalign as usize;
 const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
-/// Whether a detoured function on this thread called the entry point that began with the stack pointer `sp`. Ends
-/// the state *inside* if an exception has left the function.
+/// Whether a detoured function on this thread called the entry point that began with the stack pointer `sp`.
+/// Ends the state *inside* if an exception has left the function.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;
