@@ -304,7 +304,7 @@ pub struct MarkSlice {
     pub number: u32,
     /// The id of the mark.
     pub mark: MarkId,
-    /// How often the mark had been set, with this time.
+    /// How often the mark had been set, including this instant.
     pub count: u64,
     /// The tick of the first slice of the recording after this instant.
     pub tick: u64,

@@ -541,7 +541,7 @@ fn unrecorded_children_are_reported() {
             .outcome
             .stderr
             .contains("its child processes were not recorded; --children records them");
-        // A user who has only the trace is told, too.
+        // The report also says so, for a user who has only the trace.
         let noted =
             analyze([""; 0], &recording.trace).stdout.contains("its child processes were not recorded");
         assert_eq!(is_said, noted, "{options:?} {script}");

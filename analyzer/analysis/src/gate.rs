@@ -95,7 +95,7 @@ impl Outcome {
 
 impl Policy {
     /// Whether the site is a leak of the class and confidence that the user asked for. The next steps of the
-    /// gate need symbols for it.
+    /// gate need the symbols of such a site.
     pub fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class

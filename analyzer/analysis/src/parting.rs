@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 /// Least share of all allocations that stacks without a leak must make to count.
 const HEALTHY_SHARE: f64 = 0.1;
-/// Ratio of the average sizes of two stacks above which the caller counts as only handing out memory.
+/// If the average sizes of two stacks differ by more than this factor, the caller counts as a function that
+/// only hands out memory.
 const SIZES_DIFFER: f64 = 2.0;
 
 /// Leaking stacks that part from all others at one frame.

@@ -7,7 +7,7 @@ use object::read::elf::Sym;
 /// An allocator inside a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMalloc {
-    /// The function that shows the allocator.
+    /// The function by which edleak recognized the allocator.
     pub symbol: String,
     /// Whether every module of the process calls it: the program exports it as `malloc`, and the program
     /// comes before any preloaded library. If this is false, only code that was linked with the allocator

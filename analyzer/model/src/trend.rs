@@ -212,8 +212,8 @@ fn mean_of(sum: f64, n: f64) -> f64 {
     if n == 0.0 { 0.0 } else { sum / n }
 }
 
-/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall. Ties count neither
-/// way.
+/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall. Two equal values
+/// count neither as a rise nor as a fall.
 pub(crate) fn kendall(values: &[f64]) -> f64 {
     let n = values.len();
     let mut balance = 0i64;

@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn work_that_ended_continues_at_zero() {
-        // Each stretch of these 500 slices has four slices.
+        // These 500 slices fall into stretches of four slices each.
         let ended = work(500, |slice| 10 * slice, |slice| slice <= 199);
         assert_eq!((ended.between(0, 199), ended.between(199, 499)), (1990.0, 0.0));
         assert_eq!(ended.known(), 200);

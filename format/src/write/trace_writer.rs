@@ -30,11 +30,11 @@ const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
 /// Number of bytes that a journal keeps free, so that a full disk can still hold the records of the end. A
 /// `Losses` and an `End` record with the largest numbers take 93 bytes.
 const LAST_WORDS_BYTES: usize = 128;
-/// In a young recording, compressing takes at most half of one part in so many of the recorded time.
+/// In a young recording, compressing takes at most 1/64 of the recorded time: half of 1/32.
 const YOUNG_SHARE: u64 = 32;
 /// Number of bytes of waiting records at which the writer writes them to the file at once.
 const MAX_PENDING_BYTES: usize = 2 << 20;
-/// Records larger than one part in so many of a journal go into their own block.
+/// Records that are larger than a quarter of a journal go into their own block.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
 
 /// Writes a trace.

@@ -25,7 +25,7 @@ pub enum Ink {
     Warning,
     /// Good news.
     Calm,
-    /// Text that the eye should find first.
+    /// Text that a reader should see first.
     Strong,
     /// A place in the code.
     Place,

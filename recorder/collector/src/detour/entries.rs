@@ -33,8 +33,8 @@ pub(crate) struct FileEntries {
 }
 
 impl FileEntries {
-    /// The functions of a module, without the functions that a preloaded library replaces. Of a shared
-    /// allocator such as libc, the preloaded library replaces nearly all.
+    /// The functions of a module, without the functions that a preloaded library replaces. The
+    /// preloaded library replaces nearly all functions of a shared allocator such as libc.
     pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
         let is_shared = elf.soname().is_some() && exports_malloc(elf);
         FileEntries::find(elf, functions, own, |known| !is_shared || known.owner == Owner::Jemalloc)

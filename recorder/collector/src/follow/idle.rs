@@ -32,8 +32,8 @@ impl Follower<'_> {
         false
     }
 
-    /// Asks the idle library of a descendant to begin. Returns whether it was asked. A descendant is idle if it
-    /// executed a program and inherited EDLEAK_IDLE.
+    /// Asks the idle library of a descendant to begin. Returns whether the collector asked it. A descendant
+    /// is idle if it executed a program and inherited EDLEAK_IDLE.
     pub(super) fn wake_idle(&mut self, pid: u32) -> bool {
         let Ok(library) = Library::find(pid) else { return false };
         let is_new = || library.is_countable && matches!(library.header(), Ok(None));

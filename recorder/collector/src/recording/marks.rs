@@ -43,7 +43,8 @@ fn escaped(byte: u8) -> String {
 struct Known {
     name: String,
     is_cut: bool,
-    /// Counts by the name's place in the session. Names with the same printable form are one mark.
+    /// The counts of the names, by the place of the name in the session. Names with the same printable form
+    /// are one mark.
     by_place: BTreeMap<usize, u64>,
     by_command: u64,
     /// The count at which the trace gets the next slice.

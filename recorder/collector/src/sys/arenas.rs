@@ -64,8 +64,8 @@ trait Memory {
 /// The heaps of one process, each as the latest walk found it.
 #[derive(Default)]
 pub(crate) struct Arenas {
-    /// By the address of the heap: its arena and its free memory. The main arena is 0, every other arena the
-    /// address of its state.
+    /// The key is the address of a heap. The value is the arena of the heap, and the free memory of the heap.
+    /// The main arena is 0; any other arena is the address of its state.
     heaps: BTreeMap<u64, (u64, FreeBytes)>,
     /// The next walk begins with the first heap from this address on, because one walk may not reach all.
     next: u64,
@@ -237,7 +237,7 @@ mod tests {
 
     const AT: u64 = 7 * HEAP_BYTES;
 
-    /// A memory of words. All pages are resident.
+    /// A memory that a test fills word by word. All pages are resident.
     #[derive(Default)]
     struct Words(HashMap<u64, u64>);
 
@@ -286,7 +286,7 @@ mod tests {
             let arena = AT + info;
             let first = aligned(arena + STATE_BYTES);
             let end = chunks(&mut memory, first, &[(64, true), (128, true), (4064 - 192, false)]);
-            // An older heap ends with a fence: a chunk of 16 bytes and an empty one.
+            // An older heap ends with a fence: a chunk of 16 bytes and an empty chunk.
             memory.0.insert(end + 8, FENCE_BYTES | PREVIOUS_IS_USED);
             memory.0.insert(end + 24, PREVIOUS_IS_USED);
             memory.0.insert(AT, arena);

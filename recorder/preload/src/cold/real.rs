@@ -478,7 +478,7 @@ fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
 static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a return address lies in libc's `pthread_create`. The length of this function is unknown. In glibc
-/// it has 3 KB, and no function in the next KB uses the loader.
+/// the function is 3 KB long, and no function in the KB after it uses the loader.
 pub(crate) fn is_in_pthread_create(address: usize) -> bool {
     const MOST_BYTES: usize = 4 << 10;
     let start = PTHREAD_CREATE.load(Ordering::Relaxed);

@@ -188,7 +188,8 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
 /// # Safety
 /// `frame` is the frame of the caller of a running entry point.
 unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
-    /// glibc needs two frames: `allocate_dtv` and `_dl_allocate_tls`.
+    /// Maximum number of frames of the loader on the stack. glibc needs two frames: `allocate_dtv` and
+    /// `_dl_allocate_tls`.
     const MOST_FRAMES: usize = 4;
     for _ in 0..MOST_FRAMES {
         if !modules::is_loader(frame.address) {

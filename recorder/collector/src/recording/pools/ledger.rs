@@ -13,7 +13,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// Above this number of live objects, the collector counts no further objects, so that its own memory stays
 /// bounded.
 const MOST_OBJECTS: usize = 1 << 25;
-/// Maximum number of names of pools. Pools with further names have no name.
+/// Maximum number of names of pools. Pools with further names count as pools without a name.
 const MOST_NAMES: usize = 1 << 16;
 /// The name of the pool that holds all objects of ASan's poisoning.
 const POISONED_NAME: &str = "memory that the program poisons";
