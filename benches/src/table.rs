@@ -7,7 +7,7 @@ use std::fmt::Write;
 pub(crate) struct Row {
     /// The name of the measure.
     pub(crate) measure: String,
-    /// The promise in words; empty: there is none.
+    /// The limit that edleak promises to keep, in words; empty: there is no promise.
     pub(crate) promise: String,
     /// The cost of edleak.
     pub(crate) edleak: String,

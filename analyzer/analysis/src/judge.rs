@@ -278,11 +278,11 @@ fn judged(
 
 /// Scales the leaks of stacks to the whole record.
 ///
-/// A site is often watched late, when it begins to look like a leak. The stacks of such a site then know only
-/// the part of the record after that. So each stack gets a share of the leak of caller and stacks together:
-/// its own leaked bytes, scaled to the longer time. The sum of these shares never exceeds the leak of caller
-/// and stacks together. The leak of caller and stacks together does not suffice alone: it would include the
-/// last tooth of a sawtooth, which the stacks describe better.
+/// A site is often watched late, when it begins to look like a leak. The stacks of such a site have counts
+/// only for the part of the record after the beginning of the watch. So each stack gets a share of the leak
+/// of caller and stacks together: its own leaked bytes, scaled to the longer time. The sum of these shares
+/// never exceeds the leak of caller and stacks together. The leak of caller and stacks together does not
+/// suffice alone: it would include the last tooth of a sawtooth, which the stacks describe better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {

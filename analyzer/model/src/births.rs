@@ -3,8 +3,8 @@
 //! The live curve of a busy site is mostly allocations that will soon be freed. The survivors, counted by
 //! birth time, are the curve without these allocations: an allocation left from an old epoch has outlived
 //! everything around it. The score is a logistic function; the labelled benchmark gave its coefficients. The
-//! score reads the live count, and not the one of bytes and count that looks more like a leak. Sizes only add
-//! scatter to the question whether the site retains allocations.
+//! score reads the live count, even if the live bytes look more like a leak. Sizes only add scatter to the
+//! question whether the site retains allocations.
 
 use super::contest::{Contest, models};
 use super::curve::Curve;

@@ -89,7 +89,7 @@ impl Columns {
         if self.try_locate(from_tick, last_tick).is_none() {
             self.shapes.clear();
         }
-        // Readers may read a whole stride from the end of the last plane.
+        // A reader may read up to `JOIN_STRIDE` bytes beyond the end of the last plane.
         self.raw.resize(self.raw.len() + JOIN_STRIDE, 0);
     }
 

@@ -301,9 +301,9 @@ mod tests {
         assert_eq!(known(&cache, rival).site(), None);
     }
 
-    // Tests the other half of the module's guarantee. The meaning changes between the publisher's read of it
-    // and its store of the word, so the withdrawal finds no word. The test calls `takes_over` at just this
-    // moment.
+    // Tests the publishing thread's part of the module's guarantee. The meaning changes between the
+    // publisher's read of it and its store of the word, so the withdrawal finds no word. The test calls
+    // `takes_over` at just this moment.
     #[test]
     fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();

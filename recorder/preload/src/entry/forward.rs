@@ -329,7 +329,7 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     let call = unsafe { &*call };
     // With glibc's malloc, no inner call means that operator new used a pool of the program. edleak counts
     // the pool's own allocations when the pool makes them. Another allocator may have its own operator new
-    // that does not call malloc; then the result is itself the allocation.
+    // that does not call malloc. The result of that operator is an allocation, which the hook counts here.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };

@@ -72,7 +72,7 @@ pub(crate) struct Pending {
     pub slack: usize,
 }
 
-/// Notes that a detoured function begins to run. `sp` is rsp at its call.
+/// Notes that a detoured function begins to run. `sp` is the stack pointer (rsp) at the call of the function.
 pub(crate) fn enter(tls: &mut Tls, sp: usize) {
     tls.inside = sp;
     tls.outer_offset = tls.offset as u16;
@@ -336,8 +336,8 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     Counting::Shared(TABLES.page.counters(count - 1))
 }
 
-/// Stores the offset of this thread's [`Own`]. While `pending` or a detoured function sets `offset` to 0, the
-/// function stores it as the saved offset.
+/// Stores the offset of this thread's [`Own`]. While `pending` or a detoured function sets `offset` to 0,
+/// this function changes the saved offset instead.
 fn set_offset(tls: &mut Tls, offset: usize) {
     match (tls.pending.caller.is_null(), tls.inside) {
         (false, _) => tls.hidden_offset = offset as u16,
@@ -381,8 +381,8 @@ fn tid() -> u32 {
 /// This thread's state, for cold code.
 ///
 /// # Safety
-/// The reference must not outlive the call in which it was made, and only one may exist at a time. Cold code
-/// makes one reference at its entry.
+/// The reference must not outlive the call in which it was made, and only one reference may exist at a time.
+/// Cold code makes one reference when it begins.
 #[inline]
 pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.

@@ -214,7 +214,8 @@ impl Ledger {
         }
     }
 
-    /// Whether no piece lies in the range of this piece. In a damaged ring, a piece may lie there.
+    /// Whether no other piece lies in the range of this piece. If the ring is damaged, another piece may lie
+    /// there.
     fn is_free(&self, piece: Removed) -> bool {
         self.pieces_in(piece.start, piece.end).next().is_none()
     }
