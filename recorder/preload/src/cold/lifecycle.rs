@@ -459,7 +459,7 @@ pub(super) fn claim(address: &Path) -> Claim {
     // SAFETY: the mapped page has the length of a control page, and the collector never shortens it.
     let control = unsafe { &*page.cast::<Control>() };
     // A different nonce means that a later collector has got the same PID. This process does not belong to
-    // it.
+    // that collector.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
     let session = if is_ours { claim_from(control, path, address) } else { None };
     sys::unmap(page, control::BYTES);
