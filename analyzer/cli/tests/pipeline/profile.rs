@@ -103,9 +103,9 @@ fn a_time_outside_the_record_is_refused_with_the_bounds() {
     let scratch = Scratch::new();
     let trace = hump().write(&scratch.path("t.edl"));
     for (arguments, bounds) in [
-        (vec!["--at=9s"], "give a time from 0.100s to 8.000s"),
-        (vec!["--at=1ms"], "give a time from 0.100s to 8.000s"),
-        (vec!["--from=3s", "--to=2s"], "give a longer range; slices are 100 ms apart there"),
+        (vec!["--at=9s"], "give a time from 0s to 8.000s"),
+        (vec!["--from=3s", "--to=2s"], "`--from` (3.000s) is not before `--to` (2.000s) (swap the two)"),
+        (vec!["--from=3s", "--to=3010ms"], "give a longer range; slices are 100 ms apart there"),
         (vec!["--at=often"], "write peak, end, or a time such as 90s"),
     ] {
         let mut all = vec!["profile", trace.to_str().unwrap()];
@@ -114,6 +114,12 @@ fn a_time_outside_the_record_is_refused_with_the_bounds() {
         assert_eq!((refused.code, refused.out.as_str()), (3, ""), "{}", refused.err);
         assert!(refused.err.contains(bounds), "{}", refused.err);
     }
+    // 0 is the first slice, and any other time the nearest slice.
+    let live = |arguments: &[&str]| figure(&profile(&hump(), arguments), "live_bytes");
+    assert_eq!(live(&["--at=0s"]), live(&["--at=100ms"]));
+    assert_eq!(live(&["--at=3060ms"]), live(&["--at=3100ms"]));
+    assert_eq!(live(&["--at=3040ms"]), live(&["--at=3s"]));
+    assert_ne!(live(&["--at=3s"]), live(&["--at=3100ms"]));
     let refused = run([trace.to_str().unwrap(), "--at=peak"]);
     assert!(refused.err.contains("use `--format pprof`, or `edleak-analyze profile`"), "{}", refused.err);
 }
@@ -133,9 +139,9 @@ at the end, 8 s of 8 s: 9.1 KiB live in 100 allocations
 
 from the outermost frame inward; sites without recorded stacks stand alone:
  100.0 %  main
-  86.2 %  handle_request
+  86.2 %    handle_request
   86.2 %    make
-  13.8 %  warm_up
+  13.8 %    warm_up
   13.8 %    make
 ";
     assert_eq!(text, expected);
