@@ -87,9 +87,9 @@ fn memory_mapped_by_system_calls_is_told_with_its_name() {
     assert_eq!(report.json["growth"]["kind"], "outside-malloc", "{}", report.json["growth"]);
     assert_eq!(report.code, 2, "no site explains it: {}", report.json["summary"]);
     let ledger: u64 = recording.outcome.stdout.trim().parse().expect("the bytes that it mapped");
-    // The collector reads /proc seldom, so the last reading may be a second or two old.
+    // The collector reads /proc seldom, so on a busy machine the last reading may be some seconds old.
     let unseen = mapped(&report, "unseen_bytes").as_u64().expect("a number");
-    assert!(unseen >= ledger * 6 / 10 && unseen <= ledger + (4 << 20), "{unseen} of {ledger}");
+    assert!(unseen >= ledger * 4 / 10 && unseen <= ledger + (4 << 20), "{unseen} of {ledger}");
     let text = words(&recording);
     assert!(text.contains("of anonymous memory was mapped by no call that edleak saw; growing"), "{text}");
 }

@@ -37,12 +37,13 @@ use edleak_analysis::history::History;
 use edleak_analysis::site::Domain;
 use edleak_text::{meter, units};
 use escape::text;
-use headline::{Headline, headline, reported};
+use headline::{headline, reported};
 use names::Names;
 use payload::Payload;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
+use trace_data::Found;
 
 /// The parts of the script, which is one function: the files share one scope, and no name leaves it.
 const SCRIPT: [&str; 13] = [
@@ -117,15 +118,6 @@ impl Exporter for Html {
         write!(out, "<script type=\"application/octet-stream\" id=\"data\">{data}</script>")?;
         writeln!(out, "<script>{script}</script></body></html>")
     }
-}
-
-/// One recording of the page.
-struct Found<'a> {
-    analysis: &'a Findings,
-    history: &'a History,
-    leaks: Vec<Finding<'a>>,
-    headline: Headline,
-    diff: Option<&'a Diff<'a>>,
 }
 
 impl Html {

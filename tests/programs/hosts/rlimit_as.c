@@ -1,5 +1,5 @@
 // Little address space: malloc fails with ENOMEM when it is used up, and works again after frees.
-//#Run: 200
+//#Run: 208
 //#Run: 512
 #include "check.h"
 #include <sys/resource.h>

@@ -1,6 +1,6 @@
 //! One recording as columns: one row per site, the process at each instant, and the packed counters.
 
-use super::Found;
+use super::headline::Headline;
 use super::names::Names;
 use super::payload::Payload;
 use edleak_analysis::baseline::Change;
@@ -12,6 +12,15 @@ use edleak_analysis::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Verdict};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
+
+/// One recording of the page.
+pub(super) struct Found<'a> {
+    pub(super) analysis: &'a Findings,
+    pub(super) history: &'a History,
+    pub(super) leaks: Vec<Finding<'a>>,
+    pub(super) headline: Headline,
+    pub(super) diff: Option<&'a Diff<'a>>,
+}
 
 /// Number of columns of a site's curve, if the site's counters did not fit into the page.
 const CURVE_COLUMNS: usize = 40;
