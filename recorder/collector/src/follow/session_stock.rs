@@ -13,9 +13,10 @@ use std::time::Duration;
 /// collector needs a few milliseconds. It needs more only on a busy machine, where the program starts late
 /// anyway; without rules, its first allocations would have the wrong callers.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
-/// The same wait for a program with its own allocator. Without detours, edleak counts no allocation of this
-/// allocator.
-pub(crate) const PATIENCE_FOR_DETOURS: Duration = Duration::from_secs(2);
+/// The same wait for a program with its own allocator, or with watched sites from the start. Without detours,
+/// edleak counts no allocation of this allocator. Without unwind rules, the first allocations of a watched
+/// site have no stacks.
+pub(crate) const LONG_PATIENCE: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// refills the slots several times a second.
 const STOCK: usize = 8;

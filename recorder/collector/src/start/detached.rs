@@ -4,7 +4,7 @@
 
 use crate::detour::Prefixes;
 use crate::error::{Error, ErrorKind};
-use crate::follow::session_stock::{PATIENCE, PATIENCE_FOR_DETOURS, SessionStock};
+use crate::follow::session_stock::{LONG_PATIENCE, PATIENCE, SessionStock};
 use crate::follow::{Follower, Root, RunSettings, child_path};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options};
@@ -91,7 +91,8 @@ pub fn collect(args: &Request) -> ExitCode {
     let program = process::program(args.pid);
     let own_allocator = program.filter(|program| check::own_malloc_of(program).is_some());
     let has_allocator = own_allocator.is_some() || code_options.allocators != Prefixes::default();
-    let patience = if has_allocator { PATIENCE_FOR_DETOURS } else { PATIENCE };
+    let is_patient = has_allocator || !code_options.watch.is_empty();
+    let patience = if is_patient { LONG_PATIENCE } else { PATIENCE };
     let mut plan = RunSettings {
         options: Options {
             command: process::command_line(args.pid),
