@@ -168,9 +168,9 @@ install() {
 }
 
 crates() {
-    # The loop omits the test crates, because it would build everything again for each of them.
-    cargo package --workspace --exclude edleak-tests --exclude edleak-benches --exclude edleak-pages --locked \
-        --allow-dirty
+    # Only the crates that are published. edleak-record contains the sources of the library.
+    cargo package --workspace --exclude edleak-tests --exclude edleak-benches --exclude edleak-pages \
+        --exclude edleak-preload --exclude edleak-session-models --locked --allow-dirty
     say "crates: each one can be packaged and built from its package"
 }
 
