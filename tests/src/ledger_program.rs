@@ -3,11 +3,14 @@
 
 use crate::ledger::{Ledger, read_ledger};
 use crate::programs::programs;
+use crate::report::Report;
 use crate::run::{Outcome, Running, run, wait_for};
+use crate::temp::TempDir;
 use crate::tools::tools;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// The program. The test sends it commands.
 pub struct LedgerProgram {
@@ -106,4 +109,41 @@ pub fn stop(recorder: Running) -> Outcome {
     let outcome = recorder.finish();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     outcome
+}
+
+/// The report with every site of a recording.
+pub fn report_of(trace: &Path) -> Report {
+    Report::of(trace, &["--all", "--min-class", "constant"])
+}
+
+/// Every recording begins and ends while all threads allocate. Before the end of some recordings, the program
+/// frees every block. So allocations and frees of each site must be equal to the byte. Returns stderr of each
+/// recording.
+pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> Vec<String> {
+    let dir = TempDir::new("cycles-under-load");
+    target.tell("go");
+    let mut told = Vec::new();
+    for cycle in 0..cycles {
+        let trace = dir.join(format!("{cycle}.edl"));
+        let recorder = ask(target.pid(), &trace, &[]);
+        wait_for_recording(target.pid());
+        std::thread::sleep(Duration::from_millis(10 * (cycle as u64 % 5)));
+        if cycle % 2 == 1 {
+            // This recording ends under load. The next recording shows if anything of this recording is left.
+            told.push(stop(recorder).stderr);
+            continue;
+        }
+        target.tell("drain");
+        told.push(stop(recorder).stderr);
+        target.tell("go");
+        let report = report_of(&trace);
+        for site in &report.sites {
+            let counts = &site.counts;
+            let (allocated, freed) =
+                ((counts.allocs, counts.allocated_bytes), (counts.frees, counts.freed_bytes));
+            assert_eq!(allocated, freed, "cycle {cycle}: {site:?}");
+        }
+        assert!(report.sites_in("site_malloc").next().is_some(), "cycle {cycle}: {}", report.describe());
+    }
+    told
 }

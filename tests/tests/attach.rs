@@ -2,20 +2,17 @@
 //! process, and redirects the process's malloc to the library.
 
 use edleak_tests::ledger::assert_equal;
-use edleak_tests::ledger_program::{LedgerProgram, ask, recorder, stop, wait_for_recording};
+use edleak_tests::ledger_program::{
+    LedgerProgram, ask, cycles_under_load_are_exact, recorder, report_of, stop,
+};
 use edleak_tests::programs::{programs, samples};
-use edleak_tests::report::Report;
 use edleak_tests::run::{Running, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-fn report_of(trace: &Path) -> Report {
-    Report::of(trace, &["--all", "--min-class", "constant"])
-}
 
 /// Whether the entries of malloc have their original bytes: no two of them begin with the same jump.
 fn code_is_original(pid: u32) -> bool {
@@ -90,40 +87,6 @@ fn counters_of_64_threads_equal_their_ledger_after_an_attach() {
     phases_are_exact(64, 2);
 }
 
-/// Every recording begins and ends while all threads allocate. Before the end of some recordings, the program
-/// frees every block. So allocations and frees of each site must be equal to the byte. Returns the times in
-/// milliseconds for which the process stood still.
-fn cycles_under_load_are_exact(threads: u32, cycles: usize) -> Vec<f64> {
-    let dir = TempDir::new("attach-load");
-    let mut target = LedgerProgram::start_plain(threads);
-    target.tell("go");
-    let mut stops = Vec::new();
-    for cycle in 0..cycles {
-        let trace: PathBuf = dir.join(format!("{cycle}.edl"));
-        let recorder = ask(target.pid(), &trace, &[]);
-        wait_for_recording(target.pid());
-        std::thread::sleep(std::time::Duration::from_millis(10 * (cycle as u64 % 5)));
-        if cycle % 2 == 1 {
-            // This recording ends under load. The next recording shows if anything of this recording is left.
-            stops.extend(stops_in(&stop(recorder).stderr));
-            continue;
-        }
-        target.tell("drain");
-        stops.extend(stops_in(&stop(recorder).stderr));
-        target.tell("go");
-        let report = report_of(&trace);
-        for site in &report.sites {
-            let counts = &site.counts;
-            let (allocated, freed) =
-                ((counts.allocs, counts.allocated_bytes), (counts.frees, counts.freed_bytes));
-            assert_eq!(allocated, freed, "cycle {cycle}: {site:?}");
-        }
-        assert!(report.sites_in("site_malloc").next().is_some(), "cycle {cycle}: {}", report.describe());
-    }
-    assert_eq!(stops.len(), 2 * cycles, "one stop at the begin and one at the end");
-    stops
-}
-
 /// The times in milliseconds for which a process stood still, in the messages of edleak-record.
 fn stops_in(stderr: &str) -> Vec<f64> {
     let times = stderr.lines().filter_map(|line| line.split_once("stood still for "));
@@ -137,16 +100,24 @@ fn tell_stops(name: &str, mut stops: Vec<f64>) {
     println!("{name}: {} stops, median {median:.1} ms, longest {longest:.1} ms", stops.len());
 }
 
+/// Returns the times in milliseconds for which the process stood still.
+fn cycles_under_load(threads: u32, cycles: usize) -> Vec<f64> {
+    let told = cycles_under_load_are_exact(LedgerProgram::start_plain(threads), cycles);
+    let stops: Vec<f64> = told.iter().flat_map(|stderr| stops_in(stderr)).collect();
+    assert_eq!(stops.len(), 2 * cycles, "one stop at the begin and one at the end");
+    stops
+}
+
 #[test]
 fn attaches_and_detaches_under_load_are_exact() {
-    cycles_under_load_are_exact(8, 10);
+    cycles_under_load(8, 10);
 }
 
 #[test]
 #[ignore = "several minutes long; run it with --ignored"]
 fn five_hundred_attaches_under_load_are_exact() {
     for threads in [1, 8, 64] {
-        tell_stops(&format!("{threads} threads"), cycles_under_load_are_exact(threads, 500));
+        tell_stops(&format!("{threads} threads"), cycles_under_load(threads, 500));
     }
 }
 

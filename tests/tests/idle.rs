@@ -3,19 +3,15 @@
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::assert_equal;
-use edleak_tests::ledger_program::{LedgerProgram as Target, ask, recorder, stop, wait_for_recording};
+use edleak_tests::ledger_program::{
+    LedgerProgram as Target, ask, cycles_under_load_are_exact, recorder, report_of, stop, wait_for_recording,
+};
 use edleak_tests::programs::{programs, samples};
-use edleak_tests::report::Report;
 use edleak_tests::run::{Running, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-fn report_of(trace: &Path) -> Report {
-    Report::of(trace, &["--all", "--min-class", "constant"])
-}
 
 fn phases_are_exact(threads: u32, cycles: usize) {
     let dir = TempDir::new("idle-exact");
@@ -52,47 +48,17 @@ fn counters_of_eight_threads_equal_their_ledger_in_each_recording() {
     phases_are_exact(8, 6);
 }
 
-/// Every recording begins and ends while all threads allocate. Before the end of each recording, the program
-/// frees every block of the recording. So allocations and frees of each site must be equal to the byte.
-fn cycles_under_load_are_exact(threads: u32, cycles: usize) {
-    let dir = TempDir::new("idle-load");
-    let mut target = Target::start_idle(threads);
-    target.tell("go");
-    for cycle in 0..cycles {
-        let trace: PathBuf = dir.join(format!("{cycle}.edl"));
-        let recorder = ask(target.pid(), &trace, &[]);
-        wait_for_recording(target.pid());
-        std::thread::sleep(std::time::Duration::from_millis(10 * (cycle as u64 % 5)));
-        if cycle % 2 == 1 {
-            // This recording ends under load. The next recording shows if anything of this recording is left.
-            stop(recorder);
-            continue;
-        }
-        target.tell("drain");
-        stop(recorder);
-        target.tell("go");
-        let report = report_of(&trace);
-        for site in &report.sites {
-            let counts = &site.counts;
-            let (allocated, freed) =
-                ((counts.allocs, counts.allocated_bytes), (counts.frees, counts.freed_bytes));
-            assert_eq!(allocated, freed, "cycle {cycle}: {site:?}");
-        }
-        assert!(report.sites_in("site_malloc").next().is_some(), "cycle {cycle}: {}", report.describe());
-    }
-}
-
 #[test]
 fn recordings_that_begin_and_end_under_load_are_exact() {
-    cycles_under_load_are_exact(8, 12);
+    cycles_under_load_are_exact(Target::start_idle(8), 12);
 }
 
 /// More than 100 cycles of recordings. This test runs for a minute.
 #[test]
 #[ignore = "a minute long; run it with --ignored"]
 fn hundred_recordings_under_load_are_exact() {
-    cycles_under_load_are_exact(8, 120);
-    cycles_under_load_are_exact(1, 20);
+    cycles_under_load_are_exact(Target::start_idle(8), 120);
+    cycles_under_load_are_exact(Target::start_idle(1), 20);
 }
 
 /// If edleak-record is killed at any moment, the process runs on, and the next recording is exact.

@@ -17,6 +17,7 @@ pub(crate) mod pools;
 pub(crate) mod slicer;
 pub(crate) mod stacks;
 mod uncounted_allocators;
+mod unpublished;
 pub(crate) mod watch_changes;
 mod watch_state;
 mod watching;

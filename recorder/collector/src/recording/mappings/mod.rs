@@ -6,6 +6,7 @@ pub(crate) mod ledger;
 mod segments;
 
 use crate::recording::modules::Modules;
+use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::Session;
 use edleak_format::{Counters, SiteId};
 use edleak_session::mapping::{self, MappingEvent, Operation};
@@ -13,11 +14,8 @@ use ledger::{Ledger, Owner};
 use segments::Segments;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// After this time, the collector skips an event that no thread has published. Its thread was stopped, or
-/// left the call by a longjmp.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// If one reading finds this number of events or more, the next one follows after [`SOON`].
 const MANY: usize = mapping::MAX_EVENTS / 16;
 const SOON: Duration = Duration::from_millis(2);
@@ -52,8 +50,7 @@ pub(crate) struct Mappings {
     /// Whether a module is an allocator, by module ID.
     allocator_modules: HashMap<u32, bool>,
     read: u32,
-    /// The event that no thread has published yet, and the time at which the collector first saw this.
-    unpublished: Option<(u32, Instant)>,
+    unpublished: Unpublished,
     passed_over: u64,
     segments: Segments,
     /// Number of events that the latest reading found.
@@ -140,25 +137,13 @@ impl Mappings {
         for _ in 0..waiting {
             match ring.get(self.read) {
                 Some(event) => self.apply(self.read, event, source),
-                None if self.is_to_be_passed_over() => self.passed_over += 1,
+                None if self.unpublished.is_overdue(self.read) => self.passed_over += 1,
                 None => break,
             }
             self.read = self.read.wrapping_add(1);
         }
         ring.read.store(self.read, Ordering::Release);
         self.read == written
-    }
-
-    /// Whether the collector skips the next event, because no thread has published it for [`LONGEST_WAIT`].
-    fn is_to_be_passed_over(&mut self) -> bool {
-        let now = Instant::now();
-        match self.unpublished {
-            Some((number, since)) if number == self.read => now.duration_since(since) >= LONGEST_WAIT,
-            _ => {
-                self.unpublished = Some((self.read, now));
-                false
-            }
-        }
     }
 
     fn apply(&mut self, number: u32, event: MappingEvent, source: &Source<'_>) {
@@ -260,7 +245,7 @@ mod tests {
         ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
         assert!(!mappings.turn(&source));
         assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (10 * PAGE, 0));
-        mappings.unpublished = Some((mappings.read, Instant::now() - LONGEST_WAIT));
+        mappings.unpublished = Unpublished::overdue(mappings.read);
         assert!(mappings.turn(&source));
         assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (6 * PAGE, 1));
     }

@@ -8,6 +8,7 @@ pub(crate) mod ledger;
 mod poisoned;
 
 use crate::recording::marks;
+use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::{Session, wait, wake};
 use edleak_session::mark::{MAX_NAME_BYTES, MarkName};
 use edleak_session::pool::{CLOSED, MAX_EVENTS, NOTICED, PoolRing};
@@ -15,10 +16,10 @@ use ledger::Ledger;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// After this time, the collector skips an event that no thread has published. Its thread was stopped.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Longest sleep of the reader before the first event of the target.
+const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 /// If one reading finds this number of events or more, the next one follows at once.
 const MANY: usize = MAX_EVENTS / 64;
 /// If a reading finds fewer events, the next one follows after this time.
@@ -34,8 +35,7 @@ pub(crate) struct Pools {
     /// The objects and counters.
     pub ledger: Ledger,
     read: u32,
-    /// The event that no thread has published yet, and the time at which the collector first saw this.
-    unpublished: Option<(u32, Instant)>,
+    unpublished: Unpublished,
     passed_over: u64,
 }
 
@@ -49,7 +49,7 @@ impl Pools {
         for index in 0..waiting {
             match ring.get(self.read) {
                 Some(event) => self.ledger.apply(&event, |index| name_at(&ring, index)),
-                None if is_over || self.is_to_be_passed_over() => self.passed_over += 1,
+                None if is_over || self.unpublished.is_overdue(self.read) => self.passed_over += 1,
                 None => {
                     self.publish_read(&ring);
                     return index;
@@ -66,18 +66,6 @@ impl Pools {
 
     fn publish_read(&self, ring: &PoolRing<'_>) {
         ring.state.read.0.store(self.read, Ordering::Release);
-    }
-
-    /// Whether the collector skips the next event, because no thread has published it for [`LONGEST_WAIT`].
-    fn is_to_be_passed_over(&mut self) -> bool {
-        let now = Instant::now();
-        match self.unpublished {
-            Some((number, since)) if number == self.read => now.duration_since(since) >= LONGEST_WAIT,
-            _ => {
-                self.unpublished = Some((self.read, now));
-                false
-            }
-        }
     }
 
     /// The totals and losses for the trace.
@@ -120,7 +108,7 @@ impl Shared {
         let noticed = &self.session.pools().state.noticed.0;
         while !self.is_over.load(Ordering::Acquire) {
             if noticed.load(Ordering::Acquire) == 0 {
-                wait(noticed, 0, LONGEST_WAIT);
+                wait(noticed, 0, LONGEST_SLEEP);
                 continue;
             }
             match self.lock().turn(&self.session, false) {
@@ -175,6 +163,7 @@ impl Drop for PoolReader {
 mod tests {
     use super::*;
     use edleak_session::pool::{Operation, PoolEvent};
+    use std::time::Instant;
 
     fn event(operation: Operation, address: u64) -> PoolEvent {
         PoolEvent { operation, pool: 7, address, size: 10, direct: 3, caller: 4 }
@@ -193,7 +182,7 @@ mod tests {
         assert!(ring.push(event(Operation::Free, 1)));
         assert_eq!(pools.turn(&session, false), 1);
         assert_eq!(pools.totals(&session).pools, 1);
-        pools.unpublished = Some((pools.read, Instant::now() - LONGEST_WAIT));
+        pools.unpublished = Unpublished::overdue(pools.read);
         assert_eq!(pools.turn(&session, false), 2);
         let totals = pools.totals(&session);
         assert_eq!((totals.pools, totals.lost_events), (0, 1));
