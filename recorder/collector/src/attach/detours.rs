@@ -62,7 +62,7 @@ impl Detours {
     /// Compiles the detours for code at `address`.
     pub(crate) fn compile(pid: u32, allocator: &Module, address: u64) -> Result<Detours, Error> {
         let unusable = |why: String| {
-            let message = format!("the malloc of `{}` cannot be led elsewhere: {why}", allocator.path);
+            let message = format!("the malloc of `{}` cannot be redirected: {why}", allocator.path);
             refusal(message, "start the process with `edleak-record --idle PROGRAM`")
         };
         let entries = entries_of(allocator).ok_or_else(|| unusable("the file cannot be read".into()))?;
@@ -73,15 +73,15 @@ impl Detours {
         if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_needed(entry)) {
             return Err(unusable(format!("`{}` {why}", entry.name)));
         }
-        let led = selection.led;
+        let redirected = selection.redirected;
         let missing = selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect();
-        if let Some(name) = NEEDED.iter().find(|name| !led.iter().any(|entry| entry.name == **name)) {
+        if let Some(name) = NEEDED.iter().find(|name| !redirected.iter().any(|entry| entry.name == **name)) {
             return Err(unusable(format!("it has no `{name}`")));
         }
         let link_base = allocator.elf().map_or(0, |elf| elf.link_base());
         let bias = allocator.start.wrapping_sub(link_base);
         let spacing = if allocator.is_libc() { Spacing::Kept } else { Spacing::Requested };
-        let compiled = module::compile(&led, bias, address, spacing)
+        let compiled = module::compile(&redirected, bias, address, spacing)
             .ok_or_else(|| unusable("an instruction cannot be moved".into()))?;
         const PAGE: u64 = 4096;
         let crosses = |address: u64| address / PAGE != (address + 4) / PAGE;

@@ -69,7 +69,7 @@ impl Settings {
 
 /// The jumps in a process. Dropping this value puts the original code back.
 #[derive(Debug)]
-pub(crate) struct Led {
+pub(crate) struct Redirected {
     detours: Detours,
     quiet: bool,
 }
@@ -164,7 +164,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
 }
 
 /// Writes the jumps that redirect the malloc of the process to a library that was loaded late.
-pub(crate) fn lead(library: &Library, settings: &Settings, quiet: bool) -> Result<Led, Error> {
+pub(crate) fn redirect(library: &Library, settings: &Settings, quiet: bool) -> Result<Redirected, Error> {
     let pid = library.pid();
     let modules = modules::of_process(pid);
     let unreadable =
@@ -180,7 +180,7 @@ pub(crate) fn lead(library: &Library, settings: &Settings, quiet: bool) -> Resul
     let time = detours.apply(settings.timeout, &|name| settings.step(name))?;
     settings.step("all");
     tell(pid, time, quiet);
-    Ok(Led { detours, quiet })
+    Ok(Redirected { detours, quiet })
 }
 
 /// Puts the original code back in a process whose library was loaded late.
@@ -194,7 +194,7 @@ pub(crate) fn restore(library: &Library) {
     }
 }
 
-impl Drop for Led {
+impl Drop for Redirected {
     fn drop(&mut self) {
         let pid = self.detours.pid();
         // The process may have ended, or may have executed another program.

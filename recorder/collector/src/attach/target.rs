@@ -179,7 +179,8 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
     };
     let is_program = process::program(pid).is_some_and(|program| program == Path::new(&other.path));
     if is_program || !keeps_sizes_apart(other) {
-        let message = format!("its malloc is that of `{}`, and edleak cannot lead its calls now", other.path);
+        let message =
+            format!("its malloc is that of `{}`, and edleak cannot redirect its calls now", other.path);
         return Err(refusal(message, start_with_library(pid)));
     }
     Ok(other)

@@ -32,7 +32,7 @@ pub(crate) struct Compiled {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection<'a> {
     /// Entries that get a detour.
-    pub(crate) led: Vec<&'a Entry>,
+    pub(crate) redirected: Vec<&'a Entry>,
     /// Entries without a detour, each with the reason.
     pub(crate) unseen: Vec<(&'a Entry, Obstacle)>,
 }
@@ -61,10 +61,10 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
     let unseen: Vec<_> = wanted.iter().filter_map(|entry| Some((*entry, obstacle(entry)?))).collect();
     // If the allocation were counted and the free were not, the site would look like a leak.
     if unseen.iter().any(|(entry, _)| !entry.shape.allocates()) {
-        return Selection { led: Vec::new(), unseen };
+        return Selection { redirected: Vec::new(), unseen };
     }
-    let led = wanted.iter().copied().filter(|entry| obstacle(entry).is_none()).collect();
-    Selection { led, unseen }
+    let redirected = wanted.iter().copied().filter(|entry| obstacle(entry).is_none()).collect();
+    Selection { redirected, unseen }
 }
 
 /// Whether a sized free has no plain free beside it and may get a wrong size. It gets a wrong size if an

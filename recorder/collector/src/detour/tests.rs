@@ -99,7 +99,7 @@ fn an_allocator_of_the_system_is_found_with_all_its_functions() {
     let names = |is_program| {
         let selection = module::select(&found, is_program);
         assert!(selection.unseen.is_empty(), "all can be moved: {:?}", selection.unseen);
-        selection.led.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>()
+        selection.redirected.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>()
     };
     let of_library = names(false);
     assert!(
@@ -280,11 +280,11 @@ fn whole_modules_compile_within_their_room() {
     };
     let elf = binary.elf().expect("a library of the system is sound");
     let found = FileEntries::find(&elf, &FunctionTable::of(&elf), &Prefixes::default(), |_| true);
-    let led = module::select(&found, true).led;
+    let redirected = module::select(&found, true).redirected;
     let (bias, address) = (0x7f00_0000_0000, 0x7eff_ff00_0000);
-    let compiled = compile(&led, bias, address, Spacing::Requested).expect("near enough");
-    assert!(compiled.code.len() as u64 <= module::most_bytes(&led));
-    assert_eq!(compiled.patches.len(), led.len());
+    let compiled = compile(&redirected, bias, address, Spacing::Requested).expect("near enough");
+    assert!(compiled.code.len() as u64 <= module::most_bytes(&redirected));
+    assert_eq!(compiled.patches.len(), redirected.len());
     for patch in &compiled.patches {
         let [jump] = decode(&patch.jump, patch.address)[..] else { panic!("one jump") };
         let stub = jump.near_branch_target();

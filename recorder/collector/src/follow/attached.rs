@@ -4,7 +4,7 @@
 //! wake ──▶ the next allocation of the process attaches ──▶ open, once no thread is in an earlier session
 //! ```
 
-use crate::attach::Led;
+use crate::attach::Redirected;
 use crate::error::{Error, ErrorKind};
 use crate::sys::idle::{self, Library};
 use crate::sys::quiescence::Quiescence;
@@ -21,7 +21,7 @@ pub struct Attached {
     pub(crate) library: Library,
     pub(crate) watch: Watch,
     /// The jumps to a library that was loaded late. They are removed when this object is dropped.
-    _led: Option<Led>,
+    _redirected: Option<Redirected>,
     control: String,
     quiet: bool,
     /// Whether the process was attached to an earlier session. If so, the limits of its threads stay 0 until
@@ -38,7 +38,7 @@ impl Attached {
     /// earlier session.
     pub(crate) fn wake(
         library: Library,
-        led: Option<Led>,
+        redirected: Option<Redirected>,
         watch: Watch,
         control: String,
         quiet: bool,
@@ -48,7 +48,7 @@ impl Attached {
         Ok(Attached {
             library,
             watch,
-            _led: led,
+            _redirected: redirected,
             control,
             quiet,
             is_again,

@@ -105,12 +105,12 @@ impl Detours {
         let is_program = surroundings.program == Some(loaded.module.id);
         let selection = module::select(entries, is_program);
         let Some(first) =
-            selection.led.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))
+            selection.redirected.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))
         else {
             return;
         };
         let allocating =
-            selection.led.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
+            selection.redirected.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
         let allocating = allocating.filter(|entry| entry.shape.allocates() && !entry.is_operator);
         let symbol =
             allocating.map(|entry| &entry.name).min_by_key(|name| name.len()).unwrap_or(&first.name).clone();
@@ -127,17 +127,18 @@ impl Detours {
                 .map(|(entry, why)| format!("`{}` {why}", entry.name))
                 .unwrap_or_default(),
         };
-        if !selection.led.is_empty() {
+        if !selection.redirected.is_empty() {
             let module = &loaded.module;
-            let bytes = module::most_bytes(&selection.led);
+            let bytes = module::most_bytes(&selection.redirected);
             let place = place::near(mapped, module.start, module.end, bytes);
             let compiled = place.and_then(|place| {
-                module::compile(&selection.led, module.load_bias, place, Spacing::Requested)
+                module::compile(&selection.redirected, module.load_bias, place, Spacing::Requested)
             });
             let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
             let is_code = |compiled: &Compiled| lies_in_code(surroundings.maps, compiled);
-            let is_led = || is_attached && has_jumps(surroundings.pid, &selection.led, module.load_bias);
-            if session.header().has_detours.load(Ordering::Relaxed) != 0 || is_led() {
+            let is_redirected =
+                || is_attached && has_jumps(surroundings.pid, &selection.redirected, module.load_bias);
+            if session.header().has_detours.load(Ordering::Relaxed) != 0 || is_redirected() {
                 own.is_inherited = true;
                 return self.modules.push(own);
             }
@@ -219,12 +220,12 @@ impl Detours {
     /// Whether the functions of a module's allocator have detours.
     pub(crate) fn is_counted(&self, session: &Session, id: ModuleId) -> bool {
         let of_module = self.modules.iter().find(|module| module.id == id);
-        of_module.is_some_and(|module| module.is_led(session.detour_modules()))
+        of_module.is_some_and(|module| module.is_redirected(session.detour_modules()))
     }
 }
 
 impl ModuleDetours {
-    fn is_led(&self, published: &[DetourModule]) -> bool {
+    fn is_redirected(&self, published: &[DetourModule]) -> bool {
         let result = self
             .place
             .and_then(|place| published.get(place))
@@ -233,7 +234,7 @@ impl ModuleDetours {
     }
 
     fn unseen(&self, published: &[DetourModule]) -> Option<Unseen> {
-        let is_whole = !self.is_led(published);
+        let is_whole = !self.is_redirected(published);
         if !is_whole && self.missing.is_empty() {
             return None;
         }
@@ -252,7 +253,8 @@ impl ModuleDetours {
 /// The uncounted allocator of a module that was loaded while the program ran.
 fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
     let selection = module::select(entries, false);
-    let first = selection.led.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))?;
+    let first =
+        selection.redirected.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))?;
     let path = &loaded.module.path;
     let message = format!(
         "allocations through `{}` of `{path}` are not counted: it was loaded while the program ran (have it loaded at the start, with \

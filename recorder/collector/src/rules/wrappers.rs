@@ -74,7 +74,7 @@ impl Paths {
     }
 
     /// Whether the path or a leading part of it is in the list: `a::b` matches `a::b::c`.
-    fn lead(&self, path: &str) -> bool {
+    fn has_start_of(&self, path: &str) -> bool {
         let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
         ends.into_iter().any(|end| self.contains(&path[..end]))
     }
@@ -155,7 +155,7 @@ impl WrapperSet {
                 && self.is_rust_wrapper(&FunctionName::new(raw).path);
         }
         match cpp_leading_path(raw) {
-            Some(path) if self.cpp_paths.lead(&path) => true,
+            Some(path) if self.cpp_paths.has_start_of(&path) => true,
             Some(path) if path.starts_with("std::") => {
                 self.has_libraries && list::CPP_STD_MEMBERS.iter().any(|member| raw.contains(member))
             }
@@ -166,7 +166,7 @@ impl WrapperSet {
 
     fn is_rust_wrapper(&self, path: &str) -> bool {
         let Some((implementor, of)) = path.strip_prefix('<').and_then(|rest| rest.split_once(" as ")) else {
-            return self.rust_paths.lead(path) && !is_foreign_closure(path);
+            return self.rust_paths.has_start_of(path) && !is_foreign_closure(path);
         };
         let starts = |paths: &[&str]| paths.iter().any(|path| of.strip_prefix(path).is_some_and(ends_a_word));
         if starts(list::RUST_CALL_TRAITS) || is_foreign_closure(path) {
@@ -174,8 +174,8 @@ impl WrapperSet {
         }
         let is_primitive = !implementor.contains("::");
         starts(list::RUST_TRAITS)
-            || self.rust_paths.lead(implementor)
-            || is_primitive && of.starts_with("core::") && self.rust_paths.lead(of)
+            || self.rust_paths.has_start_of(implementor)
+            || is_primitive && of.starts_with("core::") && self.rust_paths.has_start_of(of)
     }
 
     /// Whether every function of the library is a wrapper.

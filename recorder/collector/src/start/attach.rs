@@ -86,9 +86,10 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             stock.set_domains(domains.flags());
             stock.set_root(if number == 0 { pid } else { number });
             leave_earlier_session(&library).map_err(of_process)?;
-            let led = library.is_late.then(|| attach::lead(&library, &options.attach, options.quiet));
-            let led = led.transpose().map_err(of_process)?;
-            let attached = Attached::wake(library, led, watch, stock.address(), options.quiet);
+            let redirected =
+                library.is_late.then(|| attach::redirect(&library, &options.attach, options.quiet));
+            let redirected = redirected.transpose().map_err(of_process)?;
+            let attached = Attached::wake(library, redirected, watch, stock.address(), options.quiet);
             let attached = attached.map_err(|error| of_process(inaccessible(pid, &error)))?;
             Ok((stock, attached))
         });
