@@ -285,7 +285,7 @@ fn web_server_answers(cycles: usize) -> Vec<f64> {
     let port = line.split("port ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a port");
     let address = format!("127.0.0.1:{port}");
     let (is_over, answered) = (AtomicBool::new(false), AtomicU32::new(0));
-    let mut stops = Vec::new();
+    let (mut stops, mut recorded) = (Vec::new(), 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
@@ -301,15 +301,16 @@ fn web_server_answers(cycles: usize) -> Vec<f64> {
             let options = ["--duration", "50ms"];
             let outcome = run(&mut recorder(server.id(), &dir.join(format!("{cycle}.edl")), &options));
             stops.extend(stops_in(&outcome.stderr));
-            let is_recorded = outcome.code == 0 || outcome.stderr.contains("nothing was recorded");
-            if !is_recorded {
+            recorded += usize::from(outcome.code == 0);
+            // In 50 ms, a server on a busy machine may answer nothing.
+            if outcome.code != 0 && !outcome.stderr.contains("nothing was recorded") {
                 is_over.store(true, Ordering::Relaxed);
                 panic!("cycle {cycle}: {}", outcome.stderr);
             }
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    assert!(answered.into_inner() > 0);
+    assert!(answered.into_inner() > 0 && 4 * recorded >= cycles, "{recorded} recordings of {cycles}");
     server.kill().expect("it runs");
     server.wait().expect("ours");
     stops
@@ -385,10 +386,13 @@ fn leak_of_a_process_without_the_library_is_found_with_its_stack() {
     command.args(["--seconds", "60"]);
     let running = Running::start(&mut command, b"");
     let trace = dir.join("trace.edl");
-    let recorded = run(&mut recorder(running.pid() as u32, &trace, &["--duration", "6s", "--auto-watch"]));
+    let recorded = run(&mut recorder(running.pid() as u32, &trace, &["--duration", "6s"]));
     assert_eq!(recorded.code, 0, "{}", recorded.stderr);
     let outcome = edleak_tests::analyze::analyze::<&str>([], &trace);
     assert_eq!(outcome.code, 1, "{}", outcome.stdout);
+    let report = report_of(&trace);
+    let stack = report.sites.iter().find(|site| site.kind == "stack" && site.is_in("leak_malloc"));
+    assert!(stack.is_some_and(|stack| stack.is_in("main")), "{}", report.describe());
 }
 
 #[test]

@@ -52,12 +52,12 @@ fn hot_allocs(report: &Report) -> (u64, u64) {
 
 #[test]
 fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known() {
-    // The estimate of the recorder: 100 ns for an allocation and 6.2 ns for each of about seven frames.
-    const LEAST_COST_NS: f64 = 120.0;
+    // The estimate of the recorder: 130 ns for an allocation and 6.2 ns for each of about seven frames.
+    const COST_NS: f64 = 170.0;
     let (recording, used_ns) = hot_site(&[], "6");
     let report = recording.all_sites();
     let (unwatched, watched) = hot_allocs(&report);
-    let cost = watched as f64 * LEAST_COST_NS / used_ns;
+    let cost = watched as f64 * COST_NS / used_ns;
     assert!(watched > 0, "never watched:\n{}", report.describe());
     assert!(unwatched > watched && cost <= 0.02, "{watched} of {unwatched} at {cost}");
     // The verdict is that of the site with its stacks, and the path that leaks has the whole leak.

@@ -195,7 +195,7 @@ fn leak_of_an_attached_process_is_found() {
     let comm = format!("/proc/{}/comm", running.pid());
     wait_for("the program", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "leaker\n"));
     let trace = dir.join("trace.edl");
-    let recorded = run(&mut recorder(running.pid() as u32, &trace, &["--duration", "6s", "--auto-watch"]));
+    let recorded = run(&mut recorder(running.pid() as u32, &trace, &["--duration", "6s"]));
     assert_eq!(recorded.code, 0, "{}", recorded.stderr);
     let outcome = analyze::<&str>([], &trace);
     assert_eq!(outcome.code, 1, "{}", outcome.stdout);

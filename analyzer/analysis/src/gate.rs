@@ -16,6 +16,8 @@ use edleak_text::units;
 /// Undecided sites stop a gate if they hold more than this share of the live bytes. The undecided sites must
 /// also hold more than `UNDECIDED_BYTES`.
 const UNDECIDED_SHARE: f64 = 0.05;
+/// Largest share of lost objects of pools that still leaves a verdict.
+const LOST_SHARE: f64 = 0.05;
 /// Least number of bytes with which undecided sites stop a gate.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
@@ -177,8 +179,12 @@ impl Policy {
         let Some(budget) = self.budget_bytes_per_s else { return };
         let reported = |site: &&mut JudgedSite| site.standing == Standing::Reported;
         for analysis in analyses {
-            let rate: f64 =
-                analysis.sites.iter_mut().filter(reported).map(|site| site.judgement.rate_bytes_per_s).sum();
+            let reported_now: Vec<&JudgedSite> =
+                analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
+            // Objects of pools lie in the heap or in mapped memory, which counts already.
+            let only_pools = reported_now.iter().all(|site| site.domain() == Domain::Pool);
+            let counted = reported_now.iter().filter(|site| only_pools || site.domain() != Domain::Pool);
+            let rate: f64 = counted.map(|site| site.judgement.rate_bytes_per_s).sum();
             if rate <= budget {
                 analysis
                     .sites
@@ -241,7 +247,11 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(|| uncounted_allocator(analysis)) {
             return Some(why);
         }
-        return per_mark.undecided(&analysis.sites, &analysis.marks);
+        // The slices of marks have no counters of pools, so the sites of pools keep their verdict by time.
+        return per_mark
+            .undecided(&analysis.sites, &analysis.marks)
+            .or_else(|| lost_objects(analysis))
+            .or_else(|| much_undecided(analysis, Domain::Pool));
     }
     if slices < LEAST_POINTS && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided)
     {
@@ -262,13 +272,28 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             100.0 * gap
         ));
     }
-    if let Some(why) = unmeasured(analysis) {
+    if let Some(why) = unmeasured(analysis).or_else(|| lost_objects(analysis)) {
         return Some(why);
     }
     // Mappings are address space. An undecided mapping counts only if memory outside malloc grows.
     let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
     let domains = if grows_outside { &Domain::ALL[..] } else { &[Domain::Heap, Domain::Pool] };
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
+}
+
+/// The reason why lost objects of pools may hide a leak: the recorder lost more than a twentieth of all objects.
+fn lost_objects(analysis: &Findings) -> Option<String> {
+    let lost = analysis.pools.as_ref()?.lost_events;
+    let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
+    let counted: u64 = of_pools.filter_map(|site| site.totals.allocs).sum();
+    (lost as f64 > LOST_SHARE * counted as f64).then(|| {
+        format!(
+            "the recorder lost {} of pools and counted {}, which may hide a leak (let only slow pools report, or record with \
+             `--domains heap,mapping`)",
+            units::plural(lost, "event", "events"),
+            units::plural(counted, "object", "objects")
+        )
+    })
 }
 
 /// The reason why undecided sites of a domain make the gate undecided, with the remedy. Each domain is compared
@@ -375,9 +400,9 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory, and
-/// a site must have a verdict other than "no leak". Allocators whose allocations are counted explain the growth,
-/// too, if they mapped half of it.
+/// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory. Half
+/// of the growth must be memory of sites with another verdict than "no leak", or of allocators whose
+/// allocations are counted.
 fn is_explained(analysis: &Findings) -> bool {
     let growth = &analysis.growth;
     if !growth.is_seen_outside() {
@@ -392,8 +417,16 @@ fn is_explained(analysis: &Findings) -> bool {
         .filter(|site| site.kind == Kind::Allocator && is_counted(site))
         .map(|site| site.growth().max(0.0))
         .sum();
+    // The growth of a site is address space. Its resident share at the end is taken for that of its growth.
+    let resident = |site: &JudgedSite| {
+        let live = site.totals.live_bytes.max(1) as f64;
+        let share = site.resident_bytes.map_or(1.0, |resident| (resident as f64 / live).min(1.0));
+        share * site.growth().max(0.0)
+    };
+    let of_sites: f64 =
+        mapping().filter(|site| site.judgement.verdict != Verdict::NoLeak).map(resident).sum();
     let grown = growth.resident_to_bytes.saturating_sub(growth.resident_from_bytes) as f64;
-    of_allocators >= 0.5 * grown || mapping().any(|site| site.judgement.verdict != Verdict::NoLeak)
+    of_allocators + of_sites >= 0.5 * grown
 }
 
 fn size(bytes: u64) -> String {

@@ -101,7 +101,7 @@ pub(crate) struct Args {
     ///
     /// edleak-record executes the program in its own place. EDLEAK_IDLE=1 with LD_PRELOAD has the same
     /// effect.
-    #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "no_watch", "report", "embed_symbols", "metrics", "inject_leak"])]
+    #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "no_watch", "watch_budget", "report", "embed_symbols", "metrics", "inject_leak"])]
     pub(crate) idle: bool,
 
     /// Record child processes, too, each into its own trace NAME.PID.edl.

@@ -205,7 +205,8 @@ impl Detours {
             let (before, after) =
                 if is_apply { (&patch.expected, &jumped) } else { (&jumped, &patch.expected) };
             if found == *before {
-                pending.push((patch.address, after[..patch.jump.len()].to_vec()));
+                let bytes = patch.jump.len();
+                pending.push((patch.address, before[..bytes].to_vec(), after[..bytes].to_vec()));
             } else if found != *after {
                 let message =
                     format!("the code of its malloc at {:#x} is not that of its file", patch.address);
@@ -226,11 +227,16 @@ impl Detours {
             memory.write_all_at(&self.compiled.code, self.compiled.address).map_err(unreadable)?;
             step("code");
         }
-        for (index, (address, bytes)) in pending.iter().enumerate() {
+        for (index, (address, _, bytes)) in pending.iter().enumerate() {
             if index == pending.len() / 2 {
                 step("half");
             }
-            memory.write_all_at(bytes, *address).map_err(unreadable)?;
+            if let Err(error) = memory.write_all_at(bytes, *address) {
+                for (address, before, _) in &pending[..index] {
+                    let _ = memory.write_all_at(before, *address);
+                }
+                return Err(unreadable(error));
+            }
         }
         Ok(())
     }

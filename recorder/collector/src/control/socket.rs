@@ -99,7 +99,14 @@ impl ControlSocket {
         if is_stale(&path) {
             std::fs::remove_file(&path)?;
         }
-        let listener = UnixListener::bind(&path)?;
+        // A client takes a socket for stale if nobody listens yet, and removes it. So the socket gets its name
+        // only when it listens.
+        let draft = path.with_extension("new");
+        if is_stale(&draft) {
+            std::fs::remove_file(&draft)?;
+        }
+        let listener = UnixListener::bind(&draft)?;
+        std::fs::rename(&draft, &path)?;
         listener.set_nonblocking(true)?;
         Ok(ControlSocket { listener, path, clients: Vec::new(), next_id: 0, paused_until: None })
     }
@@ -293,4 +300,37 @@ fn peer_uid(stream: &UnixStream) -> Option<u32> {
         )
     };
     (result == 0).then_some(peer.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn client_that_removes_stale_sockets_never_removes_one_that_is_being_opened() {
+        let directory = std::env::temp_dir().join(format!("edleak-socket-test-{}", std::process::id()));
+        let path = directory.join(format!("{}.sock", std::process::id()));
+        let is_over = AtomicBool::new(false);
+        let lost = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    if is_stale(&path) {
+                        let _ = std::fs::remove_file(&path);
+                    }
+                }
+            });
+            let lost = (0..2000).filter(|_| {
+                let socket = ControlSocket::open_in(&directory).expect("a directory of ours");
+                let is_lost = !path.exists();
+                drop(socket);
+                is_lost
+            });
+            let lost = lost.count();
+            is_over.store(true, Ordering::Relaxed);
+            lost
+        });
+        std::fs::remove_dir_all(&directory).expect("ours");
+        assert_eq!(lost, 0);
+    }
 }

@@ -187,15 +187,15 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// Reports the kernel's ptrace scope. A recording does not use ptrace, but users look for this information.
+/// Reports the kernel's ptrace scope. Only `--pid` traces a process that is no child of edleak-record.
 fn ptrace_scope(scope: Option<&str>) -> Finding {
     const SUBJECT: &str = "ptrace";
     match scope.map(str::trim) {
-        None | Some("0") => Finding::good(SUBJECT, "not restricted; a recording does not need ptrace"),
+        None | Some("0") => Finding::good(SUBJECT, "not restricted"),
         Some(scope) => Finding::note(
             SUBJECT,
-            format!("kernel.yama.ptrace_scope is {scope}; a recording does not need ptrace"),
-            "",
+            format!("kernel.yama.ptrace_scope is {scope}; only `--pid` needs ptrace"),
+            "for `--pid`, start edleak-record as root",
         ),
     }
 }

@@ -106,6 +106,11 @@ impl Arenas {
                 };
                 match found {
                     Some(found) => self.heaps.insert(heap.start, found),
+                    // The next walk continues behind this heap.
+                    None if Instant::now() >= until => {
+                        self.next = heap.start + 1;
+                        break;
+                    }
                     // The program changed it meanwhile, or it is no heap any more.
                     None => self.heaps.remove(&heap.start),
                 };

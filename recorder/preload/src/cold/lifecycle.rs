@@ -167,12 +167,15 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     PHASE.compare_exchange(WAKE, BEGINNING, Ordering::AcqRel, Ordering::Relaxed).ok()?;
     free::hook();
     let begun = idle::IDLE.is_countable.load(Ordering::Relaxed) != 0 && idle::begin();
-    if !begun {
+    let phase = if begun { COUNTING } else { OFF };
+    // If the phase is another one, the collector has taken its request back meanwhile.
+    let is_wanted = PHASE.compare_exchange(BEGINNING, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    let counts = begun && is_wanted;
+    if !counts {
         free::forward();
     }
-    PHASE.store(if begun { COUNTING } else { OFF }, Ordering::Release);
     // SAFETY: the pointer is set before the phase, and the session stays mapped for the life of the process.
-    begun.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
+    counts.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
 /// As [`header`], for calls that only unmap memory. In a forked child that is not recorded, such a call does

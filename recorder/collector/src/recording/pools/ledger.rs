@@ -137,9 +137,12 @@ impl Ledger {
         of_program as u64 + u64::from(!self.poisoned.is_empty())
     }
 
-    /// Number of objects that the ledger had no room for.
+    /// Number of objects that the ledger or the trace has no room for. Each site is in the trace from the next
+    /// slice on, if there is room.
     pub(crate) fn refused(&self) -> u64 {
-        self.refused
+        let all = self.sites.iter().zip(&self.counters);
+        let unnamed = all.filter(|(site, _)| site.in_trace.is_none());
+        self.refused + unnamed.map(|(_, counters)| counters.allocs).sum::<u64>()
     }
 
     /// Number of objects that a pool took back although it had not handed them out.
