@@ -181,7 +181,9 @@ mod tests {
         ring.state.written.0.fetch_add(1, Ordering::AcqRel);
         assert!(ring.push(event(Operation::Free, 1)));
         assert_eq!(pools.turn(&session, false), 1);
-        assert_eq!(pools.totals(&session).pools, 1);
+        let totals = pools.totals(&session);
+        assert_eq!((totals.pools, totals.lost_events), (1, 1), "a site that is not in the trace is a loss");
+        pools.ledger.set_in_trace(0, edleak_format::SiteId(0));
         pools.unpublished = Unpublished::overdue(pools.read);
         assert_eq!(pools.turn(&session, false), 2);
         let totals = pools.totals(&session);
