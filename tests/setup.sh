@@ -16,6 +16,13 @@ install_typescript() {
     npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
 }
 
+# Installs the standard library with which tests/tests/counted.rs builds static programs. A toolchain without
+# rustup must bring it along.
+install_musl_target() {
+    command -v rustup >/dev/null || return 0
+    rustup target list --installed | grep -qx x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
+}
+
 packages=(
     gcc g++ clang musl-tools     # the samples, and a musl-linked host
     binutils llvm dwz gdb valgrind libc6-dbg # what symbols, stacks and costs are compared with
@@ -49,6 +56,7 @@ for package in "${packages[@]}"; do
 done
 if [ ${#missing[@]} -eq 0 ]; then
     install_typescript
+    install_musl_target
     echo "setup.sh: everything is installed"
     exit
 fi
@@ -67,3 +75,4 @@ DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-
 command -v npm >/dev/null ||
     DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends npm
 install_typescript
+install_musl_target

@@ -1,5 +1,6 @@
 //! The programs to record: samples/ and tests/programs/, built once by samples/build.sh.
 
+use crate::run::{cannot_run, run};
 use crate::tools::{repository, target_dir};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -40,20 +41,63 @@ pub fn allocators() -> &'static Programs {
 /// The Rust program of tests/programs/allocators/rust with the allocator `name`, built by cargo with this
 /// profile.
 pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
-    static BUILT: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+    built_by_cargo(name, name, profile, None)
+}
+
+/// The libc of a static Rust program.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Static {
+    /// glibc.
+    Gnu,
+    /// musl; rustup must have installed its target.
+    Musl,
+}
+
+impl Static {
+    /// The kinds that this machine can build.
+    pub fn all() -> Vec<Static> {
+        let sysroot = run(Command::new("rustc").args(["--print", "sysroot"])).stdout;
+        let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(Static::Musl.target());
+        if !libraries.exists() {
+            cannot_run("no static programs with musl: `rustup target add x86_64-unknown-linux-musl`");
+            return vec![Static::Gnu];
+        }
+        vec![Static::Gnu, Static::Musl]
+    }
+
+    fn target(self) -> &'static str {
+        match self {
+            Static::Gnu => "x86_64-unknown-linux-gnu",
+            Static::Musl => "x86_64-unknown-linux-musl",
+        }
+    }
+}
+
+/// The program `name` of tests/programs/allocators/rust, linked statically.
+pub fn static_program(name: &str, libc: Static) -> PathBuf {
+    built_by_cargo(name, "counted", "release", Some(libc))
+}
+
+/// A program of tests/programs/allocators/rust.
+fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>) -> PathBuf {
+    static BUILT: Mutex<BTreeSet<(String, String, Option<Static>)>> = Mutex::new(BTreeSet::new());
     let target = target_dir().join("test-programs").join("allocators-rust");
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if built.insert((name.to_owned(), profile.to_owned())) {
+    if built.insert((name.to_owned(), profile.to_owned(), libc)) {
         let manifest = repository().join("tests/programs/allocators/rust/Cargo.toml");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", name, "--bin", name]);
-        cargo.arg("--manifest-path").arg(manifest);
+        cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", feature]);
+        cargo.args(["--bin", name]).arg("--manifest-path").arg(manifest);
         // The allocators are C code. The compiler flags of this build are not meant for them.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        if let Some(libc) = libc {
+            cargo.args(["--target", libc.target()]).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        }
         let status = cargo.status().expect("cargo must be there to build the programs");
         assert!(status.success(), "the programs of tests/programs/allocators/rust do not build");
     }
-    target.join(profile).join(name)
+    let of_libc = libc.map_or(target.clone(), |libc| target.join(libc.target()));
+    of_libc.join(profile).join(name)
 }
 
 /// tests/programs/attribution/

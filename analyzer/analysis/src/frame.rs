@@ -80,12 +80,16 @@ impl<'a> SiteFrame<'a> {
         let file = self.place().map_or("", |(file, _)| file);
         FUNCTIONS.iter().any(|start| function.starts_with(start))
             || FILES.iter().any(|part| file.contains(part))
+            || is_in_crate(file, "alloc")
     }
 
     /// Whether this is a function with which a pool tells edleak of an object.
     pub fn is_pool_note(self) -> bool {
         let function = self.function().unwrap_or_default();
-        function.starts_with("edleak_pool_") || function.contains("edleak_annotate::")
+        let file = self.place().map_or("", |(file, _)| file);
+        function.starts_with("edleak_pool_")
+            || function.contains("edleak_annotate::")
+            || is_in_crate(file, "annotate")
     }
 
     /// File and line, if both are known. Line 0 means that the line is unknown.
@@ -106,7 +110,43 @@ impl<'a> SiteFrame<'a> {
     }
 }
 
+/// Whether a source file belongs to edleak's crate `edleak-NAME`. Debug information that has only line tables
+/// has no paths of functions, so the file decides. A registry keeps the crate in `edleak-NAME-VERSION`, and the
+/// repository in `recorder/NAME`.
+fn is_in_crate(file: &str, name: &str) -> bool {
+    let Some((directory, file)) = file.rsplit_once("/src/") else { return false };
+    let mut parts = directory.rsplit('/');
+    let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let version = last.strip_prefix("edleak-").and_then(|rest| rest.strip_prefix(name));
+    let is_version = |rest: &str| {
+        rest.is_empty()
+            || rest.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    version.is_some_and(is_version)
+        || (last == name && before == "recorder" && matches!(file, "counted.rs" | "lib.rs"))
+}
+
 /// The last component of a path.
 pub fn base_name(path: &str) -> &str {
     path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_our_crates_are_recognized_wherever_cargo_keeps_them() {
+        for file in [
+            "/home/u/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/edleak-alloc-0.1.0/src/counted.rs",
+            "/home/u/.cargo/git/checkouts/edleak-1f2e/96ab93f/recorder/alloc/src/counted.rs",
+            "vendor/edleak-alloc/src/counted.rs",
+        ] {
+            assert!(is_in_crate(file, "alloc"), "{file}");
+            assert!(!is_in_crate(file, "annotate"), "{file}");
+        }
+        for file in ["/u/edleak-alloc-tests/src/main.rs", "/u/recorder/alloc/src/main.rs", "counted.rs"] {
+            assert!(!is_in_crate(file, "alloc"), "{file}");
+        }
+    }
 }

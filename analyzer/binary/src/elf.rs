@@ -165,17 +165,22 @@ impl<'data> Elf<'data> {
         Some(PathBuf::from(OsStr::from_bytes(path)))
     }
 
-    /// The GNU build ID.
-    pub fn build_id(&self) -> Option<&'data [u8]> {
-        let in_segment = self.segments.iter().find_map(|segment| {
+    /// The content of the first note of this owner and kind in a segment.
+    pub fn note(&self, owner: &[u8], kind: elf::NoteType) -> Option<&'data [u8]> {
+        self.segments.iter().find_map(|segment| {
             let mut notes = segment.notes(LE, self.data).ok().flatten()?;
             while let Ok(Some(note)) = notes.next() {
-                if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
+                if note.name() == owner && note.n_type(LE) == kind {
                     return Some(note.desc());
                 }
             }
             None
-        });
+        })
+    }
+
+    /// The GNU build ID.
+    pub fn build_id(&self) -> Option<&'data [u8]> {
+        let in_segment = self.note(elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID);
         // A file that several others share (dwz) has no segments, so its section gives the build ID.
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }

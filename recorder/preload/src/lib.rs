@@ -31,6 +31,7 @@
 //!       environment the environment and the auxiliary vector
 //!       path        a short path on the stack
 //!       detached    a bare LD_PRELOAD starts its own collector
+//!       lines       the lines of a file of /proc
 //!       idle        waiting for a recording, and beginning it in a running process
 //!       sys         the system calls of the preload
 //!       identity    the version, in an ELF note

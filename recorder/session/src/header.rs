@@ -86,6 +86,8 @@ pub struct Header {
     pub parent_events: AtomicU32,
     /// 1: this forked child has the detours of its parent.
     pub has_detours: AtomicU32,
+    /// 1: the code that counts is a part of the program (the crate edleak-alloc), and no library is loaded.
+    pub counts_itself: AtomicU32,
     /// 1: the target has tried to apply its detours. 2: the detours came too late for the target.
     pub detours_done: AtomicU32,
     /// IDs of sites that are calls of `pthread_create`; 0 ends the list.

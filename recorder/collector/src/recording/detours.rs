@@ -83,6 +83,10 @@ impl Detours {
     ) -> Detours {
         let mut detours =
             Detours { modules_at_start: modules.len(), program: surroundings.program, ..Detours::default() };
+        if session.header().counts_itself.load(Ordering::Relaxed) != 0 {
+            // The program counts its global allocator, which calls the functions that a detour would count.
+            return Detours { program: None, ..detours };
+        }
         let mut mapped = maps::ranges(&String::from_utf8_lossy(surroundings.maps));
         for (index, loaded) in modules.iter().enumerate() {
             detours.add(session, loaded, index, publisher, surroundings, &mut mapped);

@@ -610,6 +610,7 @@ pub(crate) const RUST_PATHS: &[&str] = &[
     "core::char",
     "core::num",
     "core::alloc",
+    "edleak_alloc",
 ];
 
 /// Rust: modules that run a closure only below the function that passed it. So even the closures in these

@@ -1,9 +1,10 @@
 //! Before anything is started, finds programs that edleak cannot record, and reports the reason and the
 //! remedy.
 //!
-//! The recorder is a preloaded library. So the program needs the dynamic loader of this system. The loader
-//! must not run in secure mode, in which it ignores LD_PRELOAD. If a security module raises the privileges of
-//! a program, this check does not notice it. Such a program claims no session.
+//! The recorder is a preloaded library. So the program needs the dynamic loader of this system, unless it has
+//! the crate edleak-alloc in it. The loader must not run in secure mode, in which it ignores LD_PRELOAD. If a
+//! security module raises the privileges of a program, this check does not notice it. Such a program claims
+//! no session.
 #![allow(unsafe_code)] // asks the kernel some questions that std cannot ask
 
 use crate::detour::Prefixes;
@@ -13,6 +14,8 @@ use edleak_binary::ErrorKind as ElfErrorKind;
 use edleak_binary::OwnMalloc;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
+use edleak_session::IDENTITY;
+use edleak_session::idle::NOTE_OWNER;
 use std::ffi::{CString, OsStr};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -216,10 +219,7 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
         // obeys LD_PRELOAD. In musl the loader is also libc, and a preloaded `malloc` takes precedence over
         // its own.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
-        None => {
-            let reason = "it is statically linked, so no library can be loaded into it";
-            return refuse(ErrorKind::Static, &reason, "link it without `-static`");
-        }
+        None => return check_static(path, &elf).map(|()| None),
     }
     let sanitizers = ["address", "hwaddress", "thread", "memory", "leak"];
     let inits = ["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
@@ -230,6 +230,33 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     }
     Ok(own_malloc_in(&elf))
 }
+
+/// Refuses a static program, unless it has this version of the crate edleak-alloc in it and counts itself.
+fn check_static(path: &Path, elf: &Elf<'_>) -> Result<(), Error> {
+    let refuse =
+        |reason: &dyn fmt::Display, remedy: &str| Err(refused(ErrorKind::Static, path, reason, remedy));
+    let Some(identity) = elf.note(OWNER, object::elf::NoteType(IDENTITY_NOTE)) else {
+        let remedy =
+            "link it without `-static`; in Rust, wrap its global allocator in `edleak_alloc::Counted`";
+        return refuse(&"it is statically linked, so no library can be loaded into it", remedy);
+    };
+    let identity = identity.split(|&byte| byte == 0).next().unwrap_or_default();
+    if identity == IDENTITY.trim_end_matches('\0').as_bytes() {
+        return Ok(());
+    }
+    // The note of the crate has the text of the preload library, whose code the crate contains.
+    let version = |text: &str| text.split_once(' ').map_or(text, |(_, version)| version).to_owned();
+    let reason = format!(
+        "it has version {} of the crate edleak-alloc in it, and this edleak-record is of {}",
+        version(&String::from_utf8_lossy(identity)),
+        version(IDENTITY.trim_end_matches('\0'))
+    );
+    refuse(&reason, "build both of one version")
+}
+
+/// The owner and the kind of the ELF note that contains a version.
+const OWNER: &[u8] = NOTE_OWNER.split_at(NOTE_OWNER.len() - 1).0;
+const IDENTITY_NOTE: u32 = 1;
 
 /// The allocator inside the file of a program that already runs.
 pub(crate) fn own_malloc_of(program: &Path) -> Option<OwnMalloc> {

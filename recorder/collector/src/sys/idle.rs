@@ -7,6 +7,7 @@
 
 use crate::sys::maps;
 use crate::sys::proc_file;
+use crate::sys::process;
 use crate::sys::remote;
 use edleak_session::detour::HOOKS;
 use edleak_session::idle::{
@@ -18,6 +19,7 @@ use edleak_session::{IDENTITY, VERSION};
 use std::io;
 use std::mem::offset_of;
 use std::ops::Range;
+use std::path::Path;
 
 /// The library in the memory of a process.
 #[derive(Clone, Debug)]
@@ -69,18 +71,29 @@ impl Library {
     pub(crate) fn find(pid: u32) -> Result<Library, NotFound> {
         let maps = maps::files(&proc_file::read(format!("/proc/{pid}/maps"))?);
         let mut other_version = None;
+        let program = process::program(pid).unwrap_or_default();
         for first in maps.iter().filter(|mapping| mapping.offset == 0) {
-            // The file may have any name, but it almost always contains this word.
-            if !first.path.contains("edleak") {
+            // The library may have any name, but the name almost always contains this word. The program itself
+            // may contain the crate edleak-alloc.
+            let is_program = Path::new(&first.path) == program;
+            if !first.path.contains("edleak") && !is_program {
                 continue;
             }
             let same = maps.iter().filter(|mapping| mapping.path == first.path);
             let end = same.map(|mapping| mapping.end).max().unwrap_or(first.end);
             match notes_of(pid, first.start, end)? {
                 Some(Notes { identity, .. }) if identity != IDENTITY.trim_end_matches('\0') => {
-                    other_version = Some(identity);
+                    other_version = Some(identity).filter(|_| !is_program).or(other_version);
                 }
-                Some(Notes { idle: Some(idle), .. }) => return Library::at(pid, idle, first.start..end),
+                Some(Notes { idle: Some(idle), .. }) => {
+                    let library = Library::at(pid, idle, first.start..end);
+                    // The code in the program does not count if the library is loaded as well, or if the
+                    // program was started without `--idle`.
+                    let counts = library.as_ref().is_ok_and(|library| library.is_countable);
+                    if counts || !is_program {
+                        return library;
+                    }
+                }
                 _ => {}
             }
         }

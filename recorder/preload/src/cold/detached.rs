@@ -9,6 +9,7 @@
 
 use crate::arch;
 use crate::cold::environment::Environment;
+use crate::cold::lines::{for_each_line, number_in};
 use crate::cold::path::Path;
 use crate::cold::sys;
 use core::ptr;
@@ -173,12 +174,6 @@ fn parent_in(status: &[u8]) -> u32 {
     parent
 }
 
-/// The decimal number in a line of /proc.
-pub(super) fn number_in(line: &[u8]) -> u32 {
-    let digits = line.iter().filter(|byte| byte.is_ascii_digit());
-    digits.fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')))
-}
-
 fn process_file(pid: u32, name: &[u8]) -> Path {
     let mut path = Path::new();
     path.push_all(b"/proc/");
@@ -189,36 +184,6 @@ fn process_file(pid: u32, name: &[u8]) -> Path {
 
 fn contains(line: &[u8], what: &[u8]) -> bool {
     line.windows(what.len()).any(|window| window == what)
-}
-
-/// Passes every line of a file to `visit` until it returns true. Returns whether `visit` returned true.
-/// `visit` gets only the first 1,024 bytes of a longer line.
-pub(super) fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
-    let Some(fd) = sys::open(path, false) else { return false };
-    let mut line = [0u8; 1024];
-    let mut used = 0;
-    let mut buffer = [0u8; 1024];
-    let mut found = false;
-    'file: loop {
-        let read = sys::read(fd, &mut buffer);
-        if read == 0 {
-            break;
-        }
-        for &byte in buffer.iter().take(read) {
-            if byte == b'\n' {
-                if visit(line.get(..used).unwrap_or(b"")) {
-                    found = true;
-                    break 'file;
-                }
-                used = 0;
-            } else if let Some(place) = line.get_mut(used) {
-                *place = byte;
-                used += 1;
-            }
-        }
-    }
-    sys::close(fd);
-    found
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@
 use crate::cold::environment::Environment;
 use crate::cold::lifecycle::{self, Claim};
 use crate::cold::path::Path;
-use crate::cold::{detached, modules, sites, sys};
+use crate::cold::{lines, modules, sites, sys};
 use crate::entry::detour;
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -65,9 +65,9 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
 /// system calls. A begin may then need a forbidden call.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
-    detached::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
+    lines::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
         Some(rest) => {
-            filters = detached::number_in(rest);
+            filters = lines::number_in(rest);
             true
         }
         None => false,

@@ -370,6 +370,7 @@ pub(super) fn publish(
     HEADER.store(base.cast(), Ordering::Relaxed);
     SESSION_BYTES.store(total_bytes(shards), Ordering::Relaxed);
     idle::IDLE.header.store(base as u64, Ordering::Relaxed);
+    header.counts_itself.store(u32::from(real::IS_IN_PROGRAM), Ordering::Relaxed);
     header.has_detours.store(u32::from(detours::are_in_place()), Ordering::Relaxed);
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
@@ -543,8 +544,8 @@ fn tid_offset() -> usize {
     if tid != sys::getpid() {
         return 0;
     }
-    // Only glibc has `__libc_stack_end`. The memory of musl's control block may end before glibc's offset.
-    let offset = if stack_start() != 0 { GLIBC_TID_OFFSET } else { MUSL };
+    // The memory of musl's control block may end before glibc's offset.
+    let offset = if real::has_glibcs_threads() { GLIBC_TID_OFFSET } else { MUSL };
     // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl over 100.
     let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
     let offset = if found == tid { offset } else { 0 };

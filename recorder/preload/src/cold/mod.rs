@@ -6,6 +6,7 @@ pub(crate) mod environment;
 mod identity;
 pub(crate) mod idle;
 pub(crate) mod lifecycle;
+mod lines;
 pub(crate) mod marks;
 pub(crate) mod modules;
 mod only;

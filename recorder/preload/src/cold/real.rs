@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::{lifecycle, modules};
+use crate::cold::{environment, lifecycle, modules};
 use crate::entry::detour;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_void};
@@ -191,6 +191,14 @@ pub(crate) fn is_other() -> bool {
 /// Whether the program itself defines malloc, and its functions have detours.
 pub(crate) fn is_programs() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == PROGRAMS
+}
+
+/// Whether this code is a part of the program (the crate edleak-alloc has another file in place of this one).
+pub(crate) const IS_IN_PROGRAM: bool = false;
+
+/// Whether libc's threads have glibc's control blocks. Only glibc has `__libc_stack_end`.
+pub(crate) fn has_glibcs_threads() -> bool {
+    environment::stack_start() != 0
 }
 
 /// Whether glibc's loader takes its memory from functions that the library counts.

@@ -1,4 +1,5 @@
-//! Allocates, reallocates and frees at random, and prints a ledger as JSON. Arguments: `THREADS ROUNDS`.
+//! Allocates, reallocates and frees at random, and prints a ledger as JSON. Arguments: `THREADS ROUNDS`;
+//! without threads, the main thread works.
 //!
 //! One function makes each kind of allocation and calls the global allocator itself. So each site of the
 //! trace equals one line of the ledger. (Each function has its own number: the compiler merges equal
@@ -134,6 +135,9 @@ fn work(mut state: u64, rounds: u64) {
 pub fn main() {
     let mut arguments = std::env::args().skip(1).map(|word| word.parse::<u64>().expect("a number"));
     let (threads, rounds) = (arguments.next().unwrap_or(1), arguments.next().unwrap_or(10_000));
+    if threads == 0 {
+        work(88_172_645_463_325_252, rounds); // on the main thread
+    }
     std::thread::scope(|scope| {
         for thread in 0..threads {
             scope.spawn(move || work(88_172_645_463_325_252 + thread * 7919, rounds));

@@ -1,0 +1,29 @@
+//! Everything that is not on the fast path.
+
+pub(crate) use crate::absent::{detached, detours};
+
+#[path = "../shared/cold/environment.rs"]
+pub(crate) mod environment;
+#[path = "../shared/cold/identity.rs"]
+mod identity;
+#[path = "../shared/cold/idle.rs"]
+pub(crate) mod idle;
+#[path = "../shared/cold/lifecycle.rs"]
+pub(crate) mod lifecycle;
+#[path = "../shared/cold/lines.rs"]
+pub(crate) mod lines;
+#[path = "../shared/cold/marks.rs"]
+pub(crate) mod marks;
+#[path = "../shared/cold/modules.rs"]
+pub(crate) mod modules;
+#[path = "../shared/cold/only.rs"]
+mod only;
+#[path = "../shared/cold/path.rs"]
+pub(crate) mod path;
+pub(crate) mod real;
+#[path = "../shared/cold/sites.rs"]
+pub(crate) mod sites;
+#[path = "../shared/cold/slow.rs"]
+pub(crate) mod slow;
+#[path = "../shared/cold/sys.rs"]
+pub(crate) mod sys;

@@ -1,0 +1,90 @@
+//! The allocator that counts the calls of another one.
+#![allow(unsafe_code)] // implements `GlobalAlloc`
+
+use crate::counting;
+use core::alloc::{GlobalAlloc, Layout};
+
+/// The global allocator `A`, whose calls edleak-record can count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted<A>(A);
+
+impl<A> Counted<A> {
+    /// Wraps an allocator.
+    pub const fn new(allocator: A) -> Counted<A> {
+        Counted(allocator)
+    }
+
+    /// The wrapped allocator. edleak does not count calls that a program makes through it.
+    pub const fn inner(&self) -> &A {
+        &self.0
+    }
+}
+
+/// Space between the starts of two allocations of a process that counts, in bytes. The side table has one
+/// entry for so many bytes.
+const SPACING: usize = 32;
+
+/// The layout to request from the wrapped allocator in a process that counts.
+#[inline(always)]
+fn spaced(layout: Layout) -> Layout {
+    // SAFETY: the alignment is that of a valid layout. A size of 32, rounded up to any alignment that a layout
+    // may have, is at most `isize::MAX`.
+    unsafe { Layout::from_size_align_unchecked(layout.size().max(SPACING), layout.align()) }
+}
+
+// SAFETY: each method makes exactly one call of the wrapped allocator and returns its result. `spaced` yields
+// the same layout for each call about one allocation, and `is_plain` never changes once it has an answer.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if counting::is_plain() {
+            // SAFETY: the caller keeps the contract of `alloc`.
+            return unsafe { self.0.alloc(layout) };
+        }
+        // SAFETY: the caller keeps the contract of `alloc`.
+        let allocation = unsafe { self.0.alloc(spaced(layout)) };
+        // SAFETY: the allocator has just returned the allocation.
+        unsafe { counting::allocated(allocation, layout.size()) }
+    }
+
+    #[inline(always)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if counting::is_plain() {
+            // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+            return unsafe { self.0.alloc_zeroed(layout) };
+        }
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        let allocation = unsafe { self.0.alloc_zeroed(spaced(layout)) };
+        // SAFETY: the allocator has just returned the allocation.
+        unsafe { counting::allocated(allocation, layout.size()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, allocation: *mut u8, layout: Layout) {
+        if counting::is_plain() {
+            // SAFETY: the caller keeps the contract of `dealloc`.
+            return unsafe { self.0.dealloc(allocation, layout) };
+        }
+        // The count comes first, because another thread may get the address once the allocator has it.
+        // SAFETY: the caller frees the allocation.
+        unsafe { counting::freed(allocation) };
+        // SAFETY: the caller keeps the contract of `dealloc`, and `alloc` requested the same layout.
+        unsafe { self.0.dealloc(allocation, spaced(layout)) };
+    }
+
+    #[inline(always)]
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if counting::is_plain() {
+            // SAFETY: the caller keeps the contract of `realloc`.
+            return unsafe { self.0.realloc(old, layout, size) };
+        }
+        // SAFETY: the caller passes `old` to move or free it.
+        let taken = unsafe { counting::take(old) };
+        // SAFETY: the caller keeps the contract of `realloc`, and `alloc` requested the same layout.
+        let new = unsafe { self.0.realloc(old, spaced(layout), size.max(SPACING)) };
+        // SAFETY: the allocator has returned `new` for `old`, which `take` took.
+        unsafe { counting::moved(old, taken, new, size) };
+        // SAFETY: the allocator has just returned the allocation.
+        unsafe { counting::allocated(new, size) }
+    }
+}

@@ -1,0 +1,78 @@
+//! A global allocator that edleak counts in programs that cannot be preloaded.
+//!
+//! edleak-record usually loads a library into a program. A static executable, such as one for
+//! `x86_64-unknown-linux-musl`, loads no library. If its global allocator is a [`Counted`], the program counts
+//! its allocations itself: in the same session, for the same trace, with the same sites and stacks.
+//!
+//! ```
+//! use edleak_alloc::Counted;
+//! use std::alloc::System;
+//!
+//! #[global_allocator]
+//! static ALLOCATOR: Counted<System> = Counted::new(System);
+//!
+//! let numbers: Vec<u64> = (0..10).collect();
+//! assert_eq!(numbers.len(), 10);
+//! ```
+//!
+//! The crate works with any [`GlobalAlloc`](core::alloc::GlobalAlloc): `Counted<MiMalloc>`, `Counted<Jemalloc>`, or an allocator of the
+//! program.
+//!
+//! # Costs
+//!
+//! While nobody records the program, a call costs one comparison (5 instructions), and the crate makes no
+//! system call. It takes 64 bytes for each thread and 17 MiB of address space, most of which never becomes
+//! memory. While edleak-record records it, a call costs as much as with the preloaded library. In a
+//! recorded process, requests of less than 32 bytes become requests of 32 bytes, because edleak needs one
+//! allocation at most in each 32 bytes of memory. The trace has the requested sizes.
+//!
+//! # What edleak counts
+//!
+//! edleak counts all calls of the global allocator. It does not count calls of `malloc` by C code in the same
+//! static executable, nor calls of `mmap`. In a static executable, the marks and pools of edleak.h and of the
+//! crate `edleak-annotate` work as well.
+//!
+//! If edleak's library is preloaded, it counts, and [`Counted`] passes all calls on.
+//!
+//! # How it begins
+//!
+//! The program finds edleak-record through the variable `EDLEAK_SESSION`, before `main`. edleak-record
+//! recognizes the program by an ELF note and refuses a program with another version of this crate. On systems
+//! other than x86-64 Linux the crate only passes calls on.
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+mod absent;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#[allow(dead_code, reason = "the preload library uses all of it")]
+#[allow(unused_imports, unused_macros, reason = "the preload library uses all of them")]
+mod arch;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#[allow(dead_code, reason = "the preload library uses all of it")]
+mod cold;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+mod counting;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#[allow(dead_code, reason = "the preload library uses all of it")]
+mod entry;
+#[cfg(all(
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    target_feature = "crt-static"
+))]
+mod exports;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#[path = "shared/hot/mod.rs"]
+#[allow(dead_code, reason = "the preload library uses all of it")]
+mod hot;
+
+/// Elsewhere, no call is counted.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
+#[path = "counting_nothing.rs"]
+mod counting;
+
+mod counted;
+
+pub use counted::Counted;

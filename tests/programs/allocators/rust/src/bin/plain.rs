@@ -1,0 +1,5 @@
+//! The program with the system's allocator alone; linked statically.
+
+fn main() {
+    allocators::main();
+}
