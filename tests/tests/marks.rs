@@ -80,6 +80,40 @@ fn leaks_are_counted_as_the_program_counts_them() {
     }
 }
 
+/// Compares the leak of one domain with the ledger, whose rows have the bytes and the number at a place.
+fn assert_leak_of_domain(report: &Report, ledger: &[[u64; 4]], domain: &str, function: &str, place: usize) {
+    let of_domain = |site: &&&Value| site["domain"] == domain && site["verdict"] == "leak";
+    let sites = judged(report);
+    let leaks: Vec<_> = sites.iter().filter(of_domain).collect();
+    assert_eq!(leaks.len(), 1, "{domain}: {sites:#?}");
+    assert!(leaks[0]["stack"].to_string().contains(function), "{domain}: {}", leaks[0]["stack"]);
+    let per_mark = &leaks[0]["per_mark"];
+    let from = number(&report.json["per_mark"]["marks"][0], "warm_up") as usize;
+    let to = from + number(per_mark, "judged_iterations") as usize;
+    assert_eq!(number(per_mark, "left_bytes"), ledger[to][place] - ledger[from][place], "{per_mark}");
+    let left = ledger[to][place + 1] - ledger[from][place + 1];
+    assert_eq!(number(per_mark, "left_allocations"), left, "{per_mark}");
+    assert_eq!(per_mark["exact"], true, "{per_mark}");
+}
+
+#[test]
+fn objects_of_pools_and_mappings_are_judged_by_iterations_and_exact() {
+    for iterations in ["40", "2000"] {
+        let program = programs().binary("iterations_domains");
+        let recording = Recorder::new("iterations-domains").record(program, [iterations]);
+        assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+        let ledger: Vec<[u64; 4]> =
+            serde_json::from_str(&recording.outcome.stdout).expect("the ledger is JSON");
+        let report = Report::of(&recording.trace, &["--all", "--per-mark", "iteration"]);
+        assert_eq!(report.code, 1, "{}", report.json["summary"]);
+        assert_leak_of_domain(&report, &ledger, "pool", "keep_object", 0);
+        assert_leak_of_domain(&report, &ledger, "mapping", "keep_pages", 2);
+        let clean: Vec<_> = judged(&report).into_iter().filter(|site| site["verdict"] != "leak").collect();
+        let borrowed = |function: &str| clean.iter().any(|site| site["stack"].to_string().contains(function));
+        assert!(borrowed("borrow_object") && borrowed("borrow_pages"), "{clean:#?}");
+    }
+}
+
 #[test]
 fn verdicts_are_those_that_the_programs_were_made_for() {
     const LEAK: i32 = 1;

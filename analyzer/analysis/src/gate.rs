@@ -247,7 +247,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(|| uncounted_allocator(analysis)) {
             return Some(why);
         }
-        // The slices of marks have no counters of pools, so the sites of pools keep their verdict by time.
+        // In a trace of an earlier version, the sites of pools have their verdict by time.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))

@@ -101,19 +101,35 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
         // The last reading of /proc is older than the last slice, so the reading gives a share and not bytes.
         let live = site.totals.live_bytes as f64;
         site.resident_bytes = Some((share_of(SiteBytes::default(), to).unwrap_or(0.0) * live) as u64);
-        let Some(share) = share_of(from, to).filter(|_| site.is_leak()) else { continue };
-        let leaked = site.judgement.leak_bytes as f64;
-        let grown = share * leaked;
-        if grown < (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES) {
-            let why = format!(
-                "{} more of address space, of which {} are resident",
-                units::bytes(leaked),
-                units::bytes(grown)
-            );
-            site.judgement = Judgement::without_memory(class, why);
-        } else if share < 0.5 {
-            site.judgement.why.push(format!("about {} of it are resident", units::bytes(grown)));
+        if let Some(share) = share_of(from, to) {
+            settle_leak(site, share);
         }
+    }
+}
+
+/// The same for leaks by the iterations of a mark. There are no readings at the marks, so the share of the whole
+/// site counts.
+pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
+    for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
+        if let Some(resident) = site.resident_bytes.filter(|_| site.totals.live_bytes > 0) {
+            settle_leak(site, resident as f64 / site.totals.live_bytes as f64);
+        }
+    }
+}
+
+/// Changes a leak of address space to no leak if too little of it is resident. `share` is the resident share.
+fn settle_leak(site: &mut JudgedSite, share: f64) {
+    if !site.is_leak() {
+        return;
+    }
+    let leaked = site.judgement.leak_bytes as f64;
+    let grown = share * leaked;
+    if grown < (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES) {
+        let (leaked, grown) = (units::bytes(leaked), units::bytes(grown));
+        let why = format!("{leaked} more of address space, of which {grown} are resident");
+        site.judgement = Judgement::without_memory(site.judgement.class, why);
+    } else if share < 0.5 {
+        site.judgement.why.push(format!("about {} of it are resident", units::bytes(grown)));
     }
 }
 

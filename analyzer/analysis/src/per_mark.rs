@@ -8,7 +8,8 @@ use crate::load::Recording;
 pub use crate::marks::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use crate::replay::Merged;
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
-use edleak_format::{Counters, Mark, MarkId, MarkSlice, SiteId, Trace};
+use crate::{mapped, pools};
+use edleak_format::{Counters, Mark, MarkId, MarkSlice, SiteId, SiteKind, Trace};
 use edleak_model::classify::{Confidence, Judgement, Verdict};
 use edleak_model::iterations::{
     self, AtMark, Iterations, LEAST_ITERATIONS, LEAST_SLICES, Verdict as OfIterations, warm_up,
@@ -16,7 +17,7 @@ use edleak_model::iterations::{
 use edleak_model::regression::Class;
 use edleak_text::globs::Glob;
 use edleak_text::units::{self, plural};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The marks to judge by.
 #[derive(Clone, Debug)]
@@ -66,9 +67,14 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     }
     let is_judged = per_mark.marks.iter().any(|mark| mark.too_few.is_none());
     let seconds = findings.header.duration_s;
-    // The slices of marks have no counters of mapped memory and of pools, so their sites keep their verdicts by
-    // time.
-    let has_marks = |site: &&mut JudgedSite| site.kind != Kind::Injected && site.domain() == Domain::Heap;
+    let covered = match recording {
+        Recording::Trace(trace) => covered_domains(trace),
+        Recording::Lines(_) => vec![Domain::Heap],
+    };
+    // The memory of an allocator is judged at the sites that ask it for memory.
+    let has_marks = |site: &&mut JudgedSite| {
+        !matches!(site.kind, Kind::Injected | Kind::Allocator) && covered.contains(&site.domain())
+    };
     for site in findings.sites.iter_mut().filter(has_marks) {
         site.judged_with_stacks = false;
         site.leak_share = None;
@@ -81,6 +87,10 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
         if let Some(with_stacks) = &mut site.with_stacks {
             with_stacks.judgement = site.judgement.clone();
         }
+    }
+    mapped::settle_per_mark(&mut findings.sites);
+    if let Recording::Trace(trace) = recording {
+        pools::settle(&mut findings.sites, trace, seconds);
     }
     share_out(&mut findings.sites);
     let rank = |site: &JudgedSite| {
@@ -95,6 +105,26 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
         findings.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64;
     findings.unexplained = None;
     findings.per_mark = Some(per_mark);
+}
+
+/// The domains whose counters the slices of marks have. Traces of earlier versions have only the heap; so a domain
+/// counts only if a slice has one of its sites, and its sites keep their verdicts by time otherwise.
+fn covered_domains(trace: &Trace) -> Vec<Domain> {
+    let marked: HashSet<SiteId> =
+        trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
+    let kinds = trace.sites().iter().filter(|site| marked.contains(&site.id)).map(|site| site.kind);
+    let mut covered = vec![Domain::Heap];
+    for kind in kinds {
+        let domain = match kind {
+            SiteKind::Mapping | SiteKind::AllocatorMapping => Domain::Mapping,
+            SiteKind::Pool(_) => Domain::Pool,
+            _ => Domain::Heap,
+        };
+        if !covered.contains(&domain) {
+            covered.push(domain);
+        }
+    }
+    covered
 }
 
 /// Divides a leak of a watched caller between its stacks, by the bytes that each stack left behind.

@@ -61,12 +61,14 @@ pub enum Operation {
     Attach = 6,
     /// shmdt is about to detach the segment at the address.
     Detach = 7,
+    /// A mark takes a slice. `address` is the place of the slice in the ring of marks ([`crate::mark`]).
+    Mark = 8,
 }
 
 impl Operation {
     fn of(number: u8) -> Option<Operation> {
-        use Operation::{Attach, Detach, Failed, Map, Move, Moved, Unmap};
-        [Map, Unmap, Move, Moved, Failed, Attach, Detach].into_iter().find(|one| *one as u8 == number)
+        use Operation::{Attach, Detach, Failed, Map, Mark, Move, Moved, Unmap};
+        [Map, Unmap, Move, Moved, Failed, Attach, Detach, Mark].into_iter().find(|one| *one as u8 == number)
     }
 }
 

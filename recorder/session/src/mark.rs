@@ -6,6 +6,10 @@
 //! first 64 counts of a name are due, and then 32 counts in each doubling. So a million marks take about 500
 //! slices.
 //!
+//! The counters of mapped memory and of pools are not in the session: the collector computes them from rings of
+//! events. So a slice also adds an event to each of these rings, with the slice's place in the ring of marks.
+//! When the collector reads this event, it knows the counters of the instant.
+//!
 //! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of that
 //! name takes the slice. Counters are cumulative, so a later slice loses only resolution.
 //!
@@ -215,8 +219,14 @@ pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option
 }
 
 impl Marks<'_> {
-    /// Sets a mark. Lock-free. Calls `counted` only if a slice is due.
-    pub fn set<'c>(&self, name: GivenName<'_>, counted: impl FnOnce() -> Counted<'c>) {
+    /// Sets a mark. Lock-free. Calls `counted` only if a slice is due, and `note` with the place of the slice in
+    /// the ring before the slice is published.
+    pub fn set<'c>(
+        &self,
+        name: GivenName<'_>,
+        counted: impl FnOnce() -> Counted<'c>,
+        note: impl FnOnce(u64),
+    ) {
         let Some((index, place)) = place_of(self.names, name) else {
             self.state.unnamed.fetch_add(1, Ordering::Relaxed);
             return;
@@ -225,7 +235,7 @@ impl Marks<'_> {
         if count < place.due.load(Ordering::Relaxed) {
             return;
         }
-        if !self.take_slice(index, place, count, counted) {
+        if !self.take_slice(index, place, count, counted, note) {
             self.state.put_off.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -237,6 +247,7 @@ impl Marks<'_> {
         place: &MarkName,
         count: u64,
         counted: impl FnOnce() -> Counted<'c>,
+        note: impl FnOnce(u64),
     ) -> bool {
         let state = self.state;
         let read = state.read.load(Ordering::Acquire);
@@ -247,7 +258,7 @@ impl Marks<'_> {
         }
         // A later mark of this name may have taken its slice first.
         let is_due = count >= place.due.load(Ordering::Relaxed);
-        let is_taken = !is_due || self.write_slice(index, count, read, &counted());
+        let is_taken = !is_due || self.write_slice(index, count, read, &counted(), note);
         if is_due && is_taken {
             place.due.store(due_after(count, DUE_IN_A_DOUBLING), Ordering::Relaxed);
         }
@@ -256,7 +267,14 @@ impl Marks<'_> {
     }
 
     /// Writes a slice into the ring. `false`: the ring has no room, and nothing is published.
-    fn write_slice(&self, index: usize, count: u64, read: u64, counted: &Counted<'_>) -> bool {
+    fn write_slice(
+        &self,
+        index: usize,
+        count: u64,
+        read: u64,
+        counted: &Counted<'_>,
+        note: impl FnOnce(u64),
+    ) -> bool {
         let state = self.state;
         let start = state.written.load(Ordering::Relaxed);
         let room = (self.ring.len() as u64).saturating_sub(start.wrapping_sub(read));
@@ -300,6 +318,7 @@ impl Marks<'_> {
                 seen.frees.store(load(at + 2), Ordering::Relaxed);
             }
         }
+        note(start);
         state.written.store(start.wrapping_add(at), Ordering::Release);
         true
     }
@@ -316,6 +335,7 @@ mod tests {
         seen: Vec<Seen>,
         ring: Vec<AtomicU64>,
         counters: Vec<Counters>,
+        noted: std::sync::Mutex<Vec<u64>>,
     }
 
     impl Owned {
@@ -334,6 +354,7 @@ mod tests {
                 seen: (0..MAX_SITES).map(|_| Seen::default()).collect(),
                 ring: (0..ring_words).map(|_| AtomicU64::new(0)).collect(),
                 counters: (0..2 * MAX_SITES).map(|_| Counters::default()).collect(),
+                noted: std::sync::Mutex::default(),
             }
         }
 
@@ -341,7 +362,9 @@ mod tests {
             let hash = name.bytes().fold(EMPTY_HASH, mix);
             let marks = Marks { state: &self.state, names: &self.names, seen: &self.seen, ring: &self.ring };
             let counted = || Counted { shards: &self.counters, shared: &[], sites: 8, cells: &[] };
-            marks.set(GivenName { bytes: name.as_bytes(), hash, is_cut: false }, counted);
+            marks.set(GivenName { bytes: name.as_bytes(), hash, is_cut: false }, counted, |slice| {
+                self.noted.lock().expect("no test panics here").push(slice);
+            });
         }
 
         /// The slices in the ring: the count, then the live bytes of each ID.
@@ -395,6 +418,8 @@ mod tests {
         }
         let first = owned.read();
         assert_eq!(first, [(1, vec![(3, 1)]), (2, vec![(3, 2)])]);
+        let words = (HEAD_WORDS + ID_WORDS) as u64;
+        assert_eq!(*owned.noted.lock().expect("no test panics here"), [0, words], "one event for each slice");
         assert_eq!(owned.state.put_off.load(Ordering::Relaxed), 8);
         owned.set("a");
         assert_eq!(owned.read(), [(11, vec![(3, 10)])]);

@@ -10,8 +10,8 @@
 //!
 //! Other threads may take numbers between the check and the addition. So the check leaves [`SLACK`] places
 //! free: more than the number of threads between the two instructions at one time. A lost reset would
-//! leave all objects of a pool live, and a lost name would put its objects at other sites. So these events
-//! may use further [`RESERVE`] places, which events of single objects leave free.
+//! leave all objects of a pool live, and a lost name would put its objects at other sites. A lost mark would
+//! change the counters of an iteration. So these events may use further [`RESERVE`] places, which events of single objects leave free.
 //!
 //! # Order
 //!
@@ -25,7 +25,7 @@ use crate::mark::{GivenName, MarkName, place_of};
 pub const MAX_EVENTS: usize = 1 << 18;
 /// Number of places that no event uses.
 pub const SLACK: usize = 1 << 12;
-/// Number of places that only resets, names and moves use.
+/// Number of places that only resets, names, moves and marks use.
 pub const RESERVE: usize = 1 << 13;
 /// Maximum number of names of pools.
 pub const MAX_NAMES: usize = 256;
@@ -70,6 +70,9 @@ pub enum Operation {
     Poison = 7,
     /// The program has made a range accessible.
     Unpoison = 8,
+    /// A mark takes a slice. `address` is the place of the slice in the ring of marks ([`crate::mark`]). Only the
+    /// library itself adds this event.
+    Mark = 9,
 }
 
 impl Operation {
@@ -85,6 +88,7 @@ impl Operation {
             6 => Operation::Move,
             7 => Operation::Poison,
             8 => Operation::Unpoison,
+            9 => Operation::Mark,
             _ => return None,
         })
     }
@@ -98,7 +102,10 @@ impl Operation {
     /// Whether the loss of an event would change more than one object.
     #[inline]
     const fn concerns_many(self) -> bool {
-        matches!(self, Operation::Reset | Operation::Name | Operation::Trim | Operation::Move)
+        matches!(
+            self,
+            Operation::Reset | Operation::Name | Operation::Trim | Operation::Move | Operation::Mark
+        )
     }
 }
 

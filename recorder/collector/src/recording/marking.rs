@@ -6,11 +6,18 @@ use crate::recording::marks::{Marks, ReadAt, TraceSites};
 use edleak_format::{Error, MarkSlice, Record, SiteId};
 
 impl Recording {
-    /// Reads the slices that the target took at marks up to `until`. The collector already knows their sites.
+    /// Reads the slices that the target took at marks up to `until`. The collector already knows their sites, and
+    /// has read the events of all domains up to these slices.
     pub(super) fn read_marks(&mut self, until: u64, tick: u64) -> Result<(), Error> {
         let at = self.read_at(tick);
         let sites = TraceSites { callers: &self.trace_ids, stacks: self.stacks.sites() };
-        let slices = self.marks.read(&self.session, until, sites, at, self.capacity_bytes);
+        let (mappings, pools) = (&mut self.mappings, &self.pools);
+        let others = |slice: u64| {
+            let mut changed = mappings.as_mut().map_or_else(Vec::new, |mappings| mappings.at_mark(slice));
+            changed.extend(pools.iter().flat_map(|pools| pools.lock().at_mark(slice)));
+            changed
+        };
+        let slices = self.marks.read(&self.session, until, sites, others, at, self.capacity_bytes);
         self.record_slices(slices)
     }
 
@@ -24,10 +31,16 @@ impl Recording {
         self.read_events(now_ns)?;
         self.learn_sites(now_ns)?;
         self.learn_stacks(now_ns)?;
+        self.read_mappings();
+        self.learn_mapping_sites()?;
+        self.read_pools(false);
+        self.learn_pool_sites()?;
         let tick = self.last_tick + 1;
         self.read_marks(marked_until, tick)?;
         self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
         self.gather_counters(now_ns);
+        self.gather_mappings();
+        self.gather_pools();
         let injected = self.injected.map(|injected| injected.site);
         let counters = (0..).map(SiteId).zip(self.counters.iter().copied());
         let counters = counters.filter(|(site, _)| Some(*site) != injected);

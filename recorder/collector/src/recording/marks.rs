@@ -114,11 +114,14 @@ impl Marks {
     }
 
     /// Reads the slices up to `until`. Returns the records for the trace, which may grow to `capacity_bytes`.
+    /// `others` returns the changed counters of the domains whose counters are not in the session, up to the
+    /// slice at a place of the ring.
     pub(crate) fn read(
         &mut self,
         session: &Session,
         until: u64,
         sites: TraceSites<'_>,
+        mut others: impl FnMut(u64) -> Vec<(SiteId, Counters)>,
         at: ReadAt,
         capacity_bytes: u64,
     ) -> Vec<MarkSlice> {
@@ -141,6 +144,9 @@ impl Marks {
                     freed_bytes: value(4),
                 };
                 self.apply(session, value(0) as usize, counters, sites);
+            }
+            for (site, counters) in others(self.read) {
+                self.change(site, counters);
             }
             self.read = self.read.wrapping_add(words);
             let known = self.known_at(session, place);
@@ -385,7 +391,7 @@ mod tests {
         session.mark_state().written.store(7, Ordering::Release);
         let mut marks = Marks::default();
         let sites = TraceSites { callers: &[], stacks: &[] };
-        assert!(marks.read(&session, 7, sites, AT, 1 << 20).is_empty());
+        assert!(marks.read(&session, 7, sites, |_| Vec::new(), AT, 1 << 20).is_empty());
         assert_eq!(marks.losses(&session).map(|losses| losses.left_out), Some(1));
     }
 }

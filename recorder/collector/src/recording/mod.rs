@@ -1,5 +1,6 @@
 //! The recording of one image: reads its session and writes slice after slice into its trace.
 
+mod at_marks;
 mod attached;
 mod detours;
 mod domains;
@@ -551,11 +552,12 @@ impl Recording {
         self.learn_thread_starts()?;
         self.learn_stacks(learning_ns)?;
         self.note_ended_watches(learning_ns)?;
-        self.read_marks(marked_until, tick)?;
         self.read_mappings();
         self.learn_mapping_sites()?;
         self.read_pools(false);
         self.learn_pool_sites()?;
+        // The slices up to this place have their events in the rings of both domains.
+        self.read_marks(marked_until, tick)?;
         // Learning sites may take a while, so the collector reads the time of the slice just before the
         // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
+use crate::entry::{mapping, pool};
 use core::slice;
 use core::sync::atomic::Ordering;
 use edleak_session::counters::Counters;
@@ -32,7 +33,11 @@ pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
     let Some(header) = lifecycle::header() else { return };
     // SAFETY: the caller guarantees a NUL-terminated string; the function has returned if `name` is null.
     let name = unsafe { given(name) };
-    marks(header).set(name, || counted(header));
+    let note = |slice: u64| {
+        mapping::note_mark(slice);
+        pool::note_mark(slice);
+    };
+    marks(header).set(name, || counted(header), note);
 }
 
 /// The name in a C string, with its hash.

@@ -122,6 +122,16 @@ fn event(operation: Operation, address: Pointer, length: usize, flags: u32) -> M
     MappingEvent { operation, flags, address: address as u64, length: length as u64, site: 0, direct: 0 }
 }
 
+/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If the
+/// ring is full, the slice has the counters of an earlier mark.
+#[cold]
+pub(crate) fn note_mark(slice: u64) {
+    if let Some(noting) = Noting::of_taking() {
+        let place = ptr::without_provenance_mut(slice as usize);
+        noting.ring.push(event(Operation::Mark, place, 0, 0));
+    }
+}
+
 /// The hook of mmap.
 ///
 /// # Safety

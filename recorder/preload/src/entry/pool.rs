@@ -63,7 +63,8 @@ pub(crate) unsafe extern "C" fn on_pool(
     fp: usize,
 ) {
     lifecycle::start();
-    let Some(operation) = Operation::of(operation as u8) else { return };
+    let operation = Operation::of(operation as u8).filter(|&operation| operation != Operation::Mark);
+    let Some(operation) = operation else { return };
     let Some((header, ring)) = ring() else { return };
     let (direct, caller) = match operation.has_site() {
         // SAFETY: the caller guarantees the frame.
@@ -91,6 +92,17 @@ pub(crate) unsafe extern "C" fn on_pool(
     }
     if ring.state.noticed.0.load(Ordering::Relaxed) == 0 {
         wake(&ring);
+    }
+}
+
+/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If the
+/// ring is full, the slice has the counters of an earlier mark.
+#[cold]
+pub(crate) fn note_mark(slice: u64) {
+    if let Some((_, ring)) = ring() {
+        let mark =
+            PoolEvent { operation: Operation::Mark, pool: 0, address: slice, size: 0, direct: 0, caller: 0 };
+        ring.push(mark);
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod allocators;
 pub(crate) mod ledger;
 mod segments;
 
+use crate::recording::at_marks::AtMarks;
 use crate::recording::modules::Modules;
 use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::Session;
@@ -53,6 +54,7 @@ pub(crate) struct Mappings {
     unpublished: Unpublished,
     passed_over: u64,
     segments: Segments,
+    at_marks: AtMarks,
     /// Number of events that the latest reading found.
     found: usize,
 }
@@ -114,6 +116,13 @@ impl Mappings {
         all.filter_map(|(site, counters)| Some((site.in_trace?, *counters)))
     }
 
+    /// The counters that changed up to the mark whose slice is at `slice`, for sites that are in the trace.
+    pub(crate) fn at_mark(&mut self, slice: u64) -> Vec<(SiteId, Counters)> {
+        let sites = &self.sites;
+        let in_trace = |(owner, counters): (usize, Counters)| Some((sites.get(owner)?.in_trace?, counters));
+        self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
+    }
+
     /// Number of lost events: the ring was full, or a thread never published an event.
     pub(crate) fn lost(&self, session: &Session) -> u64 {
         session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
@@ -166,6 +175,7 @@ impl Mappings {
                 self.ledger.attach(address, bytes, owner);
             }
             Operation::Detach => self.ledger.detach(number, address),
+            Operation::Mark => self.at_marks.note(address, self.ledger.counters()),
         }
     }
 

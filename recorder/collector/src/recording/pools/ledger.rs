@@ -125,6 +125,11 @@ impl Ledger {
         &self.names
     }
 
+    /// The counters of each owner.
+    pub(crate) fn by_owner(&self) -> &[Counters] {
+        &self.counters
+    }
+
     /// The sites that are in the trace, each with its counters.
     pub(crate) fn counters(&self) -> impl Iterator<Item = (SiteId, Counters)> {
         let all = self.sites.iter().zip(&self.counters);
@@ -183,6 +188,7 @@ impl Ledger {
                 });
             }
             Operation::Unpoison => self.unpoison(event),
+            Operation::Mark => {} // changes no object
         }
     }
 

@@ -7,11 +7,13 @@
 pub(crate) mod ledger;
 mod poisoned;
 
+use crate::recording::at_marks::AtMarks;
 use crate::recording::marks;
 use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::{Session, wait, wake};
+use edleak_format::{Counters, SiteId};
 use edleak_session::mark::{MAX_NAME_BYTES, MarkName};
-use edleak_session::pool::{CLOSED, MAX_EVENTS, NOTICED, PoolRing};
+use edleak_session::pool::{CLOSED, MAX_EVENTS, NOTICED, Operation, PoolRing};
 use ledger::Ledger;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,9 +39,17 @@ pub(crate) struct Pools {
     read: u32,
     unpublished: Unpublished,
     passed_over: u64,
+    at_marks: AtMarks,
 }
 
 impl Pools {
+    /// The counters that changed up to the mark whose slice is at `slice`, for sites that are in the trace.
+    pub(crate) fn at_mark(&mut self, slice: u64) -> Vec<(SiteId, Counters)> {
+        let sites = self.ledger.sites();
+        let in_trace = |(owner, counters): (usize, Counters)| Some((sites.get(owner)?.in_trace?, counters));
+        self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
+    }
+
     /// Reads the published events, at most those that are in the ring now. Returns their number. `is_over`: no
     /// thread of the target runs any more, so an unpublished event stays unpublished.
     pub(crate) fn turn(&mut self, session: &Session, is_over: bool) -> usize {
@@ -48,6 +58,9 @@ impl Pools {
         let waiting = (written.wrapping_sub(self.read) as usize).min(MAX_EVENTS);
         for index in 0..waiting {
             match ring.get(self.read) {
+                Some(event) if event.operation == Operation::Mark => {
+                    self.at_marks.note(event.address, self.ledger.by_owner());
+                }
                 Some(event) => self.ledger.apply(&event, |index| name_at(&ring, index)),
                 None if is_over || self.unpublished.is_overdue(self.read) => self.passed_over += 1,
                 None => {
@@ -162,7 +175,7 @@ impl Drop for PoolReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edleak_session::pool::{Operation, PoolEvent};
+    use edleak_session::pool::PoolEvent;
     use std::time::Instant;
 
     fn event(operation: Operation, address: u64) -> PoolEvent {

@@ -1,0 +1,90 @@
+//! The counters of a domain at the instants of marks. The collector computes these counters from a ring of
+//! events, in which each slice of a mark has an event of its own.
+
+use edleak_format::Counters;
+use edleak_session::mark::RING_WORDS;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Maximum number of marks that wait. A target that writes garbage may add any number; the changes of further
+/// marks then belong to the last one.
+const MOST_WAITING: usize = 4096;
+
+/// Counters by owner in a ledger.
+type Changes = BTreeMap<usize, Counters>;
+
+/// The changes of counters from each mark to the next.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct AtMarks {
+    /// The counters at the latest mark, by owner.
+    latest: Vec<Counters>,
+    /// The marks whose slice is not read yet: the place of the slice in the ring of marks, and the changes.
+    waiting: VecDeque<(u64, Changes)>,
+    /// The place of the slice after the last one that was read.
+    read: u64,
+}
+
+impl AtMarks {
+    /// Notes the counters at a mark. `slice` is the place of its slice.
+    pub(crate) fn note(&mut self, slice: u64, counters: &[Counters]) {
+        // A place that no slice can have would hold all later marks back.
+        if slice.wrapping_sub(self.read) > 2 * RING_WORDS as u64 {
+            return;
+        }
+        self.latest.resize(self.latest.len().max(counters.len()), Counters::ZERO);
+        let pairs = self.latest.iter_mut().zip(counters).enumerate();
+        let changed = pairs.filter(|(_, (before, now))| **before != **now).map(|(owner, (before, now))| {
+            *before = *now;
+            (owner, *now)
+        });
+        let changed: Changes = changed.collect();
+        let is_full = self.waiting.len() >= MOST_WAITING;
+        match self.waiting.back_mut().filter(|_| is_full) {
+            Some((_, last)) => last.extend(changed),
+            None => self.waiting.push_back((slice, changed)),
+        }
+    }
+
+    /// The changes up to the mark whose slice is at `slice`.
+    pub(crate) fn take(&mut self, slice: u64) -> Changes {
+        self.read = slice;
+        let mut changes = Changes::new();
+        while self.waiting.front().is_some_and(|(place, _)| *place <= slice) {
+            changes.extend(self.waiting.pop_front().into_iter().flat_map(|(_, changed)| changed));
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(bytes: u64) -> Counters {
+        Counters { allocated_bytes: bytes, allocs: 1, ..Counters::ZERO }
+    }
+
+    #[test]
+    fn each_mark_has_the_changes_since_the_mark_before() {
+        let mut marks = AtMarks::default();
+        marks.note(0, &[live(1), live(2)]);
+        marks.note(7, &[live(1), live(3), live(4)]);
+        marks.note(14, &[live(9), live(3), live(4)]);
+        assert_eq!(marks.take(0), Changes::from([(0, live(1)), (1, live(2))]));
+        let both = Changes::from([(0, live(9)), (1, live(3)), (2, live(4))]);
+        assert_eq!(marks.take(14), both, "a slice that is not in the trace leaves its changes to the next");
+        assert!(marks.take(21).is_empty());
+    }
+
+    #[test]
+    fn places_that_no_slice_has_hold_nothing_back_and_marks_beyond_the_room_are_merged() {
+        let mut marks = AtMarks::default();
+        marks.note(u64::MAX, &[live(1)]);
+        marks.note(1 << 40, &[live(1)]);
+        for slice in 0..2 * MOST_WAITING as u64 {
+            marks.note(slice, &[live(slice + 1)]);
+        }
+        assert_eq!(marks.waiting.len(), MOST_WAITING);
+        let last = marks.take(2 * MOST_WAITING as u64);
+        assert_eq!(last, Changes::from([(0, live(2 * MOST_WAITING as u64))]));
+    }
+}
