@@ -13,7 +13,8 @@ use crate::steps::Steps;
 use crate::unexplained::Unexplained;
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
-use edleak_model::growth_kind::{ProcessGrowth, ProcessSeries};
+use edleak_model::growth_kind::ProcessGrowth;
+use edleak_model::process_series::ProcessSeries;
 use edleak_model::work::Work;
 use std::sync::Arc;
 

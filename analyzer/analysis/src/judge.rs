@@ -3,9 +3,10 @@
 mod attached;
 mod batch;
 mod doubt;
+mod families;
+mod place;
 
-use crate::findings::{Before, Findings, Header, LoadedModule, Summary};
-use crate::frame::Address;
+use crate::findings::{Before, Findings, Header, Summary};
 use crate::load::Recording;
 use crate::load::line_series::LineSeries;
 use crate::replay::teardown::judged_grid;
@@ -13,13 +14,15 @@ use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use crate::steps::Steps;
 use crate::{mapped, own_heap, per_mark, pools, unexplained};
-use edleak_format::{CpuUse, EndReason, Module, Site, SiteId, SiteKind, StackFrame, Survivors, Trace};
+use edleak_format::{CpuUse, EndReason, Site, SiteId, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
-use edleak_model::growth_kind::{GrowthKind, ProcessGrowth, ProcessSeries, growth_of};
+use edleak_model::growth_kind::{GrowthKind, ProcessGrowth, growth_of};
 use edleak_model::levels::Levels;
+use edleak_model::process_series::ProcessSeries;
 use edleak_model::regression::leak_factor;
 use edleak_model::series::Series;
+use place::{loaded, locate};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -67,11 +70,11 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
     let ended = merged.ended_watches(trace);
     let ended: HashSet<SiteLabel> = ended.iter().map(|site| SiteLabel::Number(u64::from(site.0))).collect();
-    settle_families(&mut sites, &ended);
+    families::settle(&mut sites, &ended);
     if model == Model::Growth {
         mapped::settle(&mut sites, &replayed.memory, &merged, trace);
         pools::settle(&mut sites, trace, grid.points as f64 * period_s);
-        doubt::what_is_negligible(&mut sites, grid.points as f64 * period_s);
+        doubt::negligible(&mut sites, grid.points as f64 * period_s);
         doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {
             batch::doubt(&mut sites, processor.used_ns as f64 / 1e9);
@@ -194,7 +197,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
             ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
         })
         .collect();
-    settle_families(&mut sites, &HashSet::new());
+    families::settle(&mut sites, &HashSet::new());
     let slices =
         lines.iter().map(|line| line.series.absent().saturating_add(line.series.points())).max().unwrap_or(0);
     let period_s = lines.first().map_or(0.0, |line| line.period_s);
@@ -242,7 +245,7 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
 }
 
 /// The verdict on one site. If the site has stacks, the function keeps the judgement of the site together
-/// with its stacks beside it, for [`settle_families`].
+/// with its stacks beside it, for [`families::settle`].
 fn judged(
     label: SiteLabel,
     series: &Series,
@@ -276,170 +279,6 @@ fn judged(
     }
 }
 
-/// Scales the leaks of stacks to the whole record.
-///
-/// A site is often watched late, when it begins to look like a leak. The stacks of such a site have counts
-/// only for the part of the record after the beginning of the watch. So each stack gets a share of the leak
-/// of caller and stacks together: its own leaked bytes, scaled to the longer time. The sum of these shares
-/// never exceeds the leak of caller and stacks together. The leak of caller and stacks together does not
-/// suffice alone: it would include the last tooth of a sawtooth, which the stacks describe better.
-fn share_out(sites: &mut [JudgedSite]) {
-    let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
-    for site in sites.iter().filter(|site| site.is_leak()) {
-        if let Some(parent) = &site.parent {
-            let (bytes, rate) = known.entry(parent.clone()).or_default();
-            *bytes += site.judgement.leak_bytes;
-            *rate += site.judgement.rate_bytes_per_s;
-        }
-    }
-    let whole: HashMap<SiteLabel, (f64, f64, f64)> = sites
-        .iter()
-        .filter_map(|site| {
-            let family = &site.with_stacks.as_deref()?.judgement;
-            let &(known, rate) = known.get(&site.label)?;
-            if known == 0 || known >= family.leak_bytes || family.rate_bytes_per_s <= 0.0 || rate <= 0.0 {
-                return None;
-            }
-            let (of_family, of_known) =
-                (family.leak_bytes as f64 / family.rate_bytes_per_s, known as f64 / rate);
-            let times = (of_family / of_known).clamp(1.0, family.leak_bytes as f64 / known as f64);
-            Some((site.label.clone(), (times, times / of_family, family.began_s)))
-        })
-        .collect();
-    for site in sites.iter_mut().filter(|site| site.is_leak()) {
-        if let Some(&(times, per_second, began_s)) = site.parent.as_ref().and_then(|parent| whole.get(parent))
-        {
-            let own = site.judgement.leak_bytes as f64;
-            site.judgement.leak_bytes = (own * times) as u64;
-            let count = site.judgement.leak_count.map(|count| (count as f64 * times).round() as u64);
-            site.judgement.leak_count = count;
-            site.judgement.rate_bytes_per_s = own * per_second;
-            site.judgement.began_s = began_s;
-        }
-    }
-}
-
-/// Judges a watched site together with its stacks, if they leak together. There are two cases:
-///
-/// - Neither the site nor any of its stacks is a leak alone.
-/// - The site is a leak alone. So the site's own curve has a hole for the time in which it was watched.
-///
-/// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
-/// way as that of a stack. If the watch of the site has ended, its own growth does not count: the allocations
-/// of the watched time stand for all others.
-fn settle_families(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
-    acquit(sites);
-    judge_ended_as_sums(sites, ended);
-    let is_leak_together = |site: &JudgedSite| {
-        site.with_stacks.as_ref().is_some_and(|all| all.judgement.verdict == Verdict::Leak)
-    };
-    let with_holes: HashSet<SiteLabel> = sites
-        .iter()
-        .filter(|site| site.is_leak() && is_leak_together(site))
-        .map(|site| site.label.clone())
-        .collect();
-    let is_part = |site: &JudgedSite| site.parent.as_ref().is_some_and(|parent| with_holes.contains(parent));
-    sites.iter_mut().filter(|site| site.is_leak() && is_part(site)).for_each(|stack| {
-        stack.judgement = Judgement::part_of_a_leak(stack.judgement.class);
-    });
-    share_out(sites);
-    let leaking: HashSet<SiteLabel> =
-        sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.clone()).collect();
-    let mut grown: HashMap<SiteLabel, f64> = HashMap::new();
-    for site in sites.iter_mut().filter(|site| is_leak_together(site) && !leaking.contains(&site.label)) {
-        let Some(all) = site.with_stacks.clone() else { continue };
-        let own_growth = if ended.contains(&site.label) { 0.0 } else { site.growth().max(0.0) };
-        grown.insert(site.label.clone(), own_growth);
-        let why = match site.is_leak() {
-            true => "judged together with its stacks, which count its allocations while it was watched",
-            false => "judged together with its stacks, none of which leaks enough alone",
-        };
-        site.judgement = all.judgement;
-        site.judgement.why.insert(0, why.into());
-        site.judged_with_stacks = true;
-    }
-    for site in &*sites {
-        if let Some(all) = site.parent.as_ref().and_then(|parent| grown.get_mut(parent)) {
-            *all += site.growth().max(0.0);
-        }
-    }
-    for site in sites.iter_mut() {
-        let all = site.parent.as_ref().and_then(|parent| grown.get(parent));
-        site.leak_share = all.map(|all| site.growth() / all).filter(|&share| share > 0.0);
-    }
-    leave_open(sites);
-}
-
-/// If the watch of a site ended before the recording did, only the curve of the site together with its stacks
-/// is whole. The site's own curve has a hole, and the curves of its stacks end in the middle of the record.
-fn judge_ended_as_sums(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
-    for site in sites {
-        if site.is_leak() && site.parent.as_ref().is_some_and(|parent| ended.contains(parent)) {
-            site.judgement = Judgement::part_of_a_leak(site.judgement.class);
-        }
-        let all = site.with_stacks.as_ref().filter(|_| ended.contains(&site.label));
-        if let Some(all) = all.filter(|all| all.judgement.verdict != Verdict::Leak) {
-            site.judgement = all.judgement.clone();
-        }
-    }
-}
-
-/// A watched site becomes undecided together with its stacks, if the program stopped working while they grew.
-/// This rule applies only if no member alone is a leak, or undecided for this reason.
-fn leave_open(sites: &mut [JudgedSite]) {
-    let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
-    let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
-    let answered: HashSet<SiteLabel> = sites.iter().filter(|site| is_answered(site)).map(family).collect();
-    for site in sites.iter_mut().filter(|site| !answered.contains(&site.label)) {
-        if let Some(all) = site.with_stacks.as_ref().filter(|all| all.judgement.open_bytes > 0) {
-            site.judgement = all.judgement.clone();
-        }
-    }
-}
-
-/// Withdraws the judgement of a site together with its stacks, if the ages of survivors contradict it.
-///
-/// The withdrawal needs two conditions: the ages are known for most allocations of the site, and by these
-/// ages no stack is a leak. The curve of the sum does not know ages, so it does not overrule them.
-fn acquit(sites: &mut [JudgedSite]) {
-    #[derive(Default)]
-    struct Family {
-        allocs: u64,
-        acquitted_allocs: u64,
-        has_leak: bool,
-        most: Option<(u64, Judgement)>,
-    }
-    let mut families: HashMap<SiteLabel, Family> = HashMap::new();
-    for stack in &*sites {
-        let Some(parent) = &stack.parent else { continue };
-        let (family, allocs) =
-            (families.entry(parent.clone()).or_default(), stack.totals.allocs.unwrap_or(0));
-        family.allocs = family.allocs.saturating_add(allocs);
-        family.has_leak |= stack.is_leak();
-        if stack.judgement.by_survivors && !stack.is_leak() {
-            family.acquitted_allocs = family.acquitted_allocs.saturating_add(allocs);
-            if family.most.as_ref().is_none_or(|(most, _)| allocs > *most) {
-                family.most = Some((allocs, stack.judgement.clone()));
-            }
-        }
-    }
-    for site in sites.iter_mut().filter(|site| site.parent.is_none()) {
-        let Some(Family { allocs, acquitted_allocs, has_leak: false, most: Some((_, judgement)) }) =
-            families.remove(&site.label)
-        else {
-            continue;
-        };
-        let all = allocs.saturating_add(site.totals.allocs.unwrap_or(0));
-        if acquitted_allocs <= all / 2 {
-            continue;
-        }
-        if site.is_leak() {
-            site.judgement = judgement;
-        }
-        site.with_stacks = None;
-    }
-}
-
 fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let of = |epoch: &edleak_format::Epoch| Survivor {
@@ -467,62 +306,10 @@ fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     }
 }
 
-/// Fills in the place of the site: addresses, modules and offsets.
-fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
-    site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(merged.root(parent).0)));
-    site.addresses = merged.members(known.id).map_or(1, |members| members.len() as u64);
-    site.kind = match known.kind {
-        SiteKind::Caller => Kind::Caller,
-        SiteKind::Stack => Kind::Stack,
-        SiteKind::Other => Kind::Other,
-        SiteKind::Injected => Kind::Injected,
-        SiteKind::Mapping => Kind::Mapping,
-        SiteKind::AllocatorMapping => Kind::Allocator,
-        SiteKind::Pool(_) => Kind::Pool,
-    };
-    if let SiteKind::Pool(id) = known.kind {
-        site.pool = Some(trace.pool(id).map_or_else(String::new, |pool| pool.name.clone()));
-    }
-    let address_of = |frame: &StackFrame| {
-        let module = frame.module.and_then(|id| trace.module(id));
-        Address {
-            address: frame.address,
-            module_id: frame.module.filter(|_| module.is_some()),
-            module: module.map(|module| module.path.clone()),
-            build_id: module.map_or_else(String::new, |module| hex(&module.build_id)),
-            offset: module.map(|module| frame.address.wrapping_sub(module.load_bias)),
-            is_generated: module.is_none(),
-            frames: [].into(),
-        }
-    };
-    let stack = known.stack.and_then(|id| trace.stack(id));
-    if let Some(stack) = stack {
-        site.stack = stack.frames.iter().map(address_of).collect();
-        site.is_stack_cut = stack.is_cut;
-    } else if known.address != 0 {
-        site.stack = vec![address_of(&StackFrame { address: known.address, module: known.module })];
-    }
-}
-
 /// Whether the children without a trace used more processor time than the process itself, and at least 20 ms.
 fn children_did_the_work(trace: &Trace) -> bool {
     const LEAST_NS: u64 = 20_000_000;
     trace.cpu_totals().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)
-}
-
-fn loaded(module: &Module) -> LoadedModule {
-    LoadedModule {
-        id: module.id,
-        path: module.path.clone(),
-        build_id: hex(&module.build_id),
-        start: module.start,
-        end: module.end,
-        load_bias: module.load_bias,
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn summarize(sites: &[JudgedSite]) -> Summary {
@@ -558,8 +345,11 @@ fn in_words(reason: EndReason) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::judged;
+    use crate::site::{JudgedSite, SiteLabel, Totals};
+    use edleak_model::classify::{Judgement, Model, Verdict, judge};
     use edleak_model::regression::Class;
+    use edleak_model::series::Series;
 
     pub(super) fn judgement(
         verdict: Verdict,
@@ -575,65 +365,5 @@ mod tests {
         let blank = judged(SiteLabel::Number(number), &Series::default(), None, 1.0, Model::Growth);
         let totals = Totals { allocs: Some(allocs), ..Totals::default() };
         JudgedSite { parent: parent.map(SiteLabel::Number), totals, judgement, ..blank }
-    }
-
-    /// A caller whose curve is a leak, alone and together with its stacks.
-    fn caller(allocs: u64, together: Judgement) -> JudgedSite {
-        let alone = site(1, None, allocs, together.clone());
-        JudgedSite {
-            with_stacks: Some(Box::new(WithStacks { judgement: together, levels: Levels::default() })),
-            ..alone
-        }
-    }
-
-    #[test]
-    fn ages_of_survivors_are_not_overruled_by_a_curve() {
-        let leak = || judgement(Verdict::Leak, 100, 1.0, false);
-        let is_leak = |callers_allocs: u64, stacks: &[(u64, Verdict, bool)]| {
-            let mut sites = vec![caller(callers_allocs, leak())];
-            for (number, &(allocs, verdict, by_survivors)) in (2..).zip(stacks) {
-                sites.push(site(number, Some(1), allocs, judgement(verdict, 0, 0.0, by_survivors)));
-            }
-            settle_families(&mut sites, &HashSet::new());
-            sites[0].is_leak()
-        };
-        assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
-        assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // The site stays a leak in three cases. The ages are not known; they are known for too few of its
-        // allocations; or one of its stacks is the leak.
-        assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
-        assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
-        assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
-    }
-
-    #[test]
-    fn a_site_whose_watch_ended_has_the_verdict_of_its_sum() {
-        let verdict_of = |together: Verdict| {
-            let family = caller(900, judgement(together, 100, 1.0, false));
-            let alone = judgement(Verdict::Leak, 100, 1.0, false);
-            let mut sites =
-                vec![JudgedSite { judgement: alone.clone(), ..family }, site(2, Some(1), 100, alone)];
-            settle_families(&mut sites, &HashSet::from([SiteLabel::Number(1)]));
-            assert!(!sites[1].is_leak(), "the stack is no leak of its own");
-            sites[0].judgement.verdict
-        };
-        for together in [Verdict::Leak, Verdict::NoLeak, Verdict::Undecided] {
-            assert_eq!(verdict_of(together), together);
-        }
-    }
-
-    #[test]
-    fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
-        // The ages of the stacks cover 20 s of 40 s, at 2 B/s. The sum cannot have leaked more than its curve
-        // shows.
-        for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
-            let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
-            let mut sites = vec![
-                JudgedSite { judgement: judgement(Verdict::NoLeak, 0, 0.0, false), ..family },
-                site(2, Some(1), 10, judgement(Verdict::Leak, 40, 2.0, true)),
-            ];
-            share_out(&mut sites);
-            assert_eq!((sites[1].judgement.leak_bytes, sites[1].judgement.rate_bytes_per_s), (bytes, rate));
-        }
     }
 }

@@ -34,7 +34,7 @@ mod window;
 
 pub use births::BirthTable;
 use edleak_format::{Counters, GROUP_SITES, Grid, SiteId, SliceHeader, TILE_SITES, Trace};
-use edleak_model::growth_kind::{ProcessPoint, ProcessSeries};
+use edleak_model::process_series::{ProcessPoint, ProcessSeries};
 use edleak_model::series::{Point, Series, SeriesBuilder};
 use edleak_model::work::{Work, WorkBuilder};
 use edleak_text::meter;

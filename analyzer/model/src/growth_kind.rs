@@ -19,13 +19,12 @@
 //! eighth is the start-up. A median does not depend on one slice at an unusual instant. Growth that ended in
 //! the first half, as when tables are loaded, does not count.
 
-use edleak_text::units;
+mod sentence;
+
+use crate::process_series::{FreeBytes, KindBytes, ProcessPoint, ProcessSeries};
 
 /// Least growth that the report mentions, in bytes: an arena of glibc grows in steps of 132 KiB.
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
-/// Least share of the retained memory that lies free in arenas, so that the report mentions it. A smaller share
-/// explains nothing: another allocator retains the rest.
-const LEAST_FREE_SHARE: f64 = 0.1;
 /// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
 /// Least growth of live bytes that the report mentions: live bytes are exact, so the limit is lower.
@@ -41,40 +40,6 @@ const LATE_SHARE: f64 = 0.15;
 const SIDE_TABLE_SHARE: f64 = 0.125;
 /// Least number of points; with fewer, the kind of growth is unknown.
 const MIN_POINTS: usize = 4;
-/// Maximum number of points. When the series is full, pairs of points merge.
-const MAX_POINTS: usize = 256;
-
-/// The process at one instant.
-#[derive(Clone, Copy, Default, PartialEq, Debug)]
-pub struct ProcessPoint {
-    /// Live bytes of all sites.
-    pub live_bytes: u64,
-    /// RssAnon + VmSwap; 0 if not recorded.
-    pub resident_bytes: u64,
-    /// Resident and swapped bytes by kind of mapping; `None`: not recorded.
-    pub kinds: Option<KindBytes>,
-}
-
-/// Resident and swapped bytes by kind of mapping.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct KindBytes {
-    /// The heap that grows by `brk`.
-    pub heap: u64,
-    /// Arenas of glibc's malloc for threads.
-    pub arenas: u64,
-    /// Other anonymous memory, named or not.
-    pub anonymous: u64,
-    /// Stacks of threads.
-    pub stacks: u64,
-    /// Shared memory.
-    pub shared: u64,
-    /// The part of the anonymous memory that allocators mapped for themselves.
-    pub allocators: u64,
-    /// The part of the anonymous memory that no recorded call mapped.
-    pub unseen: u64,
-    /// The trace has the calls that map memory, so `allocators` and `unseen` are known.
-    pub has_calls: bool,
-}
 
 /// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc maps each
 /// large allocation by itself.
@@ -84,80 +49,6 @@ pub struct UnseenBytes {
     pub bytes: u64,
     /// Growth since the start-up of the program.
     pub grown_bytes: u64,
-}
-
-/// Free memory inside the arenas of glibc's malloc, resident.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct FreeBytes {
-    /// Bytes in the main arena.
-    pub main_bytes: u64,
-    /// Bytes in all other arenas.
-    pub other_bytes: u64,
-    /// Number of other arenas with free memory.
-    pub others: u64,
-}
-
-impl FreeBytes {
-    /// Adds the free memory of one arena.
-    pub fn add(&mut self, is_main: bool, bytes: u64) {
-        match is_main {
-            true => self.main_bytes += bytes,
-            false => {
-                self.other_bytes += bytes;
-                self.others += u64::from(bytes > 0);
-            }
-        }
-    }
-}
-
-impl KindBytes {
-    /// Memory of malloc: memory of libc's malloc, and of other allocators that map memory for themselves.
-    fn of_malloc(&self) -> u64 {
-        self.heap.saturating_add(self.arenas).saturating_add(self.allocators)
-    }
-
-    /// Other anonymous memory and stacks.
-    fn elsewhere(&self) -> u64 {
-        self.anonymous.saturating_sub(self.allocators).saturating_add(self.stacks)
-    }
-}
-
-/// The process over time, in bounded memory: each point covers the same number of slices.
-#[derive(Clone, Debug)]
-pub struct ProcessSeries {
-    points: Vec<ProcessPoint>,
-    peak_live_bytes: u64,
-    per_point: u64,
-    in_last: u64,
-}
-
-impl Default for ProcessSeries {
-    fn default() -> Self {
-        Self { points: Vec::new(), peak_live_bytes: 0, per_point: 1, in_last: 0 }
-    }
-}
-
-impl ProcessSeries {
-    /// Adds one slice. If several slices share a point, the last slice replaces the others.
-    pub fn push(&mut self, point: ProcessPoint) {
-        self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
-        if self.points.is_empty() || self.in_last == self.per_point {
-            if self.points.len() == MAX_POINTS {
-                self.points = self.points.chunks(2).map(|pair| pair[pair.len() - 1]).collect();
-                self.per_point *= 2;
-            }
-            self.points.push(point);
-            self.in_last = 0;
-        } else if let Some(last) = self.points.last_mut() {
-            *last = point;
-        }
-        self.in_last += 1;
-    }
-
-    /// The points of the series, in order of time.
-    pub fn points(&self) -> &[ProcessPoint] {
-        &self.points
-    }
 }
 
 /// The cause of growth.
@@ -232,7 +123,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         kind: GrowthKind::Unknown,
         live_from_bytes: median(first, |p| p.live_bytes),
         live_to_bytes: median(last, |p| p.live_bytes),
-        live_peak_bytes: series.peak_live_bytes,
+        live_peak_bytes: series.peak_live_bytes(),
         resident_from_bytes: median(first, |p| p.resident_bytes),
         resident_to_bytes: median(last, |p| p.resident_bytes),
         turnover_bytes,
@@ -297,35 +188,6 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
 }
 
 impl ProcessGrowth {
-    /// The cause in one sentence with its numbers; `None` if it is unknown.
-    pub fn sentence(&self) -> Option<String> {
-        let size = |bytes: u64| units::bytes(bytes as f64);
-        let live = format!("{} to {}", size(self.live_from_bytes), size(self.live_to_bytes));
-        let resident = format!("{} to {}", size(self.resident_from_bytes), size(self.resident_to_bytes));
-        match self.kind {
-            GrowthKind::Live => {
-                Some(format!("the program's live memory grows: live {live}, resident {resident}"))
-            }
-            GrowthKind::Retained => Some(format!(
-                "the allocator retains what the program freed{}: live {live} (peak {}), resident {resident}",
-                self.where_retained(),
-                size(self.live_peak_bytes)
-            )),
-            GrowthKind::Outside => Some(format!(
-                "memory grows outside malloc ({}): live {live}, resident {resident}",
-                self.what_outside()
-            )),
-            GrowthKind::Unclear => Some(format!(
-                "resident memory grows, and this recording cannot tell whether the allocator retains what the program freed or malloc never \
-                 saw it: live {live}, resident {resident}"
-            )),
-            GrowthKind::None => Some(format!("the process does not grow: live {live}, resident {resident}")),
-            GrowthKind::Unknown => None,
-        }
-    }
-}
-
-impl ProcessGrowth {
     /// The ratio of resident memory at the end to resident memory after the start-up.
     pub fn times(&self) -> f64 {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
@@ -350,7 +212,7 @@ impl ProcessGrowth {
     }
 
     /// Growth of each kind of mapping, in bytes.
-    fn grown(&self) -> Option<KindBytes> {
+    pub(super) fn grown(&self) -> Option<KindBytes> {
         let [from, to] = self.kinds?;
         Some(KindBytes {
             heap: to.heap.saturating_sub(from.heap),
@@ -362,53 +224,6 @@ impl ProcessGrowth {
             unseen: to.unseen.saturating_sub(from.unseen),
             has_calls: from.has_calls && to.has_calls,
         })
-    }
-
-    fn where_retained(&self) -> String {
-        let size = |bytes: u64| units::bytes(bytes as f64);
-        let retained = self.resident_to_bytes.saturating_sub(self.live_to_bytes) as f64;
-        if let Some(FreeBytes { main_bytes, other_bytes, others }) = self.free
-            && (main_bytes + other_bytes) as f64 >= NOTICEABLE_BYTES.max(LEAST_FREE_SHARE * retained)
-        {
-            let all_bytes = main_bytes + other_bytes;
-            let all = size(all_bytes);
-            if main_bytes >= other_bytes {
-                return format!(", {all} of it free in its arenas (try malloc_trim)");
-            }
-            let arenas = if others == 1 { "an arena".into() } else { format!("{others} arenas") };
-            let whose = format!("{arenas} other than the main one (try MALLOC_ARENA_MAX=2 or malloc_trim)");
-            return match main_bytes > all_bytes / 20 {
-                true => format!(", {all} of it free in its arenas, {} of them in {whose}", size(other_bytes)),
-                false => format!(", {all} of it free in {whose}"),
-            };
-        }
-        let Some(grown) = self.grown() else { return String::new() };
-        if grown.arenas > grown.heap {
-            return format!(", {} of it in arenas of its threads", size(grown.arenas));
-        }
-        String::new()
-    }
-
-    fn what_outside(&self) -> String {
-        let Some(grown) = self.grown() else { return "mmap, stacks, another allocator".into() };
-        let size = |bytes: u64| units::bytes(bytes as f64);
-        if let (Some(unseen), false) = (self.unseen, grown.stacks > grown.anonymous) {
-            let seen = grown.anonymous.saturating_sub(grown.unseen).saturating_sub(grown.allocators);
-            return match unseen.grown_bytes > seen {
-                true => format!(
-                    "{} more of anonymous memory that was mapped by no call that edleak saw",
-                    size(unseen.grown_bytes)
-                ),
-                false => "mapped by calls of mmap and its kin: see the sites of mapped memory".into(),
-            };
-        }
-        match grown.stacks > grown.anonymous {
-            true => format!("{} more in stacks of threads", size(grown.stacks)),
-            false => format!(
-                "{} more of anonymous memory that is neither the heap nor an arena: mmap, or another allocator",
-                size(grown.anonymous)
-            ),
-        }
     }
 }
 
@@ -588,17 +403,5 @@ mod tests {
         let found = growth(|i| i * MB, |_| 0, 80 * MB);
         assert_eq!((found.kind, found.sentence()), (GrowthKind::Unknown, None));
         assert_eq!(growth_of(&ProcessSeries::default(), 0).kind, GrowthKind::Unknown);
-    }
-
-    #[test]
-    fn memory_stays_bounded_and_order_is_kept() {
-        let mut series = ProcessSeries::default();
-        for i in 0..100_000 {
-            series.push(ProcessPoint { live_bytes: i, resident_bytes: i, kinds: None });
-        }
-        assert!(series.points().len() <= MAX_POINTS && series.points().len() >= MAX_POINTS / 2);
-        assert!(series.points().is_sorted_by_key(|p| p.live_bytes));
-        assert_eq!(series.points().last().unwrap().live_bytes, 99_999);
-        assert_eq!(series.peak_live_bytes, 99_999);
     }
 }

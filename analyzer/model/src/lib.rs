@@ -14,7 +14,8 @@
 //! work busy    the whole program's allocations, and a curve over its busy time
 //! classify     from all of these to a verdict; reasons gives the reasons in words
 //! iterations   from the counters at the instants of a mark to a verdict on the memory that iterations leave
-//! growth_kind  the part of the whole process's memory that grows
+//! process_series   the memory of the whole process over time
+//! growth_kind      the cause of its growth
 //! ```
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,7 @@ pub mod growth_kind;
 pub mod iterations;
 pub mod levels;
 pub mod packed;
+pub mod process_series;
 pub mod reasons;
 pub mod regression;
 mod season;

@@ -143,7 +143,7 @@ impl Builder<'_> {
             true => vec![self.named_location(&site.name())],
             false => site.stack.iter().map(|address| self.location(address)).collect(),
         };
-        let verdict = crate::json::verdict_name(site.judgement.verdict);
+        let verdict = crate::json::words::verdict_name(site.judgement.verdict);
         let mut labels = vec![("verdict", verdict), ("class", site.judgement.class.name())];
         if analysis.sites.len() > 1 && site.is_stack_cut {
             labels.push(("stack", "cut"));

@@ -454,7 +454,7 @@ impl Text {
         for site in shown {
             let figures = format!(
                 "{:>9} {:<8} {:>8} {:>8} {:>5}",
-                super::json::verdict_name(site.judgement.verdict),
+                crate::json::words::verdict_name(site.judgement.verdict),
                 site.judgement.class.name(),
                 units::bytes(site.totals.live_bytes as f64),
                 site.totals.live_count.map_or_else(|| "?".into(), |count| count.to_string()),

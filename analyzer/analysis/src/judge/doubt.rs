@@ -15,7 +15,7 @@ const NEGLIGIBLE: f64 = 0.001;
 /// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
 /// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
 /// reported however small it is. A real leak does not stay negligible for long.
-pub(super) fn what_is_negligible(sites: &mut [JudgedSite], record_s: f64) {
+pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();

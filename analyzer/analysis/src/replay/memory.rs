@@ -1,7 +1,7 @@
 //! The memory of the process by kind of mapping, slice by slice.
 
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
-use edleak_model::growth_kind::{FreeBytes, KindBytes};
+use edleak_model::process_series::{FreeBytes, KindBytes};
 
 /// The mappings of a site at one reading.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -2,7 +2,7 @@
 //! integers.
 
 use super::{ProfileReport, order_name};
-use crate::json::{FrameJson, LabelJson};
+use crate::json::place::{FrameJson, LabelJson};
 use edleak_analysis::baseline::FORMAT_VERSION;
 use edleak_analysis::frame::frames;
 use edleak_analysis::profile::{At, Figures, Moment, Span};
@@ -93,7 +93,7 @@ impl ProfileReport<'_> {
                 name: site.name(),
                 share: (total > 0).then(|| row.figures.by(profile.order) as f64 / total as f64),
                 figures: row.figures.into(),
-                verdict: crate::json::verdict_name(site.judgement.verdict),
+                verdict: crate::json::words::verdict_name(site.judgement.verdict),
                 stack: frames(&site.stack).map(FrameJson::of).collect(),
             }
         };

@@ -1,0 +1,60 @@
+//! Where a site is: its addresses, modules and offsets, from the catalog of the trace.
+
+use crate::findings::LoadedModule;
+use crate::frame::Address;
+use crate::replay::Merged;
+use crate::site::{JudgedSite, Kind, SiteLabel};
+use edleak_format::{Module, Site, SiteKind, StackFrame, Trace};
+
+/// Fills in the place of the site: addresses, modules and offsets.
+pub(super) fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
+    site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(merged.root(parent).0)));
+    site.addresses = merged.members(known.id).map_or(1, |members| members.len() as u64);
+    site.kind = match known.kind {
+        SiteKind::Caller => Kind::Caller,
+        SiteKind::Stack => Kind::Stack,
+        SiteKind::Other => Kind::Other,
+        SiteKind::Injected => Kind::Injected,
+        SiteKind::Mapping => Kind::Mapping,
+        SiteKind::AllocatorMapping => Kind::Allocator,
+        SiteKind::Pool(_) => Kind::Pool,
+    };
+    if let SiteKind::Pool(id) = known.kind {
+        site.pool = Some(trace.pool(id).map_or_else(String::new, |pool| pool.name.clone()));
+    }
+    let address_of = |frame: &StackFrame| {
+        let module = frame.module.and_then(|id| trace.module(id));
+        Address {
+            address: frame.address,
+            module_id: frame.module.filter(|_| module.is_some()),
+            module: module.map(|module| module.path.clone()),
+            build_id: module.map_or_else(String::new, |module| hex(&module.build_id)),
+            offset: module.map(|module| frame.address.wrapping_sub(module.load_bias)),
+            is_generated: module.is_none(),
+            frames: [].into(),
+        }
+    };
+    let stack = known.stack.and_then(|id| trace.stack(id));
+    if let Some(stack) = stack {
+        site.stack = stack.frames.iter().map(address_of).collect();
+        site.is_stack_cut = stack.is_cut;
+    } else if known.address != 0 {
+        site.stack = vec![address_of(&StackFrame { address: known.address, module: known.module })];
+    }
+}
+
+/// The module of a trace as the findings hold it.
+pub(super) fn loaded(module: &Module) -> LoadedModule {
+    LoadedModule {
+        id: module.id,
+        path: module.path.clone(),
+        build_id: hex(&module.build_id),
+        start: module.start,
+        end: module.end,
+        load_bias: module.load_bias,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

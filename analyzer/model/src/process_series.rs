@@ -1,0 +1,132 @@
+//! The memory of the whole process over time: live bytes, resident bytes, and bytes by kind of mapping.
+
+/// Maximum number of points. When the series is full, pairs of points merge.
+const MAX_POINTS: usize = 256;
+
+/// The process at one instant.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct ProcessPoint {
+    /// Live bytes of all sites.
+    pub live_bytes: u64,
+    /// RssAnon + VmSwap; 0 if not recorded.
+    pub resident_bytes: u64,
+    /// Resident and swapped bytes by kind of mapping; `None`: not recorded.
+    pub kinds: Option<KindBytes>,
+}
+
+/// Resident and swapped bytes by kind of mapping.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct KindBytes {
+    /// The heap that grows by `brk`.
+    pub heap: u64,
+    /// Arenas of glibc's malloc for threads.
+    pub arenas: u64,
+    /// Other anonymous memory, named or not.
+    pub anonymous: u64,
+    /// Stacks of threads.
+    pub stacks: u64,
+    /// Shared memory.
+    pub shared: u64,
+    /// The part of the anonymous memory that allocators mapped for themselves.
+    pub allocators: u64,
+    /// The part of the anonymous memory that no recorded call mapped.
+    pub unseen: u64,
+    /// The trace has the calls that map memory, so `allocators` and `unseen` are known.
+    pub has_calls: bool,
+}
+
+/// Free memory inside the arenas of glibc's malloc, resident.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FreeBytes {
+    /// Bytes in the main arena.
+    pub main_bytes: u64,
+    /// Bytes in all other arenas.
+    pub other_bytes: u64,
+    /// Number of other arenas with free memory.
+    pub others: u64,
+}
+
+impl FreeBytes {
+    /// Adds the free memory of one arena.
+    pub fn add(&mut self, is_main: bool, bytes: u64) {
+        match is_main {
+            true => self.main_bytes += bytes,
+            false => {
+                self.other_bytes += bytes;
+                self.others += u64::from(bytes > 0);
+            }
+        }
+    }
+}
+
+impl KindBytes {
+    /// Memory of malloc: memory of libc's malloc, and of other allocators that map memory for themselves.
+    pub(crate) fn of_malloc(&self) -> u64 {
+        self.heap.saturating_add(self.arenas).saturating_add(self.allocators)
+    }
+
+    /// Other anonymous memory and stacks.
+    pub(crate) fn elsewhere(&self) -> u64 {
+        self.anonymous.saturating_sub(self.allocators).saturating_add(self.stacks)
+    }
+}
+
+/// The process over time, in bounded memory: each point covers the same number of slices.
+#[derive(Clone, Debug)]
+pub struct ProcessSeries {
+    points: Vec<ProcessPoint>,
+    peak_live_bytes: u64,
+    per_point: u64,
+    in_last: u64,
+}
+
+impl Default for ProcessSeries {
+    fn default() -> Self {
+        Self { points: Vec::new(), peak_live_bytes: 0, per_point: 1, in_last: 0 }
+    }
+}
+
+impl ProcessSeries {
+    /// Adds one slice. If several slices share a point, the last slice replaces the others.
+    pub fn push(&mut self, point: ProcessPoint) {
+        self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
+        if self.points.is_empty() || self.in_last == self.per_point {
+            if self.points.len() == MAX_POINTS {
+                self.points = self.points.chunks(2).map(|pair| pair[pair.len() - 1]).collect();
+                self.per_point *= 2;
+            }
+            self.points.push(point);
+            self.in_last = 0;
+        } else if let Some(last) = self.points.last_mut() {
+            *last = point;
+        }
+        self.in_last += 1;
+    }
+
+    /// The greatest live bytes of all slices, also of those that another slice of the same point replaced.
+    pub(crate) fn peak_live_bytes(&self) -> u64 {
+        self.peak_live_bytes
+    }
+
+    /// The points of the series, in order of time.
+    pub fn points(&self) -> &[ProcessPoint] {
+        &self.points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_stays_bounded_and_order_is_kept() {
+        let mut series = ProcessSeries::default();
+        for i in 0..100_000 {
+            series.push(ProcessPoint { live_bytes: i, resident_bytes: i, kinds: None });
+        }
+        assert!(series.points().len() <= MAX_POINTS && series.points().len() >= MAX_POINTS / 2);
+        assert!(series.points().is_sorted_by_key(|p| p.live_bytes));
+        assert_eq!(series.points().last().unwrap().live_bytes, 99_999);
+        assert_eq!(series.peak_live_bytes, 99_999);
+    }
+}

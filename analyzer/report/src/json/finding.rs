@@ -1,0 +1,84 @@
+//! JSON: a leak as a person counts it, with its parts.
+
+use crate::json::place::{FrameJson, LabelJson};
+use crate::json::words::confidence_name;
+use crate::why_of;
+use edleak_analysis::finding::{Finding, Together};
+use edleak_analysis::group::Group;
+use serde::Serialize;
+
+/// A leak as a person counts it; the text report gives it a number.
+#[derive(Serialize)]
+pub(super) struct FindingJson<'a> {
+    name: String,
+    /// `step` if several places are one finding because they grow at the same instants; null for a single
+    /// place.
+    together: Option<&'static str>,
+    /// The function below which all parts lie; null: unknown.
+    below: Option<FrameJson<'a>>,
+    headline: Option<FrameJson<'a>>,
+    class: &'static str,
+    confidence: Option<&'static str>,
+    standing: &'static str,
+    why: String,
+    leak_bytes: u64,
+    leak_count: Option<u64>,
+    rate_bytes_per_s: f64,
+    began_s: f64,
+    freed_at_end: bool,
+    fingerprint: String,
+    parts: Vec<PartJson<'a>>,
+}
+
+/// A place of a finding.
+#[derive(Serialize)]
+struct PartJson<'a> {
+    name: String,
+    headline: Option<FrameJson<'a>>,
+    /// The caller of malloc.
+    site: LabelJson<'a>,
+    /// The stacks of the place that leak here.
+    stacks: Vec<LabelJson<'a>>,
+    share: f64,
+    leak_bytes: u64,
+    leak_count: Option<u64>,
+    rate_bytes_per_s: f64,
+}
+
+impl<'a> FindingJson<'a> {
+    pub(super) fn of(finding: &Finding<'a>) -> Self {
+        let lead = finding.lead();
+        // A cast from float to integer saturates.
+        let bytes = |bytes: f64| bytes.round() as u64;
+        let part = |part: &Group<'a>| PartJson {
+            name: part.name(),
+            headline: part.headline().map(FrameJson::of),
+            site: (&part.site.label).into(),
+            stacks: part.shares.iter().filter_map(|share| Some((&share.site?.label).into())).collect(),
+            share: part.leak_bytes / finding.leak_bytes().max(1.0),
+            leak_bytes: bytes(part.leak_bytes),
+            leak_count: part.leak_count,
+            rate_bytes_per_s: part.rate_bytes_per_s,
+        };
+        Self {
+            name: finding.name(),
+            together: finding.together.map(|_| "step"),
+            below: match finding.together {
+                Some(Together::Below(frame)) => Some(FrameJson::of(frame)),
+                _ => None,
+            },
+            headline: finding.headline().map(FrameJson::of),
+            class: lead.judgement.class.name(),
+            confidence: lead.judgement.confidence.map(confidence_name),
+            standing: lead.standing.as_str(),
+            why: why_of(finding),
+            leak_bytes: bytes(finding.leak_bytes()),
+            leak_count: finding.leak_count(),
+            rate_bytes_per_s: finding.rate_bytes_per_s(),
+            began_s: finding.began_s(),
+            freed_at_end: finding.is_freed_at_end(),
+            fingerprint: finding.fingerprint(),
+            parts: finding.parts.iter().map(part).collect(),
+        }
+    }
+}

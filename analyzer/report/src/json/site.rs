@@ -1,0 +1,137 @@
+//! JSON: one judged site.
+
+use crate::CURVE_COLUMNS;
+use crate::json::marks::SitePerMarkJson;
+use crate::json::place::{FrameJson, LabelJson};
+use crate::json::words::{confidence_name, verdict_name};
+use edleak_analysis::frame::frames;
+use edleak_analysis::history::Peak;
+use edleak_analysis::site::{JudgedSite, Kind, Standing, Survivor};
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct SiteJson<'a> {
+    id: LabelJson<'a>,
+    parent: Option<LabelJson<'a>>,
+    kind: &'static str,
+    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are address space and allocations are mappings.
+    /// In the domain `pool`, allocations are objects, whose bytes are also in one of the other domains.
+    domain: &'static str,
+    /// The name of the pools, empty if they have none; null in other domains.
+    pool: Option<&'a str>,
+    name: String,
+    class: &'static str,
+    verdict: &'static str,
+    confidence: Option<&'static str>,
+    standing: &'static str,
+    why: &'a [String],
+    record_longer_s: Option<f64>,
+    judged_with_stacks: bool,
+    /// The memory that each iteration leaves behind; null: the verdict is by time.
+    per_mark: Option<SitePerMarkJson<'a>>,
+    leak_share: Option<f64>,
+    leak_bytes: i128,
+    leak_count: Option<u64>,
+    leak_factor: Option<LeakFactorJson>,
+    rate_bytes_per_s: f64,
+    began_s: f64,
+    live_bytes: u64,
+    live_count: Option<u64>,
+    allocs: Option<u64>,
+    frees: Option<u64>,
+    allocated_bytes: Option<u64>,
+    freed_bytes: Option<u64>,
+    /// Resident and swapped bytes at the end, for a site that maps memory; null: unknown.
+    resident_bytes: Option<u64>,
+    curve: Vec<u64>,
+    /// The greatest number of live bytes at any slice; null: unknown.
+    peak_bytes: Option<u64>,
+    peak_s: Option<f64>,
+    survivors: Vec<SurvivorJson>,
+    addresses: u64,
+    stack_cut: bool,
+    stack: Vec<FrameJson<'a>>,
+}
+
+/// edLeak's coefficients of c0·x² + c1·x + c2 over the scaled series, and the factors of the scaling.
+#[derive(Serialize)]
+struct LeakFactorJson {
+    coef: [f64; 3],
+    min_bytes: u64,
+    max_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct SurvivorJson {
+    from_s: f64,
+    to_s: f64,
+    bytes: u64,
+    count: u64,
+}
+
+impl<'a> SiteJson<'a> {
+    pub(super) fn of(site: &'a JudgedSite, peak: Option<Peak>) -> Self {
+        let (judgement, totals) = (&site.judgement, &site.totals);
+        let survivor =
+            |s: &Survivor| SurvivorJson { from_s: s.from_s, to_s: s.to_s, bytes: s.bytes, count: s.count };
+        Self {
+            id: (&site.label).into(),
+            parent: site.parent.as_ref().map(LabelJson::from),
+            kind: kind_name(site.kind),
+            domain: site.domain().as_str(),
+            pool: site.pool.as_deref(),
+            name: site.name(),
+            class: judgement.class.name(),
+            verdict: verdict_name(judgement.verdict),
+            confidence: judgement.confidence.map(confidence_name),
+            standing: match site.standing {
+                Standing::Unlisted if site.leak_share.is_some() => "part",
+                standing => standing.as_str(),
+            },
+            why: &judgement.why,
+            record_longer_s: judgement.record_longer_s,
+            judged_with_stacks: site.judged_with_stacks,
+            per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
+            leak_share: site.leak_share,
+            // edLeak's formula gives leaked bytes for every class, and negative bytes if memory shrank.
+            leak_bytes: site
+                .leak_factor
+                .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
+            leak_count: judgement.leak_count,
+            leak_factor: site.leak_factor.map(|factor| LeakFactorJson {
+                coef: factor.coef,
+                min_bytes: factor.min_bytes,
+                max_bytes: factor.max_bytes,
+            }),
+            rate_bytes_per_s: judgement.rate_bytes_per_s,
+            began_s: judgement.began_s,
+            live_bytes: totals.live_bytes,
+            live_count: totals.live_count,
+            allocs: totals.allocs,
+            frees: totals.frees,
+            allocated_bytes: totals.allocated_bytes,
+            freed_bytes: totals.freed_bytes,
+            resident_bytes: site.resident_bytes,
+            // The values are means of buckets. A cast from float to integer saturates.
+            curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
+            peak_bytes: peak.map(|peak| peak.live_bytes),
+            peak_s: peak.map(|peak| peak.at_s),
+            survivors: site.survivors.iter().map(survivor).collect(),
+            addresses: site.addresses,
+            stack_cut: site.is_stack_cut,
+            stack: frames(&site.stack).map(FrameJson::of).collect(),
+        }
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Caller => "caller",
+        Kind::Stack => "stack",
+        Kind::Other => "other",
+        Kind::Injected => "injected",
+        Kind::Mapping => "mapping",
+        Kind::Allocator => "allocator",
+        Kind::Pool => "pool",
+    }
+}

@@ -1,0 +1,19 @@
+//! JSON: the words for verdicts and for their confidence.
+
+use edleak_model::classify::{Confidence, Verdict};
+
+pub(super) fn confidence_name(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Suspect => "suspect",
+        Confidence::Strict => "strict",
+    }
+}
+
+/// The word for the verdict in JSON.
+pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Leak => "leak",
+        Verdict::NoLeak => "no-leak",
+        Verdict::Undecided => "undecided",
+    }
+}
