@@ -3,12 +3,12 @@
 use anyhow::{Context, Result, bail};
 use edleak_analysis::load::{LoadOptions, Recording, load};
 use edleak_binary::Symbolizer;
-use edleak_format::{Trace, place};
+use edleak_format::Trace;
+use edleak_format::place::{self, identity};
 use std::fmt::Display;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Exit code of `diff` and `verify`: a leak is new or faster, or a part of a trace is damaged.
@@ -32,11 +32,10 @@ pub(crate) fn complain(symbolizer: &Symbolizer) {
 /// Refuses to overwrite an input: it is a mistake, and the recording would be lost.
 pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
     // The comparison is by inode: a second name of a file, or the file behind stdin, is the same recording.
-    let identity = |file: Metadata| (file.dev(), file.ino());
-    let file = |path: &Path| std::fs::metadata(path).map(identity).ok();
+    let file = |path: &Path| std::fs::metadata(path).map(|file| identity(&file)).ok();
     let stdin = || {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
-        stdin.is_file().then(|| identity(stdin))
+        stdin.is_file().then(|| identity(&stdin))
     };
     let input_file = if input.as_os_str() == "-" { stdin() } else { file(input) };
     if input_file.is_some_and(|input| file(output) == Some(input)) {

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{self, Error, ErrorKind};
@@ -20,6 +19,7 @@ use crate::layout::chunk::{self, CHUNK_HEADER_BYTES, ChunkKind, Chunks};
 use crate::layout::delta::Decoder;
 use crate::layout::header::{Header, PAGE_BYTES};
 use crate::memory::AreaBytes;
+use crate::place::identity;
 use crate::read::index::{Found, inflate, newest_cover, raw_limit};
 use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
@@ -143,7 +143,7 @@ impl GrowingTrace {
 
     /// Whether the name or the file now holds another recording. If so, drops everything read before.
     fn follow_name(&mut self) -> Result<bool, Error> {
-        let named = std::fs::metadata(&self.path).ok().map(|named| (named.dev(), named.ino()));
+        let named = std::fs::metadata(&self.path).ok().map(|named| identity(&named));
         if named.is_some_and(|named| named != self.identity) {
             match open_file(&self.path) {
                 Ok((file, identity, header)) => {
@@ -557,5 +557,5 @@ fn open_file(path: &Path) -> Result<(File, (u64, u64), Header), Error> {
     let mut page = Vec::new();
     Source::read_file(&file, metadata.len(), 0, PAGE_BYTES as u64, &mut page).map_err(cannot_read)?;
     let (header, _) = Header::from_page(&page)?;
-    Ok((file, (metadata.dev(), metadata.ino()), header))
+    Ok((file, identity(&metadata), header))
 }

@@ -148,6 +148,11 @@ fn limit_to_raise(error: Option<i32>) -> Option<&'static str> {
     }
 }
 
+/// The error for a process that edleak-record cannot record while it runs.
+pub(crate) fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Process, message).with_remedy(remedy)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;

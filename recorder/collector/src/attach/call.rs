@@ -25,6 +25,7 @@ use crate::attach::target::Functions;
 use crate::attach::x86_64::code::{self, Block, DONE};
 use crate::attach::x86_64::frame;
 use crate::sys::maps;
+use crate::sys::process;
 use crate::sys::remote;
 use std::ffi::CStr;
 use std::fs::{self, OpenOptions};
@@ -78,7 +79,7 @@ pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
         Some((rank(&text)?, tid))
     };
-    let mut threads: Vec<(u32, u32)> = stop::tasks(pid).filter_map(ranked).collect();
+    let mut threads: Vec<(u32, u32)> = process::thread_ids(pid).filter_map(ranked).collect();
     threads.sort_unstable();
     threads.into_iter().map(|(_, tid)| tid).collect()
 }
@@ -247,10 +248,7 @@ struct Results {
 
 impl Results {
     fn read(pid: u32, block: u64) -> io::Result<Results> {
-        let word = |offset: usize| {
-            let mut bytes = [0; 8];
-            remote::read(pid, block + offset as u64, &mut bytes).map(|()| u64::from_ne_bytes(bytes))
-        };
+        let word = |offset: usize| remote::read_u64(pid, block + offset as u64);
         Ok(Results {
             stack: word(offset_of!(Block, stack))?,
             detours: word(offset_of!(Block, detours_result))?,
@@ -302,13 +300,9 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
 
 /// Whether a thread has the control block of glibc, so that it may call functions of libc.
 fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-    let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    let own: Option<u32> = own.and_then(|ids| ids.split_whitespace().last()?.parse().ok());
-    let mut pointer = [0; 8];
-    let is_own = remote::read(pid, registers.fs_base + SELF_AT, &mut pointer).is_ok()
-        && u64::from_ne_bytes(pointer) == registers.fs_base;
-    is_own && remote::read_u32(pid, registers.fs_base + TID_AT).ok() == own
+    let own = process::read_thread_status(pid, tid).map(|status| status.own_number);
+    let pointer = remote::read_u64(pid, registers.fs_base + SELF_AT).ok();
+    pointer == Some(registers.fs_base) && remote::read_u32(pid, registers.fs_base + TID_AT).ok() == own
 }
 
 /// Whether the memory at `lowest`, and [`STACK_RESERVE`] bytes below it, can be stack of a thread.

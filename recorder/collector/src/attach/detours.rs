@@ -12,7 +12,7 @@ use crate::detour::place;
 use crate::detour::table::Owner;
 use crate::detour::x86_64::code::Spacing;
 use crate::detour::{Prefixes, table};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, refusal};
 use crate::sys::maps;
 use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
@@ -34,10 +34,6 @@ pub(crate) struct Detours {
     compiled: Compiled,
     /// Functions without a detour.
     pub(crate) missing: Vec<String>,
-}
-
-fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Process, message).with_remedy(remedy)
 }
 
 /// The functions of an allocator: of libc only malloc and its relatives.

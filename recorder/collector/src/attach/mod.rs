@@ -34,7 +34,7 @@ use crate::attach::call::{Call, Failure};
 use crate::attach::detours::Detours;
 use crate::attach::safe_point::SafePoints;
 use crate::attach::target::Target;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, refusal};
 use crate::sys::idle::{Library, NotFound};
 use crate::sys::maps;
 use crate::sys::remote;
@@ -72,10 +72,6 @@ impl Settings {
 pub(crate) struct Redirected {
     detours: Detours,
     quiet: bool,
-}
-
-fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Process, message).with_remedy(remedy)
 }
 
 /// The remedy for a process into which the library cannot be loaded.

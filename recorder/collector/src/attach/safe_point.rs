@@ -150,9 +150,7 @@ impl<'a> SafePoints<'a> {
     }
 
     fn word(&self, address: u64) -> Option<u64> {
-        let mut bytes = [0; 8];
-        remote::read(self.pid, address, &mut bytes).ok()?;
-        Some(u64::from_ne_bytes(bytes))
+        remote::read_u64(self.pid, address).ok()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::attach::priority::Priority;
 use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
+use crate::sys::process;
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ impl Stopped {
         let priority = Priority::raise();
         let mut stopped = Stopped { threads: Vec::new(), since: Instant::now(), _priority: priority };
         loop {
-            let new: Vec<u32> = tasks(pid)
+            let new: Vec<u32> = process::thread_ids(pid)
                 .filter(|tid| !stopped.threads.iter().any(|thread| thread.tid == *tid))
                 .filter(|&tid| can_stop(pid, tid))
                 .collect();
@@ -108,12 +109,6 @@ fn is_ended_wait(registers: &Registers) -> bool {
     is_interrupted && may_restart
 }
 
-/// The threads of a process.
-pub(crate) fn tasks(pid: u32) -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 fn has_ended(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
@@ -122,7 +117,7 @@ fn has_ended(error: &io::Error) -> bool {
 fn can_stop(pid: u32, tid: u32) -> bool {
     const KERNEL_WORKER: u64 = 0x10;
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")) else { return false };
-    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-    let flags = crate::sys::process::stat_field(&stat, 9).unwrap_or(0);
-    !rest.starts_with(['Z', 'X']) && flags & KERNEL_WORKER == 0
+    let Some(state) = process::state_in(&stat) else { return false };
+    let flags = process::stat_field(&stat, 9).unwrap_or(0);
+    !matches!(state, 'Z' | 'X') && flags & KERNEL_WORKER == 0
 }

@@ -2,8 +2,7 @@
 
 use crate::attach::modules::{self, Module};
 use crate::attach::ptrace;
-use crate::attach::stop;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, refusal};
 use crate::sys::process;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
@@ -22,10 +21,6 @@ pub(crate) struct Functions {
 pub(crate) struct Target {
     pub(crate) modules: Vec<Module>,
     pub(crate) functions: Functions,
-}
-
-fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Process, message).with_remedy(remedy)
 }
 
 /// The remedy that always works.
@@ -97,7 +92,7 @@ fn check_machine(pid: u32) -> Result<(), Error> {
 
 /// Refuses a stopped or traced process.
 fn check_state(pid: u32) -> Result<(), Error> {
-    if let Some(tracer) = stop::tasks(pid).find_map(ptrace::tracer_of) {
+    if let Some(tracer) = process::thread_ids(pid).find_map(ptrace::tracer_of) {
         let name = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
         let message = format!("`{}` (pid {tracer}) traces it already", name.trim());
         return Err(refusal(message, "end that program, or let it detach"));
@@ -111,7 +106,7 @@ fn check_state(pid: u32) -> Result<(), Error> {
         return Err(refusal(message, start_with_library(pid)));
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+    if process::state_in(&stat) == Some('T') {
         return Err(refusal("it is stopped", format!("let it go on: `kill -CONT {pid}`")));
     }
     Ok(())

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // makes the system calls of a recording, one by one
 
 use super::finding::Finding;
+use crate::sys::process;
 use crate::sys::shm::ControlPage;
 use crate::sys::signals::Watch;
 use std::ffi::{CStr, CString};
@@ -60,8 +61,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn seccomp() -> Option<Finding> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let is_filtered = status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]));
+    let status = process::read_own_status();
+    let is_filtered = status.is_some_and(|status| status.seccomp_filters > 0);
     is_filtered.then(|| {
         Finding::note(
             "seccomp",

@@ -5,12 +5,12 @@
 use crate::error::{Error, ErrorKind};
 use crate::sys::maps;
 use crate::sys::process;
+use edleak_format::place::identity;
 use edleak_session::ENV_SESSION;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// The time of the first scan of the process tree after the start; also the longest usual pause between
@@ -185,9 +185,8 @@ fn is_out_of_reach(pid: u32, control: &str) -> bool {
 fn can_reach(pid: u32, control: &str) -> bool {
     let (control, _nonce) = control.split_once('#').unwrap_or((control, ""));
     let Ok(own) = fs::metadata(control) else { return true };
-    let is_same = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
     match fs::metadata(format!("/proc/{pid}/root{control}")) {
-        Ok(there) => is_same(there) && is_our_user(pid),
+        Ok(there) => identity(&there) == identity(&own) && is_our_user(pid),
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
 }

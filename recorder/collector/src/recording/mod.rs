@@ -267,7 +267,7 @@ impl Recording {
             pid,
             maps: &session.maps(),
             program: image,
-            has_one_thread: process::threads(pid) == Some(1),
+            has_one_thread: process::thread_ids(pid).count() == 1,
         };
         let detours = Detours::publish(&session, modules.all(), &publisher, &surroundings);
 

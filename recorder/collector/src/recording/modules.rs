@@ -173,13 +173,10 @@ impl Modules {
         let mapped = maps::files_of(self.pid);
         let at_start = mapped.iter().find(|mapping| mapping.start == event.load_bias && mapping.offset == 0);
         let Some(mapping) = at_start.filter(|mapping| mapping.path != asked) else { return asked };
-        let identity = |path: &str| {
-            let metadata = std::fs::metadata(process::path_in(self.pid, path)).ok()?;
-            Some((metadata.dev(), metadata.ino()))
-        };
-        match (identity(&asked), identity(&mapping.path)) {
-            (Some(one), Some(other)) if one == other => mapping.path.clone(),
-            _ => asked,
+        let seen = |path: &str| process::path_in(self.pid, path);
+        match process::is_same_file(&seen(&asked), &seen(&mapping.path)) {
+            true => mapping.path.clone(),
+            false => asked,
         }
     }
 

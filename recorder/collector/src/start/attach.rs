@@ -2,7 +2,7 @@
 //! ([`crate::attach`]).
 
 use crate::attach;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, refusal};
 use crate::follow::attached::Attached;
 use crate::follow::session_stock::{self, SessionStock};
 use crate::follow::{Follower, Root, RunSettings};
@@ -24,7 +24,7 @@ use edleak_session::idle::{COUNTING, WAKE};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::mem::offset_of;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,10 +116,6 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     Ok(Recorded { outcome, unused_wrappers, blind: None })
 }
 
-fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Process, message).with_remedy(remedy)
-}
-
 /// Refuses a process that does not exist or that cannot allocate.
 fn check_process(pid: u32) -> Result<(), Error> {
     if pid == 0 || !process::is_there(pid) {
@@ -132,8 +128,7 @@ fn check_process(pid: u32) -> Result<(), Error> {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return Err(refusal("/proc does not show it", "mount /proc without hidepid, or record as root"));
     };
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    if matches!(state, Some('Z' | 'X')) {
+    if matches!(process::state_in(&stat), Some('Z' | 'X')) {
         return Err(refusal("it has ended, but its parent has not waited for it", "name one that runs"));
     }
     match process::read_status(pid) {
@@ -166,8 +161,7 @@ fn find_or_load(pid: u32, options: &RunOptions) -> Result<Library, Error> {
 fn visible_path(pid: u32, library: &Path, options: &RunOptions) -> Result<PathBuf, Error> {
     let root = format!("/proc/{pid}/root");
     let seen = |path: &Path| PathBuf::from(format!("{root}{}", path.display()));
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    if identity(library).is_some() && identity(library) == identity(&seen(library)) {
+    if process::is_same_file(library, &seen(library)) {
         return Ok(library.to_owned());
     }
     let Some(directory) = &options.attach_copy else {

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // calls fork and exec
 
 use crate::sys::own_child::OwnChild;
+use crate::sys::pipe::pipe;
 use crate::sys::signals::Signals;
 use crate::sys::stdio;
 use crate::sys::terminal::Leadership;
@@ -10,7 +11,7 @@ use edleak_session::{ENV_IDLE, ENV_ONLY, ENV_SESSION};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -150,18 +151,4 @@ impl Held {
             Err(_) => Ok(self.child),
         }
     }
-}
-
-/// Both ends of a pipe; exec closes them.
-fn pipe() -> io::Result<(File, File)> {
-    let mut ends = [0; 2];
-    // SAFETY: the array has room for two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, and no other code has it.
-    let read = unsafe { File::from_raw_fd(ends[0]) };
-    // SAFETY: the second descriptor is new, too, and no other code has it.
-    let write = unsafe { File::from_raw_fd(ends[1]) };
-    Ok((read, write))
 }

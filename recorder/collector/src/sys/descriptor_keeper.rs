@@ -8,11 +8,12 @@
 //! and ends with the collector.
 #![allow(unsafe_code)] // clone, setns, setresuid
 
+use crate::sys::pipe::pipe;
 use crate::sys::process;
 use crate::sys::signals::wait_readable;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// Longest wait for the answer of the child.
@@ -146,17 +147,4 @@ fn enter(namespace: &File) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-fn pipe() -> io::Result<(File, File)> {
-    let mut ends = [0; 2];
-    // SAFETY: the array has room for two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, and no other code has it.
-    let read = unsafe { File::from_raw_fd(ends[0]) };
-    // SAFETY: the descriptor is new, and no other code has it.
-    let write = unsafe { File::from_raw_fd(ends[1]) };
-    Ok((read, write))
 }

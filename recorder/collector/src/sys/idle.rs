@@ -101,10 +101,7 @@ impl Library {
     }
 
     fn at(pid: u32, idle: u64, range: Range<u64>) -> Result<Library, NotFound> {
-        let u64_at = |offset: usize| {
-            let mut bytes = [0; 8];
-            remote::read(pid, idle + offset as u64, &mut bytes).map(|()| u64::from_ne_bytes(bytes))
-        };
+        let u64_at = |offset: usize| remote::read_u64(pid, idle + offset as u64);
         let u32_at = |offset: usize| remote::read_u32(pid, idle + offset as u64);
         if u64_at(offset_of!(Idle, magic))? != MAGIC || u32_at(offset_of!(Idle, version))? != VERSION {
             return Err(NotFound::Absent); // the library has not started yet
@@ -124,10 +121,7 @@ impl Library {
 
     /// The facts that detours need.
     pub(crate) fn late(&self) -> io::Result<Late> {
-        let word = |offset: usize| {
-            let mut bytes = [0; 8];
-            remote::read(self.pid, self.idle + offset as u64, &mut bytes).map(|()| u64::from_ne_bytes(bytes))
-        };
+        let word = |offset: usize| remote::read_u64(self.pid, self.idle + offset as u64);
         let mut hooks = [0; HOOKS];
         for (index, hook) in hooks.iter_mut().enumerate() {
             *hook = word(offset_of!(Idle, hooks) + 8 * index)?;
@@ -166,9 +160,8 @@ impl Library {
 
     /// The address of the header of the session that is or was attached last; `None`: there was none.
     pub(crate) fn header(&self) -> io::Result<Option<u64>> {
-        let mut bytes = [0; 8];
-        remote::read(self.pid, self.idle + offset_of!(Idle, header) as u64, &mut bytes)?;
-        Ok(Some(u64::from_ne_bytes(bytes)).filter(|&address| address != 0))
+        let address = remote::read_u64(self.pid, self.idle + offset_of!(Idle, header) as u64)?;
+        Ok(Some(address).filter(|&address| address != 0))
     }
 
     /// Asks the library to begin a recording whose control page has this address.

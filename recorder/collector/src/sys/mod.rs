@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod maps;
 pub(crate) mod memory;
 pub mod own_child;
+pub(crate) mod pipe;
 pub(crate) mod proc_file;
 pub(crate) mod process;
 pub(crate) mod quiescence;

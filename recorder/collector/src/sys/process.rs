@@ -6,12 +6,18 @@ use crate::sys::maps;
 use crate::sys::proc_file::{has_line, read, read_text};
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Number of threads of a process; `None`: it has ended.
-pub(crate) fn threads(pid: u32) -> Option<usize> {
-    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
+/// The IDs of the threads of a process; none: it has ended.
+pub(crate) fn thread_ids(pid: u32) -> impl Iterator<Item = u32> {
+    numbers_in(&format!("/proc/{pid}/task"))
+}
+
+/// The entries of a directory whose names are numbers.
+fn numbers_in(directory: &str) -> impl Iterator<Item = u32> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Whether any process has one of these sessions mapped. A forked child has its parent's session mapped until
@@ -37,8 +43,7 @@ fn others() -> impl Iterator<Item = u32> {
 
 /// All processes that /proc shows.
 pub(crate) fn all() -> impl Iterator<Item = u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    numbers_in("/proc")
 }
 
 /// The children of a process, their children, and so on.
@@ -46,9 +51,8 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let mut all: Vec<u32> = Vec::new();
     let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
-        let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-        for thread in threads {
-            let children = read_text(thread.path().join("children")).unwrap_or_default();
+        for thread in thread_ids(parent) {
+            let children = read_text(format!("/proc/{parent}/task/{thread}/children")).unwrap_or_default();
             let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
             parents.extend(&children);
             all.extend(&children);
@@ -108,6 +112,11 @@ pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
 pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// The letter for the state of a process or thread in its /proc/PID/stat: `R`, `S`, `T`, `Z` and others.
+pub(crate) fn state_in(stat: &str) -> Option<char> {
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Processor time of a process since its start.
@@ -186,6 +195,12 @@ pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
+/// Whether two paths lead to the same file: the same inode of the same device.
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|file| edleak_format::place::identity(&file));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
 /// The absolute form of a path that may be relative to the process's working directory, as the process sees
 /// it from its root. After the end of the process, this is the path itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
@@ -241,6 +256,16 @@ pub(crate) struct Privileges {
 /// Reads /proc/PID/status; `None`: the process has ended.
 pub(crate) fn read_status(pid: u32) -> Option<Status> {
     Some(parse_status(&read_text(format!("/proc/{pid}/status")).ok()?))
+}
+
+/// Reads the status of this process, also if /proc shows it under another number.
+pub(crate) fn read_own_status() -> Option<Status> {
+    Some(parse_status(&read_text("/proc/self/status").ok()?))
+}
+
+/// Reads /proc/PID/task/TID/status; `None`: the thread has ended.
+pub(crate) fn read_thread_status(pid: u32, tid: u32) -> Option<Status> {
+    Some(parse_status(&read_text(format!("/proc/{pid}/task/{tid}/status")).ok()?))
 }
 
 fn parse_status(text: &str) -> Status {

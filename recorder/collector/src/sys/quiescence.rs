@@ -13,6 +13,7 @@
 //! time. The collector then wrongly assumes that the thread has left. The counts may become inexact, but no
 //! memory is damaged, because the last two sessions stay mapped.
 
+use crate::sys::process;
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
@@ -34,7 +35,7 @@ pub(crate) struct Quiescence {
 impl Quiescence {
     /// Starts the wait.
     pub(crate) fn new(pid: u32, library: Range<u64>) -> Quiescence {
-        let inside = threads(pid).map(|tid| (tid, used(pid, tid).unwrap_or_default())).collect();
+        let inside = process::thread_ids(pid).map(|tid| (tid, used(pid, tid).unwrap_or_default())).collect();
         Quiescence { pid, library, inside }
     }
 
@@ -56,11 +57,6 @@ impl Quiescence {
     }
 }
 
-fn threads(pid: u32) -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 /// The processor time of a thread; `None`: it has ended.
 fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
@@ -69,7 +65,7 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
     // Without scheduler statistics, the kernel shows hundredths of a second. This is precise enough.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
-    let field = |number| super::process::stat_field(&stat, number);
+    let field = |number| process::stat_field(&stat, number);
     Some(TICK * u32::try_from(field(14)?.saturating_add(field(15)?)).ok()?)
 }
 

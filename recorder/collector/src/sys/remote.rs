@@ -56,6 +56,13 @@ pub(crate) fn read_u32(pid: u32, address: u64) -> io::Result<u32> {
     Ok(u32::from_ne_bytes(bytes))
 }
 
+/// Reads eight bytes as a number.
+pub(crate) fn read_u64(pid: u32, address: u64) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    read(pid, address, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 fn mem(pid: u32) -> String {
     format!("/proc/{pid}/mem")
 }
