@@ -170,7 +170,7 @@ impl Policy {
         let (changes, _) = baseline.compare(&leaks);
         for (i, change) in reported.into_iter().zip(changes) {
             if change.is_known() {
-                analysis.sites[i].standing = Standing::Known;
+                analysis.sites[i].standing = Standing::InBaseline;
             }
         }
     }
@@ -263,7 +263,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     // If a leak grew only within the gap, the record shows only a straight line there.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
-        let passes = matches!(site.standing, Standing::Tolerated | Standing::Known | Standing::Suppressed(_));
+        let passes =
+            matches!(site.standing, Standing::Tolerated | Standing::InBaseline | Standing::Suppressed(_));
         site.judgement.confidence == Some(Confidence::Strict) && !passes
     };
     if gap > LONG_GAP && !analysis.sites.iter().any(is_strict) {

@@ -16,47 +16,47 @@ pub struct OwnHeap {
 }
 
 /// A known runtime, recognized by the file name of its program or of one of its libraries.
-struct Known {
+struct Runtime {
     name: &'static str,
     /// Prefixes of the file names of the runtime's program and libraries.
     files: &'static [&'static str],
     remedy: &'static str,
 }
 
-const KNOWN: &[Known] = &[
-    Known {
+const RUNTIMES: &[Runtime] = &[
+    Runtime {
         name: "PHP's memory manager",
         files: &["php", "libphp", "mod_php"],
         remedy: "record with USE_ZEND_ALLOC=0",
     },
-    Known {
+    Runtime {
         name: "Python's allocator of small objects",
         files: &["python", "libpython", "uwsgi_python"],
         remedy: "record with PYTHONMALLOC=malloc",
     },
-    Known {
+    Runtime {
         name: "Arrow's memory pool",
         files: &["libarrow."],
         remedy: "record with ARROW_DEFAULT_MEMORY_POOL=system",
     },
-    Known {
+    Runtime {
         name: "the Java heap",
         files: &["libjvm."],
         remedy: "look at it with a heap dump; native memory: `-XX:NativeMemoryTracking=summary`",
     },
-    Known {
+    Runtime {
         name: "V8's heap",
         files: &["node", "libnode.", "libv8"],
         remedy: "look at it with `--heapsnapshot-signal`",
     },
-    Known { name: "the Go heap", files: &["libgo."], remedy: "look at it with pprof" },
-    Known {
+    Runtime { name: "the Go heap", files: &["libgo."], remedy: "look at it with pprof" },
+    Runtime {
         name: "LuaJIT's heap",
         files: &["luajit", "libluajit"],
         remedy: "look at it with `collectgarbage(\"count\")`",
     },
-    Known { name: "the .NET heap", files: &["libcoreclr."], remedy: "look at it with `dotnet-gcdump`" },
-    Known { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
+    Runtime { name: "the .NET heap", files: &["libcoreclr."], remedy: "look at it with `dotnet-gcdump`" },
+    Runtime { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
 ];
 
 /// The runtimes and allocators that a trace shows: allocators inside its modules, and runtimes by the names
@@ -83,7 +83,7 @@ pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
 
 fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
     let names: Vec<&str> = paths.map(base_name).collect();
-    let is_there = |known: &&Known| {
+    let is_there = |known: &&Runtime| {
         names.iter().any(|name| {
             known.files.iter().any(|start| {
                 let Some(rest) = name.strip_prefix(start) else { return false };
@@ -94,8 +94,8 @@ fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
         })
     };
     let own_heap =
-        |known: &Known| OwnHeap { name: known.name.into(), remedy: known.remedy.into(), uncounted: None };
-    KNOWN.iter().filter(is_there).map(own_heap).collect()
+        |known: &Runtime| OwnHeap { name: known.name.into(), remedy: known.remedy.into(), uncounted: None };
+    RUNTIMES.iter().filter(is_there).map(own_heap).collect()
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ pub enum Standing {
     /// The site is a leak that fails the gate.
     Reported,
     /// The site is a leak that is also in the baseline and not faster now.
-    Known,
+    InBaseline,
     /// The site is a leak that this rule of the suppressions hides.
     Suppressed(usize),
     /// The site is a leak within the budget.
@@ -183,7 +183,7 @@ impl Standing {
             Self::Unlisted => "unlisted",
             Self::Shown => "shown",
             Self::Reported => "reported",
-            Self::Known => "known",
+            Self::InBaseline => "known",
             Self::Suppressed(_) => "suppressed",
             Self::Tolerated => "tolerated",
         }

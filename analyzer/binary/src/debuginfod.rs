@@ -22,7 +22,7 @@ const TIMEOUT_S: &str = "30";
 
 /// If a request takes longer than this and then fails, edleak makes no further request: a trace may name
 /// hundreds of modules.
-const PATIENCE: Duration = Duration::from_secs(3);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 
 /// The kind of file to fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,7 +93,7 @@ impl Servers {
                 record.failed += 1;
             }
         }
-        record.has_given_up |= began.elapsed() > PATIENCE;
+        record.has_given_up |= began.elapsed() > GIVE_UP_AFTER;
         None
     }
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Least duration of a stage that is shown.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LEAST_SHOWN: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
 /// A stage of the work. The stage is shown until this value is dropped.
@@ -47,7 +47,7 @@ impl Drop for Stage {
 /// Draws until the sender is dropped.
 fn show(name: &str, ended: &Receiver<()>) {
     let began = Instant::now();
-    if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
+    if ended.recv_timeout(LEAST_SHOWN) != Err(RecvTimeoutError::Timeout) {
         return;
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

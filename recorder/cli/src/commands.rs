@@ -20,9 +20,9 @@ use std::time::Duration;
 /// The exit code of a failed command, as for a recording.
 pub(crate) const FAILED: u8 = 125;
 /// Longest wait for a collector to handle a request: it may have to read the symbols of a large program.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the progress, which a collector always knows.
-const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
 pub(crate) fn sessions() -> ExitCode {
@@ -71,7 +71,7 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
     let verb = if is_for { "watch" } else { "unwatch" };
     let mut words = vec![verb.to_owned(), session.progress.pid.to_string()];
     words.extend(requests.iter().map(Request::to_string));
-    ask(&session.socket, &words, PATIENCE)
+    ask(&session.socket, &words, REQUEST_TIMEOUT)
 }
 
 /// Marks this instant of a running recording.
@@ -96,7 +96,7 @@ fn set_mark(args: &MarkArgs) -> Result<String, Error> {
     }
     let name = printable(&bytes[..bytes.len().min(MAX_NAME_BYTES)]);
     let session = select(args.session)?;
-    ask(&session.socket, &["mark".to_owned(), session.progress.pid.to_string(), name], PATIENCE)
+    ask(&session.socket, &["mark".to_owned(), session.progress.pid.to_string(), name], REQUEST_TIMEOUT)
 }
 
 /// The running recording of the process `session`; without a PID, the only running recording.
@@ -164,7 +164,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
                 let _ = std::fs::remove_file(&socket);
                 continue;
             }
-            match ask(&socket, &["list".to_owned()], SHORT_PATIENCE) {
+            match ask(&socket, &["list".to_owned()], PROGRESS_TIMEOUT) {
                 Ok(list) => {
                     let sessions = list.lines().filter_map(Progress::parse);
                     running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
@@ -187,13 +187,13 @@ pub(crate) fn own_sessions() -> Vec<Progress> {
     let own = format!("{}.sock", std::process::id());
     let socket =
         directories().into_iter().map(|directory| directory.join(&own)).find(|socket| socket.exists());
-    let list = socket.and_then(|socket| ask(&socket, &["list".to_owned()], SHORT_PATIENCE).ok());
+    let list = socket.and_then(|socket| ask(&socket, &["list".to_owned()], PROGRESS_TIMEOUT).ok());
     list.iter().flat_map(|list| list.lines()).filter_map(Progress::parse).collect()
 }
 
 /// The current progress of the recording; `None`: it has ended or does not answer.
 pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
-    let list = ask(&session.socket, &["list".to_owned()], SHORT_PATIENCE).ok()?;
+    let list = ask(&session.socket, &["list".to_owned()], PROGRESS_TIMEOUT).ok()?;
     list.lines().filter_map(Progress::parse).find(|progress| progress.pid == session.progress.pid)
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
 pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, Error> {
     let verb = if is_for { "watch" } else { "unwatch" };
     let words = [verb.to_owned(), session.progress.pid.to_string(), spec.to_owned()];
-    ask(&session.socket, &words, PATIENCE)
+    ask(&session.socket, &words, REQUEST_TIMEOUT)
 }
 
 /// Sends one request and waits for the answer, for at most the time `patience`.

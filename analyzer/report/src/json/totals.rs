@@ -143,7 +143,7 @@ pub(super) fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> 
         unrecorded_images: summary.unrecorded_images,
         unasked_children: summary.unrequested_children,
         unresolved_addresses: summary.unresolved_addresses,
-        known_leaks: entries(|standing| standing == Standing::Known),
+        known_leaks: entries(|standing| standing == Standing::InBaseline),
         suppressed_leaks: entries(|standing| matches!(standing, Standing::Suppressed(_))),
         tolerated_leaks: entries(|standing| standing == Standing::Tolerated),
         unlisted_leaks: analysis.unlisted_leaks(),

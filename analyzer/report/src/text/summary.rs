@@ -286,7 +286,7 @@ fn percent(share: f64) -> String {
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     let count = |is: fn(Standing) -> bool| analysis.with_standing(is).len() as u64;
     let parts = [
-        (count(|standing| standing == Standing::Known), "in the baseline"),
+        (count(|standing| standing == Standing::InBaseline), "in the baseline"),
         (count(|standing| matches!(standing, Standing::Suppressed(_))), "suppressed"),
         (count(|standing| standing == Standing::Tolerated), "within the budget"),
     ];

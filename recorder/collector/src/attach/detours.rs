@@ -9,7 +9,7 @@ use crate::attach::stop::{Stopped, Unstopped};
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::module::{self, Compiled};
 use crate::detour::place;
-use crate::detour::table::Owner;
+use crate::detour::table::Origin;
 use crate::detour::x86_64::code::Spacing;
 use crate::detour::{Prefixes, table};
 use crate::error::{Error, refusal};
@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 /// The functions that every program calls. edleak refuses a process if it cannot redirect all of them.
-const NEEDED: &[&str] = &["malloc", "calloc", "realloc", "free"];
+const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 /// Maximum number of bytes of a stack that the collector searches for the addresses of interrupted code.
 const MOST_STACK_BYTES: u64 = 8 << 20;
 
@@ -41,7 +41,7 @@ fn entries_of(allocator: &Module) -> Option<FileEntries> {
     let elf = allocator.elf()?;
     let functions = FunctionTable::of(&elf);
     let is_libc = allocator.is_libc();
-    let is_wanted = |known: &table::Known| !is_libc || known.owner == Owner::Standard;
+    let is_wanted = |known: &table::TableEntry| !is_libc || known.origin == Origin::Standard;
     Some(FileEntries::find(&elf, &functions, &Prefixes::default(), is_wanted))
 }
 
@@ -63,15 +63,18 @@ impl Detours {
         };
         let entries = entries_of(allocator).ok_or_else(|| unusable("the file cannot be read".into()))?;
         // edleak does not count the calls of a function that cannot be redirected. If such a function frees
-        // memory, or is one of [`NEEDED`], the collector redirects no function at all.
+        // memory, or is one of [`REQUIRED_FUNCTIONS`], the collector redirects no function at all.
         let selection = module::select(&entries, true);
-        let is_needed = |entry: &Entry| !entry.shape.allocates() || NEEDED.contains(&entry.name.as_str());
-        if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_needed(entry)) {
+        let is_required =
+            |entry: &Entry| !entry.shape.allocates() || REQUIRED_FUNCTIONS.contains(&entry.name.as_str());
+        if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_required(entry)) {
             return Err(unusable(format!("`{}` {why}", entry.name)));
         }
         let redirected = selection.redirected;
         let missing = selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect();
-        if let Some(name) = NEEDED.iter().find(|name| !redirected.iter().any(|entry| entry.name == **name)) {
+        if let Some(name) =
+            REQUIRED_FUNCTIONS.iter().find(|name| !redirected.iter().any(|entry| entry.name == **name))
+        {
             return Err(unusable(format!("it has no `{name}`")));
         }
         let link_base = allocator.elf().map_or(0, |elf| elf.link_base());

@@ -169,10 +169,10 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         /// Longest wait for a thread that still runs. The kernel lets go only a stopped thread.
-        const PATIENCE: Duration = Duration::from_millis(20);
+        const STOP_TIMEOUT: Duration = Duration::from_millis(20);
         if self.stop.is_none() {
             let _ = self.interrupt();
-            let _ = self.wait(Instant::now() + PATIENCE);
+            let _ = self.wait(Instant::now() + STOP_TIMEOUT);
         }
         // If the thread runs even now, the kernel lets it go when edleak-record ends.
         if !matches!(self.stop, None | Some(Stop::Ended)) {

@@ -27,7 +27,7 @@ const MAX_CLIENTS: usize = 16;
 /// Length of the longest request in bytes.
 const MAX_REQUEST: usize = 64 << 10;
 /// Longest time that a client may take to send its line, and again to read its answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Identifies a connected client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,11 +119,11 @@ impl ControlSocket {
     }
 
     /// Serves every client as far as possible without waiting; returns the complete requests.
-    pub fn turn(&mut self, now: Instant) -> Vec<Line> {
+    pub fn serve(&mut self, now: Instant) -> Vec<Line> {
         self.accept(now);
         let mut lines = Vec::new();
         self.clients.retain_mut(|client| {
-            let patience = now.saturating_duration_since(client.since) <= PATIENCE;
+            let is_in_time = now.saturating_duration_since(client.since) <= CLIENT_TIMEOUT;
             match &mut client.state {
                 State::Waiting => true,
                 State::Asking(line) => match receive(&mut client.stream, line) {
@@ -132,10 +132,10 @@ impl ControlSocket {
                         client.state = State::Waiting;
                         true
                     }
-                    Progress::Later => patience,
+                    Progress::Later => is_in_time,
                     Progress::Gone => false,
                 },
-                State::Reading(rest) => send(&mut client.stream, rest) == Progress::Later && patience,
+                State::Reading(rest) => send(&mut client.stream, rest) == Progress::Later && is_in_time,
             }
         });
         lines

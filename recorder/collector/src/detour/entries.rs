@@ -1,6 +1,6 @@
 //! The allocator functions that a file defines, and whether each can be moved.
 
-use crate::detour::table::{self, Family, Known, Owner, Prefixes, Shape};
+use crate::detour::table::{self, Family, Origin, Prefixes, Shape, TableEntry};
 use crate::detour::x86_64::branches::Branches;
 use crate::detour::x86_64::prologue::{Displaced, Obstacle, displaced};
 use edleak_binary::elf::Elf;
@@ -13,7 +13,7 @@ pub(crate) struct Entry {
     /// The best-known of its names.
     pub(crate) name: String,
     pub(crate) shape: Shape,
-    pub(crate) owner: Owner,
+    pub(crate) origin: Origin,
     pub(crate) family: Family,
     /// Whether the function is an operator of C++.
     pub(crate) is_operator: bool,
@@ -37,7 +37,7 @@ impl FileEntries {
     /// preloaded library replaces nearly all functions of a shared allocator such as libc.
     pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
         let is_shared = elf.soname().is_some() && exports_malloc(elf);
-        FileEntries::find(elf, functions, own, |known| !is_shared || known.owner == Owner::Jemalloc)
+        FileEntries::find(elf, functions, own, |known| !is_shared || known.origin == Origin::Jemalloc)
     }
 
     /// Finds the functions of `elf` for which `is_wanted` is true. `functions` are all functions of `elf`.
@@ -45,9 +45,9 @@ impl FileEntries {
         elf: &Elf<'_>,
         functions: &FunctionTable<'_>,
         own: &Prefixes,
-        is_wanted: impl Fn(&Known) -> bool,
+        is_wanted: impl Fn(&TableEntry) -> bool,
     ) -> FileEntries {
-        let known: Vec<(&Function<'_>, Known)> = functions
+        let known: Vec<(&Function<'_>, TableEntry)> = functions
             .functions
             .iter()
             .filter_map(|function| Some((function, table::lookup(function.name, own).filter(&is_wanted)?)))
@@ -82,7 +82,7 @@ impl FileEntries {
             entries.push(Entry {
                 name: name.to_owned(),
                 shape: known.shape,
-                owner: known.owner,
+                origin: known.origin,
                 family: known.family,
                 is_operator: names.iter().all(|(function, _)| table::is_operator(function.name)),
                 is_exported: exported_at.contains(&start),
@@ -120,18 +120,18 @@ pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
 }
 
 /// The best name of a function with several names, its meaning, and whether all names agree.
-fn one_of<'a>(names: &[(&Function<'a>, Known)]) -> (&'a str, Known, bool) {
-    let mut shapes: HashMap<&str, Known> = HashMap::new();
+fn one_of<'a>(names: &[(&Function<'a>, TableEntry)]) -> (&'a str, TableEntry, bool) {
+    let mut shapes: HashMap<&str, TableEntry> = HashMap::new();
     for (function, known) in names {
         shapes.insert(function.name, *known);
     }
     // Users know the names of the C library best.
     let best = names.iter().min_by_key(|(function, known)| {
-        let rank = match known.owner {
-            Owner::Standard if !table::is_operator(function.name) => 0,
-            Owner::Jemalloc => 1,
-            Owner::Private => 2,
-            Owner::Standard => 3,
+        let rank = match known.origin {
+            Origin::Standard if !table::is_operator(function.name) => 0,
+            Origin::Jemalloc => 1,
+            Origin::Private => 2,
+            Origin::Standard => 3,
         };
         (rank, function.name.len(), function.name)
     });
@@ -143,6 +143,6 @@ fn one_of<'a>(names: &[(&Function<'a>, Known)]) -> (&'a str, Known, bool) {
     if is_plain && known.shape.frees() {
         known.shape = Shape::Free;
     }
-    let agrees = |other: &Known| other.shape == known.shape || is_plain && other.shape.frees();
+    let agrees = |other: &TableEntry| other.shape == known.shape || is_plain && other.shape.frees();
     (best, known, shapes.values().all(agrees))
 }

@@ -1,7 +1,7 @@
 //! All detours of one module of one process.
 
 use crate::detour::entries::{Entry, FileEntries};
-use crate::detour::table::{Owner, Shape};
+use crate::detour::table::{Origin, Shape};
 use crate::detour::x86_64::code::{self, SmallFree, Spacing};
 use crate::detour::x86_64::prologue::Obstacle;
 use edleak_session::detour::HOOKS;
@@ -39,13 +39,13 @@ pub(crate) struct Selection<'a> {
 
 /// Selects the entries of a file that get a detour, in the program itself or in a library.
 pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
-    let is_wanted = |entry: &&Entry| match (is_program, entry.owner) {
+    let is_wanted = |entry: &&Entry| match (is_program, entry.origin) {
         (true, _) => true,
         // Calls by a standard name that a library exports reach the preloaded library, which defines the name
         // first.
-        (false, Owner::Standard) => !entry.is_exported && !file.exports_malloc,
-        (false, Owner::Jemalloc) => true,
-        (false, Owner::Private) => !file.exports_malloc,
+        (false, Origin::Standard) => !entry.is_exported && !file.exports_malloc,
+        (false, Origin::Jemalloc) => true,
+        (false, Origin::Private) => !file.exports_malloc,
     };
     let wanted: Vec<&Entry> = file.entries.iter().filter(is_wanted).collect();
     // Operators of C++ alone are not an allocator, because they call malloc. Functions that only add a check

@@ -291,9 +291,9 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
     ("xx", &[C_FUNCTIONS]),
 ];
 
-/// The owner of a name.
+/// The origin of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Owner {
+pub(crate) enum Origin {
     /// The C library or C++. If a shared library exports the name, calls go to the first module that defines
     /// it.
     Standard,
@@ -343,24 +343,24 @@ impl Family {
 
 /// The entry of the table for a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Known {
+pub(crate) struct TableEntry {
     pub(crate) shape: Shape,
-    pub(crate) owner: Owner,
+    pub(crate) origin: Origin,
     pub(crate) family: Family,
 }
 
 /// The meaning of a function name; `None`: the table does not have the name.
-pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<Known> {
+pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<TableEntry> {
     // The symbol version does not belong to the name.
     let name = name.split('@').next().unwrap_or(name);
     // This quick test rejects most functions of a module.
     if !may_be_allocators(name) && own.0.is_empty() {
         return None;
     }
-    let standard = |owner| move |shape| Known { shape, owner, family: Family::STANDARD };
-    let of_standard = find(&[C_FUNCTIONS, OPERATORS], name).map(standard(Owner::Standard));
-    let of_jemalloc = || find(&[JEMALLOC_FUNCTIONS], name).map(standard(Owner::Jemalloc));
-    let private = |family| move |shape| Known { shape, owner: Owner::Private, family };
+    let standard = |origin| move |shape| TableEntry { shape, origin, family: Family::STANDARD };
+    let of_standard = find(&[C_FUNCTIONS, OPERATORS], name).map(standard(Origin::Standard));
+    let of_jemalloc = || find(&[JEMALLOC_FUNCTIONS], name).map(standard(Origin::Jemalloc));
+    let private = |family| move |shape| TableEntry { shape, origin: Origin::Private, family };
     let of_users = || {
         own.0.iter().enumerate().find_map(|(index, prefix)| {
             let base = name.strip_prefix(prefix.as_str())?;
@@ -400,11 +400,11 @@ mod tests {
     #[test]
     fn names_of_known_allocators_have_their_shapes() {
         let none = Prefixes::default();
-        let shape = |name: &str| lookup(name, &none).map(|known| (known.shape, known.owner));
-        let private = |shape| Some((shape, Owner::Private));
-        assert_eq!(shape("malloc"), Some((allocate(0), Owner::Standard)));
-        assert_eq!(shape("malloc@@GLIBC_2.2.5"), Some((allocate(0), Owner::Standard)));
-        assert_eq!(shape("mallocx"), Some((allocate(0), Owner::Jemalloc)));
+        let shape = |name: &str| lookup(name, &none).map(|known| (known.shape, known.origin));
+        let private = |shape| Some((shape, Origin::Private));
+        assert_eq!(shape("malloc"), Some((allocate(0), Origin::Standard)));
+        assert_eq!(shape("malloc@@GLIBC_2.2.5"), Some((allocate(0), Origin::Standard)));
+        assert_eq!(shape("mallocx"), Some((allocate(0), Origin::Jemalloc)));
         assert_eq!(shape("_rjem_mallocx"), private(allocate(0)));
         assert_eq!(shape("_rjem_je_calloc"), private(allocate_product(0, 1)));
         assert_eq!(shape("duckdb_je_rallocx"), private(reallocate(0, 1)));
@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(shape("rpaligned_realloc"), private(reallocate(0, 2)));
         assert_eq!(shape("sn_rust_realloc"), private(reallocate(0, 3)));
         assert_eq!(shape("scalloc_malloc"), private(allocate(0)));
-        assert_eq!(shape("_ZdlPvm"), Some((free_sized(1), Owner::Standard)));
+        assert_eq!(shape("_ZdlPvm"), Some((free_sized(1), Origin::Standard)));
         for other in [
             "main",
             "xmalloc",
@@ -437,13 +437,13 @@ mod tests {
         for (prefix, bases) in PREFIXES {
             for (base, expected) in bases.iter().copied().flatten() {
                 let name = format!("{prefix}{base}");
-                let known = lookup(&name, &none).map(|known| (known.shape, known.owner));
-                assert_eq!(known, Some((*expected, Owner::Private)), "{name}");
+                let known = lookup(&name, &none).map(|known| (known.shape, known.origin));
+                assert_eq!(known, Some((*expected, Origin::Private)), "{name}");
             }
         }
         for (name, expected) in [C_FUNCTIONS, OPERATORS].into_iter().flatten() {
-            let known = lookup(name, &none).map(|known| (known.shape, known.owner));
-            assert_eq!(known, Some((*expected, Owner::Standard)), "{name}");
+            let known = lookup(name, &none).map(|known| (known.shape, known.origin));
+            assert_eq!(known, Some((*expected, Origin::Standard)), "{name}");
         }
     }
 
@@ -454,9 +454,9 @@ mod tests {
         own.add("*").expect_err("every function");
         own.add("a?c*").expect_err("more than a prefix");
         own.add("acme_*").expect("a good prefix");
-        let shape = |name: &str| lookup(name, &own).map(|known| (known.shape, known.owner));
-        assert_eq!(shape("acme_malloc"), Some((allocate(0), Owner::Private)));
-        assert_eq!(shape("acme_dallocx"), Some((Shape::Free, Owner::Private)));
+        let shape = |name: &str| lookup(name, &own).map(|known| (known.shape, known.origin));
+        assert_eq!(shape("acme_malloc"), Some((allocate(0), Origin::Private)));
+        assert_eq!(shape("acme_dallocx"), Some((Shape::Free, Origin::Private)));
         assert_eq!(shape("acme_main"), None);
     }
 }

@@ -26,7 +26,7 @@ pub struct Attached {
     quiet: bool,
     /// Whether the process was attached to an earlier session. If so, the limits of its threads stay 0 until
     /// [`Attached::open`].
-    is_again: bool,
+    was_attached: bool,
     woken: Instant,
     is_told: bool,
     attempts: u32,
@@ -43,7 +43,7 @@ impl Attached {
         control: String,
         quiet: bool,
     ) -> io::Result<Attached> {
-        let is_again = library.header()?.is_some();
+        let was_attached = library.header()?.is_some();
         library.wake(&control)?;
         Ok(Attached {
             library,
@@ -51,7 +51,7 @@ impl Attached {
             _redirected: redirected,
             control,
             quiet,
-            is_again,
+            was_attached,
             woken: Instant::now(),
             is_told: false,
             attempts: 1,
@@ -91,14 +91,14 @@ impl Attached {
 
     /// Opens the fast path of the process once no thread can hold a pointer into an earlier session.
     pub(super) fn open(&mut self, shards: usize) {
-        if !self.is_again || self.library.phase().ok() != Some(COUNTING) {
+        if !self.was_attached || self.library.phase().ok() != Some(COUNTING) {
             return;
         }
         let library = &self.library;
         let opening =
             self.opening.get_or_insert_with(|| Quiescence::new(library.pid(), library.range.clone()));
         if opening.is_reached() {
-            self.is_again = false;
+            self.was_attached = false;
             // The call fails only if the process has ended.
             let _ = library.open(shards);
         }

@@ -295,7 +295,7 @@ impl<'a> Follower<'a> {
         let due = recordings.map(|recording| {
             let due = recording.next_due().saturating_duration_since(now);
             let due = if recording.is_busy() { due.min(BUSY_POLL) } else { due };
-            recording.next_turn().map_or(due, |turn| due.min(turn))
+            recording.next_reading().map_or(due, |reading| due.min(reading))
         });
         let due = due.min();
         // If no child can claim a session and the target is no longer young, sleep until the next slice.

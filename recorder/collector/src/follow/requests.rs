@@ -4,7 +4,7 @@ use super::Follower;
 use crate::control::socket::ClientId;
 use crate::error::{Error, ErrorKind};
 use crate::recording::Recording;
-use crate::recording::watch_changes::WatchRequest;
+use crate::recording::watch_requests::WatchRequest;
 use crate::watch::request::Request;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ impl Follower<'_> {
         for recording in self.recordings() {
             answers.extend(recording.tend(now).map(|(client, text)| (client, Ok(text))));
         }
-        let lines = self.control.as_mut().map(|control| control.turn(now)).unwrap_or_default();
+        let lines = self.control.as_mut().map(|control| control.serve(now)).unwrap_or_default();
         for line in lines {
             answers.extend(self.take_request(line.client, line.words).map(|answer| (line.client, answer)));
         }

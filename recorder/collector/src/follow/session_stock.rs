@@ -1,6 +1,6 @@
 //! The stock of sessions: the control page and fresh sessions, refilled as images claim them.
 
-use crate::sys::descriptor_keeper::{self, DescriptorKeeper, Owner};
+use crate::sys::descriptor_keeper::{self, DescriptorKeeper, UserAndGroup};
 use crate::sys::shm::{ControlPage, Session};
 use edleak_session::control::{self, Slot};
 use edleak_session::layout::MAX_SHARDS;
@@ -12,11 +12,11 @@ use std::time::Duration;
 /// Longest time that a target waits at its start, once, for the wrapper rules and detours of its modules. The
 /// collector needs a few milliseconds. It needs more only on a busy machine, where the program starts late
 /// anyway; without rules, its first allocations would have the wrong callers.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
+pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// The same wait for a program with its own allocator, or with watched sites from the start. Without detours,
 /// edleak counts no allocation of this allocator. Without unwind rules, the first allocations of a watched
 /// site have no stacks.
-pub(crate) const LONG_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// refills the slots several times a second.
 const STOCK: usize = 8;
@@ -32,32 +32,32 @@ pub struct SessionStock {
     sessions: Vec<Option<Session>>,
     shards: usize,
     /// The user of the target, if this process has another user.
-    owner: Option<Owner>,
+    owner: Option<UserAndGroup>,
     keeper: Option<DescriptorKeeper>,
     patience_us: u32,
 }
 
 impl SessionStock {
     /// Creates the control page and the first sessions.
-    pub fn create(children: bool, patience: Duration) -> io::Result<SessionStock> {
-        SessionStock::create_with(children, patience, None, None)
+    pub fn create(children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
+        SessionStock::create_with(children, rules_timeout, None, None)
     }
 
     /// The same for a process that runs already. If it cannot open the descriptors of this process, a keeper
     /// shows them to it.
-    pub(crate) fn create_for(pid: u32, children: bool, patience: Duration) -> io::Result<SessionStock> {
+    pub(crate) fn create_for(pid: u32, children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {
-            return SessionStock::create(children, patience);
+            return SessionStock::create(children, rules_timeout);
         }
-        let owner = Owner::of(pid).ok_or(io::ErrorKind::NotFound)?;
+        let owner = UserAndGroup::of(pid).ok_or(io::ErrorKind::NotFound)?;
         let keeper = DescriptorKeeper::start(pid, owner)?;
-        SessionStock::create_with(children, patience, Some(owner), Some(keeper))
+        SessionStock::create_with(children, rules_timeout, Some(owner), Some(keeper))
     }
 
     fn create_with(
         children: bool,
-        patience: Duration,
-        owner: Option<Owner>,
+        rules_timeout: Duration,
+        owner: Option<UserAndGroup>,
         keeper: Option<DescriptorKeeper>,
     ) -> io::Result<SessionStock> {
         let first = if children { STOCK_WITH_CHILDREN } else { FIRST_STOCK };
@@ -68,7 +68,7 @@ impl SessionStock {
             sessions: (0..sessions).map(|_| None).collect(),
             // There are more shards than threads that can run at once, so that threads seldom share a shard.
             // Each shard costs address space.
-            patience_us: u32::try_from(patience.as_micros()).unwrap_or(u32::MAX),
+            patience_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
             shards: (8 * cores).clamp(16, MAX_SHARDS),
             owner,
             keeper,
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn every_session_is_claimed_once_and_its_place_refilled() {
-        let mut stock = SessionStock::create(false, PATIENCE).expect("memory files can be made");
+        let mut stock = SessionStock::create(false, RULES_TIMEOUT).expect("memory files can be made");
         let mut seen = Vec::new();
         for _ in 0..3 {
             stock.fill().expect("memory files can be made");

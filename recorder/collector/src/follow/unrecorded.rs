@@ -22,7 +22,7 @@ const LEAST_OFTEN: Duration = Duration::from_secs(1);
 const REST: u32 = 50;
 /// Longest time for an image to claim a session. After this time, the collector counts the image as started
 /// without the library.
-const GRACE: Duration = Duration::from_secs(1);
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A process without a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,7 +119,9 @@ impl UnrecordedProcesses {
                 is_told: false,
             });
             let is_out_of_reach = is_out_of_reach(pid, control);
-            if !seen.is_told && (is_out_of_reach || now.saturating_duration_since(seen.since) >= GRACE) {
+            if !seen.is_told
+                && (is_out_of_reach || now.saturating_duration_since(seen.since) >= CLAIM_TIMEOUT)
+            {
                 seen.is_told = true;
                 new.push(Unrecorded { pid, name: name_of(pid), is_out_of_reach });
             }
@@ -148,7 +150,8 @@ impl UnrecordedProcesses {
 /// session.
 pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
     let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
-    let counts = |pid: &u32| !only_old || (is_without_session(*pid) && process::age(*pid) >= Some(GRACE));
+    let counts =
+        |pid: &u32| !only_old || (is_without_session(*pid) && process::age(*pid) >= Some(CLAIM_TIMEOUT));
     let unrecorded =
         |pid| Unrecorded { pid, name: name_of(pid), is_out_of_reach: is_out_of_reach(pid, control) };
     told.filter(counts).map(unrecorded).collect()
@@ -242,8 +245,8 @@ mod tests {
             process::descendants(own).into_iter().filter(|pid| !pids.contains(pid)).collect();
         let mut look = |at: Instant| ours(unrecorded.look(at, own, &control, &others, |_| true));
         assert!(look(Instant::now()).is_empty(), "not yet");
-        let (found, again) = (look(later), look(later + GRACE / 2));
-        let without_library = look(later + 2 * GRACE);
+        let (found, again) = (look(later), look(later + CLAIM_TIMEOUT / 2));
+        let without_library = look(later + 2 * CLAIM_TIMEOUT);
         for child in &mut children {
             let _ = child.kill();
             let _ = child.wait();

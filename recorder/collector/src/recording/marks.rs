@@ -40,7 +40,7 @@ fn escaped(byte: u8) -> String {
 
 /// The mark of one name.
 #[derive(Debug, Default)]
-struct Known {
+struct NamedMark {
     name: String,
     is_cut: bool,
     /// The counts of the names, by the place of the name in the session. Names with the same printable form
@@ -53,7 +53,7 @@ struct Known {
     recorded_count: u64,
 }
 
-impl Known {
+impl NamedMark {
     fn count(&self) -> u64 {
         self.by_place.values().fold(self.by_command, |sum, count| sum.wrapping_add(*count))
     }
@@ -81,7 +81,7 @@ pub(crate) struct ReadAt {
 #[derive(Default)]
 pub(crate) struct Marks {
     places: BTreeMap<usize, usize>,
-    known: Vec<Known>,
+    known: Vec<NamedMark>,
     read: u64,
     /// Whether the ring contains words that are not a slice.
     is_broken: bool,
@@ -272,7 +272,7 @@ impl Marks {
 
     fn named(&mut self, name: &str, is_cut: bool) -> usize {
         self.known.iter().position(|known| known.name == name).unwrap_or_else(|| {
-            self.known.push(Known { name: name.to_owned(), is_cut, ..Known::default() });
+            self.known.push(NamedMark { name: name.to_owned(), is_cut, ..NamedMark::default() });
             self.known.len() - 1
         })
     }

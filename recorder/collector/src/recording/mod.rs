@@ -2,30 +2,31 @@
 
 mod at_marks;
 mod attached;
+mod auto_watch;
+mod auto_watch_state;
 mod detours;
 mod domains;
 mod ending;
 pub(crate) mod inject;
 mod learn;
-mod mapped;
+mod mapping_sites;
 pub(crate) mod mappings;
 mod marking;
 pub mod marks;
 pub(crate) mod modules;
 pub mod period;
-mod pooled;
+mod pool_sites;
 pub(crate) mod pools;
 pub(crate) mod slicer;
 pub(crate) mod stacks;
 mod uncounted_allocators;
 mod unpublished;
-pub(crate) mod watch_changes;
-mod watch_state;
-mod watching;
+pub(crate) mod watch_requests;
 
 use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
 use crate::follow::image::ImageWatch;
+use crate::recording::auto_watch_state::{Watches, Watching};
 use crate::recording::detours::{Detours, Surroundings};
 pub use crate::recording::domains::Domains;
 use crate::recording::inject::Injected;
@@ -37,8 +38,7 @@ use crate::recording::pools::PoolReader;
 use crate::recording::pools::ledger::Ledger as PoolLedger;
 use crate::recording::slicer::Slicer;
 use crate::recording::stacks::{Epochs, Snapshot, Snapshots, WatchedStacks};
-use crate::recording::watch_changes::{PendingRequests, WatchRequest};
-use crate::recording::watch_state::{Watches, Watching};
+use crate::recording::watch_requests::{PendingRequests, WatchRequest};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
 use crate::sys::maps;
@@ -422,7 +422,7 @@ impl Recording {
     /// Handles requests and updates the ends of stacks. The caller may call it at any time. If a request is
     /// done, the function returns the request's client and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
-        let answer = self.pending_requests.turn(&mut self.publisher, &self.session, self.modules.all());
+        let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
             self.bounds.refresh(&self.session, self.pid, now);
         }

@@ -25,7 +25,7 @@ const HEAD_BYTES: usize = 40;
 
 /// The compiled rules of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Known {
+pub(crate) struct CachedRules {
     /// The ranges of wrappers in the file.
     pub wrappers: Vec<CodeRange>,
     /// The link-time address of the file's first byte.
@@ -69,7 +69,7 @@ impl RuleCache {
     }
 
     /// The rules of a file with this build ID and version; `None`: the cache does not have them.
-    pub(crate) fn load(&self, build_id: &[u8], version: u64) -> Option<Known> {
+    pub(crate) fn load(&self, build_id: &[u8], version: u64) -> Option<CachedRules> {
         let file = File::open(self.path(build_id)?).ok()?;
         if file.metadata().ok()?.len() > MOST_BYTES {
             return None;
@@ -80,7 +80,7 @@ impl RuleCache {
     }
 
     /// Stores compiled rules in the cache. If writing fails, the next run compiles the rules again.
-    pub(crate) fn store(&self, build_id: &[u8], version: u64, known: &Known) {
+    pub(crate) fn store(&self, build_id: &[u8], version: u64, known: &CachedRules) {
         let Some(path) = self.path(build_id) else { return };
         let Some(bytes) = self.encode(build_id, version, known) else { return };
         if fs::read_dir(&self.directory).is_ok_and(|files| files.count() >= MOST_FILES) {
@@ -109,7 +109,7 @@ impl RuleCache {
         is_usual.then(|| self.directory.join(digits))
     }
 
-    fn encode(&self, build_id: &[u8], version: u64, known: &Known) -> Option<Vec<u8>> {
+    fn encode(&self, build_id: &[u8], version: u64, known: &CachedRules) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + known.wrappers.len() * RANGE_BYTES + 8);
         for word in self.head(build_id, version).into_iter().chain([known.link_base]) {
             bytes.extend(word.to_le_bytes());
@@ -123,7 +123,7 @@ impl RuleCache {
         Some(bytes)
     }
 
-    fn decode(&self, bytes: &[u8], build_id: &[u8], version: u64) -> Option<Known> {
+    fn decode(&self, bytes: &[u8], build_id: &[u8], version: u64) -> Option<CachedRules> {
         let (content, sum) = bytes.split_last_chunk::<8>()?;
         let (head, ranges) = content.split_first_chunk::<HEAD_BYTES>()?;
         let (words, _) = head.as_chunks::<8>();
@@ -138,7 +138,7 @@ impl RuleCache {
             let word = |at: usize| u32::from_le_bytes(words[at]);
             CodeRange { start: u64::from(word(0)), end: u64::from(word(1)), action: Action(word(2)) }
         };
-        Some(Known { wrappers: ranges.iter().map(range).collect(), link_base: words[4] })
+        Some(CachedRules { wrappers: ranges.iter().map(range).collect(), link_base: words[4] })
     }
 
     fn head(&self, build_id: &[u8], version: u64) -> [u64; 4] {
@@ -179,10 +179,10 @@ mod tests {
         std::env::temp_dir().join(format!("edleak-rules-{name}-{}", std::process::id()))
     }
 
-    fn known() -> Known {
+    fn known() -> CachedRules {
         let range =
             |start| CodeRange { start, end: start + 9, action: Action((start as u32).wrapping_mul(3)) };
-        Known { wrappers: vec![range(100), range(0xffff_0000)], link_base: 0x40_0000 }
+        CachedRules { wrappers: vec![range(100), range(0xffff_0000)], link_base: 0x40_0000 }
     }
 
     #[test]
@@ -195,8 +195,8 @@ mod tests {
         assert_eq!(cache.load(&BUILD_ID, 1001), None, "the file was stripped");
         let newer = RuleCache { directory: directory.clone(), recorder: 6 };
         assert_eq!(newer.load(&BUILD_ID, 1000), None);
-        newer.store(&BUILD_ID, 1000, &Known { wrappers: Vec::new(), link_base: 0 });
-        assert_eq!(newer.load(&BUILD_ID, 1000), Some(Known { wrappers: Vec::new(), link_base: 0 }));
+        newer.store(&BUILD_ID, 1000, &CachedRules { wrappers: Vec::new(), link_base: 0 });
+        assert_eq!(newer.load(&BUILD_ID, 1000), Some(CachedRules { wrappers: Vec::new(), link_base: 0 }));
         assert_eq!(cache.load(&[1, 2, 3], 1000), None, "no build ID");
         let _ = fs::remove_dir_all(directory);
     }

@@ -3,7 +3,7 @@
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
-use crate::rules::cache::{CACHE, Known};
+use crate::rules::cache::{CACHE, CachedRules};
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::CodeRange;
 use crate::rules::unwind::{self, UnwindTable};
@@ -109,7 +109,9 @@ impl FileCode {
             && !code_options.walk_stacks;
         let cache = CACHE.as_ref().filter(|_| is_usual && files.binary().build_id() == build_id);
         let version = files.version();
-        if let Some(Known { wrappers, link_base }) = cache.and_then(|cache| cache.load(build_id, version)) {
+        if let Some(CachedRules { wrappers, link_base }) =
+            cache.and_then(|cache| cache.load(build_id, version))
+        {
             let (entries, file) = (FileEntries::default(), Some(files.into_binary()));
             return (FileCode { wrappers, entries, link_base, file, version, rules }, true);
         }
@@ -140,7 +142,7 @@ impl FileCode {
     /// Stores the compiled code in the cache, for the next run.
     fn keep(&self, build_id: &[u8]) {
         if let Some(cache) = CACHE.as_ref() {
-            let known = Known { wrappers: self.wrappers.clone(), link_base: self.link_base };
+            let known = CachedRules { wrappers: self.wrappers.clone(), link_base: self.link_base };
             cache.store(build_id, self.version, &known);
         }
     }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for threads that may still be inside an earlier recording, and for a thread that attaches.
-const PATIENCE: Duration = Duration::from_secs(10);
+const THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Records the process `pid` until it ends, the duration is over, or a signal ends the recording. The process
@@ -79,7 +79,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             "see `ulimit -a`, or start edleak-record as the user of the process, in its PID namespace";
         of_process(Error::system("it cannot share memory with edleak-record", &error, remedy))
     };
-    let begun = SessionStock::create_for(pid, options.children, session_stock::PATIENCE)
+    let begun = SessionStock::create_for(pid, options.children, session_stock::RULES_TIMEOUT)
         .map_err(no_memory)
         .and_then(|stock| {
             let number = process::read_status(pid).map_or(0, |status| status.own_number);
@@ -251,7 +251,7 @@ fn check_library(library: &Library) -> Result<(), Error> {
         ));
     }
     check_seccomp(library)?;
-    let limit = Instant::now() + PATIENCE;
+    let limit = Instant::now() + THREAD_TIMEOUT;
     loop {
         let phase = library.phase().map_err(|error| inaccessible(pid, &error))?;
         if phase == COUNTING || phase == WAKE {
@@ -313,7 +313,7 @@ fn leave_earlier_session(library: &Library) -> Result<(), Error> {
     }
     library.settle().map_err(|error| inaccessible(library.pid(), &error))?;
     let mut quiescence = Quiescence::new(library.pid(), library.range.clone());
-    let limit = Instant::now() + PATIENCE;
+    let limit = Instant::now() + THREAD_TIMEOUT;
     while !quiescence.is_reached() {
         if Instant::now() > limit {
             let thread = quiescence.thread().unwrap_or_default();

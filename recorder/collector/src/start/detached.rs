@@ -4,7 +4,7 @@
 
 use crate::detour::Prefixes;
 use crate::error::{Error, ErrorKind};
-use crate::follow::session_stock::{LONG_PATIENCE, PATIENCE, SessionStock};
+use crate::follow::session_stock::{LONG_RULES_TIMEOUT, RULES_TIMEOUT, SessionStock};
 use crate::follow::{Follower, Root, RunSettings, child_path};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options};
@@ -91,8 +91,8 @@ pub fn collect(args: &Request) -> ExitCode {
     let program = process::program(args.pid);
     let own_allocator = program.filter(|program| check::own_malloc_of(program).is_some());
     let has_allocator = own_allocator.is_some() || code_options.allocators != Prefixes::default();
-    let is_patient = has_allocator || !code_options.watch.is_empty();
-    let patience = if is_patient { LONG_PATIENCE } else { PATIENCE };
+    let waits_long = has_allocator || !code_options.watch.is_empty();
+    let rules_timeout = if waits_long { LONG_RULES_TIMEOUT } else { RULES_TIMEOUT };
     let mut plan = RunSettings {
         options: Options {
             command: process::command_line(args.pid),
@@ -113,7 +113,7 @@ pub fn collect(args: &Request) -> ExitCode {
     let made = Signals::block().map_err(|error| refused("signals cannot be passed on to the target", &error));
     let made = made.and_then(|signals| {
         let (path, writer, reserved) = reserve(&plan, args.pid)?;
-        let stock = SessionStock::create(false, patience).map_err(|error| {
+        let stock = SessionStock::create(false, rules_timeout).map_err(|error| {
             reserved.give_back();
             refused("no memory to share with the target", &error)
         })?;

@@ -3,7 +3,7 @@
 use crate::attach::Settings;
 use crate::detour::Prefixes;
 use crate::error::{Error, ErrorKind};
-use crate::follow::session_stock::{LONG_PATIENCE, PATIENCE, SessionStock};
+use crate::follow::session_stock::{LONG_RULES_TIMEOUT, RULES_TIMEOUT, SessionStock};
 use crate::follow::{Follower, Outcome, Root, RunSettings};
 use crate::recording::period::Period;
 use crate::recording::{Domains, Options, Summary};
@@ -164,9 +164,9 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     // The target must apply the detours of an allocator inside the program before its first allocation. Later
     // is too late.
     let has_allocator = checked.own_malloc.is_some() || code_options.allocators != Prefixes::default();
-    let is_patient = has_allocator || !code_options.watch.is_empty();
-    let patience = if is_patient { LONG_PATIENCE } else { PATIENCE };
-    let stock = SessionStock::create(follows_children, patience)
+    let waits_long = has_allocator || !code_options.watch.is_empty();
+    let rules_timeout = if waits_long { LONG_RULES_TIMEOUT } else { RULES_TIMEOUT };
+    let stock = SessionStock::create(follows_children, rules_timeout)
         .map_err(|error| stopped("no memory to share with the target", &error))?;
     let held =
         launch::hold(&checked.path, &options.program, &preload, &stock.address(), &plan.only, &signals)

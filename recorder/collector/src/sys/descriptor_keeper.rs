@@ -17,11 +17,11 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// Longest wait for the answer of the child.
-const PATIENCE: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The user that owns the memory files of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Owner {
+pub(crate) struct UserAndGroup {
     /// The user ID of the target.
     pub(crate) user: u32,
     /// The group ID of the target.
@@ -44,17 +44,17 @@ pub(crate) fn is_needed_for(pid: u32) -> bool {
     user(pid) != user(own) || namespace(pid) != namespace(own)
 }
 
-impl Owner {
+impl UserAndGroup {
     /// The user and the group of a process; `None`: the process has ended.
-    pub(crate) fn of(pid: u32) -> Option<Owner> {
+    pub(crate) fn of(pid: u32) -> Option<UserAndGroup> {
         let [user, group] = process::read_status(pid)?.privileges.ids;
-        Some(Owner { user, group })
+        Some(UserAndGroup { user, group })
     }
 }
 
 impl DescriptorKeeper {
     /// Starts a keeper for a process. This process must have one thread.
-    pub(crate) fn start(pid: u32, owner: Owner) -> io::Result<DescriptorKeeper> {
+    pub(crate) fn start(pid: u32, owner: UserAndGroup) -> io::Result<DescriptorKeeper> {
         let theirs = File::open(format!("/proc/{pid}/ns/pid"))?;
         let own = File::open("/proc/self/ns/pid")?;
         let (mut ready, ready_write) = pipe()?;
@@ -74,7 +74,7 @@ impl DescriptorKeeper {
         // The child writes its process ID (0 if it failed) and an error number.
         let mut answer = [0; 8];
         // The child shares the write end, so the read would not end when the child ends.
-        if !wait_readable(&[ready.as_raw_fd()], PATIENCE) {
+        if !wait_readable(&[ready.as_raw_fd()], START_TIMEOUT) {
             return Err(io::ErrorKind::TimedOut.into());
         }
         ready.read_exact(&mut answer)?;
@@ -96,7 +96,7 @@ impl Drop for DescriptorKeeper {
 
 /// The code of the child, from its start to its end. It makes only raw system calls, because another thread
 /// of the collector may hold a lock of libc.
-fn keep(owner: Owner, ready: libc::c_int) -> ! {
+fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
     // SAFETY: the call passes an empty list of groups.
     let set_groups = || unsafe { libc::syscall(libc::SYS_setgroups, 0, 0) };

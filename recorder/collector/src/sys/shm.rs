@@ -6,7 +6,7 @@
 //! that it reads from the memory, and seals the length of the file.
 #![allow(unsafe_code)]
 
-use crate::sys::descriptor_keeper::Owner;
+use crate::sys::descriptor_keeper::UserAndGroup;
 use edleak_session::VERSION;
 use edleak_session::caller::CALLERS;
 use edleak_session::control::{self, Control};
@@ -74,7 +74,7 @@ impl Memory {
 }
 
 impl Memory {
-    fn give_to(&self, owner: Owner) -> io::Result<()> {
+    fn give_to(&self, owner: UserAndGroup) -> io::Result<()> {
         std::os::unix::fs::fchown(&self.file, Some(owner.user), Some(owner.group))
     }
 }
@@ -124,7 +124,7 @@ impl ControlPage {
     }
 
     /// Makes the user of a target the owner of the page.
-    pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
+    pub(crate) fn give_to(&self, owner: UserAndGroup) -> io::Result<()> {
         self.0.give_to(owner)
     }
 }
@@ -165,7 +165,7 @@ impl Session {
     }
 
     /// Makes the user of a target the owner of the session.
-    pub(crate) fn give_to(&self, owner: Owner) -> io::Result<()> {
+    pub(crate) fn give_to(&self, owner: UserAndGroup) -> io::Result<()> {
         self.memory.give_to(owner)
     }
 

@@ -21,7 +21,7 @@ const MOST_MAPPINGS: usize = 1 << 20;
 const MOST_MOVES: usize = 4096;
 
 /// A site that maps memory, as an index into [`Ledger::counters`].
-pub(crate) type Owner = usize;
+pub(crate) type SiteIndex = usize;
 
 /// A piece of a mapping; its key in the map is its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +33,7 @@ struct Piece {
 /// The mapping of one call, or of several merged calls.
 #[derive(Clone, Copy, Debug)]
 struct Mapping {
-    owner: Owner,
+    owner: SiteIndex,
     live_bytes: u64,
     /// Number of merged calls; 1 unless there are more than [`MOST_MAPPINGS`].
     calls: u64,
@@ -48,7 +48,7 @@ struct Removed {
     start: u64,
     end: u64,
     mapping: u64,
-    owner: Owner,
+    owner: SiteIndex,
 }
 
 /// The ranges of one address space.
@@ -86,7 +86,7 @@ impl Ledger {
     }
 
     /// Live pieces that overlap `start..end`, cut to this range, with their owners.
-    pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, Owner)> {
+    pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, SiteIndex)> {
         let before = self.pieces.range(..start).next_back();
         let before = before.filter(|(_, piece)| piece.end > start);
         let inside = self.pieces.range(start..end.max(start));
@@ -102,16 +102,16 @@ impl Ledger {
     }
 
     /// Adds a mapping, and replaces all earlier pieces in its range.
-    pub(crate) fn map(&mut self, start: u64, length: u64, owner: Owner) {
+    pub(crate) fn map(&mut self, start: u64, length: u64, owner: SiteIndex) {
         self.insert(start, length, owner, 0);
     }
 
     /// Adds the mapping of a System V segment.
-    pub(crate) fn attach(&mut self, start: u64, length: u64, owner: Owner) {
+    pub(crate) fn attach(&mut self, start: u64, length: u64, owner: SiteIndex) {
         self.insert(start, length, owner, start.saturating_add(length).saturating_add(PAGE - 1));
     }
 
-    fn insert(&mut self, start: u64, length: u64, owner: Owner, attached_end: u64) {
+    fn insert(&mut self, start: u64, length: u64, owner: SiteIndex, attached_end: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let replaced = self.take(start, end);
         self.count_freed(&replaced);
@@ -125,7 +125,7 @@ impl Ledger {
     }
 
     /// Extends the mapping of the same owner that ends at `start`. Returns whether there is such a mapping.
-    fn extend(&mut self, start: u64, end: u64, owner: Owner) -> bool {
+    fn extend(&mut self, start: u64, end: u64, owner: SiteIndex) -> bool {
         let Some((_, piece)) = self.pieces.range_mut(..start).next_back() else { return false };
         let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { return false };
         let is_same = piece.end == start && mapping.owner == owner && mapping.attached_end == 0;
@@ -137,7 +137,7 @@ impl Ledger {
         is_same
     }
 
-    fn create(&mut self, owner: Owner, live_bytes: u64, attached_end: u64) -> u64 {
+    fn create(&mut self, owner: SiteIndex, live_bytes: u64, attached_end: u64) -> u64 {
         if self.counters.len() <= owner {
             self.counters.resize(owner + 1, Counters::ZERO);
         }
@@ -188,7 +188,7 @@ impl Ledger {
 
     /// Ends the mremap with this number, which succeeded: frees the old range and adds the new range for
     /// `owner`.
-    pub(crate) fn end_move(&mut self, number: u32, start: u64, length: u64, owner: Owner) {
+    pub(crate) fn end_move(&mut self, number: u32, start: u64, length: u64, owner: SiteIndex) {
         if let Some(index) = self.moving.iter().position(|(of, _)| *of == number & NUMBER_MASK) {
             let moved = self.moving.remove(index).map_or_else(Vec::new, |(_, moved)| moved);
             self.count_freed(&moved);
@@ -317,7 +317,7 @@ impl Ledger {
     pub(crate) fn inherited(
         &self,
         ranges: &[(u64, u64)],
-        mut owner_of: impl FnMut(Owner) -> Option<Owner>,
+        mut owner_of: impl FnMut(SiteIndex) -> Option<SiteIndex>,
     ) -> Ledger {
         let mut child = Ledger::default();
         let mut serials: BTreeMap<u64, u64> = BTreeMap::new();
@@ -351,7 +351,7 @@ mod tests {
     /// A simple model of the ledger: for each page its owner, and the number of its mapping.
     #[derive(Clone, Default, Debug)]
     struct Pages {
-        owners: BTreeMap<u64, (Owner, u64)>,
+        owners: BTreeMap<u64, (SiteIndex, u64)>,
         counters: Vec<Counters>,
         mappings: u64,
     }
@@ -368,7 +368,7 @@ mod tests {
             self.counters[owner].frees += u64::from(is_last);
         }
 
-        fn map(&mut self, first: u64, count: u64, owner: Owner) {
+        fn map(&mut self, first: u64, count: u64, owner: SiteIndex) {
             (first..first + count).for_each(|page| self.drop_page(page));
             self.mappings += 1;
             for page in first..first + count {
@@ -390,7 +390,7 @@ mod tests {
                 assert_eq!(found.insert(page, owner), None, "page {page} twice");
             }
         }
-        let expected: BTreeMap<u64, Owner> =
+        let expected: BTreeMap<u64, SiteIndex> =
             pages.owners.iter().map(|(page, (owner, _))| (*page, *owner)).collect();
         assert_eq!(found, expected);
         for (owner, counters) in pages.counters.iter().enumerate() {
@@ -415,7 +415,7 @@ mod tests {
             for number in 0..120u32 {
                 let first = below(&mut state, SPACE);
                 let count = 1 + below(&mut state, 9);
-                let owner = below(&mut state, OWNERS as u64) as Owner;
+                let owner = below(&mut state, OWNERS as u64) as SiteIndex;
                 // Lengths that are not whole pages, so the kernel rounds them up.
                 let length = count * PAGE - below(&mut state, PAGE);
                 match below(&mut state, 8) {

@@ -11,7 +11,7 @@ use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::Session;
 use edleak_format::{Counters, SiteId};
 use edleak_session::mapping::{self, MappingEvent, Operation};
-use ledger::{Ledger, Owner};
+use ledger::{Ledger, SiteIndex};
 use segments::Segments;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -45,7 +45,7 @@ pub(crate) struct Mappings {
     ledger: Ledger,
     /// Sites by owner in the ledger.
     sites: Vec<MappingSite>,
-    owners: HashMap<(u32, bool), Owner>,
+    owners: HashMap<(u32, bool), SiteIndex>,
     /// For each ID of a direct caller: whether the caller lies in an allocator.
     in_allocator: Vec<Option<bool>>,
     /// Whether a module is an allocator, by module ID.
@@ -100,12 +100,12 @@ impl Mappings {
     }
 
     /// Gives a site its ID in the trace.
-    pub(crate) fn name(&mut self, owner: Owner, id: SiteId) {
+    pub(crate) fn name(&mut self, owner: SiteIndex, id: SiteId) {
         self.sites[owner].in_trace = Some(id);
     }
 
     /// Notes the result of a search for a site's function among those of allocators.
-    pub(crate) fn settle(&mut self, owner: Owner, is_allocator: bool) {
+    pub(crate) fn settle(&mut self, owner: SiteIndex, is_allocator: bool) {
         self.sites[owner].is_searched = true;
         self.sites[owner].is_allocator = is_allocator;
     }
@@ -129,7 +129,7 @@ impl Mappings {
     }
 
     /// Time until the next reading; `None`: the latest reading found no event.
-    pub(crate) fn next_turn(&self) -> Option<Duration> {
+    pub(crate) fn next_reading(&self) -> Option<Duration> {
         match self.found {
             0 => None,
             MANY.. => Some(SOON),
@@ -138,7 +138,7 @@ impl Mappings {
     }
 
     /// Reads all published events. Returns whether no event is left.
-    pub(crate) fn turn(&mut self, source: &Source<'_>) -> bool {
+    pub(crate) fn read(&mut self, source: &Source<'_>) -> bool {
         let ring = source.session.mappings();
         let written = ring.written.load(Ordering::Acquire);
         let waiting = (written.wrapping_sub(self.read) as usize).min(mapping::MAX_EVENTS);
@@ -180,7 +180,7 @@ impl Mappings {
     }
 
     /// The owner of an event's range: the event's site, split by whether an allocator made the call.
-    fn owner(&mut self, event: &MappingEvent, source: &Source<'_>) -> Owner {
+    fn owner(&mut self, event: &MappingEvent, source: &Source<'_>) -> SiteIndex {
         let is_allocator = self.is_in_allocator(event.direct, source);
         let id = if is_allocator { event.direct } else { event.site };
         owner_of(&mut self.sites, &mut self.owners, id, is_allocator)
@@ -214,10 +214,10 @@ impl Mappings {
 
 fn owner_of(
     sites: &mut Vec<MappingSite>,
-    owners: &mut HashMap<(u32, bool), Owner>,
+    owners: &mut HashMap<(u32, bool), SiteIndex>,
     id: u32,
     is_allocator: bool,
-) -> Owner {
+) -> SiteIndex {
     *owners.entry((id, is_allocator)).or_insert_with(|| {
         sites.push(MappingSite { id, is_allocator, in_trace: None, is_searched: false });
         sites.len() - 1
@@ -246,17 +246,17 @@ mod tests {
         ring.push(event(Operation::Moved, number, 64, 4)).expect("there is room");
         let failed = ring.push(event(Operation::Unmap, 0, 20, 1)).expect("there is room");
         ring.push(event(Operation::Failed, failed, 0, 0)).expect("there is room");
-        assert!(mappings.turn(&source));
+        assert!(mappings.read(&source));
         mappings.name(0, SiteId(9));
         let expected = Counters { allocs: 2, allocated_bytes: 12 * PAGE, frees: 0, freed_bytes: 2 * PAGE };
         assert_eq!(mappings.counters().collect::<Vec<_>>(), [(SiteId(9), expected)]);
         // A producer has taken a number and was stopped before it published the event.
         ring.written.fetch_add(1, Ordering::AcqRel);
         ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
-        assert!(!mappings.turn(&source));
+        assert!(!mappings.read(&source));
         assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (10 * PAGE, 0));
         mappings.unpublished = Unpublished::overdue(mappings.read);
-        assert!(mappings.turn(&source));
+        assert!(mappings.read(&source));
         assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (6 * PAGE, 1));
     }
 

@@ -4,7 +4,7 @@
 //! A pool is the address by which the program names it. Two pools may hold objects at the same address: a pool
 //! may take its memory from another pool. So the pool and the address together identify an object.
 
-use crate::recording::pools::poisoned::{Owner, Poisoned};
+use crate::recording::pools::poisoned::{Poisoned, SiteIndex};
 use edleak_format::{Counters, SiteId};
 use edleak_session::pool::{Operation, PoolEvent};
 use std::collections::HashMap;
@@ -66,7 +66,7 @@ impl PoolSite {
 #[derive(Clone, Copy, Debug)]
 struct Object {
     size: u64,
-    owner: Owner,
+    owner: SiteIndex,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -84,7 +84,7 @@ pub(crate) struct Ledger {
     names: Vec<String>,
     sites: Vec<PoolSite>,
     counters: Vec<Counters>,
-    owners: Addresses<Owner>,
+    owners: Addresses<SiteIndex>,
     /// Number of live objects.
     live: usize,
     /// Number of objects that the ledger had no room for.
@@ -278,22 +278,22 @@ impl Ledger {
         index as u32
     }
 
-    fn owner(&mut self, name: u32, direct: u16, caller: u16) -> Owner {
+    fn owner(&mut self, name: u32, direct: u16, caller: u16) -> SiteIndex {
         let Ledger { owners, sites, counters, .. } = self;
         *owners.entry(PoolSite::key(name, direct, caller)).or_insert_with(|| {
             sites.push(PoolSite { name, direct, caller, in_trace: None });
             counters.push(Counters::ZERO);
-            (sites.len() - 1) as Owner
+            (sites.len() - 1) as SiteIndex
         })
     }
 
-    fn count_allocated(&mut self, owner: Owner, bytes: u64) {
+    fn count_allocated(&mut self, owner: SiteIndex, bytes: u64) {
         let counters = &mut self.counters[owner as usize];
         counters.allocs += 1;
         counters.allocated_bytes = counters.allocated_bytes.wrapping_add(bytes);
     }
 
-    fn count_freed(&mut self, owner: Owner, bytes: u64) {
+    fn count_freed(&mut self, owner: SiteIndex, bytes: u64) {
         self.live -= 1;
         count_freed(&mut self.counters, owner, bytes, true);
     }
@@ -304,7 +304,7 @@ impl Ledger {
         let mut own = self.clone();
         let is_known = |site: &PoolSite| is_same(site.direct) && is_same(site.caller);
         let known: Vec<bool> = own.sites.iter().map(is_known).collect();
-        let is_kept = |owner: Owner| known.get(owner as usize).copied().unwrap_or(false);
+        let is_kept = |owner: SiteIndex| known.get(owner as usize).copied().unwrap_or(false);
         own.pools.values_mut().for_each(|pool| pool.objects.retain(|_, object| is_kept(object.owner)));
         own.poisoned.retain(is_kept);
         own.sites.iter_mut().for_each(|site| site.in_trace = None);
@@ -314,7 +314,7 @@ impl Ledger {
         (own.live, own.refused, own.unknown_frees) = (0, 0, 0);
         let objects = own.pools.values().flat_map(|pool| pool.objects.values());
         let objects = objects.map(|object| (object.owner, object.size, true));
-        let live: Vec<(Owner, u64, bool)> = objects.chain(own.poisoned.pieces()).collect();
+        let live: Vec<(SiteIndex, u64, bool)> = objects.chain(own.poisoned.pieces()).collect();
         for (owner, bytes, is_first) in live {
             let counters = &mut own.counters[owner as usize];
             counters.allocs += u64::from(is_first);
@@ -325,7 +325,7 @@ impl Ledger {
     }
 }
 
-fn count_freed(counters: &mut [Counters], owner: Owner, bytes: u64, is_last: bool) {
+fn count_freed(counters: &mut [Counters], owner: SiteIndex, bytes: u64, is_last: bool) {
     let counters = &mut counters[owner as usize];
     counters.frees += u64::from(is_last);
     counters.freed_bytes = counters.freed_bytes.wrapping_add(bytes);

@@ -52,7 +52,7 @@ impl Pools {
 
     /// Reads the published events, at most those that are in the ring now. Returns their number. `is_over`: no
     /// thread of the target runs any more, so an unpublished event stays unpublished.
-    pub(crate) fn turn(&mut self, session: &Session, is_over: bool) -> usize {
+    pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);
         let waiting = (written.wrapping_sub(self.read) as usize).min(MAX_EVENTS);
@@ -124,7 +124,7 @@ impl Shared {
                 wait(noticed, 0, LONGEST_SLEEP);
                 continue;
             }
-            match self.lock().turn(&self.session, false) {
+            match self.lock().read(&self.session, false) {
                 0 => wait(noticed, NOTICED, PAUSE),
                 1..MANY => wait(noticed, NOTICED, SOON),
                 _ => std::thread::yield_now(),
@@ -193,16 +193,16 @@ mod tests {
         assert!(ring.push(event(Operation::Alloc, 1)));
         ring.state.written.0.fetch_add(1, Ordering::AcqRel);
         assert!(ring.push(event(Operation::Free, 1)));
-        assert_eq!(pools.turn(&session, false), 1);
+        assert_eq!(pools.read(&session, false), 1);
         let totals = pools.totals(&session);
         assert_eq!((totals.pools, totals.lost_events), (1, 1), "a site that is not in the trace is a loss");
         pools.ledger.set_in_trace(0, edleak_format::SiteId(0));
         pools.unpublished = Unpublished::overdue(pools.read);
-        assert_eq!(pools.turn(&session, false), 2);
+        assert_eq!(pools.read(&session, false), 2);
         let totals = pools.totals(&session);
         assert_eq!((totals.pools, totals.lost_events), (0, 1));
         ring.state.written.0.fetch_add(1, Ordering::AcqRel);
-        assert_eq!(pools.turn(&session, true), 1, "no thread runs that could publish it");
+        assert_eq!(pools.read(&session, true), 1, "no thread runs that could publish it");
     }
 
     #[test]

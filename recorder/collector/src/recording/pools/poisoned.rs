@@ -13,14 +13,14 @@
 
 use std::collections::BTreeMap;
 
-/// The number of a site.
-pub(super) type Owner = u32;
+/// A site of pools, as an index into the sites of the ledger.
+pub(super) type SiteIndex = u32;
 
 /// A piece of an object. Poison in the middle of an object leaves two pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Piece {
     end: u64,
-    owner: Owner,
+    owner: SiteIndex,
     /// Whether this is the piece that counts as the object.
     counts: bool,
 }
@@ -41,17 +41,17 @@ impl Poisoned {
     }
 
     /// Keeps the objects of some owners.
-    pub(super) fn retain(&mut self, is_kept: impl Fn(Owner) -> bool) {
+    pub(super) fn retain(&mut self, is_kept: impl Fn(SiteIndex) -> bool) {
         self.pieces.retain(|_, piece| is_kept(piece.owner));
     }
 
     /// The pieces: owner, bytes, and whether the piece counts as the object.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = (Owner, u64, bool)> {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (SiteIndex, u64, bool)> {
         self.pieces.iter().map(|(start, piece)| (piece.owner, piece.end - start, piece.counts))
     }
 
     /// Takes the bytes of a range back. Calls `freed` with the owner, the bytes, and whether the object is gone.
-    pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(Owner, u64, bool)) {
+    pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(SiteIndex, u64, bool)) {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return };
         self.take(start, end, freed);
         if self.region_around(start, end).is_none() {
@@ -70,8 +70,8 @@ impl Poisoned {
         &mut self,
         start: u64,
         size: u64,
-        owner: Owner,
-        freed: impl FnMut(Owner, u64, bool),
+        owner: SiteIndex,
+        freed: impl FnMut(SiteIndex, u64, bool),
     ) -> bool {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return false };
         let whole: Vec<u64> = overlapping(&self.regions, start, end, |end| *end)
@@ -95,7 +95,7 @@ impl Poisoned {
     }
 
     /// Removes the bytes of a range from all objects.
-    fn take(&mut self, start: u64, end: u64, mut freed: impl FnMut(Owner, u64, bool)) {
+    fn take(&mut self, start: u64, end: u64, mut freed: impl FnMut(SiteIndex, u64, bool)) {
         for (from, to) in overlapping(&self.pieces, start, end, |piece| piece.end) {
             let Some(piece) = self.pieces.remove(&from) else { continue };
             let mut counts = piece.counts;

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readings_are_a_thousandth_of_the_time_and_add_up_to_the_process() {
+    fn second_reading_waits_and_an_ended_process_keeps_its_last_values() {
         let (mut reader, pid) = (AreaReader::default(), std::process::id());
         let now = Instant::now();
         let reading = reader.read(pid, now).expect("the first one is due");

@@ -1,7 +1,7 @@
 //! Auto-watch of one recording: picks sites that look like leaks, and ends watches that cost too much.
 
 use super::Recording;
-use super::watch_state::Watching;
+use super::auto_watch_state::Watching;
 use crate::rules::publisher::{Change, slot_of};
 use crate::watch::budget::{Budget, Watched};
 use edleak_format::{Error, Record, WatchEnd};

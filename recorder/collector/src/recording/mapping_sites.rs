@@ -19,12 +19,12 @@ impl Recording {
     /// Reads all published events. Returns whether no event is left.
     pub(super) fn read_mappings(&mut self) -> bool {
         let source = Source { pid: self.pid, session: &self.session, modules: &self.modules };
-        self.mappings.as_mut().is_none_or(|mappings| mappings.turn(&source))
+        self.mappings.as_mut().is_none_or(|mappings| mappings.read(&source))
     }
 
     /// Time until the next reading of events; `None`: the next slice reads them.
-    pub fn next_turn(&self) -> Option<Duration> {
-        self.mappings.as_ref()?.next_turn()
+    pub fn next_reading(&self) -> Option<Duration> {
+        self.mappings.as_ref()?.next_reading()
     }
 
     /// The mappings of a forked child of this recording's process.

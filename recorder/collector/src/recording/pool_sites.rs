@@ -14,14 +14,14 @@ impl Recording {
     /// Reads all published events. `is_over`: no thread of the target runs any more.
     pub(super) fn read_pools(&self, is_over: bool) {
         if let Some(pools) = &self.pools {
-            pools.lock().turn(&self.session, is_over);
+            pools.lock().read(&self.session, is_over);
         }
     }
 
     /// The pools of a forked child of this recording's process.
     pub(crate) fn pools_of_child(&self, child: &Session) -> Option<Ledger> {
         let mut pools = self.pools.as_ref()?.lock();
-        pools.turn(&self.session, false);
+        pools.read(&self.session, false);
         let address = |session: &Session, id: u16| {
             session.infos().get(usize::from(id)).map_or(0, |info| info.address.load(Ordering::Acquire))
         };

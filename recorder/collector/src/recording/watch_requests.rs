@@ -46,7 +46,7 @@ impl PendingRequests {
 
     /// Begins the next change, or applies a change whose preparation is done. If the function has applied a
     /// change, it returns the client of the request and the answer for this client.
-    pub(crate) fn turn(
+    pub(crate) fn advance(
         &mut self,
         publisher: &mut Publisher,
         session: &Session,
