@@ -49,6 +49,7 @@ type Group = (&'static str, fn(&mut Bench) -> Result<()>);
 const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
+    ("threads", rows::threads::rows),
     ("detours", rows::detours::rows),
     ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),

@@ -12,3 +12,4 @@ pub(crate) mod programs;
 pub(crate) mod stacks;
 pub(crate) mod start_up;
 pub(crate) mod symbols;
+pub(crate) mod threads;
