@@ -1,6 +1,7 @@
 //! The end of a recording: the last slice, the survivors, the end record, and the summary.
 
-use super::{Others, Recording, Summary, call_sites, sum_of};
+use super::{Others, Recording, Summary};
+use crate::recording::slice::{call_sites, sum_of};
 use crate::sys::process;
 use edleak_format::{
     Children, Counters, CpuUse, End, EndReason, Error, ErrorKind, Record, TraceWriter, place,

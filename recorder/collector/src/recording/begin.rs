@@ -1,0 +1,181 @@
+//! The beginning of a recording: the modules, the rules for the target, the start record, and the first slice.
+
+use crate::follow::image::ImageWatch;
+use crate::recording::auto_watch_state::{Watches, Watching};
+use crate::recording::detours::{Detours, Surroundings};
+use crate::recording::inject::Injected;
+use crate::recording::marks::Marks;
+use crate::recording::modules::Modules;
+use crate::recording::options::{Inherited, KnownCode, Options};
+use crate::recording::period::Schedule;
+use crate::recording::pools::PoolReader;
+use crate::recording::slicer::Slicer;
+use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
+use crate::recording::watch_requests::PendingRequests;
+use crate::recording::{Recording, attached};
+use crate::rules::stack_bounds::StackBounds;
+use crate::sys::maps;
+use crate::sys::memory::AreaReader;
+use crate::sys::process::{self, Size};
+use crate::sys::shm::Session;
+use edleak_format::{CpuTotals, Error, Losses, Record, Site, SiteId, SiteKind, Start, TraceWriter};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+impl Recording {
+    /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
+    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new.
+    /// `inherited` is the memory that a forked child has from its parent.
+    ///
+    /// # Errors
+    /// The trace cannot be written.
+    pub(crate) fn begin(
+        session: Session,
+        pid: u32,
+        path: &Path,
+        mut writer: TraceWriter,
+        options: &Options,
+        known: KnownCode,
+        inherited: Inherited,
+    ) -> Result<Recording, Error> {
+        let began = Instant::now();
+        let session = Arc::new(session);
+        let KnownCode { mut publisher, modules } = known;
+        let areas = match modules {
+            _ if options.domains.mapping => AreaReader::with_calls(),
+            Some(_) => AreaReader::after_pause(began),
+            None => AreaReader::default(),
+        };
+        let is_map_copied = session.header().maps_bytes.load(Ordering::Acquire) > 0;
+        let mut modules = match modules {
+            Some(parents) if !is_map_copied => parents.of_process(pid),
+            _ => {
+                publisher = publisher.for_another();
+                Modules::new(pid)
+            }
+        };
+        if is_map_copied {
+            modules.add_maps(&maps::files(&session.maps()), 0);
+        } else if modules.all().is_empty() {
+            modules.add_maps(&maps::files_of(pid), 0);
+        }
+        publisher.publish(&session, modules.all());
+        let program = process::program(pid).map(|path| path.display().to_string());
+        let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
+        // For a process that has ended already, /proc has no link to the program. The program is the first
+        // entry of a memory map.
+        let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
+        let surroundings = Surroundings {
+            pid,
+            maps: &session.maps(),
+            program: image,
+            has_one_thread: process::thread_ids(pid).count() == 1,
+        };
+        let detours = Detours::publish(&session, modules.all(), &publisher, &surroundings);
+
+        let schedule = Schedule::new(options.period);
+        writer.record(&Record::Start(Start {
+            command: options.command.clone(),
+            pid,
+            started_unix_ns: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_nanos() as u64),
+            tick_ns: schedule.tick().as_nanos() as u64,
+            period_ticks: schedule.period_ticks(),
+            machine: std::env::consts::ARCH.into(),
+            recorder: env!("CARGO_PKG_VERSION").into(),
+        }))?;
+        for loaded in modules.all() {
+            writer.record(&Record::Module(loaded.module.clone()))?;
+        }
+        let slicer = Slicer::new(session.shards().len());
+        let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
+        let status = process::read_status(pid);
+        let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
+        // If every site is watched, there is nothing to pick.
+        let share = options.auto_watch.filter(|share| *share > 0.0 && !publisher.watch().is_everything());
+        let watching = share.map(Watching::new);
+        let pools = options.domains.pool.then(|| PoolReader::start(&session, inherited.pools));
+        let mut recording = Recording {
+            pid,
+            command: options.command.clone(),
+            session,
+            writer: Some(writer),
+            path: path.to_owned(),
+            began,
+            schedule,
+            last_tick: 0,
+            slices: 0,
+            slicer,
+            modules,
+            publisher,
+            trace_ids: Vec::new(),
+            late_sites: Vec::new(),
+            thread_starts: 0,
+            sites: 0,
+            stacks: WatchedStacks::default(),
+            epochs: Epochs::default(),
+            marks: Marks::default(),
+            capacity_bytes: options.capacity_bytes,
+            survivors: Snapshots::default(),
+            watching,
+            watches: Watches::default(),
+            bounds: StackBounds::default(),
+            pending_requests: PendingRequests::default(),
+            injected: None,
+            image,
+            own_allocator: options.own_allocator.clone(),
+            detours,
+            is_unseen_told: false,
+            image_sites: Vec::new(),
+            counters: Vec::new(),
+            events_read: 0,
+            losses: Losses::default(),
+            recorded_losses: Losses::default(),
+            size: Size::default(),
+            processor: None,
+            areas,
+            mappings: options.domains.mapping.then(|| inherited.mappings.unwrap_or_default()),
+            unmapped_unseen_bytes: 0,
+            recorded_mappings: None,
+            pools,
+            pool_names: 0,
+            recorded_pools: None,
+            cpu: CpuTotals::default(),
+            has_children: false,
+            own_pid_namespace: None,
+            image_watch,
+            attached: is_attached.then(|| attached::begin(pid)),
+            is_idle: false,
+        };
+        if let Some(bytes_per_s) = options.inject_bytes_per_s {
+            recording.inject(bytes_per_s)?;
+        }
+        if recording.publisher.walks() {
+            recording.bounds.refresh(&recording.session, pid, began);
+        }
+        for area in recording.areas.first_areas() {
+            recording.record(&Record::MemoryArea(area))?;
+        }
+        recording.note_size(status);
+        recording.write_slice(0)?;
+        Ok(recording)
+    }
+
+    /// Makes the site of the injected leak.
+    fn inject(&mut self, bytes_per_s: f64) -> Result<(), Error> {
+        let site = SiteId(self.sites);
+        self.sites += 1;
+        self.injected = Some(Injected { site, bytes_per_s });
+        self.record(&Record::Site(Site {
+            id: site,
+            kind: SiteKind::Injected,
+            parent: None,
+            address: 0,
+            module: None,
+            stack: None,
+        }))
+    }
+}

@@ -1,0 +1,59 @@
+//! The result of a finished recording, and the part that the collector keeps for the children of its process.
+
+use crate::recording::modules::Modules;
+use edleak_format::{Children, Losses};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The result of a finished recording.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The path of the trace.
+    pub path: PathBuf,
+    /// The size of the trace in bytes.
+    pub bytes: u64,
+    /// Number of slices taken.
+    pub slices: u64,
+    /// Number of sites seen.
+    pub sites: usize,
+    /// The duration of the recording.
+    pub duration: Duration,
+    /// Events that the recording could not count.
+    pub losses: Losses,
+    /// The rate of the injected leak in bytes per second.
+    pub injected_bytes_per_s: Option<f64>,
+    /// Requests to watch a name that no module has.
+    pub unmatched_watches: Vec<String>,
+    /// Whether the process executed a program that is not recorded.
+    pub is_replaced: bool,
+    /// Whether edleak counted almost nothing of the program, because the program has its own allocator.
+    pub is_blind: bool,
+    /// Whether another process moved or deleted the trace during the recording, so that its name now belongs
+    /// to another file or to none.
+    pub is_moved: bool,
+    /// Child processes without a trace.
+    pub children: Children,
+    /// Whether the process ran before its recording. If so, its earlier allocations are unknown.
+    pub attached: bool,
+}
+
+/// The part of a finished recording that the collector keeps for the children of its process.
+pub(crate) struct Remains {
+    /// The serial number of the session of the finished recording.
+    pub serial: u64,
+    /// The modules of the finished recording.
+    pub modules: Modules,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+}
+
+/// Images that have no trace of their own.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Others {
+    /// Number of images that found no session.
+    pub unrecorded: u64,
+    /// Number of children that the user did not ask to record.
+    pub unrequested: u64,
+    /// Whether the collector records each child into its own trace.
+    pub children_are_recorded: bool,
+}
