@@ -6,45 +6,25 @@
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;
-use crate::cold::{lifecycle, real, slow};
+use crate::cold::{decision, lifecycle, slow};
 use crate::hot::free;
 use crate::hot::live::Allocation;
-use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::header::Header;
-
-/// The answer of [`is_plain`]. It never changes after the first answer, because the layouts of allocation and
-/// free must agree.
-static ANSWER: AtomicU8 = AtomicU8::new(OPEN);
-const OPEN: u8 = 0;
-const PLAIN: u8 = 1;
-const COUNTS: u8 = 2;
 
 /// Whether this process never counts.
 #[inline(always)]
 pub(crate) fn is_plain() -> bool {
-    match ANSWER.load(Ordering::Relaxed) {
-        PLAIN => true,
-        COUNTS => false,
-        _ => is_plain_slow(),
-    }
+    decision::earlier().unwrap_or_else(is_plain_slow)
 }
 
 #[cold]
 #[inline(never)]
 fn is_plain_slow() -> bool {
-    let is_plain = is_plain_at_start();
+    let is_plain = decision::is_plain();
     if !is_plain {
         lifecycle::start();
     }
     is_plain
-}
-
-/// Decides whether this process may be recorded. The constructor asks first, before the program has threads.
-#[cold]
-pub(crate) fn is_plain_at_start() -> bool {
-    let own = if real::may_be_recorded() { COUNTS } else { PLAIN };
-    let earlier = ANSWER.compare_exchange(OPEN, own, Ordering::Relaxed, Ordering::Relaxed);
-    earlier.err().unwrap_or(own) == PLAIN
 }
 
 /// Counts a new allocation and returns it. The caller of this function is the direct caller in the trace;

@@ -2,6 +2,7 @@
 
 pub(crate) use crate::absent::{detached, detours};
 
+pub(crate) mod decision;
 #[path = "../shared/cold/environment.rs"]
 pub(crate) mod environment;
 #[path = "../shared/cold/identity.rs"]

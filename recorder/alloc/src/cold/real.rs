@@ -5,55 +5,19 @@
 //! allocator itself.
 #![allow(unsafe_code)]
 
-use crate::cold::environment::Environment;
-use crate::counting;
+use crate::cold::decision;
 use core::ffi::{CStr, c_void};
 use core::ptr;
-use edleak_session::{ENV_IDLE, ENV_SESSION};
 
 /// This code is a part of the program.
 pub(crate) const IS_IN_PROGRAM: bool = true;
-
-/// Whether edleak-record may record this process: a session or a later request is possible, and no preloaded
-/// library counts already.
-pub(crate) fn may_be_recorded() -> bool {
-    let environment = Environment::of_process();
-    let is_set = |name: &str| {
-        let value = environment.get(name.as_bytes());
-        // SAFETY: the value of a variable ends in NUL.
-        value.is_some_and(|value| unsafe { *value } != 0)
-    };
-    (is_set(ENV_SESSION) || is_set(ENV_IDLE)) && !is_preloaded() && !environment.is_secure()
-}
-
-/// Whether edleak's library is loaded into this process.
-#[cfg(not(target_feature = "crt-static"))]
-fn is_preloaded() -> bool {
-    let address: usize;
-    // SAFETY: the instruction loads the address of a weak symbol from the global offset table.
-    unsafe {
-        core::arch::asm!(
-            ".weak edleak_set_mark",
-            "mov {}, qword ptr [rip + edleak_set_mark@GOTPCREL]",
-            out(reg) address,
-            options(nostack, pure, readonly, preserves_flags),
-        );
-    }
-    address != 0
-}
-
-/// No library can be loaded into a static program.
-#[cfg(target_feature = "crt-static")]
-fn is_preloaded() -> bool {
-    false
-}
 
 /// The allocator is known and ready.
 pub(crate) struct Resolved;
 
 /// `None`: this process never counts.
 pub(crate) fn resolve() -> Option<Resolved> {
-    (!counting::is_plain_at_start()).then_some(Resolved)
+    (!decision::is_plain()).then_some(Resolved)
 }
 
 impl Resolved {

@@ -1,0 +1,64 @@
+//! COLD: decides once whether this process may be recorded. The decision comes before the program has threads.
+#![allow(unsafe_code)]
+
+use crate::cold::environment::Environment;
+use core::sync::atomic::{AtomicU8, Ordering};
+use edleak_session::{ENV_IDLE, ENV_SESSION};
+
+/// The decision. It never changes, because the layouts of allocation and free must agree.
+static DECISION: AtomicU8 = AtomicU8::new(OPEN);
+const OPEN: u8 = 0;
+const PLAIN: u8 = 1;
+const COUNTS: u8 = 2;
+
+/// The earlier decision whether this process never counts; `None`: there is none yet.
+#[inline(always)]
+pub(crate) fn earlier() -> Option<bool> {
+    match DECISION.load(Ordering::Relaxed) {
+        PLAIN => Some(true),
+        COUNTS => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether this process never counts. The first call decides; the constructor makes this call.
+#[cold]
+pub(crate) fn is_plain() -> bool {
+    let own = if may_be_recorded() { COUNTS } else { PLAIN };
+    let earlier = DECISION.compare_exchange(OPEN, own, Ordering::Relaxed, Ordering::Relaxed);
+    earlier.err().unwrap_or(own) == PLAIN
+}
+
+/// Whether edleak-record may record this process: a session or a later request is possible, and no preloaded
+/// library counts already.
+fn may_be_recorded() -> bool {
+    let environment = Environment::of_process();
+    let is_set = |name: &str| {
+        let value = environment.get(name.as_bytes());
+        // SAFETY: the value of a variable ends in NUL.
+        value.is_some_and(|value| unsafe { *value } != 0)
+    };
+    (is_set(ENV_SESSION) || is_set(ENV_IDLE)) && !is_preloaded() && !environment.is_secure()
+}
+
+/// Whether edleak's library is loaded into this process.
+#[cfg(not(target_feature = "crt-static"))]
+fn is_preloaded() -> bool {
+    let address: usize;
+    // SAFETY: the instruction loads the address of a weak symbol from the global offset table.
+    unsafe {
+        core::arch::asm!(
+            ".weak edleak_set_mark",
+            "mov {}, qword ptr [rip + edleak_set_mark@GOTPCREL]",
+            out(reg) address,
+            options(nostack, pure, readonly, preserves_flags),
+        );
+    }
+    address != 0
+}
+
+/// No library can be loaded into a static program.
+#[cfg(target_feature = "crt-static")]
+fn is_preloaded() -> bool {
+    false
+}
