@@ -41,8 +41,8 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
         let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
         assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
         // The caller of the plugin's own frame lies in the same library. If the program closes a plugin at
-        // once, the collector may not have published the plugin's rules. If so, the walk ends at the plugin's
-        // first frame.
+        // once, the collector may not have published the plugin's rules. Without these rules, the walk ends
+        // at the plugin's first frame.
         let is_own = |site: &&Site| site.stack.get(1).is_none_or(|frame| frame.module.ends_with(library));
         assert!(stacks.iter().all(is_own), "{library}");
     }

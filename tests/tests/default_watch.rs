@@ -33,7 +33,7 @@ fn no_watch_records_no_stacks() {
     assert!(stacks_in(&report).is_empty(), "{}", report.describe());
 }
 
-/// Records `hot_site` for so many seconds of processor time; returns the processor time that it used.
+/// Records `hot_site` for this number of seconds of processor time; returns the processor time that it used.
 fn hot_site(options: &[&str], seconds: &str) -> (Recording, f64) {
     let recorder = Recorder::new("hot").options(["--period", "20ms"]).options(options);
     let recording = recorder.record(stacks().binary("hot_site"), [seconds]);

@@ -192,8 +192,8 @@ impl Findings {
     /// The stacks that hold a site's leaked bytes.
     ///
     /// If the site was judged together with its stacks, these are the stacks by falling share. The site
-    /// itself then has the bytes that it allocated while it was not watched. If not, the result is only the
-    /// site's own stack.
+    /// itself then has the bytes that it allocated while it was not watched. If the site was judged alone,
+    /// the result is only the site's own stack.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);

@@ -72,7 +72,7 @@ pub struct History {
     pub instants: Vec<Instant>,
     /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
     pub sites: Vec<SiteHistory>,
-    /// The sum, at the instants, of all sites that have no counters of their own here.
+    /// The sum of all sites without counters of their own in this history, at each instant.
     pub others: Packed,
     /// Number of sites in [`History::others`].
     pub others_sites: u64,

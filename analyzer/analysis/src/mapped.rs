@@ -78,8 +78,7 @@ impl Unseen {
 }
 
 /// Sets the resident bytes of each site that maps memory. Changes a leak of such a site to no leak if the
-/// growth is not resident, or if the site is an allocator
-/// whose allocations are counted.
+/// growth is not resident, or if the site is an allocator whose allocations are counted.
 pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged, trace: &Trace) {
     let is_uncounted = |site: &JudgedSite| {
         let module = site.stack.first().and_then(|address| address.module_id);
@@ -107,8 +106,8 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
 }
 
-/// The same for leaks by the iterations of a mark. There are no readings at the marks, so the share of the whole
-/// site counts.
+/// Settles mapping sites that leak by the iterations of a mark: a site whose growth is not resident is no
+/// leak. There are no readings at the marks, so the share of the whole site counts.
 pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
         if let Some(resident) = site.resident_bytes.filter(|_| site.totals.live_bytes > 0) {

@@ -1,8 +1,8 @@
 //! Finds the frame at which the leaking stacks of one caller part from its other stacks.
 //!
-//! If some stacks of a caller leak and others do not, the caller only hands out memory. The same holds if its
-//! stacks request different sizes. In these cases the leak is in the first frame that the leaking stacks do
-//! not share with the others. Each such frame is a leak of its own.
+//! A caller only hands out memory if some of its stacks leak and others do not, or if its stacks request
+//! different sizes. In both cases the leak is in the first frame that the leaking stacks do not share with
+//! the others. Each such frame is a leak of its own.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;

@@ -78,7 +78,7 @@ impl Domain {
     /// All domains.
     pub const ALL: [Domain; 3] = [Self::Heap, Self::Mapping, Self::Pool];
 
-    /// The word in JSON.
+    /// The word for this domain in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Heap => "heap",
@@ -97,7 +97,8 @@ pub struct JudgedSite {
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,
-    /// The name of the pools that this site calls; only for a caller of a pool. Empty: the pools have no name.
+    /// The name of the pools that this site calls; only for a caller of a pool. Empty: the pools have no
+    /// name.
     pub pool: Option<String>,
     /// The verdict.
     pub judgement: Judgement,
@@ -116,8 +117,8 @@ pub struct JudgedSite {
     /// Live allocations at the last judged slice. The very last slice may come after the program freed
     /// everything.
     pub judged_count: Option<u64>,
-    /// Resident and swapped bytes at the end, for a site that maps memory. The share of resident bytes is from
-    /// the last reading of /proc; `None`: no reading has this site.
+    /// Resident and swapped bytes at the end, for a site that maps memory. The share of resident bytes is
+    /// from the last reading of /proc; `None`: no reading has this site.
     pub resident_bytes: Option<u64>,
     /// Live bytes over the judged record.
     pub levels: Levels,

@@ -226,8 +226,8 @@ fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
     one.iter().zip(moved).map(|(one, two)| (one - two).abs()).sum::<f64>() / 2.0
 }
 
-/// The same share, but growth also fits in the slice before or after. An allocation that is freed a slice
-/// later can hide, for one slice, another allocation that stays.
+/// The share of growth that is apart, where growth also fits in the slice before or after. An allocation that
+/// is freed a slice later can hide, for one slice, another allocation that stays.
 fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =

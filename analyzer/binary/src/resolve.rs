@@ -24,8 +24,8 @@ pub struct Request {
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// Whether the address is that of an instruction, and not a return address. If so, the lookup uses the
-    /// address unchanged, not one byte before it.
+    /// Whether the address is that of an instruction, and not a return address. The lookup of an
+    /// instruction uses the address unchanged, not one byte before it.
     pub is_exact: bool,
 }
 

@@ -46,8 +46,8 @@ pub(crate) struct Contest {
     /// Half the BIC by which the best leaking model beats the best model that stops; negative if it loses.
     /// The value lies within ±10.
     pub(crate) bic: f64,
-    /// The same difference between the best accelerating model among the leaking models and the best model
-    /// that does not accelerate.
+    /// Half the BIC by which the best accelerating model among the leaking models beats the best model that
+    /// does not accelerate.
     pub(crate) bend: f64,
     /// Gain of the leaking models' growing term over the record, averaged by their likelihood. The gain does
     /// not include fill, step and base.

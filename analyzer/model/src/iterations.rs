@@ -318,8 +318,8 @@ impl Kept {
         (c + d) / (a + b).max(f64::MIN_POSITIVE)
     }
 
-    /// The pace, if it does not diminish. The iterations left `left_count` allocations behind; the more
-    /// allocations, the less the pace depends on chance.
+    /// The pace of the growth, if the pace does not diminish. The iterations left `left_count` allocations
+    /// behind; the more allocations, the less the pace depends on chance.
     fn steady(&self, left_count: u64) -> Option<Steady> {
         let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
         let quarters = self.quarters();

@@ -87,14 +87,14 @@ impl Packed {
     }
 }
 
-/// The same bucket with eight bytes per number.
+/// A bucket of four bytes per number as a bucket of eight bytes per number.
 #[inline]
 pub fn widened(&[sum, min, max, count_sum, count_min, count_max]: &Narrow) -> Bucket {
     let extent = |sum, min, max| Extent { sum: u64::from(sum), min: u64::from(min), max: u64::from(max) };
     Bucket { bytes: extent(sum, min, max), count: extent(count_sum, count_min, count_max) }
 }
 
-/// The same bucket with four bytes per number; `None`: a number needs more.
+/// A bucket of eight bytes per number as a bucket of four bytes per number; `None`: a number needs more.
 #[inline]
 pub fn narrowed(bucket: &Bucket) -> Option<Narrow> {
     let Bucket { bytes, count } = bucket;

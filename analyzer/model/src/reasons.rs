@@ -126,7 +126,7 @@ pub fn may_replace_earlier(growth: f64, frees: f64) -> String {
     )
 }
 
-/// The reasons for growth in fewer busy slices than a verdict needs.
+/// The reasons for an undecided site: the program was busy in fewer slices than a verdict needs.
 pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]
 }

@@ -218,12 +218,12 @@ impl Series {
         Self { absent, points, sums, last, buckets: buckets.map(Box::new), births, work: None }
     }
 
-    /// The same series with the work of the whole program.
+    /// This series, together with the work of the whole program.
     pub fn beside(self, work: Arc<Work>) -> Self {
         Self { work: Some(work), ..self }
     }
 
-    /// The same series with these counters at the last slice, if it was built without them.
+    /// This series with these counters at the last slice, if it was built without them.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }

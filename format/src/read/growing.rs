@@ -141,7 +141,8 @@ impl GrowingTrace {
         Ok(update)
     }
 
-    /// Whether the name or the file now holds another recording. If so, drops everything read before.
+    /// Whether the name or the file now holds another recording. Drops everything read of an earlier
+    /// recording.
     fn follow_name(&mut self) -> Result<bool, Error> {
         let named = std::fs::metadata(&self.path).ok().map(|named| identity(&named));
         if named.is_some_and(|named| named != self.identity) {

@@ -8,7 +8,7 @@ use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::TraceWriter;
 
 /// The catalog may take at most a third of the capacity. While the catalog is merged, the file holds two
-/// copies of it. Slices need the last third.
+/// copies of it. The slices need the last third.
 const CATALOG_SHARE: u64 = 3;
 /// Catalog blocks whose bytes together exceed this limit are merged only if space is needed: a merge takes a
 /// few times its size in memory.

@@ -137,7 +137,7 @@ impl Merged {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
 
-    /// The same visitor, but only with sites of the heap.
+    /// A visitor as [`Self::visitor`] makes it, but only with sites of the heap.
     pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }

@@ -45,7 +45,7 @@ impl ExactSums {
         self.bii += bytes * u128::from(ii);
     }
 
-    /// The same sums with i counted from the site's first point. `extremes` are the least and greatest live
+    /// These sums with i counted from the site's first point. `extremes` are the least and greatest live
     /// bytes.
     pub(super) fn since(&self, absent: u64, points: u64, extremes: (u64, u64)) -> Sums {
         let absent = u128::from(absent);

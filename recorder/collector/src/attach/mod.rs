@@ -79,7 +79,7 @@ pub(crate) fn remedy(pid: u32) -> String {
     target::start_with_library(pid)
 }
 
-/// Whether this user may read the memory of a process. If not, no other step can succeed.
+/// Whether this user may read the memory of a process. Without this permission, no other step can succeed.
 pub(crate) fn check_access(pid: u32) -> std::io::Result<()> {
     let Some(first) = maps::files_of(pid).first().map(|mapping| mapping.start) else { return Ok(()) };
     remote::read(pid, first, &mut [0])

@@ -24,8 +24,8 @@ pub struct Attached {
     _redirected: Option<Redirected>,
     control: String,
     quiet: bool,
-    /// Whether the process was attached to an earlier session. If so, the limits of its threads stay 0 until
-    /// [`Attached::open`].
+    /// Whether the process was attached to an earlier session. The limits of the threads of such a process
+    /// stay 0 until [`Attached::open`].
     was_attached: bool,
     woken: Instant,
     is_told: bool,

@@ -13,9 +13,9 @@ use std::time::Duration;
 /// collector needs a few milliseconds. It needs more only on a busy machine, where the program starts late
 /// anyway; without rules, its first allocations would have the wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
-/// The same wait for a program with its own allocator, or with watched sites from the start. Without detours,
-/// edleak counts no allocation of this allocator. Without unwind rules, the first allocations of a watched
-/// site have no stacks.
+/// Longest time that a target waits at its start, for a program with its own allocator, or with watched sites
+/// from the start. Without detours, edleak counts no allocation of this allocator. Without unwind rules, the
+/// first allocations of a watched site have no stacks.
 pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// refills the slots several times a second.
@@ -43,8 +43,8 @@ impl SessionStock {
         SessionStock::create_with(children, rules_timeout, None, None)
     }
 
-    /// The same for a process that runs already. If it cannot open the descriptors of this process, a keeper
-    /// shows them to it.
+    /// Makes the stock for a process that runs already. If that process cannot open the descriptors of this
+    /// process, a keeper shows them to it.
     pub(crate) fn create_for(pid: u32, children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {
             return SessionStock::create(children, rules_timeout);

@@ -96,8 +96,8 @@ impl Recording {
     }
 
     /// Whether edleak counted almost nothing for the program itself, because the program has its own
-    /// allocator. If so, only the memory that libc allocates for the program (file buffers) went through
-    /// `malloc`.
+    /// allocator. In such a program, only the memory that libc allocates for the program (file buffers) goes
+    /// through `malloc`.
     fn is_blind(&self) -> bool {
         const NOISE_ALLOCS: u64 = 16;
         const NOISE_BYTES: u64 = 64 << 10;

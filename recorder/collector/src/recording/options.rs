@@ -19,7 +19,7 @@ pub struct Options {
     pub capacity_bytes: u64,
     /// Watch sites that look like leaks, for at most this share of the target's processor time.
     pub auto_watch: Option<f64>,
-    /// Add an artificial leak of so many bytes per second to the counters.
+    /// The rate of an artificial leak that the collector adds to the counters, in bytes per second.
     pub inject_bytes_per_s: Option<f64>,
     /// The program's file, if the file contains its own allocator.
     pub own_allocator: Option<PathBuf>,

@@ -33,7 +33,7 @@ pub struct Summary {
     pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
-    /// Whether the process ran before its recording. If so, its earlier allocations are unknown.
+    /// Whether the process ran before its recording, so that its earlier allocations are unknown.
     pub attached: bool,
 }
 

@@ -143,8 +143,8 @@ pub fn collect(args: &Request) -> ExitCode {
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Reserves the name of a trace. The name may belong to a running recording: of another process, or of this
-/// process before an exec. If so, this process gets a trace named after its process ID.
+/// Reserves the name of a trace. If the name belongs to a running recording of another process, or of this
+/// process before an exec, this process gets a trace named after its process ID.
 fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;

@@ -3,8 +3,8 @@
 //!
 //! To reserve a name, a collector creates and locks the file before it has anything to write. To move a
 //! finished trace away, a collector first locks it. If two collectors do this at once, the second finds the
-//! name in use and moves nothing. The same holds for derived names: `t.edl.old` may itself be the trace of a
-//! running recording.
+//! name in use and moves nothing. A collector locks derived names in the same way: `t.edl.old` may itself be
+//! the trace of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_format::{TraceWriter, place};

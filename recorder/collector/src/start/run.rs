@@ -51,7 +51,7 @@ pub struct RunOptions {
     pub code: CodeOptions,
     /// Watch sites that look like leaks, for at most this share of the target's processor time.
     pub auto_watch: Option<f64>,
-    /// Add an artificial leak of so many bytes per second to the counters.
+    /// The rate of an artificial leak that the collector adds to the counters, in bytes per second.
     pub inject_bytes_per_s: Option<f64>,
     /// The domains of memory to record.
     pub domains: Domains,

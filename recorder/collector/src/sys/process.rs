@@ -27,8 +27,8 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 }
 
 /// The process that stored the PID `claimed` in this session; `None`: it has ended. A process stores the PID
-/// that the collector's own /proc shows for it. If the process's map does not show the session, it has
-/// executed another program meanwhile. If so, the function accepts `claimed` if that process began after the
+/// that the collector's own /proc shows for it. If the process's map does not show the session, the process
+/// has executed another program meanwhile. The function accepts such a process if it began after the
 /// collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);

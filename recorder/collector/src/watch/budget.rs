@@ -80,7 +80,7 @@ impl Account {
         self.slices_left(1) == 0
     }
 
-    /// The expected cost of so many allocations.
+    /// The expected cost of this number of allocations.
     fn price_ns(&self, allocs: u64) -> f64 {
         let one = if self.allocs > 0 { self.spent_ns / self.allocs as f64 } else { cost_ns(1.0, 0.0) };
         one * allocs as f64

@@ -36,7 +36,7 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 
     /// Whether the code at `address`, or code that it calls, calls a function that the compiler did not see:
-    /// through a pointer or in another module. If so, the callers rely only on the registers that every
+    /// through a pointer or in another module. Callers of such code rely only on the registers that every
     /// function preserves. (GCC's `-fipa-ra` lets callers of a function of the same file rely on other
     /// registers too.)
     pub(crate) fn calls_unknown(&self, address: u64) -> bool {
@@ -220,7 +220,8 @@ mod tests {
         names
     }
 
-    /// The same for a function `f` of ten bytes with code around it.
+    /// The functions into which a branch leads, in a program with a function `f` of ten bytes and code around
+    /// it.
     fn with(before: &str, body: &str, after: &str) -> Vec<String> {
         let function = |name: &str, body: &str| {
             format!(

@@ -1,7 +1,7 @@
 //! Recognizes allocators that map memory, by the name of their library or of their functions.
 //!
-//! The heap domain counts the allocations of these allocators. So the collector does not count the memory
-//! that they map a second time.
+//! The heap domain counts the allocations of these allocators. So the collector does not count their
+//! mappings as well, because it would count this memory twice.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;

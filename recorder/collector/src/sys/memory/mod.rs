@@ -19,7 +19,8 @@ pub(crate) use mappings::{Calls, Part};
 /// The pause after a reading, as a multiple of the reading's duration. smaps and maps may each take half of a
 /// thousandth of the time.
 const PAUSE_PER_READING: u32 = 2000;
-/// The same for the arenas of malloc. Their reading does not make the process wait, but costs processor time.
+/// The pause after a walk over the arenas of malloc, as a multiple of the walk's time. The walk does not make
+/// the process wait, but costs processor time.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
