@@ -152,6 +152,28 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
 }
 
 /// A forked child of an idle process is idle, and so is a program that it executes.
+/// A process that claims a session and cannot map it does not answer. edleak-record tells so and ends.
+#[test]
+fn process_without_address_space_for_the_session_is_refused() {
+    let dir = TempDir::new("idle-narrow");
+    let mut target = Target::start_idle(1);
+    // The thread has its heap before the limit is set.
+    target.tell("go");
+    target.tell("pause");
+    let pid = target.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a line of status");
+    let used: u64 = used.trim().trim_end_matches(" kB").parse().expect("KiB");
+    let limit = format!("--as={}", (used + (8 << 10)) << 10);
+    let limited = run(Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]));
+    assert_eq!(limited.code, 0, "{}", limited.stderr);
+    target.tell("go");
+    let outcome = run(&mut recorder(pid, &dir.join("trace.edl"), &["--duration", "60s"]));
+    let why = "cannot map the memory that it shares with edleak-record (raise its limit";
+    assert!(outcome.code != 0 && outcome.stderr.contains(why), "{}", outcome.stderr);
+    target.tell("pause");
+}
+
 #[test]
 fn children_of_an_idle_process_are_idle() {
     let mut command = Command::new(&tools().record);

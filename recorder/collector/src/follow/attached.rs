@@ -59,12 +59,13 @@ impl Attached {
         })
     }
 
-    /// Looks after a request that the process has not answered yet. An error ends the recording.
-    pub(super) fn look_after_request(&mut self, now: Instant) -> Result<(), Error> {
+    /// Looks after a request that the process has not answered yet. `has_claimed`: a session is claimed, and no
+    /// process has attached to it. Returns whether the collector has asked again. An error ends the recording.
+    pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
         const MOST_ATTEMPTS: u32 = 50;
         let pid = self.library.pid();
         // If the collector cannot read the memory, the process has ended, and the watch will notice this.
-        let Ok(phase) = self.library.phase() else { return Ok(()) };
+        let Ok(phase) = self.library.phase() else { return Ok(false) };
         if idle::is_off(phase) {
             let failure = self.library.failure().unwrap_or(NO_FAILURE);
             self.attempts += 1;
@@ -74,6 +75,13 @@ impl Attached {
                 let remedy = "start edleak-record as the user of the process, with the /proc of the process";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
+            if self.attempts > MOST_ATTEMPTS && has_claimed {
+                let message =
+                    format!("process {pid} cannot map the memory that it shares with edleak-record");
+                let remedy =
+                    format!("raise its limit of address space: `prlimit --pid {pid} --as=unlimited`");
+                return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
+            }
             if self.attempts > MOST_ATTEMPTS {
                 let message = format!("process {pid} found no session");
                 let remedy = "start edleak-record in its PID namespace";
@@ -81,12 +89,13 @@ impl Attached {
             }
             // A child that shares the memory of the process saw the request first. The collector asks again.
             let _ = self.library.wake(&self.control);
+            return Ok(true);
         }
         if phase == WAKE && !self.is_told && !self.quiet && now - self.woken > SILENCE {
             self.is_told = true;
             say(format_args!("process {pid} has not allocated yet: its recording begins when it does"));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Opens the fast path of the process once no thread can hold a pointer into an earlier session.

@@ -21,10 +21,15 @@ impl Follower<'_> {
         let Root::Attached(attached) = &mut self.root else { return false };
         match &self.recording {
             Some(recording) => attached.open(recording.shards()),
-            None if self.recorded_since.is_none() && self.attaching.is_empty() => {
-                if let Err(error) = attached.look_after_request(now) {
-                    self.outcome.fail(&self.plan.output, error);
-                    return true;
+            None if self.recorded_since.is_none() => {
+                match attached.look_after_request(now, !self.attaching.is_empty()) {
+                    // Without children, no other process has claimed these sessions.
+                    Ok(true) if !self.plan.children => self.attaching.clear(),
+                    Ok(_) => {}
+                    Err(error) => {
+                        self.outcome.fail(&self.plan.output, error);
+                        return true;
+                    }
                 }
             }
             None => {}

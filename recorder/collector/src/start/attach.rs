@@ -10,6 +10,7 @@ use crate::recording::modules::Modules;
 use crate::recording::{Domains, Options};
 use crate::rules::publisher::Publisher;
 use crate::start::library;
+use crate::start::library_copy::visible_path;
 use crate::start::output;
 use crate::start::run::{Failed, Recorded, RunOptions};
 use crate::sys::idle::{self, Library, NotFound};
@@ -21,11 +22,9 @@ use crate::sys::say::say;
 use crate::sys::signals::{Signals, Watch};
 use edleak_session::header::Header;
 use edleak_session::idle::{COUNTING, WAKE};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::mem::offset_of;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,39 +151,8 @@ fn find_or_load(pid: u32, options: &RunOptions) -> Result<Library, Error> {
     }
     attach::check_access(pid).map_err(|error| inaccessible(pid, &error))?;
     let (path, _) = library::find(options.embedded)?;
-    let path = visible_path(pid, &path, options)?;
+    let path = visible_path(pid, &path, options.attach_copy.as_deref())?;
     attach::load(pid, &path, &options.attach, options.quiet)
-}
-
-/// The path under which a process can open the library. If the process has other files, copies the library
-/// to the directory that the user has named.
-fn visible_path(pid: u32, library: &Path, options: &RunOptions) -> Result<PathBuf, Error> {
-    let root = format!("/proc/{pid}/root");
-    let seen = |path: &Path| PathBuf::from(format!("{root}{}", path.display()));
-    if process::is_same_file(library, &seen(library)) {
-        return Ok(library.to_owned());
-    }
-    let Some(directory) = &options.attach_copy else {
-        let message = format!("it cannot open `{}`: it has other files", library.display());
-        return Err(refusal(message, "copy the library into its files: `--copy-into /tmp`"));
-    };
-    let name = format!("libedleak_preload-{}.so", edleak_session::VERSION);
-    let copy = directory.join(name);
-    let cannot = |error: io::Error| {
-        let message = format!("`{}` cannot be written: {error}", seen(&copy).display());
-        refusal(message, "name a directory that exists there, or start edleak-record as root")
-    };
-    let bytes = fs::read(library).map_err(cannot)?;
-    let place = seen(&copy);
-    if fs::read(&place).is_ok_and(|there| there == bytes) {
-        return Ok(copy);
-    }
-    // The file must be new: another user may have made a file or a link of this name.
-    let _ = fs::remove_file(&place);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o755).open(&place).map_err(cannot)?;
-    file.write_all(&bytes).map_err(cannot)?;
-    Ok(copy)
 }
 
 /// Finds the library of a process. If the process has just started, waits until it has loaded the library.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod detached;
 pub(crate) mod launch;
 pub mod library;
+mod library_copy;
 mod loadable;
 pub(crate) mod output;
 pub mod run;

@@ -28,6 +28,8 @@ pub(crate) const HEAP_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
 /// Maximum number of bytes that one read fetches.
 const WINDOW_BYTES: u64 = 256 << 10;
+/// Maximum number of entries of the page map that one read fetches: the pages of 64 MiB.
+const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
 /// Longest time of one walk, because a slice waits for the walk. The time suffices for about 1 GiB; the next
 /// walk continues with the rest.
 const LONGEST: Duration = Duration::from_millis(100);
@@ -57,8 +59,8 @@ pub(crate) struct FreeBytes {
 trait Memory {
     /// The word at `address`; `None`: its page is not resident, or time is up.
     fn word(&mut self, address: u64) -> Option<u64>;
-    /// The bytes of resident pages in the range.
-    fn resident(&self, range: Range<u64>) -> u64;
+    /// The bytes of resident pages in the range; `None`: time is up.
+    fn resident(&mut self, range: Range<u64>) -> Option<u64>;
 }
 
 /// The heaps of one process, each as the latest walk found it.
@@ -99,7 +101,7 @@ impl Arenas {
                 if Instant::now() >= until {
                     break;
                 }
-                let Some(mut process) = Process::new(pid, &pagemap, heap.clone(), until) else { continue };
+                let mut process = Process::new(pid, &pagemap, heap.clone(), until);
                 let found = match main == Some(heap.start) {
                     true => walk(&mut process, heap.start, heap.end).map(|free| (0, free)),
                     false => of_heap(&mut process, heap.clone()),
@@ -155,7 +157,7 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {
             free.bytes += chunk.end - chunk.start;
-            free.resident_bytes += memory.resident(chunk);
+            free.resident_bytes += memory.resident(chunk)?;
         }
         let Some(size) = size else { break };
         let bytes = size & !FLAGS;
@@ -174,43 +176,68 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
 }
 
 /// One heap of a process.
-struct Process {
+struct Process<'a> {
     pid: u32,
     heap: Range<u64>,
-    /// Whether each page of the heap is resident.
-    is_resident: Vec<bool>,
+    pagemap: &'a File,
+    /// The entries of the page map for some pages of the heap, and the address of the first of these pages.
+    entries: Vec<u8>,
+    entries_at: u64,
     window: Vec<u8>,
     window_at: u64,
     until: Instant,
 }
 
-impl Process {
-    fn new(pid: u32, pagemap: &File, heap: Range<u64>, until: Instant) -> Option<Process> {
+impl Process<'_> {
+    fn new(pid: u32, pagemap: &File, heap: Range<u64>, until: Instant) -> Process<'_> {
+        Process {
+            pid,
+            entries_at: heap.start,
+            heap,
+            pagemap,
+            entries: Vec::new(),
+            window: Vec::new(),
+            window_at: 0,
+            until,
+        }
+    }
+
+    /// Whether a page of the heap is resident; `None`: time is up, or the page map cannot be read.
+    fn is_resident(&mut self, page: u64) -> Option<bool> {
         const PRESENT: u64 = 1 << 63;
-        let pages = usize::try_from((heap.end.checked_sub(heap.start)?) / PAGE_BYTES).ok()?;
-        let mut flags = vec![0; pages * 8];
-        pagemap.read_exact_at(&mut flags, heap.start / PAGE_BYTES * 8).ok()?;
-        let words = flags.as_chunks::<8>().0.iter();
-        let is_resident = words.map(|word| u64::from_ne_bytes(*word) & PRESENT != 0).collect();
-        Some(Process { pid, heap, is_resident, window: Vec::new(), window_at: 0, until })
+        let index = |entries_at: u64| usize::try_from(page.checked_sub(entries_at)? / PAGE_BYTES).ok();
+        let entry = |entries: &[u8], index: usize| entries.as_chunks::<8>().0.get(index).copied();
+        let mut found = index(self.entries_at).and_then(|index| entry(&self.entries, index));
+        if found.is_none() {
+            if Instant::now() > self.until {
+                return None;
+            }
+            let pages = (self.heap.end.checked_sub(page)? / PAGE_BYTES).min(MOST_ENTRIES);
+            self.entries.resize(pages as usize * 8, 0);
+            self.entries_at = page;
+            self.pagemap.read_exact_at(&mut self.entries, page / PAGE_BYTES * 8).ok()?;
+            found = entry(&self.entries, 0);
+        }
+        found.map(|entry| u64::from_ne_bytes(entry) & PRESENT != 0)
     }
 
     /// Reads the resident pages from the page of `address` on.
     fn fill(&mut self, address: u64) -> Option<()> {
         let page = address - address % PAGE_BYTES;
-        let first = usize::try_from(page.checked_sub(self.heap.start)? / PAGE_BYTES).ok()?;
-        let most = (WINDOW_BYTES / PAGE_BYTES) as usize;
-        let pages = self.is_resident.get(first..)?.iter().take(most).take_while(|is| **is).count();
-        if pages == 0 || Instant::now() > self.until {
+        let mut end = page;
+        while end < self.heap.end.min(page + WINDOW_BYTES) && self.is_resident(end)? {
+            end += PAGE_BYTES;
+        }
+        if end == page || Instant::now() > self.until {
             return None;
         }
-        self.window.resize(pages * PAGE_BYTES as usize, 0);
+        self.window.resize((end - page) as usize, 0);
         self.window_at = page;
         remote::read(self.pid, page, &mut self.window).ok()
     }
 }
 
-impl Memory for Process {
+impl Memory for Process<'_> {
     fn word(&mut self, address: u64) -> Option<u64> {
         let place = |window: &[u8], at: u64| {
             let from = usize::try_from(address.checked_sub(at)?).ok()?;
@@ -222,16 +249,15 @@ impl Memory for Process {
         place(&self.window, self.window_at).map(u64::from_ne_bytes)
     }
 
-    fn resident(&self, range: Range<u64>) -> u64 {
+    fn resident(&mut self, range: Range<u64>) -> Option<u64> {
         let first = range.start - range.start % PAGE_BYTES;
-        let pages = (first..range.end).step_by(PAGE_BYTES as usize);
-        let bytes = pages.map(|page| {
-            let index = (page - self.heap.start) / PAGE_BYTES;
-            let is_resident = self.is_resident.get(index as usize).copied().unwrap_or(false);
-            let part = range.end.min(page + PAGE_BYTES) - range.start.max(page);
-            if is_resident { part } else { 0 }
-        });
-        bytes.sum()
+        let mut bytes = 0;
+        for page in (first..range.end).step_by(PAGE_BYTES as usize) {
+            if self.is_resident(page)? {
+                bytes += range.end.min(page + PAGE_BYTES) - range.start.max(page);
+            }
+        }
+        Some(bytes)
     }
 }
 
@@ -251,8 +277,8 @@ mod tests {
             Some(self.0.get(&address).copied().unwrap_or(0))
         }
 
-        fn resident(&self, range: Range<u64>) -> u64 {
-            range.end - range.start
+        fn resident(&mut self, range: Range<u64>) -> Option<u64> {
+            Some(range.end - range.start)
         }
     }
 
@@ -323,5 +349,30 @@ mod tests {
     #[test]
     fn a_mapping_that_is_no_heap_is_not_counted() {
         assert_eq!(of_heap(&mut Words::default(), AT..AT + HEAP_BYTES), None);
+    }
+
+    #[test]
+    fn page_map_of_a_long_heap_is_read_in_pieces_until_the_time_is_up() {
+        let bytes = 3 * HEAP_BYTES;
+        let mut memory: Vec<u8> = Vec::with_capacity(bytes as usize);
+        let first = (memory.as_ptr().addr() as u64).next_multiple_of(PAGE_BYTES);
+        let heap = first..first + bytes - PAGE_BYTES;
+        let touched = [0, HEAP_BYTES - PAGE_BYTES, HEAP_BYTES, 2 * HEAP_BYTES + PAGE_BYTES];
+        for offset in touched {
+            let place = (first + offset) as usize - memory.as_ptr().addr();
+            memory.spare_capacity_mut()[place].write(1);
+        }
+        let pagemap = File::open("/proc/self/pagemap").expect("a process may read its own");
+        let resident = |until: Instant| {
+            let mut process = Process::new(std::process::id(), &pagemap, heap.clone(), until);
+            let bytes = process.resident(heap.clone());
+            assert!(process.entries.len() as u64 <= 8 * MOST_ENTRIES, "{}", process.entries.len());
+            bytes
+        };
+        let soon = Instant::now() + Duration::from_secs(60);
+        // The kernel may use huge pages, so it can give the process more pages than the touched ones.
+        let found = resident(soon).expect("there is time");
+        assert!(found >= touched.len() as u64 * PAGE_BYTES && found < bytes, "{found}");
+        assert_eq!(resident(Instant::now() - Duration::from_secs(1)), None);
     }
 }
