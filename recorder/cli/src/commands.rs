@@ -51,7 +51,12 @@ pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
 
 /// Watches or unwatches sites of a running recording.
 pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
-    match steer(args, is_for) {
+    print_answer(steer(args, is_for))
+}
+
+/// Prints the answer of a collector, or the error.
+fn print_answer(answer: Result<String, Error>) -> ExitCode {
+    match answer {
         Ok(answer) => {
             let _ = writeln!(io::stdout(), "{answer}");
             ExitCode::SUCCESS
@@ -76,16 +81,7 @@ fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
 
 /// Marks this instant of a running recording.
 pub(crate) fn mark(args: &MarkArgs) -> ExitCode {
-    match set_mark(args) {
-        Ok(answer) => {
-            let _ = writeln!(io::stdout(), "{answer}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say(error);
-            ExitCode::from(FAILED)
-        }
-    }
+    print_answer(set_mark(args))
 }
 
 fn set_mark(args: &MarkArgs) -> Result<String, Error> {
@@ -204,14 +200,14 @@ pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<
     ask(&session.socket, &words, REQUEST_TIMEOUT)
 }
 
-/// Sends one request and waits for the answer, for at most the time `patience`.
-fn ask(socket: &Path, words: &[String], patience: Duration) -> Result<String, Error> {
+/// Sends one request and waits for the answer, for at most `timeout`.
+fn ask(socket: &Path, words: &[String], timeout: Duration) -> Result<String, Error> {
     let failed = |error: io::Error| {
         control(&format!("failed to reach the recording: {error}"), "is it still running?")
     };
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(patience)).map_err(failed)?;
-    stream.set_write_timeout(Some(patience)).map_err(failed)?;
+    stream.set_read_timeout(Some(timeout)).map_err(failed)?;
+    stream.set_write_timeout(Some(timeout)).map_err(failed)?;
     let request = format!("{PROTOCOL}\t{}\n", words.join("\t"));
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = String::new();
