@@ -1,8 +1,8 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd` and `Pool` have an id
-//! as their key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool` and
+//! `UncountedFunctions` have an id as their key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock
 //! since the recording began. Addresses are addresses in the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
@@ -58,6 +58,8 @@ pub enum Record {
     Pool(Pool),
     /// The recording has the objects of the program's own pools. This record exists since version 5.
     Pools(Pools),
+    /// Functions of a counted allocator whose calls are not counted. This record exists since version 5.
+    UncountedFunctions(UncountedFunctions),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -259,6 +261,16 @@ pub struct Allocator {
     pub module: ModuleId,
     /// The function whose name shows that the module has an allocator.
     pub symbol: String,
+}
+
+/// Functions of a module's allocator whose allocations the recording does not count, although it counts those of
+/// the allocator's other functions.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct UncountedFunctions {
+    /// The module.
+    pub module: ModuleId,
+    /// The functions, for example `mallocx`.
+    pub symbols: Vec<String>,
 }
 
 /// Processor time as read from /proc when the recording ends.

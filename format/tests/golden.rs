@@ -9,7 +9,8 @@ use edleak_format::{
     AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTotals,
     DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mappings, Mark, MarkId,
     MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Pool, PoolId, Pools, Record, Site,
-    SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter, rewrite,
+    SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter,
+    UncountedFunctions, rewrite,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -251,6 +252,31 @@ fn write_marks() {
     mark_records().iter().try_for_each(|record| writer.record(record)).expect("there is room");
     writer.finish().expect("there is room");
     std::fs::copy(&file.0, golden("marks.edl")).expect("the directory is there");
+}
+
+fn uncounted_record() -> Record {
+    let symbols = vec!["mallocx".into(), "rallocx".into()];
+    Record::UncountedFunctions(UncountedFunctions { module: ModuleId(3), symbols })
+}
+
+#[test]
+fn uncounted_functions_are_read_for_ever() {
+    let trace = Trace::open(&golden("uncounted.edl")).expect("the golden trace");
+    assert!(trace.damage().is_sound());
+    assert!(trace.records().contains(&uncounted_record()));
+    assert_eq!(trace.uncounted_functions()[0].symbols, ["mallocx", "rallocx"]);
+}
+
+/// Run it with `cargo test -p edleak-format --test golden -- --ignored write_uncounted`.
+#[test]
+#[ignore = "writes the golden trace with uncounted functions"]
+fn write_uncounted() {
+    let file = TempFile::new("uncounted");
+    let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
+    write(&mut writer, 1, 0..2).expect("there is room");
+    writer.record(&uncounted_record()).expect("there is room");
+    writer.finish().expect("there is room");
+    std::fs::copy(&file.0, golden("uncounted.edl")).expect("the directory is there");
 }
 
 /// Small complete files for the fuzz target `reader`.

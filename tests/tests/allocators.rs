@@ -122,6 +122,33 @@ fn a_system_that_forbids_new_code_is_told_and_leaves_the_program_alone() {
 }
 
 #[test]
+fn uncounted_functions_of_a_shared_allocator_leave_no_verdict() {
+    let program = allocators().binary("hardened_shared_jemalloc");
+    let recording = Recorder::new("hardened-shared").record(&program, ["3"]);
+    if recording.outcome.stdout.contains("allowed") {
+        return cannot_run("this kernel has no such rule (PR_SET_MDWE, Linux 6.3)");
+    }
+    assert_eq!(recording.outcome.stdout, "done\n", "{}", recording.outcome.stderr);
+    assert!(recording.outcome.stderr.contains("are not counted"), "{}", recording.outcome.stderr);
+    let report = recording.leaks();
+    let functions = &report.json["uncounted_functions"][0];
+    assert!(functions["module"].as_str().is_some_and(|name| name.starts_with("libjemalloc")), "{functions}");
+    assert!(functions["functions"].to_string().contains("\"mallocx\""), "{functions}");
+    let too_little = report.json["summary"]["too_little"].as_str().unwrap_or_default();
+    assert!(too_little.contains("of libjemalloc.so.2 are not counted"), "{too_little}");
+    assert_eq!(report.code, 2, "the leak is in no counted allocation");
+    let text = analyze([""; 0], &recording.trace).stdout;
+    assert!(text.contains("not counted"), "{text}");
+
+    // With detours, the leak is found.
+    let counted = Recorder::new("shared").record(&program, ["3", "again"]);
+    assert!(!counted.outcome.stderr.contains("not counted"), "{}", counted.outcome.stderr);
+    let report = counted.leaks();
+    assert_eq!((report.code, report.leaks().count()), (1, 1), "{}", report.describe());
+    assert_eq!(report.json["uncounted_functions"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn a_forked_child_counts_on_with_the_detours_of_its_parent() {
     let recording = Recorder::new("forked-jemalloc")
         .options(["--children"])

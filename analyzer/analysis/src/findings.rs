@@ -10,6 +10,7 @@ use crate::own_heap::OwnHeap;
 use crate::pools::Pools;
 use crate::site::{self, JudgedSite, Standing};
 use crate::steps::Steps;
+use crate::uncounted::UncountedFunctions;
 use crate::unexplained::Unexplained;
 use edleak_binary::Outcome;
 use edleak_format::ModuleId;
@@ -39,6 +40,8 @@ pub struct Findings {
     /// Runtimes and allocators in the process that take their memory from elsewhere than malloc, each with a
     /// remedy.
     pub own_heaps: Vec<OwnHeap>,
+    /// Functions of counted allocators whose calls are not counted.
+    pub uncounted_functions: Vec<UncountedFunctions>,
     /// Whether the children of the process used most of the processor time.
     pub children_did_the_work: bool,
     /// Every site: leaks first, by falling rate. Sites with equal rates are in order of their label.

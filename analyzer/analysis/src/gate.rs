@@ -8,6 +8,7 @@ use crate::findings::Findings;
 use crate::per_mark::PerMarkOptions;
 use crate::site::{Domain, JudgedSite, Kind, Standing};
 use crate::suppressions::Suppressions;
+use crate::uncounted;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
 use edleak_model::growth_kind::GrowthKind;
 use edleak_model::regression::Class;
@@ -244,7 +245,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     }
     if let Some(per_mark) = &analysis.per_mark {
         // Marks say nothing of memory that the recorder did not count.
-        if let Some(why) = unrecorded_work(analysis).or_else(|| uncounted_allocator(analysis)) {
+        let uncounted = || uncounted_allocator(analysis).or_else(|| uncounted::doubt(analysis));
+        if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
         // In a trace of an earlier version, the sites of pools have their verdict by time.
@@ -353,7 +355,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
             size(unexplained.bytes)
         ));
     }
-    if let Some(why) = uncounted_allocator(analysis) {
+    if let Some(why) = uncounted_allocator(analysis).or_else(|| uncounted::doubt(analysis)) {
         return Some(why);
     }
     let growth = &analysis.growth;

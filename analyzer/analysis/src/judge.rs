@@ -13,7 +13,7 @@ use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel, Standing, Survivor, Totals, WithStacks};
 use crate::steps::Steps;
-use crate::{mapped, own_heap, per_mark, pools, unexplained};
+use crate::{mapped, own_heap, per_mark, pools, uncounted, unexplained};
 use edleak_format::{CpuUse, EndReason, Site, SiteId, Survivors, Trace};
 use edleak_model::blocks::growth_beyond_asked;
 use edleak_model::classify::{Judgement, LEAST_POINTS, Model, Verdict, judge};
@@ -139,6 +139,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         pools: pools::of_trace(trace, &sites),
         mapped,
         own_heaps: own_heap::of_trace(trace),
+        uncounted_functions: uncounted::of_trace(trace),
         children_did_the_work: children_did_the_work(trace),
         sites,
         modules: trace.modules().iter().map(loaded).collect(),
@@ -217,6 +218,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
         mapped: None,
         pools: None,
         own_heaps: Vec::new(),
+        uncounted_functions: Vec::new(),
         children_did_the_work: false,
         sites,
         modules: Vec::new(),

@@ -43,6 +43,7 @@ pub mod site;
 pub mod slices;
 pub mod steps;
 pub mod suppressions;
+pub mod uncounted;
 pub mod unexplained;
 pub mod verify;
 

@@ -5,7 +5,9 @@ use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
 use edleak_binary::embed::build_trace;
 use edleak_binary::{Resolution, Symbolizer};
-use edleak_format::{DEFAULT_CAPACITY_BYTES, Record, SymbolFrame, Trace, place, rewrite};
+use edleak_format::{
+    AreaKind, DEFAULT_CAPACITY_BYTES, MemoryArea, Record, SymbolFrame, Trace, place, rewrite,
+};
 use siphasher::sip128::SipHasher24;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -68,10 +70,28 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
                 pool.name = format!("pool_{}", hash(&pool.name));
                 Record::Pool(pool)
             }
+            Record::MemoryArea(mut area) if is_named_by_the_program(&area) => {
+                area.name = format!("anon_{}", hash(&area.name));
+                Record::MemoryArea(area)
+            }
+            Record::Allocator(mut allocator) => {
+                allocator.symbol = format!("f_{}", hash(&allocator.symbol));
+                Record::Allocator(allocator)
+            }
+            Record::UncountedFunctions(mut functions) => {
+                functions.symbols =
+                    functions.symbols.iter().map(|name| format!("f_{}", hash(name))).collect();
+                Record::UncountedFunctions(functions)
+            }
             other => other,
         })
     };
     replace(from, to, map, std::iter::empty())
+}
+
+/// Whether the program chose the name of an area (`[anon:NAME]`). The names of other areas are addresses and ids.
+fn is_named_by_the_program(area: &MemoryArea) -> bool {
+    matches!(area.kind, AreaKind::Named | AreaKind::Unseen) && !area.name.is_empty()
 }
 
 /// Sixteen hexadecimal digits for a name.

@@ -26,7 +26,10 @@ use serde::Serialize;
 use site::SiteJson;
 use std::collections::HashMap;
 use std::io::{self, Write};
-use totals::{GrowthJson, MappedJson, PoolsJson, SummaryJson, growth_of, mapped_of, pools_of, summary_of};
+use totals::{
+    GrowthJson, MappedJson, PoolsJson, SummaryJson, UncountedJson, growth_of, mapped_of, pools_of,
+    summary_of, uncounted_of,
+};
 
 /// The JSON exporter.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,8 @@ struct TraceJson<'a> {
     mapped: Option<MappedJson<'a>>,
     /// The totals of the domain of pools; null: the program has no pool of edleak.h, or it was not recorded.
     pools: Option<PoolsJson<'a>>,
+    /// Functions of counted allocators whose calls are not counted.
+    uncounted_functions: Vec<UncountedJson<'a>>,
     damage: DamageJson,
     marks: Vec<MarkJson<'a>>,
     /// The marks that judge the sites; null: the verdicts are by time.
@@ -141,6 +146,7 @@ impl<'a> TraceJson<'a> {
             growth: growth_of(&analysis.growth),
             mapped: analysis.mapped.as_ref().map(mapped_of),
             pools: analysis.pools.as_ref().map(pools_of),
+            uncounted_functions: analysis.uncounted_functions.iter().map(uncounted_of).collect(),
             damage: DamageJson {
                 blocks: analysis.summary.damaged_blocks,
                 bytes: analysis.summary.damaged_bytes,

@@ -35,6 +35,7 @@ pub(crate) enum Key {
     WatchEnd(u32),
     Pool(u32),
     Pools,
+    UncountedFunctions(u32),
     End,
 }
 
@@ -62,6 +63,7 @@ impl Key {
             Record::WatchEnd(end) => Key::WatchEnd(end.site.0),
             Record::Pool(pool) => Key::Pool(pool.id.0),
             Record::Pools(_) => Key::Pools,
+            Record::UncountedFunctions(functions) => Key::UncountedFunctions(functions.module.0),
             Record::End(_) => Key::End,
         }
     }

@@ -22,7 +22,8 @@ use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
     Allocator, Attached, Children, CpuTotals, CpuUse, End, Losses, Mappings, Mark, MarkLosses, MarkSlice,
-    Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors, ThreadStart, WatchEnd,
+    Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors, ThreadStart,
+    UncountedFunctions, WatchEnd,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -73,6 +74,7 @@ struct Catalog {
     watch_ends: Vec<WatchEnd>,
     pools: Vec<Pool>,
     pool_totals: Option<Pools>,
+    uncounted_functions: Vec<UncountedFunctions>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -245,6 +247,11 @@ impl Trace {
         self.catalog.pool_totals.as_ref()
     }
 
+    /// Functions of counted allocators whose calls are not counted, by ascending module.
+    pub fn uncounted_functions(&self) -> &[UncountedFunctions] {
+        &self.catalog.uncounted_functions
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -318,6 +325,7 @@ impl Trace {
         records.extend(catalog.watch_ends.iter().copied().map(Record::WatchEnd));
         records.extend(catalog.pools.iter().cloned().map(Record::Pool));
         records.extend(catalog.pool_totals.map(Record::Pools));
+        records.extend(catalog.uncounted_functions.iter().cloned().map(Record::UncountedFunctions));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -526,6 +534,7 @@ impl Catalog {
                 Record::WatchEnd(end) => catalog.watch_ends.push(end),
                 Record::Pool(pool) => catalog.pools.push(pool),
                 Record::Pools(pools) => catalog.pool_totals = Some(pools),
+                Record::UncountedFunctions(functions) => catalog.uncounted_functions.push(functions),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

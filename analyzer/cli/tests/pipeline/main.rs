@@ -2,6 +2,7 @@
 
 mod bits;
 mod cli;
+mod domains;
 mod formats;
 mod gates;
 mod profile;

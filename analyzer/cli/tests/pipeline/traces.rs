@@ -62,6 +62,8 @@ pub(crate) struct Draft {
     pub(crate) watch_end: Option<u64>,
     /// RssAnon at slice i.
     pub(crate) resident: fn(u64) -> u64,
+    /// Further records.
+    pub(crate) further: Vec<Record>,
 }
 
 /// One site: its place and its counters.
@@ -133,6 +135,7 @@ pub(crate) fn leaker() -> Draft {
         processor: None,
         watch_end: None,
         resident: |_| 0,
+        further: Vec::new(),
         sites: vec![
             caller(0x1010, "grow_list", 42, leaking),
             caller(0x1020, "fill_cache", 50, filling),
@@ -231,7 +234,7 @@ impl Draft {
                     .iter()
                     .map(|(offset, frames)| AddressSymbols { offset: *offset, frames: frames.clone() }),
             );
-            let is_stack = site.kind == SiteKind::Stack;
+            let is_stack = matches!(site.kind, SiteKind::Stack | SiteKind::Pool(_));
             if is_stack {
                 records.push(Record::Stack(Stack { id: StackId(id), frames: frames.clone(), is_cut: false }));
             }
@@ -253,6 +256,7 @@ impl Draft {
         let slice_ns = self.ticks_per_slice * self.tick_ns;
         let end = |slice: u64| Record::WatchEnd(WatchEnd { site: SiteId(0), at_ns: (slice + 1) * slice_ns });
         records.extend(self.watch_end.map(end));
+        records.extend(self.further.iter().cloned());
         records
     }
 

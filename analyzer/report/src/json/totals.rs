@@ -6,6 +6,7 @@ use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::mapped::{Mapped, Unseen};
 use edleak_analysis::pools::{NamedPools, Pools};
 use edleak_analysis::site::Standing;
+use edleak_analysis::uncounted::UncountedFunctions;
 use edleak_model::growth_kind::ProcessGrowth;
 use edleak_model::process_series::FreeBytes;
 use serde::Serialize;
@@ -87,6 +88,12 @@ struct NamedJson<'a> {
 }
 
 /// The bytes of pools are also in the heap or in mapped memory, so no sum in `summary` contains them.
+#[derive(Serialize)]
+pub(super) struct UncountedJson<'a> {
+    module: &'a str,
+    functions: &'a [String],
+}
+
 #[derive(Serialize)]
 pub(super) struct PoolsJson<'a> {
     sites: u64,
@@ -185,6 +192,10 @@ pub(super) fn mapped_of(mapped: &Mapped) -> MappedJson<'_> {
         unseen_names: names.iter().map(|(name, bytes)| NamedJson { name, bytes: *bytes }).collect(),
         unseen_sentence: unseen.map(Unseen::sentence),
     }
+}
+
+pub(super) fn uncounted_of(functions: &UncountedFunctions) -> UncountedJson<'_> {
+    UncountedJson { module: &functions.module, functions: &functions.names }
 }
 
 pub(super) fn pools_of(pools: &Pools) -> PoolsJson<'_> {

@@ -64,6 +64,9 @@ pub(super) fn write(
     if let Some(before) = &analysis.header.before {
         paragraph(Ink::Faint, "note:   ", &ran_before(before, &analysis.summary))?;
     }
+    for functions in &analysis.uncounted_functions {
+        paragraph(Ink::Faint, "note:   ", &functions.sentence())?;
+    }
     if analysis.summary.unrequested_children > 0 {
         paragraph(
             Ink::Faint,

@@ -2,7 +2,7 @@
 //! results.
 
 use crate::detour::entries::{Entry, FileEntries};
-use crate::detour::module::{self, Compiled};
+use crate::detour::module::{self, Compiled, Selection};
 use crate::detour::place;
 use crate::detour::x86_64::code::Spacing;
 use crate::recording::modules::Loaded;
@@ -37,6 +37,11 @@ struct ModuleDetours {
     path: String,
     /// The function that shows the allocator.
     symbol: String,
+    /// All functions that allocate.
+    functions: Vec<String>,
+    /// Whether this is a library that exports `malloc`. The preload library comes before it and counts the calls
+    /// of that malloc.
+    exports_malloc: bool,
     /// The index of the module's detours in the session; `None`: the collector published none.
     place: Option<usize>,
     /// Whether the process had the detours before this recording: a forked child has the detours of its
@@ -54,8 +59,10 @@ pub(crate) struct Unseen {
     pub module: ModuleId,
     /// A function of the allocator.
     pub symbol: String,
-    /// Whether edleak counts no allocation of it.
-    pub is_whole: bool,
+    /// The functions whose allocations are not counted.
+    pub functions: Vec<String>,
+    /// Whether edleak counts other functions of the allocator.
+    pub is_in_part: bool,
     /// The message for the user.
     pub message: String,
 }
@@ -113,15 +120,14 @@ impl Detours {
         else {
             return;
         };
-        let allocating =
-            selection.redirected.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
-        let allocating = allocating.filter(|entry| entry.shape.allocates() && !entry.is_operator);
-        let symbol =
-            allocating.map(|entry| &entry.name).min_by_key(|name| name.len()).unwrap_or(&first.name).clone();
+        let functions = allocating(&selection);
+        let symbol = functions.iter().min_by_key(|name| name.len()).unwrap_or(&first.name).clone();
         let mut own = ModuleDetours {
             id: loaded.module.id,
             path: loaded.module.path.clone(),
             symbol,
+            functions,
+            exports_malloc: entries.exports_malloc && !is_program,
             place: None,
             is_inherited: false,
             missing: selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect(),
@@ -250,8 +256,17 @@ impl ModuleDetours {
             let names = self.missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             format!("allocations through {names} of `{}` are not counted: {}", self.path, self.reason)
         };
-        Some(Unseen { module: self.id, symbol: self.symbol.clone(), is_whole, message })
+        let is_in_part = !is_whole || self.exports_malloc;
+        let functions = if is_whole { self.functions.clone() } else { self.missing.clone() };
+        Some(Unseen { module: self.id, symbol: self.symbol.clone(), functions, is_in_part, message })
     }
+}
+
+/// The functions of an allocator that allocate, without operators of C++.
+fn allocating(selection: &Selection<'_>) -> Vec<String> {
+    let all = selection.redirected.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
+    let allocating = all.filter(|entry| entry.shape.allocates() && !entry.is_operator);
+    allocating.map(|entry| entry.name.clone()).collect()
 }
 
 /// The uncounted allocator of a module that was loaded while the program ran.
@@ -265,7 +280,9 @@ fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
          `LD_PRELOAD={path}`)",
         first.name
     );
-    Some(Unseen { module: loaded.module.id, symbol: first.name.clone(), is_whole: true, message })
+    let functions = allocating(&selection);
+    let is_in_part = entries.exports_malloc;
+    Some(Unseen { module: loaded.module.id, symbol: first.name.clone(), functions, is_in_part, message })
 }
 
 /// The uncounted allocator in a program without a symbol table.
@@ -277,7 +294,8 @@ fn nameless(loaded: &Loaded) -> Option<Unseen> {
          program's debug file)",
         loaded.module.path
     );
-    Some(Unseen { module: loaded.module.id, symbol: name.to_owned(), is_whole: true, message })
+    let (functions, is_in_part) = (vec![name.to_owned()], false);
+    Some(Unseen { module: loaded.module.id, symbol: name.to_owned(), functions, is_in_part, message })
 }
 
 /// The reason why the target has not applied the detours of a module, with the remedy.

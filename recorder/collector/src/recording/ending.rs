@@ -45,6 +45,9 @@ impl Recording {
         for allocator in self.uncounted_allocators() {
             self.record(&Record::Allocator(allocator))?;
         }
+        for functions in self.uncounted_functions() {
+            self.record(&Record::UncountedFunctions(functions))?;
+        }
         if children.unrequested > 0 {
             self.record(&Record::Children(children))?;
         }

@@ -2,9 +2,8 @@
 
 use super::Recording;
 use crate::recording::detours::Unseen;
-use crate::recording::mappings::allocators;
 use crate::sys::say::say;
-use edleak_format::{Allocator, ModuleId};
+use edleak_format::{Allocator, UncountedFunctions};
 
 impl Recording {
     /// Tells the user, once, about the allocators that edleak does not count. Call this after the target has
@@ -22,17 +21,16 @@ impl Recording {
         self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }
 
-    /// The uncounted allocators for the trace, except the target's own malloc. The preload library comes
-    /// before that malloc and counts its calls. So only the allocator's further functions (`mallocx`) may be
-    /// uncounted.
+    /// The uncounted allocators for the trace.
     pub(super) fn uncounted_allocators(&self) -> Vec<Allocator> {
-        let is_malloc = |id: ModuleId| {
-            self.modules.all().get(id.0 as usize).is_some_and(|loaded| allocators::is_malloc(&loaded.file))
-        };
-        self.unseen()
-            .into_iter()
-            .filter(|unseen| unseen.is_whole && !is_malloc(unseen.module))
-            .map(|unseen| Allocator { module: unseen.module, symbol: unseen.symbol })
-            .collect()
+        let whole = self.unseen().into_iter().filter(|unseen| !unseen.is_in_part);
+        whole.map(|unseen| Allocator { module: unseen.module, symbol: unseen.symbol }).collect()
+    }
+
+    /// The uncounted functions of counted allocators, for the trace.
+    pub(super) fn uncounted_functions(&self) -> Vec<UncountedFunctions> {
+        let in_part = self.unseen().into_iter().filter(|unseen| unseen.is_in_part);
+        let some = in_part.filter(|unseen| !unseen.functions.is_empty());
+        some.map(|unseen| UncountedFunctions { module: unseen.module, symbols: unseen.functions }).collect()
     }
 }

@@ -82,11 +82,15 @@ pub(crate) struct Ledger {
     poisoned: Poisoned,
     /// The names of pools; the first is empty.
     names: Vec<String>,
+    /// The index of [`POISONED_NAME`]; `None`: the program has poisoned no memory yet.
+    poisoned_name: Option<u32>,
     sites: Vec<PoolSite>,
     counters: Vec<Counters>,
     owners: Addresses<SiteIndex>,
     /// Number of live objects.
     live: usize,
+    /// Maximum number of live objects.
+    most: usize,
     /// Number of objects that the ledger had no room for.
     refused: u64,
     /// Number of objects that a pool took back although it had not handed them out.
@@ -99,10 +103,12 @@ impl Default for Ledger {
             pools: Addresses::default(),
             poisoned: Poisoned::default(),
             names: vec![String::new()],
+            poisoned_name: None,
             sites: Vec::new(),
             counters: Vec::new(),
             owners: Addresses::default(),
             live: 0,
+            most: MOST_OBJECTS,
             refused: 0,
             unknown_frees: 0,
         }
@@ -193,8 +199,11 @@ impl Ledger {
     }
 
     fn alloc(&mut self, event: &PoolEvent) {
-        let name = self.pools.get(&event.pool).map_or(0, |pool| pool.name);
-        if self.live >= MOST_OBJECTS {
+        let pool = self.pools.get(&event.pool);
+        let name = pool.map_or(0, |pool| pool.name);
+        // An object that takes the place of another one needs no room.
+        let replaces = || pool.is_some_and(|pool| pool.objects.contains_key(&event.address));
+        if self.live >= self.most && !replaces() {
             self.refused += 1;
             return;
         }
@@ -210,21 +219,30 @@ impl Ledger {
     }
 
     fn unpoison(&mut self, event: &PoolEvent) {
-        if self.live >= MOST_OBJECTS {
-            self.refused += 1;
-            return;
-        }
-        let name = self.name(POISONED_NAME.to_owned());
-        let owner = self.owner(name, event.direct, event.caller);
         let Ledger { poisoned, counters, live, .. } = self;
-        let is_object = poisoned.unpoison(event.address, event.size, owner, |owner, bytes, is_last| {
+        let is_object = poisoned.unpoison(event.address, event.size, |owner, bytes, is_last| {
             count_freed(counters, owner, bytes, is_last);
             *live -= usize::from(is_last);
         });
-        if is_object {
-            self.live += 1;
-            self.count_allocated(owner, event.size);
+        if !is_object {
+            return;
         }
+        if self.live >= self.most {
+            self.refused += 1;
+            return;
+        }
+        let name = match self.poisoned_name {
+            Some(name) => name,
+            None => {
+                let name = self.name(POISONED_NAME.to_owned());
+                self.poisoned_name = Some(name);
+                name
+            }
+        };
+        let owner = self.owner(name, event.direct, event.caller);
+        self.poisoned.hand_out(event.address, event.size, owner);
+        self.live += 1;
+        self.count_allocated(owner, event.size);
     }
 
     /// Counts all objects of a pool as freed.
@@ -367,6 +385,32 @@ mod tests {
         let mut ledger = Ledger::default();
         apply(&mut ledger, &[(Operation::Alloc, 1, 100, 8), (Operation::Alloc, 1, 100, 5)]);
         assert_eq!((counted(&ledger), ledger.live), (vec![[2, 13, 1, 8]], 1));
+    }
+
+    #[test]
+    fn a_full_ledger_refuses_further_objects_but_takes_frees_and_replacements() {
+        use Operation::{Alloc, Free, Poison, Unpoison};
+        let mut ledger = Ledger { most: 2, ..Ledger::default() };
+        apply(&mut ledger, &[(Poison, 0, 4096, 4096), (Unpoison, 0, 4096, 64), (Alloc, 1, 8, 10)]);
+        apply(&mut ledger, &[(Alloc, 1, 16, 10), (Unpoison, 0, 5000, 8)]);
+        assert_eq!((ledger.live, ledger.refused), (2, 2));
+        // The second object at an address takes the place of the first.
+        apply(&mut ledger, &[(Alloc, 1, 8, 30)]);
+        assert_eq!((ledger.live, ledger.refused), (2, 2));
+        // The bytes of a refused object are taken from the object that was there.
+        apply(&mut ledger, &[(Unpoison, 0, 4096, 32)]);
+        assert_eq!((ledger.live, ledger.refused), (2, 3));
+        assert_eq!(counted(&ledger), [[1, 64, 0, 32], [2, 40, 1, 10]]);
+        // A chunk that the program gives back frees its objects, so there is room again.
+        apply(&mut ledger, &[(Unpoison, 0, 4096, 4096), (Alloc, 1, 16, 10), (Free, 1, 8, 0)]);
+        assert_eq!((ledger.live, ledger.refused), (1, 3));
+    }
+
+    #[test]
+    fn memory_that_is_no_object_makes_no_site() {
+        let mut ledger = Ledger::default();
+        apply(&mut ledger, &[(Operation::Unpoison, 0, 1 << 40, 64)]);
+        assert_eq!((ledger.sites().len(), ledger.names()), (0, [String::new()].as_slice()));
     }
 
     #[test]

@@ -64,13 +64,12 @@ impl Poisoned {
         }
     }
 
-    /// Hands out an object of `owner`; `false`: the range is no object. Calls `freed` as [`Self::poison`] does,
-    /// for objects that were there.
+    /// Makes a range accessible. Returns whether the range is an object now, which [`Self::hand_out`] adds. Calls
+    /// `freed` as [`Self::poison`] does, for objects that were there.
     pub(super) fn unpoison(
         &mut self,
         start: u64,
         size: u64,
-        owner: SiteIndex,
         freed: impl FnMut(SiteIndex, u64, bool),
     ) -> bool {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return false };
@@ -83,10 +82,12 @@ impl Poisoned {
             self.take(start, end, freed);
         }
         whole.iter().for_each(|region| _ = self.regions.remove(region));
-        if is_object {
-            self.pieces.insert(start, Piece { end, owner, counts: true });
-        }
         is_object
+    }
+
+    /// Adds an object of `owner` in a range for which [`Self::unpoison`] has returned `true`.
+    pub(super) fn hand_out(&mut self, start: u64, size: u64, owner: SiteIndex) {
+        self.pieces.insert(start, Piece { end: start.saturating_add(size), owner, counts: true });
     }
 
     fn region_around(&self, start: u64, end: u64) -> Option<u64> {
@@ -152,11 +153,12 @@ mod tests {
 
         fn unpoison(&mut self, start: u64, size: u64) -> (i64, i64) {
             let Counted { poisoned, objects, bytes } = self;
-            let is_object = poisoned.unpoison(start, size, 0, |_, freed, is_last| {
+            let is_object = poisoned.unpoison(start, size, |_, freed, is_last| {
                 *bytes -= freed as i64;
                 *objects -= i64::from(is_last);
             });
             if is_object {
+                poisoned.hand_out(start, size, 0);
                 (self.objects, self.bytes) = (self.objects + 1, self.bytes + size as i64);
             }
             (self.objects, self.bytes)

@@ -1,0 +1,143 @@
+//! Pools, and allocators that the recorder did not count: verdicts, JSON, text, and anonymized traces.
+
+use crate::programs::{Ran, run};
+use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
+use edleak_format::{
+    Allocator, AreaId, AreaKind, MemoryArea, ModuleId, Pool, PoolId, Pools, Record, SiteKind, Trace,
+    UncountedFunctions,
+};
+use serde_json::json;
+
+/// A pool `requests` whose caller leaks 100 bytes in each slice, and the constant chunks of the pool in the heap.
+fn pooled(lost_events: u64, lost_resets: u64) -> Draft {
+    let pool = DraftSite {
+        kind: SiteKind::Pool(PoolId(1)),
+        parent: None,
+        stack: vec![
+            (0x3010, vec![frame("arena_alloc", "/src/arena.c", 12)]),
+            (0x3020, vec![frame("remember", "/src/server.c", 24)]),
+        ],
+        counters: leaking,
+        survivors: None,
+    };
+    let pools = Pools { pools: 3, lost_events, lost_resets, unknown_frees: 5 };
+    let name = |id, name: &str| Record::Pool(Pool { id: PoolId(id), name: name.into() });
+    Draft {
+        sites: vec![caller(0x1030, "add_chunk", 60, constant), pool],
+        further: vec![name(0, ""), name(1, "requests"), Record::Pools(pools)],
+        ..leaker()
+    }
+}
+
+fn report(draft: &Draft, options: &[&str]) -> Ran {
+    let scratch = Scratch::new();
+    let trace = draft.write(&scratch.path("t.edl"));
+    let words = options.iter().map(|option| (*option).to_owned());
+    run(words.chain([trace.to_str().expect("UTF-8").to_owned()]))
+}
+
+#[test]
+fn a_leak_of_a_pool_is_judged_and_its_bytes_count_in_no_total_of_the_heap() {
+    let ran = report(&pooled(0, 0), &["--format=json", "--all"]);
+    let report = ran.json();
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let expected = json!({"name": "requests", "live_bytes": 8000, "live_count": 80});
+    assert_eq!(report["pools"]["names"], json!([expected]));
+    let pools = &report["pools"];
+    assert_eq!(
+        (&pools["pools"], &pools["sites"], &pools["live_bytes"]),
+        (&json!(3), &json!(1), &json!(8000))
+    );
+    assert_eq!((&pools["lost_events"], &pools["unknown_frees"]), (&json!(0), &json!(5)));
+    let leak = &report["sites"][0];
+    assert_eq!(
+        (&leak["domain"], &leak["pool"], &leak["verdict"]),
+        (&json!("pool"), &json!("requests"), &json!("leak"))
+    );
+    assert_eq!((&leak["kind"], &leak["live_bytes"]), (&json!("pool"), &json!(8000)));
+    let heap = &report["sites"][1];
+    assert_eq!((&heap["domain"], &heap["pool"]), (&json!("heap"), &json!(null)));
+    assert_eq!(report["summary"]["live_bytes"], 4096, "the chunk alone");
+}
+
+#[test]
+fn lost_events_of_a_pool_make_a_leak_undecided_if_they_may_explain_it() {
+    // The leak has 80 objects.
+    for (lost_events, lost_resets, verdict) in
+        [(2, 0, "leak"), (39, 0, "leak"), (40, 0, "undecided"), (0, 1, "undecided")]
+    {
+        let ran = report(&pooled(lost_events, lost_resets), &["--format=json", "--all"]);
+        let report = ran.json();
+        let site = report["sites"].as_array().expect("an array").iter().find(|site| site["domain"] == "pool");
+        let site = site.expect("the pool has a site");
+        assert_eq!(site["verdict"], verdict, "{lost_events} and {lost_resets}: {}", site["why"]);
+        assert_eq!(report["pools"]["lost_events"], lost_events);
+        assert_eq!(ran.code, if verdict == "leak" { 1 } else { 2 }, "{}", report["summary"]);
+    }
+    let text = report(&pooled(40, 0), &["--all"]).out;
+    assert!(text.contains("40 events were lost") || text.contains("lost 40 events"), "{text}");
+}
+
+/// Resident memory grows by 1 MiB in each slice, and the heap does not.
+fn growing_outside(further: Vec<Record>) -> Draft {
+    Draft {
+        sites: vec![caller(0x1030, "start", 60, constant)],
+        resident: |slice| (10 + slice) << 20,
+        further,
+        ..leaker()
+    }
+}
+
+#[test]
+fn uncounted_functions_of_an_allocator_are_told_and_undecided_only_if_memory_grows() {
+    let symbols = vec!["mallocx".into(), "rallocx".into()];
+    let functions = Record::UncountedFunctions(UncountedFunctions { module: ModuleId(0), symbols });
+    let ran = report(&growing_outside(vec![functions.clone()]), &["--format=json", "--all"]);
+    let expected = json!([{"module": "leaker", "functions": ["mallocx", "rallocx"]}]);
+    assert_eq!(ran.json()["uncounted_functions"], expected);
+    assert_eq!(ran.code, 2, "{}", ran.json()["summary"]);
+    let why = ran.json()["summary"]["too_little"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains("allocations through `mallocx`, `rallocx` of leaker are not counted"), "{why}");
+
+    let calm = Draft { resident: |_| 10 << 20, ..growing_outside(vec![functions]) };
+    let small = Draft { resident: |_| 2 << 20, ..calm };
+    let ran = report(&small, &["--all"]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    let text = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("allocations through `mallocx`, `rallocx` of leaker are not counted"), "{text}");
+}
+
+#[test]
+fn an_anonymized_trace_has_no_name_that_the_program_chose() {
+    let area =
+        |id, kind, name: &str| Record::MemoryArea(MemoryArea { id: AreaId(id), kind, name: name.into() });
+    let mut draft = pooled(0, 0);
+    draft.further.extend([
+        area(0, AreaKind::Named, "secret cache"),
+        area(1, AreaKind::Unseen, "secret cache"),
+        area(2, AreaKind::Unseen, ""),
+        area(3, AreaKind::Site, "7"),
+        Record::Allocator(Allocator { module: ModuleId(0), symbol: "secret_malloc".into() }),
+        Record::UncountedFunctions(UncountedFunctions {
+            module: ModuleId(0),
+            symbols: vec!["secret_realloc".into()],
+        }),
+    ]);
+    let scratch = Scratch::new();
+    let (trace, hidden) = (draft.write(&scratch.path("t.edl")), scratch.path("hidden.edl"));
+    let words = ["anonymize", "-o", hidden.to_str().expect("UTF-8"), trace.to_str().expect("UTF-8")];
+    assert_eq!(run(words).code, 0);
+    let hidden = Trace::open(&hidden).expect("a trace");
+    let records = format!("{:?}", hidden.records());
+    assert!(!records.contains("secret") && !records.contains("requests"), "{records}");
+    let names: Vec<String> = hidden
+        .records()
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::MemoryArea(area) => Some(area.name),
+            _ => None,
+        })
+        .collect();
+    assert!(names[0].starts_with("anon_") && names[0] == names[1], "equal names stay equal: {names:?}");
+    assert_eq!(names[2..], ["", "7"], "names that are numbers stay");
+}
