@@ -34,6 +34,13 @@ impl LedgerProgram {
         LedgerProgram::of(command)
     }
 
+    /// Starts a program without the library that works as tests/programs/idle_ledger.cpp.
+    pub fn start_program(program: &Path, threads: u32) -> LedgerProgram {
+        let mut command = Command::new(program);
+        command.arg(threads.to_string());
+        LedgerProgram::of(command)
+    }
+
     fn of(mut command: Command) -> LedgerProgram {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("edleak-record starts");

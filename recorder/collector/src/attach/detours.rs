@@ -80,6 +80,11 @@ impl Detours {
         let link_base = allocator.elf().map_or(0, |elf| elf.link_base());
         let bias = allocator.start.wrapping_sub(link_base);
         let spacing = if allocator.is_libc() { Spacing::Kept } else { Spacing::Requested };
+        if spacing == Spacing::Requested
+            && let Some(entry) = module::sized_free_alone(&redirected)
+        {
+            return Err(unusable(format!("`{}` relies on sizes that the recording changes", entry.name)));
+        }
         let compiled = module::compile(&redirected, bias, address, spacing)
             .ok_or_else(|| unusable("an instruction cannot be moved".into()))?;
         const PAGE: u64 = 4096;
@@ -113,7 +118,9 @@ impl Detours {
     }
 
     /// Puts the original bytes back while all threads stand still. A thread may be in a stub or in the
-    /// library; the code there stays. Returns the time for which the threads stood still.
+    /// library; the code there stays. The jumps of sized frees stay too: an allocation of the recording may be
+    /// larger than its requested size, and the allocator relies on the size that it gets. Returns the time for
+    /// which the threads stood still.
     pub(crate) fn remove(&self, patience: Duration) -> Result<Duration, Error> {
         self.change(patience, &|_| {}, false)
     }
@@ -196,7 +203,8 @@ impl Detours {
         };
         let memory = self.memory().map_err(unreadable)?;
         let mut pending = Vec::new();
-        for patch in &self.compiled.patches {
+        let changed = self.compiled.patches.iter().filter(|patch| is_apply || !patch.corrects_size);
+        for patch in changed {
             let mut found = vec![0; patch.expected.len()];
             memory.read_exact_at(&mut found, patch.address).map_err(unreadable)?;
             let mut jumped = patch.expected.clone();

@@ -8,11 +8,17 @@
 //! libc is stripped, so many of its functions have no name. The collector accepts a frame of libc without a
 //! name only between named functions: the frame through which other code has called libc must have a name,
 //! and the name must not be in `UNSAFE_FUNCTIONS`.
+//!
+//! An allocator can lie in the program itself, and its inner functions may have any name. So in such a program,
+//! no frame may lie in a function of the allocator's interface, and the thread must wait in one of the
+//! functions of `WAITS`. An allocator waits for its locks in other functions.
 
 use crate::attach::modules::{Exported, Module};
 use crate::attach::ptrace::Registers;
+use crate::attach::target;
 use crate::detour::{Prefixes, table};
 use crate::sys::remote;
+use edleak_binary::functions::FunctionTable;
 use edleak_session::rule::Kind;
 
 /// Maximum number of frames of a stack.
@@ -50,13 +56,52 @@ const UNSAFE_FUNCTIONS: &[&str] = &[
     "pause",
 ];
 
+/// Functions of libc in which no allocator waits for a lock.
+const WAITS: &[&str] = &[
+    "read",
+    "readv",
+    "write",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect",
+    "epoll_wait",
+    "epoll_pwait",
+    "accept",
+    "accept4",
+    "recv",
+    "recvfrom",
+    "recvmsg",
+    "wait4",
+    "waitid",
+    "waitpid",
+    "pthread_cond_wait",
+    "pthread_cond_timedwait",
+    "pthread_join",
+    "sem_wait",
+    "nanosleep",
+    "clock_nanosleep",
+    "usleep",
+    "sleep",
+];
+
 /// The modules of a process, prepared for the check.
 pub(crate) struct SafePoints<'a> {
     pid: u32,
     modules: &'a [Module],
     libc: Vec<Exported>,
-    /// The module of malloc, if it is not libc.
-    allocator: Option<usize>,
+    allocator: Allocator,
+}
+
+/// The module of malloc.
+enum Allocator {
+    Libc,
+    Library(usize),
+    Program {
+        module: usize,
+        /// The functions of the interface of malloc: start, end and name.
+        functions: Vec<(u64, u64, String)>,
+    },
 }
 
 /// A frame of a stack.
@@ -75,7 +120,13 @@ impl<'a> SafePoints<'a> {
             pid,
             modules,
             libc: libc.map(Module::exported).unwrap_or_default(),
-            allocator: position.filter(|_| !allocator.is_libc()),
+            allocator: match position.filter(|_| !allocator.is_libc()) {
+                None => Allocator::Libc,
+                Some(module) if target::is_program(pid, allocator) => {
+                    Allocator::Program { module, functions: interface_of(allocator) }
+                }
+                Some(module) => Allocator::Library(module),
+            },
         }
     }
 
@@ -86,8 +137,26 @@ impl<'a> SafePoints<'a> {
         if let Some(frame) = frames.iter().find(|frame| self.modules[frame.module].is_loader()) {
             return Err(format!("in the dynamic loader (`{}`)", self.modules[frame.module].path));
         }
-        if let Some(frame) = frames.iter().find(|frame| Some(frame.module) == self.allocator) {
-            return Err(format!("in the allocator (`{}`)", self.modules[frame.module].path));
+        match &self.allocator {
+            Allocator::Libc => {}
+            Allocator::Library(module) => {
+                if frames.iter().any(|frame| frame.module == *module) {
+                    return Err(format!("in the allocator (`{}`)", self.modules[*module].path));
+                }
+            }
+            Allocator::Program { module, functions } => {
+                let is_inside = |(start, end, _): &&(u64, u64, String)| {
+                    let mut of_program = frames.iter().filter(|frame| frame.module == *module);
+                    of_program.any(|frame| (*start..*end).contains(&frame.address))
+                };
+                if let Some((.., name)) = functions.iter().find(is_inside) {
+                    return Err(format!("in `{name}`"));
+                }
+                let mut innermost = frames.iter().take_while(|frame| is_libc(frame));
+                if !innermost.any(|frame| self.is_wait(frame.address)) {
+                    return Err("in a function in which the program's allocator may wait".into());
+                }
+            }
         }
         for frame in frames.iter().filter(|frame| is_libc(frame)) {
             let names = self.function_at(frame.address).map_or(&[][..], |function| &function.names);
@@ -110,6 +179,13 @@ impl<'a> SafePoints<'a> {
             inner = outer + 1;
         }
         Ok(())
+    }
+
+    /// Whether an address of libc lies in a function of [`WAITS`].
+    fn is_wait(&self, address: u64) -> bool {
+        let plain = |name: &str| name.trim_start_matches('_').trim_start_matches("libc_").to_owned();
+        let is_known = |name: &String| WAITS.contains(&plain(name).as_str());
+        self.function_at(address).is_some_and(|function| function.names.iter().any(is_known))
     }
 
     fn function_at(&self, address: u64) -> Option<&Exported> {
@@ -152,6 +228,15 @@ impl<'a> SafePoints<'a> {
     fn word(&self, address: u64) -> Option<u64> {
         remote::read_u64(self.pid, address).ok()
     }
+}
+
+/// The functions of a module that belong to the interface of an allocator.
+fn interface_of(module: &Module) -> Vec<(u64, u64, String)> {
+    let Some(elf) = module.elf() else { return Vec::new() };
+    let table = FunctionTable::of(&elf);
+    let known = table.functions.iter().filter(|one| table::lookup(one.name, &Prefixes::default()).is_some());
+    let at = |offset: u32| module.start + u64::from(offset);
+    known.map(|one| (at(one.start), at(one.end), one.name.to_owned())).collect()
 }
 
 /// Whether a thread in this function of libc may hold a lock of malloc or of the loader.

@@ -6,6 +6,7 @@ use crate::error::{Error, refusal};
 use crate::sys::process;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
+use edleak_binary::functions::FunctionTable;
 use std::fs;
 use std::path::Path;
 
@@ -151,7 +152,12 @@ fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The module whose malloc the process uses: libc, or a library with an allocator. `malloc` is the address at
+/// Whether a module is the program of a process.
+pub(crate) fn is_program(pid: u32, module: &Module) -> bool {
+    process::program(pid).is_some_and(|program| program == Path::new(&module.path))
+}
+
+/// The module whose malloc the process uses: libc, or the program or a library with an allocator. `malloc` is the address at
 /// which the process finds malloc, if it is known.
 pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) -> Result<&Module, Error> {
     let libc = modules.iter().find(|module| module.is_libc());
@@ -172,8 +178,7 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
             return Err(refusal(message, start_with_library(pid)));
         }
     };
-    let is_program = process::program(pid).is_some_and(|program| program == Path::new(&other.path));
-    if is_program || !keeps_sizes_apart(other) {
+    if !keeps_sizes_apart(other) {
         let message =
             format!("its malloc is that of `{}`, and edleak cannot redirect its calls now", other.path);
         return Err(refusal(message, start_with_library(pid)));
@@ -185,5 +190,9 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
 /// mimalloc or tcmalloc. In any other allocator, an allocation from before the recording may lie so close to
 /// a new allocation that the library confuses the two.
 fn keeps_sizes_apart(module: &Module) -> bool {
-    ["mallocx", "mi_malloc", "tc_malloc"].iter().any(|name| module.exports(name))
+    let marks = ["mallocx", "mi_malloc", "tc_malloc"];
+    // The linker exports only some functions of an allocator inside the program.
+    module.elf().is_some_and(|elf| {
+        FunctionTable::of(&elf).functions.iter().any(|function| marks.contains(&function.name))
+    })
 }

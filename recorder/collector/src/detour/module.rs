@@ -15,6 +15,9 @@ pub(crate) struct Patch {
     pub(crate) expected: Vec<u8>,
     /// The jump, which replaces the first bytes.
     pub(crate) jump: [u8; 5],
+    /// Whether the stub corrects the size that a sized free passes. Allocations of the recording need this as
+    /// long as they live.
+    pub(crate) corrects_size: bool,
 }
 
 /// The code and the jumps that redirect the entries of a module to hooks.
@@ -76,6 +79,15 @@ fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool 
         && (!is_program || wanted.iter().any(|other| other.family == entry.family && other.is_exported))
 }
 
+/// A sized free without a plain free that can replace it. In a process that already runs, small allocations
+/// may have their own size or the size that a stub has requested, so only a plain free frees both.
+pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry]) -> Option<&'a Entry> {
+    let is_alone = |entry: &&&Entry| {
+        matches!(entry.shape, Shape::FreeSized { .. }) && plain_free(redirected, entry).is_none()
+    };
+    redirected.iter().find(is_alone).copied()
+}
+
 /// The plain free that can replace a sized free: a function of the same allocator. If it takes flags, the
 /// sized free takes flags too.
 fn plain_free<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
@@ -124,6 +136,7 @@ pub(crate) fn compile(entries: &[&Entry], bias: u64, address: u64, spacing: Spac
             address: at,
             expected: displaced.original.clone(),
             jump: code::jump(at, stub)?,
+            corrects_size: spacing == Spacing::Requested && matches!(entry.shape, Shape::FreeSized { .. }),
         });
     }
     patches.sort_by_key(|patch| patch.address);
