@@ -1,10 +1,12 @@
 // Prints the peak memory of the process in KiB. `memory heap` makes two million small allocations. `memory
 // threads` starts 1,000 threads; each allocates at 5,000 call sites and lives on. `memory threads SECONDS`
-// also allocates at all call sites in the main thread, fifty times a second for SECONDS.
+// also allocates at all call sites in the main thread, fifty times a second for SECONDS. `memory faults BYTES`
+// allocates 64 MiB in blocks of BYTES, and prints the page faults of that growth instead of the peak memory.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 extern "C" void many_sites();
@@ -44,7 +46,20 @@ static void print_peak() {
     fclose(status);
 }
 
+static long page_faults() {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+}
+
 int main(int argc, char **argv) {
+    if (argc == 3 && !strcmp(argv[1], "faults")) {
+        size_t bytes = strtoul(argv[2], nullptr, 10);
+        long before = page_faults();
+        for (size_t sum = 0; sum < 64 << 20; sum += bytes) memset(malloc(bytes), 1, bytes);
+        printf("%ld\n", page_faults() - before);
+        return 0;
+    }
     if (argc == 2 && !strcmp(argv[1], "heap")) {
         for (int i = 0; i < BLOCKS; i++) {
             blocks[i] = malloc(48);

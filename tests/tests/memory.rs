@@ -5,15 +5,15 @@ use edleak_tests::record::Recorder;
 use edleak_tests::run::{Outcome, run};
 use std::process::Command;
 
-fn kib(outcome: &Outcome) -> u64 {
+fn number(outcome: &Outcome) -> u64 {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     outcome.stdout.trim().parse().expect("the program prints a number")
 }
 
-fn plain_and_recorded(mode: &str) -> (u64, u64) {
-    let plain = kib(&run(Command::new(programs().binary("memory")).arg(mode)));
-    let recorded = kib(&Recorder::new("memory").record(programs().binary("memory"), [mode]).outcome);
-    eprintln!("{mode}: {plain} KiB plain, {recorded} KiB recorded");
+fn plain_and_recorded(args: &[&str]) -> (u64, u64) {
+    let plain = number(&run(Command::new(programs().binary("memory")).args(args)));
+    let recorded = number(&Recorder::new("memory").record(programs().binary("memory"), args).outcome);
+    eprintln!("{args:?}: {plain} plain, {recorded} recorded");
     (plain, recorded)
 }
 
@@ -21,16 +21,28 @@ fn plain_and_recorded(mode: &str) -> (u64, u64) {
 /// with small allocations.
 #[test]
 fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
-    let (plain, recorded) = plain_and_recorded("heap");
+    let (plain, recorded) = plain_and_recorded(&["heap"]);
     assert!(plain > 100_000, "two million allocations take more than {plain} KiB");
     assert!(recorded * 5 <= plain * 6, "{recorded} KiB recorded, {plain} KiB plain");
+}
+
+/// A page of the side table covers 32 KiB of heap. So 64 MiB of heap may cause 2,048 additional page faults: one
+/// for each page of the table, and not a second one for the first write after a read. The margin of 300 is for
+/// pages of the session.
+#[test]
+fn each_page_of_the_side_table_causes_one_page_fault() {
+    for bytes in ["512", "20000", "40000"] {
+        let (plain, recorded) = plain_and_recorded(&["faults", bytes]);
+        let added = recorded.saturating_sub(plain);
+        assert!((1_000..2_048 + 300).contains(&added), "blocks of {bytes} bytes: {added} more page faults");
+    }
 }
 
 /// 1,000 threads that each use 5,000 sites: less than 64 MiB for counters, and 8 MiB for all other memory of
 /// fixed size.
 #[test]
 fn counters_are_bounded_with_threads() {
-    let (plain, recorded) = plain_and_recorded("threads");
+    let (plain, recorded) = plain_and_recorded(&["threads"]);
     assert!(recorded.saturating_sub(plain) < (64 + 8) * 1024, "{recorded} KiB recorded, {plain} KiB plain");
 }
 

@@ -167,6 +167,13 @@ impl Entry {
         Found(unsafe { &*self.0 }.load(Ordering::Relaxed))
     }
 
+    /// Makes the first access to the entry's page a write, even if the entry keeps its content. A read would
+    /// map the kernel's page of zeros, and the later write would cause a second page fault.
+    fn touch(self) {
+        // SAFETY: an `Entry` lies in a leaf, and leaves are never unmapped.
+        let _ = unsafe { &*self.0 }.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Forgets a small allocation.
     #[inline(always)]
     pub(crate) fn clear(self) {
@@ -289,6 +296,7 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
+    entry_of(address).into_iter().for_each(Entry::touch);
     for n in 0..entries {
         let at = (address as usize).wrapping_add(n << GRANULE_SHIFT);
         let stale = if n == 0 { None } else { take(at as *const u8) };

@@ -164,6 +164,10 @@ macro_rules! step_aside {
 
 /// Finds the entry of the allocation (`live::entry_of`), counts at the site in r8 and writes the entry. Jumps
 /// to label 2 if there is no leaf or the entry is stale. rdx: the tables.
+///
+/// The test of the entry adds 0 instead of comparing, so that the first access to a page of the table is a
+/// write. A read would map the kernel's page of zeros, and the write after it would cause a second page
+/// fault. In a program with several threads that fault also interrupts the other processors.
 macro_rules! remember {
     () => {
         "mov rcx, rax
@@ -175,7 +179,7 @@ macro_rules! remember {
         mov edx, eax
         shr edx, {granule_shift}
         and edx, {last_entry}
-        cmp dword ptr [rcx + 4 * rdx], 0
+        add dword ptr [rcx + 4 * rdx], 0
         jne 2f
         add qword ptr [r9 + r8 + {allocated_bytes}], rsi
         inc qword ptr [r9 + r8 + {allocs}]
