@@ -151,7 +151,6 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     plain.wait().expect("ours");
 }
 
-/// A forked child of an idle process is idle, and so is a program that it executes.
 /// A process that claims a session and cannot map it does not answer. edleak-record tells so and ends.
 #[test]
 fn process_without_address_space_for_the_session_is_refused() {
@@ -174,6 +173,7 @@ fn process_without_address_space_for_the_session_is_refused() {
     target.tell("pause");
 }
 
+/// A forked child of an idle process is idle, and so is a program that it executes.
 #[test]
 fn children_of_an_idle_process_are_idle() {
     let mut command = Command::new(&tools().record);
