@@ -50,6 +50,7 @@ const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
     ("threads", rows::threads::rows),
+    ("growth", rows::growth::rows),
     ("detours", rows::detours::rows),
     ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),

@@ -4,6 +4,7 @@ pub(crate) mod analyze;
 pub(crate) mod collector;
 pub(crate) mod detours;
 pub(crate) mod framehop;
+pub(crate) mod growth;
 pub(crate) mod instructions;
 pub(crate) mod mappings;
 pub(crate) mod month;

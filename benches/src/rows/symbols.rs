@@ -1,6 +1,8 @@
-//! Symbolizes 10,000 addresses of a large program with DWARF, beside llvm-symbolizer and addr2line.
+//! Symbolizes addresses of a large program with DWARF: 10,000 addresses beside llvm-symbolizer and addr2line,
+//! and the 300 sites of a usual trace beside heaptrack_print.
 
 use crate::bench::Bench;
+use crate::contender::Contender;
 use crate::measure::{self, median};
 use crate::table::{Row, number};
 use crate::tools::{self, Run};
@@ -16,6 +18,13 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const ADDRESSES: usize = 10_000;
+/// The sites and slices of a usual trace: a program of medium size, recorded for ten minutes.
+const USUAL_SITES: usize = 300;
+const USUAL_SLICES: u64 = 600;
+/// Every hundredth site of the usual trace leaks.
+const USUAL_LEAK: usize = 100;
+/// The promise: the longest time from start to report of the usual trace, in milliseconds.
+const USUAL_MOST_MS: f64 = 60.0;
 
 /// A large program with full DWARF: a debug build of edleak-analyze.
 fn build() -> Result<PathBuf> {
@@ -56,8 +65,9 @@ fn build_id(program: &Path) -> Result<Vec<u8>> {
         .collect()
 }
 
-/// A trace with one leaking site at each address.
-fn write(path: &Path, program: &Path, addresses: &[u64]) -> Result<()> {
+/// A trace with one site at each address. Every site whose index is a multiple of `leaking` leaks. The live
+/// blocks of the other sites rise and fall.
+fn write(path: &Path, program: &Path, addresses: &[u64], slices: u64, leaking: usize) -> Result<()> {
     let mut writer = TraceWriter::create(path, 64 << 20)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
     writer.record(&Record::Module(Module {
@@ -80,12 +90,18 @@ fn write(path: &Path, program: &Path, addresses: &[u64]) -> Result<()> {
             stack: None,
         }))?;
     }
-    for tick in 0..20u64 {
-        let live = Counters { allocated_bytes: tick * 64, allocs: tick, freed_bytes: 0, frees: 0 };
+    for tick in 0..slices {
+        let counters = |site: usize| {
+            let (allocs, frees) = match site % leaking {
+                0 => (tick, 0),
+                _ => (10 * tick + 10, 10 * tick + (tick * (site as u64 + 3)) % 10),
+            };
+            Counters { allocated_bytes: allocs * 64, allocs, freed_bytes: frees * 64, frees }
+        };
         let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
-        writer.slice(&header, &vec![live; addresses.len()])?;
+        writer.slice(&header, &(0..addresses.len()).map(counters).collect::<Vec<_>>())?;
     }
-    writer.record(&Record::End(End { reason: EndReason::Exited(0), at_ns: 20_000_000_000 }))?;
+    writer.record(&Record::End(End { reason: EndReason::Exited(0), at_ns: slices * 1_000_000_000 }))?;
     writer.finish()?;
     Ok(())
 }
@@ -95,7 +111,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = build()?;
     let addresses = addresses(&program)?;
     let trace = bench.dir.join("symbols.edl");
-    write(&trace, &program, &addresses)?;
+    write(&trace, &program, &addresses, 20, 1)?;
     let list = bench.dir.join("addresses");
     let text = addresses.iter().fold(String::new(), |mut text, address| {
         let _ = writeln!(text, "0x{address:x}");
@@ -132,5 +148,42 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         row = row.beside(name, format!("{} s", number(*seconds)));
     }
     bench.add(row);
+    usual(bench, &program, &addresses[..USUAL_SITES], size)
+}
+
+/// The usual trace, from the start of edleak-analyze to its report.
+fn usual(bench: &mut Bench, program: &Path, addresses: &[u64], size: u64) -> Result<()> {
+    let trace = bench.dir.join("usual.edl");
+    write(&trace, program, addresses, USUAL_SLICES, USUAL_LEAK)?;
+    let recorded = heaptrack_of(bench, program, &trace)?;
+    let mut who = vec!["edleak-analyze"];
+    who.extend(recorded.as_ref().map(|_| "heaptrack_print"));
+    let figures = measure::rounds(9, &who, |name| {
+        let cost = match (name, &recorded) {
+            ("heaptrack_print", Some(data)) => measure::cost(Command::new(name).arg(data))?,
+            _ => measure::cost(Command::new(&bench.tools.analyze).arg("--exit-zero").arg(&trace))?,
+        };
+        Ok(cost.wall.as_secs_f64() * 1e3)
+    })?;
+    let measure =
+        format!("report of a usual trace (300 sites, 600 slices), symbols of {size} MiB with DWARF");
+    let mut row = Row::at_most(&measure, USUAL_MOST_MS, median(&figures[0]), " ms");
+    for (name, values) in who.iter().zip(&figures).skip(1) {
+        row = row.beside(name, format!("{} ms, a run of the same program", number(median(values))));
+    }
+    bench.add(row);
     Ok(())
+}
+
+/// heaptrack's recording of the same program. The program is edleak-analyze, and it reads `trace`.
+fn heaptrack_of(bench: &Bench, program: &Path, trace: &Path) -> Result<Option<PathBuf>> {
+    if tools::installed("heaptrack_print").is_none() {
+        return Ok(None);
+    }
+    let Some(mut command) = bench.starter.command(Contender::Heaptrack, program) else { return Ok(None) };
+    measure::cost(command.arg("--exit-zero").arg(trace))?;
+    // heaptrack adds the extension of its compression.
+    let files = std::fs::read_dir(bench.dir.path())?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_data = |file: &PathBuf| file.file_stem().is_some_and(|stem| stem == "heaptrack");
+    Ok(files.into_iter().find(is_data))
 }
