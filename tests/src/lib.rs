@@ -9,7 +9,9 @@
 
 pub mod analyze;
 pub mod browser;
+pub mod cycles;
 pub mod directives;
+pub mod fed;
 pub mod ledger;
 pub mod ledger_program;
 pub mod programs;

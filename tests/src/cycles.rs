@@ -1,0 +1,123 @@
+//! Recordings of one running process that attach, record and detach many times, and the load of the process
+//! meanwhile.
+
+use crate::ledger_program::recorder;
+use crate::run::run;
+use crate::temp::TempDir;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The number of cycles: `EDLEAK_CYCLES`, or `few` without it.
+pub fn cycles(few: usize) -> usize {
+    match std::env::var("EDLEAK_CYCLES") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("EDLEAK_CYCLES is no number: `{text}`")),
+        Err(_) => few,
+    }
+}
+
+/// The times in milliseconds for which a process stood still, in the messages of edleak-record.
+pub fn stops_in(stderr: &str) -> Vec<f64> {
+    let times = stderr.lines().filter_map(|line| line.split_once("stood still for "));
+    times.filter_map(|(_, rest)| rest.split_whitespace().next()?.parse().ok()).collect()
+}
+
+/// Prints the row of one program: its median stop and its longest stop.
+pub fn tell_stops(name: &str, cycles: usize, mut stops: Vec<f64>) {
+    assert!(stops.len() >= 2 * cycles, "one stop at each begin and end: {} in {cycles} cycles", stops.len());
+    stops.sort_by(f64::total_cmp);
+    let median = stops[stops.len() / 2];
+    let longest = stops[stops.len() - 1];
+    println!("{name:<22} {cycles:>4} cycles  median stop {median:>6.1} ms  longest stop {longest:>7.1} ms");
+}
+
+/// Attaches to a process, records it and detaches, `cycles` times. Prints the row of the process.
+pub fn attach_cycles(name: &str, pid: u32, cycles: usize) {
+    attach_cycles_with(name, cycles, &|trace| {
+        recorder(pid, trace, &["--duration", "60ms", "--attach-timeout", "60s"])
+    });
+}
+
+/// The same with a command for each recording.
+pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path::Path) -> Command) {
+    let dir = TempDir::new("cycles");
+    let trace = dir.join("trace.edl");
+    let (mut stops, mut recorded) = (Vec::new(), 0);
+    for cycle in 0..cycles {
+        let outcome = run(&mut command(&trace));
+        // On a busy machine, a program may allocate nothing within the duration of a recording.
+        let is_empty = outcome.stderr.contains("nothing was recorded");
+        assert!(outcome.code == 0 || is_empty, "{name}, cycle {cycle}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("not counted"), "{name}, cycle {cycle}: {}", outcome.stderr);
+        stops.extend(stops_in(&outcome.stderr));
+        recorded += usize::from(!is_empty);
+        // A long run would fill the disk.
+        let _ = std::fs::remove_file(&trace);
+    }
+    assert!(4 * recorded >= cycles, "{name}: only {recorded} of {cycles} recordings counted anything");
+    tell_stops(name, cycles, stops);
+}
+
+/// Threads that use a server until the end of the test. Each request must succeed.
+#[derive(Debug)]
+pub struct Load {
+    is_over: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Repeats `request` on `threads` threads; `request` panics if the server does not answer.
+    pub fn start(threads: usize, request: impl Fn() + Clone + Send + 'static) -> Load {
+        let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let threads = (0..threads).map(|_| {
+            let (is_over, answered, request) = (is_over.clone(), answered.clone(), request.clone());
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    request();
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        Load { threads: threads.collect(), is_over, answered }
+    }
+
+    /// Requests `/page` from a web server, whose answer must end with `hello`.
+    pub fn of_web_server(port: u16) -> Load {
+        Load::start(2, move || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+            stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes a timeout");
+            stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").expect("the server reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("the server answers");
+            assert!(answer.contains("200 OK") && answer.ends_with("hello"), "{answer}");
+        })
+    }
+
+    /// Waits until the server has answered, also after all recordings, and checks that no request failed.
+    pub fn finish(mut self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        let limit = Instant::now() + Duration::from_secs(60);
+        while self.answered.load(Ordering::Relaxed) == before && Instant::now() < limit {
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.is_over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("every request was answered");
+        }
+        assert!(self.answered.load(Ordering::Relaxed) > before, "the server answers after the recordings");
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
