@@ -153,8 +153,10 @@ impl EncodedRecords {
 
     /// The records, in the order of their keys.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
         let records = self.places.values().filter_map(|place| self.bytes.get(place.clone()));
-        records.flatten().copied().collect()
+        records.for_each(|record| bytes.extend_from_slice(record));
+        bytes
     }
 }
 

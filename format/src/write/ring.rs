@@ -27,12 +27,19 @@ const OS_PAGE_BYTES: u64 = 4096;
 #[cfg(test)]
 type Watcher = Box<dyn FnMut(&[u8]) + Send>;
 
+/// The bytes of a trace.
+enum Bytes {
+    /// The bytes of the file, mapped.
+    Mapped { file: File, map: MmapMut },
+    /// The bytes before they are in the file. `None`: the file does not exist yet.
+    InMemory { bytes: Vec<u8>, file: Option<File> },
+}
+
 pub(crate) struct Ring {
-    file: File,
-    map: MmapMut,
+    bytes: Bytes,
     salt: u64,
     capacity: u64,
-    /// Length of the file. Disk space backs all of it.
+    /// Length of the file, or of the bytes in memory. Disk space backs all of a file.
     reserved: u64,
     /// One past the highest byte ever used.
     end: u64,
@@ -46,15 +53,19 @@ pub(crate) struct Ring {
 impl Ring {
     /// Takes over an empty file and writes its first page.
     pub(crate) fn new(file: File, capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
-        let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
-        // SAFETY: no one can promise that no other process truncates the file. A truncation ends in SIGBUS.
-        // The signal kills the process unless it has a handler that puts memory in place of the file
-        // (edleak-record has one). Bytes beyond `reserved` are mapped but never touched.
-        let map = unsafe { MmapOptions::new().len(length).map_mut(&file) }
-            .map_err(|error| Error::io("cannot map the file", error))?;
+        let map = map(&file, capacity)?;
+        Ring::with(Bytes::Mapped { file, map }, capacity, salt, page)
+    }
+
+    /// A ring whose bytes stay in memory until [`map_file`](Self::map_file) or [`finish`](Self::finish).
+    pub(crate) fn in_memory(capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
+        let bytes = Vec::with_capacity(GROW_BYTES as usize);
+        Ring::with(Bytes::InMemory { bytes, file: None }, capacity, salt, page)
+    }
+
+    fn with(bytes: Bytes, capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
         let mut ring = Ring {
-            file,
-            map,
+            bytes,
             salt,
             capacity,
             reserved: 0,
@@ -68,20 +79,53 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The file of the trace.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    /// The file of the trace; `None`: the trace has no file yet.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.bytes {
+            Bytes::Mapped { file, .. } => Some(file),
+            Bytes::InMemory { file, .. } => file.as_ref(),
+        }
     }
 
-    /// The file, still locked, and its capacity.
-    pub(crate) fn into_file(self) -> (File, u64) {
-        (self.file, self.capacity)
+    /// Whether the bytes are in memory and not yet in the file.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.bytes, Bytes::InMemory { .. })
+    }
+
+    /// Gives a trace in memory its file, which is empty.
+    pub(crate) fn set_file(&mut self, new: File) {
+        if let Bytes::InMemory { file, .. } = &mut self.bytes {
+            *file = Some(new);
+        }
+    }
+
+    /// Moves the bytes of a trace in memory into its file, and maps the file.
+    pub(crate) fn map_file(&mut self) -> Result<(), Error> {
+        let Bytes::InMemory { bytes, file: place } = &mut self.bytes else { return Ok(()) };
+        let file = place.as_ref().expect("the caller has set the file");
+        fallocate(file, 0, self.reserved)
+            .and_then(|()| file.write_all_at(bytes, 0))
+            .map_err(|error| Error::io("cannot reserve space", error))?;
+        let map = map(file, self.capacity)?;
+        let file = place.take().expect("it is set");
+        self.bytes = Bytes::Mapped { file, map };
+        Ok(())
+    }
+
+    /// The file, still locked, and the capacity. A trace in memory may have no file.
+    pub(crate) fn into_file(self) -> (Option<File>, u64) {
+        let file = match self.bytes {
+            Bytes::Mapped { file, .. } => Some(file),
+            Bytes::InMemory { file, .. } => file,
+        };
+        (file, self.capacity)
     }
 
     /// Checks that no other process has truncated the file. Data written beyond the end of the file would be
     /// lost.
     pub(crate) fn check_length(&self) -> Result<(), Error> {
-        match self.file.metadata() {
+        let Bytes::Mapped { file, .. } = &self.bytes else { return Ok(()) };
+        match file.metadata() {
             Ok(metadata) if metadata.len() < self.reserved => {
                 Err(Error::new(ErrorKind::CutOff, "another process truncated it while it was written")
                     .with_remedy("do not change it while it is recorded"))
@@ -115,24 +159,40 @@ impl Ring {
 
     pub(crate) fn read(&self, at: u64, length: usize) -> &[u8] {
         assert!(at + length as u64 <= self.reserved, "reading below what is reserved");
-        &self.map[at as usize..at as usize + length]
+        &self.bytes()[at as usize..at as usize + length]
+    }
+
+    /// The bytes of the trace. Of a mapped file, only the reserved bytes may be touched.
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped { map, .. } => map,
+            Bytes::InMemory { bytes, .. } => bytes,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.bytes {
+            Bytes::Mapped { map, .. } => map,
+            Bytes::InMemory { bytes, .. } => bytes,
+        }
     }
 
     /// Writes into an extent that the caller owns.
     pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) {
         assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
         #[cfg(test)]
-        if let Some(hook) = &mut self.after_write {
+        if let Some(mut hook) = self.after_write.take() {
             // A test sees the file of a writer that is killed half-way through, and of a writer that is
             // killed just after the write.
             let half = bytes.len() / 2;
-            self.map[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
-            hook(&self.map[..self.reserved as usize]);
-            self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
-            hook(&self.map[..self.reserved as usize]);
+            self.bytes_mut()[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
+            hook(&self.bytes()[..self.reserved as usize]);
+            self.bytes_mut()[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+            hook(&self.bytes()[..self.reserved as usize]);
+            self.after_write = Some(hook);
             return;
         }
-        self.map[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+        self.bytes_mut()[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
     }
 
     pub(crate) fn write_header(&mut self, at: u64, header: BlockHeader) {
@@ -202,14 +262,22 @@ impl Ring {
             return Ok(());
         }
         let at_least = to.next_multiple_of(OS_PAGE_BYTES).min(self.capacity);
+        let file = match &mut self.bytes {
+            Bytes::Mapped { file, .. } => file,
+            Bytes::InMemory { bytes, .. } => {
+                bytes.resize(at_least as usize, 0);
+                self.reserved = at_least;
+                return Ok(());
+            }
+        };
         let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
             .next_multiple_of(OS_PAGE_BYTES)
             .clamp(at_least, self.capacity);
         // A nearly full disk may still have the bytes that are needed now.
-        match fallocate(&self.file, self.reserved, ample) {
+        match fallocate(file, self.reserved, ample) {
             Ok(()) => self.reserved = ample,
             Err(_) => {
-                fallocate(&self.file, self.reserved, at_least)
+                fallocate(file, self.reserved, at_least)
                     .map_err(|error| Error::io("cannot reserve space", error))?;
                 self.reserved = at_least;
             }
@@ -220,21 +288,41 @@ impl Ring {
     /// Drops the map's resident pages after a write to the page cache. So the map keeps no unused page
     /// resident.
     pub(crate) fn drop_resident_pages(&self) {
+        let Bytes::Mapped { map, .. } = &self.bytes else { return };
         // SAFETY: the map is shared and backed by the file. Dropped pages are read back from the page cache,
         // which holds every byte written.
         let advised =
-            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, self.reserved as usize) };
+            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, self.reserved as usize) };
         // If the kernel refuses the advice, the pages stay resident, which only costs memory.
         drop(advised);
     }
 
-    /// Truncates the file to the extents in use and returns its length.
-    pub(crate) fn truncate(self) -> Result<u64, Error> {
+    /// Truncates the file to the extents in use and returns its length. A trace in memory is written into its
+    /// file now, in one call.
+    pub(crate) fn finish(self) -> Result<u64, Error> {
         let length = self.used_bytes();
-        drop(self.map);
-        self.file.set_len(length).map_err(|error| Error::io("cannot cut the file to its size", error))?;
+        match self.bytes {
+            Bytes::Mapped { file, map } => {
+                drop(map);
+                file.set_len(length).map_err(|error| Error::io("cannot cut the file to its size", error))?;
+            }
+            Bytes::InMemory { bytes, file } => {
+                let file = file.expect("the caller has set the file");
+                file.write_all_at(&bytes[..length as usize], 0)
+                    .map_err(|error| Error::io("cannot write the file", error))?;
+            }
+        }
         Ok(length)
     }
+}
+
+fn map(file: &File, capacity: u64) -> Result<MmapMut, Error> {
+    let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
+    // SAFETY: no one can promise that no other process truncates the file. A truncation ends in SIGBUS. The
+    // signal kills the process unless it has a handler that puts memory in place of the file (edleak-record
+    // has one). Bytes beyond `reserved` are mapped but never touched.
+    let map = unsafe { MmapOptions::new().len(length).map_mut(file) };
+    map.map_err(|error| Error::io("cannot map the file", error))
 }
 
 fn too_large(capacity: u64) -> Error {

@@ -1,7 +1,5 @@
 //! Writes slices and records: at once into the journal, and later into compressed blocks.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{self, Error, ErrorKind};
@@ -9,7 +7,7 @@ use crate::layout::areas::Areas;
 use crate::layout::catalog::{self, EncodedRecords, Key, Records};
 use crate::layout::chunk::{self, ChunkKind};
 use crate::layout::delta::{Decoder, Encoder, MAX_SITES};
-use crate::layout::header::{FORMAT_VERSION, Header};
+use crate::layout::header::FORMAT_VERSION;
 use crate::layout::stride::Stride;
 use crate::memory::AreaBytes;
 use crate::place;
@@ -17,6 +15,7 @@ use crate::record::Record;
 use crate::slice::{Counters, SliceHeader};
 use crate::write::blocks::{CatalogBlock, Journal, SliceBlock};
 use crate::write::compression::{PayloadCompressor, PayloadDecompressor};
+use crate::write::new_file;
 use crate::write::ring::Ring;
 
 /// The default capacity of a trace: 64 MiB.
@@ -40,8 +39,9 @@ const JOURNAL_RECORDS_SHARE: u64 = 4;
 /// Writes a trace.
 ///
 /// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at
-/// most the slice it was writing. The memory of the writer is proportional to the number of sites. The memory
-/// does not grow with the length of the recording.
+/// most the slice it was writing. A trace [in memory](TraceWriter::in_memory) has no file yet.
+/// The memory of the writer is proportional to the number of sites. The memory does not grow with the length
+/// of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
@@ -71,8 +71,12 @@ pub struct TraceWriter {
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     pub(crate) compressor: PayloadCompressor,
-    /// Time between the last two slices.
+    /// Time between the last two slices, but at most a small share of the recorded time.
     pub(crate) pause_ns: u64,
+    /// Time between the last two slices.
+    pub(crate) gap_ns: u64,
+    /// Whether no further slice follows.
+    pub(crate) is_ending: bool,
     last_ns: u64,
     pub(crate) decoder: Decoder,
     pub(crate) decompressor: PayloadDecompressor,
@@ -90,43 +94,57 @@ impl TraceWriter {
     }
 
     fn create_inner(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
-        if capacity_bytes < MIN_CAPACITY_BYTES {
-            return Err(Error::new(
-                ErrorKind::CapacityTooSmall,
-                format!("a capacity of {capacity_bytes} bytes is less than {MIN_CAPACITY_BYTES}"),
-            )
-            .with_remedy("use --size 256K or more"));
+        let capacity = new_file::checked_capacity(capacity_bytes)?;
+        let (salt, page) = new_file::first_page(capacity);
+        let ring = Ring::new(new_file::create(path)?, capacity, salt, &page)?;
+        Ok(Self::on(ring, path))
+    }
+
+    /// Starts a trace that stays in memory, for a process that may end at once. The trace has a file after
+    /// [`create_file`](Self::create_file). [`map_file`](Self::map_file) writes the trace so far, and
+    /// [`finish`](Self::finish) writes all of it in one call.
+    ///
+    /// # Errors
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`].
+    pub fn in_memory(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
+        let start = || {
+            let capacity = new_file::checked_capacity(capacity_bytes)?;
+            let (salt, page) = new_file::first_page(capacity);
+            Ok(Self::on(Ring::in_memory(capacity, salt, &page)?, path))
+        };
+        start().map_err(|error: Error| error.context(error::writing(path)))
+    }
+
+    /// Whether the trace has a file.
+    pub fn has_file(&self) -> bool {
+        self.ring.file().is_some()
+    }
+
+    /// Whether the trace is in memory: it has no file, or its file is still empty.
+    pub fn is_in_memory(&self) -> bool {
+        self.ring.is_in_memory()
+    }
+
+    /// Creates the file of a trace in memory and locks it; the file stays empty. Does nothing if the trace has
+    /// a file.
+    ///
+    /// # Errors
+    /// The same errors as for [`create`](Self::create). The trace stays in memory.
+    pub fn create_file(&mut self) -> Result<(), Error> {
+        if self.ring.file().is_none() {
+            let file = new_file::create(&self.path).map_err(|error| self.named(error))?;
+            self.ring.set_file(file);
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::ELOOP) => {
-                    Error::new(ErrorKind::Io, "it is a link (name the file that it leads to)")
-                }
-                _ => Error::io("cannot create the file", error),
-            })?;
-        if !place::lock(&file) {
-            return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
-        }
-        let made = file.metadata().map_err(|error| Error::io("cannot inspect the file", error))?;
-        if place::is_foreign(path, &made) {
-            let reason = "it belongs to another user, in a directory that everybody may write to (choose another file)";
-            return Err(Error::new(ErrorKind::Io, reason));
-        }
-        if !place::is_at(&file, path) {
-            return Err(Error::new(ErrorKind::InUse, "another recording has just taken its name"));
-        }
-        if made.len() > 0 {
-            return Err(Error::new(ErrorKind::AlreadyExists, "there is a file of that name")
-                .with_remedy("move it away"));
-        }
-        Self::on(file, path, capacity_bytes / 4096 * 4096)
+        Ok(())
+    }
+
+    /// Writes a trace in memory into its file. From now on, every slice is in the file.
+    ///
+    /// # Errors
+    /// The errors of [`create_file`](Self::create_file); `NoSpace`.
+    pub fn map_file(&mut self) -> Result<(), Error> {
+        self.create_file()?;
+        self.ring.map_file().map_err(|error| self.named(error))
     }
 
     /// Empties the trace and starts it again, for an image that executed another program at once. The file
@@ -137,23 +155,29 @@ impl TraceWriter {
     pub fn restart(self) -> Result<TraceWriter, Error> {
         let TraceWriter { ring, path, .. } = self;
         let (file, capacity) = ring.into_file();
-        let emptied = file.set_len(0).map_err(|error| Error::io("cannot empty the file", error));
-        emptied
-            .and_then(|()| Self::on(file, &path, capacity))
-            .map_err(|error| error.context(error::writing(&path)))
+        let (salt, page) = new_file::first_page(capacity);
+        let again = match file {
+            None => Ring::in_memory(capacity, salt, &page),
+            Some(file) => file
+                .set_len(0)
+                .map_err(|error| Error::io("cannot empty the file", error))
+                .and_then(|()| Ring::new(file, capacity, salt, &page)),
+        };
+        let ring = again.map_err(|error| error.context(error::writing(&path)))?;
+        Ok(Self::on(ring, &path))
     }
 
-    /// Whether the file still has the name `path`: another process may have moved or deleted it.
+    /// Whether the file still has the name `path`: another process may have moved or deleted it. A trace
+    /// without a file has its name.
     pub fn is_at(&self, path: &Path) -> bool {
-        place::is_at(self.ring.file(), path)
+        self.ring.file().is_none_or(|file| place::is_at(file, path))
     }
 
-    /// Starts a trace in an empty file that this process has locked.
-    fn on(file: File, path: &Path, capacity: u64) -> Result<TraceWriter, Error> {
-        let salt = random_salt();
-        let page = Header { version: FORMAT_VERSION, capacity_bytes: capacity, salt }.to_page();
-        Ok(TraceWriter {
-            ring: Ring::new(file, capacity, salt, &page)?,
+    /// Starts a trace in an empty ring.
+    fn on(ring: Ring, path: &Path) -> TraceWriter {
+        let capacity = ring.capacity();
+        TraceWriter {
+            ring,
             path: path.to_owned(),
             sequence: 0,
             blocks: Vec::new(),
@@ -173,11 +197,13 @@ impl TraceWriter {
             encoder: Encoder::new(),
             compressor: PayloadCompressor::default(),
             pause_ns: 0,
+            gap_ns: 0,
+            is_ending: false,
             last_ns: 0,
             decoder: Decoder::default(),
             decompressor: PayloadDecompressor::default(),
             content: Vec::new(),
-        })
+        }
     }
 
     /// Adds a record to the catalog. The next [`slice`](Self::slice) or [`sync`](Self::sync) writes it to the
@@ -249,7 +275,8 @@ impl TraceWriter {
         self.ring.check_length()?;
         // A recording that has just begun may end at once, like that of a shell's child. Compressing its
         // records takes a small share of its time.
-        self.pause_ns = header.time_ns.saturating_sub(self.last_ns).min(header.time_ns / YOUNG_SHARE);
+        self.gap_ns = header.time_ns.saturating_sub(self.last_ns);
+        self.pause_ns = self.gap_ns.min(header.time_ns / YOUNG_SHARE);
         self.last_ns = header.time_ns;
         self.flush_records(LAST_WORDS_BYTES)?;
         let mut content = std::mem::take(&mut self.content);
@@ -300,13 +327,18 @@ impl TraceWriter {
     /// `NoSpace` if the last records found no room. If the disk is too full to compress the journal, the
     /// journal stays as it is, and readable; this does not cause an error.
     pub fn finish(mut self) -> Result<u64, Error> {
+        self.create_file()?;
         let path = std::mem::take(&mut self.path);
         let flushed = self.flush_records(0).inspect_err(|_| self.keep_losses_and_end());
         let done = flushed.and_then(|()| match self.close_journal() {
             Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
             _ => Ok(()),
         });
-        let packed = done.and_then(|()| {
+        let merged = done.and_then(|()| match self.merge_put_off() {
+            Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
+            _ => Ok(()),
+        });
+        let packed = merged.and_then(|()| {
             if let Some(journal) = self.journal.take_if(|journal| journal.chunks == 0) {
                 self.ring.release(journal.at);
             }
@@ -315,7 +347,7 @@ impl TraceWriter {
                 _ => Ok(()),
             }
         });
-        let length = self.ring.truncate();
+        let length = self.ring.finish();
         packed.and(length).map_err(|error| error.context(error::writing(&path)))
     }
 
@@ -398,10 +430,4 @@ const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
 fn too_many_sites(sites: usize) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("{sites} sites are more than a trace can name"))
         .with_remedy(format!("merge some, at most {MAX_SITES}"))
-}
-
-/// A number that differs from trace to trace. The number need not be secret.
-fn random_salt() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }

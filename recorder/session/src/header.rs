@@ -21,8 +21,7 @@ pub struct Header {
     pub total_bytes: AtomicU64,
     /// Longest wait of the target for `ready`, once, when it attaches; in microseconds.
     pub patience_us: AtomicU32,
-    /// A futex. The collector sets it to 1 after it has published the wrapper ranges of the modules in
-    /// `maps`.
+    /// A futex: 0, [`READY`] or [`READY_WITH_PARENTS_RULES`].
     pub ready: AtomicU32,
     /// Number of ranges in the wrapper table. The collector replaces the table only while this is 0.
     pub wrapper_ranges: AtomicU32,
@@ -107,6 +106,13 @@ pub struct Header {
     pub lost_mappings: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
+
+/// The collector has published the wrapper ranges of the modules in `maps`.
+pub const READY: u32 = 1;
+/// The target need not wait, but the collector has not published its rules. The target, a forked child, uses
+/// the rules in the session of its parent. That session may have this value, too. The rules are then those of
+/// the parent's parent.
+pub const READY_WITH_PARENTS_RULES: u32 = 2;
 
 /// No target has attached yet.
 pub const FRESH: u32 = 0;

@@ -57,7 +57,9 @@ pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
 pub struct MarkState {
     /// 1: a thread takes a slice.
     pub busy: AtomicU32,
-    _reserved: u32,
+    /// 1: the program has set a mark. While this is 0, the collector must not read the names: reading would
+    /// allocate their memory pages.
+    pub named: AtomicU32,
     /// Number of words of the ring that the target has written.
     pub written: AtomicU64,
     /// Number of words of the ring that the collector has read.
@@ -231,6 +233,9 @@ impl Marks<'_> {
             self.state.unnamed.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        if self.state.named.load(Ordering::Relaxed) == 0 {
+            self.state.named.store(1, Ordering::Relaxed);
+        }
         let count = place.count.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if count < place.due.load(Ordering::Relaxed) {
             return;

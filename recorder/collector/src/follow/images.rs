@@ -81,7 +81,12 @@ impl Follower<'_> {
         let reserved = if path == self.plan.output { self.reserved.take() } else { None };
         let begun = match taken_over.or(reserved.map(Ok)) {
             Some(writer) => writer,
-            None => output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer),
+            None if path == self.plan.output => {
+                output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer)
+            }
+            // A child gets its file only when it has lived for some time, or at its end.
+            None => TraceWriter::in_memory(&path, options.capacity_bytes)
+                .map_err(|error| Error::output(&error, "choose another --size")),
         }
         .and_then(|writer| {
             Recording::begin(session, pid, &path, writer, &options, known, inherited)
@@ -163,7 +168,8 @@ impl Follower<'_> {
         }
         self.executed += 1;
         let aside = beside(&path, &format!("exec{}", self.executed));
-        let moved = output::keep_old(&aside).and_then(|_| {
+        let created = if recording.has_file() { Ok(()) } else { recording.create_file() };
+        let moved = created.and_then(|()| output::keep_old(&aside)).and_then(|_| {
             recording.rename(&aside).map_err(|error| {
                 Error::new(ErrorKind::Output, format!("failed to move `{}`: {error}", path.display()))
                     .with_remedy("the slices so far can be read; record again")

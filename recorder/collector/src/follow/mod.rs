@@ -295,7 +295,7 @@ impl<'a> Follower<'a> {
         let due = recordings.map(|recording| {
             let due = recording.next_due().saturating_duration_since(now);
             let due = if recording.is_busy() { due.min(BUSY_POLL) } else { due };
-            recording.next_reading().map_or(due, |reading| due.min(reading))
+            recording.next_turn(now).map_or(due, |turn| due.min(turn))
         });
         let due = due.min();
         // If no child can claim a session and the target is no longer young, sleep until the next slice.
@@ -370,6 +370,14 @@ impl<'a> Follower<'a> {
         let all = recordings.chain(children.into_iter().map(|child| (child.recording, Some(child.watch))));
         let mut kept = Vec::new();
         for (mut recording, child) in all {
+            if recording.needs_file(now)
+                && let Err(error) = recording.create_file()
+            {
+                self.unwritten += 1;
+                self.dismiss_clients(&recording);
+                self.outcome.fail(&self.plan.output, error);
+                continue;
+            }
             match recording.poll(now) {
                 Ok(()) => kept.push((recording, child)),
                 Err(error) => {
@@ -523,13 +531,19 @@ impl<'a> Follower<'a> {
     }
 
     /// Only the trace of the root process reports `others`; for a child `others` is empty.
-    fn finish(&mut self, recording: Recording, reason: EndReason, others: Others) {
+    fn finish(&mut self, mut recording: Recording, reason: EndReason, others: Others) {
         let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);
         if self.plan.children {
             self.finished.push_back(recording.remains());
             let too_many = self.finished.len().saturating_sub(MAX_FINISHED);
             self.finished.drain(..too_many);
+        }
+        if !recording.has_file()
+            && let Err(error) = recording.create_file()
+        {
+            self.unwritten += 1;
+            return self.outcome.fail(&self.plan.output, error);
         }
         let path = recording.path().to_owned();
         match recording.finish(reason, others) {

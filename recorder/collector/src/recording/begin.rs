@@ -26,7 +26,8 @@ use std::time::{Instant, SystemTime};
 
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
-    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new.
+    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new or does
+    /// not exist yet.
     /// `inherited` is the memory that a forked child has from its parent.
     ///
     /// # Errors
@@ -43,10 +44,11 @@ impl Recording {
         let began = Instant::now();
         let session = Arc::new(session);
         let KnownCode { mut publisher, modules } = known;
-        let areas = match modules {
+        let areas = match () {
             _ if options.domains.mapping => AreaReader::with_calls(),
-            Some(_) => AreaReader::after_pause(began),
-            None => AreaReader::default(),
+            // Most children of a shell end before the first reading.
+            _ if !writer.has_file() => AreaReader::after_pause(began),
+            _ => AreaReader::default(),
         };
         let is_map_copied = session.header().maps_bytes.load(Ordering::Acquire) > 0;
         let mut modules = match modules {
@@ -61,7 +63,11 @@ impl Recording {
         } else if modules.all().is_empty() {
             modules.add_maps(&maps::files_of(pid), 0);
         }
-        publisher.publish(&session, modules.all());
+        // A forked child begins with the rules in the session of its parent.
+        let has_parents_rules = !is_map_copied && publisher.is_for_child_of(modules.all());
+        if !has_parents_rules {
+            publisher.publish(&session, modules.all());
+        }
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
         // For a process that has ended already, /proc has no link to the program. The program is the first
@@ -97,7 +103,7 @@ impl Recording {
         // If every site is watched, there is nothing to pick.
         let share = options.auto_watch.filter(|share| *share > 0.0 && !publisher.watch().is_everything());
         let watching = share.map(Watching::new);
-        let pools = options.domains.pool.then(|| PoolReader::start(&session, inherited.pools));
+        let pools = options.domains.pool.then(|| PoolReader::new(&session, inherited.pools, began));
         let mut recording = Recording {
             pid,
             command: options.command.clone(),
@@ -111,6 +117,7 @@ impl Recording {
             slicer,
             modules,
             publisher,
+            has_parents_rules,
             trace_ids: Vec::new(),
             late_sites: Vec::new(),
             thread_starts: 0,

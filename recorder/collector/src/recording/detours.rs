@@ -5,13 +5,12 @@ use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::module::{self, Compiled, Selection};
 use crate::detour::place;
 use crate::detour::x86_64::code::Spacing;
+use crate::recording::file_facts;
 use crate::recording::modules::Loaded;
 use crate::rules::publisher::Publisher;
 use crate::sys::maps;
 use crate::sys::remote;
 use crate::sys::shm::Session;
-use edleak_binary::elf::Elf;
-use edleak_binary::file_bytes::FileBytes;
 use edleak_format::ModuleId;
 use edleak_session::detour::{self, DetourModule, EXPECTED_BYTES};
 use std::cell::OnceCell;
@@ -287,8 +286,7 @@ fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
 
 /// The uncounted allocator in a program without a symbol table.
 fn nameless(loaded: &Loaded) -> Option<Unseen> {
-    let bytes = FileBytes::open(&loaded.file).ok()?;
-    let name = Elf::parse(&bytes).ok()?.nameless_allocator()?;
+    let name = file_facts::nameless_allocator(&loaded.file)?;
     let message = format!(
         "`{}` has {name} in it, whose functions have no names: their allocations are not counted (keep the symbol table, or install the \
          program's debug file)",

@@ -39,7 +39,7 @@ impl Recording {
         self.events_read = self.events_read.wrapping_add(waiting);
         self.session.header().events_read.store(self.events_read, Ordering::Release);
         if is_any_back {
-            self.publisher.publish(&self.session, self.modules.all());
+            self.publish_rules();
         }
         self.new_modules(first_new)
     }
@@ -52,7 +52,7 @@ impl Recording {
         for loaded in &new {
             self.record(&Record::Module(loaded.module.clone()))?;
         }
-        self.publisher.publish(&self.session, self.modules.all());
+        self.publish_rules();
         Ok(())
     }
 

@@ -23,8 +23,14 @@ impl Recording {
     }
 
     /// Time until the next reading of events; `None`: the next slice reads them.
-    pub fn next_reading(&self) -> Option<Duration> {
+    fn next_reading(&self) -> Option<Duration> {
         self.mappings.as_ref()?.next_reading()
+    }
+
+    /// Time until [`Recording::poll`] has something to do before the next slice.
+    pub fn next_turn(&self, now: Instant) -> Option<Duration> {
+        let pools = self.pools.as_ref().and_then(|pools| pools.due(now));
+        self.next_reading().into_iter().chain(pools).chain(self.youth_left(now)).min()
     }
 
     /// The mappings of a forked child of this recording's process.

@@ -173,7 +173,7 @@ impl Marks {
 
     /// The records of new names; at the end, the records of all names whose count has changed.
     pub(crate) fn names(&mut self, session: &Session, is_end: bool) -> Vec<Mark> {
-        if is_end {
+        if is_end && session.mark_state().named.load(Ordering::Relaxed) != 0 {
             for (place, name) in session.mark_names().iter().enumerate() {
                 let count = name.count.load(Ordering::Relaxed);
                 if name.hash.load(Ordering::Acquire) != 0 && count > 0 {

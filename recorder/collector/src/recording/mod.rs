@@ -8,6 +8,7 @@ mod begin;
 mod detours;
 mod domains;
 mod ending;
+mod file_facts;
 pub(crate) mod inject;
 mod learn;
 mod mapping_sites;
@@ -26,6 +27,7 @@ mod summary;
 mod uncounted_allocators;
 mod unpublished;
 pub(crate) mod watch_requests;
+mod young;
 
 use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
@@ -71,6 +73,8 @@ pub struct Recording {
     slicer: Slicer,
     modules: Modules,
     publisher: Publisher,
+    /// Whether the target uses the rules in the session of its parent.
+    has_parents_rules: bool,
     /// Trace ids, indexed by session id. A site gets the next trace id when the collector first sees it.
     trace_ids: Vec<SiteId>,
     /// Session ids whose address the target had not stored yet.
@@ -233,6 +237,8 @@ impl Recording {
     /// # Errors
     /// The collector cannot write the trace any more.
     pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
+        self.grow_up(now)?;
+        self.pools.iter_mut().for_each(|pools| pools.tend(now));
         if now < self.next_due() {
             self.read_mappings();
             return Ok(());
@@ -241,7 +247,7 @@ impl Recording {
         let (due, missed) = self.schedule.due_at(self.last_tick, tick);
         self.losses.missed_slices += missed;
         self.take_slice(due)?;
-        self.schedule.taken(due);
+        self.schedule.taken(due, self.stacks.sites().len());
         self.watch_suspects();
         if self.session.header().detours_done.load(Ordering::Acquire) != 0 {
             self.tell_unseen();

@@ -1,16 +1,13 @@
 //! The modules of a target and their address ranges, from its memory map and from the events of its loader.
 
+use crate::recording::file_facts::{FileFacts, Kind, kind};
 use crate::sys::maps::{self, Mapping};
 use crate::sys::process;
-use edleak_binary::ErrorKind;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_format::{Module, ModuleId};
 use std::collections::{HashMap, VecDeque};
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::path::PathBuf;
 
 /// A module, and the numbers of the first event and the latest event that loaded it.
 #[derive(Clone, Debug)]
@@ -67,20 +64,6 @@ struct Found<'a> {
     end: u64,
     /// The number of the event that reported the module; 0: the collector found the module in the memory map.
     event: u32,
-}
-
-/// The facts about a file that the list of modules needs.
-#[derive(Clone)]
-struct FileFacts {
-    build_id: Vec<u8>,
-    link_base: u64,
-}
-
-#[derive(Clone)]
-enum Facts {
-    Elf(FileFacts),
-    NotElf,
-    Unreadable,
 }
 
 impl Modules {
@@ -211,16 +194,16 @@ impl Modules {
     fn add(&mut self, found: &Found<'_>, build_id: Option<Vec<u8>>, now_ns: u64) -> Option<usize> {
         let Found { path, start, bias, end, event } = *found;
         let file = process::path_in(self.pid, path);
-        let mut facts = match file_facts(&file) {
-            Facts::Elf(facts) => facts,
+        let mut facts = match kind(&file) {
+            Kind::Elf(facts) => facts,
             // The loader maps only ELF files, so another file must have the name now.
-            Facts::NotElf if build_id.is_none() => {
+            Kind::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
             }
             // Another process has deleted the file meanwhile. The collector still records the module, so that
             // its addresses get its name.
-            Facts::NotElf | Facts::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
+            Kind::NotElf | Kind::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);
         let load_bias = bias.unwrap_or(start.wrapping_sub(facts.link_base));
@@ -289,65 +272,6 @@ impl Modules {
         Some(Elf::parse(&bytes).ok()?.extent())
     }
 }
-
-fn file_facts(path: &Path) -> Facts {
-    // Never open a mapped device or pipe: that may block or have side effects.
-    let file = match std::fs::metadata(path) {
-        Ok(file) if file.is_file() => file,
-        Ok(_) => return Facts::NotElf,
-        Err(_) => return Facts::Unreadable,
-    };
-    let version = FileVersion::of(&file);
-    let known = || KNOWN_FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(facts) = known().get(&version) {
-        return facts.clone();
-    }
-    let Ok(bytes) = FileBytes::open(path) else { return Facts::Unreadable };
-    let facts = match Elf::parse(&bytes) {
-        Ok(elf) => Facts::Elf(FileFacts {
-            build_id: elf.build_id().unwrap_or_default().to_vec(),
-            link_base: elf.link_base(),
-        }),
-        Err(error) if error.kind() == ErrorKind::NotElf => Facts::NotElf,
-        Err(_) => Facts::Unreadable,
-    };
-    let mut known = known();
-    if known.len() >= MAX_KNOWN_FILES {
-        known.clear();
-    }
-    known.insert(version, facts.clone());
-    facts
-}
-
-/// The version of a file at present. Another file of the same name has another version. A change of the
-/// content also makes another version.
-#[derive(PartialEq, Eq, Hash)]
-struct FileVersion {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds of the last change of the content.
-    modified: (i64, i64),
-    /// Seconds and nanoseconds of the last change of any kind.
-    changed: (i64, i64),
-}
-
-impl FileVersion {
-    fn of(file: &Metadata) -> FileVersion {
-        FileVersion {
-            device: file.dev(),
-            inode: file.ino(),
-            bytes: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
-
-/// Facts about files that the collector has read before: a shell starts the same few programs thousands of
-/// times.
-static KNOWN_FILES: LazyLock<Mutex<HashMap<FileVersion, Facts>>> = LazyLock::new(Mutex::default);
-const MAX_KNOWN_FILES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

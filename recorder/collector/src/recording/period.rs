@@ -14,6 +14,13 @@ pub const FINEST: Duration = Duration::from_millis(20);
 /// half of these slices lie on the grid of the new period.
 const MOST_SLICES: u64 = 1024;
 
+/// Estimated time that a slice spends on one watched stack.
+const STACK_WORK: Duration = Duration::from_nanos(200);
+/// Watched stacks may take 1/`WORK_SHARE` of an automatic period.
+const WORK_SHARE: u32 = 8;
+/// The longest period that watched stacks cause.
+const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
+
 /// The interval between slices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Period {
@@ -104,9 +111,13 @@ impl Schedule {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick))
     }
 
-    /// Notes a slice at `tick`. An automatic period doubles after enough slices.
-    pub fn taken(&mut self, tick: u64) {
-        if self.doubles && tick / self.stride >= MOST_SLICES {
+    /// Notes a slice at `tick` of a target with this many watched stacks. An automatic period doubles after
+    /// enough slices, and if the stacks take too much of the period. A longer period has fewer points. Slices
+    /// that are lost on a busy machine would leave gaps of unknown length instead.
+    pub fn taken(&mut self, tick: u64, stacks: usize) {
+        let work = STACK_WORK.saturating_mul(u32::try_from(stacks).unwrap_or(u32::MAX));
+        let is_too_short = self.period() <= LONGEST_FOR_STACKS / 2 && work * WORK_SHARE > self.period();
+        if self.doubles && (is_too_short || tick / self.stride >= MOST_SLICES) {
             self.stride *= 2;
         }
     }
@@ -133,12 +144,24 @@ mod tests {
             while schedule.due_after(tick) <= last {
                 tick = schedule.due_after(tick);
                 taken.push(tick);
-                schedule.taken(tick);
+                schedule.taken(tick, 0);
             }
             let even = taken.iter().filter(|&&tick| tick % schedule.stride == 0).count();
             assert!((500..=1025).contains(&even), "{seconds} s: {even} slices");
             assert!(taken.len() < 20_000, "{seconds} s: {} slices in all", taken.len());
         }
+    }
+
+    #[test]
+    fn many_stacks_lengthen_an_automatic_period_and_no_other() {
+        let period_with = |period, stacks| {
+            let mut schedule = Schedule::new(period);
+            (1..=100).for_each(|slice| schedule.taken(schedule.stride * slice, stacks));
+            schedule.period().as_millis()
+        };
+        let lengths = [0, 5_000, 13_000, 32_768, usize::MAX].map(|stacks| period_with(Period::Auto, stacks));
+        assert_eq!(lengths, [20, 20, 40, 80, 160]);
+        assert_eq!(period_with(Period::Every(Duration::from_millis(20)), 32_768), 20);
     }
 
     #[test]

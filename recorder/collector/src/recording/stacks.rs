@@ -320,7 +320,8 @@ fn made(session: &Session) -> usize {
 /// The cells that are in use, each with the index of its stack.
 pub(crate) fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
-    session.cells()[..made].iter().filter_map(|cell| {
+    // Cell 0 means "none". Reading it would allocate its memory page.
+    session.cells().get(1..made).unwrap_or_default().iter().filter_map(|cell| {
         let stack = cell.stack.load(Ordering::Acquire).checked_sub(1)?;
         Some((stack as usize, cell))
     })

@@ -86,6 +86,12 @@ impl Publisher {
         child
     }
 
+    /// Whether this publisher has the code of all `modules` from a parent, and the target walks no stacks. The
+    /// child then finds all its rules in the session of its parent.
+    pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
+        !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
+    }
+
     fn with(code_options: Arc<CodeOptions>, compiled: Arc<Compiled>) -> Publisher {
         let watch = Arc::new(code_options.watch.clone());
         Publisher {

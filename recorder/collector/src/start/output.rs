@@ -135,12 +135,13 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Maximum number of attempts. Another process may create a trace between the two steps, but hardly many times
+/// in a row.
+const ATTEMPTS: u32 = 8;
+
 /// Creates the trace `path` and keeps an existing file as `path.old`. The function refuses every file that is
 /// not a regular file.
 pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Error> {
-    /// Maximum number of attempts. Another process may create a trace between the two steps, but hardly many
-    /// times in a row.
-    const ATTEMPTS: u32 = 8;
     let mut attempt = 0;
     loop {
         let mut reserved = Reserved { path: path.to_owned(), made: None, kept: keep_old(path)? };
@@ -166,6 +167,18 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
         }
         return Err(refused);
     }
+}
+
+/// Creates the file of a trace that is in memory, and keeps an existing file as `path.old`.
+pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), Error> {
+    for _ in 1..ATTEMPTS {
+        drop(keep_old(path)?);
+        match writer.create_file() {
+            Err(error) if error.kind() == edleak_format::ErrorKind::AlreadyExists => {}
+            created => return created.map_err(|error| Error::output(&error, ANOTHER)),
+        }
+    }
+    Err(in_use(path))
 }
 
 impl Reserved {

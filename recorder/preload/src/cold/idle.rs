@@ -90,7 +90,7 @@ pub(super) fn begin() -> bool {
         live::clear();
         modules::begin_running();
         walk::forget_rules();
-        sites::ask_parent(core::ptr::null_mut());
+        sites::forget_parent();
     }
     lifecycle::forget_children();
     let claimed = lifecycle::claim(&address);

@@ -214,7 +214,8 @@ fn forked() -> Option<&'static Header> {
         let next = parent.next_site.load(Ordering::Acquire);
         // SAFETY: the parent's session and the child's session (`base`) are both mapped here.
         unsafe { sites::inherit(parents, base, next) };
-        sites::ask_parent(parents);
+        // SAFETY: the parent's session stays mapped in this process.
+        unsafe { sites::ask_parent(parents) };
         modules::begin_child();
         let published = publish(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use crate::hot::frame::Frame;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use edleak_session::caller::{self, CALLERS, Caller};
-use edleak_session::header::Header;
+use edleak_session::header::{Header, READY, READY_WITH_PARENTS_RULES};
 use edleak_session::layout::{INFOS_AT, SLOTS_AT, WRAPPERS_AT};
 use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, copy_into, find, intern};
 use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
@@ -18,14 +18,28 @@ static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 /// tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
-/// In a forked child, the parent's session: until the collector has published the child's own rules, the
-/// child uses the parent's rules.
+/// In a forked child, the session of the nearest ancestor with rules: until the collector has published the
+/// child's own rules, the child uses these rules.
 static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes this process use the rules of the session at `parents` until the collector has published its own
 /// rules.
-pub(crate) fn ask_parent(parents: *mut u8) {
-    PARENT.store(parents, Ordering::Relaxed);
+///
+/// # Safety
+/// A session must be mapped at `parents` for the life of the process.
+pub(crate) unsafe fn ask_parent(parents: *mut u8) {
+    // SAFETY: a session begins with its header.
+    let ready = &unsafe { &*parents.cast::<Header>() }.ready;
+    let has_none = ready.load(Ordering::Acquire) == READY_WITH_PARENTS_RULES;
+    // The session of the parent's parent stays mapped in a forked child.
+    if !has_none || PARENT.load(Ordering::Relaxed).is_null() {
+        PARENT.store(parents, Ordering::Relaxed);
+    }
+}
+
+/// Makes this process use only its own rules.
+pub(crate) fn forget_parent() {
+    PARENT.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
 /// Stores the tables of a session. The library calls this once, before any thread counts.
@@ -167,7 +181,7 @@ fn first_action(header: &Header, address: usize) -> Action {
 /// The action that the collector published for an address; `None`: nothing was published for it.
 fn published_action(header: &Header, address: usize) -> Option<Action> {
     let parents = PARENT.load(Ordering::Relaxed);
-    let (header, ranges) = if header.ready.load(Ordering::Acquire) == 0 && !parents.is_null() {
+    let (header, ranges) = if header.ready.load(Ordering::Acquire) != READY && !parents.is_null() {
         // SAFETY: a session begins with its header, and the parent's session stays mapped in a forked child.
         (unsafe { &*parents.cast::<Header>() }, parents.wrapping_add(WRAPPERS_AT).cast())
     } else {

@@ -18,7 +18,7 @@ use ledger::Ledger;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest sleep of the reader before the first event of the target.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
@@ -133,26 +133,48 @@ impl Shared {
     }
 }
 
+/// The thread begins at this age of a recording, so a child that ends at once costs no thread. Until then the
+/// ring has room for the events of the fastest pool.
+const START: Duration = Duration::from_millis(5);
+
 /// Reads the events of one recording in a thread, until the value is dropped.
 pub(crate) struct PoolReader {
     shared: Arc<Shared>,
+    /// The time at which the thread begins; `None`: it has begun.
+    start: Option<Instant>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl PoolReader {
-    /// Begins to read. A forked child begins with the objects `inherited`. If the system refuses the thread,
-    /// the collector reads events only when it takes a slice.
-    pub(crate) fn start(session: &Arc<Session>, inherited: Option<Ledger>) -> PoolReader {
+    /// A reader whose thread begins soon. A forked child begins with the objects `inherited`.
+    pub(crate) fn new(session: &Arc<Session>, inherited: Option<Ledger>, now: Instant) -> PoolReader {
         let pools = Pools { ledger: inherited.unwrap_or_default(), ..Pools::default() };
         let shared = Arc::new(Shared {
             session: Arc::clone(session),
             pools: Mutex::new(pools),
             is_over: AtomicBool::new(false),
         });
-        let own = Arc::clone(&shared);
+        PoolReader { shared, start: Some(now + START), thread: None }
+    }
+
+    /// The time until the thread should begin; `None`: it has begun.
+    pub(crate) fn due(&self, now: Instant) -> Option<Duration> {
+        Some(self.start?.saturating_duration_since(now))
+    }
+
+    /// Begins the thread if it is time, or if the program has a pool. If the system refuses the thread, the
+    /// collector reads events only when it takes a slice.
+    pub(crate) fn tend(&mut self, now: Instant) {
+        let Some(start) = self.start else { return };
+        let state = self.shared.session.pools().state;
+        if now < start && state.noticed.0.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        self.start = None;
+        let own = Arc::clone(&self.shared);
         let thread =
             Builder::new().name("edleak-pools".into()).stack_size(256 << 10).spawn(move || own.read());
-        PoolReader { shared, thread: thread.ok() }
+        self.thread = thread.ok();
     }
 
     /// The pools. The thread reads no events meanwhile.
@@ -176,7 +198,6 @@ impl Drop for PoolReader {
 mod tests {
     use super::*;
     use edleak_session::pool::PoolEvent;
-    use std::time::Instant;
 
     fn event(operation: Operation, address: u64) -> PoolEvent {
         PoolEvent { operation, pool: 7, address, size: 10, direct: 3, caller: 4 }
@@ -208,7 +229,7 @@ mod tests {
     #[test]
     fn the_thread_reads_events_from_the_first_one_on_and_ends_with_its_reader() {
         let session = session();
-        let reader = PoolReader::start(&session, None);
+        let mut reader = PoolReader::new(&session, None, Instant::now());
         let ring = session.pools();
         let name = edleak_session::mark::GivenName { bytes: b"requests", hash: 77, is_cut: false };
         let index = ring.name(name).expect("there is room") as u64;
@@ -216,6 +237,7 @@ mod tests {
         assert!(ring.push(event(Operation::Alloc, 1)));
         ring.state.noticed.0.store(NOTICED, Ordering::Release);
         wake(&ring.state.noticed.0);
+        reader.tend(Instant::now());
         let deadline = Instant::now() + Duration::from_secs(60);
         while ring.state.read.0.load(Ordering::Acquire) != 2 {
             assert!(Instant::now() < deadline, "nothing reads the ring");

@@ -1,0 +1,69 @@
+//! Creates the file of a trace under its lock, and the first page of the trace.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind};
+use crate::layout::header::{FORMAT_VERSION, Header};
+use crate::place;
+use crate::write::trace_writer::MIN_CAPACITY_BYTES;
+
+/// Creates the file of a trace, which only its owner can read, and locks it. If the file exists, it must be
+/// empty.
+pub(crate) fn create(path: &Path) -> Result<File, Error> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => Error::new(ErrorKind::Io, "it is a link (name the file that it leads to)"),
+            _ => Error::io("cannot create the file", error),
+        })?;
+    if !place::lock(&file) {
+        return Err(Error::new(ErrorKind::InUse, "another recording is writing it"));
+    }
+    let made = file.metadata().map_err(|error| Error::io("cannot inspect the file", error))?;
+    if place::is_foreign(path, &made) {
+        let reason =
+            "it belongs to another user, in a directory that everybody may write to (choose another file)";
+        return Err(Error::new(ErrorKind::Io, reason));
+    }
+    if !place::is_at(&file, path) {
+        return Err(Error::new(ErrorKind::InUse, "another recording has just taken its name"));
+    }
+    if made.len() > 0 {
+        return Err(
+            Error::new(ErrorKind::AlreadyExists, "there is a file of that name").with_remedy("move it away")
+        );
+    }
+    Ok(file)
+}
+
+/// The capacity in whole pages.
+pub(crate) fn checked_capacity(capacity_bytes: u64) -> Result<u64, Error> {
+    if capacity_bytes < MIN_CAPACITY_BYTES {
+        return Err(Error::new(
+            ErrorKind::CapacityTooSmall,
+            format!("a capacity of {capacity_bytes} bytes is less than {MIN_CAPACITY_BYTES}"),
+        )
+        .with_remedy("use --size 256K or more"));
+    }
+    Ok(capacity_bytes / 4096 * 4096)
+}
+
+/// A new salt and the first page of a trace.
+pub(crate) fn first_page(capacity_bytes: u64) -> (u64, Vec<u8>) {
+    let salt = random_salt();
+    (salt, Header { version: FORMAT_VERSION, capacity_bytes, salt }.to_page())
+}
+
+/// A number that differs from trace to trace. The number need not be secret.
+fn random_salt() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

@@ -1,0 +1,63 @@
+//! The first milliseconds of a child's recording. Most children of a shell end in this time, so the collector
+//! puts off all work that such a child does not need.
+//!
+//! - The trace stays in memory. If the child ends, one call writes the whole trace.
+//! - A forked child reads the rules of its parent's session (`READY_WITH_PARENTS_RULES`).
+
+use super::Recording;
+use crate::start::output;
+use edleak_format::{Error, TraceWriter};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// At this age, the trace of a child is written into its file, and a forked child gets rules of its own.
+const YOUTH: Duration = Duration::from_millis(20);
+
+impl Recording {
+    /// Time until the youth of this recording ends; `None`: it has ended.
+    pub(super) fn youth_left(&self, now: Instant) -> Option<Duration> {
+        let is_in_memory = self.writer.as_ref().is_some_and(TraceWriter::is_in_memory);
+        let is_young = self.has_parents_rules || is_in_memory;
+        is_young.then(|| (self.began + YOUTH).saturating_duration_since(now))
+    }
+
+    /// Whether the trace has a file.
+    pub(crate) fn has_file(&self) -> bool {
+        self.writer.as_ref().is_none_or(TraceWriter::has_file)
+    }
+
+    /// Whether the trace has no file although the child has lived for longer than most children of a shell.
+    pub(crate) fn needs_file(&self, now: Instant) -> bool {
+        !self.has_file() && now.saturating_duration_since(self.began) >= YOUTH
+    }
+
+    /// Creates the file of the trace, which stays empty until [`Recording::poll`] or [`Recording::finish`]. An
+    /// existing file is kept as `.old`.
+    pub(crate) fn create_file(&mut self) -> Result<(), crate::error::Error> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        output::create_file(writer, &self.path)
+    }
+
+    /// Ends the youth of the recording if it is time: publishes the rules and writes the trace so far into its
+    /// file.
+    pub(super) fn grow_up(&mut self, now: Instant) -> Result<(), Error> {
+        if self.youth_left(now) != Some(Duration::ZERO) {
+            return Ok(());
+        }
+        if self.has_parents_rules {
+            self.publish_rules();
+        }
+        match &mut self.writer {
+            Some(writer) if writer.has_file() => writer.map_file(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Publishes the rules of all modules, and says so to the target.
+    pub(super) fn publish_rules(&mut self) {
+        self.publisher.publish(&self.session, self.modules.all());
+        if std::mem::take(&mut self.has_parents_rules) {
+            self.session.header().ready.store(edleak_session::header::READY, Ordering::Release);
+        }
+    }
+}
