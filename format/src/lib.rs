@@ -60,5 +60,6 @@ pub use read::tiles::{CHUNK_SLICES, GROUP_SITES, GroupValues, Row, TILE_SITES, T
 pub use read::trace::{BlockInfo, Trace};
 pub use record::*;
 pub use slice::{Counters, SliceHeader, SliceVisitor};
+pub use write::new_file::MIN_CAPACITY_BYTES;
 pub use write::rewrite::rewrite;
-pub use write::trace_writer::{DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, TraceWriter};
+pub use write::trace_writer::{DEFAULT_CAPACITY_BYTES, TraceWriter};

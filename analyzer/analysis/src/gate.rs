@@ -245,7 +245,10 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     }
     if let Some(per_mark) = &analysis.per_mark {
         // Marks say nothing of memory that the recorder did not count.
-        let uncounted = || uncounted_allocator(analysis).or_else(|| uncounted::doubt(analysis));
+        let uncounted = || {
+            uncounted_allocator(analysis)
+                .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
+        };
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
@@ -355,7 +358,9 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
             size(unexplained.bytes)
         ));
     }
-    if let Some(why) = uncounted_allocator(analysis).or_else(|| uncounted::doubt(analysis)) {
+    if let Some(why) = uncounted_allocator(analysis)
+        .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
+    {
         return Some(why);
     }
     let growth = &analysis.growth;

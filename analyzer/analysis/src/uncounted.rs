@@ -1,10 +1,9 @@
 //! Functions of counted allocators whose calls the recorder did not count, for example `mallocx` of a shared
 //! jemalloc whose code the system does not let edleak change.
 
-use crate::findings::Findings;
 use crate::frame::base_name;
 use edleak_format::Trace;
-use edleak_model::growth_kind::GrowthKind;
+use edleak_model::growth_kind::{GrowthKind, ProcessGrowth};
 use edleak_text::units;
 
 /// Number of functions that a sentence names.
@@ -46,9 +45,8 @@ pub(crate) fn of_trace(trace: &Trace) -> Vec<UncountedFunctions> {
 
 /// The reason why these functions leave the report undecided: memory grows that no counted allocation explains, or
 /// most of the memory is in no counted allocation.
-pub(crate) fn doubt(analysis: &Findings) -> Option<String> {
-    let first = analysis.uncounted_functions.first()?;
-    let growth = &analysis.growth;
+pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
+    let first = functions.first()?;
     let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained);
     let size = |bytes: u64| units::bytes(bytes as f64);
     let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);

@@ -7,7 +7,9 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind};
 use crate::layout::header::{FORMAT_VERSION, Header};
 use crate::place;
-use crate::write::trace_writer::MIN_CAPACITY_BYTES;
+
+/// The smallest capacity that holds a useful trace: 256 KiB.
+pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 
 /// Creates the file of a trace, which only its owner can read, and locks it. If the file exists, it must be
 /// empty.

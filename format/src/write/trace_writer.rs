@@ -20,8 +20,6 @@ use crate::write::ring::Ring;
 
 /// The default capacity of a trace: 64 MiB.
 pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
-/// The smallest capacity that holds a useful trace: 256 KiB.
-pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 
 /// Size of the first journal. The size doubles for each later journal, so a short recording leaves a small
 /// file even if it is killed.
@@ -87,7 +85,7 @@ impl TraceWriter {
     /// Creates a trace that only its owner can read. If the file exists, it must be empty.
     ///
     /// # Errors
-    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`]; `InUse`; `AlreadyExists`; `NoSpace` if not even the
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`](crate::MIN_CAPACITY_BYTES); `InUse`; `AlreadyExists`; `NoSpace` if not even the
     /// first page fits; `Io`.
     pub fn create(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
         Self::create_inner(path, capacity_bytes).map_err(|error| error.context(error::writing(path)))
@@ -105,7 +103,7 @@ impl TraceWriter {
     /// [`finish`](Self::finish) writes all of it in one call.
     ///
     /// # Errors
-    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`].
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`](crate::MIN_CAPACITY_BYTES).
     pub fn in_memory(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
         let start = || {
             let capacity = new_file::checked_capacity(capacity_bytes)?;
