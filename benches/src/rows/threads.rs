@@ -52,8 +52,9 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
     for peer in PEERS.into_iter().filter(|&peer| bench.starter.has(peer)) {
         match peer.slower() {
             1 => contenders.extend([peer.baseline(), peer]),
-            // The work of these programs is fixed, and the slowest peer would take minutes.
-            2..=10 => slow.push(peer),
+            _ if peer == Contender::Heaptrack => slow.push(peer),
+            // The work of these programs is fixed. gperftools takes over a minute a run (×380), and dhat was
+            // not measured.
             _ => {}
         }
     }
