@@ -1,9 +1,9 @@
-//! Recordings attach to real programs under load and detach, many times: no program crashes, its output is the
-//! same, and servers answer every request.
+//! Recordings attach to real programs under load and detach, many times: no program crashes, its output is
+//! the same, and servers answer every request.
 //!
+//! Without EDLEAK_CYCLES, each program is attached a few times. The long run prints the median stop and the
+//! longest stop of each program:
 //! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
-//! is the long run; it prints the median stop and the longest stop of each program. Without EDLEAK_CYCLES, each
-//! program is attached a few times.
 
 use edleak_tests::cycles::{Load, attach_cycles, attach_cycles_with, cycles, stops_in, tell_stops};
 use edleak_tests::fed::Fed;
