@@ -3,7 +3,7 @@
 pub(crate) mod blocks;
 pub(crate) mod compression;
 pub(crate) mod journal;
-mod new_file;
+pub(crate) mod new_file;
 pub(crate) mod rewrite;
 pub(crate) mod ring;
 pub(crate) mod space;
