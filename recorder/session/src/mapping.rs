@@ -61,7 +61,7 @@ pub enum Operation {
     Attach = 6,
     /// shmdt is about to detach the segment at the address.
     Detach = 7,
-    /// A mark takes a slice. `address` is the place of the slice in the ring of marks ([`crate::mark`]).
+    /// A mark takes a slice. `address` is the place of the slice in the ring of marks.
     Mark = 8,
 }
 
