@@ -147,7 +147,8 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         let ssl =
             parts.iter().find(|part| part["name"] == "SSL_new" || part["name"] == "accept_connection()");
         let count = ssl.and_then(|part| part["leak_count"].as_u64()).expect("the object itself is a part");
-        assert!(count.abs_diff(objects) <= 3, "{count} of {objects} SSL objects");
+        // On a busy machine the first objects may come before the rules for their stacks.
+        assert!(count.abs_diff(objects) <= 3 + objects / 10, "{count} of {objects} SSL objects");
         // Every format lists the leak once, and the text prints each shared frame once.
         let text = analyze([] as [&str; 0], &recording.trace).stdout;
         assert!(text.contains(" places grow together by ") && text.lines().count() < 200, "{text}");
