@@ -73,7 +73,8 @@ fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
         // Kill edleak-record before it finds the process, while it waits, and while it records.
         std::thread::sleep(std::time::Duration::from_millis(4 * step * step));
         killed.signal(libc::SIGKILL);
-        assert_eq!(killed.finish().code, 128 + libc::SIGKILL);
+        let killed = killed.finish();
+        assert_eq!(killed.code, 128 + libc::SIGKILL, "{}", killed.stderr);
         target.tell("pause");
         target.tell("go");
     }

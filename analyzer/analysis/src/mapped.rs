@@ -99,8 +99,8 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
         let Some(&[from, to]) = readings.get(&site.label) else { continue };
         // The last reading of /proc is older than the last slice, so the reading gives a share and not bytes.
         let live = site.totals.live_bytes as f64;
-        site.resident_bytes = Some((share_of(SiteBytes::default(), to).unwrap_or(0.0) * live) as u64);
-        if let Some(share) = share_of(from, to) {
+        site.resident_bytes = share_of(SiteBytes::default(), to, live).map(|share| (share * live) as u64);
+        if let Some(share) = share_of(from, to, site.judgement.leak_bytes as f64) {
             settle_leak(site, share);
         }
     }
@@ -132,9 +132,17 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
     }
 }
 
-/// The resident share of the address space that a site added between two readings; `None`: it added none.
-fn share_of(from: SiteBytes, to: SiteBytes) -> Option<f64> {
+/// Least share of a site's address space that the readings must have seen. A reading before most of the memory was
+/// mapped says nothing about that memory.
+const LEAST_SEEN_SHARE: f64 = 0.5;
+
+/// The resident share of the address space that a site added between two readings. `None`: the readings have seen
+/// less than half of `bytes`, the address space in question.
+fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
+    if (mapped as f64) < LEAST_SEEN_SHARE * bytes {
+        return None;
+    }
     Some((to.held.saturating_sub(from.held) as f64 / mapped as f64).min(1.0))
 }
 
@@ -180,10 +188,18 @@ mod tests {
     #[test]
     fn share_is_that_of_the_added_address_space() {
         let bytes = |mapped, held| SiteBytes { mapped, held };
-        assert_eq!(share_of(bytes(1000, 1000), bytes(3000, 2000)), Some(0.5));
-        assert_eq!(share_of(bytes(0, 0), bytes(4000, 9000)), Some(1.0));
-        assert_eq!(share_of(bytes(4000, 0), bytes(4000, 9000)), None);
-        assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0)), Some(0.0));
+        assert_eq!(share_of(bytes(1000, 1000), bytes(3000, 2000), 2000.0), Some(0.5));
+        assert_eq!(share_of(bytes(0, 0), bytes(4000, 9000), 4000.0), Some(1.0));
+        assert_eq!(share_of(bytes(4000, 0), bytes(4000, 9000), 4000.0), None);
+        assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0), 1000.0), Some(0.0));
+    }
+
+    #[test]
+    fn readings_before_most_of_the_memory_was_mapped_say_nothing() {
+        let (none, early) = (SiteBytes::default(), SiteBytes { mapped: 4000, held: 0 });
+        assert_eq!(share_of(none, early, 16_000.0), None);
+        assert_eq!(share_of(none, none, 0.0), None);
+        assert_eq!(share_of(none, early, 8000.0), Some(0.0));
     }
 
     #[test]

@@ -62,27 +62,32 @@ impl Attached {
     /// Looks after a request that the process has not answered yet. `has_claimed`: a session is claimed, and no
     /// process has attached to it. Returns whether the collector has asked again. An error ends the recording.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
+        // The first failure may be of a thread that tried to reach an earlier recorder, which was killed.
+        const SURE_ATTEMPTS: u32 = 4;
+        // On a busy machine, many attempts may fail within milliseconds before the collector offers a session.
         const MOST_ATTEMPTS: u32 = 50;
+        const LEAST_TIME: Duration = Duration::from_secs(2);
         let pid = self.library.pid();
         // If the collector cannot read the memory, the process has ended, and the watch will notice this.
         let Ok(phase) = self.library.phase() else { return Ok(false) };
         if idle::is_off(phase) {
             let failure = self.library.failure().unwrap_or(NO_FAILURE);
             self.attempts += 1;
-            if failure == UNREACHABLE {
+            if failure == UNREACHABLE && self.attempts > SURE_ATTEMPTS {
                 let message =
                     format!("process {pid} cannot open the memory of edleak-record at `{}`", self.control);
                 let remedy = "start edleak-record as the user of the process, with the /proc of the process";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
-            if self.attempts > MOST_ATTEMPTS && has_claimed {
+            let is_in_vain = self.attempts > MOST_ATTEMPTS && now - self.woken > LEAST_TIME;
+            if is_in_vain && has_claimed {
                 let message =
                     format!("process {pid} cannot map the memory that it shares with edleak-record");
                 let remedy =
                     format!("raise its limit of address space: `prlimit --pid {pid} --as=unlimited`");
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
-            if self.attempts > MOST_ATTEMPTS {
+            if is_in_vain {
                 let message = format!("process {pid} found no session");
                 let remedy = "start edleak-record in its PID namespace";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));

@@ -143,6 +143,13 @@ impl AreaReader {
                 *now = AreaBytes { mapped_bytes: now.mapped_bytes, ..*was };
             }
         }
+        // A site that appears in a reading of maps stays empty until the next full reading. Its address space without
+        // its resident bytes would look like memory that was never used.
+        for (now, (kind, _)) in self.areas.iter_mut().zip(&self.kinds).skip(known) {
+            if *kind == AreaKind::Site && !reading.is_full {
+                *now = AreaBytes::ZERO;
+            }
+        }
         let new = self.kinds.iter().enumerate().skip(known);
         new.map(|(index, (kind, name))| MemoryArea {
             id: AreaId(index as u32),
@@ -255,6 +262,8 @@ fn control_group(pid: u32) -> Option<(AreaKind, String, AreaBytes)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::memory::mappings::Part;
+    use edleak_format::SiteId;
 
     #[test]
     fn second_reading_waits_and_an_ended_process_keeps_its_last_values() {
@@ -288,5 +297,30 @@ mod tests {
         reader.take(&reading, pid, None);
         assert_eq!(resident(&reader), before);
         assert!(reader.areas().iter().any(|area| area.mapped_bytes > 0));
+    }
+
+    // The mapping of a site appears between two readings of smaps, and the process may end before the next one.
+    #[test]
+    fn a_site_has_no_area_before_its_resident_bytes_are_known() {
+        let (mut reader, pid) = (AreaReader::with_calls(), std::process::id());
+        let now = Instant::now();
+        let calls =
+            |start, end: u64| vec![Part { bytes: end - start, site: Some(SiteId(7)), is_allocator: false }];
+        let mapped = |reader: &AreaReader| {
+            let all = reader.kinds.iter().zip(&reader.areas);
+            all.filter(|((kind, _), _)| *kind == AreaKind::Site)
+                .map(|(_, area)| area.mapped_bytes)
+                .sum::<u64>()
+        };
+        let reading = reader.read(pid, now).expect("the first one is due");
+        reader.take(&reading, pid, None);
+        reader.next_full = Some(now + Duration::from_secs(3600));
+        let maps = reader.read(pid, now + Duration::from_secs(60)).expect("maps is due");
+        assert!(!maps.is_full);
+        reader.take(&maps, pid, Some(&calls));
+        assert_eq!(mapped(&reader), 0);
+        let smaps = reader.read(pid, now + Duration::from_secs(7200)).expect("smaps is due");
+        reader.take(&smaps, pid, Some(&calls));
+        assert!(mapped(&reader) > 0);
     }
 }
