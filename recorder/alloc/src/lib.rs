@@ -15,8 +15,8 @@
 //! assert_eq!(numbers.len(), 10);
 //! ```
 //!
-//! The crate works with any [`GlobalAlloc`](core::alloc::GlobalAlloc): `Counted<MiMalloc>`, `Counted<Jemalloc>`, or an allocator of the
-//! program.
+//! The crate works with any [`GlobalAlloc`](core::alloc::GlobalAlloc): `Counted<MiMalloc>`,
+//! `Counted<Jemalloc>`, or an allocator of the program.
 //!
 //! # Costs
 //!

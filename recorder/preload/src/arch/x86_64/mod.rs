@@ -1,4 +1,4 @@
-//! x86-64: thread-local storage, system calls, and the few C symbols a compiler may call.
+//! x86-64: the symbol versions of glibc, a start of a program, and the few C symbols a compiler may call.
 #![allow(unsafe_code)]
 
 pub(crate) mod call_new;
@@ -7,26 +7,17 @@ pub(crate) mod note;
 pub(crate) mod numbers;
 mod signal;
 pub(crate) mod stubs;
+mod syscall;
+mod tls;
 
 pub(crate) use signal::interrupted;
+pub(crate) use syscall::syscall;
+pub(crate) use tls::{ADDRESS_BITS, thread_pointer, tls, tls_first_word};
 
-use crate::hot::thread::Tls;
-use core::arch::{asm, global_asm};
+use core::arch::asm;
+#[cfg(not(test))]
+use core::arch::global_asm;
 use core::ffi::CStr;
-
-// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. The
-// thread-local storage uses the surplus that every libc keeps for libraries loaded at start.
-global_asm!(
-    ".section .tbss,\"awT\",@nobits",
-    ".p2align 6",
-    ".globl edleak_tls",
-    ".hidden edleak_tls",
-    ".type edleak_tls, @tls_object",
-    ".size edleak_tls, {size}",
-    "edleak_tls: .zero {size}",
-    ".previous",
-    size = const size_of::<Tls>(),
-);
 
 // `core` is compiled with unwinding and names this symbol in tables that no code reads. The memory functions
 // are here because a compiler may call them, and this library must not depend on the target's libc.
@@ -76,55 +67,6 @@ global_asm!(
     ".popsection",
 );
 
-/// Number of bits of an address in a program that does not ask the kernel for larger addresses.
-pub(crate) const ADDRESS_BITS: u32 = 47;
-
-/// This thread's state.
-#[inline(always)]
-pub(crate) fn tls() -> *mut Tls {
-    let tls: *mut Tls;
-    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs
-    // store at fs:0.
-    unsafe {
-        asm!(
-            "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
-            "add {0}, qword ptr fs:[0]",
-            out(reg) tls,
-            options(pure, readonly, nostack),
-        );
-    }
-    tls
-}
-
-/// The first word of this thread's state, loaded without computing its address.
-#[inline(always)]
-pub(crate) fn tls_first_word() -> usize {
-    let word: usize;
-    // SAFETY: the relocation yields the offset as in `tls`; the first word of `Tls` is a plain integer that
-    // only this thread writes.
-    unsafe {
-        asm!(
-            "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
-            "mov {0}, qword ptr fs:[{0}]",
-            out(reg) word,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    word
-}
-
-/// This thread's thread pointer. Live threads have different thread pointers; a new thread may get the
-/// pointer of an ended thread.
-#[inline(always)]
-pub(crate) fn thread_pointer() -> usize {
-    let pointer: usize;
-    // SAFETY: the psABI stores the thread pointer at fs:0.
-    unsafe {
-        asm!("mov {0}, qword ptr fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags));
-    }
-    pointer
-}
-
 /// The symbol version of a function of glibc's malloc; `None`: the function has no such version.
 pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
     match name.to_bytes() {
@@ -133,27 +75,6 @@ pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
         b"aligned_alloc" => Some(c"GLIBC_2.16"),
         _ => None,
     }
-}
-
-/// A raw system call. Returns the kernel's value; an error is −errno. errno belongs to the target and stays
-/// untouched.
-///
-/// # Safety
-/// The arguments must be valid for the call.
-pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
-    let result: isize;
-    let [a, b, c, d, e, f] = arguments;
-    // SAFETY: the register convention of the kernel; rcx and r11 are clobbered by the instruction.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number as isize => result,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
-            lateout("rcx") _, lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result
 }
 
 /// Executes a program in a child that shares this process's memory and stack while the parent waits.

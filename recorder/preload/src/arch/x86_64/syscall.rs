@@ -1,0 +1,25 @@
+//! x86-64: a raw system call.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+
+/// A raw system call. Returns the kernel's value; an error is −errno. errno belongs to the target and stays
+/// untouched.
+///
+/// # Safety
+/// The arguments must be valid for the call.
+pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
+    let result: isize;
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the register convention of the kernel; rcx and r11 are clobbered by the instruction.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}

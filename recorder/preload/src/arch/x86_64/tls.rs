@@ -1,0 +1,68 @@
+//! x86-64: the thread-local storage of the library, and the thread pointer.
+#![allow(unsafe_code)]
+
+use crate::hot::thread::Tls;
+use core::arch::{asm, global_asm};
+
+// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. The
+// thread-local storage uses the surplus that every libc keeps for libraries loaded at start.
+global_asm!(
+    ".section .tbss,\"awT\",@nobits",
+    ".p2align 6",
+    ".globl edleak_tls",
+    ".hidden edleak_tls",
+    ".type edleak_tls, @tls_object",
+    ".size edleak_tls, {size}",
+    "edleak_tls: .zero {size}",
+    ".previous",
+    size = const size_of::<Tls>(),
+);
+
+/// Number of bits of an address in a program that does not ask the kernel for larger addresses.
+pub(crate) const ADDRESS_BITS: u32 = 47;
+
+/// This thread's state.
+#[inline(always)]
+pub(crate) fn tls() -> *mut Tls {
+    let tls: *mut Tls;
+    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs
+    // store at fs:0.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) tls,
+            options(pure, readonly, nostack),
+        );
+    }
+    tls
+}
+
+/// The first word of this thread's state, loaded without computing its address.
+#[inline(always)]
+pub(crate) fn tls_first_word() -> usize {
+    let word: usize;
+    // SAFETY: the relocation yields the offset as in `tls`; the first word of `Tls` is a plain integer that
+    // only this thread writes.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0}]",
+            out(reg) word,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word
+}
+
+/// This thread's thread pointer. Live threads have different thread pointers; a new thread may get the
+/// pointer of an ended thread.
+#[inline(always)]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: the psABI stores the thread pointer at fs:0.
+    unsafe {
+        asm!("mov {0}, qword ptr fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags));
+    }
+    pointer
+}
