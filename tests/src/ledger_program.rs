@@ -1,7 +1,7 @@
 //! tests/programs/idle_ledger.cpp: a program that keeps a ledger of its allocations, and that a test records
 //! while it runs.
 
-use crate::ledger::{Ledger, read_ledger};
+use crate::ledger::{Ledger, assert_equal, read_ledger};
 use crate::programs::programs;
 use crate::report::Report;
 use crate::run::{Outcome, Running, run, wait_for};
@@ -121,6 +121,36 @@ pub fn stop(recorder: Running) -> Outcome {
 /// The report with every site of a recording.
 pub fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
+}
+
+/// Records phases of the program's work. The counters of each recording equal the ledger of its phase. `check`
+/// looks at the process during each recording (without a report) and after it.
+pub fn phases_are_exact(
+    mut target: LedgerProgram,
+    cycles: usize,
+    mut check: impl FnMut(&mut LedgerProgram, Option<&Report>),
+) {
+    let dir = TempDir::new("exact-phases");
+    for cycle in 0..cycles {
+        let trace = dir.join(format!("{cycle}.edl"));
+        target.tell("go");
+        target.tell("pause");
+        target.tell("reset");
+        let recorder = ask(target.pid(), &trace, &[]);
+        check(&mut target, None);
+        target.tell("tick");
+        target.tell("go");
+        // In some cycles, this is long enough for edleak-record to open the limits of the fast path.
+        std::thread::sleep(Duration::from_millis(20 * (cycle as u64 % 4)));
+        target.tell("pause");
+        let ledger = target.ledger();
+        stop(recorder);
+        let report = report_of(&trace);
+        assert_equal(&report, &ledger);
+        assert_eq!(report.json["trace"]["attached"], true);
+        assert_eq!(report.json["trace"]["complete"], true);
+        check(&mut target, Some(&report));
+    }
 }
 
 /// Every recording begins and ends while all threads allocate. Before the end of some recordings, the program

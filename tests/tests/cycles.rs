@@ -35,7 +35,7 @@ fn eight_threads_that_allocate_are_counted_exactly() {
 }
 
 #[test]
-fn threads_that_allocate_are_counted_exactly_with_64_of_them() {
+fn sixty_four_threads_that_allocate_are_counted_exactly() {
     counts_are_exact(64, 2);
 }
 
@@ -256,7 +256,7 @@ fn postgres_backend_answers_pgbench() {
     let bin: PathBuf = versions.flatten().next().expect("one version").path().join("bin");
     let dir = TempDir::new("cycles-postgres");
     let (data, port) = (dir.join("data"), free_port().to_string());
-    // The backend may belong to another user, who must be able to open the library.
+    // The backend process may run as another user. This user must be able to open the library.
     let own = dir.join("edleak");
     std::fs::create_dir(&own).expect("writable");
     for name in ["edleak-record", "libedleak_preload.so"] {
