@@ -20,7 +20,7 @@ pub struct Header {
     /// Size of the whole session in bytes.
     pub total_bytes: AtomicU64,
     /// Longest wait of the target for `ready`, once, when it attaches; in microseconds.
-    pub patience_us: AtomicU32,
+    pub rules_timeout_us: AtomicU32,
     /// A futex: 0, [`READY`] or [`READY_WITH_PARENTS_RULES`].
     pub ready: AtomicU32,
     /// Number of ranges in the wrapper table. The collector replaces the table only while this is 0.

@@ -11,7 +11,8 @@
 //! Other threads may take numbers between the check and the addition. So the check leaves [`SLACK`] places
 //! free: more than the number of threads between the two instructions at one time. A lost reset would
 //! leave all objects of a pool live, and a lost name would put its objects at other sites. A lost mark would
-//! change the counters of an iteration. So these events may use further [`RESERVE`] places, which events of single objects leave free.
+//! change the counters of an iteration. So these events may use further [`RESERVE`] places, which events of
+//! single objects leave free.
 //!
 //! # Order
 //!

@@ -113,22 +113,22 @@ impl Detours {
 
     /// Writes the code and the jumps while all threads stand still. Returns the time for which they stood
     /// still.
-    pub(crate) fn apply(&self, patience: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
-        self.change(patience, step, true)
+    pub(crate) fn apply(&self, timeout: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
+        self.change(timeout, step, true)
     }
 
     /// Puts the original bytes back while all threads stand still. A thread may be in a stub or in the
     /// library; the code there stays. The jumps of sized frees stay too: an allocation of the recording may be
     /// larger than its requested size, and the allocator relies on the size that it gets. Returns the time for
     /// which the threads stood still.
-    pub(crate) fn remove(&self, patience: Duration) -> Result<Duration, Error> {
-        self.change(patience, &|_| {}, false)
+    pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
+        self.change(timeout, &|_| {}, false)
     }
 
-    fn change(&self, patience: Duration, step: &dyn Fn(&str), is_apply: bool) -> Result<Duration, Error> {
+    fn change(&self, timeout: Duration, step: &dyn Fn(&str), is_apply: bool) -> Result<Duration, Error> {
         const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
         const PAUSE: Duration = Duration::from_millis(5);
-        let limit = Instant::now() + patience;
+        let limit = Instant::now() + timeout;
         let mut attempt = FIRST_ATTEMPT;
         loop {
             let stopped = Stopped::all(self.pid, limit.min(Instant::now() + attempt));

@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for all threads at the end of a recording.
-const PATIENCE_AT_END: Duration = Duration::from_secs(5);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to attach to a process.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ pub(crate) fn restore(library: &Library) {
     let Ok(late) = library.late() else { return };
     let Ok(allocator) = target::allocator_of(pid, &modules, Some(late.malloc)) else { return };
     if let Ok(detours) = Detours::compile(pid, allocator, late.detours) {
-        let _ = detours.remove(PATIENCE_AT_END);
+        let _ = detours.remove(REMOVE_TIMEOUT);
     }
 }
 
@@ -197,7 +197,7 @@ impl Drop for Redirected {
         if !Library::find(pid).is_ok_and(|library| library.is_late) {
             return;
         }
-        match self.detours.remove(PATIENCE_AT_END) {
+        match self.detours.remove(REMOVE_TIMEOUT) {
             Ok(time) => tell(pid, time, self.quiet),
             Err(_) if !crate::sys::process::is_there(pid) => {}
             Err(error) => {

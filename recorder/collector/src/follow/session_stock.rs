@@ -34,7 +34,7 @@ pub struct SessionStock {
     /// The user of the target, if this process has another user.
     owner: Option<UserAndGroup>,
     keeper: Option<DescriptorKeeper>,
-    patience_us: u32,
+    rules_timeout_us: u32,
 }
 
 impl SessionStock {
@@ -68,7 +68,7 @@ impl SessionStock {
             sessions: (0..sessions).map(|_| None).collect(),
             // There are more shards than threads that can run at once, so that threads seldom share a shard.
             // Each shard costs address space.
-            patience_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
+            rules_timeout_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
             shards: (8 * cores).clamp(16, MAX_SHARDS),
             owner,
             keeper,
@@ -132,7 +132,7 @@ impl SessionStock {
         let slots: &[Slot] = &self.page.get().slots;
         for (slot, place) in slots.iter().zip(&mut self.sessions).take(places) {
             if place.is_none() {
-                let session = Session::create(self.shards, self.patience_us)?;
+                let session = Session::create(self.shards, self.rules_timeout_us)?;
                 self.owner.map_or(Ok(()), |owner| session.give_to(owner))?;
                 slot.offer(session.fd() as u32);
                 *place = Some(session);

@@ -136,9 +136,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session with this many shards. The target may wait `patience_us` for its wrapper rules when it
+    /// A fresh session with this many shards. The target may wait `rules_timeout_us` for its wrapper rules when it
     /// attaches.
-    pub fn create(shards: usize, patience_us: u32) -> io::Result<Session> {
+    pub fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let header = session.header();
@@ -146,7 +146,7 @@ impl Session {
         header.version.store(VERSION, Ordering::Relaxed);
         header.shards.store(shards as u32, Ordering::Relaxed);
         header.total_bytes.store(total_bytes(shards) as u64, Ordering::Relaxed);
-        header.patience_us.store(patience_us, Ordering::Relaxed);
+        header.rules_timeout_us.store(rules_timeout_us, Ordering::Relaxed);
         header.collector.store(std::process::id(), Ordering::Relaxed);
         header.next_site.store(FIRST, Ordering::Relaxed);
         header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 means "none"

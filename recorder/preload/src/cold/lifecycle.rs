@@ -379,7 +379,7 @@ pub(super) fn publish(
     let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
     if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
         // Waits once and briefly: the collector compiles the rules of the modules in the copied memory map.
-        sys::wait(&header.ready, 0, header.patience_us.load(Ordering::Relaxed));
+        sys::wait(&header.ready, 0, header.rules_timeout_us.load(Ordering::Relaxed));
     }
     let is_ready = header.ready.load(Ordering::Acquire) != 0;
     // Only a process that is starting applies detours. A running process may have several threads. A forked

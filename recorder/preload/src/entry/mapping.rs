@@ -59,24 +59,24 @@ fn real(function: &Lazy) -> Pointer {
 
 /// The session and its ring, for one call.
 #[derive(Clone, Copy)]
-struct Noting {
+struct MappingLog {
     header: &'static Header,
     ring: MappingRing<'static>,
 }
 
-impl Noting {
+impl MappingLog {
     /// For a call that maps memory; `None`: edleak does not record the call.
-    fn of_taking() -> Option<Noting> {
-        Noting::with(lifecycle::header)
+    fn of_taking() -> Option<MappingLog> {
+        MappingLog::with(lifecycle::header)
     }
 
     /// For a call that unmaps memory. A forked child that is not recorded does not count as a child that used
     /// memory if it only unmaps.
-    fn of_giving() -> Option<Noting> {
-        Noting::with(lifecycle::header_unless_unrecorded_child)
+    fn of_giving() -> Option<MappingLog> {
+        MappingLog::with(lifecycle::header_unless_unrecorded_child)
     }
 
-    fn with(header: fn() -> Option<&'static Header>) -> Option<Noting> {
+    fn with(header: fn() -> Option<&'static Header>) -> Option<MappingLog> {
         if RING.load(Ordering::Acquire).is_null() {
             return None;
         }
@@ -88,7 +88,7 @@ impl Noting {
         }
         // SAFETY: the session holds `MAX_EVENTS` events and is mapped for the life of the process.
         let slots = unsafe { core::slice::from_raw_parts(slots, MAX_EVENTS) };
-        Some(Noting {
+        Some(MappingLog {
             header,
             ring: MappingRing { slots, written: &header.mappings_written, read: &header.mappings_read },
         })
@@ -126,9 +126,9 @@ fn event(operation: Operation, address: Pointer, length: usize, flags: u32) -> M
 /// ring is full, the slice has the counters of an earlier mark.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
-    if let Some(noting) = Noting::of_taking() {
+    if let Some(log) = MappingLog::of_taking() {
         let place = ptr::without_provenance_mut(slice as usize);
-        noting.ring.push(event(Operation::Mark, place, 0, 0));
+        log.ring.push(event(Operation::Mark, place, 0, 0));
     }
 }
 
@@ -191,10 +191,10 @@ unsafe fn map(
     let mapped =
         unsafe { real(ptr::with_exposed_provenance_mut(address), length, protection, flags, file, offset) };
     if mapped != FAILED
-        && let Some(noting) = Noting::of_taking()
+        && let Some(log) = MappingLog::of_taking()
     {
         // SAFETY: `caller` and `fp` come from the stub.
-        unsafe { noting.taken(event(Operation::Map, mapped, length, flags as u32), caller, fp) };
+        unsafe { log.taken(event(Operation::Map, mapped, length, flags as u32), caller, fp) };
     }
     mapped
 }
@@ -212,25 +212,25 @@ pub(crate) unsafe fn on_munmap(address: Pointer, length: usize) -> i32 {
     let real: Munmap = unsafe { transmute(real) };
     // The kernel refuses other arguments, so such a call needs no event.
     let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
-    let noting = if is_sound { Noting::of_giving() } else { None };
+    let log = if is_sound { MappingLog::of_giving() } else { None };
     // Adds the event before the call. Once the kernel has unmapped the range, another thread may get it.
-    let number = noting.and_then(|noting| noting.push(event(Operation::Unmap, address, length, 0)));
+    let number = log.and_then(|log| log.push(event(Operation::Unmap, address, length, 0)));
     // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address, length) };
     if status != 0 {
-        take_back(noting, number);
+        take_back(log, number);
     }
     status
 }
 
 /// Adds the event of a failed call. `number` is the number of the call.
 #[cold]
-fn take_back(noting: Option<Noting>, number: Option<u32>) {
-    if let (Some(noting), Some(number)) = (noting, number)
+fn take_back(log: Option<MappingLog>, number: Option<u32>) {
+    if let (Some(log), Some(number)) = (log, number)
         // Otherwise another session began during the real call.
-        && ptr::eq(lifecycle::session(), noting.header)
+        && ptr::eq(lifecycle::session(), log.header)
     {
-        noting.push(event(Operation::Failed, ptr::null_mut(), 0, number));
+        log.push(event(Operation::Failed, ptr::null_mut(), 0, number));
     }
 }
 
@@ -258,22 +258,22 @@ pub(crate) unsafe extern "C" fn on_mremap(
     // With an old length of 0, mremap maps a shared mapping a second time. With this flag, the old range
     // stays mapped.
     let stays = old_length == 0 || flags & MREMAP_DONTUNMAP != 0;
-    let noting = Noting::of_taking();
-    let number = match noting {
-        Some(noting) if !stays => noting.push(event(Operation::Move, old, old_length, flags as u32)),
+    let log = MappingLog::of_taking();
+    let number = match log {
+        Some(log) if !stays => log.push(event(Operation::Move, old, old_length, flags as u32)),
         _ => None,
     };
     // SAFETY: this is the target's own call, with its own arguments.
     let moved = unsafe { real(old, old_length, new_length, flags, new) };
     if moved == FAILED {
-        take_back(noting, number);
-    } else if let Some(noting) = noting {
+        take_back(log, number);
+    } else if let Some(log) = log {
         let event = match number {
             Some(number) => event(Operation::Moved, moved, new_length, number),
             None => event(Operation::Map, moved, new_length, 0),
         };
         // SAFETY: `caller` and `fp` come from the entry stub.
-        unsafe { noting.taken(event, caller, fp) };
+        unsafe { log.taken(event, caller, fp) };
     }
     moved
 }
@@ -298,12 +298,12 @@ pub(crate) unsafe extern "C" fn on_shmat(
     // SAFETY: this is the target's own call, with its own arguments.
     let attached = unsafe { real(segment, address, flags) };
     if attached != FAILED
-        && let Some(noting) = Noting::of_taking()
+        && let Some(log) = MappingLog::of_taking()
     {
         // The collector looks up the segment's size.
         let event = event(Operation::Attach, attached, segment as u32 as usize, flags as u32);
         // SAFETY: `caller` and `fp` come from the entry stub.
-        unsafe { noting.taken(event, caller, fp) };
+        unsafe { log.taken(event, caller, fp) };
     }
     attached
 }
@@ -319,12 +319,12 @@ pub(crate) unsafe fn on_shmdt(address: Pointer) -> i32 {
     }
     // SAFETY: the next definition of shmdt has this type.
     let real: Shmdt = unsafe { transmute(real) };
-    let noting = Noting::of_giving();
-    let number = noting.and_then(|noting| noting.push(event(Operation::Detach, address, 0, 0)));
+    let log = MappingLog::of_giving();
+    let number = log.and_then(|log| log.push(event(Operation::Detach, address, 0, 0)));
     // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address) };
     if status != 0 {
-        take_back(noting, number);
+        take_back(log, number);
     }
     status
 }
