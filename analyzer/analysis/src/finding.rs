@@ -146,13 +146,18 @@ impl<'a> Finding<'a> {
     }
 }
 
-/// The rate and the leaked bytes of all findings together. The bytes of a pool are also in the heap or in mapped
-/// memory, so findings of pools count only if there are no others.
+/// The rate and the leaked bytes of all findings together.
 pub fn totals(findings: &[Finding<'_>]) -> (f64, f64) {
-    let is_of_pool = |finding: &&Finding<'_>| finding.lead().domain() == Domain::Pool;
-    let only_pools = findings.iter().all(|finding| is_of_pool(&finding));
-    let counted = || findings.iter().filter(|finding| only_pools || !is_of_pool(finding));
+    let counted = || counted_once(findings);
     (counted().map(Finding::rate_bytes_per_s).sum(), counted().map(Finding::leak_bytes).sum())
+}
+
+/// The findings whose bytes count in a total. The bytes of a pool are also in the heap or in mapped memory, so
+/// findings of pools count only if there are no others.
+pub fn counted_once<'f, 'a>(findings: &'f [Finding<'a>]) -> impl Iterator<Item = &'f Finding<'a>> {
+    let is_of_pool = |finding: &Finding<'_>| finding.lead().domain() == Domain::Pool;
+    let only_pools = findings.iter().all(is_of_pool);
+    findings.iter().filter(move |finding| only_pools || !is_of_pool(finding))
 }
 
 fn shared_addresses(one: &JudgedSite, other: &JudgedSite) -> usize {

@@ -182,11 +182,13 @@ impl Policy {
         for analysis in analyses {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
-            // Objects of pools lie in the heap or in mapped memory, which counts already.
-            let only_pools = reported_now.iter().all(|site| site.domain() == Domain::Pool);
-            let counted = reported_now.iter().filter(|site| only_pools || site.domain() != Domain::Pool);
-            let rate: f64 = counted.map(|site| site.judgement.rate_bytes_per_s).sum();
-            if rate <= budget {
+            // Objects of pools lie in the heap or in mapped memory. A pool may also give out memory that it has
+            // taken long before. So each of the two sums must be within the budget.
+            let rate_of = |is_pool: bool| -> f64 {
+                let sites = reported_now.iter().filter(|site| (site.domain() == Domain::Pool) == is_pool);
+                sites.map(|site| site.judgement.rate_bytes_per_s).sum()
+            };
+            if rate_of(false).max(rate_of(true)) <= budget {
                 analysis
                     .sites
                     .iter_mut()
@@ -287,7 +289,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// The reason why lost objects of pools may hide a leak: the recorder lost more than a twentieth of all objects.
+/// The reason why lost events of pools may hide a leak: the recorder lost more events than a twentieth of the
+/// objects that it counted.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
@@ -338,11 +341,6 @@ fn in_question(site: &JudgedSite) -> f64 {
         open => open as f64,
     }
 }
-
-/// Least memory outside the counted allocations that can make a gate undecided. Less is usual: it is the
-/// program's own data, edleak's tables, and free memory of the allocator. In a small program, this free
-/// memory may be several times the live memory.
-const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
 /// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or
 /// at too many sites to judge any of them.
@@ -395,9 +393,8 @@ fn unrecorded_work(analysis: &Findings) -> Option<String> {
 /// not count an allocator.
 fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     let growth = &analysis.growth;
-    let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
     let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;
-    (hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes)).then(|| {
+    uncounted::hidden_bytes(growth).map(|hidden| {
         format!(
             "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did not count {} ({})",
             size(hidden),

@@ -18,6 +18,9 @@ use std::collections::HashMap;
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
 /// One page.
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
+/// Least share of a site's address space that the readings must have seen. A reading before most of the memory was
+/// mapped says nothing about that memory.
+const LEAST_SEEN_SHARE: f64 = 0.5;
 /// The report does not mention less unseen memory than this. Stacks and tables of the C library are usual.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
 /// The report does not mention growth of unseen memory below this rate, in bytes per second.
@@ -107,13 +110,20 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
 }
 
 /// Settles mapping sites that leak by the iterations of a mark: a site whose growth is not resident is no
-/// leak. There are no readings at the marks, so the share of the whole site counts.
+/// leak. There are no readings at the marks. So all resident memory of the site counts as resident memory of the
+/// leak: the site may also have reserved address space before.
 pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
-        if let Some(resident) = site.resident_bytes.filter(|_| site.totals.live_bytes > 0) {
-            settle_leak(site, resident as f64 / site.totals.live_bytes as f64);
+        if let Some(resident) = site.resident_bytes {
+            let share = greatest_share(resident, site.judgement.leak_bytes);
+            settle_leak(site, share);
         }
     }
+}
+
+/// The greatest resident share that a leak can have if its site holds `resident` bytes in all.
+fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
+    (resident as f64 / leak_bytes.max(1) as f64).min(1.0)
 }
 
 /// Changes a leak of address space to no leak if too little of it is resident. `share` is the resident share.
@@ -131,10 +141,6 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
         site.judgement.why.push(format!("about {} of it are resident", units::bytes(grown)));
     }
 }
-
-/// Least share of a site's address space that the readings must have seen. A reading before most of the memory was
-/// mapped says nothing about that memory.
-const LEAST_SEEN_SHARE: f64 = 0.5;
 
 /// The resident share of the address space that a site added between two readings. `None`: the readings have seen
 /// less than half of `bytes`, the address space in question.
@@ -192,6 +198,14 @@ mod tests {
         assert_eq!(share_of(bytes(0, 0), bytes(4000, 9000), 4000.0), Some(1.0));
         assert_eq!(share_of(bytes(4000, 0), bytes(4000, 9000), 4000.0), None);
         assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0), 1000.0), Some(0.0));
+    }
+
+    // A site reserves 100 GiB that it never uses, and leaks 900 MiB that are resident: 0.9 % of all.
+    #[test]
+    fn reserved_address_space_does_not_excuse_a_leak_at_a_mark() {
+        let leaked = 900 << 20;
+        assert!(greatest_share(leaked, leaked) > LEAST_RESIDENT_SHARE);
+        assert!(greatest_share(4096, leaked) < LEAST_RESIDENT_SHARE);
     }
 
     #[test]

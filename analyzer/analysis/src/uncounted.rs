@@ -8,8 +8,16 @@ use edleak_text::units;
 
 /// Number of functions that a sentence names.
 const NAMED: usize = 3;
-/// Least memory outside the counted allocations that makes a report undecided.
+/// Least memory outside the counted allocations that can make a report undecided. Less is usual: it is the
+/// program's own data, edleak's tables, and free memory of the allocator. In a small program, this free
+/// memory may be several times the live memory.
 const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
+
+/// The memory that is in no counted allocation, in bytes, if it is most of the program's memory.
+pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
+    let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
+    (hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes)).then_some(hidden)
+}
 
 /// The uncounted functions of one module.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +57,6 @@ pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) ->
     let first = functions.first()?;
     let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained);
     let size = |bytes: u64| units::bytes(bytes as f64);
-    let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
     let fact = if is_outside && growth.resident_goes_on {
         let (from, to) = (growth.resident_from_bytes, growth.resident_to_bytes);
         format!(
@@ -57,13 +64,17 @@ pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) ->
             size(from),
             size(to)
         )
-    } else if hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes) {
+    } else if let Some(hidden) = hidden_bytes(growth) {
         format!("{} of {} are in no counted allocation", size(hidden), size(growth.resident_to_bytes))
     } else {
         return None;
     };
+    let more = match functions.len() - 1 {
+        0 => String::new(),
+        more => format!(", and the same in {}", units::plural(more as u64, "more module", "more modules")),
+    };
     Some(format!(
-        "{fact}; {} (edleak-record gives the reason and a remedy when it records)",
+        "{fact}; {}{more} (edleak-record gives the reason and a remedy when it records)",
         first.sentence()
     ))
 }

@@ -14,12 +14,12 @@ pub mod sarif;
 pub mod series;
 pub mod text;
 
-use edleak_analysis::finding::{Finding, Together};
+use edleak_analysis::finding::{self, Finding, Together};
 use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::frames;
 use edleak_analysis::gate::{Outcome, RuleUse, outcome};
 use edleak_analysis::load::Recording;
-use edleak_analysis::site::{Domain, JudgedSite, SiteLabel, Standing};
+use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_analysis::suppressions::Rule;
 use edleak_model::iterations::per_iteration;
 use edleak_text::units;
@@ -203,11 +203,7 @@ pub(crate) fn why_of(finding: &Finding<'_>) -> String {
 /// The bytes and allocations that each iteration leaves behind at these findings; `None`: the verdicts are by
 /// time.
 pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
-    // The bytes of a pool are also in the heap or in mapped memory, as in `totals`.
-    let is_of_pool = |finding: &&Finding<'_>| finding.lead().domain() == Domain::Pool;
-    let only_pools = findings.iter().all(|finding| is_of_pool(&finding));
-    let counted = findings.iter().filter(|finding| only_pools || !is_of_pool(finding));
-    let parts = counted.flat_map(|finding| &finding.parts);
+    let parts = finding::counted_once(findings).flat_map(|finding| &finding.parts);
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
         // The verdict is about all stacks of the caller; a part may have only some of them.

@@ -3,8 +3,8 @@
 use crate::programs::{Ran, run};
 use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
 use edleak_format::{
-    Allocator, AreaId, AreaKind, MemoryArea, ModuleId, Pool, PoolId, Pools, Record, SiteKind, Trace,
-    UncountedFunctions,
+    Allocator, AreaId, AreaKind, Counters, MemoryArea, ModuleId, Pool, PoolId, Pools, Record, SiteKind,
+    Trace, UncountedFunctions,
 };
 use serde_json::json;
 
@@ -58,6 +58,27 @@ fn a_leak_of_a_pool_is_judged_and_its_bytes_count_in_no_total_of_the_heap() {
     let heap = &report["sites"][1];
     assert_eq!((&heap["domain"], &heap["pool"]), (&json!("heap"), &json!(null)));
     assert_eq!(report["summary"]["live_bytes"], 4096, "the chunk alone");
+}
+
+/// Ten times the bytes of [`leaking`].
+fn leaking_fast(slice: u64) -> Counters {
+    Counters { allocated_bytes: 10 * leaking(slice).allocated_bytes, ..leaking(slice) }
+}
+
+// A pool may give out memory that it has taken long before. So a leak of the heap must not hide that of the pool.
+#[test]
+fn a_budget_holds_for_pools_and_for_other_memory_each() {
+    let mut draft = pooled(0, 0);
+    draft.sites[1].counters = leaking_fast;
+    // The pool leaks about 10,000 bytes per second, the heap 1000.
+    for further in [None, Some(caller(0x1050, "grow_too", 44, leaking))] {
+        draft.sites.truncate(2);
+        draft.sites.extend(further);
+        for (budget, code) in [("5KB/s", 1), ("12KB/s", 0)] {
+            let ran = report(&draft, &["--budget", budget]);
+            assert_eq!(ran.code, code, "{budget}: {}", ran.out);
+        }
+    }
 }
 
 #[test]
