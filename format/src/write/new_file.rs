@@ -1,4 +1,4 @@
-//! Creates the file of a trace under its lock, and the first page of the trace.
+//! The beginning of a trace: checks its capacity, creates its file under its lock, and makes its first page.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;

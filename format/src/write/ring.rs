@@ -1,4 +1,5 @@
-//! The extents of the file: the file never outgrows its capacity, and disk space is reserved before use.
+//! The extents of a trace: a trace never outgrows its capacity, and disk space is reserved before use. A trace
+//! in memory has its extents in memory, until it is written into its file.
 //!
 //! Extents lie side by side without gaps, from the end of the first page to the highest byte ever used. A
 //! free extent begins with a header of kind free. The writer reuses any free extent that is large enough. So
@@ -308,7 +309,9 @@ impl Ring {
             }
             Bytes::InMemory { bytes, file } => {
                 let file = file.expect("the caller has set the file");
-                file.write_all_at(&bytes[..length as usize], 0)
+                fallocate(&file, 0, length)
+                    .and_then(|()| file.write_all_at(&bytes[..length as usize], 0))
+                    .and_then(|()| file.set_len(length))
                     .map_err(|error| Error::io("cannot write the file", error))?;
             }
         }

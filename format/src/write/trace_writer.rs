@@ -37,7 +37,8 @@ const JOURNAL_RECORDS_SHARE: u64 = 4;
 /// Writes a trace.
 ///
 /// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at
-/// most the slice it was writing. A trace [in memory](TraceWriter::in_memory) has no file yet.
+/// most the slice it was writing. A trace [in memory](TraceWriter::in_memory) is in the file only after
+/// [`TraceWriter::map_file`] or [`TraceWriter::finish`].
 /// The memory of the writer is proportional to the number of sites. The memory does not grow with the length
 /// of the recording.
 pub struct TraceWriter {

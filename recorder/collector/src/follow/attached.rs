@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 /// After this time without an allocation, the collector tells the user that the process does not allocate.
 const SILENCE: Duration = Duration::from_secs(3);
+
 /// The process and its library.
 pub struct Attached {
     pub(crate) library: Library,

@@ -164,7 +164,8 @@ impl Follower<'_> {
         if recording.began().elapsed() < WORTH_KEEPING {
             self.dismiss_clients(&recording);
             let writer = recording.into_writer()?;
-            return Some(writer.restart().map_err(|error| unwritten(&error)));
+            let is_in_memory = writer.is_in_memory();
+            return Some(writer.restart().map_err(|error| unwritten(&error, is_in_memory)));
         }
         self.executed += 1;
         let aside = beside(&path, &format!("exec{}", self.executed));

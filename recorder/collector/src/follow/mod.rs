@@ -375,16 +375,18 @@ impl<'a> Follower<'a> {
             {
                 self.unwritten += 1;
                 self.dismiss_clients(&recording);
-                self.outcome.fail(&self.plan.output, error);
+                self.outcome.fail(recording.path(), error);
                 continue;
             }
+            let is_in_memory = recording.is_in_memory();
             match recording.poll(now) {
                 Ok(()) => kept.push((recording, child)),
                 Err(error) => {
                     self.dismiss_clients(&recording);
+                    self.unwritten += u64::from(is_in_memory);
                     let path = recording.path().to_owned();
                     self.outcome.summaries.extend(recording.abandon(&error));
-                    self.outcome.fail(&path, unwritten(&error));
+                    self.outcome.fail(&path, unwritten(&error, is_in_memory));
                 }
             }
         }
@@ -501,7 +503,10 @@ impl<'a> Follower<'a> {
             // runs, a new claim may still attach.
             let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
-            let unrecorded = self.stock.missed() + self.unwritten + unattached;
+            // A young child may have no file yet. If the file cannot be made, the root's trace must tell.
+            let young = self.children.iter_mut().filter(|child| !child.recording.has_file());
+            let fileless = young.filter_map(|child| child.recording.create_file().err()).count() as u64;
+            let unrecorded = self.stock.missed() + self.unwritten + unattached + fileless;
             let others = Others { unrecorded, unrequested: self.unrequested(), ..Others::default() };
             self.finish(recording, reason, others);
         }
@@ -543,19 +548,27 @@ impl<'a> Follower<'a> {
             && let Err(error) = recording.create_file()
         {
             self.unwritten += 1;
-            return self.outcome.fail(&self.plan.output, error);
+            return self.outcome.fail(recording.path(), error);
         }
         let path = recording.path().to_owned();
+        let is_in_memory = recording.is_in_memory();
         match recording.finish(reason, others) {
             Ok(summary) => self.outcome.summaries.push(summary),
-            Err(error) => self.outcome.fail(&path, unwritten(&error)),
+            Err(error) => {
+                self.unwritten += u64::from(is_in_memory);
+                self.outcome.fail(&path, unwritten(&error, is_in_memory));
+            }
         }
     }
 }
 
-/// The error for a trace that edleak could not write to its end.
-fn unwritten(error: &edleak_format::Error) -> Error {
-    Error::output(error, "the slices so far can be read; record again")
+/// The error for a trace that edleak could not write to its end. `is_in_memory`: no slice is in its file.
+fn unwritten(error: &edleak_format::Error, is_in_memory: bool) -> Error {
+    let remedy = match is_in_memory {
+        true => "record again into another directory",
+        false => "the slices so far can be read; record again",
+    };
+    Error::output(error, remedy)
 }
 
 /// The error if edleak could not make a session. An image that the target executes next may then find none.

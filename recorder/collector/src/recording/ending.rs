@@ -131,8 +131,20 @@ impl Recording {
             // this point.
             let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
         }
-        let bytes = writer.finish().or_else(|_| std::fs::metadata(&self.path).map(|file| file.len()));
-        Some(self.summary(bytes.ok()?))
+        let has_slices = !writer.is_in_memory();
+        let is_own = writer.has_file() && writer.is_at(&self.path);
+        let bytes = match writer.finish() {
+            Ok(bytes) => bytes,
+            Err(_) if has_slices => std::fs::metadata(&self.path).ok()?.len(),
+            Err(_) => {
+                // The file is empty or has only a part of the first slices, so it is no trace.
+                if is_own {
+                    let _ = std::fs::remove_file(&self.path);
+                }
+                return None;
+            }
+        };
+        Some(self.summary(bytes))
     }
 
     fn summary(self, bytes: u64) -> Summary {

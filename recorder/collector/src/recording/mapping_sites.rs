@@ -30,7 +30,7 @@ impl Recording {
     /// Time until [`Recording::poll`] has something to do before the next slice.
     pub fn next_turn(&self, now: Instant) -> Option<Duration> {
         let pools = self.pools.as_ref().and_then(|pools| pools.due(now));
-        self.next_reading().into_iter().chain(pools).chain(self.youth_left(now)).min()
+        self.next_reading().into_iter().chain(pools).chain(self.delay_left(now)).min()
     }
 
     /// The mappings of a forked child of this recording's process.

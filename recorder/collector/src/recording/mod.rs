@@ -237,7 +237,7 @@ impl Recording {
     /// # Errors
     /// The collector cannot write the trace any more.
     pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
-        self.grow_up(now)?;
+        self.end_delay(now)?;
         self.pools.iter_mut().for_each(|pools| pools.tend(now));
         if now < self.next_due() {
             self.read_mappings();

@@ -11,14 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// At this age, the trace of a child is written into its file, and a forked child gets rules of its own.
-const YOUTH: Duration = Duration::from_millis(20);
+const FILE_DELAY: Duration = Duration::from_millis(20);
 
 impl Recording {
-    /// Time until the youth of this recording ends; `None`: it has ended.
-    pub(super) fn youth_left(&self, now: Instant) -> Option<Duration> {
-        let is_in_memory = self.writer.as_ref().is_some_and(TraceWriter::is_in_memory);
-        let is_young = self.has_parents_rules || is_in_memory;
-        is_young.then(|| (self.began + YOUTH).saturating_duration_since(now))
+    /// Time until the collector does the work that it has put off; `None`: it has done this work.
+    pub(super) fn delay_left(&self, now: Instant) -> Option<Duration> {
+        let is_young = self.has_parents_rules || self.is_in_memory();
+        is_young.then(|| (self.began + FILE_DELAY).saturating_duration_since(now))
     }
 
     /// Whether the trace has a file.
@@ -28,7 +27,12 @@ impl Recording {
 
     /// Whether the trace has no file although the child has lived for longer than most children of a shell.
     pub(crate) fn needs_file(&self, now: Instant) -> bool {
-        !self.has_file() && now.saturating_duration_since(self.began) >= YOUTH
+        !self.has_file() && now.saturating_duration_since(self.began) >= FILE_DELAY
+    }
+
+    /// Whether no byte of the trace is in its file yet.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.writer.as_ref().is_some_and(TraceWriter::is_in_memory)
     }
 
     /// Creates the file of the trace, which stays empty until [`Recording::poll`] or [`Recording::finish`]. An
@@ -38,10 +42,10 @@ impl Recording {
         output::create_file(writer, &self.path)
     }
 
-    /// Ends the youth of the recording if it is time: publishes the rules and writes the trace so far into its
+    /// Does the work that the collector has put off, if it is time: publishes the rules and writes the trace so far into its
     /// file.
-    pub(super) fn grow_up(&mut self, now: Instant) -> Result<(), Error> {
-        if self.youth_left(now) != Some(Duration::ZERO) {
+    pub(super) fn end_delay(&mut self, now: Instant) -> Result<(), Error> {
+        if self.delay_left(now) != Some(Duration::ZERO) {
             return Ok(());
         }
         if self.has_parents_rules {

@@ -171,14 +171,31 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
 
 /// Creates the file of a trace that is in memory, and keeps an existing file as `path.old`.
 pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), Error> {
-    for _ in 1..ATTEMPTS {
-        drop(keep_old(path)?);
+    for _ in 0..ATTEMPTS {
+        let kept = keep_old(path)?;
         match writer.create_file() {
+            Ok(()) => return Ok(()),
             Err(error) if error.kind() == edleak_format::ErrorKind::AlreadyExists => {}
-            created => return created.map_err(|error| Error::output(&error, ANOTHER)),
+            Err(error) => {
+                if let Some(kept) = kept {
+                    kept.put_back(path);
+                }
+                return Err(Error::output(&error, ANOTHER));
+            }
         }
     }
     Err(in_use(path))
+}
+
+impl Kept {
+    /// Gives the earlier files their names again, if no file has the name `path`.
+    fn put_back(mut self, path: &Path) {
+        if place::rename_new(&self.old, path).is_ok()
+            && let Some(older) = self.older.take()
+        {
+            let _ = place::rename_new(&older.path, &self.old);
+        }
+    }
 }
 
 impl Reserved {

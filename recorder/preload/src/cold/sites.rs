@@ -7,7 +7,7 @@ use crate::hot::frame::Frame;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use edleak_session::caller::{self, CALLERS, Caller};
-use edleak_session::header::{Header, READY, READY_WITH_PARENTS_RULES};
+use edleak_session::header::{Header, READY};
 use edleak_session::layout::{INFOS_AT, SLOTS_AT, WRAPPERS_AT};
 use edleak_session::site::{Action, MAX_SITES, OTHER, SLOTS, SiteInfo, SiteSlot, copy_into, find, intern};
 use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
@@ -30,7 +30,8 @@ static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 pub(crate) unsafe fn ask_parent(parents: *mut u8) {
     // SAFETY: a session begins with its header.
     let ready = &unsafe { &*parents.cast::<Header>() }.ready;
-    let has_none = ready.load(Ordering::Acquire) == READY_WITH_PARENTS_RULES;
+    // If the collector has not answered the parent yet, it may still answer without rules.
+    let has_none = ready.load(Ordering::Acquire) != READY;
     // The session of the parent's parent stays mapped in a forked child.
     if !has_none || PARENT.load(Ordering::Relaxed).is_null() {
         PARENT.store(parents, Ordering::Relaxed);
