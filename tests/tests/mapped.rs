@@ -97,7 +97,7 @@ fn memory_mapped_by_system_calls_is_told_with_its_name() {
 /// Address space that the program reserves and never touches holds no memory.
 #[test]
 fn reserved_address_space_is_no_leak() {
-    let recording = Recorder::new("reserver").record(programs().binary("reserver"), ["--seconds", "2"]);
+    let recording = Recorder::new("reserver").record(programs().binary("reserver"), ["--seconds", "4"]);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
     let report = recording.all_sites();
     let site = report.sites_in("reserve").next().expect("it maps");

@@ -2,7 +2,6 @@
 
 use crate::rules::unwind;
 use crate::sys::maps::{self, Mapping};
-use crate::sys::proc_file;
 use crate::sys::process;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
@@ -32,7 +31,7 @@ pub(crate) struct Exported {
 
 /// The modules of a process, by address.
 pub(crate) fn of_process(pid: u32) -> Vec<Module> {
-    let map = proc_file::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let map = maps::read(pid, "maps").unwrap_or_default();
     let mappings = maps::files(&map);
     // If a mapped file was deleted, another file may have its path now.
     let text = String::from_utf8_lossy(&map);

@@ -6,7 +6,6 @@
 //! be deleted or replaced, or may be in another mount namespace.
 
 use crate::sys::maps;
-use crate::sys::proc_file;
 use crate::sys::process;
 use crate::sys::remote;
 use edleak_session::detour::HOOKS;
@@ -69,7 +68,7 @@ impl From<io::Error> for NotFound {
 impl Library {
     /// Finds the library of a process.
     pub(crate) fn find(pid: u32) -> Result<Library, NotFound> {
-        let maps = maps::files(&proc_file::read(format!("/proc/{pid}/maps"))?);
+        let maps = maps::files(&maps::read(pid, "maps")?);
         let mut other_version = None;
         let program = process::program(pid).unwrap_or_default();
         for first in maps.iter().filter(|mapping| mapping.offset == 0) {

@@ -1,6 +1,8 @@
 //! The parser of memory maps: /proc/PID/maps, and the first line of each entry of /proc/PID/smaps.
 
 use crate::sys::proc_file;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 
 /// One line of a map: `start-end perms offset dev inode name`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,9 +45,26 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
     map.lines().filter_map(Line::parse)
 }
 
-/// The memory map of a process as text; `None`: the process has ended, or this user may not inspect it.
+/// The content of a process's file `maps` or `smaps`; empty: the process has ended.
+///
+/// The kernel writes a long file in parts. If the process ends between two parts, the rest is missing without an
+/// error. The beginning is then missing too, so a second look at it shows whether all parts are there.
+pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
+    whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
+}
+
+fn whole(file: &mut File) -> io::Result<Vec<u8>> {
+    let map = proc_file::read_open(file)?;
+    file.rewind()?;
+    let is_whole = file.read(&mut [0])? > 0;
+    Ok(if is_whole { map } else { Vec::new() })
+}
+
+/// The memory map of a process as text; empty: the process has ended. `None`: the process does not exist, or this
+/// user may not inspect it.
 pub(crate) fn text_of(pid: u32) -> Option<String> {
-    proc_file::read_text(format!("/proc/{pid}/maps")).ok()
+    let map = read(pid, "maps").ok()?;
+    Some(String::from_utf8_lossy(&map).into_owned())
 }
 
 /// Every mapped range in a memory map, in address order.
@@ -87,12 +106,14 @@ pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
 
 /// The files that a running process has mapped; empty: it has ended, or this user may not inspect it.
 pub(crate) fn files_of(pid: u32) -> Vec<Mapping> {
-    proc_file::read(format!("/proc/{pid}/maps")).map_or_else(|_| Vec::new(), |map| files(&map))
+    read(pid, "maps").map_or_else(|_| Vec::new(), |map| files(&map))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    use std::process::Command;
 
     const MAP: &str = "55d0-55e0 r--p 00002000 08:01 123                        /usr/bin/a b\n\
                        55e0-55f0 rw-p 00000000 00:00 0                          [heap]\n\
@@ -142,5 +163,23 @@ mod tests {
         let own = std::env::current_exe().expect("a process knows its file").display().to_string();
         assert!(files_of(std::process::id()).iter().any(|file| file.path == own));
         assert_eq!(text_of(0), None);
+    }
+
+    #[test]
+    fn map_of_a_process_that_ends_meanwhile_is_empty() {
+        let mut child = Command::new("sleep").arg("100").spawn().expect("sleep is installed");
+        let mut map = File::open(format!("/proc/{}/maps", child.id())).expect("it runs");
+        let mut start = [0; 64];
+        map.read_exact(&mut start).expect("it has a map");
+        let rest = whole(&mut map).expect("it is readable");
+        assert!(!rest.is_empty());
+        map.read_exact(&mut start).expect("it has a map");
+        child.kill().expect("it runs");
+        let ends = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), ends).expect("it ends");
+        assert!(!proc_file::read_open(&mut map).expect("the kernel has a part ready").is_empty());
+        map.rewind().expect("a file of /proc has a beginning");
+        assert_eq!(whole(&mut map).expect("it is readable"), []);
+        child.wait().expect("it has ended");
     }
 }

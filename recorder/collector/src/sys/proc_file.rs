@@ -10,7 +10,11 @@ const PAGE: usize = 4096;
 
 /// The content of a file of /proc.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    read_open(&mut File::open(path)?)
+}
+
+/// The rest of an open file of /proc.
+pub(crate) fn read_open(file: &mut File) -> io::Result<Vec<u8>> {
     let (mut bytes, mut used) = (vec![0; PAGE], 0);
     loop {
         match file.read(&mut bytes[used..]) {

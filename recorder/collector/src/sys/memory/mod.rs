@@ -1,13 +1,14 @@
 //! The memory of a process by kind of mapping, from /proc/PID/smaps and /proc/PID/maps.
 //!
 //! The kernel holds the map lock of the process while it writes these files. So the collector spaces its
-//! readings: all together take less than a thousandth of the time. For smaps, the kernel looks at every page,
-//! so the collector reads smaps of a large process seldom. In between it reads maps, which has sizes but no
-//! resident memory.
+//! readings: all together take less processor time than a thousandth of the time that passes. For smaps, the
+//! kernel looks at every page, so the collector reads smaps of a large process seldom. In between it reads
+//! maps, which has sizes but no resident memory.
 
 mod mappings;
 
 use crate::sys::arenas::{Arenas, HEAP_BYTES};
+use crate::sys::maps;
 use edleak_format::{AreaBytes, AreaId, AreaKind, MAX_AREAS, MemoryArea};
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,11 +17,11 @@ use std::time::{Duration, Instant};
 use mappings::Mapping;
 pub(crate) use mappings::{Calls, Part};
 
-/// The pause after a reading, as a multiple of the reading's duration. smaps and maps may each take half of a
-/// thousandth of the time.
+/// The pause after a reading, as a multiple of the reading's processor time. smaps and maps may each take half
+/// of a thousandth of the time.
 const PAUSE_PER_READING: u32 = 2000;
-/// The pause after a walk over the arenas of malloc, as a multiple of the walk's time. The walk does not make
-/// the process wait, but costs processor time.
+/// The pause after a walk over the arenas of malloc, as a multiple of the walk's processor time. The walk does
+/// not make the process wait.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -93,10 +94,10 @@ impl AreaReader {
             return None;
         }
         let is_full = self.next_full.is_none_or(|next| now >= next);
-        let began = Instant::now();
-        let file = if is_full { "smaps" } else { "maps" };
-        let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let pause = (began.elapsed() * PAUSE_PER_READING).max(LEAST_PAUSE);
+        let began = processor_time();
+        let text = maps::read(pid, if is_full { "smaps" } else { "maps" }).unwrap_or_default();
+        let cost = processor_time().saturating_sub(began);
+        let pause = (cost * PAUSE_PER_READING).max(LEAST_PAUSE);
         if is_full {
             self.next_full = Some(now + pause);
             // A reading of maps takes much less time than one of smaps. The next reading measures it.
@@ -220,8 +221,8 @@ impl AreaReader {
 
     /// The free memory inside each arena, by the name of the area; `None`: no reading is due.
     fn free(&mut self, reading: &Reading, pid: u32) -> Option<Vec<(String, AreaBytes)>> {
-        let began = Instant::now();
-        if self.next_free.is_some_and(|next| began < next) {
+        let (now, began) = (Instant::now(), processor_time());
+        if self.next_free.is_some_and(|next| now < next) {
             return None;
         }
         let range = |mapping: &Mapping| mapping.start..mapping.end;
@@ -232,7 +233,8 @@ impl AreaReader {
                 && mapping.start.is_multiple_of(HEAP_BYTES)
         });
         let free = self.arenas.read(pid, heap, arenas.map(range));
-        self.next_free = Some(began + (began.elapsed() * PAUSE_PER_WALK).max(LEAST_PAUSE));
+        let cost = processor_time().saturating_sub(began);
+        self.next_free = Some(now + (cost * PAUSE_PER_WALK).max(LEAST_PAUSE));
         let named = free.into_iter().map(|(arena, free)| {
             let name = if arena == 0 { String::new() } else { format!("{arena:#x}") };
             let bytes = AreaBytes {
@@ -244,6 +246,13 @@ impl AreaReader {
         });
         Some(named.collect())
     }
+}
+
+/// Processor time of this thread. On a busy machine a reading also waits for a processor, and this wait does not
+/// cost the process anything.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// The working set of the process's control group (version 2); `None`: it has no such group.
