@@ -10,7 +10,7 @@ use crate::memory::MemoryArea;
 use crate::slice::Counters;
 use bincode::{Decode, Encode};
 
-/// One record of the catalog.
+/// One record of the catalog. The place of a variant is its number in the file, so a new variant goes to the end.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 #[non_exhaustive]
 pub enum Record {

@@ -1,5 +1,5 @@
 //! Detours: the jumps that the target writes at the entries of allocators inside its modules, before it has a
-//! second thread.
+//! second thread. In a process that already runs, the collector writes the jumps and does not use these tables.
 //!
 //! The collector fills these tables before it sets `Header::ready`. For each module, the target then maps the
 //! code at the address for which it was compiled, and stores the addresses of its hooks at the start of the

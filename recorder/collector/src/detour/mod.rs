@@ -17,7 +17,7 @@
 //! that the jump replaced, and a jump to the rest of the function.
 //!
 //! The result is a list of bytes to write. The writer must first find the expected bytes, and no thread may
-//! be in them. The writer is the preload while it starts. Nothing in this module depends on the writer.
+//! be in them. The writer is the preload while it starts, or `crate::attach` in a running process.
 //!
 //! The preload's side table has one entry for 32 bytes of memory, so allocations must start at least 32 bytes
 //! apart. The stubs therefore request at least 32 bytes. A sized free of less than 32 bytes would then pass a
