@@ -1,0 +1,43 @@
+#!/bin/bash
+# Runs all tests like `cargo test --workspace`, but several test programs at once. Most tests wait for a recorded
+# program, so one test program after the other would leave the processors idle.
+#
+# tests/run.sh ARGS…      cargo's arguments, for example a profile
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+export logs
+# As many test programs as processors, each with two tests at once.
+at_once=$(nproc)
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
+
+# Each line: name, directory, executable.
+cargo test --workspace --no-run --message-format=json-render-diagnostics "$@" |
+    jq -r 'select(.profile.test and .executable) | [.target.name, .manifest_path, .executable] | @tsv' |
+    sed 's:/Cargo.toml\t:\t:' >"$logs/all"
+# The longest ones first, so that none of them runs alone at the end.
+longest=(html counted e2e verdicts attribution wrap stacks pipeline gate command_line)
+for name in "${longest[@]}"; do
+    grep -P "^$name\t" "$logs/all" || true
+done >"$logs/first"
+grep -vxFf "$logs/first" "$logs/all" >"$logs/rest"
+
+run() {
+    IFS=$'\t' read -r name directory executable <<<"$1"
+    log=$(mktemp -p "$logs")
+    status=0
+    began=$SECONDS
+    (cd "$directory" && CARGO_MANIFEST_DIR=$directory "$executable") >"$log" 2>&1 || status=$?
+    [ $status -eq 0 ] || echo "$name (exit code $status)" >>"$logs/failed"
+    flock "$logs/all" bash -c 'echo; echo "     Running $1 ($2 s)"; cat "$3"' - "$executable" $((SECONDS - began)) "$log"
+}
+export -f run
+cat "$logs/first" "$logs/rest" | xargs -d '\n' -n 1 -P "$at_once" bash -c 'run "$1"' -
+cargo test --workspace --doc "$@" || echo "doc tests" >>"$logs/failed"
+if [ -s "$logs/failed" ]; then
+    echo "error: these test programs failed:"
+    cat "$logs/failed"
+    exit 101
+fi
