@@ -10,8 +10,8 @@ use crate::site::{Domain, JudgedSite, Kind, Standing};
 use crate::suppressions::Suppressions;
 use crate::uncounted;
 use edleak_model::classify::{Confidence, LEAST_POINTS, Verdict};
+use edleak_model::growth_class::Class;
 use edleak_model::growth_kind::GrowthKind;
-use edleak_model::regression::Class;
 use edleak_text::units;
 
 /// Undecided sites stop a gate if they hold more than this share of the live bytes. The undecided sites must

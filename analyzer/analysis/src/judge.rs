@@ -350,7 +350,7 @@ mod tests {
     use super::judged;
     use crate::site::{JudgedSite, SiteLabel, Totals};
     use edleak_model::classify::{Judgement, Model, Verdict, judge};
-    use edleak_model::regression::Class;
+    use edleak_model::growth_class::Class;
     use edleak_model::series::Series;
 
     pub(super) fn judgement(

@@ -11,10 +11,10 @@ use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use crate::{mapped, pools};
 use edleak_format::{Counters, Mark, MarkId, MarkSlice, SiteId, SiteKind, Trace};
 use edleak_model::classify::{Confidence, Judgement, Verdict};
+use edleak_model::growth_class::Class;
 use edleak_model::iterations::{
     self, AtMark, Iterations, LEAST_ITERATIONS, LEAST_SLICES, Verdict as OfIterations, warm_up,
 };
-use edleak_model::regression::Class;
 use edleak_text::globs::Glob;
 use edleak_text::units::{self, plural};
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -6,7 +6,7 @@
 use crate::site::{Domain, JudgedSite};
 use edleak_format::Trace;
 use edleak_model::classify::Judgement;
-use edleak_model::regression::Class;
+use edleak_model::growth_class::Class;
 use edleak_text::units::plural;
 use std::collections::BTreeMap;
 

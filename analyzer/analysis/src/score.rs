@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
-use edleak_model::regression::Class;
+use edleak_model::growth_class::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
 /// One labelled series. The reader ignores unknown fields. The births may be in this line or in a separate

@@ -9,7 +9,7 @@ use edleak_analysis::load::LoadOptions;
 use edleak_analysis::verify::Verification;
 use edleak_analysis::{analyze, rewrite};
 use edleak_model::classify::Model;
-use edleak_model::regression::Class;
+use edleak_model::growth_class::Class;
 use edleak_report::diff;
 use edleak_report::progress::Stage;
 use edleak_report::text::Style;

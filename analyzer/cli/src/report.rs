@@ -15,7 +15,7 @@ use edleak_analysis::per_mark::PerMarkOptions;
 use edleak_analysis::suppressions::Suppressions;
 use edleak_binary::Symbolizer;
 use edleak_model::classify::Model;
-use edleak_model::regression::Class;
+use edleak_model::growth_class::Class;
 use edleak_report::folded::Folded;
 use edleak_report::github::Github;
 use edleak_report::html::{self, Html};

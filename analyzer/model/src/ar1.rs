@@ -4,7 +4,7 @@
 //! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
 //! coefficients are plain sums. So the code prewhitens no vector, and seven values of ρ cost as much as one.
 
-/// The autocorrelations that the contest tries; it uses the likeliest of them.
+/// The autocorrelations that the comparison tries; it uses the likeliest of them.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
 /// One number for each entry of [`RHO`].

@@ -6,7 +6,7 @@
 //! score reads the live count, even if the live bytes look more like a leak. Sizes only add scatter to the
 //! question whether the site retains allocations.
 
-use super::contest::{Contest, models};
+use super::comparison::{Comparison, models};
 use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
@@ -38,8 +38,8 @@ pub(crate) struct Live<'a> {
     pub(crate) curves: [&'a Curve; 2],
     /// The trends of both curves.
     pub(crate) trends: [&'a Trend; 2],
-    /// The contest of models on live count.
-    pub(crate) contest: Contest,
+    /// The comparison of models on live count.
+    pub(crate) comparison: Comparison,
     /// Number of slices.
     pub(crate) points: f64,
 }
@@ -64,7 +64,7 @@ impl Survivors {
 
         let [b, c] = live.trends;
         let clip = |v: f64| v.clamp(-CLIP, CLIP);
-        let odds = [clip(live.contest.bic), clip(models(count.len()).contest(&count).bic)];
+        let odds = [clip(live.comparison.bic), clip(models(count.len()).compare(&count).bic)];
         let rises = [
             b.rise_over_scatter,
             c.rise_over_scatter,
@@ -92,8 +92,8 @@ impl Survivors {
             - 0.199 * balance
             - 0.328 * live.points.ln();
         // If the live curve has plainly stopped, the survivors of older epochs are the memory that filled it.
-        let log_odds = if live.contest.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
-        let steady = models(bytes.len()).contest(&bytes);
+        let log_odds = if live.comparison.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
+        let steady = models(bytes.len()).compare(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);
         Some(Self { log_odds, kept, retained_bytes: steady.growth * stretch })
     }

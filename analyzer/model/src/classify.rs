@@ -1,10 +1,11 @@
 //! From statistics to a verdict: which growth is a leak, with what confidence, and why.
 
 use crate::births::{Live, Survivors};
-use crate::contest::{Contest, models};
+use crate::comparison::{Comparison, models};
 use crate::curve::Curve;
+use crate::growth_class::Class;
 use crate::reasons;
-use crate::regression::{Class, leak_factor};
+use crate::regression::leak_factor;
 use crate::season;
 use crate::series::Series;
 use crate::surge;
@@ -153,16 +154,16 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         return Judgement::no_leak(Class::Constant, reasons::unmoved(series.points()));
     }
     let site = Site::new([&bytes, &count], series, is_sizeless);
-    let mut ruling = match site.rule() {
-        ruling if ruling.verdict == Verdict::Leak || is_brief => ruling,
-        ruling => site.rule_of_busy_time(period_s).unwrap_or(ruling),
+    let mut decision = match site.decide() {
+        decision if decision.verdict == Verdict::Leak || is_brief => decision,
+        decision => site.decide_by_busy_time(period_s).unwrap_or(decision),
     };
-    if is_sizeless && ruling.verdict != Verdict::NoLeak {
-        ruling.why.push(reasons::sizeless(SMALLEST_BLOCK_BYTES));
-        ruling.open_bytes = bytes.max.last().copied().unwrap_or(0.0);
+    if is_sizeless && decision.verdict != Verdict::NoLeak {
+        decision.why.push(reasons::sizeless(SMALLEST_BLOCK_BYTES));
+        decision.open_bytes = bytes.max.last().copied().unwrap_or(0.0);
     }
     let curve_points = if is_brief { record } else { series.points() };
-    site.judgement(&ruling, curve_points as f64, period_s)
+    site.judgement(&decision, curve_points as f64, period_s)
 }
 
 /// One site's curves and their trends, which the rules read.
@@ -176,7 +177,7 @@ struct Site<'a> {
 }
 
 /// The result of the rules.
-struct Ruling {
+struct Decision {
     verdict: Verdict,
     strict: bool,
     /// Whether the survivors' birth times were known and decided.
@@ -191,7 +192,7 @@ struct Ruling {
     why: Vec<String>,
 }
 
-impl Ruling {
+impl Decision {
     fn leak(strict: bool, why: Vec<String>) -> Self {
         Self { strict, ..Self::not(Verdict::Leak, why) }
     }
@@ -210,21 +211,33 @@ impl Ruling {
 }
 
 /// The thresholds that a trend must reach, all of them.
-struct Bar {
+struct Thresholds {
     rise_over_scatter: f64,
     pace: f64,
     largest_step: f64,
-    second: f64,
+    second_step: f64,
     late_t: f64,
     bic: f64,
 }
 
-/// The default thresholds: bytes and count together must pass, and the contest on the count.
-const SUSPECT: Bar =
-    Bar { rise_over_scatter: 2.2, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 1.3, bic: -0.3 };
+/// The default thresholds: bytes and count together must pass, and the comparison on the count.
+const SUSPECT: Thresholds = Thresholds {
+    rise_over_scatter: 2.2,
+    pace: 0.15,
+    largest_step: 0.87,
+    second_step: 0.6,
+    late_t: 1.3,
+    bic: -0.3,
+};
 /// The thresholds of a verdict that may fail a build.
-const STRICT: Bar =
-    Bar { rise_over_scatter: 5.0, pace: 0.42, largest_step: 0.4, second: 0.6, late_t: 3.0, bic: 3.5 };
+const STRICT: Thresholds = Thresholds {
+    rise_over_scatter: 5.0,
+    pace: 0.42,
+    largest_step: 0.4,
+    second_step: 0.6,
+    late_t: 3.0,
+    bic: 3.5,
+};
 /// Least number of allocations that a strict leak must have kept. Fewer allocations, however even, may be a
 /// few events that each happened once.
 const STRICT_EVENTS: f64 = 12.0;
@@ -241,19 +254,43 @@ pub const STRICT_SECONDS: f64 = 2.0;
 const LEAST_EVENTS: f64 = 8.0;
 /// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are
 /// stricter, because the adjustment was chosen to fit this curve.
-const ADJUSTED: Bar =
-    Bar { rise_over_scatter: 4.0, pace: 0.15, largest_step: 0.87, second: 0.6, late_t: 4.0, bic: 0.0 };
+const ADJUSTED: Thresholds = Thresholds {
+    rise_over_scatter: 4.0,
+    pace: 0.15,
+    largest_step: 0.87,
+    second_step: 0.6,
+    late_t: 4.0,
+    bic: 0.0,
+};
 /// The thresholds for sites whose allocations get larger but not more numerous. Only the curve of bytes must
 /// pass.
-const BIGGER: Bar =
-    Bar { rise_over_scatter: 4.0, pace: 0.05, largest_step: 0.6, second: 0.6, late_t: 2.0, bic: 0.0 };
-const BIGGER_STRICT: Bar =
-    Bar { rise_over_scatter: 8.0, pace: 0.3, largest_step: 0.3, second: 0.6, late_t: 4.0, bic: 2.0 };
+const BIGGER: Thresholds = Thresholds {
+    rise_over_scatter: 4.0,
+    pace: 0.05,
+    largest_step: 0.6,
+    second_step: 0.6,
+    late_t: 2.0,
+    bic: 0.0,
+};
+const BIGGER_STRICT: Thresholds = Thresholds {
+    rise_over_scatter: 8.0,
+    pace: 0.3,
+    largest_step: 0.3,
+    second_step: 0.6,
+    late_t: 4.0,
+    bic: 2.0,
+};
 /// The thresholds of plain growth. If a curve reaches these thresholds, but a cache explains the curve as
 /// well as a leak does, the site is undecided. If a curve does not reach them and a cache explains it, the
 /// site is not a leak.
-const PLAIN: Bar =
-    Bar { rise_over_scatter: 4.0, pace: 0.35, largest_step: 0.5, second: 0.6, late_t: 2.5, bic: -1.5 };
+const PLAIN: Thresholds = Thresholds {
+    rise_over_scatter: 4.0,
+    pace: 0.35,
+    largest_step: 0.5,
+    second_step: 0.6,
+    late_t: 2.5,
+    bic: -1.5,
+};
 
 /// Limits of the log odds of the survivors' score. Up to the first limit the site is not a leak. Between the
 /// first two it is undecided, and above the second it is a suspect. Above the third limit the verdict may
@@ -265,16 +302,16 @@ const SURVIVORS_STRICT: f64 = 4.8;
 /// rest meanwhile, and the site is undecided. A user could not find such a leak, and the frees may not be
 /// part of the program's work.
 const LEAST_LEFT: f64 = 0.25;
-/// Least result of the contest on the live count for a strict leak by survivors; the leak also needs a steady
+/// Least result of the comparison on the live count for a strict leak by survivors; the leak also needs a steady
 /// pace. Growth that stops late leaves the same survivors as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
-impl Bar {
+impl Thresholds {
     fn trend(&self, t: &Trend) -> bool {
         t.rise_over_scatter > self.rise_over_scatter
             && t.pace > self.pace
             && t.largest_step < self.largest_step
-            && t.second < self.second
+            && t.second_step < self.second_step
             && t.late_t > self.late_t
     }
 
@@ -284,7 +321,7 @@ impl Bar {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
             && b.largest_step.min(c.largest_step) < self.largest_step
-            && b.second.min(c.second) < self.second
+            && b.second_step.min(c.second_step) < self.second_step
             && b.late_t > self.late_t
     }
 }
@@ -295,8 +332,8 @@ impl<'a> Site<'a> {
         Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
     }
 
-    fn rule(&self) -> Ruling {
-        if self.is_size_driven() { self.rule_size_driven() } else { self.rule_by_births_or_curves() }
+    fn decide(&self) -> Decision {
+        if self.is_size_driven() { self.decide_by_size() } else { self.decide_by_births_or_curves() }
     }
 
     /// Whether the bytes grow and the count does not: the same allocations get larger.
@@ -306,56 +343,57 @@ impl<'a> Site<'a> {
         self.bytes.eighths[2] > 0.0 && self.count.eighths[2] > 0.0 && b > 0.0 && c < 0.25 * b
     }
 
-    fn rule_size_driven(&self) -> Ruling {
+    fn decide_by_size(&self) -> Decision {
         if !BIGGER.trend(&self.bytes) {
             return match trend::doubles_late(self.curves[0]) {
-                true => Ruling::not(Verdict::Undecided, reasons::doubles()),
-                false => Ruling::not(Verdict::NoLeak, reasons::weakest(&self.bytes)),
+                true => Decision::not(Verdict::Undecided, reasons::doubles()),
+                false => Decision::not(Verdict::NoLeak, reasons::weakest(&self.bytes)),
             };
         }
-        let contest = self.contest(0);
-        if contest.bic <= BIGGER.bic {
-            return Ruling::not(Verdict::NoLeak, reasons::fills(contest.bic));
+        let comparison = self.compare(0);
+        if comparison.bic <= BIGGER.bic {
+            return Decision::not(Verdict::NoLeak, reasons::fills(comparison.bic));
         }
-        let strict = BIGGER_STRICT.trend(&self.bytes) && contest.bic > BIGGER_STRICT.bic;
-        Ruling::leak(strict, reasons::bigger(&self.bytes, contest.bic))
+        let strict = BIGGER_STRICT.trend(&self.bytes) && comparison.bic > BIGGER_STRICT.bic;
+        Decision::leak(strict, reasons::bigger(&self.bytes, comparison.bic))
     }
 
-    fn rule_by_births_or_curves(&self) -> Ruling {
+    fn decide_by_births_or_curves(&self) -> Decision {
         if let Some(births) = self.series.survivors() {
             let live = Live {
                 curves: self.curves,
                 trends: [&self.bytes, &self.count],
-                contest: self.contest(1),
+                comparison: self.compare(1),
                 points: self.series.points() as f64,
             };
             if let Some(survivors) = Survivors::of(births, &live) {
-                let why = reasons::survivors(&survivors, &self.count, live.contest.bic);
+                let why = reasons::survivors(&survivors, &self.count, live.comparison.bic);
                 let strict = survivors.log_odds > SURVIVORS_STRICT
-                    && live.contest.bic > SURVIVORS_STRICT_BIC
+                    && live.comparison.bic > SURVIVORS_STRICT_BIC
                     && self.bytes.pace.min(self.count.pace) > STRICT.pace;
                 let at_the_end = self.curves[0].max.last().copied().unwrap_or(0.0);
-                let ruling = match survivors.log_odds {
+                let decision = match survivors.log_odds {
                     odds if odds > SURVIVORS_SUSPECT
                         && at_the_end < LEAST_LEFT * survivors.retained_bytes =>
                     {
-                        Ruling::not(Verdict::Undecided, reasons::freed_before_the_end(&survivors))
+                        Decision::not(Verdict::Undecided, reasons::freed_before_the_end(&survivors))
                     }
-                    odds if odds > SURVIVORS_SUSPECT => {
-                        Ruling { retained_bytes: Some(survivors.retained_bytes), ..Ruling::leak(strict, why) }
-                    }
-                    odds if odds > SURVIVORS_NO_LEAK => Ruling::not(Verdict::Undecided, why),
-                    _ => Ruling::not(Verdict::NoLeak, why),
+                    odds if odds > SURVIVORS_SUSPECT => Decision {
+                        retained_bytes: Some(survivors.retained_bytes),
+                        ..Decision::leak(strict, why)
+                    },
+                    odds if odds > SURVIVORS_NO_LEAK => Decision::not(Verdict::Undecided, why),
+                    _ => Decision::not(Verdict::NoLeak, why),
                 };
-                return Ruling { by_survivors: true, ..ruling };
+                return Decision { by_survivors: true, ..decision };
             }
         }
-        let ruling = self.rule_of_curves();
-        match ruling.verdict {
+        let decision = self.decide_by_curves();
+        match decision.verdict {
             Verdict::Leak if self.is_a_few_of_many() => {
-                Ruling::not(Verdict::Undecided, reasons::a_few(self.count.rise(), self.series.last().frees))
+                Decision::not(Verdict::Undecided, reasons::a_few(self.count.rise(), self.series.last().frees))
             }
-            _ => ruling,
+            _ => decision,
         }
     }
 
@@ -365,48 +403,48 @@ impl<'a> Site<'a> {
         self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
-    /// The cheap tests come first: the contest of models costs more than all other tests together.
-    fn rule_of_curves(&self) -> Ruling {
+    /// The cheap tests come first: the comparison of models costs more than all other tests together.
+    fn decide_by_curves(&self) -> Decision {
         let (b, c) = (&self.bytes, &self.count);
         let mut bic = None;
         if SUSPECT.trends(b, c) {
-            let contest = self.contest(1);
-            if contest.bic > SUSPECT.bic {
+            let comparison = self.compare(1);
+            if comparison.bic > SUSPECT.bic {
                 let strict = STRICT.trends(b, c)
-                    && contest.bic > STRICT.bic
-                    && self.contest(0).bic > 0.0
+                    && comparison.bic > STRICT.bic
+                    && self.compare(0).bic > 0.0
                     && c.eighths[7] - c.eighths[0] >= STRICT_EVENTS;
-                return Ruling::leak(strict, reasons::grows(c, contest.bic));
+                return Decision::leak(strict, reasons::grows(c, comparison.bic));
             }
-            bic = Some(contest.bic);
+            bic = Some(comparison.bic);
         }
-        if let Some(ruling) = self.rule_without_waves_and_surges() {
-            return ruling;
+        if let Some(decision) = self.decide_without_waves_and_surges() {
+            return decision;
         }
         match bic {
-            None => Ruling::not(
+            None => Decision::not(
                 Verdict::NoLeak,
                 reasons::weakest(if b.rise_over_scatter < c.rise_over_scatter { b } else { c }),
             ),
             Some(bic) if bic > PLAIN.bic && PLAIN.trends(b, c) => {
-                Ruling::not(Verdict::Undecided, reasons::ambiguous(c))
+                Decision::not(Verdict::Undecided, reasons::ambiguous(c))
             }
-            Some(bic) => Ruling::not(Verdict::NoLeak, reasons::fills(bic)),
+            Some(bic) => Decision::not(Verdict::NoLeak, reasons::fills(bic)),
         }
     }
 
     /// Rules on the curve without its regular wave; if it has none, on the curve without its short surges. A
     /// wave or surges can hide a leak.
-    fn rule_without_waves_and_surges(&self) -> Option<Ruling> {
+    fn decide_without_waves_and_surges(&self) -> Option<Decision> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
             let (b, c) = (Trend::of(&bytes), Trend::of(&count));
             if !ADJUSTED.trends(&b, &c) {
                 return None;
             }
-            let contest = models(count.len()).contest(&count);
-            let why = (contest.bic > ADJUSTED.bic).then(|| reasons::beneath(name, &c, contest.bic))?;
-            Some(Ruling { adjusted_bytes: Some(bytes), ..Ruling::leak(false, why) })
+            let comparison = models(count.len()).compare(&count);
+            let why = (comparison.bic > ADJUSTED.bic).then(|| reasons::beneath(name, &c, comparison.bic))?;
+            Some(Decision { adjusted_bytes: Some(bytes), ..Decision::leak(false, why) })
         };
         let wave = || {
             let rises = self.bytes.rise() > 0.0 && self.count.rise() > 0.0;
@@ -415,9 +453,9 @@ impl<'a> Site<'a> {
         wave().or_else(|| adjust(surge::adjusted, "surges that pass"))
     }
 
-    /// The contest of models on live bytes (`of` = 0) or on live count (`of` = 1).
-    fn contest(&self, of: usize) -> Contest {
-        models(self.curves[of].len()).contest(self.curves[of])
+    /// The comparison of models on live bytes (`of` = 0) or on live count (`of` = 1).
+    fn compare(&self, of: usize) -> Comparison {
+        models(self.curves[of].len()).compare(self.curves[of])
     }
 
     /// The exact numbers of bytes and allocations since `begins` (0…1 of the curve); `None`: the site has freed
@@ -453,40 +491,40 @@ impl<'a> Site<'a> {
 
     /// `curve_points` is the number of slices that the curves span: the slices of the site, or those of the
     /// whole record.
-    fn judgement(&self, ruling: &Ruling, curve_points: f64, period_s: f64) -> Judgement {
+    fn judgement(&self, decision: &Decision, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
-        let why = ruling.why.clone();
-        if ruling.verdict != Verdict::Leak {
+        let why = decision.why.clone();
+        if decision.verdict != Verdict::Leak {
             let spread = Line::through(&self.curves[0].mean).spread;
             let risen = self.bytes.eighths[7] - self.bytes.eighths[0];
             let class = if risen > spread.max(0.05 * self.bytes.full) { Class::Log } else { Class::Constant };
-            let judgement = match ruling.verdict {
+            let judgement = match decision.verdict {
                 Verdict::Undecided => Judgement::undecided(class, record * period_s, why),
                 _ => Judgement::no_leak(class, why),
             };
-            let open_bytes = ruling.open_bytes as u64;
-            return Judgement { by_survivors: ruling.by_survivors, open_bytes, ..judgement };
+            let open_bytes = decision.open_bytes as u64;
+            return Judgement { by_survivors: decision.by_survivors, open_bytes, ..judgement };
         }
-        let bytes = ruling.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
-        let contest = models(bytes.len()).contest(bytes);
-        let class = if contest.bend > 0.0 && self.bytes.pace > 0.6 { Class::Exp } else { Class::Linear };
+        let bytes = decision.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
+        let comparison = models(bytes.len()).compare(bytes);
+        let class = if comparison.bend > 0.0 && self.bytes.pace > 0.6 { Class::Exp } else { Class::Linear };
         // The leaked bytes are at most the bytes that are live at the end; a leak has at least one byte.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
-        let by_births = ruling.retained_bytes.filter(|retained| {
+        let by_births = decision.retained_bytes.filter(|retained| {
             // If the growth of the fitted model exceeds the live bytes, the record ends high in a wave. In
             // this case the growth is not a lower bound.
-            let low = if contest.growth > live { 0.0 } else { 0.5 * contest.growth };
-            class == Class::Linear && *retained > low && *retained < 2.0 * contest.growth
+            let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
+            class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });
-        let estimated = by_births.unwrap_or(contest.growth).clamp(1.0, live.max(1.0));
-        let kept = self.kept_since(contest.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
+        let estimated = by_births.unwrap_or(comparison.growth).clamp(1.0, live.max(1.0));
+        let kept = self.kept_since(comparison.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
         let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
         // A rate that included the time before the leak began would let a fast, late leak pass a gate.
-        let window = ((1.0 - contest.begins) * curve_points).min(self.series.points() as f64);
+        let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
         let is_young = record * period_s < STRICT_SECONDS;
         let mut why = why;
-        if ruling.strict && is_young {
+        if decision.strict && is_young {
             why.push(reasons::young(STRICT_SECONDS));
         }
         Judgement {
@@ -497,12 +535,12 @@ impl<'a> Site<'a> {
             },
             rate_bytes_per_s: if window_s > 0.0 { leaked / window_s } else { 0.0 },
             began_s: (record - window) * period_s,
-            confidence: Some(match ruling.strict && !is_young {
+            confidence: Some(match decision.strict && !is_young {
                 true => Confidence::Strict,
                 false => Confidence::Suspect,
             }),
             verdict: Verdict::Leak,
-            by_survivors: ruling.by_survivors,
+            by_survivors: decision.by_survivors,
             ..Judgement::no_leak(class, why)
         }
     }

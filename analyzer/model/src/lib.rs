@@ -5,10 +5,11 @@
 //! series       one site's counters over time, condensed to a constant size
 //! bucket buckets packed curve   the buckets, their storage, and the curve made of them
 //! levels       a site's live bytes for a chart of any width
+//! growth_class the kind of growth that reports name
 //! regression   edLeak's formula of 2014
 //! trend        statistics of growth
 //! season surge   regular waves and short surges, taken out of a curve
-//! contest shapes ar1     growth shapes compared by fit, under autocorrelated noise
+//! comparison shapes ar1   growth shapes compared by fit, under autocorrelated noise
 //! births       birth times of the surviving allocations
 //! blocks       the allocator's overhead for each allocation
 //! work busy    the whole program's allocations, and a curve over its busy time
@@ -26,8 +27,9 @@ pub mod bucket;
 pub mod buckets;
 mod busy;
 pub mod classify;
-mod contest;
+mod comparison;
 mod curve;
+pub mod growth_class;
 pub mod growth_kind;
 pub mod iterations;
 pub mod levels;

@@ -211,7 +211,7 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
         "it grew, and then stopped".to_owned()
     } else if trend.largest_step >= 0.87 {
         format!("{} of its growth came in one step (a leak: less than 87 %)", percent(trend.largest_step))
-    } else if trend.second >= 0.6 {
+    } else if trend.second_step >= 0.6 {
         "two steps make up most of its growth".to_owned()
     } else {
         "its rise is within its own ups and downs".to_owned()

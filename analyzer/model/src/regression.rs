@@ -8,32 +8,8 @@
 //! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. A matrix solved in floating point
 //! would lose digits on a long record.
 
+use crate::growth_class::Class;
 use crate::series::Sums;
-
-/// The kind of growth, in the order of `--min-class`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// The site does not grow.
-    Constant,
-    /// Growth that slows down, such as a cache that fills.
-    Log,
-    /// Growth at a steady rate.
-    Linear,
-    /// Growth that accelerates.
-    Exp,
-}
-
-impl Class {
-    /// The name used in reports and by `--min-class`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Constant => "constant",
-            Self::Log => "log",
-            Self::Linear => "linear",
-            Self::Exp => "exp",
-        }
-    }
-}
 
 /// The result of edLeak's formula for one site.
 #[derive(Clone, Copy, Debug, PartialEq)]

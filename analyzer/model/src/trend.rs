@@ -19,7 +19,7 @@ pub(crate) struct Trend {
     /// The result of `most_share`.
     pub(crate) largest_step: f64,
     /// The result of `second_share`.
-    pub(crate) second: f64,
+    pub(crate) second_step: f64,
     /// The result of [`t_after`], after the first quarter.
     pub(crate) late_t: f64,
     /// Kendall's τ of the last six eighths.
@@ -37,7 +37,7 @@ impl Trend {
             rise_over_scatter: rise_over_scatter_of(&eighths, full),
             pace: pace(curve),
             largest_step: most_share(steps),
-            second: second_share(steps),
+            second_step: second_share(steps),
             late_t: t_after(curve, 0.25),
             tau: kendall(&eighths[2..]),
         }
@@ -251,7 +251,7 @@ mod tests {
         assert!(
             (line.pace - 0.5).abs() < 1e-9
                 && line.largest_step < 0.02
-                && line.second < 0.02
+                && line.second_step < 0.02
                 && line.late_t > 100.0
         );
     }
@@ -266,11 +266,11 @@ mod tests {
     #[test]
     fn one_jump_is_all_of_the_growth_and_a_second_all_of_the_rest() {
         let once = trend(|x| f64::from(u8::from(x > 0.5)));
-        assert_eq!((once.largest_step, once.second), (1.0, 1.0));
+        assert_eq!((once.largest_step, once.second_step), (1.0, 1.0));
         let twice = trend(|x| 2.0 * f64::from(u8::from(x > 0.3)) + f64::from(u8::from(x > 0.7)));
-        assert!((twice.largest_step - 2.0 / 3.0).abs() < 1e-9 && (twice.second - 1.0).abs() < 1e-9);
+        assert!((twice.largest_step - 2.0 / 3.0).abs() < 1e-9 && (twice.second_step - 1.0).abs() < 1e-9);
         let jump_beside_a_line = trend(|x| x + 5.0 * f64::from(u8::from(x > 0.5)));
-        assert!(jump_beside_a_line.largest_step > 0.8 && jump_beside_a_line.second < 0.05);
+        assert!(jump_beside_a_line.largest_step > 0.8 && jump_beside_a_line.second_step < 0.05);
     }
 
     #[test]

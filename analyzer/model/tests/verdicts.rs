@@ -1,8 +1,8 @@
 //! Verdicts on literal series with known answers: short demos, staircases in every phase, short records.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
+use edleak_model::growth_class::Class;
 use edleak_model::levels::Levels;
-use edleak_model::regression::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 use edleak_model::work::WorkBuilder;
 use std::sync::Arc;

@@ -9,8 +9,8 @@
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;
 use edleak_model::classify::{Confidence, Judgement};
+use edleak_model::growth_class::Class;
 use edleak_model::reasons;
-use edleak_model::regression::Class;
 
 /// Frees of earlier allocations explain the growth of a site if they reach this share of the growth.
 const EXPLAINED: f64 = 0.8;

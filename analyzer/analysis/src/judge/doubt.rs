@@ -2,8 +2,8 @@
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Judgement};
+use edleak_model::growth_class::Class;
 use edleak_model::reasons;
-use edleak_model::regression::Class;
 use std::collections::HashMap;
 
 /// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count

@@ -5,7 +5,7 @@
 //! stopped is not a leak, as always. If memory is freed after the work stopped, shortly before the end, a
 //! teardown or another phase of the work may have freed it. Such a site is undecided, too.
 
-use super::{LEAST_EVENTS, LEAST_POINTS, Ruling, Site, Verdict};
+use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
@@ -22,9 +22,9 @@ const RELEASED: f64 = 0.5;
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
-    /// The ruling on the curve over busy time. `None`: that curve is not a leak either, or busy time is as
+    /// The decision on the curve over busy time. `None`: that curve is not a leak either, or busy time is as
     /// long as the record.
-    pub(super) fn rule_of_busy_time(&self, period_s: f64) -> Option<Ruling> {
+    pub(super) fn decide_by_busy_time(&self, period_s: f64) -> Option<Decision> {
         let (work, width) = (self.series.work()?, self.series.buckets()?.width());
         let (absent, record) = (self.series.absent(), self.series.absent() + self.series.points());
         let end_of = |bucket: usize| absent + (bucket as u64 + 1) * width - 1;
@@ -51,8 +51,9 @@ impl Site<'_> {
             grows_to_the_end(&curves).then(|| reasons::too_little_work(curves[0].len()))?
         } else {
             let site = Site::new([&curves[0], &curves[1]], self.series, self.is_sizeless);
-            let ruling = if site.is_size_driven() { site.rule_size_driven() } else { site.rule_of_curves() };
-            if ruling.verdict == Verdict::NoLeak || (!site.is_size_driven() && site.is_a_few_of_many()) {
+            let decision =
+                if site.is_size_driven() { site.decide_by_size() } else { site.decide_by_curves() };
+            if decision.verdict == Verdict::NoLeak || (!site.is_size_driven() && site.is_a_few_of_many()) {
                 return None;
             }
             Vec::new()
@@ -68,7 +69,7 @@ impl Site<'_> {
             is_released,
         });
         why.extend(finding);
-        Some(Ruling { open_bytes: held, ..Ruling::not(Verdict::Undecided, why) })
+        Some(Decision { open_bytes: held, ..Decision::not(Verdict::Undecided, why) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use edleak_format::Counters;
 use edleak_model::classify::{Model, Verdict, judge};
-use edleak_model::regression::Class;
+use edleak_model::growth_class::Class;
 use edleak_model::series::{Point, SeriesBuilder};
 
 /// Number of slices before the collector first checks the sites.

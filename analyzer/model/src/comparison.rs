@@ -2,7 +2,7 @@
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
 //! noise ([`super::ar1`]). The main result is half the difference between the best BIC of the two sides. The
-//! contest does most of the work of telling a leak from a filling cache. A rising curve alone says little.
+//! comparison does most of the work of telling a leak from a filling cache. A rising curve alone says little.
 //! But if no saturating shape explains a rising curve, this is strong evidence of a leak.
 //!
 //! No model has more than one step. With two or more steps, a model could explain a bursty leak away.
@@ -40,9 +40,9 @@ const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.
 /// bend between base and leak looks like that of a curve that slackens the whole time, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
-/// The result of the contest on one curve.
+/// The result of the comparison on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Contest {
+pub(crate) struct Comparison {
     /// Half the BIC by which the best leaking model beats the best model that stops; negative if it loses.
     /// The value lies within ±10.
     pub(crate) bic: f64,
@@ -82,7 +82,7 @@ struct Column {
 struct Design {
     growing: usize,
     own: PerRho,
-    beside: Option<Beside>,
+    beside: Option<SecondColumn>,
     parameters: f64,
     leaks: bool,
     /// Whether the growing column stands beside a base that loads: see [`LOAD_PACE`].
@@ -90,7 +90,7 @@ struct Design {
 }
 
 /// The second column of a design: its product with itself and with the growing column.
-struct Beside {
+struct SecondColumn {
     column: usize,
     own: PerRho,
     cross: PerRho,
@@ -189,7 +189,7 @@ impl Models {
         let beside_load = leaks && matches!(beside, Some(Shape::Ramp(_)));
         let beside = beside.map(|shape| self.column(shape));
         let own = self.product(growing, growing);
-        let beside = beside.map(|column| Beside {
+        let beside = beside.map(|column| SecondColumn {
             column,
             own: self.product(column, column),
             cross: self.product(growing, column),
@@ -223,11 +223,11 @@ impl Models {
     }
 
     /// Fits every model to the curve's means. The curve must have as many buckets as the models.
-    pub(crate) fn contest(&self, curve: &Curve) -> Contest {
+    pub(crate) fn compare(&self, curve: &Curve) -> Comparison {
         let mid = mean(&curve.mean);
         let spread = mean(&curve.mean.iter().map(|m| (m - mid).powi(2)).collect::<Vec<_>>()).sqrt();
         if !(spread > 0.0 && spread.is_finite()) {
-            return Contest { bic: -MOST_BIC, ..Contest::default() };
+            return Comparison { bic: -MOST_BIC, ..Comparison::default() };
         }
         let y: Vec<f64> = curve.mean.iter().map(|m| (m - mid) / spread).collect();
         let y_one = Inner::of(&y, &vec![1.0; self.len]).all();
@@ -266,7 +266,7 @@ impl Models {
             }
         }
         leaks.push(best_step);
-        Leaking::contest(&leaks, stops, spread)
+        Leaking::compare(&leaks, stops, spread)
     }
 
     /// BIC of a model with these residual sums of squares, at the likeliest ρ.
@@ -292,7 +292,7 @@ struct Leaking {
 impl Leaking {
     /// The result of all leaking models together against `stops`, the best model that stops. `spread`
     /// reverses the scaling of the curve.
-    fn contest(all: &[Self], stops: f64, spread: f64) -> Contest {
+    fn compare(all: &[Self], stops: f64, spread: f64) -> Comparison {
         let least = |accelerates: Option<bool>| {
             let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
             some.map(|l| l.cost).fold(f64::INFINITY, f64::min)
@@ -302,7 +302,7 @@ impl Leaking {
         let weight = |l: &Self| ((best - l.cost) / 2.0).exp();
         let growth =
             all.iter().map(|l| weight(l) * l.growth).sum::<f64>() / all.iter().map(weight).sum::<f64>();
-        Contest {
+        Comparison {
             bic: half(stops - best),
             bend: half(least(Some(false)) - least(Some(true))),
             growth: growth * spread,
@@ -361,25 +361,25 @@ fn least_squares(
 mod tests {
     use super::*;
 
-    fn contest(f: impl Fn(f64) -> f64) -> Contest {
+    fn compare(f: impl Fn(f64) -> f64) -> Comparison {
         // A little scatter without pattern, the same in every test. Without scatter, all residuals would be
-        // below [`LEAST_RESIDUAL`], and this limit would decide the contest.
+        // below [`LEAST_RESIDUAL`], and this limit would decide the comparison.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
-        models(90).contest(&curve)
+        models(90).compare(&curve)
     }
 
     #[test]
     fn saturating_curve_is_explained_by_a_saturating_model() {
-        assert!(contest(|x| 100.0 * (1.0 - (-x / 0.2).exp())).bic < -5.0);
-        assert!(contest(|x| 20.0 * (60.0 * x).ln_1p()).bic < -5.0);
-        assert!(contest(|x| 100.0 * x.sqrt()).bic < -5.0);
-        assert!(contest(|x| 100.0 * x.min(0.7)).bic < -5.0);
-        assert!(contest(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
+        assert!(compare(|x| 100.0 * (1.0 - (-x / 0.2).exp())).bic < -5.0);
+        assert!(compare(|x| 20.0 * (60.0 * x).ln_1p()).bic < -5.0);
+        assert!(compare(|x| 100.0 * x.sqrt()).bic < -5.0);
+        assert!(compare(|x| 100.0 * x.min(0.7)).bic < -5.0);
+        assert!(compare(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
         // A line without slope beside a step fits as well as a step: only the number of parameters tells them
         // apart.
-        assert!(contest(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
-        assert!(contest(|_| 0.0).bic < 0.0);
+        assert!(compare(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
+        assert!(compare(|_| 0.0).bic < 0.0);
     }
 
     #[test]
@@ -394,22 +394,22 @@ mod tests {
             ("parabola", |x| 100.0 * x * x, 100.0),
         ];
         for (name, curve, amount) in growing {
-            let contest = contest(curve);
-            assert!(contest.bic > 2.0, "{name}: {contest:?}");
-            assert!((contest.growth - amount).abs() < 0.05 * amount, "{name}: {contest:?}");
+            let comparison = compare(curve);
+            assert!(comparison.bic > 2.0, "{name}: {comparison:?}");
+            assert!((comparison.growth - amount).abs() < 0.05 * amount, "{name}: {comparison:?}");
         }
     }
 
     #[test]
     fn only_accelerating_curves_bend() {
-        assert!(contest(|x| 100.0 * (4.0 * (x - 1.0)).exp()).bend > 2.0);
-        assert!(contest(|x| 100.0 * x).bend < 0.0);
-        assert!(contest(|x| 150.0 * (x - 0.45).max(0.0)).begins > 0.4);
+        assert!(compare(|x| 100.0 * (4.0 * (x - 1.0)).exp()).bend > 2.0);
+        assert!(compare(|x| 100.0 * x).bend < 0.0);
+        assert!(compare(|x| 150.0 * (x - 0.45).max(0.0)).begins > 0.4);
     }
 
     #[test]
-    fn flat_curve_has_no_contest() {
-        let flat = models(20).contest(&Curve::of_means(vec![5.0; 20]));
+    fn flat_curve_has_no_comparison() {
+        let flat = models(20).compare(&Curve::of_means(vec![5.0; 20]));
         assert_eq!((flat.bic, flat.growth), (-MOST_BIC, 0.0));
     }
 }
