@@ -23,7 +23,7 @@ use crate::cold::environment::{Environment, stack_start};
 use crate::cold::path::Path;
 use crate::cold::{detached, detours, idle, modules, only, real, sites, slow, sys};
 use crate::entry::{forward, mapping, pool};
-use crate::hot::tables::TABLES;
+use crate::hot::tables::{self, TABLES};
 use crate::hot::{free, live, thread, walk};
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -159,7 +159,7 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
         return None;
     }
     // From here on, a forked child sees that the page is wiped.
-    if !sys::wipe_on_fork((&raw const *page).cast(), size_of::<thread::Page>()) {
+    if !sys::wipe_on_fork((&raw const *page).cast(), size_of::<tables::Page>()) {
         PHASE.store(OFF, Ordering::Relaxed);
         return None;
     }
@@ -329,7 +329,7 @@ pub(super) fn publish(
     if parent.is_none() {
         // A forked child inherits both settings.
         live::keep_small();
-        if !sys::wipe_on_fork((&raw const TABLES.page).cast(), size_of::<thread::Page>()) {
+        if !sys::wipe_on_fork((&raw const TABLES.page).cast(), size_of::<tables::Page>()) {
             return false; // a kernel before 4.14 does not wipe pages in a forked child
         }
     }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::cold::{real, slow};
+use crate::hot::tables::Own;
 use crate::hot::{live, thread};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use edleak_session::counters::Counters;
@@ -15,7 +16,7 @@ fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counte
     let own = thread::own();
     let entry = live::entry_of(address)?;
     // SAFETY: the pointer comes from `own`, so it belongs to this thread.
-    let (small, counters) = unsafe { thread::Own::small(own, entry.load()) }?;
+    let (small, counters) = unsafe { Own::small(own, entry.load()) }?;
     Some((entry, small, counters))
 }
 

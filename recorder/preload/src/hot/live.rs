@@ -23,9 +23,9 @@
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
-use crate::hot::tables::TABLES;
+use crate::hot::tables::{LEAF_SHIFT, LEAVES, TABLES, Top};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
@@ -49,21 +49,8 @@ const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
 /// Limit of a small entry minus 1: one comparison with it finds a small entry.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
-pub(crate) const LEAF_SHIFT: usize = 26;
 pub(crate) const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
 const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
-pub(crate) const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
-
-/// The upper level: pointers to leaves.
-#[repr(transparent)]
-pub(crate) struct Top([AtomicPtr<AtomicU32>; LEAVES]);
-
-impl Top {
-    /// A table without leaves.
-    pub(crate) const fn new() -> Top {
-        Top([const { AtomicPtr::new(ptr::null_mut()) }; LEAVES])
-    }
-}
 
 /// One entry of the table.
 #[derive(Clone, Copy)]

@@ -36,8 +36,8 @@ macro_rules! assembly {
              {site_bits} {allocated_bytes} {allocs} {counters_shift} {phase} {off} {slow} {behind_wrappers} */",
             tables = sym $crate::hot::tables::TABLES,
             top = const core::mem::offset_of!($crate::hot::tables::Tables, top),
-            size_limit = const core::mem::offset_of!($crate::hot::thread::Own, size_limit),
-            counters = const core::mem::offset_of!($crate::hot::thread::Own, counters),
+            size_limit = const core::mem::offset_of!($crate::hot::tables::Own, size_limit),
+            counters = const core::mem::offset_of!($crate::hot::tables::Own, counters),
             caller_cache = sym $crate::cold::sites::CALLER_CACHE,
             turn = const edleak_session::caller::TURN,
             sites_end = const edleak_session::counters::SiteOffset::END,
@@ -49,8 +49,8 @@ macro_rules! assembly {
             cfa_bits = const edleak_session::caller::CFA_BITS,
             others_from = const edleak_session::caller::OTHERS_FROM,
             lowest = const edleak_session::caller::LOWEST,
-            leaf_shift = const $crate::hot::live::LEAF_SHIFT,
-            last_leaf = const $crate::hot::live::LEAVES - 1,
+            leaf_shift = const $crate::hot::tables::LEAF_SHIFT,
+            last_leaf = const $crate::hot::tables::LEAVES - 1,
             granule_shift = const $crate::hot::live::GRANULE_SHIFT,
             last_entry = const $crate::hot::live::LEAF_ENTRIES - 1,
             site_bits = const $crate::hot::live::SITE_BITS,
@@ -66,7 +66,7 @@ macro_rules! assembly {
     };
 }
 
-/// Checks the limits of this thread (`thread::Own`): jumps to label 2 unless the thread may count and the
+/// Checks the limits of this thread (`tables::Own`): jumps to label 2 unless the thread may count and the
 /// size is small. Afterwards rdx holds the tables.
 ///
 /// Loads the counters before the limit. A signal handler may fork between the two loads; the child then finds
