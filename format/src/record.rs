@@ -1,9 +1,10 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
 //! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
-//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool` and
-//! `UncountedFunctions` have an id as their key. Of each other kind, the trace keeps one record. Times are nanoseconds of a monotonic clock
-//! since the recording began. Addresses are addresses in the target.
+//! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool`,
+//! `UncountedFunctions` and `GivenBack` have an id as their key. Of each other kind, the trace keeps one
+//! record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in
+//! the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -60,6 +61,8 @@ pub enum Record {
     Pools(Pools),
     /// Functions of a counted allocator whose calls are not counted. This record exists since version 5.
     UncountedFunctions(UncountedFunctions),
+    /// Memory that the program gave back with madvise. This record exists since version 5.
+    GivenBack(GivenBack),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -389,6 +392,18 @@ pub struct Mappings {
     pub lost_events: u64,
     /// Bytes that recorded calls mapped and that a call which edleak did not see unmapped.
     pub unmapped_unseen_bytes: u64,
+}
+
+/// The pages that a program gave back with madvise and kept mapped, in the mappings of one site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct GivenBack {
+    /// The site that mapped the range; `None`: the recorder lost these calls, and does not know their
+    /// ranges.
+    pub site: Option<SiteId>,
+    /// Number of calls.
+    pub calls: u64,
+    /// Sum of the lengths of all calls, whether or not the pages were resident.
+    pub bytes: u64,
 }
 
 /// The pools of one name.

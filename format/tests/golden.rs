@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use common::{Slices, TempFile, read, site, write};
 use edleak_format::{
     AddressSymbols, Allocator, AreaBytes, AreaId, AreaKind, Columns, Counters, CpuTotals,
-    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, Losses, MIN_CAPACITY_BYTES, Mappings, Mark, MarkId,
-    MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Pool, PoolId, Pools, Record, Site,
-    SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter,
+    DEFAULT_CAPACITY_BYTES, End, EndReason, Epoch, Error, GivenBack, Losses, MIN_CAPACITY_BYTES, Mappings,
+    Mark, MarkId, MarkLosses, MarkSlice, MemoryArea, Module, ModuleId, ModuleSymbols, Pool, PoolId, Pools,
+    Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, Survivors, SymbolFrame, Trace, TraceWriter,
     UncountedFunctions, rewrite,
 };
 
@@ -277,6 +277,32 @@ fn write_uncounted() {
     writer.record(&uncounted_record()).expect("there is room");
     writer.finish().expect("there is room");
     std::fs::copy(&file.0, golden("uncounted.edl")).expect("the directory is there");
+}
+
+fn given_back_records() -> [Record; 3] {
+    let given = |site, calls, bytes| Record::GivenBack(GivenBack { site, calls, bytes });
+    [given(None, 7, 0), given(Some(SiteId(0)), 1, 4096), given(Some(SiteId(1 << 19)), 1204, 1 << 40)]
+}
+
+#[test]
+fn pages_given_back_are_read_for_ever() {
+    let trace = Trace::open(&golden("given_back.edl")).expect("the golden trace");
+    assert!(trace.damage().is_sound());
+    let found = trace.records();
+    assert!(given_back_records().iter().all(|record| found.contains(record)), "{found:?}");
+    assert_eq!(trace.given_back().iter().map(|given| given.calls).collect::<Vec<_>>(), [7, 1, 1204]);
+}
+
+/// Run it with `cargo test -p edleak-format --test golden -- --ignored write_given_back`.
+#[test]
+#[ignore = "writes the golden trace with pages given back"]
+fn write_given_back() {
+    let file = TempFile::new("given-back");
+    let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
+    write(&mut writer, 1, 0..2).expect("there is room");
+    given_back_records().iter().try_for_each(|record| writer.record(record)).expect("there is room");
+    writer.finish().expect("there is room");
+    std::fs::copy(&file.0, golden("given_back.edl")).expect("the directory is there");
 }
 
 /// Small complete files for the fuzz target `reader`.

@@ -1,5 +1,5 @@
-// The oracle of mapped memory: random calls of mmap, munmap, mremap and shmat, also with MAP_FIXED. The
-// program keeps a ledger and prints it as JSON.
+// The oracle of mapped memory: random calls of mmap, munmap, mremap, shmat and madvise, also with
+// MAP_FIXED. The program keeps a ledger and prints it as JSON.
 //
 //   mappings THREADS OPERATIONS [SEED]
 //
@@ -30,7 +30,7 @@ enum site { MMAP, MMAP64, FIXED, MREMAP, SHMAT, SITES };
 static const char *const NAMES[SITES] = { "site_mmap", "site_mmap64", "site_fixed", "site_mremap", "site_shmat" };
 static const uintptr_t PAGE = 4096;
 
-struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes; };
+struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes, given_back_calls, given_back_bytes; };
 static counts books[SITES];
 struct page { int site; uint64_t call; };
 static std::map<uintptr_t, page> pages;          // by page number
@@ -55,6 +55,16 @@ static void remember(int site, uintptr_t first, size_t count) {
     left[calls] = count;
     books[site].allocs++;
     books[site].allocated_bytes += count * PAGE;
+}
+
+// Notes a call of madvise that gave back the pages of a range. The range may belong to several sites.
+static void give_back(uintptr_t first, size_t count) {
+    uint64_t of[SITES] = { 0 };
+    for (uintptr_t p = first; p < first + count; p++) of[pages[p].site] += PAGE;
+    for (int i = 0; i < SITES; i++) {
+        books[i].given_back_calls += of[i] > 0;
+        books[i].given_back_bytes += of[i];
+    }
 }
 
 static const int ANON = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -88,13 +98,20 @@ static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     return start;
 }
 
+// A run of pages in the ledger, of any calls.
+static uintptr_t some_span(worker *w, size_t most, size_t *count) {
+    uintptr_t start = some_run(w, 1, count);
+    for (auto at = pages.find(start); *count && *count < most && ++at != pages.end() && at->first == start + *count;) ++*count;
+    return start;
+}
+
 static void *work(void *argument) {
     worker *w = (worker *)argument;
     std::vector<void *> attached;
     for (uint64_t i = 0; i < w->operations; i++) {
         size_t count = 1 + below(w, 24);
         size_t length = count * PAGE - below(w, PAGE);     // the kernel rounds up
-        switch (below(w, 9)) {
+        switch (below(w, 10)) {
         case 0: case 1: {
             bool wide = below(w, 2);
             char *p = (char *)(wide ? site_mmap64(length) : site_mmap(length));
@@ -136,6 +153,20 @@ static void *work(void *argument) {
             need(munmap((void *)(PAGE + 1), PAGE) != 0, "munmap of no page");
             need(site_mremap((void *)PAGE, PAGE, 2 * PAGE, 0, NULL) == MAP_FAILED, "mremap of nothing");
             need(shmdt((void *)PAGE) != 0, "shmdt of nothing");
+            need(madvise((void *)PAGE, PAGE, MADV_DONTNEED) != 0, "madvise of nothing");
+            need(madvise(NULL, 0, MADV_DONTNEED) == 0, "madvise of no bytes");
+            break;
+        }
+        case 8: {                                          // give pages back and keep them mapped
+            static const int ADVICE[] = { MADV_DONTNEED, MADV_FREE, MADV_NORMAL, MADV_REMOVE };
+            int advice = ADVICE[below(w, 4)];
+            std::lock_guard<std::mutex> guard(lock);
+            size_t n;
+            uintptr_t span = some_span(w, count, &n);
+            if (!n) break;
+            bool done = madvise((void *)(span * PAGE), n * PAGE - below(w, PAGE), advice) == 0;
+            need(done == (advice != MADV_REMOVE), "madvise");  // only shared memory has a store to remove pages from
+            if (done && advice != MADV_NORMAL) give_back(span, n);
             break;
         }
         default:
@@ -146,6 +177,9 @@ static void *work(void *argument) {
                 books[SHMAT].allocs++;
                 books[SHMAT].allocated_bytes += SEGMENT_PAGES * PAGE;
                 attached.push_back(p);
+                need(madvise(p, SEGMENT_PAGES * PAGE, MADV_REMOVE) == 0, "madvise of a segment");
+                books[SHMAT].given_back_calls++;
+                books[SHMAT].given_back_bytes += SEGMENT_PAGES * PAGE;
             } else {
                 need(shmdt(attached.back()) == 0, "shmdt");
                 attached.pop_back();
@@ -173,8 +207,10 @@ int main(int argc, char **argv) {
     }
     shmctl(segment, IPC_RMID, NULL);
     for (int i = 0; i < SITES; i++)
-        printf("{\"function\":\"%s\",\"allocs\":%llu,\"allocated_bytes\":%llu,\"frees\":%llu,\"freed_bytes\":%llu}\n", NAMES[i],
+        printf("{\"function\":\"%s\",\"allocs\":%llu,\"allocated_bytes\":%llu,\"frees\":%llu,\"freed_bytes\":%llu,"
+               "\"given_back_calls\":%llu,\"given_back_bytes\":%llu}\n", NAMES[i],
                (unsigned long long)books[i].allocs, (unsigned long long)books[i].allocated_bytes,
-               (unsigned long long)books[i].frees, (unsigned long long)books[i].freed_bytes);
+               (unsigned long long)books[i].frees, (unsigned long long)books[i].freed_bytes,
+               (unsigned long long)books[i].given_back_calls, (unsigned long long)books[i].given_back_bytes);
     return 0;
 }

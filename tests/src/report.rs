@@ -55,6 +55,8 @@ pub struct Site {
     pub class: String,
     /// The counters.
     pub counts: Counts,
+    /// Calls of madvise that gave pages back, and the sum of their lengths.
+    pub given_back: (u64, u64),
     /// The frames, innermost first.
     pub stack: Vec<Frame>,
 }
@@ -156,6 +158,7 @@ impl Site {
             verdict: text(json, "verdict"),
             class: text(json, "class"),
             counts,
+            given_back: given_back(json),
             stack: stack.iter().map(Frame::read).collect(),
         }
     }
@@ -192,6 +195,14 @@ pub fn is_named(function: &str, name: &str) -> bool {
         part.len() == 17 && part.starts_with('h') && part[1..].bytes().all(|b| b.is_ascii_hexdigit())
     };
     without_parameters.rsplit("::").find(|part| !is_hash(part)) == Some(name)
+}
+
+/// Calls of madvise and their bytes; null: none.
+fn given_back(json: &Value) -> (u64, u64) {
+    match (&json["given_back_calls"], &json["given_back_bytes"]) {
+        (Value::Null, Value::Null) => (0, 0),
+        _ => (number(json, "given_back_calls"), number(json, "given_back_bytes")),
+    }
 }
 
 fn number(json: &Value, field: &str) -> u64 {

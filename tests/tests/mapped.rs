@@ -7,6 +7,7 @@ use edleak_tests::programs::{attribution, programs};
 use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 fn mapped<'a>(report: &'a Report, field: &str) -> &'a Value {
     &report.json["mapped"][field]
@@ -22,12 +23,36 @@ fn assert_exact(threads: u32, operations: u32, seed: u32) {
     let report = recording.all_sites();
     assert_eq!(mapped(&report, "lost_events"), 0);
     assert_equal(&report, &ledger);
+    assert_eq!(given_back(&report, ledger.keys()), given_back_of_ledger(&recording.outcome.stdout));
+    assert_eq!(mapped(&report, "lost_give_backs"), 0);
     let domain = |function: &str| {
         let of = report.json["sites"].as_array().expect("an array").iter();
         let name = |site: &&Value| site["name"].as_str() == Some(function);
         of.filter(name).map(|site| site["domain"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(domain("site_mremap(void*, unsigned long, unsigned long, int, void*)"), ["mapping"]);
+}
+
+/// Calls and bytes of madvise by function.
+type GivenBack = BTreeMap<String, (u64, u64)>;
+
+fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a String>) -> GivenBack {
+    let of = |function: &String| {
+        let site = report.sites_in(function).next().unwrap_or_else(|| panic!("no site in `{function}`"));
+        (function.clone(), site.given_back)
+    };
+    functions.map(of).collect()
+}
+
+fn given_back_of_ledger(stdout: &str) -> GivenBack {
+    let of = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("the ledger is one JSON object a line");
+        let number = |field: &str| line[field].as_u64().expect("a number");
+        let counts = (number("given_back_calls"), number("given_back_bytes"));
+        assert!(counts.0 > 50, "{line}");
+        (line["function"].as_str().expect("a function").to_owned(), counts)
+    };
+    stdout.lines().map(of).collect()
 }
 
 #[test]
@@ -131,4 +156,40 @@ fn a_forked_child_has_the_ranges_of_its_parent() {
         report.describe()
     );
     assert_eq!(report.counts_of("in_child").allocated_bytes, 2 << 20, "{}", report.describe());
+}
+
+/// The address space stays mapped, and its pages are not resident: no leak. The report gives the memory
+/// that went back to the kernel.
+#[test]
+fn memory_given_back_is_told_beside_its_site() {
+    let recording = Recorder::new("gives-back").record(programs().binary("gives_back"), ["--seconds", "4"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let calls: u64 = recording.outcome.stdout.trim().parse().expect("the number of calls");
+    let report = recording.all_sites();
+    let site = report.sites_in("region").next().expect("it maps");
+    assert_eq!(site.given_back, (calls, calls * ((1 << 20) - 4096)));
+    assert_eq!(site.verdict, "no-leak", "{}", report.describe());
+    assert_eq!(mapped(&report, "given_back_calls"), calls);
+    let text = words(&recording);
+    assert!(text.contains(&format!("were given back with madvise in {calls} calls")), "{text}");
+    let page = analyze(["--format", "html", "--all"], &recording.trace).stdout;
+    assert!(page.contains(&format!("were given back with madvise in {calls} calls")));
+}
+
+/// The events of madvise leave room for the calls that change ranges, and lost events are told.
+#[test]
+fn flood_of_madvise_loses_no_call_of_mmap_and_is_told() {
+    let recording = Recorder::new("flood-madvise").record(programs().binary("gives_back"), ["flood"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let calls: u64 = recording.outcome.stdout.trim().parse().expect("the number of calls");
+    let report = recording.all_sites();
+    let site = report.sites_in("region").next().expect("it maps");
+    assert_eq!((site.counts.allocs, site.counts.allocated_bytes), (101, 101 << 20), "{}", report.describe());
+    let lost = mapped(&report, "lost_give_backs").as_u64().expect("a number");
+    assert_eq!(site.given_back.0 + lost, calls, "each call is counted or told as lost");
+    assert_eq!(mapped(&report, "lost_events"), 0);
+    if lost > 0 {
+        let text = words(&recording);
+        assert!(text.contains("of madvise lost") && text.contains("at least"), "{text}");
+    }
 }

@@ -420,6 +420,7 @@ fn is_allocation_symbol(name: &str) -> bool {
         "mremap",
         "shmat",
         "shmdt",
+        "madvise",
         "free_sized",
         "free_aligned_sized",
         // edleak.h looks for these functions.

@@ -345,6 +345,7 @@ mod tests {
             totals: Totals::default(),
             judged_count: None,
             resident_bytes: None,
+            given_back: None,
             levels: Levels::default(),
             block_growth_bytes: 0.0,
             survivors: Vec::new(),

@@ -85,6 +85,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
 
     explain_threads(&mut sites, trace, &merged);
+    mapped::read_given_back(&mut sites, trace, &merged);
+    mapped::tell_given_back(&mut sites, mapped::lost_give_backs(trace) > 0);
 
     let record_s = grid.points as f64 * period_s;
     let unexplained = if model == Model::Growth { unexplained::growth_of(&sites, record_s) } else { None };
@@ -271,6 +273,7 @@ fn judged(
         totals: Totals::default(),
         judged_count: Some(series.last().live_count),
         resident_bytes: None,
+        given_back: None,
         levels: Levels::of(series),
         block_growth_bytes: growth_beyond_asked(series),
         survivors: Vec::new(),

@@ -7,7 +7,7 @@
 
 use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};
-use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
+use crate::site::{Domain, GivenBack, JudgedSite, Kind, SiteLabel};
 use edleak_format::{SiteId, Trace};
 use edleak_model::classify::Judgement;
 use edleak_model::growth_kind::{ProcessGrowth, UnseenBytes};
@@ -42,6 +42,10 @@ pub struct Mapped {
     pub allocator_bytes: u64,
     /// Number of lost calls. If a call was lost, all figures of the domain are lower bounds.
     pub lost_events: u64,
+    /// Pages that the program gave back with madvise in the mappings of these sites.
+    pub given_back: GivenBack,
+    /// Number of lost calls of madvise. If a call was lost, the pages given back are a lower bound.
+    pub lost_give_backs: u64,
     /// Anonymous memory that no recorded call mapped; `None`: less than 4 MiB.
     pub unseen: Option<Unseen>,
 }
@@ -121,6 +125,35 @@ pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     }
 }
 
+/// Sets the pages that each site gave back with madvise.
+pub(crate) fn read_given_back(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
+    let mut by_site: HashMap<SiteLabel, GivenBack> = HashMap::new();
+    for given in trace.given_back() {
+        if let Some(id) = given.site {
+            let root = SiteLabel::Number(u64::from(merged.root(id).0));
+            by_site.entry(root).or_default().add(GivenBack { calls: given.calls, bytes: given.bytes });
+        }
+    }
+    for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping) {
+        site.given_back = by_site.get(&site.label).copied();
+    }
+}
+
+/// Adds the pages that a site gave back to the reasons of its verdict. They change no verdict: the program
+/// may have used the pages again, and the readings of /proc show the pages that are resident.
+///
+/// `is_least`: the recorder lost calls of madvise.
+pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
+    let least = if is_least { "at least " } else { "" };
+    for site in sites {
+        let Some(given) = site.given_back else { continue };
+        let text = format!("{least}{given}");
+        if !site.judgement.why.contains(&text) {
+            site.judgement.why.push(text);
+        }
+    }
+}
+
 /// The greatest resident share that a leak can have if its site holds `resident` bytes in all.
 fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
     (resident as f64 / leak_bytes.max(1) as f64).min(1.0)
@@ -152,6 +185,11 @@ fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     Some((to.held.saturating_sub(from.held) as f64 / mapped as f64).min(1.0))
 }
 
+/// Number of lost calls of madvise.
+pub(crate) fn lost_give_backs(trace: &Trace) -> u64 {
+    trace.given_back().iter().find(|given| given.site.is_none()).map_or(0, |given| given.calls)
+}
+
 /// The totals of the domain; `None`: the trace does not have the domain.
 pub(crate) fn of_trace(
     trace: &Trace,
@@ -161,7 +199,8 @@ pub(crate) fn of_trace(
     record_s: f64,
 ) -> Option<Mapped> {
     let lost_events = trace.mappings()?.lost_events;
-    let mut mapped = Mapped { lost_events, ..Mapped::default() };
+    let lost_give_backs = lost_give_backs(trace);
+    let mut mapped = Mapped { lost_events, lost_give_backs, ..Mapped::default() };
     for site in sites.iter().filter(|site| site.domain() == Domain::Mapping) {
         if site.kind == Kind::Allocator {
             mapped.allocator_bytes = mapped.allocator_bytes.saturating_add(site.totals.live_bytes);
@@ -171,6 +210,7 @@ pub(crate) fn of_trace(
         mapped.live_bytes = mapped.live_bytes.saturating_add(site.totals.live_bytes);
         mapped.live_count = mapped.live_count.saturating_add(site.totals.live_count.unwrap_or(0));
         mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
+        mapped.given_back.add(site.given_back.unwrap_or_default());
     }
     // edleak saw no call before the recording. So if the process ran before, the report gives only the
     // growth.

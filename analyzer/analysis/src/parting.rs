@@ -100,6 +100,7 @@ mod tests {
             },
             judged_count: None,
             resident_bytes: None,
+            given_back: None,
             levels: Levels::default(),
             block_growth_bytes: 0.0,
             survivors: Vec::new(),

@@ -89,6 +89,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
         }
     }
     mapped::settle_per_mark(&mut findings.sites);
+    let has_lost = findings.mapped.as_ref().is_some_and(|mapped| mapped.lost_give_backs > 0);
+    mapped::tell_given_back(&mut findings.sites, has_lost);
     if let Recording::Trace(trace) = recording {
         pools::settle(&mut findings.sites, trace, seconds);
     }

@@ -5,6 +5,7 @@ use crate::marks::SitePerMark;
 use edleak_model::classify::{Judgement, Verdict};
 use edleak_model::levels::Levels;
 use edleak_model::regression::LeakFactor;
+use edleak_text::units;
 use std::fmt;
 
 /// The name of a site in its input: a number in a trace, a number or a string in series lines.
@@ -120,6 +121,9 @@ pub struct JudgedSite {
     /// Resident and swapped bytes at the end, for a site that maps memory. The share of resident bytes is
     /// from the last reading of /proc; `None`: no reading has this site.
     pub resident_bytes: Option<u64>,
+    /// Pages that the program gave back with madvise, for a site that maps memory; `None`: none, or
+    /// unknown.
+    pub given_back: Option<GivenBack>,
     /// Live bytes over the judged record.
     pub levels: Levels,
     /// The growth of the allocator's overhead for this site, in bytes.
@@ -135,6 +139,31 @@ pub struct JudgedSite {
     pub is_stack_cut: bool,
     /// The decision of the gate.
     pub standing: Standing,
+}
+
+/// Pages that the program gave back with madvise and kept mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct GivenBack {
+    /// Number of calls.
+    pub calls: u64,
+    /// Sum of the lengths of all calls, whether or not the pages were resident.
+    pub bytes: u64,
+}
+
+impl GivenBack {
+    /// Adds the pages of another site.
+    pub(crate) fn add(&mut self, other: GivenBack) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// The phrase of the report: `3.2 GiB were given back with madvise in 1,204 calls`.
+impl fmt::Display for GivenBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = units::plural(self.calls, "call", "calls");
+        write!(f, "{} were given back with madvise in {calls}", units::bytes(self.bytes as f64))
+    }
 }
 
 /// A watched site together with its stacks.

@@ -36,6 +36,7 @@ pub(crate) enum Key {
     Pool(u32),
     Pools,
     UncountedFunctions(u32),
+    GivenBack(Option<u32>),
     End,
 }
 
@@ -64,6 +65,7 @@ impl Key {
             Record::Pool(pool) => Key::Pool(pool.id.0),
             Record::Pools(_) => Key::Pools,
             Record::UncountedFunctions(functions) => Key::UncountedFunctions(functions.module.0),
+            Record::GivenBack(given) => Key::GivenBack(given.site.map(|site| site.0)),
             Record::End(_) => Key::End,
         }
     }
@@ -103,6 +105,7 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
         let is_site = |id: u32| (id as usize) < MAX_SITES;
         let is_sound = match (Key::of(&record), &record) {
             (Key::Site(id) | Key::Survivors(id) | Key::ThreadStart(id) | Key::WatchEnd(id), _) => is_site(id),
+            (Key::GivenBack(Some(id)), _) => is_site(id),
             (_, Record::MarkSlice(slice)) => slice.sites.iter().all(|(site, _)| is_site(site.0)),
             _ => true,
         };
@@ -163,7 +166,8 @@ impl EncodedRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{End, EndReason, Losses};
+    use crate::ids::SiteId;
+    use crate::record::{End, EndReason, GivenBack, Losses};
 
     #[test]
     fn the_newest_record_of_a_key_wins() {
@@ -221,6 +225,17 @@ mod tests {
         );
         encode(&Record::End(End { reason: EndReason::Exited(i32::MIN), at_ns: most }), &mut bytes);
         assert!(bytes.len() + crate::layout::chunk::CHUNK_HEADER_BYTES <= 128, "{}", bytes.len());
+    }
+
+    #[test]
+    fn pages_given_back_by_a_site_beyond_the_limit_are_an_unsound_record() {
+        let given = |id: usize| {
+            let mut bytes = Vec::new();
+            let site = Some(SiteId(id as u32));
+            encode(&Record::GivenBack(GivenBack { site, calls: 1, bytes: 4096 }), &mut bytes);
+            decode(&bytes, FORMAT_VERSION, &mut Records::new())
+        };
+        assert_eq!((given(MAX_SITES - 1), given(MAX_SITES)), (Some(()), None));
     }
 
     #[test]

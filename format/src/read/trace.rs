@@ -21,8 +21,8 @@ use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
-    Allocator, Attached, Children, CpuTotals, CpuUse, End, Losses, Mappings, Mark, MarkLosses, MarkSlice,
-    Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors, ThreadStart,
+    Allocator, Attached, Children, CpuTotals, CpuUse, End, GivenBack, Losses, Mappings, Mark, MarkLosses,
+    MarkSlice, Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors, ThreadStart,
     UncountedFunctions, WatchEnd,
 };
 use crate::slice::{Counters, SliceVisitor};
@@ -75,6 +75,7 @@ struct Catalog {
     pools: Vec<Pool>,
     pool_totals: Option<Pools>,
     uncounted_functions: Vec<UncountedFunctions>,
+    given_back: Vec<GivenBack>,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -252,6 +253,12 @@ impl Trace {
         &self.catalog.uncounted_functions
     }
 
+    /// Pages that the program gave back with madvise. The calls without a site come first, then the others
+    /// by ascending site.
+    pub fn given_back(&self) -> &[GivenBack] {
+        &self.catalog.given_back
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -326,6 +333,7 @@ impl Trace {
         records.extend(catalog.pools.iter().cloned().map(Record::Pool));
         records.extend(catalog.pool_totals.map(Record::Pools));
         records.extend(catalog.uncounted_functions.iter().cloned().map(Record::UncountedFunctions));
+        records.extend(catalog.given_back.iter().copied().map(Record::GivenBack));
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -535,6 +543,7 @@ impl Catalog {
                 Record::Pool(pool) => catalog.pools.push(pool),
                 Record::Pools(pools) => catalog.pool_totals = Some(pools),
                 Record::UncountedFunctions(functions) => catalog.uncounted_functions.push(functions),
+                Record::GivenBack(given) => catalog.given_back.push(given),
                 Record::End(end) => catalog.end = Some(end),
             }
         }

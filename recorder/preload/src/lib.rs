@@ -6,7 +6,7 @@
 //! entry exports     the exported C symbols
 //!       forward     entry points that may call other entry points; operator new and delete
 //!       pool        edleak.h: objects of the program's own pools, as events
-//!       mapping     mmap, munmap, mremap, shmat, shmdt: calls the next definition, adds an event
+//!       mapping     mmap, munmap, mremap, shmat, shmdt, madvise: calls the next definition, adds an event
 //!       detour      the hooks of detoured functions that do more than the fast path
 //! arch  x86_64      all code that names a register or a system call number
 //!       stubs       the entry stubs

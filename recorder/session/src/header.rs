@@ -104,6 +104,8 @@ pub struct Header {
     pub lost_stacks: AtomicU64,
     /// Number of mapping events lost because the ring was full.
     pub lost_mappings: AtomicU64,
+    /// Number of lost events of madvise.
+    pub lost_give_backs: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
 

@@ -18,7 +18,7 @@
 //!    detours   jumps for the entry points of allocators, and the code that they lead to
 //!    stacks    the stacks of watched sites, and the unwind rules
 //!    marks     names of marks and how often each was set, and the slices taken at marks
-//!    mappings  a ring of events: the ranges of address space that the program mapped and unmapped
+//!    mappings  a ring of events: the ranges of address space that the program mapped, unmapped and gave back
 //!    pools     a ring of events: the objects that the program's own pools handed out and took back
 //! ```
 //!
@@ -50,7 +50,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        17
+        18
     };
 }
 

@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | munmap, shmdt, old range of mremap | before the kernel's work | later, another thread may have it |
 //! | mmap, shmat, new range of mremap | after the kernel's work | earlier, no other thread knows it |
+//! | madvise | after the kernel's work | the range stays mapped |
 //!
 //! Example 1: thread A unmaps a range, and the kernel then gives it to thread B. A took its number before the
 //! kernel's work for A, and B took its number after the kernel's work for B. So A's number is lower. Example
@@ -23,6 +24,11 @@
 //! `MAP_FIXED` replaces mappings of the program. No other thread can get their ranges meanwhile, so the call
 //! counts as mmap. If a call fails after it took its number, a second event with this number reports the
 //! failure.
+//!
+//! # Room
+//!
+//! An allocator may call madvise thousands of times a second. The events of madvise change no range, so
+//! they leave the last quarter of the ring to the other calls.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -63,12 +69,15 @@ pub enum Operation {
     Detach = 7,
     /// A mark takes a slice. `address` is the place of the slice in the ring of marks.
     Mark = 8,
+    /// madvise has given the pages of the range back to the kernel. The range stays mapped.
+    GiveBack = 9,
 }
 
 impl Operation {
     fn of(number: u8) -> Option<Operation> {
-        use Operation::{Attach, Detach, Failed, Map, Mark, Move, Moved, Unmap};
-        [Map, Unmap, Move, Moved, Failed, Attach, Detach, Mark].into_iter().find(|one| *one as u8 == number)
+        use Operation::{Attach, Detach, Failed, GiveBack, Map, Mark, Move, Moved, Unmap};
+        let all = [Map, Unmap, Move, Moved, Failed, Attach, Detach, Mark, GiveBack];
+        all.into_iter().find(|one| *one as u8 == number)
     }
 }
 
@@ -106,12 +115,23 @@ pub struct MappingRing<'s> {
 impl MappingRing<'_> {
     /// Adds an event and returns its number. `None`: the ring is full. Lock-free; safe in a signal handler.
     pub fn push(&self, event: MappingEvent) -> Option<u32> {
+        self.push_below(self.slots.len(), event)
+    }
+
+    /// As [`MappingRing::push`], for an event that changes no range. Such an event uses only three quarters
+    /// of the ring.
+    pub fn push_note(&self, event: MappingEvent) -> Option<u32> {
+        self.push_below(self.slots.len() - self.slots.len() / 4, event)
+    }
+
+    /// Adds an event if fewer than `limit` events wait.
+    fn push_below(&self, limit: usize, event: MappingEvent) -> Option<u32> {
         let mut number = self.written.load(Ordering::Relaxed);
         loop {
             let waiting = number.wrapping_sub(self.read.load(Ordering::Acquire));
             // The difference is below 0 if `number` is an old value and the collector has read past it
             // meanwhile.
-            if waiting as i32 >= 0 && waiting as usize >= self.slots.len() {
+            if waiting as i32 >= 0 && waiting as usize >= limit {
                 return None;
             }
             let next = number.wrapping_add(1);
@@ -193,6 +213,19 @@ mod tests {
             assert_eq!(ring.get(next), None, "an event of the round before is not read again");
             memory.read.store(next, Ordering::Release);
         }
+    }
+
+    #[test]
+    fn notes_leave_the_last_quarter_of_the_ring_to_other_events() {
+        let memory = Memory::new(8, 0);
+        let ring = memory.ring();
+        let note = MappingEvent { operation: Operation::GiveBack, ..event(1) };
+        assert!((0..6).all(|number| ring.push_note(note) == Some(number)));
+        assert_eq!(
+            (ring.push_note(note), ring.push(event(2)), ring.push(event(3))),
+            (None, Some(6), Some(7))
+        );
+        assert_eq!((ring.push(event(4)), ring.get(0)), (None, Some(note)));
     }
 
     #[test]

@@ -20,6 +20,8 @@ int main(void) {
         char *p = in_main(8 * PAGE - 100);
         CHECK(p != MAP_FAILED && errno == 77);
         memset(p, i, 8 * PAGE);
+        CHECK(madvise(p + PAGE, PAGE, i % 2 ? MADV_DONTNEED : MADV_NORMAL) == 0 && errno == 77);
+        CHECK(p[PAGE] == (i % 2 ? 0 : i) && p[0] == i);
         CHECK(munmap(p + 2 * PAGE, PAGE) == 0 && munmap(p, 8 * PAGE) == 0 && errno == 77);
     }
     errno = 0;
@@ -34,6 +36,10 @@ int main(void) {
     CHECK(shmat(-1, NULL, 0) == (void *)-1 && errno == EINVAL);
     errno = 0;
     CHECK(shmdt((void *)PAGE) == -1 && errno == EINVAL);
+    errno = 0;
+    CHECK(madvise((void *)PAGE, PAGE, MADV_DONTNEED) == -1 && errno == ENOMEM);
+    errno = 0;
+    CHECK(madvise((void *)PAGE, PAGE, 12345) == -1 && errno == EINVAL);
 
     char *p = in_main(4 * PAGE), *room = in_main(16 * PAGE);
     strcpy(p, "moved");
@@ -53,7 +59,7 @@ int main(void) {
     pid_t child = vfork();
     if (child == 0) {
         char *shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        _exit(shared == MAP_FAILED || munmap(shared, PAGE) != 0);
+        _exit(shared == MAP_FAILED || madvise(shared, PAGE, MADV_FREE) != 0 || munmap(shared, PAGE) != 0);
     }
     int status;
     CHECK(waitpid(child, &status, 0) == child && status == 0);
@@ -61,7 +67,7 @@ int main(void) {
     if (child == 0) {
         for (int i = 0; i < 50; i++) {
             char *own = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            CHECK(own != MAP_FAILED && munmap(own, PAGE) == 0);
+            CHECK(own != MAP_FAILED && madvise(own, PAGE, MADV_DONTNEED) == 0 && munmap(own, PAGE) == 0);
         }
         _exit(5);
     }

@@ -1,4 +1,5 @@
-// A timer fires every 50 µs. Its handler maps and unmaps memory, and may interrupt any call, even mmap.
+// A timer fires every 50 µs. Its handler maps memory, gives it back and unmaps it, and may interrupt any
+// call, even mmap.
 //#Trace: in_handler allocs=3000 frees=3000
 #include "check.h"
 #include <signal.h>
@@ -19,7 +20,7 @@ static void handler(int signal) {
     int saved = errno;
     if (handled < 3000) {
         char *p = in_handler();
-        CHECK(p != MAP_FAILED && munmap(p, 4096) == 0);
+        CHECK(p != MAP_FAILED && madvise(p, 4096, MADV_DONTNEED) == 0 && munmap(p, 4096) == 0);
         handled++;
     }
     errno = saved;
@@ -35,6 +36,7 @@ int main(void) {
         char *p = in_main(length);
         CHECK(p != MAP_FAILED);
         p[length - 1] = 1;
+        CHECK(madvise(p, length, MADV_DONTNEED) == 0 && p[length - 1] == 0);
         CHECK(munmap(p, length) == 0);
     }
     CHECK(setitimer(ITIMER_REAL, &off, NULL) == 0);

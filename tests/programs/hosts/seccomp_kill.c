@@ -1,11 +1,12 @@
-// A sandbox that allows read, write, exit, futex, brk, mmap, munmap and clocks, and kills the process at any
-// other call.
+// A sandbox that allows read, write, exit, futex, brk, mmap, munmap, madvise and clocks, and kills the
+// process at any other call.
 //#Trace: sandboxed allocs=20000 allocated_bytes=40000000 frees=20000
 #include "check.h"
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -13,7 +14,7 @@ NOINLINE void *sandboxed(void) { return keep(malloc(2000)); }
 
 int main(void) {
     static const int allowed[] = {SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS_futex, SYS_brk, SYS_mmap, SYS_munmap,
-                                  SYS_mremap, SYS_clock_gettime, SYS_clock_nanosleep, SYS_rt_sigreturn};
+                                  SYS_mremap, SYS_madvise, SYS_clock_gettime, SYS_clock_nanosleep, SYS_rt_sigreturn};
     enum { N = sizeof allowed / sizeof *allowed };
     struct sock_filter filter[2 * N + 2];
     int n = 0;
@@ -35,6 +36,8 @@ int main(void) {
     void *calloced = keep(calloc(1000, 1000));
     void *grown = keep(realloc(calloced, 5000000));
     free(grown);
+    char *mapped = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(mapped != MAP_FAILED && madvise(mapped, 8192, MADV_DONTNEED) == 0);
     // The first call runs code that has not run before, in the program and in edleak.
     free(keep(aligned_alloc(64, 640)));
     say("ok\n");

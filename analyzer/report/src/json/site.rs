@@ -43,6 +43,9 @@ pub(super) struct SiteJson<'a> {
     freed_bytes: Option<u64>,
     /// Resident and swapped bytes at the end, for a site that maps memory; null: unknown.
     resident_bytes: Option<u64>,
+    /// Bytes that the program gave back with madvise and kept mapped, as the sum of all calls; null: none.
+    given_back_bytes: Option<u64>,
+    given_back_calls: Option<u64>,
     curve: Vec<u64>,
     /// The greatest number of live bytes at any slice; null: unknown.
     peak_bytes: Option<u64>,
@@ -112,6 +115,8 @@ impl<'a> SiteJson<'a> {
             allocated_bytes: totals.allocated_bytes,
             freed_bytes: totals.freed_bytes,
             resident_bytes: site.resident_bytes,
+            given_back_bytes: site.given_back.map(|given| given.bytes),
+            given_back_calls: site.given_back.map(|given| given.calls),
             // The values are means of buckets. A cast from float to integer saturates.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             peak_bytes: peak.map(|peak| peak.live_bytes),

@@ -217,6 +217,13 @@ pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
     if mapped.allocator_bytes > 0 {
         text += &format!("; {} more by allocators for themselves", size(mapped.allocator_bytes));
     }
+    if mapped.given_back.calls > 0 {
+        let least = if mapped.lost_give_backs > 0 { "at least " } else { "" };
+        text += &format!("; {least}{}", mapped.given_back);
+    }
+    if mapped.lost_give_backs > 0 {
+        text += &format!("; {} of madvise lost", plural(mapped.lost_give_backs, "call", "calls"));
+    }
     if mapped.lost_events > 0 {
         text += &format!("; {} lost", plural(mapped.lost_events, "call", "calls"));
     }

@@ -22,7 +22,7 @@ use edleak_format::{CpuTotals, Error, Losses, Record, Site, SiteId, SiteKind, St
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
@@ -147,6 +147,8 @@ impl Recording {
             mappings: options.domains.mapping.then(|| inherited.mappings.unwrap_or_default()),
             unmapped_unseen_bytes: 0,
             recorded_mappings: None,
+            next_given_back: Duration::ZERO,
+            recorded_lost_give_backs: 0,
             pools,
             pool_names: 0,
             recorded_pools: None,

@@ -56,6 +56,7 @@ impl Recording {
         let before = self.survivors.clone();
         self.read_pools(!runs_on);
         self.take_slice(tick)?;
+        self.record_given_back(true)?;
         self.record_marks(true)?;
         let survivors = if runs_on { &self.survivors } else { &before };
         let survivors = Arc::clone(survivors.before_teardown());

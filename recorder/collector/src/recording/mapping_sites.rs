@@ -2,6 +2,7 @@
 //! trace, and compares the recorded ranges with the mappings in /proc.
 
 use super::Recording;
+use crate::recording::mappings::ledger::GivenBack;
 use crate::recording::mappings::{Mappings, Source, allocators};
 use crate::sys::maps;
 use crate::sys::memory::Part;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// At the end of the recording, the collector does not search the function names of sites with fewer bytes.
 const LEAST_NAMED_BYTES: u64 = 64 << 10;
+/// The shortest pause between two records of the bytes that a site gave back.
+const LEAST_PAUSE_OF_GIVEN_BACK: Duration = Duration::from_secs(1);
 
 impl Recording {
     /// Reads all published events. Returns whether no event is left.
@@ -115,6 +118,27 @@ impl Recording {
             }
         }
         self.look_at_children();
+        Ok(())
+    }
+
+    /// Records the bytes that the program gave back with madvise, for the sites at which they have changed.
+    /// Each record replaces the one before, so the collector writes them less and less often.
+    pub(super) fn record_given_back(&mut self, is_end: bool) -> Result<(), Error> {
+        let elapsed = self.began.elapsed();
+        let Some(mappings) = &mut self.mappings else { return Ok(()) };
+        if elapsed < self.next_given_back && !is_end {
+            return Ok(());
+        }
+        self.next_given_back = elapsed + (elapsed / 64).max(LEAST_PAUSE_OF_GIVEN_BACK);
+        let new = mappings.new_given_back();
+        for (site, GivenBack { calls, bytes }) in new {
+            self.record(&Record::GivenBack(edleak_format::GivenBack { site: Some(site), calls, bytes }))?;
+        }
+        let lost = self.session.header().lost_give_backs.load(Ordering::Relaxed);
+        if lost != self.recorded_lost_give_backs {
+            self.recorded_lost_give_backs = lost;
+            self.record(&Record::GivenBack(edleak_format::GivenBack { site: None, calls: lost, bytes: 0 }))?;
+        }
         Ok(())
     }
 

@@ -114,6 +114,9 @@ pub struct Recording {
     mappings: Option<Mappings>,
     unmapped_unseen_bytes: u64,
     recorded_mappings: Option<edleak_format::Mappings>,
+    /// The time since the start at which the next records of bytes given back are due.
+    next_given_back: Duration,
+    recorded_lost_give_backs: u64,
     /// The program's own pools; `None`: edleak does not record this domain.
     pools: Option<PoolReader>,
     /// Number of names of pools that the trace has.

@@ -80,6 +80,7 @@ impl Recording {
         self.read_losses()?;
         self.note_earlier_frees(now_ns, false)?;
         self.record_mapping_losses()?;
+        self.record_given_back(false)?;
         self.record_pool_totals()?;
         let header = SliceHeader {
             tick,

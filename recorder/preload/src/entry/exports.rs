@@ -207,3 +207,13 @@ pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
     // SAFETY: the caller guarantees the contract.
     unsafe { mapping::on_shmdt(address) }
 }
+
+/// `madvise`: only calls its hook.
+///
+/// # Safety
+/// The contract of the C function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn madvise(address: Pointer, length: usize, advice: i32) -> i32 {
+    // SAFETY: the caller guarantees the contract.
+    unsafe { mapping::on_madvise(address, length, advice) }
+}

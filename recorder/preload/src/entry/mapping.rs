@@ -1,5 +1,5 @@
-//! COLD: mmap, munmap, mremap, shmat and shmdt. Each hook calls the next definition and adds an event to the
-//! ring.
+//! COLD: mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the next definition and adds an
+//! event to the ring.
 //!
 //! `session::mapping` explains when each call takes its number. A hook does not change errno and does not
 //! wait. Once the functions are found, it makes no system call of its own. It does not use the state of the
@@ -27,6 +27,7 @@ type Munmap = unsafe extern "C" fn(Pointer, usize) -> i32;
 type Mremap = unsafe extern "C" fn(Pointer, usize, usize, i32, ...) -> Pointer;
 type Shmat = unsafe extern "C" fn(i32, Pointer, i32) -> Pointer;
 type Shmdt = unsafe extern "C" fn(Pointer) -> i32;
+type Madvise = unsafe extern "C" fn(Pointer, usize, i32) -> i32;
 
 static MMAP: Lazy = Lazy::new(c"mmap");
 static MMAP64: Lazy = Lazy::new(c"mmap64");
@@ -34,6 +35,7 @@ static MUNMAP: Lazy = Lazy::new(c"munmap");
 static MREMAP: Lazy = Lazy::new(c"mremap");
 static SHMAT: Lazy = Lazy::new(c"shmat");
 static SHMDT: Lazy = Lazy::new(c"shmdt");
+static MADVISE: Lazy = Lazy::new(c"madvise");
 
 /// The ring of the session; null: edleak does not record this domain.
 static RING: AtomicPtr<MappingSlot> = AtomicPtr::new(ptr::null_mut());
@@ -43,7 +45,8 @@ const PAGE: usize = 4096;
 
 /// Looks up the functions at start, before the program calls one.
 pub(crate) fn resolve() {
-    [&MMAP, &MMAP64, &MUNMAP, &MREMAP, &SHMAT, &SHMDT].into_iter().for_each(|real| _ = real.get());
+    let all = [&MMAP, &MMAP64, &MUNMAP, &MREMAP, &SHMAT, &SHMDT, &MADVISE];
+    all.into_iter().for_each(|real| _ = real.get());
 }
 
 /// Sets the ring of a session; null: edleak does not record this domain.
@@ -70,8 +73,8 @@ impl MappingLog {
         MappingLog::with(lifecycle::header)
     }
 
-    /// For a call that unmaps memory. A forked child that is not recorded does not count as a child that used
-    /// memory if it only unmaps.
+    /// For a call that unmaps memory or gives pages back. A forked child that is not recorded does not
+    /// count as a child that used memory if it makes only such calls.
     fn of_giving() -> Option<MappingLog> {
         MappingLog::with(lifecycle::header_unless_unrecorded_child)
     }
@@ -325,6 +328,40 @@ pub(crate) unsafe fn on_shmdt(address: Pointer) -> i32 {
     let status = unsafe { real(address) };
     if status != 0 {
         take_back(log, number);
+    }
+    status
+}
+
+/// Whether madvise gives the pages of the range back to the kernel.
+fn gives_back(advice: i32) -> bool {
+    const MADV_DONTNEED: i32 = 4;
+    const MADV_FREE: i32 = 8;
+    const MADV_REMOVE: i32 = 9;
+    const MADV_DONTNEED_LOCKED: i32 = 24;
+    matches!(advice, MADV_DONTNEED | MADV_FREE | MADV_REMOVE | MADV_DONTNEED_LOCKED)
+}
+
+/// The hook of madvise. The pages belong to the site that mapped the range, so the hook looks for no
+/// caller.
+///
+/// # Safety
+/// See [`on_mmap`].
+pub(crate) unsafe fn on_madvise(address: Pointer, length: usize, advice: i32) -> i32 {
+    let real = real(&MADVISE);
+    if real.is_null() {
+        return -1;
+    }
+    // SAFETY: the next definition of madvise has this type.
+    let real: Madvise = unsafe { transmute(real) };
+    // SAFETY: this is the target's own call, with its own arguments.
+    let status = unsafe { real(address, length, advice) };
+    if status == 0
+        && length > 0
+        && gives_back(advice)
+        && let Some(log) = MappingLog::of_giving()
+        && log.ring.push_note(event(Operation::GiveBack, address, length, 0)).is_none()
+    {
+        bump(&log.header.lost_give_backs);
     }
     status
 }

@@ -42,6 +42,15 @@ struct Mapping {
     attached_end: u64,
 }
 
+/// The bytes that a program gave back with madvise, at one site. The ranges stay mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct GivenBack {
+    /// Number of calls.
+    pub calls: u64,
+    /// Sum of the lengths of all calls, whether or not the pages were resident.
+    pub bytes: u64,
+}
+
 /// A piece that was removed.
 #[derive(Clone, Copy, Debug)]
 struct Removed {
@@ -60,6 +69,8 @@ pub(crate) struct Ledger {
     mappings: BTreeMap<u64, Mapping>,
     next_mapping: u64,
     counters: Vec<Counters>,
+    /// By owner; shorter than `counters` if the last owners gave nothing back.
+    given_back: Vec<GivenBack>,
     /// The newest calls of munmap and shmdt, kept in case a call fails.
     undoable: VecDeque<(u32, Vec<Removed>)>,
     /// Calls of mremap that still run. Their old pieces have no place now, and count as live.
@@ -77,6 +88,12 @@ impl Ledger {
     /// The counters of each owner.
     pub(crate) fn counters(&self) -> &[Counters] {
         &self.counters
+    }
+
+    /// The bytes that each owner's mappings gave back, for all owners up to the last one that gave bytes
+    /// back.
+    pub(crate) fn given_back(&self) -> &[GivenBack] {
+        &self.given_back
     }
 
     /// Live bytes of all owners.
@@ -145,6 +162,27 @@ impl Ledger {
         self.next_mapping += 1;
         self.mappings.insert(serial, Mapping { owner, live_bytes, calls: 1, attached_end });
         serial
+    }
+
+    /// Notes that madvise gave back the pages of a range. One call counts once at each site that owns a
+    /// part of the range.
+    pub(crate) fn give_back(&mut self, start: u64, length: u64) {
+        let Some((start, end)) = pages(start, length) else { return };
+        let mut parts: Vec<(SiteIndex, u64)> = Vec::new();
+        for (from, to, owner) in self.pieces_in(start, end) {
+            match parts.iter_mut().find(|(of, _)| *of == owner) {
+                Some((_, bytes)) => *bytes += to - from,
+                None => parts.push((owner, to - from)),
+            }
+        }
+        for (owner, bytes) in parts {
+            if self.given_back.len() <= owner {
+                self.given_back.resize(owner + 1, GivenBack::default());
+            }
+            let sum = &mut self.given_back[owner];
+            sum.calls += 1;
+            sum.bytes = sum.bytes.saturating_add(bytes);
+        }
     }
 
     /// Removes a range before munmap unmaps it. `number` is the number of the call.
@@ -448,6 +486,22 @@ mod tests {
                 assert_same(&ledger, &pages);
             }
         }
+    }
+
+    #[test]
+    fn a_call_of_madvise_counts_once_at_each_owner_of_its_range() {
+        let mut ledger = Ledger::default();
+        ledger.map(10 * PAGE, 4 * PAGE, 2);
+        ledger.map(14 * PAGE, 2 * PAGE, 0);
+        ledger.map(16 * PAGE, 2 * PAGE, 2);
+        ledger.give_back(9 * PAGE, 9 * PAGE - 1);
+        ledger.give_back(17 * PAGE, 1);
+        ledger.give_back(40 * PAGE, PAGE);
+        let given = |calls, pages: u64| GivenBack { calls, bytes: pages * PAGE };
+        assert_eq!(ledger.given_back(), [given(1, 2), given(0, 0), given(2, 7)]);
+        assert_eq!(ledger.live_bytes(), 8 * PAGE, "the ranges stay mapped");
+        let child = ledger.inherited(&[(0, 100 * PAGE)], Some);
+        assert_eq!(child.given_back(), [], "a forked child counts its own calls");
     }
 
     #[test]

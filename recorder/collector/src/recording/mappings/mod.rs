@@ -11,7 +11,7 @@ use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::Session;
 use edleak_format::{Counters, SiteId};
 use edleak_session::mapping::{self, MappingEvent, Operation};
-use ledger::{Ledger, SiteIndex};
+use ledger::{GivenBack, Ledger, SiteIndex};
 use segments::Segments;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -55,6 +55,8 @@ pub(crate) struct Mappings {
     passed_over: u64,
     segments: Segments,
     at_marks: AtMarks,
+    /// The part of the bytes given back that the trace has, by owner.
+    told_given_back: Vec<GivenBack>,
     /// Number of events that the latest reading found.
     found: usize,
 }
@@ -123,6 +125,19 @@ impl Mappings {
         self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
     }
 
+    /// The bytes given back at each site in the trace, if they have changed since the last call.
+    pub(crate) fn new_given_back(&mut self) -> Vec<(SiteId, GivenBack)> {
+        let given_back = self.ledger.given_back();
+        self.told_given_back.resize(given_back.len(), GivenBack::default());
+        let all = self.sites.iter().zip(given_back).zip(&mut self.told_given_back);
+        let new = all.filter_map(|((site, now), told)| {
+            let id = site.in_trace.filter(|_| told != now)?;
+            *told = *now;
+            Some((id, *now))
+        });
+        new.collect()
+    }
+
     /// Number of lost events: the ring was full, or a thread never published an event.
     pub(crate) fn lost(&self, session: &Session) -> u64 {
         session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
@@ -175,6 +190,7 @@ impl Mappings {
                 self.ledger.attach(address, bytes, owner);
             }
             Operation::Detach => self.ledger.detach(number, address),
+            Operation::GiveBack => self.ledger.give_back(address, length),
             Operation::Mark => self.at_marks.note(address, self.ledger.counters()),
         }
     }
@@ -258,6 +274,26 @@ mod tests {
         mappings.unpublished = Unpublished::overdue(mappings.read);
         assert!(mappings.read(&source));
         assert_eq!((mappings.ledger().live_bytes(), mappings.lost(&session)), (6 * PAGE, 1));
+    }
+
+    #[test]
+    fn bytes_given_back_are_told_once_and_only_for_sites_in_the_trace() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        let modules = Modules::new(std::process::id());
+        let source = Source { pid: std::process::id(), session: &session, modules: &modules };
+        let mut mappings = Mappings::default();
+        let ring = session.mappings();
+        ring.push(event(Operation::Map, 0, 16, 8)).expect("there is room");
+        ring.push_note(event(Operation::GiveBack, 0, 18, 2)).expect("there is room");
+        assert!(mappings.read(&source));
+        assert_eq!(mappings.new_given_back(), []);
+        mappings.name(0, SiteId(9));
+        let given = |calls, pages| [(SiteId(9), GivenBack { calls, bytes: pages * PAGE })];
+        assert_eq!(mappings.new_given_back(), given(1, 2));
+        assert_eq!(mappings.new_given_back(), []);
+        ring.push_note(event(Operation::GiveBack, 0, 10, 100)).expect("there is room");
+        assert!(mappings.read(&source));
+        assert_eq!(mappings.new_given_back(), given(2, 10));
     }
 
     #[test]
