@@ -48,10 +48,6 @@ pub(crate) mod detour {
 /// No entry point calls another one.
 pub(crate) mod forward {
     pub(crate) fn resolve() {}
-
-    pub(crate) fn is_ours(_: usize) -> bool {
-        false
-    }
 }
 
 /// The program calls the kernel's mmap without a function that edleak could replace.

@@ -23,9 +23,12 @@
 //!       walk        the stack of an allocation at a watched site
 //! cold  slow        everything that the fast path leaves out
 //!       sites       return address → site; stepping over wrappers
-//!       modules     modules that the loader loads and unloads
+//!       modules     notices the modules that the loader loads and unloads
+//!       module_table the loaded modules, by address
+//!       elf         ELF headers and build IDs in memory
 //!       marks       edleak_mark: named instants, and the slices taken at them
 //!       real        the next malloc in symbol order, and memory until it is found
+//!       symbols     symbols of the program and its libraries
 //!       detours     writes the detours of the collector over entry points, at the start
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       environment the environment and the auxiliary vector
@@ -37,6 +40,10 @@
 //!       identity    the version, in an ELF note
 //!       only        whether the user wants this program recorded
 //! ```
+//!
+//! Files use the files below them. One circle remains, because the first call of any entry point starts the
+//! library, and the start sets up the entry points: `lifecycle`, `idle`, `real`, `detours`, `slow`, `free`,
+//! `marks` and `entry` use each other.
 //!
 //! Rules for all code here: no allocation, no lock, no panic, no errno (system calls are raw). After
 //! initialization the only system call is the `mmap` of a side-table leaf.

@@ -3,6 +3,8 @@
 pub(crate) use crate::absent::{detached, detours};
 
 pub(crate) mod decision;
+#[path = "../shared/cold/elf.rs"]
+pub(crate) mod elf;
 #[path = "../shared/cold/environment.rs"]
 pub(crate) mod environment;
 #[path = "../shared/cold/identity.rs"]
@@ -15,6 +17,8 @@ pub(crate) mod lifecycle;
 pub(crate) mod lines;
 #[path = "../shared/cold/marks.rs"]
 pub(crate) mod marks;
+#[path = "../shared/cold/module_table.rs"]
+pub(crate) mod module_table;
 #[path = "../shared/cold/modules.rs"]
 pub(crate) mod modules;
 #[path = "../shared/cold/only.rs"]
@@ -26,5 +30,6 @@ pub(crate) mod real;
 pub(crate) mod sites;
 #[path = "../shared/cold/slow.rs"]
 pub(crate) mod slow;
+pub(crate) mod symbols;
 #[path = "../shared/cold/sys.rs"]
 pub(crate) mod sys;

@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use crate::cold::decision;
-use core::ffi::{CStr, c_void};
 use core::ptr;
 
 /// This code is a part of the program.
@@ -34,20 +33,6 @@ impl Resolved {
     pub(crate) fn install_behind_program(&self) {}
 }
 
-/// A symbol of libc; null: src/shared does not need this symbol here.
-pub(crate) fn global(name: &CStr) -> *mut c_void {
-    unsafe extern "C" {
-        static environ: *const *const u8;
-        fn getauxval(kind: usize) -> usize;
-    }
-    match name.to_bytes() {
-        b"environ" => (&raw const environ).cast_mut().cast(),
-        b"getauxval" => getauxval as *mut c_void,
-        // In a static program, glibc's `__libc_stack_end` does not point at argc.
-        _ => ptr::null_mut(),
-    }
-}
-
 /// Whether libc's threads have glibc's control blocks.
 pub(crate) fn has_glibcs_threads() -> bool {
     cfg!(target_env = "gnu")
@@ -55,10 +40,6 @@ pub(crate) fn has_glibcs_threads() -> bool {
 
 /// The loader's memory does not come from the wrapped allocator.
 pub(crate) fn has_glibcs_loader() -> bool {
-    false
-}
-
-pub(crate) fn is_in_pthread_create(_: usize) -> bool {
     false
 }
 

@@ -1,7 +1,7 @@
 //! COLD: the environment and the auxiliary vector of this process.
 #![allow(unsafe_code)]
 
-use crate::cold::{modules, real, sys};
+use crate::cold::{elf, symbols, sys};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -31,8 +31,8 @@ impl Environment {
 
     pub(super) fn of_process() -> Environment {
         // glibc's loader knows the initial stack before libc knows its environment. musl has no such symbol.
-        let stack_end = real::global(c"__libc_stack_end").cast::<*const usize>();
-        let environ = real::global(c"environ").cast::<*const *const u8>();
+        let stack_end = symbols::global(c"__libc_stack_end").cast::<*const usize>();
+        let environ = symbols::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {
             // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow
             // it.
@@ -99,15 +99,12 @@ impl Environment {
         self.auxiliary(AT_PHDR).or_else(|| of_libc(AT_PHDR))
     }
 
-    /// The code range of the dynamic loader, from the auxiliary vector; `None` if the loader is also libc.
+    /// The range of the dynamic loader, from the auxiliary vector.
     pub(super) fn loader(&self) -> Option<(usize, usize)> {
         const AT_BASE: usize = 7;
-        if !real::has_glibcs_loader() {
-            return None;
-        }
         let base = self.auxiliary(AT_BASE)?;
         // SAFETY: the kernel mapped the loader there.
-        unsafe { modules::elf_extent(base) }.map(|(end, _)| (base, end))
+        unsafe { elf::elf_extent(base) }.map(|(end, _)| (base, end))
     }
 
     /// A value of the auxiliary vector; `None`: it is missing, or this is not the kernel's environment.
@@ -137,7 +134,7 @@ impl Environment {
 
 /// Asks libc for a value of the auxiliary vector; `None`: libc has no such function.
 fn of_libc(kind: usize) -> Option<usize> {
-    let function = real::global(c"getauxval");
+    let function = symbols::global(c"getauxval");
     // SAFETY: libc's getauxval has this type.
     let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
     // SAFETY: getauxval accepts any number.

@@ -21,7 +21,7 @@
 use crate::arch;
 use crate::cold::environment::{Environment, stack_start};
 use crate::cold::path::Path;
-use crate::cold::{detached, detours, idle, modules, only, real, sites, slow, sys};
+use crate::cold::{detached, detours, idle, module_table, modules, only, real, sites, slow, sys};
 use crate::entry::{forward, mapping, pool};
 use crate::hot::tables::{self, TABLES};
 use crate::hot::{free, live, thread, walk};
@@ -216,7 +216,7 @@ fn forked() -> Option<&'static Header> {
         unsafe { sites::inherit(parents, base, next) };
         // SAFETY: the parent's session stays mapped in this process.
         unsafe { sites::ask_parent(parents) };
-        modules::begin_child();
+        module_table::begin_child();
         let published = publish(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);
             header.parent.store(parent.serial.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -344,7 +344,10 @@ pub(super) fn publish(
         Some(events) => header.parent_events.store(events, Ordering::Relaxed),
         None => copy_maps(header, at(MAPS_AT)),
     }
-    if let Some((start, end)) = environment.loader() {
+    // musl's loader is also libc and never unloads a module, so its range stays empty.
+    if real::has_glibcs_loader()
+        && let Some((start, end)) = environment.loader()
+    {
         modules::set_loader(start, end, at(EVENTS_AT).cast());
     }
     sites::set_tables(
@@ -405,7 +408,7 @@ pub(super) fn publish(
 /// child also waits while stacks are walked, because a walk needs more tables.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
-    let is_known = modules::are_all_told()
+    let is_known = module_table::are_all_told()
         && parent.events_read.load(Ordering::Acquire) == events
         && parent.events_lost.load(Ordering::Relaxed) == 0
         && parent.ready.load(Ordering::Acquire) != 0

@@ -2,16 +2,19 @@
 
 pub(crate) mod detached;
 pub(crate) mod detours;
+pub(crate) mod elf;
 pub(crate) mod environment;
 mod identity;
 pub(crate) mod idle;
 pub(crate) mod lifecycle;
 mod lines;
 pub(crate) mod marks;
+pub(crate) mod module_table;
 pub(crate) mod modules;
 mod only;
 pub(crate) mod path;
 pub(crate) mod real;
 pub(crate) mod sites;
 pub(crate) mod slow;
+pub(crate) mod symbols;
 pub(crate) mod sys;

@@ -10,11 +10,11 @@
 //! because the side table has one entry per 32 bytes.
 #![allow(unsafe_code)]
 
-use crate::arch;
-use crate::cold::{environment, lifecycle, modules};
+use crate::cold::symbols::{self, Seen, find, forget_error, global, module_of, next};
+use crate::cold::{elf, environment, lifecycle};
 use crate::entry::detour;
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -214,188 +214,6 @@ pub(crate) fn spaced(size: usize) -> usize {
     if is_other() { size.max(SPACING) } else { size }
 }
 
-#[cfg(not(test))]
-unsafe extern "C" {
-    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
-}
-#[cfg(test)]
-unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
-    ptr::null_mut()
-}
-
-const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
-const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
-
-/// The next definition of a symbol after this library's; null: no later library defines it.
-pub(crate) fn next(name: &CStr) -> *mut c_void {
-    find(RTLD_NEXT, name)
-}
-
-/// The definition of a symbol that the whole program uses; null: the program has no such symbol.
-pub(crate) fn global(name: &CStr) -> *mut c_void {
-    find(RTLD_DEFAULT, name)
-}
-
-/// Finds a symbol in the way of a program that is linked with glibc: such a program asks for malloc functions
-/// by version. `libc_malloc_debug.so` defines only these versions and no default, so a lookup without a
-/// version skips it. Other allocators define no versions, so a lookup with a version skips them. Therefore
-/// the function uses the result of a lookup with a version only in place of glibc's own function.
-fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
-    // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
-    // caller of this function allows that.
-    let found = unsafe { dlsym(handle, name.as_ptr()) };
-    let dlvsym = DLVSYM.load(Ordering::Relaxed);
-    let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
-    // SAFETY: `dlvsym` has this type.
-    let dlvsym: Dlvsym = unsafe { transmute(dlvsym) };
-    // SAFETY: both strings are NUL-terminated.
-    let of_version = unsafe { dlvsym(handle, name.as_ptr(), version.as_ptr()) };
-    let is_other = !of_version.is_null() && of_version != found;
-    if is_other && is_glibcs_own(found) { of_version } else { found }
-}
-
-type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
-
-/// glibc's `dlvsym`; null: the libc has no such function.
-static DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-
-fn learn_versions() {
-    let dlvsym = global(c"dlvsym");
-    if dlvsym.is_null() {
-        forget_error();
-    }
-    DLVSYM.store(dlvsym, Ordering::Relaxed);
-}
-
-/// A symbol that the library looks up at its first use. 0: not looked up yet; 1: not found; any other value:
-/// its address.
-pub(crate) struct Lazy {
-    name: &'static CStr,
-    address: AtomicUsize,
-}
-
-impl Lazy {
-    /// A symbol that the library has not looked up yet.
-    pub(crate) const fn new(name: &'static CStr) -> Lazy {
-        Lazy { name, address: AtomicUsize::new(0) }
-    }
-
-    /// The address of the symbol; null: no library has it.
-    pub(crate) fn get(&self) -> *mut c_void {
-        match self.address.load(Ordering::Relaxed) {
-            0 if self.is_there() => self.get(),
-            0 => {
-                let found = self.in_a_loaded_library();
-                if found.is_null() {
-                    forget_error();
-                }
-                self.address.store(if found.is_null() { 1 } else { found as usize }, Ordering::Relaxed);
-                found
-            }
-            1 => ptr::null_mut(),
-            address => ptr::with_exposed_provenance_mut(address),
-        }
-    }
-
-    /// Looks the symbol up in later libraries in advance. So `get` makes no lookup, which would clear the
-    /// pending message of `dlerror`.
-    pub(crate) fn is_there(&self) -> bool {
-        let found = next(self.name);
-        if found.is_null() {
-            forget_error();
-        } else {
-            self.address.store(found as usize, Ordering::Relaxed);
-        }
-        !found.is_null()
-    }
-
-    // A C program may load a C++ plugin whose libstdc++ belongs only to the plugin. In such a program `next`
-    // finds nothing, although the plugin would find the function without edleak.
-    fn in_a_loaded_library(&self) -> *mut c_void {
-        if !self.name.to_bytes().starts_with(b"_Z") {
-            return ptr::null_mut();
-        }
-        let libraries = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
-        let found = libraries.into_iter().map(|library| of_module(library.as_ptr(), self.name));
-        found.into_iter().find(|function| !function.is_null()).unwrap_or(ptr::null_mut())
-    }
-}
-
-static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-
-/// Finds `dlerror` before any lookup fails. A lookup of `dlerror` after a failure would clear the message but
-/// keep the memory for the next message.
-fn learn_dlerror() {
-    DLERROR.store(global(c"dlerror"), Ordering::Relaxed);
-}
-
-/// Clears `dlerror`, so that the target does not see the error of a lookup that it did not make. Called
-/// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Without
-/// the second call, an error of the target would reuse this memory, and its heap would differ from a run
-/// without edleak.
-fn forget_error() {
-    let dlerror = DLERROR.load(Ordering::Relaxed);
-    if !dlerror.is_null() {
-        // SAFETY: `dlerror` has this type.
-        let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
-        for _ in 0..2 {
-            // SAFETY: `dlerror` takes no arguments; the message belongs to libc.
-            unsafe { dlerror() };
-        }
-    }
-}
-
-#[repr(C)]
-struct DlInfo {
-    path: *const c_char,
-    base: *mut c_void,
-    symbol: *const c_char,
-    address: *mut c_void,
-}
-
-/// The path and the base address of the module that contains a function; null pointers: unknown.
-pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
-    let mut info =
-        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
-    let dladdr = global(c"dladdr");
-    if !dladdr.is_null() {
-        // SAFETY: dladdr has this type.
-        let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-        // SAFETY: the call passes an address and a place for the answer, which stays unchanged if there is no
-        // answer.
-        unsafe { dladdr(function, &mut info) };
-    }
-    (info.path, info.base)
-}
-
-/// Whether the last component of a path begins with one of these names.
-pub(crate) fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
-    if path.is_null() {
-        return false;
-    }
-    let mut name = path.cast::<u8>();
-    let mut at = name;
-    loop {
-        // SAFETY: `path` is NUL-terminated, and the loop ends there.
-        match unsafe { *at } {
-            0 => break,
-            b'/' => name = at.wrapping_add(1),
-            _ => {}
-        }
-        at = at.wrapping_add(1);
-    }
-    names.iter().any(|prefix| {
-        // SAFETY: the loop compares only up to the first difference, so it does not read beyond the NUL.
-        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
-    })
-}
-
-fn is_glibcs_own(function: *mut c_void) -> bool {
-    let of_glibc = global(c"gnu_get_libc_version");
-    let (_, base) = module_of(function);
-    !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
-}
-
 /// Whether a malloc is glibc's. Other allocators also have a `__libc_malloc`, so the library decides.
 fn is_in_glibc(malloc: *mut c_void) -> bool {
     let of_glibc = global(c"gnu_get_libc_version");
@@ -405,7 +223,7 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     }
     let (path, base) = module_of(malloc);
     // This library of glibc checks a program's use of malloc; its blocks are glibc's.
-    if is_named(path, &[b"libc_malloc_debug.so"]) {
+    if symbols::is_named(path, &[b"libc_malloc_debug.so"]) {
         return true;
     }
     if base.is_null() {
@@ -419,92 +237,18 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     base == module_of(of_glibc).1
 }
 
-/// The place where the program finds a function with the name of one of edleak's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// The function is in this library, or its place is unknown.
-    Ours,
-    /// The function is a stub of the program that leads to the first definition. The program was linked at a
-    /// fixed address and uses the address of the function. A lookup by name finds this stub.
-    Stub,
-    /// The function is in the program, or in a library that comes before this one.
-    Foreign,
-}
-
-/// Returns the kind of place that holds an address, which `global` has found.
-pub(crate) fn seen_at(function: *mut c_void) -> Seen {
-    const RTLD_DL_SYMENT: i32 = 1;
-    /// The beginning of an `Elf64_Sym`.
-    #[repr(C)]
-    struct Symbol {
-        name: u32,
-        info: u8,
-        other: u8,
-        section: u16,
-    }
-    if modules::is_own(function as usize) {
-        return Seen::Ours;
-    }
-    let dladdr1 = global(c"dladdr1");
-    if function.is_null() || dladdr1.is_null() {
-        forget_error();
-        return Seen::Ours;
-    }
-    // SAFETY: dladdr1 has this type.
-    let dladdr1: unsafe extern "C" fn(*const c_void, *mut DlInfo, *mut *const Symbol, i32) -> i32 =
-        unsafe { transmute(dladdr1) };
-    let mut info =
-        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
-    let mut symbol = ptr::null();
-    // SAFETY: passes an address, and writable memory for both answers.
-    let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
-    // SAFETY: `symbol` is an entry of a symbol table, which stays mapped as long as its module.
-    let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;
-    if is_stub { Seen::Stub } else { Seen::Foreign }
-}
-
-/// A function of a loaded module; null: the module has no function of that name.
-fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
-    const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
-    let dlopen = global(c"dlopen");
-    if dlopen.is_null() || path.is_null() {
-        return ptr::null_mut();
-    }
-    // SAFETY: libc's `dlopen` has this type.
-    let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
-    // SAFETY: this call only looks for a library that is already loaded; it loads nothing.
-    let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
-    if handle.is_null() {
-        return ptr::null_mut();
-    }
-    // SAFETY: the handle comes from `dlopen`. The handle stays open, so that the loader cannot unload the
-    // function.
-    unsafe { dlsym(handle, name.as_ptr()) }
-}
-
-/// The start of libc's `pthread_create`; 0: there is none.
-static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether a return address lies in libc's `pthread_create`. The length of this function is unknown. In glibc
-/// the function is 3 KB long, and no function in the KB after it uses the loader.
-pub(crate) fn is_in_pthread_create(address: usize) -> bool {
-    const MOST_BYTES: usize = 4 << 10;
-    let start = PTHREAD_CREATE.load(Ordering::Relaxed);
-    start != 0 && (start + 1..start + MOST_BYTES).contains(&address)
-}
-
 /// Whether this library was loaded after the start of the process, for itself alone (`RTLD_LOCAL`). The
 /// program then uses none of its symbols.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn is_late() -> bool {
     const RTLD_LAZY: i32 = 1;
-    if modules::is_own(global(c"malloc") as usize) {
+    if elf::is_own(global(c"malloc") as usize) {
         return false;
     }
     // A malloc of another module does not prove that this library was loaded late: another allocator may come
     // before a preloaded library. `RTLD_DEFAULT` would find the symbols of this library in any case; the
     // program's own list of libraries has them only if the library was preloaded.
-    learn_dlerror();
+    symbols::learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {
         forget_error();
@@ -525,8 +269,8 @@ pub(crate) fn is_late() -> bool {
 /// program's stub for it.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn resolve_late() -> usize {
-    learn_dlerror();
-    PTHREAD_CREATE.store(global(c"pthread_create").addr(), Ordering::Relaxed);
+    symbols::learn_dlerror();
+    symbols::PTHREAD_CREATE.store(global(c"pthread_create").addr(), Ordering::Relaxed);
     // A collector loads the library only into a process that uses glibc's malloc.
     ALLOCATOR.store(GLIBC, Ordering::Relaxed);
     global(c"malloc") as usize
@@ -544,18 +288,18 @@ pub(crate) struct Resolved {
 /// [`Resolved::install`], the arena serves the allocations of this and other lookups, so the target's first
 /// allocations find an unused heap. `None`: no later library has a malloc.
 pub(crate) fn resolve() -> Option<Resolved> {
-    learn_dlerror();
-    learn_versions();
-    PTHREAD_CREATE.store(next(c"pthread_create").addr(), Ordering::Relaxed);
+    symbols::learn_dlerror();
+    symbols::learn_versions();
+    symbols::PTHREAD_CREATE.store(next(c"pthread_create").addr(), Ordering::Relaxed);
     let names = [c"malloc", c"calloc", c"realloc", c"free"];
     let found = names.map(global);
-    let seen = found.map(seen_at);
+    let seen = found.map(symbols::seen_at);
     let foreign = seen.iter().position(|&seen| seen == Seen::Foreign);
     let path = foreign.map_or(ptr::null(), |index| module_of(found[index]).0);
     let functions: [_; 4] = core::array::from_fn(|index| {
         let function = match (seen[index], foreign) {
             (Seen::Foreign, _) => found[index],
-            (Seen::Stub, Some(_)) => of_module(path, names[index]),
+            (Seen::Stub, Some(_)) => symbols::of_module(path, names[index]),
             _ => ptr::null_mut(),
         };
         if function.is_null() { next(names[index]) } else { function }
@@ -588,7 +332,7 @@ impl Resolved {
     pub(crate) fn is_in_program(&self, headers: Option<usize>) -> bool {
         let page = headers.unwrap_or(0) & !4095;
         // SAFETY: the kernel has mapped the page with the program headers.
-        let extent = if page == 0 { None } else { unsafe { modules::elf_extent(page) } };
+        let extent = if page == 0 { None } else { unsafe { elf::elf_extent(page) } };
         extent.is_some_and(|(end, _)| (page..end).contains(&(self.functions[0] as usize)))
     }
 

@@ -1,11 +1,10 @@
 //! COLD: return address → site; stepping over wrappers; filling the caller cache.
 #![allow(unsafe_code)]
 
-use crate::cold::{lifecycle, modules, real};
-use crate::entry::forward;
+use crate::cold::{module_table, symbols};
 use crate::hot::frame::Frame;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use edleak_session::caller::{self, CALLERS, Caller};
 use edleak_session::header::{Header, READY};
 use edleak_session::layout::{INFOS_AT, SLOTS_AT, WRAPPERS_AT};
@@ -41,6 +40,19 @@ pub(crate) unsafe fn ask_parent(parents: *mut u8) {
 /// Makes this process use only its own rules.
 pub(crate) fn forget_parent() {
     PARENT.store(ptr::null_mut(), Ordering::Relaxed);
+}
+
+/// The return address in `edleak_call_new`, from which a running real operator new requests memory for its own
+/// exception; 0: none.
+static OWN_CALL: AtomicUsize = AtomicUsize::new(0);
+
+/// Stores the return address in `edleak_call_new`.
+pub(crate) fn set_own_call(address: usize) {
+    OWN_CALL.store(address, Ordering::Relaxed);
+}
+
+fn is_own_call(address: usize) -> bool {
+    address == OWN_CALL.load(Ordering::Relaxed)
 }
 
 /// Stores the tables of a session. The library calls this once, before any thread counts.
@@ -110,12 +122,12 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     for _ in 0..MAX_CALLERS {
         let address = frame.address;
         let Some(slot) = intern(slots, infos, &header.next_site, address as u64, || {
-            (modules::events_up_to(header, address), first_action(header, address))
+            (module_table::events_up_to(header, address), first_action(header, address))
         }) else {
             bump(&header.other_site_allocs);
             return Place { site: OTHER, action: Action::COUNT, frame, ..place };
         };
-        if !forward::is_ours(address) {
+        if !is_own_call(address) {
             publish(address, slot);
         }
         let (id, action) = slot.id_and_action();
@@ -129,7 +141,7 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         };
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
-        if caller.address == 0 || caller.sp <= frame.sp || forward::is_ours(caller.address) {
+        if caller.address == 0 || caller.sp <= frame.sp || is_own_call(caller.address) {
             // The wrapper itself is the site in three cases. The wrapper is the outermost frame; the rule
             // leads nowhere; or operator new allocates an exception in a call that edleak does not count.
             break;
@@ -158,7 +170,7 @@ fn id_of_slow(header: &Header, address: usize) -> u32 {
     // SAFETY: the attached session holds `MAX_SITES` infos.
     let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
     let Some(slot) = intern(slots, infos, &header.next_site, address as u64, || {
-        (modules::events_up_to(header, address), first_action(header, address))
+        (module_table::events_up_to(header, address), first_action(header, address))
     }) else {
         bump(&header.other_site_allocs);
         return OTHER;
@@ -172,7 +184,7 @@ fn id_of_slow(header: &Header, address: usize) -> u32 {
 
 /// The action at a site that the library sees for the first time.
 fn first_action(header: &Header, address: usize) -> Action {
-    if modules::is_loader(address) {
+    if module_table::is_loader(address) {
         return Action::LOADER;
     }
     let otherwise = if header.watch_all.load(Ordering::Relaxed) != 0 { Action::WATCH } else { Action::COUNT };
@@ -207,7 +219,7 @@ unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
     /// `_dl_allocate_tls`.
     const MOST_FRAMES: usize = 4;
     for _ in 0..MOST_FRAMES {
-        if !modules::is_loader(frame.address) {
+        if !module_table::is_loader(frame.address) {
             break;
         }
         let rule = published_action(header, frame.address)?.as_step()?;
@@ -217,7 +229,7 @@ unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
             return None;
         }
         frame = caller;
-        if real::is_in_pthread_create(frame.address) {
+        if symbols::is_in_pthread_create(frame.address) {
             return Some(frame);
         }
     }
@@ -241,8 +253,7 @@ fn note_thread_start(header: &Header, site: u32) {
 /// Forgets every site with a return address in `start..end`, because another module is there now. The new
 /// module must not get the counts of the earlier module. The collector still reports the old ids; a module
 /// that returns gets its ids again.
-pub(crate) fn forget(start: usize, end: usize) {
-    let Some(header) = lifecycle::header() else { return };
+pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
     // SAFETY: the attached session holds `MAX_SITES` infos.

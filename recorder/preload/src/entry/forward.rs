@@ -13,8 +13,8 @@
 #![allow(unsafe_code)]
 
 use crate::arch::{call_new, note};
-use crate::cold::real::{self, Lazy, Seen};
-use crate::cold::{lifecycle, slow};
+use crate::cold::symbols::{self, Lazy, Seen};
+use crate::cold::{lifecycle, real, sites, slow};
 use crate::entry::detour;
 use crate::hot::{free, thread};
 use core::ffi::c_void;
@@ -233,6 +233,7 @@ fn new_is_malloc() -> bool {
 
 #[cold]
 fn learn_new() {
+    sites::set_own_call(call_new::return_address());
     // The symbols that the program sees must be edleak's, and the next definitions must be a C++ runtime's.
     // Without this check, edleak could skip an operator new of the program.
     let forms = [
@@ -245,7 +246,7 @@ fn learn_new() {
         c"_ZdlPvm",
         c"_ZdaPvm",
     ];
-    let unreplaced = forms.iter().all(|name| real::seen_at(real::global(name)) != Seen::Foreign);
+    let unreplaced = forms.iter().all(|name| symbols::seen_at(symbols::global(name)) != Seen::Foreign);
     let default = unreplaced
         && FORMS[NEW].real.get_if_any().is_some_and(is_in_cxx_runtime)
         && DELETE_FORMS[DELETE].get_if_any().is_some_and(is_in_cxx_runtime);
@@ -260,8 +261,8 @@ impl Lazy {
 }
 
 fn is_in_cxx_runtime(function: *mut c_void) -> bool {
-    let (path, _) = real::module_of(function);
-    real::is_named(path, &[b"libstdc++.so", b"libc++.so", b"libc++abi.so"])
+    let (path, _) = symbols::module_of(function);
+    symbols::is_named(path, &[b"libstdc++.so", b"libc++.so", b"libc++abi.so"])
 }
 
 /// One form of operator new.
@@ -294,12 +295,6 @@ pub(crate) struct NewCall {
     pub(crate) fp: usize,
     pub(crate) form: *const Form,
     pub(crate) real_size: usize,
-}
-
-/// Whether a return address lies in `edleak_call_new`: a running real operator new requests memory for its
-/// own exception.
-pub(crate) fn is_ours(address: usize) -> bool {
-    address == call_new::return_address()
 }
 
 /// Makes the caller pending before a real operator new runs. Returns the address of the operator.

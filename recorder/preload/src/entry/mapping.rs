@@ -11,8 +11,8 @@
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
-use crate::cold::real::Lazy;
 use crate::cold::sites::{self, bump};
+use crate::cold::symbols::Lazy;
 use crate::hot::frame::Frame;
 use core::ffi::c_void;
 use core::mem::transmute;

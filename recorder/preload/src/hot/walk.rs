@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::modules;
+use crate::cold::module_table;
 use crate::hot::frame::Frame;
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -106,7 +106,7 @@ pub(crate) unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<
     let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
     // SAFETY: the caller guarantees the frame.
     let mut walked = unsafe { walk(header, site, frame, &mut frames) };
-    let mark = modules::mark_of_stack(walked.frames);
+    let mark = module_table::mark_of_stack(walked.frames);
     if mark != 0 {
         walked.hash = mix(walked.hash, mark);
     }

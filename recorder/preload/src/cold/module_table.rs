@@ -1,0 +1,140 @@
+//! COLD: the modules that the loader has loaded since the start, by address. `cold::modules` fills the table
+//! under the loader's lock; any thread may read it.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use edleak_session::header::Header;
+use edleak_session::stack::mix;
+
+static LOADER_START: AtomicUsize = AtomicUsize::new(0);
+static LOADER_END: AtomicUsize = AtomicUsize::new(0);
+
+/// Stores the loader's code range. musl's loader is also libc and never unloads a module, so its range is empty.
+pub(crate) fn set_loader(start: usize, end: usize) {
+    LOADER_END.store(end, Ordering::Relaxed);
+    LOADER_START.store(start, Ordering::Release);
+}
+
+/// Whether every module that the program loads or unloads causes a module event.
+pub(crate) fn are_all_told() -> bool {
+    LOADER_END.load(Ordering::Relaxed) > LOADER_START.load(Ordering::Acquire)
+}
+
+/// Whether a return address lies in the dynamic loader.
+pub(crate) fn is_loader(address: usize) -> bool {
+    address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)
+}
+
+/// A module that the loader has loaded since the start, at one address. Modules that take turns at an address
+/// have one entry each.
+pub(super) struct Known {
+    /// The address of the module's `link_map`; 0: the module is unloaded.
+    pub(super) map: AtomicUsize,
+    /// First address of the module.
+    pub(super) start: AtomicUsize,
+    /// One past the last address of the module; 0: this entry is free.
+    pub(super) end: AtomicUsize,
+    /// A hash of the first bytes of the module, and of its name if it has no build ID.
+    pub(super) identity: AtomicU64,
+    /// The number of the event that first loaded the module.
+    pub(super) events: AtomicU32,
+    /// Whether the sites in the module's range belong to it: no other module was loaded there since.
+    pub(super) is_current: AtomicBool,
+    /// Whether another module was loaded at the same addresses before or after this one.
+    pub(super) is_contested: AtomicBool,
+}
+
+const MAX_KNOWN: usize = 512;
+static KNOWN: [Known; MAX_KNOWN] = [const {
+    Known {
+        map: AtomicUsize::new(0),
+        start: AtomicUsize::new(0),
+        end: AtomicUsize::new(0),
+        identity: AtomicU64::new(0),
+        events: AtomicU32::new(0),
+        is_current: AtomicBool::new(false),
+        is_contested: AtomicBool::new(false),
+    }
+}; MAX_KNOWN];
+/// The library has never used an entry from this index on.
+static KNOWN_END: AtomicUsize = AtomicUsize::new(0);
+/// Whether two modules were ever loaded at one address.
+pub(super) static IS_CONTESTED: AtomicBool = AtomicBool::new(false);
+
+/// The entries in use.
+pub(super) fn known() -> &'static [Known] {
+    &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
+}
+
+/// A free entry; if there is none, the entry of an unloaded module whose addresses another module has taken.
+pub(super) fn place_for_another() -> Option<&'static Known> {
+    let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
+    if let Some(free) = known().iter().find(is_free) {
+        return Some(free);
+    }
+    let in_use = KNOWN_END.load(Ordering::Relaxed);
+    if in_use < MAX_KNOWN {
+        KNOWN_END.store(in_use + 1, Ordering::Release);
+        return KNOWN.get(in_use);
+    }
+    let is_gone =
+        |known: &&Known| !known.is_current.load(Ordering::Relaxed) && known.map.load(Ordering::Relaxed) == 0;
+    KNOWN.iter().find(is_gone)
+}
+
+/// The module that contains a return address now, if it was loaded since the start.
+fn current_at(address: usize) -> Option<&'static Known> {
+    known().iter().find(|known| {
+        known.is_current.load(Ordering::Acquire)
+            && address > known.start.load(Ordering::Relaxed)
+            && address <= known.end.load(Ordering::Relaxed)
+    })
+}
+
+/// The number of the event that first loaded the module at this address; for other code, the number of events
+/// so far.
+pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
+    current_at(address).map_or_else(
+        || header.events_written.load(Ordering::Relaxed),
+        |known| known.events.load(Ordering::Relaxed),
+    )
+}
+
+/// A value that distinguishes stacks of different modules that were loaded at one address, one after the
+/// other. The library mixes this value into a stack's hash, so that stacks with the same addresses stay
+/// apart. 0: no two modules ever shared an address.
+#[inline]
+pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
+    if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }
+}
+
+#[cold]
+#[inline(never)]
+fn mark_slow(frames: &[u64]) -> u64 {
+    let contested = |&frame: &u64| {
+        let known = current_at(frame as usize)?;
+        let is_contested = known.is_contested.load(Ordering::Relaxed);
+        is_contested.then(|| u64::from(known.events.load(Ordering::Relaxed)) + 1)
+    };
+    frames.iter().filter_map(contested).fold(0, mix)
+}
+
+/// Resets the entries in a forked child, whose session has no module events yet.
+pub(crate) fn begin_child() {
+    for known in known() {
+        known.events.store(0, Ordering::Relaxed);
+        if !known.is_current.load(Ordering::Relaxed) {
+            known.end.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Forgets all modules before another session of the same process.
+pub(super) fn forget_all() {
+    for known in known() {
+        known.is_current.store(false, Ordering::Relaxed);
+        known.is_contested.store(false, Ordering::Relaxed);
+        known.map.store(0, Ordering::Relaxed);
+        known.end.store(0, Ordering::Relaxed);
+    }
+    IS_CONTESTED.store(false, Ordering::Relaxed);
+}

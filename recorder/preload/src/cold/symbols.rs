@@ -1,0 +1,268 @@
+//! COLD: symbols of the program and its libraries, found with the loader's own functions.
+//!
+//! `dlsym` may allocate, above all if it fails, and a failure leaves a message for `dlerror`. The functions here
+//! remove this message.
+#![allow(unsafe_code)]
+
+use crate::arch;
+use crate::cold::elf;
+use core::ffi::{CStr, c_char, c_void};
+use core::mem::transmute;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+#[cfg(not(test))]
+unsafe extern "C" {
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+#[cfg(test)]
+unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
+    ptr::null_mut()
+}
+
+const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
+const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
+
+/// The next definition of a symbol after this library's; null: no later library defines it.
+pub(crate) fn next(name: &CStr) -> *mut c_void {
+    find(RTLD_NEXT, name)
+}
+
+/// The definition of a symbol that the whole program uses; null: the program has no such symbol.
+pub(crate) fn global(name: &CStr) -> *mut c_void {
+    find(RTLD_DEFAULT, name)
+}
+
+/// Finds a symbol in the way of a program that is linked with glibc: such a program asks for malloc functions
+/// by version. `libc_malloc_debug.so` defines only these versions and no default, so a lookup without a
+/// version skips it. Other allocators define no versions, so a lookup with a version skips them. Therefore
+/// the function uses the result of a lookup with a version only in place of glibc's own function.
+pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
+    // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
+    // caller of this function allows that.
+    let found = unsafe { dlsym(handle, name.as_ptr()) };
+    let dlvsym = DLVSYM.load(Ordering::Relaxed);
+    let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
+    // SAFETY: `dlvsym` has this type.
+    let dlvsym: Dlvsym = unsafe { transmute(dlvsym) };
+    // SAFETY: both strings are NUL-terminated.
+    let of_version = unsafe { dlvsym(handle, name.as_ptr(), version.as_ptr()) };
+    let is_other = !of_version.is_null() && of_version != found;
+    if is_other && is_glibcs_own(found) { of_version } else { found }
+}
+
+type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
+
+/// glibc's `dlvsym`; null: the libc has no such function.
+static DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+pub(super) fn learn_versions() {
+    let dlvsym = global(c"dlvsym");
+    if dlvsym.is_null() {
+        forget_error();
+    }
+    DLVSYM.store(dlvsym, Ordering::Relaxed);
+}
+
+/// A symbol that the library looks up at its first use. 0: not looked up yet; 1: not found; any other value:
+/// its address.
+pub(crate) struct Lazy {
+    name: &'static CStr,
+    address: AtomicUsize,
+}
+
+impl Lazy {
+    /// A symbol that the library has not looked up yet.
+    pub(crate) const fn new(name: &'static CStr) -> Lazy {
+        Lazy { name, address: AtomicUsize::new(0) }
+    }
+
+    /// The address of the symbol; null: no library has it.
+    pub(crate) fn get(&self) -> *mut c_void {
+        match self.address.load(Ordering::Relaxed) {
+            0 if self.is_there() => self.get(),
+            0 => {
+                let found = self.in_a_loaded_library();
+                if found.is_null() {
+                    forget_error();
+                }
+                self.address.store(if found.is_null() { 1 } else { found as usize }, Ordering::Relaxed);
+                found
+            }
+            1 => ptr::null_mut(),
+            address => ptr::with_exposed_provenance_mut(address),
+        }
+    }
+
+    /// Looks the symbol up in later libraries in advance. So `get` makes no lookup, which would clear the
+    /// pending message of `dlerror`.
+    pub(crate) fn is_there(&self) -> bool {
+        let found = next(self.name);
+        if found.is_null() {
+            forget_error();
+        } else {
+            self.address.store(found as usize, Ordering::Relaxed);
+        }
+        !found.is_null()
+    }
+
+    // A C program may load a C++ plugin whose libstdc++ belongs only to the plugin. In such a program `next`
+    // finds nothing, although the plugin would find the function without edleak.
+    fn in_a_loaded_library(&self) -> *mut c_void {
+        if !self.name.to_bytes().starts_with(b"_Z") {
+            return ptr::null_mut();
+        }
+        let libraries = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
+        let found = libraries.into_iter().map(|library| of_module(library.as_ptr(), self.name));
+        found.into_iter().find(|function| !function.is_null()).unwrap_or(ptr::null_mut())
+    }
+}
+
+static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Finds `dlerror` before any lookup fails. A lookup of `dlerror` after a failure would clear the message but
+/// keep the memory for the next message.
+pub(super) fn learn_dlerror() {
+    DLERROR.store(global(c"dlerror"), Ordering::Relaxed);
+}
+
+/// Clears `dlerror`, so that the target does not see the error of a lookup that it did not make. Called
+/// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Without
+/// the second call, an error of the target would reuse this memory, and its heap would differ from a run
+/// without edleak.
+pub(super) fn forget_error() {
+    let dlerror = DLERROR.load(Ordering::Relaxed);
+    if !dlerror.is_null() {
+        // SAFETY: `dlerror` has this type.
+        let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
+        for _ in 0..2 {
+            // SAFETY: `dlerror` takes no arguments; the message belongs to libc.
+            unsafe { dlerror() };
+        }
+    }
+}
+
+#[repr(C)]
+struct DlInfo {
+    path: *const c_char,
+    base: *mut c_void,
+    symbol: *const c_char,
+    address: *mut c_void,
+}
+
+/// The path and the base address of the module that contains a function; null pointers: unknown.
+pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
+    let mut info =
+        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    let dladdr = global(c"dladdr");
+    if !dladdr.is_null() {
+        // SAFETY: dladdr has this type.
+        let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
+        // SAFETY: the call passes an address and a place for the answer, which stays unchanged if there is no
+        // answer.
+        unsafe { dladdr(function, &mut info) };
+    }
+    (info.path, info.base)
+}
+
+/// Whether the last component of a path begins with one of these names.
+pub(crate) fn is_named(path: *const c_char, names: &[&[u8]]) -> bool {
+    if path.is_null() {
+        return false;
+    }
+    let mut name = path.cast::<u8>();
+    let mut at = name;
+    loop {
+        // SAFETY: `path` is NUL-terminated, and the loop ends there.
+        match unsafe { *at } {
+            0 => break,
+            b'/' => name = at.wrapping_add(1),
+            _ => {}
+        }
+        at = at.wrapping_add(1);
+    }
+    names.iter().any(|prefix| {
+        // SAFETY: the loop compares only up to the first difference, so it does not read beyond the NUL.
+        prefix.iter().enumerate().all(|(i, &byte)| unsafe { *name.wrapping_add(i) } == byte)
+    })
+}
+
+fn is_glibcs_own(function: *mut c_void) -> bool {
+    let of_glibc = global(c"gnu_get_libc_version");
+    let (_, base) = module_of(function);
+    !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
+}
+
+/// The place where the program finds a function with the name of one of edleak's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The function is in this library, or its place is unknown.
+    Ours,
+    /// The function is a stub of the program that leads to the first definition. The program was linked at a
+    /// fixed address and uses the address of the function. A lookup by name finds this stub.
+    Stub,
+    /// The function is in the program, or in a library that comes before this one.
+    Foreign,
+}
+
+/// Returns the kind of place that holds an address, which `global` has found.
+pub(crate) fn seen_at(function: *mut c_void) -> Seen {
+    const RTLD_DL_SYMENT: i32 = 1;
+    /// The beginning of an `Elf64_Sym`.
+    #[repr(C)]
+    struct Symbol {
+        name: u32,
+        info: u8,
+        other: u8,
+        section: u16,
+    }
+    if elf::is_own(function as usize) {
+        return Seen::Ours;
+    }
+    let dladdr1 = global(c"dladdr1");
+    if function.is_null() || dladdr1.is_null() {
+        forget_error();
+        return Seen::Ours;
+    }
+    // SAFETY: dladdr1 has this type.
+    let dladdr1: unsafe extern "C" fn(*const c_void, *mut DlInfo, *mut *const Symbol, i32) -> i32 =
+        unsafe { transmute(dladdr1) };
+    let mut info =
+        DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    let mut symbol = ptr::null();
+    // SAFETY: passes an address, and writable memory for both answers.
+    let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
+    // SAFETY: `symbol` is an entry of a symbol table, which stays mapped as long as its module.
+    let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;
+    if is_stub { Seen::Stub } else { Seen::Foreign }
+}
+
+/// A function of a loaded module; null: the module has no function of that name.
+pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
+    const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
+    let dlopen = global(c"dlopen");
+    if dlopen.is_null() || path.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: libc's `dlopen` has this type.
+    let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
+    // SAFETY: this call only looks for a library that is already loaded; it loads nothing.
+    let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
+    if handle.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the handle comes from `dlopen`. The handle stays open, so that the loader cannot unload the
+    // function.
+    unsafe { dlsym(handle, name.as_ptr()) }
+}
+
+/// The start of libc's `pthread_create`; 0: there is none.
+pub(super) static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a return address lies in libc's `pthread_create`. The length of this function is unknown. In glibc
+/// the function is 3 KB long, and no function in the KB after it uses the loader.
+pub(crate) fn is_in_pthread_create(address: usize) -> bool {
+    const MOST_BYTES: usize = 4 << 10;
+    let start = PTHREAD_CREATE.load(Ordering::Relaxed);
+    start != 0 && (start + 1..start + MOST_BYTES).contains(&address)
+}
