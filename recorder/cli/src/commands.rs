@@ -4,7 +4,7 @@ use crate::args::{MarkArgs, UnpackArgs, WatchArgs};
 use crate::embedded::{HEADERS, LIBRARY};
 use edleak_collector::control::progress::Progress;
 use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_stale};
-use edleak_collector::recording::marks::{MAX_NAME_BYTES, printable};
+use edleak_collector::recording::mark_slices::{MAX_NAME_BYTES, printable};
 use edleak_collector::start::unpack::copy_to;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::Request;

@@ -108,7 +108,7 @@ impl Recording {
         if all.is_empty() {
             return Vec::new();
         }
-        for (info, counters) in self.session.stack_infos().iter().zip(self.slicer.stacks()) {
+        for (info, counters) in self.session.stack_infos().iter().zip(self.counter_reader.stacks()) {
             let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
             if let Ok(index) = all.binary_search_by_key(&site, |watched| watched.site) {
                 let watched = &mut all[index];

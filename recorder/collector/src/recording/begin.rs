@@ -2,14 +2,14 @@
 
 use crate::follow::image::ImageWatch;
 use crate::recording::auto_watch_state::{Watches, Watching};
+use crate::recording::counter_reader::CounterReader;
 use crate::recording::detours::{Detours, Surroundings};
 use crate::recording::inject::Injected;
-use crate::recording::marks::Marks;
+use crate::recording::mark_slices::Marks;
 use crate::recording::modules::Modules;
 use crate::recording::options::{Inherited, KnownCode, Options};
 use crate::recording::period::Schedule;
 use crate::recording::pools::PoolReader;
-use crate::recording::slicer::Slicer;
 use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::recording::watch_requests::PendingRequests;
 use crate::recording::{Recording, attached};
@@ -96,7 +96,7 @@ impl Recording {
         for loaded in modules.all() {
             writer.record(&Record::Module(loaded.module.clone()))?;
         }
-        let slicer = Slicer::new(session.shards().len());
+        let counter_reader = CounterReader::new(session.shards().len());
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let status = process::read_status(pid);
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
@@ -114,7 +114,7 @@ impl Recording {
             schedule,
             last_tick: 0,
             slices: 0,
-            slicer,
+            counter_reader,
             modules,
             publisher,
             has_parents_rules,

@@ -167,7 +167,7 @@ impl Recording {
     }
 
     fn counted_in_image(&self) -> Counters {
-        let counters = call_sites(&self.trace_ids, &self.slicer, &self.session);
+        let counters = call_sites(&self.trace_ids, &self.counter_reader, &self.session);
         let of_image = self.image_sites.iter().filter_map(|&index| counters.get(index));
         of_image.fold(Counters::ZERO, |sum, site| sum_of(sum, *site))
     }

@@ -1,11 +1,12 @@
 //! The recording of one image: reads its session and writes slice after slice into its trace.
 
-mod at_marks;
 mod attached;
 mod auto_watch;
 mod auto_watch_state;
 mod begin;
+mod counter_reader;
 mod detours;
+mod domain_marks;
 mod domains;
 mod ending;
 mod file_facts;
@@ -13,15 +14,14 @@ pub(crate) mod inject;
 mod learn;
 mod mapping_sites;
 pub(crate) mod mappings;
-mod marking;
-pub mod marks;
+pub mod mark_slices;
+mod marks;
 pub(crate) mod modules;
 mod options;
 pub mod period;
 mod pool_sites;
 pub(crate) mod pools;
 mod slice;
-pub(crate) mod slicer;
 pub(crate) mod stacks;
 mod summary;
 mod uncounted_allocators;
@@ -33,17 +33,17 @@ use crate::control::progress::Progress;
 use crate::control::socket::ClientId;
 use crate::follow::image::ImageWatch;
 use crate::recording::auto_watch_state::{Watches, Watching};
+use crate::recording::counter_reader::CounterReader;
 use crate::recording::detours::Detours;
 pub use crate::recording::domains::Domains;
 use crate::recording::inject::Injected;
 use crate::recording::mappings::Mappings;
-use crate::recording::marks::Marks;
+use crate::recording::mark_slices::Marks;
 use crate::recording::modules::Modules;
 pub use crate::recording::options::Options;
 pub(crate) use crate::recording::options::{Inherited, KnownCode};
 use crate::recording::period::Schedule;
 use crate::recording::pools::PoolReader;
-use crate::recording::slicer::Slicer;
 use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
 pub(crate) use crate::recording::summary::Remains;
 pub use crate::recording::summary::{Others, Summary};
@@ -70,7 +70,7 @@ pub struct Recording {
     schedule: Schedule,
     last_tick: u64,
     slices: u64,
-    slicer: Slicer,
+    counter_reader: CounterReader,
     modules: Modules,
     publisher: Publisher,
     /// Whether the target uses the rules in the session of its parent.
@@ -256,7 +256,7 @@ impl Recording {
             self.tell_unseen();
         }
         if self.own_pid_namespace == Some(false) {
-            self.slicer.reclaim(&self.session, self.pid);
+            self.counter_reader.reclaim(&self.session, self.pid);
         }
         Ok(())
     }

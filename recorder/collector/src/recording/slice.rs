@@ -1,8 +1,8 @@
 //! One slice of a recording: reads the session, learns new sites, and writes the counters and the losses.
 
 use crate::recording::Recording;
-use crate::recording::marks::Marks;
-use crate::recording::slicer::Slicer;
+use crate::recording::counter_reader::CounterReader;
+use crate::recording::mark_slices::Marks;
 use crate::recording::stacks::Snapshot;
 use crate::sys::process::{self, Size, Status};
 use crate::sys::shm::Session;
@@ -60,7 +60,7 @@ impl Recording {
         // Learning sites may take a while, so the collector reads the time of the slice just before the
         // counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
-        self.slicer.read(&self.session, self.stacks.in_slice(&self.session));
+        self.counter_reader.read(&self.session, self.stacks.in_slice(&self.session));
         self.epochs.grow(now_ns);
         self.survivors.latest = Arc::new(self.stacks.snapshot(&self.session, &self.epochs, now_ns));
         if self.epochs.advance(&self.session, now_ns) {
@@ -96,7 +96,7 @@ impl Recording {
         if let Some(watching) = &mut self.watching
             && self.schedule.is_even(tick)
         {
-            let with_stacks = call_sites(&self.trace_ids, &self.slicer, &self.session);
+            let with_stacks = call_sites(&self.trace_ids, &self.counter_reader, &self.session);
             watching.auto_watch.push(&with_stacks);
         }
         Ok(())
@@ -107,14 +107,14 @@ impl Recording {
         self.counters.clear();
         self.counters.resize(self.sites as usize, Counters::ZERO);
         let of_sites =
-            self.trace_ids.iter().zip(self.slicer.sites().get(OTHER as usize..).unwrap_or_default());
-        let of_stacks = self.stacks.sites().iter().zip(self.slicer.stacks());
+            self.trace_ids.iter().zip(self.counter_reader.sites().get(OTHER as usize..).unwrap_or_default());
+        let of_stacks = self.stacks.sites().iter().zip(self.counter_reader.stacks());
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
         }
         // If the trace takes no more stacks, the further stacks count at their call sites.
         let named = self.stacks.sites().len();
-        let others = self.session.stack_infos().iter().zip(self.slicer.stacks()).skip(named);
+        let others = self.session.stack_infos().iter().zip(self.counter_reader.stacks()).skip(named);
         for (info, counters) in others {
             let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
             if let Some(id) = self.trace_ids.get(site) {
@@ -162,10 +162,14 @@ impl Recording {
 }
 
 /// The counters of all call sites; each includes the counters of its stacks.
-pub(super) fn call_sites(trace_ids: &[SiteId], slicer: &Slicer, session: &Session) -> Vec<Counters> {
-    let mut sums: Vec<Counters> = slicer.sites().get(OTHER as usize..).unwrap_or_default().to_vec();
+pub(super) fn call_sites(
+    trace_ids: &[SiteId],
+    counter_reader: &CounterReader,
+    session: &Session,
+) -> Vec<Counters> {
+    let mut sums: Vec<Counters> = counter_reader.sites().get(OTHER as usize..).unwrap_or_default().to_vec();
     sums.truncate(trace_ids.len());
-    for (info, counters) in session.stack_infos().iter().zip(slicer.stacks()) {
+    for (info, counters) in session.stack_infos().iter().zip(counter_reader.stacks()) {
         let site = info.site.load(Ordering::Relaxed).wrapping_sub(OTHER) as usize;
         if let Some(sum) = sums.get_mut(site) {
             *sum = sum_of(*sum, *counters);

@@ -5,7 +5,7 @@ pub(crate) mod allocators;
 pub(crate) mod ledger;
 mod segments;
 
-use crate::recording::at_marks::AtMarks;
+use crate::recording::domain_marks::CountersAtMarks;
 use crate::recording::modules::Modules;
 use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::Session;
@@ -54,7 +54,7 @@ pub(crate) struct Mappings {
     unpublished: Unpublished,
     passed_over: u64,
     segments: Segments,
-    at_marks: AtMarks,
+    at_marks: CountersAtMarks,
     /// The part of the bytes given back that the trace has, by owner.
     told_given_back: Vec<GivenBack>,
     /// Number of events that the latest reading found.

@@ -7,8 +7,8 @@
 pub(crate) mod ledger;
 mod poisoned;
 
-use crate::recording::at_marks::AtMarks;
-use crate::recording::marks;
+use crate::recording::domain_marks::CountersAtMarks;
+use crate::recording::mark_slices;
 use crate::recording::unpublished::Unpublished;
 use crate::sys::shm::{Session, wait, wake};
 use edleak_format::{Counters, SiteId};
@@ -39,7 +39,7 @@ pub(crate) struct Pools {
     read: u32,
     unpublished: Unpublished,
     passed_over: u64,
-    at_marks: AtMarks,
+    at_marks: CountersAtMarks,
 }
 
 impl Pools {
@@ -101,7 +101,7 @@ fn name_at(ring: &PoolRing<'_>, index: u64) -> String {
         let length = (place.length.load(Ordering::Acquire) as usize).saturating_sub(1).min(MAX_NAME_BYTES);
         let bytes: Vec<u8> =
             place.bytes.iter().take(length).map(|byte| byte.load(Ordering::Relaxed)).collect();
-        marks::printable(&bytes)
+        mark_slices::printable(&bytes)
     })
 }
 

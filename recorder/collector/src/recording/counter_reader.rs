@@ -8,7 +8,7 @@ use edleak_session::layout::owner_tid;
 use std::sync::atomic::Ordering;
 
 /// Reads the counters of one session, slice after slice.
-pub(crate) struct Slicer {
+pub(crate) struct CounterReader {
     /// Marks shards that had an owner at some time. Reading an untouched shard would allocate its memory
     /// pages.
     used: Vec<bool>,
@@ -18,10 +18,10 @@ pub(crate) struct Slicer {
     stacks: Vec<Counters>,
 }
 
-impl Slicer {
-    /// Makes a slicer for a session with this many shards.
-    pub(crate) fn new(shards: usize) -> Slicer {
-        Slicer { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
+impl CounterReader {
+    /// Makes a reader for a session with this many shards.
+    pub(crate) fn new(shards: usize) -> CounterReader {
+        CounterReader { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }
 
     /// The site counters of the latest slice, by session id.
@@ -118,17 +118,17 @@ mod tests {
             session.counters(shard, 5)[4].sub_owned(bytes / 2);
         }
         session.counters(9, 5)[4].add_owned(1_000_000); // a shard without an owner
-        let mut slicer = Slicer::new(16);
-        slicer.read(&session, 0);
-        assert_eq!(slicer.sites().len(), 5);
+        let mut counter_reader = CounterReader::new(16);
+        counter_reader.read(&session, 0);
+        assert_eq!(counter_reader.sites().len(), 5);
         assert_eq!(
-            slicer.sites()[4],
+            counter_reader.sites()[4],
             Counters { allocated_bytes: 120, allocs: 2, freed_bytes: 60, frees: 2 }
         );
         session.header().shared_in_use.store(1, Ordering::Relaxed);
         session.counters(15, 5)[3].add_shared(7);
-        slicer.read(&session, 0);
-        assert_eq!(slicer.sites()[3].allocated_bytes, 7);
+        counter_reader.read(&session, 0);
+        assert_eq!(counter_reader.sites()[3].allocated_bytes, 7);
     }
 
     #[test]
@@ -143,21 +143,21 @@ mod tests {
         session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed);
         session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // the thread id is unknown
         session.counters(1, 4)[2].add_owned(64);
-        let mut slicer = Slicer::new(16);
-        slicer.read(&session, 0);
-        slicer.reclaim(&session, pid);
+        let mut counter_reader = CounterReader::new(16);
+        counter_reader.read(&session, 0);
+        counter_reader.reclaim(&session, pid);
         let owners: Vec<_> = session.shards()[..3].iter().map(|s| s.owner.load(Ordering::Relaxed)).collect();
         assert_eq!(owners, [alive, 0, owner_word(0x9000, 0)]);
-        slicer.read(&session, 0);
-        assert_eq!(slicer.sites()[2].allocated_bytes, 64);
+        counter_reader.read(&session, 0);
+        assert_eq!(counter_reader.sites()[2].allocated_bytes, 64);
     }
 
     #[test]
     fn target_that_claims_too_many_sites_gets_the_table_size() {
         let session = Session::create(16, 0).expect("memory files can be made");
         session.header().next_site.store(u32::MAX, Ordering::Relaxed);
-        let mut slicer = Slicer::new(16);
-        slicer.read(&session, 0);
-        assert_eq!(slicer.sites().len(), MAX_SITES);
+        let mut counter_reader = CounterReader::new(16);
+        counter_reader.read(&session, 0);
+        assert_eq!(counter_reader.sites().len(), MAX_SITES);
     }
 }

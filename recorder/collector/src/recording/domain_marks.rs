@@ -14,7 +14,7 @@ type Changes = BTreeMap<usize, Counters>;
 
 /// The changes of counters from each mark to the next.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct AtMarks {
+pub(crate) struct CountersAtMarks {
     /// The counters at the latest mark, by owner.
     latest: Vec<Counters>,
     /// The marks whose slice is not read yet: the place of the slice in the ring of marks, and the changes.
@@ -23,7 +23,7 @@ pub(crate) struct AtMarks {
     read: u64,
 }
 
-impl AtMarks {
+impl CountersAtMarks {
     /// Notes the counters at a mark. `slice` is the place of its slice.
     pub(crate) fn note(&mut self, slice: u64, counters: &[Counters]) {
         // A place that no slice can have would hold all later marks back.
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn each_mark_has_the_changes_since_the_mark_before() {
-        let mut marks = AtMarks::default();
+        let mut marks = CountersAtMarks::default();
         marks.note(0, &[live(1), live(2)]);
         marks.note(7, &[live(1), live(3), live(4)]);
         marks.note(14, &[live(9), live(3), live(4)]);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn places_that_no_slice_has_hold_nothing_back_and_marks_beyond_the_room_are_merged() {
-        let mut marks = AtMarks::default();
+        let mut marks = CountersAtMarks::default();
         marks.note(u64::MAX, &[live(1)]);
         marks.note(1 << 40, &[live(1)]);
         for slice in 0..2 * MOST_WAITING as u64 {

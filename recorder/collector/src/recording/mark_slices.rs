@@ -1,0 +1,397 @@
+//! Reads the slices that the target's threads took at marks, and writes those to the trace for which it has
+//! room.
+
+use crate::sys::shm::Session;
+use edleak_format::{Counters, Mark, MarkId, MarkLosses, MarkSlice, SiteId};
+pub use edleak_session::mark::MAX_NAME_BYTES;
+use edleak_session::mark::{HEAD_WORDS, ID_WORDS, MAX_NAMES, MarkName, due_after};
+use edleak_session::site::{MAX_SITES, OTHER};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Slices of marks use at most 1/`SHARE_OF_TRACE` of a trace.
+const SHARE_OF_TRACE: u64 = 8;
+/// Number of due slices between a count and its double, while the trace has ample room.
+const IN_A_DOUBLING: u64 = 32;
+/// Maximum number of sites in one record. A longer slice becomes several records.
+const SITES_OF_A_RECORD: usize = 1024;
+/// Estimated maximum size of a record without its sites, and of each site, in bytes.
+const RECORD_BYTES: u64 = 32;
+const SITE_BYTES: u64 = 24;
+
+/// The name as the trace stores it. Control characters and bytes that are not UTF-8 become `\xNN`.
+pub fn printable(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character.is_control() {
+                true => character.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text += &escaped(byte)),
+                false => text.push(character),
+            }
+        }
+        chunk.invalid().iter().for_each(|&byte| text += &escaped(byte));
+    }
+    text
+}
+
+fn escaped(byte: u8) -> String {
+    format!("\\x{byte:02x}")
+}
+
+/// The mark of one name.
+#[derive(Debug, Default)]
+struct NamedMark {
+    name: String,
+    is_cut: bool,
+    /// The counts of the names, by the place of the name in the session. Names with the same printable form
+    /// are one mark.
+    by_place: BTreeMap<usize, u64>,
+    by_command: u64,
+    /// The count at which the trace gets the next slice.
+    due: u64,
+    /// The count that the trace has; 0: the trace does not have the name.
+    recorded_count: u64,
+}
+
+impl NamedMark {
+    fn count(&self) -> u64 {
+        self.by_place.values().fold(self.by_command, |sum, count| sum.wrapping_add(*count))
+    }
+}
+
+/// The trace's sites, by their IDs in the session.
+#[derive(Clone, Copy)]
+pub(crate) struct TraceSites<'r> {
+    /// Call sites, starting with [`OTHER`].
+    pub callers: &'r [SiteId],
+    /// Sites of watched stacks, by stack.
+    pub stacks: &'r [SiteId],
+}
+
+/// The time at which the collector read a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadAt {
+    /// The tick of the next slice of the recording.
+    pub tick: u64,
+    /// The time in ns.
+    pub ns: u64,
+}
+
+/// The marks of one recording.
+#[derive(Default)]
+pub(crate) struct Marks {
+    places: BTreeMap<usize, usize>,
+    known: Vec<NamedMark>,
+    read: u64,
+    /// Whether the ring contains words that are not a slice.
+    is_broken: bool,
+    /// For each cell in a slice: its site in the trace, and its counters.
+    cells: BTreeMap<usize, (SiteId, Counters)>,
+    /// For each call site: the counters without its cells.
+    callers: BTreeMap<SiteId, Counters>,
+    /// For each site: the sum of its cells.
+    of_cells: BTreeMap<SiteId, Counters>,
+    /// The counters of each site of the trace at the latest mark.
+    current: Vec<Counters>,
+    /// Sites that have changed since the latest slice in the trace.
+    changed: BTreeSet<u32>,
+    number: u32,
+    spent_bytes: u64,
+    left_out: u64,
+    recorded_losses: MarkLosses,
+}
+
+/// The word at a position of the ring.
+fn word(session: &Session, at: u64) -> u64 {
+    let ring = session.mark_ring();
+    ring.get(at as usize % ring.len()).map_or(0, |word: &AtomicU64| word.load(Ordering::Relaxed))
+}
+
+impl Marks {
+    /// Number of words that the target has written. All sites and stacks in these slices already exist.
+    pub(crate) fn written(session: &Session) -> u64 {
+        session.mark_state().written.load(Ordering::Acquire)
+    }
+
+    /// Reads the slices up to `until`. Returns the records for the trace, which may grow to `capacity_bytes`.
+    /// `others` returns the changed counters of the domains whose counters are not in the session, up to the
+    /// slice at a place of the ring.
+    pub(crate) fn read(
+        &mut self,
+        session: &Session,
+        until: u64,
+        sites: TraceSites<'_>,
+        mut others: impl FnMut(u64) -> Vec<(SiteId, Counters)>,
+        at: ReadAt,
+        capacity_bytes: u64,
+    ) -> Vec<MarkSlice> {
+        let mut slices = Vec::new();
+        while self.read != until && !self.is_broken {
+            let (head, count) = (word(session, self.read), word(session, self.read.wrapping_add(1)));
+            let (place, ids) = (head as u32 as usize, head >> 32);
+            let words = HEAD_WORDS as u64 + ids * ID_WORDS as u64;
+            if place >= MAX_NAMES || words > until.wrapping_sub(self.read) {
+                (self.is_broken, self.left_out) = (true, self.left_out + 1);
+                break;
+            }
+            for nth in 0..ids {
+                let at = self.read.wrapping_add(HEAD_WORDS as u64 + nth * ID_WORDS as u64);
+                let value = |offset: u64| word(session, at.wrapping_add(offset));
+                let counters = Counters {
+                    allocs: value(1),
+                    frees: value(2),
+                    allocated_bytes: value(3),
+                    freed_bytes: value(4),
+                };
+                self.apply(session, value(0) as usize, counters, sites);
+            }
+            for (site, counters) in others(self.read) {
+                self.change(site, counters);
+            }
+            self.read = self.read.wrapping_add(words);
+            let known = self.known_at(session, place);
+            self.known[known].by_place.insert(place, count);
+            slices.extend(self.slice_of(known, at, capacity_bytes));
+        }
+        session.mark_state().read.store(self.read, Ordering::Release);
+        slices
+    }
+
+    /// Sets a mark for a user. `counters` has the current counters of every site of the trace.
+    pub(crate) fn set(
+        &mut self,
+        name: &str,
+        counters: impl Iterator<Item = (SiteId, Counters)>,
+        at: ReadAt,
+        capacity_bytes: u64,
+    ) -> (u64, Vec<MarkSlice>) {
+        counters.for_each(|(site, counters)| self.change(site, counters));
+        let known = self.named(name, false);
+        self.known[known].by_command += 1;
+        (self.known[known].count(), self.slice_of(known, at, capacity_bytes))
+    }
+
+    /// The records of new names; at the end, the records of all names whose count has changed.
+    pub(crate) fn names(&mut self, session: &Session, is_end: bool) -> Vec<Mark> {
+        if is_end && session.mark_state().named.load(Ordering::Relaxed) != 0 {
+            for (place, name) in session.mark_names().iter().enumerate() {
+                let count = name.count.load(Ordering::Relaxed);
+                if name.hash.load(Ordering::Acquire) != 0 && count > 0 {
+                    let known = self.known_at(session, place);
+                    self.known[known].by_place.insert(place, count);
+                }
+            }
+        }
+        let mut records = Vec::new();
+        for (id, known) in (0..).zip(&mut self.known) {
+            let count = known.count();
+            if known.recorded_count == 0 || is_end && known.recorded_count != count {
+                known.recorded_count = count;
+                let (name, is_cut) = (known.name.clone(), known.is_cut);
+                records.push(Mark { id: MarkId(id), name, is_cut, count });
+            }
+        }
+        records
+    }
+
+    /// The losses, if they have changed.
+    pub(crate) fn losses(&mut self, session: &Session) -> Option<MarkLosses> {
+        let state = session.mark_state();
+        let losses = MarkLosses {
+            unnamed: state.unnamed.load(Ordering::Relaxed),
+            put_off: state.put_off.load(Ordering::Relaxed),
+            left_out: self.left_out,
+        };
+        (losses != self.recorded_losses).then(|| {
+            self.recorded_losses = losses;
+            losses
+        })
+    }
+
+    /// Takes over the counters of one ID from a slice.
+    fn apply(&mut self, session: &Session, id: usize, counters: Counters, sites: TraceSites<'_>) {
+        let caller = |id: usize| id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index));
+        let Some(cell) = id.checked_sub(MAX_SITES) else {
+            if let Some(&site) = caller(id) {
+                self.callers.insert(site, counters);
+                self.sum_up(site);
+            }
+            return;
+        };
+        let Some(in_session) = session.cells().get(cell) else { return };
+        let Some(stack) = in_session.stack.load(Ordering::Acquire).checked_sub(1) else { return };
+        // A stack without a site in the trace counts at its call site, as in a slice of the recording.
+        let parent =
+            || session.stack_infos().get(stack as usize)?.site.load(Ordering::Acquire).try_into().ok();
+        let site = sites.stacks.get(stack as usize).or_else(|| caller(parent()?));
+        let Some(&site) = site else { return };
+        if let Some((before, was)) = self.cells.insert(cell, (site, counters)) {
+            let sum = self.of_cells.entry(before).or_default();
+            *sum = difference(*sum, was);
+            self.sum_up(before);
+        }
+        let sum = self.of_cells.entry(site).or_default();
+        *sum = sum.plus(counters);
+        self.sum_up(site);
+    }
+
+    fn sum_up(&mut self, site: SiteId) {
+        let of = |all: &BTreeMap<SiteId, Counters>| all.get(&site).copied().unwrap_or(Counters::ZERO);
+        self.change(site, of(&self.callers).plus(of(&self.of_cells)));
+    }
+
+    fn change(&mut self, site: SiteId, counters: Counters) {
+        let index = site.0 as usize;
+        if self.current.len() <= index {
+            self.current.resize(index + 1, Counters::ZERO);
+        }
+        if self.current[index] != counters {
+            self.current[index] = counters;
+            self.changed.insert(site.0);
+        }
+    }
+
+    fn known_at(&mut self, session: &Session, place: usize) -> usize {
+        if let Some(&known) = self.places.get(&place) {
+            return known;
+        }
+        let found = &session.mark_names()[place];
+        let name = match (found.length.load(Ordering::Acquire) as usize).checked_sub(1) {
+            Some(length) => {
+                let bytes = found.bytes.iter().take(length.min(MAX_NAME_BYTES));
+                printable(&bytes.map(|byte| byte.load(Ordering::Relaxed)).collect::<Vec<_>>())
+            }
+            // The thread that set the first mark of this name was stopped while it stored the name.
+            None => format!("mark {place} without a name"),
+        };
+        let is_cut = |found: &MarkName| found.is_cut.load(Ordering::Relaxed) != 0;
+        let known = self.named(&name, is_cut(found));
+        self.places.insert(place, known);
+        known
+    }
+
+    fn named(&mut self, name: &str, is_cut: bool) -> usize {
+        self.known.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            self.known.push(NamedMark { name: name.to_owned(), is_cut, ..NamedMark::default() });
+            self.known.len() - 1
+        })
+    }
+
+    /// The records of a slice at this mark; empty: the trace takes no slice now.
+    fn slice_of(&mut self, known: usize, at: ReadAt, capacity_bytes: u64) -> Vec<MarkSlice> {
+        let budget = capacity_bytes / SHARE_OF_TRACE;
+        let count = self.known[known].count();
+        if count < self.known[known].due {
+            return Vec::new();
+        }
+        let bytes = RECORD_BYTES * (self.changed.len() / SITES_OF_A_RECORD + 1) as u64
+            + SITE_BYTES * self.changed.len() as u64;
+        if self.spent_bytes + bytes > budget {
+            self.left_out += 1;
+            return Vec::new();
+        }
+        self.spent_bytes += bytes;
+        // Whenever the free room has halved, the collector halves the number of slices.
+        let halvings = (budget / (budget - self.spent_bytes).max(1)).max(1).ilog2();
+        self.known[known].due = due_after(count, (IN_A_DOUBLING >> halvings.min(5)).max(1));
+        let sites: Vec<_> = std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|id| (SiteId(id), self.current[id as usize]))
+            .collect();
+        let mark = MarkId(known as u32);
+        let mut parts: Vec<&[_]> = sites.chunks(SITES_OF_A_RECORD).collect();
+        if parts.is_empty() {
+            parts.push(&[]);
+        }
+        let last = parts.len() - 1;
+        let mut records = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let (number, goes_on) = (self.number, index < last);
+            self.number += 1;
+            records.push(MarkSlice {
+                number,
+                mark,
+                count,
+                tick: at.tick,
+                read_ns: at.ns,
+                goes_on,
+                sites: part.to_vec(),
+            });
+        }
+        records
+    }
+}
+
+fn difference(sum: Counters, part: Counters) -> Counters {
+    Counters {
+        allocs: sum.allocs.wrapping_sub(part.allocs),
+        frees: sum.frees.wrapping_sub(part.frees),
+        allocated_bytes: sum.allocated_bytes.wrapping_sub(part.allocated_bytes),
+        freed_bytes: sum.freed_bytes.wrapping_sub(part.freed_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: ReadAt = ReadAt { tick: 7, ns: 9 };
+
+    fn live(bytes: u64) -> Counters {
+        Counters { allocated_bytes: bytes, allocs: bytes, ..Counters::ZERO }
+    }
+
+    fn set(marks: &mut Marks, name: &str, bytes: u64, capacity_bytes: u64) -> Vec<MarkSlice> {
+        marks.set(name, std::iter::once((SiteId(3), live(bytes))), AT, capacity_bytes).1
+    }
+
+    #[test]
+    fn names_are_printed_so_that_they_cannot_harm_a_terminal() {
+        assert_eq!(printable("für".as_bytes()), "für");
+        assert_eq!(printable(b"a\x1b[31m\xff\n"), "a\\x1b[31m\\xff\\x0a");
+        assert_eq!(printable(b""), "");
+    }
+
+    #[test]
+    fn a_slice_names_what_changed_since_the_slice_of_any_mark() {
+        let mut marks = Marks::default();
+        let first = set(&mut marks, "a", 10, 1 << 20);
+        assert_eq!(first[0].sites, [(SiteId(3), live(10))]);
+        assert!(set(&mut marks, "b", 10, 1 << 20)[0].sites.is_empty());
+        let third = &set(&mut marks, "a", 11, 1 << 20)[0];
+        assert_eq!((third.number, third.mark, third.count), (2, MarkId(0), 2));
+        assert_eq!(third.sites, [(SiteId(3), live(11))]);
+    }
+
+    #[test]
+    fn a_million_marks_take_about_500_slices_and_a_small_trace_takes_fewer() {
+        let slices = |capacity_bytes: u64| {
+            let mut marks = Marks::default();
+            let taken =
+                (1..=1u64 << 20).map(|n| set(&mut marks, "a", n, capacity_bytes).len()).sum::<usize>();
+            (taken, marks.left_out)
+        };
+        assert_eq!(slices(64 << 20), (512, 0));
+        let (taken, left_out) = slices(64 << 10);
+        assert!((64..160).contains(&taken) && left_out < 4, "{taken}, {left_out}");
+    }
+
+    #[test]
+    fn slices_beyond_the_room_are_left_out_and_counted() {
+        let mut marks = Marks::default();
+        let taken = (1..=100u64).map(|n| set(&mut marks, &n.to_string(), n, 4096).len()).sum::<usize>();
+        assert_eq!(taken as u64 + marks.left_out, 100);
+        assert!(taken > 5 && marks.left_out > 50, "{taken}");
+    }
+
+    #[test]
+    fn a_ring_that_holds_no_slice_ends_the_reading() {
+        let session = Session::create(16, 0).expect("memory files can be made");
+        session.mark_ring()[0].store(5 | 1 << 60, Ordering::Relaxed);
+        session.mark_state().written.store(7, Ordering::Release);
+        let mut marks = Marks::default();
+        let sites = TraceSites { callers: &[], stacks: &[] };
+        assert!(marks.read(&session, 7, sites, |_| Vec::new(), AT, 1 << 20).is_empty());
+        assert_eq!(marks.losses(&session).map(|losses| losses.left_out), Some(1));
+    }
+}
