@@ -3,13 +3,11 @@
 //! Between a check and a later action, another process may put another file under the same name. So the
 //! caller holds a file by a descriptor and a lock. After each rename the caller checks that it moved the file
 //! that it holds.
-#![allow(unsafe_code)] // calls renameat2 and geteuid
 
 pub use crate::lock::take as lock;
-use std::ffi::CString;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -49,8 +47,7 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
 /// directory.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
-    // SAFETY: geteuid takes no arguments and cannot fail.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     let is_shared = |directory: Metadata| {
         directory.mode() & SHARED == SHARED && directory.uid() != file.uid() && file.uid() != own
     };
@@ -91,7 +88,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rename_with(from, to, libc::RENAME_NOREPLACE) {
+    match rename_with(from, to, RenameFlags::NOREPLACE) {
         // A hard link does not replace a file either, so it is the fallback.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
@@ -103,19 +100,13 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// `Unsupported` if the file system cannot exchange files.
 pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    rename_with(one, other, libc::RENAME_EXCHANGE).map_err(|error| {
+    rename_with(one, other, RenameFlags::EXCHANGE).map_err(|error| {
         if is_unsupported(&error) { io::Error::from(io::ErrorKind::Unsupported) } else { error }
     })
 }
 
-fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> io::Result<()> {
-    let [from, to] = [from, to].map(|path| CString::new(path.as_os_str().as_bytes()));
-    let (from, to) = (from?, to?);
-    // SAFETY: both paths are NUL-terminated.
-    let renamed = unsafe {
-        libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
-    };
-    if renamed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+fn rename_with(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
+    Ok(renameat_with(CWD, from, CWD, to, flags)?)
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

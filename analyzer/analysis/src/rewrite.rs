@@ -9,10 +9,11 @@ use edleak_format::{
     AreaKind, DEFAULT_CAPACITY_BYTES, MemoryArea, Record, SymbolFrame, Trace, place, rewrite,
 };
 use siphasher::sip128::SipHasher24;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was
 /// read from.
@@ -125,22 +126,15 @@ fn replace(
     if held.as_ref().is_some_and(|file| !place::lock(file)) {
         return Err(failed("it is still being recorded, and the rest would be lost"));
     }
-    let (beside, made) = new_beside(&place).map_err(|error| failed(&reason(&error)))?;
-    let written = rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
-        .map_err(|error| failed(&error.to_string()))
-        .and_then(|_| {
-            if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-                // A user who may not give a file away stays its owner; the trace itself is complete.
-                let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
-                let _ = made.set_permissions(old.permissions());
-            }
-            put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
-        });
-    if written.is_err() && place::is_at(&made, &beside) {
-        // This run made the file, and no part of it is worth keeping.
-        let _ = std::fs::remove_file(&beside);
+    let (made, beside) = new_beside(&place).map_err(|error| failed(&reason(&error)))?.into_parts();
+    rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
+        .map_err(|error| failed(&error.to_string()))?;
+    if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
+        // A user who may not give a file away stays its owner; the trace itself is complete.
+        let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
+        let _ = made.set_permissions(old.permissions());
     }
-    written
+    put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
 }
 
 /// Renames the file `beside` to `place`. The rename replaces the file `held`, and no other file.
@@ -165,19 +159,12 @@ fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<
     }
 }
 
-/// Creates a new file beside `place`, with a name that no other process uses.
-fn new_beside(place: &Path) -> io::Result<(PathBuf, File)> {
-    let mut attempt = 0u32;
-    loop {
-        let mut name = place.as_os_str().to_owned();
-        name.push(format!(".{}-{attempt}.new", std::process::id()));
-        let path = PathBuf::from(name);
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(made) => return Ok((path, made)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < u32::MAX => attempt += 1,
-            Err(error) => return Err(error),
-        }
-    }
+/// Creates a new file beside `place`. Its drop removes the file, unless the file has its place then.
+fn new_beside(place: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = place.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let directory = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(directory)
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@
 //! little is an error. A clean recording is a passed test.
 
 use super::{Exporter, Report, pace, stack_text, why_of};
+use crate::text::printable;
 use edleak_analysis::finding::Finding;
 use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
 use edleak_analysis::site::Standing;
 use edleak_text::units;
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// The JUnit exporter.
 #[derive(Clone, Copy, Debug)]
@@ -17,10 +20,9 @@ pub struct Junit;
 
 impl Exporter for Junit {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
-        writeln!(out, "<testsuites name=\"edleak\">")?;
-        report.analyses.iter().try_for_each(|analysis| suite(analysis, out))?;
-        writeln!(out, "</testsuites>")
+        let mut suites = quick_junit::Report::new("edleak");
+        suites.add_test_suites(report.analyses.iter().map(suite));
+        suites.serialize(out).map_err(io::Error::other)
     }
 }
 
@@ -31,85 +33,48 @@ const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::Tolerated,
 ];
 
-fn suite(analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
-    let failed = analysis.with_standing(|standing| standing == Standing::Reported);
-    let skipped: Vec<Finding<'_>> =
-        PASSING.iter().flat_map(|&passes| analysis.with_standing(passes)).collect();
-    let undecided = too_little(analysis).filter(|_| outcome(analysis) == Outcome::Undecided);
-    let class = if analysis.header.command.is_empty() {
-        analysis.source.clone()
-    } else {
-        analysis.header.command.join(" ")
+fn suite(analysis: &Findings) -> TestSuite {
+    let class = match analysis.header.command.join(" ") {
+        command if command.is_empty() => printable(&analysis.source),
+        command => printable(&command),
     };
-    writeln!(
-        out,
-        r#"  <testsuite name="{}" tests="{}" failures="{}" errors="{}" skipped="{}" time="{:.3}">"#,
-        escape(&analysis.source),
-        1 + failed.len() + skipped.len(),
-        failed.len(),
-        u8::from(undecided.is_some()),
-        skipped.len(),
-        analysis.header.duration_s,
-    )?;
-    write!(out, r#"    <testcase classname="{}" name="enough to judge""#, escape(&class))?;
-    match undecided {
-        None => writeln!(out, "/>")?,
-        Some(reason) => {
-            writeln!(out, "><error type=\"undecided\" message=\"{}\"/></testcase>", escape(&reason))?
-        }
-    }
-    for finding in &failed {
+    let case = |name: &str, status: TestCaseStatus| {
+        let mut case = TestCase::new(printable(name), status);
+        case.set_classname(class.as_str());
+        case
+    };
+    let mut suite = TestSuite::new(printable(&analysis.source));
+    suite.set_time(Duration::from_secs_f64(analysis.header.duration_s.max(0.0)));
+    let undecided = too_little(analysis).filter(|_| outcome(analysis) == Outcome::Undecided);
+    suite.add_test_case(case(
+        "enough to judge",
+        undecided.map_or_else(TestCaseStatus::success, |reason| {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_type("undecided").set_message(printable(&reason));
+            status
+        }),
+    ));
+    for finding in analysis.with_standing(|standing| standing == Standing::Reported) {
         let message = format!(
             "{} leak of {}: {} leaked. {}",
             finding.lead().judgement.class.name(),
-            pace(finding),
+            pace(&finding),
             units::bytes(finding.leak_bytes()),
-            why_of(finding)
+            why_of(&finding)
         );
-        let (class, name) = (escape(&class), escape(&format!("no leak in {}", finding.name())));
-        writeln!(out, r#"    <testcase classname="{class}" name="{name}">"#)?;
-        writeln!(
-            out,
-            "      <failure type=\"leak\" message=\"{}\">{}</failure>",
-            escape(&message),
-            escape(&stack_text(finding))
-        )?;
-        writeln!(out, "    </testcase>")?;
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        // quick_junit leaves out characters that XML cannot represent.
+        status.set_type("leak").set_message(printable(&message)).set_description(stack_text(&finding));
+        suite.add_test_case(case(&name_of(&finding), status));
     }
-    for finding in &skipped {
-        let (class, name) = (escape(&class), escape(&format!("no leak in {}", finding.name())));
-        let reason = finding.lead().standing.as_str();
-        writeln!(
-            out,
-            r#"    <testcase classname="{class}" name="{name}"><skipped message="{reason}"/></testcase>"#
-        )?;
+    for finding in PASSING.iter().flat_map(|&passes| analysis.with_standing(passes)) {
+        let mut status = TestCaseStatus::skipped();
+        status.set_message(finding.lead().standing.as_str());
+        suite.add_test_case(case(&name_of(&finding), status));
     }
-    writeln!(out, "  </testsuite>")
+    suite
 }
 
-/// Escapes a text. XML 1.0 cannot represent most control characters.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' => escaped.push('\n'),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('?'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_templates_survive_xml() {
-        assert_eq!(escape("std::vector<int>::push \"&\u{1}"), "std::vector&lt;int&gt;::push &quot;&amp;?");
-    }
+fn name_of(finding: &Finding<'_>) -> String {
+    format!("no leak in {}", finding.name())
 }

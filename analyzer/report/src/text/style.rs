@@ -1,5 +1,7 @@
 //! The abilities of a terminal: colours, block characters, and lines that fit.
 
+use anstyle::AnsiColor;
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Number of columns of a line.
@@ -50,17 +52,19 @@ impl Style {
 
     /// The text in its colour.
     pub fn paint(self, ink: Ink, text: &str) -> String {
-        let code = match ink {
+        let plain = anstyle::Style::new();
+        let bold = |colour: AnsiColor| plain.bold().fg_color(Some(colour.into()));
+        let style = match ink {
             _ if !self.colour || text.is_empty() => return text.to_owned(),
             Ink::Plain => return text.to_owned(),
-            Ink::Alarm => "1;31",
-            Ink::Warning => "1;33",
-            Ink::Calm => "1;32",
-            Ink::Strong => "1",
-            Ink::Place => "36",
-            Ink::Faint => "2",
+            Ink::Alarm => bold(AnsiColor::Red),
+            Ink::Warning => bold(AnsiColor::Yellow),
+            Ink::Calm => bold(AnsiColor::Green),
+            Ink::Strong => plain.bold(),
+            Ink::Place => plain.fg_color(Some(AnsiColor::Cyan.into())),
+            Ink::Faint => plain.dimmed(),
         };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        format!("{style}{text}{style:#}")
     }
 
     /// The mark for omitted text.
@@ -128,26 +132,20 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Fills words into lines of at most `width` columns. The first line is indented by `first`, the others by
-/// `rest`.
+/// `rest`. A longer word stays whole.
 pub fn fill(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = first.to_owned();
-    let mut is_fresh = true;
-    for word in text.split_whitespace() {
-        if !is_fresh && columns(&line) + 1 + columns(word) > width {
-            lines.push(std::mem::replace(&mut line, rest.to_owned()));
-            is_fresh = true;
-        }
-        if !is_fresh {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_fresh = false;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() {
+        return Vec::new();
     }
-    if !is_fresh {
-        lines.push(line);
-    }
-    lines
+    let options = Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(rest)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    textwrap::wrap(&words.join(" "), options).into_iter().map(|line| line.into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -187,7 +185,10 @@ mod tests {
     #[test]
     fn colour_is_only_there_when_asked_for() {
         assert_eq!(UNICODE.paint(Ink::Alarm, "x"), "x");
-        assert_eq!(Style { colour: true, unicode: true }.paint(Ink::Alarm, "x"), "\u{1b}[1;31mx\u{1b}[0m");
+        assert_eq!(
+            Style { colour: true, unicode: true }.paint(Ink::Alarm, "x"),
+            "\u{1b}[1m\u{1b}[31mx\u{1b}[0m"
+        );
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::snapshot::Reader;
 use edleak_collector::sys::say::say;
 use edleak_collector::{Error, ErrorKind};
 use std::collections::HashMap;
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -146,19 +147,18 @@ impl Traces {
 
 /// Replaces `file` by a new file with this text. A reader sees either the old page or the new page.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    // The new file is beside the old one, because a rename cannot cross file systems. The PID in its name
-    // keeps two recorders apart.
-    let mut name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = file.with_file_name(name);
-    let write = || {
-        // An earlier recorder with the same PID was killed and left this file behind.
-        let _ = std::fs::remove_file(&new);
-        // `create_new` does not follow a link that another user has put there.
-        OpenOptions::new().write(true).create_new(true).open(&new)?.write_all(text.as_bytes())?;
-        std::fs::rename(&new, file)
-    };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&new);
-    })
+    // The new file is beside the old one, because a rename cannot cross file systems.
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut prefix = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
+    prefix.push(".");
+    // Another user may read the page: the umask decides, as for every new file.
+    let readable = Permissions::from_mode(0o666);
+    let mut new = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".new")
+        .permissions(readable)
+        .tempfile_in(directory)?;
+    new.write_all(text.as_bytes())?;
+    new.persist(file)?;
+    Ok(())
 }

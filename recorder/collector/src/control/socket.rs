@@ -9,7 +9,6 @@
 //! The socket never blocks the collector's loop: every call here returns at once. The collector drops a
 //! client that sends or reads too slowly. The collector closes connections beyond the limit of clients at
 //! once.
-#![allow(unsafe_code)] // calls libc for the user ids of this process and of clients
 
 use crate::error::Error;
 use std::fs::{DirBuilder, Metadata};
@@ -281,25 +280,12 @@ pub fn is_stale(path: &Path) -> bool {
 
 /// The effective user ID.
 pub fn own_uid() -> u32 {
-    // SAFETY: geteuid takes no arguments and cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 /// The user ID of the connected process.
 fn peer_uid(stream: &UnixStream) -> Option<u32> {
-    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the call passes a local structure and its length.
-    let result = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut length,
-        )
-    };
-    (result == 0).then_some(peer.uid)
+    Some(rustix::net::sockopt::socket_peercred(stream).ok()?.uid.as_raw())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::rules::code_range::CodeRange;
 use edleak_session::site::Action;
 use std::fs::{self, File, Metadata};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -89,17 +89,12 @@ impl RuleCache {
             }
         }
         // The function writes the file under another name and renames it, so that no other process reads half
-        // a file.
-        let draft = self.directory.join(format!("draft.{}.{:x}", std::process::id(), checksum(build_id)));
-        let written = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .and_then(|mut file| file.write_all(&bytes))
-            .and_then(|()| fs::rename(&draft, path));
-        if written.is_err() {
-            let _ = fs::remove_file(&draft);
+        // a file. If it fails, the file goes.
+        let draft = tempfile::Builder::new().prefix("draft.").tempfile_in(&self.directory);
+        if let Ok(mut draft) = draft
+            && draft.write_all(&bytes).is_ok()
+        {
+            let _ = draft.persist(path);
         }
     }
 

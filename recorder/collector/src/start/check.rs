@@ -279,11 +279,7 @@ struct Identity {
 /// Refuses a program whose file raises its privileges. The kernel then sets AT_SECURE, and the loader
 /// silently ignores LD_PRELOAD.
 fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
-    // SAFETY: `getuid` takes no arguments and cannot fail.
-    let uid = unsafe { libc::getuid() };
-    // SAFETY: `getgid` takes no arguments and cannot fail.
-    let gid = unsafe { libc::getgid() };
-    let us = Identity { uid, gid };
+    let us = Identity { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
     let gain = gained_id(metadata.mode(), metadata.uid(), metadata.gid(), us);
     let gain = gain.filter(|_| !is_nosuid(path) && !has_no_new_privileges());
     let gain = gain.or_else(|| {

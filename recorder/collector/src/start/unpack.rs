@@ -2,7 +2,6 @@
 //!
 //! The copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of
 //! each child needs it. Each version has its own directory, so versions do not disturb each other.
-#![allow(unsafe_code)] // calls libc for the effective ids
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
@@ -119,10 +118,7 @@ fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
 /// The effective user and group IDs. The effective IDs can differ from the real ones, and the kernel checks
 /// files by the effective IDs.
 pub(crate) fn effective_ids() -> (u32, u32) {
-    // SAFETY: geteuid takes no arguments and cannot fail.
-    let uid = unsafe { libc::geteuid() };
-    // SAFETY: getegid takes no arguments and cannot fail.
-    (uid, unsafe { libc::getegid() })
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
 /// Refuses a path if another user could replace a part of it.
@@ -195,28 +191,15 @@ fn is_whole(path: &Path, bytes: &[u8]) -> bool {
 /// process that has loaded the old file keeps it.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    let file = match options.open(&new) {
-        // An earlier process with the same ID ended while it was writing.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&new).and_then(|()| options.open(&new))
-        }
-        opened => opened,
-    };
-    let written = file.and_then(|mut file| {
-        file.write_all(bytes)?;
-        // The umask may have removed mode bits.
-        file.set_permissions(Permissions::from_mode(mode))?;
-        // Some file systems report a full disk only here.
-        file.sync_data()
-    });
-    let moved = written.and_then(|()| fs::rename(&new, path));
-    if moved.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    moved
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    // The umask may have removed mode bits.
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    // Some file systems report a full disk only here.
+    file.as_file().sync_data()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Copies edleak-record, its library and the headers, each a name and a text, into `directory`, for a container image or a
