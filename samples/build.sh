@@ -26,7 +26,7 @@ build_one() {
     name=${base%.*}
     case $base in lib*.c) result=$out/$name.so ;; *) result=$out/$name ;; esac
     if [ -e "$result" ] && [ ! "$source" -nt "$result" ] && [ ! "$self" -nt "$result" ] &&
-        [ -z "$(find "$here/common" "$source_dir" -maxdepth 1 -name '*.h' -newer "$result" -print -quit)" ] &&
+        [ -z "$(find "$here/common" "$here/../recorder/cli/include" "$source_dir" -maxdepth 1 -name '*.h' -newer "$result" -print -quit)" ] &&
         [ ! "$here/common/pace.rs" -nt "$result" ]; then
         return
     fi

@@ -1,5 +1,7 @@
 /* Each iteration leaves one object in a pool and three pages of mapped memory, and gives more of both back. Prints
-   the bytes and the number of objects and of mappings at each mark as JSON. Arguments: ITERATIONS. */
+   the bytes and the number of objects and of mappings at each mark as JSON. Arguments:
+   ITERATIONS [wait]. */
+#include "attach_wait.h"
 #include "edleak.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +50,7 @@ __attribute__((noinline)) static char *borrow_pages(void) {
 
 int main(int argc, char **argv) {
     int iterations = argc > 1 ? atoi(argv[1]) : 60;
+    wait_for_recording(argc, argv);
     chunk = malloc(CHUNK);
     edleak_pool_name(&used, "objects");
     printf("[");

@@ -1,7 +1,10 @@
 // The oracle of mapped memory: random calls of mmap, munmap, mremap, shmat and madvise, also with
 // MAP_FIXED. The program keeps a ledger and prints it as JSON.
 //
-//   mappings THREADS OPERATIONS [SEED]
+//   mappings THREADS OPERATIONS [SEED] [wait]
+//
+// With `wait`, a test attaches to the program before it works. The program then unmaps ranges from before
+// that, which the ledger does not have.
 //
 // Exactly one function makes each kind of call, so each site of the trace equals one line of the ledger. The
 // ledger is a list of pages, each with its function and its call. The threads share the ledger under a lock,
@@ -21,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <vector>
+#include "attach_wait.h"
 
 #define NOINLINE __attribute__((noinline, noclone))
 // Uses the result of the call before it, so that this call does not become a jump.
@@ -198,6 +202,14 @@ int main(int argc, char **argv) {
     uint64_t operations = strtoull(argv[2], NULL, 10), seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
     segment = shmget(IPC_PRIVATE, SEGMENT_PAGES * PAGE, IPC_CREAT | 0600);
     need(segment >= 0, "shmget");
+    enum { EARLIER = 64 };
+    void *earlier[EARLIER], *attached = shmat(segment, NULL, 0);
+    need(attached != (void *)-1, "shmat");
+    for (int i = 0; i < EARLIER; i++)
+        need((earlier[i] = mmap(NULL, 2 * PAGE, PROT_READ, ANON, -1, 0)) != MAP_FAILED, "mmap");
+    wait_for_recording(argc, argv);
+    for (int i = 0; i < EARLIER; i++) need(munmap(earlier[i], (1 + i % 2) * PAGE) == 0, "munmap");
+    need(shmdt(attached) == 0, "shmdt");
     std::vector<worker> workers(threads);
     for (int i = 0; i < threads; i++) workers[i] = { seed * 1000 + i, operations / threads, 0 };
     if (threads == 1) work(&workers[0]);

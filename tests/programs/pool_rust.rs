@@ -1,4 +1,4 @@
-//! An arena in Rust that tells edleak of its objects, with a ledger: pool_rust ROUNDS
+//! An arena in Rust that tells edleak of its objects, with a ledger: pool_rust ROUNDS [wait]
 //!
 //! The functions of the arena are inlined, so the objects count at their callers.
 
@@ -61,6 +61,12 @@ fn site_apart(arena: &mut Arena) -> *mut u8 {
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(1000, |text| text.parse().expect("a number"));
+    if std::env::args().nth(2).is_some() {
+        // A test attaches to the program now.
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new()).expect("a line");
+        drop(std::hint::black_box(Box::new([0u8; 24])));
+    }
     let (mut kept, mut request) = (Arena::new(c"kept"), Arena::new(c"requests"));
     for round in 0..rounds {
         edleak_annotate::mark(c"round");

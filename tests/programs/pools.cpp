@@ -1,11 +1,14 @@
 // The oracle of pools: random objects of several pools with its own ledger, printed as JSON.
 //
-//   pools THREADS OPERATIONS [SEED]
+//   pools THREADS OPERATIONS [SEED] [wait]
 //
-// Exactly one function asks for each kind of object, so each site of the trace equals a line of the ledger. The
-// first object of a chunk has the address of the chunk, and the chunk of the last pool is an object of the first
-// pool. Pools are locked, and any thread frees any object. Each operation makes at most two events, except
-// resets.
+// With `wait`, a test attaches to the program before it works.
+//
+// Exactly one function asks for each kind of object, so each site of the trace equals a line of the ledger.
+// The first object of a chunk has the address of the chunk, and the chunk of the last pool is an object of
+// the first pool. Pools are locked, and any thread frees any object. Each operation makes at most two events,
+// except resets.
+#include "attach_wait.h"
 #include <edleak.h>
 
 #include <atomic>
@@ -38,7 +41,8 @@ public:
         for (int cell = CELLS - 1; cell >= 0; cell--) vacant.push_back(cell);
     }
 
-    // The event is made under the lock: any thread may free any cell, even one that has not been returned yet.
+    // The event is made under the lock: any thread may free any cell, even one that has not been returned
+    // yet.
     NOINLINE void *take(site of, uint32_t size) {
         std::lock_guard<std::mutex> guard(lock);
         void *p = cell_for(of, size);
@@ -157,6 +161,7 @@ static void *work(void *argument) {
 int main(int argc, char **argv) {
     uint32_t threads = argc > 1 ? (uint32_t)atoi(argv[1]) : 1;
     uint64_t operations = argc > 2 ? strtoull(argv[2], nullptr, 10) : 1000, seed = argc > 3 ? strtoull(argv[3], nullptr, 10) : 1;
+    wait_for_recording(argc, argv);
     edleak_pool_name(&parent, "chunks");
     for (int i = 0; i < POOLS; i++) {
         char name[] = "pool 0";

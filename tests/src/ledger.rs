@@ -65,3 +65,27 @@ pub fn read_ledger(stdout: &str) -> Ledger {
     let line = |line| counts_in(&serde_json::from_str(line).expect("the ledger is one JSON object a line"));
     stdout.lines().map(line).collect()
 }
+
+/// Calls and bytes of madvise by function.
+pub type GivenBack = BTreeMap<String, (u64, u64)>;
+
+/// The calls of madvise in a report.
+pub fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a String>) -> GivenBack {
+    let of = |function: &String| {
+        let site = report.sites_in(function).next().unwrap_or_else(|| panic!("no site in `{function}`"));
+        (function.clone(), site.given_back)
+    };
+    functions.map(of).collect()
+}
+
+/// The calls of madvise in a ledger that a program printed.
+pub fn given_back_of_ledger(stdout: &str) -> GivenBack {
+    let of = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("the ledger is one JSON object a line");
+        let number = |field: &str| line[field].as_u64().expect("a number");
+        let counts = (number("given_back_calls"), number("given_back_bytes"));
+        assert!(counts.0 > 50, "{line}");
+        (line["function"].as_str().expect("a function").to_owned(), counts)
+    };
+    stdout.lines().map(of).collect()
+}

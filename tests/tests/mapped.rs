@@ -2,12 +2,11 @@
 //! recorded call mapped.
 
 use edleak_tests::analyze::analyze;
-use edleak_tests::ledger::{assert_equal, read_ledger};
+use edleak_tests::ledger::{assert_equal, given_back, given_back_of_ledger, read_ledger};
 use edleak_tests::programs::{attribution, programs};
 use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 fn mapped<'a>(report: &'a Report, field: &str) -> &'a Value {
     &report.json["mapped"][field]
@@ -31,28 +30,6 @@ fn assert_exact(threads: u32, operations: u32, seed: u32) {
         of.filter(name).map(|site| site["domain"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(domain("site_mremap(void*, unsigned long, unsigned long, int, void*)"), ["mapping"]);
-}
-
-/// Calls and bytes of madvise by function.
-type GivenBack = BTreeMap<String, (u64, u64)>;
-
-fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a String>) -> GivenBack {
-    let of = |function: &String| {
-        let site = report.sites_in(function).next().unwrap_or_else(|| panic!("no site in `{function}`"));
-        (function.clone(), site.given_back)
-    };
-    functions.map(of).collect()
-}
-
-fn given_back_of_ledger(stdout: &str) -> GivenBack {
-    let of = |line: &str| {
-        let line: Value = serde_json::from_str(line).expect("the ledger is one JSON object a line");
-        let number = |field: &str| line[field].as_u64().expect("a number");
-        let counts = (number("given_back_calls"), number("given_back_bytes"));
-        assert!(counts.0 > 50, "{line}");
-        (line["function"].as_str().expect("a function").to_owned(), counts)
-    };
-    stdout.lines().map(of).collect()
 }
 
 #[test]

@@ -178,6 +178,22 @@ impl<'data> Elf<'data> {
         })
     }
 
+    /// The notes of this owner and kind in segments: the link-time address of each content, and the content.
+    pub fn notes(&self, owner: &[u8], kind: u32) -> impl Iterator<Item = (u64, &'data [u8])> {
+        let mut found = Vec::new();
+        for segment in self.segments {
+            let Ok(Some(mut notes)) = segment.notes(LE, self.data) else { continue };
+            let (offset, _) = segment.file_range(LE);
+            while let Ok(Some(note)) = notes.next() {
+                if note.name() == owner && note.n_type(LE).0 == kind {
+                    let at = note.desc().as_ptr().addr() - self.data.as_ptr().addr();
+                    found.push((segment.p_vaddr(LE) + at as u64 - offset, note.desc()));
+                }
+            }
+        }
+        found.into_iter()
+    }
+
     /// The GNU build ID.
     pub fn build_id(&self) -> Option<&'data [u8]> {
         let in_segment = self.note(elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID);
@@ -262,6 +278,16 @@ impl<'data> Elf<'data> {
     pub(crate) fn symbols(&self, is_dynamic: bool) -> Option<&Symbols<'data>> {
         let file = self.file.as_ref()?;
         Some(if is_dynamic { file.elf_dynamic_symbol_table() } else { file.elf_symbol_table() })
+    }
+
+    /// The link-time addresses of the variables whose names end in `suffix`.
+    pub fn variables(&self, suffix: &str) -> Vec<u64> {
+        let Some(table) = self.symbols(false) else { return Vec::new() };
+        let is_meant = |symbol: &&elf::Sym64<LittleEndian>| {
+            let name = object::read::elf::Sym::name(*symbol, LE, table.strings());
+            symbol.st_type() == elf::STT_OBJECT && name.is_ok_and(|name| name.ends_with(suffix.as_bytes()))
+        };
+        table.iter().filter(is_meant).map(|symbol| symbol.st_value.get(LE)).collect()
     }
 
     /// The debug file that this file names.

@@ -1,6 +1,6 @@
 /* edleak.h: marks and pools for edleak-record. C and C++, GCC and Clang.
  *
- * The program links no library. Without edleak-record, each call costs one comparison. A call makes no system call,
+ * The program links no library. Without edleak-record, each call costs 5 instructions. A call makes no system call,
  * allocates no memory and never waits. So any code may make it, even a signal handler.
  *
  * Marks
@@ -42,7 +42,29 @@
 extern "C" {
 #endif
 
-#if !defined(__x86_64__) || defined(__ILP32__)
+/* edleak-record --pid may load its library into a program that runs. The loader does not change the global offset table
+ * then. So the program also has two words, for the addresses of edleak_set_mark and edleak_note_pool. edleak-record finds the
+ * words by a note, and sets them while all threads stand still. All files of a module share the words. */
+#if defined(__x86_64__) && !defined(__ILP32__)
+__asm__(".ifndef edleak_late\n"
+        "\t.pushsection .bss.edleak_late,\"aw\",@nobits\n"
+        "\t.weak edleak_late\n"
+        "\t.hidden edleak_late\n"
+        "\t.type edleak_late,@object\n"
+        "\t.size edleak_late,16\n"
+        "\t.p2align 3\n"
+        "edleak_late:\n"
+        "\t.zero 16\n"
+        "\t.popsection\n"
+        "\t.pushsection .note.edleak,\"a\",@note\n"
+        "\t.p2align 2\n"
+        "\t.long 7, 4, 3\n"
+        "\t.asciz \"edleak\"\n"
+        "\t.p2align 2\n"
+        "\t.long edleak_late - .\n"
+        "\t.popsection\n"
+        "\t.endif");
+#else
 extern void edleak_set_mark(const char *name) __attribute__((weak));
 #endif
 
@@ -50,9 +72,13 @@ static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
     /* edleak_set_mark is a function of libedleak_preload.so. It is null in a process without this library. */
 #if defined(__x86_64__) && !defined(__ILP32__)
     /* This code uses the global offset table. In an executable at a fixed address, the linker makes any other reference
-     * null. */
+     * null. The word is for a process that edleak-record attached to. It may change, so the code is volatile. */
     void (*set_mark)(const char *);
-    __asm__(".weak edleak_set_mark\n\tmovq edleak_set_mark@GOTPCREL(%%rip), %0" : "=r"(set_mark));
+    __asm__ __volatile__(".weak edleak_set_mark\n\t"
+                         "movq edleak_set_mark@GOTPCREL(%%rip), %0\n\t"
+                         "testq %0, %0\n\t"
+                         "cmoveq edleak_late(%%rip), %0"
+                         : "=r"(set_mark) : : "cc");
     if (set_mark) set_mark(name);
 #else
     if (edleak_set_mark) edleak_set_mark(name);
@@ -71,7 +97,11 @@ static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(u
                                                                               const void *address, __SIZE_TYPE__ size) {
 #if defined(__x86_64__) && !defined(__ILP32__)
     void (*note)(unsigned, __UINTPTR_TYPE__, __UINTPTR_TYPE__, __SIZE_TYPE__, void *);
-    __asm__(".weak edleak_note_pool\n\tmovq edleak_note_pool@GOTPCREL(%%rip), %0" : "=r"(note));
+    __asm__ __volatile__(".weak edleak_note_pool\n\t"
+                         "movq edleak_note_pool@GOTPCREL(%%rip), %0\n\t"
+                         "testq %0, %0\n\t"
+                         "cmoveq edleak_late+8(%%rip), %0"
+                         : "=r"(note) : : "cc");
 #else
     void (*note)(unsigned, __UINTPTR_TYPE__, __UINTPTR_TYPE__, __SIZE_TYPE__, void *) = edleak_note_pool;
 #endif

@@ -1,5 +1,6 @@
 //! Detours: the jumps that the target writes at the entries of allocators inside its modules, before it has a
-//! second thread. In a process that already runs, the collector writes the jumps and does not use these tables.
+//! second thread. In a process that already runs, the collector writes the jumps and does not use these
+//! tables.
 //!
 //! The collector fills these tables before it sets `Header::ready`. For each module, the target then maps the
 //! code at the address for which it was compiled, and stores the addresses of its hooks at the start of the
@@ -34,10 +35,22 @@ pub enum Hook {
     Resize,
     /// The function frees its first argument.
     Free,
+    /// mmap: the function maps memory.
+    Map,
+    /// munmap: the function unmaps memory.
+    Unmap,
+    /// mremap: the function moves or resizes a mapping.
+    Remap,
+    /// shmat: the function maps a segment of shared memory.
+    AttachSegment,
+    /// shmdt: the function unmaps a segment of shared memory.
+    DetachSegment,
+    /// madvise: the function may give pages back to the kernel.
+    GiveBack,
 }
 
 /// Number of places in the table of hooks, of which some are free.
-pub const HOOKS: usize = 8;
+pub const HOOKS: usize = 16;
 
 /// The code of one module.
 #[repr(C)]

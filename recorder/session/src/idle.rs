@@ -1,5 +1,6 @@
 //! The state of the library in a process: whether it waits, begins, counts or only forwards. The collector
-//! finds this state in the memory of a process that already runs, and changes it to begin and end a recording.
+//! finds this state in the memory of a process that already runs, and changes it to begin and end a
+//! recording.
 //!
 //! ```text
 //!  edleak note of the library ──▶ Idle      addresses of the phase, of the limits and of the session
@@ -21,6 +22,12 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
 /// The type of the ELF note that contains the place of the library's [`Idle`]. The note's content is the
 /// distance in bytes from the content to the object, as a number of four bytes.
 pub const NOTE_TYPE: u32 = 2;
+/// The type of the ELF note of a module that contains calls of edleak.h or of the crate edleak-annotate. The
+/// note's content is the distance in bytes from the content to two words, as a number of four bytes. The
+/// program calls the functions whose addresses are in these words ([`Idle::set_mark`] and
+/// [`Idle::note_pool`]) if they are not 0. The collector sets both words in a process that was started
+/// without the library.
+pub const CALLS_NOTE_TYPE: u32 = 3;
 /// The owner of edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
 
@@ -50,6 +57,24 @@ pub const NO_SESSION: u32 = 2;
 /// Maximum length of the address of a control page, with its NUL.
 pub const ADDRESS_BYTES: usize = 512;
 
+/// Maximum number of modules with detours in a process that was started without the library.
+pub const MAX_PLACES: usize = 8;
+
+/// The memory for the code of the detours of one module, in a process that was started without the library.
+#[repr(C)]
+pub struct DetourPlace {
+    /// The address at which the module is mapped; 0: the place is not used.
+    pub module: AtomicU64,
+    /// The address of the memory.
+    pub address: AtomicU64,
+}
+
+impl DetourPlace {
+    const fn new() -> DetourPlace {
+        DetourPlace { module: AtomicU64::new(0), address: AtomicU64::new(0) }
+    }
+}
+
 /// The addresses that a collector needs. All fields are plain memory of the process. The collector reads and
 /// writes them through the kernel.
 #[repr(C)]
@@ -78,8 +103,12 @@ pub struct Idle {
     pub reserved: AtomicU32,
     /// The `malloc` that the process uses, if the library is late.
     pub malloc: AtomicU64,
-    /// The address of the code of the detours, written by the collector; 0: there is none.
-    pub detours: AtomicU64,
+    /// The function of marks (`edleak_set_mark`), if the library is late.
+    pub set_mark: AtomicU64,
+    /// The function of pools (`edleak_note_pool`), if the library is late.
+    pub note_pool: AtomicU64,
+    /// The memory for the code of detours, written by the collector.
+    pub places: [DetourPlace; MAX_PLACES],
     /// The addresses of the library's hooks ([`crate::detour::Hook`]), if the library is late.
     pub hooks: [AtomicU64; HOOKS],
     /// The address of a control page, NUL-terminated.
@@ -101,7 +130,9 @@ impl Idle {
             is_late: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
             malloc: AtomicU64::new(0),
-            detours: AtomicU64::new(0),
+            set_mark: AtomicU64::new(0),
+            note_pool: AtomicU64::new(0),
+            places: [const { DetourPlace::new() }; MAX_PLACES],
             hooks: [const { AtomicU64::new(0) }; HOOKS],
             address: [const { AtomicU8::new(0) }; ADDRESS_BYTES],
         }

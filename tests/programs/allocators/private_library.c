@@ -1,8 +1,11 @@
 // Allocates by turns from libc and from a library with its own allocator, and prints a ledger of both.
 //
-//   private_library ROUNDS
+//   private_library ROUNDS [wait]
+//
+// With `wait`, a test attaches to the program before it works.
 //
 //#Build: -fno-builtin $OUT/libprivate.so -Wl,-rpath,$OUT
+#include "../attach_wait.h"
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +32,7 @@ static uint64_t books[SITES][4];
 static struct { unsigned char *p; size_t size; int site; } slots[1024];
 
 int main(int argc, char **argv) {
+    wait_for_recording(argc, argv);
     uint64_t state = 88172645463325252ull;
     long rounds = argc > 1 ? atol(argv[1]) : 1000;
     for (long i = 0; i < rounds; i++) {

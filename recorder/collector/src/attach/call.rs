@@ -22,11 +22,12 @@ use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
 use crate::attach::safe_point::SafePoints;
 use crate::attach::stop;
 use crate::attach::target::Functions;
-use crate::attach::x86_64::code::{self, Block, DONE};
+use crate::attach::x86_64::code::{self, Block, DONE, Place};
 use crate::attach::x86_64::frame;
 use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::remote;
+use edleak_session::idle::MAX_PLACES;
 use std::ffi::CStr;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -48,8 +49,16 @@ pub(crate) struct Call<'a> {
     pub(crate) functions: Functions,
     /// The path of the library, as the process sees it.
     pub(crate) library: &'a CStr,
-    /// Address and size of the memory for detours.
-    pub(crate) detours: (u64, u64),
+    /// Address and size of the memory for the detours of each module. Only the first one must be free.
+    pub(crate) places: &'a [(u64, u64)],
+}
+
+/// The result of a call that has loaded the library.
+pub(crate) struct Loaded {
+    /// The time for which the thread stood still or made the call.
+    pub(crate) time: Duration,
+    /// Whether the memory of each place is mapped.
+    pub(crate) is_placed: [bool; MAX_PLACES],
 }
 
 /// The reason why a call did not load the library.
@@ -59,7 +68,7 @@ pub(crate) enum Failure {
     Unsuitable(String),
     /// `dlopen` failed, with this message.
     Refused(String),
-    /// The memory for the detours was taken meanwhile.
+    /// The memory for the detours of malloc was taken meanwhile.
     NoPlace,
     /// The thread still makes the call at the time limit.
     Unfinished,
@@ -109,7 +118,7 @@ fn rank(line: &str) -> Option<u32> {
 }
 
 impl Call<'_> {
-    /// Loads the library on a thread. Returns the time for which the thread stood still or made the call.
+    /// Loads the library on a thread.
     pub(crate) fn run(
         &self,
         pid: u32,
@@ -118,7 +127,7 @@ impl Call<'_> {
         safe_points: &SafePoints<'_>,
         limit: Instant,
         step: &dyn Fn(&str),
-    ) -> Result<Duration, Failure> {
+    ) -> Result<Loaded, Failure> {
         const STOP: Duration = Duration::from_millis(100);
         let unsuitable = |why: &str| Err(Failure::Unsuitable(why.to_owned()));
         let _signals = ChildSignals::block();
@@ -162,8 +171,7 @@ impl Call<'_> {
             errno_location: self.functions.errno_location,
             path: block_at + path_at as u64,
             flags: RTLD_NOW,
-            detours: self.detours.0,
-            detours_bytes: self.detours.1,
+            places: Place::table(self.places),
             frame: block_at + frame_at as u64,
             all_signals: u64::MAX,
             ..Block::default()
@@ -209,7 +217,7 @@ impl Call<'_> {
             }
         }
         step("loaded");
-        let result = Results::read(pid, block_at)?;
+        let result = Results::read(pid, block_at, &block.places)?;
         // The thread is stopped before the system call that would restore it. The kernel continues an
         // interrupted system call only after another kind of stop, so the collector stops the thread once
         // more.
@@ -229,8 +237,8 @@ impl Call<'_> {
                 Err(Failure::System(io::Error::from_raw_os_error(-(result.stack as i32))))
             }
             Results { handle: 0, .. } => Err(Failure::Refused(message)),
-            _ if result.detours != self.detours.0 && self.detours.1 != 0 => Err(Failure::NoPlace),
-            _ => Ok(time),
+            Results { is_placed, .. } if !is_placed[0] => Err(Failure::NoPlace),
+            Results { is_placed, .. } => Ok(Loaded { time, is_placed }),
         }
     }
 }
@@ -241,17 +249,22 @@ const FIRST_ERROR: u64 = -4095i64 as u64;
 /// The results of the code.
 struct Results {
     stack: u64,
-    detours: u64,
+    is_placed: [bool; MAX_PLACES],
     handle: u64,
     message: u64,
 }
 
 impl Results {
-    fn read(pid: u32, block: u64) -> io::Result<Results> {
+    fn read(pid: u32, block: u64, places: &[Place; MAX_PLACES]) -> io::Result<Results> {
         let word = |offset: usize| remote::read_u64(pid, block + offset as u64);
+        let mut is_placed = [false; MAX_PLACES];
+        for (index, (is_placed, place)) in is_placed.iter_mut().zip(places).enumerate() {
+            let result = offset_of!(Block, places) + index * size_of::<Place>() + offset_of!(Place, result);
+            *is_placed = place.bytes > 0 && word(result)? == place.address;
+        }
         Ok(Results {
             stack: word(offset_of!(Block, stack))?,
-            detours: word(offset_of!(Block, detours_result))?,
+            is_placed,
             handle: word(offset_of!(Block, handle))?,
             message: word(offset_of!(Block, message))?,
         })
@@ -315,8 +328,8 @@ fn has_stack(pid: u32, lowest: u64) -> bool {
     })
 }
 
-/// A place for the code: in the last page of the code of a module, behind the code's end. The code stays there,
-/// because a thread of an earlier attempt may still run it.
+/// A place for the code: in the last page of the code of a module, behind the code's end. The code stays
+/// there, because a thread of an earlier attempt may still run it.
 fn place_for_code(pid: u32, modules: &[Module]) -> Option<u64> {
     let needed = code::code().len() as u64;
     let map = maps::text_of(pid)?;

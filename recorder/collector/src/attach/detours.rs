@@ -1,105 +1,109 @@
-//! The jumps at the entries of the process's malloc: compiles, writes and removes them.
+//! The jumps at the entries of functions in a process: compiles, writes and removes them.
 //!
-//! The jumps lead to stubs near the allocator, the stubs to the hooks of the library. The stubs stay in the process.
-//! All bytes are written through /proc/PID/mem, which changes private memory even if the process itself may
-//! only read and execute it. So no page of the process is writable at any time.
+//! The jumps lead to stubs near each module, the stubs to the hooks of the library. The stubs stay in the
+//! process. All bytes are written through /proc/PID/mem, which changes private memory even if the process
+//! itself may only read and execute it. So no page of the process is writable at any time.
+//!
+//! While the threads stand still, the collector also sets the words through which the program calls the
+//! functions for marks and pools ([`crate::attach::annotations`]).
 
+use crate::attach::annotations::{self, Annotations};
+use crate::attach::candidates;
 use crate::attach::modules::Module;
 use crate::attach::stop::{Stopped, Unstopped};
-use crate::detour::entries::{Entry, FileEntries};
-use crate::detour::module::{self, Compiled};
-use crate::detour::place;
-use crate::detour::table::Origin;
-use crate::detour::x86_64::code::Spacing;
-use crate::detour::{Prefixes, table};
+use crate::detour::Prefixes;
+use crate::detour::module::{Compiled, Patch};
 use crate::error::{Error, refusal};
+use crate::sys::idle::Late;
 use crate::sys::maps;
 use crate::sys::remote;
-use edleak_binary::functions::FunctionTable;
-use edleak_session::detour::HOOKS;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// The functions that every program calls. edleak refuses a process if it cannot redirect all of them.
-const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 /// Maximum number of bytes of a stack that the collector searches for the addresses of interrupted code.
 const MOST_STACK_BYTES: u64 = 8 << 20;
 
-/// The detours of the allocator of one process.
+/// The detours of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct Detours {
     pid: u32,
-    compiled: Compiled,
-    /// Functions without a detour.
+    modules: Vec<ModuleDetours>,
+    annotations: Annotations,
+    /// The addresses of the functions for marks and pools.
+    functions: [u64; 2],
+    /// Whether calls of mmap and its kin can be recorded.
+    pub(crate) has_mappings: bool,
+    /// Whether calls of mmap and its kin are to be recorded.
+    pub(crate) records_mappings: bool,
+    /// Functions of the malloc of the process without a detour.
     pub(crate) missing: Vec<String>,
 }
 
-/// The functions of an allocator: of libc only malloc and its relatives.
-fn entries_of(allocator: &Module) -> Option<FileEntries> {
-    let elf = allocator.elf()?;
-    let functions = FunctionTable::of(&elf);
-    let is_libc = allocator.is_libc();
-    let is_wanted = |known: &table::TableEntry| !is_libc || known.origin == Origin::Standard;
-    Some(FileEntries::find(&elf, &functions, &Prefixes::default(), is_wanted))
+/// The detours of one module.
+#[derive(Clone, Debug)]
+struct ModuleDetours {
+    compiled: Compiled,
+    /// Whether the process uses the malloc of this module.
+    is_required: bool,
 }
 
-/// A place near the allocator for the code of the detours, and its size.
-pub(crate) fn place_for(pid: u32, allocator: &Module) -> Option<(u64, u64)> {
-    let entries = entries_of(allocator)?;
-    let entries: Vec<&Entry> = entries.entries.iter().collect();
-    let bytes = module::most_bytes(&entries);
-    let mapped = maps::ranges(&maps::text_of(pid)?);
-    Some((place::near(&mapped, allocator.start, allocator.end, bytes)?, bytes))
+/// Bytes to write: at `address`, `after` replaces `before`.
+struct Write {
+    address: u64,
+    before: Vec<u8>,
+    after: Vec<u8>,
 }
 
 impl Detours {
-    /// Compiles the detours for code at `address`.
-    pub(crate) fn compile(pid: u32, allocator: &Module, address: u64) -> Result<Detours, Error> {
-        let unusable = |why: String| {
-            let message = format!("the malloc of `{}` cannot be redirected: {why}", allocator.path);
-            refusal(message, "start the process with `edleak-record --idle PROGRAM`")
+    /// Compiles the detours of a process whose library was loaded late. `allocator` is the module whose
+    /// malloc the process uses.
+    pub(crate) fn compile(
+        pid: u32,
+        modules: &[Module],
+        allocator: &Module,
+        late: &Late,
+        prefixes: &Prefixes,
+    ) -> Result<Detours, Error> {
+        let mut detours = Detours {
+            pid,
+            modules: Vec::new(),
+            annotations: annotations::find(modules),
+            functions: late.annotations,
+            has_mappings: false,
+            records_mappings: false,
+            missing: Vec::new(),
         };
-        let entries = entries_of(allocator).ok_or_else(|| unusable("the file cannot be read".into()))?;
-        // edleak does not count the calls of a function that cannot be redirected. If such a function frees
-        // memory, or is one of [`REQUIRED_FUNCTIONS`], the collector redirects no function at all.
-        let selection = module::select(&entries, true);
-        let is_required =
-            |entry: &Entry| !entry.shape.allocates() || REQUIRED_FUNCTIONS.contains(&entry.name.as_str());
-        if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_required(entry)) {
-            return Err(unusable(format!("`{}` {why}", entry.name)));
+        for candidate in candidates::of_process(pid, modules, allocator, prefixes) {
+            let is_required = candidate.is_required;
+            if is_required {
+                detours.missing = candidate.missing();
+            }
+            let place = late.places.iter().find(|(module, _)| *module == candidate.module.start);
+            let Some((_, address)) = place.filter(|(_, address)| *address != 0) else {
+                if is_required {
+                    let message = "its malloc has changed since edleak-record attached to it before";
+                    return Err(refusal(message, "start the process again"));
+                }
+                continue; // loaded after the library
+            };
+            match candidate.compile(*address) {
+                Ok(mut compiled) => {
+                    set_hooks(&mut compiled, late);
+                    detours.has_mappings |= candidate.has_mappings();
+                    detours.modules.push(ModuleDetours { compiled, is_required });
+                }
+                Err(error) if is_required => return Err(error),
+                Err(_) => {}
+            }
         }
-        let redirected = selection.redirected;
-        let missing = selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect();
-        if let Some(name) =
-            REQUIRED_FUNCTIONS.iter().find(|name| !redirected.iter().any(|entry| entry.name == **name))
-        {
-            return Err(unusable(format!("it has no `{name}`")));
-        }
-        let link_base = allocator.elf().map_or(0, |elf| elf.link_base());
-        let bias = allocator.start.wrapping_sub(link_base);
-        let spacing = if allocator.is_libc() { Spacing::Kept } else { Spacing::Requested };
-        if spacing == Spacing::Requested
-            && let Some(entry) = module::sized_free_alone(&redirected)
-        {
-            return Err(unusable(format!("`{}` relies on sizes that the recording changes", entry.name)));
-        }
-        let compiled = module::compile(&redirected, bias, address, spacing)
-            .ok_or_else(|| unusable("an instruction cannot be moved".into()))?;
-        const PAGE: u64 = 4096;
-        let crosses = |address: u64| address / PAGE != (address + 4) / PAGE;
-        if compiled.patches.iter().any(|patch| crosses(patch.address)) {
-            return Err(unusable("a jump would lie in two pages".into()));
-        }
-        Ok(Detours { pid, compiled, missing })
+        Ok(detours)
     }
 
-    /// Stores the addresses of the hooks in the code that the jumps lead to.
-    pub(crate) fn set_hooks(&mut self, hooks: [u64; HOOKS]) {
-        for (place, hook) in self.compiled.code.chunks_exact_mut(8).zip(hooks) {
-            place.copy_from_slice(&hook.to_ne_bytes());
-        }
+    /// The modules with calls of an earlier edleak.h, which the library cannot reach.
+    pub(crate) fn outdated(&self) -> &[String] {
+        &self.annotations.outdated
     }
 
     /// The process ID.
@@ -118,9 +122,9 @@ impl Detours {
     }
 
     /// Puts the original bytes back while all threads stand still. A thread may be in a stub or in the
-    /// library; the code there stays. The jumps of sized frees stay too: an allocation of the recording may be
-    /// larger than its requested size, and the allocator relies on the size that it gets. Returns the time for
-    /// which the threads stood still.
+    /// library; the code there stays. The jumps of sized frees stay too: an allocation of the recording may
+    /// be larger than its requested size, and the allocator relies on the size that it gets. Returns the time
+    /// for which the threads stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }
@@ -136,11 +140,13 @@ impl Detours {
             let obstacle = match stopped {
                 Ok(stopped) => match self.blocking_thread(&stopped, is_apply) {
                     Ok(None) => {
-                        let written = self.write_jumps(step, is_apply);
+                        let written = self.write_all(step, is_apply);
                         let time = stopped.let_go();
                         return written.map(|()| time);
                     }
-                    Ok(Some(tid)) => format!("thread {} is about to enter malloc", name_of(self.pid, tid)),
+                    Ok(Some(tid)) => {
+                        format!("thread {} is about to enter a function to change", name_of(self.pid, tid))
+                    }
                     Err(error) => format!("the registers of its threads cannot be read: {error}"),
                 },
                 Err(Unstopped::Running(tid)) => {
@@ -191,20 +197,54 @@ impl Detours {
 
     /// Whether an address lies behind the first of the instructions that a jump replaces.
     fn is_displaced(&self, address: u64) -> bool {
-        let behind = |patch: &module::Patch| {
-            address > patch.address && address < patch.address + patch.expected.len() as u64
-        };
-        self.compiled.patches.iter().any(behind)
+        let behind =
+            |patch: &Patch| address > patch.address && address < patch.address + patch.expected.len() as u64;
+        self.modules.iter().flat_map(|module| &module.compiled.patches).any(behind)
     }
 
-    fn write_jumps(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
-        let unreadable = |error: io::Error| {
-            refusal(format!("its code cannot be changed: {error}"), "start edleak-record as root")
-        };
+    /// Writes the code, the jumps and the words for annotations. All threads stand still.
+    fn write_all(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
         let memory = self.memory().map_err(unreadable)?;
         let mut pending = Vec::new();
-        let changed = self.compiled.patches.iter().filter(|patch| is_apply || !patch.corrects_size);
-        for patch in changed {
+        let mut failure = None;
+        for module in &self.modules {
+            match self.writes_of(module, &memory, is_apply) {
+                Ok(writes) => pending.extend(writes),
+                Err(error) if module.is_required && is_apply => return Err(error),
+                // The module may have been unloaded. When the jumps are removed, those of other modules must
+                // not stay.
+                Err(error) if module.is_required => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+        if is_apply && !pending.is_empty() {
+            step("code");
+        }
+        pending.extend(self.words(&memory, is_apply));
+        for (index, write) in pending.iter().enumerate() {
+            if index == pending.len() / 2 {
+                step("half");
+            }
+            if let Err(error) = memory.write_all_at(&write.after, write.address) {
+                for write in &pending[..index] {
+                    let _ = memory.write_all_at(&write.before, write.address);
+                }
+                return Err(unreadable(error));
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The jumps of a module that are still to be written or removed. Writes the code to which the jumps
+    /// lead.
+    fn writes_of(&self, module: &ModuleDetours, memory: &File, is_apply: bool) -> Result<Vec<Write>, Error> {
+        let compiled = &module.compiled;
+        let mut writes = Vec::new();
+        let is_changed = |patch: &&Patch| match is_apply {
+            true => self.records_mappings || !patch.is_mapping,
+            false => !patch.corrects_size,
+        };
+        for patch in compiled.patches.iter().filter(is_changed) {
             let mut found = vec![0; patch.expected.len()];
             memory.read_exact_at(&mut found, patch.address).map_err(unreadable)?;
             let mut jumped = patch.expected.clone();
@@ -213,7 +253,8 @@ impl Detours {
                 if is_apply { (&patch.expected, &jumped) } else { (&jumped, &patch.expected) };
             if found == *before {
                 let bytes = patch.jump.len();
-                pending.push((patch.address, before[..bytes].to_vec(), after[..bytes].to_vec()));
+                let (before, after) = (before[..bytes].to_vec(), after[..bytes].to_vec());
+                writes.push(Write { address: patch.address, before, after });
             } else if found != *after {
                 let message =
                     format!("the code of its malloc at {:#x} is not that of its file", patch.address);
@@ -223,30 +264,50 @@ impl Detours {
                 ));
             }
         }
-        if is_apply && !pending.is_empty() {
+        if is_apply && !writes.is_empty() {
             // A thread may still run code of an earlier recording, so that code must stay as it is.
-            let mut there = vec![0; self.compiled.code.len()];
-            memory.read_exact_at(&mut there, self.compiled.address).map_err(unreadable)?;
-            if there != self.compiled.code && there.iter().any(|&byte| byte != 0) {
+            let mut there = vec![0; compiled.code.len()];
+            memory.read_exact_at(&mut there, compiled.address).map_err(unreadable)?;
+            if there != compiled.code && there.iter().any(|&byte| byte != 0) {
                 let message = "another version of edleak-record has attached to it before";
                 return Err(refusal(message, "use that version, or start the process again"));
             }
-            memory.write_all_at(&self.compiled.code, self.compiled.address).map_err(unreadable)?;
-            step("code");
+            memory.write_all_at(&compiled.code, compiled.address).map_err(unreadable)?;
         }
-        for (index, (address, _, bytes)) in pending.iter().enumerate() {
-            if index == pending.len() / 2 {
-                step("half");
-            }
-            if let Err(error) = memory.write_all_at(bytes, *address) {
-                for (address, before, _) in &pending[..index] {
-                    let _ = memory.write_all_at(before, *address);
-                }
-                return Err(unreadable(error));
-            }
-        }
-        Ok(())
+        Ok(writes)
     }
+
+    /// The words for annotations that are to be set, or to be set back to 0.
+    fn words(&self, memory: &File, is_apply: bool) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if self.annotations.words.is_empty() {
+            return writes;
+        }
+        let map = maps::text_of(self.pid).unwrap_or_default();
+        for words in self.annotations.words.iter().filter(|words| words.is_mapped(maps::lines(&map))) {
+            for (address, function) in (words.address..).step_by(8).zip(self.functions) {
+                let (before, after) = if is_apply { (0, function) } else { (function, 0) };
+                let mut found = [0; 8];
+                let is_there = memory.read_exact_at(&mut found, address).is_ok();
+                if is_there && u64::from_ne_bytes(found) == before && function != 0 {
+                    let bytes = |word: u64| word.to_ne_bytes().to_vec();
+                    writes.push(Write { address, before: bytes(before), after: bytes(after) });
+                }
+            }
+        }
+        writes
+    }
+}
+
+/// Stores the addresses of the hooks in the code that the jumps lead to.
+fn set_hooks(compiled: &mut Compiled, late: &Late) {
+    for (place, hook) in compiled.code.chunks_exact_mut(8).zip(late.hooks) {
+        place.copy_from_slice(&hook.to_ne_bytes());
+    }
+}
+
+fn unreadable(error: io::Error) -> Error {
+    refusal(format!("its code cannot be changed: {error}"), "start edleak-record as root")
 }
 
 /// The number and the name of a thread, for messages.

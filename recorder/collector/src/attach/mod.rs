@@ -10,7 +10,9 @@
 //! x86_64       code    the code that the thread runs
 //!              frame   the registers to which it returns
 //! call         the call of `dlopen` on one waiting thread
-//! detours      the jumps at the entries of malloc
+//! candidates   the modules and functions to redirect: malloc, mmap, allocators under their own names
+//! annotations  the calls of edleak.h in the modules
+//! detours      the jumps at the entries of these functions
 //! ```
 //!
 //! Two steps change the process. Each is safe if the collector dies at any instant:
@@ -20,7 +22,9 @@
 //! 2. All threads stand still while the collector writes the jumps. Each jump leads to code that is complete.
 //!    Until a collector begins a recording, that code only forwards.
 
+pub(crate) mod annotations;
 pub(crate) mod call;
+pub(crate) mod candidates;
 pub(crate) mod detours;
 pub(crate) mod modules;
 pub(crate) mod priority;
@@ -30,10 +34,11 @@ pub(crate) mod stop;
 pub(crate) mod target;
 pub(crate) mod x86_64;
 
-use crate::attach::call::{Call, Failure};
+use crate::attach::call::{Call, Failure, Loaded};
 use crate::attach::detours::Detours;
 use crate::attach::safe_point::SafePoints;
 use crate::attach::target::Target;
+use crate::detour::Prefixes;
 use crate::error::{Error, refusal};
 use crate::sys::idle::{Library, NotFound};
 use crate::sys::maps;
@@ -86,24 +91,28 @@ pub(crate) fn check_access(pid: u32) -> std::io::Result<()> {
 }
 
 /// Loads the library at `path` into a process. The library waits.
-pub(crate) fn load(pid: u32, path: &Path, settings: &Settings, quiet: bool) -> Result<Library, Error> {
+pub(crate) fn load(
+    pid: u32,
+    path: &Path,
+    settings: &Settings,
+    prefixes: &Prefixes,
+    quiet: bool,
+) -> Result<Library, Error> {
     let limit = Instant::now() + settings.timeout;
     let target = Target::examine(pid)?;
     let allocator = target::allocator_of(pid, &target.modules, None)?;
-    let no_place = || refusal("there is no free memory near its malloc", target::start_with_library(pid));
-    // The check whether the code of malloc can be redirected takes time, so it comes before any thread stops.
-    let detours = detours::place_for(pid, allocator).ok_or_else(no_place)?;
-    Detours::compile(pid, allocator, detours.0)?;
+    let places = places(pid, &target.modules, allocator, prefixes)?;
+    let ranges: Vec<(u64, u64)> = places.iter().map(|place| (place.address, place.bytes)).collect();
     let library = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| refusal("the path of the library has a NUL", "move the library"))?;
-    let call = Call { functions: target.functions, library: &library, detours };
+    let call = Call { functions: target.functions, library: &library, places: &ranges };
     let safe_points = SafePoints::new(pid, &target.modules, allocator);
     let step = |name: &str| settings.step(name);
     let mut last = String::from("no thread waits in a system call");
     loop {
         for tid in call::waiting_threads(pid) {
             match call.run(pid, tid, &target.modules, &safe_points, limit, &step) {
-                Ok(time) => {
+                Ok(Loaded { time, is_placed }) => {
                     if !quiet {
                         let thread = detours::name_of(pid, tid);
                         say(format_args!(
@@ -111,7 +120,9 @@ pub(crate) fn load(pid: u32, path: &Path, settings: &Settings, quiet: bool) -> R
                             milliseconds(time)
                         ));
                     }
-                    return found(pid, detours.0);
+                    let placed = places.iter().zip(is_placed).filter(|(_, is_placed)| *is_placed);
+                    let placed: Vec<_> = placed.map(|(place, _)| (place.module, place.address)).collect();
+                    return found(pid, &placed);
                 }
                 Err(Failure::Unsuitable(place)) => {
                     last = format!("thread {} is {place}", detours::name_of(pid, tid));
@@ -127,15 +138,53 @@ pub(crate) fn load(pid: u32, path: &Path, settings: &Settings, quiet: bool) -> R
     }
 }
 
-/// Finds the loaded library, and stores the address of its detours in it.
-fn found(pid: u32, detours: u64) -> Result<Library, Error> {
+/// Memory for the detours of one module.
+struct Place {
+    /// The address of the module.
+    module: u64,
+    address: u64,
+    bytes: u64,
+}
+
+/// The memory for the detours of each module; the first place is that of malloc. The check whether the code
+/// of malloc can be redirected takes time, so it comes before any thread stops.
+fn places(
+    pid: u32,
+    modules: &[modules::Module],
+    allocator: &modules::Module,
+    prefixes: &Prefixes,
+) -> Result<Vec<Place>, Error> {
+    let mut mapped = candidates::mapped(pid);
+    let mut places = Vec::new();
+    for candidate in candidates::of_process(pid, modules, allocator, prefixes) {
+        match candidate.place(&mapped) {
+            Some((address, bytes)) => {
+                if candidate.is_required {
+                    candidate.compile(address)?;
+                }
+                mapped.push((address, address + bytes));
+                places.push(Place { module: candidate.module.start, address, bytes });
+            }
+            None if candidate.is_required => {
+                candidate.compile(candidate.module.start)?;
+                let message = "there is no free memory near its malloc";
+                return Err(refusal(message, target::start_with_library(pid)));
+            }
+            None => {}
+        }
+    }
+    Ok(places)
+}
+
+/// Finds the loaded library, and stores the places of its detours in it.
+fn found(pid: u32, places: &[(u64, u64)]) -> Result<Library, Error> {
     let odd = |why: String| refusal(format!("the library was loaded, but {why}"), "try again");
     let library = Library::find(pid).map_err(|why| match why {
         NotFound::Memory(error) => odd(format!("cannot be read: {error}")),
         NotFound::Absent => odd("did not start".into()),
         NotFound::Version(version) => odd(format!("has another version: {version}")),
     })?;
-    library.set_detours(detours).map_err(|error| odd(format!("cannot be written: {error}")))?;
+    library.set_places(places).map_err(|error| odd(format!("cannot be written: {error}")))?;
     Ok(library)
 }
 
@@ -159,33 +208,57 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
     }
 }
 
-/// Writes the jumps that redirect the malloc of the process to a library that was loaded late.
-pub(crate) fn redirect(library: &Library, settings: &Settings, quiet: bool) -> Result<Redirected, Error> {
+/// Compiles the detours of a process whose library was loaded late.
+pub(crate) fn compile(library: &Library, prefixes: &Prefixes) -> Result<Detours, Error> {
     let pid = library.pid();
     let modules = modules::of_process(pid);
     let unreadable =
         |error| Error::system("its library cannot be read", &error, "start edleak-record as root");
     let late = library.late().map_err(unreadable)?;
     let allocator = target::allocator_of(pid, &modules, Some(late.malloc))?;
-    let mut detours = Detours::compile(pid, allocator, late.detours)?;
-    detours.set_hooks(late.hooks);
-    if !quiet && !detours.missing.is_empty() {
-        let names = detours.missing.join("`, `");
-        say(format_args!("allocations through `{names}` of process {pid} are not counted"));
-    }
+    Detours::compile(pid, &modules, allocator, &late, prefixes)
+}
+
+/// Writes the jumps that redirect functions of the process to its library.
+pub(crate) fn redirect(detours: Detours, settings: &Settings, quiet: bool) -> Result<Redirected, Error> {
+    let pid = detours.pid();
     let time = detours.apply(settings.timeout, &|name| settings.step(name))?;
     settings.step("all");
     tell(pid, time, quiet);
     Ok(Redirected { detours, quiet })
 }
 
-/// Puts the original code back in a process whose library was loaded late.
-pub(crate) fn restore(library: &Library) {
-    let pid = library.pid();
+/// Tells the user which calls of the process edleak does not record.
+pub(crate) fn tell_missing(detours: &Detours) {
+    let pid = detours.pid();
+    if !detours.missing.is_empty() {
+        let names = detours.missing.join("`, `");
+        say(format_args!("allocations through `{names}` of process {pid} are not counted"));
+    }
+    if !detours.has_mappings {
+        say(format_args!(
+            "calls of mmap of process {pid} are not recorded: its libc cannot be redirected there (start it \
+             with `edleak-record --idle PROGRAM`)"
+        ));
+    }
+    for path in detours.outdated() {
+        say(format_args!(
+            "marks and pools of `{path}` are not recorded: it was built with an earlier edleak.h (build it \
+             again, or start the process with `edleak-record --idle PROGRAM`)"
+        ));
+    }
+}
+
+/// The reason why nothing was recorded of a process, if it has an allocator that edleak cannot redirect.
+pub(crate) fn uncounted_allocator(pid: u32, prefixes: &Prefixes) -> Option<String> {
     let modules = modules::of_process(pid);
-    let Ok(late) = library.late() else { return };
-    let Ok(allocator) = target::allocator_of(pid, &modules, Some(late.malloc)) else { return };
-    if let Ok(detours) = Detours::compile(pid, allocator, late.detours) {
+    let allocator = target::allocator_of(pid, &modules, None).ok()?;
+    candidates::uncounted(pid, &modules, allocator, prefixes)
+}
+
+/// Puts the original code back in a process whose library was loaded late.
+pub(crate) fn restore(library: &Library, prefixes: &Prefixes) {
+    if let Ok(detours) = compile(library, prefixes) {
         let _ = detours.remove(REMOVE_TIMEOUT);
     }
 }

@@ -47,10 +47,24 @@ impl FileEntries {
         own: &Prefixes,
         is_wanted: impl Fn(&TableEntry) -> bool,
     ) -> FileEntries {
+        FileEntries::find_by(elf, functions, |name| table::lookup(name, own).filter(&is_wanted))
+    }
+
+    /// The functions of libc that map and unmap memory.
+    pub(crate) fn of_mappings(elf: &Elf<'_>, functions: &FunctionTable<'_>) -> FileEntries {
+        FileEntries::find_by(elf, functions, table::lookup_mapping)
+    }
+
+    /// Finds the functions of `elf` whose names `lookup` knows.
+    fn find_by(
+        elf: &Elf<'_>,
+        functions: &FunctionTable<'_>,
+        lookup: impl Fn(&str) -> Option<TableEntry>,
+    ) -> FileEntries {
         let known: Vec<(&Function<'_>, TableEntry)> = functions
             .functions
             .iter()
-            .filter_map(|function| Some((function, table::lookup(function.name, own).filter(&is_wanted)?)))
+            .filter_map(|function| Some((function, lookup(function.name)?)))
             .collect();
         if known.is_empty() {
             return FileEntries::default();
@@ -94,7 +108,12 @@ impl FileEntries {
         let branches = Branches::of(elf, functions);
         let jumped_into = branches.behind(&places);
         for entry in &mut entries {
-            if entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at)) {
+            // libc's files are compiled one by one, and each of these functions is alone in its file. So no
+            // compiler has seen a function of libc together with its callers.
+            let is_alone = matches!(entry.shape, Shape::Mapping(_));
+            if !is_alone
+                && entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at))
+            {
                 entry.displaced = Err(Obstacle::Closed);
             }
             if entry.displaced.as_ref().is_ok_and(|displaced| jumped_into.contains(&displaced.at)) {

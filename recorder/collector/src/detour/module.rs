@@ -18,6 +18,24 @@ pub(crate) struct Patch {
     /// Whether the stub corrects the size that a sized free passes. Allocations of the recording need this as
     /// long as they live.
     pub(crate) corrects_size: bool,
+    /// Whether the function maps or unmaps memory.
+    pub(crate) is_mapping: bool,
+}
+
+/// The place of a module and of the code of its detours in a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placement {
+    /// Distance of the module from its link-time addresses.
+    pub(crate) bias: u64,
+    /// The address of the code of the detours.
+    pub(crate) address: u64,
+    /// Whether the stubs have to keep allocations apart.
+    pub(crate) spacing: Spacing,
+    /// The code of the module: its address and its size. Calls of mmap and its kin from there are not
+    /// recorded.
+    pub(crate) own_code: (u64, u32),
+    /// Whether jemalloc's `realloc` to size 0 frees.
+    pub(crate) realloc_frees: bool,
 }
 
 /// The code and the jumps that redirect the entries of a module to hooks.
@@ -79,13 +97,25 @@ fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool 
         && (!is_program || wanted.iter().any(|other| other.family == entry.family && other.is_exported))
 }
 
-/// A sized free without a plain free that can replace it. In a process that already runs, small allocations
+/// A sized free without a function that can replace it. In a process that already runs, small allocations
 /// may have their own size or the size that a stub has requested, so only a plain free frees both.
-pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry]) -> Option<&'a Entry> {
+pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool) -> Option<&'a Entry> {
     let is_alone = |entry: &&&Entry| {
-        matches!(entry.shape, Shape::FreeSized { .. }) && plain_free(redirected, entry).is_none()
+        matches!(entry.shape, Shape::FreeSized { .. })
+            && plain_free(redirected, entry).is_none()
+            && !(realloc_frees && realloc_for(redirected, entry).is_some())
     };
     redirected.iter().find(is_alone).copied()
+}
+
+/// The `realloc` of the same jemalloc as a sized free. A Rust program that never calls a plain free has none
+/// in its executable, because the linker leaves it out.
+fn realloc_for<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
+    let is_of_jemalloc = matches!(sized.shape, Shape::FreeSized { flags: Some(_), .. });
+    let is_realloc = |entry: &&&Entry| {
+        entry.family == sized.family && entry.name.ends_with("realloc") && entry.displaced.is_ok()
+    };
+    entries.iter().find(is_realloc).copied().filter(|_| is_of_jemalloc)
 }
 
 /// The plain free that can replace a sized free: a function of the same allocator. If it takes flags, the
@@ -108,10 +138,9 @@ pub(crate) fn most_bytes(entries: &[&Entry]) -> u64 {
     (8 * HOOKS as u64 + (STUB + TRAMPOLINE) * entries.len() as u64).next_multiple_of(4096)
 }
 
-/// Compiles the detours of `entries` for a module that lies `bias` above its link-time addresses, with code
-/// at `address`. `None`: some instruction has no encoding at that address. `spacing` says whether the stubs
-/// have to keep allocations apart.
-pub(crate) fn compile(entries: &[&Entry], bias: u64, address: u64, spacing: Spacing) -> Option<Compiled> {
+/// Compiles the detours of `entries`. `None`: some instruction has no encoding at the address of the code.
+pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compiled> {
+    let Placement { bias, address, spacing, .. } = *placement;
     let mut code = vec![0u8; 8 * HOOKS];
     let mut trampolines = Vec::new();
     for entry in entries {
@@ -125,18 +154,26 @@ pub(crate) fn compile(entries: &[&Entry], bias: u64, address: u64, spacing: Spac
     for (entry, &trampoline) in entries.iter().zip(&trampolines) {
         let displaced = entry.displaced.as_ref().ok()?;
         let plain = plain_free(entries, entry);
-        let plain = plain.and_then(|plain| entries.iter().position(|other| std::ptr::eq(*other, plain)));
+        let trampoline_of = |entry: &Entry| {
+            entries.iter().position(|other| std::ptr::eq(*other, entry)).map(|index| trampolines[index])
+        };
+        let realloc = realloc_for(entries, entry).filter(|_| placement.realloc_frees);
         // The stub passes jemalloc's flags. A plain free without flags ignores them.
-        let small_free = plain.map_or(SmallFree::Raised, |index| SmallFree::Plain(trampolines[index]));
+        let small_free = match (plain.and_then(trampoline_of), realloc.and_then(trampoline_of)) {
+            (Some(plain), _) => SmallFree::Plain(plain),
+            (None, Some(realloc)) => SmallFree::Reallocated(realloc),
+            (None, None) => SmallFree::Raised,
+        };
         align(&mut code);
         let stub = address + code.len() as u64;
-        code.extend(code::stub(entry.shape, trampoline, small_free, spacing, address, stub).ok()?);
+        code.extend(code::stub(entry.shape, trampoline, small_free, placement, stub).ok()?);
         let at = displaced.at.wrapping_add(bias);
         patches.push(Patch {
             address: at,
             expected: displaced.original.clone(),
             jump: code::jump(at, stub)?,
             corrects_size: spacing == Spacing::Requested && matches!(entry.shape, Shape::FreeSized { .. }),
+            is_mapping: matches!(entry.shape, Shape::Mapping(_)),
         });
     }
     patches.sort_by_key(|patch| patch.address);

@@ -4,6 +4,7 @@
 //! that belong to each prefix.
 
 use crate::error::{Error, ErrorKind};
+use edleak_session::detour::Hook;
 
 /// How a function passes the sizes and addresses that edleak counts. Arguments are numbered from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub(crate) enum Shape {
         /// The argument after the size that a plain free also takes (jemalloc's flags).
         flags: Option<u8>,
     },
+    /// mmap and its kin. The hook gets all arguments.
+    Mapping(Hook),
 }
 
 /// The arguments that hold the requested size.
@@ -376,6 +379,27 @@ pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<TableEntry> {
         })
     };
     of_standard.or_else(of_jemalloc).or_else(of_users).or_else(of_table)
+}
+
+/// The functions of libc that map and unmap memory.
+const MAPPING_FUNCTIONS: &[(&str, Hook)] = &[
+    ("mmap", Hook::Map),
+    ("mmap64", Hook::Map),
+    ("munmap", Hook::Unmap),
+    ("mremap", Hook::Remap),
+    ("shmat", Hook::AttachSegment),
+    ("shmdt", Hook::DetachSegment),
+    ("madvise", Hook::GiveBack),
+];
+/// Number of different functions in [`MAPPING_FUNCTIONS`].
+pub(crate) const MAPPING_HOOKS: usize = 6;
+
+/// The meaning of the name of a function that maps or unmaps memory; `None`: it is another name.
+pub(crate) fn lookup_mapping(name: &str) -> Option<TableEntry> {
+    let name = name.split('@').next().unwrap_or(name);
+    let (_, hook) = MAPPING_FUNCTIONS.iter().find(|(known, _)| *known == name)?;
+    let shape = Shape::Mapping(*hook);
+    Some(TableEntry { shape, origin: Origin::Standard, family: Family::STANDARD })
 }
 
 /// Whether a name is a symbol of operator new or delete.

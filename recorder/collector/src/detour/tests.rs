@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // runs compiled code
 
 use crate::detour::entries::FileEntries;
-use crate::detour::module::{self, compile};
-use crate::detour::table::{Prefixes, Shape, Size};
+use crate::detour::module::{self, Placement, compile};
+use crate::detour::table::{self, Prefixes, Shape, Size};
 use crate::detour::x86_64::code::{self, SmallFree, Spacing};
 use crate::detour::x86_64::prologue::{Displaced, displaced};
 use edleak_binary::BinaryFile;
@@ -161,6 +161,10 @@ impl Drop for Machine {
 const JUMP_R11: [u8; 3] = [0x41, 0xff, 0xe3];
 const HOOK_AT: usize = 3 * PAGE;
 
+fn placement(address: u64) -> Placement {
+    Placement { bias: 0, address, spacing: Spacing::Requested, own_code: (0, 0), realloc_frees: false }
+}
+
 /// Writes a detour of this shape for the function at offset 0.
 fn detour(machine: &Machine, length: usize, shape: Shape, small_free: SmallFree) {
     // SAFETY: the range lies within the mapping, and nothing writes to it during the copy.
@@ -175,8 +179,7 @@ fn detour(machine: &Machine, length: usize, shape: Shape, small_free: SmallFree)
     machine.write(PAGE + 256, &code::trampoline(&found, found.at, trampoline).expect("near"));
     machine.write(
         PAGE + 512,
-        &code::stub(shape, trampoline, small_free, Spacing::Requested, machine.address(PAGE), stub)
-            .expect("near"),
+        &code::stub(shape, trampoline, small_free, &placement(machine.address(PAGE)), stub).expect("near"),
     );
     machine.write((found.at - start) as usize, &code::jump(found.at, stub).expect("near"));
 }
@@ -272,6 +275,57 @@ fn a_small_sized_free_goes_to_the_plain_one() {
     assert_eq!(machine.call(0, [1, 32, 5]), 5, "a size that is not raised stays with the sized one");
 }
 
+/// The functions of this process's libc that map and unmap memory.
+fn mappings_of_libc() -> FileEntries {
+    let binary = BinaryFile::open(Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6")).expect("glibc");
+    let elf = binary.elf().expect("a library of the system is sound");
+    FileEntries::of_mappings(&elf, &FunctionTable::of(&elf))
+}
+
+#[test]
+fn mmap_and_its_kin_of_libc_can_be_moved() {
+    let found = mappings_of_libc();
+    let obstacles: Vec<_> =
+        found.entries.iter().map(|entry| (&entry.name, entry.displaced.as_ref().err())).collect();
+    assert_eq!(found.entries.len(), table::MAPPING_HOOKS, "{obstacles:?}");
+    assert!(obstacles.iter().all(|(_, obstacle)| obstacle.is_none()), "{obstacles:?}");
+}
+
+#[test]
+fn calls_of_a_module_by_itself_pass_over_the_hook() {
+    // mov rax, rdi; nop; nop; ret
+    let function = [0x48, 0x89, 0xf8, 0x90, 0x90, 0xc3];
+    let machine = Machine::new(&function);
+    // A caller: sub rsp, 8; call rsi; add rsp, 8; ret
+    const CALLER_AT: usize = 2048;
+    machine.write(CALLER_AT, &[0x48, 0x83, 0xec, 8, 0xff, 0xd6, 0x48, 0x83, 0xc4, 8, 0xc3]);
+    detour(&machine, function.len(), Shape::Mapping(Hook::Map), SmallFree::Raised);
+    // The hook: mov eax, 7; ret
+    machine.write(HOOK_AT, &[0xb8, 7, 0, 0, 0, 0xc3]);
+    assert_eq!(machine.call(CALLER_AT, [3, machine.address(0), 0]), 7, "the hook runs");
+    for (first, bytes, result) in [(CALLER_AT, 64, 3), (CALLER_AT + 7, 64, 7), (CALLER_AT - 64, 70, 7)] {
+        let (trampoline, stub) = (machine.address(PAGE + 256), machine.address(PAGE + 512));
+        let own_code = (machine.address(first), bytes);
+        let placement = Placement { own_code, ..placement(machine.address(PAGE)) };
+        let stub = code::stub(Shape::Mapping(Hook::Map), trampoline, SmallFree::Raised, &placement, stub);
+        machine.write(PAGE + 512, &stub.expect("near"));
+        assert_eq!(machine.call(CALLER_AT, [3, machine.address(0), 0]), result, "{first} + {bytes}");
+    }
+}
+
+#[test]
+fn a_small_sized_free_goes_to_a_reallocation_to_nothing() {
+    // mov rax, rdx; nop; nop; ret
+    let sized = [0x48, 0x89, 0xd0, 0x90, 0x90, 0xc3];
+    let machine = Machine::new(&sized);
+    // The realloc: lea rax, [rdi + rsi]; not rax; ret
+    machine.write(1024, &[0x48, 0x8d, 0x04, 0x37, 0x48, 0xf7, 0xd0, 0xc3]);
+    let realloc = SmallFree::Reallocated(machine.address(1024));
+    detour(&machine, sized.len(), Shape::FreeSized { size: 1, flags: Some(2) }, realloc);
+    assert_eq!(machine.call(0, [64, 8, 5]), !64, "with size 0");
+    assert_eq!(machine.call(0, [64, 32, 5]), 5, "a size that is not raised stays with the sized one");
+}
+
 #[test]
 fn whole_modules_compile_within_their_room() {
     let path = Path::new("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2");
@@ -282,7 +336,7 @@ fn whole_modules_compile_within_their_room() {
     let found = FileEntries::find(&elf, &FunctionTable::of(&elf), &Prefixes::default(), |_| true);
     let redirected = module::select(&found, true).redirected;
     let (bias, address) = (0x7f00_0000_0000, 0x7eff_ff00_0000);
-    let compiled = compile(&redirected, bias, address, Spacing::Requested).expect("near enough");
+    let compiled = compile(&redirected, &Placement { bias, ..placement(address) }).expect("near enough");
     assert!(compiled.code.len() as u64 <= module::most_bytes(&redirected));
     assert_eq!(compiled.patches.len(), redirected.len());
     for patch in &compiled.patches {

@@ -53,7 +53,7 @@ impl Follower<'_> {
         {
             let _ = end(&attached.library);
         }
-        let root = self.root.pid();
+        let (root, plan) = (self.root.pid(), self.plan);
         let limit = Instant::now() + LAST_CALLS;
         for recording in self.recordings() {
             let Ok(library) = Library::find(recording.pid()) else { continue };
@@ -66,7 +66,7 @@ impl Follower<'_> {
             }
             // The jumps in the first process are removed with `Attached`.
             if library.is_late && recording.pid() != root {
-                attach::restore(&library);
+                attach::restore(&library, plan.publisher.prefixes());
             }
         }
     }

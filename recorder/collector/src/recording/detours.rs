@@ -2,7 +2,7 @@
 //! results.
 
 use crate::detour::entries::{Entry, FileEntries};
-use crate::detour::module::{self, Compiled, Selection};
+use crate::detour::module::{self, Compiled, Placement, Selection};
 use crate::detour::place;
 use crate::detour::x86_64::code::Spacing;
 use crate::recording::file_facts;
@@ -38,8 +38,8 @@ struct ModuleDetours {
     symbol: String,
     /// All functions that allocate.
     functions: Vec<String>,
-    /// Whether this is a library that exports `malloc`. The preload library comes before it and counts the calls
-    /// of that malloc.
+    /// Whether this is a library that exports `malloc`. The preload library comes before it and counts the
+    /// calls of that malloc.
     exports_malloc: bool,
     /// The index of the module's detours in the session; `None`: the collector published none.
     place: Option<usize>,
@@ -141,20 +141,26 @@ impl Detours {
             let bytes = module::most_bytes(&selection.redirected);
             let place = place::near(mapped, module.start, module.end, bytes);
             let compiled = place.and_then(|place| {
-                module::compile(&selection.redirected, module.load_bias, place, Spacing::Requested)
+                let placement = Placement {
+                    bias: module.load_bias,
+                    address: place,
+                    spacing: Spacing::Requested,
+                    own_code: (0, 0),
+                    realloc_frees: false,
+                };
+                module::compile(&selection.redirected, &placement)
             });
             let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
             let is_code = |compiled: &Compiled| lies_in_code(surroundings.maps, compiled);
-            let is_redirected =
-                || is_attached && has_jumps(surroundings.pid, &selection.redirected, module.load_bias);
+            let is_redirected = || has_jumps(surroundings.pid, &selection.redirected, module.load_bias);
             if session.header().has_detours.load(Ordering::Relaxed) != 0 || is_redirected() {
                 own.is_inherited = true;
                 return self.modules.push(own);
             }
             let result = match compiled {
-                _ if is_attached => {
-                    Err("the recording began while the program ran (start it with `edleak-record PROGRAM`)")
-                }
+                _ if is_attached => Err(
+                    "edleak cannot redirect its calls while it runs (start it with `edleak-record PROGRAM`)",
+                ),
                 _ if !surroundings.has_one_thread => Err(
                     "the process had several threads by then (record again when the machine is less busy)",
                 ),
@@ -317,9 +323,9 @@ fn has_jumps(pid: u32, entries: &[&Entry], bias: u64) -> bool {
     const JUMP: u8 = 0xe9;
     entries.iter().all(|entry| {
         let Ok(displaced) = &entry.displaced else { return false };
-        let mut found = [0];
+        let mut found = [0; 5];
         let is_read = remote::read(pid, displaced.at.wrapping_add(bias), &mut found).is_ok();
-        is_read && found[0] == JUMP && displaced.original.first() != Some(&JUMP)
+        is_read && found[0] == JUMP && !displaced.original.starts_with(&found)
     })
 }
 

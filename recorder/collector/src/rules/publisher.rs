@@ -4,6 +4,7 @@
 //! session as sorted tables. To replace a table, the publisher first declares it empty. A target that
 //! searches the table meanwhile finds no entry and asks again at the next new site.
 
+use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
 use crate::recording::modules::Loaded;
 use crate::rules::code_options::CodeOptions;
@@ -86,8 +87,8 @@ impl Publisher {
         child
     }
 
-    /// Whether this publisher has the code of all `modules` from a parent, and the target walks no stacks. The
-    /// child then finds all its rules in the session of its parent.
+    /// Whether this publisher has the code of all `modules` from a parent, and the target walks no stacks.
+    /// The child then finds all its rules in the session of its parent.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }
@@ -297,6 +298,11 @@ impl Publisher {
             self.compiled.forget(old.version());
         }
         before.abs_diff(self.watched_sites(session))
+    }
+
+    /// The user's prefixes of allocators' functions.
+    pub(crate) fn prefixes(&self) -> &Prefixes {
+        &self.code_options.allocators
     }
 
     /// The functions of an allocator that a module defines; `None`: the collector did not read the module's

@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind, refusal};
 use crate::follow::attached::Attached;
 use crate::follow::session_stock::{self, SessionStock};
 use crate::follow::{Follower, Root, RunSettings};
+use crate::recording::Options;
 use crate::recording::modules::Modules;
-use crate::recording::{Domains, Options};
 use crate::rules::publisher::Publisher;
 use crate::start::library;
 use crate::start::library_copy::visible_path;
@@ -46,8 +46,18 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     })?;
     let library = find_or_load(pid, options).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
-    // A library that was loaded late gets only the calls of malloc, because only malloc has detours.
-    let domains = if library.is_late { Domains::HEAP } else { options.domains };
+    let mut detours = match library.is_late {
+        true => Some(attach::compile(&library, &options.code.allocators).map_err(of_process)?),
+        false => None,
+    };
+    let mut domains = options.domains;
+    if let Some(detours) = &mut detours {
+        domains.mapping &= detours.has_mappings;
+        detours.records_mappings = domains.mapping;
+        if !options.quiet {
+            attach::tell_missing(detours);
+        }
+    }
     let code_options = Arc::new(options.code.clone());
     let publisher = Publisher::new(Arc::clone(&code_options));
     let mut modules = Modules::new(pid);
@@ -85,8 +95,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             stock.set_domains(domains.flags());
             stock.set_root(if number == 0 { pid } else { number });
             leave_earlier_session(&library).map_err(of_process)?;
-            let redirected =
-                library.is_late.then(|| attach::redirect(&library, &options.attach, options.quiet));
+            let redirected = detours.map(|detours| attach::redirect(detours, &options.attach, options.quiet));
             let redirected = redirected.transpose().map_err(of_process)?;
             let attached = Attached::wake(library, redirected, watch, stock.address(), options.quiet);
             let attached = attached.map_err(|error| of_process(inaccessible(pid, &error)))?;
@@ -105,14 +114,23 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     signals.release();
     if outcome.summaries.is_empty() {
         reserved.give_back();
-        let message = format!("nothing was recorded of process {pid}");
-        let remedy = "it allocated nothing: give it work, or record for longer";
-        let nothing = || Error::new(ErrorKind::Unrecorded, message).with_remedy(remedy);
+        let nothing = || nothing_recorded(pid, options);
         let failure = outcome.failures.into_iter().next().map(|failure| failure.error);
         return Err(failure.unwrap_or_else(nothing).into());
     }
     let unused_wrappers = code_options.wrappers.unused().map(str::to_owned).collect();
     Ok(Recorded { outcome, unused_wrappers, blind: None })
+}
+
+/// The error of a recording without an allocation.
+fn nothing_recorded(pid: u32, options: &RunOptions) -> Error {
+    let message = format!("nothing was recorded of process {pid}");
+    match attach::uncounted_allocator(pid, &options.code.allocators) {
+        Some(why) => Error::new(ErrorKind::Unrecorded, format!("{message}: {why}"))
+            .with_remedy("start it with `edleak-record PROGRAM`, and keep its symbol table"),
+        None => Error::new(ErrorKind::Unrecorded, message)
+            .with_remedy("it allocated nothing: give it work, or record for longer"),
+    }
 }
 
 /// Refuses a process that does not exist or that cannot allocate.
@@ -143,7 +161,7 @@ fn find_or_load(pid: u32, options: &RunOptions) -> Result<Library, Error> {
     match find_library(pid) {
         Err(NotFound::Absent) => {}
         // An edleak-record died after the library was loaded, and before the library had its detours.
-        Ok(library) if library.is_late && library.late().is_ok_and(|late| late.detours == 0) => {}
+        Ok(library) if library.is_late && library.late().is_ok_and(|late| late.places.is_empty()) => {}
         found => return found.map_err(|why| explain(pid, &why)),
     }
     if process::program(pid).is_none() {
@@ -152,7 +170,7 @@ fn find_or_load(pid: u32, options: &RunOptions) -> Result<Library, Error> {
     attach::check_access(pid).map_err(|error| inaccessible(pid, &error))?;
     let (path, _) = library::find(options.embedded)?;
     let path = visible_path(pid, &path, options.attach_copy.as_deref())?;
-    attach::load(pid, &path, &options.attach, options.quiet)
+    attach::load(pid, &path, &options.attach, &options.code.allocators, options.quiet)
 }
 
 /// Finds the library of a process. If the process has just started, waits until it has loaded the library.

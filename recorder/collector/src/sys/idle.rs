@@ -10,8 +10,8 @@ use crate::sys::process;
 use crate::sys::remote;
 use edleak_session::detour::HOOKS;
 use edleak_session::idle::{
-    ADDRESS_BYTES, BEGINNING, COUNTING, ENDING, Idle, LIMITS_STRIDE, Limits, MAGIC, NOTE_OWNER, NOTE_TYPE,
-    OFF, STARTING, WAKE,
+    ADDRESS_BYTES, BEGINNING, COUNTING, DetourPlace, ENDING, Idle, LIMITS_STRIDE, Limits, MAGIC, MAX_PLACES,
+    NOTE_OWNER, NOTE_TYPE, OFF, STARTING, WAKE,
 };
 use edleak_session::layout::MAX_SHARDS;
 use edleak_session::{IDENTITY, VERSION};
@@ -42,8 +42,10 @@ pub(crate) struct Library {
 pub(crate) struct Late {
     /// The `malloc` of the process.
     pub(crate) malloc: u64,
-    /// The address of the code of the detours; 0: there is none.
-    pub(crate) detours: u64,
+    /// The addresses of the functions for marks and for pools.
+    pub(crate) annotations: [u64; 2],
+    /// The memory for the code of detours: the address of each module, and the address of its memory.
+    pub(crate) places: Vec<(u64, u64)>,
     /// The addresses of the library's hooks.
     pub(crate) hooks: [u64; HOOKS],
 }
@@ -72,8 +74,8 @@ impl Library {
         let mut other_version = None;
         let program = process::program(pid).unwrap_or_default();
         for first in maps.iter().filter(|mapping| mapping.offset == 0) {
-            // The library may have any name, but the name almost always contains this word. The program itself
-            // may contain the crate edleak-alloc.
+            // The library may have any name, but the name almost always contains this word. The program
+            // itself may contain the crate edleak-alloc.
             let is_program = Path::new(&first.path) == program;
             if !first.path.contains("edleak") && !is_program {
                 continue;
@@ -125,13 +127,30 @@ impl Library {
         for (index, hook) in hooks.iter_mut().enumerate() {
             *hook = word(offset_of!(Idle, hooks) + 8 * index)?;
         }
-        Ok(Late { malloc: word(offset_of!(Idle, malloc))?, detours: word(offset_of!(Idle, detours))?, hooks })
+        let mut places = Vec::new();
+        for index in 0..MAX_PLACES {
+            let at = offset_of!(Idle, places) + index * size_of::<DetourPlace>();
+            let module = word(at + offset_of!(DetourPlace, module))?;
+            if module != 0 {
+                places.push((module, word(at + offset_of!(DetourPlace, address))?));
+            }
+        }
+        Ok(Late {
+            malloc: word(offset_of!(Idle, malloc))?,
+            annotations: [word(offset_of!(Idle, set_mark))?, word(offset_of!(Idle, note_pool))?],
+            places,
+            hooks,
+        })
     }
 
-    /// Stores the address of the code of the detours.
-    pub(crate) fn set_detours(&self, address: u64) -> io::Result<()> {
-        let place = self.idle + offset_of!(Idle, detours) as u64;
-        remote::write(self.pid, &[(place, &address.to_ne_bytes())])
+    /// Stores the places of the code of the detours.
+    pub(crate) fn set_places(&self, places: &[(u64, u64)]) -> io::Result<()> {
+        let places = places.iter().take(MAX_PLACES);
+        let bytes: Vec<u8> = places
+            .flat_map(|(module, address)| [module.to_ne_bytes(), address.to_ne_bytes()])
+            .flatten()
+            .collect();
+        remote::write(self.pid, &[(self.idle + offset_of!(Idle, places) as u64, &bytes)])
     }
 
     /// The process ID.

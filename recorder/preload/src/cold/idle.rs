@@ -29,7 +29,7 @@
 use crate::cold::environment::Environment;
 use crate::cold::lifecycle::{self, Claim};
 use crate::cold::path::Path;
-use crate::cold::{lines, modules, sites, sys};
+use crate::cold::{lines, marks, modules, sites, sys};
 use crate::entry::detour;
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -58,6 +58,8 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
     for (place, hook) in IDLE.hooks.iter().zip(detour::hooks()) {
         place.store(hook as u64, Ordering::Relaxed);
     }
+    IDLE.set_mark.store(marks::on_mark as *const () as u64, Ordering::Relaxed);
+    IDLE.note_pool.store(detour::note_pool() as u64, Ordering::Relaxed);
     describe(is_countable, true);
 }
 

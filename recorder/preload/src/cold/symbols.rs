@@ -1,7 +1,7 @@
 //! COLD: symbols of the program and its libraries, found with the loader's own functions.
 //!
-//! `dlsym` may allocate, above all if it fails, and a failure leaves a message for `dlerror`. The functions here
-//! remove this message.
+//! `dlsym` may allocate, above all if it fails, and a failure leaves a message for `dlerror`. The functions
+//! here remove this message.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -72,6 +72,9 @@ pub(crate) struct Lazy {
 }
 
 impl Lazy {
+    /// Offset of the address. A detour of the function stores the address of its trampoline there.
+    pub(crate) const ADDRESS_AT: usize = core::mem::offset_of!(Lazy, address);
+
     /// A symbol that the library has not looked up yet.
     pub(crate) const fn new(name: &'static CStr) -> Lazy {
         Lazy { name, address: AtomicUsize::new(0) }

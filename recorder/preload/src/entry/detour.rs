@@ -12,18 +12,29 @@ use edleak_session::detour::{HOOKS, Hook};
 /// The hooks by number, for the table at the start of a module's code.
 pub(crate) fn hooks() -> [usize; HOOKS] {
     let mut hooks = [0; HOOKS];
-    let known: [(Hook, unsafe extern "C" fn()); 6] = [
+    let known: [(Hook, unsafe extern "C" fn()); 12] = [
         (Hook::Allocate, arch::detour::allocate),
         (Hook::PosixMemalign, arch::detour::posix_memalign),
         (Hook::Reallocate, arch::detour::reallocate),
         (Hook::ReallocateOrFree, arch::detour::reallocate_or_free),
         (Hook::Resize, arch::detour::resize),
         (Hook::Free, arch::detour::free),
+        (Hook::Map, arch::detour::map),
+        (Hook::Unmap, arch::detour::unmap),
+        (Hook::Remap, arch::detour::remap),
+        (Hook::AttachSegment, arch::detour::attach_segment),
+        (Hook::DetachSegment, arch::detour::detach_segment),
+        (Hook::GiveBack, arch::detour::give_back),
     ];
     for (hook, function) in known {
         hooks[hook as usize] = function as usize;
     }
     hooks
+}
+
+/// The function of pools for a process in which `edleak_note_pool` is not the library's.
+pub(crate) fn note_pool() -> usize {
+    arch::detour::note_pool as *const () as usize
 }
 
 /// A call of a trampoline. `arch::detour` builds it on the stack.

@@ -6,8 +6,11 @@
 //! thread, so a signal handler may map at any time.
 //!
 //! The loader, libc's malloc and libc's threads call the kernel by internal names, so these calls do not
-//! reach the hooks. The calls of allocators in other libraries do. The collector recognizes these calls by the
-//! module of the direct caller.
+//! reach the hooks. The calls of allocators in other libraries do. The collector recognizes these calls by
+//! the module of the direct caller.
+//!
+//! In a process that was started without this library, these hooks run through detours of libc's functions
+//! ([`crate::arch::detour`]). The next definition is then the trampoline of the detour.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
@@ -29,13 +32,13 @@ type Shmat = unsafe extern "C" fn(i32, Pointer, i32) -> Pointer;
 type Shmdt = unsafe extern "C" fn(Pointer) -> i32;
 type Madvise = unsafe extern "C" fn(Pointer, usize, i32) -> i32;
 
-static MMAP: Lazy = Lazy::new(c"mmap");
+pub(crate) static MMAP: Lazy = Lazy::new(c"mmap");
 static MMAP64: Lazy = Lazy::new(c"mmap64");
-static MUNMAP: Lazy = Lazy::new(c"munmap");
-static MREMAP: Lazy = Lazy::new(c"mremap");
-static SHMAT: Lazy = Lazy::new(c"shmat");
-static SHMDT: Lazy = Lazy::new(c"shmdt");
-static MADVISE: Lazy = Lazy::new(c"madvise");
+pub(crate) static MUNMAP: Lazy = Lazy::new(c"munmap");
+pub(crate) static MREMAP: Lazy = Lazy::new(c"mremap");
+pub(crate) static SHMAT: Lazy = Lazy::new(c"shmat");
+pub(crate) static SHMDT: Lazy = Lazy::new(c"shmdt");
+pub(crate) static MADVISE: Lazy = Lazy::new(c"madvise");
 
 /// The ring of the session; null: edleak does not record this domain.
 static RING: AtomicPtr<MappingSlot> = AtomicPtr::new(ptr::null_mut());
@@ -54,8 +57,9 @@ pub(crate) fn set_ring(slots: *mut MappingSlot) {
     RING.store(slots, Ordering::Release);
 }
 
-/// The next definition of a function; null: there is none. This does not start the library: an allocator of the
-/// program may map memory while it holds its own lock, and the start looks up functions, which may allocate.
+/// The next definition of a function; null: there is none. This does not start the library: an allocator of
+/// the program may map memory while it holds its own lock, and the start looks up functions, which may
+/// allocate.
 fn real(function: &Lazy) -> Pointer {
     function.get()
 }
@@ -125,8 +129,8 @@ fn event(operation: Operation, address: Pointer, length: usize, flags: u32) -> M
     MappingEvent { operation, flags, address: address as u64, length: length as u64, site: 0, direct: 0 }
 }
 
-/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If the
-/// ring is full, the slice has the counters of an earlier mark.
+/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If
+/// the ring is full, the slice has the counters of an earlier mark.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
     if let Some(log) = MappingLog::of_taking() {
@@ -206,7 +210,7 @@ unsafe fn map(
 ///
 /// # Safety
 /// See [`on_mmap`].
-pub(crate) unsafe fn on_munmap(address: Pointer, length: usize) -> i32 {
+pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i32 {
     let real = real(&MUNMAP);
     if real.is_null() {
         return -1;
@@ -315,7 +319,7 @@ pub(crate) unsafe extern "C" fn on_shmat(
 ///
 /// # Safety
 /// See [`on_mmap`].
-pub(crate) unsafe fn on_shmdt(address: Pointer) -> i32 {
+pub(crate) unsafe extern "C" fn on_shmdt(address: Pointer) -> i32 {
     let real = real(&SHMDT);
     if real.is_null() {
         return -1;
@@ -346,7 +350,7 @@ fn gives_back(advice: i32) -> bool {
 ///
 /// # Safety
 /// See [`on_mmap`].
-pub(crate) unsafe fn on_madvise(address: Pointer, length: usize, advice: i32) -> i32 {
+pub(crate) unsafe extern "C" fn on_madvise(address: Pointer, length: usize, advice: i32) -> i32 {
     let real = real(&MADVISE);
     if real.is_null() {
         return -1;

@@ -15,14 +15,15 @@
 //! on with the system call in which it waited.
 #![allow(unsafe_code)] // two symbols of the assembly
 
+use edleak_session::idle::MAX_PLACES;
 use std::arch::global_asm;
 use std::mem::offset_of;
 
 /// The first argument of the system call at which the collector stops the thread: "edlkdone".
 pub(crate) const DONE: u64 = u64::from_le_bytes(*b"edlkdone");
 
-/// Bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and the loader
-/// needs some tens of KiB.
+/// Bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and the
+/// loader needs some tens of KiB.
 pub(crate) const STACK_BYTES: u64 = 512 << 10;
 
 /// The arguments and the results of the code.
@@ -39,22 +40,39 @@ pub(crate) struct Block {
     pub(crate) path: u64,
     /// The flags of `dlopen`.
     pub(crate) flags: u64,
-    /// The place and the size of the memory for detours; size 0: none.
-    pub(crate) detours: u64,
-    pub(crate) detours_bytes: u64,
+    /// The memory for detours. A place of size 0 ends the list.
+    pub(crate) places: [Place; MAX_PLACES],
     /// The address of the frame for `rt_sigreturn`.
     pub(crate) frame: u64,
     /// The set of all signals.
     pub(crate) all_signals: u64,
     /// Result: the address of the new stack, or an error of `mmap`.
     pub(crate) stack: u64,
-    /// Result: the address of the memory for detours, or an error of `mmap`.
-    pub(crate) detours_result: u64,
     /// Result: the handle of the library; 0: `dlopen` failed.
     pub(crate) handle: u64,
     /// Result: the address of the message of `dlerror`.
     pub(crate) message: u64,
-    pub(crate) reserved: [u64; 3],
+}
+
+/// Memory for the detours of one module.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Place {
+    pub(crate) address: u64,
+    pub(crate) bytes: u64,
+    /// Result: the address of the memory, or an error of `mmap`.
+    pub(crate) result: u64,
+}
+
+impl Place {
+    /// A table of places with these addresses and sizes.
+    pub(crate) fn table(places: &[(u64, u64)]) -> [Place; MAX_PLACES] {
+        let mut table = [Place::default(); MAX_PLACES];
+        for (place, &(address, bytes)) in table.iter_mut().zip(places) {
+            *place = Place { address, bytes, result: 0 };
+        }
+        table
+    }
 }
 
 global_asm!(
@@ -69,19 +87,24 @@ global_asm!(
     "xor edx, edx",
     "mov r10d, 8",
     "syscall",
-    // 2. mmap(detours, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0). This comes before
-    // the stack, which the kernel may place there.
-    "mov rsi, [rbx + {detours_bytes}]",
+    // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0). This
+    // comes before the stack, which the kernel may place there.
+    "lea r12, [rbx + {places}]",
+    "mov r13d, {most_places}",
+    "7: mov rsi, [r12 + {place_bytes}]",
     "test rsi, rsi",
     "jz 2f",
     "mov eax, 9",
-    "mov rdi, [rbx + {detours}]",
+    "mov rdi, [r12 + {place_address}]",
     "mov edx, 5",
     "mov r10d, 0x100022",
     "mov r8, -1",
     "xor r9d, r9d",
     "syscall",
-    "mov [rbx + {detours_result}], rax",
+    "mov [r12 + {place_result}], rax",
+    "add r12, {place_size}",
+    "dec r13d",
+    "jnz 7b",
     // mmap(null, STACK_BYTES, READ | WRITE, PRIVATE | ANONYMOUS | STACK, -1, 0)
     "2: mov eax, 9",
     "xor edi, edi",
@@ -130,9 +153,12 @@ global_asm!(
     ".popsection",
     all_signals = const offset_of!(Block, all_signals),
     stack = const offset_of!(Block, stack),
-    detours = const offset_of!(Block, detours),
-    detours_bytes = const offset_of!(Block, detours_bytes),
-    detours_result = const offset_of!(Block, detours_result),
+    places = const offset_of!(Block, places),
+    most_places = const MAX_PLACES,
+    place_address = const offset_of!(Place, address),
+    place_bytes = const offset_of!(Place, bytes),
+    place_result = const offset_of!(Place, result),
+    place_size = const size_of::<Place>(),
     errno_location = const offset_of!(Block, errno_location),
     path = const offset_of!(Block, path),
     flags = const offset_of!(Block, flags),
@@ -163,41 +189,24 @@ impl Block {
         self.words().iter().flat_map(|word| word.to_ne_bytes()).collect()
     }
 
-    fn words(self) -> [u64; size_of::<Block>() / 8] {
+    fn words(self) -> Vec<u64> {
         let Block {
             dlopen,
             dlerror,
             errno_location,
             path,
             flags,
-            detours,
-            detours_bytes,
+            places,
             frame,
             all_signals,
             stack,
-            detours_result,
             handle,
             message,
-            reserved: [a, b, c],
         } = self;
-        [
-            dlopen,
-            dlerror,
-            errno_location,
-            path,
-            flags,
-            detours,
-            detours_bytes,
-            frame,
-            all_signals,
-            stack,
-            detours_result,
-            handle,
-            message,
-            a,
-            b,
-            c,
-        ]
+        let mut words = vec![dlopen, dlerror, errno_location, path, flags];
+        words.extend(places.iter().flat_map(|place| [place.address, place.bytes, place.result]));
+        words.extend([frame, all_signals, stack, handle, message]);
+        words
     }
 }
 
@@ -205,6 +214,17 @@ impl Block {
 mod tests {
     use super::*;
     use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    #[test]
+    fn bytes_of_a_block_are_in_the_order_of_its_fields() {
+        let block = Block { places: Place::table(&[(1, 2)]), message: 3, ..Block::default() };
+        let bytes = block.to_bytes();
+        let word = |at: usize| bytes[at..].first_chunk().map(|word| u64::from_ne_bytes(*word));
+        assert_eq!(bytes.len(), size_of::<Block>());
+        assert_eq!(word(offset_of!(Block, places)), Some(1));
+        assert_eq!(word(offset_of!(Block, places) + offset_of!(Place, bytes)), Some(2));
+        assert_eq!(word(offset_of!(Block, message)), Some(3));
+    }
 
     #[test]
     fn code_decodes_and_has_five_kinds_of_system_calls() {

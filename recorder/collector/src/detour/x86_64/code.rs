@@ -8,6 +8,7 @@
 //! | r10      | the requested size, if the function allocates            |
 //! | rax      | the old address, or the place for the new address        |
 
+use crate::detour::module::Placement;
 use crate::detour::table::{Shape, Size};
 use crate::detour::x86_64::prologue::{Displaced, JUMP_BYTES, call_as_jump};
 use edleak_session::detour::{Hook, SPACING};
@@ -111,6 +112,8 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
 pub(crate) enum SmallFree {
     /// Calls the trampoline of a plain free.
     Plain(u64),
+    /// Calls the trampoline of a `realloc` with size 0, which frees.
+    Reallocated(u64),
     /// Calls the trampoline of the same function, with the size that the stubs request.
     Raised,
 }
@@ -124,15 +127,15 @@ pub(crate) enum Spacing {
     Requested,
 }
 
-/// The stub for a function of this shape. `hooks` is the address of the table of hooks.
+/// The stub at `address` for a function of this shape. The table of hooks is at the start of the code.
 pub(crate) fn stub(
     shape: Shape,
     trampoline: u64,
     small_free: SmallFree,
-    spacing: Spacing,
-    hooks: u64,
+    placement: &Placement,
     address: u64,
 ) -> Result<Vec<u8>, IcedError> {
+    let Placement { address: hooks, spacing, .. } = *placement;
     let mut block = Block::new();
     let end = block.label();
     let hook = match shape {
@@ -170,6 +173,12 @@ pub(crate) fn stub(
                         SPACING as i32,
                     ))?;
                 }
+                SmallFree::Reallocated(realloc) => {
+                    block.add(Instruction::with2(Code::Xor_r32_rm32, Register::ESI, Register::ESI))?;
+                    block.add(Instruction::with2(Code::Lea_r64_m, Register::R11, at(realloc)))?;
+                    let hook = hooks + 8 * Hook::Free as u64;
+                    block.add(Instruction::with1(Code::Jmp_rm64, at(hook)))?;
+                }
                 SmallFree::Plain(plain) => {
                     if let Some(flags) = flags {
                         let flags = ARGUMENTS_32[usize::from(flags)];
@@ -182,10 +191,32 @@ pub(crate) fn stub(
             }
             Hook::Free
         }
+        Shape::Mapping(hook) => {
+            pass_over_own_calls(&mut block, placement.own_code, trampoline, end)?;
+            hook
+        }
     };
     block.add_at(end, Instruction::with2(Code::Lea_r64_m, Register::R11, at(trampoline)))?;
     block.add(Instruction::with1(Code::Jmp_rm64, at(hooks + 8 * hook as u64)))?;
     block.encode(address)
+}
+
+/// Lets calls from the module's own code pass on to the function, and jumps to `end` for all other calls.
+/// libc's malloc and threads map memory for themselves. Leaves rax as it is, because a variadic function may
+/// read it.
+fn pass_over_own_calls(
+    block: &mut Block,
+    (start, bytes): (u64, u32),
+    trampoline: u64,
+    end: u64,
+) -> Result<(), IcedError> {
+    let return_address = MemoryOperand::with_base(Register::RSP);
+    block.add(Instruction::with2(Code::Mov_r64_rm64, Register::R10, return_address))?;
+    block.add(Instruction::with2(Code::Mov_r64_imm64, Register::R11, start))?;
+    block.add(Instruction::with2(Code::Sub_r64_rm64, Register::R10, Register::R11))?;
+    block.add(Instruction::with2(Code::Cmp_rm64_imm32, Register::R10, bytes as i32))?;
+    block.branch(Code::Jae_rel8_64, end)?;
+    block.branch(Code::Jmp_rel32_64, trampoline)
 }
 
 /// Puts the requested size into r10. If `spacing` asks for it, raises the argument to [`SPACING`] if it is

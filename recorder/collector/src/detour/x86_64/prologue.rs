@@ -111,6 +111,8 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
 fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
     match instruction.mnemonic() {
         Mnemonic::INVALID | Mnemonic::Xbegin | Mnemonic::Int3 => false,
+        // After a signal, the kernel may continue a thread at its system call, at the original address.
+        Mnemonic::Syscall => false,
         Mnemonic::Call => is_last && call_as_jump(instruction).is_some(),
         // The encoder has no long form of these instructions for a target that is far away.
         Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => false,

@@ -16,7 +16,9 @@
 #![allow(unsafe_code)]
 
 use crate::arch::note::{assembly, give_up, known, own, remember};
-use crate::entry::detour;
+use crate::arch::stubs;
+use crate::cold::symbols::Lazy;
+use crate::entry::{detour, mapping, pool};
 use crate::hot::thread::Tls;
 use core::mem::offset_of;
 
@@ -256,6 +258,67 @@ unsafe extern "C" fn call() {
     )
 }
 const _: () = assert!(offset_of!(detour::Call, kind) % 16 == 0, "the stack is aligned at the calls");
+
+/// The hooks of mmap and its kin. `$next` holds the next definition, which is the trampoline. All calls of
+/// one process come from one detour, so all threads store the same address.
+macro_rules! mapping_hook {
+    ($($name:ident => $next:path, $entry:path;)*) => {$(
+        /// The hook of such a function.
+        ///
+        /// # Safety
+        /// See [`allocate`].
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "cmp qword ptr [rip + {next} + {address}], r11",
+                "je 2f",
+                "mov qword ptr [rip + {next} + {address}], r11",
+                "2: jmp {entry}",
+                ".cfi_endproc",
+                next = sym $next,
+                address = const Lazy::ADDRESS_AT,
+                entry = sym $entry,
+            )
+        }
+    )*};
+}
+
+mapping_hook! {
+    map => mapping::MMAP, mmap;
+    unmap => mapping::MUNMAP, mapping::on_munmap;
+    remap => mapping::MREMAP, mremap;
+    attach_segment => mapping::SHMAT, shmat;
+    detach_segment => mapping::SHMDT, mapping::on_shmdt;
+    give_back => mapping::MADVISE, mapping::on_madvise;
+}
+
+// In a process that was started without this library, the exported names (entry/exports.rs) stand for the
+// functions of libc. So these copies of the entry stubs have no exported name.
+
+#[unsafe(naked)]
+unsafe extern "C" fn mmap() {
+    stubs::call_with_caller!(mapping::on_mmap)
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn mremap() {
+    stubs::call_with_caller!(mapping::on_mremap)
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn shmat() {
+    stubs::jump_with_caller!(mapping::on_shmat; segment address flags)
+}
+
+/// The entry stub of `edleak_note_pool`.
+///
+/// # Safety
+/// The caller passes the arguments of this function.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn note_pool() {
+    stubs::jump_with_caller!(pool::on_pool; operation pool address size caller)
+}
 
 /// Calls `function` with two arguments in the state *inside*, so that other entry points count nothing.
 ///

@@ -1,5 +1,7 @@
-//! Allocates, reallocates and frees at random, and prints a ledger as JSON. Arguments: `THREADS ROUNDS`;
-//! without threads, the main thread works.
+//! Allocates, reallocates and frees at random, and prints a ledger as JSON.
+//!
+//! Arguments: `THREADS ROUNDS`; without threads, the main thread works. With `THREADS` alone, the program
+//! reads commands, as tests/programs/idle_ledger.cpp does.
 //!
 //! One function makes each kind of allocation and calls the global allocator itself. So each site of the
 //! trace equals one line of the ledger. (Each function has its own number: the compiler merges equal
@@ -7,7 +9,8 @@
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 const SITES: usize = 5;
 const NAMES: [&str; SITES] = ["site_alloc", "site_zeroed", "site_aligned", "site_realloc", "site_large"];
@@ -18,6 +21,16 @@ struct Slot {
     address: usize,
     layout: Layout,
     site: usize,
+    epoch: u32,
+}
+
+/// The number of `reset` commands so far. The ledger does not have slots of an earlier epoch.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+static RUNS: AtomicBool = AtomicBool::new(false);
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+fn epoch() -> u32 {
+    EPOCH.load(Ordering::Relaxed)
 }
 
 static SLOTS: [Mutex<Option<Slot>>; 2048] = [const { Mutex::new(None) }; 2048];
@@ -67,9 +80,11 @@ fn add(site: usize, size: usize) {
     BOOKS[site][1].fetch_add(size as u64, Ordering::Relaxed);
 }
 
-fn sub(site: usize, size: usize) {
-    BOOKS[site][2].fetch_add(1, Ordering::Relaxed);
-    BOOKS[site][3].fetch_add(size as u64, Ordering::Relaxed);
+fn sub(slot: &Slot) {
+    if slot.epoch == epoch() {
+        BOOKS[slot.site][2].fetch_add(1, Ordering::Relaxed);
+        BOOKS[slot.site][3].fetch_add(slot.layout.size() as u64, Ordering::Relaxed);
+    }
 }
 
 fn fill(slot: &Slot, value: u8) {
@@ -82,11 +97,12 @@ fn check(slot: &Slot, size: usize, value: u8) {
     assert!(slot.address.is_multiple_of(slot.layout.align()), "not aligned");
 }
 
-fn work(mut state: u64, rounds: u64) {
+fn work(state: &mut u64, rounds: u64) {
     for _ in 0..rounds {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        let state = *state;
         let index = state as usize % SLOTS.len();
         let how = (state >> 20) % 8;
         let size = 1 + ((state >> 32) % 300) as usize;
@@ -102,7 +118,7 @@ fn work(mut state: u64, rounds: u64) {
                 };
                 let layout = layout.unwrap();
                 let allocate = [site_alloc, site_zeroed, site_aligned, site_alloc, site_large][site];
-                let slot = Slot { address: allocate(&layout), layout, site };
+                let slot = Slot { address: allocate(&layout), layout, site, epoch: epoch() };
                 assert_ne!(slot.address, 0);
                 if site == 1 {
                     check(&slot, layout.size(), 0);
@@ -113,11 +129,11 @@ fn work(mut state: u64, rounds: u64) {
             }
             Some(slot) if how < 3 => {
                 check(&slot, slot.layout.size(), value);
-                sub(slot.site, slot.layout.size());
+                sub(&slot);
                 let address = site_realloc(slot.address, &slot.layout, size);
                 let kept = size.min(slot.layout.size());
-                let slot =
-                    Slot { address, layout: Layout::from_size_align(size, slot.layout.align()).unwrap(), site: 3 };
+                let layout = Layout::from_size_align(size, slot.layout.align()).unwrap();
+                let slot = Slot { address, layout, site: 3, epoch: epoch() };
                 check(&slot, kept, value);
                 add(3, size);
                 fill(&slot, value);
@@ -125,7 +141,7 @@ fn work(mut state: u64, rounds: u64) {
             }
             Some(slot) => {
                 check(&slot, slot.layout.size(), value);
-                sub(slot.site, slot.layout.size());
+                sub(&slot);
                 unsafe { dealloc(slot.address as *mut u8, slot.layout) };
             }
         }
@@ -134,15 +150,83 @@ fn work(mut state: u64, rounds: u64) {
 
 pub fn main() {
     let mut arguments = std::env::args().skip(1).map(|word| word.parse::<u64>().expect("a number"));
-    let (threads, rounds) = (arguments.next().unwrap_or(1), arguments.next().unwrap_or(10_000));
+    let (threads, rounds) = (arguments.next().unwrap_or(1), arguments.next());
+    let Some(rounds) = rounds else { return commands(threads) };
     if threads == 0 {
-        work(88_172_645_463_325_252, rounds); // on the main thread
+        work(&mut SEED.clone(), rounds); // on the main thread
     }
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || work(88_172_645_463_325_252 + thread * 7919, rounds));
+            scope.spawn(move || work(&mut (SEED + thread * 7919), rounds));
         }
     });
+    print();
+}
+
+const SEED: u64 = 88_172_645_463_325_252;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn site_tick(layout: &Layout) -> usize {
+    let address = unsafe { alloc(*layout) };
+    std::hint::black_box(5);
+    std::hint::black_box(address) as usize
+}
+
+/// Works without pause in `threads` threads, as the commands on standard input say.
+fn commands(threads: u64) {
+    for thread in 0..threads {
+        std::thread::spawn(move || {
+            let mut state = SEED + thread * 7919;
+            loop {
+                while !RUNS.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                RUNNING.fetch_add(1, Ordering::AcqRel);
+                while RUNS.load(Ordering::Acquire) {
+                    work(&mut state, 64);
+                }
+                RUNNING.fetch_sub(1, Ordering::AcqRel);
+            }
+        });
+    }
+    let pause = || {
+        RUNS.store(false, Ordering::Release);
+        // A thread that has read the old value of `RUNS` adds 1 to `RUNNING` within this time.
+        std::thread::sleep(Duration::from_millis(2));
+        while RUNNING.load(Ordering::Acquire) != 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    for line in std::io::stdin().lines() {
+        match line.expect("a command").as_str() {
+            "go" => RUNS.store(true, Ordering::Release),
+            "pause" => pause(),
+            "drain" => {
+                pause();
+                for slot in SLOTS.iter().filter_map(|place| place.lock().unwrap().take()) {
+                    sub(&slot);
+                    unsafe { dealloc(slot.address as *mut u8, slot.layout) };
+                }
+            }
+            "reset" => {
+                EPOCH.fetch_add(1, Ordering::Relaxed);
+                BOOKS.iter().flatten().for_each(|count| count.store(0, Ordering::Relaxed));
+            }
+            "tick" => {
+                let layout = Layout::new::<[u64; 3]>();
+                unsafe { dealloc(site_tick(&layout) as *mut u8, layout) };
+            }
+            "print" => print(),
+            // The C library takes memory for the variable from its own malloc.
+            "libc" => unsafe { std::env::set_var("ALLOCATED_BY", "libc") },
+            _ => std::process::exit(2),
+        }
+        println!("done");
+    }
+}
+
+fn print() {
     for (name, book) in NAMES.iter().zip(&BOOKS) {
         let [allocs, allocated, frees, freed] = book.each_ref().map(|count| count.load(Ordering::Relaxed));
         println!(

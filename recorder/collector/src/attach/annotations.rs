@@ -1,0 +1,69 @@
+//! The calls of edleak.h and of the crate edleak-annotate in the modules of a process.
+//!
+//! A program calls the library's functions for marks and pools through its global offset table. The loader
+//! fills that table when it loads the program, so a library that is loaded later is not in it. Therefore each
+//! module with such calls has two more words, which are 0 at first
+//! ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The collector stores the addresses of the functions there
+//! while all threads stand still.
+
+use crate::attach::modules::Module;
+use crate::sys::maps::Line;
+use edleak_session::idle::{CALLS_NOTE_TYPE, NOTE_OWNER};
+use std::collections::BTreeSet;
+
+/// The functions of the library that a program with edleak.h may call.
+const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
+
+/// Two words of a module: the addresses of the function for marks and of the function for pools.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Words {
+    /// The address of the first word.
+    pub(crate) address: u64,
+    module: u64,
+    path: String,
+}
+
+/// The annotations of a process.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Annotations {
+    pub(crate) words: Vec<Words>,
+    /// Modules with calls but without words: an earlier edleak.h made them.
+    pub(crate) outdated: Vec<String>,
+}
+
+/// Finds the annotations in the modules of a process.
+pub(crate) fn find(modules: &[Module]) -> Annotations {
+    let mut found = Annotations::default();
+    let is_ours = |module: &Module| module.name().contains("edleak_preload");
+    for module in modules.iter().filter(|module| !module.is_libc() && !module.is_loader() && !is_ours(module))
+    {
+        let Some(elf) = module.elf() else { continue };
+        let owner = NOTE_OWNER.strip_suffix(b"\0").unwrap_or(NOTE_OWNER);
+        let base = module.start.wrapping_sub(elf.link_base());
+        let places: BTreeSet<u64> = elf
+            .notes(owner, CALLS_NOTE_TYPE)
+            .filter_map(|(address, content)| {
+                let distance = i32::from_ne_bytes(content.try_into().ok()?);
+                Some(address.wrapping_add_signed(distance.into()).wrapping_add(base))
+            })
+            .filter(|address| address.is_multiple_of(8) && module.contains(*address))
+            .collect();
+        if places.is_empty() && FUNCTIONS.iter().any(|name| elf.mentions(name)) {
+            found.outdated.push(module.path.clone());
+        }
+        let path = &module.path;
+        found.words.extend(places.into_iter().map(|address| Words {
+            address,
+            module: module.start,
+            path: path.clone(),
+        }));
+    }
+    found
+}
+
+impl Words {
+    /// Whether the module of the words is still mapped where it was.
+    pub(crate) fn is_mapped<'m>(&self, mut lines: impl Iterator<Item = Line<'m>>) -> bool {
+        lines.any(|line| line.start == self.module && line.name == self.path)
+    }
+}
