@@ -60,6 +60,18 @@ fn a_library_with_a_private_jemalloc_is_exact_beside_libc() {
 }
 
 #[test]
+fn private_allocators_of_every_known_name_are_exact() {
+    let program = allocators().binary("prefixes");
+    let recorder = Recorder::new("prefixes").options(["--allocator", "my_*"]);
+    let recording = recorder.record(program, ["20000"]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    assert!(!recording.outcome.stderr.contains("not counted"), "{}", recording.outcome.stderr);
+    let ledger = read_ledger(&recording.outcome.stdout);
+    assert!(ledger.values().all(|counts| counts.allocs == 20_000), "{ledger:?}");
+    assert_equal(&recording.all_sites(), &ledger);
+}
+
+#[test]
 fn jemalloc_of_a_rust_program_is_exact() {
     assert_exact_in_rust("jemalloc", "release");
 }
@@ -146,6 +158,15 @@ fn uncounted_functions_of_a_shared_allocator_leave_no_verdict() {
     let report = counted.leaks();
     assert_eq!((report.code, report.leaks().count()), (1, 1), "{}", report.describe());
     assert_eq!(report.json["uncounted_functions"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn an_allocator_of_a_library_that_is_loaded_late_is_told() {
+    let library = allocators().binary("liblate.so");
+    let recording = Recorder::new("late").record(allocators().binary("late_library"), [library.as_os_str()]);
+    assert_eq!(recording.outcome.stdout, "done\n", "{}", recording.outcome.stderr);
+    let stderr = &recording.outcome.stderr;
+    assert_eq!(stderr.matches("it was loaded while the program ran").count(), 1, "{stderr}");
 }
 
 #[test]

@@ -114,6 +114,21 @@ fn objects_of_pools_and_mappings_are_judged_by_iterations_and_exact() {
     }
 }
 
+/// Forty iterations are too few to judge the address space. If no page of it is resident, it can be no leak.
+#[test]
+fn undecided_address_space_without_memory_is_clean() {
+    for (argument, expected) in [("reserve", 0), ("use", 2)] {
+        let program = programs().binary("iterations_reserve");
+        let recording = Recorder::new("iterations-reserve").record(program, [argument]);
+        assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+        let report = Report::of(&recording.trace, &["--all", "--per-mark", "iteration"]);
+        assert_eq!(report.code, expected, "{argument}: {:#}", report.json["summary"]);
+        let site = report.sites_in("region").next().expect("it maps");
+        let verdict = if expected == 0 { "no-leak" } else { "undecided" };
+        assert_eq!(site.verdict, verdict, "{argument}: {:#}", report.json["sites"]);
+    }
+}
+
 #[test]
 fn verdicts_are_those_that_the_programs_were_made_for() {
     const LEAK: i32 = 1;

@@ -182,8 +182,8 @@ impl Policy {
         for analysis in analyses {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
-            // Objects of pools lie in the heap or in mapped memory. A pool may also give out memory that it has
-            // taken long before. So each of the two sums must be within the budget.
+            // Objects of pools lie in the heap or in mapped memory. A pool may also give out memory that it
+            // has taken long before. So each of the two sums must be within the budget.
             let rate_of = |is_pool: bool| -> f64 {
                 let sites = reported_now.iter().filter(|site| (site.domain() == Domain::Pool) == is_pool);
                 sites.map(|site| site.judgement.rate_bytes_per_s).sum()
@@ -305,8 +305,8 @@ fn lost_objects(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// The reason why undecided sites of a domain make the gate undecided, with the remedy. Each domain is compared
-/// with itself, because address space may be a thousand times the heap.
+/// The reason why undecided sites of a domain make the gate undecided, with the remedy. Each domain is
+/// compared with itself, because address space may be a thousand times the heap.
 fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
     let of_domain = || analysis.sites.iter().filter(|site| site.domain() == domain);
     let undecided = || of_domain().filter(|site| site.judgement.verdict == Verdict::Undecided);
@@ -405,9 +405,9 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory. Half
-/// of the growth must be memory of sites with another verdict than "no leak", or of allocators whose
-/// allocations are counted.
+/// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory.
+/// Half of the growth must be memory of sites with another verdict than "no leak", or of allocators whose
+/// allocations are all counted.
 fn is_explained(analysis: &Findings) -> bool {
     let growth = &analysis.growth;
     if !growth.is_seen_outside() {
@@ -415,19 +415,20 @@ fn is_explained(analysis: &Findings) -> bool {
     }
     let is_counted = |site: &JudgedSite| {
         let module = site.stack.first().and_then(|address| address.module_id);
-        analysis.own_heaps.iter().all(|heap| heap.uncounted.is_none() || heap.uncounted != module)
+        let has_uncounted =
+            analysis.uncounted_functions.iter().any(|functions| Some(functions.module_id) == module);
+        !has_uncounted
+            && analysis.own_heaps.iter().all(|heap| heap.uncounted.is_none() || heap.uncounted != module)
     };
     let mapping = || analysis.sites.iter().filter(|site| site.domain() == Domain::Mapping);
-    let of_allocators: f64 = mapping()
-        .filter(|site| site.kind == Kind::Allocator && is_counted(site))
-        .map(|site| site.growth().max(0.0))
-        .sum();
     // The growth of a site is address space. Its resident share at the end is taken for that of its growth.
     let resident = |site: &JudgedSite| {
         let live = site.totals.live_bytes.max(1) as f64;
         let share = site.resident_bytes.map_or(1.0, |resident| (resident as f64 / live).min(1.0));
         share * site.growth().max(0.0)
     };
+    let of_allocators: f64 =
+        mapping().filter(|site| site.kind == Kind::Allocator && is_counted(site)).map(resident).sum();
     let of_sites: f64 =
         mapping().filter(|site| site.judgement.verdict != Verdict::NoLeak).map(resident).sum();
     let grown = growth.resident_to_bytes.saturating_sub(growth.resident_from_bytes) as f64;

@@ -61,6 +61,10 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     growth.free = replayed.memory.free;
     let mut sites: Vec<JudgedSite> = std::mem::take(&mut replayed.sites);
     explain_by_small_blocks(&mut growth, &sites);
+    let (uncounted_functions, own_heaps) = (uncounted::of_trace(trace), own_heap::of_trace(trace));
+    if let Some(clause) = uncounted::clause(&uncounted_functions, &own_heaps) {
+        growth.note_uncounted(clause);
+    }
     // Points on a straight line that replaces missing slices do not count.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
@@ -140,8 +144,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
         unexplained,
         pools: pools::of_trace(trace, &sites),
         mapped,
-        own_heaps: own_heap::of_trace(trace),
-        uncounted_functions: uncounted::of_trace(trace),
+        own_heaps,
+        uncounted_functions,
         children_did_the_work: children_did_the_work(trace),
         sites,
         modules: trace.modules().iter().map(loaded).collect(),

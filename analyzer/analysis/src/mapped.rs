@@ -9,7 +9,7 @@ use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};
 use crate::site::{Domain, GivenBack, JudgedSite, Kind, SiteLabel};
 use edleak_format::{SiteId, Trace};
-use edleak_model::classify::Judgement;
+use edleak_model::classify::{Judgement, Verdict};
 use edleak_model::growth_kind::{ProcessGrowth, UnseenBytes};
 use edleak_text::units;
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ use std::collections::HashMap;
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
 /// One page.
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
-/// Least share of a site's address space that the readings must have seen. A reading before most of the memory was
-/// mapped says nothing about that memory.
+/// Least share of a site's address space that the readings must have seen. A reading before most of the
+/// memory was mapped says nothing about that memory.
 const LEAST_SEEN_SHARE: f64 = 0.5;
 /// The report does not mention less unseen memory than this. Stacks and tables of the C library are usual.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
@@ -113,12 +113,15 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
 }
 
-/// Settles mapping sites that leak by the iterations of a mark: a site whose growth is not resident is no
-/// leak. There are no readings at the marks. So all resident memory of the site counts as resident memory of the
-/// leak: the site may also have reserved address space before.
+/// Settles mapping sites that leak or are undecided by the iterations of a mark: a site whose growth is not
+/// resident is no leak. There are no readings at the marks. So all resident memory of the site counts as
+/// resident memory of the leak: the site may also have reserved address space before.
 pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
-        if let Some(resident) = site.resident_bytes {
+        let Some(resident) = site.resident_bytes else { continue };
+        if site.judgement.verdict == Verdict::Undecided {
+            settle_undecided(site, resident);
+        } else {
             let share = greatest_share(resident, site.judgement.leak_bytes);
             settle_leak(site, share);
         }
@@ -159,6 +162,22 @@ fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
     (resident as f64 / leak_bytes.max(1) as f64).min(1.0)
 }
 
+/// Changes an undecided site to no leak if all its resident memory is too little for a leak of the memory in
+/// question: that memory is only address space.
+fn settle_undecided(site: &mut JudgedSite, resident: u64) {
+    let left = site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes) as f64;
+    if (resident as f64) < least_grown(left) {
+        let (left, held) = (units::bytes(left), units::bytes(resident as f64));
+        let why = format!("{left} more of address space, and {held} of the site are resident");
+        site.judgement = Judgement::without_memory(site.judgement.class, why);
+    }
+}
+
+/// The least resident bytes that make `leaked` bytes of address space a leak of memory.
+fn least_grown(leaked: f64) -> f64 {
+    (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES)
+}
+
 /// Changes a leak of address space to no leak if too little of it is resident. `share` is the resident share.
 fn settle_leak(site: &mut JudgedSite, share: f64) {
     if !site.is_leak() {
@@ -166,7 +185,7 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
     }
     let leaked = site.judgement.leak_bytes as f64;
     let grown = share * leaked;
-    if grown < (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES) {
+    if grown < least_grown(leaked) {
         let (leaked, grown) = (units::bytes(leaked), units::bytes(grown));
         let why = format!("{leaked} more of address space, of which {grown} are resident");
         site.judgement = Judgement::without_memory(site.judgement.class, why);
@@ -175,8 +194,8 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
     }
 }
 
-/// The resident share of the address space that a site added between two readings. `None`: the readings have seen
-/// less than half of `bytes`, the address space in question.
+/// The resident share of the address space that a site added between two readings. `None`: the readings have
+/// seen less than half of `bytes`, the address space in question.
 fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
     if (mapped as f64) < LEAST_SEEN_SHARE * bytes {

@@ -2,7 +2,8 @@
 //! jemalloc whose code the system does not let edleak change.
 
 use crate::frame::base_name;
-use edleak_format::Trace;
+use crate::own_heap::OwnHeap;
+use edleak_format::{ModuleId, Trace};
 use edleak_model::growth_kind::{GrowthKind, ProcessGrowth};
 use edleak_text::units;
 
@@ -16,12 +17,25 @@ const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 /// The memory that is in no counted allocation, in bytes, if it is most of the program's memory.
 pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
-    (hidden > NOTICEABLE_HIDDEN_BYTES.max(4 * growth.live_to_bytes)).then_some(hidden)
+    (hidden > least_hidden(growth)).then_some(hidden)
+}
+
+/// As [`hidden_bytes`], without the memory of sites that map memory. Only for an allocator that is counted in
+/// part: the recorder knows the mappings of such an allocator.
+fn hidden_beside_mappings(growth: &ProcessGrowth) -> Option<u64> {
+    let hidden = hidden_bytes(growth)?.saturating_sub(growth.mapped_bytes());
+    (hidden > least_hidden(growth)).then_some(hidden)
+}
+
+fn least_hidden(growth: &ProcessGrowth) -> u64 {
+    NOTICEABLE_HIDDEN_BYTES.max(growth.live_to_bytes.saturating_mul(4))
 }
 
 /// The uncounted functions of one module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UncountedFunctions {
+    /// The module in the trace.
+    pub module_id: ModuleId,
     /// The file name of the module.
     pub module: String,
     /// The functions.
@@ -42,6 +56,7 @@ impl UncountedFunctions {
 
 pub(crate) fn of_trace(trace: &Trace) -> Vec<UncountedFunctions> {
     let all = trace.uncounted_functions().iter().map(|functions| UncountedFunctions {
+        module_id: functions.module,
         module: trace
             .module(functions.module)
             .map_or("a module", |module| base_name(&module.path))
@@ -51,20 +66,27 @@ pub(crate) fn of_trace(trace: &Trace) -> Vec<UncountedFunctions> {
     all.collect()
 }
 
-/// The reason why these functions leave the report undecided: memory grows that no counted allocation explains, or
-/// most of the memory is in no counted allocation.
+/// The clause about the first allocator of which not all allocations are counted.
+pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) -> Option<String> {
+    let whole = own_heaps.iter().find(|heap| heap.uncounted.is_some());
+    let of_whole = whole.map(|heap| format!("allocations of {} are not counted", heap.name));
+    functions.first().map(UncountedFunctions::sentence).or(of_whole)
+}
+
+/// The reason why these functions leave the report undecided: memory grows that no counted allocation
+/// explains, or most of the memory is in no counted allocation.
 pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
     let first = functions.first()?;
-    let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained);
+    let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained | GrowthKind::Unclear);
     let size = |bytes: u64| units::bytes(bytes as f64);
-    let fact = if is_outside && growth.resident_goes_on {
+    let fact = if is_outside && growth.resident_goes_on && growth.may_be_uncounted() {
         let (from, to) = (growth.resident_from_bytes, growth.resident_to_bytes);
         format!(
             "resident memory grew from {} to {}, and not through counted allocations",
             size(from),
             size(to)
         )
-    } else if let Some(hidden) = hidden_bytes(growth) {
+    } else if let Some(hidden) = hidden_beside_mappings(growth) {
         format!("{} of {} are in no counted allocation", size(hidden), size(growth.resident_to_bytes))
     } else {
         return None;
@@ -86,6 +108,7 @@ mod tests {
     #[test]
     fn a_sentence_names_three_functions_and_counts_the_rest() {
         let names = |all: &[&str]| UncountedFunctions {
+            module_id: ModuleId(0),
             module: "libjemalloc.so.2".into(),
             names: all.iter().map(|&name| name.into()).collect(),
         };

@@ -108,6 +108,9 @@ pub struct ProcessGrowth {
     pub unseen: Option<UnseenBytes>,
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
     pub free: Option<FreeBytes>,
+    /// A clause about an allocator of which not all allocations are counted; `None`: its memory does not
+    /// explain the growth, or there is no such allocator.
+    pub uncounted: Option<String>,
 }
 
 /// Determines the cause of growth. `turnover_bytes` is the number of bytes allocated from the first slice to
@@ -131,6 +134,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         resident_goes_on: false,
         unseen: None,
         free: None,
+        uncounted: None,
     };
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
@@ -199,6 +203,41 @@ impl ProcessGrowth {
         let stacks = self.grown().map_or(0, |grown| grown.stacks);
         let unseen = self.unseen.map(|unseen| unseen.grown_bytes.saturating_add(stacks));
         unseen.is_some_and(|unseen| (unseen as f64) < noticeable)
+    }
+
+    /// Whether the process may have grown through allocations that are not counted. An allocator takes its
+    /// memory from the heap, from mappings that the recorder knows as an allocator's, or by calls that the
+    /// recorder does not see. If these together grew by no more than the live memory, all growth is
+    /// elsewhere.
+    pub fn may_be_uncounted(&self) -> bool {
+        let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
+            return true;
+        };
+        let of_allocators = |kinds: &KindBytes| kinds.of_malloc().saturating_add(kinds.unseen) as f64;
+        let live = self.live_to_bytes as f64 - self.live_from_bytes as f64;
+        let beyond_live = of_allocators(&to) - of_allocators(&from) - live.max(0.0);
+        beyond_live >= NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64)
+    }
+
+    /// Anonymous memory at the end that recorded calls mapped, without that of allocators; 0 if it is not
+    /// recorded.
+    pub fn mapped_bytes(&self) -> u64 {
+        let seen = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)).map(|[_, to]| to);
+        seen.map_or(0, |to| to.anonymous.saturating_sub(to.unseen).saturating_sub(to.allocators))
+    }
+
+    /// Notes an allocator of which not all allocations are counted. `clause` says so. If its memory may have
+    /// grown, the recording cannot tell whether the program leaks there or the allocator retains the memory.
+    pub fn note_uncounted(&mut self, clause: String) {
+        // The heap and the arenas are memory of libc's malloc, whose allocations are all counted.
+        let is_of_libc = self.grown().is_some_and(|grown| {
+            let of_libc = grown.heap.saturating_add(grown.arenas);
+            grown.has_calls && of_libc > grown.allocators.saturating_add(grown.unseen)
+        });
+        if matches!(self.kind, GrowthKind::Retained | GrowthKind::Unclear) && !is_of_libc {
+            self.kind = GrowthKind::Unclear;
+            self.uncounted = Some(clause);
+        }
     }
 
     fn unseen_bytes(&self) -> Option<UnseenBytes> {
@@ -374,9 +413,35 @@ mod tests {
         // Mappings that an allocator makes for itself count as memory of malloc.
         let allocator = of_kinds(|i| KindBytes { heap: 22 * MB, allocators: grown(i), ..traced(grown(i)) });
         assert_eq!(allocator.kind, GrowthKind::Retained);
+        assert!(allocator.may_be_uncounted() && unseen.may_be_uncounted() && !seen.may_be_uncounted());
         // libc maps each large allocation by itself.
         let large = of_kinds(|i| KindBytes { heap: 0, unseen: 20 * MB, ..traced(20 * MB + grown(i)) });
         assert_eq!(large.unseen, Some(UnseenBytes { bytes: 0, grown_bytes: 0 }));
+    }
+
+    #[test]
+    fn an_allocator_with_uncounted_functions_is_not_said_to_retain() {
+        let grown = |i: u64| i * MB / 5;
+        let clause = || "allocations through `mallocx` of libjemalloc.so.2 are not counted".to_owned();
+        let traced = |kinds: KindBytes| KindBytes { has_calls: true, ..kinds };
+        let mut foreign = of_kinds(|i| {
+            traced(KindBytes { anonymous: grown(i), allocators: grown(i), ..KindBytes::default() })
+        });
+        assert!(foreign.sentence().unwrap().contains("the allocator retains"));
+        foreign.note_uncounted(clause());
+        let sentence = foreign.sentence().expect("a cause");
+        assert_eq!(foreign.kind, GrowthKind::Unclear);
+        assert!(
+            sentence.contains("and allocations through `mallocx` of libjemalloc.so.2 are not counted, so"),
+            "{sentence}"
+        );
+        // libc's malloc retains this memory, and all its allocations are counted.
+        let mut libc = of_kinds(|i| traced(KindBytes { heap: 22 * MB + grown(i), ..KindBytes::default() }));
+        libc.note_uncounted(clause());
+        assert!(libc.sentence().unwrap().contains("the allocator retains"));
+        let mut mapped = of_kinds(|i| traced(KindBytes { anonymous: grown(i), ..KindBytes::default() }));
+        mapped.note_uncounted(clause());
+        assert_eq!(mapped.kind, GrowthKind::Outside);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::hosts;
 use edleak_tests::record::{Recorder, Recording};
+use edleak_tests::run::{cannot_run, run};
+use edleak_tests::temp::TempDir;
+use std::process::Command;
 
 /// Records a shell script with enough slices for a verdict.
 fn record(script: &str, options: &[&str]) -> Recording {
@@ -81,4 +84,41 @@ fn child_that_execs_as_the_duration_ends_is_not_reported() {
     let script = "while :; do perl -e 'my @a = (1) x 100'; done";
     let recording = record(script, &["--children", "--duration", "1s", "--then-terminate"]);
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
+}
+
+/// The trace of a child stays in memory for 20 ms. A full disk shows when the trace is written: at this age,
+/// or at the end of a child that ends before. The trace of the first process has room, and says that a child
+/// is missing.
+#[test]
+fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
+    for child in ["perl -e 'my @a = map { q(x) x $_ } 1..300; select undef, undef, undef, 0.3'", "(exit 3)"] {
+        let dir = TempDir::new("full-child");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            return cannot_run("no right to mount a small file system");
+        }
+        let filler = dir.join("filler");
+        let fill = format!("while printf %4096s >> {}; do :; done 2> /dev/null", filler.display());
+        // The first process runs on, so that its own trace, which shrinks at its end, gives no room to the child's.
+        let work = "for ((i = 0; i < 300000; i++)); do :; done";
+        let script = format!("{fill}; {child}; {work}; exit 7");
+        let trace = dir.join("trace.edl");
+        let recorder = Recorder::new("full-child").options(["--children"]);
+        let outcome = run(&mut recorder.command(&trace, "bash", ["-c", &script]));
+        let analyzed = analyze(["--all"], &trace);
+        let files = std::fs::read_dir(dir.path()).expect("it is ours").flatten();
+        let mut files: Vec<_> = files.map(|file| file.file_name()).collect();
+        files.sort();
+        let unmounted = Command::new("umount").arg(dir.path()).output();
+        assert!(
+            unmounted.is_ok_and(|output| output.status.success()),
+            "our own file system can be unmounted"
+        );
+        assert_eq!(outcome.code, 7, "the program is left alone: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
+        assert_eq!(files, ["filler", "trace.edl"], "{child}: {}", outcome.stderr);
+        assert_eq!(analyzed.code, 2, "{}", analyzed.stdout);
+        assert!(analyzed.stdout.contains("1 unrecorded program"), "{}", analyzed.stdout);
+    }
 }

@@ -3,12 +3,13 @@
 use crate::programs::{Ran, run};
 use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
 use edleak_format::{
-    Allocator, AreaId, AreaKind, Counters, MemoryArea, ModuleId, Pool, PoolId, Pools, Record, SiteKind,
-    Trace, UncountedFunctions,
+    Allocator, AreaBytes, AreaId, AreaKind, Counters, Mappings, MemoryArea, ModuleId, Pool, PoolId, Pools,
+    Record, SiteKind, Trace, UncountedFunctions,
 };
 use serde_json::json;
 
-/// A pool `requests` whose caller leaks 100 bytes in each slice, and the constant chunks of the pool in the heap.
+/// A pool `requests` whose caller leaks 100 bytes in each slice, and the constant chunks of the pool in the
+/// heap.
 fn pooled(lost_events: u64, lost_resets: u64) -> Draft {
     let pool = DraftSite {
         kind: SiteKind::Pool(PoolId(1)),
@@ -65,7 +66,8 @@ fn leaking_fast(slice: u64) -> Counters {
     Counters { allocated_bytes: 10 * leaking(slice).allocated_bytes, ..leaking(slice) }
 }
 
-// A pool may give out memory that it has taken long before. So a leak of the heap must not hide that of the pool.
+// A pool may give out memory that it has taken long before. So a leak of the heap must not hide that of the
+// pool.
 #[test]
 fn a_budget_holds_for_pools_and_for_other_memory_each() {
     let mut draft = pooled(0, 0);
@@ -126,6 +128,136 @@ fn uncounted_functions_of_an_allocator_are_told_and_undecided_only_if_memory_gro
     assert_eq!(ran.code, 0, "{}", ran.out);
     let text = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains("allocations through `mallocx`, `rallocx` of leaker are not counted"), "{text}");
+}
+
+fn uncounted_mallocx() -> Record {
+    Record::UncountedFunctions(UncountedFunctions { module: ModuleId(0), symbols: vec!["mallocx".into()] })
+}
+
+const MIB: u64 = 1 << 20;
+
+/// An area of which all bytes are resident.
+fn used(bytes: u64) -> AreaBytes {
+    AreaBytes { mapped_bytes: bytes, resident_bytes: bytes, ..AreaBytes::ZERO }
+}
+
+/// Address space of which no byte is resident.
+fn reserved(bytes: u64) -> AreaBytes {
+    AreaBytes { mapped_bytes: bytes, ..AreaBytes::ZERO }
+}
+
+/// A site `map_frame` leaks mappings of 1 MiB, an allocator has one mapping, and the heap does not grow.
+/// `areas` gives all anonymous memory, the part of allocators, the memory of both sites, and the address
+/// space of both.
+fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draft {
+    let of_kind = |kind, offset, name, counters| DraftSite { kind, ..caller(offset, name, 1, counters) };
+    let area =
+        |id, kind, name: &str| Record::MemoryArea(MemoryArea { id: AreaId(id), kind, name: name.into() });
+    let mapped =
+        |slice: u64| Counters { allocated_bytes: (slice + 1) * MIB, allocs: slice + 1, ..Counters::ZERO };
+    let of_allocator = |slice: u64| Counters {
+        allocated_bytes: 10 * (slice + 1) * MIB,
+        allocs: slice + 1,
+        ..Counters::ZERO
+    };
+    let mut records = vec![
+        area(0, AreaKind::Anonymous, ""),
+        area(1, AreaKind::Allocators, ""),
+        area(2, AreaKind::Site, "1"),
+        area(3, AreaKind::Site, "2"),
+        area(4, AreaKind::Counted, ""),
+        Record::Mappings(Mappings::default()),
+    ];
+    records.extend(further);
+    Draft {
+        sites: vec![
+            caller(0x1030, "start", 60, constant),
+            of_kind(SiteKind::Mapping, 0x1050, "map_frame", mapped),
+            of_kind(SiteKind::AllocatorMapping, 0x1060, "je_extent_alloc", of_allocator),
+        ],
+        areas,
+        resident: |slice| (2 + slice) * MIB,
+        ..growing_outside(records)
+    }
+}
+
+// The resident memory of `map_frame` is all growth, and the leak is within the budget.
+#[test]
+fn growth_that_a_mapping_site_explains_is_decided_beside_uncounted_functions() {
+    let of_site = |slice: u64| {
+        let bytes = (slice + 1) * MIB;
+        vec![used(bytes), used(0), used(bytes), used(0), reserved(11 * bytes)]
+    };
+    let draft = with_mappings(of_site, vec![uncounted_mallocx()]);
+    let ran = report(&draft, &["--format=json", "--all", "--budget", "1GB/s"]);
+    assert_eq!(ran.json()["growth"]["kind"], "outside-malloc", "{}", ran.json()["growth"]);
+    assert_eq!(ran.code, 0, "{}", ran.json()["summary"]);
+    assert_eq!(report(&draft, &[]).code, 1);
+}
+
+// Next to the tolerated leak, the allocator with the uncounted functions grows by a fifth of the growth.
+#[test]
+fn growth_of_the_allocator_with_uncounted_functions_is_undecided_beside_a_mapping_site() {
+    let both = |slice: u64| {
+        let of_allocators = (slice + 1) * MIB / 4;
+        let of_site = (slice + 1) * MIB;
+        vec![
+            used(of_site + of_allocators),
+            used(of_allocators),
+            used(of_site),
+            used(of_allocators),
+            reserved(11 * of_site),
+        ]
+    };
+    let draft = with_mappings(both, vec![uncounted_mallocx()]);
+    let ran = report(&draft, &["--format=json", "--all", "--budget", "1GB/s"]);
+    assert_eq!(ran.json()["growth"]["kind"], "outside-malloc", "{}", ran.json()["growth"]);
+    assert_eq!(ran.code, 2, "{}", ran.json()["summary"]);
+}
+
+#[test]
+fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
+    let of_allocator = |slice: u64| {
+        let bytes = (slice + 1) * MIB;
+        vec![used(bytes), used(bytes), used(0), used(bytes), reserved(10 * bytes + 4096)]
+    };
+    let first_line = |further: Vec<Record>| {
+        let mut draft = with_mappings(of_allocator, further);
+        draft.sites[1].counters = constant;
+        let ran = report(&draft, &["--format=json"]);
+        (ran.code, ran.json()["growth"].clone())
+    };
+    let (code, growth) = first_line(Vec::new());
+    assert_eq!((code, &growth["kind"]), (0, &json!("retained")), "{growth}");
+    let allocator = Record::Allocator(Allocator { module: ModuleId(0), symbol: "je_malloc".into() });
+    // The mappings of an allocator that is not counted at all are judged themselves.
+    for (record, expected, clause) in [
+        (uncounted_mallocx(), 2, "allocations through `mallocx` of leaker are not counted"),
+        (allocator, 1, "allocations of the allocator of leaker (`je_malloc`) are not counted"),
+    ] {
+        let (code, growth) = first_line(vec![record]);
+        assert_eq!((code, &growth["kind"]), (expected, &json!("unclear")), "{growth}");
+        let sentence = growth["sentence"].as_str().unwrap_or_default();
+        assert!(
+            sentence
+                .starts_with(&format!("resident memory grows, and {clause}, so this recording cannot tell")),
+            "{sentence}"
+        );
+    }
+}
+
+// The allocator reserves 10 MiB in each slice and uses nothing of it.
+#[test]
+fn address_space_that_an_allocator_reserves_explains_no_growth() {
+    let elsewhere = |slice: u64| {
+        let bytes = (slice + 1) * MIB;
+        vec![used(bytes), used(0), used(0), reserved(10 * bytes), reserved(10 * bytes + 4096)]
+    };
+    let mut draft = with_mappings(elsewhere, Vec::new());
+    draft.sites[1].counters = constant;
+    let ran = report(&draft, &["--format=json", "--all"]);
+    assert_eq!(ran.json()["growth"]["kind"], "outside-malloc", "{}", ran.json()["growth"]);
+    assert_eq!(ran.code, 2, "{}", ran.json()["summary"]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Traces written for the tests. Literal numbers are the counters of each site.
 
 use edleak_format::{
-    AddressSymbols, Counters, CpuUse, End, EndReason, Epoch, Losses, Module, ModuleId, ModuleSymbols, Record,
-    Site, SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors, SymbolFrame,
-    TraceWriter, WatchEnd,
+    AddressSymbols, AreaBytes, Counters, CpuUse, End, EndReason, Epoch, Losses, Module, ModuleId,
+    ModuleSymbols, Record, Site, SiteId, SiteKind, SliceHeader, Stack, StackFrame, StackId, Start, Survivors,
+    SymbolFrame, TraceWriter, WatchEnd,
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -62,6 +62,8 @@ pub(crate) struct Draft {
     pub(crate) watch_end: Option<u64>,
     /// RssAnon at slice i.
     pub(crate) resident: fn(u64) -> u64,
+    /// The memory areas at slice i, by id.
+    pub(crate) areas: fn(u64) -> Vec<AreaBytes>,
     /// Further records.
     pub(crate) further: Vec<Record>,
 }
@@ -135,6 +137,7 @@ pub(crate) fn leaker() -> Draft {
         processor: None,
         watch_end: None,
         resident: |_| 0,
+        areas: |_| Vec::new(),
         further: Vec::new(),
         sites: vec![
             caller(0x1010, "grow_list", 42, leaking),
@@ -176,6 +179,7 @@ impl Draft {
         self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));
         for i in (0..self.slices).filter(|i| !self.missing.contains(i)) {
             let header = self.header((i + 1) * self.ticks_per_slice, i);
+            writer.memory(&(self.areas)(i));
             writer.slice(&header, &self.counters(i)).expect("the slice is sound");
         }
         if let Some(ticks) = self.off_grid {

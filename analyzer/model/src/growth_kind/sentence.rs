@@ -4,8 +4,8 @@ use super::{GrowthKind, NOTICEABLE_BYTES, ProcessGrowth};
 use crate::process_series::FreeBytes;
 use edleak_text::units;
 
-/// Least share of the retained memory that lies free in arenas, so that the report mentions it. A smaller share
-/// explains nothing: another allocator retains the rest.
+/// Least share of the retained memory that lies free in arenas, so that the report mentions it. A smaller
+/// share explains nothing: another allocator retains the rest.
 const LEAST_FREE_SHARE: f64 = 0.1;
 
 impl ProcessGrowth {
@@ -26,6 +26,10 @@ impl ProcessGrowth {
             GrowthKind::Outside => Some(format!(
                 "memory grows outside malloc ({}): live {live}, resident {resident}",
                 self.where_outside()
+            )),
+            GrowthKind::Unclear if let Some(uncounted) = &self.uncounted => Some(format!(
+                "resident memory grows, and {uncounted}, so this recording cannot tell whether the program leaks there or the allocator \
+                 retains what the program freed: live {live}, resident {resident}"
             )),
             GrowthKind::Unclear => Some(format!(
                 "resident memory grows, and this recording cannot tell whether the allocator retains what the program freed or malloc never \

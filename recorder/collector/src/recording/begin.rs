@@ -1,4 +1,5 @@
-//! The beginning of a recording: the modules, the rules for the target, the start record, and the first slice.
+//! The beginning of a recording: the modules, the rules for the target, the start record, and the first
+//! slice.
 
 use crate::follow::image::ImageWatch;
 use crate::recording::auto_watch_state::{Watches, Watching};
@@ -26,9 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
-    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new or does
-    /// not exist yet.
-    /// `inherited` is the memory that a forked child has from its parent.
+    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new or
+    /// does not exist yet. `inherited` is the memory that a forked child has from its parent.
     ///
     /// # Errors
     /// The trace cannot be written.
@@ -135,7 +135,8 @@ impl Recording {
             image,
             own_allocator: options.own_allocator.clone(),
             detours,
-            is_unseen_told: false,
+            told_unseen: Vec::new(),
+            modules_when_told: 0,
             image_sites: Vec::new(),
             counters: Vec::new(),
             events_read: 0,

@@ -74,7 +74,13 @@ impl Recording {
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             is_moved = !writer.is_at(&self.path);
-            bytes = writer.finish()?;
+            // If the disk is full, the file of a short trace is still empty, and so no trace.
+            let is_empty = writer.is_in_memory() && writer.has_file() && !is_moved;
+            bytes = writer.finish().inspect_err(|_| {
+                if is_empty {
+                    let _ = std::fs::remove_file(&self.path);
+                }
+            })?;
         }
         if self.is_idle {
             self.pools = None; // its thread reads the session

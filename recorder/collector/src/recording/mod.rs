@@ -97,8 +97,10 @@ pub struct Recording {
     image: Option<ModuleId>,
     own_allocator: Option<PathBuf>,
     detours: Detours,
-    /// Whether the collector has told the user about uncounted allocators.
-    is_unseen_told: bool,
+    /// The modules of uncounted allocators about which the collector has told the user.
+    told_unseen: Vec<ModuleId>,
+    /// Number of modules when the user was last told about such allocators.
+    modules_when_told: usize,
     image_sites: Vec<usize>,
     /// The counters of a slice, indexed by trace site.
     counters: Vec<Counters>,
@@ -252,7 +254,7 @@ impl Recording {
         self.take_slice(due)?;
         self.schedule.taken(due, self.stacks.sites().len());
         self.watch_suspects();
-        if self.session.header().detours_done.load(Ordering::Acquire) != 0 {
+        if self.has_modules_to_tell() && self.session.header().detours_done.load(Ordering::Acquire) != 0 {
             self.tell_unseen();
         }
         if self.own_pid_namespace == Some(false) {

@@ -6,14 +6,22 @@ use crate::sys::say::say;
 use edleak_format::{Allocator, UncountedFunctions};
 
 impl Recording {
-    /// Tells the user, once, about the allocators that edleak does not count. Call this after the target has
-    /// had time to apply its detours.
+    /// Tells the user about the allocators that edleak does not count, once about each. Call this after the
+    /// target has had time to apply its detours. The program may load further allocators later.
     pub(super) fn tell_unseen(&mut self) {
-        if !std::mem::replace(&mut self.is_unseen_told, true) {
-            for unseen in self.unseen() {
+        let modules = self.modules.all().len();
+        for unseen in self.unseen() {
+            if !self.told_unseen.contains(&unseen.module) {
                 say(format_args!("{}", unseen.message));
+                self.told_unseen.push(unseen.module);
             }
         }
+        self.modules_when_told = modules;
+    }
+
+    /// Whether the program has loaded modules since [`Recording::tell_unseen`].
+    pub(super) fn has_modules_to_tell(&self) -> bool {
+        self.modules.all().len() != self.modules_when_told
     }
 
     /// The allocators that edleak counts in part or not at all.
