@@ -27,7 +27,7 @@ hosts! {
     address_reuse before_constructors bind_now cancelled_threads chroot_drop clean_heap clone_raw close_fds closed_stdio coroutines
     deepbind deepbind_free deepbind_pieces dlerror_fork dlerror_pending dlmopen dlopen_loop dlopen_storm early_dlsym edge_sizes endings exceptions
     exec_chain exec_failed exec_static exit_race fixed_address foreign_malloc fork_cost fork_nested fork_threads
-    late_frees longjmp many_threads mapped_ranges maps_in_handler mirror
+    late_frees late_grandchild longjmp many_threads mapped_ranges maps_in_handler mirror
     musl named_like_glibc new_handler outlives own_mmap
     ptrace_self replaced_new rlimit_as rlimit_start scrubbed_exec seccomp_kill seccomp_strict signal_storm small_stacks
     static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
@@ -236,6 +236,38 @@ fn a_daemon_is_recorded_with_its_children() {
     let [child] = children.as_slice() else { panic!("{children:?}: {}", recording.outcome.stderr) };
     let report = Report::of(child, &["--all", "--min-class", "constant"]);
     assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
+}
+
+/// The collector uses the session of an ended child again, but not while a grandchild may still read it.
+#[test]
+fn a_late_grandchild_has_the_allocations_of_its_ended_parent() {
+    let recorder = Recorder::new("late-grandchild").options(["--children"]);
+    let recording = recorder.record(hosts().binary("late_grandchild"), [""; 0]);
+    assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
+    let traces = std::fs::read_dir(recording.dir.path()).expect("it is ours");
+    let reports = traces
+        .map(|entry| entry.expect("it is ours").path())
+        .filter(|path| path != &recording.trace)
+        .map(|path| Report::of(&path, &["--all", "--min-class", "constant"]));
+    let (mut short, mut late) = (0, 0);
+    for report in reports {
+        let of = |name| {
+            let counts: Counts = report.counts_of(name);
+            (counts.allocs, counts.frees)
+        };
+        assert_eq!(report.summary("unknown_frees"), 0, "{}", report.describe());
+        assert_eq!(of("in_root"), (7, 0), "{}", report.describe());
+        match (of("in_short"), of("in_grandchild")) {
+            ((20, 0), (0, 0)) => short += 1,
+            ((0, 0), (5, 0)) => {
+                assert_eq!(of("in_child"), (30, 30), "{}", report.describe());
+                late += 1;
+            }
+            ((0, 0), (0, 0)) => assert_eq!(of("in_child"), (30, 0), "{}", report.describe()),
+            other => panic!("{other:?}: {}", report.describe()),
+        }
+    }
+    assert_eq!((short, late), (40, 1));
 }
 
 /// edleak cannot record a child that can open no file; the parent's trace reports this.

@@ -13,6 +13,9 @@ use crate::write::trace_writer::TraceWriter;
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
 /// The writer compresses a larger block of the catalog with the fast level of zstd.
 const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
+/// Compressing a block of the catalog takes at most half of 1/`CATALOG_PAUSE_SHARE` of the time to the next
+/// slice.
+const CATALOG_PAUSE_SHARE: u64 = 16;
 /// Number of slices of whole values for which a journal should have room. With so much room, a block repeats
 /// whole values rarely enough.
 const JOURNAL_FULL_SLICES: u64 = 24;
@@ -208,7 +211,12 @@ impl TraceWriter {
         // The records of survivors of tens of thousands of stacks repeat themselves. The dense level of zstd
         // is slow on such bytes: it took more than half of the collector's time.
         let is_large_catalog = header.kind == BlockKind::Catalog && raw.len() > MAX_DENSE_CATALOG_BYTES;
-        let pause_ns = if is_large_catalog { 0 } else { self.pause_ns };
+        let pause_ns = match header.kind {
+            _ if is_large_catalog => 0,
+            // A program that makes many stacks adds a block to the catalog at each slice.
+            BlockKind::Catalog if !self.is_ending => self.pause_ns / CATALOG_PAUSE_SHARE,
+            _ => self.pause_ns,
+        };
         let payload = self
             .compressor
             .compress(raw, pause_ns)

@@ -309,10 +309,13 @@ impl Ring {
             }
             Bytes::InMemory { bytes, file } => {
                 let file = file.expect("the caller has set the file");
-                fallocate(&file, 0, length)
-                    .and_then(|()| file.write_all_at(&bytes[..length as usize], 0))
-                    .and_then(|()| file.set_len(length))
-                    .map_err(|error| Error::io("cannot write the file", error))?;
+                check_limit(length).and_then(|()| file.write_all_at(&bytes[..length as usize], 0)).map_err(
+                    |error| {
+                        // The part of a trace that fits on a full disk is no trace.
+                        let _ = file.set_len(0);
+                        Error::io("cannot write the file", error)
+                    },
+                )?;
             }
         }
         Ok(length)
@@ -333,16 +336,21 @@ fn too_large(capacity: u64) -> Error {
         .with_remedy("use a smaller --size")
 }
 
-/// Reserves disk space from `from` to `to` and extends the file to `to`.
-fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
-    // If a write exceeds this limit, the kernel sends a signal that kills the process. So the function checks
-    // the limit first.
+/// Checks that a file may have this length. If a write exceeds the limit, the kernel sends a signal that kills
+/// the process.
+fn check_limit(length: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit, and the call writes to it.
     let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    if got == 0 && to > limit.rlim_cur {
+    if got == 0 && length > limit.rlim_cur {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
+    Ok(())
+}
+
+/// Reserves disk space from `from` to `to` and extends the file to `to`.
+fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
+    check_limit(to)?;
     loop {
         // SAFETY: the descriptor is open for as long as `file` is borrowed.
         let done = unsafe { libc::fallocate(file.as_raw_fd(), 0, from as i64, (to - from) as i64) };

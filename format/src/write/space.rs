@@ -16,7 +16,7 @@ const MAX_MERGED_BYTES: usize = 8 << 20;
 /// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. (Measured: 25 to 35.)
 const MERGE_NS: u64 = 32;
 /// A merge between two slices may take at most 1/`MERGE_SHARE` of the time to the next slice.
-const MERGE_SHARE: u64 = 2;
+const MERGE_SHARE: u64 = 8;
 /// A merge of this size takes 2 ms and never waits.
 const SMALL_MERGE_BYTES: u64 = 64 << 10;
 /// Number of catalog blocks from which a merge takes place even if it may delay a slice.

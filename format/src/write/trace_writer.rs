@@ -29,6 +29,8 @@ const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
 const LAST_WORDS_BYTES: usize = 128;
 /// In a young recording, compressing takes at most 1/64 of the recorded time: half of 1/32.
 const YOUNG_SHARE: u64 = 32;
+/// After a lost slice, compressing is quick for this number of slices.
+const HURRIED_SLICES: u32 = 16;
 /// Number of bytes of waiting records at which the writer writes them to the file at once.
 const MAX_PENDING_BYTES: usize = 2 << 20;
 /// Records that are larger than a quarter of a journal go into their own block.
@@ -70,9 +72,11 @@ pub struct TraceWriter {
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     pub(crate) compressor: PayloadCompressor,
-    /// Time between the last two slices, but at most a small share of the recorded time.
+    /// Number of slices for which all work is quick, because slices were lost.
+    hurry: u32,
+    /// Usual time between two slices, but at most a small share of the recorded time; 0 while slices are lost.
     pub(crate) pause_ns: u64,
-    /// Time between the last two slices.
+    /// Time between the last two slices; 0 while slices are lost.
     pub(crate) gap_ns: u64,
     /// Whether no further slice follows.
     pub(crate) is_ending: bool,
@@ -195,6 +199,7 @@ impl TraceWriter {
             from_tick: 0,
             encoder: Encoder::new(),
             compressor: PayloadCompressor::default(),
+            hurry: 0,
             pause_ns: 0,
             gap_ns: 0,
             is_ending: false,
@@ -274,7 +279,7 @@ impl TraceWriter {
         self.ring.check_length()?;
         // A recording that has just begun may end at once, like that of a shell's child. Compressing its
         // records takes a small share of its time.
-        self.gap_ns = header.time_ns.saturating_sub(self.last_ns);
+        self.gap_ns = self.usual_gap_ns(header);
         self.pause_ns = self.gap_ns.min(header.time_ns / YOUNG_SHARE);
         self.last_ns = header.time_ns;
         self.flush_records(LAST_WORDS_BYTES)?;
@@ -298,10 +303,26 @@ impl TraceWriter {
         self.previous.clear();
         self.previous.extend_from_slice(counters);
         self.sites = counters.len();
+        let level = self.stride.level();
         self.stride.note(header.tick);
+        if self.stride.level() > level {
+            self.hurry = 0; // the period is longer now, and no slice was lost
+        }
         self.first_tick.get_or_insert(header.tick);
         self.last_tick = Some(header.tick);
         Ok(())
+    }
+
+    /// The time that compressing may assume between two slices; 0: none. If slices were lost, other programs
+    /// need the processor, and the time since the last slice is long. Work that lasts so long would lose more
+    /// slices.
+    fn usual_gap_ns(&mut self, header: &SliceHeader) -> u64 {
+        let ticks = header.tick.saturating_sub(self.last_tick.unwrap_or(header.tick));
+        self.hurry = match ticks >> self.stride.level() {
+            0 | 1 => self.hurry.saturating_sub(1),
+            _ => HURRIED_SLICES,
+        };
+        if self.hurry > 0 { 0 } else { header.time_ns.saturating_sub(self.last_ns) }
     }
 
     /// Writes all records added so far to the file.

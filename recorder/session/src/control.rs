@@ -55,10 +55,21 @@ pub struct Slot(AtomicU64);
 
 /// The value of a slot that the collector has not filled yet.
 const EMPTY: u64 = 0;
-/// An image claimed the session.
-const CLAIMED: u64 = 1;
+/// Added to the value of a slot when an image claims its session.
+const CLAIMED: u64 = 1 << 63;
 /// The value for file descriptor 0; descriptor N is stored as `FREE + N`.
 const FREE: u64 = 2;
+
+/// A session that an image has claimed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claimed {
+    /// The index of the slot.
+    slot: usize,
+    /// The file descriptor of the session in the collector.
+    pub fd: u32,
+    /// The number of the claim.
+    pub number: u32,
+}
 
 impl Slot {
     /// Puts a fresh session into the slot: its file descriptor in the collector, which `/proc/COLLECTOR/fd/N`
@@ -70,29 +81,83 @@ impl Slot {
     /// Empties the slot if an image has claimed its session. Returns whether an image had claimed the
     /// session.
     pub fn take_claimed(&self) -> bool {
-        self.0.compare_exchange(CLAIMED, EMPTY, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let word = self.0.load(Ordering::Relaxed);
+        word & CLAIMED != 0
+            && self.0.compare_exchange(word, EMPTY, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     fn claim(&self) -> Option<u32> {
         let word = self.0.load(Ordering::Acquire);
+        if word & CLAIMED != 0 {
+            return None;
+        }
         // a file descriptor is an int, so it fits
         let fd = word.checked_sub(FREE)? as u32;
-        self.0.compare_exchange(word, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(fd)
+        self.0
+            .compare_exchange(word, word | CLAIMED, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some(fd)
     }
 }
 
 impl Control {
-    /// Claims a free session: returns its file descriptor in the collector, and the number of the claim.
-    /// Lock-free; every session is claimed once.
-    pub fn claim(&self) -> Option<(u32, u32)> {
-        let claimed = self.slots.iter().find_map(Slot::claim);
+    /// Claims a free session. Lock-free; every session is claimed once.
+    pub fn claim(&self) -> Option<Claimed> {
+        let claimed = self.slots.iter().enumerate().find_map(|(slot, word)| Some((slot, word.claim()?)));
         let counter = if claimed.is_some() { &self.claims } else { &self.missed };
         let number = counter.fetch_add(1, Ordering::Release).wrapping_add(1);
-        claimed.map(|session| (session, number))
+        claimed.map(|(slot, fd)| Claimed { slot, fd, number })
+    }
+
+    /// Puts a claimed session back into its slot, for an image that cannot open the session. `false`: the
+    /// collector has emptied the slot meanwhile, and so knows of the claim.
+    pub fn unclaim(&self, claimed: Claimed) -> bool {
+        let free = FREE + u64::from(claimed.fd);
+        self.slots.get(claimed.slot).is_some_and(|slot| {
+            slot.0.compare_exchange(free | CLAIMED, free, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })
     }
 
     /// Number of free sessions that the control page offers now.
     pub fn on_offer(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.0.load(Ordering::Relaxed) >= FREE).count()
+        self.slots.iter().filter(|slot| (FREE..CLAIMED).contains(&slot.0.load(Ordering::Relaxed))).count()
+    }
+}
+
+#[cfg(all(test, not(edleak_loom)))]
+mod tests {
+    use super::*;
+
+    fn page() -> Control {
+        let word = || AtomicU32::new(0);
+        Control {
+            magic: AtomicU64::new(MAGIC),
+            version: word(),
+            root_pid: word(),
+            children: word(),
+            domains: word(),
+            missed: word(),
+            claims: word(),
+            others: word(),
+            nonce: AtomicU64::new(1),
+            slots: [const { Slot(AtomicU64::new(EMPTY)) }; SLOTS],
+        }
+    }
+
+    #[test]
+    fn an_unclaimed_session_can_be_claimed_again_unless_the_collector_took_it() {
+        let page = page();
+        page.slots[3].offer(40);
+        let first = page.claim().expect("a session is free");
+        assert_eq!((first.fd, page.claim(), page.on_offer()), (40, None, 0));
+        assert!(page.unclaim(first));
+        assert!(!page.slots[3].take_claimed());
+        let second = page.claim().expect("the session is free again");
+        assert!(page.slots[3].take_claimed());
+        assert!(!page.unclaim(second), "the collector has the session");
+        // The collector puts another session into the slot, and another image claims it.
+        page.slots[3].offer(41);
+        assert_eq!(page.claim().map(|claimed| claimed.fd), Some(41));
+        assert!(!page.unclaim(second), "the claim of another image stays");
     }
 }

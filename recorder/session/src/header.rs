@@ -19,6 +19,8 @@ pub struct Header {
     pub shards: AtomicU32,
     /// Size of the whole session in bytes.
     pub total_bytes: AtomicU64,
+    /// The `nonce` of the control page that offers this session.
+    pub nonce: AtomicU64,
     /// Longest wait of the target for `ready`, once, when it attaches; in microseconds.
     pub rules_timeout_us: AtomicU32,
     /// A futex: 0, [`READY`] or [`READY_WITH_PARENTS_RULES`].
@@ -108,6 +110,40 @@ pub struct Header {
     pub lost_give_backs: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
+
+/// The first fields of a [`Header`], as a target reads them from the file before it maps the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// [`Header::magic`].
+    pub magic: u64,
+    /// [`Header::version`].
+    pub version: u32,
+    /// [`Header::shards`].
+    pub shards: u32,
+    /// [`Header::total_bytes`].
+    pub total_bytes: u64,
+    /// [`Header::nonce`].
+    pub nonce: u64,
+}
+
+/// Bytes of an [`Identity`] in the file.
+pub const IDENTITY_BYTES: usize = 32;
+const _: () = assert!(core::mem::offset_of!(Header, nonce) + 8 == IDENTITY_BYTES);
+
+impl Identity {
+    /// Decodes the first bytes of a session.
+    pub fn from_bytes(bytes: &[u8; IDENTITY_BYTES]) -> Identity {
+        let (words, _) = bytes.as_chunks::<8>();
+        let word = |index: usize| words.get(index).map_or(0, |word| u64::from_ne_bytes(*word));
+        Identity {
+            magic: word(0),
+            version: word(1) as u32,
+            shards: (word(1) >> 32) as u32,
+            total_bytes: word(2),
+            nonce: word(3),
+        }
+    }
+}
 
 /// The collector has published the wrapper ranges of the modules in `maps`.
 pub const READY: u32 = 1;

@@ -56,14 +56,17 @@ pub const fn owner_thread(owner: u64) -> u64 {
 
 /// Offset of the shards' owners.
 pub const SHARDS_AT: usize = 4096;
-/// Offset of the site table.
-pub const SLOTS_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
-/// Offset of the site infos.
-pub const INFOS_AT: usize = page(SLOTS_AT + SLOTS * size_of::<SiteSlot>());
+/// Offset of the first table. The pages before it hold the header and the shards.
+pub const FIRST_TABLE_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
+/// Offset of the site infos. The infos, the caller words and the first slots of the site table lie within 2
+/// MiB, so the kernel needs few page tables for the session of a small program.
+pub const INFOS_AT: usize = FIRST_TABLE_AT;
 /// Offset of the caller words.
 pub const CALLERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
+/// Offset of the site table.
+pub const SLOTS_AT: usize = page(CALLERS_AT + CALLERS * size_of::<AtomicU64>());
 /// Offset of the wrapper ranges.
-pub const WRAPPERS_AT: usize = page(CALLERS_AT + CALLERS * size_of::<AtomicU64>());
+pub const WRAPPERS_AT: usize = page(SLOTS_AT + SLOTS * size_of::<SiteSlot>());
 /// Offset of the target's memory map.
 pub const MAPS_AT: usize = page(WRAPPERS_AT + MAX_RANGES * size_of::<WrapperRange>());
 /// Offset of the module events.

@@ -7,11 +7,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Interval between checks of a process. The collector checks a young process more often, because a shell's
-/// child soon executes another program.
+/// Interval between checks of a process. The collector checks a new image more often, because a shell's child
+/// soon executes another program.
 const LOOK: Duration = Duration::from_millis(100);
-const YOUNG_LOOK: Duration = Duration::from_millis(20);
-const YOUNG: Duration = Duration::from_secs(1);
+const NEW_LOOK: Duration = Duration::from_millis(20);
+const NEW: Duration = Duration::from_secs(1);
 /// Longest time for the next image to claim its own session, after the collector has noticed the exec.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
@@ -81,8 +81,8 @@ impl ImageWatch {
 
     /// Checks the process again if [`LOOK`] has passed since the last check.
     pub(crate) fn look(&mut self, now: Instant) {
-        let is_young = now.saturating_duration_since(self.began) < YOUNG;
-        let pause = if is_young { YOUNG_LOOK } else { LOOK };
+        let is_new = now.saturating_duration_since(self.began) < NEW;
+        let pause = if is_new { NEW_LOOK } else { LOOK };
         if self.is_left() || now.saturating_duration_since(self.looked_at) < pause {
             return;
         }

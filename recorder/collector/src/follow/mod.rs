@@ -30,22 +30,27 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
-/// Interval between checks for claims while the target is young and may wait for its rules.
-const YOUNG_POLL: Duration = Duration::from_micros(500);
-/// Interval between checks for claims once the target is no longer young.
+/// Interval between checks for claims while a run starts, because the target may wait for its rules.
+const START_POLL: Duration = Duration::from_micros(500);
+/// Interval between checks for claims once the run has started.
 const POLL: Duration = Duration::from_millis(20);
 /// Interval between checks of a request that is in preparation.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// Interval between scans for children that have not allocated yet, when no other process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
-/// A target counts as young for this time after the run began.
-const YOUNG: Duration = Duration::from_millis(200);
+/// A run starts for this time. (A recording is young for a shorter time: `recording/young.rs`.)
+const START: Duration = Duration::from_millis(200);
+/// After this time, a run without children is calm: claims are rare, so the collector looks for them seldom.
+const CALM_AFTER: Duration = Duration::from_secs(10);
+/// A process attaches to its session within this time after its claim. If not, it has ended or failed.
+const ATTACH_LIMIT: Duration = Duration::from_millis(200);
 /// Longest wait in each pass for processes that have claimed a session but are not attached yet.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
 /// Limit for claimed sessions that are not attached yet. If a target claims more sessions, the collector
@@ -289,8 +294,8 @@ impl<'a> Follower<'a> {
 
     fn time_to_wait(&self) -> Duration {
         let now = Instant::now();
-        let young = self.recording.is_none() || !self.attaching.is_empty();
-        let poll = if young && self.began.elapsed() < YOUNG { YOUNG_POLL } else { POLL };
+        let may_wait = self.recording.is_none() || !self.attaching.is_empty();
+        let poll = if may_wait && self.began.elapsed() < START { START_POLL } else { POLL };
         let recordings = self.recording.iter().chain(self.children.iter().map(|child| &child.recording));
         let due = recordings.map(|recording| {
             let due = recording.next_due().saturating_duration_since(now);
@@ -298,8 +303,8 @@ impl<'a> Follower<'a> {
             recording.next_turn(now).map_or(due, |turn| due.min(turn))
         });
         let due = due.min();
-        // If no child can claim a session and the target is no longer young, sleep until the next slice.
-        let calm = self.began.elapsed() > 50 * YOUNG && !self.plan.children;
+        // If no child can claim a session and the run has long started, sleep until the next slice.
+        let calm = self.began.elapsed() > CALM_AFTER && !self.plan.children;
         let poll = if calm { 10 * POLL } else { poll };
         due.map_or(poll, |due| due.min(poll))
     }
@@ -333,7 +338,7 @@ impl<'a> Follower<'a> {
         for (session, claimed) in std::mem::take(&mut self.attaching) {
             let header = session.header();
             let left = limit.saturating_duration_since(Instant::now());
-            let is_new = claimed.elapsed() < YOUNG;
+            let is_new = claimed.elapsed() < ATTACH_LIMIT;
             if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
                 // The process has claimed the session and is about to attach, so a short wait suffices. All
                 // sessions share one limit, so a process that never attaches does not delay the others for
@@ -430,7 +435,7 @@ impl<'a> Follower<'a> {
     /// Counts the unrecorded processes that the ended root process leaves behind. These processes have
     /// another parent now. Children that the root waited for no longer exist.
     fn look_at_legacy(&mut self) {
-        let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= YOUNG);
+        let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= START);
         // A program that runs for such a short time gets no verdict.
         if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
             let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
@@ -501,7 +506,8 @@ impl<'a> Follower<'a> {
         if let Some(recording) = self.recording.take() {
             // A process that claimed a session but never attached failed or has ended. If the program still
             // runs, a new claim may still attach.
-            let could_not = |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= YOUNG;
+            let could_not =
+                |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
             // A young child may have no file yet. If the file cannot be made, the root's trace must tell.
             let young = self.children.iter_mut().filter(|child| !child.recording.has_file());
@@ -552,7 +558,14 @@ impl<'a> Follower<'a> {
         }
         let path = recording.path().to_owned();
         let is_in_memory = recording.is_in_memory();
-        match recording.finish(reason, others) {
+        let session = recording.session();
+        let finished = recording.finish(reason, others);
+        if self.plan.children
+            && let Some(session) = Arc::into_inner(session)
+        {
+            self.stock.take_back(session);
+        }
+        match finished {
             Ok(summary) => self.outcome.summaries.push(summary),
             Err(error) => {
                 self.unwritten += u64::from(is_in_memory);

@@ -26,10 +26,16 @@ const FIRST_STOCK: usize = 2;
 /// Number of slots that the collector keeps filled when it also records child processes.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
+/// Number of fresh sessions that the collector keeps beside the slots. Each has the pages of its last child,
+/// at most 512 KiB.
+const MOST_SPARE: usize = 8;
+
 /// The stock of sessions for the images of one run.
 pub struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
+    /// Fresh sessions that ended children had before.
+    spare: Vec<Session>,
     shards: usize,
     /// The user of the target, if this process has another user.
     owner: Option<UserAndGroup>,
@@ -66,6 +72,7 @@ impl SessionStock {
         let mut stock = SessionStock {
             page: Arc::new(ControlPage::create(children)?),
             sessions: (0..sessions).map(|_| None).collect(),
+            spare: Vec::new(),
             // There are more shards than threads that can run at once, so that threads seldom share a shard.
             // Each shard costs address space.
             rules_timeout_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
@@ -123,6 +130,14 @@ impl SessionStock {
         Ok(claimed)
     }
 
+    /// Takes the session of an ended child for a later child, if no other process has it. A new session costs
+    /// the collector a file and a mapping, and costs the child new pages.
+    pub(crate) fn take_back(&mut self, mut session: Session) {
+        if self.owner.is_none() && self.spare.len() < MOST_SPARE && session.renew(self.rules_timeout_us) {
+            self.spare.push(session);
+        }
+    }
+
     /// Fills every empty slot.
     pub fn fill(&mut self) -> io::Result<()> {
         self.refill(STOCK_WITH_CHILDREN)
@@ -132,7 +147,12 @@ impl SessionStock {
         let slots: &[Slot] = &self.page.get().slots;
         for (slot, place) in slots.iter().zip(&mut self.sessions).take(places) {
             if place.is_none() {
-                let session = Session::create(self.shards, self.rules_timeout_us)?;
+                let session = match self.spare.pop() {
+                    Some(session) => session,
+                    None => Session::create(self.shards, self.rules_timeout_us)?,
+                };
+                let nonce = self.page.get().nonce.load(Ordering::Relaxed);
+                session.header().nonce.store(nonce, Ordering::Relaxed);
                 self.owner.map_or(Ok(()), |owner| session.give_to(owner))?;
                 slot.offer(session.fd() as u32);
                 *place = Some(session);
@@ -153,13 +173,43 @@ mod tests {
         for _ in 0..3 {
             stock.fill().expect("memory files can be made");
             let fds: Vec<u32> =
-                (0..STOCK).map(|_| stock.page.get().claim().expect("the sessions is full").0).collect();
+                (0..STOCK).map(|_| stock.page.get().claim().expect("the stock is full").fd).collect();
             assert_eq!(stock.page.get().claim(), None);
             let sessions = stock.claimed().expect("memory files can be made");
             assert_eq!(sessions.iter().map(|session| session.fd() as u32).collect::<Vec<_>>(), fds);
             seen.push(sessions);
         }
         assert_eq!(stock.missed(), 3);
+    }
+
+    #[test]
+    fn session_of_an_ended_child_is_used_again_and_reads_as_empty() {
+        let mut stock = SessionStock::create(true, RULES_TIMEOUT).expect("memory files can be made");
+        let fd = stock.page.get().claim().expect("the stock is full").fd;
+        let session = stock.claimed().expect("it was claimed").remove(0);
+        let serial = session.header().serial.load(Ordering::Relaxed);
+        session.header().pid.store(7, Ordering::Relaxed);
+        session.header().next_site.store(9, Ordering::Relaxed);
+        session.infos()[5].address.store(0x1234, Ordering::Relaxed);
+        session.slots()[edleak_session::site::SLOTS - 1].key.store(0x5678, Ordering::Relaxed);
+        // A forked child of this child may still have the session.
+        let path = format!("/proc/self/fd/{fd}");
+        let other = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("it is our own");
+        assert!(!{ session }.renew(0));
+        drop(other);
+
+        let fd = stock.page.get().claim().expect("the stock is full").fd;
+        let session = stock.claimed().expect("it was claimed").remove(0);
+        session.infos()[5].address.store(0x1234, Ordering::Relaxed);
+        session.slots()[edleak_session::site::SLOTS - 1].key.store(0x5678, Ordering::Relaxed);
+        stock.take_back(session);
+        stock.fill().expect("memory files can be made");
+        let again = stock.sessions.iter().flatten().find(|session| session.fd() as u32 == fd);
+        let again = again.expect("it is on offer again");
+        assert_eq!(again.infos()[5].address.load(Ordering::Relaxed), 0);
+        assert_eq!(again.slots()[edleak_session::site::SLOTS - 1].key.load(Ordering::Relaxed), 0);
+        assert_eq!(again.header().next_site.load(Ordering::Relaxed), edleak_session::site::FIRST);
+        assert!(again.header().serial.load(Ordering::Relaxed) > serial);
     }
 
     #[test]

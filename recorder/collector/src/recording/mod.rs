@@ -148,6 +148,11 @@ impl Recording {
         self.session.header().serial.load(Ordering::Relaxed)
     }
 
+    /// The session of the recorded image.
+    pub(crate) fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.session)
+    }
+
     /// The rules and modules of a child that this process forked after `events` module events.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
@@ -252,7 +257,7 @@ impl Recording {
         let (due, missed) = self.schedule.due_at(self.last_tick, tick);
         self.losses.missed_slices += missed;
         self.take_slice(due)?;
-        self.schedule.taken(due, self.stacks.sites().len());
+        self.schedule.taken(due, self.stacks.sites().len(), missed);
         self.watch_suspects();
         if self.has_modules_to_tell() && self.session.header().detours_done.load(Ordering::Acquire) != 0 {
             self.tell_unseen();

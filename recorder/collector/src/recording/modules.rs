@@ -91,8 +91,11 @@ impl Modules {
     /// Copies the list for the process `pid`, which has the same modules.
     pub(crate) fn of_process(mut self, pid: u32) -> Modules {
         self.pid = pid;
+        let shows_files = process::shows_its_files(pid, self.loaded.iter().map(|one| &*one.module.path));
         for one in &mut self.loaded {
-            one.file = process::path_in(pid, &one.module.path);
+            let path = &one.module.path;
+            let path = if shows_files { format!("/proc/{pid}/root{path}") } else { path.clone() };
+            one.file = PathBuf::from(path);
         }
         self
     }

@@ -18,6 +18,11 @@ const MOST_SLICES: u64 = 1024;
 const STACK_WORK: Duration = Duration::from_nanos(200);
 /// Watched stacks may take 1/`WORK_SHARE` of an automatic period.
 const WORK_SHARE: u32 = 8;
+/// With at least this number of watched stacks, slices are lost because of the work for stacks.
+const MANY_STACKS: usize = 1 << 10;
+/// Number of lost slices, less an eighth for each slice in time, after which an automatic period doubles. A
+/// gap counts as at most two slices, because the machine may have been suspended.
+const MOST_LOST: u64 = 4;
 /// The longest period that watched stacks cause.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
 
@@ -52,14 +57,16 @@ pub struct Schedule {
     tick: Duration,
     stride: u64,
     doubles: bool,
+    /// Number of slices that were lost lately.
+    lost: u64,
 }
 
 impl Schedule {
     /// The schedule of a recording that begins now.
     pub fn new(period: Period) -> Schedule {
         match period {
-            Period::Auto => Schedule { tick: FINEST / 2, stride: 2, doubles: true },
-            Period::Every(period) => Schedule { tick: period / 2, stride: 2, doubles: false },
+            Period::Auto => Schedule { tick: FINEST / 2, stride: 2, doubles: true, lost: 0 },
+            Period::Every(period) => Schedule { tick: period / 2, stride: 2, doubles: false, lost: 0 },
         }
     }
 
@@ -111,14 +118,19 @@ impl Schedule {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick))
     }
 
-    /// Notes a slice at `tick` of a target with this many watched stacks. An automatic period doubles after
-    /// enough slices, and if the stacks take too much of the period. A longer period has fewer points. Slices
-    /// that are lost on a busy machine would leave gaps of unknown length instead.
-    pub fn taken(&mut self, tick: u64, stacks: usize) {
+    /// Notes a slice at `tick` of a target with this many watched stacks, after `missed` lost slices. An
+    /// automatic period doubles after enough slices, and if the stacks take too much of the period. On a busy
+    /// machine, that shows in lost slices. A longer period has fewer points. Lost slices would leave gaps of
+    /// unknown length instead.
+    pub fn taken(&mut self, tick: u64, stacks: usize, missed: u64) {
+        self.lost = if missed > 0 { self.lost + missed.min(2) } else { self.lost - self.lost.div_ceil(8) };
         let work = STACK_WORK.saturating_mul(u32::try_from(stacks).unwrap_or(u32::MAX));
-        let is_too_short = self.period() <= LONGEST_FOR_STACKS / 2 && work * WORK_SHARE > self.period();
+        let is_too_much =
+            work * WORK_SHARE > self.period() || (stacks >= MANY_STACKS && self.lost >= MOST_LOST);
+        let is_too_short = self.period() <= LONGEST_FOR_STACKS / 2 && is_too_much;
         if self.doubles && (is_too_short || tick / self.stride >= MOST_SLICES) {
             self.stride *= 2;
+            self.lost = 0;
         }
     }
 }
@@ -144,7 +156,7 @@ mod tests {
             while schedule.due_after(tick) <= last {
                 tick = schedule.due_after(tick);
                 taken.push(tick);
-                schedule.taken(tick, 0);
+                schedule.taken(tick, 0, 0);
             }
             let even = taken.iter().filter(|&&tick| tick % schedule.stride == 0).count();
             assert!((500..=1025).contains(&even), "{seconds} s: {even} slices");
@@ -156,12 +168,27 @@ mod tests {
     fn many_stacks_lengthen_an_automatic_period_and_no_other() {
         let period_with = |period, stacks| {
             let mut schedule = Schedule::new(period);
-            (1..=100).for_each(|slice| schedule.taken(schedule.stride * slice, stacks));
+            (1..=100).for_each(|slice| schedule.taken(schedule.stride * slice, stacks, 0));
             schedule.period().as_millis()
         };
         let lengths = [0, 5_000, 13_000, 32_768, usize::MAX].map(|stacks| period_with(Period::Auto, stacks));
         assert_eq!(lengths, [20, 20, 40, 80, 160]);
         assert_eq!(period_with(Period::Every(Duration::from_millis(20)), 32_768), 20);
+    }
+
+    #[test]
+    fn lost_slices_lengthen_the_automatic_period_of_a_target_with_many_stacks() {
+        let period_with = |stacks, missed: [u64; 4]| {
+            let mut schedule = Schedule::new(Period::Auto);
+            for slice in 1..=400 {
+                schedule.taken(schedule.stride * slice, stacks, missed[slice as usize % 4]);
+            }
+            schedule.period().as_millis()
+        };
+        let often = [0, 2, 0, 2];
+        assert_eq!(period_with(MANY_STACKS, often), 160);
+        assert_eq!(period_with(MANY_STACKS - 1, often), 20, "slices are not lost because of stacks");
+        assert_eq!(period_with(MANY_STACKS, [0, 0, 0, 1]), 20, "one lost slice in four");
     }
 
     #[test]

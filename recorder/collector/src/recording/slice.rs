@@ -62,7 +62,9 @@ impl Recording {
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.counter_reader.read(&self.session, self.stacks.in_slice(&self.session));
         self.epochs.grow(now_ns);
-        self.survivors.latest = Arc::new(self.stacks.snapshot(&self.session, &self.epochs, now_ns));
+        let used = Arc::into_inner(std::mem::take(&mut self.survivors.latest));
+        let latest = self.stacks.snapshot(&self.session, &self.epochs, now_ns, used);
+        self.survivors.latest = Arc::new(latest);
         if self.epochs.advance(&self.session, now_ns) {
             let latest = Arc::clone(&self.survivors.latest);
             self.record_survivors(&latest, SURVIVORS_AT_ONCE)?;

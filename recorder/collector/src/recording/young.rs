@@ -3,6 +3,8 @@
 //!
 //! - The trace stays in memory. If the child ends, one call writes the whole trace.
 //! - A forked child reads the rules of its parent's session (`READY_WITH_PARENTS_RULES`).
+//!
+//! Only the age of this recording counts. A child may be young at any time of a run.
 
 use super::Recording;
 use crate::start::output;
@@ -10,14 +12,15 @@ use edleak_format::{Error, TraceWriter};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// At this age, the trace of a child is written into its file, and a forked child gets rules of its own.
-const FILE_DELAY: Duration = Duration::from_millis(20);
+/// A recording is young up to this age. Then its trace is written into its file, and a forked child gets rules
+/// of its own.
+const YOUNG: Duration = Duration::from_millis(20);
 
 impl Recording {
     /// Time until the collector does the work that it has put off; `None`: it has done this work.
     pub(super) fn delay_left(&self, now: Instant) -> Option<Duration> {
         let is_young = self.has_parents_rules || self.is_in_memory();
-        is_young.then(|| (self.began + FILE_DELAY).saturating_duration_since(now))
+        is_young.then(|| (self.began + YOUNG).saturating_duration_since(now))
     }
 
     /// Whether the trace has a file.
@@ -27,7 +30,7 @@ impl Recording {
 
     /// Whether the trace has no file although the child has lived for longer than most children of a shell.
     pub(crate) fn needs_file(&self, now: Instant) -> bool {
-        !self.has_file() && now.saturating_duration_since(self.began) >= FILE_DELAY
+        !self.has_file() && now.saturating_duration_since(self.began) >= YOUNG
     }
 
     /// Whether no byte of the trace is in its file yet.
@@ -42,8 +45,8 @@ impl Recording {
         output::create_file(writer, &self.path)
     }
 
-    /// Does the work that the collector has put off, if it is time: publishes the rules and writes the trace so far into its
-    /// file.
+    /// Does the work that the collector has put off, if it is time: publishes the rules and writes the trace so
+    /// far into its file.
     pub(super) fn end_delay(&mut self, now: Instant) -> Result<(), Error> {
         if self.delay_left(now) != Some(Duration::ZERO) {
             return Ok(());

@@ -87,7 +87,7 @@ fn check(path: &Path) -> Result<(), Error> {
     if !metadata.is_file() {
         return Err(library("it is not a file"));
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(metadata.len().min(MAX_BYTES) as usize + 1);
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(library)?;
     check_identity(&bytes)?;
     can_be_executed(path)

@@ -18,3 +18,4 @@ pub(crate) mod shm;
 pub(crate) mod signals;
 pub(crate) mod stdio;
 pub(crate) mod terminal;
+pub(crate) mod unshared;

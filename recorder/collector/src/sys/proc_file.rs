@@ -36,19 +36,24 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether `is_wanted` is true for any line of a file. The kernel makes a long file page by page, so the
-/// pages after the wanted line cost no time. `None`: the file is missing or empty.
+/// Number of bytes of the first read in a search. The kernel makes only as many lines as fit.
+const FEW: usize = 1024;
+
+/// Whether `is_wanted` is true for any line of a file. The kernel makes the lines for each read, so most lines
+/// after the wanted line cost no time. `None`: the file is missing or empty.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;
     let mut page = [0; PAGE];
+    let mut size = FEW;
     let mut text = Vec::new();
     loop {
-        let count = match file.read(&mut page) {
+        let count = match file.read(&mut page[..size]) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read.ok()?,
         };
         is_empty &= count == 0;
+        size = PAGE;
         text.extend_from_slice(page.get(..count)?);
         let end_of_line = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let whole = if count == 0 { text.len() } else { end_of_line };

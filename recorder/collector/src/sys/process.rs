@@ -195,6 +195,12 @@ pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
+/// Whether the collector can open the files that a process has mapped through the process's own root. The
+/// function looks for two of `files` at most: either all of them are there, or the process has ended.
+pub(crate) fn shows_its_files<'p>(pid: u32, files: impl Iterator<Item = &'p str>) -> bool {
+    files.into_iter().take(2).any(|path| path_in(pid, path) != Path::new(path))
+}
+
 /// Whether two paths lead to the same file: the same inode of the same device.
 pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| edleak_format::place::identity(&file));

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::UserAndGroup;
+use crate::sys::unshared;
 use edleak_session::VERSION;
 use edleak_session::caller::CALLERS;
 use edleak_session::control::{self, Control};
@@ -16,9 +17,9 @@ use edleak_session::event::{MAX_EVENTS, ModuleEvent};
 use edleak_session::header::{self, Header};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
-    EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MARK_NAMES_AT, MARK_RING_AT, MARKS_AT,
-    POOL_NAMES_AT, POOL_RING_AT, POOLS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT, STACKS_AT, Shard,
-    TABLES_AT, WRAPPERS_AT, total_bytes,
+    EVENTS_AT, FIRST_TABLE_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MARK_NAMES_AT,
+    MARK_RING_AT, MARKS_AT, POOL_NAMES_AT, POOL_RING_AT, POOLS_AT, ROWS_AT, SHARD_BYTES, SHARDS_AT, SLOTS_AT,
+    STACKS_AT, Shard, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
 use edleak_session::mapping::{self, MappingRing};
 use edleak_session::mark::{MAX_NAMES, MarkName, MarkState, RING_WORDS};
@@ -74,6 +75,22 @@ impl Memory {
 }
 
 impl Memory {
+    /// Fills all pages that exist with zeros. `false`: there are so many that a new file costs less.
+    fn clear(&mut self) -> bool {
+        const MOST_BYTES: usize = 512 << 10;
+        let mut left = MOST_BYTES;
+        for pages in unshared::pages_of(&self.file) {
+            let (Some(rest), true) = (left.checked_sub(pages.len()), pages.end <= self.bytes) else {
+                return false;
+            };
+            left = rest;
+            let place = self.base.wrapping_add(pages.start);
+            // SAFETY: the pages lie inside the mapping, and no reference into it exists beside `self`.
+            unsafe { place.write_bytes(0, pages.len()) };
+        }
+        true
+    }
+
     fn give_to(&self, owner: UserAndGroup) -> io::Result<()> {
         std::os::unix::fs::fchown(&self.file, Some(owner.user), Some(owner.group))
     }
@@ -140,8 +157,14 @@ impl Session {
     /// attaches.
     pub fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
+        session.set_header(rules_timeout_us);
+        Ok(session)
+    }
+
+    fn set_header(&self, rules_timeout_us: u32) {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
-        let header = session.header();
+        let shards = self.shards;
+        let header = self.header();
         header.serial.store(SERIAL.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         header.version.store(VERSION, Ordering::Relaxed);
         header.shards.store(shards as u32, Ordering::Relaxed);
@@ -151,13 +174,22 @@ impl Session {
         header.next_site.store(FIRST, Ordering::Relaxed);
         header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 means "none"
         header.magic.store(header::MAGIC, Ordering::Release);
-        Ok(session)
+    }
+
+    /// Makes the session of an ended process fresh again. `false`: another process, for example a forked child,
+    /// still has the session, or the session has much memory.
+    pub(crate) fn renew(&mut self, rules_timeout_us: u32) -> bool {
+        let is_clear = unshared::is_unshared(&self.memory.file) && self.memory.clear();
+        if is_clear {
+            self.set_header(rules_timeout_us);
+        }
+        is_clear
     }
 
     /// Gives the memory of the session back to the system after its target has stopped counting. The first
     /// pages stay, because the next session of the process takes over the owners of the shards.
     pub fn give_back(&self) {
-        let (from, bytes) = (SLOTS_AT as i64, (self.memory.bytes - SLOTS_AT) as i64);
+        let (from, bytes) = (FIRST_TABLE_AT as i64, (self.memory.bytes - FIRST_TABLE_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         // SAFETY: the call passes no memory and does not change the length of the file. If it fails, the
         // kernel gets the memory back when the process begins again or ends.

@@ -35,7 +35,7 @@ use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use edleak_session::header::Header;
 use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
-use edleak_session::layout::SLOTS_AT;
+use edleak_session::layout::FIRST_TABLE_AT;
 
 /// The only instance. The note in `identity` contains its place.
 pub(crate) static IDLE: Idle = Idle::new();
@@ -128,8 +128,8 @@ fn retire() {
     if lifecycle::is_of_this_process(session) {
         // Normally the collector gives this memory back at the end, but it may have been killed. The header
         // and the owners of the shards stay.
-        let pages = session.cast::<u8>().wrapping_add(SLOTS_AT);
-        sys::remove_pages(pages, lifecycle::session_bytes() - SLOTS_AT);
+        let pages = session.cast::<u8>().wrapping_add(FIRST_TABLE_AT);
+        sys::remove_pages(pages, lifecycle::session_bytes() - FIRST_TABLE_AT);
     }
     OLDER.store(session.expose_provenance(), Ordering::Relaxed);
     OLDER_BYTES.store(lifecycle::session_bytes(), Ordering::Relaxed);

@@ -29,7 +29,7 @@ use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use edleak_session::control::{self, Control};
-use edleak_session::header::{ATTACHED, Header, MAGIC};
+use edleak_session::header::{ATTACHED, Header, IDENTITY_BYTES, Identity, MAGIC};
 use edleak_session::idle::{BEGINNING, COUNTING, ENDING, NEW, STARTING, WAKE};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
@@ -292,6 +292,20 @@ fn start_late() {
 /// Clears the address at which forked children found a session of the last recording.
 pub(super) fn forget_children() {
     CHILDREN.set(&Path::new());
+    let page = CONTROL.swap(ptr::null_mut(), Ordering::Relaxed);
+    if !page.is_null() {
+        sys::unmap(page.cast(), control::BYTES);
+    }
+}
+
+/// The control page, if edleak records children. The page stays mapped, so a forked child has it.
+static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
+
+/// The control page with this nonce that a forked child has from its parent.
+fn inherited_control(nonce: u64) -> Option<&'static Control> {
+    // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
+    let control = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() }?;
+    (control.nonce.load(Ordering::Relaxed) == nonce).then_some(control)
 }
 
 /// Finds and maps the session for this process, and stores its tables. `false`: there is no session for this
@@ -379,6 +393,11 @@ pub(super) fn publish(
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
+    // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
+    if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
+        // Only now, so that the collector need not wait for this process.
+        sys::wake(&control.claims);
+    }
     let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
     if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
         // Waits once and briefly: the collector compiles the rules of the modules in the copied memory map.
@@ -460,6 +479,9 @@ fn decimal(number: u32, &byte: &u8) -> Option<u32> {
 pub(super) fn claim(address: &Path) -> Claim {
     let Some((path, nonce)) = address.split_nonce() else { return Claim::Refused };
     let path = &path;
+    if let Some(control) = inherited_control(nonce) {
+        return claim_from(control, path);
+    }
     let Some(fd) = sys::open(path.as_c(), true) else { return Claim::Unreachable };
     let page = sys::map_shared(fd, control::BYTES);
     sys::close(fd);
@@ -469,48 +491,68 @@ pub(super) fn claim(address: &Path) -> Claim {
     // A different nonce means that a later collector has got the same PID. This process does not belong to
     // that collector.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
-    let session = if is_ours { claim_from(control, path, address) } else { None };
-    sys::unmap(page, control::BYTES);
-    session.map_or(Claim::Refused, Claim::Mapped)
+    let is_for_us = is_ours && is_for_this_process(control);
+    let keeps = is_for_us && control.children.load(Ordering::Relaxed) != 0 && CHILDREN.path().is_none();
+    if keeps {
+        CHILDREN.set(address);
+        CONTROL.store(page.cast(), Ordering::Relaxed);
+    }
+    let claimed = if is_for_us { claim_from(control, path) } else { Claim::Refused };
+    if !keeps {
+        sys::wake(&control.claims);
+        sys::unmap(page, control::BYTES);
+    }
+    claimed
 }
 
-fn claim_from(control: &Control, path: &Path, address: &Path) -> Option<*mut u8> {
+/// Whether the collector of this control page records this process.
+fn is_for_this_process(control: &Control) -> bool {
     if control.magic.load(Ordering::Relaxed) != control::MAGIC
         || control.version.load(Ordering::Relaxed) != VERSION
     {
-        return None;
+        return false;
     }
     let root = control.root_pid.load(Ordering::Acquire);
     let children = control.children.load(Ordering::Relaxed) != 0;
     if root != 0 && !children && root != own_number() {
         control.others.fetch_add(1, Ordering::Relaxed);
-        return None;
+        return false;
     }
+    true
+}
+
+/// Claims a session from a control page and maps it. The file `path` is the page's in /proc.
+fn claim_from(control: &Control, path: &Path) -> Claim {
     DOMAINS.store(control.domains.load(Ordering::Acquire), Ordering::Relaxed);
-    if children && CHILDREN.path().is_none() {
-        CHILDREN.set(address);
-    }
-    let (session, number) = control.claim()?;
+    let Some(claimed) = control.claim() else { return Claim::Refused };
     ON_OFFER.store(control.on_offer(), Ordering::Relaxed);
-    sys::wake(&control.claims);
     let mut path = path.parent();
-    path.push_number(session);
-    let fd = sys::open(path.as_c(), true)?;
-    let header = sys::map_shared(fd, 4096);
-    let base = header.and_then(|header| {
-        // SAFETY: the first page of a session is its header.
-        let known = unsafe { &*header.cast::<Header>() };
-        let bytes = known.total_bytes.load(Ordering::Relaxed) as usize;
-        let sound = known.magic.load(Ordering::Relaxed) == MAGIC
-            && known.version.load(Ordering::Relaxed) == VERSION
-            && bytes == total_bytes(known.shards.load(Ordering::Relaxed) as usize);
-        sys::unmap(header, 4096);
-        let base = if sound { sys::map_shared(fd, bytes) } else { None };
-        // SAFETY: a session begins with its header.
-        base.inspect(|&base| unsafe { &*base.cast::<Header>() }.claim.store(number, Ordering::Relaxed))
-    });
+    path.push_number(claimed.fd);
+    let Some(fd) = sys::open(path.as_c(), true) else {
+        // This process cannot reach the collector, or the collector has been killed.
+        return if control.unclaim(claimed) { Claim::Unreachable } else { Claim::Refused };
+    };
+    let nonce = control.nonce.load(Ordering::Relaxed);
+    let base = session_bytes_of(fd, nonce).and_then(|bytes| sys::map_shared(fd, bytes));
     sys::close(fd);
-    base
+    let Some(base) = base else { return Claim::Refused };
+    // SAFETY: a session begins with its header.
+    unsafe { &*base.cast::<Header>() }.claim.store(claimed.number, Ordering::Relaxed);
+    Claim::Mapped(base)
+}
+
+/// The length of the session in this file; `None`: the file is no session of the collector with this nonce.
+/// If the collector has been killed, another process may have its PID and an open file of this number. The
+/// library reads the file, because an access to the mapping of a shorter file would kill the target.
+fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
+    let mut bytes = [0; IDENTITY_BYTES];
+    let read = sys::read_at(fd, &mut bytes, 0);
+    let found = Identity::from_bytes(&bytes);
+    let total = found.total_bytes as usize;
+    let is_sound = read == bytes.len()
+        && (found.magic, found.version, found.nonce) == (MAGIC, VERSION, nonce)
+        && total == total_bytes(found.shards as usize);
+    is_sound.then_some(total)
 }
 
 /// Copies the current memory map of the process into the session. So every module loaded so far is known,

@@ -1,0 +1,83 @@
+//! Finds out whether another process still has a file in memory, and which of its pages exist.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+/// Chooses the signal for a process that opens the file while the lease lasts (fcntl(2)).
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether no other process has opened this file. A mapping keeps its file open, so no other process has
+/// mapped the file either.
+///
+/// The kernel gives a write lease on a file only if nobody else has opened it. The function returns the lease
+/// at once, when it closes its own descriptor.
+pub(crate) fn is_unshared(file: &File) -> bool {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };
+    // If a process opens the file at this moment, the kernel sends a signal. SIGIO would end the collector;
+    // SIGURG does nothing.
+    // SAFETY: the call passes no memory.
+    let is_harmless = unsafe { libc::fcntl(again.as_raw_fd(), F_SETSIG, libc::SIGURG) } == 0;
+    // SAFETY: the call passes no memory.
+    is_harmless && unsafe { libc::fcntl(again.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } == 0
+}
+
+/// The ranges of a file in memory whose pages exist.
+pub(crate) fn pages_of(file: &File) -> impl Iterator<Item = Range<usize>> {
+    let seek = |from: usize, whence| {
+        // SAFETY: the call passes no memory, and nobody uses the position of this file.
+        let at = unsafe { libc::lseek(file.as_raw_fd(), from as i64, whence) };
+        usize::try_from(at).ok()
+    };
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let start = seek(from, libc::SEEK_DATA)?;
+        from = seek(start, libc::SEEK_HOLE)?;
+        Some(start..from)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::os::unix::fs::FileExt;
+
+    fn file() -> File {
+        let file = File::from(memfd_create("edleak-test", MemfdFlags::CLOEXEC).expect("a file in memory"));
+        file.set_len(1 << 20).expect("it is empty");
+        file
+    }
+
+    #[test]
+    fn file_is_unshared_while_nobody_else_has_opened_or_mapped_it() {
+        let file = file();
+        assert!(is_unshared(&file));
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let other = OpenOptions::new().read(true).write(true).open(path).expect("it is our own");
+        assert!(!is_unshared(&file));
+        // SAFETY: the kernel chooses the address, so the new mapping covers no existing memory.
+        let base = unsafe {
+            let (access, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+            libc::mmap(std::ptr::null_mut(), 4096, access, shared, other.as_raw_fd(), 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED);
+        drop(other);
+        assert!(!is_unshared(&file), "the mapping is still there");
+        // SAFETY: this test made the mapping.
+        unsafe { libc::munmap(base, 4096) };
+        assert!(is_unshared(&file));
+    }
+
+    #[test]
+    fn only_pages_that_exist_are_named() {
+        let file = file();
+        assert_eq!(pages_of(&file).count(), 0);
+        for at in [0, 4096, 40 << 10] {
+            file.write_all_at(&[1], at).expect("it is in memory");
+        }
+        assert_eq!(pages_of(&file).collect::<Vec<_>>(), [0..8192, 40 << 10..44 << 10]);
+    }
+}
