@@ -50,7 +50,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        19
+        20
     };
 }
 

@@ -373,7 +373,7 @@ pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
                 for pair in (first..first + PAGE_ENTRIES).step_by(2) {
                     // Most entries are empty, so two of them are read at once.
                     // SAFETY: the index is below the leaf's size, and a pair of entries is aligned.
-                    let both = unsafe { &*leaf.add(pair).cast::<AtomicU64>() };
+                    let both = unsafe { &*leaf.wrapping_add(pair).cast::<AtomicU64>() };
                     if both.load(Ordering::Relaxed) == 0 {
                         continue;
                     }
