@@ -16,14 +16,15 @@
 //! collector may die at any instant. If the collector still lives, it restores the registers instead of the
 //! code. The kernel then continues the system call as after any other stop, with the time that was left.
 
+use crate::attach::arch::code::{self, Block, DONE, Place};
+use crate::attach::arch::frame;
+use crate::attach::arch::registers::{RED_ZONE, Registers, SELF_AT, TID_AT};
 use crate::attach::modules::Module;
 use crate::attach::priority::Priority;
-use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
+use crate::attach::ptrace::{ChildSignals, Stop, Thread};
 use crate::attach::safe_point::SafePoints;
 use crate::attach::stop;
 use crate::attach::target::Functions;
-use crate::attach::x86_64::code::{self, Block, DONE, Place};
-use crate::attach::x86_64::frame;
 use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::remote;
@@ -36,13 +37,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 const RTLD_NOW: u64 = 2;
-const RED_ZONE: u64 = 128;
 /// Free stack that must remain below the block, for the frame of a signal handler.
 const STACK_RESERVE: u64 = 16 << 10;
-/// Offset of the thread's ID in glibc's control block.
-const TID_AT: u64 = 0x2d0;
-/// Offset, in the control block, of the address of the control block.
-const SELF_AT: u64 = 0x10;
 
 /// The arguments of the call.
 pub(crate) struct Call<'a> {
@@ -140,7 +136,7 @@ impl Call<'_> {
         }
         step("seized");
         let registers = thread.registers()?;
-        let waits = registers.orig_rax.cast_signed() >= 0 && registers.rax.cast_signed() < 0;
+        let waits = registers.system_call().is_some() && registers.result() < 0;
         if !waits {
             return unsuitable("running");
         }
@@ -161,7 +157,7 @@ impl Call<'_> {
         let frame_at = size_of::<Block>().next_multiple_of(64);
         let path_at = frame_at + frame::bytes(&state);
         let bytes = (path_at + path.len()) as u64;
-        let block_at = registers.rsp.wrapping_sub(RED_ZONE + bytes) & !63;
+        let block_at = registers.sp().wrapping_sub(RED_ZONE + bytes) & !63;
         if !has_stack(pid, block_at) {
             return unsuitable("a thread with little stack");
         }
@@ -187,17 +183,7 @@ impl Call<'_> {
         process.write_all_at(code::code(), code_at)?;
         step("written");
 
-        const TRAP_AND_DIRECTION: u64 = 0x500;
-        let start = Registers {
-            rip: code_at,
-            rsp: block_at,
-            rbx: block_at,
-            rax: 0,
-            orig_rax: u64::MAX,
-            eflags: registers.eflags & !TRAP_AND_DIRECTION,
-            ..registers
-        };
-        thread.set_registers(&start)?;
+        thread.set_registers(&registers.running(code_at, block_at))?;
         step("set");
         // The code blocks the signals itself, but a signal may wait already.
         thread.set_signal_mask(u64::MAX)?;
@@ -294,10 +280,10 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
             None => return Ok(false),
             Some(Stop::SystemCall) => {
                 let registers = thread.registers()?;
-                if registers.orig_rax == libc::SYS_openat as u64 {
+                if registers.system_call() == Some(libc::SYS_openat) {
                     step("inside");
                 }
-                if registers.orig_rax == libc::SYS_getpid as u64 && registers.rdi == DONE {
+                if registers.system_call() == Some(libc::SYS_getpid) && registers.argument(0) == DONE {
                     return Ok(true);
                 }
             }
@@ -314,8 +300,9 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
 /// Whether a thread has the control block of glibc, so that it may call functions of libc.
 fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     let own = process::read_thread_status(pid, tid).map(|status| status.own_number);
-    let pointer = remote::read_u64(pid, registers.fs_base + SELF_AT).ok();
-    pointer == Some(registers.fs_base) && remote::read_u32(pid, registers.fs_base + TID_AT).ok() == own
+    let block = registers.thread_pointer();
+    let pointer = remote::read_u64(pid, block + SELF_AT).ok();
+    pointer == Some(block) && remote::read_u32(pid, block + TID_AT).ok() == own
 }
 
 /// Whether the memory at `lowest`, and [`STACK_RESERVE`] bytes below it, can be stack of a thread.

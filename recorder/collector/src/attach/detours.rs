@@ -178,10 +178,10 @@ impl Detours {
         let mapped: Vec<(u64, u64)> = maps::ranges(&map);
         let mut stack = Vec::new();
         for (tid, registers) in stopped.registers()? {
-            if self.is_displaced(registers.rip) {
+            if self.is_displaced(registers.pc()) {
                 return Ok(Some(tid));
             }
-            let sp = registers.rsp & !7;
+            let sp = registers.sp() & !7;
             let Some((_, end)) = mapped.iter().find(|(start, end)| (*start..*end).contains(&sp)) else {
                 return Ok(Some(tid));
             };

@@ -7,8 +7,9 @@
 //! modules      the files of the process: functions, unwind rules
 //! target       the reasons to refuse a process; the functions to call in it
 //! safe_point   whether a waiting thread may call the loader
-//! x86_64       code    the code that the thread runs
-//!              frame   the registers to which it returns
+//! x86_64       registers  the registers of a stopped thread, by their use
+//!              code       the code that the thread runs
+//!              frame      the registers to which it returns
 //! call         the call of `dlopen` on one waiting thread
 //! candidates   the modules and functions to redirect: malloc, mmap, allocators under their own names
 //! annotations  the calls of edleak.h in the modules
@@ -23,6 +24,8 @@
 //!    Until a collector begins a recording, that code only forwards.
 
 pub(crate) mod annotations;
+#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
+pub(crate) mod arch;
 pub(crate) mod call;
 pub(crate) mod candidates;
 pub(crate) mod detours;
@@ -32,7 +35,6 @@ pub(crate) mod ptrace;
 pub(crate) mod safe_point;
 pub(crate) mod stop;
 pub(crate) mod target;
-pub(crate) mod x86_64;
 
 use crate::attach::call::{Call, Failure, Loaded};
 use crate::attach::detours::Detours;

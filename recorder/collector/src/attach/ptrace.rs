@@ -4,14 +4,11 @@
 //! dies, the kernel lets each thread go on from the registers that the thread has at that moment.
 #![allow(unsafe_code)] // ptrace and waitpid
 
+use crate::attach::arch::registers::{EXTENDED_STATE, Registers};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The general registers of a thread.
-pub(crate) type Registers = libc::user_regs_struct;
-
 const NT_PRSTATUS: usize = 1;
-const NT_X86_XSTATE: usize = 0x202;
 /// Larger than the extended state of any processor.
 const MOST_STATE_BYTES: usize = 64 << 10;
 /// Longest pause between two looks at a thread that has not stopped yet.
@@ -91,8 +88,7 @@ impl Thread {
 
     /// The general registers.
     pub(crate) fn registers(&self) -> io::Result<Registers> {
-        // SAFETY: the structure consists of integers.
-        let mut registers: Registers = unsafe { std::mem::zeroed() };
+        let mut registers = Registers::zeroed();
         let mut place =
             libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size_of::<Registers>() };
         request(libc::PTRACE_GETREGSET, self.tid, NT_PRSTATUS, (&raw mut place) as usize)?;
@@ -108,11 +104,11 @@ impl Thread {
         request(libc::PTRACE_SETREGSET, self.tid, NT_PRSTATUS, (&raw mut place) as usize).map(drop)
     }
 
-    /// The floating-point and vector registers, as the instruction XSAVE stores them.
+    /// The floating-point and vector registers.
     pub(crate) fn extended_state(&self) -> io::Result<Vec<u8>> {
         let mut state = vec![0u8; MOST_STATE_BYTES];
         let mut place = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
-        request(libc::PTRACE_GETREGSET, self.tid, NT_X86_XSTATE, (&raw mut place) as usize)?;
+        request(libc::PTRACE_GETREGSET, self.tid, EXTENDED_STATE, (&raw mut place) as usize)?;
         state.truncate(place.iov_len);
         Ok(state)
     }
@@ -120,7 +116,7 @@ impl Thread {
     /// Sets the floating-point and vector registers.
     pub(crate) fn set_extended_state(&self, state: &[u8]) -> io::Result<()> {
         let mut place = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
-        request(libc::PTRACE_SETREGSET, self.tid, NT_X86_XSTATE, (&raw mut place) as usize).map(drop)
+        request(libc::PTRACE_SETREGSET, self.tid, EXTENDED_STATE, (&raw mut place) as usize).map(drop)
     }
 
     /// The blocked signals.

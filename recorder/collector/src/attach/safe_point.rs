@@ -13,8 +13,8 @@
 //! no frame may lie in a function of the allocator's interface, and the thread must wait in one of the
 //! functions of `WAITS`. An allocator waits for its locks in other functions.
 
+use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};
-use crate::attach::ptrace::Registers;
 use crate::attach::target;
 use crate::detour::{Prefixes, table};
 use crate::sys::remote;
@@ -196,7 +196,7 @@ impl<'a> SafePoints<'a> {
     /// The frames of a stack, innermost first.
     fn walk(&self, registers: &Registers) -> Result<Vec<Frame>, String> {
         let cannot = |address: u64| format!("on a stack that cannot be walked (at {address:#x})");
-        let (mut pc, mut sp, mut fp) = (registers.rip, registers.rsp, registers.rbp);
+        let (mut pc, mut sp, mut fp) = (registers.pc(), registers.sp(), registers.fp());
         let mut frames = Vec::new();
         while frames.len() < MOST_FRAMES {
             // A return address may be the first byte after its function.
@@ -212,7 +212,7 @@ impl<'a> SafePoints<'a> {
                 Kind::Signal => return Err("in a signal handler".into()),
                 Kind::Unknown => return Err(cannot(pc)),
             };
-            if cfa <= sp && !frames.is_empty() && cfa < registers.rsp {
+            if cfa <= sp && !frames.is_empty() && cfa < registers.sp() {
                 return Err(cannot(pc));
             }
             pc = self.word(cfa.wrapping_sub(8)).ok_or_else(|| cannot(pc))?;

@@ -1,7 +1,8 @@
 //! Stops all threads of a process, for a moment.
 
+use crate::attach::arch::registers::Registers;
 use crate::attach::priority::Priority;
-use crate::attach::ptrace::{ChildSignals, Registers, Stop, Thread};
+use crate::attach::ptrace::{ChildSignals, Stop, Thread};
 use crate::sys::process;
 use std::fs;
 use std::io;
@@ -88,7 +89,7 @@ pub(crate) fn restart_wait(thread: &Thread) {
     let Ok(mut registers) = thread.registers() else { return };
     if is_ended_wait(&registers) {
         const ERESTARTNOHAND: i64 = 514;
-        registers.rax = (-ERESTARTNOHAND).cast_unsigned();
+        registers.set_result(-ERESTARTNOHAND);
         let _ = thread.set_registers(&registers);
     }
 }
@@ -97,13 +98,13 @@ pub(crate) fn restart_wait(thread: &Thread) {
 fn is_ended_wait(registers: &Registers) -> bool {
     /// A wait begins again with its full time, so a longer wait could end much too late.
     const LONGEST_MS: i32 = 1000;
-    let is_interrupted = registers.rax.cast_signed() == -i64::from(libc::EINTR);
+    let is_interrupted = registers.result() == -i64::from(libc::EINTR);
     let is_short = |timeout: u64| (timeout as i32) <= LONGEST_MS;
-    let may_restart = match registers.orig_rax.cast_signed() {
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => is_short(registers.r10),
+    let may_restart = match registers.system_call().unwrap_or(-1) {
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => is_short(registers.argument(3)),
         libc::SYS_semop => true,
-        libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => registers.r10 == 0,
-        libc::SYS_io_getevents => registers.r8 == 0,
+        libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => registers.argument(3) == 0,
+        libc::SYS_io_getevents => registers.argument(4) == 0,
         _ => false,
     };
     is_interrupted && may_restart

@@ -1,8 +1,8 @@
 //! The allocator functions that a file defines, and whether each can be moved.
 
+use crate::detour::arch::branches::Branches;
+use crate::detour::arch::prologue::{Displaced, Obstacle, displaced};
 use crate::detour::table::{self, Family, Origin, Prefixes, Shape, TableEntry};
-use crate::detour::x86_64::branches::Branches;
-use crate::detour::x86_64::prologue::{Displaced, Obstacle, displaced};
 use edleak_binary::elf::Elf;
 use edleak_binary::functions::{Function, FunctionTable};
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -23,12 +23,13 @@
 //! apart. The stubs therefore request at least 32 bytes. A sized free of less than 32 bytes would then pass a
 //! wrong size, so the stub calls the plain free of the same allocator instead.
 
+#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
+pub(crate) mod arch;
 pub(crate) mod entries;
 pub(crate) mod module;
 pub(crate) mod place;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
-pub(crate) mod x86_64;
 
 pub use table::Prefixes;

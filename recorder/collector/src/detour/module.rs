@@ -1,9 +1,9 @@
 //! All detours of one module of one process.
 
+use crate::detour::arch::code::{self, SmallFree, Spacing};
+use crate::detour::arch::prologue::Obstacle;
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::table::{Origin, Shape};
-use crate::detour::x86_64::code::{self, SmallFree, Spacing};
-use crate::detour::x86_64::prologue::Obstacle;
 use edleak_session::detour::HOOKS;
 
 /// Bytes to write over an instruction.

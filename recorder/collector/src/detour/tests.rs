@@ -1,11 +1,11 @@
 //! Tests of the detour compiler with real files; the processor runs the compiled code.
 #![allow(unsafe_code)] // runs compiled code
 
+use crate::detour::arch::code::{self, SmallFree, Spacing};
+use crate::detour::arch::prologue::{Displaced, displaced};
 use crate::detour::entries::FileEntries;
 use crate::detour::module::{self, Placement, compile};
 use crate::detour::table::{self, Prefixes, Shape, Size};
-use crate::detour::x86_64::code::{self, SmallFree, Spacing};
-use crate::detour::x86_64::prologue::{Displaced, displaced};
 use edleak_binary::BinaryFile;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::detour::{HOOKS, Hook, SPACING};

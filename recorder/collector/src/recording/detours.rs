@@ -1,10 +1,11 @@
 //! Compiles the detours of one target for its modules, publishes them in the session, and reads their
 //! results.
 
+use crate::detour::arch::code::Spacing;
+use crate::detour::arch::prologue::JUMP;
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::module::{self, Compiled, Placement, Selection};
 use crate::detour::place;
-use crate::detour::x86_64::code::Spacing;
 use crate::recording::file_facts;
 use crate::recording::modules::Loaded;
 use crate::rules::publisher::Publisher;
@@ -320,7 +321,6 @@ fn why(module: &DetourModule) -> String {
 
 /// Whether the collector has written jumps at these entries, because it has attached to the process.
 fn has_jumps(pid: u32, entries: &[&Entry], bias: u64) -> bool {
-    const JUMP: u8 = 0xe9;
     entries.iter().all(|entry| {
         let Ok(displaced) = &entry.displaced else { return false };
         let mut found = [0; 5];

@@ -1,6 +1,6 @@
 //! The signal frame with which `rt_sigreturn` restores a thread.
 
-use crate::attach::ptrace::Registers;
+use crate::attach::arch::registers::Registers;
 
 /// Offset of the extended state in the frame. The kernel requires a multiple of 64 for its address.
 const STATE_AT: usize = 320;
@@ -19,25 +19,25 @@ pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]
     put(FLAGS_AT, FLAGS);
     put(MASK_AT, mask);
     let words = [
-        registers.r8,
-        registers.r9,
-        registers.r10,
-        registers.r11,
-        registers.r12,
-        registers.r13,
-        registers.r14,
-        registers.r15,
-        registers.rdi,
-        registers.rsi,
-        registers.rbp,
-        registers.rbx,
-        registers.rdx,
-        registers.rax,
-        registers.rcx,
-        registers.rsp,
-        registers.rip,
-        registers.eflags,
-        registers.cs & 0xffff | (registers.ss & 0xffff) << 48,
+        registers.0.r8,
+        registers.0.r9,
+        registers.0.r10,
+        registers.0.r11,
+        registers.0.r12,
+        registers.0.r13,
+        registers.0.r14,
+        registers.0.r15,
+        registers.0.rdi,
+        registers.0.rsi,
+        registers.0.rbp,
+        registers.0.rbx,
+        registers.0.rdx,
+        registers.0.rax,
+        registers.0.rcx,
+        registers.0.rsp,
+        registers.0.rip,
+        registers.0.eflags,
+        registers.0.cs & 0xffff | (registers.0.ss & 0xffff) << 48,
     ];
     for (index, word) in words.into_iter().enumerate() {
         put(CONTEXT_AT + 8 * index, word);
@@ -92,9 +92,9 @@ pub(crate) fn restarted(registers: &Registers) -> Registers {
     const SYSCALL_BYTES: u64 = 2;
     let mut restarted = *registers;
     let restarts = [ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK];
-    if registers.orig_rax.cast_signed() >= 0 && restarts.contains(&-registers.rax.cast_signed()) {
-        restarted.rax = registers.orig_rax;
-        restarted.rip -= SYSCALL_BYTES;
+    if registers.system_call().is_some() && restarts.contains(&-registers.result()) {
+        restarted.0.rax = registers.0.orig_rax;
+        restarted.0.rip -= SYSCALL_BYTES;
     }
     restarted
 }

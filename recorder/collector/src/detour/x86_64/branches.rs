@@ -8,7 +8,7 @@
 //!
 //! Compilers write no pointer to the middle of a function.
 
-use crate::detour::x86_64::prologue::JUMP_BYTES;
+use crate::detour::arch::prologue::JUMP_BYTES;
 use edleak_binary::elf::Elf;
 use edleak_binary::functions::FunctionTable;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};

@@ -8,9 +8,9 @@
 //! | r10      | the requested size, if the function allocates            |
 //! | rax      | the old address, or the place for the new address        |
 
+use crate::detour::arch::prologue::{Displaced, JUMP_BYTES, call_as_jump};
 use crate::detour::module::Placement;
 use crate::detour::table::{Shape, Size};
-use crate::detour::x86_64::prologue::{Displaced, JUMP_BYTES, call_as_jump};
 use edleak_session::detour::{Hook, SPACING};
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, IcedError, Instruction, InstructionBlock, MemoryOperand,

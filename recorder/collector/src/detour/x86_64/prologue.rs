@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Number of bytes of the jump (`jmp rel32`).
 pub(crate) const JUMP_BYTES: u64 = 5;
+/// The first byte of a jump.
+pub(crate) const JUMP: u8 = 0xe9;
 
 /// The reason why an entry cannot get a detour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,79 @@
+//! The registers of a stopped thread, by their use.
+#![allow(unsafe_code)] // zeroed registers
+
+/// The kind of register set that holds the floating-point and vector registers, as XSAVE stores them.
+pub(crate) const EXTENDED_STATE: usize = 0x202;
+/// Bytes below the stack pointer that a function may use without moving the pointer.
+pub(crate) const RED_ZONE: u64 = 128;
+/// Offset of the thread ID in glibc's control block of a thread.
+pub(crate) const TID_AT: u64 = 0x2d0;
+/// Offset of the control block's own address in the control block.
+pub(crate) const SELF_AT: u64 = 0x10;
+
+/// The general registers of a thread.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Registers(pub(super) libc::user_regs_struct);
+
+impl Registers {
+    /// Registers that are all 0.
+    pub(crate) fn zeroed() -> Registers {
+        // SAFETY: the structure consists of integers.
+        Registers(unsafe { std::mem::zeroed() })
+    }
+
+    /// The address of the next instruction.
+    pub(crate) fn pc(&self) -> u64 {
+        self.0.rip
+    }
+
+    /// The stack pointer.
+    pub(crate) fn sp(&self) -> u64 {
+        self.0.rsp
+    }
+
+    /// The frame pointer.
+    pub(crate) fn fp(&self) -> u64 {
+        self.0.rbp
+    }
+
+    /// The address of libc's control block of the thread.
+    pub(crate) fn thread_pointer(&self) -> u64 {
+        self.0.fs_base
+    }
+
+    /// The number of the system call in which the thread has stopped; `None`: it has stopped in its own code.
+    pub(crate) fn system_call(&self) -> Option<i64> {
+        Some(self.0.orig_rax.cast_signed()).filter(|number| *number >= 0)
+    }
+
+    /// An argument of the system call; `index` is 0 to 5.
+    pub(crate) fn argument(&self, index: usize) -> u64 {
+        [self.0.rdi, self.0.rsi, self.0.rdx, self.0.r10, self.0.r8, self.0.r9][index]
+    }
+
+    /// The result of the system call, or the error that the kernel will handle (negative).
+    pub(crate) fn result(&self) -> i64 {
+        self.0.rax.cast_signed()
+    }
+
+    /// Sets the result of the system call.
+    pub(crate) fn set_result(&mut self, result: i64) {
+        self.0.rax = result.cast_unsigned();
+    }
+
+    /// The registers with which the thread runs the code at `code` ([`super::code`]); `block` is the address of the
+    /// code's arguments, and the stack below it.
+    pub(crate) fn running(&self, code: u64, block: u64) -> Registers {
+        const TRAP_AND_DIRECTION: u64 = 0x500;
+        Registers(libc::user_regs_struct {
+            rip: code,
+            rsp: block,
+            rbx: block,
+            rax: 0,
+            orig_rax: u64::MAX,
+            eflags: self.0.eflags & !TRAP_AND_DIRECTION,
+            ..self.0
+        })
+    }
+}
