@@ -1,8 +1,12 @@
 // `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. The instructions of two runs with
 // different counts differ only by the pairs.
+//
+// `pair steps COUNT` waits for the end of its input. Then COUNT pairs of malloc and free run between two
+// breakpoints, at which a tracer begins and ends to count.
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <unistd.h>
 
 static void *volatile kept; // keeps the compiler from removing the pair
 
@@ -41,7 +45,18 @@ int main(int argc, char **argv) {
         for (long i = 0; i < count; i++) { kept = ::operator new[](64); ::operator delete[](kept); }
     else if (!std::strcmp(argv[1], "wrapped"))
         for (long i = 0; i < count; i++) { kept = xpalloc(64); std::free(kept); }
-    else
+    else if (!std::strcmp(argv[1], "steps")) {
+        char byte;
+        while (read(0, &byte, 1) > 0) {
+        }
+        for (long round = 0; round < 2; round++) {
+            // The first round includes all first calls.
+            long pairs = round ? count : 2000;
+            if (round) asm volatile("int3");
+            for (long i = 0; i < pairs; i++) { kept = std::malloc(64); std::free(kept); }
+        }
+        asm volatile("int3");
+    } else
         return 2;
     return 0;
 }

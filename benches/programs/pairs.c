@@ -3,13 +3,14 @@
  * With several threads, every fourth exchange uses another thread's allocations. So a quarter of the frees
  * happen in a thread that did not make the allocation. The program writes the nanoseconds of thread CPU time
  * per pair to the file $BENCH_OUT. The program measures CPU time because the machine may have fewer cores
- * than threads. */
+ * than threads. With $BENCH_WAIT, the main thread waits for the end of its input before it begins to measure. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static long threads, live, pairs;
 static void *_Atomic *slots;
@@ -35,6 +36,9 @@ static void *work(void *argument) {
     long me = (long)argument;
     uint64_t state = 0x9E3779B97F4A7C15u * (me + 1);
     for (long i = 0; i < live; i++) slots[me * live + i] = malloc(size_of(next(&state)));
+    char byte;
+    while (me == 0 && getenv("BENCH_WAIT") && read(0, &byte, 1) > 0) {
+    }
     pthread_barrier_wait(&ready);
     double start = cpu_ns();
     if (threads == 1) {

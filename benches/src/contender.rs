@@ -149,6 +149,14 @@ impl Starter {
         self.dir.join("bench.edl")
     }
 
+    /// A command that records a process that runs already.
+    pub(crate) fn attach(&self, pid: u32) -> Command {
+        self.preload.fresh();
+        let mut command = Command::new(&self.record);
+        command.arg("-o").arg(self.trace()).args(["--pid", &pid.to_string()]);
+        command
+    }
+
     /// A command that starts `program`. The caller adds arguments and environment.
     pub(crate) fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
         let preload = |library: &Path| {

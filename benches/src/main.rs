@@ -8,6 +8,7 @@ mod budget;
 mod contender;
 mod measure;
 mod rows;
+mod steps;
 mod table;
 mod tools;
 
@@ -49,6 +50,7 @@ type Group = (&'static str, fn(&mut Bench) -> Result<()>);
 const GROUPS: &[Group] = &[
     ("instructions", rows::instructions::rows),
     ("pairs", rows::pairs::rows),
+    ("attached", rows::attached::rows),
     ("threads", rows::threads::rows),
     ("growth", rows::growth::rows),
     ("detours", rows::detours::rows),

@@ -6,6 +6,7 @@
 
 use crate::bench::Bench;
 use crate::contender::Contender;
+use crate::rows::attached;
 use crate::table::Row;
 use crate::tools;
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// The kinds of pairs in `pair.cpp`, and their names in the table.
-pub(crate) const KINDS: [(&str, &str); 7] = [
+pub(crate) const KINDS: [(&str, &str); 8] = [
     ("malloc", "instructions added per malloc+free"),
     ("calloc", "instructions added per calloc+free"),
     ("realloc", "instructions added per realloc in place"),
@@ -21,9 +22,13 @@ pub(crate) const KINDS: [(&str, &str); 7] = [
     ("array", "instructions added per new[]+delete[]"),
     ("wrapped", "instructions added per malloc+free behind three wrappers"),
     (IDLE, "instructions added per malloc+free while edleak waits"),
+    (ATTACHED, "instructions added per malloc+free in an attached process"),
 ];
 /// The name of the loop of malloc and free in a process whose library is idle.
 const IDLE: &str = "idle";
+/// The same loop in a process that was started without the library. It is counted step by step, without
+/// callgrind.
+const ATTACHED: &str = "attached";
 /// The shorter run is so long that it includes all first calls.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
@@ -66,6 +71,7 @@ pub(crate) fn program(bench: &Bench) -> Result<std::path::PathBuf> {
 /// Instructions that edleak adds to one kind of pair; `None`: valgrind is not installed.
 pub(crate) fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<f64>> {
     let (kind, contender) = match kind {
+        ATTACHED => return attached::added_instructions(bench, program).map(Some),
         IDLE => ("malloc", Contender::EdleakIdle),
         kind => (kind, Contender::Edleak),
     };
@@ -85,6 +91,10 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         let mut row = match kind {
             IDLE => {
                 bench.add(Row::at_most(measure, 15.0, added, ""));
+                continue;
+            }
+            ATTACHED => {
+                bench.add(Row::plain(measure, format!("{added:.0}")));
                 continue;
             }
             "malloc" => Row::at_most(measure, 90.0, added, ""),

@@ -1,6 +1,7 @@
 //! The rows of the table, one file per group.
 
 pub(crate) mod analyze;
+pub(crate) mod attached;
 pub(crate) mod collector;
 pub(crate) mod detours;
 pub(crate) mod framehop;
