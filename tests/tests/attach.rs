@@ -3,13 +3,16 @@
 
 use edleak_tests::fed::Fed;
 use edleak_tests::ledger::assert_equal;
-use edleak_tests::ledger_program::{LedgerProgram, ask, phases_are_exact, recorder, report_of, stop};
+use edleak_tests::ledger_program::{
+    LedgerProgram, ask, phases_are_exact, recorder, report_of, stop, wait_for_recording,
+};
 use edleak_tests::programs::{programs, samples};
+use edleak_tests::report::Counts;
 use edleak_tests::run::{Running, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Whether the entries of malloc have their original bytes: no two of them begin with the same jump.
 fn code_is_original(pid: u32) -> bool {
@@ -163,53 +166,57 @@ fn leak_of_a_process_without_the_library_is_found_with_its_stack() {
     assert!(stack.is_some_and(|stack| stack.is_in("main")), "{}", report.describe());
 }
 
+/// Compares the allocations of a function in one trace with the ledger: blocks of 100 bytes, of which the program
+/// frees every other.
+fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
+    let report = report_of(trace);
+    let (blocks, freed) = (orders.iter().sum::<u64>(), orders.iter().map(|blocks| blocks / 2).sum::<u64>());
+    let expected =
+        Counts { allocs: blocks, allocated_bytes: 100 * blocks, frees: freed, freed_bytes: 100 * freed };
+    assert_eq!(report.counts_of(function), expected, "{function}: {}", report.describe());
+    assert_eq!(report.json["trace"]["complete"], true);
+}
+
+/// `--children` records the children that begin after the attach, and their children. A child from before the attach
+/// runs on unrecorded.
 #[test]
-fn process_that_cannot_be_attached_is_refused_with_the_reason() {
-    let dir = TempDir::new("attach-refused");
-    let refused = |pid: u32, why: &str| {
-        let trace = dir.join("trace.edl");
-        let outcome = run(&mut recorder(pid, &trace, &["--attach-timeout", "300ms"]));
-        assert_eq!(outcome.code, 126, "{why}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(why) && outcome.stderr.contains('('), "{}", outcome.stderr);
-        assert!(!trace.exists(), "a refused recording leaves no trace");
+fn children_of_an_attached_process_are_counted_exactly() {
+    let dir = TempDir::new("attach-children");
+    let mut target = LedgerProgram::start_program(&programs().binary("attach_children"), 0);
+    let numbers = |answer: String| -> Vec<u32> {
+        answer.lines().map(|line| line.parse().expect("a process ID")).collect()
     };
-    // A stopped process.
-    let stopped = Fed::start(&programs().binary("attach_state"), &["read"], "waiting");
-    let pid = stopped.pid() as i32;
-    // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
-    unsafe { libc::kill(pid, libc::SIGSTOP) };
-    wait_for("a stopped process", || {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
-    });
-    refused(stopped.pid(), "it is stopped (let it go on");
-    // SAFETY: as above.
-    unsafe { libc::kill(pid, libc::SIGCONT) };
-
-    // A process that strace traces.
-    let mut tracer = Command::new("strace");
-    tracer.args(["-f", "-o", "/dev/null", "-p", &pid.to_string()]).stderr(Stdio::null());
-    let mut tracer = tracer.spawn().expect("strace is installed");
-    let status = format!("/proc/{pid}/status");
-    wait_for("the tracer", || {
-        std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("TracerPid:\t0"))
-    });
-    refused(stopped.pid(), "`strace` (pid ");
-    tracer.kill().expect("it runs");
-    tracer.wait().expect("ours");
-
-    // A static program, and a program with a sanitizer.
-    let source = dir.join("wait.c");
-    std::fs::write(&source, "#include <unistd.h>\nint main(void) { write(1, \"ready\\n\", 6); char c; read(0, &c, 1); return 0; }\n")
-        .expect("writable");
-    for (flag, why) in
-        [("-static", "it is statically linked"), ("-fsanitize=address", "it is built with a sanitizer")]
-    {
-        let program = dir.join("wait");
-        let built = run(Command::new("gcc").arg(flag).arg("-o").arg(&program).arg(&source));
-        assert_eq!(built.code, 0, "{}", built.stderr);
-        let waiting = Fed::start(&program, &[], "ready");
-        refused(waiting.pid(), why);
+    let earlier = numbers(target.tell("fork 50"))[0];
+    let before = entries(earlier);
+    let recorder = ask(target.pid(), &dir.join("trace.edl"), &["--children"]);
+    target.tell("self 40");
+    wait_for_recording(target.pid());
+    target.tell("more 0 70");
+    let child = numbers(target.tell("fork 101"))[0];
+    let [parent, grandchild] = numbers(target.tell("nested 30"))[..] else { panic!("two process IDs") };
+    target.tell("more 1 20");
+    target.tell("more 2 8");
+    target.tell("self 6");
+    assert!(!code_is_original(child), "a child of the recording has the jumps");
+    assert_eq!(entries(earlier), before, "a child from before has none");
+    stop(recorder);
+    for pid in [target.pid(), earlier, child, parent, grandchild] {
+        assert!(code_is_original(pid), "process {pid}");
     }
+    // All children that can get orders still answer.
+    for order in ["more 0 5", "more 1 5", "more 2 5", "fork 3"] {
+        target.tell(order);
+    }
+    has_blocks(&dir.join("trace.edl"), "site_self", &[40, 6]);
+    has_blocks(&dir.join(format!("trace.{child}.edl")), "site_child", &[101, 20]);
+    has_blocks(&dir.join(format!("trace.{parent}.edl")), "site_child", &[30, 8]);
+    has_blocks(&dir.join(format!("trace.{grandchild}.edl")), "site_child", &[30]);
+    let traces = std::fs::read_dir(dir.path()).expect("ours").count();
+    assert_eq!(traces, 4, "the earlier child has no trace");
+}
+
+#[test]
+fn help_lists_the_options_of_an_attach() {
     let help = run(Command::new(&tools().record).arg("--help"));
     assert!(help.stdout.contains("--attach-timeout") && !help.stdout.contains("--die-at"));
 }
