@@ -31,7 +31,7 @@ packages=(
     python3-pytest cmake # tests/tests/test_runners.rs: test runners
     python3-yaml systemd procps util-linux # tests/tests/automation.rs and containers.rs
     prometheus python3-prometheus-client # tests/tests/metrics.rs: what reads the metrics
-    strace                       # tests/tests/attach.rs: a program that traces another
+    strace qemu-user             # tests/tests/attach_refusals: processes that cannot be attached
     mandoc groff zsh fish        # packaging/test.sh pages
     debuginfod                   # debuginfod-find, which --debuginfod runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests

@@ -1,6 +1,6 @@
 //! A program that a test starts, and that runs until its standard input ends.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -34,6 +34,14 @@ impl Fed {
     /// The standard input of the program.
     pub fn input(&mut self) -> &mut ChildStdin {
         self.input.as_mut().expect("open until the end")
+    }
+
+    /// Sends a line, and returns the next line of the output.
+    pub fn ask(&mut self, line: &str) -> String {
+        writeln!(self.input(), "{line}").expect("it reads");
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).expect("text");
+        answer.trim_end().to_owned()
     }
 
     /// Ends the input and returns the rest of the output.

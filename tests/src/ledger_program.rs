@@ -15,6 +15,7 @@ use std::time::Duration;
 /// The program. The test sends it commands.
 pub struct LedgerProgram {
     child: Child,
+    pid: u32,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -24,34 +25,48 @@ impl LedgerProgram {
     pub fn start_idle(threads: u32) -> LedgerProgram {
         let mut command = Command::new(&tools().record);
         command.args(["--idle", "--"]).arg(programs().binary("idle_ledger")).arg(threads.to_string());
-        LedgerProgram::of(command)
+        LedgerProgram::start(command)
     }
 
     /// Starts the program without the library.
     pub fn start_plain(threads: u32) -> LedgerProgram {
         let mut command = Command::new(programs().binary("idle_ledger"));
         command.arg(threads.to_string());
-        LedgerProgram::of(command)
+        LedgerProgram::start(command)
     }
 
     /// Starts a program without the library that works as tests/programs/idle_ledger.cpp.
     pub fn start_program(program: &Path, threads: u32) -> LedgerProgram {
         let mut command = Command::new(program);
         command.arg(threads.to_string());
-        LedgerProgram::of(command)
+        LedgerProgram::start(command)
     }
 
-    fn of(mut command: Command) -> LedgerProgram {
+    /// Starts the program by a command that executes it in its own place.
+    pub fn start(mut command: Command) -> LedgerProgram {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("edleak-record starts");
         let commands = child.stdin.take().expect("piped above");
         let answers = BufReader::new(child.stdout.take().expect("piped above"));
-        LedgerProgram { child, commands, answers }
+        LedgerProgram { pid: child.id(), child, commands, answers }
+    }
+
+    /// Starts the program by a command that executes it in the place of its only child. The program is the first
+    /// process of a PID namespace.
+    pub fn start_in_namespace(command: Command) -> LedgerProgram {
+        let mut target = LedgerProgram::start(command);
+        // From now on the program runs.
+        target.tell("pause");
+        let parent = target.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.expect("the command waits for its child");
+        target.pid = children.trim().parse().expect("one child");
+        target
     }
 
     /// The process ID.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Sends a command and returns its answer without `done`.

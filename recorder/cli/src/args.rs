@@ -82,9 +82,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PID", conflicts_with_all = ["program", "only", "then_terminate", "idle"])]
     pub(crate) pid: Option<u32>,
 
-    /// With --pid, wait at most DUR until the library can be loaded into the process.
+    /// With --pid, wait at most DUR until the library is loaded into the process and malloc leads to it.
     ///
     /// edleak-record loads the library on a thread that waits in the kernel, outside malloc and the loader.
+    /// Then it stops all threads for a moment.
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::parse_duration, requires = "pid")]
     pub(crate) attach_timeout: Duration,
 

@@ -1,8 +1,9 @@
 // Runs a program behind a seccomp filter that refuses the same calls as Docker's default profile.
 //
-// usage: helper_container_seccomp [--old] PROGRAM [ARGUMENT]...
+// usage: helper_container_seccomp [--old|--no-ptrace] PROGRAM [ARGUMENT]...
 //
 // --old also refuses calls that a profile from before 2020 does not know, with EPERM as such a profile does.
+// --no-ptrace also refuses ptrace, but allows to read and write the memory of a process.
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -31,6 +32,8 @@ static const int unknown_to_old[] = {
     SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace,
 };
 
+static const int ptrace_alone[] = {SYS_ptrace};
+
 static struct sock_filter filter[512];
 static unsigned short length;
 
@@ -48,7 +51,8 @@ static void refuse(const int *calls, size_t count) {
 
 int main(int count, char **words) {
     int is_old = count > 1 && strcmp(words[1], "--old") == 0;
-    char **program = words + 1 + is_old;
+    int is_without_ptrace = count > 1 && strcmp(words[1], "--no-ptrace") == 0;
+    char **program = words + 1 + (is_old || is_without_ptrace);
     if (!*program) {
         fputs("helper_container_seccomp: no program\n", stderr);
         return 2;
@@ -59,6 +63,7 @@ int main(int count, char **words) {
     add(BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr));
     refuse(refused, sizeof refused / sizeof *refused);
     if (is_old) refuse(unknown_to_old, sizeof unknown_to_old / sizeof *unknown_to_old);
+    if (is_without_ptrace) refuse(ptrace_alone, 1);
     add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW);
     struct sock_fprog all = {length, filter};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all)) {

@@ -89,6 +89,20 @@ pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
     threads.into_iter().map(|(_, tid)| tid).collect()
 }
 
+/// The position of a thread that does not wait in a system call.
+pub(crate) const RUNNING: &str = "running";
+
+/// The position of a thread that was not stopped, for messages.
+pub(crate) fn position_of(pid: u32, tid: u32) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
+    match text.split_whitespace().next() {
+        Some(number) if number.parse::<u32>().is_ok() => {
+            format!("in system call {number}, which must not be interrupted")
+        }
+        _ => RUNNING.into(),
+    }
+}
+
 /// The rank of a thread by its line in /proc/PID/task/TID/syscall: 0 for a wait without a time limit; `None`:
 /// the thread runs, or waits in a call that must not be interrupted.
 fn rank(line: &str) -> Option<u32> {
@@ -132,13 +146,13 @@ impl Call<'_> {
         let mut thread = Thread::seize(tid)?;
         thread.interrupt()?;
         if thread.wait(limit.min(began + STOP))? != Some(Stop::Event) {
-            return unsuitable("running");
+            return unsuitable(RUNNING);
         }
         step("seized");
         let registers = thread.registers()?;
         let waits = registers.system_call().is_some() && registers.result() < 0;
         if !waits {
-            return unsuitable("running");
+            return unsuitable(RUNNING);
         }
         if !is_thread_of_glibc(pid, tid, &registers) {
             return unsuitable("a thread without glibc's control block");

@@ -10,7 +10,8 @@
 use crate::attach::annotations::{self, Annotations};
 use crate::attach::candidates;
 use crate::attach::modules::Module;
-use crate::attach::stop::{Stopped, Unstopped};
+use crate::attach::stop::{LONG_STOP, Stopped, Unstopped, milliseconds};
+use crate::attach::target::name_of;
 use crate::detour::Prefixes;
 use crate::detour::module::{Compiled, Patch};
 use crate::error::{Error, refusal};
@@ -115,8 +116,8 @@ impl Detours {
         OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", self.pid))
     }
 
-    /// Writes the code and the jumps while all threads stand still. Returns the time for which they stood
-    /// still.
+    /// Writes the code and the jumps while all threads stand still. Returns the longest time for which they
+    /// stood still, in this or an earlier attempt.
     pub(crate) fn apply(&self, timeout: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
         self.change(timeout, step, true)
     }
@@ -131,18 +132,21 @@ impl Detours {
 
     fn change(&self, timeout: Duration, step: &dyn Fn(&str), is_apply: bool) -> Result<Duration, Error> {
         const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
+        /// While a thread does not stop, all others stand still. So no attempt takes longer than this.
+        const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
         const PAUSE: Duration = Duration::from_millis(5);
         let limit = Instant::now() + timeout;
-        let mut attempt = FIRST_ATTEMPT;
+        let (mut attempt, mut longest) = (FIRST_ATTEMPT, Duration::ZERO);
         loop {
+            let began = Instant::now();
             let stopped = Stopped::all(self.pid, limit.min(Instant::now() + attempt));
-            attempt *= 2;
+            attempt = LONGEST_ATTEMPT.min(2 * attempt);
             let obstacle = match stopped {
                 Ok(stopped) => match self.blocking_thread(&stopped, is_apply) {
                     Ok(None) => {
                         let written = self.write_all(step, is_apply);
                         let time = stopped.let_go();
-                        return written.map(|()| time);
+                        return written.map(|()| time.max(longest));
                     }
                     Ok(Some(tid)) => {
                         format!("thread {} is about to enter a function to change", name_of(self.pid, tid))
@@ -158,9 +162,15 @@ impl Detours {
                     return Err(refusal(message, "start edleak-record as root"));
                 }
             };
+            longest = longest.max(began.elapsed());
             if Instant::now() >= limit {
-                let remedy = "use a longer --attach-timeout; is the process frozen?";
-                return Err(refusal(obstacle, remedy));
+                let message = match longest > LONG_STOP {
+                    true => {
+                        format!("{obstacle}; the other threads stood still for {}", milliseconds(longest))
+                    }
+                    false => obstacle,
+                };
+                return Err(refusal(message, "use a longer --attach-timeout; is the process frozen?"));
             }
             std::thread::sleep(PAUSE);
         }
@@ -308,10 +318,4 @@ fn set_hooks(compiled: &mut Compiled, late: &Late) {
 
 fn unreadable(error: io::Error) -> Error {
     refusal(format!("its code cannot be changed: {error}"), "start edleak-record as root")
-}
-
-/// The number and the name of a thread, for messages.
-pub(crate) fn name_of(pid: u32, tid: u32) -> String {
-    let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
-    format!("{tid} (`{}`)", name.trim())
 }

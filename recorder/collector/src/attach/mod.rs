@@ -36,16 +36,21 @@ pub(crate) mod safe_point;
 pub(crate) mod stop;
 pub(crate) mod target;
 
+pub(crate) use target::name_of;
+
 use crate::attach::call::{Call, Failure, Loaded};
 use crate::attach::detours::Detours;
 use crate::attach::safe_point::SafePoints;
+use crate::attach::stop::{LONG_STOP, milliseconds};
 use crate::attach::target::Target;
 use crate::detour::Prefixes;
 use crate::error::{Error, refusal};
 use crate::sys::idle::{Library, NotFound};
 use crate::sys::maps;
+use crate::sys::process;
 use crate::sys::remote;
 use crate::sys::say::say;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -59,7 +64,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How to attach to a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Longest time in which all threads must have reached a safe place.
+    /// Longest time for the whole attach: until the library is loaded and all jumps are written.
     pub timeout: Duration,
     /// For tests: edleak-record kills itself at this step.
     pub die_at: Option<String>,
@@ -92,15 +97,15 @@ pub(crate) fn check_access(pid: u32) -> std::io::Result<()> {
     remote::read(pid, first, &mut [0])
 }
 
-/// Loads the library at `path` into a process. The library waits.
+/// Loads the library at `path` into a process by `limit`. The library waits.
 pub(crate) fn load(
     pid: u32,
     path: &Path,
     settings: &Settings,
+    limit: Instant,
     prefixes: &Prefixes,
     quiet: bool,
 ) -> Result<Library, Error> {
-    let limit = Instant::now() + settings.timeout;
     let target = Target::examine(pid)?;
     let allocator = target::allocator_of(pid, &target.modules, None)?;
     let places = places(pid, &target.modules, allocator, prefixes)?;
@@ -110,13 +115,13 @@ pub(crate) fn load(
     let call = Call { functions: target.functions, library: &library, places: &ranges };
     let safe_points = SafePoints::new(pid, &target.modules, allocator);
     let step = |name: &str| settings.step(name);
-    let mut last = String::from("no thread waits in a system call");
+    let mut positions: BTreeMap<u32, String> = BTreeMap::new();
     loop {
         for tid in call::waiting_threads(pid) {
             match call.run(pid, tid, &target.modules, &safe_points, limit, &step) {
                 Ok(Loaded { time, is_placed }) => {
-                    if !quiet {
-                        let thread = detours::name_of(pid, tid);
+                    if !quiet || time > LONG_STOP {
+                        let thread = target::name_of(pid, tid);
                         say(format_args!(
                             "thread {thread} loaded edleak's library in {}",
                             milliseconds(time)
@@ -126,18 +131,38 @@ pub(crate) fn load(
                     let placed: Vec<_> = placed.map(|(place, _)| (place.module, place.address)).collect();
                     return found(pid, &placed);
                 }
-                Err(Failure::Unsuitable(place)) => {
-                    last = format!("thread {} is {place}", detours::name_of(pid, tid));
+                // A thread that did not stop in the rest of the time keeps the position of an earlier attempt.
+                Err(Failure::Unsuitable(position)) if position == call::RUNNING => {
+                    positions.entry(tid).or_insert(position);
                 }
+                Err(Failure::Unsuitable(position)) => _ = positions.insert(tid, position),
                 Err(failure) => return Err(explain(pid, tid, path, failure)),
             }
         }
         if Instant::now() >= limit {
+            // The process may have stopped meanwhile.
+            target::check_state(pid)?;
+            let message = format!("no thread can load the library now: {}", describe(pid, &positions));
             let remedy = "use a longer --attach-timeout, or start the process with `edleak-record --idle`";
-            return Err(refusal(format!("no thread can load the library now: {last}"), remedy));
+            return Err(refusal(message, remedy));
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Tells which thread is where. `positions`: those of the threads that were stopped.
+fn describe(pid: u32, positions: &BTreeMap<u32, String>) -> String {
+    /// Number of threads in a message.
+    const MOST_THREADS: usize = 4;
+    let threads: Vec<u32> = process::thread_ids(pid).collect();
+    let position = |tid: &u32| positions.get(tid).cloned().unwrap_or_else(|| call::position_of(pid, *tid));
+    let told = threads.iter().take(MOST_THREADS);
+    let mut told: Vec<String> =
+        told.map(|tid| format!("thread {} is {}", target::name_of(pid, *tid), position(tid))).collect();
+    if threads.len() > MOST_THREADS {
+        told.push(format!("and so on for {} threads", threads.len()));
+    }
+    told.join(", ")
 }
 
 /// Memory for the detours of one module.
@@ -199,12 +224,20 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
             refusal(message, format!("can the process read `{path}`? Else see --copy-into"))
         }
         Failure::NoPlace => refusal("the memory near its malloc was taken meanwhile", "try again"),
-        Failure::Unfinished => refusal(
-            format!("thread {} still loads the library", detours::name_of(pid, tid)),
-            "try again, with a longer --attach-timeout",
-        ),
+        Failure::Unfinished => target::check_state(pid).err().unwrap_or_else(|| {
+            refusal(
+                format!("thread {} still loads the library", target::name_of(pid, tid)),
+                "try again, with a longer --attach-timeout",
+            )
+        }),
         Failure::System(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            refusal("the system does not allow to trace it", "start edleak-record as root")
+            // The process was untraced a moment ago.
+            target::check_state(pid).err().unwrap_or_else(|| {
+                refusal(
+                    "the kernel or a seccomp filter of edleak-record forbids `ptrace`",
+                    "start edleak-record as root; in a container, with `--cap-add SYS_PTRACE`",
+                )
+            })
         }
         Failure::System(error) => refusal(format!("it cannot be changed: {error}"), "try again"),
     }
@@ -221,10 +254,17 @@ pub(crate) fn compile(library: &Library, prefixes: &Prefixes) -> Result<Detours,
     Detours::compile(pid, &modules, allocator, &late, prefixes)
 }
 
-/// Writes the jumps that redirect functions of the process to its library.
-pub(crate) fn redirect(detours: Detours, settings: &Settings, quiet: bool) -> Result<Redirected, Error> {
+/// Writes the jumps that redirect functions of the process to its library, by `limit`.
+pub(crate) fn redirect(
+    detours: Detours,
+    settings: &Settings,
+    limit: Instant,
+    quiet: bool,
+) -> Result<Redirected, Error> {
     let pid = detours.pid();
-    let time = detours.apply(settings.timeout, &|name| settings.step(name))?;
+    // Even without time left, the collector tries once.
+    let left = limit.saturating_duration_since(Instant::now());
+    let time = detours.apply(left, &|name| settings.step(name))?;
     settings.step("all");
     tell(pid, time, quiet);
     Ok(Redirected { detours, quiet })
@@ -283,11 +323,7 @@ impl Drop for Redirected {
 }
 
 fn tell(pid: u32, time: Duration, quiet: bool) {
-    if !quiet {
+    if !quiet || time > LONG_STOP {
         say(format_args!("process {pid} stood still for {}", milliseconds(time)));
     }
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

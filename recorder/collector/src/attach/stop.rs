@@ -8,6 +8,14 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
+/// edleak-record always tells that a process stood still for longer than this, also with `--quiet`.
+pub(crate) const LONG_STOP: Duration = Duration::from_millis(100);
+
+/// A time for messages.
+pub(crate) fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
 /// All threads of a process, stopped. Dropping this value lets the threads go on.
 #[derive(Debug)]
 pub(crate) struct Stopped {

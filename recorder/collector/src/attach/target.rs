@@ -3,7 +3,10 @@
 use crate::attach::modules::{self, Module};
 use crate::attach::ptrace;
 use crate::error::{Error, refusal};
+use crate::sys::freezer;
+use crate::sys::maps;
 use crate::sys::process;
+use crate::sys::seccomp;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
@@ -33,6 +36,7 @@ pub(crate) fn start_with_library(pid: u32) -> String {
 impl Target {
     /// Examines a process. Refuses it if the library cannot be loaded or could not count.
     pub(crate) fn examine(pid: u32) -> Result<Target, Error> {
+        check_emulator(pid)?;
         check_machine(pid)?;
         check_state(pid)?;
         check_filters(pid)?;
@@ -65,10 +69,40 @@ fn address_of(module: &Module, name: &str) -> Option<u64> {
     Some(module.start + u64::from(offset))
 }
 
+const X86_64: u8 = 62;
+
+/// Refuses an emulator (qemu-user) that runs a program for another machine. The process allocates for the
+/// emulator with the malloc of this machine, and for the program with a malloc that edleak cannot redirect.
+fn check_emulator(pid: u32) -> Result<(), Error> {
+    let emulator = process::program(pid).unwrap_or_default();
+    let name = emulator.file_name().unwrap_or_default().to_string_lossy();
+    // `qemu-system-*` runs a whole machine, and its own leaks are of interest.
+    if !name.starts_with("qemu-") || name.starts_with("qemu-system-") {
+        return Ok(());
+    }
+    let files = maps::files_of(pid);
+    let mut firsts = files.iter().filter(|mapping| mapping.offset == 0);
+    let Some(program) = firsts.find(|mapping| is_foreign(&process::path_in(pid, &mapping.path))) else {
+        return Ok(());
+    };
+    let message = format!(
+        "it emulates `{}`, a program for another machine, and edleak would count the allocations of the emulator",
+        program.path
+    );
+    Err(refusal(message, "edleak records x86-64 programs"))
+}
+
+/// Whether a file is a program or a library for another machine.
+fn is_foreign(path: &Path) -> bool {
+    FileBytes::open(path).is_ok_and(|bytes| {
+        let head: &[u8] = &bytes;
+        head.starts_with(b"\x7fELF") && head.get(18..20).is_some_and(|machine| machine != [X86_64, 0])
+    })
+}
+
 /// Refuses a process for another machine, with another libc, or without a loader.
 fn check_machine(pid: u32) -> Result<(), Error> {
     const CLASS_64: u8 = 2;
-    const X86_64: u8 = 62;
     let file = format!("/proc/{pid}/exe");
     let Ok(bytes) = FileBytes::open(Path::new(&file)) else {
         return Err(refusal("its program file cannot be read", "start edleak-record as root"));
@@ -84,22 +118,23 @@ fn check_machine(pid: u32) -> Result<(), Error> {
             Err(refusal(message, "link it without `-static`"))
         }
         Some(loader) if loader.to_string_lossy().contains("musl") => Err(refusal(
-            "it uses musl, whose loader cannot load edleak's library into a running process",
+            "it uses musl, whose loader cannot give edleak's library thread-local storage in a running process",
             start_with_library(pid),
         )),
         Some(_) => Ok(()),
     }
 }
 
-/// Refuses a stopped or traced process.
-fn check_state(pid: u32) -> Result<(), Error> {
+/// Refuses a stopped, frozen or traced process.
+pub(crate) fn check_state(pid: u32) -> Result<(), Error> {
     if let Some(tracer) = process::thread_ids(pid).find_map(ptrace::tracer_of) {
         let name = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
         let message = format!("`{}` (pid {tracer}) traces it already", name.trim());
         return Err(refusal(message, "end that program, or let it detach"));
     }
-    if is_frozen(pid) {
-        return Err(refusal("its control group is frozen", "let it go on: write 0 to its cgroup.freeze"));
+    if let Some(freezer::Frozen { file, text }) = freezer::of(pid) {
+        let remedy = format!("let it go on: write {text} to `{}`", file.display());
+        return Err(refusal("its control group is frozen", remedy));
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     if status.lines().any(|line| line.starts_with("x86_Thread_features:") && line.contains("shstk")) {
@@ -113,26 +148,27 @@ fn check_state(pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the kernel holds all processes of the process's control group.
-fn is_frozen(pid: u32) -> bool {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let events = fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.events")).unwrap_or_default();
-    events.lines().any(|line| line == "frozen 1")
+/// Refuses a process that has seccomp filters which edleak-record does not have: they may forbid system calls
+/// of the library.
+fn check_filters(pid: u32) -> Result<(), Error> {
+    let strictest = seccomp::strictest_thread(pid);
+    if seccomp::are_ours(pid, strictest.filters) {
+        return Ok(());
+    }
+    let message = format!(
+        "its thread {} has forbidden itself system calls (seccomp), and the kernel might kill it for a call that \
+         the library needs",
+        name_of(pid, strictest.tid)
+    );
+    let remedy =
+        "start it recorded: `edleak-record PROGRAM`; in a container, start edleak-record in that container";
+    Err(refusal(message, remedy))
 }
 
-/// Refuses a process with more seccomp filters than edleak-record: they may forbid system calls of the
-/// library.
-fn check_filters(pid: u32) -> Result<(), Error> {
-    let filters = |pid| process::read_status(pid).map_or(0, |status| status.seccomp_filters);
-    if filters(pid) > filters(std::process::id()) {
-        return Err(refusal(
-            "it has forbidden itself system calls (seccomp), and the kernel might kill it for one that the \
-             library needs",
-            "start it recorded: `edleak-record PROGRAM`; in a container, start edleak-record in that container",
-        ));
-    }
-    Ok(())
+/// The number and the name of a thread, for messages.
+pub(crate) fn name_of(pid: u32, tid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+    format!("{tid} (`{}`)", name.trim())
 }
 
 /// Refuses a process with the runtime of a sanitizer, which has its own allocator.
@@ -140,10 +176,19 @@ fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     const RUNTIMES: &[&str] = &["libasan", "libhwasan", "liblsan", "libtsan", "libmsan", "libclang_rt."];
     const MARKS: &[&str] = &["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
     let program = process::program(pid).unwrap_or_default();
-    let is_runtime = |module: &Module| RUNTIMES.iter().any(|name| module.name().starts_with(name));
+    // The runtime for undefined behaviour has no allocator.
+    let is_runtime = |module: &Module| {
+        RUNTIMES.iter().any(|name| module.name().starts_with(name)) && !module.name().contains("ubsan")
+    };
     let is_built_in = |module: &Module| {
         let is_program = Path::new(&module.path) == program;
-        is_program && module.elf().is_some_and(|elf| MARKS.iter().any(|mark| elf.mentions(mark)))
+        is_program
+            && module.elf().is_some_and(|elf| {
+                let is_defined = || {
+                    FunctionTable::of(&elf).functions.iter().any(|function| MARKS.contains(&function.name))
+                };
+                MARKS.iter().any(|mark| elf.mentions(mark)) || is_defined()
+            })
     };
     if modules.iter().any(|module| is_runtime(module) || is_built_in(module)) {
         let message = "it is built with a sanitizer that replaces the allocator";

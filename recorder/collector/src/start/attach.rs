@@ -12,6 +12,7 @@ use crate::rules::publisher::Publisher;
 use crate::start::library;
 use crate::start::library_copy::visible_path;
 use crate::start::output;
+use crate::start::permission::{self, inaccessible};
 use crate::start::run::{Failed, Recorded, RunOptions};
 use crate::sys::idle::{self, Library, NotFound};
 use crate::sys::maps;
@@ -19,11 +20,11 @@ use crate::sys::process;
 use crate::sys::quiescence::Quiescence;
 use crate::sys::remote;
 use crate::sys::say::say;
+use crate::sys::seccomp;
 use crate::sys::signals::{Signals, Watch};
 use edleak_session::header::Header;
 use edleak_session::idle::{COUNTING, WAKE};
 use std::fs;
-use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,12 +40,14 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// edleak cannot record the process, or it recorded nothing of it.
 pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let of_process = |error: Error| error.context(format_args!("cannot record process {pid}"));
-    check_process(pid).map_err(of_process)?;
+    check_process(pid).and_then(|()| permission::check_users(pid)).map_err(of_process)?;
     let watch = Watch::of(pid).ok_or_else(|| {
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    let library = find_or_load(pid, options).map_err(of_process)?;
+    // One deadline for both steps of an attach: loading the library, and writing the jumps.
+    let deadline = Instant::now() + options.attach.timeout;
+    let library = find_or_load(pid, options, deadline).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
     let mut detours = match library.is_late {
         true => Some(attach::compile(&library, &options.code.allocators).map_err(of_process)?),
@@ -94,8 +97,10 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             let number = process::read_status(pid).map_or(0, |status| status.own_number);
             stock.set_domains(domains.flags());
             stock.set_root(if number == 0 { pid } else { number });
-            leave_earlier_session(&library).map_err(of_process)?;
-            let redirected = detours.map(|detours| attach::redirect(detours, &options.attach, options.quiet));
+            let limit = if library.is_late { deadline } else { Instant::now() + THREAD_TIMEOUT };
+            leave_earlier_session(&library, limit).map_err(of_process)?;
+            let redirected =
+                detours.map(|detours| attach::redirect(detours, &options.attach, deadline, options.quiet));
             let redirected = redirected.transpose().map_err(of_process)?;
             let attached = Attached::wake(library, redirected, watch, stock.address(), options.quiet);
             let attached = attached.map_err(|error| of_process(inaccessible(pid, &error)))?;
@@ -146,7 +151,14 @@ fn check_process(pid: u32) -> Result<(), Error> {
         return Err(refusal("/proc does not show it", "mount /proc without hidepid, or record as root"));
     };
     if matches!(process::state_in(&stat), Some('Z' | 'X')) {
+        if process::thread_ids(pid).any(|tid| tid != pid) {
+            let message = "its main thread has ended, and the kernel hides the memory of such a process";
+            return Err(refusal(message, "start the process with `edleak-record PROGRAM`"));
+        }
         return Err(refusal("it has ended, but its parent has not waited for it", "name one that runs"));
+    }
+    if is_of_kernel(&stat) {
+        return Err(refusal("it is a thread of the kernel", "name a program"));
     }
     match process::read_status(pid) {
         Some(status) if status.group != pid => {
@@ -156,21 +168,24 @@ fn check_process(pid: u32) -> Result<(), Error> {
     }
 }
 
-/// Finds the library of a process, or loads it into the process.
-fn find_or_load(pid: u32, options: &RunOptions) -> Result<Library, Error> {
+/// Whether a process runs code of the kernel only, by its /proc/PID/stat.
+fn is_of_kernel(stat: &str) -> bool {
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    process::stat_field(stat, 9).is_some_and(|flags| flags & KERNEL_THREAD != 0)
+}
+
+/// Finds the library of a process, or loads it into the process by `deadline`.
+fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Library, Error> {
     match find_library(pid) {
         Err(NotFound::Absent) => {}
         // An edleak-record died after the library was loaded, and before the library had its detours.
         Ok(library) if library.is_late && library.late().is_ok_and(|late| late.places.is_empty()) => {}
         found => return found.map_err(|why| explain(pid, &why)),
     }
-    if process::program(pid).is_none() {
-        return Err(refusal("it is a thread of the kernel", "name a program"));
-    }
     attach::check_access(pid).map_err(|error| inaccessible(pid, &error))?;
     let (path, _) = library::find(options.embedded)?;
     let path = visible_path(pid, &path, options.attach_copy.as_deref())?;
-    attach::load(pid, &path, &options.attach, &options.code.allocators, options.quiet)
+    attach::load(pid, &path, &options.attach, deadline, &options.code.allocators, options.quiet)
 }
 
 /// Finds the library of a process. If the process has just started, waits until it has loaded the library.
@@ -197,33 +212,6 @@ fn explain(pid: u32, why: &NotFound) -> Error {
             "use the edleak-record of that version, or start the process again with this one",
         ),
         NotFound::Absent => refusal("it runs without edleak's library", attach::remedy(pid)),
-    }
-}
-
-/// The reason why this user may not read or write the memory of a process.
-fn inaccessible(pid: u32, error: &io::Error) -> Error {
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return refusal(format!("its memory cannot be read or written: {error}"), "does it still run?");
-    }
-    let user = |pid| process::read_status(pid).map(|status| status.privileges.ids[0]);
-    let (theirs, ours) = (user(pid), user(std::process::id()));
-    if ours != Some(0) && theirs != ours {
-        return refusal("it belongs to another user", "start edleak-record as that user");
-    }
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    match scope.trim() {
-        scope @ ("1" | "2") => refusal(
-            format!("kernel.yama.ptrace_scope is {scope}"),
-            "start edleak-record as root, or `sysctl kernel.yama.ptrace_scope=0`",
-        ),
-        "3" => refusal(
-            "kernel.yama.ptrace_scope is 3, so no process may be traced until the next boot",
-            "start the process with `edleak-record PROGRAM`",
-        ),
-        _ => refusal(
-            "this user may not trace it: it has privileges, or is not dumpable",
-            "start edleak-record as root",
-        ),
     }
 }
 
@@ -261,16 +249,20 @@ fn check_library(library: &Library) -> Result<(), Error> {
 /// Refuses a process that has restricted its system calls (seccomp) since its library started. The filter may
 /// kill the process for a system call that the library needs to begin.
 fn check_seccomp(library: &Library) -> Result<(), Error> {
-    let filters = |pid| process::read_status(pid).map_or(0, |status| status.seccomp_filters);
-    let most = library.filters.unwrap_or_else(|| filters(std::process::id()));
-    if filters(library.pid()) > most {
-        return Err(refusal(
-            "it has forbidden itself system calls since it started (seccomp), and the kernel might kill it for one \
-             that the library needs",
-            "start it recorded: `edleak-record PROGRAM`",
-        ));
+    let strictest = seccomp::strictest_thread(library.pid());
+    let is_known = match library.filters {
+        Some(filters) => strictest.filters <= filters,
+        None => seccomp::are_ours(library.pid(), strictest.filters),
+    };
+    if is_known {
+        return Ok(());
     }
-    Ok(())
+    let thread = attach::name_of(library.pid(), strictest.tid);
+    let message = format!(
+        "its thread {thread} has forbidden itself system calls since the start (seccomp), and the kernel might \
+         kill it for a call that the library needs"
+    );
+    Err(refusal(message, "start it recorded: `edleak-record PROGRAM`"))
 }
 
 /// The process ID of the running edleak-record that records a process or has asked it to begin.
@@ -293,16 +285,15 @@ fn recorder_of(library: &Library, phase: u32) -> Option<u32> {
 }
 
 /// Waits until no thread of the process is inside an earlier session.
-fn leave_earlier_session(library: &Library) -> Result<(), Error> {
+fn leave_earlier_session(library: &Library, limit: Instant) -> Result<(), Error> {
     if !matches!(library.header(), Ok(Some(_))) {
         return Ok(());
     }
     library.settle().map_err(|error| inaccessible(library.pid(), &error))?;
     let mut quiescence = Quiescence::new(library.pid(), library.range.clone());
-    let limit = Instant::now() + THREAD_TIMEOUT;
     while !quiescence.is_reached() {
         if Instant::now() > limit {
-            let thread = quiescence.thread().unwrap_or_default();
+            let thread = attach::name_of(library.pid(), quiescence.thread().unwrap_or_default());
             let message = format!("its thread {thread} has not run since the last recording ended");
             return Err(refusal(message, "is it stopped? Try again"));
         }

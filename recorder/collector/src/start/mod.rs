@@ -9,5 +9,6 @@ pub mod library;
 mod library_copy;
 mod loadable;
 pub(crate) mod output;
+mod permission;
 pub mod run;
 pub mod unpack;

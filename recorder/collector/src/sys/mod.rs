@@ -3,6 +3,7 @@
 
 pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;
+pub(crate) mod freezer;
 pub(crate) mod idle;
 pub(crate) mod limits;
 pub(crate) mod maps;
@@ -14,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod quiescence;
 pub(crate) mod remote;
 pub mod say;
+pub(crate) mod seccomp;
 pub(crate) mod shm;
 pub(crate) mod signals;
 pub(crate) mod stdio;

@@ -245,7 +245,7 @@ pub(crate) struct Status {
     pub own_number: u32,
     /// The ID of the process to which this thread belongs.
     pub group: u32,
-    /// Number of seccomp filters; 1 if the kernel shows only whether there are filters.
+    /// Number of seccomp filters; 1 in strict mode, and if the kernel shows only whether there are filters.
     pub seccomp_filters: u32,
 }
 
@@ -291,9 +291,12 @@ fn parse_status(text: &str) -> Status {
             }
             Some(("Tgid", value)) => status.group = value.trim().parse().unwrap_or(0),
             // Linux before 5.9 shows only whether there are filters. Later kernels add a line with their
-            // number.
+            // number, which is 0 in strict mode.
             Some(("Seccomp", value)) => status.seccomp_filters = u32::from(value.trim() != "0"),
-            Some(("Seccomp_filters", value)) => status.seccomp_filters = value.trim().parse().unwrap_or(0),
+            Some(("Seccomp_filters", value)) => {
+                let number = value.trim().parse().unwrap_or(0);
+                status.seccomp_filters = status.seccomp_filters.max(number);
+            }
             Some(("NSpid", value)) => {
                 status.own_pid_namespace = value.split_whitespace().count() > 1;
                 status.own_number =
@@ -358,6 +361,11 @@ mod tests {
         assert_eq!(status.size, Size { rss_anon_bytes: 1 << 20, swap_bytes: 8 << 10 });
         assert!(status.own_pid_namespace);
         assert!(!parse_status("NSpid:\t812\n").own_pid_namespace);
+        let filters = |mode, number| {
+            parse_status(&format!("Seccomp:\t{mode}\nSeccomp_filters:\t{number}\n")).seccomp_filters
+        };
+        assert_eq!((filters(0, 0), filters(1, 0), filters(2, 3)), (0, 1, 3), "strict mode is a filter");
+        assert_eq!(parse_status("Seccomp:\t2\n").seccomp_filters, 1);
     }
 
     #[test]

@@ -1,0 +1,168 @@
+//! Finds out whether the kernel holds a process because its control group is frozen.
+//!
+//! A machine has the hierarchy of version 2 (`cgroup.freeze`), the freezer of version 1 (`freezer.state`), or both
+//! at once. /proc/PID/cgroup names the group of a process in each hierarchy, and /proc/self/mountinfo names the
+//! directory of each hierarchy.
+
+use crate::sys::proc_file::read_text;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A frozen control group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Frozen {
+    /// The file that lets the group go on.
+    pub(crate) file: PathBuf,
+    /// The text to write into the file.
+    pub(crate) text: &'static str,
+}
+
+/// The frozen group that holds a process; `None`: the process may run.
+pub(crate) fn of(pid: u32) -> Option<Frozen> {
+    let groups = read_text(format!("/proc/{pid}/cgroup")).ok()?;
+    let mounts = read_text("/proc/self/mountinfo").ok()?;
+    frozen_group(&groups, &mounts)
+}
+
+/// The same from the contents of both files.
+fn frozen_group(groups: &str, mounts: &str) -> Option<Frozen> {
+    mounts.lines().filter_map(Hierarchy::parse).find_map(|hierarchy| {
+        let directory = hierarchy.directory_of(groups)?;
+        // A frozen group also holds the processes of all groups below it.
+        let path = || directory.ancestors().take_while(|path| path.starts_with(&hierarchy.mount_point));
+        let has = |path: &Path, name: &str, text: &str| {
+            fs::read_to_string(path.join(name)).is_ok_and(|content| content.lines().any(|line| line == text))
+        };
+        if hierarchy.is_unified {
+            let is_frozen = has(&directory, "cgroup.events", "frozen 1");
+            let asked = path().find(|path| has(path, "cgroup.freeze", "1"));
+            let group = asked.or_else(|| is_frozen.then_some(directory.as_path()))?;
+            Some(Frozen { file: group.join("cgroup.freeze"), text: "0" })
+        } else {
+            let states = ["FROZEN", "FREEZING"];
+            if !states.iter().any(|state| has(&directory, "freezer.state", state)) {
+                return None;
+            }
+            let asked = path().find(|path| has(path, "freezer.self_freezing", "1"));
+            let group = asked.unwrap_or(&directory);
+            Some(Frozen { file: group.join("freezer.state"), text: "THAWED" })
+        }
+    })
+}
+
+/// A mounted hierarchy of control groups that can freeze processes.
+struct Hierarchy {
+    /// Whether this is the hierarchy of version 2.
+    is_unified: bool,
+    /// The group that is the root of the mount.
+    root: PathBuf,
+    mount_point: PathBuf,
+}
+
+impl Hierarchy {
+    /// Parses a line of mountinfo; `None`: another file system, or a hierarchy that freezes nothing.
+    fn parse(line: &str) -> Option<Hierarchy> {
+        let (place, file_system) = line.split_once(" - ")?;
+        let mut fields = file_system.split(' ');
+        let is_unified = match fields.next()? {
+            "cgroup2" => true,
+            "cgroup" if fields.next_back()?.split(',').any(|option| option == "freezer") => false,
+            _ => return None,
+        };
+        let mut fields = place.split(' ').skip(3);
+        let (root, mount_point) = (fields.next()?.into(), fields.next()?.into());
+        Some(Hierarchy { is_unified, root, mount_point })
+    }
+
+    /// The directory of the group that a file /proc/PID/cgroup names.
+    fn directory_of(&self, groups: &str) -> Option<PathBuf> {
+        let group = groups.lines().find_map(|line| {
+            let (_, names_and_group) = line.split_once(':')?;
+            let (names, group) = names_and_group.split_once(':')?;
+            let is_this = match self.is_unified {
+                true => names.is_empty(),
+                false => names.split(',').any(|name| name == "freezer"),
+            };
+            is_this.then_some(group)
+        })?;
+        Some(self.mount_point.join(Path::new(group).strip_prefix(&self.root).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with one file for each path, and its lines of mountinfo.
+    fn hierarchies(name: &str, files: &[(&str, &str)]) -> (PathBuf, String) {
+        let base = std::env::temp_dir().join(format!("edleak-freezer-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&base);
+        for (path, content) in files {
+            let path = base.join(path);
+            fs::create_dir_all(path.parent().expect("a path in the directory")).expect("writable");
+            fs::write(path, content).expect("writable");
+        }
+        let at = base.display();
+        let mounts = format!(
+            "21 1 0:20 / /proc rw - proc proc rw\n\
+             30 1 0:26 / {at}/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
+             31 1 0:27 / {at}/freezer rw,relatime - cgroup cgroup rw,freezer\n\
+             32 1 0:28 /host {at}/unified rw - cgroup2 cgroup2 rw,nsdelegate\n"
+        );
+        (base, mounts)
+    }
+
+    fn frozen(file: PathBuf, text: &'static str) -> Option<Frozen> {
+        Some(Frozen { file, text })
+    }
+
+    #[test]
+    fn group_of_version_1_is_frozen_by_its_own_state_or_by_a_group_above() {
+        let (base, mounts) = hierarchies(
+            "v1",
+            &[
+                ("freezer/a/freezer.state", "FROZEN\n"),
+                ("freezer/a/freezer.self_freezing", "1\n"),
+                ("freezer/a/b/freezer.state", "FREEZING\n"),
+                ("freezer/a/b/freezer.self_freezing", "0\n"),
+                ("freezer/c/freezer.state", "THAWED\n"),
+                ("memory/c/freezer.state", "FROZEN\n"),
+            ],
+        );
+        let group = |path: &str| frozen_group(&format!("9:memory:/c\n6:freezer:{path}\n0::/host\n"), &mounts);
+        let state = base.join("freezer/a/freezer.state");
+        assert_eq!(group("/a"), frozen(state.clone(), "THAWED"));
+        assert_eq!(group("/a/b"), frozen(state, "THAWED"));
+        assert_eq!((group("/c"), group("/"), group("/../out")), (None, None, None));
+        let _ = fs::remove_dir_all(&base);
+    }
+
+    #[test]
+    fn group_of_version_2_is_frozen_by_its_events_or_by_a_request_above() {
+        let (base, mounts) = hierarchies(
+            "v2",
+            &[
+                ("unified/a/cgroup.freeze", "1\n"),
+                ("unified/a/cgroup.events", "populated 1\nfrozen 0\n"),
+                ("unified/a/b/cgroup.freeze", "0\n"),
+                ("unified/a/b/cgroup.events", "populated 1\nfrozen 1\n"),
+                ("unified/c/cgroup.freeze", "0\n"),
+                ("unified/c/cgroup.events", "populated 1\nfrozen 0\n"),
+                ("unified/d/cgroup.events", "populated 1\nfrozen 1\n"),
+            ],
+        );
+        // The mount shows only the groups below `/host`.
+        let group = |path: &str| frozen_group(&format!("6:freezer:/\n0::{path}\n"), &mounts);
+        let freeze = base.join("unified/a/cgroup.freeze");
+        assert_eq!(group("/host/a"), frozen(freeze.clone(), "0"), "the kernel has not frozen it yet");
+        assert_eq!(group("/host/a/b"), frozen(freeze, "0"));
+        assert_eq!(group("/host/d"), frozen(base.join("unified/d/cgroup.freeze"), "0"));
+        assert_eq!((group("/host/c"), group("/a"), group("/")), (None, None, None));
+        let _ = fs::remove_dir_all(&base);
+    }
+
+    #[test]
+    fn this_process_is_not_frozen() {
+        assert_eq!(of(std::process::id()), None);
+    }
+}

@@ -1,0 +1,35 @@
+//! The time limit of an attach.
+
+use super::{answering, refused_and_answers};
+use edleak_tests::ledger_program::recorder;
+use edleak_tests::run::run;
+use edleak_tests::temp::TempDir;
+use std::time::{Duration, Instant};
+
+#[test]
+fn refusal_names_each_thread_and_its_place() {
+    let program = answering("handler");
+    let main = format!("thread {} (`attach_answer`) is in a signal handler", program.pid());
+    let texts =
+        ["no thread can load the library now: ", &main, "(`attach_answer`) is running", "(use a longer"];
+    refused_and_answers(program, &texts);
+}
+
+/// For the first 3 s of the limit of 4 s, no thread can load the library. After that, a thread does not stop. If each
+/// step had a limit of its own, the refusal would come after 7 s.
+#[test]
+fn loading_the_library_and_writing_the_jumps_share_one_limit() {
+    let dir = TempDir::new("attach-limit");
+    let mut program = answering("late");
+    let began = Instant::now();
+    let limit = ["--attach-timeout", "4s"];
+    let outcome = run(&mut recorder(program.pid(), &dir.join("trace.edl"), &limit));
+    let time = began.elapsed();
+    assert_eq!(outcome.code, 126, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("loaded edleak's library"), "the first step: {}", outcome.stderr);
+    assert!(outcome.stderr.contains(" (`attach_answer`) does not stop"), "the second: {}", outcome.stderr);
+    // The main thread stands still in each attempt of the second step.
+    assert!(outcome.stderr.contains("; the other threads stood still for "), "{}", outcome.stderr);
+    assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&time), "{time:?}: {}", outcome.stderr);
+    assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));
+}
