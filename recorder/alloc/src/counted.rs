@@ -37,6 +37,50 @@ fn spaced(layout: Layout) -> Layout {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if counting::is_made_plain() {
+            // SAFETY: the caller keeps the contract of `alloc`.
+            return unsafe { self.0.alloc(layout) };
+        }
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { self.alloc_counted(layout) }
+    }
+
+    #[inline(always)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if counting::is_made_plain() {
+            // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+            return unsafe { self.0.alloc_zeroed(layout) };
+        }
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { self.alloc_zeroed_counted(layout) }
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, allocation: *mut u8, layout: Layout) {
+        if counting::is_made_plain() {
+            // SAFETY: the caller keeps the contract of `dealloc`.
+            return unsafe { self.0.dealloc(allocation, layout) };
+        }
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { self.dealloc_counted(allocation, layout) }
+    }
+
+    #[inline(always)]
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if counting::is_made_plain() {
+            // SAFETY: the caller keeps the contract of `realloc`.
+            return unsafe { self.0.realloc(old, layout, size) };
+        }
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { self.realloc_counted(old, layout, size) }
+    }
+}
+
+/// The methods in a process that may count. They are functions of their own, so that the methods above need no
+/// stack frame.
+impl<A: GlobalAlloc> Counted<A> {
+    #[inline(never)]
+    unsafe fn alloc_counted(&self, layout: Layout) -> *mut u8 {
         if counting::is_plain() {
             // SAFETY: the caller keeps the contract of `alloc`.
             return unsafe { self.0.alloc(layout) };
@@ -47,8 +91,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
         unsafe { counting::allocated(allocation, layout.size()) }
     }
 
-    #[inline(always)]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+    #[inline(never)]
+    unsafe fn alloc_zeroed_counted(&self, layout: Layout) -> *mut u8 {
         if counting::is_plain() {
             // SAFETY: the caller keeps the contract of `alloc_zeroed`.
             return unsafe { self.0.alloc_zeroed(layout) };
@@ -59,8 +103,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
         unsafe { counting::allocated(allocation, layout.size()) }
     }
 
-    #[inline(always)]
-    unsafe fn dealloc(&self, allocation: *mut u8, layout: Layout) {
+    #[inline(never)]
+    unsafe fn dealloc_counted(&self, allocation: *mut u8, layout: Layout) {
         if counting::is_plain() {
             // SAFETY: the caller keeps the contract of `dealloc`.
             return unsafe { self.0.dealloc(allocation, layout) };
@@ -72,8 +116,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
         unsafe { self.0.dealloc(allocation, spaced(layout)) };
     }
 
-    #[inline(always)]
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    #[inline(never)]
+    unsafe fn realloc_counted(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if counting::is_plain() {
             // SAFETY: the caller keeps the contract of `realloc`.
             return unsafe { self.0.realloc(old, layout, size) };

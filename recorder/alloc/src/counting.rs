@@ -11,15 +11,22 @@ use crate::hot::free;
 use crate::hot::live::Allocation;
 use edleak_session::header::Header;
 
+/// Whether the decision was made that this process never counts. One comparison, for the path of an unrecorded
+/// program.
+#[inline(always)]
+pub(crate) fn is_made_plain() -> bool {
+    decision::is_made_plain()
+}
+
 /// Whether this process never counts.
 #[inline(always)]
 pub(crate) fn is_plain() -> bool {
-    decision::earlier().unwrap_or_else(is_plain_slow)
+    !decision::is_made_to_count() && decide()
 }
 
 #[cold]
 #[inline(never)]
-fn is_plain_slow() -> bool {
+fn decide() -> bool {
     let is_plain = decision::is_plain();
     if !is_plain {
         lifecycle::start();

@@ -2,6 +2,11 @@
 #![allow(unsafe_code)] // the functions have the signatures of `counting`
 
 #[inline(always)]
+pub(crate) fn is_made_plain() -> bool {
+    true
+}
+
+#[inline(always)]
 pub(crate) fn is_plain() -> bool {
     true
 }

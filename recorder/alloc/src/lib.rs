@@ -20,7 +20,7 @@
 //!
 //! # Costs
 //!
-//! While nobody records the program, a call costs one comparison (5 instructions), and the crate makes no
+//! While nobody records the program, a call costs 4 or 5 instructions with one comparison, and the crate makes no
 //! system call. It takes 64 bytes for each thread and 17 MiB of address space, most of which never becomes
 //! memory. While edleak-record records it, a call costs as much as with the preloaded library. In a
 //! recorded process, requests of less than 32 bytes become requests of 32 bytes, because edleak needs one

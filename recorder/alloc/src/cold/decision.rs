@@ -11,14 +11,16 @@ const OPEN: u8 = 0;
 const PLAIN: u8 = 1;
 const COUNTS: u8 = 2;
 
-/// The earlier decision whether this process never counts; `None`: there is none yet.
+/// Whether the decision was made that this process never counts.
 #[inline(always)]
-pub(crate) fn earlier() -> Option<bool> {
-    match DECISION.load(Ordering::Relaxed) {
-        PLAIN => Some(true),
-        COUNTS => Some(false),
-        _ => None,
-    }
+pub(crate) fn is_made_plain() -> bool {
+    DECISION.load(Ordering::Relaxed) == PLAIN
+}
+
+/// Whether the decision was made that this process may count.
+#[inline(always)]
+pub(crate) fn is_made_to_count() -> bool {
+    DECISION.load(Ordering::Relaxed) == COUNTS
 }
 
 /// Whether this process never counts. The first call decides; the constructor makes this call.
