@@ -41,13 +41,13 @@ impl Recording {
         known: KnownCode,
         inherited: Inherited,
     ) -> Result<Recording, Error> {
-        let began = Instant::now();
+        let claimed = Instant::now();
         let session = Arc::new(session);
         let KnownCode { mut publisher, modules } = known;
         let areas = match () {
             _ if options.domains.mapping => AreaReader::with_calls(),
             // Most children of a shell end before the first reading.
-            _ if !writer.has_file() => AreaReader::after_pause(began),
+            _ if !writer.has_file() => AreaReader::after_pause(claimed),
             _ => AreaReader::default(),
         };
         let is_map_copied = session.header().maps_bytes.load(Ordering::Acquire) > 0;
@@ -81,6 +81,15 @@ impl Recording {
         };
         let detours = Detours::publish(&session, modules.all(), &publisher, &surroundings);
 
+        let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
+        let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
+        // A target that starts waits for its rules until now, but not beyond its timeout. With the rules of a
+        // large program on a busy machine, the slices of this time would count as lost.
+        let waited = match has_parents_rules || is_attached {
+            true => Duration::ZERO,
+            false => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
+        };
+        let began = claimed + waited;
         let schedule = Schedule::new(options.period);
         writer.record(&Record::Start(Start {
             command: options.command.clone(),
@@ -97,7 +106,6 @@ impl Recording {
             writer.record(&Record::Module(loaded.module.clone()))?;
         }
         let counter_reader = CounterReader::new(session.shards().len());
-        let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let status = process::read_status(pid);
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
         // If every site is watched, there is nothing to pick.
