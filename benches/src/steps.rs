@@ -1,7 +1,7 @@
 //! Counts the instructions of a program one by one (`PTRACE_SINGLESTEP`).
 //!
-//! callgrind cannot count an attached process: under callgrind the process is valgrind, so edleak-record would
-//! redirect the malloc of valgrind.
+//! callgrind cannot count an attached process: under callgrind the process is valgrind, so edleak-record
+//! would redirect the malloc of valgrind.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::io;
@@ -28,7 +28,8 @@ pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u6
     }
 }
 
-/// Waits for the next stop of a traced child. Returns whether a breakpoint stopped it, and not the end of a step.
+/// Waits for the next stop of a traced child. Returns whether a breakpoint stopped it, and not the end of a
+/// step.
 fn is_breakpoint(pid: libc::pid_t) -> Result<bool> {
     let mut status = 0;
     // SAFETY: the call waits for this process's own child and writes into a local variable.

@@ -11,7 +11,8 @@ use crate::memory::MemoryArea;
 use crate::slice::Counters;
 use bincode::{Decode, Encode};
 
-/// One record of the catalog. The place of a variant is its number in the file, so a new variant goes to the end.
+/// One record of the catalog. The place of a variant is its number in the file, so a new variant goes to the
+/// end.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 #[non_exhaustive]
 pub enum Record {
@@ -266,8 +267,8 @@ pub struct Allocator {
     pub symbol: String,
 }
 
-/// Functions of a module's allocator whose allocations the recording does not count, although it counts those of
-/// the allocator's other functions.
+/// Functions of a module's allocator whose allocations the recording does not count, although it counts those
+/// of the allocator's other functions.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct UncountedFunctions {
     /// The module.

@@ -51,8 +51,8 @@ impl LedgerProgram {
         LedgerProgram { pid: child.id(), child, commands, answers }
     }
 
-    /// Starts the program by a command that executes it in the place of its only child. The program is the first
-    /// process of a PID namespace.
+    /// Starts the program by a command that executes it in the place of its only child. The program is the
+    /// first process of a PID namespace.
     pub fn start_in_namespace(command: Command) -> LedgerProgram {
         let mut target = LedgerProgram::start(command);
         // From now on the program runs.

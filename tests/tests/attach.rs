@@ -166,8 +166,8 @@ fn leak_of_a_process_without_the_library_is_found_with_its_stack() {
     assert!(stack.is_some_and(|stack| stack.is_in("main")), "{}", report.describe());
 }
 
-/// Compares the allocations of a function in one trace with the ledger: blocks of 100 bytes, of which the program
-/// frees every other.
+/// Compares the allocations of a function in one trace with the ledger: blocks of 100 bytes, of which the
+/// program frees every other.
 fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
     let report = report_of(trace);
     let (blocks, freed) = (orders.iter().sum::<u64>(), orders.iter().map(|blocks| blocks / 2).sum::<u64>());
@@ -177,8 +177,8 @@ fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
     assert_eq!(report.json["trace"]["complete"], true);
 }
 
-/// `--children` records the children that begin after the attach, and their children. A child from before the attach
-/// runs on unrecorded.
+/// `--children` records the children that begin after the attach, and their children. A child from before the
+/// attach runs on unrecorded.
 #[test]
 fn children_of_an_attached_process_are_counted_exactly() {
     let dir = TempDir::new("attach-children");

@@ -26,9 +26,9 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     assert!(recorded * 5 <= plain * 6, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// A page of the side table covers 32 KiB of heap. So 64 MiB of heap may cause 2,048 additional page faults: one
-/// for each page of the table, and not a second one for the first write after a read. The margin of 300 is for
-/// pages of the session.
+/// A page of the side table covers 32 KiB of heap. So 64 MiB of heap may cause 2,048 additional page faults:
+/// one for each page of the table, and not a second one for the first write after a read. The margin of 300
+/// is for pages of the session.
 #[test]
 fn each_page_of_the_side_table_causes_one_page_fault() {
     for bytes in ["512", "20000", "40000"] {
@@ -46,8 +46,8 @@ fn counters_are_bounded_with_threads() {
     assert!(recorded.saturating_sub(plain) < (64 + 8) * 1024, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// The figures of glibc itself (`mallinfo2`) are the reference. The rest at the end of each arena is free, too,
-/// but not resident.
+/// The figures of glibc itself (`mallinfo2`) are the reference. The rest at the end of each arena is free,
+/// too, but not resident.
 #[test]
 fn free_memory_is_told_by_arena_as_glibc_counts_it() {
     const REST: u64 = 192 * 1024;

@@ -1,5 +1,5 @@
-//! The program's own pools: objects compared with a program's own ledger, verdicts at the callers of a pool, and
-//! programs that run without edleak.
+//! The program's own pools: objects compared with a program's own ledger, verdicts at the callers of a pool,
+//! and programs that run without edleak.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, read_ledger};

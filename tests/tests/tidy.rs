@@ -49,6 +49,21 @@ fn every_file_begins_with_a_caption() {
     }
 }
 
+/// rustfmt keeps code within this width, but leaves comments as they are.
+#[test]
+fn no_comment_is_wider_than_the_code() {
+    const WIDTH: usize = 110;
+    for path in rust_files() {
+        for (index, line) in read(&path).lines().enumerate() {
+            let text = line.trim_start();
+            // The rows of a table and addresses cannot be broken.
+            let is_whole = text.contains("| ") || text.contains("://");
+            let is_wide = text.starts_with("//") && line.chars().count() > WIDTH;
+            assert!(!is_wide || is_whole, "{}:{}: a wide comment", path.display(), index + 1);
+        }
+    }
+}
+
 #[test]
 fn symbols_are_exported_in_one_file() {
     let exporting: Vec<_> = rust_files()

@@ -152,8 +152,8 @@ pub fn totals(findings: &[Finding<'_>]) -> (f64, f64) {
     (counted().map(Finding::rate_bytes_per_s).sum(), counted().map(Finding::leak_bytes).sum())
 }
 
-/// The findings whose bytes count in a total. The bytes of a pool are also in the heap or in mapped memory, so
-/// findings of pools count only if there are no others.
+/// The findings whose bytes count in a total. The bytes of a pool are also in the heap or in mapped memory,
+/// so findings of pools count only if there are no others.
 pub fn counted_once<'f, 'a>(findings: &'f [Finding<'a>]) -> impl Iterator<Item = &'f Finding<'a>> {
     let is_of_pool = |finding: &Finding<'_>| finding.lead().domain() == Domain::Pool;
     let only_pools = findings.iter().all(is_of_pool);

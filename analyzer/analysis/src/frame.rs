@@ -111,8 +111,8 @@ impl<'a> SiteFrame<'a> {
 }
 
 /// Whether a source file belongs to edleak's crate `edleak-NAME`. Debug information that has only line tables
-/// has no paths of functions, so the file decides. A registry keeps the crate in `edleak-NAME-VERSION`, and the
-/// repository in `recorder/NAME`.
+/// has no paths of functions, so the file decides. A registry keeps the crate in `edleak-NAME-VERSION`, and
+/// the repository in `recorder/NAME`.
 fn is_in_crate(file: &str, name: &str) -> bool {
     let Some((directory, file)) = file.rsplit_once("/src/") else { return false };
     let mut parts = directory.rsplit('/');

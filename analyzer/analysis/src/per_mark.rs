@@ -109,8 +109,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains whose counters the slices of marks have. Traces of earlier versions have only the heap; so a domain
-/// counts only if a slice has one of its sites, and its sites keep their verdicts by time otherwise.
+/// The domains whose counters the slices of marks have. Traces of earlier versions have only the heap; so a
+/// domain counts only if a slice has one of its sites, and its sites keep their verdicts by time otherwise.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();

@@ -10,8 +10,8 @@ use edleak_model::growth_class::Class;
 use edleak_text::units::plural;
 use std::collections::BTreeMap;
 
-/// A leak stays a leak if it has more than this many times as many objects as events were lost. Each lost event
-/// may leave one object live that the pool took back.
+/// A leak stays a leak if it has more than this many times as many objects as events were lost. Each lost
+/// event may leave one object live that the pool took back.
 const OBJECTS_PER_LOST_EVENT: u64 = 2;
 
 /// The totals of the domain of pools.

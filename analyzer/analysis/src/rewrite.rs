@@ -90,7 +90,8 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
     replace(from, to, map, std::iter::empty())
 }
 
-/// Whether the program chose the name of an area (`[anon:NAME]`). The names of other areas are addresses and ids.
+/// Whether the program chose the name of an area (`[anon:NAME]`). The names of other areas are addresses and
+/// ids.
 fn is_named_by_the_program(area: &MemoryArea) -> bool {
     matches!(area.kind, AreaKind::Named | AreaKind::Unseen) && !area.name.is_empty()
 }

@@ -302,8 +302,8 @@ const SURVIVORS_STRICT: f64 = 4.8;
 /// rest meanwhile, and the site is undecided. A user could not find such a leak, and the frees may not be
 /// part of the program's work.
 const LEAST_LEFT: f64 = 0.25;
-/// Least result of the comparison on the live count for a strict leak by survivors; the leak also needs a steady
-/// pace. Growth that stops late leaves the same survivors as a leak.
+/// Least result of the comparison on the live count for a strict leak by survivors; the leak also needs a
+/// steady pace. Growth that stops late leaves the same survivors as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Thresholds {
@@ -458,8 +458,8 @@ impl<'a> Site<'a> {
         models(self.curves[of].len()).compare(self.curves[of])
     }
 
-    /// The exact numbers of bytes and allocations since `begins` (0…1 of the curve); `None`: the site has freed
-    /// something.
+    /// The exact numbers of bytes and allocations since `begins` (0…1 of the curve); `None`: the site has
+    /// freed something.
     fn kept_since(&self, begins: f64) -> Option<[f64; 2]> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {

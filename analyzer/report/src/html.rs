@@ -288,8 +288,8 @@ fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write
     writeln!(out, "</section>")
 }
 
-/// The section of mapped memory: the totals, the number of leaks, and the memory that no recorded call mapped.
-/// Empty if the trace has neither sites of mapped memory nor such other memory.
+/// The section of mapped memory: the totals, the number of leaks, and the memory that no recorded call
+/// mapped. Empty if the trace has neither sites of mapped memory nor such other memory.
 fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {

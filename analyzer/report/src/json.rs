@@ -5,8 +5,8 @@
 //! only the listed sites appear. A site that was judged together with its stacks is followed by the stacks
 //! that have a share in the leak. Each of these stacks has its `parent` and `leak_share`.
 //!
-//! `findings` are the leaks as the text report counts them, each with its parts. `summary.leaks` is the number
-//! of findings that fail the gate; `--top` shortens both lists, but not this number.
+//! `findings` are the leaks as the text report counts them, each with its parts. `summary.leaks` is the
+//! number of findings that fail the gate; `--top` shortens both lists, but not this number.
 
 mod finding;
 mod marks;

@@ -78,8 +78,8 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 
 /// The fingerprint of each finding.
 ///
-/// Several findings may share a fingerprint (two calls of malloc in one function). The order of their sites in
-/// the code tells them apart. The order in the report cannot serve for this: it follows the rates, and
+/// Several findings may share a fingerprint (two calls of malloc in one function). The order of their sites
+/// in the code tells them apart. The order in the report cannot serve for this: it follows the rates, and
 /// another run may reverse them.
 fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
     let mut order: Vec<usize> = (0..findings.len()).collect();

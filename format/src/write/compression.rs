@@ -12,8 +12,8 @@ use zstd::zstd_safe::{CParameter, Strategy};
 
 /// The compression level of zstd if slices follow each other closely; compressing costs 4 ns per byte.
 const LEVEL: i32 = 3;
-/// The level for at most [`SMALL_BYTES`] if slices follow each other closely. Only the traces of short children
-/// have such blocks; this level takes half of the time.
+/// The level for at most [`SMALL_BYTES`] if slices follow each other closely. Only the traces of short
+/// children have such blocks; this level takes half of the time.
 const SMALL_LEVEL: i32 = 1;
 const SMALL_BYTES: usize = 16 << 10;
 /// Assumed cost of dense compression, in nanoseconds per byte. (Measured: 40 to 50; half of the pause stays
@@ -24,8 +24,8 @@ const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.
 ///
-/// The dense compressor is set up at its first use. All traces of a thread share the quick compressor, because
-/// setting it up costs more than to compress the trace of a child that lives for a millisecond.
+/// The dense compressor is set up at its first use. All traces of a thread share the quick compressor,
+/// because setting it up costs more than to compress the trace of a child that lives for a millisecond.
 #[derive(Default)]
 pub(crate) struct PayloadCompressor {
     dense: Option<Compressor<'static>>,

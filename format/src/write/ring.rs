@@ -1,5 +1,5 @@
-//! The extents of a trace: a trace never outgrows its capacity, and disk space is reserved before use. A trace
-//! in memory has its extents in memory, until it is written into its file.
+//! The extents of a trace: a trace never outgrows its capacity, and disk space is reserved before use. A
+//! trace in memory has its extents in memory, until it is written into its file.
 //!
 //! Extents lie side by side without gaps, from the end of the first page to the highest byte ever used. A
 //! free extent begins with a header of kind free. The writer reuses any free extent that is large enough. So
@@ -336,8 +336,8 @@ fn too_large(capacity: u64) -> Error {
         .with_remedy("use a smaller --size")
 }
 
-/// Checks that a file may have this length. If a write exceeds the limit, the kernel sends a signal that kills
-/// the process.
+/// Checks that a file may have this length. If a write exceeds the limit, the kernel sends a signal that
+/// kills the process.
 fn check_limit(length: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit, and the call writes to it.

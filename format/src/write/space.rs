@@ -177,8 +177,8 @@ impl TraceWriter {
     }
 
     /// Whether the writer may merge catalog blocks of this size now. A merge of all records of 30,000 stacks
-    /// takes as long as several slices. So the writer puts it off until slices are further apart, or until the
-    /// end.
+    /// takes as long as several slices. So the writer puts it off until slices are further apart, or until
+    /// the end.
     fn is_merge_affordable(&self, raw_bytes: usize) -> bool {
         let limit = if self.is_ending || self.catalog.len() > MOST_CATALOG_BLOCKS {
             MAX_MERGED_BYTES as u64
@@ -188,7 +188,8 @@ impl TraceWriter {
         raw_bytes as u64 <= limit.min(MAX_MERGED_BYTES as u64)
     }
 
-    /// At the end, merges the blocks whose merge was put off. If the disk has no room for it, the blocks stay.
+    /// At the end, merges the blocks whose merge was put off. If the disk has no room for it, the blocks
+    /// stay.
     pub(crate) fn merge_put_off(&mut self) -> Result<(), Error> {
         self.is_ending = true;
         let mut index = self.catalog.len();

@@ -74,7 +74,8 @@ pub struct TraceWriter {
     pub(crate) compressor: PayloadCompressor,
     /// Number of slices for which all work is quick, because slices were lost.
     hurry: u32,
-    /// Usual time between two slices, but at most a small share of the recorded time; 0 while slices are lost.
+    /// Usual time between two slices, but at most a small share of the recorded time; 0 while slices are
+    /// lost.
     pub(crate) pause_ns: u64,
     /// Time between the last two slices; 0 while slices are lost.
     pub(crate) gap_ns: u64,
@@ -90,8 +91,8 @@ impl TraceWriter {
     /// Creates a trace that only its owner can read. If the file exists, it must be empty.
     ///
     /// # Errors
-    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`](crate::MIN_CAPACITY_BYTES); `InUse`; `AlreadyExists`; `NoSpace` if not even the
-    /// first page fits; `Io`.
+    /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`](crate::MIN_CAPACITY_BYTES); `InUse`; `AlreadyExists`;
+    /// `NoSpace` if not even the first page fits; `Io`.
     pub fn create(path: &Path, capacity_bytes: u64) -> Result<TraceWriter, Error> {
         Self::create_inner(path, capacity_bytes).map_err(|error| error.context(error::writing(path)))
     }
@@ -128,8 +129,8 @@ impl TraceWriter {
         self.ring.is_in_memory()
     }
 
-    /// Creates the file of a trace in memory and locks it; the file stays empty. Does nothing if the trace has
-    /// a file.
+    /// Creates the file of a trace in memory and locks it; the file stays empty. Does nothing if the trace
+    /// has a file.
     ///
     /// # Errors
     /// The same errors as for [`create`](Self::create). The trace stays in memory.

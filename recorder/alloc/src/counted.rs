@@ -27,8 +27,8 @@ const SPACING: usize = 32;
 /// The layout to request from the wrapped allocator in a process that counts.
 #[inline(always)]
 fn spaced(layout: Layout) -> Layout {
-    // SAFETY: the alignment is that of a valid layout. A size of 32, rounded up to any alignment that a layout
-    // may have, is at most `isize::MAX`.
+    // SAFETY: the alignment is that of a valid layout. A size of 32, rounded up to any alignment that a
+    // layout may have, is at most `isize::MAX`.
     unsafe { Layout::from_size_align_unchecked(layout.size().max(SPACING), layout.align()) }
 }
 
@@ -76,8 +76,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     }
 }
 
-/// The methods in a process that may count. They are functions of their own, so that the methods above need no
-/// stack frame.
+/// The methods in a process that may count. They are functions of their own, so that the methods above need
+/// no stack frame.
 impl<A: GlobalAlloc> Counted<A> {
     #[inline(never)]
     unsafe fn alloc_counted(&self, layout: Layout) -> *mut u8 {

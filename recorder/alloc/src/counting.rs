@@ -11,8 +11,8 @@ use crate::hot::free;
 use crate::hot::live::Allocation;
 use edleak_session::header::Header;
 
-/// Whether the decision was made that this process never counts. One comparison, for the path of an unrecorded
-/// program.
+/// Whether the decision was made that this process never counts. One comparison, for the path of an
+/// unrecorded program.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
     decision::is_made_plain()

@@ -1,8 +1,8 @@
 //! A global allocator that edleak counts in programs that cannot be preloaded.
 //!
 //! edleak-record usually loads a library into a program. A static executable, such as one for
-//! `x86_64-unknown-linux-musl`, loads no library. If its global allocator is a [`Counted`], the program counts
-//! its allocations itself: in the same session, for the same trace, with the same sites and stacks.
+//! `x86_64-unknown-linux-musl`, loads no library. If its global allocator is a [`Counted`], the program
+//! counts its allocations itself: in the same session, for the same trace, with the same sites and stacks.
 //!
 //! ```
 //! use edleak_alloc::Counted;
@@ -20,9 +20,9 @@
 //!
 //! # Costs
 //!
-//! While nobody records the program, a call costs 4 or 5 instructions with one comparison, and the crate makes no
-//! system call. It takes 64 bytes for each thread and 17 MiB of address space, most of which never becomes
-//! memory. While edleak-record records it, a call costs as much as with the preloaded library. In a
+//! While nobody records the program, a call costs 4 or 5 instructions with one comparison, and the crate
+//! makes no system call. It takes 64 bytes for each thread and 17 MiB of address space, most of which never
+//! becomes memory. While edleak-record records it, a call costs as much as with the preloaded library. In a
 //! recorded process, requests of less than 32 bytes become requests of 32 bytes, because edleak needs one
 //! allocation at most in each 32 bytes of memory. The trace has the requested sizes.
 //!

@@ -6,9 +6,9 @@
 //! first 64 counts of a name are due, and then 32 counts in each doubling. So a million marks take about 500
 //! slices.
 //!
-//! The counters of mapped memory and of pools are not in the session: the collector computes them from rings of
-//! events. So a slice also adds an event to each of these rings, with the slice's place in the ring of marks.
-//! When the collector reads this event, it knows the counters of the instant.
+//! The counters of mapped memory and of pools are not in the session: the collector computes them from rings
+//! of events. So a slice also adds an event to each of these rings, with the slice's place in the ring of
+//! marks. When the collector reads this event, it knows the counters of the instant.
 //!
 //! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of that
 //! name takes the slice. Counters are cumulative, so a later slice loses only resolution.
@@ -221,8 +221,8 @@ pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option
 }
 
 impl Marks<'_> {
-    /// Sets a mark. Lock-free. Calls `counted` only if a slice is due, and `note` with the place of the slice in
-    /// the ring before the slice is published.
+    /// Sets a mark. Lock-free. Calls `counted` only if a slice is due, and `note` with the place of the slice
+    /// in the ring before the slice is published.
     pub fn set<'c>(
         &self,
         name: GivenName<'_>,

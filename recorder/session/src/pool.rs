@@ -40,8 +40,8 @@ pub const MAX_SIZE: u64 = (1 << SIZE_BITS) - 1;
 #[repr(C)]
 #[derive(Default)]
 pub struct PoolSlot {
-    /// The event's number plus 1 in the low half, stored last; the site of the pool's own function and the site
-    /// of its caller in the high half, 16 bits each.
+    /// The event's number plus 1 in the low half, stored last; the site of the pool's own function and the
+    /// site of its caller in the high half, 16 bits each.
     head: AtomicU64,
     pool: AtomicU64,
     address: AtomicU64,
@@ -71,8 +71,8 @@ pub enum Operation {
     Poison = 7,
     /// The program has made a range accessible.
     Unpoison = 8,
-    /// A mark takes a slice. `address` is the place of the slice in the ring of marks ([`crate::mark`]). Only the
-    /// library itself adds this event.
+    /// A mark takes a slice. `address` is the place of the slice in the ring of marks ([`crate::mark`]). Only
+    /// the library itself adds this event.
     Mark = 9,
 }
 

@@ -96,8 +96,8 @@ impl Snapshot {
     }
 }
 
-/// Checks that edleak-record refuses a process with the exit code 126, with each of these texts in one line with a
-/// remedy, and without a trace.
+/// Checks that edleak-record refuses a process with the exit code 126, with each of these texts in one line
+/// with a remedy, and without a trace.
 fn is_refusal(outcome: &Outcome, trace: &Path, texts: &[&str]) {
     assert_eq!(outcome.code, 126, "{texts:?}: {}", outcome.stderr);
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);

@@ -47,8 +47,8 @@ fn process_that_cannot_open_the_library_gets_a_copy_on_request() {
     assert!(library.is_file(), "the mount is only in the namespace");
 }
 
-/// A process with its own root directory and its own process IDs, like that of a container. edleak-record runs
-/// outside and uses the ID that it sees.
+/// A process with its own root directory and its own process IDs, like that of a container. edleak-record
+/// runs outside and uses the ID that it sees.
 #[test]
 fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     if !is_root() {
@@ -73,7 +73,8 @@ fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     is_exact_with_a_copy(target, "/tmp");
 }
 
-/// The kernel would not let the process open the shared memory, so edleak-record does not even load the library.
+/// The kernel would not let the process open the shared memory, so edleak-record does not even load the
+/// library.
 #[test]
 fn process_with_its_own_user_namespace_is_refused() {
     if !is_root() {

@@ -43,8 +43,8 @@ fn process_that_is_not_dumpable_is_refused() {
     }
 }
 
-/// A kernel without yama refuses this process for another reason. The recorder reads a file in place of the one of
-/// yama.
+/// A kernel without yama refuses this process for another reason. The recorder reads a file in place of the
+/// one of yama.
 #[test]
 fn scope_of_yama_is_named_with_its_remedy() {
     if !is_root() {

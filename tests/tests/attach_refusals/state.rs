@@ -148,8 +148,8 @@ fn program_with_a_sanitizer_is_refused() {
     }
 }
 
-/// A program that the library cannot be loaded into starts with the library idle, as the remedy says, and is then
-/// recorded.
+/// A program that the library cannot be loaded into starts with the library idle, as the remedy says, and is
+/// then recorded.
 #[test]
 fn program_with_musl_is_refused_and_its_preload_works() {
     let dir = TempDir::new("attach-musl");
@@ -193,8 +193,8 @@ fn program_of_32_bits_is_refused() {
     assert_eq!(program.finish(), "");
 }
 
-/// A program for arm64 that prints `ready` and reads a byte: an ELF file with one segment. clang makes its code,
-/// and needs no linker for another machine.
+/// A program for arm64 that prints `ready` and reads a byte: an ELF file with one segment. clang makes its
+/// code, and needs no linker for another machine.
 fn program_for_arm64(dir: &TempDir) -> PathBuf {
     const SOURCE: &str = ".globl _start\n_start:\n\
         mov x8, #64\nmov x0, #1\nadr x1, message\nmov x2, #6\nsvc #0\n\

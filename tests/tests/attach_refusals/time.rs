@@ -15,8 +15,8 @@ fn refusal_names_each_thread_and_its_place() {
     refused_and_answers(program, &texts);
 }
 
-/// For the first 3 s of the limit of 4 s, no thread can load the library. After that, a thread does not stop. If each
-/// step had a limit of its own, the refusal would come after 7 s.
+/// For the first 3 s of the limit of 4 s, no thread can load the library. After that, a thread does not stop.
+/// If each step had a limit of its own, the refusal would come after 7 s.
 #[test]
 fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     let dir = TempDir::new("attach-limit");

@@ -100,7 +100,8 @@ fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
         }
         let filler = dir.join("filler");
         let fill = format!("while printf %4096s >> {}; do :; done 2> /dev/null", filler.display());
-        // The first process runs on, so that its own trace, which shrinks at its end, gives no room to the child's.
+        // The first process runs on, so that its own trace, which shrinks at its end, gives no room to the
+        // child's.
         let work = "for ((i = 0; i < 300000; i++)); do :; done";
         let script = format!("{fill}; {child}; {work}; exit 7");
         let trace = dir.join("trace.edl");

@@ -22,8 +22,8 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {
         if site.domain() != Domain::Heap {
-            // The recording does not count how many of the earlier mappings the program unmaps, and how many of
-            // the earlier objects a pool takes back.
+            // The recording does not count how many of the earlier mappings the program unmaps, and how many
+            // of the earlier objects a pool takes back.
             site.judgement.confidence = Some(Confidence::Suspect);
             let earlier = if site.domain() == Domain::Mapping { "mappings" } else { "objects" };
             site.judgement.why.push(format!("it may replace {earlier} from before the recording"));

@@ -88,8 +88,8 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     }
 }
 
-/// Live bytes of each domain. Address space may be a thousand times the heap, and the bytes of pools are a part of
-/// the other domains. So the domains are never added.
+/// Live bytes of each domain. Address space may be a thousand times the heap, and the bytes of pools are a
+/// part of the other domains. So the domains are never added.
 fn live_by_domain(sites: &[JudgedSite]) -> impl Fn(Domain) -> f64 + use<> {
     let of = |domain: Domain| {
         sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum()

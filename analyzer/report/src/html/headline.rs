@@ -17,7 +17,8 @@ pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided`, `passed` (leaks that fail nothing) or `clean`; it selects the mark beside the verdict.
+    /// `leak`, `undecided`, `passed` (leaks that fail nothing) or `clean`; it selects the mark beside the
+    /// verdict.
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,

@@ -14,8 +14,9 @@ pub(super) struct SiteJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     kind: &'static str,
-    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are address space and allocations are mappings.
-    /// In the domain `pool`, allocations are objects, whose bytes are also in one of the other domains.
+    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are address space and allocations are
+    /// mappings. In the domain `pool`, allocations are objects, whose bytes are also in one of the other
+    /// domains.
     domain: &'static str,
     /// The name of the pools, empty if they have none; null in other domains.
     pool: Option<&'a str>,

@@ -1,4 +1,5 @@
-//! COLD: decides once whether this process may be recorded. The decision comes before the program has threads.
+//! COLD: decides once whether this process may be recorded. The decision comes before the program has
+//! threads.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;

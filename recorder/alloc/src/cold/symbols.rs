@@ -1,5 +1,5 @@
-//! COLD: symbols of libc, for the files of src/shared. The preload library has a file of the same name, which asks
-//! the loader. A static program has no loader.
+//! COLD: symbols of libc, for the files of src/shared. The preload library has a file of the same name, which
+//! asks the loader. A static program has no loader.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_void};

@@ -131,7 +131,8 @@ pub(crate) fn load(
                     let placed: Vec<_> = placed.map(|(place, _)| (place.module, place.address)).collect();
                     return found(pid, &placed);
                 }
-                // A thread that did not stop in the rest of the time keeps the position of an earlier attempt.
+                // A thread that did not stop in the rest of the time keeps the position of an earlier
+                // attempt.
                 Err(Failure::Unsuitable(position)) if position == call::RUNNING => {
                     positions.entry(tid).or_insert(position);
                 }

@@ -9,9 +9,9 @@
 //! name only between named functions: the frame through which other code has called libc must have a name,
 //! and the name must not be in `UNSAFE_FUNCTIONS`.
 //!
-//! An allocator can lie in the program itself, and its inner functions may have any name. So in such a program,
-//! no frame may lie in a function of the allocator's interface, and the thread must wait in one of the
-//! functions of `WAITS`. An allocator waits for its locks in other functions.
+//! An allocator can lie in the program itself, and its inner functions may have any name. So in such a
+//! program, no frame may lie in a function of the allocator's interface, and the thread must wait in one of
+//! the functions of `WAITS`. An allocator waits for its locks in other functions.
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};
@@ -24,8 +24,8 @@ use edleak_session::rule::Kind;
 /// Maximum number of frames of a stack.
 const MOST_FRAMES: usize = 1024;
 
-/// Functions of libc, beside malloc and its relatives, that hold locks of malloc or of the loader, or that copy
-/// or end the process.
+/// Functions of libc, beside malloc and its relatives, that hold locks of malloc or of the loader, or that
+/// copy or end the process.
 const UNSAFE_FUNCTIONS: &[&str] = &[
     "fork",
     "_Fork",

@@ -202,8 +202,8 @@ pub(crate) fn is_program(pid: u32, module: &Module) -> bool {
     process::program(pid).is_some_and(|program| program == Path::new(&module.path))
 }
 
-/// The module whose malloc the process uses: libc, or the program or a library with an allocator. `malloc` is the address at
-/// which the process finds malloc, if it is known.
+/// The module whose malloc the process uses: libc, or the program or a library with an allocator. `malloc` is
+/// the address at which the process finds malloc, if it is known.
 pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) -> Result<&Module, Error> {
     let libc = modules.iter().find(|module| module.is_libc());
     let libc = libc.ok_or_else(|| refusal("it has no glibc", start_with_library(pid)))?;

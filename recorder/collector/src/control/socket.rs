@@ -98,8 +98,8 @@ impl ControlSocket {
         if is_stale(&path) {
             std::fs::remove_file(&path)?;
         }
-        // A client takes a socket for stale if nobody listens yet, and removes it. So the socket gets its name
-        // only when it listens.
+        // A client takes a socket for stale if nobody listens yet, and removes it. So the socket gets its
+        // name only when it listens.
         let draft = path.with_extension("new");
         if is_stale(&draft) {
             std::fs::remove_file(&draft)?;

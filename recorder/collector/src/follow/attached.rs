@@ -60,12 +60,14 @@ impl Attached {
         })
     }
 
-    /// Looks after a request that the process has not answered yet. `has_claimed`: a session is claimed, and no
-    /// process has attached to it. Returns whether the collector has asked again. An error ends the recording.
+    /// Looks after a request that the process has not answered yet. `has_claimed`: a session is claimed, and
+    /// no process has attached to it. Returns whether the collector has asked again. An error ends the
+    /// recording.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
         // The first failure may be of a thread that tried to reach an earlier recorder, which was killed.
         const SURE_ATTEMPTS: u32 = 4;
-        // On a busy machine, many attempts may fail within milliseconds before the collector offers a session.
+        // On a busy machine, many attempts may fail within milliseconds before the collector offers a
+        // session.
         const MOST_ATTEMPTS: u32 = 50;
         const LEAST_TIME: Duration = Duration::from_secs(2);
         let pid = self.library.pid();

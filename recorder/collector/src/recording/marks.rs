@@ -6,8 +6,8 @@ use crate::recording::mark_slices::{Marks, ReadAt, TraceSites};
 use edleak_format::{Error, MarkSlice, Record, SiteId};
 
 impl Recording {
-    /// Reads the slices that the target took at marks up to `until`. The collector already knows their sites, and
-    /// has read the events of all domains up to these slices.
+    /// Reads the slices that the target took at marks up to `until`. The collector already knows their sites,
+    /// and has read the events of all domains up to these slices.
     pub(super) fn read_marks(&mut self, until: u64, tick: u64) -> Result<(), Error> {
         let at = self.read_at(tick);
         let sites = TraceSites { callers: &self.trace_ids, stacks: self.stacks.sites() };

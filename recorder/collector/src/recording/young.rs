@@ -12,8 +12,8 @@ use edleak_format::{Error, TraceWriter};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A recording is young up to this age. Then its trace is written into its file, and a forked child gets rules
-/// of its own.
+/// A recording is young up to this age. Then its trace is written into its file, and a forked child gets
+/// rules of its own.
 const YOUNG: Duration = Duration::from_millis(20);
 
 impl Recording {
@@ -38,15 +38,15 @@ impl Recording {
         self.writer.as_ref().is_some_and(TraceWriter::is_in_memory)
     }
 
-    /// Creates the file of the trace, which stays empty until [`Recording::poll`] or [`Recording::finish`]. An
-    /// existing file is kept as `.old`.
+    /// Creates the file of the trace, which stays empty until [`Recording::poll`] or [`Recording::finish`].
+    /// An existing file is kept as `.old`.
     pub(crate) fn create_file(&mut self) -> Result<(), crate::error::Error> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         output::create_file(writer, &self.path)
     }
 
-    /// Does the work that the collector has put off, if it is time: publishes the rules and writes the trace so
-    /// far into its file.
+    /// Does the work that the collector has put off, if it is time: publishes the rules and writes the trace
+    /// so far into its file.
     pub(super) fn end_delay(&mut self, now: Instant) -> Result<(), Error> {
         if self.delay_left(now) != Some(Duration::ZERO) {
             return Ok(());

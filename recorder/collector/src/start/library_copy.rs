@@ -1,8 +1,8 @@
 //! The path under which a running process can open the library. If the process has other files, copies the
 //! library into a directory of the process.
 //!
-//! The files of a container belong to the container. A symbolic link there may lead anywhere, and may change at
-//! any time. So the kernel resolves each path with the root directory of the process as its root.
+//! The files of a container belong to the container. A symbolic link there may lead anywhere, and may change
+//! at any time. So the kernel resolves each path with the root directory of the process as its root.
 
 use crate::error::{Error, refusal};
 use crate::sys::process;

@@ -1,5 +1,5 @@
-//! The conditions for a preload library: its path must fit into LD_PRELOAD, and the loader must be able to map
-//! it.
+//! The conditions for a preload library: its path must fit into LD_PRELOAD, and the loader must be able to
+//! map it.
 #![allow(unsafe_code)] // makes a trial mapping
 
 use crate::error::{Error, ErrorKind};

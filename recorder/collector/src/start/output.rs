@@ -135,8 +135,8 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Maximum number of attempts. Another process may create a trace between the two steps, but hardly many times
-/// in a row.
+/// Maximum number of attempts. Another process may create a trace between the two steps, but hardly many
+/// times in a row.
 const ATTEMPTS: u32 = 8;
 
 /// Creates the trace `path` and keeps an existing file as `path.old`. The function refuses every file that is

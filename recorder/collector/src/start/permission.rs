@@ -36,8 +36,8 @@ pub(super) fn inaccessible(pid: u32, error: &io::Error) -> Error {
     refusal(message, remedy)
 }
 
-/// Refuses a process in another user namespace. The kernel does not let such a process open the memory that it
-/// would share with edleak-record.
+/// Refuses a process in another user namespace. The kernel does not let such a process open the memory that
+/// it would share with edleak-record.
 pub(super) fn check_users(pid: u32) -> Result<(), Error> {
     if !has_own_users(pid) {
         return Ok(());

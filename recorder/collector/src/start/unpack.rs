@@ -202,8 +202,8 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies edleak-record, its library and the headers, each a name and a text, into `directory`, for a container image or a
-/// shared volume.
+/// Copies edleak-record, its library and the headers, each a name and a text, into `directory`, for a
+/// container image or a shared volume.
 ///
 /// # Errors
 /// edleak-record cannot write a file.

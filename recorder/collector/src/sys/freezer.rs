@@ -1,8 +1,8 @@
 //! Finds out whether the kernel holds a process because its control group is frozen.
 //!
-//! A machine has the hierarchy of version 2 (`cgroup.freeze`), the freezer of version 1 (`freezer.state`), or both
-//! at once. /proc/PID/cgroup names the group of a process in each hierarchy, and /proc/self/mountinfo names the
-//! directory of each hierarchy.
+//! A machine has the hierarchy of version 2 (`cgroup.freeze`), the freezer of version 1 (`freezer.state`), or
+//! both at once. /proc/PID/cgroup names the group of a process in each hierarchy, and /proc/self/mountinfo
+//! names the directory of each hierarchy.
 
 use crate::sys::proc_file::read_text;
 use std::fs;

@@ -47,8 +47,8 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 
 /// The content of a process's file `maps` or `smaps`; empty: the process has ended.
 ///
-/// The kernel writes a long file in parts. If the process ends between two parts, the rest is missing without an
-/// error. The beginning is then missing too, so a second look at it shows whether all parts are there.
+/// The kernel writes a long file in parts. If the process ends between two parts, the rest is missing without
+/// an error. The beginning is then missing too, so a second look at it shows whether all parts are there.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }
@@ -60,8 +60,8 @@ fn whole(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(if is_whole { map } else { Vec::new() })
 }
 
-/// The memory map of a process as text; empty: the process has ended. `None`: the process does not exist, or this
-/// user may not inspect it.
+/// The memory map of a process as text; empty: the process has ended. `None`: the process does not exist, or
+/// this user may not inspect it.
 pub(crate) fn text_of(pid: u32) -> Option<String> {
     let map = read(pid, "maps").ok()?;
     Some(String::from_utf8_lossy(&map).into_owned())

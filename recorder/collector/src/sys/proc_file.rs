@@ -39,8 +39,8 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
 /// Number of bytes of the first read in a search. The kernel makes only as many lines as fit.
 const FEW: usize = 1024;
 
-/// Whether `is_wanted` is true for any line of a file. The kernel makes the lines for each read, so most lines
-/// after the wanted line cost no time. `None`: the file is missing or empty.
+/// Whether `is_wanted` is true for any line of a file. The kernel makes the lines for each read, so most
+/// lines after the wanted line cost no time. `None`: the file is missing or empty.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;

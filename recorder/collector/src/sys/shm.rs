@@ -153,8 +153,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session with this many shards. The target may wait `rules_timeout_us` for its wrapper rules when it
-    /// attaches.
+    /// A fresh session with this many shards. The target may wait `rules_timeout_us` for its wrapper rules
+    /// when it attaches.
     pub fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
         session.set_header(rules_timeout_us);
@@ -176,8 +176,8 @@ impl Session {
         header.magic.store(header::MAGIC, Ordering::Release);
     }
 
-    /// Makes the session of an ended process fresh again. `false`: another process, for example a forked child,
-    /// still has the session, or the session has much memory.
+    /// Makes the session of an ended process fresh again. `false`: another process, for example a forked
+    /// child, still has the session, or the session has much memory.
     pub(crate) fn renew(&mut self, rules_timeout_us: u32) -> bool {
         let is_clear = unshared::is_unshared(&self.memory.file) && self.memory.clear();
         if is_clear {

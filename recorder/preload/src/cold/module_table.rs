@@ -8,7 +8,8 @@ use edleak_session::stack::mix;
 static LOADER_START: AtomicUsize = AtomicUsize::new(0);
 static LOADER_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the loader's code range. musl's loader is also libc and never unloads a module, so its range is empty.
+/// Stores the loader's code range. musl's loader is also libc and never unloads a module, so its range is
+/// empty.
 pub(crate) fn set_loader(start: usize, end: usize) {
     LOADER_END.store(end, Ordering::Relaxed);
     LOADER_START.store(start, Ordering::Release);

@@ -42,8 +42,8 @@ pub(crate) fn forget_parent() {
     PARENT.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// The return address in `edleak_call_new`, from which a running real operator new requests memory for its own
-/// exception; 0: none.
+/// The return address in `edleak_call_new`, from which a running real operator new requests memory for its
+/// own exception; 0: none.
 static OWN_CALL: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores the return address in `edleak_call_new`.

@@ -1,9 +1,9 @@
 //! Pools: adds an event for each object that a pool of the program hands out or takes back.
 //!
-//! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the place
-//! in the pool's function, and the caller of that function. The compiler may inline the pool's function. Then
-//! the first site lies in the function that wants the object, and the analyzer sees this in the debug
-//! information.
+//! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the
+//! place in the pool's function, and the caller of that function. The compiler may inline the pool's
+//! function. Then the first site lies in the function that wants the object, and the analyzer sees this in
+//! the debug information.
 //!
 //! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. It makes one system
 //! call in the life of a session: its first event wakes the collector.
@@ -95,8 +95,8 @@ pub(crate) unsafe extern "C" fn on_pool(
     }
 }
 
-/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If the
-/// ring is full, the slice has the counters of an earlier mark.
+/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If
+/// the ring is full, the slice has the counters of an earlier mark.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
     if let Some((_, ring)) = ring() {

@@ -87,7 +87,8 @@ global_asm!(
     "xor edx, edx",
     "mov r10d, 8",
     "syscall",
-    // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0). This
+    // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0).
+    //    This
     // comes before the stack, which the kernel may place there.
     "lea r12, [rbx + {places}]",
     "mov r13d, {most_places}",

@@ -1,8 +1,8 @@
 //! The objects that the program's own pools have handed out, and the counters of the sites that asked for
 //! them.
 //!
-//! A pool is the address by which the program names it. Two pools may hold objects at the same address: a pool
-//! may take its memory from another pool. So the pool and the address together identify an object.
+//! A pool is the address by which the program names it. Two pools may hold objects at the same address: a
+//! pool may take its memory from another pool. So the pool and the address together identify an object.
 
 use crate::recording::pools::poisoned::{Poisoned, SiteIndex};
 use edleak_format::{Counters, SiteId};
@@ -148,8 +148,8 @@ impl Ledger {
         of_program as u64 + u64::from(!self.poisoned.is_empty())
     }
 
-    /// Number of objects that the ledger or the trace has no room for. Each site is in the trace from the next
-    /// slice on, if there is room.
+    /// Number of objects that the ledger or the trace has no room for. Each site is in the trace from the
+    /// next slice on, if there is room.
     pub(crate) fn refused(&self) -> u64 {
         let all = self.sites.iter().zip(&self.counters);
         let unnamed = all.filter(|(site, _)| site.in_trace.is_none());

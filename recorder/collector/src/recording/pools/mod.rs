@@ -1,8 +1,8 @@
 //! The domain of pools: reads the events of the ring in a thread of its own, and turns them into counters of
 //! sites.
 //!
-//! A busy pool hands out ten million objects a second, so the ring is full after a few milliseconds. The thread
-//! that takes slices may write for longer than that.
+//! A busy pool hands out ten million objects a second, so the ring is full after a few milliseconds. The
+//! thread that takes slices may write for longer than that.
 
 pub(crate) mod ledger;
 mod poisoned;
@@ -50,8 +50,8 @@ impl Pools {
         self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
     }
 
-    /// Reads the published events, at most those that are in the ring now. Returns their number. `is_over`: no
-    /// thread of the target runs any more, so an unpublished event stays unpublished.
+    /// Reads the published events, at most those that are in the ring now. Returns their number. `is_over`:
+    /// no thread of the target runs any more, so an unpublished event stays unpublished.
     pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);

@@ -1,7 +1,7 @@
 //! Objects of pools that the program only makes accessible and inaccessible, with ASan's macros.
 //!
-//! Such a program poisons a chunk when it gets it. It makes the bytes of an object accessible when it hands the
-//! object out, and poisons them again when it takes the object back. So the rules are:
+//! Such a program poisons a chunk when it gets it. It makes the bytes of an object accessible when it hands
+//! the object out, and poisons them again when it takes the object back. So the rules are:
 //!
 //! | the program | means |
 //! |---|---|
@@ -50,7 +50,8 @@ impl Poisoned {
         self.pieces.iter().map(|(start, piece)| (piece.owner, piece.end - start, piece.counts))
     }
 
-    /// Takes the bytes of a range back. Calls `freed` with the owner, the bytes, and whether the object is gone.
+    /// Takes the bytes of a range back. Calls `freed` with the owner, the bytes, and whether the object is
+    /// gone.
     pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(SiteIndex, u64, bool)) {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return };
         self.take(start, end, freed);
@@ -64,8 +65,8 @@ impl Poisoned {
         }
     }
 
-    /// Makes a range accessible. Returns whether the range is an object now, which [`Self::hand_out`] adds. Calls
-    /// `freed` as [`Self::poison`] does, for objects that were there.
+    /// Makes a range accessible. Returns whether the range is an object now, which [`Self::hand_out`] adds.
+    /// Calls `freed` as [`Self::poison`] does, for objects that were there.
     pub(super) fn unpoison(
         &mut self,
         start: u64,

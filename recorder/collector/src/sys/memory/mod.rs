@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use mappings::Mapping;
 pub(crate) use mappings::{Calls, Part};
 
-/// The pause after a reading, as a multiple of the reading's processor time. smaps and maps may each take half
-/// of a thousandth of the time.
+/// The pause after a reading, as a multiple of the reading's processor time. smaps and maps may each take
+/// half of a thousandth of the time.
 const PAUSE_PER_READING: u32 = 2000;
-/// The pause after a walk over the arenas of malloc, as a multiple of the walk's processor time. The walk does
-/// not make the process wait.
+/// The pause after a walk over the arenas of malloc, as a multiple of the walk's processor time. The walk
+/// does not make the process wait.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -144,8 +144,8 @@ impl AreaReader {
                 *now = AreaBytes { mapped_bytes: now.mapped_bytes, ..*was };
             }
         }
-        // A site that appears in a reading of maps stays empty until the next full reading. Its address space without
-        // its resident bytes would look like memory that was never used.
+        // A site that appears in a reading of maps stays empty until the next full reading. Its address space
+        // without its resident bytes would look like memory that was never used.
         for (now, (kind, _)) in self.areas.iter_mut().zip(&self.kinds).skip(known) {
             if *kind == AreaKind::Site && !reading.is_full {
                 *now = AreaBytes::ZERO;
@@ -248,8 +248,8 @@ impl AreaReader {
     }
 }
 
-/// Processor time of this thread. On a busy machine a reading also waits for a processor, and this wait does not
-/// cost the process anything.
+/// Processor time of this thread. On a busy machine a reading also waits for a processor, and this wait does
+/// not cost the process anything.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
@@ -308,7 +308,8 @@ mod tests {
         assert!(reader.areas().iter().any(|area| area.mapped_bytes > 0));
     }
 
-    // The mapping of a site appears between two readings of smaps, and the process may end before the next one.
+    // The mapping of a site appears between two readings of smaps, and the process may end before the next
+    // one.
     #[test]
     fn a_site_has_no_area_before_its_resident_bytes_are_known() {
         let (mut reader, pid) = (AreaReader::with_calls(), std::process::id());

@@ -7,7 +7,8 @@
 //! The code is assembly because the stub already has every value in its place. The return address is at rsp,
 //! rbp is still the caller's, and the allocation stays in rax until the stub returns. A compiler would copy
 //! all these values into other registers, for most calls without need. A compiler also does not fold an
-//! atomic load into a comparison. With compiled hooks, a pair of malloc and free took 73 instructions instead of 60.
+//! atomic load into a comparison. With compiled hooks, a pair of malloc and free took 73 instructions instead
+//! of 60.
 //!
 //! | register | content                               | register | content, behind wrappers               |
 //! |----------|---------------------------------------|----------|----------------------------------------|

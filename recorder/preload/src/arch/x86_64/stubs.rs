@@ -145,8 +145,8 @@ macro_rules! new {
     };
 }
 
-/// Calls a hook of six arguments. The caller's frame and frame pointer become the seventh and eighth argument,
-/// which the calling convention passes on the stack.
+/// Calls a hook of six arguments. The caller's frame and frame pointer become the seventh and eighth
+/// argument, which the calling convention passes on the stack.
 macro_rules! call_with_caller {
     ($hook:path) => {
         core::arch::naked_asm!(
