@@ -8,9 +8,9 @@
 
 use crate::attach::modules::Module;
 use crate::attach::target;
-use crate::detour::arch::code::Spacing;
+use crate::detour::arch::code::{Placement, Spacing};
 use crate::detour::entries::{Entry, FileEntries};
-use crate::detour::module::{self, Compiled, Placement};
+use crate::detour::module::{self, Compiled};
 use crate::detour::table::{MAPPING_HOOKS, Origin, Shape, TableEntry};
 use crate::detour::{Prefixes, place};
 use crate::error::{Error, refusal};

@@ -1,6 +1,6 @@
 //! All detours of one module of one process.
 
-use crate::detour::arch::code::{self, SmallFree, Spacing};
+use crate::detour::arch::code::{self, Placement, SmallFree, Spacing};
 use crate::detour::arch::prologue::Obstacle;
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::table::{Origin, Shape};
@@ -20,22 +20,6 @@ pub(crate) struct Patch {
     pub(crate) corrects_size: bool,
     /// Whether the function maps or unmaps memory.
     pub(crate) is_mapping: bool,
-}
-
-/// The place of a module and of the code of its detours in a process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Placement {
-    /// Distance of the module from its link-time addresses.
-    pub(crate) bias: u64,
-    /// The address of the code of the detours.
-    pub(crate) address: u64,
-    /// Whether the stubs have to keep allocations apart.
-    pub(crate) spacing: Spacing,
-    /// The code of the module: its address and its size. Calls of mmap and its kin from there are not
-    /// recorded.
-    pub(crate) own_code: (u64, u32),
-    /// Whether jemalloc's `realloc` to size 0 frees.
-    pub(crate) realloc_frees: bool,
 }
 
 /// The code and the jumps that redirect the entries of a module to hooks.

@@ -1,10 +1,10 @@
 //! Tests of the detour compiler with real files; the processor runs the compiled code.
 #![allow(unsafe_code)] // runs compiled code
 
-use crate::detour::arch::code::{self, SmallFree, Spacing};
+use crate::detour::arch::code::{self, Placement, SmallFree, Spacing};
 use crate::detour::arch::prologue::{Displaced, displaced};
 use crate::detour::entries::FileEntries;
-use crate::detour::module::{self, Placement, compile};
+use crate::detour::module::{self, compile};
 use crate::detour::table::{self, Prefixes, Shape, Size};
 use edleak_binary::BinaryFile;
 use edleak_binary::functions::FunctionTable;

@@ -1,10 +1,10 @@
 //! Compiles the detours of one target for its modules, publishes them in the session, and reads their
 //! results.
 
-use crate::detour::arch::code::Spacing;
+use crate::detour::arch::code::{Placement, Spacing};
 use crate::detour::arch::prologue::JUMP;
 use crate::detour::entries::{Entry, FileEntries};
-use crate::detour::module::{self, Compiled, Placement, Selection};
+use crate::detour::module::{self, Compiled, Selection};
 use crate::detour::place;
 use crate::recording::file_facts;
 use crate::recording::modules::Loaded;

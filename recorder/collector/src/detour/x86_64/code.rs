@@ -9,7 +9,6 @@
 //! | rax      | the old address, or the place for the new address        |
 
 use crate::detour::arch::prologue::{Displaced, JUMP_BYTES, call_as_jump};
-use crate::detour::module::Placement;
 use crate::detour::table::{Shape, Size};
 use edleak_session::detour::{Hook, SPACING};
 use iced_x86::{
@@ -125,6 +124,22 @@ pub(crate) enum Spacing {
     Kept,
     /// The stubs request at least [`SPACING`] bytes.
     Requested,
+}
+
+/// The place of a module and of the code of its detours in a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placement {
+    /// Distance of the module from its link-time addresses.
+    pub(crate) bias: u64,
+    /// The address of the code of the detours.
+    pub(crate) address: u64,
+    /// Whether the stubs have to keep allocations apart.
+    pub(crate) spacing: Spacing,
+    /// The code of the module: its address and its size. Calls of mmap and its kin from there are not
+    /// recorded.
+    pub(crate) own_code: (u64, u32),
+    /// Whether jemalloc's `realloc` to size 0 frees.
+    pub(crate) realloc_frees: bool,
 }
 
 /// The stub at `address` for a function of this shape. The table of hooks is at the start of the code.
