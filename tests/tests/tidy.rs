@@ -359,7 +359,13 @@ fn is_child(module: &str, of: &str) -> bool {
 
 /// The file to which a path leads: its longest part that is a file.
 fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String> {
-    (0..=path.len()).rev().map(|end| path[..end].join("::")).find(|module| files.contains_key(module))
+    // A crate may include the folder of this architecture as `arch`.
+    let renamed = path.iter().map(|part| if *part == "arch" { "x86_64" } else { part });
+    let renamed: Vec<&str> = renamed.collect();
+    let longest = |path: &[&str]| {
+        (0..=path.len()).rev().map(|end| path[..end].join("::")).find(|module| files.contains_key(module))
+    };
+    [longest(path), longest(&renamed)].into_iter().flatten().max_by_key(String::len)
 }
 
 /// All paths at the start of `text`, one for each name in its braces.
