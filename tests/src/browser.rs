@@ -1,7 +1,7 @@
 //! A headless Chromium, driven through chromedriver's HTTP protocol (W3C WebDriver with DevTools commands).
 //!
-//! Each browser has its own driver and profile, so tests do not affect each other. The browser itself records
-//! all log messages and requests of a page.
+//! Each browser has its own driver and its own profile, so two tests do not affect each other. The browser
+//! records all log messages and requests of a page.
 
 use crate::run::DEADLINE;
 use crate::temp::TempDir;
@@ -21,13 +21,13 @@ pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
-    /// The file stays open because the driver may still write to it.
+    /// The output of the driver. The pipe stays open because the driver may still write to the pipe.
     _output: BufReader<ChildStdout>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts a browser with a window of this size in pixels.
+    /// Starts a browser whose window has this width and height in pixels.
     pub fn start(width: u32, height: u32) -> Browser {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -65,7 +65,8 @@ impl Browser {
         browser.session = session["sessionId"].as_str().expect("a session has an id").to_owned();
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics);
-        // The first window shows a page of the browser itself, so the log drops its requests.
+        // At the start, the window shows a page of the browser itself. The requests of this page are dropped
+        // from the log.
         browser.command("url", &json!({ "url": "about:blank" }));
         browser.requests();
         browser
@@ -124,19 +125,21 @@ impl Browser {
         }
     }
 
-    /// Scrolls the element of a selector into view and clicks its middle.
+    /// Scrolls the element that `selector` finds into view, and clicks the middle of the element.
     pub fn click(&self, selector: &str) {
         let element = self.find(selector);
         self.command(&format!("element/{element}/click"), &json!({}));
     }
 
-    /// Types into the element of a selector. Special keys have WebDriver's codes, from U+E000 on.
+    /// Types `keys` into the element that `selector` finds. WebDriver defines codes for special keys, from
+    /// U+E000 on.
     pub fn type_into(&self, selector: &str, keys: &str) {
         let element = self.find(selector);
         self.command(&format!("element/{element}/value"), &json!({ "text": keys }));
     }
 
-    /// Drags the mouse over the element of a selector at half its height, between two fractions of its width.
+    /// Drags the mouse across the element that `selector` finds, at half its height. `from` and `to` are
+    /// fractions of the width of the element.
     pub fn drag_along(&self, selector: &str, from: f64, to: f64) {
         let quoted = Value::from(selector);
         self.value(&format!(
@@ -159,13 +162,14 @@ impl Browser {
         self.command("actions", &actions);
     }
 
-    /// All messages on the page's console, including errors and policy violations.
+    /// All messages in the console of the page, including errors and violations of the content security
+    /// policy.
     pub fn console(&self) -> Vec<String> {
         let log = self.command("se/log", &json!({ "type": "browser" }));
         log.as_array().expect("a log is a list").iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// The addresses of all requests, including the page itself.
+    /// The addresses of all requests of the page, including the request for the page itself.
     pub fn requests(&self) -> Vec<String> {
         let log = self.command("se/log", &json!({ "type": "performance" }));
         let entries = log.as_array().expect("a log is a list").iter();
@@ -244,14 +248,14 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The end of the session closes the browser. If no session was begun, there is no browser.
+        // The end of the WebDriver session closes the browser. If no session has begun, there is no browser.
         let _ = self.exchange("DELETE", &format!("/session/{}", self.session), None);
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
 }
 
-/// The port from chromedriver's output.
+/// Reads the port number that chromedriver prints when it starts.
 fn port_of(output: impl BufRead) -> u16 {
     for line in output.lines() {
         let line = line.expect("chromedriver speaks UTF-8");

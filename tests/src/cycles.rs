@@ -1,5 +1,5 @@
-//! Recordings of one running process that attach, record and detach many times, and the load of the process
-//! meanwhile.
+//! Attaches to one running process many times: each cycle attaches, records and detaches. A load of requests
+//! keeps the process busy meanwhile.
 
 use crate::ledger_program::recorder;
 use crate::run::run;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The number of cycles: `EDLEAK_CYCLES`, or `few` without it.
+/// The number of cycles: the value of `EDLEAK_CYCLES`, or `few` if this variable is not set.
 pub fn cycles(few: usize) -> usize {
     match std::env::var("EDLEAK_CYCLES") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("EDLEAK_CYCLES is no number: `{text}`")),
@@ -20,13 +20,13 @@ pub fn cycles(few: usize) -> usize {
     }
 }
 
-/// The times in milliseconds for which a process stood still, in the messages of edleak-record.
+/// Reads from the messages of edleak-record for how many milliseconds each stop of the process lasted.
 pub fn stops_in(stderr: &str) -> Vec<f64> {
     let times = stderr.lines().filter_map(|line| line.split_once("stood still for "));
     times.filter_map(|(_, rest)| rest.split_whitespace().next()?.parse().ok()).collect()
 }
 
-/// Prints the row of one program: its median stop and its longest stop.
+/// Prints one line for a program: the median length and the greatest length of its stops.
 pub fn tell_stops(name: &str, cycles: usize, mut stops: Vec<f64>) {
     assert!(stops.len() >= 2 * cycles, "one stop at each begin and end: {} in {cycles} cycles", stops.len());
     stops.sort_by(f64::total_cmp);
@@ -35,14 +35,16 @@ pub fn tell_stops(name: &str, cycles: usize, mut stops: Vec<f64>) {
     println!("{name:<22} {cycles:>4} cycles  median stop {median:>6.1} ms  longest stop {longest:>7.1} ms");
 }
 
-/// Attaches to a process, records it and detaches, `cycles` times. Prints the row of the process.
+/// Attaches to a process, records the process and detaches, `cycles` times. Prints one line with the stops of
+/// the process.
 pub fn attach_cycles(name: &str, pid: u32, cycles: usize) {
     attach_cycles_with(name, cycles, &|trace| {
         recorder(pid, trace, &["--duration", "60ms", "--attach-timeout", "60s"])
     });
 }
 
-/// The same with a command for each recording.
+/// Attaches, records and detaches like `attach_cycles`, but with `command` as the recorder: `command` returns
+/// the command for a trace.
 pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path::Path) -> Command) {
     let dir = TempDir::new("cycles");
     let trace = dir.join("trace.edl");
@@ -55,14 +57,14 @@ pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path
         assert!(!outcome.stderr.contains("not counted"), "{name}, cycle {cycle}: {}", outcome.stderr);
         stops.extend(stops_in(&outcome.stderr));
         recorded += usize::from(!is_empty);
-        // A long run would fill the disk.
+        // Each cycle removes its trace. Otherwise the traces of many cycles would fill the disk.
         let _ = std::fs::remove_file(&trace);
     }
     assert!(4 * recorded >= cycles, "{name}: only {recorded} of {cycles} recordings counted anything");
     tell_stops(name, cycles, stops);
 }
 
-/// Threads that use a server until the end of the test. Each request must succeed.
+/// Threads that send requests to a server until the end of the test. Each request must succeed.
 #[derive(Debug)]
 pub struct Load {
     is_over: Arc<AtomicBool>,
@@ -71,7 +73,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Repeats `request` on `threads` threads; `request` panics if the server does not answer.
+    /// Starts threads that call `request` again and again. `request` panics if the server does not answer.
     pub fn start(threads: usize, request: impl Fn() + Clone + Send + 'static) -> Load {
         let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let threads = (0..threads).map(|_| {
@@ -86,7 +88,7 @@ impl Load {
         Load { threads: threads.collect(), is_over, answered }
     }
 
-    /// Requests `/page` from a web server, whose answer must end with `hello`.
+    /// Requests `/page` from a web server again and again. Each answer of the server must end with `hello`.
     pub fn of_web_server(port: u16) -> Load {
         Load::start(2, move || {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
@@ -98,7 +100,8 @@ impl Load {
         })
     }
 
-    /// Waits until the server has answered, also after all recordings, and checks that no request failed.
+    /// Waits until the server has answered one more request after all recordings, and checks that no request
+    /// failed.
     pub fn finish(mut self) {
         let before = self.answered.load(Ordering::Relaxed);
         let limit = Instant::now() + Duration::from_secs(60);

@@ -1,12 +1,13 @@
-//! Reads directives: lines on top of a test program such as `//#Expect: Leak in grow_list`.
+//! Reads directives. A directive is a line at the top of a test program, such as `//#Expect: Leak in
+//! grow_list`.
 
 use std::path::Path;
 
-/// All directives of one source file, in order.
+/// All directives of one source file, in the order of the file.
 #[derive(Debug, Default)]
 pub struct Directives(Vec<(String, String)>);
 
-/// The expected leaks of a sample.
+/// The leaks that edleak must report for a sample program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// Functions that leak.
@@ -23,7 +24,7 @@ impl Directives {
         Directives::parse(&source)
     }
 
-    /// The directives in `source`: lines `//#Name: value`.
+    /// Reads the directives in `source`. A directive is a line `//#Name: value`.
     pub fn parse(source: &str) -> Directives {
         let directive = |line: &str| {
             let (name, value) = line.strip_prefix("//#")?.split_once(':')?;
@@ -42,8 +43,8 @@ impl Directives {
         self.all(name).flat_map(str::split_whitespace).map(str::to_owned).collect()
     }
 
-    /// The content of the `Expect` directives. Panics if there are no `Expect` directives, or if one is
-    /// unknown.
+    /// The content of the `Expect` directives. Panics if the source has no `Expect` directive or an unknown
+    /// one.
     pub fn expectation(&self) -> Expectation {
         let mut expectation = Expectation { leaks: Vec::new(), nothing_else: false };
         for line in self.all("Expect") {

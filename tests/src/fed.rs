@@ -1,10 +1,10 @@
-//! A program that a test starts, and that runs until its standard input ends.
+//! Starts a program that runs until its standard input ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A program that prints a line when it is ready, and ends when its input ends.
+/// A program that prints a line when it is ready. The program ends when its standard input ends.
 #[derive(Debug)]
 pub struct Fed {
     child: Child,
@@ -13,7 +13,7 @@ pub struct Fed {
 }
 
 impl Fed {
-    /// Starts the program, and waits for the line `ready`.
+    /// Starts the program, and waits until the program prints the line `ready`.
     pub fn start(program: &Path, arguments: &[&str], ready: &str) -> Fed {
         let mut command = Command::new(program);
         let mut child =
@@ -36,7 +36,7 @@ impl Fed {
         self.input.as_mut().expect("open until the end")
     }
 
-    /// Sends a line, and returns the next line of the output.
+    /// Sends a line to the program, and returns the next line of the program's output.
     pub fn ask(&mut self, line: &str) -> String {
         writeln!(self.input(), "{line}").expect("it reads");
         let mut answer = String::new();
@@ -44,7 +44,7 @@ impl Fed {
         answer.trim_end().to_owned()
     }
 
-    /// Ends the input and returns the rest of the output.
+    /// Closes the program's standard input, and returns the rest of the program's output.
     pub fn finish(mut self) -> String {
         drop(self.input.take());
         let mut rest = String::new();

@@ -1,18 +1,19 @@
-//! Compares a program's own ledger with the counts in its trace.
+//! Compares the counts in a trace with a ledger. The recorded program counts its own allocations in this
+//! ledger.
 
 use crate::report::{Counts, Report};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Functions of libc that allocate for their caller, by the caller's name in the program. Until edleak knows
-/// that libc's function is a wrapper (after at most one period), it counts their allocations at libc's
-/// function.
+/// Functions of libc that allocate for their caller, such as strdup. The key is the caller's name in the
+/// program. At first edleak counts these allocations at the function of libc. After at most one period,
+/// edleak knows that the function is a wrapper, and counts the allocations at the caller.
 const WRAPPERS: &[(&str, &[&str])] = &[
     ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
     ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),
 ];
 
-/// A program's own counts, by function.
+/// The counts that a program made of its own allocations, by function name.
 pub type Ledger = BTreeMap<String, Counts>;
 
 fn line(function: &str, counts: &Counts) -> String {
@@ -27,7 +28,7 @@ fn lines(ledger: &Ledger) -> String {
     ledger.iter().map(|(function, counts)| line(function, counts)).collect()
 }
 
-/// One line of a ledger.
+/// Reads one line of a ledger: the name of a function, and its counts.
 pub fn counts_in(json: &Value) -> (String, Counts) {
     let number = |field: &str| json[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {json}"));
     let counts = Counts {
@@ -39,7 +40,7 @@ pub fn counts_in(json: &Value) -> (String, Counts) {
     (json["function"].as_str().expect("a ledger line names its function").to_owned(), counts)
 }
 
-/// The counts of the same functions in the trace.
+/// The counts in the trace for each function of the ledger.
 fn counted(report: &Report, ledger: &Ledger) -> Ledger {
     let counts_of = |function: &String| {
         let mut counts = report.counts_of(function);
@@ -52,7 +53,8 @@ fn counted(report: &Report, ledger: &Ledger) -> Ledger {
     ledger.keys().map(counts_of).collect()
 }
 
-/// Asserts that trace and ledger are equal to the byte; on a failure, the message shows only the differences.
+/// Asserts that the counts of the trace and of the ledger are equal to the byte. On a failure, the message
+/// shows only the functions whose counts differ.
 pub fn assert_equal(report: &Report, ledger: &Ledger) {
     let (trace, ledger) = (lines(&counted(report, ledger)), lines(ledger));
     let differing: Vec<_> =
@@ -66,10 +68,10 @@ pub fn read_ledger(stdout: &str) -> Ledger {
     stdout.lines().map(line).collect()
 }
 
-/// Calls and bytes of madvise by function.
+/// For each function, the number of calls of madvise and the sum of their bytes.
 pub type GivenBack = BTreeMap<String, (u64, u64)>;
 
-/// The calls of madvise in a report.
+/// The calls of madvise in a report, for each of `functions`.
 pub fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a String>) -> GivenBack {
     let of = |function: &String| {
         let site = report.sites_in(function).next().unwrap_or_else(|| panic!("no site in `{function}`"));

@@ -1,5 +1,5 @@
-//! tests/programs/idle_ledger.cpp: a program that keeps a ledger of its allocations, and that a test records
-//! while it runs.
+//! Controls the program tests/programs/idle_ledger.cpp. This program counts its own allocations in a ledger,
+//! and a test records the program while it runs.
 
 use crate::ledger::{Ledger, assert_equal, read_ledger};
 use crate::programs::programs;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// The program. The test sends it commands.
+/// A running program that counts its own allocations. The test sends commands to the program.
 pub struct LedgerProgram {
     child: Child,
     pid: u32,
@@ -21,28 +21,30 @@ pub struct LedgerProgram {
 }
 
 impl LedgerProgram {
-    /// Starts the program with the library idle.
+    /// Starts the program with the preload library. The library is idle: it counts nothing until a recording
+    /// begins.
     pub fn start_idle(threads: u32) -> LedgerProgram {
         let mut command = Command::new(&tools().record);
         command.args(["--idle", "--"]).arg(programs().binary("idle_ledger")).arg(threads.to_string());
         LedgerProgram::start(command)
     }
 
-    /// Starts the program without the library.
+    /// Starts the program without the preload library.
     pub fn start_plain(threads: u32) -> LedgerProgram {
         let mut command = Command::new(programs().binary("idle_ledger"));
         command.arg(threads.to_string());
         LedgerProgram::start(command)
     }
 
-    /// Starts a program without the library that works as tests/programs/idle_ledger.cpp.
+    /// Starts another program that takes the same commands as tests/programs/idle_ledger.cpp, without the
+    /// preload library.
     pub fn start_program(program: &Path, threads: u32) -> LedgerProgram {
         let mut command = Command::new(program);
         command.arg(threads.to_string());
         LedgerProgram::start(command)
     }
 
-    /// Starts the program by a command that executes it in its own place.
+    /// Starts the program by a command that executes the program in the command's own process.
     pub fn start(mut command: Command) -> LedgerProgram {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("edleak-record starts");
@@ -51,11 +53,11 @@ impl LedgerProgram {
         LedgerProgram { pid: child.id(), child, commands, answers }
     }
 
-    /// Starts the program by a command that executes it in the place of its only child. The program is the
+    /// Starts the program by a command that executes the program in its only child process. This child is the
     /// first process of a PID namespace.
     pub fn start_in_namespace(command: Command) -> LedgerProgram {
         let mut target = LedgerProgram::start(command);
-        // From now on the program runs.
+        // The answer shows that the program runs.
         target.tell("pause");
         let parent = target.child.id();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
@@ -69,7 +71,7 @@ impl LedgerProgram {
         self.pid
     }
 
-    /// Sends a command and returns its answer without `done`.
+    /// Sends a command, and returns the program's answer without its last line, `done`.
     pub fn tell(&mut self, command: &str) -> String {
         writeln!(self.commands, "{command}").expect("the program reads");
         let mut answer = String::new();
@@ -84,12 +86,12 @@ impl LedgerProgram {
         }
     }
 
-    /// The ledger of the program.
+    /// Asks the program for its ledger.
     pub fn ledger(&mut self) -> Ledger {
         read_ledger(&self.tell("print"))
     }
 
-    /// The lines of /proc/PID/maps that show a session.
+    /// The number of sessions that the process has mapped, according to /proc/PID/maps.
     pub fn mapped_sessions(&self) -> usize {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("it runs");
         maps.lines().filter(|line| line.contains("edleak-session")).count()
@@ -103,14 +105,14 @@ impl Drop for LedgerProgram {
     }
 }
 
-/// `edleak-record --pid PID` with a period of 20 ms.
+/// The command `edleak-record --pid PID` with a period of 20 ms.
 pub fn recorder(pid: u32, trace: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(&tools().record);
     command.arg("-o").arg(trace).args(["--period", "20ms", "--pid", &pid.to_string()]).args(options);
     command
 }
 
-/// Starts edleak-record and waits until it has asked the process to begin.
+/// Starts edleak-record and waits until edleak-record has asked the process to begin the recording.
 pub fn ask(pid: u32, trace: &Path, options: &[&str]) -> Running {
     let mut running = Running::start(&mut recorder(pid, trace, options), b"");
     running.wait_for_text(&format!("recording process {pid}"));
@@ -133,13 +135,14 @@ pub fn stop(recorder: Running) -> Outcome {
     outcome
 }
 
-/// The report with every site of a recording.
+/// The report of a trace with every site, not only the leaks.
 pub fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
 }
 
-/// Records phases of the program's work. The counters of each recording equal the ledger of its phase.
-/// `check` looks at the process during each recording (without a report) and after it.
+/// Records several phases of the program's work, one recording for each phase. The counters of a recording
+/// must equal the ledger of its phase. `check` is called during each recording (without a report) and after
+/// it.
 pub fn phases_are_exact(
     mut target: LedgerProgram,
     cycles: usize,
@@ -155,7 +158,7 @@ pub fn phases_are_exact(
         check(&mut target, None);
         target.tell("tick");
         target.tell("go");
-        // In some cycles, this is long enough for edleak-record to open the limits of the fast path.
+        // In some cycles, this sleep is long enough for edleak-record to raise the limits of the fast path.
         std::thread::sleep(Duration::from_millis(20 * (cycle as u64 % 4)));
         target.tell("pause");
         let ledger = target.ledger();
@@ -168,9 +171,9 @@ pub fn phases_are_exact(
     }
 }
 
-/// Every recording begins and ends while all threads allocate. Before the end of some recordings, the program
-/// frees every block. So allocations and frees of each site must be equal to the byte. Returns stderr of each
-/// recording.
+/// Makes recordings that begin and end while all threads allocate. Before the end of some recordings, the
+/// program frees every block. In these recordings, the frees of each site must equal its allocations, in
+/// number and in bytes. Returns the standard error of edleak-record for each recording.
 pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> Vec<String> {
     let dir = TempDir::new("cycles-under-load");
     target.tell("go");
@@ -181,7 +184,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         wait_for_recording(target.pid());
         std::thread::sleep(Duration::from_millis(10 * (cycle as u64 % 5)));
         if cycle % 2 == 1 {
-            // This recording ends under load. The next recording shows if anything of this recording is left.
+            // This recording ends while the threads allocate. The next recording would show any counter that
+            // this recording left behind.
             told.push(stop(recorder).stderr);
             std::fs::remove_file(&trace).expect("a recording writes its trace");
             continue;
@@ -199,7 +203,7 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         let sites = ["site_malloc", "site_alloc"];
         let is_there = sites.iter().any(|site| report.sites_in(site).next().is_some());
         assert!(is_there, "cycle {cycle}: {}", report.describe());
-        // A long run would fill the disk.
+        // Each cycle removes its trace. Otherwise the traces of many cycles would fill the disk.
         std::fs::remove_file(&trace).expect("a recording writes its trace");
     }
     told

@@ -1,9 +1,10 @@
 //! Shared code of the end-to-end tests: finds the programs, runs them with a deadline, reads reports.
 //!
 //! The tests run the release build of edleak-record, edleak-analyze and the preload, as users do.
-//! `EDLEAK_BIN_DIR` names a directory with all three; without it, the first test builds them once.
+//! If `EDLEAK_BIN_DIR` is set, it names the directory with all three. Otherwise the first test builds them
+//! once.
 //!
-//! No test sleeps for a fixed time and hopes. Each test waits for a condition and fails after a deadline.
+//! No test relies on a sleep of fixed length. Each test waits for a condition and fails after a deadline.
 
 #![deny(unsafe_code)]
 

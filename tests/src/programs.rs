@@ -1,4 +1,5 @@
-//! The programs to record: samples/ and tests/programs/, built once by samples/build.sh.
+//! The programs that the tests record, from samples/ and tests/programs/. samples/build.sh builds each
+//! directory once.
 
 use crate::run::{cannot_run, run};
 use crate::tools::{repository, target_dir};
@@ -7,39 +8,39 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// A directory of sources, and the directory of their programs.
+/// A directory of source files, and the directory of the programs that are built from these files.
 #[derive(Debug)]
 pub struct Programs {
     sources: PathBuf,
     binaries: PathBuf,
 }
 
-/// samples/
+/// The programs of samples/.
 pub fn samples() -> &'static Programs {
     static SAMPLES: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&SAMPLES, "samples")
 }
 
-/// tests/programs/
+/// The programs of tests/programs/.
 pub fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&PROGRAMS, "tests/programs")
 }
 
-/// tests/programs/hosts/
+/// The programs of tests/programs/hosts/.
 pub fn hosts() -> &'static Programs {
     static HOSTS: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&HOSTS, "tests/programs/hosts")
 }
 
-/// tests/programs/allocators/
+/// The programs of tests/programs/allocators/.
 pub fn allocators() -> &'static Programs {
     static ALLOCATORS: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&ALLOCATORS, "tests/programs/allocators")
 }
 
-/// The Rust program of tests/programs/allocators/rust with the allocator `name`, built by cargo with this
-/// profile.
+/// The path of the program in tests/programs/allocators/rust that uses the allocator `name`. cargo builds the
+/// program with this profile.
 pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
     built_by_cargo(name, name, profile, None)
 }
@@ -49,12 +50,12 @@ pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
 pub enum Static {
     /// glibc.
     Gnu,
-    /// musl; rustup must have installed its target.
+    /// musl. rustup must have installed the target x86_64-unknown-linux-musl.
     Musl,
 }
 
 impl Static {
-    /// The kinds that this machine can build.
+    /// The libcs for which this machine can build static programs.
     pub fn all() -> Vec<Static> {
         let sysroot = run(Command::new("rustc").args(["--print", "sysroot"])).stdout;
         let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(Static::Musl.target());
@@ -73,12 +74,12 @@ impl Static {
     }
 }
 
-/// The program `name` of tests/programs/allocators/rust, linked statically.
+/// The path of the program `name` of tests/programs/allocators/rust, linked statically.
 pub fn static_program(name: &str, libc: Static) -> PathBuf {
     built_by_cargo(name, "counted", "release", Some(libc))
 }
 
-/// A program of tests/programs/allocators/rust.
+/// Builds a program of tests/programs/allocators/rust with cargo, once for each set of arguments.
 fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>) -> PathBuf {
     static BUILT: Mutex<BTreeSet<(String, String, Option<Static>)>> = Mutex::new(BTreeSet::new());
     let target = target_dir().join("test-programs").join("allocators-rust");
@@ -88,7 +89,7 @@ fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", feature]);
         cargo.args(["--bin", name]).arg("--manifest-path").arg(manifest);
-        // The allocators are C code. The compiler flags of this build are not meant for them.
+        // The allocators are C code, and the `RUSTFLAGS` of this build are not meant for C code.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         if let Some(libc) = libc {
             cargo.args(["--target", libc.target()]).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
@@ -100,20 +101,21 @@ fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>
     of_libc.join(profile).join(name)
 }
 
-/// tests/programs/attribution/
+/// The programs of tests/programs/attribution/.
 pub fn attribution() -> &'static Programs {
     static ATTRIBUTION: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&ATTRIBUTION, "tests/programs/attribution")
 }
 
-/// tests/programs/stacks/
+/// The programs of tests/programs/stacks/.
 pub fn stacks() -> &'static Programs {
     static STACKS: OnceLock<Result<Programs, String>> = OnceLock::new();
     Programs::built(&STACKS, "tests/programs/stacks")
 }
 
 impl Programs {
-    /// A failed build is stored, because it would fail again for every other test.
+    /// Builds a directory of programs once. A failed build is stored, because the build would fail again for
+    /// every other test.
     fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {
         cell.get_or_init(|| Programs::build(directory)).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }
@@ -140,12 +142,12 @@ impl Programs {
         self.binaries.join(name)
     }
 
-    /// The directory of the programs.
+    /// The directory of the built programs.
     pub fn binaries(&self) -> &Path {
         &self.binaries
     }
 
-    /// The sources of all programs, sorted by name, without shared libraries and helper programs.
+    /// The source files of all programs, sorted by name. Shared libraries and helper programs are left out.
     pub fn sources(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.sources).expect("the directory is part of the repository");
         let mut sources: Vec<_> = entries

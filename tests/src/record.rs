@@ -11,11 +11,11 @@ use std::process::Command;
 /// A finished recording.
 #[derive(Debug)]
 pub struct Recording {
-    /// The exit of edleak-record.
+    /// The exit code and the output of edleak-record.
     pub outcome: Outcome,
-    /// The trace.
+    /// The path of the trace.
     pub trace: PathBuf,
-    /// The directory of the trace.
+    /// The directory that contains the trace.
     pub dir: TempDir,
 }
 
@@ -38,7 +38,7 @@ impl Recorder {
         Recorder { name: name.to_owned(), options, env: Vec::new(), cwd: None }
     }
 
-    /// Adds options; a later `--period` replaces the existing one.
+    /// Adds options for edleak-record. A `--period` among these options replaces the period of 50 ms.
     pub fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Recorder {
         let options: Vec<_> = options.into_iter().map(|option| option.as_ref().to_owned()).collect();
         if options.iter().any(|option| option == "--period") {
@@ -54,7 +54,7 @@ impl Recorder {
         self
     }
 
-    /// Sets the working directory.
+    /// Sets the working directory of edleak-record and the target.
     pub fn cwd(mut self, dir: &Path) -> Recorder {
         self.cwd = Some(dir.to_path_buf());
         self
@@ -76,7 +76,7 @@ impl Recorder {
         command
     }
 
-    /// Records `program` to its end.
+    /// Records `program` until it ends.
     pub fn record<S: AsRef<OsStr>>(
         &self,
         program: impl AsRef<OsStr>,
@@ -85,7 +85,7 @@ impl Recorder {
         self.record_with_input(program, args, b"")
     }
 
-    /// Records `program` to its end with `input` on standard input.
+    /// Records `program` until it ends, with `input` as its standard input.
     pub fn record_with_input<S: AsRef<OsStr>>(
         &self,
         program: impl AsRef<OsStr>,

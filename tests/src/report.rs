@@ -1,4 +1,4 @@
-//! Reads the JSON report of edleak-analyze strictly: a missing documented field fails the test.
+//! Reads the JSON report of edleak-analyze strictly: if a documented field is missing, the test fails.
 
 use crate::analyze::analyze;
 use serde_json::Value;
@@ -7,11 +7,11 @@ use std::path::Path;
 /// A report.
 #[derive(Debug)]
 pub struct Report {
-    /// Exit code of edleak-analyze.
+    /// The exit code of edleak-analyze.
     pub code: i32,
     /// The whole report.
     pub json: Value,
-    /// The listed sites.
+    /// The sites that the report lists.
     pub sites: Vec<Site>,
 }
 
@@ -38,16 +38,16 @@ impl Counts {
     }
 }
 
-/// One site.
+/// One allocation site of a report.
 #[derive(Debug)]
 pub struct Site {
     /// The id of the site in the trace.
     pub id: u64,
-    /// The id of the site of which this site is a stack.
+    /// If the site is a full stack: the id of the caller site to which this stack belongs.
     pub parent: Option<u64>,
     /// The kind: `caller`, `stack`, `other` or `injected`.
     pub kind: String,
-    /// Whether the stack continues beyond its last frame.
+    /// Whether the walk ended before the outermost frame, so that frames are missing at the end of the stack.
     pub is_stack_cut: bool,
     /// The verdict: `leak`, `no-leak` or `undecided`.
     pub verdict: String,
@@ -55,13 +55,14 @@ pub struct Site {
     pub class: String,
     /// The counters.
     pub counts: Counts,
-    /// Calls of madvise that gave pages back, and the sum of their lengths.
+    /// The number of calls of madvise that gave pages back to the system, and the sum of their lengths in
+    /// bytes.
     pub given_back: (u64, u64),
-    /// The frames, innermost first.
+    /// The frames of the site's stack, innermost first.
     pub stack: Vec<Frame>,
 }
 
-/// One frame.
+/// One frame of a stack.
 #[derive(Debug, Default)]
 pub struct Frame {
     /// Path of the module.
@@ -72,7 +73,7 @@ pub struct Frame {
     pub function: String,
     /// Source file; empty if unknown.
     pub file: String,
-    /// Line; 0 if unknown.
+    /// Line number in the source file; 0 if unknown.
     pub line: u64,
     /// Whether the frame is inlined into the next frame.
     pub inlined: bool,
@@ -106,8 +107,8 @@ impl Report {
         self.sites.iter().filter(move |site| site.is_in(function))
     }
 
-    /// The sum over all sites whose innermost frame that is not inlined is in `function`, without the memory
-    /// that allocators map for themselves.
+    /// The sum of the counters of all sites in `function`: a site's innermost frame that is not inlined must be
+    /// in `function`. Memory that allocators map for themselves is not included.
     pub fn counts_of(&self, function: &str) -> Counts {
         let mut sum = Counts::default();
         for site in &self.sites {
@@ -119,12 +120,12 @@ impl Report {
         sum
     }
 
-    /// The sites that are leaks.
+    /// The sites whose verdict is `leak`.
     pub fn leaks(&self) -> impl Iterator<Item = &Site> {
         self.sites.iter().filter(|site| site.verdict == "leak")
     }
 
-    /// One line per site, for the message of a failing test.
+    /// Describes each site in one line, for the message of a failing test.
     pub fn describe(&self) -> String {
         let line = |site: &Site| {
             let frames: Vec<_> =
@@ -163,12 +164,12 @@ impl Site {
         }
     }
 
-    /// Whether a frame, inlined or not, is in `function`.
+    /// Whether any frame of the stack, inlined or not, is in `function`.
     pub fn is_in(&self, function: &str) -> bool {
         self.stack.iter().any(|frame| is_named(&frame.function, function))
     }
 
-    /// The innermost frame that is not inlined; its function made the call.
+    /// The innermost frame that is not inlined. The function of this frame made the call.
     pub fn caller(&self) -> Option<&Frame> {
         self.stack.iter().find(|frame| !frame.inlined)
     }
@@ -187,8 +188,8 @@ impl Frame {
     }
 }
 
-/// Whether the demangled `function` is the source's function `name`. The comparison ignores namespaces,
-/// parameters and the hash at the end of a Rust name.
+/// Whether `function`, a demangled name, is the function `name` of the source code. The comparison ignores
+/// namespaces, parameters and the hash at the end of a Rust name.
 pub fn is_named(function: &str, name: &str) -> bool {
     let without_parameters = function.split('(').next().expect("split gives at least one part");
     let is_hash = |part: &str| {
@@ -197,7 +198,7 @@ pub fn is_named(function: &str, name: &str) -> bool {
     without_parameters.rsplit("::").find(|part| !is_hash(part)) == Some(name)
 }
 
-/// Calls of madvise and their bytes; null: none.
+/// The number of calls of madvise and the sum of their bytes. If the fields are null, both numbers are 0.
 fn given_back(json: &Value) -> (u64, u64) {
     match (&json["given_back_calls"], &json["given_back_bytes"]) {
         (Value::Null, Value::Null) => (0, 0),
@@ -209,7 +210,7 @@ fn number(json: &Value, field: &str) -> u64 {
     json[field].as_u64().unwrap_or_else(|| panic!("`{field}` is no number ≥ 0 in {json}"))
 }
 
-/// A text field; `null` counts as empty.
+/// The value of a text field. `null` is read as the empty text.
 fn text(json: &Value, field: &str) -> String {
     match &json[field] {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! Runs a program with a deadline and collects its output.
+//! Runs a program with a time limit and collects its output.
 
 #![allow(unsafe_code)] // calls kill(2), and runs a step between fork and exec
 
@@ -9,14 +9,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Longest wait for a program. This time suffices for every program here on a loaded machine, so a test that
-/// reaches it has failed.
+/// The longest time that a test waits for a program. Every program of the tests ends in less time, even on a
+/// loaded machine. So a test that reaches this limit has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The exit code and the output of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The exit code, or 128 + N if signal N killed it, as in a shell.
+    /// The exit code. If a signal N killed the program, this number is 128 + N, as in a shell.
     pub code: i32,
     /// The program's standard output.
     pub stdout: String,
@@ -25,27 +25,27 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The lines of standard error without the lines of edleak.
+    /// The lines of standard error that edleak's programs did not write.
     pub fn stderr_of_target(&self) -> String {
         let ours = |line: &&str| !line.starts_with("edleak");
         self.stderr.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
     }
 }
 
-/// Runs `command` to its end with empty standard input. After [`DEADLINE`] this function ends the command and
+/// Runs `command` to its end; standard input is empty. After [`DEADLINE`] this function kills the command and
 /// panics.
 pub fn run(command: &mut Command) -> Outcome {
     run_with_input(command, b"")
 }
 
-/// Runs `command` to its end with `input` on standard input. After [`DEADLINE`] this function ends the
+/// Runs `command` to its end with `input` as its standard input. After [`DEADLINE`] this function kills the
 /// command and panics.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
     Running::start(command, input).finish()
 }
 
-/// A program in its own process group. If this value is dropped before the program's end, the whole group is
-/// killed.
+/// A running program that has its own process group. If this value is dropped before the program ends, the
+/// whole group is killed.
 pub struct Running {
     child: Child,
     description: String,
@@ -56,7 +56,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` with `input` on standard input.
+    /// Starts `command` with `input` as its standard input.
     pub fn start(command: &mut Command, input: &[u8]) -> Running {
         let description = format!("{command:?}");
         command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
@@ -66,7 +66,8 @@ impl Running {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
-            // A program may end before it has read all input.
+            // If a program ends before it has read all its input, the write fails. This is no error of the
+            // test.
             std::thread::spawn(move || stdin.write_all(&input));
         }
         let stdout = Output::read(child.stdout.take().expect("piped above"));
@@ -98,8 +99,8 @@ impl Running {
     /// Waits for the end of the program.
     pub fn finish(mut self) -> Outcome {
         let limit = self.started + DEADLINE;
-        // The pipes are closed at the program's end at the latest, so the function waits for that and then
-        // reaps the program.
+        // When the program ends, its pipes are closed. So this function reads the pipes to their end, and
+        // then waits for the exit code.
         let in_time = self.stdout.collect_until(limit) && self.stderr.collect_until(limit);
         if !in_time {
             panic!(
@@ -123,15 +124,16 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.is_reaped {
-            // SAFETY: `kill` takes no pointers; the group is the one that `start` made for this child.
+            // SAFETY: `kill` takes no pointers. `start` made this process group for this child.
             unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
             let _ = self.child.wait();
         }
     }
 }
 
-/// Closes descriptors that the environment of the tests left open, and resets signals that it ignores (a
-/// shell's background job, nohup). Neither descriptors nor signals may affect the tested programs.
+/// Makes the environment of the tested program independent of how the tests were started. Closes descriptors
+/// that are still open. Resets signals that are ignored because a shell's background job or nohup started the
+/// tests.
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
@@ -141,25 +143,26 @@ fn as_from_a_terminal() -> std::io::Result<()> {
     // SAFETY: `close_range` takes no pointers. The call takes effect at exec, because the standard library
     // still has a descriptor open.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
-    // A kernel without close_range (before 5.11) leaves the descriptors open, and the test `mirror` fails if
-    // there are any.
+    // A kernel before 5.11 has no close_range with this flag, so the descriptors stay open. If a descriptor
+    // is open, the test `mirror` fails.
     Ok(())
 }
 
-/// An exit status as a shell reports it.
+/// The exit code as a shell reports it: 128 + N if signal N killed the program.
 pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
 }
 
-/// Reports that this machine cannot create the condition of a test. CI must be able to run every test, so
-/// there the test fails.
+/// Reports that this machine cannot run a test, for the reason `why`. In CI every test must run, so there the
+/// test fails.
 pub fn cannot_run(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must run every test: {why}");
     eprintln!("not run: {why}");
 }
 
-/// Copies a program that will be executed. Another process makes the copy. If this process made it, another
-/// test's child would inherit the copy open for writing, and then no process could execute the copy.
+/// Copies a program that a test will execute. `cp` makes the copy in another process. If this process made
+/// the copy, a child of another test could inherit the file open for writing. Then no process could execute
+/// the file.
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
     assert_eq!(copied.code, 0, "{}", copied.stderr);
@@ -174,7 +177,7 @@ pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// One pipe, read by its own thread.
+/// One output pipe of a program. A thread reads the pipe.
 struct Output {
     chunks: mpsc::Receiver<Vec<u8>>,
     bytes: Vec<u8>,
@@ -194,14 +197,15 @@ impl Output {
         Output { chunks, bytes: Vec::new() }
     }
 
-    /// Takes the available output.
+    /// Takes the output that has been read so far, without waiting.
     fn collect_now(&mut self) {
         while let Ok(chunk) = self.chunks.try_recv() {
             self.bytes.extend(chunk);
         }
     }
 
-    /// Takes all output up to the end of the pipe; `false`: `limit` came first.
+    /// Takes all output up to the end of the pipe. Returns `false` if the time `limit` is reached before the
+    /// end.
     fn collect_until(&mut self, limit: Instant) -> bool {
         loop {
             match self.chunks.recv_timeout(limit.saturating_duration_since(Instant::now())) {

@@ -1,9 +1,10 @@
-//! A temporary directory for one test: removed after the test, kept if it fails.
+//! A temporary directory for one test. The directory is removed if the test passes, and kept if the test
+//! fails.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A temporary directory.
+/// The path of a temporary directory, which is removed when this value is dropped.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
@@ -22,7 +23,7 @@ impl TempDir {
         &self.0
     }
 
-    /// A path in the directory.
+    /// The path of a file in the directory.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }

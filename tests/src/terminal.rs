@@ -1,4 +1,4 @@
-//! Runs a program on a pseudo-terminal and reads its screen.
+//! Runs a program on a pseudo-terminal and reads the screen of this terminal.
 
 #![allow(unsafe_code)] // calls openpty(3), and sets the controlling terminal of a child
 
@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// A running program, its keyboard and its screen.
+/// A running program on a pseudo-terminal, with the keyboard and the screen of this terminal.
 pub struct Terminal {
     child: Child,
     keyboard: File,
@@ -19,7 +19,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `command` on a terminal of this size.
+    /// Starts `command` on a terminal with this number of rows and columns.
     pub fn start(command: &mut Command, rows: u16, columns: u16) -> Terminal {
         let (ours, theirs) = open(rows, columns);
         let own = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("a descriptor is free"));
@@ -33,7 +33,7 @@ impl Terminal {
         let shown = Arc::clone(&screen);
         std::thread::spawn(move || {
             let mut buffer = [0; 16384];
-            // A read from the terminal of an ended program gives an error, not an end of file.
+            // If the program on the terminal has ended, a read gives an error and not an end of file.
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 shown.lock().expect("no reader panics").process(&buffer[..n]);
             }
@@ -41,7 +41,7 @@ impl Terminal {
         Terminal { child, keyboard: File::from(ours), screen }
     }
 
-    /// Presses keys.
+    /// Sends `keys` to the program, as if a user typed them.
     pub fn press(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).expect("the program reads its terminal");
     }
@@ -51,7 +51,7 @@ impl Terminal {
         self.screen.lock().expect("no reader panics").screen().contents()
     }
 
-    /// Whether any cell has a colour.
+    /// Whether any character on the screen has a colour.
     pub fn has_colour(&self) -> bool {
         let parser = self.screen.lock().expect("no reader panics");
         let screen = parser.screen();
@@ -62,7 +62,7 @@ impl Terminal {
         (0..rows.get()).any(|row| (0..columns.get()).any(|column| is_coloured(row, column)))
     }
 
-    /// Waits until the screen has the wanted content, and returns it.
+    /// Waits until `is_wanted` returns true for the text of the screen, and returns this text.
     pub fn wait_for(&self, what: &str, is_wanted: impl Fn(&str) -> bool) -> String {
         let mut last = String::new();
         wait_for(&format!("{what} on the screen"), || {
@@ -72,7 +72,7 @@ impl Terminal {
         last
     }
 
-    /// Changes the terminal's size, like a resized window.
+    /// Changes the size of the terminal, as if a user resized the window.
     pub fn resize(&mut self, rows: u16, columns: u16) {
         self.screen.lock().expect("no reader panics").screen_mut().set_size(cells(rows), cells(columns));
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -94,7 +94,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // If the program has ended already, this error has no effect.
+        // If the program has already ended, `kill` fails, and this error has no effect.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -115,14 +115,14 @@ fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
         // SAFETY: `fcntl` takes no pointers here.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    // SAFETY: openpty made `ours`, and no other code has it.
+    // SAFETY: openpty opened `ours`, and no other code owns this descriptor.
     let ours = unsafe { OwnedFd::from_raw_fd(ours) };
-    // SAFETY: openpty made `theirs`, and no other code has it.
+    // SAFETY: openpty opened `theirs`, and no other code owns this descriptor.
     let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
     (ours, theirs)
 }
 
-/// In the child: starts a session with the terminal on descriptor 0.
+/// Runs in the child: starts a terminal session (setsid) whose controlling terminal is on descriptor 0.
 fn take_terminal() -> std::io::Result<()> {
     // SAFETY: `setsid` takes no pointers.
     if unsafe { libc::setsid() } < 0 {

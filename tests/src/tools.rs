@@ -1,10 +1,10 @@
-//! Finds edleak-record, edleak-analyze and the preload; builds them once if needed.
+//! Finds edleak-record, edleak-analyze and the preload library. Builds them once if needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The programs under test.
+/// The paths of the files under test.
 #[derive(Debug)]
 pub struct Tools {
     /// The path of `edleak-record`.
@@ -15,7 +15,8 @@ pub struct Tools {
     pub preload: PathBuf,
 }
 
-/// The tested programs. The first call builds the programs, unless `EDLEAK_BIN_DIR` names their directory.
+/// The paths of the tested files. The first call builds the files, unless `EDLEAK_BIN_DIR` names their
+/// directory.
 pub fn tools() -> &'static Tools {
     // A failed build is stored, because it would fail again for every other test.
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
@@ -44,14 +45,16 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
 }
 
-/// The directory into which cargo builds: `CARGO_TARGET_DIR`, or the directory of this test.
+/// The directory into which cargo builds: `CARGO_TARGET_DIR`, or else the build directory that contains this
+/// test.
 pub fn target_dir() -> PathBuf {
-    // An empty variable counts as unset, because programs must not go into the repository's root.
+    // An empty variable counts as unset. Otherwise cargo's output would go into the root of the repository.
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }
     let test = std::env::current_exe().expect("a running program has a path");
-    // Cargo marks its build directory. A test that was copied elsewhere uses the default directory.
+    // Cargo marks its build directory with a file. If the test was copied elsewhere, the default directory is
+    // used.
     let built_into = test.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").is_file());
     built_into.map_or_else(|| repository().join("target"), Path::to_path_buf)
 }
