@@ -1,5 +1,6 @@
-//! Allocators inside the program or a library, compared with the ledgers of programs that use them. edleak
-//! counts every allocation once, at its caller, exact to the byte.
+//! Programs that use an allocator inside the program or inside a library. Each program counts its own
+//! allocations in a ledger. edleak must count every allocation once, at its caller, and equal the ledger to
+//! the byte.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
@@ -9,7 +10,7 @@ use edleak_tests::run::{cannot_run, run};
 use std::path::Path;
 use std::process::Command;
 
-/// Records a program that prints its ledger, and compares the trace with the ledger.
+/// Records a program that prints a ledger of its own allocations, and compares the trace with this ledger.
 fn assert_exact(name: &str, program: &Path, args: &[&str]) -> (Recording, Ledger) {
     let recording = Recorder::new(name).record(program, args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
@@ -26,7 +27,7 @@ fn assert_exact(name: &str, program: &Path, args: &[&str]) -> (Recording, Ledger
     (recording, ledger)
 }
 
-/// Records a Rust program whose global allocator is `allocator`, with 1 thread and with 8.
+/// Records a Rust program whose global allocator is `allocator`, once with 1 thread and once with 8 threads.
 fn assert_exact_in_rust(allocator: &str, profile: &str) {
     let program = rust_allocator(allocator, profile);
     assert_exact(&format!("rust-{allocator}-1"), &program, &["1", "1000000"]);
@@ -118,7 +119,7 @@ fn a_stripped_allocator_is_told_and_leaves_no_verdict() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2, "nothing of the program was seen");
 }
 
-// The kernel forbids the process to change its code, as with systemd's MemoryDenyWriteExecute.
+// The kernel forbids the process to change its code, as the setting MemoryDenyWriteExecute of systemd does.
 #[test]
 fn a_system_that_forbids_new_code_is_told_and_leaves_the_program_alone() {
     let program = allocators().binary("hardened_jemalloc");
@@ -152,7 +153,7 @@ fn uncounted_functions_of_a_shared_allocator_leave_no_verdict() {
     let text = analyze([""; 0], &recording.trace).stdout;
     assert!(text.contains("not counted"), "{text}");
 
-    // With detours, the leak is found.
+    // If edleak may write its detours (jumps at the entries of the allocator's functions), the leak is found.
     let counted = Recorder::new("shared").record(&program, ["3", "again"]);
     assert!(!counted.outcome.stderr.contains("not counted"), "{}", counted.outcome.stderr);
     let report = counted.leaks();

@@ -1,5 +1,5 @@
-//! `edleak-record --pid` for a process without edleak's library: edleak-record loads the library into the
-//! process, and redirects the process's malloc to the library.
+//! Tests `edleak-record --pid` for a process that was started without edleak's library. edleak-record loads
+//! the library into the process, and redirects the malloc of the process to the library.
 
 use edleak_tests::fed::Fed;
 use edleak_tests::ledger::assert_equal;
@@ -14,12 +14,13 @@ use edleak_tests::tools::tools;
 use std::io::Write;
 use std::process::Command;
 
-/// Whether the entries of malloc have their original bytes: no two of them begin with the same jump.
+/// Whether malloc and its related functions have their original first bytes, without a jump to edleak's
+/// library.
 fn code_is_original(pid: u32) -> bool {
     entries(pid) == entries(std::process::id())
 }
 
-/// The first bytes of malloc and its relatives in a process that has the same libc as this test.
+/// The first bytes of malloc and its related functions in a process that uses the same libc as this test.
 fn entries(pid: u32) -> Vec<[u8; 5]> {
     let own = std::process::id();
     let base = |pid: u32| {
@@ -104,7 +105,8 @@ fn waits_in(pid: u32, number: libc::c_long) -> bool {
     text.split_whitespace().next() == Some(&number.to_string())
 }
 
-/// The thread that loads the library keeps its registers, its red zone, errno and its system call.
+/// edleak makes a thread of the process load the library. This thread must keep its registers, its red zone,
+/// errno and its system call.
 fn state_is_kept(kind: &str, number: libc::c_long, step: &str) {
     let dir = TempDir::new("attach-state");
     let mut program = Fed::start(&programs().binary("attach_state"), &[kind], "waiting");
@@ -112,7 +114,7 @@ fn state_is_kept(kind: &str, number: libc::c_long, step: &str) {
     wait_for("the system call", || waits_in(pid, number));
     let trace = dir.join("trace.edl");
     if step.is_empty() {
-        // The program allocates nothing, so nothing is recorded.
+        // The program allocates nothing, so the recording stays empty.
         let recorder = ask(pid, &trace, &[]);
         recorder.signal(libc::SIGINT);
         let outcome = recorder.finish();
@@ -166,8 +168,8 @@ fn leak_of_a_process_without_the_library_is_found_with_its_stack() {
     assert!(stack.is_some_and(|stack| stack.is_in("main")), "{}", report.describe());
 }
 
-/// Compares the allocations of a function in one trace with the ledger: blocks of 100 bytes, of which the
-/// program frees every other.
+/// Compares the allocations of a function in one trace with the orders that the program got. The program
+/// allocates blocks of 100 bytes and frees every second block.
 fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
     let report = report_of(trace);
     let (blocks, freed) = (orders.iter().sum::<u64>(), orders.iter().map(|blocks| blocks / 2).sum::<u64>());
@@ -177,8 +179,8 @@ fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
     assert_eq!(report.json["trace"]["complete"], true);
 }
 
-/// `--children` records the children that begin after the attach, and their children. A child from before the
-/// attach runs on unrecorded.
+/// `--children` records the children that are started after the attach, and the children of these children. A
+/// child that was started before the attach runs on unrecorded.
 #[test]
 fn children_of_an_attached_process_are_counted_exactly() {
     let dir = TempDir::new("attach-children");
@@ -203,7 +205,7 @@ fn children_of_an_attached_process_are_counted_exactly() {
     for pid in [target.pid(), earlier, child, parent, grandchild] {
         assert!(code_is_original(pid), "process {pid}");
     }
-    // All children that can get orders still answer.
+    // All children that take orders still answer.
     for order in ["more 0 5", "more 1 5", "more 2 5", "fork 3"] {
         target.tell(order);
     }

@@ -1,5 +1,5 @@
-//! `edleak-record --pid` for a process that has an allocator beside libc's malloc: in its own executable, or
-//! in a library.
+//! Tests `edleak-record --pid` for a process that has another allocator than libc's malloc. This allocator is
+//! in the executable or in a library.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::fed::Fed;
@@ -15,7 +15,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// After each recording, the program frees the blocks of this recording.
+/// Records several phases of the program. After each recording, the program frees the blocks that it
+/// allocated during this recording.
 fn phases_of_the_program_are_exact(program: &Path, threads: u32) {
     phases_are_exact(LedgerProgram::start_program(program, threads), 3, |target, report| {
         if let Some(report) = report {
@@ -51,7 +52,7 @@ fn tcmalloc_in_the_program_is_exact() {
     phases_of_the_program_are_exact(&program("ledger_tcmalloc"), 8);
 }
 
-/// tikv-jemallocator gives its functions a prefix, so the program also has libc's malloc.
+/// tikv-jemallocator gives its functions a prefix, so the program has both jemalloc and libc's malloc.
 #[test]
 fn jemalloc_of_a_rust_program_is_exact() {
     let program = rust_allocator("jemalloc", "release");
@@ -89,8 +90,8 @@ fn jemalloc_of_a_library_is_exact_beside_libc() {
     assert_equal(&report_of(&trace), &ledger);
 }
 
-/// The recorder dies at each step that changes two modules. The program runs on, and the next recording is
-/// exact.
+/// Kills edleak-record at each step that changes two modules. The program must run on, and the next recording
+/// must be exact.
 fn killed_recorder_leaves_the_program_running(name: &str, program: &Path) {
     let dir = TempDir::new("attach-killed");
     for step in ["inside", "code", "half", "all"] {

@@ -1,4 +1,5 @@
-//! `edleak-record --pid` for a process without edleak's library: mapped memory, marks and pools.
+//! Tests `edleak-record --pid` with mapped memory, marks and pools, in a process that was started without
+//! edleak's library.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::fed::Fed;
@@ -14,16 +15,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A recording of a program that waits for it.
+/// The recording of a program that began to work only after the attach.
 struct Attached {
-    /// The output of the program.
+    /// The standard output of the program.
     stdout: String,
     recorder: Outcome,
     trace: PathBuf,
     _dir: TempDir,
 }
 
-/// Attaches to a program that works when it gets a line, and records it to its end.
+/// Attaches to a program that begins its work when it reads a line, and records the program to its end.
 fn attach(program: &Path, arguments: &[&str], options: &[&str]) -> Attached {
     let dir = TempDir::new("attach-domains");
     let arguments: Vec<&str> = arguments.iter().copied().chain(["wait"]).collect();
@@ -38,7 +39,8 @@ fn attach(program: &Path, arguments: &[&str], options: &[&str]) -> Attached {
     Attached { stdout, recorder, trace, _dir: dir }
 }
 
-/// Compares every site that maps memory with the ledger. Ranges from before the recording are not in it.
+/// Compares every site that maps memory with the ledger that the program prints. Ranges that were mapped
+/// before the recording are not in this ledger.
 fn mappings_are_exact(threads: &str, operations: &str, seed: &str) {
     let attached = attach(&programs().binary("mappings"), &[threads, operations, seed], &[]);
     let ledger = read_ledger(&attached.stdout);
@@ -61,7 +63,8 @@ fn calls_of_mmap_of_eight_threads_are_exact() {
     mappings_are_exact("8", "60000", "4");
 }
 
-/// libc maps memory for its own malloc and threads. As with the library preloaded, edleak does not record it.
+/// libc maps memory for its own malloc and for threads. edleak does not record this memory, whether the
+/// library is preloaded or loaded by an attach.
 #[test]
 fn mappings_of_libc_itself_are_not_recorded() {
     let attached = attach(&programs().binary("mappings"), &["8", "20000", "5"], &[]);
@@ -81,7 +84,7 @@ fn calls_of_mmap_are_left_alone_with_the_heap_alone() {
     assert_eq!(report_of(&attached.trace).json["mapped"], Value::Null);
 }
 
-/// The counts of all callers of pools whose function is `function`.
+/// The sum of the counts of all callers of pools whose function is `function`.
 fn of_pools(report: &Report, function: &str) -> Counts {
     let mut sum = Counts::default();
     for site in report.json["sites"].as_array().expect("an array") {
@@ -136,7 +139,7 @@ fn iterations_between_marks_are_judged() {
     assert!(text.contains("48 bytes in 1") && text.contains("12,288 bytes in 1"), "{text}");
 }
 
-/// A program that marks each round until its input ends.
+/// A program that sets a mark in each round, until its standard input ends.
 const ROUNDS: &str = r"
 #include <edleak.h>
 #include <poll.h>
@@ -169,7 +172,7 @@ fn include() -> PathBuf {
     repository().join("recorder/cli/include")
 }
 
-/// Records a running program for a moment, and returns the number of its marks and the messages.
+/// Records a running program for 500 ms. Returns the number of its marks, and the messages of edleak-record.
 fn record_rounds(pid: u32, trace: &Path) -> (u64, String) {
     let outcome = run(&mut recorder(pid, trace, &["--duration", "500ms"]));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
@@ -205,7 +208,8 @@ fn marks_of_a_second_recording_are_counted_and_the_words_are_set_back() {
     target.finish();
 }
 
-/// The first version of edleak.h had no words for a library that is loaded later.
+/// The first version of edleak.h has no variables through which a library that is loaded later could get the
+/// marks.
 #[test]
 fn marks_of_an_earlier_header_are_told_as_not_recorded() {
     let dir = TempDir::new("attach-earlier-header");
@@ -225,7 +229,7 @@ static inline void edleak_mark(const char *name) {
     target.finish();
 }
 
-/// A Python program cannot find the function among the global symbols, but in the library.
+/// A Python program finds the mark function only in the loaded library, not among the global symbols.
 #[test]
 fn marks_of_a_program_that_finds_the_function_in_the_library_are_counted() {
     const PROGRAM: &str = r"
@@ -248,7 +252,7 @@ while not select.select([sys.stdin], [], [], 0.001)[0]:
     target.finish();
 }
 
-/// Watching, `top` and `mark` reach a recording of a process that was started without the library.
+/// `--watch`, `top` and `mark` also work for the recording of a process that was started without the library.
 #[test]
 fn watched_stacks_top_and_marks_from_outside_work() {
     let dir = TempDir::new("attach-commands");

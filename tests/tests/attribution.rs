@@ -1,11 +1,13 @@
-//! Attribution: modules that are loaded and unloaded, code without a module, and one bug at many sites.
+//! Tests to which function memory is attributed if modules are loaded and unloaded, if code belongs to no
+//! module, and if one bug leaks at many sites.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::attribution;
 use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::{Report, Site};
 
-/// Records a program of tests/programs/attribution in its directory, which contains its plugins.
+/// Records a program of tests/programs/attribution. The working directory contains the plugins of the
+/// program.
 fn recorded(name: &str, options: &[&str], args: &[&str]) -> Recording {
     let recorder = Recorder::new(name).options(options).cwd(attribution().binaries());
     let recording = recorder.record(attribution().binary(name), args);
@@ -40,9 +42,9 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
         let allocs: u64 = stacks.iter().map(|site| site.counts.allocs).sum();
         let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
         assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
-        // The caller of the plugin's own frame lies in the same library. If the program closes a plugin at
-        // once, the collector may not have published the plugin's rules. Without these rules, the walk ends
-        // at the plugin's first frame.
+        // The frame after the plugin's first frame lies in the same library. If the program closes a plugin
+        // at once, the collector may not yet have published the rules for the plugin's code. Without these
+        // rules, the walk ends at the plugin's first frame.
         let is_own = |site: &&Site| site.stack.get(1).is_none_or(|frame| frame.module.ends_with(library));
         assert!(stacks.iter().all(is_own), "{library}");
     }
@@ -86,7 +88,8 @@ fn a_launcher_whose_child_did_the_work_is_undecided() {
         arguments.extend([service.clone().into_os_string(), "150".into()]);
         Recorder::new("launcher").options(options).record("sh", arguments)
     };
-    // The shell starts a child although the user did not ask for children, and a child that lost LD_PRELOAD.
+    // The user did not ask for children. But the shell starts a child, and in one case this child has no
+    // LD_PRELOAD.
     for clean in [false, true] {
         let recording = launch(&[], clean);
         let report = recording.leaks();
@@ -108,7 +111,7 @@ fn generated_code_is_one_site_and_a_leak() {
     assert!(text.contains("   generated code\n"), "{text}");
 }
 
-/// The leaks of a report as it lists them: name, bytes, allocations, places.
+/// The entries in a report's list of leaks: for each, its name, bytes, allocations, and number of its parts.
 fn findings(report: &Report) -> Vec<(String, u64, u64, usize)> {
     let findings = report.json["findings"].as_array().expect("`findings` is an array").iter();
     let all: Vec<_> = findings
@@ -124,7 +127,7 @@ fn findings(report: &Report) -> Vec<(String, u64, u64, usize)> {
     all
 }
 
-/// The number that the program printed after `ledger: `.
+/// The number that the program printed after `ledger: `. The program counts its own allocations.
 fn ledger(recording: &Recording) -> u64 {
     let line = recording.outcome.stdout.lines().find_map(|line| line.strip_prefix("ledger: "));
     let number = line.and_then(|line| line.split(' ').next()).expect("a ledger");
@@ -141,13 +144,14 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         assert!(first == "serve_one(bool)" && *places > 20, "{options:?}: {found:?}");
         let all: u64 = found.iter().map(|(_, bytes, ..)| bytes).sum();
         assert!(*bytes as f64 > 0.97 * all as f64, "{options:?}: {found:?}");
-        // The listed leak has as many objects as the program counted, or a multiple of that.
+        // The number of objects in the listed leak is the number that the program counted, or a multiple of
+        // it.
         let objects = ledger(&recording);
         let parts = report.json["findings"][0]["parts"].as_array().expect("parts");
         let ssl =
             parts.iter().find(|part| part["name"] == "SSL_new" || part["name"] == "accept_connection()");
         let count = ssl.and_then(|part| part["leak_count"].as_u64()).expect("the object itself is a part");
-        // On a busy machine the first objects may come before the rules for their stacks.
+        // On a busy machine, the program may allocate its first objects before edleak can walk their stacks.
         assert!(count.abs_diff(objects) <= 3 + objects / 10, "{count} of {objects} SSL objects");
         // Every format lists the leak once, and the text prints each shared frame once.
         let text = analyze([] as [&str; 0], &recording.trace).stdout;
@@ -185,13 +189,14 @@ fn two_mistakes_that_share_nothing_but_main_are_two_findings() {
         assert_eq!(names, [("open_log", 1), ("read_config", 1)], "{options:?}");
         for (name, bytes, count, _) in &found {
             let size = if name == "open_log" { 700 } else { 120 };
-            // The program may make a few allocations before the first slice.
+            // The program may make a few allocations before the recording writes its first slice.
             assert!(bytes.abs_diff(300 * size) <= 12 * size && count.abs_diff(300) <= 12, "{found:?}");
         }
     }
 }
 
-/// libc allocates for a new thread inside the loader. The caller of pthread_create gets the allocation.
+/// For a new thread, libc allocates inside the loader. edleak must count this allocation at the caller of
+/// pthread_create.
 #[test]
 fn threads_that_nobody_joins_are_a_leak_of_the_caller_of_pthread_create() {
     let recording = recorded("forgotten_threads", &[], &["200"]);

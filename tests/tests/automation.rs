@@ -1,5 +1,5 @@
 //! Tests the files of samples/ that users copy: a systemd drop-in, a GitHub action, a GitLab job. A parser
-//! reads each file, and its commands run as in that service.
+//! reads each file, and the test runs the commands of the file as the service would run them.
 
 use edleak_tests::programs::samples;
 use edleak_tests::run::{Outcome, run};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// A YAML file, read by PyYAML.
+/// Reads a YAML file with PyYAML.
 fn yaml(path: &str) -> Value {
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
     let read = run(Command::new("python3").args(["-c", script]).arg(repository().join(path)));
@@ -21,7 +21,7 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().expect("a list").iter().map(|word| word.as_str().expect("a string").to_owned()).collect()
 }
 
-/// A shell as in CI: in its own directory, with edleak in PATH.
+/// Runs a script in a shell as CI does: in its own directory, with the programs of edleak in PATH.
 fn shell(dir: &Path, shell: &[&str], script: &str, variables: &[(&str, &str)]) -> Outcome {
     let bin = tools().record.parent().expect("a file has a directory");
     let path = format!("{}:/usr/bin:/bin", bin.display());
@@ -30,7 +30,7 @@ fn shell(dir: &Path, shell: &[&str], script: &str, variables: &[(&str, &str)]) -
     run(&mut command)
 }
 
-/// The environment of a step, with the inputs filled in.
+/// The environment variables of a step. The values of the inputs replace their placeholders.
 fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     let Some(environment) = step["env"].as_object() else { return Vec::new() };
     let text = |value: &Value| {
@@ -41,8 +41,8 @@ fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-/// Runs the steps of the action up to the upload, as a runner does. The function also returns the gate's exit
-/// code.
+/// Runs the steps of the action up to the upload, as GitHub's runner does. The function also returns the exit
+/// code of the gate.
 fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, String) {
     let action = yaml("samples/ci/github-action/action.yml");
     assert_eq!(action["runs"]["using"], "composite");
@@ -64,7 +64,7 @@ fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, Stri
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert!(variables.iter().all(|(_, value)| !value.contains("${{")), "{variables:?}");
-        // The command line that GitHub uses for the shell `bash`.
+        // GitHub uses this command line for the shell `bash`.
         let bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"];
         shell(dir, &bash, step["run"].as_str().expect("a script"), &variables)
     };
@@ -112,7 +112,7 @@ fn gitlab_job_fails_on_a_leak_and_keeps_its_reports() {
     for (name, _) in variables {
         assert!(job["variables"][name].is_string(), "{name} is no variable of the job");
     }
-    // A runner puts the lines into one script for a shell that stops at the first failure.
+    // GitLab's runner puts the lines into one script for a shell that stops at the first failure.
     let script = format!("set -eo pipefail\n{}\n", strings(&job["script"]).join("\n"));
     let ended = shell(dir.path(), &["bash", "-c"], &script, &variables);
     assert_eq!(ended.code, 1, "{ended:?}");

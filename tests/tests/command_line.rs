@@ -1,4 +1,4 @@
-//! The recorder's command line: exit codes, signals, files, refusals, images and children.
+//! Tests the command line of edleak-record: exit codes, signals, files, refused programs, exec and children.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
@@ -73,8 +73,8 @@ fn an_existing_trace_is_kept_as_old() {
     assert!(first == kept, "trace.edl.old is the first trace, unchanged");
 }
 
-/// Two recordings into one file: edleak-record refuses the second one, and the trace of the first is
-/// complete.
+/// Starts two recordings into one file. edleak-record refuses the second recording, and the trace of the
+/// first recording is complete.
 #[test]
 fn two_recordings_do_not_share_a_trace() {
     let dir = TempDir::new("shared");
@@ -92,7 +92,8 @@ fn two_recordings_do_not_share_a_trace() {
     assert!(Report::of(&trace, &["--all"]).summary("allocs") > 100);
 }
 
-/// If another process cuts off the trace, the recording ends with a reason, and the target runs on.
+/// If another process truncates the trace, the recording ends with a message that names the reason, and the
+/// target runs on.
 #[test]
 fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     let dir = TempDir::new("cut");
@@ -110,7 +111,8 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
     assert!(outcome.stderr.contains("another process truncated it"), "{}", outcome.stderr);
 }
 
-/// edleak-record reports a failed recording at once, even with -q, and not again at the end.
+/// edleak-record reports a failed recording at once, even with -q, and does not repeat the message at the
+/// end.
 #[test]
 fn failed_recording_is_reported_once_and_at_once() {
     let dir = TempDir::new("at-once");
@@ -128,7 +130,8 @@ fn failed_recording_is_reported_once_and_at_once() {
     assert_eq!((outcome.code, outcome.stderr.lines().count()), (0, 1), "{}", outcome.stderr);
 }
 
-/// If the system refuses a thread, a memory file or a process, one line names the limit.
+/// If the system refuses a thread, a memory file or a process, one line of the message names the limit that
+/// was reached.
 #[test]
 fn a_limit_that_is_met_is_named_once() {
     let dir = TempDir::new("limits");
@@ -138,8 +141,8 @@ fn a_limit_that_is_met_is_named_once() {
             format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
         run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
     };
-    // The test does not know how many descriptors are open at the start. So the test tries several limits; at
-    // each limit a different operation fails first.
+    // The test does not know how many descriptors are open at the start. So the test tries several limits: at
+    // each limit, a different operation is the first that fails.
     let mut refused = 0;
     for descriptors in 6..=13 {
         let what = format!("{descriptors} descriptors");
@@ -153,7 +156,7 @@ fn a_limit_that_is_met_is_named_once() {
         let _ = std::fs::remove_file(dir.join("trace.edl"));
     }
     assert!(refused > 0, "with so few it cannot record");
-    // If nothing is recorded, the earlier traces are still there.
+    // If nothing is recorded, edleak-record keeps the earlier traces.
     let old = dir.join("trace.edl.old");
     for (path, text) in [(&dir.join("trace.edl"), "good"), (&old, "precious")] {
         std::fs::write(path, text).expect("it is ours");
@@ -162,11 +165,12 @@ fn a_limit_that_is_met_is_named_once() {
     assert_eq!(std::fs::read(dir.join("trace.edl")).expect("it is back"), b"good");
     assert_eq!(std::fs::read(&old).expect("it is kept"), b"precious");
     std::fs::remove_file(dir.join("trace.edl")).expect("it is ours");
-    // A file size limit must give an error instead of a fatal signal.
+    // If the limit of the file size is reached, edleak-record must print an error. The signal SIGXFSZ must
+    // not kill it.
     let outcome = limited("-f 0");
     assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);
     assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
-    // There is too little memory for a thread's stack.
+    // With this limit, the system has too little memory for the stack of a thread.
     let outcome = limited("-d 1000");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
 }
@@ -200,12 +204,12 @@ fn the_default_output_is_trace_edl_here() {
     assert!(dir.join("trace.edl").is_file());
 }
 
-/// `--duration` ends the recording: the trace is complete, edleak-record exits 0, and the target runs on.
+/// At the end of `--duration`, the trace is complete, edleak-record exits with 0, and the target runs on.
 #[test]
 fn duration_ends_the_recording_and_not_the_target() {
     let dir = TempDir::new("duration");
     let trace = dir.join("trace.edl");
-    // The target waits for this file, and then writes another one.
+    // The target waits for the file `go-on`, and then writes the file `done`.
     let go_on = dir.join("go-on");
     let done = dir.join("done");
     let script = format!(
@@ -235,12 +239,13 @@ fn duration_then_terminate_ends_the_target() {
     assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "terminated\n"));
 }
 
-/// If a user interrupts the wait for a program that ignores SIGTERM, a message says that the program runs on.
+/// The program ignores SIGTERM. If the user interrupts the wait for its end, a message says that the program
+/// runs on.
 #[test]
 fn waiting_for_the_end_can_be_interrupted() {
     let dir = TempDir::new("unwilling");
     let asked = dir.join("asked");
-    // The program ends some time after SIGTERM, even if this test fails.
+    // The program ends by itself some time after SIGTERM, so that it does not stay even if this test fails.
     let script = format!(
         "exec >/dev/null 2>&1; trap 'n=300; echo > {}' TERM; n=2400; while ((n-- > 0)); do read -t 0.05 <> <(:); done",
         asked.display()
@@ -257,7 +262,7 @@ fn waiting_for_the_end_can_be_interrupted() {
     assert_eq!(outcome.code, 0);
 }
 
-/// Options after the program belong to the program.
+/// Options after the program's name belong to the program, not to edleak-record.
 #[test]
 fn arguments_reach_the_target_unchanged() {
     let outcome = run(Command::new(&tools().record)
@@ -270,7 +275,7 @@ fn arguments_reach_the_target_unchanged() {
 
 // ---------------------------------------------------------------- bad use
 
-/// Asserts that there is one clear line and no panic, and that nothing was started.
+/// Asserts that edleak-record printed one line with the reason, did not panic, and started nothing.
 fn assert_refused(outcome: &Outcome, what: &str, expected: &[&str]) {
     assert!(outcome.code != 0 && outcome.code < 128, "{what}: exit code {}", outcome.code);
     assert_eq!(outcome.stdout, "", "{what}");
@@ -312,8 +317,8 @@ fn unrecordable_programs_are_refused() {
     assert_refused(&record(&compile("static", &["-static"])), "a static program", &["static"]);
     assert_refused(&record(&compile("static-pie", &["-static-pie"])), "a static PIE", &["static"]);
 
-    // Programs that give more rights than the user has. Only root can create files that give rights root
-    // lacks.
+    // Programs that give the user additional rights. Only root can create a file that gives rights which root
+    // itself lacks.
     for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755)] {
         let binary = compile(name, &[]);
         if std::os::unix::fs::chown(&binary, Some(65534), Some(65534)).is_ok() {
@@ -322,7 +327,7 @@ fn unrecordable_programs_are_refused() {
         }
     }
 
-    // A program for another machine: its header names AArch64.
+    // A program for another processor: its header names AArch64.
     let foreign = compile("foreign", &[]);
     let mut bytes = std::fs::read(&foreign).expect("just built");
     bytes[18] = 183;
@@ -388,8 +393,8 @@ fn file_that_is_not_a_trace_gets_one_line() {
     }
 }
 
-/// Cuts a trace off anywhere, or changes any of its bytes. edleak-analyze reads the trace as far as it is
-/// valid, or refuses it. edleak-analyze does not panic and does not invent growth.
+/// Truncates a trace at any byte, or changes any of its bytes. edleak-analyze must read the valid part of the
+/// trace, or refuse the trace. It must not panic, and must not report growth that did not happen.
 #[test]
 fn damaged_traces_are_read_as_far_as_they_are_sound() {
     let recorder = Recorder::new("damage").options(["--period", "5ms"]);
@@ -414,8 +419,8 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
         true
     };
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
-    // The first page describes the file, so a trace needs it. Every prefix of the file that is longer than
-    // this page is a trace.
+    // The first page describes the file, so a file without its whole first page is no trace. Every longer
+    // prefix of the file is a trace.
     const FIRST_PAGE: usize = 4096;
     assert!(used > 2 * FIRST_PAGE, "a trace of {used} bytes is too short to be cut in pieces");
     for at in (0..FIRST_PAGE).step_by(256) {
@@ -433,14 +438,15 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
     }
 }
 
-/// A trace that is too short for a verdict is undecided, never clean.
+/// If a trace is too short for a verdict, the verdict is undecided, never clean.
 #[test]
 fn too_short_is_undecided() {
     let recording = Recorder::new("short").record("true", [""; 0]);
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// The trace of an exec chain belongs to the last image; the earlier images leave no trace.
+/// If a target executes several programs one after another, the trace shows the last program. The earlier
+/// programs leave no trace.
 #[test]
 fn after_exec_the_trace_is_that_of_the_new_image() {
     let recording = Recorder::new("exec").record("bash", ["-c", "exec python3 -c 'print(\"x\" * 10)'"]);
@@ -451,7 +457,7 @@ fn after_exec_the_trace_is_that_of_the_new_image() {
     assert!(!modules.iter().any(|module| module.ends_with("/bash")), "{modules:?}");
 }
 
-/// edleak records a script as its interpreter.
+/// If the target is a script, edleak records the interpreter of the script.
 #[test]
 fn a_script_is_recorded_as_its_interpreter() {
     let dir = TempDir::new("script");
@@ -464,7 +470,7 @@ fn a_script_is_recorded_as_its_interpreter() {
     assert!(recording.all_sites().summary("allocs") > 0);
 }
 
-/// The target ends before its child: the recording ends with the target.
+/// If the target ends before its child, the recording ends together with the target.
 #[test]
 fn a_child_that_stays_does_not_hold_the_recorder() {
     let dir = TempDir::new("orphan");
@@ -475,7 +481,7 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
         release.display(),
         done.display()
     );
-    // This runs before the clock starts, because the first test that needs the recorder builds it.
+    // The command is made before the clock starts, because the first test that needs edleak-record builds it.
     let mut command = Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]);
     let started = std::time::Instant::now();
     let outcome = run(&mut command);
@@ -485,7 +491,8 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
     wait_for("the child to end by itself", || done.exists());
 }
 
-/// A full disk ends the recording with a message; the slices so far are kept, and the target runs on.
+/// If the disk is full, the recording ends with a message. The slices that were already written are kept, and
+/// the target runs on.
 #[test]
 fn a_full_disk_ends_the_recording_and_not_the_target() {
     let dir = TempDir::new("full");
@@ -494,7 +501,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     if !mounted.is_ok_and(|output| output.status.success()) {
         return cannot_run("no right to mount a small file system");
     }
-    // A filler that leaves only a little free space.
+    // This file leaves only a little free space on the disk.
     std::fs::write(dir.join("filler"), vec![1; 200 << 10]).expect("there is room for it");
     let trace = dir.join("trace.edl");
     let mut command = Recorder::new("full").options(["--period", "2ms"]).command(
@@ -506,8 +513,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     let analyzed = analyze(["--all"], &trace);
     let unmounted = Command::new("umount").arg(dir.path()).output();
     assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
-    // The recorder refuses at the start or ends in the middle, for lack of space. In both cases edleak-record
-    // gives a reason, and no SIGBUS kills it.
+    // For lack of space, edleak-record either refuses to start or ends the recording in the middle. In both
+    // cases edleak-record prints the reason, and no SIGBUS kills it.
     assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
     if outcome.code == 0 {
         assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
@@ -518,8 +525,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     }
 }
 
-/// The target executes a program without the preload, so edleak cannot record this program. Even if the
-/// program runs for long, the verdict is undecided.
+/// The target executes a program without LD_PRELOAD, so edleak cannot record this program. The verdict must
+/// be undecided, even if the program runs for a long time.
 #[test]
 fn unrecorded_image_is_not_a_success() {
     let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);
@@ -531,8 +538,8 @@ fn unrecorded_image_is_not_a_success() {
     assert!(analyzed.stdout.contains("undecided: the process executed a program"), "{}", analyzed.stdout);
 }
 
-/// A user who records the wrong process must be told about forked children and about children that executed a
-/// program.
+/// A user may record the wrong process. So edleak-record must report children that were forked and children
+/// that executed another program.
 #[test]
 fn unrecorded_children_are_reported() {
     let told = |options: &[&str], script: &str| {
@@ -541,7 +548,7 @@ fn unrecorded_children_are_reported() {
             .outcome
             .stderr
             .contains("its child processes were not recorded; --children records them");
-        // The report also says so, for a user who has only the trace.
+        // The report also names the unrecorded children, because another user may have only the trace.
         let noted =
             analyze([""; 0], &recording.trace).stdout.contains("its child processes were not recorded");
         assert_eq!(is_said, noted, "{options:?} {script}");
@@ -554,15 +561,16 @@ fn unrecorded_children_are_reported() {
     assert!(!told(&[], "my @all = map { 'x' x $_ } 1..100"));
 }
 
-/// Children of a shell get a trace each; their names and exit codes do not change.
+/// On request, every child of a shell gets its own trace. The names and the exit codes of the children do not
+/// change.
 #[test]
 fn children_of_a_shell_are_recorded_on_request() {
     let script = "python3 -c 'print(1)'; jq -n 2; (exit 3); echo $?; exec perl -e 'print 4, $/; exit 5'";
     let plain = run(Command::new("bash").args(["-c", script]));
     let recording = Recorder::new("shell").options(["--children"]).record("bash", ["-c", script]);
     assert_eq!((recording.outcome.code, &recording.outcome.stdout), (plain.code, &plain.stdout));
-    // The test recognizes the traces by modules, not by command lines: `perl` was executed in a process
-    // started as `bash`.
+    // The test recognizes each trace by its modules, not by its command line: `perl` was executed in a
+    // process that was started as `bash`.
     let mut modules = Vec::new();
     for entry in std::fs::read_dir(recording.dir.path()).expect("it is ours") {
         let report = Report::of(&entry.expect("it is ours").path(), &["--all", "--min-class", "constant"]);
@@ -574,7 +582,8 @@ fn children_of_a_shell_are_recorded_on_request() {
     }
 }
 
-/// A closed descriptor stays closed, so the first file that the program opens must get its number.
+/// If a descriptor is closed at the start, it stays closed: the first file that the program opens gets the
+/// number of this descriptor.
 #[test]
 fn closed_descriptors_stay_closed() {
     let dir = TempDir::new("closed");

@@ -1,8 +1,8 @@
-//! Restrictions in containers. Examples: a read-only root, no home, no root user, no /proc/sys, forbidden
-//! system calls, missing capabilities, no space.
+//! Tests edleak under restrictions that containers have: a read-only root, no home directory, no root user,
+//! no /proc/sys, forbidden system calls, missing capabilities, no disk space.
 //!
-//! Each test is a row of docs/containers.md. Namespaces replace containers, because the tests cannot fetch an
-//! image.
+//! Each test is a row of the table in docs/containers.md. The tests use Linux namespaces instead of
+//! containers, because they cannot download a container image.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
@@ -14,8 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A directory like a container image: edleak-record and edleak-analyze without a library beside them, and
-/// the sample leaker. The library is in its own volume, and a further volume is for traces.
+/// A directory like a container image. It contains edleak-record, edleak-analyze and the sample leaker. The
+/// library is not beside them but in its own volume. A second volume is for the traces.
 struct Image {
     dir: TempDir,
 }
@@ -40,8 +40,8 @@ impl Image {
         Image { dir }
     }
 
-    /// Runs a script as root in its own mount and PID namespaces. In the script, `$E` is the directory of the
-    /// image.
+    /// Runs a script as root in a new mount namespace and a new PID namespace. In the script, `$E` is the
+    /// directory of the image.
     fn run(&self, script: &str) -> Outcome {
         run(Command::new("unshare")
             .args([
@@ -60,7 +60,7 @@ impl Image {
             .env("E", self.dir.path()))
     }
 
-    /// Whether the leaker's trace exists and names the leak.
+    /// Whether the trace of the leaker exists, and its analysis finds the leak.
     fn has_leak(&self, trace: &str) -> bool {
         let trace = self.dir.join("traces").join(trace);
         trace.is_file() && analyze(["--min-class", "linear"], &trace).code == 1
@@ -77,15 +77,16 @@ const RECORD: &str =
     "$E/bin/edleak-record -q --period 50ms -o $E/traces/trace.edl $E/bin/server --seconds 2 >/dev/null";
 const PRELOAD: &str =
     "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
-/// Waits for the collector of a bare preload, which ends after its target. Without this wait, the end of the
-/// namespace would kill the collector.
+/// Waits for the collector that a bare LD_PRELOAD has started. This collector ends after its target. Without
+/// the wait, the end of the namespace would kill the collector.
 const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
-/// Makes everything read-only except the volume for traces and explicit mounts. An image has no writable
-/// /dev/shm either.
+/// Makes every file system read-only except the volume for traces and mounts that the script makes. Like most
+/// container images, the directory has no writable /dev/shm.
 const READ_ONLY: &str = "mount --bind $E/traces $E/traces; mount -o remount,bind,ro /";
 const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
-/// Namespaces need root. CI runs as root; elsewhere the test reports that it was skipped.
+/// Whether namespaces can be made; this needs root. CI runs as root. On another machine without root, the
+/// test reports that it was skipped.
 fn can_make_namespaces() -> bool {
     let made = run(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])).code == 0;
     if !made {
@@ -112,7 +113,7 @@ rows! {
     service_script_with_only_is_recorded:
         format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");
     read_only_root_unpacks_to_dev_shm:
-        // A user who has no unpacked copy of the library on this machine.
+        // This user ID has no unpacked copy of the library on this machine.
         format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
                  test -n \"$(ls -d /dev/shm/edleak-54321/*)\"");
     read_only_root_with_the_shared_volume_is_recorded: format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
@@ -129,8 +130,8 @@ rows! {
     profile_that_does_not_know_new_calls_is_recorded: format!("$E/bin/seccomp --old {RECORD}");
 }
 
-/// If there is no place to unpack to, one line names each place and the variables to set, and nothing is
-/// started.
+/// edleak-record cannot unpack the library anywhere. It prints one line that names each directory that it
+/// tried and the variables to set, and starts nothing.
 #[test]
 fn places_without_execution_are_refused_with_the_remedy() {
     if !can_make_namespaces() {
@@ -149,13 +150,13 @@ fn places_without_execution_are_refused_with_the_remedy() {
     for part in ["`/run/home/edleak`", "`/dev/shm/edleak-0`", "noexec", "set XDG_CACHE_HOME"] {
         assert!(outcome.stderr.contains(part), "no {part}: {}", outcome.stderr);
     }
-    // The user follows the remedy in the message.
+    // The user does what the message recommends.
     let script = script.replace(RECORD, &format!("mkdir /mnt/cache; XDG_CACHE_HOME=/mnt/cache {RECORD}"));
     assert_eq!(image.run(&script).code, 0);
 }
 
-/// The disk fills up while edleak-record writes the library: it uses the next place and leaves no partial
-/// library.
+/// The disk fills up while edleak-record writes the library. edleak-record must use the next directory, and
+/// must leave no partial library behind.
 #[test]
 fn full_disk_leads_to_the_next_place() {
     if !can_make_namespaces() {
@@ -169,7 +170,7 @@ fn full_disk_leads_to_the_next_place() {
     image.records(&script);
 }
 
-/// If something is missing, `doctor` prints the finding and its remedy, and exits with 1.
+/// If the container lacks something, `doctor` prints the finding and its remedy, and exits with 1.
 #[test]
 fn doctor_names_what_a_container_lacks() {
     if !can_make_namespaces() {
@@ -202,7 +203,8 @@ fn doctor_names_what_a_container_lacks() {
     }
 }
 
-/// A service runs on after its recording has ended: its children must still find the library in LD_PRELOAD.
+/// A service runs on after its recording has ended. Its children must still find the library that LD_PRELOAD
+/// names.
 #[test]
 fn children_after_the_recording_print_no_loader_error() {
     if !can_make_namespaces() {

@@ -1,4 +1,5 @@
-//! Static programs that count themselves with the crate edleak-alloc, compared with their own ledgers.
+//! Static programs that count their allocations with the crate edleak-alloc. The tests compare these counts
+//! with the ledgers of the programs.
 
 use edleak_tests::ledger::{assert_equal, read_ledger};
 use edleak_tests::programs::{Static, rust_allocator, static_program};
@@ -10,7 +11,7 @@ use edleak_tests::tools::tools;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Calls `check` with each libc for which this machine can build static Rust programs.
+/// Calls `check` once for each libc with which this machine can build static Rust programs.
 fn with_each_libc(check: impl Fn(Static)) {
     Static::all().into_iter().for_each(check);
 }
@@ -48,7 +49,7 @@ fn watched_stacks_of_a_static_program_have_all_callers() {
         let at = |name: &str| stack.stack.iter().position(|frame| is_named(&frame.function, name));
         let (inner, outer, main) = (at("site_inner"), at("site_outer"), at("main"));
         assert!(inner.is_some() && inner < outer && outer < main, "{libc:?}: {}", report.describe());
-        // musl's start code has no unwind information, so the walk ends there.
+        // The start code of musl has no unwind information, so the walk of a stack ends there.
         assert_eq!(stack.is_stack_cut, libc == Static::Musl, "{}", report.describe());
     });
 }
@@ -107,8 +108,8 @@ fn marks_and_pools_of_a_static_program_are_recorded() {
     });
 }
 
-/// The system calls of a program, except those for memory: the 64 bytes of thread-local storage of the crate
-/// shift the heap of libc.
+/// The system calls of a program, without those that change its heap. The crate adds 64 bytes of thread-local
+/// storage, and these bytes shift the heap of libc.
 fn system_calls(program: &Path, environment: &[(&str, &str)]) -> Vec<String> {
     let dir = TempDir::new("system-calls");
     let log = dir.path().join("log");
@@ -160,7 +161,7 @@ fn an_idle_static_program_is_recorded_by_its_process_id() {
         let mut start = Command::new("sh");
         let record = tools().record.display().to_string();
         let program = static_program("static_host", libc).display().to_string();
-        // The shell keeps standard input open and feeds the program, one byte at a time.
+        // The shell keeps the program's standard input open, and sends one byte every 10 ms.
         start.args(["-c", "i=0; while [ $i -lt 3000 ]; do echo; sleep 0.01; i=$((i+1)); done | exec \"$0\" --idle \"$1\" obey"]);
         start.args([&record, &program]);
         let running = Running::start(&mut start, b"");
@@ -175,7 +176,7 @@ fn an_idle_static_program_is_recorded_by_its_process_id() {
     });
 }
 
-/// The descendant of `parent` that runs the static program.
+/// Waits until a descendant of `parent` runs the static program, and returns its process ID.
 fn wait_for_child(parent: i32) -> i32 {
     let mut found = None;
     let children = |pid: i32| {

@@ -1,8 +1,9 @@
-//! Recordings attach to real programs under load and detach, many times: no program crashes, its output is
-//! the same, and servers answer every request.
+//! Attaches to real programs under load and detaches from them, many times. No program may crash, its output
+//! must not change, and a server must answer every request.
 //!
-//! Without EDLEAK_CYCLES, each program is attached a few times. The long run prints the median stop and the
-//! longest stop of each program:
+//! Without EDLEAK_CYCLES, each program is attached only a few times. A long run prints the median and the
+//! greatest length of the stops of each program. This command starts a long run:
+//! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
 //! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
 
 use edleak_tests::cycles::{Load, attach_cycles, attach_cycles_with, cycles, stops_in, tell_stops};
@@ -60,11 +61,11 @@ fn coroutines_with_stacks_of_their_own_stay_sound() {
     own_program_stays_sound("coroutines", "attach_coroutines", &[], 6);
 }
 
-/// A server that ends with the test.
+/// A server that is stopped at the end of the test.
 struct Server(Child);
 
 impl Server {
-    /// Starts a server that prints its port.
+    /// Starts a server that prints its port number.
     fn start_with_port(command: &mut Command) -> Server {
         Server::start(command.stdout(Stdio::piped()))
     }
@@ -78,7 +79,7 @@ impl Server {
         self.0.id()
     }
 
-    /// Reads a line that contains `port NUMBER`.
+    /// Reads a line of the server's output, which contains `port NUMBER`, and returns the number.
     fn port(&mut self) -> u16 {
         let mut line = String::new();
         let output = self.0.stdout.take().expect("piped, and read once");
@@ -94,7 +95,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A server with worker processes ends them when it gets SIGTERM.
+        // If a server has worker processes, SIGTERM makes it end these workers.
         // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
         unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
         for _ in 0..400 {
@@ -116,7 +117,7 @@ fn wait_for_port(port: u16) {
     wait_for("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
 }
 
-/// The processes that a process started and that have not ended.
+/// The child processes of `pid` that have not ended.
 fn children(pid: u32) -> Vec<u32> {
     let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
@@ -214,12 +215,12 @@ fn nginx_answers_every_request() {
     let load = Load::of_web_server(port);
     attach_cycles("nginx", worker[0], cycles(4));
     load.finish();
-    // nginx would start another worker in place of a worker that crashed.
+    // If a worker crashed, nginx would start another worker in its place.
     assert_eq!(children(server.pid()), worker);
     assert!(server.is_running());
 }
 
-/// redis, whose malloc is a shared jemalloc.
+/// Attaches to redis, whose malloc is jemalloc in a shared library.
 #[test]
 fn redis_with_jemalloc_answers_a_benchmark() {
     let dir = TempDir::new("cycles-redis");
@@ -239,7 +240,7 @@ fn redis_with_jemalloc_answers_a_benchmark() {
     assert!(server.is_running());
 }
 
-/// Runs a program of postgres, which refuses to run as root.
+/// Makes a command that runs a program of postgres as another user, because postgres refuses to run as root.
 fn of_postgres(program: &Path) -> Command {
     // SAFETY: the call takes no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
@@ -256,7 +257,7 @@ fn postgres_backend_answers_pgbench() {
     let bin: PathBuf = versions.flatten().next().expect("one version").path().join("bin");
     let dir = TempDir::new("cycles-postgres");
     let (data, port) = (dir.join("data"), free_port().to_string());
-    // The backend process may run as another user. This user must be able to open the library.
+    // The backend process may run as another user. This user must be able to read the library of edleak.
     let own = dir.join("edleak");
     std::fs::create_dir(&own).expect("writable");
     for name in ["edleak-record", "libedleak_preload.so"] {
@@ -276,7 +277,7 @@ fn postgres_backend_answers_pgbench() {
     wait_for("postgres", || run(Command::new(bin.join("pg_isready")).args(client)).code == 0);
     done(Command::new(bin.join("pgbench")).args(client).args(["-i", "-q", "postgres"]));
 
-    // pgbench runs until it is killed, so that the backend lives as long as all recordings.
+    // pgbench runs until the test kills it, so that the backend lives longer than all recordings.
     let progress = dir.join("progress");
     let output = std::fs::File::create(&progress).expect("writable");
     let mut bench = Command::new(bin.join("pgbench"));
@@ -286,7 +287,8 @@ fn postgres_backend_answers_pgbench() {
         let title = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         children(server.pid()).into_iter().find(|pid| title(pid).contains("bench postgres 127.0.0.1"))
     };
-    // The first backend only tells pgbench the sizes of the tables.
+    // The first backend process only tells pgbench the sizes of the tables. The later backend runs the
+    // transactions.
     let text = || std::fs::read_to_string(&progress).expect("it is ours");
     wait_for("transactions", || text().contains(" tps"));
     let backend = backend().expect("it lives as long as pgbench");
