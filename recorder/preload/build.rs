@@ -1,5 +1,5 @@
-//! Link arguments: no start files and no libraries, so that one .so works with every libc. All symbols are
-//! bound at load time.
+//! Passes arguments to the linker. The library is linked without start files and without other libraries, so
+//! that one .so works with every libc. The loader resolves all symbols when it loads the library.
 
 fn main() {
     // The build script of edleak-record reads the same file when it builds the copy of this library that

@@ -1,7 +1,7 @@
-//! The parts of the preload library that a program without a loader has no use for. Files of src/shared call
-//! these functions, which do nothing here.
+//! Replacements for those parts of the preload library that a static program does not need. Files of
+//! src/shared call these functions. In this crate, the functions do nothing.
 
-/// A program that counts itself starts no collector.
+/// A program that counts its own allocations starts no collector.
 pub(crate) mod detached {
     use crate::cold::environment::Environment;
     use crate::cold::path::Path;
@@ -11,7 +11,7 @@ pub(crate) mod detached {
     }
 }
 
-/// The functions of the allocator need no detours.
+/// This crate needs no detours, because `Counted` sees every call of the allocator.
 pub(crate) mod detours {
     use core::sync::atomic::AtomicU8;
     use edleak_session::detour::{DetourModule, Patch};
@@ -31,7 +31,7 @@ pub(crate) mod detours {
     }
 }
 
-/// No detoured function runs.
+/// This crate has no detours, so no detoured function runs.
 pub(crate) mod detour {
     use crate::hot::thread::Tls;
     use edleak_session::detour::HOOKS;
@@ -49,12 +49,12 @@ pub(crate) mod detour {
     }
 }
 
-/// No entry point calls another one.
+/// In this crate, no entry point calls another entry point.
 pub(crate) mod forward {
     pub(crate) fn resolve() {}
 }
 
-/// The program calls the kernel's mmap without a function that edleak could replace.
+/// The program calls mmap through no function that edleak could replace, so this crate records no mappings.
 pub(crate) mod mapping {
     use edleak_session::mapping::MappingSlot;
 

@@ -1,10 +1,10 @@
-//! The allocator that counts the calls of another one.
+//! A global allocator that wraps another allocator and counts its calls.
 #![allow(unsafe_code)] // implements `GlobalAlloc`
 
 use crate::counting;
 use core::alloc::{GlobalAlloc, Layout};
 
-/// The global allocator `A`, whose calls edleak-record can count.
+/// Wraps the global allocator `A`, so that edleak-record can count the calls of `A`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted<A>(A);
 
@@ -20,8 +20,8 @@ impl<A> Counted<A> {
     }
 }
 
-/// Space between the starts of two allocations of a process that counts, in bytes. The side table has one
-/// entry for so many bytes.
+/// Minimum distance in bytes between the starts of two allocations in a process that counts. The side table
+/// has one entry for each 32 bytes of addresses.
 const SPACING: usize = 32;
 
 /// The layout to request from the wrapped allocator in a process that counts.
@@ -33,7 +33,8 @@ fn spaced(layout: Layout) -> Layout {
 }
 
 // SAFETY: each method makes exactly one call of the wrapped allocator and returns its result. `spaced` yields
-// the same layout for each call about one allocation, and `is_plain` never changes once it has an answer.
+// the same layout for each call about one allocation. After its first call, `is_plain` always returns the
+// same value.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -76,8 +77,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     }
 }
 
-/// The methods in a process that may count. They are functions of their own, so that the methods above need
-/// no stack frame.
+/// The methods of the allocator in a process that may count. They are separate functions, so that the short
+/// methods above need no stack frame.
 impl<A: GlobalAlloc> Counted<A> {
     #[inline(never)]
     unsafe fn alloc_counted(&self, layout: Layout) -> *mut u8 {
@@ -109,7 +110,7 @@ impl<A: GlobalAlloc> Counted<A> {
             // SAFETY: the caller keeps the contract of `dealloc`.
             return unsafe { self.0.dealloc(allocation, layout) };
         }
-        // The count comes first, because another thread may get the address once the allocator has it.
+        // Count the free first: after the allocator's `dealloc`, another thread may get the same address.
         // SAFETY: the caller frees the allocation.
         unsafe { counting::freed(allocation) };
         // SAFETY: the caller keeps the contract of `dealloc`, and `alloc` requested the same layout.

@@ -1,8 +1,9 @@
-//! HOT: the steps of [`crate::Counted`] that count.
+//! HOT: the functions with which [`crate::Counted`] counts allocations and frees.
 //!
-//! Files of the preload library do the work (src/shared). There, an entry point calls the real function
-//! itself. Here the wrapped allocator has run already or runs next, so the library's calls of the real
-//! functions do nothing ([`crate::cold::real`]).
+//! The files of the preload library (src/shared) do the counting. In the preload library, an entry point
+//! calls the real malloc or free. In this crate, [`crate::Counted`] itself calls the wrapped allocator,
+//! before or after it counts. So the functions in [`crate::cold::real`] that stand for the real malloc and
+//! free do nothing.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;
@@ -11,8 +12,8 @@ use crate::hot::free;
 use crate::hot::live::Allocation;
 use edleak_session::header::Header;
 
-/// Whether the decision was made that this process never counts. One comparison, for the path of an
-/// unrecorded program.
+/// Whether it is already decided that this process never counts. This function makes only one comparison,
+/// because an unrecorded program calls it for each allocation and free.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
     decision::is_made_plain()
@@ -34,8 +35,8 @@ fn decide() -> bool {
     is_plain
 }
 
-/// Counts a new allocation and returns it. The caller of this function is the direct caller in the trace;
-/// edleak steps over it.
+/// Counts a new allocation and returns its address. In the trace, the function that calls `allocated` is the
+/// direct caller. edleak skips the frame of this function to find the site.
 ///
 /// # Safety
 /// The wrapped allocator has just returned `allocation`, which may be null.
@@ -54,7 +55,7 @@ pub(crate) unsafe fn freed(allocation: *mut u8) {
     unsafe { free::on_free(allocation) }
 }
 
-/// An allocation that a realloc may move, taken out of the side table.
+/// An allocation that was removed from the side table because a realloc may move it.
 pub(crate) struct Taken {
     was: Option<Allocation>,
     session: *mut Header,
@@ -74,10 +75,11 @@ pub(crate) unsafe fn take(old: *mut u8) -> Taken {
 /// Counts the free of a moved allocation. If the realloc failed, puts the allocation back.
 ///
 /// # Safety
-/// `taken` is `old`, and the wrapped allocator has returned `new` for it.
+/// `taken` is the result of `take(old)`, and the wrapped allocator has returned `new` for `old`.
 #[inline(never)]
 pub(crate) unsafe fn moved(old: *mut u8, taken: Taken, new: *mut u8, size: usize) {
-    // The wrapped allocator may take long. An allocation of the last session is unknown in the next session.
+    // A new session may have begun while the wrapped allocator ran. A new session does not know allocations
+    // that were counted in an older session.
     let was = taken.was.filter(|_| lifecycle::session() == taken.session);
     // SAFETY: the caller guarantees both addresses.
     unsafe { slow::reallocated(old, was, new, size.max(1)) };

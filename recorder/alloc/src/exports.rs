@@ -1,5 +1,5 @@
-//! The functions that edleak.h and edleak-annotate look for. A static program finds them here; in any other
-//! program they belong to the preload library.
+//! The functions that edleak.h and edleak-annotate call. In a static program, this crate defines these
+//! functions. In any other program, the preload library defines them.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;

@@ -1,8 +1,9 @@
 //! A global allocator that edleak counts in programs that cannot be preloaded.
 //!
-//! edleak-record usually loads a library into a program. A static executable, such as one for
-//! `x86_64-unknown-linux-musl`, loads no library. If its global allocator is a [`Counted`], the program
-//! counts its allocations itself: in the same session, for the same trace, with the same sites and stacks.
+//! edleak-record usually loads a library into a program. A static executable, such as a program for
+//! `x86_64-unknown-linux-musl`, loads no library. If the global allocator of a static executable is a
+//! [`Counted`], the program counts its allocations itself. The trace then has the same sites and stacks as a
+//! trace that the library records.
 //!
 //! ```
 //! use edleak_alloc::Counted;
@@ -21,10 +22,11 @@
 //! # Costs
 //!
 //! While nobody records the program, a call costs 4 or 5 instructions with one comparison, and the crate
-//! makes no system call. It takes 64 bytes for each thread and 17 MiB of address space, most of which never
-//! becomes memory. While edleak-record records it, a call costs as much as with the preloaded library. In a
-//! recorded process, requests of less than 32 bytes become requests of 32 bytes, because edleak needs one
-//! allocation at most in each 32 bytes of memory. The trace has the requested sizes.
+//! makes no system call. The crate takes 64 bytes for each thread and 17 MiB of address space. Most of this
+//! address space never becomes memory. While edleak-record records the program, a call costs as much as with
+//! the preloaded library. In a recorded process, requests of less than 32 bytes become requests of 32 bytes,
+//! because no two allocations may start in the same 32 bytes of memory. The trace contains the sizes that the
+//! program requested.
 //!
 //! # What edleak counts
 //!
@@ -32,13 +34,14 @@
 //! static executable, nor calls of `mmap`. In a static executable, the marks and pools of edleak.h and of the
 //! crate `edleak-annotate` work as well.
 //!
-//! If edleak's library is preloaded, it counts, and [`Counted`] passes all calls on.
+//! If edleak's library is preloaded, the library counts the calls, and [`Counted`] only passes all calls on
+//! to the wrapped allocator.
 //!
 //! # How it begins
 //!
-//! The program finds edleak-record through the variable `EDLEAK_SESSION`, before `main`. edleak-record
+//! Before `main`, the program finds edleak-record through the variable `EDLEAK_SESSION`. edleak-record
 //! recognizes the program by an ELF note and refuses a program with another version of this crate. On systems
-//! other than x86-64 Linux the crate only passes calls on.
+//! other than x86-64 Linux, the crate only passes calls on to the wrapped allocator.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
@@ -68,7 +71,7 @@ mod exports;
 #[allow(dead_code, reason = "the preload library uses all of it")]
 mod hot;
 
-/// Elsewhere, no call is counted.
+/// On all other systems, no call is counted.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
 #[path = "counting_nothing.rs"]
 mod counting;

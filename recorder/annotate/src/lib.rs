@@ -1,7 +1,8 @@
-//! Marks and pools: tells edleak-record of iterations, and of the objects that a memory pool hands out.
+//! Marks and pools: a program tells edleak-record when an iteration begins, and which objects a memory pool
+//! hands out.
 //!
-//! The crate uses no other crate and no libc, and its functions do nothing in a process without edleak. Each
-//! call then costs 5 instructions. A call allocates no memory, takes no lock and does not wait.
+//! The crate uses no other crate and no libc. In a process without edleak, its functions do nothing, and each
+//! call costs 5 instructions. A call allocates no memory, takes no lock and does not wait.
 //!
 //! ```
 //! struct Arena {
@@ -36,10 +37,11 @@
 //!
 //! # The caller of a pool
 //!
-//! Rust has no way to ask for the caller of a function. So edleak counts an object at the function into which
-//! the compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`: then this is
-//! their caller, and the debug information names both. If such a function is not inlined, name it with
-//! `edleak-record --wrapper 'Arena::alloc*'`, and edleak steps over it.
+//! A Rust function cannot ask for its caller. So edleak counts an object at the function into which the
+//! compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`. Then edleak counts
+//! the object at the function that calls the pool, and the debug information names this function and the
+//! pool's function. If the compiler does not inline a function of the pool, name this function with
+//! `edleak-record --wrapper 'Arena::alloc*'`. edleak then skips its frame.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -54,9 +56,10 @@ mod library {
     use core::ffi::CStr;
     use core::mem::transmute;
 
-    /// Two words for the addresses of both functions, and a note that contains the place of the words. If
-    /// edleak-record loads its library into the running program, it sets the words while all threads stand
-    /// still. Each file of machine code has this part once; the linker joins the words of one module.
+    /// Defines two words of 8 bytes for the addresses of the two functions, and an ELF note that contains the
+    /// position of the words. If edleak-record loads its library into the running program, edleak-record sets
+    /// the words while all threads are stopped. Each file of machine code contains this definition once; the
+    /// linker merges the definitions of one module.
     macro_rules! with_words {
         ($($line:literal),*) => {
             concat!(
@@ -89,8 +92,8 @@ mod library {
     #[inline(always)]
     pub(super) fn mark(name: &CStr) {
         let address: usize;
-        // SAFETY: the instructions load the address of a weak symbol from the global offset table, or the
-        // word.
+        // SAFETY: the instructions load the address of a weak symbol from the global offset table. If the
+        // address is null, they load the word at `edleak_late`.
         unsafe {
             asm!(
                 with_words!(
@@ -114,8 +117,8 @@ mod library {
     #[inline(always)]
     pub(super) fn note(operation: u32, pool: usize, address: usize, size: usize) {
         let note: usize;
-        // SAFETY: the instructions load the address of a weak symbol from the global offset table, or the
-        // word.
+        // SAFETY: the instructions load the address of a weak symbol from the global offset table. If the
+        // address is null, they load the word at `edleak_late + 8`.
         unsafe {
             asm!(
                 with_words!(
@@ -133,8 +136,8 @@ mod library {
             let note: Note = unsafe { transmute(note) };
             // SAFETY: the function accepts any numbers; for a name, `address` is a C string.
             unsafe { note(operation, pool, address, size, 0) };
-            // SAFETY: no instruction. Without this, the compiler may turn the call into a jump, and the place
-            // of the call would be lost.
+            // SAFETY: the assembly has no instruction. Without the assembly, the compiler may turn the call
+            // above into a jump, and then edleak could not find the call by its return address.
             unsafe { asm!("", options(nostack, preserves_flags)) };
         }
     }
@@ -152,8 +155,8 @@ mod library {
     pub(super) fn note(_: u32, _: usize, _: usize, _: usize) {}
 }
 
-/// Marks this instant in the trace with a name. `edleak-analyze --per-mark NAME` judges the memory that each
-/// iteration leaves behind.
+/// Sets a mark: stores this instant and the name in the trace. `edleak-analyze --per-mark NAME` judges the
+/// memory that each iteration leaves behind.
 #[inline(always)]
 pub fn mark(name: &CStr) {
     library::mark(name);
@@ -176,13 +179,15 @@ pub fn pool_free<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T) {
     }
 }
 
-/// Tells edleak that `pool` is about to take all its objects back, or to be dropped.
+/// Tells edleak that `pool` is about to take all its objects back, or that the program is about to drop
+/// `pool`.
 #[inline(always)]
 pub fn pool_reset<P: ?Sized>(pool: *const P) {
     library::note(3, pool.addr(), 0, 0);
 }
 
-/// Gives `pool` a name, before it hands out objects. Pools of one name are judged together.
+/// Gives `pool` a name. Call this before `pool` hands out objects. edleak-analyze judges all pools with one
+/// name together.
 #[inline(always)]
 pub fn pool_name<P: ?Sized>(pool: *const P, name: &CStr) {
     library::note(4, pool.addr(), name.as_ptr().expose_provenance(), 0);

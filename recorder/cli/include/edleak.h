@@ -1,7 +1,8 @@
 /* edleak.h: marks and pools for edleak-record. C and C++, GCC and Clang.
  *
- * The program links no library. Without edleak-record, each call costs 5 instructions. A call makes no system call,
- * allocates no memory and never waits. So any code may make it, even a signal handler.
+ * The program links no library. In a process without edleak-record, each call costs 5 instructions. A call
+ * makes no system call, allocates no memory and never waits. So any code may call these functions, even a
+ * signal handler.
  *
  * Marks
  * -----
@@ -14,8 +15,8 @@
  * Then: edleak-record ./program
  *       edleak-analyze --per-mark iteration trace.edl
  *
- * edleak_mark marks this instant in the trace with a name. Two names with the same first 96 bytes are one mark. A recording
- * has room for 256 names.
+ * edleak_mark stores this instant and a name in the trace. Two names whose first 96 bytes are equal count as
+ * the same mark. A recording stores at most 256 names of marks.
  *
  * Pools
  * -----
@@ -25,16 +26,18 @@
  *         return object;
  *     }
  *
- * Then edleak counts each object at the caller of arena_alloc, in the domain `pool`. Any address may name a pool.
+ * In this example, edleak counts each object at the caller of arena_alloc, in the domain `pool`. Any address
+ * may identify a pool.
  *
  * edleak_pool_alloc  the pool has handed out an object. Call it in the function that the program calls.
  * edleak_pool_free   the pool is about to take an object back. Call it before another thread can get the object.
  * edleak_pool_reset  the pool is about to take all its objects back, or to be destroyed.
- * edleak_pool_name   gives the pool a name, before it hands out objects. Pools of one name are judged together. The name
- *                    belongs to the address until another name replaces it. A recording has room for 256 names.
+ * edleak_pool_name   gives the pool a name. Call it before the pool hands out objects. edleak-analyze judges
+ *                    all pools with one name together. The address keeps the name until another name replaces
+ *                    it. A recording stores at most 256 names of pools.
  *
- * edleak_valgrind.h and edleak_asan.h call these functions in code that already has the macros of valgrind or of
- * AddressSanitizer. */
+ * The headers edleak_valgrind.h and edleak_asan.h are for code that already has the macros of valgrind or of
+ * AddressSanitizer. They change these macros so that the macros call the functions of edleak.h. */
 #ifndef EDLEAK_H
 #define EDLEAK_H
 
@@ -42,9 +45,10 @@
 extern "C" {
 #endif
 
-/* edleak-record --pid may load its library into a program that runs. The loader does not change the global offset table
- * then. So the program also has two words, for the addresses of edleak_set_mark and edleak_note_pool. edleak-record finds the
- * words by a note, and sets them while all threads stand still. All files of a module share the words. */
+/* edleak-record --pid may load its library into a running program. In this case, the loader does not change
+ * the global offset table of the program. So the program also has two words of 8 bytes, for the addresses of
+ * edleak_set_mark and edleak_note_pool. edleak-record finds the words through an ELF note, and sets them
+ * while all threads are stopped. All files of a module share the words. */
 #if defined(__x86_64__) && !defined(__ILP32__)
 __asm__(".ifndef edleak_late\n"
         "\t.pushsection .bss.edleak_late,\"aw\",@nobits\n"
@@ -71,8 +75,9 @@ extern void edleak_set_mark(const char *name) __attribute__((weak));
 static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
     /* edleak_set_mark is a function of libedleak_preload.so. It is null in a process without this library. */
 #if defined(__x86_64__) && !defined(__ILP32__)
-    /* This code uses the global offset table. In an executable at a fixed address, the linker makes any other reference
-     * null. The word is for a process that edleak-record attached to. It may change, so the code is volatile. */
+    /* This code uses the global offset table. In an executable at a fixed address, the linker makes any other
+     * reference null. The word edleak_late is for a process that edleak-record attached to. The value of this
+     * word may change, so the assembly is volatile. */
     void (*set_mark)(const char *);
     __asm__ __volatile__(".weak edleak_set_mark\n\t"
                          "movq edleak_set_mark@GOTPCREL(%%rip), %0\n\t"
@@ -92,7 +97,8 @@ extern void edleak_note_pool(unsigned operation, __UINTPTR_TYPE__ pool, __UINTPT
                              void *caller) __attribute__((weak));
 #endif
 
-/* This function must become a part of its caller, because the return address must be that of its caller. */
+/* The compiler must inline this function, because __builtin_return_address must return the address of the
+ * caller that called the pool's function. */
 static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(unsigned operation, const void *pool,
                                                                               const void *address, __SIZE_TYPE__ size) {
 #if defined(__x86_64__) && !defined(__ILP32__)
@@ -106,9 +112,11 @@ static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(u
     void (*note)(unsigned, __UINTPTR_TYPE__, __UINTPTR_TYPE__, __SIZE_TYPE__, void *) = edleak_note_pool;
 #endif
     if (__builtin_expect(note != 0, 0)) {
-        /* Numbers, because the compiler warns of a pointer to memory that the program has not written yet. */
+        /* The arguments are numbers, because the compiler would warn of a pointer to memory that the program
+         * has not written yet. */
         note(operation, (__UINTPTR_TYPE__)pool, (__UINTPTR_TYPE__)address, size, __builtin_return_address(0));
-        /* Without this, the compiler may turn the call into a jump, and the place of the call would be lost. */
+        /* Without this line, the compiler may turn the call into a jump. Then edleak could not find the call
+         * by its return address. */
         __asm__ __volatile__("");
     }
 }

@@ -6,7 +6,8 @@
  *     #include <sanitizer/asan_interface.h>
  *     #include <edleak_asan.h>
  *
- * In a program built with AddressSanitizer, the macros poison memory as before. In any other program they tell edleak:
+ * In a program built with AddressSanitizer, the macros still poison memory. In any other program, the macros
+ * tell edleak:
  *
  * | the program                                | for edleak                                          |
  * |--------------------------------------------|-----------------------------------------------------|
@@ -14,7 +15,7 @@
  * | makes a part of a poisoned range accessible | hands out an object                                 |
  * | makes a whole poisoned range accessible    | gives the chunk back to its allocator               |
  *
- * All these objects belong to one pool. An object that fills a whole chunk is not counted. */
+ * All these objects belong to one pool. edleak does not count an object that fills a whole chunk. */
 #ifndef EDLEAK_ASAN_H
 #define EDLEAK_ASAN_H
 

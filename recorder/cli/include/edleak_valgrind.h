@@ -5,8 +5,8 @@
  *     #include <valgrind/valgrind.h>
  *     #include <edleak_valgrind.h>
  *
- * The macros then make valgrind's request, if valgrind.h is there, and also tell edleak. Without <valgrind/valgrind.h>,
- * they only tell edleak.
+ * If <valgrind/valgrind.h> is included, the macros make valgrind's requests and also tell edleak. Without
+ * this file, the macros only tell edleak.
  *
  * | macro                          | for edleak                                                          |
  * |--------------------------------|---------------------------------------------------------------------|
@@ -18,14 +18,15 @@
  * | VALGRIND_MEMPOOL_CHANGE        | edleak_pool_free of the old object, edleak_pool_alloc of the new one |
  * | VALGRIND_MOVE_MEMPOOL          | the pool has another address                                        |
  *
- * EDLEAK_VALGRIND_BLOCKS, defined before this file, also maps VALGRIND_MALLOCLIKE_BLOCK and VALGRIND_FREELIKE_BLOCK. All
- * such blocks belong to one pool without a name. */
+ * If EDLEAK_VALGRIND_BLOCKS is defined before this file is included, edleak also counts the blocks of the
+ * macros VALGRIND_MALLOCLIKE_BLOCK and VALGRIND_FREELIKE_BLOCK. All these blocks belong to one pool without a
+ * name. */
 #ifndef EDLEAK_VALGRIND_H
 #define EDLEAK_VALGRIND_H
 
 #include "edleak.h"
 
-/* A macro cannot call an earlier macro of its own name, so these functions hold valgrind's requests. */
+/* A macro cannot call an older macro of the same name. So EDLEAK_VG_REQUEST makes valgrind's requests. */
 #if defined(VALGRIND_CREATE_MEMPOOL) && defined(VALGRIND_DO_CLIENT_REQUEST_STMT)
 #define EDLEAK_VG_REQUEST(request, a, b, c, d, e) VALGRIND_DO_CLIENT_REQUEST_STMT(request, a, b, c, d, e)
 #else
@@ -90,7 +91,7 @@
     } while (0)
 
 #ifdef EDLEAK_VALGRIND_BLOCKS
-/* Any address names a pool; no other pool has this one. */
+/* Any address may identify a pool. No other pool has the address 1. */
 #define EDLEAK_VG_BLOCKS ((const void *)1)
 
 #undef VALGRIND_MALLOCLIKE_BLOCK

@@ -1,5 +1,5 @@
-//! The protocols of `recorder/session`, compiled from the same files with loom's atomics instead of the
-//! processor's.
+//! The protocols of `recorder/session`. They are compiled from the files of `recorder/session`, but use
+//! loom's atomics instead of the processor's.
 //!
 //! The tests run each protocol with two or three threads in every order that the memory model allows.
 

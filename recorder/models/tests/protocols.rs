@@ -9,7 +9,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 
-/// A return address whose lower 16 bits are 0; they choose the word in the caller cache.
+/// A return address whose lower 16 bits are 0. These bits choose the word of the caller cache.
 const ADDRESS: u64 = 0x5555_0001_0000;
 
 struct Sites {
@@ -52,7 +52,7 @@ fn two_threads_that_meet_a_site_agree_on_its_id() {
         let ours = sites.intern(ADDRESS).expect("there is room");
         let theirs = other.join().expect("it does not panic").expect("there is room");
         assert_eq!(ours, theirs);
-        // The collector finds the site through the address stored for its id.
+        // The collector can find the site, because its address is stored under its id.
         assert_eq!(sites.infos[ours.0 as usize].address.load(Ordering::Acquire), ADDRESS);
     });
 }
@@ -70,8 +70,8 @@ fn an_action_changed_while_a_site_is_met_is_never_lost() {
                 caller::publish(&sites.cache, ADDRESS, slot, || true);
             })
         };
-        // The collector watches the site: it changes the meaning in the site table first, then the word in
-        // the cache.
+        // The collector watches the site: it first changes the meaning in the site table, then the word in
+        // the caller cache.
         let slot = sites.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == ADDRESS);
         slot.expect("it was just made").set_action(Action::WATCH);
         caller::withdraw(&sites.cache, ADDRESS);
@@ -174,7 +174,7 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     });
 }
 
-/// Two threads pass a range on, as the kernel would: one thread unmaps it, then the other gets it from mmap.
+/// One thread unmaps a range; then the kernel gives this range to another thread that calls mmap.
 #[test]
 fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
     const PLACES: usize = 2;
@@ -212,7 +212,7 @@ fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
                 is_given.then(|| ring(&memory).push(event(Operation::Map)).expect("there is room"))
             })
         };
-        // The collector reads at the same time. It sees only whole events, in order.
+        // The collector reads at the same time. It must see only complete events, in order.
         let early = ring(&memory).get(0);
         assert!(early.is_none_or(|found| found == event(Operation::Unmap)));
         unmapper.join().expect("it does not panic");

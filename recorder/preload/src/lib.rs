@@ -1,18 +1,19 @@
-//! The library inside the target: it only counts.
+//! The library inside the target: it only counts allocations and frees.
 //!
-//! Reading order: hot files first. A hot file calls cold code only through a `#[cold]` function.
+//! In the list of files below, the hot files come before the cold files. A hot file calls cold code only
+//! through a `#[cold]` function.
 //!
 //! ```text
 //! entry exports     the exported C symbols
 //!       forward     entry points that may call other entry points; operator new and delete
-//!       pool        edleak.h: objects of the program's own pools, as events
-//!       mapping     mmap, munmap, mremap, shmat, shmdt, madvise: calls the next definition, adds an event
-//!       detour      the hooks of detoured functions that do more than the fast path
+//!       pool        edleak.h: writes an event for each object of the program's own pools
+//!       mapping     mmap, munmap, mremap, shmat, shmdt, madvise: calls the real function, writes an event
+//!       detour      those hooks of detoured functions that do more than the fast path
 //! arch  x86_64      all code that names a register or a system call number
 //!       stubs       the entry stubs
 //!       note        the fast path of an allocation, in the entry stub
 //!       detour      the hooks of detoured functions, in assembly
-//!       call_new    the frame that calls a real operator new
+//!       call_new    the stack frame from which the library calls a real operator new
 //!       signal      the registers of a frame that a signal interrupts
 //!       numbers     the numbers of system calls
 //! hot   frame       a frame on the stack, and the step to its caller
@@ -21,32 +22,32 @@
 //!       tables      the page of counters and the side table, at one address
 //!       live        the side table: address → (site, size)
 //!       walk        the stack of an allocation at a watched site
-//! cold  slow        everything that the fast path leaves out
-//!       sites       return address → site; stepping over wrappers
+//! cold  slow        all cases of allocations and frees that the fast path does not handle
+//!       sites       finds the site of a return address; skips the frames of wrappers
 //!       modules     notices the modules that the loader loads and unloads
 //!       module_table the loaded modules, by address
 //!       elf         ELF headers and build IDs in memory
 //!       marks       edleak_mark: named instants, and the slices taken at them
-//!       real        the next malloc in symbol order, and memory until it is found
+//!       real        finds the next malloc in symbol order; gives memory until malloc is found
 //!       symbols     symbols of the program and its libraries
-//!       detours     writes the detours of the collector over entry points, at the start
+//!       detours     applies the collector's detours to functions of allocators when the program starts
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       environment the environment and the auxiliary vector
 //!       path        a short path on the stack
 //!       detached    a bare LD_PRELOAD starts its own collector
 //!       lines       the lines of a file of /proc
-//!       idle        waiting for a recording, and beginning it in a running process
+//!       idle        waits for a recording, and begins the recording in a running process
 //!       sys         the system calls of the preload
 //!       identity    the version, in an ELF note
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! Files use the files below them. One circle remains, because the first call of any entry point starts the
-//! library, and the start sets up the entry points: `lifecycle`, `idle`, `real`, `detours`, `slow`, `free`,
-//! `marks` and `entry` use each other.
+//! A file uses only files below it in this list, with one exception. The first call of any entry point starts
+//! the library, and the start sets up the entry points. Therefore `lifecycle`, `idle`, `real`, `detours`,
+//! `slow`, `free`, `marks` and `entry` use each other.
 //!
-//! Rules for all code here: no allocation, no lock, no panic, no errno (system calls are raw). After
-//! initialization the only system call is the `mmap` of a side-table leaf.
+//! Rules for all code here: no allocation, no lock, no panic, no change of errno (system calls are raw).
+//! After the initialization, the library makes only one system call: the `mmap` of a side-table leaf.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(dead_code))]
@@ -56,7 +57,7 @@ mod cold;
 mod entry;
 mod hot;
 
-/// The preload contains no panic, but the compiler requires a handler.
+/// The code of the preload library never panics, but the compiler requires a panic handler.
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,8 +1,9 @@
-//! The control page: through it an image claims a free session, and the collector learns of the claim.
+//! The control page. Through this page, an image claims a free session, and the collector learns of the
+//! claim.
 //!
-//! The collector keeps every unclaimed slot filled with a fresh session, so a target never waits for one. A
-//! chain of `exec`s or a burst of children can claim as many sessions as there are slots. An image that finds
-//! no session runs unrecorded and adds to `missed`.
+//! The collector fills every empty slot with a fresh session, so a target never waits for a session. A chain
+//! of `exec`s or a burst of children can claim as many sessions as there are slots. An image that finds no
+//! session runs unrecorded and increments `missed`.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,7 +11,7 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkctrl");
 /// Number of slots.
 pub const SLOTS: usize = 32;
-/// Size of the mapping.
+/// Size of the mapping of the control page in bytes.
 pub const BYTES: usize = 4096;
 /// The domain of memory that the program maps with mmap, mremap and shmat.
 pub const DOMAIN_MAPPING: u32 = 1;
@@ -33,13 +34,13 @@ pub struct Control {
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,
-    /// Incremented at every claim, which wakes threads that wait on it.
+    /// Number of claims. Each claim wakes the threads that wait for a change of this number.
     pub claims: AtomicU32,
-    /// Number of images of other processes. The preload leaves these processes unrecorded, because the user
-    /// did not ask to record children.
+    /// Number of images of processes other than the recorded process. The preload library does not record
+    /// these processes, because the user did not ask to record children.
     pub others: AtomicU32,
-    /// The number at the end of the page's address. PIDs are reused, so a target that has another nonce in
-    /// its address has found the wrong collector.
+    /// The number at the end of the control page's address. PIDs are reused. If a target has another number
+    /// in its address, the target has found the wrong collector.
     pub nonce: AtomicU64,
     /// The slots for sessions.
     pub slots: [Slot; SLOTS],
@@ -48,8 +49,8 @@ const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
 /// One slot: empty, claimed by an image, or the descriptor of a fresh session.
 ///
-/// State and descriptor share one word. With two words, the collector could refill the slot between two
-/// reads, and its next session would be handed out twice.
+/// One word contains the state and the descriptor. With two words, the collector could refill the slot while
+/// a target reads the words one after the other. Then two targets could get the same session.
 #[repr(transparent)]
 pub struct Slot(AtomicU64);
 
@@ -72,8 +73,8 @@ pub struct Claimed {
 }
 
 impl Slot {
-    /// Puts a fresh session into the slot: its file descriptor in the collector, which `/proc/COLLECTOR/fd/N`
-    /// opens.
+    /// Puts a fresh session into the slot. `fd` is the file descriptor of the session in the collector; a
+    /// target opens `/proc/COLLECTOR/fd/N`.
     pub fn offer(&self, fd: u32) {
         self.0.store(FREE + u64::from(fd), Ordering::Release);
     }
@@ -91,7 +92,7 @@ impl Slot {
         if word & CLAIMED != 0 {
             return None;
         }
-        // a file descriptor is an int, so it fits
+        // A file descriptor is an int, so the number fits.
         let fd = word.checked_sub(FREE)? as u32;
         self.0
             .compare_exchange(word, word | CLAIMED, Ordering::AcqRel, Ordering::Relaxed)
@@ -101,7 +102,7 @@ impl Slot {
 }
 
 impl Control {
-    /// Claims a free session. Lock-free; every session is claimed once.
+    /// Claims a free session, without a lock. No two images can claim the same session.
     pub fn claim(&self) -> Option<Claimed> {
         let claimed = self.slots.iter().enumerate().find_map(|(slot, word)| Some((slot, word.claim()?)));
         let counter = if claimed.is_some() { &self.claims } else { &self.missed };
@@ -109,8 +110,8 @@ impl Control {
         claimed.map(|(slot, fd)| Claimed { slot, fd, number })
     }
 
-    /// Puts a claimed session back into its slot, for an image that cannot open the session. `false`: the
-    /// collector has emptied the slot meanwhile, and so knows of the claim.
+    /// Puts a claimed session back into its slot, because the image cannot open the session. `false`: the
+    /// collector has already emptied the slot, and so knows of the claim.
     pub fn unclaim(&self, claimed: Claimed) -> bool {
         let free = FREE + u64::from(claimed.fd);
         self.slots.get(claimed.slot).is_some_and(|slot| {
@@ -155,7 +156,7 @@ mod tests {
         let second = page.claim().expect("the session is free again");
         assert!(page.slots[3].take_claimed());
         assert!(!page.unclaim(second), "the collector has the session");
-        // The collector puts another session into the slot, and another image claims it.
+        // The collector puts another session into the slot, and another image claims this session.
         page.slots[3].offer(41);
         assert_eq!(page.claim().map(|claimed| claimed.fd), Some(41));
         assert!(!page.unclaim(second), "the claim of another image stays");

@@ -4,7 +4,7 @@ use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;
 
 /// The counters are cumulative since the target attached. The four counters take half a cache line, so that
-/// one allocation touches one line of counters.
+/// one allocation writes to only one cache line of counters.
 ///
 /// A shard has one writer, which uses plain adds. Several threads share the last shard, so they update it
 /// with atomic adds. The collector reads all `frees` of a slice before any `allocs`. The target counts an
@@ -15,11 +15,11 @@ use crate::site::MAX_SITES;
 pub struct Counters {
     /// Requested bytes of all allocations.
     pub allocated_bytes: AtomicU64,
-    /// Allocations.
+    /// Number of allocations.
     pub allocs: AtomicU64,
     /// Requested bytes of all frees.
     pub freed_bytes: AtomicU64,
-    /// Frees.
+    /// Number of frees.
     pub frees: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
@@ -31,7 +31,7 @@ const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 pub struct SiteOffset(usize);
 
 impl SiteOffset {
-    /// One past every offset: the size of a shard.
+    /// The size of a shard in bytes. Every offset is less than this size.
     pub const END: usize = MAX_SITES * size_of::<Counters>();
 
     /// The offset of the site with this id, which must be an id of the site table.

@@ -1,4 +1,5 @@
-//! The first page of a session: handshake, sizes, and counts of everything that the target could not do.
+//! The first page of a session: the handshake, the sizes, and counts of the events that the target could not
+//! record.
 
 use crate::atomic::{AtomicU32, AtomicU64};
 use crate::stack::Next;
@@ -21,38 +22,39 @@ pub struct Header {
     pub total_bytes: AtomicU64,
     /// The `nonce` of the control page that offers this session.
     pub nonce: AtomicU64,
-    /// Longest wait of the target for `ready`, once, when it attaches; in microseconds.
+    /// Maximum time in microseconds that an attaching target waits for `ready`.
     pub rules_timeout_us: AtomicU32,
-    /// A futex: 0, [`READY`] or [`READY_WITH_PARENTS_RULES`].
+    /// 0: the target must wait. Otherwise [`READY`] or [`READY_WITH_PARENTS_RULES`]. This word is a futex.
     pub ready: AtomicU32,
-    /// Number of ranges in the wrapper table. The collector replaces the table only while this is 0.
+    /// Number of ranges in the wrapper table. The collector replaces the table only while this number is 0.
     pub wrapper_ranges: AtomicU32,
-    /// Number of modules in the table of unwind rules. The collector replaces the table only while this is 0.
+    /// Number of modules in the table of unwind rules. The collector replaces the table only while this
+    /// number is 0.
     pub rule_tables: AtomicU32,
-    /// Number of published mapped ranges. The collector replaces these ranges only while this is 0.
+    /// Number of published mapped ranges. The collector replaces these ranges only while this number is 0.
     pub bounds: AtomicU32,
     /// 1: the target records the stacks of every site from the first allocation on.
     pub watch_all: AtomicU32,
-    /// The current birth epoch of watched allocations.
+    /// The number of the current epoch, in which new allocations at watched sites are counted.
     pub epoch: AtomicU32,
     /// The number of this session among all sessions of its collector; never 0.
     pub serial: AtomicU64,
     /// The process ID of the collector in its own PID namespace.
     pub collector: AtomicU32,
-    /// Number of modules with detours. The collector stores it before `ready`.
+    /// Number of modules with detours. The collector stores this number before it sets `ready`.
     pub detour_modules: AtomicU32,
 
-    /// [`FRESH`] or [`ATTACHED`]; a futex.
+    /// Whether a target is attached: [`FRESH`] or [`ATTACHED`]. This word is a futex.
     pub state: AtomicU32,
-    /// The process ID as in the collector's /proc.
+    /// The process ID of the target, as the collector's /proc shows it.
     pub pid: AtomicU32,
-    /// The number of the claim with which an image got this session. Of two images of one process, the later
-    /// image has the higher number.
+    /// The number of the claim with which an image got this session. If a process claims two sessions, the
+    /// image that started later has the higher number.
     pub claim: AtomicU32,
-    /// Bytes of the memory map in `maps`.
+    /// Length in bytes of the target's memory map, which the target stores in the area `maps` of the session.
     pub maps_bytes: AtomicU32,
-    /// 1: the thread ids of shard owners are the kernel's thread ids, so the collector can recognize ended
-    /// owners.
+    /// 1: the thread ids of shard owners are the kernel's thread ids, so the collector can find out which
+    /// owners have ended.
     pub tids_known: AtomicU32,
     /// The next unused site id.
     pub next_site: AtomicU32,
@@ -62,7 +64,7 @@ pub struct Header {
     pub events_read: AtomicU32,
     /// Number of module events lost because the ring was full.
     pub events_lost: AtomicU32,
-    /// The next unused stack, return address and cell.
+    /// The indexes of the next unused stack, the next unused return address and the next unused cell.
     pub stacks: Next,
     /// Number of mapping events that the target has begun.
     pub mappings_written: AtomicU32,
@@ -71,10 +73,10 @@ pub struct Header {
     /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
     /// collector must not read it: reading would allocate its memory pages.
     pub shared_in_use: AtomicU32,
-    /// 1: the process ran before it attached, so it has allocations that the library never counted.
+    /// 1: the process was running before it attached, so it has allocations that the library never counted.
     pub attached: AtomicU32,
-    /// The highest number of a shard that a thread has ever owned, plus 1. No thread has touched the shards
-    /// above.
+    /// The highest index of a shard that a thread has ever owned, plus 1. No thread has touched a shard with
+    /// this index or a higher index, except the shared shard (see `shared_in_use`).
     pub shards_used: AtomicU32,
     /// 1: a forked child without a recording has allocated memory.
     pub has_forked: AtomicU32,
@@ -82,18 +84,18 @@ pub struct Header {
     pub lost_children: AtomicU32,
     /// The `serial` of the session of the process that forked this one; 0: no recorded process forked it.
     pub parent: AtomicU64,
-    /// Number of module events of the parent up to the fork. If `maps` is empty, this process has the modules
-    /// that its parent had at that time.
+    /// Number of module events that the parent had written at the fork. If `maps` is empty, this process has
+    /// the modules that its parent had at the fork.
     pub parent_events: AtomicU32,
-    /// 1: this forked child has the detours of its parent.
+    /// 1: this process is a forked child and has the detours of its parent.
     pub has_detours: AtomicU32,
-    /// 1: the code that counts is a part of the program (the crate edleak-alloc), and no library is loaded.
+    /// 1: the code that counts is linked into the program (the crate edleak-alloc), and no library is loaded.
     pub counts_itself: AtomicU32,
     /// 1: the target has tried to apply its detours. 2: the detours came too late for the target.
     pub detours_done: AtomicU32,
     /// IDs of sites that are calls of `pthread_create`; 0 ends the list.
     pub thread_starts: [AtomicU32; 32],
-    /// The start of the image's first stack, as in /proc/PID/stat (`startstack`); 0: unknown.
+    /// The address at which the image's first stack starts, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 
     /// Number of frees of addresses that no hook ever returned.
@@ -145,14 +147,15 @@ impl Identity {
     }
 }
 
-/// The collector has published the wrapper ranges of the modules in `maps`.
+/// The value of [`Header::ready`] after the collector has published the wrapper ranges of the modules in
+/// `maps`.
 pub const READY: u32 = 1;
-/// The target need not wait, but the collector has not published its rules. The target, a forked child, uses
-/// the rules in the session of its parent. That session may have this value, too. The rules are then those of
-/// the parent's parent.
+/// The value of [`Header::ready`] for a forked child that need not wait, although the collector has not
+/// published the child's rules. The child uses the rules in the session of its parent. If the parent's
+/// session has this value, too, the child uses the rules of the parent's parent.
 pub const READY_WITH_PARENTS_RULES: u32 = 2;
 
-/// No target has attached yet.
+/// The value of [`Header::state`] before a target attaches.
 pub const FRESH: u32 = 0;
-/// The target is attached and counts.
+/// The value of [`Header::state`] while a target is attached and counts.
 pub const ATTACHED: u32 = 1;

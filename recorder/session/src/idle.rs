@@ -1,15 +1,16 @@
-//! The state of the library in a process: whether it waits, begins, counts or only forwards. The collector
-//! finds this state in the memory of a process that already runs, and changes it to begin and end a
-//! recording.
+//! The state of the library in a process: whether the library waits, begins a recording, counts, or only
+//! forwards calls. The collector finds this state in the memory of a running process. The collector changes
+//! the state to begin and to end a recording.
 //!
 //! ```text
 //!  edleak note of the library ──▶ Idle      addresses of the phase, of the limits and of the session
 //!  (type 2: distance to Idle)                the address of a control page, written by the collector
 //! ```
 //!
-//! To begin, the collector writes the address of its control page, then [`WAKE`] into the phase. The next
-//! call of an entry point sees that the phase is not [`OFF`], and attaches to a session as at program start.
-//! To end, the collector writes [`ENDING`] into the phase and zeros into the limits of every thread.
+//! To begin a recording, the collector writes the address of its control page, then [`WAKE`] into the phase.
+//! At the next call of an entry point, the library sees that the phase is not [`OFF`], and attaches to a
+//! session as at program start. To end the recording, the collector writes [`ENDING`] into the phase and
+//! zeros into the limits of every thread.
 //!
 //! A library that the collector has loaded into a running process is *late*: its exported names replace no
 //! function. The collector redirects the calls of the process's allocator to the hooks of the library.
@@ -19,42 +20,43 @@ use crate::detour::HOOKS;
 
 /// "edlkidle", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
-/// The type of the ELF note that contains the place of the library's [`Idle`]. The note's content is the
-/// distance in bytes from the content to the object, as a number of four bytes.
+/// The type of the ELF note that contains the position of the library's [`Idle`]. The content of the note is
+/// a number of four bytes: the distance in bytes from the content to the [`Idle`].
 pub const NOTE_TYPE: u32 = 2;
 /// The type of the ELF note of a module that contains calls of edleak.h or of the crate edleak-annotate. The
-/// note's content is the distance in bytes from the content to two words, as a number of four bytes. The
-/// program calls the functions whose addresses are in these words ([`Idle::set_mark`] and
-/// [`Idle::note_pool`]) if they are not 0. The collector sets both words in a process that was started
-/// without the library.
+/// content of the note is a number of four bytes: the distance in bytes from the content to two words. These
+/// words contain the addresses of [`Idle::set_mark`] and [`Idle::note_pool`], or 0. The program calls a
+/// function only if its word is not 0. The collector sets both words in a process that was started without
+/// the library.
 pub const CALLS_NOTE_TYPE: u32 = 3;
-/// The owner of edleak's ELF notes.
+/// The owner name in edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
 
 /// The library has not started yet.
 pub const NEW: u32 = 0;
-/// A thread starts the library.
+/// A thread is starting the library.
 pub const STARTING: u32 = 1;
 /// The process is attached to a session.
 pub const COUNTING: u32 = 2;
-/// The library counts nothing, and entry points only forward. A collector may write [`WAKE`].
+/// The library counts nothing, and entry points only forward calls. A collector may write [`WAKE`] into the
+/// phase.
 pub const OFF: u32 = 3;
 /// A collector asks for a recording. The next call of an entry point begins the recording.
 pub const WAKE: u32 = 4;
-/// A thread attaches the running process to a session.
+/// A thread of the running process is attaching the process to a session.
 pub const BEGINNING: u32 = 5;
 
 /// The recording has ended. The next call of an entry point changes the phase to [`OFF`].
 pub const ENDING: u32 = 6;
 
-/// The last attempt to begin has not failed.
+/// The last attempt to begin a recording has not failed.
 pub const NO_FAILURE: u32 = 0;
 /// The process could not open the control page.
 pub const UNREACHABLE: u32 = 1;
 /// The control page had no free session, or the process could not map the session.
 pub const NO_SESSION: u32 = 2;
 
-/// Maximum length of the address of a control page, with its NUL.
+/// Maximum length in bytes of the address of a control page, with the NUL at its end.
 pub const ADDRESS_BYTES: usize = 512;
 
 /// Maximum number of modules with detours in a process that was started without the library.
@@ -63,9 +65,9 @@ pub const MAX_PLACES: usize = 8;
 /// The memory for the code of the detours of one module, in a process that was started without the library.
 #[repr(C)]
 pub struct DetourPlace {
-    /// The address at which the module is mapped; 0: the place is not used.
+    /// The address at which the module is mapped; 0: this entry is not used.
     pub module: AtomicU64,
-    /// The address of the memory.
+    /// The address of the memory for the code.
     pub address: AtomicU64,
 }
 
@@ -79,7 +81,7 @@ impl DetourPlace {
 /// writes them through the kernel.
 #[repr(C)]
 pub struct Idle {
-    /// [`MAGIC`], stored last.
+    /// [`MAGIC`]. The library stores this field after all other fields.
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
@@ -93,7 +95,7 @@ pub struct Idle {
     /// The address of the header of the session that is attached, or that was attached last; 0: there was
     /// none.
     pub header: AtomicU64,
-    /// The reason why the last attempt to begin failed.
+    /// The reason why the last attempt to begin a recording failed.
     pub failure: AtomicU32,
     /// Number of seccomp filters when the library started.
     pub filters: AtomicU32,
@@ -103,9 +105,10 @@ pub struct Idle {
     pub reserved: AtomicU32,
     /// The `malloc` that the process uses, if the library is late.
     pub malloc: AtomicU64,
-    /// The function of marks (`edleak_set_mark`), if the library is late.
+    /// The address of the function that sets marks (`edleak_set_mark`), if the library is late.
     pub set_mark: AtomicU64,
-    /// The function of pools (`edleak_note_pool`), if the library is late.
+    /// The address of the function that notes operations of pools (`edleak_note_pool`), if the library is
+    /// late.
     pub note_pool: AtomicU64,
     /// The memory for the code of detours, written by the collector.
     pub places: [DetourPlace; MAX_PLACES],
@@ -116,7 +119,7 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// An object without addresses.
+    /// An [`Idle`] whose addresses are all 0.
     pub const fn new() -> Idle {
         Idle {
             magic: AtomicU64::new(0),
@@ -151,9 +154,10 @@ impl Default for Idle {
     }
 }
 
-/// Distance between the counters and limits of two threads.
+/// Distance in bytes between the entries of two threads. An entry contains a pointer to counters, and limits.
 pub const LIMITS_STRIDE: usize = 32;
-/// Offset of the limits from the start of a thread's entry. The entry begins with a pointer to counters.
+/// Offset in bytes of the limits from the start of a thread's entry. The entry begins with a pointer to
+/// counters.
 pub const LIMITS_AT: usize = 8;
 
 /// The limits of the fast path of one thread. If they are 0, the thread leaves the fast path.

@@ -1,5 +1,5 @@
-//! The shared memory of one recorded process: layouts that preload and collector agree on. `no_std`, no
-//! policy.
+//! The layouts of the shared memory of one recorded process. The preload library and the collector use the
+//! same layouts. This crate is `no_std` and makes no decisions.
 //!
 //! ```text
 //!  control (one page)            one per recording, for all processes of the run
@@ -7,14 +7,14 @@
 //!
 //!  session (one per image)       created by the collector, claimed by a target when it starts
 //!    header    handshake, sizes, losses
-//!    shards    the owner of each set of counters
+//!    shards    for each set of counters: the thread that owns it
 //!    slots     caller → site id and action (hash table, read without a lock)
 //!    infos     site id → caller
-//!    callers   caller → its site or rule for the hot path, in one word
+//!    callers   return address → its site or its unwind rule, in 8 bytes, for the hot path
 //!    counters  [shard][site id] → allocated bytes, allocations, freed bytes, frees
-//!    wrappers  sorted pc ranges whose frames are stepped over
+//!    wrappers  sorted ranges of code addresses whose frames are skipped
 //!    maps      the target's memory map at the time it attached
-//!    events    modules loaded and unloaded since then
+//!    events    modules that the target loaded and unloaded after it attached
 //!    detours   jumps for the entry points of allocators, and the code that they lead to
 //!    stacks    the stacks of watched sites, and the unwind rules
 //!    marks     names of marks and how often each was set, and the slices taken at marks
@@ -24,9 +24,9 @@
 //!
 //! The state of a library that waits for a recording lies in the target's own memory ([`idle`]).
 //!
-//! The session is plain memory with a fixed layout. The target trusts its content, but the collector does
-//! not, because a broken target may have written anything. The collector stores its own copy of all sizes and
-//! checks every index that it reads.
+//! The session is plain memory with a fixed layout. The target trusts the content of the session. The
+//! collector does not trust this content, because a broken target may have written any bytes. The collector
+//! keeps its own copy of all sizes and checks every index that it reads from the session.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
@@ -54,8 +54,8 @@ macro_rules! version {
     };
 }
 
-/// The version of all layouts in this crate; it changes with every layout. A preload and a collector of
-/// different versions refuse each other.
+/// The version number of all layouts in this crate. Each change of a layout increments this number. A preload
+/// library and a collector with different version numbers refuse to work together.
 pub const VERSION: u32 = version!();
 
 /// The version text that the preload library stores in an ELF note. edleak-record checks it before it uses a
@@ -70,5 +70,6 @@ pub const ENV_SESSION: &str = "EDLEAK_SESSION";
 /// programs.
 pub const ENV_ONLY: &str = "EDLEAK_ONLY";
 
-/// The environment variable that makes the library wait for a recording: any value but `0` and the empty one.
+/// The environment variable that makes the library wait until a recording begins. Every value has this
+/// effect, except `0` and the empty value.
 pub const ENV_IDLE: &str = "EDLEAK_IDLE";

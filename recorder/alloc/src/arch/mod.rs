@@ -1,7 +1,7 @@
-//! x86-64: the preload library's fast path, thread-local storage and system calls.
+//! Code for x86-64 from the preload library: the fast path, thread-local storage and system calls.
 //!
-//! The library's own arch/x86_64/mod.rs also defines functions that a program has already (memcpy), so this
-//! crate has a list of its own.
+//! The preload library's file arch/x86_64/mod.rs also defines functions that a program already has, such as
+//! memcpy. So this crate does not use that file and lists the modules here.
 
 #[path = "../shared/arch/x86_64/note.rs"]
 pub(crate) mod note;

@@ -1,30 +1,32 @@
-//! COLD: decides once whether this process may be recorded. The decision comes before the program has
-//! threads.
+//! COLD: decides once whether this process may be recorded. The decision is made before the program starts a
+//! second thread.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;
 use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::{ENV_IDLE, ENV_SESSION};
 
-/// The decision. It never changes, because the layouts of allocation and free must agree.
+/// The decision whether this process may count. The decision never changes, because an allocation and its
+/// free must use the same layout.
 static DECISION: AtomicU8 = AtomicU8::new(OPEN);
 const OPEN: u8 = 0;
 const PLAIN: u8 = 1;
 const COUNTS: u8 = 2;
 
-/// Whether the decision was made that this process never counts.
+/// Whether it is already decided that this process never counts.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
     DECISION.load(Ordering::Relaxed) == PLAIN
 }
 
-/// Whether the decision was made that this process may count.
+/// Whether it is already decided that this process may count.
 #[inline(always)]
 pub(crate) fn is_made_to_count() -> bool {
     DECISION.load(Ordering::Relaxed) == COUNTS
 }
 
-/// Whether this process never counts. The first call decides; the constructor makes this call.
+/// Whether this process never counts. The first call makes the decision. The constructor makes the first
+/// call.
 #[cold]
 pub(crate) fn is_plain() -> bool {
     let own = if may_be_recorded() { COUNTS } else { PLAIN };
@@ -32,8 +34,8 @@ pub(crate) fn is_plain() -> bool {
     earlier.err().unwrap_or(own) == PLAIN
 }
 
-/// Whether edleak-record may record this process: a session or a later request is possible, and no preloaded
-/// library counts already.
+/// Whether edleak-record may record this process. It may if a session or a later request is possible, no
+/// preloaded library counts already, and the process has no additional privileges.
 fn may_be_recorded() -> bool {
     let environment = Environment::of_process();
     let is_set = |name: &str| {

@@ -1,4 +1,4 @@
-//! Everything that is not on the fast path.
+//! All code of this crate that is not on the fast path.
 
 pub(crate) use crate::absent::{detached, detours};
 

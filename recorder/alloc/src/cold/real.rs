@@ -1,5 +1,6 @@
-//! COLD: answers the questions of src/shared about the allocator and libc. The preload library has a file of
-//! the same name, which looks up symbols with `dlsym`. A static program has no loader and no `dlsym`.
+//! COLD: tells the files of src/shared which allocator and which libc the program has. The preload library
+//! has a file of the same name, which looks up symbols with `dlsym`. A static program has no loader and no
+//! `dlsym`.
 //!
 //! The functions that stand for the real malloc and free do nothing: [`crate::Counted`] calls the wrapped
 //! allocator itself.
@@ -8,10 +9,10 @@
 use crate::cold::decision;
 use core::ptr;
 
-/// This code is a part of the program.
+/// `true`: this code is linked into the program and is not a loaded library.
 pub(crate) const IS_IN_PROGRAM: bool = true;
 
-/// The allocator is known and ready.
+/// Says that the allocator is known and ready.
 pub(crate) struct Resolved;
 
 /// `None`: this process never counts.
@@ -33,12 +34,12 @@ impl Resolved {
     pub(crate) fn install_behind_program(&self) {}
 }
 
-/// Whether libc's threads have glibc's control blocks.
+/// Whether libc's threads have the control blocks of glibc.
 pub(crate) fn has_glibcs_threads() -> bool {
     cfg!(target_env = "gnu")
 }
 
-/// The loader's memory does not come from the wrapped allocator.
+/// `false`: no loader takes memory from the wrapped allocator.
 pub(crate) fn has_glibcs_loader() -> bool {
     false
 }

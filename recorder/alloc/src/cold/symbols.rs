@@ -1,11 +1,12 @@
-//! COLD: symbols of libc, for the files of src/shared. The preload library has a file of the same name, which
-//! asks the loader. A static program has no loader.
+//! COLD: finds symbols of libc for the files of src/shared. The preload library has a file of the same name,
+//! which asks the loader. A static program has no loader.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_void};
 use core::ptr;
 
-/// A symbol of libc; null: src/shared does not need this symbol here.
+/// The address of a symbol of libc; null: the files of src/shared do not need this symbol in a static
+/// program.
 pub(crate) fn global(name: &CStr) -> *mut c_void {
     unsafe extern "C" {
         static environ: *const *const u8;
@@ -19,7 +20,7 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
     }
 }
 
-/// The loader allocates nothing here.
+/// `false`: in a static program, no loader allocates memory in pthread_create.
 pub(crate) fn is_in_pthread_create(_: usize) -> bool {
     false
 }

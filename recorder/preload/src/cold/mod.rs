@@ -1,4 +1,4 @@
-//! Everything that is not on the fast path.
+//! All code of the library that is not on the fast path.
 
 pub(crate) mod detached;
 pub(crate) mod detours;

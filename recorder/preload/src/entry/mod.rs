@@ -1,5 +1,5 @@
-//! The exported symbols, and the hooks: of functions that call other entry points, of mmap and similar calls,
-//! of the program's pools, and of detoured functions.
+//! The exported symbols, and the hooks that they lead to. There are hooks for functions that may call other
+//! entry points, for mmap and similar calls, for the pools of the program, and for detoured functions.
 
 pub(crate) mod detour;
 mod exports;

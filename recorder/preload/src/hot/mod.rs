@@ -1,4 +1,5 @@
-//! The fast path behind the stubs, and the walk of a watched stack.
+//! The functions that the entry stubs call on the fast path, and the function that reads the stack of an
+//! allocation at a watched site.
 
 pub(crate) mod frame;
 pub(crate) mod free;

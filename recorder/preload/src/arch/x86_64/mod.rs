@@ -1,4 +1,5 @@
-//! x86-64: the symbol versions of glibc, a start of a program, and the few C symbols a compiler may call.
+//! Code for x86-64: the symbol versions of glibc's functions, a function that starts a program, and the few C
+//! symbols that a compiler may call.
 #![allow(unsafe_code)]
 
 pub(crate) mod call_new;
@@ -19,8 +20,9 @@ use core::arch::asm;
 use core::arch::global_asm;
 use core::ffi::CStr;
 
-// `core` is compiled with unwinding and names this symbol in tables that no code reads. The memory functions
-// are here because a compiler may call them, and this library must not depend on the target's libc.
+// The compiled `core` refers to `rust_eh_personality` and `_Unwind_Resume` in unwind tables that no code
+// reads. The memory functions are defined here because a compiler may call them, and this library must not
+// depend on the target's libc.
 #[cfg(not(test))]
 global_asm!(
     ".pushsection .text.edleak_support,\"ax\",@progbits",
