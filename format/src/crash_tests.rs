@@ -1,5 +1,5 @@
-//! Tests that a writer killed at any instant loses nothing that it had acknowledged, even in the middle of a
-//! write.
+//! Tests that kill a writer at any instant, also in the middle of a write: every slice and record that the
+//! writer had acknowledged must be in the file.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ struct Promised {
 
 impl Promised {
     /// Checks one state of the file. Every slice in the file must be a slice that was written. The first and
-    /// the newest slice must be in the file; while nothing was thinned, all slices must be there.
+    /// the newest slice must be in the file. Before the first thinning, all slices must be in the file.
     fn check(&mut self, file: &[u8], writing: Option<u64>) {
         self.checks += 1;
         let trace = Trace::from_bytes(file.to_vec()).expect("the first page was written before");
@@ -68,7 +68,7 @@ fn run(name: &str, slices: u64, nth: u64) -> (u64, Trace) {
     let mut counters = Vec::new();
     writer.record(&start()).expect("there is room");
     for tick in 0..slices {
-        // Sites appear as the recording continues.
+        // New sites appear while the recording goes on.
         if counters.len() < SITES && tick.is_multiple_of(3) {
             writer.record(&Record::Site(site(counters.len() as u32))).expect("there is room");
             counters.push(Counters::ZERO);
@@ -96,8 +96,8 @@ fn killed_at_any_write_of_a_short_recording() {
 
 #[test]
 fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
-    // The recording is long enough for three thinnings. The number of writes between two checks is a prime,
-    // so the checks meet every kind of write.
+    // The recording is long enough for three thinnings. The number of writes between two checks is a prime
+    // number, so the checks test every kind of write.
     let (checks, trace) = run("crash-long", 5_000, 37);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());
@@ -119,8 +119,8 @@ fn the_memory_of_a_writer_does_not_grow_with_the_recording() {
             }
         })
     };
-    // The first round fills the capacity, so every kind of work occurs. The next round writes ten times as
-    // many slices and needs no more memory.
+    // The first recording fills the capacity, so the writer merges and drops slices. The next recording
+    // writes ten times as many slices and must not need more memory than the first.
     let first = write(4_000);
     let later = write(40_000);
     assert!(later <= first, "{later} bytes at the peak after {first}");

@@ -1,7 +1,7 @@
 //! Errors of trace files: one error type, sorted by kind.
 //!
-//! Damage inside a trace is data and not an error; see [`Damage`](crate::Damage). An `Error` means that the
-//! reader cannot read anything, or that the writer cannot write any more.
+//! Damage inside a trace is not an error: [`Damage`](crate::Damage) counts it. An `Error` means that the
+//! reader cannot read anything, or that the writer cannot continue to write.
 
 use std::{fmt, io, path::Path};
 
@@ -13,29 +13,30 @@ pub enum ErrorKind {
     Io,
     /// The file holds no bytes.
     Empty,
-    /// The file does not begin as a trace does.
+    /// The first bytes of the file are not those of a trace.
     NotATrace,
     /// The file ends inside its first page.
     TruncatedHeader,
-    /// A later format version wrote the file.
+    /// The file has a format version that is newer than this edleak.
     NewerVersion,
-    /// There is no room for the trace: the disk is full, or a quota or the file size limit is reached. The
-    /// trace written so far stays readable.
+    /// The writer has no room for the trace: the disk is full, or the file has reached a quota or the file
+    /// size limit. The trace written so far stays readable.
     NoSpace,
     /// Another writer is writing this file.
     InUse,
     /// A file with this name already exists.
     AlreadyExists,
-    /// Another process truncated the file while the writer was writing it. The data behind the cut is lost.
+    /// Another process truncated the file while the writer was writing it. The data after the new end is
+    /// lost.
     CutOff,
-    /// The requested capacity cannot hold a trace of this many sites.
+    /// The requested capacity is too small for a trace with this number of sites.
     CapacityTooSmall,
-    /// Modules, sites, stacks and symbols need more than a third of the capacity.
+    /// The records of modules, sites, stacks and symbols need more than a third of the capacity.
     CatalogTooLarge,
     /// A caller broke a rule of the writer: ticks increase, the number of sites never falls, ids stay below
     /// the limit.
     InvalidInput,
-    /// A block was sound when the trace was opened and is not sound any more.
+    /// The checksum of a block was right when the reader opened the trace, and is wrong now.
     ChangedWhileRead,
 }
 
@@ -53,8 +54,8 @@ impl Error {
         Error { kind, message: message.into(), remedy: None, source: None }
     }
 
-    /// Makes an error of the operating system. Lack of room has its own kind, because the recording then ends
-    /// in an orderly way.
+    /// Makes an error of the operating system. If the disk has no room, the kind is `NoSpace`, because the
+    /// recording then ends in order.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
         let (kind, remedy) = match source.raw_os_error() {
             Some(libc::EFBIG) => (ErrorKind::NoSpace, Some("raise `ulimit -f`, or use a smaller --size")),
@@ -71,7 +72,7 @@ impl Error {
         }
     }
 
-    /// Adds the remedy.
+    /// Adds the remedy to the error.
     pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Error {
         self.remedy = Some(remedy.into());
         self
@@ -99,7 +100,7 @@ impl Error {
         self.remedy.as_deref()
     }
 
-    /// The operating system's error number, if the error came from the system.
+    /// The error number of the operating system, if the operating system reported the error.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.as_ref().and_then(io::Error::raw_os_error)
     }

@@ -1,5 +1,5 @@
-//! Functions for the fuzz targets and for the test that runs their corpus: they read a whole trace, and make
-//! files with sound checksums.
+//! Functions for the fuzz targets and for the test that runs their corpus. One function reads a whole trace;
+//! the other makes files with right checksums.
 
 use crate::ids::SiteId;
 use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};
@@ -21,7 +21,7 @@ pub fn read_everything(file: Vec<u8>) -> u64 {
     for (index, block) in trace.blocks().iter().enumerate() {
         assert!(block.last_tick >= next_tick || block.slices == 0, "blocks do not overlap");
         let mut check = Check { last: None, slices: 0 };
-        // An error means that the block does not match its header.
+        // An error means that the content of the block does not match the block's header.
         let _result = trace.replay_block(index, &mut check);
         assert!(check.last <= Some(block.last_tick));
         slices += check.slices;
@@ -46,9 +46,9 @@ impl SliceVisitor for Check {
     }
 }
 
-/// Makes a file with sound checksums and with the blocks that `input` describes. For each block, `input`
-/// holds a byte for its kind, a byte for its level, and a byte for its ticks. Two bytes for the length of the
-/// content follow, and then the uncompressed content.
+/// Makes a file with right checksums and with the blocks that `input` describes. For each block, `input`
+/// holds one byte each for the kind, the level and the ticks. Two bytes with the length of the content
+/// follow, and then the uncompressed content.
 pub fn file_of(mut input: &[u8]) -> Vec<u8> {
     let header = Header { version: FORMAT_VERSION, capacity_bytes: 1 << 20, salt: SALT };
     let mut file = header.to_page();

@@ -1,5 +1,5 @@
-//! Tests hostile files: the reader does not panic, and takes no memory that the size of the file does not
-//! justify.
+//! Tests with hostile files: the reader must not panic, and the size of the file must limit the memory of the
+//! reader.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// The greatest number of bytes that `work` had allocated at the same time.
+/// The greatest number of bytes that were allocated at one time while `work` ran.
 pub(crate) fn peak_bytes_of(work: impl FnOnce()) -> isize {
     let before = LIVE.get();
     PEAK.set(before);
@@ -82,12 +82,12 @@ fn one_block(kind: BlockKind, slices: u32, raw: &[u8]) -> Vec<u8> {
 fn a_small_file_does_not_ask_for_much_memory() {
     const LIMIT: isize = 160 << 20;
     let mut slices = Vec::new();
-    // A block with one change, of the site with the highest valid id.
+    // A block with one change, for the site with the highest valid id.
     let mut headers = vec![0, 0, 0, 0, 1, 3, 0, 0];
     put(&mut slices, headers.len() as u64);
     slices.append(&mut headers);
     slices.extend(&(MAX_SITES as u32 - 1).to_le_bytes()[..3]);
-    // A block with a change of every valid site; zstd compresses it to a run of zeros.
+    // A block with a change of every valid site. zstd compresses these changes to a run of zeros.
     let mut every = Vec::new();
     let mut headers = vec![0, 0, 0, 0];
     put(&mut headers, MAX_SITES as u64);

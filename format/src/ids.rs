@@ -1,12 +1,13 @@
-//! SiteId, ModuleId, AreaId, MarkId, PoolId, StackId: the numbers of the catalog's entries.
+//! SiteId, ModuleId, AreaId, MarkId, PoolId, StackId: the numbers by which records and slices refer to an
+//! item.
 //!
-//! The recorder numbers entries in order of first appearance, so tables indexed by an id stay dense. An id is
-//! valid within one trace only. Across traces, the analyzer matches sites by build ID and offset, or by
-//! function and stack.
+//! The recorder numbers the items of each kind in order of first appearance, so tables indexed by an id have
+//! no gaps. An id is valid within one trace only. To compare two traces, the analyzer matches sites by build
+//! ID and offset, or by function and stack.
 
 use bincode::{Decode, Encode};
 
-/// An allocation site: an interned caller, or, when watched, an interned stack.
+/// An allocation site: a caller, or for a watched caller one of its stacks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct SiteId(pub u32);
 
@@ -14,15 +15,15 @@ pub struct SiteId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct ModuleId(pub u32);
 
-/// An area of the process's memory: all mappings of one kind, or of one name.
+/// A memory area of the process: all mappings of one kind or of one name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct AreaId(pub u32);
 
-/// A mark: all instants of one name.
+/// A mark. All instants with the same name have one id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct MarkId(pub u32);
 
-/// All pools of one name.
+/// All pools that have the same name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct PoolId(pub u32);
 

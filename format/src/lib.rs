@@ -8,10 +8,11 @@
 //!  │ capacity │ 0…399   │        │ durable by itself   │        │ stacks   │        │
 //!  └──────────┴─────────┴────────┴─────────────────────┴────────┴──────────┴────────┴─ ─ ─
 //! ```
-//! Blocks lie in any order; each block's header says its kind and the ticks it covers. A block of slices is
-//! readable without other blocks: its first slice holds whole values. When the capacity is used up, the
-//! writer merges two old blocks and drops every other slice. So history since the start survives at a coarser
-//! distance. The catalog always survives. docs/trace-format.md describes every byte.
+//! The blocks of a trace are in any order; the header of each block holds the block's kind and its ticks. A
+//! reader needs no other block to read a block of slices, because the first slice of the block holds absolute
+//! values. When the file reaches its capacity, the writer merges two old blocks and drops every other slice
+//! of them. So the file keeps the history since the start, with longer distances between old slices. The
+//! writer never drops the catalog. docs/trace-format.md describes every byte of a trace.
 //!
 //! ```text
 //! write/   trace_writer → {journal space} → {ring thin compression};  rewrite copies a trace

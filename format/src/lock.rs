@@ -4,27 +4,26 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-/// Whether a collector is writing the trace at `path`. On a file system without locks the answer is `false`.
+/// Whether a collector is writing the trace at `path`; `false` on a file system without locks.
 pub fn is_being_written(path: &Path) -> bool {
     matches!(ask(path), Some(Err(TryLockError::WouldBlock)))
 }
 
-/// Whether a collector may be writing the trace at `path`. On a file system without locks the answer is
-/// `true`.
+/// Whether a collector may be writing the trace at `path`; `true` on a file system without locks.
 pub(crate) fn may_be_written(path: &Path) -> bool {
     matches!(ask(path), Some(Err(_)))
 }
 
-/// Tries to take the lock as a reader. `None`: there is no file at `path`, or it cannot be opened.
+/// Tries to take the lock as a reader. `None`: no file exists at `path`, or this process cannot open it.
 fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
     // Only a regular file can be a trace. Opening a FIFO, for example, might wait for another process.
     let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     is_file.then(|| File::open(path).ok()).flatten().map(|file| file.try_lock_shared())
 }
 
-/// Takes the lock for writing; `false`: another writer holds it. A reader that checks ([`is_being_written`])
-/// holds the lock for an instant, so `take` tries ten times. On a file system without locks it returns
-/// `true`, and the writer then works without a lock.
+/// Takes the lock for writing; `false`: another writer holds the lock. A reader that calls
+/// [`is_being_written`] holds the lock for an instant, so `take` tries ten times. On a file system without
+/// locks `take` returns `true`, and the writer works without a lock.
 pub fn take(file: &File) -> bool {
     const ATTEMPTS: u32 = 10;
     (0..ATTEMPTS).any(|attempt| {

@@ -1,41 +1,41 @@
-//! The memory of the process by kind of mapping, as /proc shows it.
+//! The memory of the process, divided by the kind of its mappings, as /proc shows it.
 //!
-//! An *area* is all memory of one kind, or of one name if the mappings have names. The catalog lists the
-//! areas ([`MemoryArea`]); each slice holds their sizes. Reading /proc costs the process time, so most slices
-//! repeat the values of the slice before.
+//! An *area* is all memory of one kind, or all memory of one name if the mappings have names. The catalog
+//! lists the areas ([`MemoryArea`]), and each slice holds the size of each area. The target is delayed when
+//! the collector reads /proc. So most slices repeat the sizes of the previous slice.
 
 use crate::ids::AreaId;
 use bincode::{Decode, Encode};
 
-/// Maximum number of areas in a trace; ids are below this number.
+/// Maximum number of areas in a trace; every area id is below this number.
 pub const MAX_AREAS: usize = 256;
 
 /// One area of the process's memory.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct MemoryArea {
-    /// The area's id; slices refer to it.
+    /// The id by which slices refer to the area.
     pub id: AreaId,
-    /// The kind of its mappings.
+    /// The kind of the area's mappings.
     pub kind: AreaKind,
-    /// The name of its mappings; empty if the kind alone identifies the area.
+    /// The name of the area's mappings; empty if the kind alone identifies the area.
     pub name: String,
 }
 
 /// The kind of mappings that an area has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum AreaKind {
-    /// The heap that grows by `brk`; the main arena of glibc's malloc lies there.
+    /// The heap that grows by `brk`. The main arena of glibc's malloc is in this heap.
     Heap,
-    /// The arenas of glibc's malloc for threads: anonymous mappings of up to 64 MiB, each at a multiple of 64
-    /// MiB.
+    /// The arenas of glibc's malloc for threads: anonymous mappings of up to 64 MiB that begin at multiples
+    /// of 64 MiB.
     Arena,
-    /// Other anonymous memory: `mmap`, other allocators, large allocations.
+    /// Anonymous memory of no other kind, such as calls of `mmap`, other allocators, and large allocations.
     Anonymous,
     /// Anonymous memory that the program named (`PR_SET_VMA_ANON_NAME`).
     Named,
-    /// Stacks: the main thread's stack, and the stacks of other threads as far as edleak recognizes them.
+    /// Stacks: the main thread's stack, and the stacks of other threads if edleak recognizes them.
     Stack,
-    /// Shared memory: System V, /dev/shm, memfd, shared anonymous.
+    /// Shared memory of any kind: System V, /dev/shm, memfd, or a shared anonymous mapping.
     SharedMemory,
     /// Mappings of files.
     File,
@@ -43,43 +43,43 @@ pub enum AreaKind {
     HugePages,
     /// Memory that edleak needs in the process: the side table and the session.
     Edleak,
-    /// The working set of the control group: all its processes, including the active page cache.
+    /// The working set of the control group: memory of all its processes, including the active page cache.
     ControlGroup,
     /// All memory that recorded calls mapped: the live bytes of all sites of kind `Mapping` and
     /// `AllocatorMapping`. Every slice has this area. Other areas also count this memory. This kind exists
-    /// since version 4.
+    /// since format version 4.
     Counted,
-    /// Anonymous memory that no recorded call mapped, without the heap, arenas, stacks and edleak's own
-    /// memory. Another area also counts this memory. This kind exists since version 4.
+    /// Anonymous memory that no recorded call mapped. The heap, arenas, stacks and edleak's own memory are
+    /// not part of this area. Another area also counts this memory. This kind exists since format version 4.
     Unseen,
     /// The mappings of one site; the name of the area is the id of the site. Another area also counts this
-    /// memory. This kind exists since version 4.
+    /// memory. This kind exists since format version 4.
     Site,
     /// Anonymous memory that allocators mapped for themselves. Another area also counts this memory. This
-    /// kind exists since version 4.
+    /// kind exists since format version 4.
     Allocators,
-    /// Free memory inside one arena of glibc's malloc, without its thread caches and fast bins. The name is
-    /// the address of the arena's state, or empty for the main arena. Another area also counts this memory.
-    /// This kind exists since version 4.
+    /// Free memory inside one arena of glibc's malloc, except the memory in thread caches and fast bins. The
+    /// name is the address of the arena's state, or empty for the main arena. Another area also counts this
+    /// memory. This kind exists since format version 4.
     Free,
 }
 
 /// The size of an area.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct AreaBytes {
-    /// Bytes of address space.
+    /// Size of the area's address space, in bytes.
     pub mapped_bytes: u64,
-    /// Resident bytes.
+    /// Resident bytes of the area.
     pub resident_bytes: u64,
     /// Proportional set size in bytes: resident memory, with each shared page divided by the number of
     /// processes that share it.
     pub proportional_bytes: u64,
-    /// Swapped-out bytes.
+    /// Bytes of the area that are swapped out.
     pub swapped_bytes: u64,
 }
 
 impl AreaBytes {
-    /// The sizes of an area that does not exist.
+    /// The sizes of an area that has no mapping.
     pub const ZERO: AreaBytes =
         AreaBytes { mapped_bytes: 0, resident_bytes: 0, proportional_bytes: 0, swapped_bytes: 0 };
 

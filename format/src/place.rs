@@ -1,8 +1,8 @@
-//! Safe use of a file by its name: following of links, locks, and renames that replace nothing.
+//! Safe use of a file by its name: links are followed, files are locked, and a rename replaces no file.
 //!
-//! Between a check and a later action, another process may put another file under the same name. So the
-//! caller holds a file by a descriptor and a lock. After each rename the caller checks that it moved the file
-//! that it holds.
+//! Between a check of a file and a later action, another process may put another file under the same name. So
+//! the caller opens the file and locks it. After each rename the caller checks that the file which it renamed
+//! is the file that it opened.
 
 pub use crate::lock::take as lock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -11,11 +11,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Maximum number of links that lead to each other; the kernel has the same limit.
+/// Maximum length of a chain of links; the kernel has the same limit.
 const MAX_LINKS: u32 = 40;
 
-/// The name of the file that `path` leads to. The function follows links, so a link stays a link and only the
-/// file at its end is replaced. The file need not exist yet.
+/// The name of the file that `path` leads to. The function follows links. So a writer replaces only the file
+/// at the end of the chain, and a link stays a link. The file need not exist yet.
 ///
 /// # Errors
 /// `PermissionDenied` for two kinds of link:
@@ -42,8 +42,8 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Whether a file belongs to another user and lies in a sticky directory that everybody may write to. That
-/// user may have put the file there to trick us into using it. The function trusts the owner of the
+/// Whether a file belongs to another user and lies in a sticky directory that everybody may write to. The
+/// other user may have put the file there as a trap for edleak. The function trusts the owner of the
 /// directory.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
@@ -67,7 +67,7 @@ pub fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Whether the name `path` now leads to this open file.
+/// Whether the name `path` now leads to the open file `file`.
 pub fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(file), Ok(there)) => identity(&file) == identity(&there),
@@ -75,27 +75,27 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Opens a file in order to hold it. A link is an error, and the call never waits.
+/// Opens a file so that the caller can lock and check it. A link is an error, and the call never waits.
 ///
 /// # Errors
-/// The same errors as for opening a file.
+/// The errors of opening a file.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
-/// Renames a file to a name that is not taken.
+/// Renames a file to a name that no other file has.
 ///
 /// # Errors
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // A hard link does not replace a file either, so it is the fallback.
+        // A hard link does not replace a file either. So a hard link is the fallback.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }
 }
 
-/// Exchanges two files in one step.
+/// Exchanges the names of two files in one step.
 ///
 /// # Errors
 /// `Unsupported` if the file system cannot exchange files.

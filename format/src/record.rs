@@ -1,18 +1,18 @@
 //! The kinds of record in a catalog block: everything in a trace that is not a slice.
 //!
-//! A later record with the same key replaces the earlier one. `Module`, `Site`, `Stack`, `Survivors`,
+//! A later record with the same key replaces the earlier record. `Module`, `Site`, `Stack`, `Survivors`,
 //! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool`,
-//! `UncountedFunctions` and `GivenBack` have an id as their key. Of each other kind, the trace keeps one
-//! record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in
-//! the target.
+//! `UncountedFunctions` and `GivenBack` have an id as their key. The trace keeps one record of each other
+//! kind. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in the
+//! target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
 use crate::slice::Counters;
 use bincode::{Decode, Encode};
 
-/// One record of the catalog. The place of a variant is its number in the file, so a new variant goes to the
-/// end.
+/// One record of the catalog. The file stores a variant by its position in this list, so a new variant must
+/// be added at the end.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 #[non_exhaustive]
 pub enum Record {
@@ -34,35 +34,40 @@ pub enum Record {
     End(End),
     /// Number of child processes without a trace.
     Children(Children),
-    /// An area of the process's memory. The slices hold the area's size. This record exists since version 3.
+    /// A memory area of the process. The slices hold the area's size. This record exists since format version
+    /// 3.
     MemoryArea(MemoryArea),
-    /// A module with its own allocator. This record exists since version 3.
+    /// A module with its own allocator. This record exists since format version 3.
     Allocator(Allocator),
-    /// Processor time of the process and of its children. This record exists since version 3.
+    /// Processor time of the process and of its children. This record exists since format version 3.
     CpuTotals(CpuTotals),
-    /// Processor time that the target used and waited for. This record exists since version 3.
+    /// Processor time that the target used and waited for. This record exists since format version 3.
     CpuUse(CpuUse),
-    /// A mark: the name that the target or a user gave to instants. This record exists since version 3.
+    /// A mark: the name that the target or a user gave to instants. This record exists since format version
+    /// 3.
     Mark(Mark),
-    /// The counters at one instant of a mark. This record exists since version 3.
+    /// The counters at one instant of a mark. This record exists since format version 3.
     MarkSlice(MarkSlice),
-    /// Numbers of marks without a name or a slice. This record exists since version 3.
+    /// How many marks have no name, and how many instants of marks have no slice. This record exists since
+    /// format version 3.
     MarkLosses(MarkLosses),
-    /// The state of a process that ran before its recording began. This record exists since version 3.
+    /// The state of a process that ran before its recording began. This record exists since format version 3.
     Attached(Attached),
-    /// The recording has the calls that map memory. This record exists since version 4.
+    /// The recording contains the calls that map memory. This record exists since format version 4.
     Mappings(Mappings),
-    /// A caller that starts threads. This record exists since version 4.
+    /// A caller that starts threads. This record exists since format version 4.
     ThreadStart(ThreadStart),
-    /// A site whose stacks are no longer recorded. This record exists since version 4.
+    /// A site whose stacks are no longer recorded. This record exists since format version 4.
     WatchEnd(WatchEnd),
-    /// The pools of one name. This record exists since version 5.
+    /// The pools of one name. This record exists since format version 5.
     Pool(Pool),
-    /// The recording has the objects of the program's own pools. This record exists since version 5.
+    /// The recording contains the objects of the program's own pools. This record exists since format version
+    /// 5.
     Pools(Pools),
-    /// Functions of a counted allocator whose calls are not counted. This record exists since version 5.
+    /// Functions of a counted allocator whose calls are not counted. This record exists since format version
+    /// 5.
     UncountedFunctions(UncountedFunctions),
-    /// Memory that the program gave back with madvise. This record exists since version 5.
+    /// Memory that the program gave back with madvise. This record exists since format version 5.
     GivenBack(GivenBack),
 }
 
@@ -77,8 +82,8 @@ pub struct Start {
     pub started_unix_ns: u64,
     /// Length of one tick in nanoseconds. A slice's `tick` is the number of ticks since the start.
     pub tick_ns: u64,
-    /// The period at the start of the recording, in ticks: a power of two. The period may have doubled since.
-    /// 0 means unknown.
+    /// The period at the start of the recording, in ticks: a power of two. The recorder may have doubled the
+    /// period later. 0 means unknown.
     pub period_ticks: u64,
     /// Machine of the target, as in `uname -m`.
     pub machine: String,
@@ -89,22 +94,22 @@ pub struct Start {
 /// A file mapped into the target.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Module {
-    /// The module's id; sites and stacks refer to it.
+    /// The id by which sites and stacks refer to the module.
     pub id: ModuleId,
-    /// Path as the target's memory map names it.
+    /// Path of the file, as in the target's memory map.
     pub path: String,
     /// The GNU build ID; empty if the file has none.
     pub build_id: Vec<u8>,
-    /// Runtime address minus link-time address. A runtime address minus this value is an address in the
-    /// file's symbol table.
+    /// Runtime address minus link-time address. For an address in the file's symbol table, subtract this
+    /// value from the runtime address.
     pub load_bias: u64,
     /// First address of the mapping.
     pub start: u64,
-    /// One past the last address of the mapping.
+    /// End of the mapping: one past its last address.
     pub end: u64,
     /// Time at which the collector first saw the module.
     pub loaded_ns: u64,
-    /// Time at which the collector saw that the module is gone; 0 while it is loaded.
+    /// Time at which the collector saw that the target had unloaded the module; 0 while the module is loaded.
     pub unloaded_ns: u64,
 }
 
@@ -115,48 +120,49 @@ pub enum SiteKind {
     Caller,
     /// One full stack of a watched site.
     Stack,
-    /// The site for all allocations whose own site found no place in the site table.
+    /// The site that counts all allocations whose own site had no room in the site table.
     Other,
-    /// The leak that `--inject-leak` makes; it has no code in the target.
+    /// The leak that `--inject-leak` makes; no code of the target allocates it.
     Injected,
-    /// A caller of mmap, mremap or shmat. Such a site belongs to the domain of mapped memory, and its bytes
-    /// are address space. This kind exists since version 4.
+    /// A caller of mmap, mremap or shmat. Such a site belongs to the domain of mapped memory, and counts
+    /// bytes of address space. This kind exists since format version 4.
     Mapping,
-    /// An allocator that maps memory for itself. The sites that ask the allocator for memory count this
-    /// memory already, so the analyzer does not judge this site. This kind exists since version 4.
+    /// An allocator that maps memory for itself. The sites that request memory from the allocator already
+    /// count this memory, so the analyzer does not judge this site. This kind exists since format version 4.
     AllocatorMapping,
-    /// A caller of the program's own pools. Such a site belongs to the domain of pools. The memory of a pool
-    /// is also counted where the pool takes it from. This kind exists since version 5.
+    /// A caller of the program's own pools. Such a site belongs to the domain of pools. The site from which
+    /// the pool gets its memory also counts this memory. This kind exists since format version 5.
     Pool(PoolId),
 }
 
 /// A site and its address.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Site {
-    /// The site's id; slices refer to it.
+    /// The id by which slices refer to the site.
     pub id: SiteId,
     /// The kind of the site.
     pub kind: SiteKind,
-    /// The caller's site; only for a stack of a watched site.
+    /// The site of the caller; only for a stack of a watched site.
     pub parent: Option<SiteId>,
-    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a mapping or
-    /// a caller of a pool that found no place in the site table.
+    /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a caller of
+    /// mmap or of a pool that had no room in the site table.
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// The full stack of a watched site. For a caller of a pool: the place in the pool's own function, then
-    /// the caller of that function.
+    /// The full stack of a watched site. For a caller of a pool: the return address in the pool's own
+    /// function, then the return address in the caller of that function.
     pub stack: Option<StackId>,
 }
 
 /// A call stack: return addresses, innermost first.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Stack {
-    /// The stack's id; sites refer to it.
+    /// The id by which sites refer to the stack.
     pub id: StackId,
     /// The frames, innermost first.
     pub frames: Vec<StackFrame>,
-    /// Whether the walk stopped early: the stack is deeper than the limit, or a frame has no unwind rule.
+    /// Whether the walk stopped before the outermost frame: the stack is deeper than the limit, or a frame
+    /// has no unwind rule.
     pub is_cut: bool,
 }
 
@@ -174,11 +180,11 @@ pub struct StackFrame {
 pub struct Survivors {
     /// The site.
     pub site: SiteId,
-    /// The epochs, oldest first; consecutive and without gaps.
+    /// The epochs, oldest first; each epoch begins where the previous epoch ends.
     pub epochs: Vec<Epoch>,
     /// Time at which the collector last saw a free at this site; 0: never.
     pub last_free_ns: u64,
-    /// Upper bound of the age of the oldest allocation that was freed.
+    /// Upper bound of the greatest age at which an allocation of this site was freed.
     pub max_age_at_free_ns: u64,
 }
 
@@ -202,7 +208,7 @@ pub struct Epoch {
 pub struct ModuleSymbols {
     /// The module.
     pub module: ModuleId,
-    /// The frames of each of this module's addresses that occur in the trace, by ascending offset.
+    /// All addresses of this module that occur in the trace, with their frames, by ascending offset.
     pub addresses: Vec<AddressSymbols>,
 }
 
@@ -224,7 +230,7 @@ pub struct SymbolFrame {
     pub file: Option<String>,
     /// The line number, counted from 1; 0: unknown.
     pub line: u32,
-    /// Whether the function was inlined into the next frame.
+    /// Whether the compiler inlined the function into the next frame.
     pub is_inlined: bool,
 }
 
@@ -233,32 +239,32 @@ pub struct SymbolFrame {
 pub struct Losses {
     /// Number of frees of addresses that no hook returned.
     pub unknown_frees: u64,
-    /// Number of modules loaded or unloaded while the session had no room for the event. Sites in these
-    /// modules may have no name.
+    /// Number of modules that were loaded or unloaded while the session had no room for the event. Sites in
+    /// these modules may have no name.
     pub lost_module_events: u64,
-    /// Number of allocations whose site found no place in the site table. The site of kind `Other` counts
-    /// them.
+    /// Number of allocations whose site had no room in the site table. The site of kind `Other` counts these
+    /// allocations.
     pub other_site_allocs: u64,
-    /// Number of allocations that found no place in the side table, because no memory was left for it. The
-    /// library did not count these allocations.
+    /// Number of allocations that the library did not count, because it had no memory for the side table.
     pub untracked_allocs: u64,
-    /// Number of slices that the collector did not take in time because the machine stalled.
+    /// Number of slices that the collector took too late or not at all because the machine stalled.
     pub missed_slices: u64,
-    /// Number of distinct stacks that found no place in the stack table. The library counted their
-    /// allocations at the parent site.
+    /// Number of distinct stacks that had no room in the stack table. The library counted the allocations of
+    /// these stacks at the parent site.
     pub lost_stacks: u64,
     /// Number of images (after `exec`) and child processes that edleak could not record.
     pub unrecorded_images: u64,
 }
 
-/// Child processes that allocated memory and were not recorded, because the user did not give `--children`.
+/// The child processes that allocated memory and were not recorded because the user did not give
+/// `--children`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Children {
-    /// Lower bound of the number of these processes.
+    /// Lower bound of the number of child processes that were not recorded.
     pub unrequested: u64,
 }
 
-/// A module with its own allocator, which takes memory from the kernel and not from malloc.
+/// A module with its own allocator. The allocator takes memory from the kernel and not from malloc.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Allocator {
     /// The module.
@@ -267,34 +273,34 @@ pub struct Allocator {
     pub symbol: String,
 }
 
-/// Functions of a module's allocator whose allocations the recording does not count, although it counts those
-/// of the allocator's other functions.
+/// Functions of a module's allocator whose allocations the recording does not count. It counts the
+/// allocations of the allocator's other functions.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct UncountedFunctions {
     /// The module.
     pub module: ModuleId,
-    /// The functions, for example `mallocx`.
+    /// The names of the functions, for example `mallocx`.
     pub symbols: Vec<String>,
 }
 
-/// Processor time as read from /proc when the recording ends.
+/// Processor time, as read from /proc when the recording ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct CpuTotals {
     /// Processor time of the process itself.
     pub own_ns: u64,
-    /// Processor time of its children without a trace: ended children that it waited for, and children still
-    /// running.
+    /// Processor time of the children without a trace: ended children for which the process waited, and
+    /// children that are still running.
     pub children_ns: u64,
 }
 
 /// Processor time of the target between the first and the last slice in which it was alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct CpuUse {
-    /// Time from the first reading of the processor time to the last.
+    /// Time between the first and the last reading of the processor time.
     pub span_ns: u64,
     /// Processor time of all threads together.
     pub used_ns: u64,
-    /// Time in which the main thread was ready to run and waited for a processor.
+    /// Time in which the main thread was ready to run but had no processor.
     pub waited_ns: u64,
 }
 
@@ -305,131 +311,132 @@ pub struct Mark {
     pub id: MarkId,
     /// The name. Bytes that are not UTF-8, and control characters, are written as `\xNN`.
     pub name: String,
-    /// The name was longer; the trace does not have its end.
+    /// Whether the trace has only the first part of the name, because the name was too long.
     pub is_cut: bool,
-    /// How often the mark was set up to the newest record. If the recording ended in order, the newest record
-    /// is from its end.
+    /// Number of times that the mark was set until the newest record was written. In an orderly end, the
+    /// recording writes this record last.
     pub count: u64,
 }
 
-/// The counters of the sites at one instant of a mark. Not every instant has a slice: of each name, the first
-/// 64 instants have one, then 32 in each doubling of the count.
+/// The counters of the sites at one instant of a mark. Not every instant has a slice. For each name, the
+/// first 64 instants have one; then 32 instants each time the count doubles.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
-    /// The number of this slice. All marks of a trace share one row of numbers, which begins at 0.
+    /// The number of this slice. The slices of all marks of a trace are numbered together, from 0.
     pub number: u32,
     /// The id of the mark.
     pub mark: MarkId,
-    /// How often the mark had been set, including this instant.
+    /// Number of times that the mark had been set, including this instant.
     pub count: u64,
-    /// The tick of the first slice of the recording after this instant.
+    /// The tick of the first slice of the recording that follows this instant.
     pub tick: u64,
     /// Time at which the collector read the counters, at most one period after the instant.
     pub read_ns: u64,
-    /// The slice with the next number has the other sites of this instant.
+    /// Whether the slice with the next number contains further sites of this instant.
     pub goes_on: bool,
-    /// The sites whose counters changed since the slice with the number before, with absolute counters, by
-    /// ascending id. The slice before may belong to any mark.
+    /// The sites whose counters changed since the mark slice with the previous number, with absolute
+    /// counters, by ascending id. The previous mark slice may belong to any mark.
     pub sites: Vec<(SiteId, Counters)>,
 }
 
-/// Numbers of marks and slices of marks that are not in the trace.
+/// How many marks, and how many slices of marks, are not in the trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkLosses {
-    /// Number of marks whose name found no place: a recording has room for 256 names.
+    /// Number of marks whose name is lost: a recording has room for 256 names.
     pub unnamed: u64,
-    /// Number of due slices that the target took later or never, because another thread was taking a slice or
-    /// the collector had not read the earlier slices.
+    /// Number of mark slices that the target took too late or never, because another thread was taking a
+    /// slice or the collector had not yet read the previous slices.
     pub put_off: u64,
-    /// Number of slices that the collector left out, because slices of marks take at most an eighth of the
+    /// Number of slices that the collector did not write, because slices of marks may take at most 1/8 of the
     /// trace.
     pub left_out: u64,
 }
 
-/// A caller whose allocations libc makes for new threads: the site is a call of `pthread_create`.
+/// A caller for which libc allocates memory for new threads: the site is a call of `pthread_create`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct ThreadStart {
-    /// The id of the caller's site.
+    /// The id of the site that calls `pthread_create`.
     pub site: SiteId,
 }
 
-/// The end of a watch: from this time on, the allocations of a watched site count at the site and no longer
-/// at its stacks.
+/// The end of a watch. After this time, the site itself counts the allocations of a watched site, and its
+/// stacks no longer count them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WatchEnd {
     /// The id of the caller's site.
     pub site: SiteId,
-    /// Time at which the collector first saw that the site is no longer watched; 0: the site is watched
-    /// again.
+    /// Time at which the collector first saw that the watch had ended; 0: the site is watched again.
     pub at_ns: u64,
 }
 
 /// The state of a process that ran before its recording began. The recording does not know the allocations
-/// from before.
+/// that the process made before.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Attached {
     /// Age of the process when the recording began.
     pub age_ns: u64,
     /// Resident anonymous memory of the process when the recording began (RssAnon).
     pub resident_bytes: u64,
-    /// Number of frees of allocations from before, at a few instants, by ascending time.
+    /// Number of frees of allocations that are older than the recording, at a few instants, by ascending
+    /// time.
     pub earlier_frees: Vec<EarlierFrees>,
 }
 
-/// Number of frees of allocations from before the recording, up to one instant.
+/// Number of frees of allocations that are older than the recording, up to one instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct EarlierFrees {
-    /// Time since the recording began.
+    /// Time of the instant since the recording began.
     pub at_ns: u64,
-    /// Number of frees from the beginning of the recording up to this time.
+    /// Number of such frees from the beginning of the recording up to this instant.
     pub frees: u64,
 }
 
-/// The losses of the domain of mapped memory. A trace without this record does not have the domain.
+/// The losses of the domain of mapped memory. A trace without this record has no domain of mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Mappings {
-    /// Number of lost calls of mmap and its kin. If a call was lost, the figures of the domain are lower
-    /// bounds.
+    /// Number of lost calls of mmap and similar functions. If this number is not 0, the figures of the domain
+    /// are lower bounds.
     pub lost_events: u64,
-    /// Bytes that recorded calls mapped and that a call which edleak did not see unmapped.
+    /// Bytes that recorded calls mapped, and that were later unmapped by a call which edleak did not see.
     pub unmapped_unseen_bytes: u64,
 }
 
-/// The pages that a program gave back with madvise and kept mapped, in the mappings of one site.
+/// Pages in the mappings of one site that the program gave back with madvise but kept mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct GivenBack {
-    /// The site that mapped the range; `None`: the recorder lost these calls, and does not know their
+    /// The site that mapped the range; `None`: the recorder lost the calls of madvise and does not know their
     /// ranges.
     pub site: Option<SiteId>,
-    /// Number of calls.
+    /// Number of calls of madvise.
     pub calls: u64,
-    /// Sum of the lengths of all calls, whether or not the pages were resident.
+    /// Sum of the lengths of all calls. The sum includes pages that were not resident.
     pub bytes: u64,
 }
 
 /// The pools of one name.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Pool {
-    /// The id of the name.
+    /// The id by which sites refer to the pools.
     pub id: PoolId,
     /// The name that the program gave its pools; empty: pools without a name.
     pub name: String,
 }
 
-/// The totals and losses of the domain of pools. A trace without this record does not have the domain.
+/// The totals and losses of the domain of pools. A trace without this record has no domain of pools.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Pools {
     /// Number of pools that held objects when the record was written.
     pub pools: u64,
-    /// Number of lost events of single objects. If one was lost, the figures of the domain are not exact.
+    /// Number of lost events that concern one object. If this number is not 0, the figures of the domain are
+    /// not exact.
     pub lost_events: u64,
     /// Number of lost events that concern all objects of a pool, for example resets.
     pub lost_resets: u64,
-    /// Number of objects that a pool took back although it had not handed them out.
+    /// Number of objects that the program returned to a pool although the pool had not handed them out.
     pub unknown_frees: u64,
 }
 
-/// Why a recording ended.
+/// The reason why a recording ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum EndReason {
     /// The target exited with this status.

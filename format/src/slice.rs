@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 /// The counters of one site since the recording began.
 ///
-/// The numbers come from shared memory that the target can write to, so they may have any value. Arithmetic
+/// The target can write to the shared memory that holds these numbers, so they may have any value. Arithmetic
 /// on the counters wraps or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Counters {
@@ -14,7 +14,7 @@ pub struct Counters {
     pub allocated_bytes: u64,
     /// Number of allocations.
     pub allocs: u64,
-    /// Requested bytes of all allocations that were freed.
+    /// Requested bytes of all allocations that were freed later.
     pub freed_bytes: u64,
     /// Number of allocations that were freed.
     pub frees: u64,
@@ -24,7 +24,7 @@ impl Counters {
     /// The counters of a site without allocations.
     pub const ZERO: Counters = Counters { allocated_bytes: 0, allocs: 0, freed_bytes: 0, frees: 0 };
 
-    /// The sums of the counters of two sites.
+    /// Adds the counters of two sites.
     pub fn plus(self, other: Counters) -> Counters {
         Counters {
             allocated_bytes: self.allocated_bytes.wrapping_add(other.allocated_bytes),
@@ -48,9 +48,9 @@ impl Counters {
 /// The time of a slice, and the size of the process at that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SliceHeader {
-    /// Tick of the recording that the slice belongs to; strictly increasing within a trace.
+    /// The tick for which the slice was due; ticks strictly increase within a trace.
     pub tick: u64,
-    /// Time at which the slice was really taken, in nanoseconds since the recording began.
+    /// Time at which the slice was taken, in nanoseconds since the recording began.
     pub time_ns: u64,
     /// RssAnon of the process, in bytes.
     pub rss_anon_bytes: u64,
@@ -61,13 +61,13 @@ pub struct SliceHeader {
 /// Receives the slices of one block, in order.
 pub trait SliceVisitor {
     /// The memory areas of the next slice, with absolute values. For the first slice of a block, `changed`
-    /// holds every area that is not zero. For later slices, it holds the areas that changed. The reader does
-    /// not call this if `changed` would be empty.
+    /// holds every area that is not zero. For each later slice, `changed` holds the areas that changed since
+    /// the previous slice. The reader does not call this function if `changed` would be empty.
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
         let _not_wanted = (header, changed);
     }
 
-    /// One slice. `changed` holds absolute counters by ascending id. The first call of a block names every
-    /// site whose counters are not zero; later calls name the sites that changed since the slice before.
+    /// One slice. `changed` holds absolute counters by ascending id. The first call for a block passes every
+    /// site whose counters are not zero. Later calls pass the sites that changed since the previous slice.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);
 }

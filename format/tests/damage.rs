@@ -1,5 +1,5 @@
-//! Tests a file that is cut anywhere, and a file with any flipped bit: the reader reads sound data, counts
-//! damage, and never panics.
+//! Tests files that are cut at any length or have any bit flipped: the reader must read sound data, count
+//! damage, and never panic.
 
 mod common;
 
@@ -44,8 +44,8 @@ fn a_file_cut_at_any_byte_reads_up_to_the_cut() {
                 assert!(length < 4096, "cut at {length}");
                 continue;
             };
-            // Decoding the file at every length would show nothing new. Only the lengths at which the number
-            // of slices grows matter.
+            // Decode the file only at the lengths at which the number of slices grows; other lengths show
+            // nothing new.
             let slices: usize = trace.blocks().iter().map(|block| block.slices as usize).sum();
             assert!(slices >= most, "fewer slices at {length}");
             if slices > most || length % 1009 == 0 {
@@ -92,8 +92,8 @@ fn lost_slices_are_counted() {
         flipped[at] ^= 1;
         let trace = Trace::from_bytes(flipped).expect("sound first page");
         let missing = (model.len() - assert_sound_slices(&trace, &model)) as u64;
-        // If the newest block is lost, only its own header shows that it existed. If an earlier block is
-        // lost, the ticks of its neighbours show the loss.
+        // If the newest block is lost, only its own header shows that the block existed. If an earlier block
+        // is lost, the ticks of the blocks before and after it show the loss.
         if trace.blocks().last().map(|block| block.last_tick) == Some(1499) || trace.damage().lost_slices > 0
         {
             assert_eq!(trace.damage().lost_slices, missing, "byte {at}");

@@ -1,4 +1,4 @@
-//! Tests a file system that is really full: a tmpfs of 200 KB, in its own mount namespace.
+//! Tests a file system that is really full: a tmpfs of 200 KB in a mount namespace of the test.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{read, write};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, Trace, TraceWriter};
 
-/// Path of the small file system, for the process that runs in it.
+/// Environment variable with the path of the small file system, for the process that runs in it.
 const DIRECTORY: &str = "EDLEAK_TEST_FULL_DISK";
 
 #[test]

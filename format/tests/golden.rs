@@ -1,4 +1,4 @@
-//! One golden trace for each version of the format. All golden traces stay readable.
+//! Golden traces, one for each version of the format. Every reader must read all of them.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn golden(name: &str) -> PathBuf {
 /// The version that the writer writes now.
 const VERSION: u32 = 5;
 
-/// Records of every kind in a format version, with every kind of field.
+/// Records of every kind that a format version has. Together they use every kind of field.
 fn records(version: u32) -> Vec<Record> {
     let mut records = records_of_version_1();
     if version >= 3 {
@@ -112,7 +112,7 @@ fn records_of_version_1() -> Vec<Record> {
     ]
 }
 
-/// The memory areas in all slices.
+/// The sizes of the memory areas; every slice has these sizes.
 const MEMORY: [AreaBytes; 4] = [
     AreaBytes {
         mapped_bytes: 8 << 20,
@@ -125,7 +125,7 @@ const MEMORY: [AreaBytes; 4] = [
     AreaBytes { mapped_bytes: 1 << 40, resident_bytes: 0, proportional_bytes: 0, swapped_bytes: 0 },
 ];
 
-/// Writes the golden trace: a period that doubles twice, and a last slice off the grid.
+/// Writes the golden trace. Its period doubles twice, and its last slice is not on the grid.
 fn fill(writer: &mut TraceWriter) -> Result<Slices, Error> {
     let ticks = (0..500).chain((500..1000).step_by(2)).chain((1000..2000).step_by(4)).chain([2001]);
     writer.memory(&MEMORY);
@@ -203,8 +203,8 @@ fn current_writer_and_reader_agree_with_the_golden_file() {
     assert_as_written(&Trace::open(&file.0).expect("a trace"), &model, VERSION);
 }
 
-/// A new format version gets its own golden trace; the old ones stay:
-/// `cargo test -p edleak-format --test golden -- --ignored`
+/// A new format version gets a new golden trace, and the old traces stay: `cargo test -p edleak-format --test
+/// golden -- --ignored`
 #[test]
 #[ignore = "writes the golden trace of this version"]
 fn write_golden() {

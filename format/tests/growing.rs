@@ -10,7 +10,7 @@ use edleak_format::{
     SliceVisitor, Trace, TraceWriter, Update,
 };
 
-/// Collects slices and checks that each slice comes once, in order, and with exactly its changes.
+/// Collects slices. Checks that each slice comes once, in order, and with exactly the sites that changed.
 #[derive(Default)]
 struct Follow {
     slices: Slices,
@@ -30,8 +30,8 @@ impl SliceVisitor for Follow {
     }
 }
 
-/// Writes slices and refreshes after at most `most_between` of them. Returns the slices that were written and
-/// the slices that were seen.
+/// Writes slices and refreshes the reader after at most `most_between` of them. Returns the slices that were
+/// written and the slices that the reader passed.
 fn followed(
     name: &str,
     slices: u64,

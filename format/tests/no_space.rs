@@ -1,11 +1,11 @@
-//! A full disk ends the recording with an error, and the slices written before stay readable.
+//! A full disk ends the recording with an error, and all slices before the error stay readable.
 
 mod common;
 
 use common::{TempFile, read, write};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, Trace, TraceWriter};
 
-/// The only test of this file, because the limit applies to the whole process.
+/// This must be the only test of this file, because the limit applies to the whole process.
 #[test]
 fn a_file_size_limit_is_an_error_and_not_a_signal() {
     const LIMIT: u64 = 200_000;
@@ -17,7 +17,8 @@ fn a_file_size_limit_is_an_error_and_not_a_signal() {
     let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a page fits");
     let mut last = 0;
     let error = loop {
-        // `write` starts again with a new number each time; only the end of the numbers counts.
+        // `write` starts again with new counters each time, and the test compares only the ticks of the last
+        // slices.
         match write(&mut writer, 300, last..last + 50) {
             Ok(_) => last += 50,
             Err(error) => break error,

@@ -1,5 +1,5 @@
-//! A reader in another language, written from docs/trace-format.md alone, prints the same series as this
-//! crate.
+//! A second reader, in another language, was written only from docs/trace-format.md. It must print the series
+//! that this crate reads.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::process::Command;
 use common::{Random, TempFile, advance_wide, header, read, start, write};
 use edleak_format::{Counters, DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, Trace, TraceWriter};
 
-/// The series of a trace as the other reader must print them.
+/// The series of a trace, in the form in which the other reader must print it.
 fn expected(trace: &Trace) -> String {
     let grid = trace.grid();
     let slices = read(trace);
@@ -44,7 +44,7 @@ fn expected(trace: &Trace) -> String {
     out
 }
 
-/// The output of the other reader; `None` if the machine cannot run it.
+/// The output of the other reader. `None`: this machine lacks python3 or zstd.
 fn printed(path: &Path) -> Option<String> {
     for tool in ["python3", "zstd"] {
         if Command::new(tool).arg("--version").output().is_err() {
@@ -70,7 +70,7 @@ fn compare(path: &Path) {
 fn the_python_reader_sees_the_same_series() {
     let file = TempFile::new("python");
     let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a new file");
-    // A period that doubles, and a last slice off the grid.
+    // The period doubles, and the last slice is not on the grid.
     let ticks = (0..300).chain((300..600).step_by(2)).chain((600..1200).step_by(4)).chain([1201]);
     write(&mut writer, 9, ticks).expect("there is room");
     compare(&file.0);

@@ -1,4 +1,4 @@
-//! Tests that every slice and record that is written is read back, at every size boundary.
+//! Tests that a reader gets every slice and record that was written, for numbers at every size boundary.
 
 mod common;
 
@@ -35,8 +35,8 @@ fn every_slice_is_read_back_before_and_after_finish() {
     }
 }
 
-/// Slices are two ticks apart; a final slice is at an odd tick. Five slices do not show that distance, and
-/// the points between them would look like missing slices.
+/// Slices are two ticks apart, and a final slice is at an odd tick. Five slices do not show the distance of
+/// two ticks. So the points between the slices would look like missing slices.
 #[test]
 fn few_slices_keep_the_period_of_the_recorder() {
     let ticks = [0, 2, 4, 6, 8, 10, 12, 14, 16];
@@ -137,7 +137,7 @@ fn catalog_over_a_third_of_the_capacity_is_an_error_and_replaced_records_do_not_
     let file = TempFile::new("catalog");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
     let module = |id: u32, number: u64| {
-        // Names that compress little.
+        // Make names that compress little.
         let words = (0..8).map(|word| (number * 8 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Record::Module(edleak_format::Module {
             id: edleak_format::ModuleId(id),

@@ -1,12 +1,12 @@
-//! Tests that a recording much longer than the capacity keeps an even history since the start, and its whole
-//! catalog.
+//! Tests recordings that are much longer than the capacity: the trace must keep slices of the whole recording
+//! at even distances, and the whole catalog.
 
 mod common;
 
 use common::{Random, TempFile, advance_wide, header, non_zero, read, site, start};
 use edleak_format::{Counters, Losses, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
-/// Number of slices that a capacity holds before anything is thinned.
+/// Number of slices for which a capacity has room before the writer thins any.
 fn slices_that_fit(capacity: u64, sites: u32) -> u64 {
     let file = TempFile::new(&format!("fit-{capacity}-{sites}"));
     let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
@@ -80,7 +80,7 @@ fn a_run_two_hundred_times_longer_than_the_ring_keeps_even_history_since_the_sta
     println!("{fit} slices fit; {slices} written; {length} bytes, {} slices kept, {grid:?}", read.len());
 }
 
-/// Blocks of many sizes: thinned blocks take the places of others, so free space becomes fragmented.
+/// Blocks of many sizes. Thinned blocks take the extents of larger blocks, so free space becomes fragmented.
 #[test]
 fn no_mix_of_sites_and_capacity_ends_a_recording() {
     for sites in [20, 100, 400] {
@@ -89,7 +89,7 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
             let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");
             let mut random = Random(sites);
             let mut counters = vec![Counters::ZERO; sites as usize];
-            // The recording is so long that everything in the file is thinned several times.
+            // The recording is so long that all slices in the file were thinned several times.
             let slices = 3 * slices_until_thinned(capacity, sites);
             for tick in 0..slices {
                 churn(&mut counters, tick, &mut random);
@@ -106,12 +106,12 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
     }
 }
 
-/// About the number of slices that fit: a change takes two to four bytes.
+/// Estimated number of slices for which the capacity has room: a change takes two to four bytes.
 fn slices_until_thinned(capacity: u64, sites: u64) -> u64 {
     capacity / (sites / 10 * 3)
 }
 
-/// A tenth of the sites allocates and frees; each slice takes another tenth of the sites.
+/// Allocates and frees at one tenth of the sites. Each slice takes the next tenth of the sites.
 fn churn(counters: &mut [Counters], tick: u64, random: &mut Random) {
     for counter in counters.iter_mut().skip(tick as usize % 10).step_by(10) {
         let count = random.below(16);

@@ -1,14 +1,14 @@
 //! The memory areas in a slice: the areas that changed since the slice before.
 //!
-//! The areas are a row of varints: first the number of changed areas. For each changed area its id follows,
-//! minus the previous id minus 1 (for the first area: its id). After the id follow the zig-zag differences of
-//! mapped, resident, proportional and swapped bytes.
+//! The areas are a row of varints. First comes the number of changed areas. Then each changed area has five
+//! numbers. The first number is its id, minus the previous id minus 1 (for the first area: its id). The other
+//! four are the zig-zag differences of mapped, resident, proportional and swapped bytes.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::{AreaBytes, MAX_AREAS};
 
-/// The sizes of all areas at one slice.
+/// The sizes of all areas in one slice.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Areas {
     now: Vec<AreaBytes>,
@@ -22,7 +22,7 @@ impl Areas {
         self.changed.clear();
     }
 
-    /// The areas that the latest slice names.
+    /// The areas that the latest slice changes.
     pub(crate) fn changed(&self) -> &[(AreaId, AreaBytes)] {
         &self.changed
     }
@@ -31,7 +31,7 @@ impl Areas {
         &self.now
     }
 
-    /// Starts a slice. The slice has no changed areas until `decode` adds them.
+    /// Starts a slice. At first the slice has no changed areas; `decode` adds them.
     pub(crate) fn begin_slice(&mut self) {
         self.changed.clear();
     }
@@ -50,8 +50,8 @@ impl Areas {
         }
     }
 
-    /// Writes the difference between `now` and the slice before, and keeps `now`. Returns `false` and writes
-    /// nothing if there is no difference.
+    /// Writes the difference between `now` and the previous slice, and stores `now`. If nothing changed,
+    /// `encode` writes nothing and returns `false`.
     pub(crate) fn encode(&mut self, now: &[AreaBytes], out: &mut Vec<u8>) -> bool {
         let now = &now[..now.len().min(MAX_AREAS)];
         let gone = std::iter::repeat_n(&AreaBytes::ZERO, self.now.len().saturating_sub(now.len()));

@@ -20,11 +20,12 @@
 pub(crate) const ALIGN_BYTES: u64 = 64;
 /// Bytes of a block before its payload.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// Largest decompressed payload of a block, in bytes. A reader rejects a header with a higher value.
+/// Maximum length of the decompressed payload of a block, in bytes. A reader rejects a header with a greater
+/// length.
 pub(crate) const MAX_RAW_BYTES: usize = 64 << 20;
 
 const MAGIC: [u8; 4] = *b"EDLB";
-/// The highest level. Ticks have 64 bits, so at level 63 at most two slices would be left.
+/// The highest level. Ticks have 64 bits, so at level 63 a trace could hold at most two slices.
 const MAX_LEVEL: u8 = 62;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,9 +68,10 @@ impl BlockHeader {
         }
     }
 
-    /// The sequence at which the block was written; the highest such sequence belongs to the newest block. A
-    /// merged catalog block keeps the `sequence` of the newest block that it replaces, because records in an
-    /// open journal are newer than its records. The block's own sequence is in `first_tick`.
+    /// The sequence at which the block was written; the newest block has the highest. A merged catalog block
+    /// keeps the `sequence` of the newest block that it replaces, because the records in an open journal are
+    /// newer than those in the merged block. The sequence at which the merged block was written is in
+    /// `first_tick`.
     pub(crate) fn written(&self) -> u64 {
         match self.kind {
             BlockKind::Catalog => self.sequence.max(self.first_tick),
@@ -101,7 +103,7 @@ impl BlockHeader {
         bytes
     }
 
-    /// Reads a header; `None`: the bytes are not a sound header.
+    /// Reads a header. `None`: the bytes are not a sound header.
     pub(crate) fn from_bytes(bytes: &[u8], salt: u64) -> Option<BlockHeader> {
         let bytes: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         if bytes[..4] != MAGIC || u32_at(bytes, 4) != checksum(&[&salt.to_le_bytes(), &bytes[8..]]) {
@@ -143,8 +145,8 @@ pub(crate) fn extent_bytes(payload_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + payload_bytes.next_multiple_of(ALIGN_BYTES)
 }
 
-/// Checksum of a payload. The checksum covers the sequence, so a payload under the header of another block is
-/// unsound.
+/// Checksum of a payload. The checksum also covers the sequence. So the checksum is wrong if the payload
+/// comes from another block than the header.
 pub(crate) fn payload_sum(salt: u64, sequence: u64, payload: &[u8]) -> u32 {
     checksum(&[&salt.to_le_bytes(), &sequence.to_le_bytes(), payload])
 }

@@ -1,5 +1,5 @@
-//! The catalog: everything in a trace that is not a slice. If several records have the same key, the newest
-//! record counts.
+//! The catalog: everything in a trace that is not a slice. If several records have the same key, only the
+//! newest record is valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,8 +10,8 @@ use crate::layout::header::FORMAT_VERSION;
 use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
-/// The key of a record: its kind, and its ID if it has one. A later record replaces an earlier record
-/// with the same key. The writer writes records in the order of these variants.
+/// The key of a record: its kind, and its id if it has one. A later record replaces an earlier record with
+/// the same key. The writer writes records in the order of these variants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Key {
     Start,
@@ -74,8 +74,8 @@ impl Key {
 /// The newest record of each key.
 pub(crate) type Records = BTreeMap<Key, Record>;
 
-// The configuration of bincode; its limit bounds the memory that bincode reserves for one length field before
-// it reads the items.
+// The configuration of bincode. The limit bounds the memory that bincode reserves for the length of a list
+// before it reads the items of the list.
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_RAW_BYTES>()
 }
@@ -85,13 +85,13 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
         .expect("a record is plain data, and a vector takes every byte");
 }
 
-/// Reads consecutive records of one format version. Stops at the first unsound record and returns `None`; the
-/// records before it are kept.
+/// Reads consecutive records of one format version. At the first unsound record, the function stops and
+/// returns `None`; `records` keeps the records before it.
 pub(crate) fn decode(bytes: &[u8], version: u32, records: &mut Records) -> Option<()> {
     each(bytes, version, |record, _| _ = records.insert(Key::of(&record), record))
 }
 
-/// Calls `visit` with each record, in decoded and in encoded form.
+/// Calls `visit` with each record, both decoded and encoded.
 fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) -> Option<()> {
     while !bytes.is_empty() {
         let (record, used) = match version {
@@ -116,23 +116,22 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
     Some(())
 }
 
-/// The newest record of each key, in encoded form. A decoded catalog would take several times its size in
-/// memory.
+/// The newest record of each key, in encoded form. Decoded records would need several times as much memory.
 #[derive(Default)]
 pub(crate) struct EncodedRecords {
     bytes: Vec<u8>,
-    /// The place of each key's record in `bytes`.
+    /// For each key, the position of its record in `bytes`.
     places: BTreeMap<Key, Range<usize>>,
 }
 
 impl EncodedRecords {
-    /// Adds encoded records that are newer than the present records. `None`: a record is unsound; the records
-    /// before it are added.
+    /// Adds encoded records that are newer than the records already here. `None`: a record is unsound; the
+    /// function has added the records before that record.
     pub(crate) fn add(&mut self, encoded: &[u8]) -> Option<()> {
         each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))
     }
 
-    /// Adds the older encoded records whose keys are not present.
+    /// Adds older encoded records, except records with a key that is already here.
     pub(crate) fn add_older(&mut self, encoded: &[u8]) -> Option<()> {
         let newer: BTreeSet<Key> = self.places.keys().copied().collect();
         each(encoded, FORMAT_VERSION, |record, bytes| {

@@ -9,12 +9,13 @@
 //! | 8..12  | `kind`     | 1 slice, 2 records                                                          |
 //! | 12..16 | `index`    | number of the chunk in this journal; an earlier journal's chunk cannot pass |
 //!
-//! Sixteen zero bytes follow the last chunk; other bytes at this place are a torn chunk.
+//! Sixteen zero bytes follow the last chunk. Other bytes after a chunk are the next chunk, which may be torn.
 //!
-//! A slice is a row of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Each changed
-//! site follows with its id minus the previous id minus 1, and the zig-zag differences of allocations, frees,
-//! allocated and freed bytes. Differences are relative to the previous slice in this journal, so the first
-//! slice holds whole values. If memory areas changed size, they follow ([`Areas`]).
+//! A slice is a row of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Then each
+//! changed site has five numbers: its id minus the previous id minus 1, and the zig-zag differences of
+//! allocations, frees, allocated bytes and freed bytes. Differences are relative to the previous slice in
+//! this journal, so the first slice holds absolute values. If memory areas changed size, the areas follow the
+//! sites ([`Areas`]).
 
 use crate::ids::SiteId;
 use crate::layout::areas::Areas;
@@ -69,14 +70,14 @@ impl<'a> Chunks<'a> {
         Chunks::from_index(salt, header, payload, 0)
     }
 
-    /// The chunks of a journal that begin at `payload`. The first of these chunks has the number `index` in
-    /// its journal.
+    /// The chunks of a journal from the chunk with the number `index` on. The bytes of this chunk begin at
+    /// `payload`.
     pub(crate) fn from_index(salt: u64, header: &BlockHeader, payload: &'a [u8], index: u32) -> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// Whether the journal ends in a torn chunk: the zeros that end a journal are missing. The answer is
-    /// valid only after the last chunk.
+    /// Whether the journal ends in a torn chunk, because the zeros that end a journal are missing. The answer
+    /// is valid only after the last sound chunk was read.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }
@@ -100,7 +101,7 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-/// Writes a slice as chunk content. The caller updates `previous` once the chunk is in the file.
+/// Writes a slice as the content of a chunk. The caller updates `previous` after the chunk is in the file.
 pub(crate) fn encode_slice(
     out: &mut Vec<u8>,
     header: &SliceHeader,
@@ -131,7 +132,7 @@ pub(crate) fn encode_slice(
     areas.encode(memory, out);
 }
 
-/// Reads the numbers of a slice that come before its sites.
+/// Reads the numbers of a slice that are stored before its sites.
 pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     Some(SliceHeader {
         tick: take(content)?,
@@ -141,7 +142,7 @@ pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     })
 }
 
-/// Reads a slice. `table` and `areas` hold the values of the slice before; the function updates them.
+/// Reads a slice. `table` and `areas` hold the values of the previous slice, and the function updates both.
 /// `changed` receives the sites that changed.
 pub(crate) fn decode_slice(
     mut content: &[u8],
@@ -192,7 +193,7 @@ mod tests {
             let (mut table, mut changed, mut content) = (Vec::new(), Vec::new(), Vec::new());
             let (mut written, mut areas) = (Areas::default(), Areas::default());
             for (tick, slice) in slices.iter().enumerate() {
-                // The number of sites grows or stays; every second site keeps its counters.
+                // The number of sites grows or stays the same. Every second site keeps its counters.
                 let mut counters = previous.clone();
                 for (index, &[allocated_bytes, allocs, freed_bytes, frees]) in slice.iter().enumerate() {
                     let now = Counters { allocated_bytes, allocs, freed_bytes, frees };
@@ -243,7 +244,7 @@ mod tests {
             torn[at] ^= 0x40;
             assert_eq!(walk(&torn), (1, true), "byte {at}");
         }
-        // Chunks of an earlier journal at the same place in the file do not pass the checksum.
+        // Chunks of an earlier journal at the same position in the file must have a wrong checksum.
         let later = BlockHeader { sequence: 6, ..header };
         assert_eq!(Chunks::new(1, &later, &payload).count(), 0);
     }

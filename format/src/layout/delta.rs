@@ -1,19 +1,20 @@
-//! The payload of a block of slices: differences from expected values, stored by column.
+//! The payload of a block of slices. It holds differences from predicted values, stored by column.
 //!
 //! ```text
 //! payload = header_bytes | slice headers | planes
 //! ```
-//! `header_bytes` and the slice headers are varints. A slice header is the tick, then time, RssAnon and
-//! VmSwap, then the number of changed sites. The tick is stored as its difference to the previous tick; the
-//! first tick, as its difference to the block's `from_tick`. The next three numbers are zig-zag differences;
-//! the time is a difference of differences. Three bytes follow with the widths of the five columns, low
-//! nibble first. The last nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
+//! `header_bytes` and the slice headers are varints. A slice header holds the tick, the time, RssAnon,
+//! VmSwap, and the number of changed sites. The tick is stored as the difference from the previous tick; for
+//! the first slice, from the block's `from_tick`. Time, RssAnon and VmSwap are zig-zag differences; the time
+//! is a difference of differences. Three bytes with the widths of the five columns follow, low nibble first.
+//! The sixth nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
-//! minus 1. The other four hold allocations, frees, allocated bytes and freed bytes as zig-zag differences
-//! from the values that [`SiteState`] expects. A column of width w is stored in w planes; plane j holds byte
-//! j of every number. The planes of all slices are joined: all plane 0 of ids, plane 1 of ids, … plane 7 of
-//! freed bytes. So similar bytes lie together for zstd, and the decoder's loops have no branch per number.
+//! minus 1. The other four columns hold allocations, frees, allocated bytes and freed bytes. Each number is
+//! the zig-zag difference from the value that [`SiteState`] predicts. A column of width w is stored in w
+//! planes; plane j holds byte j of every number. The payload stores each plane for all slices together: all
+//! plane 0 of ids, plane 1 of ids, … plane 7 of freed bytes. So similar bytes are close together for zstd,
+//! and the decoder's loops have no branch per number.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -21,32 +22,31 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Limit of site ids: a block with an id at or above this limit is unsound. The limit bounds the memory of a
-/// reader.
+/// Limit of site ids. A block with an id at or above this limit is unsound. The limit bounds the memory that
+/// a reader needs.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;
 pub(crate) const PLANES: usize = 8;
-/// Number of numbers of one column that the decoder decodes in one step. Five such tiles fit in the
-/// first-level cache.
+/// How many numbers of one column the decoder decodes in one step. Five tiles, one for each column, fit in
+/// the first-level cache.
 const TILE: usize = 256;
 
-/// The state of a site after the previous slices; it predicts the next slice.
+/// The state of a site after the previous slices. The state predicts the counters in the next slice.
 #[derive(Clone, Copy, Default)]
 struct SiteState {
     counters: Counters,
-    /// Allocations in the last slice in which the site changed. A steady site allocates this number again in
-    /// each slice.
+    /// Allocations between the last slice in which the site changed and the slice before it. A steady site
+    /// makes this number of allocations in each slice.
     step: u64,
-    /// Mean size of an allocation. The encoder computes the mean again whenever the number of allocations
-    /// gains a bit. So divisions are rare. If all allocations of a site have one size, the prediction is
-    /// exact.
+    /// Mean size of an allocation. The encoder computes the mean again only when the number of allocations
+    /// needs one more bit, so divisions are rare. If all allocations of a site have one size, the prediction
+    /// is exact.
     mean_bytes: u64,
 }
 
 impl SiteState {
-    /// Predicts the number of frees: none for a site that has never freed, and as many as allocations for any
-    /// other site.
+    /// Predicts the number of frees: 0 for a site that has never freed; else the number of allocations.
     #[inline]
     fn expected_frees(&self, allocs: u64) -> u64 {
         select(self.counters.frees == 0, 0, allocs)
@@ -63,8 +63,8 @@ impl SiteState {
         self.step = allocs;
     }
 
-    /// Predicts the freed bytes. If there are as many frees as allocations, the program probably freed the
-    /// same allocations.
+    /// Predicts the freed bytes. If the numbers of frees and allocations are equal, the program probably
+    /// freed the allocations that it had just made.
     #[inline]
     fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
         select(frees == allocs, bytes, frees.wrapping_mul(self.mean_bytes))
@@ -109,21 +109,21 @@ impl SiteState {
     }
 }
 
-/// Computes `if which { a } else { b }` without a branch. The processor would mispredict a branch here half
-/// the time.
+/// Computes `if which { a } else { b }` without a branch. The processor would mispredict half of the branches
+/// here.
 #[inline]
 fn select(which: bool, a: u64, b: u64) -> u64 {
     let mask = u64::from(which).wrapping_neg();
     (a & mask) | (b & !mask)
 }
 
-/// Whether the highest set bit of `after` differs from that of `before`.
+/// Whether the highest set bit of `after` is another bit than the highest set bit of `before`.
 #[inline]
 fn gained_a_bit(before: u64, after: u64) -> bool {
     (before ^ after) > (before & after)
 }
 
-/// The slice header's fields that are coded as differences.
+/// The fields of the slice header that are stored as differences.
 #[derive(Clone, Copy, Default)]
 struct Clock {
     header: SliceHeader,
@@ -135,7 +135,7 @@ pub(crate) struct Encoder {
     states: Vec<SiteState>,
     clock: Clock,
     headers: Vec<u8>,
-    /// The areas of the next slice; `areas` holds the areas of the previous slice.
+    /// The areas of the next slice. The field `areas` holds the areas of the previous slice.
     memory: Vec<AreaBytes>,
     areas: Areas,
     area_bytes: Vec<u8>,
@@ -178,23 +178,23 @@ impl Encoder {
         self.slices
     }
 
-    /// Tick of the first slice; `from_tick` before there is a slice.
+    /// Tick of the first slice; `from_tick` while the block has no slice.
     pub(crate) fn first_tick(&self) -> u64 {
         self.first_tick
     }
 
-    /// Upper bound of the payload's size so far.
+    /// Upper bound of the size of the payload that is encoded so far, in bytes.
     pub(crate) fn raw_bytes(&self) -> usize {
         10 + self.headers.len() + self.planes.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// Sets the memory areas for the next slice and later ones.
+    /// Sets the memory areas for the next slice and all later slices.
     pub(crate) fn memory(&mut self, all: &[AreaBytes]) {
         self.memory.clear();
         self.memory.extend_from_slice(all);
     }
 
-    /// Does the same as [`Encoder::memory`]; the caller gives only the changed areas.
+    /// Sets the memory areas as [`Encoder::memory`] does; the caller passes only the areas that changed.
     pub(crate) fn memory_changed(&mut self, changed: &[(AreaId, AreaBytes)]) {
         for &(AreaId(id), bytes) in changed {
             let index = id as usize;
@@ -205,7 +205,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a slice. Sites come by ascending id; an unchanged site takes no bytes.
+    /// Appends a slice. The sites must have ascending ids; an unchanged site takes no bytes.
     pub(crate) fn slice(&mut self, header: &SliceHeader, sites: impl Iterator<Item = (SiteId, Counters)>) {
         self.columns.iter_mut().for_each(Vec::clear);
         let mut next_id = 0;
@@ -229,8 +229,8 @@ impl Encoder {
         for (column, numbers) in self.columns.iter().enumerate() {
             let all_bits = numbers.iter().fold(0, |bits, number| bits | number);
             let width = (64 - all_bits.leading_zeros()).div_ceil(8) as usize;
-            // An id takes at least one byte. So every change costs a byte of payload, which bounds the memory
-            // that a payload can demand from a reader.
+            // An id takes at least one byte. So each changed site needs at least one byte of payload, and the
+            // length of the payload limits the memory that a reader needs.
             let width = if column == 0 && !numbers.is_empty() { width.max(1) } else { width };
             widths[column] = width as u8;
             for plane in 0..width {
@@ -260,7 +260,7 @@ impl Encoder {
         self.clock = Clock { header: *header, time_step: step };
     }
 
-    /// The payload, not yet compressed.
+    /// Returns the payload before compression.
     pub(crate) fn finish(&self) -> Vec<u8> {
         let mut payload = Vec::with_capacity(self.raw_bytes());
         put(&mut payload, self.headers.len() as u64);
@@ -275,7 +275,7 @@ pub(crate) struct SliceShape {
     pub header: SliceHeader,
     pub changes: usize,
     pub widths: [u8; COLUMNS],
-    /// The areas of memory that the slice names.
+    /// The memory areas that the slice changes.
     pub areas: Vec<(AreaId, AreaBytes)>,
 }
 
@@ -299,8 +299,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Passes every slice to `visitor`. Returns `None` for an unsound payload, perhaps after it has passed on
-    /// some slices.
+    /// Passes every slice to `visitor`. For an unsound payload the function returns `None`; it may have
+    /// passed some slices before.
     pub(crate) fn decode<V: SliceVisitor + ?Sized>(
         &mut self,
         payload: &[u8],
@@ -368,7 +368,7 @@ impl Decoder {
     }
 }
 
-/// Parses the slice headers into shapes. `None`: a header is unsound, so the positions of the planes are
+/// Parses the slice headers into shapes. `None`: a header is unsound. Then the positions of the planes are
 /// unknown.
 pub(crate) fn parse_shapes(
     mut headers: &[u8],
@@ -406,8 +406,8 @@ pub(crate) fn parse_shapes(
             && widths.iter().all(|&width| width as usize <= PLANES)
             && (changes == 0 || widths[0] > 0);
         is_sound.then_some(())?;
-        // A slice without changes has no bytes in any plane, even if its widths say otherwise. So set the
-        // widths to 0.
+        // A slice without changes has no bytes in any plane, but its header may hold widths other than 0. So
+        // set the widths to 0.
         let widths = if changes == 0 { [0; COLUMNS] } else { widths };
         shapes.push(SliceShape { header, changes, widths, areas: areas.changed().to_vec() });
         clock = Clock { header, time_step };
@@ -415,8 +415,8 @@ pub(crate) fn parse_shapes(
     Some(())
 }
 
-/// Splits the planes of a payload. Their lengths follow from the slice headers. If the lengths do not add up
-/// to the payload, the function returns `None`.
+/// Splits the payload into planes. The slice headers determine the lengths of the planes. If the sum of the
+/// lengths is not the length of the payload, the function returns `None`.
 fn split_planes<'a>(mut bytes: &'a [u8], shapes: &[SliceShape]) -> Option<[&'a [u8]; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
     for shape in shapes {
@@ -467,7 +467,7 @@ mod tests {
         (slices, collect)
     }
 
-    /// Small numbers, numbers near every power of two, and the largest.
+    /// Small numbers, numbers near each power of two, and the largest numbers.
     fn number() -> impl Strategy<Value = u64> {
         prop_oneof![
             0..100u64,
@@ -497,7 +497,7 @@ mod tests {
         ) {
             let from_tick = from_tick.min(u64::MAX - 100_000);
             let mut encoder = Encoder::new();
-            // The encoder must not show data of an earlier block.
+            // Data of an earlier block must not appear in the next block.
             encoder.slice(&SliceHeader::default(), [(SiteId(5), Counters { allocs: 9, ..Counters::ZERO })].into_iter());
             encoder.begin(from_tick);
             let mut tick = from_tick;
@@ -566,7 +566,8 @@ mod tests {
         encoder.begin(0);
         let mut before = 0;
         for tick in 0..20u64 {
-            // From 2^9 allocations on, sixteen more never add a bit within these slices.
+            // From 2^9 allocations on, each slice adds 16. Within these slices, the number never needs one
+            // more bit.
             let allocs = 512 + 16 * tick;
             let now =
                 Counters { allocated_bytes: allocs * 48, allocs, freed_bytes: allocs * 48, frees: allocs };

@@ -1,6 +1,6 @@
 //! The first page: magic, version, capacity, and the salt of every checksum.
 //!
-//! The page holds four copies of these fields, so one flipped bit does no harm.
+//! The page holds four copies of these fields, so a reader still opens the file if one bit is wrong.
 //!
 //! | bytes  | field      | meaning                                                                   |
 //! |--------|------------|---------------------------------------------------------------------------|
@@ -47,7 +47,7 @@ impl Header {
         page
     }
 
-    /// Reads the first sound copy. The function also returns the number of unsound copies.
+    /// Reads the first sound copy of the fields. The function also returns the number of unsound copies.
     pub(crate) fn from_page(page: &[u8]) -> Result<(Header, u64), Error> {
         if page.is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the file is empty")

@@ -1,4 +1,4 @@
-//! The bytes and their meaning: first page, blocks, chunks of the journal, records, slices.
+//! The bytes of a trace and their meaning: first page, blocks, chunks of the journal, records, slices.
 
 pub(crate) mod areas;
 pub(crate) mod block;

@@ -1,4 +1,4 @@
-//! Records of format version 1: they have three more fields, which no reader uses.
+//! Records of format version 1. They have three fields that later versions do not have and no reader uses.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::record::{
@@ -6,7 +6,7 @@ use crate::record::{
 };
 use bincode::{Decode, Encode};
 
-/// [`Record`] in version 1.
+/// [`Record`] in format version 1.
 #[derive(Encode, Decode)]
 pub(crate) enum RecordV1 {
     Start(StartV1),
@@ -15,13 +15,13 @@ pub(crate) enum RecordV1 {
     Stack(Stack),
     Survivors(Survivors),
     Symbols(ModuleSymbols),
-    /// In version 1 the second number was always 0; version 2 counts lost module events there.
+    /// In format version 1 the second number was always 0. Since version 2 it counts lost module events.
     Losses(Losses),
     End(End),
     Children(Children),
 }
 
-/// [`Start`] in version 1.
+/// [`Start`] in format version 1.
 #[derive(Encode, Decode)]
 pub(crate) struct StartV1 {
     command: Vec<String>,
@@ -34,7 +34,7 @@ pub(crate) struct StartV1 {
     _max_sites: u32,
 }
 
-/// [`Site`] in version 1.
+/// [`Site`] in format version 1.
 #[derive(Encode, Decode)]
 pub(crate) struct SiteV1 {
     id: SiteId,

@@ -1,11 +1,10 @@
-//! The distance between slices, a power of two of ticks, and the grid of evenly spaced points that follows
-//! from it.
+//! The distance between slices, which is a power of two of ticks, and the grid of points at this distance.
 
-/// Tracks the distance between slices while they are taken.
+/// Measures the distance between slices while the recorder takes them.
 ///
-/// The level rises to l when four distances in a row are at least 2^l. So a doubled period is noticed after
-/// four slices. A stalled machine causes only one wide gap, which does not raise the level. The level never
-/// falls: a trace is only as fine as its coarsest part.
+/// The level rises to l when four distances in a row are at least 2^l ticks. So the level follows a doubled
+/// period after four slices. A stalled machine causes only one wide gap, which does not raise the level. The
+/// level never falls, because the coarsest part of a trace decides the distance of its grid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
     level: u8,
@@ -34,17 +33,17 @@ impl Stride {
     }
 }
 
-/// Maximum number of points of a grid. More points do not help a reader, and a hostile file could claim any
-/// number.
+/// Maximum number of points of a grid. More points do not help a reader, and a hostile file could demand any
+/// number of points.
 const MAX_POINTS: u64 = 16_384;
 
 /// The evenly spaced points of a trace: the multiples of `stride_ticks` from the first slice to the last.
 ///
-/// The value at a point is the value of the newest slice whose tick is not after the point. If a due slice is
-/// missing, this is the slice before it.
+/// The value at a point is the value of the newest slice whose tick is not after the point. If the slice at
+/// the point is missing, the previous slice gives the value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
-    /// Distance between two points: the coarsest stride in the trace.
+    /// Distance between two points, in ticks: the coarsest stride in the trace.
     pub stride_ticks: u64,
     /// Tick of the first point.
     pub first_tick: u64,
@@ -53,8 +52,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Makes a grid: doubles the stride until the grid has at most four points per slice and at most
-    /// [`MAX_POINTS`] points.
+    /// Makes a grid. The function doubles the stride until the grid has at most four points for each slice,
+    /// and at most [`MAX_POINTS`] points.
     pub(crate) fn new(stride_ticks: u64, first_slice: u64, last_slice: u64, slices: u64) -> Grid {
         let most = slices.saturating_mul(4).min(MAX_POINTS);
         let mut stride_ticks = stride_ticks;
@@ -69,7 +68,7 @@ impl Grid {
         }
     }
 
-    /// The same grid with the distance doubled until it has at most `points` points.
+    /// This grid, with its stride doubled until the grid has at most `points` points.
     pub fn at_most(&self, points: usize) -> Grid {
         let mut grid = *self;
         while grid.points > points.max(1) && grid.stride_ticks <= u64::MAX / 4 {
@@ -83,14 +82,14 @@ impl Grid {
         grid
     }
 
-    /// The first point at which the value of a slice with this tick is in effect. If several slices have the
-    /// same point, the last slice counts. `None`: the tick is after the last point.
+    /// The first point whose value a slice with this tick can be. If several slices have the same point, the
+    /// last slice sets the value. `None`: the tick is after the last point.
     pub fn point_of(&self, tick: u64) -> Option<usize> {
         let index = tick.saturating_sub(self.first_tick).div_ceil(self.stride_ticks);
         usize::try_from(index).ok().filter(|&index| index < self.points)
     }
 
-    /// Whether a slice of this tick lies exactly on a point.
+    /// Whether a slice with this tick is exactly on a point.
     pub fn contains(&self, tick: u64) -> bool {
         tick >= self.first_tick && tick.is_multiple_of(self.stride_ticks) && self.point_of(tick).is_some()
     }

@@ -1,4 +1,4 @@
-//! LEB128 and zig-zag: small numbers in few bytes.
+//! LEB128 and zig-zag: encodings that store small numbers in few bytes.
 
 /// Appends `value`, seven bits per byte, low bits first. The high bit of a byte is set if another byte
 /// follows.
@@ -37,8 +37,8 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Maps a wrapped difference to a number that is small for small differences of either sign: 0, −1, 1, −2 →
-/// 0, 1, 2, 3.
+/// Maps a wrapped difference to a small number if the difference is near 0, positive or negative: 0, −1, 1,
+/// −2 → 0, 1, 2, 3.
 #[inline]
 pub(crate) fn zigzag(difference: u64) -> u64 {
     (difference << 1) ^ ((difference as i64 >> 63) as u64)

@@ -1,9 +1,10 @@
-//! A block of slices, opened for reading by site: its sound slices and the positions of their numbers.
+//! A block of slices in a form that a reader can read site by site: its sound slices and the positions of
+//! their numbers.
 //!
-//! A payload is laid out by column and plane, and a plane holds the bytes of all slices in order
-//! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know the start of each slice
-//! in each plane. So `offsets` has one entry for each slice and each plane in use. A plane in use holds at
-//! least one byte of that slice, so the offsets take at most four times the memory of the payload.
+//! A payload is stored by column and plane, and a plane holds the bytes of all slices in order
+//! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice begins
+//! in each plane. So `offsets` has one entry for each plane that a slice uses. Each entry stands for at least
+//! one byte of the payload, so the offsets take at most four times the memory of the payload.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, SliceShape, parse_shapes};
@@ -11,8 +12,8 @@ use crate::layout::varint::take;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Number of values that one step of a tile joins from their bytes. The buffer is padded by this number of
-/// bytes.
+/// Number of values that one step of a tile builds from their bytes. The buffer has this number of spare
+/// bytes at its end.
 pub(crate) const JOIN_STRIDE: usize = 16;
 
 /// One decompressed block. The buffers are reused for the next block.
@@ -28,7 +29,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Number of slices that the reader can read.
+    /// Number of sound slices in the block.
     pub fn slices(&self) -> usize {
         self.shapes.len()
     }
@@ -41,8 +42,8 @@ impl Columns {
         &self.shapes[slice].header
     }
 
-    /// The memory areas that a slice names. The first slice names every area that is not zero; each later
-    /// slice names the areas that changed.
+    /// The memory areas that a slice changes. For the first slice, these are all areas that are not zero. For
+    /// each later slice, these are the areas that changed since the previous slice.
     ///
     /// # Panics
     /// Panics if there is no slice with this index.
@@ -64,7 +65,7 @@ impl Columns {
         self.sites = 0;
     }
 
-    /// Encodes the slices that `replay` passes on, for a block without columns (a journal).
+    /// Encodes the slices that `replay` passes, for a journal, because a journal has no columns.
     pub(crate) fn encode<E>(
         &mut self,
         from_tick: u64,
@@ -89,7 +90,7 @@ impl Columns {
         if self.try_locate(from_tick, last_tick).is_none() {
             self.shapes.clear();
         }
-        // A reader may read up to `JOIN_STRIDE` bytes beyond the end of the last plane.
+        // The decoder may read up to `JOIN_STRIDE` bytes after the end of the last plane.
         self.raw.resize(self.raw.len() + JOIN_STRIDE, 0);
     }
 
@@ -119,7 +120,7 @@ impl Columns {
         Some(())
     }
 
-    /// Number of sites that a slice names.
+    /// Number of sites that changed in a slice.
     #[inline]
     pub(crate) fn changes(&self, slice: usize) -> usize {
         self.shapes[slice].changes
@@ -130,8 +131,8 @@ impl Columns {
         &self.shapes[slice].widths
     }
 
-    /// The beginnings of a slice's planes, column by column. `widths` holds the number of planes of each
-    /// column.
+    /// The position of the first byte of each plane of a slice, column by column. `widths` holds the number
+    /// of planes of each column.
     #[inline]
     pub(crate) fn planes(&self, slice: usize) -> &[u32] {
         let first = self.first_offset[slice] as usize;
@@ -139,7 +140,7 @@ impl Columns {
     }
 }
 
-/// Collects slices and encodes them in columns.
+/// Collects slices and encodes them by column.
 pub(crate) struct Encoding {
     encoder: Encoder,
     last_tick: u64,
@@ -156,7 +157,8 @@ impl SliceVisitor for Encoding {
     }
 }
 
-/// The beginning of each plane in the payload. `None`: the planes do not fill the payload exactly.
+/// The position of the first byte of each plane in the payload. `None`: the sum of the planes' lengths is not
+/// the length of the payload.
 fn plane_starts(first: usize, end: usize, shapes: &[SliceShape]) -> Option<[usize; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
     for shape in shapes {
@@ -175,7 +177,7 @@ fn plane_starts(first: usize, end: usize, shapes: &[SliceShape]) -> Option<[usiz
     (at == end).then_some(lengths)
 }
 
-/// One more than the last site id of a slice; `None`: the id is beyond the limit.
+/// One more than the last site id of a slice. `None`: the id is above the limit.
 fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     let mut sum = changes as u128;
     for (plane, &start) in id_planes.iter().enumerate() {
@@ -185,7 +187,7 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// The sum of 256 bytes fits in 16 bits, so the compiler can use vector instructions.
+/// The sum of 256 bytes fits in 16 bits, so the compiler can use vector instructions for it.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

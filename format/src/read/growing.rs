@@ -1,9 +1,10 @@
-//! Reads a trace that is still being written, again and again, without reading all of it each time.
+//! Reads a trace again and again while a recorder still writes it. Each refresh reads only a part of the
+//! file.
 //!
-//! A refresh walks the headers of all blocks (64 bytes each). Of the payloads the refresh reads only the new
-//! ones. New payloads are the end of the journal, blocks of slices after the newest slice seen, and catalog
-//! blocks written since. If the recorder moves or thins blocks meanwhile, their data is old, and the refresh
-//! does not read it again.
+//! A refresh reads the headers of all blocks (64 bytes each), but only those payloads that are new. New
+//! payloads are the end of the journal, blocks of slices after the newest slice that the reader has read, and
+//! catalog blocks that were written since the last refresh. When the recorder moves or thins blocks, their
+//! slices are old, and the refresh does not read these slices again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,8 +26,8 @@ use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// The recorder may move blocks during a read. Number of attempts to read a block; after the last attempt,
-/// the refresh continues without the missing block.
+/// Number of attempts to read a block, because the recorder may move blocks during a read. After the last
+/// attempt, the refresh continues without the missing block.
 const ATTEMPTS: usize = 4;
 /// Number of bytes of the journal that one step reads.
 const JOURNAL_READ_BYTES: u64 = 64 << 10;
@@ -36,13 +37,14 @@ const SEARCH_BYTES: u64 = 64 << 10;
 /// The result of a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Update {
-    /// Number of slices that the visitor got.
+    /// Number of slices that the visitor received.
     pub slices: u64,
-    /// Number of catalog records that are new or replaced.
+    /// Number of catalog records that are new or that replaced a record.
     pub records: u64,
-    /// The file holds another recording than at the last refresh; the reader has dropped all earlier data.
+    /// Whether the file now holds another recording than at the last refresh. If so, the reader has dropped
+    /// the data of the old recording.
     pub is_new_recording: bool,
-    /// Number of blocks that the refresh could not read; their slices are missing.
+    /// Number of blocks that the refresh could not read. The slices of these blocks are missing.
     pub torn_blocks: u64,
 }
 
@@ -51,20 +53,20 @@ pub struct Update {
 pub struct GrowingTrace {
     path: PathBuf,
     file: File,
-    /// Device and inode of the file, to detect that another file has taken its name.
+    /// Device and inode of the file. If another file takes the file's name, they differ.
     identity: (u64, u64),
     header: Header,
-    /// Whether the first refresh begins with the newest block.
+    /// Whether the first refresh skips all blocks of slices before the newest block.
     skips_history: bool,
     journal: Option<OpenJournal>,
-    /// The sequence up to which catalog blocks were read.
+    /// The highest sequence of the catalog blocks that were read.
     catalog_sequence: u64,
-    /// Bytes that decompressed catalog blocks may still take in this refresh.
+    /// Number of bytes that the decompressed catalog blocks of this refresh may still take.
     catalog_raw_left: u64,
     records: Records,
-    /// The tick up to which slices were read; the slice at this tick was not read.
+    /// The tick from which slices are still to be read; the slice at this tick was not read.
     next_tick: u64,
-    /// The counters of every site at the newest slice that was read.
+    /// The counters of every site in the newest slice that was read.
     known: Vec<Counters>,
     bytes_read: u64,
 }
@@ -78,7 +80,7 @@ struct OpenJournal {
     areas: Areas,
 }
 
-/// The headers of a file at one moment.
+/// The headers of all blocks of a file at one moment.
 #[derive(Default)]
 struct Headers {
     slices: Vec<Found>,
@@ -87,14 +89,14 @@ struct Headers {
     newest: Option<BlockHeader>,
 }
 
-/// The error that a block changed while the reader was reading it.
+/// The error of a read during which the recorder changed the block.
 struct Changed;
 
 impl GrowingTrace {
     /// Opens a trace and reads only its first page.
     ///
     /// # Errors
-    /// The same errors as for [`Trace::open`](crate::Trace::open).
+    /// The errors of [`Trace::open`](crate::Trace::open).
     pub fn open(path: &Path) -> Result<GrowingTrace, Error> {
         let (file, identity, header) =
             open_file(path).map_err(|error| error.context(error::opening(path)))?;
@@ -114,17 +116,18 @@ impl GrowingTrace {
         })
     }
 
-    /// Makes the first refresh begin with the newest block of slices and skip the older blocks. Call this
-    /// before the first refresh.
+    /// Makes the first refresh skip all blocks of slices before the newest block. Call this function before
+    /// the first refresh.
     pub fn skip_history(&mut self) {
         self.skips_history = true;
     }
 
     /// Reads all data that is new since the last refresh. `visitor` gets every slice once, by ascending tick.
-    /// `changed` holds the sites that changed since the previous slice that `visitor` got.
+    /// For each slice, `changed` holds the sites that changed since the previous slice that `visitor`
+    /// received.
     ///
     /// # Errors
-    /// `Io`; if another file has taken the name, also the errors of [`GrowingTrace::open`].
+    /// `Io`; if another file has taken the name of the trace, also the errors of [`GrowingTrace::open`].
     pub fn refresh<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
         let path = self.path.clone();
         self.refresh_inner(visitor).map_err(|error| error.context(error::opening(&path)))
@@ -132,7 +135,7 @@ impl GrowingTrace {
 
     fn refresh_inner<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
         let mut update = Update { is_new_recording: self.follow_name()?, ..Update::default() };
-        // The last attempt accepts missing blocks.
+        // The last attempt continues although blocks are missing.
         let mut attempts = (1..=ATTEMPTS).map(|attempt| attempt == ATTEMPTS);
         while let Some(is_last) = attempts.next()
             && self.read_new(visitor, &mut update, is_last)?.is_err()
@@ -141,8 +144,8 @@ impl GrowingTrace {
         Ok(update)
     }
 
-    /// Whether the name or the file now holds another recording. Drops everything read of an earlier
-    /// recording.
+    /// Whether the path or the file now holds another recording. If so, the function drops all data of the
+    /// old recording.
     fn follow_name(&mut self) -> Result<bool, Error> {
         let named = std::fs::metadata(&self.path).ok().map(|named| identity(&named));
         if named.is_some_and(|named| named != self.identity) {
@@ -164,8 +167,8 @@ impl GrowingTrace {
                 self.forget(header);
                 Ok(true)
             }
-            // The recording is the same, or its first page is being rewritten or damaged: keep everything
-            // read before.
+            // The recording is still the old one, or its first page is damaged or is just being written. In
+            // both cases, keep all data that was read.
             _ => Ok(false),
         }
     }
@@ -200,7 +203,8 @@ impl GrowingTrace {
         let Headers { slices, mut catalogs, newest } = self.headers(length)?;
         let expected = newest.map_or(0, |newest| usize::from(newest.catalog_blocks));
         if catalogs.len() < expected && !is_last {
-            // The recorder moved a catalog block to a place that this walk had already passed.
+            // While this loop read the headers, the recorder moved a catalog block to a position that the
+            // loop had already passed.
             return Ok(Err(Changed));
         }
         self.catalog_raw_left = raw_limit(length);
@@ -217,13 +221,15 @@ impl GrowingTrace {
         let mut cover = newest_cover(slices);
         cover.retain(|block| block.header.last_tick >= self.next_tick);
         if self.skips_history {
-            // The journal may still have no slice; then the block before it holds the newest slice.
+            // The journal may still have no slice. In that case the block before the journal holds the newest
+            // slice.
             let closed = cover.iter().rposition(|block| block.header.kind == BlockKind::Slices);
             cover.drain(..closed.unwrap_or(0));
             self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
         }
         for block in cover {
-            // A block begins where the previous block ends, so here a block between the two is missing.
+            // A block begins at the tick where the previous block ends. So a block is missing between these
+            // two.
             if block.header.from_tick > self.next_tick {
                 if !is_last {
                     return Ok(Err(Changed));
@@ -243,7 +249,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// The headers of all sound blocks. Zeros follow the last extent that was ever used.
+    /// The headers of all sound blocks. After the last extent that was ever used, the file holds zeros.
     fn headers(&mut self, length: u64) -> Result<Headers, Error> {
         let mut headers = Headers::default();
         let mut at = PAGE_BYTES as u64;
@@ -271,7 +277,7 @@ impl GrowingTrace {
         Ok(headers)
     }
 
-    /// The position of the next sound header, or the end.
+    /// The position of the next sound header, or the end of the file.
     fn search(&mut self, length: u64, mut at: u64) -> Result<u64, Error> {
         while at < length {
             let bytes = self.read(length, at, SEARCH_BYTES)?;
@@ -317,10 +323,11 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// Adds encoded records to the catalog; returns the number of records that are new or replaced.
+    /// Adds encoded records to the catalog. Returns the number of records that are new or that replaced a
+    /// record.
     fn take_records(&mut self, encoded: &[u8]) -> u64 {
         let mut found = Records::new();
-        // An unsound record ends the reading; the records before it count.
+        // Reading stops at an unsound record; the records before the unsound record are used.
         let _unsound = catalog::decode(encoded, self.header.version, &mut found);
         let mut count = 0;
         for (key, record) in found {
@@ -351,7 +358,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// Reads the journal from the position of the last refresh on.
+    /// Reads the journal from the position at which the last refresh stopped.
     fn journal<V: SliceVisitor + ?Sized>(
         &mut self,
         length: u64,
@@ -413,7 +420,7 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// The recorded process; `None`: the reader has not read this record yet.
+    /// The record of the recorded process. `None`: the reader has not read this record yet.
     pub fn start(&self) -> Option<&Start> {
         match self.records.get(&Key::Start) {
             Some(Record::Start(start)) => Some(start),
@@ -421,7 +428,7 @@ impl GrowingTrace {
         }
     }
 
-    /// The end of the recording; `None`: it still runs, or it was cut short.
+    /// The end of the recording. `None`: the recording still runs, or it was cut short.
     pub fn end(&self) -> Option<&End> {
         match self.records.get(&Key::End) {
             Some(Record::End(end)) => Some(end),
@@ -469,12 +476,12 @@ impl GrowingTrace {
         }
     }
 
-    /// All records that were read; for each key, only the newest record.
+    /// All records that were read. If several records have the same key, only the newest one.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }
 
-    /// The counters of every site at the newest slice that was read; `counters[i]` belongs to `SiteId(i)`.
+    /// The counters of every site in the newest slice that was read; `counters[i]` belongs to `SiteId(i)`.
     pub fn counters(&self) -> &[Counters] {
         &self.known
     }
@@ -485,11 +492,12 @@ impl GrowingTrace {
     }
 }
 
-/// Passes on the slices that were not seen before, with the changes since the last slice that was seen.
+/// Passes the slices that earlier refreshes have not passed, with the changes since the last slice that was
+/// passed.
 struct NewSlices<'a, V: ?Sized> {
     next_tick: u64,
     known: &'a mut Vec<Counters>,
-    /// The newest counters from slices that were seen before.
+    /// The newest counters in slices that earlier refreshes have passed.
     carried: BTreeMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
     visitor: &'a mut V,

@@ -1,4 +1,4 @@
-//! Finds the sound blocks of a file, however damaged the file is.
+//! Finds the sound blocks of a file; the file may be damaged anywhere.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::read::source::Source;
 /// The damage of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Damage {
-    /// Number of damaged blocks: their checksum does not match, they extend past the end of the file, or they
-    /// are known to be missing. A torn last slice counts as one block.
+    /// Number of damaged blocks: the checksum is wrong, or the block extends past the end of the file, or the
+    /// other blocks show that a block is missing. A torn last slice counts as one block.
     pub torn_blocks: u64,
     /// Bytes that belong to no sound block.
     pub skipped_bytes: u64,
-    /// Number of slices known to be lost. If only a missing span of ticks is known, this is the number of
-    /// slices that were due in the span.
+    /// Number of slices that are known to be lost. If a span of ticks is missing, the slices that were due in
+    /// the span count as lost.
     pub lost_slices: u64,
 }
 
@@ -33,7 +33,8 @@ impl Damage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub at: u64,
-    /// For a journal, `slices`, the ticks and the level come from the sound chunks.
+    /// The block's header. For a journal, `slices`, the ticks and the level are computed from the sound
+    /// chunks.
     pub header: BlockHeader,
 }
 
@@ -49,12 +50,12 @@ pub(crate) struct Index {
 /// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 /// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
-/// file. Catalogs of real programs need a twentieth of this limit. The limit bounds the memory that a hostile
-/// file can demand.
+/// file. Catalogs of real programs need 1/20 of this limit. The limit bounds the memory that a reader needs
+/// for a hostile file.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 
-/// Maximum number of bytes that the decompressed catalog of a file of this length may take.
+/// Maximum size of the decompressed catalog, in bytes, for a file of this length.
 pub(crate) fn raw_limit(file_bytes: u64) -> u64 {
     file_bytes.saturating_mul(MAX_CATALOG_RATIO).saturating_add(MIN_CATALOG_RAW_BYTES)
 }
@@ -65,7 +66,7 @@ struct Scan<'a> {
     version: u32,
     blocks: Vec<Found>,
     torn: Vec<Found>,
-    /// The encoded records of each block or journal, with its sequence.
+    /// For each block or journal, its sequence and its encoded records.
     catalogs: Vec<(u64, Vec<u8>)>,
     catalog_blocks: u64,
     torn_catalog_blocks: u64,
@@ -74,7 +75,7 @@ struct Scan<'a> {
     damage: Damage,
 }
 
-/// Reads the whole file once.
+/// Reads the whole file once and lists its sound blocks.
 pub(crate) fn index(source: &Source, Header { salt, version, .. }: Header) -> io::Result<Index> {
     let mut scan = Scan {
         source,
@@ -107,8 +108,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Returns the position of the next sound header, or the end of the file. Zeros were never written, so
-    /// they do not count as skipped.
+    /// Returns the position of the next sound header, or the end of the file. Zeros are space that the writer
+    /// never used, so they do not count as skipped.
     fn search(&mut self, mut at: u64) -> io::Result<u64> {
         let mut buffer = Vec::new();
         loop {
@@ -128,8 +129,8 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads one block and returns the position of the next block. The function reuses `buffer`: allocating
-    /// several megabytes for each block would cost a thousand page faults.
+    /// Reads one block and returns the position of the next block. The function reuses `buffer`, because a
+    /// new buffer of several megabytes for each block would cost a thousand page faults.
     fn block(&mut self, at: u64, header: BlockHeader, buffer: &mut Vec<u8>) -> io::Result<u64> {
         let next = at.saturating_add(header.extent_bytes());
         if header.kind == BlockKind::Free {
@@ -205,7 +206,7 @@ impl Scan<'_> {
     }
 
     fn finish(mut self) -> Index {
-        // Oldest first: a later record replaces an earlier record with the same key.
+        // Sort the oldest block first, because a later record replaces an earlier record with the same key.
         self.catalogs.sort_by_key(|&(sequence, _)| sequence);
         let mut records = Records::new();
         for (_, raw) in &self.catalogs {
@@ -221,8 +222,8 @@ impl Scan<'_> {
     }
 }
 
-/// If several blocks cover the same ticks, keeps the block that was written last, because the writer made it
-/// from the others.
+/// If several blocks contain the same ticks, keeps only the block that was written last, because the writer
+/// made this block from the other blocks.
 pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     blocks.sort_by_key(|block| std::cmp::Reverse(block.header.sequence));
     let mut cover: std::collections::BTreeMap<u64, Found> = std::collections::BTreeMap::new();
@@ -235,7 +236,7 @@ pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     cover.into_values().collect()
 }
 
-/// Number of slices that were due in ticks without a sound block.
+/// Number of slices that were due at ticks which no sound block contains.
 fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     let mut lost = 0u64;
     let mut from = 0;
@@ -258,7 +259,7 @@ fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     after.fold(lost, |lost, torn| lost.saturating_add(u64::from(torn.slices)))
 }
 
-/// Decompresses a payload if it fits in the rest of the budget.
+/// Decompresses a payload if its decompressed size is at most `left`.
 pub(crate) fn inflate(payload: &[u8], raw_bytes: usize, left: &mut u64) -> Option<Vec<u8>> {
     *left = left.checked_sub(raw_bytes as u64).filter(|_| raw_bytes <= MAX_RAW_BYTES)?;
     let raw = zstd::bulk::decompress(payload, raw_bytes).ok()?;

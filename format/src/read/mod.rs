@@ -1,4 +1,4 @@
-//! Reading a trace: the reader finds the sound blocks, opens them by column and reads many sites at once.
+//! Reading a trace: the reader finds the sound blocks, reads their columns, and decodes many sites at once.
 
 pub(crate) mod columns;
 pub(crate) mod growing;

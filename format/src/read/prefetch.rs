@@ -1,7 +1,8 @@
-//! Prefetches bytes before they are needed: the processor cannot predict a hundred rows read in turn.
+//! Prefetches bytes before they are needed. The processor cannot prefetch them itself, because the reader
+//! reads from a hundred rows in turn.
 #![allow(unsafe_code)]
 
-/// Prefetches the cache line of `bytes[at]`; does nothing if `at` is out of bounds.
+/// Prefetches the cache line of `bytes[at]`. If `at` is out of bounds, the function does nothing.
 #[inline(always)]
 pub(crate) fn prefetch(bytes: &[u8], at: usize) {
     #[cfg(target_arch = "x86_64")]

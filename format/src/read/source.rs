@@ -1,14 +1,14 @@
-//! The bytes of a trace, in a file or in memory.
+//! The bytes of a trace. They are in a file or in memory.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The source of a trace's bytes.
+/// The place from which a reader reads the bytes of a trace.
 ///
-/// The reader reads a file and does not map it: it decodes each block from a copy whose checksum it has just
-/// verified. So a recorder that still writes, a truncated file or a failing disk leads to an error and never
-/// to a signal. Compared with decompression, the copy takes almost no time.
+/// The reader copies the file and does not map it. It checks the checksum of each copied block and decodes
+/// the block from the copy. So a recorder that still writes, a truncated file or a failing disk causes an
+/// error and never a signal. The copy takes very little time compared with decompression.
 pub(crate) enum Source {
     File { file: File, length: u64 },
     Bytes(Vec<u8>),
@@ -22,8 +22,8 @@ impl Source {
         }
     }
 
-    /// Reads up to `length` bytes from `at`; fewer at the end. `buffer` holds the bytes if they come from a
-    /// file.
+    /// Reads `length` bytes from position `at`, or fewer bytes at the end of the trace. If the bytes come
+    /// from a file, `buffer` holds them.
     pub(crate) fn read<'a>(&'a self, at: u64, length: u64, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let length = length.min(self.length().saturating_sub(at)) as usize;
         match self {
@@ -38,7 +38,8 @@ impl Source {
         }
     }
 
-    /// Reads up to `length` bytes from `at` of a file of `file_bytes` bytes; fewer at the end.
+    /// Reads `length` bytes from position `at` of a file of `file_bytes` bytes, or fewer bytes at the end of
+    /// the file.
     pub(crate) fn read_file(
         file: &File,
         file_bytes: u64,
@@ -61,7 +62,7 @@ impl Source {
         Ok(())
     }
 
-    /// Reads the whole trace, in its present state, into memory.
+    /// Reads the whole trace into memory, as it is now.
     pub(crate) fn into_memory(self) -> io::Result<Source> {
         let mut bytes = Vec::new();
         self.read(0, self.length(), &mut bytes)?;

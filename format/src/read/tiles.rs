@@ -1,4 +1,5 @@
-//! HOT: reads sixteen neighbouring sites through many slices at once. A reader spends most of its time here.
+//! HOT: reads sixteen neighbouring sites through many slices at once. A reader spends most of its time in
+//! this file.
 //!
 //! ```text
 //!   slices  ▒▒░▒ ░▒▒░ …   place: each slice's numbers for a tile of sites become a row of cells;
@@ -6,10 +7,10 @@
 //!     ▼     ░▒▒░ ▒░▒▒      advance: sixteen sites side by side, down through the rows
 //! ```
 //!
-//! The steps are the same whether half of the sites changed or all, so no branch is mispredicted. Each step
-//! is one loop over sixteen lanes, which the compiler turns into vector instructions. All functions are
-//! inlined, so the calling function determines which instructions are available. The coding is that of
-//! `SiteState` in [`crate::layout::delta`].
+//! The steps do not depend on the number of sites that changed, so the processor mispredicts no branch. Each
+//! step is one loop over sixteen lanes, which the compiler turns into vector instructions. All functions are
+//! inlined, so the calling function decides which vector instructions the compiler may use. The encoding is
+//! that of `SiteState` in [`crate::layout::delta`].
 
 use crate::layout::delta::PLANES;
 use crate::layout::varint::unzigzag;
@@ -17,44 +18,45 @@ use crate::read::columns::{Columns, JOIN_STRIDE, byte_sum};
 use crate::read::prefetch::prefetch;
 use crate::slice::Counters;
 
-/// Number of sites side by side: two vectors of eight. With only one vector, each step would wait for the
-/// previous step.
+/// Number of sites that one step reads side by side: two vectors of eight. With one vector of eight, each
+/// step would wait for the result of the previous step.
 pub const GROUP_SITES: usize = 16;
-/// Number of sites whose cells one step places.
+/// Number of sites whose cells one call of `place` fills.
 pub const TILE_SITES: usize = 128;
-/// Number of slices whose cells one step places. The cells of a tile in these slices take 24 KiB, so other
-/// data still fits in the innermost cache.
+/// Number of slices whose cells one call of `place` fills. The cells of a tile take 24 KiB for these slices,
+/// so the first-level cache still has room for other data.
 pub const CHUNK_SLICES: usize = 24;
-/// The bit that is set in a cell if the slice names the site. If seven bytes suffice, the bits below hold the
-/// numbers of the site's four columns.
+/// The bit that is set in a cell if the site changed in the slice. If the numbers of the site's four columns
+/// fit in seven bytes, the lower bits hold them.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
-/// The next tile begins in a cache line that is already loaded; the line after it is prefetched.
+/// Length of a cache line. The first line of the next tile is already loaded, so the line after it is
+/// prefetched.
 const LINE_BYTES: usize = 64;
-/// Columns without the ids.
+/// Number of columns, without the column of ids.
 const NUMBERS: usize = 4;
 
-/// One number for each of sixteen sites.
+/// One number for each of sixteen neighbouring sites.
 pub type GroupValues = [u64; GROUP_SITES];
 
 /// The numbers of sixteen sites in one slice.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
 pub struct Row {
-    /// All ones if the slice names the site; zero if it does not. For a site whose value is zero, the other
-    /// fields have no meaning.
+    /// For each site, all ones if the site changed in the slice, else zero. If a site has zero here, its
+    /// other fields have no meaning.
     pub named: GroupValues,
     /// Bytes allocated and not yet freed.
     pub live_bytes: GroupValues,
     /// Allocations not yet freed.
     pub live_count: GroupValues,
-    /// Allocations of all sixteen sites since the slice before. In the first slice of a block, this is the
-    /// number of all allocations since the start.
+    /// Number of allocations of all sixteen sites since the previous slice. In the first slice of a block,
+    /// this is the number of allocations since the recording began.
     pub allocs: u64,
 }
 
 impl Row {
-    /// A row in which no site is named.
+    /// A row in which no site changed.
     pub const NOTHING: Row = Row {
         named: [0; GROUP_SITES],
         live_bytes: [0; GROUP_SITES],
@@ -63,7 +65,7 @@ impl Row {
     };
 }
 
-/// The state of sixteen sites after the slices of this block read so far.
+/// The state of sixteen sites after the slices of this block that were already read.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct States {
@@ -75,12 +77,12 @@ struct States {
     mean_bytes: GroupValues,
 }
 
-/// The position at which to continue reading a slice.
+/// The position in a slice at which the next tile begins.
 #[derive(Clone, Copy, Default)]
 struct Cursor {
     /// Number of changes already read.
     taken: u32,
-    /// One more than the id of the last change read.
+    /// One more than the site id of the last change that was read.
     next_id: u32,
 }
 
@@ -91,20 +93,20 @@ enum Layout {
         shifts: [u32; NUMBERS],
         masks: [u64; NUMBERS],
     },
-    /// The cells are in the row of wide cells with this index, column by column.
+    /// The numbers are stored column by column in the wide cells; this is the index of the row of wide cells.
     Wide(usize),
 }
 
-/// The layout of a row without cells.
+/// The layout of a row in which no site changed.
 const NOTHING: Layout = Layout::Packed { shifts: [0; NUMBERS], masks: [0; NUMBERS] };
 
-/// One number for each site of a tile. The row is aligned, because a vector that straddles two cache lines
-/// costs as much as two vectors.
+/// One number for each site of a tile. The row is aligned, because a vector in two cache lines takes as long
+/// as two vectors.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct CellRow([u64; TILE_SITES]);
 
-/// Reads one block tile by tile, and each tile from its first slice to its last.
+/// Reads one block tile by tile. Each tile is read from the first slice of the block to the last.
 pub struct TileReader<'a> {
     columns: &'a Columns,
     first_site: usize,
@@ -116,7 +118,7 @@ pub struct TileReader<'a> {
 }
 
 impl<'a> TileReader<'a> {
-    /// Starts at the tile that begins with this site.
+    /// Creates a reader that begins with the tile whose first site is `first_site`.
     pub fn new(columns: &'a Columns, first_site: usize) -> Self {
         let cursors = (0..columns.slices()).map(|slice| skip(columns, slice, first_site)).collect();
         Self {
@@ -130,13 +132,14 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// Moves on to the next tile. The caller has read all slices of this tile.
+    /// Moves on to the next tile. Before this call, the caller must read all slices of the present tile.
     pub fn next_tile(&mut self) {
         self.first_site += TILE_SITES;
         self.states = [States::default(); TILE_SITES / GROUP_SITES];
     }
 
-    /// Places the cells of `slices` slices, at most [`CHUNK_SLICES`], from slice `first` on.
+    /// Fills the cells of `slices` slices, at most [`CHUNK_SLICES`]. The first of these slices has the number
+    /// `first`.
     #[inline(always)]
     pub fn place(&mut self, first: usize, slices: usize) {
         self.layouts.clear();
@@ -149,16 +152,16 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// The rows of one group of sixteen sites of the tile: one row for each placed slice. Call this once for
-    /// each group after each `place`.
+    /// The rows of one group of sixteen sites of the tile: one row for each slice of the last call of
+    /// `place`. Call this function once for each group after each `place`.
     #[inline(always)]
     pub fn rows(&mut self, group: usize, rows: &mut Vec<Row>) {
         rows.resize(self.layouts.len(), Row::default());
         advance(&mut self.states[group], &self.layouts, &self.cells, &self.wide, group * GROUP_SITES, rows);
     }
 
-    /// The counters of one site of the tile after the slices read so far; zeros if no slice of this block has
-    /// named it yet.
+    /// The counters of one site of the tile after the slices that were already read; zeros if the site
+    /// changed in no slice of this block.
     pub fn counters(&self, site: usize) -> Counters {
         let (states, lane) = (&self.states[site / GROUP_SITES], site % GROUP_SITES);
         Counters {
@@ -170,7 +173,7 @@ impl<'a> TileReader<'a> {
     }
 }
 
-/// The cursor of a slice at its first change of a site from `first_site` on.
+/// The cursor of a slice, at the first change of a site whose id is at least `first_site`.
 fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     const STRIDE: usize = 256;
     let changes = columns.changes(slice);
@@ -198,8 +201,8 @@ fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     cursor
 }
 
-/// The site ids of one slice, as gaps between them. The ids are checked: no sum of gaps leads to an id beyond
-/// the limit.
+/// The ids of the sites that changed in one slice, as gaps between ids. The ids are checked: every sum of
+/// gaps is an id within the limit.
 struct Gaps<'a> {
     raw: &'a [u8],
     planes: &'a [u32],
@@ -220,14 +223,14 @@ impl<'a> Gaps<'a> {
         &self.raw[self.planes[plane] as usize..][..self.changes]
     }
 
-    /// A sound gap needs at most three bytes.
+    /// Returns one gap. A sound gap needs at most three bytes.
     fn at(&self, change: usize) -> u32 {
         let planes = self.planes.iter().take(3).enumerate();
         planes.fold(0, |gap, (i, &start)| gap | u32::from(self.raw[start as usize + change]) << (8 * i))
     }
 }
 
-/// Places the numbers of one slice and tile in a row of cells.
+/// Fills a row of cells with the numbers of one slice for the sites of a tile.
 #[inline(always)]
 fn place(
     columns: &Columns,
@@ -274,8 +277,8 @@ fn place(
     Layout::Packed { shifts, masks }
 }
 
-/// Reads the sites of a tile from a slice that has changes left. Returns their number; `sites` receives their
-/// positions in the tile.
+/// Reads the ids of a tile's sites that changed in a slice with unread changes. Returns the number of these
+/// sites; `sites` receives their positions in the tile.
 #[inline(always)]
 fn sites_in_tile(
     columns: &Columns,
@@ -286,7 +289,7 @@ fn sites_in_tile(
 ) -> usize {
     let taken = cursor.taken as usize;
     let gaps = Gaps::new(columns, slice);
-    // The previous site lies before the tile, perhaps far before it.
+    // The previous site is before the tile, and may be far away from it.
     let before = first_site - cursor.next_id as usize;
     let mut next = 0;
     let mut named = 0;
@@ -326,8 +329,9 @@ fn sites_in_tile(
     named
 }
 
-/// Builds numbers from their bytes, low bytes first, and combines each with `start`. The function reads whole
-/// strides: the buffer is padded, and no caller uses the numbers after the last.
+/// Builds numbers from their bytes, low bytes first, and combines each number with `start`. The function
+/// always reads whole strides. The buffer is padded, so reading too many bytes is safe, and no caller uses
+/// the extra numbers.
 #[inline(always)]
 fn join(raw: &[u8], planes: &[usize], numbers: usize, start: u64) -> CellRow {
     let mut joined = CellRow([0; TILE_SITES]);
@@ -354,7 +358,7 @@ fn scatter(sites: &[u8], numbers: &CellRow, cells: &mut CellRow) {
     }
 }
 
-/// Advances sixteen sites through the placed slices.
+/// Updates the states of sixteen sites, slice by slice, for the slices of the last call of `place`.
 #[inline(always)]
 fn advance(
     states: &mut States,
@@ -392,7 +396,8 @@ fn advance(
     }
 }
 
-/// Advances sixteen sites through one slice. The numbers of a site that is not named are masked to zero.
+/// Updates the states of sixteen sites for one slice. The numbers of a site that did not change are masked to
+/// zero.
 #[inline(always)]
 fn step(states: &mut States, cells: &GroupValues, numbers: &[GroupValues; NUMBERS], row: &mut Row) {
     let [allocs_column, frees_column, bytes_column, freed_column] = numbers;
@@ -428,8 +433,8 @@ fn step(states: &mut States, cells: &GroupValues, numbers: &[GroupValues; NUMBER
     }
 }
 
-/// Computes the mean again for each site whose number of allocations has gained a bit: about once per
-/// doubling.
+/// Computes the mean size again for each site whose number of allocations needs one more bit. This happens
+/// about once each time the number doubles.
 #[cold]
 #[inline(never)]
 fn renew_means(states: &mut States, steps: &GroupValues) {
@@ -450,7 +455,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// By slice and site: live bytes and live count.
+    /// Live bytes and live count, with the slice and the site as the key.
     type Live = BTreeMap<(usize, u32), (u64, u64)>;
 
     #[derive(Default)]
@@ -458,7 +463,7 @@ mod tests {
         slices: usize,
         live: Live,
         newest: BTreeMap<u32, Counters>,
-        /// Allocations of all sites up to each slice.
+        /// For each slice, the number of allocations of all sites until then.
         allocs: Vec<u64>,
     }
 
@@ -502,7 +507,7 @@ mod tests {
         (live, newest, allocs.into_iter().scan(0, sum).collect())
     }
 
-    /// Checks that reading by site and reading by slice give the same values for one payload.
+    /// Checks for one payload that reading by site and reading by slice give equal values.
     fn assert_same(payload: &[u8], last_tick: u64) {
         let mut by_time = ByTime::default();
         let _slices = Decoder::default().decode(payload, 0, last_tick, &mut by_time);
@@ -523,7 +528,7 @@ mod tests {
         }
     }
 
-    /// Few bits or many, so that both cell layouts occur.
+    /// Counters with few or with many bits, so that both cell layouts occur.
     fn counters() -> impl Strategy<Value = Counters> {
         (any::<[u64; 4]>(), 0..64u32).prop_map(|(numbers, shift)| {
             let [allocated_bytes, allocs, freed_bytes, frees] = numbers.map(|number| number >> shift);
@@ -544,7 +549,7 @@ mod tests {
             let mut table = BTreeMap::new();
             for (tick, changed) in (0..).zip(&slices) {
                 table.extend(changed.clone());
-                // Ids close together, and one far away.
+                // Many ids that are close together, and one id that is far away.
                 let steady = |id| (id, Counters { allocs: tick + 1, ..Counters::ZERO });
                 table.extend((2000..2000 + crowd).chain([50_000]).map(steady));
                 let header = SliceHeader { tick, ..SliceHeader::default() };

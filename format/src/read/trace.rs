@@ -1,4 +1,4 @@
-//! Turns a file into slices and records. The reader returns sound data and counts damage.
+//! Turns the bytes of a file into slices and records. The reader returns sound data and counts damage.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -29,7 +29,8 @@ use crate::slice::{Counters, SliceVisitor};
 
 /// Largest trace, in bytes, that the reader first reads into memory while a recorder still writes it.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
-/// Maximum number of snapshots that the reader takes, because the recorder may move blocks during a snapshot.
+/// Maximum number of snapshots that the reader takes. The recorder may move blocks during a snapshot, and
+/// then the reader takes another one.
 const SNAPSHOTS: usize = 3;
 
 /// A sound block of slices. Blocks can be replayed in any order and in parallel.
@@ -45,7 +46,7 @@ pub struct BlockInfo {
     pub stride_ticks: u64,
 }
 
-/// A trace, opened and indexed.
+/// An opened trace, with the list of its blocks.
 pub struct Trace {
     source: Source,
     header: Header,
@@ -96,12 +97,12 @@ struct Scratch {
 
 thread_local! {
     // The thread takes the buffers out of the cell while it replays a block. If a visitor replays another
-    // block, it finds the cell empty and gets new buffers.
+    // block at the same time, the cell is empty and the other replay gets new buffers.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 impl Trace {
-    /// Opens a trace. A recorder may still be writing it.
+    /// Opens a trace. The recorder may still be writing the trace.
     ///
     /// # Errors
     /// `Empty`, `NotATrace`, `TruncatedHeader`, `NewerVersion`, `Io`. Damage after the first page does not
@@ -119,7 +120,7 @@ impl Trace {
                 return Err(Error::new(ErrorKind::NotATrace, "a directory is not a trace")
                     .with_remedy("give the file in it"));
             }
-            // A FIFO has no length and cannot be read twice.
+            // A FIFO has no length, and its bytes cannot be read twice.
             let source = if metadata.is_file() {
                 Source::File { file, length: metadata.len() }
             } else {
@@ -129,7 +130,8 @@ impl Trace {
             let source = if in_memory { source.into_memory().map_err(io)? } else { source };
             Self::from_source(source)
         };
-        // A recorder that writes may move blocks. So the file is then read into memory first.
+        // A recorder that still writes the file may move blocks. So the reader first copies the whole file
+        // into memory.
         let is_short = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_SNAPSHOT_BYTES);
         let in_memory = is_short && lock::may_be_written(path);
         let mut trace = load(in_memory)?;
@@ -145,7 +147,7 @@ impl Trace {
     /// Reads a trace from memory.
     ///
     /// # Errors
-    /// The same errors as for [`Trace::open`].
+    /// The errors of [`Trace::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Trace, Error> {
         Self::from_source(Source::Bytes(bytes))
     }
@@ -162,12 +164,12 @@ impl Trace {
         Ok(Trace { source, header, found, blocks, damage, catalog })
     }
 
-    /// The recorded process; all fields are empty if the record is lost.
+    /// The recorded process; all fields are empty if the trace has lost this record.
     pub fn start(&self) -> &Start {
         &self.catalog.start
     }
 
-    /// The end of the recording; `None`: it was cut short or still runs.
+    /// The end of the recording. `None`: the recording was cut short or still runs.
     pub fn end(&self) -> Option<&End> {
         self.catalog.end.as_ref()
     }
@@ -177,33 +179,34 @@ impl Trace {
         &self.catalog.children
     }
 
-    /// The memory areas whose sizes the slices hold, by ascending id; none before version 3.
+    /// The memory areas whose sizes the slices hold, by ascending id. The list is empty before format version
+    /// 3.
     pub fn memory_areas(&self) -> &[MemoryArea] {
         &self.catalog.areas
     }
 
-    /// The modules' own allocators, by ascending module id.
+    /// The allocators of modules that have their own allocator, by ascending module id.
     pub fn allocators(&self) -> &[Allocator] {
         &self.catalog.allocators
     }
 
-    /// The sites that start threads, by ascending id. libc makes each allocation of such a site for one
+    /// The sites that start threads, by ascending id. Each allocation of such a site is made by libc for one
     /// thread.
     pub fn thread_starts(&self) -> &[SiteId] {
         &self.catalog.thread_starts
     }
 
-    /// Ends of watches, by ascending site. A site that is watched again has the time 0.
+    /// The ends of watches, by ascending site. If a site is watched again, its time is 0.
     pub fn watch_ends(&self) -> &[WatchEnd] {
         &self.catalog.watch_ends
     }
 
-    /// Processor time of the process and its children, if recorded.
+    /// Processor time of the process and its children. `None`: the recording does not have it.
     pub fn cpu_totals(&self) -> Option<CpuTotals> {
         self.catalog.cpu_time
     }
 
-    /// Processor time of the target, if recorded.
+    /// Processor time of the target. `None`: the recording does not have it.
     pub fn cpu_use(&self) -> Option<&CpuUse> {
         self.catalog.processor.as_ref()
     }
@@ -218,17 +221,18 @@ impl Trace {
         &self.catalog.mark_slices
     }
 
-    /// Numbers of marks and slices of marks that are not in the trace.
+    /// How many marks, and how many slices of marks, are not in the trace.
     pub fn mark_losses(&self) -> MarkLosses {
         self.catalog.mark_losses.unwrap_or_default()
     }
 
-    /// The state of the process when the recording began, if the process ran before.
+    /// The state of the process when the recording began. `None`: the process did not run before the
+    /// recording.
     pub fn attached(&self) -> Option<&Attached> {
         self.catalog.attached.as_ref()
     }
 
-    /// The losses of the domain of mapped memory; `None`: the recording did not have the domain.
+    /// The losses of the domain of mapped memory. `None`: the recording does not have this domain.
     pub fn mappings(&self) -> Option<&Mappings> {
         self.catalog.mappings.as_ref()
     }
@@ -243,7 +247,7 @@ impl Trace {
         by_key(&self.catalog.pools, id, |pool| pool.id)
     }
 
-    /// The totals of the domain of pools; `None`: the recording did not have the domain.
+    /// The totals of the domain of pools. `None`: the recording does not have this domain.
     pub fn pool_totals(&self) -> Option<&Pools> {
         self.catalog.pool_totals.as_ref()
     }
@@ -253,7 +257,7 @@ impl Trace {
         &self.catalog.uncounted_functions
     }
 
-    /// Pages that the program gave back with madvise. The calls without a site come first, then the others
+    /// Pages that the program gave back with madvise. Calls whose site is unknown come first; then all others
     /// by ascending site.
     pub fn given_back(&self) -> &[GivenBack] {
         &self.catalog.given_back
@@ -269,8 +273,8 @@ impl Trace {
         &self.catalog.modules
     }
 
-    /// Sites, by ascending id. If the record of a site is lost, the site is missing here, although slices
-    /// name it.
+    /// Sites, by ascending id. If the record of a site is lost, this list does not have the site, although
+    /// slices hold its counters.
     pub fn sites(&self) -> &[Site] {
         &self.catalog.sites
     }
@@ -305,7 +309,8 @@ impl Trace {
         by_key(&self.catalog.stacks, id, |stack| stack.id)
     }
 
-    /// All records of the catalog; for each key, only the newest record. `Start` comes first, `End` last.
+    /// All records of the catalog. If several records have the same key, only the newest one. `Start` comes
+    /// first, `End` last.
     pub fn records(&self) -> Vec<Record> {
         let catalog = &self.catalog;
         let mut records = vec![Record::Start(catalog.start.clone())];
@@ -346,7 +351,8 @@ impl Trace {
     /// Passes the slices of one block to `visitor`.
     ///
     /// # Errors
-    /// `ChangedWhileRead` if the block has changed since the trace was opened; `Io`.
+    /// `ChangedWhileRead` if the block has changed since the trace was opened; `Io` if the file cannot be
+    /// read.
     ///
     /// # Panics
     /// Panics if there is no block with this index.
@@ -357,10 +363,10 @@ impl Trace {
         done
     }
 
-    /// Opens one block for reading by site.
+    /// Prepares one block for reading site by site.
     ///
     /// # Errors
-    /// The same errors as for [`Trace::replay_block`]; `columns` then holds the slices that could be read.
+    /// The errors of [`Trace::replay_block`]. After an error, `columns` holds the slices that could be read.
     ///
     /// # Panics
     /// Panics if there is no block with this index.
@@ -368,7 +374,7 @@ impl Trace {
         columns.clear();
         let found = &self.found[index];
         if found.header.kind == BlockKind::Journal {
-            // A journal is short, and a trace has at most one, as its last block.
+            // A trace has at most one journal, as its last block, and a journal is short.
             return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
         }
         let mut scratch = SCRATCH.take().unwrap_or_default();
@@ -384,7 +390,7 @@ impl Trace {
         self.found[index].header
     }
 
-    /// A complete block as the file holds it; `None`: the block is a journal.
+    /// The header and the compressed payload of a complete block. `None`: the block is a journal.
     pub(crate) fn compressed_block(&self, index: usize) -> Result<Option<(BlockHeader, Vec<u8>)>, Error> {
         let Found { at, header } = self.found[index];
         if header.kind == BlockKind::Journal {
@@ -432,8 +438,8 @@ impl Trace {
         block.get(HEADER_BYTES..).ok_or_else(changed_while_read)
     }
 
-    /// Decompresses a complete block. `false`: zstd rejects the payload although its checksum holds, so it
-    /// was written like this.
+    /// Decompresses a complete block. `false`: the checksum is right but zstd rejects the payload, so the
+    /// file was written with a wrong payload.
     fn inflate(&self, found: &Found, scratch: &mut Scratch, raw: &mut Vec<u8>) -> Result<bool, Error> {
         let Scratch { file, zstd, .. } = scratch;
         let header = &found.header;
@@ -477,7 +483,7 @@ impl Trace {
         if seen < header.slices { Err(changed_while_read()) } else { Ok(()) }
     }
 
-    /// The damaged and lost parts of this trace.
+    /// Counts of the damaged and lost parts of this trace.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }
@@ -487,15 +493,15 @@ impl Trace {
         self.header.version
     }
 
-    /// The coarsest distance between slices in this trace.
+    /// The greatest distance between slices in this trace, in ticks.
     pub fn stride_ticks(&self) -> u64 {
         self.grid().stride_ticks
     }
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
-        /// Greatest number of slices that do not yet show the stride: five slices have only four distances.
-        /// Up to this number, the period of `Start` is used.
+        /// If a trace has at most this number of slices, they do not show the stride: five slices have only
+        /// four distances. In that case the grid uses the period of `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

@@ -1,4 +1,4 @@
-//! The blocks that a writer knows in its file: compressed ones, and the open journal.
+//! The blocks of the file, as the writer remembers them: compressed blocks and the open journal.
 
 use crate::layout::block::BlockHeader;
 use crate::layout::chunk::CHUNK_HEADER_BYTES;
@@ -17,7 +17,7 @@ pub(crate) struct CatalogBlock {
     pub header: BlockHeader,
 }
 
-/// The open journal.
+/// The journal to which the writer is appending.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Journal {
     pub at: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Whether the journal has room for a chunk with this much content, and for the zeros after the chunk.
+    /// Whether the journal has room for a chunk with `content` bytes, and for the zeros after the chunk.
     pub(crate) fn has_room(&self, content: usize) -> bool {
         self.used + (content + 2 * CHUNK_HEADER_BYTES) as u64 <= self.header.payload_bytes
     }

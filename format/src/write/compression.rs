@@ -1,31 +1,32 @@
-//! Compresses payloads, as strongly as the time between two slices allows.
+//! Compresses payloads. The more time there is between two slices, the more strongly.
 //!
-//! Random counters have random single bytes, so longer matches gain little. Most gain comes from the places
-//! at which zstd begins a new Huffman table. zstd's optimal parser chooses these places well, even with a
-//! small hash table and few searches. Compared with level 3, payloads become 16 % smaller for sites that
-//! allocate random sizes and 25 % smaller for steady sites. Compressing takes fourteen times as long.
+//! The single bytes of random counters are random, so longer matches save little. Most savings come from the
+//! positions at which zstd begins a new Huffman table. zstd's optimal parser chooses these positions well,
+//! even with a small hash table and few searches. Compared with level 3, payloads become 16 % smaller for
+//! sites that allocate random sizes and 25 % smaller for steady sites. Compression takes fourteen times as
+//! long as with level 3.
 
 use std::cell::RefCell;
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, Strategy};
 
-/// The compression level of zstd if slices follow each other closely; compressing costs 4 ns per byte.
+/// The compression level of zstd if the time between slices is short. This level costs 4 ns per byte.
 const LEVEL: i32 = 3;
 /// The level for at most [`SMALL_BYTES`] if slices follow each other closely. Only the traces of short
 /// children have such blocks; this level takes half of the time.
 const SMALL_LEVEL: i32 = 1;
 const SMALL_BYTES: usize = 16 << 10;
-/// Assumed cost of dense compression, in nanoseconds per byte. (Measured: 40 to 50; half of the pause stays
-/// free for other work.)
+/// Assumed cost of dense compression, in nanoseconds per byte. The measured cost is 40 to 50. The other half
+/// of the pause stays free for other work.
 const DENSE_NS: u64 = 40;
 /// Compressing may take at most 1/`SHARE` of the time to the next slice.
 const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.
 ///
-/// The dense compressor is set up at its first use. All traces of a thread share the quick compressor,
-/// because setting it up costs more than to compress the trace of a child that lives for a millisecond.
+/// The dense compressor is created at its first use. All traces of a thread share the quick compressor,
+/// because creating one takes longer than compressing the trace of a child that lives for a millisecond.
 #[derive(Default)]
 pub(crate) struct PayloadCompressor {
     dense: Option<Compressor<'static>>,
@@ -36,7 +37,7 @@ thread_local! {
     static QUICK_SMALL: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Compresses with the compressor in `place`, which `make` sets up at its first use.
+/// Compresses with the compressor in `place`. At the first use, `make` creates the compressor.
 fn compress_with(
     place: &mut Option<Compressor<'static>>,
     make: fn() -> io::Result<Compressor<'static>>,
@@ -64,7 +65,7 @@ impl PayloadCompressor {
         Ok(dense)
     }
 
-    /// Compresses `raw`. The next slice is due about `pause_ns` after the last one.
+    /// Compresses `raw`. The next slice is due about `pause_ns` after the last slice.
     pub(crate) fn compress(&mut self, raw: &[u8], pause_ns: u64) -> io::Result<Vec<u8>> {
         let is_quick = raw.len() as u64 * DENSE_NS > pause_ns / SHARE;
         match is_quick {
@@ -76,12 +77,12 @@ impl PayloadCompressor {
     }
 }
 
-/// Decompresses payloads; it is set up at its first use.
+/// Decompresses payloads. The decompressor is created at its first use.
 #[derive(Default)]
 pub(crate) struct PayloadDecompressor(Option<Decompressor<'static>>);
 
 impl PayloadDecompressor {
-    /// Decompresses `payload` to its `raw_bytes` bytes.
+    /// Decompresses `payload`, whose decompressed size is `raw_bytes`.
     pub(crate) fn decompress(&mut self, payload: &[u8], raw_bytes: usize) -> io::Result<Vec<u8>> {
         match &mut self.0 {
             Some(decompressor) => decompressor.decompress(payload, raw_bytes),

@@ -1,4 +1,4 @@
-//! The journal: opening it, appending to it, and turning its content into compressed blocks.
+//! The journal: the writer opens it, appends to it, and turns its content into compressed blocks.
 
 use crate::error::Error;
 use crate::layout::areas::Areas;
@@ -9,22 +9,23 @@ use crate::layout::stride::Stride;
 use crate::write::blocks::{Journal, SliceBlock};
 use crate::write::trace_writer::TraceWriter;
 
-/// Largest journal in bytes. Compressing a journal takes a few times its size in memory.
+/// Maximum size of a journal, in bytes. Compressing a journal takes a few times this size in memory.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
-/// The writer compresses a larger block of the catalog with the fast level of zstd.
+/// Maximum size, in bytes, of a catalog block that the writer may compress densely. A larger block is
+/// compressed with the fast level of zstd.
 const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
-/// Compressing a block of the catalog takes at most half of 1/`CATALOG_PAUSE_SHARE` of the time to the next
-/// slice.
+/// Compressing a catalog block takes at most half of 1/`CATALOG_PAUSE_SHARE` of the time to the next slice.
 const CATALOG_PAUSE_SHARE: u64 = 16;
-/// Number of slices of whole values for which a journal should have room. With so much room, a block repeats
-/// whole values rarely enough.
+/// A journal should have room for this number of slices with absolute values. The first slice of each block
+/// holds absolute values, and larger blocks make such slices rarer.
 const JOURNAL_FULL_SLICES: u64 = 24;
-/// Largest journal in bytes if few sites change: a block of this size already holds thousands of slices.
+/// Maximum size of a journal, in bytes, if few sites change. A block of this size already holds thousands of
+/// slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
 
 impl TraceWriter {
-    /// Makes sure that a journal with room for `content` more bytes is open. The writer calls this only if no
-    /// journal is open or the open journal is empty.
+    /// Makes sure that a journal with room for `content` more bytes is open. The writer calls this function
+    /// only if no journal is open or if the open journal is empty.
     pub(crate) fn open_journal(&mut self, content: usize) -> Result<(), Error> {
         if self.journal.is_some_and(|journal| journal.has_room(content)) {
             return Ok(());
@@ -40,8 +41,8 @@ impl TraceWriter {
         self.place_journal(payload)
     }
 
-    /// Opens a journal of the least possible size, for the end of a recording on a full disk. This journal
-    /// may fit in free space that is too small for a normal journal.
+    /// Opens a journal of the smallest possible size. The writer needs it to end a recording on a full disk,
+    /// where free space may be too small for a normal journal.
     pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
         self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
     }
@@ -57,8 +58,8 @@ impl TraceWriter {
         (self.ring.capacity() / 8).min(MAX_JOURNAL_BYTES)
     }
 
-    /// The size for a new journal: whole values are repeated rarely, but the journal takes only a small share
-    /// of the capacity.
+    /// The size for a new journal: large enough that slices with absolute values are rare, but only a small
+    /// share of the capacity.
     pub(crate) fn wanted_journal_bytes(&self) -> u64 {
         let full_slice = (self.full_slice_bytes + CHUNK_HEADER_BYTES) as u64;
         let ample = (full_slice * JOURNAL_FULL_SLICES).min(self.ring.capacity() / 16);
@@ -90,15 +91,16 @@ impl TraceWriter {
         self.stride = Stride::new(self.stride.level());
     }
 
-    /// If the open journal is empty, gives it a sequence above that of every block in the file.
+    /// If the open journal is empty, gives the journal a sequence that is higher than that of every block in
+    /// the file.
     pub(crate) fn renew_empty_journal(&mut self) {
         if let Some(journal) = self.journal.filter(|journal| journal.chunks == 0) {
             self.start_journal(journal.at, journal.header.payload_bytes);
         }
     }
 
-    /// Appends a chunk. The content and the zeros after it are written before the header, so a chunk is in
-    /// the file whole or not at all.
+    /// Appends a chunk. The writer writes the content and the zeros after it before the header. So the file
+    /// never holds a part of a chunk.
     pub(crate) fn append(&mut self, kind: ChunkKind, content: &[u8]) {
         let journal = self.journal.as_mut().expect("the caller opened a journal with room");
         let header =
@@ -112,8 +114,9 @@ impl TraceWriter {
         self.ring.write(at, &header);
     }
 
-    /// Turns the journal into compressed blocks and starts an empty journal in its place. Until the blocks
-    /// are complete, the file holds both; readers use the compressed blocks, which have the higher sequence.
+    /// Turns the journal into compressed blocks and starts an empty journal in its place. While the writer
+    /// writes the blocks, the file holds both the journal and the blocks. Readers then use the compressed
+    /// blocks, because these have the higher sequence.
     pub(crate) fn close_journal(&mut self) -> Result<(), Error> {
         let Some(journal) = self.journal.filter(|journal| journal.chunks > 0) else {
             return Ok(());
@@ -170,8 +173,8 @@ impl TraceWriter {
         }
     }
 
-    /// Adds the slices that [`rewrite`](crate::rewrite()) has put into the encoder: the journal of another
-    /// trace.
+    /// Adds the slices of another trace's journal, which [`rewrite`](crate::rewrite()) has put into the
+    /// encoder.
     pub(crate) fn add_copied(&mut self, source: BlockHeader) -> Result<(), Error> {
         let header = BlockHeader {
             level: source.level,
@@ -185,7 +188,7 @@ impl TraceWriter {
         self.add_slices(header)
     }
 
-    /// Compresses the encoder's slices and adds them as a block.
+    /// Compresses the slices in the encoder and adds the result as a block.
     pub(crate) fn add_slices(&mut self, header: BlockHeader) -> Result<(), Error> {
         let (header, payload) = self.compress_slices(header)?;
         let at = self.add_block(&header, &payload)?;
@@ -208,8 +211,8 @@ impl TraceWriter {
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.too_small());
         }
-        // The records of survivors of tens of thousands of stacks repeat themselves. The dense level of zstd
-        // is slow on such bytes: it took more than half of the collector's time.
+        // If tens of thousands of stacks have survivors, their records are very similar bytes. The dense
+        // level of zstd is slow on such bytes: it took more than half of the collector's time.
         let is_large_catalog = header.kind == BlockKind::Catalog && raw.len() > MAX_DENSE_CATALOG_BYTES;
         let pause_ns = match header.kind {
             _ if is_large_catalog => 0,
@@ -237,8 +240,8 @@ impl TraceWriter {
         self.place_block(header, payload)?.ok_or_else(|| self.too_small())
     }
 
-    /// Writes a block at a place where it fits. The payload is written before the header, so a block is in
-    /// the file whole or not at all.
+    /// Writes a block into a free extent. The payload is written before the header. So the file never shows a
+    /// part of a block.
     pub(crate) fn place_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Option<u64>, Error> {
         let Some(at) = self.ring.allocate(header.extent_bytes())? else {
             return Ok(None);

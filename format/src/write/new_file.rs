@@ -1,4 +1,4 @@
-//! The beginning of a trace: checks its capacity, creates its file under its lock, and makes its first page.
+//! The beginning of a trace: checks the capacity, creates and locks the file, and makes the first page.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,8 +11,8 @@ use crate::place;
 /// The smallest capacity that holds a useful trace: 256 KiB.
 pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 
-/// Creates the file of a trace, which only its owner can read, and locks it. If the file exists, it must be
-/// empty.
+/// Creates and locks the file of a trace, which only its owner can read. If the file exists already, it must
+/// be empty.
 pub(crate) fn create(path: &Path) -> Result<File, Error> {
     let file = OpenOptions::new()
         .read(true)
@@ -46,7 +46,7 @@ pub(crate) fn create(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// The capacity in whole pages.
+/// Rounds the capacity to whole pages.
 pub(crate) fn checked_capacity(capacity_bytes: u64) -> Result<u64, Error> {
     if capacity_bytes < MIN_CAPACITY_BYTES {
         return Err(Error::new(
@@ -58,13 +58,13 @@ pub(crate) fn checked_capacity(capacity_bytes: u64) -> Result<u64, Error> {
     Ok(capacity_bytes / 4096 * 4096)
 }
 
-/// A new salt and the first page of a trace.
+/// A new salt, and the first page of a trace with this salt.
 pub(crate) fn first_page(capacity_bytes: u64) -> (u64, Vec<u8>) {
     let salt = random_salt();
     (salt, Header { version: FORMAT_VERSION, capacity_bytes, salt }.to_page())
 }
 
-/// A number that differs from trace to trace. The number need not be secret.
+/// A number that is different for each trace. The number need not be secret.
 fn random_salt() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())

@@ -1,4 +1,4 @@
-//! Copies a trace with another catalog: to embed symbols, or to remove names.
+//! Copies a trace with a changed catalog. edleak uses this to embed symbols and to remove names.
 
 use std::path::Path;
 
@@ -11,15 +11,15 @@ use crate::record::Record;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 use crate::write::trace_writer::TraceWriter;
 
-/// Copies `from` to the file `to` and returns the length of the new file. Every record passes through `map`,
-/// and `map` drops a record by returning `None`. The records of `extra` follow. Blocks of slices are copied
-/// unchanged.
+/// Copies `from` to the file `to` and returns the length of the new file. `map` gets every record and returns
+/// the record to write; if `map` returns `None`, the copy does not have the record. Then the copy gets the
+/// records of `extra`. Blocks of slices are copied unchanged.
 ///
 /// `capacity_bytes` must be enough for the whole copy. The length of the file `from` plus
 /// [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) is always enough for the slices.
 ///
 /// # Errors
-/// The same errors as for reading `from` and writing `to`.
+/// The errors of reading `from` and of writing `to`.
 pub fn rewrite(
     from: &Trace,
     to: &Path,

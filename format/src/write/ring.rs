@@ -1,11 +1,11 @@
-//! The extents of a trace: a trace never outgrows its capacity, and disk space is reserved before use. A
-//! trace in memory has its extents in memory, until it is written into its file.
+//! The extents of a trace. A trace never exceeds its capacity, and disk space is reserved before it is used.
+//! A trace in memory keeps its extents in memory until they are written into its file.
 //!
-//! Extents lie side by side without gaps, from the end of the first page to the highest byte ever used. A
-//! free extent begins with a header of kind free. The writer reuses any free extent that is large enough. So
-//! in a file that has reached its capacity, the newest blocks lie among the oldest. The writer writes a
-//! block's payload before its header, and only then releases the blocks that it replaces. So the file is
-//! sound at every instant.
+//! The extents follow each other without gaps, from the end of the first page to the highest byte that was
+//! ever used. A free extent begins with a header of kind free. The writer reuses any free extent that is
+//! large enough. So in a file that has reached its capacity, new blocks are between old blocks. To replace
+//! blocks, the writer writes the payload of the new block, then its header, and only then releases the old
+//! blocks. So the file is sound at every instant.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES};
 use crate::layout::header::PAGE_BYTES;
 
-/// Least number of bytes by which the file grows, so that it grows rarely.
+/// The file grows by at least this number of bytes, so that it grows rarely.
 const GROW_BYTES: u64 = 64 << 10;
 const OS_PAGE_BYTES: u64 = 4096;
 
@@ -30,9 +30,9 @@ type Watcher = Box<dyn FnMut(&[u8]) + Send>;
 
 /// The bytes of a trace.
 enum Bytes {
-    /// The bytes of the file, mapped.
+    /// The bytes of the file, which is mapped.
     Mapped { file: File, map: MmapMut },
-    /// The bytes before they are in the file. `None`: the file does not exist yet.
+    /// The bytes of a trace in memory. `None`: the file does not exist yet.
     InMemory { bytes: Vec<u8>, file: Option<File> },
 }
 
@@ -42,11 +42,11 @@ pub(crate) struct Ring {
     capacity: u64,
     /// Length of the file, or of the bytes in memory. Disk space backs all of a file.
     reserved: u64,
-    /// One past the highest byte ever used.
+    /// End of the highest extent that was ever used.
     end: u64,
-    /// Extents in use: position and length.
+    /// Position and length of each extent in use.
     live: BTreeMap<u64, u64>,
-    /// A test's function that gets the file as a kill at this instant would leave it.
+    /// A function of a test. It gets the file as a kill at this instant would leave the file.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }
@@ -58,7 +58,8 @@ impl Ring {
         Ring::with(Bytes::Mapped { file, map }, capacity, salt, page)
     }
 
-    /// A ring whose bytes stay in memory until [`map_file`](Self::map_file) or [`finish`](Self::finish).
+    /// Makes a ring whose bytes stay in memory until [`map_file`](Self::map_file) or [`finish`](Self::finish)
+    /// is called.
     pub(crate) fn in_memory(capacity: u64, salt: u64, page: &[u8]) -> Result<Ring, Error> {
         let bytes = Vec::with_capacity(GROW_BYTES as usize);
         Ring::with(Bytes::InMemory { bytes, file: None }, capacity, salt, page)
@@ -93,7 +94,7 @@ impl Ring {
         matches!(self.bytes, Bytes::InMemory { .. })
     }
 
-    /// Gives a trace in memory its file, which is empty.
+    /// Sets the file of a trace in memory; the file must be empty.
     pub(crate) fn set_file(&mut self, new: File) {
         if let Bytes::InMemory { file, .. } = &mut self.bytes {
             *file = Some(new);
@@ -113,7 +114,7 @@ impl Ring {
         Ok(())
     }
 
-    /// The file, still locked, and the capacity. A trace in memory may have no file.
+    /// The file, which stays locked, and the capacity. A trace in memory may have no file.
     pub(crate) fn into_file(self) -> (Option<File>, u64) {
         let file = match self.bytes {
             Bytes::Mapped { file, .. } => Some(file),
@@ -122,8 +123,8 @@ impl Ring {
         (file, self.capacity)
     }
 
-    /// Checks that no other process has truncated the file. Data written beyond the end of the file would be
-    /// lost.
+    /// Checks that no other process has truncated the file. Data that is written beyond the end of the file
+    /// is lost.
     pub(crate) fn check_length(&self) -> Result<(), Error> {
         let Bytes::Mapped { file, .. } = &self.bytes else { return Ok(()) };
         match file.metadata() {
@@ -143,17 +144,17 @@ impl Ring {
         self.capacity
     }
 
-    /// Length of the file if it ended after the last extent in use.
+    /// Length that the file would have if the last extent in use were its end.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.live.last_key_value().map_or(PAGE_BYTES as u64, |(at, length)| at + length)
     }
 
-    /// First extent in use at or above `at`.
+    /// The first extent in use that begins at `at` or after it.
     pub(crate) fn next_live(&self, at: u64) -> Option<(u64, u64)> {
         self.live.range(at..).next().map(|(&at, &length)| (at, length))
     }
 
-    /// End of the last extent in use below `at`.
+    /// End of the last extent in use that begins before `at`.
     pub(crate) fn end_before(&self, at: u64) -> u64 {
         self.live.range(..at).next_back().map_or(PAGE_BYTES as u64, |(at, length)| at + length)
     }
@@ -163,7 +164,7 @@ impl Ring {
         &self.bytes()[at as usize..at as usize + length]
     }
 
-    /// The bytes of the trace. Of a mapped file, only the reserved bytes may be touched.
+    /// The bytes of the trace. In a mapped file, the caller may touch only the reserved bytes.
     fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped { map, .. } => map,
@@ -183,8 +184,8 @@ impl Ring {
         assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
         #[cfg(test)]
         if let Some(mut hook) = self.after_write.take() {
-            // A test sees the file of a writer that is killed half-way through, and of a writer that is
-            // killed just after the write.
+            // A test sees the file twice: as a writer leaves it that is killed in the middle of this write,
+            // and as a writer leaves it that is killed just after this write.
             let half = bytes.len() / 2;
             self.bytes_mut()[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
             hook(&self.bytes()[..self.reserved as usize]);
@@ -201,7 +202,7 @@ impl Ring {
         self.write(at, &bytes);
     }
 
-    /// Free extents with position and length. The last free extent reaches to the capacity.
+    /// Position and length of each free extent. The last free extent ends at the capacity.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
         let begins =
             std::iter::once(PAGE_BYTES as u64).chain(self.live.iter().map(|(at, length)| at + length));
@@ -213,7 +214,7 @@ impl Ring {
         self.gaps().map(|(_, length)| length).sum()
     }
 
-    /// Whether `length` bytes fit and another free extent of `spare` bytes is left.
+    /// Whether a free extent of `length` bytes exists, and in addition a free extent of `spare` bytes.
     pub(crate) fn fits(&self, length: u64, spare: u64) -> bool {
         let mut is_placed = false;
         let mut is_spare_left = spare == 0;
@@ -227,7 +228,8 @@ impl Ring {
         is_placed && is_spare_left
     }
 
-    /// Allocates the lowest free extent of `length` bytes; `None`: there is none within the capacity.
+    /// Allocates the lowest free extent that has `length` bytes. `None`: no free extent within the capacity
+    /// is large enough.
     pub(crate) fn allocate(&mut self, length: u64) -> Result<Option<u64>, Error> {
         debug_assert!(length.is_multiple_of(ALIGN_BYTES));
         let Some((at, gap)) = self.gaps().find(|&(_, gap)| gap >= length) else {
@@ -243,8 +245,8 @@ impl Ring {
         Ok(Some(at))
     }
 
-    /// Releases an extent. The extent's bytes stay until they are overwritten, but readers do not see them
-    /// any more.
+    /// Releases an extent. The bytes of the extent stay until other bytes overwrite them, but readers do not
+    /// use them any more.
     pub(crate) fn release(&mut self, at: u64) {
         self.live.remove(&at).expect("only extents in use are released");
         let begin = self.end_before(at);
@@ -257,7 +259,7 @@ impl Ring {
         self.write_header(begin, BlockHeader::new(BlockKind::Free, 0, payload));
     }
 
-    /// Extends the file to at least `to` bytes, backed by disk space, so that no write to the map can fail.
+    /// Extends the file to at least `to` bytes and reserves disk space, so that no write to the map can fail.
     fn reserve(&mut self, to: u64) -> Result<(), Error> {
         if to <= self.reserved {
             return Ok(());
@@ -274,7 +276,7 @@ impl Ring {
         let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
             .next_multiple_of(OS_PAGE_BYTES)
             .clamp(at_least, self.capacity);
-        // A nearly full disk may still have the bytes that are needed now.
+        // The disk is nearly full, but may still have room for the bytes that are needed now.
         match fallocate(file, self.reserved, ample) {
             Ok(()) => self.reserved = ample,
             Err(_) => {
@@ -286,8 +288,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Drops the map's resident pages after a write to the page cache. So the map keeps no unused page
-    /// resident.
+    /// Drops the resident pages of the map after a write. The data stays in the page cache, and the map does
+    /// not keep unused pages resident.
     pub(crate) fn drop_resident_pages(&self) {
         let Bytes::Mapped { map, .. } = &self.bytes else { return };
         // SAFETY: the map is shared and backed by the file. Dropped pages are read back from the page cache,
@@ -298,8 +300,8 @@ impl Ring {
         drop(advised);
     }
 
-    /// Truncates the file to the extents in use and returns its length. A trace in memory is written into its
-    /// file now, in one call.
+    /// Truncates the file after the last extent in use and returns its length. For a trace in memory, this
+    /// function writes the file with one call.
     pub(crate) fn finish(self) -> Result<u64, Error> {
         let length = self.used_bytes();
         match self.bytes {
@@ -311,7 +313,7 @@ impl Ring {
                 let file = file.expect("the caller has set the file");
                 check_limit(length).and_then(|()| file.write_all_at(&bytes[..length as usize], 0)).map_err(
                     |error| {
-                        // The part of a trace that fits on a full disk is no trace.
+                        // If only a part of the trace fits on the disk, that part is not a readable trace.
                         let _ = file.set_len(0);
                         Error::io("cannot write the file", error)
                     },
@@ -336,8 +338,8 @@ fn too_large(capacity: u64) -> Error {
         .with_remedy("use a smaller --size")
 }
 
-/// Checks that a file may have this length. If a write exceeds the limit, the kernel sends a signal that
-/// kills the process.
+/// Checks that the file may have this length. If a write exceeds the limit on the file size, the kernel sends
+/// a signal that kills the process.
 fn check_limit(length: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit, and the call writes to it.
@@ -366,7 +368,7 @@ fn fallocate(file: &File, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
-/// For a file system without fallocate: writing zeros reserves the space.
+/// Reserves space by writing zeros, for a file system without fallocate.
 fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
     let zeros = [0; 16 << 10];
     while from < to {

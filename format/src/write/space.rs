@@ -1,4 +1,4 @@
-//! Making room: thinning old slices, merging catalog blocks, and moving blocks together.
+//! Makes room in the file: thins old slices, merges catalog blocks, and moves blocks together.
 
 use crate::error::{Error, ErrorKind};
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
@@ -7,30 +7,32 @@ use crate::write::blocks::{CatalogBlock, SliceBlock};
 use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::TraceWriter;
 
-/// The catalog may take at most a third of the capacity. While the catalog is merged, the file holds two
-/// copies of it. The slices need the last third.
+/// The catalog may take at most 1/3 of the capacity. While the writer merges the catalog, the file holds two
+/// copies of the catalog. The last third is for slices.
 const CATALOG_SHARE: u64 = 3;
-/// Catalog blocks whose bytes together exceed this limit are merged only if space is needed: a merge takes a
-/// few times its size in memory.
+/// Catalog blocks with more bytes than this limit are merged only if the writer needs space, because a merge
+/// takes a few times its size in memory.
 const MAX_MERGED_BYTES: usize = 8 << 20;
-/// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. (Measured: 25 to 35.)
+/// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. The measured cost is
+/// 25 to 35.
 const MERGE_NS: u64 = 32;
 /// A merge between two slices may take at most 1/`MERGE_SHARE` of the time to the next slice.
 const MERGE_SHARE: u64 = 8;
-/// A merge of this size takes 2 ms and never waits.
+/// A merge of at most this number of bytes takes 2 ms, so the writer does it at once.
 const SMALL_MERGE_BYTES: u64 = 64 << 10;
-/// Number of catalog blocks from which a merge takes place even if it may delay a slice.
+/// If the catalog has this number of blocks, the writer merges blocks even if the merge may delay a slice.
 const MOST_CATALOG_BLOCKS: usize = 256;
-/// A catalog with more blocks than this has blocks whose merge was put off.
+/// If the catalog has more blocks than this, the writer has put off the merge of some blocks.
 const USUAL_CATALOG_BLOCKS: usize = 8;
-/// The coarsest level. At this level, slices are 2^62 ticks apart, so a block has at most a few slices.
+/// The highest level. Slices at this level are 2^62 ticks apart, so a block has at most a few slices.
 const MAX_LEVEL: u8 = 62;
 
 impl TraceWriter {
     /// Makes sure that an extent of `length` bytes is free; thins old slices if needed.
     ///
-    /// Twice the largest block of slices stays free in addition. The writer writes a merged block before it
-    /// releases the two old blocks. A block that moves onto itself is first copied elsewhere.
+    /// In addition, twice the size of the largest block of slices stays free. The writer needs this space to
+    /// write a merged block before it releases the two old blocks, and to copy a block whose new position
+    /// overlaps its old position.
     pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
         let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
         let spare = 2 * largest;
@@ -43,7 +45,7 @@ impl TraceWriter {
             }
             is_packed = false;
             if !self.merge_once()? {
-                // No two blocks are left to merge: use the spare space.
+                // No two blocks can be merged any more: use the spare space.
                 if self.ring.fits(length, 0) {
                     return Ok(());
                 }
@@ -57,8 +59,8 @@ impl TraceWriter {
         self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
     }
 
-    /// Merges one pair of neighbours. If both blocks together would be too large, the function thins the
-    /// finer block instead. Returns `false` if no blocks can be merged.
+    /// Merges two neighbouring blocks. If they would be too large together, the function thins the block with
+    /// the lower level instead. Returns `false` if no blocks can be merged.
     fn merge_once(&mut self) -> Result<bool, Error> {
         let candidates: Vec<Candidate> = self
             .blocks
@@ -74,9 +76,9 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // After half of the slices are dropped, the rest may take as many bytes as before. For example, a
-        // site that changed in every second slice then changes in every remaining slice. So the loop tries
-        // coarser levels too.
+        // After half of the slices are dropped, the rest may take as many bytes as all slices before. For
+        // example, a site that changed in every second slice now changes in every remaining slice. So the
+        // loop also tries higher levels.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -85,10 +87,10 @@ impl TraceWriter {
         Ok(false)
     }
 
-    /// Replaces `count` blocks from `index` on by one block at `level` or coarser. Returns `false` if there
-    /// is no place for the new block. Also returns `false` if the block would be larger than the largest
-    /// block that a journal can give. This limit bounds the memory of thinning and keeps blocks small
-    /// compared with the capacity.
+    /// Replaces `count` blocks from `index` on by one block at `level` or a higher level. Returns `false` if
+    /// no free extent is large enough for the new block. Also returns `false` if the new block would be
+    /// larger than the largest block that a journal can give. This limit bounds the memory of thinning, and
+    /// keeps blocks small compared with the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
@@ -107,7 +109,7 @@ impl TraceWriter {
                 .decompress(payload, header.raw_bytes as usize)
                 .map_err(|error| Error::io("cannot read back a block", error))?;
             thinner.begin_block();
-            // If another process has damaged a block, the slices of that block are lost and the recording
+            // If another process has damaged a block, the slices of that block are lost, but the recording
             // continues.
             let _damaged = self.decoder.decode(&raw, header.from_tick, header.last_tick, &mut thinner);
         }
@@ -125,11 +127,12 @@ impl TraceWriter {
         let (header, payload) = self.compress_slices(header)?;
         let length = header.extent_bytes();
         if !self.ring.fits(length, length.max(self.largest_extent())) {
-            // Pack while there is still room to copy a block elsewhere.
+            // Move the blocks together while there is still room to copy a block.
             self.pack()?;
         }
         let placed = self.place_block(&header, &payload)?;
-        // Free space may be fragmented. But a single block that became shorter fits into its own old place.
+        // No single free extent may be large enough. But one block that became shorter fits into the extent
+        // of the old block.
         if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
             return Ok(false);
         }
@@ -137,9 +140,10 @@ impl TraceWriter {
         for source in index..index + count {
             self.ring.release(self.blocks[source].at);
         }
-        // If the catalog is too large to be moved, free space can stay fragmented. In that case the writer
-        // releases the source blocks first. If the recorder is killed before the next line, the slices of
-        // these blocks are lost. The only alternative is to end the recording.
+        // If the catalog is too large to be moved, free space can stay in pieces that are too small. In that
+        // case the writer releases the source blocks before it writes the new block. If a kill ends the
+        // recorder just then, the slices of these blocks are lost. The only alternative is to end the
+        // recording.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -149,8 +153,8 @@ impl TraceWriter {
     }
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
-    /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that a
-    /// record is rewritten grows in the same way.
+    /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that one
+    /// record is rewritten grows with the same logarithm.
     pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -158,7 +162,7 @@ impl TraceWriter {
         let (header, payload) = self.encode_catalog(records)?;
         let most = self.ring.capacity() / CATALOG_SHARE;
         if self.catalog_bytes() + header.extent_bytes() > most {
-            // Merging drops replaced records and may free enough.
+            // A merge drops replaced records and may free enough space.
             self.merge_catalog(0, true)?;
         }
         let bytes = self.catalog_bytes() + header.extent_bytes();
@@ -177,8 +181,8 @@ impl TraceWriter {
     }
 
     /// Whether the writer may merge catalog blocks of this size now. A merge of all records of 30,000 stacks
-    /// takes as long as several slices. So the writer puts it off until slices are further apart, or until
-    /// the end.
+    /// takes as long as several slices. So the writer puts such a merge off until slices are farther apart,
+    /// or until the end of the recording.
     fn is_merge_affordable(&self, raw_bytes: usize) -> bool {
         let limit = if self.is_ending || self.catalog.len() > MOST_CATALOG_BLOCKS {
             MAX_MERGED_BYTES as u64
@@ -188,8 +192,8 @@ impl TraceWriter {
         raw_bytes as u64 <= limit.min(MAX_MERGED_BYTES as u64)
     }
 
-    /// At the end, merges the blocks whose merge was put off. If the disk has no room for it, the blocks
-    /// stay.
+    /// At the end of the recording, merges the blocks whose merge was put off. If the disk has no room for a
+    /// merge, the blocks stay as they are.
     pub(crate) fn merge_put_off(&mut self) -> Result<(), Error> {
         self.is_ending = true;
         let mut index = self.catalog.len();
@@ -216,7 +220,7 @@ impl TraceWriter {
         })
     }
 
-    /// Whether the catalog takes more than half of its share of the capacity.
+    /// Whether the catalog takes more than half of the bytes that it may take.
     pub(crate) fn is_catalog_nearly_full(&self) -> bool {
         self.catalog_bytes() > self.ring.capacity() / CATALOG_SHARE / 2
     }
@@ -236,15 +240,15 @@ impl TraceWriter {
     }
 
     /// Replaces the catalog blocks from `first` on by one block that holds the newest record of each key.
-    /// Returns `false` if there is no room for old and new blocks together. The function thins slices to make
-    /// room only if `is_needed`.
+    /// Returns `false` if the file has no room for the old and new blocks together. The function thins slices
+    /// to make room only if `is_needed`.
     fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();
         let [_, .., newest] = sources[..] else {
             return Ok(false);
         };
         let mut records = EncodedRecords::default();
-        // The newest block comes first, so that replaced records are never kept.
+        // The loop takes the newest block first, so that it never keeps a replaced record.
         for CatalogBlock { at, header } in sources.iter().rev() {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
             let raw = self
@@ -257,7 +261,8 @@ impl TraceWriter {
             })?;
         }
         let raw = records.to_bytes();
-        // Take the sequence of the newest source block: records in an open journal are newer than this block.
+        // Use the sequence of the newest source block, because records in an open journal are newer than the
+        // merged block.
         let next = self.next_header(BlockKind::Catalog, 0);
         let header = BlockHeader {
             sequence: newest.header.sequence,
@@ -293,9 +298,10 @@ impl TraceWriter {
         ).with_remedy("use a larger --size")
     }
 
-    /// Moves every block down: into the lowest free extent that is large enough, or over the free extent just
-    /// below the block. If a block would overlap its old place, it is first copied elsewhere, so a sound copy
-    /// is in the file at every instant. If there is no room for that copy, the block stays.
+    /// Moves every block towards the start of the file: into the lowest free extent that is large enough, or
+    /// to the start of the free extent just before the block. If the new position would overlap the old
+    /// position, the block is first copied elsewhere, so the file always holds a sound copy. If there is no
+    /// room for that copy, the block stays.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::layout::header::PAGE_BYTES as u64;
         let mut has_gaps = false;
@@ -372,8 +378,8 @@ impl TraceWriter {
 mod tests {
     use crate::{DEFAULT_CAPACITY_BYTES, Record, Site, SiteId, SiteKind, SliceHeader, Trace, TraceWriter};
 
-    /// A merge of all records takes as long as several slices. It waits until slices are further apart, or
-    /// until the end of the recording.
+    /// A merge of all records takes as long as several slices. The merge is put off until slices are farther
+    /// apart, or until the end of the recording.
     #[test]
     fn large_catalogs_merge_only_when_slices_are_far_apart() {
         const EACH: u32 = 8_000;

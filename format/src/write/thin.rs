@@ -1,11 +1,11 @@
-//! Thinning: halves the resolution of old history by merging blocks and dropping slices.
+//! Thinning: merges two old blocks and drops every other slice of them.
 //!
-//! When the capacity is used up, the writer merges two neighbouring blocks and drops every other slice. A
-//! level is a distance between slices of 2^level ticks. The writer first thins the level that takes the most
-//! space, oldest blocks first. So all levels come to share the capacity evenly: recent history is fine and
-//! older history coarse. The number of levels grows only with the logarithm of the recording's length.
-//! Thinning begins a new coarsest level only in two cases. Either this level still gives [`MIN_EVEN_SLICES`]
-//! slices over the whole recording, or no other pair can be merged.
+//! When the file reaches its capacity, the writer merges two neighbouring blocks and drops every other slice.
+//! A level is a distance between slices of 2^level ticks. The writer first thins the level that takes the
+//! most space, and of this level the oldest blocks. So in time all levels take equal shares of the capacity:
+//! recent slices are close together, and old slices are far apart. The number of levels grows only with the
+//! logarithm of the recording's length. Thinning begins a new highest level only in two cases. Either a new
+//! level still gives [`MIN_EVEN_SLICES`] slices over the whole recording, or no other pair can be merged.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -13,20 +13,21 @@ use crate::layout::delta::Encoder;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Least number of evenly spaced slices that every recording keeps, if the capacity can hold so many.
+/// The smallest number of evenly spaced slices that every recording keeps, if the capacity has room for so
+/// many.
 pub(crate) const MIN_EVEN_SLICES: u64 = 256;
 
-/// The properties of a block that the choice of a pair depends on.
+/// The properties of a block by which the writer chooses a pair to merge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub level: u8,
     pub bytes: u64,
 }
 
-/// Chooses two neighbours to merge and returns the index of the older block. `None`: there are fewer than two
-/// blocks.
+/// Chooses two neighbouring blocks to merge and returns the index of the older block. `None`: the trace has
+/// fewer than two blocks.
 ///
-/// `span_ticks` is the time from the first slice to the newest.
+/// `span_ticks` is the number of ticks from the first slice to the newest slice.
 pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize> {
     let coarsest = blocks.iter().map(|block| block.level).max()?;
     let mut bytes_of_level = [0u64; 64];
@@ -34,8 +35,8 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
         bytes_of_level[block.level as usize] += block.bytes;
     }
     let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
-    // The best pair is on the level with most bytes. If levels tie, the finest level comes first, then equal
-    // levels, then the oldest blocks.
+    // The best pair is on the level with the most bytes. If several levels have equally many bytes, the
+    // lowest level comes first. On one level, a pair of equal levels comes first, and then the oldest blocks.
     let best = |may_begin_level: bool| {
         pairs()
             .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)
@@ -49,15 +50,15 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
     best(may_begin_level).or_else(|| best(true))
 }
 
-/// Receives the slices of the blocks to merge and passes on the newest slice of each span of `stride_ticks`.
-/// An evenly spaced reader uses this slice at the end of that span, so thinning changes no value on the
-/// coarser grid.
+/// Receives the slices of the blocks to merge, and passes only the newest slice of each span of
+/// `stride_ticks`. A reader of evenly spaced points uses this slice for the point at the end of the span. So
+/// thinning changes no value at the points of the coarser grid.
 pub(crate) struct Thinner<'a> {
     encoder: &'a mut Encoder,
     stride_ticks: u64,
-    /// The first slice of the trace always stays.
+    /// The tick of the first slice of the trace, which is never dropped.
     first_tick: u64,
-    /// The newest slice that was received; the next slice decides whether it stays.
+    /// The newest slice that was received. The tick of the next slice decides whether this slice is dropped.
     waiting: Option<SliceHeader>,
     table: Vec<Counters>,
     is_dirty: Vec<bool>,
@@ -81,12 +82,12 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// The next slice holds whole values: every site that it does not name is zero.
+    /// The next slice holds absolute values: every site that is not in it is zero.
     pub(crate) fn begin_block(&mut self) {
         self.begins_block = true;
     }
 
-    /// Ends the input; `next_tick` is the tick of the slice after it.
+    /// Ends the input; `next_tick` is the tick of the slice after the merged blocks.
     pub(crate) fn finish(mut self, next_tick: u64) {
         self.settle(next_tick);
     }
@@ -95,7 +96,7 @@ impl<'a> Thinner<'a> {
         tick.div_ceil(self.stride_ticks)
     }
 
-    /// Passes on the waiting slice, unless the next slice replaces it.
+    /// Passes the waiting slice, or drops it if the next slice replaces it.
     fn settle(&mut self, next_tick: u64) {
         let Some(header) = self.waiting.take() else { return };
         if self.span(header.tick) == self.span(next_tick) && header.tick != self.first_tick {
@@ -110,8 +111,8 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// Decides on the waiting slice when the next slice arrives. At the beginning of a block, the function
-    /// clears all values, because the block holds whole values.
+    /// Passes or drops the waiting slice when the next slice arrives. At the beginning of a block, the
+    /// function clears all values, because the first slice of a block holds absolute values.
     fn next(&mut self, header: &SliceHeader) {
         self.settle(header.tick);
         if !std::mem::take(&mut self.begins_block) {

@@ -1,4 +1,4 @@
-//! Writes slices and records: at once into the journal, and later into compressed blocks.
+//! Writes slices and records, first into the journal and later into compressed blocks.
 
 use std::path::{Path, PathBuf};
 
@@ -21,28 +21,27 @@ use crate::write::ring::Ring;
 /// The default capacity of a trace: 64 MiB.
 pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
 
-/// Size of the first journal. The size doubles for each later journal, so a short recording leaves a small
-/// file even if it is killed.
+/// Size of the first journal. Each later journal has twice the size of the previous journal. So the file of a
+/// short recording is small, even if a kill ends the recording.
 const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
-/// Number of bytes that a journal keeps free, so that a full disk can still hold the records of the end. A
+/// Number of bytes that a journal keeps free, so that the last records can be written even on a full disk. A
 /// `Losses` and an `End` record with the largest numbers take 93 bytes.
 const LAST_WORDS_BYTES: usize = 128;
-/// In a young recording, compressing takes at most 1/64 of the recorded time: half of 1/32.
+/// In a young recording, compression takes at most 1/64 of the recorded time: half of 1/32.
 const YOUNG_SHARE: u64 = 32;
-/// After a lost slice, compressing is quick for this number of slices.
+/// After a lost slice, compression is quick for this number of slices.
 const HURRIED_SLICES: u32 = 16;
 /// Number of bytes of waiting records at which the writer writes them to the file at once.
 const MAX_PENDING_BYTES: usize = 2 << 20;
-/// Records that are larger than a quarter of a journal go into their own block.
+/// Records that need more than 1/4 of a journal are written into a block of their own.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
 
 /// Writes a trace.
 ///
-/// Every slice is in the file when [`TraceWriter::slice`] returns: a writer killed at any instant loses at
-/// most the slice it was writing. A trace [in memory](TraceWriter::in_memory) is in the file only after
-/// [`TraceWriter::map_file`] or [`TraceWriter::finish`].
-/// The memory of the writer is proportional to the number of sites. The memory does not grow with the length
-/// of the recording.
+/// When [`TraceWriter::slice`] returns, the slice is in the file: if the writer is killed at any instant, at
+/// most the slice that it is writing is lost. A trace [in memory](TraceWriter::in_memory) is in the file only
+/// after [`TraceWriter::map_file`] or [`TraceWriter::finish`]. The writer needs memory in proportion to the
+/// number of sites. Its memory does not grow with the length of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
@@ -52,15 +51,15 @@ pub struct TraceWriter {
     /// Catalog blocks, oldest first.
     pub(crate) catalog: Vec<CatalogBlock>,
     pub(crate) journal: Option<Journal>,
-    /// Least size of the next journal.
+    /// Smallest size of the next journal.
     pub(crate) journal_bytes: u64,
-    /// Size of the last slice with whole values.
+    /// Size of the last slice with absolute values.
     pub(crate) full_slice_bytes: usize,
     /// Encoded records that are not in the file yet.
     pending: Vec<u8>,
-    /// Counters in the journal's last slice; zero if the journal has no slice.
+    /// Counters of the journal's last slice; all zero if the journal has no slice.
     pub(crate) previous: Vec<Counters>,
-    /// Sizes of the memory areas for the next slice; `previous_areas` holds those of the journal's last
+    /// Sizes of the memory areas for the next slice. `previous_areas` holds the sizes in the journal's last
     /// slice.
     memory: Vec<AreaBytes>,
     pub(crate) previous_areas: Areas,
@@ -72,14 +71,14 @@ pub struct TraceWriter {
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     pub(crate) compressor: PayloadCompressor,
-    /// Number of slices for which all work is quick, because slices were lost.
+    /// For this number of further slices, compression is quick, because slices were lost.
     hurry: u32,
-    /// Usual time between two slices, but at most a small share of the recorded time; 0 while slices are
-    /// lost.
+    /// Usual time between two slices, in nanoseconds, but at most a small share of the recorded time; 0 while
+    /// slices are lost.
     pub(crate) pause_ns: u64,
-    /// Time between the last two slices; 0 while slices are lost.
+    /// Time between the last two slices, in nanoseconds; 0 while slices are lost.
     pub(crate) gap_ns: u64,
-    /// Whether no further slice follows.
+    /// Whether the recording takes no more slices.
     pub(crate) is_ending: bool,
     last_ns: u64,
     pub(crate) decoder: Decoder,
@@ -104,9 +103,9 @@ impl TraceWriter {
         Ok(Self::on(ring, path))
     }
 
-    /// Starts a trace that stays in memory, for a process that may end at once. The trace has a file after
-    /// [`create_file`](Self::create_file). [`map_file`](Self::map_file) writes the trace so far, and
-    /// [`finish`](Self::finish) writes all of it in one call.
+    /// Starts a trace in memory, for a process that may end soon. [`create_file`](Self::create_file) gives
+    /// the trace a file. [`map_file`](Self::map_file) writes the slices and records so far into the file, and
+    /// [`finish`](Self::finish) writes the whole trace with one call.
     ///
     /// # Errors
     /// `CapacityTooSmall` below [`MIN_CAPACITY_BYTES`](crate::MIN_CAPACITY_BYTES).
@@ -129,11 +128,11 @@ impl TraceWriter {
         self.ring.is_in_memory()
     }
 
-    /// Creates the file of a trace in memory and locks it; the file stays empty. Does nothing if the trace
-    /// has a file.
+    /// Creates and locks the file of a trace in memory; the file stays empty. If the trace has a file, the
+    /// function does nothing.
     ///
     /// # Errors
-    /// The same errors as for [`create`](Self::create). The trace stays in memory.
+    /// The errors of [`create`](Self::create). After an error, the trace stays in memory.
     pub fn create_file(&mut self) -> Result<(), Error> {
         if self.ring.file().is_none() {
             let file = new_file::create(&self.path).map_err(|error| self.named(error))?;
@@ -142,7 +141,7 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Writes a trace in memory into its file. From now on, every slice is in the file.
+    /// Writes a trace in memory into its file. After this call, each slice is written to the file at once.
     ///
     /// # Errors
     /// The errors of [`create_file`](Self::create_file); `NoSpace`.
@@ -151,11 +150,11 @@ impl TraceWriter {
         self.ring.map_file().map_err(|error| self.named(error))
     }
 
-    /// Empties the trace and starts it again, for an image that executed another program at once. The file
-    /// keeps its name and its lock.
+    /// Empties the trace and starts it again. The collector uses this for an image that executed another
+    /// program at once. The file keeps its name and its lock.
     ///
     /// # Errors
-    /// The same errors as for [`create`](Self::create).
+    /// The errors of [`create`](Self::create).
     pub fn restart(self) -> Result<TraceWriter, Error> {
         let TraceWriter { ring, path, .. } = self;
         let (file, capacity) = ring.into_file();
@@ -171,8 +170,8 @@ impl TraceWriter {
         Ok(Self::on(ring, &path))
     }
 
-    /// Whether the file still has the name `path`: another process may have moved or deleted it. A trace
-    /// without a file has its name.
+    /// Whether the file is still at `path`: another process may have moved or deleted the file. The answer is
+    /// `true` for a trace without a file.
     pub fn is_at(&self, path: &Path) -> bool {
         self.ring.file().is_none_or(|file| place::is_at(file, path))
     }
@@ -211,12 +210,12 @@ impl TraceWriter {
         }
     }
 
-    /// Adds a record to the catalog. The next [`slice`](Self::slice) or [`sync`](Self::sync) writes it to the
-    /// file.
+    /// Adds a record to the catalog. The next call of [`slice`](Self::slice) or [`sync`](Self::sync) writes
+    /// the record to the file.
     ///
     /// # Errors
-    /// `InvalidInput` for a site whose id is not below 2^20. Other errors are those of `sync`, because the
-    /// writer writes a large batch of records at once.
+    /// `InvalidInput` for a site whose id is not below 2^20. The errors of `sync` can also occur, because a
+    /// large batch of records is written at once.
     pub fn record(&mut self, record: &Record) -> Result<(), Error> {
         if let Record::Site(site) = record
             && site.id.0 as usize >= MAX_SITES
@@ -227,21 +226,21 @@ impl TraceWriter {
         if self.pending.len() >= MAX_PENDING_BYTES { self.sync() } else { Ok(()) }
     }
 
-    /// Number of sites for which a slice of whole values surely has room. A larger number of sites may end
-    /// the recording.
+    /// Number of sites for which the trace surely has room in a slice with absolute values. If the target has
+    /// more sites, the recording may end.
     pub fn most_sites(&self) -> usize {
-        /// Bytes reserved for a site's number and its four counters; most sites need fewer.
+        /// Number of bytes reserved for a site's id and its four counters; most sites need fewer bytes.
         const BYTES: u64 = 24;
         usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
     }
 
-    /// Whether the catalog is so large that many more records would end the recording for lack of space. Most
-    /// such records are stacks.
+    /// Whether the catalog is so large that many new records would end the recording for lack of space. Most
+    /// new records are stacks.
     pub fn is_nearly_full(&self) -> bool {
         self.is_catalog_nearly_full()
     }
 
-    /// Sets the sizes of the memory areas for the next slice and later ones; `areas[i]` belongs to
+    /// Sets the sizes of the memory areas for the next slice and all later slices; `areas[i]` belongs to
     /// `AreaId(i)`. The writer leaves out areas beyond [`MAX_AREAS`](crate::MAX_AREAS).
     pub fn memory(&mut self, areas: &[AreaBytes]) {
         self.memory.clear();
@@ -252,8 +251,8 @@ impl TraceWriter {
     /// must increase.
     ///
     /// # Errors
-    /// `NoSpace`: this slice is not in the trace; everything before it is. `CutOff`: another process
-    /// truncated the file, and the data behind the cut is lost. `CapacityTooSmall`, `CatalogTooLarge`,
+    /// `NoSpace`: the trace does not have this slice, but has everything before it. `CutOff`: another process
+    /// truncated the file, and the data after the new end is lost. `CapacityTooSmall`, `CatalogTooLarge`,
     /// `InvalidInput`.
     pub fn slice(&mut self, header: &SliceHeader, counters: &[Counters]) -> Result<(), Error> {
         self.slice_inner(header, counters).map_err(|error| self.named(error))
@@ -278,8 +277,8 @@ impl TraceWriter {
             .with_remedy("let ticks increase"));
         }
         self.ring.check_length()?;
-        // A recording that has just begun may end at once, like that of a shell's child. Compressing its
-        // records takes a small share of its time.
+        // A recording that has just begun may end soon, for example the recording of a shell's child. So
+        // compressing its records may take only a small share of the recorded time.
         self.gap_ns = self.usual_gap_ns(header);
         self.pause_ns = self.gap_ns.min(header.time_ns / YOUNG_SHARE);
         self.last_ns = header.time_ns;
@@ -314,9 +313,9 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// The time that compressing may assume between two slices; 0: none. If slices were lost, other programs
-    /// need the processor, and the time since the last slice is long. Work that lasts so long would lose more
-    /// slices.
+    /// The time between two slices that compression may assume; 0: no time. If slices were lost, other
+    /// programs need the processor. The time since the last slice is then long, and compression that takes so
+    /// long would lose more slices.
     fn usual_gap_ns(&mut self, header: &SliceHeader) -> u64 {
         let ticks = header.tick.saturating_sub(self.last_tick.unwrap_or(header.tick));
         self.hurry = match ticks >> self.stride.level() {
@@ -326,7 +325,7 @@ impl TraceWriter {
         if self.hurry > 0 { 0 } else { header.time_ns.saturating_sub(self.last_ns) }
     }
 
-    /// Writes all records added so far to the file.
+    /// Writes all records that are not in the file yet.
     ///
     /// # Errors
     /// `NoSpace`; `CatalogTooLarge` if the catalog needs more than a third of the capacity.
@@ -334,7 +333,7 @@ impl TraceWriter {
         self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
     }
 
-    /// Length that the file would have if the writer finished it now. The journal counts with its size before
+    /// Length that the file would have if the writer finished it now. This length includes the journal before
     /// compression.
     pub fn bytes(&self) -> u64 {
         let spare = self.journal.map_or(0, |journal| journal.header.payload_bytes - journal.used);
@@ -345,8 +344,8 @@ impl TraceWriter {
     /// file.
     ///
     /// # Errors
-    /// `NoSpace` if the last records found no room. If the disk is too full to compress the journal, the
-    /// journal stays as it is, and readable; this does not cause an error.
+    /// `NoSpace` if there is no room for the last records. If the disk is too full to compress the journal,
+    /// the journal stays uncompressed and readable; this is not an error.
     pub fn finish(mut self) -> Result<u64, Error> {
         self.create_file()?;
         let path = std::mem::take(&mut self.path);
@@ -376,8 +375,8 @@ impl TraceWriter {
         error.context(error::writing(&self.path))
     }
 
-    /// Writes pending records into the journal; many records go into a block of their own. `keep_bytes` of
-    /// the journal stay free.
+    /// Writes pending records into the journal, or many records into a block of their own. At least
+    /// `keep_bytes` of the journal stay free.
     fn flush_records(&mut self, keep_bytes: usize) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
@@ -399,7 +398,8 @@ impl TraceWriter {
             let mut records = EncodedRecords::default();
             records.add(encoded).expect("the writer encoded them");
             self.add_catalog(&records)?;
-            // Records in the open journal must count as newer than the records of this block.
+            // The records in the open journal must have a higher sequence than this block, because they are
+            // newer.
             self.renew_empty_journal();
             return Ok(());
         }
@@ -417,7 +417,7 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// If there is no room for all pending records, writes only `Losses` and `End`.
+    /// Keeps only `Losses` and `End` of the pending records, because the file has no room for all of them.
     fn keep_losses_and_end(&mut self) {
         let mut records = Records::new();
         catalog::decode(&self.pending, FORMAT_VERSION, &mut records).expect("the writer encoded them");
@@ -445,7 +445,7 @@ impl TraceWriter {
     }
 }
 
-/// Maximum number of bytes that stay allocated for pending records after a large batch.
+/// Maximum size of the buffer for pending records after a large batch, in bytes.
 const MAX_PENDING_KEPT_BYTES: usize = 64 << 10;
 
 fn too_many_sites(sites: usize) -> Error {

@@ -1,4 +1,4 @@
-//! The expected content of a trace, slice by slice, for comparison with the trace that is read.
+//! The expected content of a trace, slice by slice. Tests compare it with the trace that they read.
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
@@ -10,7 +10,7 @@ use edleak_format::{
     Counters, Error, Record, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, Start, Trace, TraceWriter,
 };
 
-/// The counters of every site that is not zero, by tick.
+/// For each tick, the counters of every site that is not zero.
 pub(crate) type Slices = BTreeMap<u64, (SliceHeader, BTreeMap<u32, Counters>)>;
 
 /// A file name that no other test uses. The file is removed on drop.
@@ -67,7 +67,7 @@ pub(crate) fn advance(counters: &mut [Counters], random: &mut Random) {
 }
 
 /// Advances the counters by random amounts that do not compress. So a few slices fill the file, and a short
-/// test can write many times its capacity.
+/// test can write many times the capacity of the file.
 pub(crate) fn advance_wide(counters: &mut [Counters], random: &mut Random) {
     for site in counters {
         site.allocs += 1 + random.below(1 << 24);
@@ -111,7 +111,7 @@ pub(crate) fn start() -> Record {
     })
 }
 
-/// Writes `slices` slices of `sites` sites and returns the slices that a reader must find.
+/// Writes `slices` slices of `sites` sites, and returns the slices that a reader must find.
 pub(crate) fn write(
     writer: &mut TraceWriter,
     sites: u32,
