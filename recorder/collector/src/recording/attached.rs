@@ -1,10 +1,11 @@
-//! Notes about a process that ran before its recording: its state at the beginning, and the frees of its
-//! earlier allocations over time.
+//! Facts about a process that already ran when its recording began: the state of the process at this time,
+//! and samples of how many older allocations the process has freed since then.
 
 use crate::sys::process;
 use edleak_format::{Attached, EarlierFrees};
 
-/// Maximum number of samples. The distance between two samples is at least 1/16 of the elapsed time.
+/// Maximum number of samples. The time between two samples is at least 1/16 of the time since the start of
+/// the recording.
 const MOST: usize = 64;
 
 /// The state of a process whose recording begins now.
@@ -14,7 +15,7 @@ pub(super) fn begin(pid: u32) -> Attached {
     Attached { age_ns, resident_bytes, earlier_frees: Vec::new() }
 }
 
-/// Adds a sample if it is due or `is_last`. Returns whether it was added.
+/// Adds a sample if a sample is due or if `is_last` is true. Returns whether the function added the sample.
 pub(super) fn add(samples: &mut Vec<EarlierFrees>, sample: EarlierFrees, is_last: bool) -> bool {
     let is_due = samples.last().is_none_or(|last| sample.at_ns > last.at_ns + last.at_ns / 16);
     if !is_due && !is_last {

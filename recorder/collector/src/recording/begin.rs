@@ -26,9 +26,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 impl Recording {
-    /// Begins the recording of the image that claimed `session`. Learns its modules, publishes the rules of
-    /// its wrappers and takes the first slice. The slice goes into `writer`, whose file at `path` is new or
-    /// does not exist yet. `inherited` is the memory that a forked child has from its parent.
+    /// Begins the recording of the image that claimed `session`. Learns the modules of the image, publishes
+    /// the rules for its wrappers and takes the first slice. `writer` writes the slice; the file of `writer`
+    /// at `path` is new or does not exist yet. `inherited` is the memory that a forked child inherits from
+    /// its parent.
     ///
     /// # Errors
     /// The trace cannot be written.
@@ -46,7 +47,8 @@ impl Recording {
         let KnownCode { mut publisher, modules } = known;
         let areas = match () {
             _ if options.domains.mapping => AreaReader::with_calls(),
-            // Most children of a shell end before the first reading.
+            // The trace has no file yet, so the process may be a short-lived child of a shell. Most such
+            // children end before the first reading of their memory areas.
             _ if !writer.has_file() => AreaReader::after_pause(claimed),
             _ => AreaReader::default(),
         };
@@ -83,8 +85,9 @@ impl Recording {
 
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
-        // A target that starts waits for its rules until now, but not beyond its timeout. With the rules of a
-        // large program on a busy machine, the slices of this time would count as lost.
+        // A starting target waits until now for its rules, but at most for its timeout. The recording begins
+        // after this wait. Otherwise, for a large program on a busy machine, slices that are due during the
+        // wait would count as lost.
         let waited = match has_parents_rules || is_attached {
             true => Duration::ZERO,
             false => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
@@ -108,7 +111,7 @@ impl Recording {
         let counter_reader = CounterReader::new(session.shards().len());
         let status = process::read_status(pid);
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
-        // If every site is watched, there is nothing to pick.
+        // If every site is watched, auto-watch has no further site to pick.
         let share = options.auto_watch.filter(|share| *share > 0.0 && !publisher.watch().is_everything());
         let watching = share.map(Watching::new);
         let pools = options.domains.pool.then(|| PoolReader::new(&session, inherited.pools, began));
@@ -182,7 +185,7 @@ impl Recording {
         Ok(recording)
     }
 
-    /// Makes the site of the injected leak.
+    /// Adds the site of the artificial leak (`--inject-leak`) to the trace.
     fn inject(&mut self, bytes_per_s: f64) -> Result<(), Error> {
         let site = SiteId(self.sites);
         self.sites += 1;

@@ -13,11 +13,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Recording {
-    /// Takes the final slice, closes the trace and returns a summary. If the process ended as an image that
-    /// edleak did not record, the trace says so as its end reason (`Replaced`).
+    /// Takes the final slice, closes the trace and returns a summary. If the process has executed a program
+    /// that edleak does not record, the end reason in the trace is `Replaced`.
     ///
-    /// The destructors of an ending program free memory that it would otherwise have kept. So the collector
-    /// takes the survivors from before the destructors ran.
+    /// The destructors of an ending program free memory that the program kept until its end. So the collector
+    /// records the survivors from the time before the destructors ran.
     ///
     /// # Errors
     /// The collector cannot write the end of the trace.
@@ -32,10 +32,10 @@ impl Recording {
         self.tell_unseen();
         self.losses.unrecorded_images = others.unrecorded + u64::from(lost_children) + u64::from(is_blind);
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
-        // A forked child sets a flag in the session, but no code counts the children there.
+        // A forked child sets a flag in the session, but the session does not count the children.
         self.look_at_children();
-        // A child that lost LD_PRELOAD claims no session and sets no flag, but the kernel knows that it
-        // existed.
+        // A child that lost LD_PRELOAD claims no session and sets no flag. But /proc shows that the process
+        // has had a child.
         let seen = u64::from(self.has_children && !others.children_are_recorded);
         let children = Children { unrequested: others.unrequested.max(u64::from(forked)).max(seen) };
         if children.unrequested > 0 {
@@ -74,7 +74,8 @@ impl Recording {
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             is_moved = !writer.is_at(&self.path);
-            // If the disk is full, the file of a short trace is still empty, and so no trace.
+            // If the disk is full, the file of a short trace is still empty. An empty file is not a trace, so
+            // the collector removes the file.
             let is_empty = writer.is_in_memory() && writer.has_file() && !is_moved;
             bytes = writer.finish().inspect_err(|_| {
                 if is_empty {
@@ -83,13 +84,13 @@ impl Recording {
             })?;
         }
         if self.is_idle {
-            self.pools = None; // its thread reads the session
+            self.pools = None; // the thread of the pool reader reads the session
             self.session.give_back();
         }
         Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })
     }
 
-    /// Renames the trace to `to`, where no file exists.
+    /// Renames the trace to `to`. No file may exist at `to`.
     ///
     /// # Errors
     /// The operating system refuses to move the file.
@@ -121,12 +122,14 @@ impl Recording {
             && counted.allocated_bytes <= NOISE_BYTES
     }
 
-    /// Gives up this recording, so that the next image can be recorded under the same name.
+    /// Ends this recording and returns the writer of its trace, so that the recording of the next image can
+    /// use the same file name.
     pub fn into_writer(mut self) -> Option<TraceWriter> {
         self.writer.take()
     }
 
-    /// Closes a trace to which the collector could not write a slice. Earlier slices stay readable.
+    /// Closes the trace after the collector could not write a slice. The slices that the trace already
+    /// contains stay readable.
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {
@@ -134,8 +137,8 @@ impl Recording {
         }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
-            // The writer keeps room for this record. Without this record, the trace is still readable up to
-            // this point.
+            // The writer reserves room for this record. Even without this record, the slices before it are
+            // readable.
             let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
         }
         let has_slices = !writer.is_in_memory();

@@ -73,7 +73,7 @@ impl Recording {
                 continue;
             }
             if address == 0 {
-                self.late_sites.push(id); // an insertion is still in progress
+                self.late_sites.push(id); // a thread is still inserting the site
                 continue;
             }
             let events = info.events_before.load(Ordering::Relaxed);
@@ -88,13 +88,13 @@ impl Recording {
         Ok(())
     }
 
-    /// Records the sites that start threads and are not recorded yet.
+    /// Records which sites start threads, for the sites of which the trace does not say so yet.
     pub(super) fn learn_thread_starts(&mut self) -> Result<(), Error> {
         while let Some(noted) = self.session.header().thread_starts.get(self.thread_starts) {
             let id = noted.load(Ordering::Acquire);
             let Some(&site) = id.checked_sub(OTHER).and_then(|index| self.trace_ids.get(index as usize))
             else {
-                break; // no further site, or a site that the next slice learns
+                break; // no further site, or the collector learns the site only with the next slice
             };
             self.thread_starts += 1;
             self.record(&Record::ThreadStart(ThreadStart { site }))?;
@@ -109,7 +109,8 @@ impl Recording {
         address: u64,
         module: Option<ModuleId>,
     ) -> Result<(), Error> {
-        // The target may have met this site while the collector was replacing the rule tables.
+        // The target may have stored an outdated action for this site while the collector was replacing the
+        // rule tables.
         self.publisher.tell(&self.session, address);
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
@@ -127,7 +128,8 @@ impl Recording {
     pub(super) fn learn_stacks(&mut self, now_ns: u64) -> Result<(), Error> {
         let ends_nowhere =
             |stack: &Stack| stack.is_cut && stack.frames.last().is_some_and(|f| f.module.is_none());
-        // Slices are worth more than further stacks, and a full catalog would end the recording.
+        // A full catalog would end the recording. So the collector adds no more stacks when the trace is
+        // nearly full, and keeps the room for slices.
         if self.writer.as_ref().is_some_and(TraceWriter::is_nearly_full) {
             self.stacks.close();
         }
@@ -136,8 +138,8 @@ impl Recording {
         }
         let mut new = self.new_stacks();
         if new.iter().any(|new| ends_nowhere(&new.stack)) {
-            // The stack ends in code whose mapping caused no module event. Publish the rules of that code for
-            // later walks.
+            // A stack ends in code whose module was mapped without a module event. Publish the rules of this
+            // code for later walks.
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }
@@ -193,7 +195,8 @@ fn event_of(event: &ModuleEvent, number: u32) -> Event {
 }
 
 impl Recording {
-    /// Records the number of earlier allocations that were freed so far, if this is due or `is_last`.
+    /// Records how many allocations from before the recording have been freed so far, if this record is due
+    /// or `is_last` is true.
     pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
         let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
         let Some(before) = &mut self.attached else { return Ok(()) };

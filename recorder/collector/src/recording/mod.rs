@@ -1,4 +1,5 @@
-//! The recording of one image: reads its session and writes slice after slice into its trace.
+//! The recording of one image. The collector reads the session of the image, and writes one slice after the
+//! other into the trace.
 
 mod attached;
 mod auto_watch;
@@ -77,11 +78,11 @@ pub struct Recording {
     has_parents_rules: bool,
     /// Trace ids, indexed by session id. A site gets the next trace id when the collector first sees it.
     trace_ids: Vec<SiteId>,
-    /// Session ids whose address the target had not stored yet.
+    /// Session ids of sites whose address the target had not stored when the collector last read these sites.
     late_sites: Vec<u32>,
-    /// Number of the sites in [`edleak_session::header::Header::thread_starts`] that the trace has.
+    /// Number of sites in [`edleak_session::header::Header::thread_starts`] that the trace already contains.
     thread_starts: usize,
-    /// Number of sites in the trace: call sites and stacks.
+    /// Number of sites of all kinds in the trace.
     sites: u32,
     stacks: WatchedStacks,
     epochs: Epochs,
@@ -93,47 +94,49 @@ pub struct Recording {
     bounds: StackBounds,
     pending_requests: PendingRequests,
     injected: Option<Injected>,
-    /// The module of the program itself.
+    /// The module of the program's own file.
     image: Option<ModuleId>,
     own_allocator: Option<PathBuf>,
     detours: Detours,
     /// The modules of uncounted allocators about which the collector has told the user.
     told_unseen: Vec<ModuleId>,
-    /// Number of modules when the user was last told about such allocators.
+    /// Number of modules at the time when the collector last told the user about uncounted allocators.
     modules_when_told: usize,
     image_sites: Vec<usize>,
-    /// The counters of a slice, indexed by trace site.
+    /// The counters for the next slice, indexed by the trace id of the site.
     counters: Vec<Counters>,
     events_read: u32,
     losses: Losses,
-    /// The losses that the trace records so far.
+    /// The losses that the collector last wrote into the trace.
     recorded_losses: Losses,
     size: Size,
-    /// The first and the newest reading of the processor time, each with the time since the start.
+    /// The first and the newest reading of the processor time, each with its time since the start of the
+    /// recording.
     processor: Option<[(u64, ProcessorTime); 2]>,
     areas: AreaReader,
     /// The mapped memory of the process; `None`: edleak does not record this domain.
     mappings: Option<Mappings>,
     unmapped_unseen_bytes: u64,
     recorded_mappings: Option<edleak_format::Mappings>,
-    /// The time since the start at which the next records of bytes given back are due.
+    /// The time, since the start of the recording, at which the collector next records the bytes that the
+    /// program gave back with madvise.
     next_given_back: Duration,
     recorded_lost_give_backs: u64,
     /// The program's own pools; `None`: edleak does not record this domain.
     pools: Option<PoolReader>,
-    /// Number of names of pools that the trace has.
+    /// Number of pool names that the trace contains.
     pool_names: usize,
     recorded_pools: Option<edleak_format::Pools>,
     cpu: CpuTotals,
     /// Whether the process has had a child.
     has_children: bool,
-    /// Whether the target sees other thread ids than the collector (its own PID namespace); `None`: /proc
-    /// does not say.
+    /// Whether the target runs in its own PID namespace, so that the target sees other thread ids than the
+    /// collector; `None`: /proc does not show this.
     own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
-    /// The state of the process when its recording began, if it ran before.
+    /// The state of the process at the start of the recording, if the process already ran before this start.
     attached: Option<Attached>,
-    /// Whether the target no longer counts, so that the collector can give back the memory of its session.
+    /// Whether the target no longer counts. The collector can then give back the memory of the session.
     is_idle: bool,
 }
 
@@ -156,13 +159,14 @@ impl Recording {
     /// The rules and modules of a child that this process forked after `events` module events.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
-        // The publisher numbers modules as this recording does.
+        // The publisher uses the module numbers of this recording.
         let is_same = modules.all().len() == self.modules.all().len();
         let publisher = if is_same { self.publisher.for_child() } else { self.publisher.for_another() };
         KnownCode { publisher, modules: Some(modules) }
     }
 
-    /// The part to keep for the children, once this recording is finished.
+    /// The part of this recording that the collector keeps for the children of the process after the end of
+    /// the recording.
     pub(crate) fn remains(&self) -> Remains {
         Remains { serial: self.serial(), modules: self.modules.clone(), command: self.command.clone() }
     }
@@ -187,7 +191,7 @@ impl Recording {
         self.session.shards().len()
     }
 
-    /// Notes that the collector has set the library in the target idle.
+    /// Notes that the collector has told the library in the target to stop counting.
     pub fn set_idle(&mut self) {
         self.is_idle = true;
     }
@@ -202,8 +206,9 @@ impl Recording {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// Handles requests and updates the ends of stacks. The caller may call it at any time. If a request is
-    /// done, the function returns the request's client and the answer.
+    /// Handles watch requests and updates the ends of the threads' stacks. The caller may call this function
+    /// at any time. If a watch request is done, the function returns the client that sent the request, and
+    /// the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -212,17 +217,17 @@ impl Recording {
         answer
     }
 
-    /// Adds a request to watch or unwatch; [`Recording::tend`] answers it.
+    /// Adds a request to watch or unwatch sites. [`Recording::tend`] returns the answer to the request.
     pub fn steer(&mut self, wanted: WatchRequest) {
         self.pending_requests.add(wanted);
     }
 
-    /// Whether requests wait for [`Recording::tend`].
+    /// Whether a watch request waits for [`Recording::tend`].
     pub fn is_busy(&self) -> bool {
         self.pending_requests.is_busy()
     }
 
-    /// The clients that wait for an answer.
+    /// The clients that wait for the answer to a watch request.
     pub fn clients(&self) -> impl Iterator<Item = ClientId> {
         self.pending_requests.clients()
     }
@@ -273,12 +278,13 @@ impl Recording {
         self.image_watch.look(now);
     }
 
-    /// Notes that the process now runs another image, which another recording counts.
+    /// Notes that the process now runs another image, and that another recording covers this image.
     pub fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }
 
-    /// Whether the process has run another image for so long that its recording should have begun by now.
+    /// Whether the process has run another image for at least 100 ms, so that the recording of the other
+    /// image should have begun by now.
     pub fn is_left_behind(&self, now: Instant) -> bool {
         const WHILE: Duration = Duration::from_millis(100);
         self.image_watch.is_left_for(now, WHILE)

@@ -1,4 +1,4 @@
-//! The settings and the knowledge with which a recording begins.
+//! The settings of a recording, and the facts about an image that are known when its recording begins.
 
 use crate::recording::domains::Domains;
 use crate::recording::mappings::Mappings;
@@ -11,35 +11,36 @@ use std::path::PathBuf;
 /// Settings that all recordings of one run share.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The recorded command line, for the trace.
+    /// The command line of the target, as the trace stores it.
     pub command: Vec<String>,
     /// The interval between slices.
     pub period: Period,
     /// The maximum size of a trace.
     pub capacity_bytes: u64,
-    /// Watch sites that look like leaks, for at most this share of the target's processor time.
+    /// The share of the target's processor time that auto-watch may use to watch sites that look like leaks.
     pub auto_watch: Option<f64>,
     /// The rate of an artificial leak that the collector adds to the counters, in bytes per second.
     pub inject_bytes_per_s: Option<f64>,
-    /// The program's file, if the file contains its own allocator.
+    /// The path of the program's file, if the program contains its own allocator.
     pub own_allocator: Option<PathBuf>,
     /// The domains of memory to record.
     pub domains: Domains,
 }
 
-/// The rules and modules of an image, as far as they are known before its recording begins.
+/// The rules and modules of an image that are known before the recording of this image begins.
 pub(crate) struct KnownCode {
     /// Publishes the rules to the target.
     pub publisher: Publisher,
-    /// The modules at the fork; `None`: no recorded process forked the image.
+    /// The modules of the parent at the fork; `None`: no recorded process forked the image.
     pub modules: Option<Modules>,
 }
 
-/// The memory that a forked child has from its parent, in the domains that the collector counts itself.
+/// The memory that a forked child inherits from its parent, in the domains that the collector itself counts:
+/// mapped memory and pools.
 #[derive(Default)]
 pub(crate) struct Inherited {
-    /// Mappings; `None`: the parent is not recorded, or not in this domain.
+    /// The inherited mappings; `None`: edleak does not record the parent or the parent's mapped memory.
     pub mappings: Option<Mappings>,
-    /// Objects of pools; `None` as for mappings.
+    /// The inherited objects of pools; `None`: edleak does not record the parent or the parent's pools.
     pub pools: Option<PoolLedger>,
 }

@@ -1,36 +1,38 @@
-//! Decides when a slice is due: at a fixed period, or at a period that doubles as the recording grows.
+//! Decides when a slice is due. The period between two slices is fixed, or doubles as the recording becomes
+//! longer.
 //!
 //! A tick is half of the shortest period, so regular slices lie on even ticks. The final slice gets an odd
-//! tick, because it may come after the frees of the target's destructors. The final slice gives the totals
-//! and is not a point of any curve.
+//! tick, because the target's destructors may have freed memory before this slice. A reader takes the totals
+//! from the final slice, but no curve contains it as a point.
 
 use crate::error::{Error, ErrorKind};
 use edleak_text::units;
 use std::time::Duration;
 
-/// The period at which an automatic period begins.
+/// The first and shortest value of an automatic period.
 pub const FINEST: Duration = Duration::from_millis(20);
-/// Number of slices that an automatic period keeps at most before the period doubles. After the doubling,
-/// half of these slices lie on the grid of the new period.
+/// An automatic period doubles when the recording has lasted for this number of periods. After the doubling,
+/// half of the slices so far lie on the grid of the new period.
 const MOST_SLICES: u64 = 1024;
 
-/// Estimated time that a slice spends on one watched stack.
+/// Estimated time that the collector needs in each slice for one watched stack.
 const STACK_WORK: Duration = Duration::from_nanos(200);
-/// Watched stacks may take 1/`WORK_SHARE` of an automatic period.
+/// The work for watched stacks may take at most 1/`WORK_SHARE` of an automatic period.
 const WORK_SHARE: u32 = 8;
-/// With at least this number of watched stacks, slices are lost because of the work for stacks.
+/// If at least this number of stacks is watched, the collector assumes that slices are lost because of the
+/// work for stacks.
 const MANY_STACKS: usize = 1 << 10;
-/// Number of lost slices, less an eighth for each slice in time, after which an automatic period doubles. A
-/// gap counts as at most two slices, because the machine may have been suspended.
+/// An automatic period doubles when the count of lost slices reaches this number. Each slice in time reduces
+/// the count by 1/8. A gap adds at most two lost slices, because the machine may have been suspended.
 const MOST_LOST: u64 = 4;
-/// The longest period that watched stacks cause.
+/// The longest automatic period to which the work for watched stacks can lead.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
 
 /// The interval between slices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Period {
-    /// The period begins at [`FINEST`] and doubles, so that any run ends with several hundred evenly spaced
-    /// slices.
+    /// The period begins at [`FINEST`] and doubles repeatedly, so that a recording of any length ends with
+    /// several hundred evenly spaced slices.
     Auto,
     /// The interval that the user asked for.
     Every(Duration),
@@ -57,7 +59,7 @@ pub struct Schedule {
     tick: Duration,
     stride: u64,
     doubles: bool,
-    /// Number of slices that were lost lately.
+    /// Number of recently lost slices; each slice in time reduces this number.
     lost: u64,
 }
 
@@ -90,7 +92,7 @@ impl Schedule {
         tick.is_multiple_of(self.stride)
     }
 
-    /// The tick that `elapsed` since the start falls into.
+    /// The tick that contains the instant `elapsed` after the start of the recording.
     pub fn tick_at(&self, elapsed: Duration) -> u64 {
         (elapsed.as_nanos() / self.tick.as_nanos().max(1)) as u64
     }
@@ -100,8 +102,8 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The newest due tick that is not after `tick`, and the number of due ticks without a slice since
-    /// `last`.
+    /// The newest due tick that is not after `tick`, and the number of due ticks between `last` and this
+    /// tick. The slices of the ticks in between are lost.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
@@ -118,10 +120,11 @@ impl Schedule {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick))
     }
 
-    /// Notes a slice at `tick` of a target with this many watched stacks, after `missed` lost slices. An
-    /// automatic period doubles after enough slices, and if the stacks take too much of the period. On a busy
-    /// machine, that shows in lost slices. A longer period has fewer points. Lost slices would leave gaps of
-    /// unknown length instead.
+    /// Notes that the collector has taken a slice at `tick`, after `missed` lost slices. `stacks` is the
+    /// number of watched stacks of the target. An automatic period doubles after enough slices, or if the
+    /// work for stacks takes too much of the period. On a busy machine, lost slices show that this work takes
+    /// too much time. A longer period only gives a curve fewer points, but lost slices would leave gaps of
+    /// unknown length in the curve.
     pub fn taken(&mut self, tick: u64, stacks: usize, missed: u64) {
         self.lost = if missed > 0 { self.lost + missed.min(2) } else { self.lost - self.lost.div_ceil(8) };
         let work = STACK_WORK.saturating_mul(u32::try_from(stacks).unwrap_or(u32::MAX));

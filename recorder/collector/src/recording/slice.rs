@@ -12,9 +12,10 @@ use edleak_session::site::OTHER;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of stacks with survivor records at the end of an epoch: the stacks with the most live
-/// bytes. Writing more records costs slices: with 27,000 stacks and 1,024 records, a quarter of them. At the
-/// end of the recording, the collector writes the records of all stacks.
+/// Maximum number of stacks whose survivors the collector records at the end of an epoch. The collector takes
+/// the stacks with the most live bytes. More records take so long that slices are lost: with 27,000 stacks
+/// and 1,024 records, a quarter of the slices was lost. At the end of the recording, the collector records
+/// the survivors of all stacks.
 const SURVIVORS_AT_ONCE: usize = 256;
 
 impl Recording {
@@ -23,9 +24,9 @@ impl Recording {
         self.write_slice(tick)
     }
 
-    /// Lets the target run, which waits for its rules. The collector calls this after it has read the
-    /// counters of the first slice, so this slice shows the state before the target runs. The target does not
-    /// wait until the slice is written.
+    /// Lets the target run; until then, the target waits for its rules. The collector calls this function
+    /// after it has read the counters of the first slice, so the first slice shows the state before the
+    /// target runs. The target does not wait until the collector has written this slice.
     pub(super) fn let_target_go(&self) {
         let ready = &self.session.header().ready;
         if ready.load(Ordering::Relaxed) == 0 {
@@ -35,7 +36,7 @@ impl Recording {
         }
     }
 
-    /// Stores the size of the process. After the end of the process, the last size stays.
+    /// Stores the memory size of the process. After the end of the process, the last known size stays stored.
     pub(super) fn note_size(&mut self, status: Option<Status>) {
         if let Some(status) = status.filter(|status| status.size != Size::default()) {
             self.size = status.size;
@@ -55,7 +56,8 @@ impl Recording {
         self.learn_mapping_sites()?;
         self.read_pools(false);
         self.learn_pool_sites()?;
-        // The slices up to this place have their events in the rings of both domains.
+        // By now, the collector has read the mapping and pool events for all mark slices up to
+        // `marked_until`.
         self.read_marks(marked_until, tick)?;
         // Learning sites may take a while, so the collector reads the time of the slice just before the
         // counters.
@@ -114,7 +116,8 @@ impl Recording {
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
         }
-        // If the trace takes no more stacks, the further stacks count at their call sites.
+        // If the trace takes no more stacks, the collector adds the counters of each further stack to its
+        // call site.
         let named = self.stacks.sites().len();
         let others = self.session.stack_infos().iter().zip(self.counter_reader.stacks()).skip(named);
         for (info, counters) in others {
@@ -129,15 +132,15 @@ impl Recording {
         }
     }
 
-    /// Number of sites with counters other than zero. A call site that the library only steps over does not
-    /// count.
+    /// Number of sites whose counters are not all zero. So the number does not include call sites that the
+    /// library only skips because they lie in wrappers.
     pub(super) fn seen_sites(&self) -> usize {
         let injected = self.injected.map(|injected| injected.site.0 as usize);
         let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);
         counted.filter(|(site, _)| Some(*site) != injected).count()
     }
 
-    /// Records the birth times of survivors, for at most `most` stacks.
+    /// Records when the survivors were allocated, for at most `most` stacks.
     pub(super) fn record_survivors(&mut self, survivors: &Snapshot, most: usize) -> Result<(), Error> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         survivors.each(self.stacks.sites(), &self.epochs, most, |one| writer.record(&Record::Survivors(one)))
@@ -163,7 +166,7 @@ impl Recording {
     }
 }
 
-/// The counters of all call sites; each includes the counters of its stacks.
+/// The counters of all call sites. The counters of a call site include the counters of all its stacks.
 pub(super) fn call_sites(
     trace_ids: &[SiteId],
     counter_reader: &CounterReader,

@@ -1,4 +1,5 @@
-//! The result of a finished recording, and the part that the collector keeps for the children of its process.
+//! The result of a finished recording, and the part of a recording that the collector keeps for the children
+//! of the recorded process.
 
 use crate::recording::modules::Modules;
 use edleak_format::{Children, Losses};
@@ -22,22 +23,23 @@ pub struct Summary {
     pub losses: Losses,
     /// The rate of the injected leak in bytes per second.
     pub injected_bytes_per_s: Option<f64>,
-    /// Requests to watch a name that no module has.
+    /// Names that the user asked to watch and that no module contains.
     pub unmatched_watches: Vec<String>,
     /// Whether the process executed a program that is not recorded.
     pub is_replaced: bool,
     /// Whether edleak counted almost nothing of the program, because the program has its own allocator.
     pub is_blind: bool,
-    /// Whether another process moved or deleted the trace during the recording, so that its name now belongs
-    /// to another file or to none.
+    /// Whether another process moved or deleted the trace during the recording. If so, `path` now belongs to
+    /// another file or to no file.
     pub is_moved: bool,
     /// Child processes without a trace.
     pub children: Children,
-    /// Whether the process ran before its recording, so that its earlier allocations are unknown.
+    /// Whether the process already ran before the recording began, so that its allocations from before this
+    /// start are unknown.
     pub attached: bool,
 }
 
-/// The part of a finished recording that the collector keeps for the children of its process.
+/// The part of a finished recording that the collector keeps for the children of the recorded process.
 pub(crate) struct Remains {
     /// The serial number of the session of the finished recording.
     pub serial: u64,
@@ -47,10 +49,10 @@ pub(crate) struct Remains {
     pub command: Vec<String>,
 }
 
-/// Images that have no trace of their own.
+/// Counts of the images that have no trace.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Others {
-    /// Number of images that found no session.
+    /// Number of images that got no session.
     pub unrecorded: u64,
     /// Number of children that the user did not ask to record.
     pub unrequested: u64,
