@@ -10,14 +10,15 @@ use edleak_session::stack::CUT;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// For the budget, a program that mostly sleeps counts as if it used 1/20 of a processor. So its stacks cost
-/// at most a thousandth of a processor with the default budget of 2 %.
+/// The budget treats a program that mostly sleeps as if the program used 1/20 of a processor. With the
+/// default budget of 2 %, the stacks of such a program then cost at most 1/1000 of a processor.
 const LEAST_USE: u64 = 20;
 
-/// The time in which the collector compiles the unwind rules of a byte of a module: 1.1 s for a compiler of
-/// 33 MB.
+/// The time that the collector needs to compile the unwind rules of a module, for each byte of the module.
+/// Measured: 1.1 s for the file of a compiler with 33 MB.
 const RULES_NS_PER_BYTE: u64 = 33;
-/// The collector compiles rules only if this takes at most 1/5 of the time for which the program could run.
+/// The collector compiles unwind rules only if this work takes at most 1/5 of the time that the program has
+/// run so far. The time in which the program waited for a processor does not count.
 const RULES_SHARE: u64 = 5;
 
 impl Recording {
@@ -41,8 +42,8 @@ impl Recording {
     fn pick_suspects(&mut self, watching: &mut Watching, used_ns: u64) {
         let Watching { auto_watch, budget, suspects, rules } = watching;
         let price = |site: usize| auto_watch.allocs_per_slice(site);
-        // If the budget allows no suspect, the collector compiles no rules: a small program may never need
-        // them.
+        // If the budget does not allow the collector to watch any suspect, the collector compiles no unwind
+        // rules, because a small program may never need these rules.
         if !suspects.iter().any(|&site| budget.can_begin(site, price(site), used_ns)) || !self.can_walk(rules)
         {
             return;
@@ -56,8 +57,8 @@ impl Recording {
         }
     }
 
-    /// Whether the target has unwind rules. At the first suspect, the collector begins to compile them in the
-    /// background.
+    /// Whether the target has unwind rules. At the first suspect, the collector begins to compile the unwind
+    /// rules in the background.
     fn can_walk(&mut self, rules: &mut Option<(Change, usize)>) -> bool {
         if self.publisher.walks() {
             return true;
@@ -66,8 +67,9 @@ impl Recording {
         if rules.is_none() && !self.do_rules_pay() {
             return false;
         }
-        // The rules of modules that the program has loaded meanwhile are compiled in the background, too. To
-        // compile them here would delay the next slices.
+        // If the program has loaded more modules since the compilation began, the collector compiles the
+        // rules of these modules in the background, too. A compilation in this thread would delay the next
+        // slices.
         let (change, _) = match rules.take() {
             Some((change, known)) if known == modules.len() || !change.is_prepared() => {
                 rules.insert((change, known))
@@ -83,9 +85,9 @@ impl Recording {
         true
     }
 
-    /// Whether the program has run for so long that the rules of its modules are worth their time. A program
-    /// that builds up its data for a second or two looks like a leak, and compiling the rules of a large
-    /// program takes as long.
+    /// Whether the program has run long enough to justify the time for compiling the unwind rules of its
+    /// modules. A program that builds up its data in its first one or two seconds looks like a leak.
+    /// Compiling the rules of a large program also takes one or two seconds.
     fn do_rules_pay(&self) -> bool {
         let loaded = self.modules.all().iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         let bytes: u64 = loaded.map(|loaded| loaded.module.end.saturating_sub(loaded.module.start)).sum();
@@ -124,7 +126,8 @@ impl Recording {
         all
     }
 
-    /// Notes that a site has a stack. If the site is no longer watched, the trace records this.
+    /// Notes that a watched site has a stack in the trace. If the site is no longer watched, the function
+    /// records this in the trace.
     pub(super) fn note_watch(&mut self, site: u32, now_ns: u64) -> Result<(), Error> {
         if self.watches.of_sites.contains_key(&site) {
             return Ok(());
@@ -133,8 +136,8 @@ impl Recording {
         self.note_if_ended(site, true, now_ns)
     }
 
-    /// Records the sites that are no longer watched since the previous slice, and sites that are watched
-    /// again.
+    /// Records each site whose watch has ended since the previous slice, and each site that is watched again
+    /// since then.
     pub(super) fn note_ended_watches(&mut self, now_ns: u64) -> Result<(), Error> {
         let changes = self.publisher.changes();
         if changes == std::mem::replace(&mut self.watches.changes, changes) {

@@ -5,18 +5,20 @@ use crate::watch::auto_watch::AutoWatch;
 use crate::watch::budget::Budget;
 use std::collections::BTreeMap;
 
-/// Auto-watch, its budget, and the sites that wait.
+/// Auto-watch, its budget, its suspects, and the unwind rules that the collector compiles for it.
 pub(super) struct Watching {
     pub(super) auto_watch: AutoWatch,
     pub(super) budget: Budget,
     /// The sites that looked like leaks at the newest check, by their index in the counters of call sites.
     pub(super) suspects: Vec<usize>,
-    /// The rules that are being compiled in the background, and the number of their modules.
+    /// The unwind rules that the collector compiles in the background, and the number of modules to which
+    /// these rules belong.
     pub(super) rules: Option<(Change, usize)>,
 }
 
 impl Watching {
-    /// Auto-watch that may cost this share of the target's processor time.
+    /// Creates the state of auto-watch. `share` is the share of the target's processor time that auto-watch
+    /// may cost.
     pub(super) fn new(share: f64) -> Watching {
         Watching {
             auto_watch: AutoWatch::default(),
@@ -30,8 +32,8 @@ impl Watching {
 /// The watched sites that have stacks in the trace, and whether each of them is still watched.
 #[derive(Default)]
 pub(super) struct Watches {
-    /// By session id of the site: whether the site was watched at the newest look.
+    /// For each session id of a site: whether the site was watched when the collector last checked.
     pub(super) of_sites: BTreeMap<u32, bool>,
-    /// The number of changes of watches, as of the newest look.
+    /// The number of changes of watches when the collector last checked.
     pub(super) changes: usize,
 }

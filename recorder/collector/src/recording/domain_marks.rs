@@ -1,32 +1,33 @@
-//! The counters of a domain at the instants of marks. The collector computes these counters from a ring of
-//! events, in which each slice of a mark has an event of its own.
+//! The counters of a domain at each mark. The collector computes these counters from the domain's ring of
+//! events. For each slice that the target takes at a mark, this ring contains an event of its own.
 
 use edleak_format::Counters;
 use edleak_session::mark::RING_WORDS;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of marks that wait. A target that writes garbage may add any number; the changes of further
-/// marks then belong to the last one.
+/// Maximum number of waiting marks. A target that writes garbage may add any number of marks. The collector
+/// adds the changes of further marks to the last waiting mark.
 const MOST_WAITING: usize = 4096;
 
-/// Counters by owner in a ledger.
+/// The changed counters, by the index of their site in a ledger.
 type Changes = BTreeMap<usize, Counters>;
 
 /// The changes of counters from each mark to the next.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct CountersAtMarks {
-    /// The counters at the latest mark, by owner.
+    /// For each site, in the order of the ledger: its counters at the latest mark.
     latest: Vec<Counters>,
-    /// The marks whose slice is not read yet: the place of the slice in the ring of marks, and the changes.
+    /// The marks whose slice the collector has not read yet. For each such mark: the position of its slice in
+    /// the ring of marks, and the changed counters.
     waiting: VecDeque<(u64, Changes)>,
-    /// The place of the slice after the last one that was read.
+    /// The position of the latest slice that was passed to [`CountersAtMarks::take`].
     read: u64,
 }
 
 impl CountersAtMarks {
-    /// Notes the counters at a mark. `slice` is the place of its slice.
+    /// Notes the counters at a mark. `slice` is the position of the mark's slice in the ring of marks.
     pub(crate) fn note(&mut self, slice: u64, counters: &[Counters]) {
-        // A place that no slice can have would hold all later marks back.
+        // A position that no slice can have would keep all later marks waiting.
         if slice.wrapping_sub(self.read) > 2 * RING_WORDS as u64 {
             return;
         }
@@ -44,7 +45,7 @@ impl CountersAtMarks {
         }
     }
 
-    /// The changes up to the mark whose slice is at `slice`.
+    /// Removes and returns the changes of all marks up to the mark whose slice is at position `slice`.
     pub(crate) fn take(&mut self, slice: u64) -> Changes {
         self.read = slice;
         let mut changes = Changes::new();

@@ -1,4 +1,4 @@
-//! The domains of memory that a recording covers, as on the command line.
+//! The domains of memory that a recording covers. The user names these domains on the command line.
 
 use crate::error::{Error, ErrorKind};
 use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
@@ -8,7 +8,8 @@ use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
 pub struct Domains {
     /// Memory that the program maps with mmap, mremap and shmat.
     pub mapping: bool,
-    /// Objects that the program's own pools hand out, as edleak.h reports them.
+    /// Objects that the program's own pools hand out. The program reports these objects with the functions of
+    /// edleak.h.
     pub pool: bool,
 }
 

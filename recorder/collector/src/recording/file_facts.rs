@@ -1,5 +1,5 @@
-//! Facts about the files of modules, read once per version of a file: a shell starts the same few programs
-//! thousands of times.
+//! Facts about the files of modules. The collector reads these facts once for each version of a file, because
+//! a shell starts the same few programs thousands of times.
 
 use edleak_binary::ErrorKind;
 use edleak_binary::elf::Elf;
@@ -33,7 +33,8 @@ pub(crate) enum Kind {
 /// The facts about one version of a file.
 struct Known {
     kind: Kind,
-    /// The allocator in a program without a symbol table. The search reads the whole file.
+    /// The name of the allocator in a program without a symbol table. The search for this allocator reads the
+    /// whole file.
     nameless_allocator: OnceLock<Option<&'static str>>,
 }
 
@@ -51,8 +52,8 @@ pub(crate) fn kind(path: &Path) -> Kind {
     known(path).kind.clone()
 }
 
-/// The allocator in a program without a symbol table; `None`: there is none, or the program has a symbol
-/// table.
+/// The name of the allocator in a program without a symbol table; `None`: the program contains no allocator,
+/// or has a symbol table.
 pub(crate) fn nameless_allocator(path: &Path) -> Option<&'static str> {
     let known = known(path);
     let search = || Elf::parse(&FileBytes::open(path).ok()?).ok()?.nameless_allocator();
@@ -60,7 +61,7 @@ pub(crate) fn nameless_allocator(path: &Path) -> Option<&'static str> {
 }
 
 fn known(path: &Path) -> Arc<Known> {
-    // Never open a mapped device or pipe: that may block or have side effects.
+    // Never open a mapped device or pipe, because opening it may block or have side effects.
     let file = match std::fs::metadata(path) {
         Ok(file) if file.is_file() => file,
         Ok(_) => return Known::of(Kind::NotElf),
@@ -89,8 +90,8 @@ fn known(path: &Path) -> Arc<Known> {
     known
 }
 
-/// The version of a file at present. Another file of the same name has another version. A change of the
-/// content also makes another version.
+/// Identifies one version of a file. Another file with the same name has another version, and so has the same
+/// file after a change of its content.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,

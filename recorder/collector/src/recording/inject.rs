@@ -1,5 +1,5 @@
 //! The artificial leak of `--inject-leak`. The leak adds to the counters without allocating memory, so that a
-//! user can see a gate fail.
+//! user can test whether a leak makes a check fail.
 
 use edleak_format::{Counters, SiteId};
 
@@ -16,7 +16,7 @@ impl Injected {
     /// Size of each counted allocation in bytes.
     const SIZE: u64 = 64;
 
-    /// The counters after `elapsed_ns`; the injected leak never frees.
+    /// The counters of the leak `elapsed_ns` after the start of the recording. The injected leak never frees.
     pub(crate) fn counters(self, elapsed_ns: u64) -> Counters {
         let allocs = (self.bytes_per_s * elapsed_ns as f64 / 1e9) as u64 / Injected::SIZE;
         Counters { allocs, allocated_bytes: allocs.saturating_mul(Injected::SIZE), ..Counters::ZERO }

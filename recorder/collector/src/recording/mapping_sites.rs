@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// At the end of the recording, the collector does not search the function names of sites with fewer bytes.
+/// The collector searches for the function name of a site only if the site has mapped at least this number of
+/// bytes.
 const LEAST_NAMED_BYTES: u64 = 64 << 10;
-/// The shortest pause between two records of the bytes that a site gave back.
+/// The shortest time between two records of the bytes that the program gave back with madvise.
 const LEAST_PAUSE_OF_GIVEN_BACK: Duration = Duration::from_secs(1);
 
 impl Recording {
-    /// Reads all published events. Returns whether no event is left.
+    /// Reads all published events of mapped memory. Returns whether the collector has read every event.
     pub(super) fn read_mappings(&mut self) -> bool {
         let source = Source { pid: self.pid, session: &self.session, modules: &self.modules };
         self.mappings.as_mut().is_none_or(|mappings| mappings.read(&source))
@@ -30,20 +31,20 @@ impl Recording {
         self.mappings.as_ref()?.next_reading()
     }
 
-    /// Time until [`Recording::poll`] has something to do before the next slice.
+    /// Time until [`Recording::poll`] has work to do before the next slice; `None`: it has no such work.
     pub fn next_turn(&self, now: Instant) -> Option<Duration> {
         let pools = self.pools.as_ref().and_then(|pools| pools.due(now));
         self.next_reading().into_iter().chain(pools).chain(self.delay_left(now)).min()
     }
 
-    /// The mappings of a forked child of this recording's process.
+    /// The mappings that a forked child inherits from this recording's process.
     pub(crate) fn mappings_of_child(&mut self, child: &Session, pid: u32) -> Option<Mappings> {
         self.read_mappings();
         let ranges = maps::ranges(&maps::text_of(pid)?);
         Some(self.mappings.as_ref()?.inherited(&self.session, child, &ranges))
     }
 
-    /// Records new sites of this domain in the trace.
+    /// Records new sites of mapped memory in the trace.
     pub(super) fn learn_mapping_sites(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let unnamed = |(owner, site): (usize, &super::mappings::MappingSite)| {
@@ -54,7 +55,7 @@ impl Recording {
             let Some(info) = self.session.infos().get(site.id as usize) else { continue };
             let address = info.address.load(Ordering::Acquire);
             if address == 0 && site.id > OTHER {
-                continue; // a thread is inserting it
+                continue; // a thread is still inserting the site
             }
             let module = self.modules.at(address, info.events_before.load(Ordering::Relaxed));
             let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
@@ -82,7 +83,7 @@ impl Recording {
         self.record(&Record::Site(Site { id, kind, parent: None, address, module, stack: None }))
     }
 
-    /// Copies the counters of this domain to the places of their sites in the trace.
+    /// Copies the counters of each mapping site into the slice, at the index of the site in the trace.
     pub(super) fn gather_mappings(&mut self) {
         let Some(mappings) = &self.mappings else { return };
         let mut live_bytes = 0;
@@ -95,7 +96,8 @@ impl Recording {
         self.areas.set_counted(live_bytes);
     }
 
-    /// If due, reads memory by kind of mapping, compares it with the ranges, and looks for children.
+    /// If a reading is due, reads the size of each memory area from /proc, compares the recorded ranges with
+    /// the mappings in /proc, and looks for children of the process.
     pub(super) fn read_areas(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if !self.areas.is_due(now) {
@@ -121,8 +123,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Records the bytes that the program gave back with madvise, for the sites at which they have changed.
-    /// Each record replaces the one before, so the collector writes them less and less often.
+    /// Records the bytes that the program gave back with madvise, for each site at which this number has
+    /// changed. Each record replaces the previous record of the site, so the collector writes these records
+    /// at longer and longer intervals.
     pub(super) fn record_given_back(&mut self, is_end: bool) -> Result<(), Error> {
         let elapsed = self.began.elapsed();
         let Some(mappings) = &mut self.mappings else { return Ok(()) };
@@ -142,7 +145,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Records the losses of this domain in the trace if they have changed.
+    /// Records the losses of mapped memory in the trace if these losses have changed.
     pub(super) fn record_mapping_losses(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let now = edleak_format::Mappings {
@@ -156,9 +159,9 @@ impl Recording {
         self.record(&Record::Mappings(now))
     }
 
-    /// Records the sites that are functions of an allocator inside a module. Reading the names of a large
-    /// module takes long, so before the end the collector searches only modules with an allocator of their
-    /// own.
+    /// Records which sites of mapped memory lie in functions of an allocator inside a module. Reading the
+    /// function names of a large module takes long. So before the end of the recording, the collector
+    /// searches only modules that contain an allocator.
     pub(super) fn settle_allocators(&mut self, is_end: bool) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let mut by_module: BTreeMap<u32, Vec<(usize, SiteId, u64)>> = BTreeMap::new();

@@ -6,8 +6,9 @@ use crate::recording::mark_slices::{Marks, ReadAt, TraceSites};
 use edleak_format::{Error, MarkSlice, Record, SiteId};
 
 impl Recording {
-    /// Reads the slices that the target took at marks up to `until`. The collector already knows their sites,
-    /// and has read the events of all domains up to these slices.
+    /// Reads the slices that the target took at marks, up to the position `until` in the ring of marks.
+    /// Before this call, the collector must learn the sites in these slices and read the events of all
+    /// domains up to these slices.
     pub(super) fn read_marks(&mut self, until: u64, tick: u64) -> Result<(), Error> {
         let at = self.read_at(tick);
         let sites = TraceSites { callers: &self.trace_ids, stacks: self.stacks.sites() };
@@ -21,10 +22,10 @@ impl Recording {
         self.record_slices(slices)
     }
 
-    /// Sets a mark at the request of a user. Returns how often this mark was set.
+    /// Sets a mark at the request of a user. Returns how often a mark with this name was set so far.
     ///
     /// # Errors
-    /// If the trace cannot be written.
+    /// The collector cannot write the trace.
     pub fn mark(&mut self, name: &str) -> Result<u64, Error> {
         let marked_until = Marks::written(&self.session);
         let now_ns = self.began.elapsed().as_nanos() as u64;
@@ -50,7 +51,8 @@ impl Recording {
         Ok(count)
     }
 
-    /// Records new names in the trace; at the end, also the final counts.
+    /// Records the names of new marks in the trace. At the end of the recording, also records how often each
+    /// mark was set.
     pub(super) fn record_marks(&mut self, is_end: bool) -> Result<(), Error> {
         for mark in self.marks.names(&self.session, is_end) {
             self.record(&Record::Mark(mark))?;

@@ -11,14 +11,14 @@ use edleak_session::stack::MAX_STACKS;
 use std::sync::atomic::Ordering;
 
 impl Recording {
-    /// Reads all published events. `is_over`: no thread of the target runs any more.
+    /// Reads all published events of pools. `is_over` means that no thread of the target runs any more.
     pub(super) fn read_pools(&self, is_over: bool) {
         if let Some(pools) = &self.pools {
             pools.lock().read(&self.session, is_over);
         }
     }
 
-    /// The pools of a forked child of this recording's process.
+    /// The objects of pools that a forked child inherits from this recording's process.
     pub(crate) fn pools_of_child(&self, child: &Session) -> Option<Ledger> {
         let mut pools = self.pools.as_ref()?.lock();
         pools.read(&self.session, false);
@@ -28,7 +28,7 @@ impl Recording {
         Some(pools.ledger.inherited(|id| address(child, id) == address(&self.session, id)))
     }
 
-    /// Records new names and sites of this domain in the trace.
+    /// Records new names of pools and new sites of pools in the trace.
     pub(super) fn learn_pool_sites(&mut self) -> Result<(), Error> {
         let Some(pools) = &self.pools else { return Ok(()) };
         let (names, new) = {
@@ -37,7 +37,7 @@ impl Recording {
             let new: Vec<_> =
                 all.filter(|(_, site)| site.in_trace.is_none()).map(|(i, site)| (i, *site)).collect();
             let names = pools.ledger.names().get(self.pool_names..).unwrap_or_default();
-            // A recording without pools has no record of a name.
+            // If no pool has handed out an object, the trace gets no names of pools.
             (if pools.ledger.sites().is_empty() { Vec::new() } else { names.to_vec() }, new)
         };
         for name in names {
@@ -72,19 +72,22 @@ impl Recording {
         Ok(())
     }
 
-    /// The place in the pool's function and its caller; `None`: a thread is inserting a site.
+    /// The return address in the pool's own function, and the return address in the caller of this function.
+    /// `None`: a thread is still inserting one of these sites.
     fn pool_frames(&self, site: &PoolSite) -> Option<Vec<StackFrame>> {
         let mut frames: Vec<StackFrame> = Vec::with_capacity(2);
         for id in [site.direct, site.caller].into_iter().filter(|&id| id != 0) {
             let info = self.session.infos().get(usize::from(id))?;
             let address = info.address.load(Ordering::Acquire);
             if address == 0 {
-                // The site table had no room, or an insertion is in progress.
+                // Address 0 with the id `OTHER` means that the site table had no room. With any other id, a
+                // thread is still inserting the site.
                 if u32::from(id) == edleak_session::site::OTHER { continue } else { return None }
             }
             let module: Option<ModuleId> =
                 self.modules.at(address, info.events_before.load(Ordering::Relaxed));
-            // If the call is the last statement of the pool's function, the compiler may have made it a jump.
+            // If the call is the last statement of the pool's function, the compiler may have turned the call
+            // into a jump. Both return addresses are then equal.
             if frames.last().is_none_or(|frame| frame.address != address) {
                 frames.push(StackFrame { address, module });
             }
@@ -92,7 +95,7 @@ impl Recording {
         Some(frames)
     }
 
-    /// Copies the counters of this domain to the places of their sites in the trace.
+    /// Copies the counters of each pool site into the slice, at the index of the site in the trace.
     pub(super) fn gather_pools(&mut self) {
         let Some(pools) = &self.pools else { return };
         let pools = pools.lock();
@@ -103,7 +106,7 @@ impl Recording {
         }
     }
 
-    /// Records the totals and losses of this domain in the trace if they have changed.
+    /// Records the totals and losses of pools in the trace if these numbers have changed.
     pub(super) fn record_pool_totals(&mut self) -> Result<(), Error> {
         let Some(pools) = &self.pools else { return Ok(()) };
         let now = pools.lock().totals(&self.session);

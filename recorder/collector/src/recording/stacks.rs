@@ -1,6 +1,6 @@
-//! The stacks of watched sites as the trace stores them: one child site per stack, and the birth times of its
-//! survivors. A survivor is an allocation that is still live. A teardown is the phase in which an ending
-//! program frees everything.
+//! The stacks of watched sites as the trace stores them: each stack is a child site of its watched site. For
+//! each stack, the trace also stores when its survivors were allocated. A survivor is an allocation that is
+//! still live. A teardown is the phase in which an ending program frees everything.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;
@@ -10,13 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of epochs in a recording; a long recording has at least half as many.
+/// Maximum number of epochs in a recording; a long recording has at least half of this number.
 const MOST_EPOCHS: u64 = 32;
 /// Length of each epoch at the start, in nanoseconds.
 const FIRST_EPOCH_NS: u64 = 20_000_000;
 
-/// The birth epochs of a recording. The target gets only the number of an epoch; the collector keeps the
-/// epoch's time here.
+/// The birth epochs of a recording. The target knows only the number of the current epoch; the collector
+/// keeps the start times of all epochs here.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     starts: Vec<u64>,
@@ -30,9 +30,10 @@ impl Default for Epochs {
 }
 
 impl Epochs {
-    /// Begins a new epoch if the current one is over. The epoch length doubles as the recording grows. So
-    /// even a long recording has few epochs: 16 more for each doubling of its length. An epoch never crosses
-    /// a boundary of the longer epochs in which the collector reports it.
+    /// Begins a new epoch if the current epoch is over. Returns whether a new epoch began. The epoch length
+    /// doubles as the recording becomes longer. So even a long recording has few epochs: each doubling of the
+    /// recording's length adds 16 epochs. The collector reports survivors by longer epochs. Each epoch here
+    /// lies inside one of these longer epochs.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         self.grow(now_ns);
         let current = self.starts.last().copied().unwrap_or(0);
@@ -44,8 +45,9 @@ impl Epochs {
         true
     }
 
-    /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`] epochs. Call this before a
-    /// snapshot. If slices were lost, the snapshot would otherwise have hundreds of epochs for each stack.
+    /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`] epochs. Call this function
+    /// before a snapshot. If slices were lost and the length did not double, the snapshot would have hundreds
+    /// of epochs for each stack.
     pub(crate) fn grow(&mut self, now_ns: u64) {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -56,7 +58,7 @@ impl Epochs {
         self.starts.get(epoch as usize).or(self.starts.last()).copied().unwrap_or(0)
     }
 
-    /// The end of an epoch: the start of the next one.
+    /// The end of an epoch: the start of the next epoch, or `now_ns` for the newest epoch.
     fn end_of(&self, epoch: u32, now_ns: u64) -> u64 {
         self.starts.get(epoch as usize + 1).copied().unwrap_or(now_ns).min(now_ns)
     }
@@ -73,25 +75,26 @@ pub(crate) struct NewStack {
 /// The stacks of one session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchedStacks {
-    /// Site ids of the trace, by stack.
+    /// For each stack, in the order of the session: the trace id of its site.
     sites: Vec<SiteId>,
     /// Whether the trace takes no more stacks.
     is_closed: bool,
 }
 
 impl WatchedStacks {
-    /// The new stacks that belong to these sites, in order. The caller then gives each of them a site with
-    /// [`WatchedStacks::name`].
+    /// The new stacks whose watched site is in `sites`, in the order of the session. The caller then assigns
+    /// a site of the trace to each new stack with [`WatchedStacks::name`].
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = made(session);
         let mut new = Vec::new();
-        // Stacks do not share addresses, so their total number is limited.
+        // Stacks do not share addresses in the session, so all stacks together have at most this number of
+        // frames.
         let mut room = MAX_ADDRESSES;
         for index in self.sites.len()..made {
             let info = &session.stack_infos()[index];
             let parent = info.site.load(Ordering::Acquire);
             if !sites.contains(&parent) {
-                break; // incomplete, or of a newer site: the next slice learns it
+                break; // the stack is incomplete or its site is newer; the next slice learns the stack
             }
             let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
             let frames = info.frames.load(Ordering::Relaxed);
@@ -115,7 +118,7 @@ impl WatchedStacks {
     }
 
     /// From now on, the trace takes no more stacks. The allocations of a stack without a site then count at
-    /// its call site.
+    /// the call site of this stack.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
     }
@@ -130,23 +133,23 @@ impl WatchedStacks {
         if self.is_closed { made(session) } else { self.sites.len() }
     }
 
-    /// Number of stacks that have no site and will not get a site.
+    /// Number of stacks that have no site in the trace and will not get one.
     pub(crate) fn without_site(&self, session: &Session) -> usize {
         self.in_slice(session).saturating_sub(self.sites.len())
     }
 
-    /// Assigns a site to the next stack.
+    /// Assigns a site of the trace to the first stack that has none.
     pub(crate) fn name(&mut self, site: SiteId) {
         self.sites.push(site);
     }
 
-    /// The sites, by stack.
+    /// For each stack, in the order of the session: the trace id of its site.
     pub(crate) fn sites(&self) -> &[SiteId] {
         &self.sites
     }
 
-    /// The survivors at this instant, by stack and birth epoch. `used` is an earlier snapshot, whose memory
-    /// the new one takes over. New memory for 200,000 cells would cost 2,000 page faults a slice.
+    /// The survivors at this instant, by stack and birth epoch. The new snapshot reuses the memory of `used`,
+    /// an old snapshot. New memory for 200,000 cells would cost 2,000 page faults in each slice.
     pub(crate) fn snapshot(
         &self,
         session: &Session,
@@ -159,7 +162,8 @@ impl WatchedStacks {
         (snapshot.now_ns, snapshot.length_ns, snapshot.live_count) = (now_ns, epochs.length_ns, 0);
         for (stack, cell) in cells(session).filter(|&(stack, _)| stack < self.sites.len()) {
             let counters = &cell.counters;
-            // Read frees before allocations, as in a slice, so that no difference is negative.
+            // Read frees before allocations, as in a slice, so that the live count and the live bytes are
+            // never negative.
             let (frees, freed) =
                 (counters.frees.load(Ordering::Acquire), counters.freed_bytes.load(Ordering::Acquire));
             let allocs = counters.allocs.load(Ordering::Acquire);
@@ -190,8 +194,8 @@ struct CellState {
     allocs: u64,
 }
 
-/// The survivors at one instant, as a copy of the cells. The epochs in the form of a trace would take ten
-/// times the memory.
+/// The survivors at one instant, stored as a copy of the cells. In the form in which a trace stores them, the
+/// survivors would take ten times as much memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     now_ns: u64,
@@ -201,9 +205,9 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Calls `visit` with the birth times of every stack's survivors, in epochs of equal length from the
-    /// start until this snapshot. If there are more than `most` stacks, it visits only the `most` stacks with
-    /// the most live bytes.
+    /// Calls `visit` once for each stack, with the survivors of the stack by birth epoch. The epochs have
+    /// equal length and reach from the start of the recording to this snapshot. If there are more than `most`
+    /// stacks, the function visits only the `most` stacks with the most live bytes.
     pub(crate) fn each<E>(
         &self,
         sites: &[SiteId],
@@ -213,7 +217,8 @@ impl Snapshot {
     ) -> Result<(), E> {
         let is_wanted = self.largest(sites.len(), most);
         let stack_of = |index: &u32| self.cells[*index as usize].stack;
-        // Sorting the cells of all stacks would take as long as the rest of a slice.
+        // Sort only the cells of the wanted stacks. Sorting all cells would take as long as all other work
+        // for a slice.
         let mut order: Vec<u32> =
             (0..self.cells.len() as u32).filter(|index| is_wanted(stack_of(index) as usize)).collect();
         order.sort_unstable_by_key(stack_of);
@@ -229,7 +234,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// A test whether a stack is among the `most` stacks with the most live bytes.
+    /// Returns a function that tells whether a stack is among the `most` stacks with the most live bytes.
     fn largest(&self, stacks: usize, most: usize) -> impl Fn(usize) -> bool + use<> {
         let mut wanted = Vec::new();
         if stacks > most {
@@ -285,17 +290,18 @@ impl Snapshot {
     }
 }
 
-/// The survivors at the latest slice and at one earlier end of an epoch.
+/// The survivors at the latest slice, and the survivors at the end of one epoch before that slice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
-    /// At the latest slice.
+    /// The survivors at the latest slice.
     pub latest: Arc<Snapshot>,
     kept: Arc<Snapshot>,
     /// Number of live allocations at the end of each of the latest epochs, newest first.
     live: [u64; EPOCHS_OF_A_TEARDOWN],
 }
 
-/// A teardown lasts at most a tenth of the recording; an epoch lasts between 1/32 and 1/16 of it.
+/// Maximum number of epochs in which a teardown can run. A teardown lasts at most 1/10 of the recording, and
+/// an epoch lasts between 1/32 and 1/16 of the recording.
 const EPOCHS_OF_A_TEARDOWN: usize = 5;
 
 /// Whether `live` is at least 15/16 of `most`.
@@ -304,9 +310,10 @@ fn is_most(live: u64, most: u64) -> bool {
 }
 
 impl Snapshots {
-    /// Keeps the latest survivors at the end of an epoch, unless a teardown has begun since the kept
-    /// survivors were taken. Survivors from the middle of a teardown would hide part of a leak. If the
-    /// program has held less memory for longer than a teardown lasts, its normal work has freed the memory.
+    /// At the end of an epoch, keeps the latest survivors, unless a teardown may have begun since the
+    /// collector last kept survivors. Survivors from the middle of a teardown would hide part of a leak. If
+    /// the program has had fewer live allocations for longer than a teardown can last, normal work has freed
+    /// the memory, and the collector keeps the latest survivors again.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = self.latest.live_count;
@@ -315,15 +322,16 @@ impl Snapshots {
         }
     }
 
-    /// The newest survivors from before the program began to free everything at its end. The latest survivors
-    /// are returned if they have nearly as many live allocations as the kept survivors. If the heap shrank in
-    /// normal work, the kept survivors are a few epochs old, which does no harm.
+    /// The newest survivors from before the program began to free everything at its end. The function returns
+    /// the latest survivors if their number is at least 15/16 of the number of kept survivors; otherwise it
+    /// returns the kept survivors. If the heap shrank in normal work, the returned survivors are a few epochs
+    /// old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
         if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }
 }
 
-/// Number of stacks that the target has met.
+/// Number of stacks that the target has stored in the session.
 fn made(session: &Session) -> usize {
     (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS)
 }
@@ -331,7 +339,7 @@ fn made(session: &Session) -> usize {
 /// The cells that are in use, each with the index of its stack.
 pub(crate) fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
-    // Cell 0 means "none". Reading it would allocate its memory page.
+    // The index 0 means "no cell". Reading the unused cell 0 would allocate its memory page.
     session.cells().get(1..made).unwrap_or_default().iter().filter_map(|cell| {
         let stack = cell.stack.load(Ordering::Acquire).checked_sub(1)?;
         Some((stack as usize, cell))
@@ -364,7 +372,7 @@ mod tests {
         };
         let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
         assert_eq!(ends, [100; 5]);
-        // The program continued with less memory for longer than a teardown lasts.
+        // The program continued with fewer live allocations for longer than a teardown lasts.
         assert_eq!([5; EPOCHS_OF_A_TEARDOWN - 1].map(&mut survivors_after).last(), Some(&5));
     }
 

@@ -6,8 +6,8 @@ use crate::sys::say::say;
 use edleak_format::{Allocator, UncountedFunctions};
 
 impl Recording {
-    /// Tells the user about the allocators that edleak does not count, once about each. Call this after the
-    /// target has had time to apply its detours. The program may load further allocators later.
+    /// Tells the user once about each allocator that edleak does not count. Call this function after the
+    /// target has had time to apply its detours, and again after the program has loaded further modules.
     pub(super) fn tell_unseen(&mut self) {
         let modules = self.modules.all().len();
         for unseen in self.unseen() {
@@ -19,7 +19,7 @@ impl Recording {
         self.modules_when_told = modules;
     }
 
-    /// Whether the program has loaded modules since [`Recording::tell_unseen`].
+    /// Whether the program has loaded modules since the last call of [`Recording::tell_unseen`].
     pub(super) fn has_modules_to_tell(&self) -> bool {
         self.modules.all().len() != self.modules_when_told
     }
@@ -29,13 +29,14 @@ impl Recording {
         self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }
 
-    /// The uncounted allocators for the trace.
+    /// The allocators of which edleak counts no function, as the trace stores them.
     pub(super) fn uncounted_allocators(&self) -> Vec<Allocator> {
         let whole = self.unseen().into_iter().filter(|unseen| !unseen.is_in_part);
         whole.map(|unseen| Allocator { module: unseen.module, symbol: unseen.symbol }).collect()
     }
 
-    /// The uncounted functions of counted allocators, for the trace.
+    /// For each allocator that edleak counts only in part: the functions that it does not count, as the trace
+    /// stores them.
     pub(super) fn uncounted_functions(&self) -> Vec<UncountedFunctions> {
         let in_part = self.unseen().into_iter().filter(|unseen| unseen.is_in_part);
         let some = in_part.filter(|unseen| !unseen.functions.is_empty());

@@ -1,9 +1,9 @@
-//! An event of a ring that a thread has begun and not published.
+//! An event in a ring that a thread of the target has begun to write but has not published.
 
 use std::time::{Duration, Instant};
 
-/// After this time, the collector skips an event that no thread has published. Its thread was stopped, or
-/// left the call by a longjmp.
+/// After this time, the collector skips an event that no thread has published. The thread that began this
+/// event was stopped, or left the call through a longjmp.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The event that holds back the later events of a ring.
@@ -14,8 +14,8 @@ pub(crate) struct Unpublished {
 }
 
 impl Unpublished {
-    /// Notes that no thread has published the event `number` yet. Whether this has been so for
-    /// [`LONGEST_WAIT`].
+    /// Notes that no thread has published the event `number` yet. Returns whether the collector has waited
+    /// for this event for at least [`LONGEST_WAIT`].
     pub(crate) fn is_overdue(&mut self, number: u32) -> bool {
         let now = Instant::now();
         match self.event {
@@ -27,7 +27,7 @@ impl Unpublished {
         }
     }
 
-    /// An event that the collector has waited for long enough.
+    /// An event for which the collector has already waited [`LONGEST_WAIT`].
     #[cfg(test)]
     pub(crate) fn overdue(number: u32) -> Unpublished {
         Unpublished { event: Some((number, Instant::now() - LONGEST_WAIT)) }

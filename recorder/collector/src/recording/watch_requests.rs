@@ -16,7 +16,7 @@ pub struct WatchRequest {
     pub client: ClientId,
     /// The sites to watch or unwatch.
     pub requests: Vec<Request>,
-    /// Whether to watch the sites, or to stop watching them.
+    /// `true`: watch the sites; `false`: stop watching the sites.
     pub is_for: bool,
 }
 
@@ -44,8 +44,8 @@ impl PendingRequests {
         self.waiting.push_back(wanted);
     }
 
-    /// Begins the next change, or applies a change whose preparation is done. If the function has applied a
-    /// change, it returns the client of the request and the answer for this client.
+    /// Begins to prepare the next request, or applies a request whose preparation is done. If the function
+    /// has applied a request, the function returns the client of this request and the answer for this client.
     pub(crate) fn advance(
         &mut self,
         publisher: &mut Publisher,

@@ -1,10 +1,11 @@
 //! The first milliseconds of a child's recording. Most children of a shell end in this time, so the collector
-//! puts off all work that such a child does not need.
+//! postpones all work that a child with such a short life does not need.
 //!
-//! - The trace stays in memory. If the child ends, one call writes the whole trace.
+//! - The trace stays in memory. If the child ends in this time, one system call writes the whole trace.
 //! - A forked child reads the rules of its parent's session (`READY_WITH_PARENTS_RULES`).
 //!
-//! Only the age of this recording counts. A child may be young at any time of a run.
+//! Only the age of the child's own recording matters, not the age of the run, because a child can start at
+//! any time in a run.
 
 use super::Recording;
 use crate::start::output;
@@ -12,12 +13,12 @@ use edleak_format::{Error, TraceWriter};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A recording is young up to this age. Then its trace is written into its file, and a forked child gets
-/// rules of its own.
+/// The collector postpones work up to this age of a recording. At this age, the collector writes the trace
+/// into its file, and gives a forked child rules of its own.
 const YOUNG: Duration = Duration::from_millis(20);
 
 impl Recording {
-    /// Time until the collector does the work that it has put off; `None`: it has done this work.
+    /// Time until the collector does the postponed work; `None`: no work is postponed.
     pub(super) fn delay_left(&self, now: Instant) -> Option<Duration> {
         let is_young = self.has_parents_rules || self.is_in_memory();
         is_young.then(|| (self.began + YOUNG).saturating_duration_since(now))
@@ -28,7 +29,8 @@ impl Recording {
         self.writer.as_ref().is_none_or(TraceWriter::has_file)
     }
 
-    /// Whether the trace has no file although the child has lived for longer than most children of a shell.
+    /// Whether the trace has no file although the child has already lived for longer than most children of a
+    /// shell live.
     pub(crate) fn needs_file(&self, now: Instant) -> bool {
         !self.has_file() && now.saturating_duration_since(self.began) >= YOUNG
     }
@@ -45,8 +47,8 @@ impl Recording {
         output::create_file(writer, &self.path)
     }
 
-    /// Does the work that the collector has put off, if it is time: publishes the rules and writes the trace
-    /// so far into its file.
+    /// Does the postponed work if this work is due: publishes the rules, and writes the trace so far into its
+    /// file.
     pub(super) fn end_delay(&mut self, now: Instant) -> Result<(), Error> {
         if self.delay_left(now) != Some(Duration::ZERO) {
             return Ok(());
@@ -60,7 +62,8 @@ impl Recording {
         }
     }
 
-    /// Publishes the rules of all modules, and says so to the target.
+    /// Publishes the rules of all modules. If the target used the rules of its parent until now, tells the
+    /// target to use its own rules.
     pub(super) fn publish_rules(&mut self) {
         self.publisher.publish(&self.session, self.modules.all());
         if std::mem::take(&mut self.has_parents_rules) {
