@@ -1,7 +1,7 @@
 //! HOT: this thread's counters, and the entry point that runs on this thread.
 //!
 //! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. The first word of
-//! the state is the offset of an [`Own`] in [`Page`], and not a pointer to the counters. The kernel wipes
+//! the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. The kernel wipes
 //! that page in a forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the
 //! fast path. This method needs no `pthread_atfork` and works for every kind of fork. An offset of 0 leads to
 //! zeros, too: the thread has not started counting, or an entry point that calls others is running.
@@ -22,7 +22,7 @@ use edleak_session::site::MAX_SITES;
 /// The state of one thread.
 #[repr(C)]
 pub(crate) struct Tls {
-    /// Offset in [`Page`] of this thread's [`Own`]; 0: leave the fast path.
+    /// Offset in `tables::Page` of this thread's [`Own`]; 0: leave the fast path.
     pub offset: usize,
     /// The saved `offset` while `pending` sets it to 0.
     pub hidden_offset: u16,
@@ -232,7 +232,7 @@ pub(crate) fn open() {
     }
 }
 
-/// Stores the shards of a session, before [`Page::alive`] is set. Threads use them on the slow path until
+/// Stores the shards of a session, before `Page::alive` is set. Threads use them on the slow path until
 /// [`open`].
 pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
