@@ -4,7 +4,8 @@
 //! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
 //! coefficients are plain sums. So the code prewhitens no vector, and seven values of ρ cost as much as one.
 
-/// The autocorrelations that the comparison tries; it uses the likeliest of them.
+/// The autocorrelations that the comparison of models tries. The comparison uses the likeliest of these
+/// values.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
 /// One number for each entry of [`RHO`].
@@ -43,7 +44,7 @@ impl Inner {
         (1..a.len()).map(step).collect()
     }
 
-    /// The products of the same step functions with themselves.
+    /// The product of each step function (see `with_steps`) with itself.
     pub(crate) fn steps_with_themselves(len: usize) -> Vec<Self> {
         let step = |at: usize| {
             let ones = (len - at) as f64;

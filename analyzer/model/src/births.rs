@@ -1,10 +1,12 @@
-//! Birth times of the survivors: a leak's curve without churn, and the share of allocations that survives.
+//! The times at which the surviving allocations were made. They show the curve of a leak without short-lived
+//! allocations, and the share of allocations that survives.
 //!
-//! The live curve of a busy site is mostly allocations that will soon be freed. The survivors, counted by
-//! birth time, are the curve without these allocations: an allocation left from an old epoch has outlived
-//! everything around it. The score is a logistic function; the labelled benchmark gave its coefficients. The
-//! score reads the live count, even if the live bytes look more like a leak. Sizes only add scatter to the
-//! question whether the site retains allocations.
+//! The live curve of a busy site is mostly allocations that will soon be freed. The surviving allocations,
+//! counted by the time at which they were made, give the curve without these short-lived allocations: a
+//! survivor from an old epoch has outlived the other allocations of its epoch. The score is a logistic
+//! function, whose coefficients were fitted to the labelled benchmark. The score is computed from the live
+//! count, even if the live bytes look more like a leak than the live count does. Whether a site retains
+//! allocations depends on their number; their sizes only add scatter.
 
 use super::comparison::{Comparison, models};
 use super::curve::Curve;
@@ -14,25 +16,27 @@ use crate::series::Births;
 /// Least number of epochs for a conclusion.
 const LEAST_EPOCHS: usize = 16;
 
-/// Each statistic is clipped to ± this value, as it was when the score was fitted.
+/// Each statistic is limited to the range from minus this value to this value, as when the score was fitted.
 const CLIP: f64 = 8.0;
 
-/// Limit of half the BIC of the live curve. Below this limit, the curve has stopped growing, even if the
-/// survivors show a leak (odds of 20 to 1).
+/// If the comparison of models on the live curve gives less than this value, the odds are 20 to 1 that the
+/// curve has stopped growing. Then the site is not a leak, even if the surviving allocations show a leak.
 const STOPPED: f64 = -3.0;
 
-/// The score of the survivors, and the share of survivors for the report.
+/// The score that is computed from the surviving allocations, and the share of allocations that survive, for
+/// the report.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Survivors {
     /// Log odds that the site leaks.
     pub(crate) log_odds: f64,
-    /// Share of the allocations made from 1/8 to 13/16 of the record that is still live.
+    /// The share of allocations that are still live, among those made between 1/8 and 13/16 of the record.
     pub(crate) kept: f64,
-    /// Bytes retained over the whole record if growth continues after 13/16 of the record as it was before.
+    /// Bytes retained over the whole record if the growth after 13/16 of the record continues as before
+    /// 13/16.
     pub(crate) retained_bytes: f64,
 }
 
-/// The live curves of the site, which the score reads beside the survivors.
+/// The live curves of the site, from which the score is computed together with the surviving allocations.
 pub(crate) struct Live<'a> {
     /// The curves of live bytes and of live count.
     pub(crate) curves: [&'a Curve; 2],
@@ -52,8 +56,8 @@ impl Survivors {
             return None;
         }
         let at = |sixteenths: usize| epochs * sixteenths / 16;
-        // Leave out the last three sixteenths of the epochs: most of their live allocations will still be
-        // freed.
+        // Leave out the last three sixteenths of the epochs: the program will still free most of the live
+        // allocations of these epochs.
         let bytes = cumulated(&births.epoch_live_bytes[..at(13)]);
         let count = cumulated(&births.epoch_live_count[..at(13)]);
         let middle = &births.epoch_live_count[at(2)..at(13)];
@@ -91,7 +95,8 @@ impl Survivors {
             - 2.694 * age
             - 0.199 * balance
             - 0.328 * live.points.ln();
-        // If the live curve has plainly stopped, the survivors of older epochs are the memory that filled it.
+        // If the live curve has clearly stopped growing, the survivors of older epochs are the memory by
+        // which the curve grew before.
         let log_odds = if live.comparison.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
         let steady = models(bytes.len()).compare(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);

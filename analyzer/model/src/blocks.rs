@@ -1,9 +1,10 @@
-//! The memory that an allocator holds beyond the requested bytes: the smaller the allocations, the more.
+//! The memory that an allocator holds beyond the requested bytes. The smaller the allocations, the greater is
+//! the share of this memory.
 
 use crate::series::Series;
 
 /// glibc's malloc adds 8 bytes to each allocation, rounds up to a multiple of 16, and takes at least 32
-/// bytes. Other allocators hold about as much.
+/// bytes. Other allocators add about as many bytes.
 fn held_bytes(asked: f64) -> f64 {
     const BESIDE: f64 = 8.0;
     const STEP: f64 = 16.0;
@@ -11,7 +12,7 @@ fn held_bytes(asked: f64) -> f64 {
     (((asked + BESIDE) / STEP).ceil() * STEP).max(LEAST)
 }
 
-/// Growth of this overhead from the first eighth of a series to its end, in bytes.
+/// Growth of the allocator's overhead from the first eighth of a series to its end, in bytes.
 pub fn growth_beyond_asked(series: &Series) -> f64 {
     let Some(buckets) = series.buckets() else { return 0.0 };
     let beyond = |index: usize| {

@@ -1,7 +1,7 @@
 //! A bucket: the sum, the least and the greatest value of live bytes and live count over a run of slices.
 
-/// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate; only a forged
-/// trace can reach that limit.
+/// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate at the greatest
+/// 64-bit number, which only a forged trace can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Sum of the values.

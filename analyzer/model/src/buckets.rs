@@ -1,11 +1,12 @@
-//! The condensed curve: equal buckets of slices. Pairs of buckets merge as the record grows.
+//! The condensed curve: buckets that cover equal numbers of slices. Pairs of buckets merge when the record
+//! gets longer.
 
 use crate::bucket::{Bucket, Extent};
 use crate::packed::Packed;
 
 /// Maximum number of buckets. When the curve needs a further bucket, pairs merge and the width doubles. So a
-/// record of 64 slices or more has 64 to 128 buckets. With half as many buckets, F1 falls by a tenth of a
-/// point; with twice as many, it rises by as much.
+/// record of 64 slices or more has 64 to 128 buckets. With half as many buckets, the accuracy of the verdicts
+/// (F1) falls by a tenth of a percentage point; with twice as many buckets, F1 rises by a tenth of a point.
 pub const MOST: usize = 128;
 
 /// The buckets of one series.
@@ -33,8 +34,8 @@ impl PartialEq for Buckets {
 impl Eq for Buckets {}
 
 impl Buckets {
-    /// Takes buckets that other code has filled: the last bucket has `filled` slices, all others have
-    /// `width`.
+    /// Takes buckets that other code has filled: the last bucket has `filled` slices, and every other bucket
+    /// has `width` slices.
     pub fn from_parts(buckets: Packed, width: u64, filled: u64) -> Self {
         Self { buckets, width, filled }
     }
@@ -44,8 +45,8 @@ impl Buckets {
         slices.div_ceil(MOST as u64).max(1).next_power_of_two()
     }
 
-    /// Adds `repeat` slices with these values. The result equals `repeat` single pushes to the bit; the
-    /// function touches each bucket only once.
+    /// Adds `repeat` slices with these values. The result has the same bits as after `repeat` single pushes,
+    /// but the function writes each bucket only once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {
@@ -53,7 +54,7 @@ impl Buckets {
                 self.open();
             }
             let taken = left.min(self.width - self.filled);
-            // There is a last bucket: `open` has just pushed one, or it was not full.
+            // There is a last bucket: either it was not full, or `open` has just added one.
             let last = self.buckets.len() - 1;
             let mut bucket = self.buckets.get(last);
             bucket.bytes.add_run(live_bytes, taken);

@@ -1,20 +1,21 @@
-//! A curve over busy time: the record without the time in which the program made almost no allocations.
+//! A curve over busy time. Busy time is the record without the time in which the program made almost no
+//! allocations.
 //!
 //! The weight of a bucket is the number of the program's allocations in it, relative to the buckets in which
-//! the site grew. No weight exceeds 1, so busy time is only ever shorter than the record: a burst of work
-//! does not stretch the curve. For a program that works evenly, busy time equals the record, and the function
-//! returns no `Busy`.
+//! the site grew. No weight exceeds 1, so busy time is never longer than the record, and a burst of work does
+//! not stretch the curve. For a program that works evenly, busy time equals the record, and `Busy::of`
+//! returns `None`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};
 
-/// Least share of work for a weight above 0, relative to the work done while the site grew. Less work than
-/// this comes from health checks or a timer.
+/// Least number of allocations in a bucket for a weight above 0, as a share of the allocations per bucket
+/// while the site grew. Fewer allocations than this come from health checks or a timer.
 const LEAST_SHARE: f64 = 0.25;
 /// Least share of quiet time in the record for a curve over busy time; with less quiet time, the curve over
 /// the wall clock suffices.
 const LEAST_QUIET: f64 = 0.02;
-/// Share of the growth after which the growth counts as over.
+/// The growth counts as over when the curve has reached this share of it.
 const GROWN: f64 = 0.95;
 
 /// The weight of each bucket of a curve.
@@ -27,8 +28,8 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// Weights for the curve from the program's allocations in each of its buckets. `None`: the program was
-    /// never quiet.
+    /// The weights of the curve's buckets, computed from the program's allocations in each bucket. `None`:
+    /// the program was never quiet.
     pub(crate) fn of(curve: &Curve, work: &[f64]) -> Option<Self> {
         let mut high = *curve.mean.first()?;
         let growth: Vec<f64> = curve
@@ -75,7 +76,8 @@ impl Busy {
         self.grown_at
     }
 
-    /// The first bucket of the last quiet time; the number of buckets if the curve ends busy.
+    /// The first bucket of the last quiet time; the number of buckets if the program is busy in the last
+    /// bucket.
     pub(crate) fn quiet_from(&self) -> usize {
         self.weights.iter().rposition(|&weight| weight > 0.0).map_or(0, |busy| busy + 1)
     }
@@ -110,7 +112,7 @@ impl Busy {
     }
 }
 
-/// The weighted median: half of the weights belong to smaller values.
+/// The weighted median: the values below it have half of the total weight.
 fn weighted_median(values: &[f64], weights: &[f64]) -> Option<f64> {
     let mut order: Vec<usize> = (0..values.len().min(weights.len())).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -135,7 +137,7 @@ mod tests {
     fn a_program_that_works_evenly_has_no_other_time() {
         let line = curve(80, |k| k as f64);
         assert_eq!(Busy::of(&line, &[30.0; 80]), None);
-        // A program that works in short bursts has no busy time of its own.
+        // For a program that works in short bursts, there is no curve over busy time.
         let work: Vec<f64> = (0..80).map(|k| if k % 9 == 0 { 3000.0 } else { 30.0 }).collect();
         assert_eq!(Busy::of(&line, &work), None);
     }

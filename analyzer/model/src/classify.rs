@@ -1,4 +1,4 @@
-//! From statistics to a verdict: which growth is a leak, with what confidence, and why.
+//! Turns statistics into a verdict: whether the growth is a leak, the confidence, and the reasons.
 
 use crate::births::{Live, Survivors};
 use crate::comparison::{Comparison, models};
@@ -16,7 +16,8 @@ mod quiet;
 /// The model that judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
-    /// edleak's own model: robust statistics, competing growth models, and the ages of survivors if known.
+    /// edleak's own model: robust statistics, competing growth models, and, if they are known, the ages of
+    /// the surviving allocations.
     #[default]
     Growth,
     /// edLeak's leak factor of 2014, computed exactly as edLeak did.
@@ -37,9 +38,10 @@ pub enum Verdict {
 /// The confidence in a leak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
-    /// The curve passes the default thresholds: the site is worth a look.
+    /// The curve reaches the default thresholds: the user should look at the site.
     Suspect,
-    /// The evidence is enough to fail a build: at most one false report in 300 sites that do not leak.
+    /// The evidence is enough to fail a build: of 300 sites that do not leak, at most one gets this
+    /// confidence.
     Strict,
 }
 
@@ -50,33 +52,34 @@ pub struct Judgement {
     pub class: Class,
     /// Whether the site leaks.
     pub verdict: Verdict,
-    /// The confidence; only for a leak.
+    /// The confidence in a leak; `None` for any other verdict.
     pub confidence: Option<Confidence>,
     /// Bytes leaked over the record; 0 if the site does not leak.
     pub leak_bytes: u64,
-    /// Allocations leaked over the record; 0 if the site does not leak; `None`: only its bytes are known.
+    /// Number of allocations leaked over the record; 0 if the site does not leak. `None`: only the leaked
+    /// bytes are known.
     pub leak_count: Option<u64>,
-    /// Leaked bytes per second while the site leaked; 0 if it does not leak.
+    /// Leaked bytes per second from the beginning of the leak on; 0 if the site does not leak.
     pub rate_bytes_per_s: f64,
     /// Seconds from the start of the record to the beginning of the leak; 0 if the site does not leak, or
     /// leaked from the start.
     pub began_s: f64,
-    /// The statistics that decided, in words.
+    /// The reasons for the verdict, in words.
     pub why: Vec<String>,
-    /// For an undecided site: the number of seconds for which to record longer.
+    /// For an undecided site: by how many seconds a new recording should be longer.
     pub record_longer_s: Option<f64>,
-    /// Whether the ages of the survivors were known and decided.
+    /// Whether the ages of the surviving allocations were known and decided the verdict.
     pub by_survivors: bool,
     /// For a site that is undecided because the program stopped working while the site grew: the bytes that
-    /// may have leaked. Bytes that were freed later count, too.
+    /// may have leaked. The number includes bytes that the program freed later.
     pub open_bytes: u64,
 }
 
 /// Least number of slices for a verdict.
 pub const LEAST_POINTS: u64 = 12;
 
-/// If a site was present for less than 1/`LEAST_PRESENCE` of the record, the model judges it over the whole
-/// record. Growth seen only at the very end does not show that the site will go on growing.
+/// If a site was present for less than 1/`LEAST_PRESENCE` of the record, the model judges the site over the
+/// whole record. Growth that is seen only at the very end does not show that the site will go on growing.
 const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
@@ -88,7 +91,7 @@ pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
 }
 
 impl Judgement {
-    /// The judgement on a stack, if its caller leaks as a whole.
+    /// The judgement on a stack whose caller is judged as a leak together with all its stacks.
     pub fn part_of_a_leak(class: Class) -> Self {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
@@ -166,28 +169,29 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
     site.judgement(&decision, curve_points as f64, period_s)
 }
 
-/// One site's curves and their trends, which the rules read.
+/// One site's curves and the statistics of these curves, from which the rules decide.
 struct Site<'a> {
     bytes: Trend,
     count: Trend,
     curves: [&'a Curve; 2],
     series: &'a Series,
-    /// The curve of bytes is the scaled curve of the count.
+    /// Whether the curve of bytes is a multiple of the curve of the count, because all allocations ask for 0
+    /// bytes.
     is_sizeless: bool,
 }
 
-/// The result of the rules.
+/// The decision of the rules on one site.
 struct Decision {
     verdict: Verdict,
     strict: bool,
-    /// Whether the survivors' birth times were known and decided.
+    /// Whether the birth times of the surviving allocations were known and decided the verdict.
     by_survivors: bool,
-    /// The leaked bytes according to the survivors.
+    /// The leaked bytes, computed from the surviving allocations.
     retained_bytes: Option<f64>,
-    /// Live bytes without the wave or surges that hid the leak; only if the verdict rests on such an adjusted
-    /// curve.
+    /// The curve of live bytes without the wave or the surges that hid the leak. `None`: the verdict is not
+    /// from such an adjusted curve.
     adjusted_bytes: Option<Curve>,
-    /// The bytes that may have leaked, even if the program may have freed some of them.
+    /// The bytes that may have leaked. The program may have freed some of these bytes.
     open_bytes: f64,
     why: Vec<String>,
 }
@@ -210,7 +214,7 @@ impl Decision {
     }
 }
 
-/// The thresholds that a trend must reach, all of them.
+/// Thresholds for the statistics of a curve. The statistics must reach all of them.
 struct Thresholds {
     rise_over_scatter: f64,
     pace: f64,
@@ -220,7 +224,8 @@ struct Thresholds {
     bic: f64,
 }
 
-/// The default thresholds: bytes and count together must pass, and the comparison on the count.
+/// The default thresholds. Bytes and count together must reach them, and so must the comparison of models on
+/// the count.
 const SUSPECT: Thresholds = Thresholds {
     rise_over_scatter: 2.2,
     pace: 0.15,
@@ -238,19 +243,19 @@ const STRICT: Thresholds = Thresholds {
     late_t: 3.0,
     bic: 3.5,
 };
-/// Least number of allocations that a strict leak must have kept. Fewer allocations, however even, may be a
-/// few events that each happened once.
+/// Least number of allocations that a strict leak must have kept. Fewer allocations may be a few events that
+/// each happened only once, even if these allocations came at a steady pace.
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
-/// Least share of a site's live bytes that must have leaked for all of them to count as leaked. The rest may
-/// be an error of the estimate.
+/// If the leaked bytes are at least this share of a site's live bytes, all its live allocations count as
+/// leaked. The difference may be an error of the estimate.
 const LEAKED_ALL: f64 = 0.97;
-/// Seconds that a record needs for a strict leak. A younger program may still build up, steadily, the memory
-/// that it needs.
+/// Least length of a record, in seconds, for a strict leak. In a shorter record, the program may still build
+/// up the memory that it needs, at a steady pace.
 pub const STRICT_SECONDS: f64 = 2.0;
 /// Least rise of the live count at a site that freed more allocations than it kept. A smaller rise may come
-/// from one busier moment.
+/// from one moment with more work than usual.
 const LEAST_EVENTS: f64 = 8.0;
 /// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are
 /// stricter, because the adjustment was chosen to fit this curve.
@@ -263,7 +268,7 @@ const ADJUSTED: Thresholds = Thresholds {
     bic: 0.0,
 };
 /// The thresholds for sites whose allocations get larger but not more numerous. Only the curve of bytes must
-/// pass.
+/// reach them.
 const BIGGER: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.05,
@@ -292,18 +297,19 @@ const PLAIN: Thresholds = Thresholds {
     bic: -1.5,
 };
 
-/// Limits of the log odds of the survivors' score. Up to the first limit the site is not a leak. Between the
-/// first two it is undecided, and above the second it is a suspect. Above the third limit the verdict may
-/// fail a build.
+/// Limits of the log odds that the model computes from the surviving allocations. Up to the first limit, the
+/// site is not a leak. Between the first and the second limit, the site is undecided. Above the second limit,
+/// the site is a suspect. Above the third limit, the verdict may fail a build.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// Least share of the retained bytes that must be live at the end. If less is live, the program freed the
-/// rest meanwhile, and the site is undecided. A user could not find such a leak, and the frees may not be
-/// part of the program's work.
+/// Least share of the retained bytes that must be live at the end. If a smaller share is live, the program
+/// has freed the rest, and the site is undecided. A user could not find such a leak, and perhaps the program
+/// freed this memory only because it ended.
 const LEAST_LEFT: f64 = 0.25;
-/// Least result of the comparison on the live count for a strict leak by survivors; the leak also needs a
-/// steady pace. Growth that stops late leaves the same survivors as a leak.
+/// Least result of the comparison of models on the live count, for a strict leak that the surviving
+/// allocations show. Such a leak also needs a steady pace: growth that stops late leaves the same survivors
+/// as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Thresholds {
@@ -315,8 +321,8 @@ impl Thresholds {
             && t.late_t > self.late_t
     }
 
-    /// The test takes bytes and count together: of each statistic it tests the smaller of the two values. The
-    /// test uses late t of the bytes only.
+    /// Tests bytes and count together: of each statistic, the smaller of the two values is compared with the
+    /// threshold. Of `late_t`, only the value of the bytes is compared.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -327,7 +333,7 @@ impl Thresholds {
 }
 
 impl<'a> Site<'a> {
-    /// The function takes curves of 12 buckets or more.
+    /// The curves must have 12 buckets or more.
     fn new(curves: [&'a Curve; 2], series: &'a Series, is_sizeless: bool) -> Self {
         Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
     }
@@ -403,7 +409,8 @@ impl<'a> Site<'a> {
         self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
-    /// The cheap tests come first: the comparison of models costs more than all other tests together.
+    /// The fast tests come first, because the comparison of models takes more time than all other tests
+    /// together.
     fn decide_by_curves(&self) -> Decision {
         let (b, c) = (&self.bytes, &self.count);
         let mut bic = None;
@@ -433,8 +440,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Rules on the curve without its regular wave; if it has none, on the curve without its short surges. A
-    /// wave or surges can hide a leak.
+    /// Applies the rules to the curve without its regular wave. If this shows no leak, applies the rules to
+    /// the curve without its short surges. A wave or surges can hide a leak.
     fn decide_without_waves_and_surges(&self) -> Option<Decision> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -458,8 +465,8 @@ impl<'a> Site<'a> {
         models(self.curves[of].len()).compare(self.curves[of])
     }
 
-    /// The exact numbers of bytes and allocations since `begins` (0…1 of the curve); `None`: the site has
-    /// freed something.
+    /// The exact numbers of bytes and allocations that the site made since `begins`, a position in the curve
+    /// from 0 to 1. `None`: these numbers are not known, for example because the site has freed something.
     fn kept_since(&self, begins: f64) -> Option<[f64; 2]> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
@@ -474,23 +481,23 @@ impl<'a> Site<'a> {
         Some([last.live_bytes as f64 - before(0)?, last.live_count as f64 - before(1)?])
     }
 
-    /// The number of allocations that make up `leaked` bytes, at the average size of the allocations by which
-    /// the live count grew. `None`: the count did not grow, so the same allocations got larger.
+    /// The number of leaked allocations: `leaked` bytes, divided by the average size of the allocations by
+    /// which the live count grew. `None`: the count did not grow, so the same allocations got larger.
     fn leaked_count(&self, leaked: f64) -> Option<u64> {
         let live = self.curves[1].max.last().copied().unwrap_or(0.0);
         let (bytes, count) = (self.bytes.rise(), self.count.rise());
         if self.is_size_driven() || bytes <= 0.0 || count <= 0.0 {
             return None;
         }
-        // If a site holds only its leak, it leaked all that it holds.
+        // If nearly all live bytes of a site have leaked, all its live allocations count as leaked.
         let held = self.curves[0].max.last().copied().unwrap_or(0.0);
         let all = leaked >= LEAKED_ALL * held;
         let leaked = if all { live } else { (leaked * count / bytes).clamp(1.0, live.max(1.0)) };
         Some(leaked.round() as u64)
     }
 
-    /// `curve_points` is the number of slices that the curves span: the slices of the site, or those of the
-    /// whole record.
+    /// `curve_points` is the number of slices that the curves cover: the slices since the site was first
+    /// seen, or all slices of the record.
     fn judgement(&self, decision: &Decision, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
         let why = decision.why.clone();
@@ -511,15 +518,16 @@ impl<'a> Site<'a> {
         // The leaked bytes are at most the bytes that are live at the end; a leak has at least one byte.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = decision.retained_bytes.filter(|retained| {
-            // If the growth of the fitted model exceeds the live bytes, the record ends high in a wave. In
-            // this case the growth is not a lower bound.
+            // If the growth of the fitted model exceeds the live bytes, the record ends at a high point of a
+            // wave. In this case, the leaked bytes may be less than half of this growth.
             let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });
         let estimated = by_births.unwrap_or(comparison.growth).clamp(1.0, live.max(1.0));
         let kept = self.kept_since(comparison.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
         let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
-        // A rate that included the time before the leak began would let a fast, late leak pass a gate.
+        // The rate does not include the time before the leak began. Otherwise a fast leak that begins late
+        // would have a low rate and pass a gate.
         let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
         let is_young = record * period_s < STRICT_SECONDS;
@@ -546,8 +554,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all kept bytes may be the leak. If the kept bytes exceed the estimate by half, they include a base
-/// that loaded.
+/// Whether all kept bytes may belong to the leak. If the kept bytes exceed the estimate by half, they also
+/// include memory that the site loaded at the start.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

@@ -1,11 +1,14 @@
-//! Competing models of a curve: models that stop growing against models that go on.
+//! Compares two groups of models of a curve: models in which growth stops, and models in which growth goes
+//! on.
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
-//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of the two sides. The
-//! comparison does most of the work of telling a leak from a filling cache. A rising curve alone says little.
-//! But if no saturating shape explains a rising curve, this is strong evidence of a leak.
+//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of one group and the
+//! best BIC of the other group. This comparison is the main way to tell a leak from a cache that fills. A
+//! rising curve alone is weak evidence. But if no saturating shape explains a rising curve, this is strong
+//! evidence of a leak.
 //!
-//! No model has more than one step. With two or more steps, a model could explain a bursty leak away.
+//! No model has more than one step. With two or more steps, a model that stops could also explain a leak that
+//! grows in bursts.
 
 use std::sync::OnceLock;
 
@@ -14,55 +17,58 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index in [`RHO`] of the autocorrelation for estimates of amounts: ρ = 0. Plain least squares averages
-/// whole cycles of a sawtooth, while prewhitening would follow its last tooth. On a straight line under AR(1)
-/// noise, plain least squares loses little.
+/// Index in [`RHO`] of the autocorrelation with which the growth is estimated: ρ = 0, which is plain least
+/// squares. On a sawtooth, plain least squares averages over whole cycles, while prewhitening would follow
+/// the last tooth. On a straight line under AR(1) noise, plain least squares is only a little less exact.
 const ESTIMATE: usize = 0;
 
-/// Least share of the curve's variance that counts as a residual: no model is meant to be exact.
+/// Least residual of a model, as a share of the curve's variance: no model is expected to fit exactly.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Limit at which half a BIC is clipped. Beyond this value, one side has clearly won.
+/// Limit of half a difference in BIC. Beyond this value, one group of models is clearly better.
 const MOST_BIC: f64 = 10.0;
 
-/// Number of parameters that BIC counts for a model of a constant and a step: height, place, base. The number
-/// also holds for such a model with a line.
+/// Number of parameters that BIC counts for a model of a constant and a step: the height of the step, its
+/// position, and the constant. A model that also has a line has one parameter more.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
-/// Number of parameters for a line beside a base that loads. The number includes two extra parameters,
-/// because many caches look like a curve with a bend at any place.
+/// Number of parameters that BIC counts for a line beside a base, which is memory that the site loads at the
+/// start. The number includes two extra parameters, because a curve with a bend at any position also fits
+/// many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
 /// Saturating shapes that may come before or beside a leak or a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
-/// Least ratio of the pace of a base that loads to the pace of the leak beside it. With a smaller ratio, the
-/// bend between base and leak looks like that of a curve that slackens the whole time, such as √t or ln t.
+/// A base is memory that a site loads at its start. This is the least ratio of the slope at which the base
+/// loads to the slope of the leak beside it. With a smaller ratio, the bend after the base looks like the
+/// bend of a curve that slows down the whole time, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
 /// The result of the comparison on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Comparison {
-    /// Half the BIC by which the best leaking model beats the best model that stops; negative if it loses.
-    /// The value lies within ±10.
+    /// Half the BIC of the best model that stops, minus half the BIC of the best leaking model. The result is
+    /// positive if the leaking model fits better. It is between −10 and 10.
     pub(crate) bic: f64,
-    /// Half the BIC by which the best accelerating model among the leaking models beats the best model that
-    /// does not accelerate.
+    /// The same difference between two leaking models: the best model that does not accelerate, and the best
+    /// model that accelerates. The result is positive if the accelerating model fits better.
     pub(crate) bend: f64,
-    /// Gain of the leaking models' growing term over the record, averaged by their likelihood. The gain does
-    /// not include fill, step and base.
+    /// Growth over the record: the mean over the leaking models, weighted by their likelihoods. Only the
+    /// growing term of each model counts; its fill, step and base do not.
     pub(crate) growth: f64,
     /// Position in the record, 0…1, at which this growth begins according to the best leaking model.
     pub(crate) begins: f64,
 }
 
-/// All models for curves of one length. The models depend on the length only and are computed once for each
-/// length.
+/// All models for curves of one length. The models depend only on the length, so they are computed once for
+/// each length.
 pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
     designs: Vec<Design>,
-    /// Index of the straight line in `columns`, and its product with itself without the constant's part.
+    /// Index of the straight line in `columns`. `line_own` is the product of this line with itself, without
+    /// the part that the constant explains.
     line: usize,
     line_own: PerRho,
     /// The product ⟨1, 1⟩.
@@ -78,7 +84,7 @@ struct Column {
 }
 
 /// A model that consists of a constant and one or two columns. The growing column comes first. The products
-/// are without the part that the constant explains.
+/// do not include the part that the constant explains.
 struct Design {
     growing: usize,
     own: PerRho,
@@ -96,8 +102,8 @@ struct SecondColumn {
     cross: PerRho,
 }
 
-/// One step: its product with the constant, and its products with itself and with the line without the
-/// constant's part.
+/// One step function: its product with the constant, and its products with itself and with the line. The last
+/// two products do not include the part that the constant explains.
 struct Step {
     with_one: PerRho,
     own: PerRho,
@@ -203,7 +209,8 @@ impl Models {
         }
         let len = self.len;
         let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
-        // Every model has the constant, so centring does not change a fit; it only reduces rounding errors.
+        // Every model contains a constant, so centring the values does not change a fit. Centring only
+        // reduces rounding errors.
         let mid = mean(&values);
         values.iter_mut().for_each(|v| *v -= mid);
         let with_one = Inner::of(&values, &vec![1.0; len]).all();
@@ -290,8 +297,8 @@ struct Leaking {
 }
 
 impl Leaking {
-    /// The result of all leaking models together against `stops`, the best model that stops. `spread`
-    /// reverses the scaling of the curve.
+    /// Compares all leaking models together with the best model that stops; `stops` is the BIC of that model.
+    /// The growth is multiplied by `spread`, because the values of the curve were divided by it.
     fn compare(all: &[Self], stops: f64, spread: f64) -> Comparison {
         let least = |accelerates: Option<bool>| {
             let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
@@ -376,8 +383,8 @@ mod tests {
         assert!(compare(|x| 100.0 * x.sqrt()).bic < -5.0);
         assert!(compare(|x| 100.0 * x.min(0.7)).bic < -5.0);
         assert!(compare(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
-        // A line without slope beside a step fits as well as a step: only the number of parameters tells them
-        // apart.
+        // A line without slope beside a step fits as well as a step: only the number of parameters tells the
+        // two models apart.
         assert!(compare(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
         assert!(compare(|_| 0.0).bic < 0.0);
     }

@@ -1,4 +1,5 @@
-//! One quantity of a series as the statistics read it: mean, least and greatest value of each full bucket.
+//! One quantity of a series in the form that the statistics need: the mean, the least and the greatest value
+//! of each full bucket.
 
 use super::bucket::{Bucket, Extent};
 use super::buckets::{Buckets, MOST};
@@ -25,7 +26,7 @@ impl Curve {
         Self::of(buckets, |b| b.count)
     }
 
-    /// A curve without spread inside its buckets.
+    /// A curve whose buckets have one value each: the least and the greatest value are equal to the mean.
     pub(crate) fn of_means(mean: Vec<f64>) -> Self {
         Self { min: mean.clone(), max: mean.clone(), mean }
     }
@@ -56,8 +57,8 @@ impl Curve {
         self.max.push(max);
     }
 
-    /// Makes the same curve as part of a longer record: for `buckets` buckets before it, the site was absent
-    /// and had no live memory.
+    /// Makes the curve of a longer record. In the `buckets` buckets before this curve, the site was absent,
+    /// so it had no live memory.
     pub(crate) fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;
         let mut group = 1u64;
@@ -87,7 +88,7 @@ impl Curve {
         self.mean.len()
     }
 
-    /// Greatest minus least value of all buckets.
+    /// The greatest value of all buckets minus the least value of all buckets.
     pub(crate) fn full(&self) -> f64 {
         let top = extreme(&self.max, f64::MIN, |a, b| if b > a { b } else { a });
         let bottom = extreme(&self.min, f64::MAX, |a, b| if b < a { b } else { a });

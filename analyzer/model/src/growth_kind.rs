@@ -11,13 +11,14 @@
 //! | flat | grows; live bytes were higher before, or turnover fragments the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
-//! If the slices contain memory by kind of mapping, the kinds decide. Memory of malloc lies in the heap and
-//! in arenas; all other memory lies in other anonymous mappings and in stacks. Without kinds, the function
-//! tells only the clear cases apart; all others are unclear.
+//! If the slices contain the memory of each kind of mapping, these kinds decide. Memory of malloc is in the
+//! heap and in arenas; all other memory is in other anonymous mappings and in stacks. Without the kinds of
+//! mappings, edleak can tell only the clear cases apart; all other cases are `Unclear`.
 //!
-//! "From" and "to" are the medians of the second eighth and of the last eighth of the recording. The first
-//! eighth is the start-up. A median does not depend on one slice at an unusual instant. Growth that ended in
-//! the first half, as when tables are loaded, does not count.
+//! In the names of the fields, `from` is the median of the second eighth of the recording, and `to` is the
+//! median of the last eighth. The first eighth is the start-up of the program. A single unusual slice does
+//! not change a median. Growth that ended in the first half of the recording does not count: the program may
+//! have loaded tables.
 
 mod sentence;
 
@@ -27,22 +28,23 @@ use crate::process_series::{FreeBytes, KindBytes, ProcessPoint, ProcessSeries};
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
 /// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
-/// Least growth of live bytes that the report mentions: live bytes are exact, so the limit is lower.
+/// Least growth of live bytes that the report mentions: live bytes are exact, so this limit is lower than
+/// `NOTICEABLE_BYTES`.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
-/// The limit instead of `NOTICEABLE_SHARE`, if live bytes in the last eighth fall back to the level after the
-/// start-up: such growth may be scatter.
+/// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth fall back to the live bytes
+/// after the start-up: such growth may be normal fluctuation.
 const SCATTER_SHARE: f64 = 0.25;
-/// Least share of the growth that must come in the second half; if less came there, the growth has stopped.
-/// Steady growth has half of its growth in the second half.
+/// If a smaller share of the growth is in the second half of the recording, the growth has stopped. Of steady
+/// growth, one half is in the second half.
 const LATE_SHARE: f64 = 0.15;
 /// Resident memory that edleak adds to the target (the side table), as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
 /// Least number of points; with fewer, the kind of growth is unknown.
 const MIN_POINTS: usize = 4;
 
-/// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc maps each
-/// large allocation by itself.
+/// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc makes a
+/// mapping for each large allocation, and edleak does not see this call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
     /// Bytes at the end of the record.
@@ -83,7 +85,7 @@ impl GrowthKind {
     }
 }
 
-/// The kind of growth and the numbers that decided.
+/// The kind of growth, and the numbers from which it was determined.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProcessGrowth {
     /// The cause.
@@ -108,8 +110,8 @@ pub struct ProcessGrowth {
     pub unseen: Option<UnseenBytes>,
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
     pub free: Option<FreeBytes>,
-    /// A clause about an allocator of which not all allocations are counted; `None`: its memory does not
-    /// explain the growth, or there is no such allocator.
+    /// The part of the report's sentence about an allocator whose allocations are not all counted. `None`:
+    /// there is no such allocator, or its memory does not explain the growth.
     pub uncounted: Option<String>,
 }
 
@@ -139,8 +141,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
-    // A recording with fewer than eight points cannot be cut into eighths. The middle of such a recording is
-    // 0, so all its growth counts as late.
+    // A recording with fewer than eight points cannot be divided into eighths. The middle of such a recording
+    // is 0, so all its growth counts as late.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
@@ -154,14 +156,16 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth
 }
 
-/// `is_above`: live bytes in the last eighth never fell to the level after the start-up. If live bytes did
-/// fall to that level, small growth is scatter. `goes_on`: growth did not stop in the first half.
+/// `is_above`: in the last eighth, live bytes never fell to the live bytes after the start-up. If they did
+/// fall so low, small growth is normal fluctuation. `goes_on`: growth did not stop in the first half of the
+/// recording.
 fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
     let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * growth.resident_to_bytes as f64);
-    // The side table grows with the highest heap so far. This table belongs to edleak and not to the program.
+    // The side table grows with the greatest number of live bytes so far. This table belongs to edleak and
+    // not to the program.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
@@ -172,16 +176,17 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if let Some([from, to]) = growth.kinds {
         let in_malloc = by(from.of_malloc(), to.of_malloc());
         let elsewhere = by(from.elsewhere(), to.elsewhere());
-        // Live memory is in the heap as far as the heap grew. The rest is in large allocations, which the
-        // kernel maps one by one.
+        // The growth of live memory is in the heap, up to the growth of the heap. The rest of the growth is
+        // in large allocations, each in a mapping of its own.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
     }
-    // Live bytes were higher before, so the allocator can still hold the memory that the program freed then.
+    // If live bytes were higher earlier, the allocator can still hold the memory that the program has freed
+    // since.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
-    // Fragmentation rarely costs more than twice the peak of live bytes, and needs a turnover of several
-    // times its own size.
+    // Fragmentation rarely takes more memory than twice the peak of live bytes. It also needs a turnover: the
+    // allocated bytes must be several times the memory that fragmentation takes.
     let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
         && growth.turnover_bytes as f64 >= 4.0 * unexplained;
     match () {
@@ -197,7 +202,7 @@ impl ProcessGrowth {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
 
-    /// Memory outside malloc grows, and recorded calls mapped nearly all of it.
+    /// Whether memory outside malloc grows and recorded calls mapped nearly all of it.
     pub fn is_seen_outside(&self) -> bool {
         let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64);
         let stacks = self.grown().map_or(0, |grown| grown.stacks);
@@ -206,9 +211,9 @@ impl ProcessGrowth {
     }
 
     /// Whether the process may have grown through allocations that are not counted. An allocator takes its
-    /// memory from the heap, from mappings that the recorder knows as an allocator's, or by calls that the
-    /// recorder does not see. If these together grew by no more than the live memory, all growth is
-    /// elsewhere.
+    /// memory from the heap, from mappings that the recorder knows to belong to an allocator, or by calls
+    /// that the recorder does not see. If all this memory together grew by no more than the live memory, the
+    /// process grew in another way.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;
@@ -219,15 +224,16 @@ impl ProcessGrowth {
         beyond_live >= NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64)
     }
 
-    /// Anonymous memory at the end that recorded calls mapped, without that of allocators; 0 if it is not
-    /// recorded.
+    /// Anonymous memory at the end that recorded calls mapped, without the memory of allocators; 0 if the
+    /// trace has no calls that map memory.
     pub fn mapped_bytes(&self) -> u64 {
         let seen = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)).map(|[_, to]| to);
         seen.map_or(0, |to| to.anonymous.saturating_sub(to.unseen).saturating_sub(to.allocators))
     }
 
-    /// Notes an allocator of which not all allocations are counted. `clause` says so. If its memory may have
-    /// grown, the recording cannot tell whether the program leaks there or the allocator retains the memory.
+    /// Records that an allocator has allocations that are not counted; `clause` says this in the report. If
+    /// the memory of this allocator may have grown, the recording cannot tell whether the program leaks there
+    /// or the allocator retains the memory.
     pub fn note_uncounted(&mut self, clause: String) {
         // The heap and the arenas are memory of libc's malloc, whose allocations are all counted.
         let is_of_libc = self.grown().is_some_and(|grown| {
@@ -266,7 +272,7 @@ impl ProcessGrowth {
     }
 }
 
-/// The memory by kind at the point with the median of resident memory.
+/// For each kind of mapping, the median of its memory over these points.
 fn kinds_of(points: &[ProcessPoint]) -> Option<KindBytes> {
     let kinds: Vec<KindBytes> = points.iter().filter_map(|point| point.kinds).collect();
     if kinds.is_empty() {
@@ -320,7 +326,7 @@ mod tests {
             growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
         };
         assert_eq!((loaded(40), loaded(80)), (GrowthKind::None, GrowthKind::Live));
-        // Growth that slackens but never ends counts as going on.
+        // Growth that gets slower but never ends counts as growth that goes on.
         let slackens =
             growth(|i| 10 * MB * (i + 2).ilog2() as u64, |i| 20 * MB * (i + 2).ilog2() as u64, 90 * MB);
         assert_eq!(slackens.kind, GrowthKind::Live);
@@ -371,7 +377,8 @@ mod tests {
         assert!(found.sentence().unwrap().contains("cannot tell"));
     }
 
-    /// The growth of a process with the same figures, and with the bytes of each kind from /proc.
+    /// The growth of a process with constant live bytes and growing resident bytes; `kinds` gives the bytes
+    /// of each kind of mapping at point i.
     fn of_kinds(kinds: impl Fn(u64) -> KindBytes) -> ProcessGrowth {
         let mut series = ProcessSeries::default();
         for i in 0..80 {
@@ -414,7 +421,7 @@ mod tests {
         let allocator = of_kinds(|i| KindBytes { heap: 22 * MB, allocators: grown(i), ..traced(grown(i)) });
         assert_eq!(allocator.kind, GrowthKind::Retained);
         assert!(allocator.may_be_uncounted() && unseen.may_be_uncounted() && !seen.may_be_uncounted());
-        // libc maps each large allocation by itself.
+        // libc makes a mapping of its own for each large allocation.
         let large = of_kinds(|i| KindBytes { heap: 0, unseen: 20 * MB, ..traced(20 * MB + grown(i)) });
         assert_eq!(large.unseen, Some(UnseenBytes { bytes: 0, grown_bytes: 0 }));
     }

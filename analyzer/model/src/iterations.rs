@@ -1,12 +1,12 @@
-//! Judges the memory that each iteration leaves behind at a site, by the counters at the instants of one
+//! Judges the memory that each iteration leaves behind at a site, from the counters at each instant of one
 //! mark.
 //!
-//! The x-axis is the count of the mark, so time and the length of an iteration play no part. The first third
-//! of the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**:
+//! The x-axis is the count of the mark, so the time that an iteration takes has no effect. The first third of
+//! the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**:
 //! the lowest level that the site has at a mark or at any later mark. So memory that a later iteration frees
 //! is not part of the kept level. At the end of the record, no later iteration shows which memory would be
-//! freed. So the model leaves out the last iterations: as many as the longest run in which the site held more
-//! than its kept level.
+//! freed. So the model leaves out the last iterations: as many as the longest run of iterations in which the
+//! site held more than its kept level.
 //!
 //! | the kept level | verdict |
 //! |---|---|
@@ -14,30 +14,31 @@
 //! | rises by the same amount in every iteration | leak |
 //! | rises in each quarter of the judged iterations, at a pace that does not diminish | leak |
 //! | has not risen for a long time, compared with the gaps between its rises | no leak |
-//! | rises at most once in the last quarter, and in the second half by at most 35 % of the first | no leak |
+//! | rises at most once in the last quarter, and the second half rises ≤ 35 % of the first half | no leak |
 //! | belongs to a buffer that doubles, and the last two doublings show the same pace of filling | leak |
 //! | otherwise | undecided, with the number of iterations that would decide |
 
 use edleak_text::units;
 
-/// Fewest iterations for a verdict: three of the warm-up, and five that are judged.
+/// Least number of iterations for a verdict: three for the warm-up, and five that are judged.
 pub const LEAST_ITERATIONS: u64 = 8;
-/// Fewest slices that show the pace of the judged iterations.
+/// Least number of slices that show the pace of the judged iterations.
 pub const LEAST_SLICES: usize = 6;
-/// Fewest rises that show a pace.
+/// Least number of rises of the kept level that show a pace.
 const LEAST_RISES: u64 = 5;
-/// A growth has ended if it pauses for this many times its longest earlier gap.
+/// Growth has ended if the iterations since the last rise are this many times the longest gap between two
+/// rises.
 const LONG_GAP: f64 = 2.5;
 /// A buffer that doubles grows by at least this factor.
 const LEAST_FACTOR: f64 = 1.2;
-/// Two doublings have the same pace if their paces differ by no more than this share. A slice may come late
-/// by 1/32 of the count.
+/// Two doublings have the same pace if their paces differ by no more than this share. The paces are not
+/// exact, because a slice may come late by 1/32 of the count.
 const SAME_PACE: f64 = 0.2;
 
 /// The counters of a site at one slice of the mark.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct AtMark {
-    /// How often the program had set the mark.
+    /// How often the program had set the mark at this slice.
     pub count: u64,
     /// Live bytes.
     pub live_bytes: u64,
@@ -61,9 +62,9 @@ pub enum Verdict {
 pub struct Iterations {
     /// The verdict.
     pub verdict: Verdict,
-    /// Every judged iteration leaves the same bytes and allocations behind.
+    /// Whether every judged iteration leaves the same number of bytes and of allocations behind.
     pub is_exact: bool,
-    /// The leak is beyond reasonable doubt; false for the other verdicts.
+    /// Whether the evidence for the leak may fail a build; false if the verdict is not a leak.
     pub is_strict: bool,
     /// Number of judged iterations.
     pub judged: u64,
@@ -81,13 +82,13 @@ pub struct Iterations {
     pub needed: Option<u64>,
 }
 
-/// The default length of the warm-up: a third of the iterations, but at least three.
+/// The default number of warm-up iterations: a third of all iterations, but at least three.
 pub fn warm_up(iterations: u64) -> u64 {
     (iterations / 3).max(3)
 }
 
-/// Judges one site. `points` are the counters of the site at all slices of the mark, by rising count. The
-/// first `skipped` points belong to the warm-up.
+/// Judges one site. `points` are the counters of the site at all slices of the mark, in order of the count.
+/// The first `skipped` points belong to the warm-up.
 pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     let judged = points.get(skipped..).unwrap_or_default();
     let (Some(first), Some(last)) = (judged.first(), judged.last()) else {
@@ -95,7 +96,7 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     };
     let mut bytes = Kept::of(judged, |point| point.live_bytes);
     let mut allocations = Kept::of(judged, |point| point.live_count);
-    // At the end of the record, memory that a later iteration would have freed looks kept.
+    // At the end of the record, memory that a later iteration would have freed looks like kept memory.
     let until = last.count - bytes.longest_use.max(allocations.longest_use);
     bytes.end_at(until);
     allocations.end_at(until);
@@ -211,11 +212,11 @@ pub fn per_iteration(bytes: f64, allocations: f64) -> String {
     }
 }
 
-/// A number for a person: a whole number without a fraction, from 10 on with one decimal, below with two
-/// significant digits.
+/// A number as the report prints it: a whole number without a fraction, any other number with one decimal
+/// from 10 on, and with two significant digits below 10.
 fn number(value: f64) -> String {
     if (value - value.round()).abs() < 1e-9 {
-        // The difference to a whole number is only rounding.
+        // The difference to a whole number is only a rounding error.
         return units::count(value as u64);
     }
     if value >= 9.95 {
@@ -226,17 +227,18 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// The kept level of one figure.
+/// The kept level of bytes or of allocations: the lowest level that the site has at a mark or at any later
+/// mark.
 struct Kept {
     counts: Vec<u64>,
     levels: Vec<u64>,
-    /// The counts of the mark at which the level rose.
+    /// The counts of the mark at which the kept level rose.
     rises: Vec<u64>,
-    /// The longest run of iterations in which the site held more than this level.
+    /// The longest run of iterations in which the site held more than its kept level.
     longest_use: u64,
 }
 
-/// A pace that does not diminish.
+/// Growth at a pace that does not diminish.
 struct Steady {
     late_pace: f64,
     is_linear: bool,
@@ -265,7 +267,7 @@ impl Kept {
         Kept { rises, counts, levels, longest_use }
     }
 
-    /// Leaves out the slices after this count.
+    /// Removes the slices after this count of the mark.
     fn end_at(&mut self, count: u64) {
         let end = self.counts.partition_point(|&at| at <= count).max(1);
         self.counts.truncate(end);
@@ -287,7 +289,7 @@ impl Kept {
         }
     }
 
-    /// Whether the level grew by the same amount in every iteration.
+    /// Whether the kept level grew by the same amount in every iteration.
     fn is_even(&self) -> bool {
         let (growth, span) = (u128::from(self.growth()), u128::from(self.span()));
         let steps = self.counts.windows(2).zip(self.levels.windows(2));
@@ -297,7 +299,8 @@ impl Kept {
         span > 0 && growth % span == 0 && steps.into_iter().all(is_even)
     }
 
-    /// The level at a share of the span, on a straight line between two slices.
+    /// The kept level at a position in the judged iterations; `share` is this position, from 0 to 1. Between
+    /// two slices, the function assumes a straight line.
     fn at(&self, share: f64) -> f64 {
         let Some(&first) = self.counts.first() else { return 0.0 };
         let x = first as f64 + share * self.span() as f64;
@@ -318,8 +321,8 @@ impl Kept {
         (c + d) / (a + b).max(f64::MIN_POSITIVE)
     }
 
-    /// The pace of the growth, if the pace does not diminish. The iterations left `left_count` allocations
-    /// behind; the more allocations, the less the pace depends on chance.
+    /// The growth, if its pace does not diminish. The iterations left `left_count` allocations behind: the
+    /// greater this number, the less the pace depends on chance.
     fn steady(&self, left_count: u64) -> Option<Steady> {
         let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
         let quarters = self.quarters();
@@ -336,7 +339,8 @@ impl Kept {
         is_steady.then(|| Steady { late_pace, is_linear: events >= MANY && self.line_fit() >= LINEAR })
     }
 
-    /// Whether the second half has little of the growth, and the last quarter has at most one rise.
+    /// Whether the kept level rose little in the second half of the iterations, and at most once in the last
+    /// quarter.
     fn dies_away(&self) -> bool {
         const LATE_SHARE: f64 = 0.35;
         let last_quarter = self.counts.first().map_or(0, |first| first + self.span() * 3 / 4);
@@ -348,7 +352,7 @@ impl Kept {
         self.late_pace() < 0.9
     }
 
-    /// The share of the level's variance that a straight line explains.
+    /// The share of the kept level's variance that a straight line explains.
     fn line_fit(&self) -> f64 {
         let n = self.counts.len() as f64;
         let mean = |values: &[u64]| values.iter().map(|&value| value as f64).sum::<f64>() / n;
@@ -436,7 +440,7 @@ mod tests {
     fn a_cache_that_fills_is_no_leak() {
         assert_eq!(judged(100, |n| (48 * n.min(30), n.min(30))).verdict, Verdict::Clean);
         assert_eq!(judged(100, |n| (48 * n.min(60), n.min(60))).verdict, Verdict::Clean);
-        // Each iteration uses random keys, and fewer and fewer of them are new.
+        // Each iteration uses random keys, and fewer and fewer of these keys are new.
         let filled = |n: u64, size: f64| (size * (1.0 - (-(n as f64) / size).exp())) as u64;
         for size in [5.0, 20.0, 60.0] {
             let found = judged(300, |n| (48 * filled(n, size), filled(n, size)));

@@ -1,22 +1,22 @@
-//! The leak model: turns a series of live bytes into a verdict. The functions are pure: they have no input or
-//! output besides arguments and results.
+//! The leak model: turns a series of live bytes into a verdict. The functions are pure: they only read their
+//! arguments and return results.
 //!
 //! ```text
-//! series       one site's counters over time, condensed to a constant size
+//! series       one site's counters over time, condensed so that its size does not depend on the record
 //! bucket buckets packed curve   the buckets, their storage, and the curve made of them
 //! levels       a site's live bytes for a chart of any width
 //! growth_class the kind of growth that reports name
 //! regression   edLeak's formula of 2014
-//! trend        statistics of growth
+//! trend        statistics that show whether a curve grows
 //! season surge   regular waves and short surges, taken out of a curve
 //! comparison shapes ar1   growth shapes compared by fit, under autocorrelated noise
-//! births       birth times of the surviving allocations
+//! births       the times at which the surviving allocations were made
 //! blocks       the allocator's overhead for each allocation
 //! work busy    the whole program's allocations, and a curve over its busy time
-//! classify     from all of these to a verdict; reasons gives the reasons in words
-//! iterations   from the counters at the instants of a mark to a verdict on the memory that iterations leave
+//! classify     computes the verdict from all of these; reasons states the reasons in words
+//! iterations   a verdict on the memory that iterations leave, from the counters at each instant of a mark
 //! process_series   the memory of the whole process over time
-//! growth_kind      the cause of its growth
+//! growth_kind      the cause of the growth of the process
 //! ```
 #![forbid(unsafe_code)]
 

@@ -4,7 +4,7 @@
 
 use super::bucket::{Bucket, Extent};
 
-/// Sum, least and greatest value of the bytes, then the same of the count.
+/// The sum, the least and the greatest value of the bytes, and then the same three values of the count.
 pub type Narrow = [u32; 6];
 
 /// A row of buckets.
@@ -94,7 +94,8 @@ pub fn widened(&[sum, min, max, count_sum, count_min, count_max]: &Narrow) -> Bu
     Bucket { bytes: extent(sum, min, max), count: extent(count_sum, count_min, count_max) }
 }
 
-/// A bucket of eight bytes per number as a bucket of four bytes per number; `None`: a number needs more.
+/// A bucket of eight bytes per number as a bucket of four bytes per number; `None`: a number does not fit in
+/// four bytes.
 #[inline]
 pub fn narrowed(bucket: &Bucket) -> Option<Narrow> {
     let Bucket { bytes, count } = bucket;

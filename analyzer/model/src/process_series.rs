@@ -31,11 +31,11 @@ pub struct KindBytes {
     pub allocators: u64,
     /// The part of the anonymous memory that no recorded call mapped.
     pub unseen: u64,
-    /// The trace has the calls that map memory, so `allocators` and `unseen` are known.
+    /// Whether the trace has the calls that map memory, so that `allocators` and `unseen` are known.
     pub has_calls: bool,
 }
 
-/// Free memory inside the arenas of glibc's malloc, resident.
+/// Resident free memory inside the arenas of glibc's malloc.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FreeBytes {
     /// Bytes in the main arena.
@@ -87,7 +87,7 @@ impl Default for ProcessSeries {
 }
 
 impl ProcessSeries {
-    /// Adds one slice. If several slices share a point, the last slice replaces the others.
+    /// Adds one slice. If several slices share a point, the point has the values of the last of these slices.
     pub fn push(&mut self, point: ProcessPoint) {
         self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
         if self.points.is_empty() || self.in_last == self.per_point {
@@ -103,7 +103,8 @@ impl ProcessSeries {
         self.in_last += 1;
     }
 
-    /// The greatest live bytes of all slices, also of those that another slice of the same point replaced.
+    /// The greatest live bytes of all slices. A slice counts even if a later slice of the same point replaced
+    /// its values.
     pub(crate) fn peak_live_bytes(&self) -> u64 {
         self.peak_live_bytes
     }

@@ -1,11 +1,12 @@
-//! Reasons of a verdict in words, for a reader who does not know the model: the two or three statistics that
-//! decided.
+//! The reasons for a verdict in words, for a reader who does not know the model. The reasons are the two or
+//! three statistics that decided the verdict.
 
 use super::births::Survivors;
 use super::trend::Trend;
 use edleak_text::units;
 
-/// Least gain of an eighth that counts as growth, as a share of the whole rise.
+/// Least growth from one eighth of the record to the next that counts as growth, as a share of the whole
+/// rise.
 const LEAST_RISE: f64 = 0.02;
 
 /// The reason for a record that is too short for a verdict.
@@ -38,7 +39,7 @@ pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     why
 }
 
-/// The reasons for a leak that shows after the model removed `what` from the curve.
+/// The reasons for a leak that is visible only after the model removed `what` from the curve.
 pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![format!("still grows when {what} is taken out of the curve"), pace(trend)];
     why.extend(against_a_cache(bic));
@@ -53,12 +54,12 @@ pub(crate) fn doubles() -> Vec<String> {
     ]
 }
 
-/// The quiet time: the program does almost no work in it.
+/// The quiet time, in which the program does almost no work.
 pub struct Quiet {
     /// Length of the quiet time at the end, in seconds.
     pub seconds: f64,
-    /// Pace of the quiet time as a share of the pace while the site grew. If the record ends busy, this is
-    /// the share of the record that was quiet.
+    /// The pace of the program's allocations in the quiet time, as a share of their pace while the site grew.
+    /// If the program is busy at the end of the record, this is the share of the record that was quiet.
     pub share: f64,
     /// Whether the record ends with quiet time.
     pub is_over: bool,
@@ -116,7 +117,8 @@ pub fn little_processor_time(used_s: f64) -> String {
     format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
 }
 
-/// The reason for growth that frees of allocations from before the recording may explain.
+/// The reason for growth that may only replace allocations from before the recording, which the program
+/// freed.
 pub fn may_replace_earlier(growth: f64, frees: f64) -> String {
     format!(
         "the process ran before: in the second half of the record, it freed {} from before, and this site grew by about \
@@ -131,7 +133,8 @@ pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
-/// The reasons for a leak by the survivors, if the program freed most of it before the record ended.
+/// The reasons if the surviving allocations show a leak, but the program freed most of it before the record
+/// ended.
 pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(
@@ -142,7 +145,7 @@ pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     ]
 }
 
-/// The reasons for a verdict, leak or not, from the survivors' birth times.
+/// The reasons for a verdict, leak or not, that the birth times of the surviving allocations decided.
 pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
         "{} of the allocations made between 1/8 and 4/5 of the record are still alive",
@@ -203,7 +206,7 @@ pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
     vec![windows(trend), pace(trend), "a cache that is still filling looks the same so far".to_owned()]
 }
 
-/// The reason that names the test which the curve failed most plainly.
+/// The reason that names the test which the curve failed most clearly.
 pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
@@ -221,7 +224,7 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
 /// Compares the means of the eighths. Variation within an eighth does not count, so bursty growth still rises
 /// from eighth to eighth.
 fn windows(trend: &Trend) -> String {
-    // A few bytes more do not count as growth.
+    // A difference of a few bytes does not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
     let rises =
         |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();
@@ -232,8 +235,8 @@ fn windows(trend: &Trend) -> String {
 }
 
 fn pace(trend: &Trend) -> String {
-    // The pace is the late slope as a share of both slopes; readers compare the late slope with the early
-    // slope.
+    // The pace is the late slope, divided by the sum of the late and the early slope. The report gives the
+    // late slope as a share of the early slope instead, which is easier to understand.
     let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
     let now = match ratio {
         ratio if ratio < 10.0 => percent(ratio),

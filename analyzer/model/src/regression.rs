@@ -2,7 +2,7 @@
 //!
 //! Let b be the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n. Least squares then give
 //! y ≈ c0·x² + c1·x + c2. If the site is flat, max = min + 1. The leak is the gain of the parabola from x = 0
-//! to x = 1, in bytes, cut to an integer.
+//! to x = 1, in bytes, truncated to an integer.
 //!
 //! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
 //! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. A matrix solved in floating point
@@ -41,7 +41,8 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // The amplitudes of P1 and P2 in the fit of b over i give the same parabola as y over x.
+    // These amplitudes of P1 and P2 are from the fit of b over i. They give the same parabola as the fit of y
+    // over x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));
@@ -92,8 +93,8 @@ fn projections(sums: &Sums) -> (Projection, Projection) {
     )
 }
 
-/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), cut towards zero without rounding
-/// first.
+/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), truncated towards zero. The value is
+/// not rounded before the truncation.
 fn gain(n: u64, s1: &Projection, s2: &Projection) -> Option<i64> {
     let nn = i128::from(n).checked_mul(i128::from(n))?;
     let top = s1.exact?.checked_mul(nn - 4)?.checked_add(s2.exact?.checked_mul(5)?)?.checked_mul(6)?;

@@ -1,9 +1,9 @@
 //! Seasonal adjustment: removes a regular wave from a curve, because the wave hides the trend.
 //!
 //! Load that comes in waves (day and night, a batch job every hour) changes a site's live bytes far more than
-//! a leak does. The model fits the wave together with a parabola, so the wave cannot take the trend away. A
-//! wave counts only if it repeats so often that it cannot be a trend itself. If a site has a wave and no
-//! trend, its curve is flat without the wave, so the adjustment invents no growth.
+//! a leak does. The model fits the wave together with a parabola, so the removal of the wave does not remove
+//! the trend. A wave counts only if it repeats so often that it cannot be a trend itself. If a site has a
+//! wave and no trend, its curve is flat without the wave, so the adjustment invents no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -11,12 +11,12 @@ use std::sync::OnceLock;
 use super::buckets::MOST;
 use super::curve::Curve;
 
-/// The smallest number of cycles that a wave must have in the record, in quarters of a cycle. With fewer than
-/// two and a quarter cycles, a wave may be a trend that changed its direction.
+/// Least number of quarter cycles that a wave must have in the record. With fewer than two and a quarter
+/// cycles, a wave may be a trend that changed its direction.
 const LEAST_QUARTERS: usize = 9;
 
-/// The smallest number of buckets in one cycle of a wave. Shorter waves need no adjustment: each eighth of
-/// the record averages over many of their cycles.
+/// Least number of buckets in one cycle of a wave. Shorter waves need no adjustment: each eighth of the
+/// record averages over many of their cycles.
 const LEAST_BUCKETS: usize = 5;
 
 /// The wave must explain at least this share of the scatter about the parabola.
@@ -26,8 +26,9 @@ const LEAST_SHARE: f64 = 0.6;
 struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
-    /// The cosine units of all waves and then their sine units, [`ABREAST`] in parallel, bucket by bucket. So
-    /// no sum waits for the last addition of another sum. Every sum is the same to the bit.
+    /// The cosine units of all waves, and then their sine units. For each bucket, the values of [`ABREAST`]
+    /// units are side by side, so that the code adds to [`ABREAST`] independent sums in parallel. Each sum
+    /// has the same bits as if it were computed alone.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
@@ -35,7 +36,8 @@ struct Waves {
 const ABREAST: usize = 8;
 
 impl Waves {
-    /// The part of the squares in `rest` that each wave explains. `rest` is orthogonal to all parabolas.
+    /// The part of the sum of the squares of `rest` that each wave explains. `rest` is orthogonal to all
+    /// parabolas.
     fn explained(&self, rest: &[f64]) -> Vec<f64> {
         let sums = |units: &Vec<[f64; ABREAST]>| {
             rest.iter().zip(units).fold([0.0; ABREAST], |sums: [f64; ABREAST], (value, units)| {
@@ -44,17 +46,19 @@ impl Waves {
         };
         let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
-        // After the last sine, zeros fill its row.
+        // Zeros fill the rest of the row after the last sine.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }
 
-/// One wave: its cosine and sine, and an orthonormal basis of their part that no parabola can imitate.
+/// One wave: its cosine and its sine (`raw`), and an orthonormal basis (`units`) of the part of both that is
+/// orthogonal to every parabola.
 struct Wave {
     raw: [Vec<f64>; 2],
     units: [Vec<f64>; 2],
-    /// `units` in terms of `raw` and a parabola: 1/|first|, 1/|second|, and the share of the first unit in
-    /// the second.
+    /// These three numbers convert a sum of `units` into a sum of `raw`: the lengths of the first and the
+    /// second unit before both were scaled to length 1, and the product of the two before the second was made
+    /// orthogonal to the first.
     first: f64,
     second: f64,
     cross: f64,
@@ -72,7 +76,8 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// The wave that fits `rest`, with its apparent trend: a wave whose two ends differ looks like a trend.
+    /// The wave that fits `rest`. The wave includes its apparent trend: a wave whose two ends differ looks
+    /// like a trend.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
         let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;
@@ -80,7 +85,7 @@ impl Wave {
     }
 }
 
-/// The curve without its wave; `None`: it has no clear wave.
+/// The curve without its wave; `None`: the curve has no clear wave.
 pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let waves = waves(curve.len());
     let mut rest = curve.mean.clone();

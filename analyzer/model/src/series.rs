@@ -2,15 +2,17 @@
 //!
 //! The size of a series does not depend on the length of the record. A series holds:
 //!
-//! - exact integer sums of the live bytes for edLeak's quadratic fit, so that the fit loses no digit
-//!   ([`crate::regression`]); only if the user chose edLeak's model;
-//! - 64 to 128 buckets of the curve ([`crate::buckets`]); all other statistics are computed from them;
-//! - the last point, and, if recorded, the birth times of the survivors;
-//! - for all series of a record together, the work of the whole program ([`crate::work`]).
+//! - only if the user chose edLeak's model: exact integer sums of the live bytes, with which edLeak's
+//!   quadratic fit loses no digit ([`crate::regression`]);
+//! - 64 to 128 buckets of the curve ([`crate::buckets`]); all other statistics are computed from these
+//!   buckets;
+//! - the last point, and, if they were recorded, the times at which the surviving allocations were made;
+//! - the allocations of the whole program over time ([`crate::work`]), which all series of a record share.
 //!
-//! A site whose live bytes and count never change has no buckets. Any other site takes 3 KB, or 6 KB if a
-//! number needs more than 32 bits. A series deliberately contains neither the points themselves nor any trace
-//! of the grouping of pushes. `push_run(p, 5)` equals five `push(p)` to the bit.
+//! A site whose live bytes and count never change has no buckets. The buckets of any other site take 3 KB, or
+//! 6 KB if a number needs more than 32 bits. A series deliberately contains neither the points themselves nor
+//! the number of calls that added them. So `push_run(p, 5)` and five calls of `push(p)` give the same series,
+//! bit for bit.
 
 use crate::buckets::Buckets;
 use crate::work::Work;
@@ -29,17 +31,18 @@ pub struct Point {
     pub frees: u64,
 }
 
-/// Birth times of a site's survivors. The record is cut into equal epochs, oldest first.
+/// The times at which a site's surviving allocations were made. The record is divided into equal epochs,
+/// oldest first.
 ///
-/// The three vectors have one entry per epoch. Times are in slices since the first point and may be
-/// fractions.
+/// The three vectors have one entry per epoch. All times are numbers of slices since the first point, and may
+/// be fractions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Births {
     /// Live bytes at the end of the record, by the epoch in which they were allocated.
     pub epoch_live_bytes: Vec<u64>,
     /// Live allocations at the end of the record, by the epoch in which they were made.
     pub epoch_live_count: Vec<u64>,
-    /// All allocations made in each epoch, freed since or not.
+    /// All allocations made in each epoch, whether or not the program has freed them.
     pub epoch_allocs: Vec<u64>,
     /// Time of the last free at this site.
     pub last_free_slice: f64,
@@ -54,7 +57,8 @@ impl Births {
     }
 }
 
-/// Exact sums over the live bytes b at slice i (counted from the site's first slice), for edLeak's fit.
+/// Exact sums for edLeak's fit. Here b is the live bytes at slice i, and i counts from the site's first
+/// slice.
 ///
 /// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
 /// forged trace can exceed this limit; then the sums saturate.
@@ -91,7 +95,8 @@ impl Sums {
     }
 }
 
-/// Σ i for i in 0..n. As n is below 2⁶⁵, the product could reach 2¹³⁰ in theory, so it saturates.
+/// Σ i for i in 0..n. As n is below 2⁶⁵, the product n·(n−1) could reach 2¹³⁰ in theory, so the
+/// multiplication saturates.
 fn sum_i(n: u128) -> u128 {
     n.saturating_mul(n.saturating_sub(1)) / 2
 }
@@ -109,7 +114,8 @@ fn sum_ii(n: u128) -> u128 {
 pub struct SeriesBuilder {
     absent: u64,
     sums: Sums,
-    /// The newest point. `pending` is the number of equal points in a row that no bucket contains yet.
+    /// `last` is the newest point. `pending` is the number of equal points in a row that no bucket contains
+    /// yet.
     last: Point,
     pending: u64,
     buckets: Option<Box<Buckets>>,
@@ -118,15 +124,16 @@ pub struct SeriesBuilder {
 }
 
 impl SeriesBuilder {
-    /// A series without any point.
+    /// Makes a builder without points.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// Pushed points begin at the site's first slice. This number tells the model the length of the record.
-    /// So a site that appears late in a long record does not look like a short record.
+    /// The points that are pushed begin at the site's first slice. With this number, the model knows the
+    /// length of the whole record. So a site that appears late in a long record does not look like a site of
+    /// a short record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }
@@ -136,11 +143,10 @@ impl SeriesBuilder {
         self.push_run(p, 1);
     }
 
-    /// Costs O(1) while live bytes and count stay the same. A change costs O(1) for each bucket of the run
-    /// before it.
+    /// Adds `repeat` slices with the same counters.
     ///
-    /// Costs O(1) while live bytes and count stay the same. A change costs O(1) for each bucket that the run
-    /// before it covers.
+    /// The cost is O(1) while live bytes and count stay the same. If they change, the cost is O(1) for each
+    /// bucket that the run of equal points before the change covers.
     pub fn push_run(&mut self, p: Point, repeat: u64) {
         if repeat == 0 {
             return;
@@ -185,7 +191,7 @@ impl SeriesBuilder {
         }
     }
 
-    /// Moves the pending run into the buckets. Buckets exist from the first change on.
+    /// Adds the pending run of equal points to the buckets. A series has buckets only after its first change.
     fn flush(&mut self) {
         let buckets = self.buckets.get_or_insert_default();
         buckets.push_run(self.last.live_bytes, self.last.live_count, self.pending);
@@ -193,7 +199,7 @@ impl SeriesBuilder {
     }
 }
 
-/// One site's condensed series. The head of this file lists the kept data.
+/// One site's condensed series. The first lines of this file list the data of a series.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     absent: u64,
@@ -206,7 +212,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// Takes a series that other code has condensed by the same rules.
+    /// Makes a series from data that other code has condensed by the same rules.
     pub fn from_parts(
         absent: u64,
         points: u64,
@@ -223,7 +229,8 @@ impl Series {
         Self { work: Some(work), ..self }
     }
 
-    /// This series with these counters at the last slice, if it was built without them.
+    /// This series with these numbers of allocations and frees at the last slice, if it was built without
+    /// these numbers.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }

@@ -1,4 +1,4 @@
-//! Shapes that explain growth: some saturate, some do not.
+//! Shapes of growth: some of them saturate, the others do not.
 
 /// A growing shape over x in 0…1, the elapsed fraction of the record.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,8 +4,8 @@
 //! A surge many times the size of a leak hides the leak in every mean. If a part of the curve is higher than
 //! its surroundings and narrower than a twentieth of the record, it is a surge. The model cuts it off at the
 //! level of its surroundings. (The method is morphological opening: each bucket gets the least value near it,
-//! and then the greatest of these values near it.) Steps, ramps and wide teeth stay, so the cut invents no
-//! growth. A rise at the very end may be a surge, so the model cuts it off as well.
+//! and then the greatest of these values near it.) Steps, ramps and the wide teeth of a sawtooth stay, so the
+//! cut invents no growth. A rise at the very end may be a surge, so the model cuts it off as well.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
@@ -16,11 +16,11 @@ const WIDEST: f64 = 0.05;
 /// Share of the scatter about a line that the surges must explain.
 const LEAST_SHARE: f64 = 0.6;
 
-/// Limit of the curve between surges, as a share of the greatest surge: half of the buckets exceed their
-/// surroundings by less than this.
+/// Between surges, the curve must be near its surroundings: half of the buckets must exceed their
+/// surroundings by less than this share of the greatest surge.
 const MOST_BETWEEN: f64 = 0.1;
 
-/// The curve without its surges; `None`: it has no clear surges.
+/// The curve without its surges; `None`: the curve has no clear surges.
 pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     let reach = (curve.at(WIDEST) / 2).max(1);
     let opened = opened(&curve.mean, reach);

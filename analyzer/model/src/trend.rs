@@ -1,16 +1,17 @@
-//! Cheap statistics of a curve: does it rise, steadily, to the end, and by more than one jump?
+//! Statistics of a curve that take little time to compute. They show whether the curve rises, whether it
+//! rises steadily and to the end, and whether it rises in more than one jump.
 //!
-//! Each statistic is a pure function of a [`Curve`], finite for any input and dimensionless. So a threshold
-//! means the same for a site of forty bytes and a site of forty gigabytes.
+//! Each statistic is a pure function of a [`Curve`], is finite for any input, and has no unit. So the same
+//! threshold applies to a site of forty bytes and to a site of forty gigabytes.
 
 use super::curve::{Curve, mean};
 
-/// The cheap statistics of one curve.
+/// The statistics of one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Trend {
-    /// Means of the eighths of the record.
+    /// The mean of the curve in each eighth of the record.
     pub(crate) eighths: [f64; 8],
-    /// Greatest minus least value.
+    /// The greatest value of the curve minus its least value.
     pub(crate) full: f64,
     /// The result of [`rise_over_scatter`].
     pub(crate) rise_over_scatter: f64,
@@ -20,14 +21,14 @@ pub(crate) struct Trend {
     pub(crate) largest_step: f64,
     /// The result of `second_share`.
     pub(crate) second_step: f64,
-    /// The result of [`t_after`], after the first quarter.
+    /// The result of [`t_after`] for the record after its first quarter.
     pub(crate) late_t: f64,
-    /// Kendall's τ of the last six eighths.
+    /// Kendall's τ of the means of the last six eighths.
     pub(crate) tau: f64,
 }
 
 impl Trend {
-    /// The trend of a curve of 12 buckets or more.
+    /// Computes the statistics of a curve of 12 buckets or more.
     pub(crate) fn of(curve: &Curve) -> Self {
         let (eighths, full) = (curve.eighths(), curve.full());
         let steps = retained_steps(curve);
@@ -43,7 +44,7 @@ impl Trend {
         }
     }
 
-    /// Growth from the third to the last eighth.
+    /// The mean of the last eighth minus the mean of the third eighth.
     pub(crate) fn rise(&self) -> f64 {
         self.eighths[7] - self.eighths[2]
     }
@@ -55,11 +56,11 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
     ratio(slope(late) * late.len() as f64, curve.full())
 }
 
-/// Rise over scatter: the slope of a line through the means of the last six eighths, divided by its standard
-/// error. The value lies within ±15.
+/// Rise over scatter: the slope of a line through the means of the last six eighths, divided by the standard
+/// error of the slope. The value is between −15 and 15.
 ///
-/// The error is at least 0.4 % of the curve's full range, so a perfectly smooth curve is not infinitely
-/// significant.
+/// The function takes at least 0.4 % of the curve's full range as the error. Otherwise the value of a
+/// perfectly smooth curve would be infinite before the limit.
 pub(crate) fn rise_over_scatter(curve: &Curve) -> f64 {
     rise_over_scatter_of(&curve.eighths(), curve.full())
 }
@@ -73,31 +74,32 @@ fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
     ratio(slope, error).clamp(-15.0, 15.0)
 }
 
-/// The pace: the slope of the last two fifths, divided by a sum of absolute slopes. The sum is over the last
-/// two fifths and the two fifths before.
+/// The pace: the slope of the last two fifths of the record, divided by the sum of two absolute slopes. These
+/// are the slope of the last two fifths and the slope of the two fifths before.
 ///
-/// 0.5 means steady growth, and 0 means that growth has stopped. A negative pace falls; 2/3 is twice as steep
-/// as before.
+/// A pace of 0.5 means steady growth, and 0 means that growth has stopped. At a negative pace, the curve
+/// falls. At a pace of 2/3, the curve is twice as steep as in the two fifths before.
 pub(crate) fn pace(curve: &Curve) -> f64 {
     let early = slope(&curve.mean[curve.at(0.2)..curve.at(0.6)]);
     let late = slope(&curve.mean[curve.at(0.6)..]);
     ratio(late, early.abs() + late.abs())
 }
 
-/// The greatest single step of the lower envelope, as a share of its whole rise: 1 is one jump, or no growth
-/// at all.
+/// The greatest single step of the lower envelope, divided by the whole rise of the envelope. A value of 1
+/// means that the envelope rises in one jump, or not at all.
 ///
-/// The lower envelope holds the memory that is never released again: at each instant, the least value still
-/// to come.
+/// The lower envelope is the memory that the program never releases again. Its value at an instant is the
+/// least value of the curve from this instant on.
 fn most_share([most, _, sum]: [f64; 3]) -> f64 {
     if sum > 0.0 { most / sum } else { 1.0 }
 }
 
-/// The second greatest step, as a share of the growth without the greatest step. The share is 1 if at most
-/// two jumps make up all of the growth.
+/// The second greatest step of the lower envelope, divided by the sum of all steps except the greatest. The
+/// share is 1 if at most two jumps make up all of the growth.
 ///
-/// A leak may come with one large step of another cause. The rest of the growth must not be a single step
-/// again. New high-water marks of a pool, and things loaded at first use, come in ever rarer steps.
+/// A site that leaks may also grow by one large step that has another cause, so the greatest step is left
+/// out. The rest of the growth must not be a single step again: a pool that reaches new maxima, and a program
+/// that loads data at first use, grow in ever rarer steps.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }
@@ -114,9 +116,10 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
-/// Whether the curve rises like a buffer that doubles. Its steps get larger and rarer, and it grew at least
-/// fourfold since the first eighth. The last step came so late that the next step, after twice the time,
-/// would not have come yet. Such a buffer looks the same whether the program still adds to it or not.
+/// Whether the curve rises like a buffer that doubles. The steps of such a curve get larger and rarer, and
+/// the curve grew at least fourfold since the first eighth. The last step came in the second half of the
+/// record. So the next step, which takes twice the time, would come after the end of the record. The curve
+/// does not show whether the program still adds data to such a buffer.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;
@@ -124,19 +127,19 @@ pub(crate) fn doubles_late(curve: &Curve) -> bool {
     let Some((&end, early)) = mean.last().zip(mean.get(curve.at(0.125))) else { return false };
     let last_step = (1..max.len()).rev().find(|&k| max[k] >= STEP * max[k - 1]);
     let is_late = last_step.is_some_and(|k| 2 * k >= max.len());
-    // If a curve also grows without steps, that growth decides.
+    // If the curve also grows between its steps, other rules judge this growth.
     let is_flat_behind =
         last_step.is_some_and(|k| max[k + 1..].iter().all(|&v| v <= max[k] && v >= 0.9 * end));
     is_late && is_flat_behind && *early > 0.0 && end >= GROWTH * early
 }
 
-/// Does the work of `f64::min` for two numbers. The NaN handling of `f64::min` would take longer than the
-/// rest of a step.
+/// The lesser of two numbers, without the NaN handling of `f64::min`. This handling would take longer than
+/// all other work for one value.
 pub(crate) fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
-/// Does the work of `f64::max` for two numbers.
+/// The greater of two numbers, without the NaN handling of `f64::max`.
 pub(crate) fn greater(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
@@ -144,9 +147,9 @@ pub(crate) fn greater(a: f64, b: f64) -> f64 {
 /// The t statistic of the slope over the part of the record after `from`, corrected for autocorrelation of
 /// the residuals.
 ///
-/// Successive buckets of a real program are alike, so an ordinary t would be far too large. So the standard
-/// error is multiplied by √((1+ρ)/(1−ρ)). Here ρ is the residuals' autocorrelation, corrected for its bias
-/// and kept within 0…0.95.
+/// In a real program, neighbouring buckets have similar values, so an ordinary t statistic would be far too
+/// large. To correct it, the standard error is multiplied by √((1+ρ)/(1−ρ)). Here ρ is the residuals'
+/// autocorrelation, corrected for its bias and limited to 0…0.95.
 pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
     let line = Line::through(&curve.mean[curve.at(from)..]);
     ratio(line.slope, line.slope_error()).clamp(-1e3, 1e3)
@@ -158,7 +161,7 @@ pub(crate) struct Line {
     pub(crate) slope: f64,
     /// Root mean square of the residuals.
     pub(crate) spread: f64,
-    /// Lag-1 autocorrelation of the residuals, corrected for its bias and kept within 0…0.95.
+    /// Lag-1 autocorrelation of the residuals, corrected for its bias and limited to 0…0.95.
     pub(crate) memory: f64,
     points: f64,
 }
@@ -168,7 +171,8 @@ impl Line {
     pub(crate) fn through(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let centre = (n - 1.0) / 2.0;
-        // The loop computes two sums in parallel: neither waits for the last addition of the other.
+        // The loop computes two independent sums, so that no addition to one sum waits for an addition to the
+        // other sum.
         let (sum, rise) = values
             .iter()
             .enumerate()

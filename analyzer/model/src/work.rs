@@ -1,5 +1,5 @@
-//! The work of the whole program over time, measured by its allocations. The work is a second clock beside
-//! the wall clock.
+//! The work of the whole program over time, measured by the number of its allocations. The work is a second
+//! clock beside the wall clock.
 //!
 //! The wall clock continues while a program waits. If growth stops while the program works on, the site has
 //! really stopped growing. If growth stops together with the work, the site may grow again with the next
@@ -10,26 +10,26 @@ use crate::buckets::Buckets;
 /// Allocations of the whole program over a record, in bounded memory: at most 129 numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Number of slices from one number to the next.
+    /// Number of slices between two numbers in `allocs`.
     width: u64,
     /// Number of slices of the record.
     slices: u64,
-    /// Allocations up to the first slice, then up to the last slice of each stretch. A stretch is a run of
-    /// `width` slices.
+    /// The number of allocations up to the first slice, and then up to the last slice of each stretch. A
+    /// stretch is a run of `width` slices.
     allocs: Vec<u64>,
     /// Number of slices of the record that the recorder took; later slices are missing.
     known: u64,
 }
 
 impl Work {
-    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None`: they do not
-    /// fit together.
+    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None`: these three
+    /// values do not fit together.
     pub fn from_parts(width: u64, slices: u64, allocs: Vec<u64>) -> Option<Self> {
         let fits = width > 0 && slices.div_ceil(width).checked_add(1) == Some(allocs.len() as u64);
         (fits && allocs.is_sorted()).then_some(Self { width, slices, allocs, known: slices })
     }
 
-    /// Number of slices from one number to the next.
+    /// Number of slices between two numbers in `allocs`.
     pub fn width(&self) -> u64 {
         self.width
     }
@@ -39,8 +39,8 @@ impl Work {
         self.slices
     }
 
-    /// Allocations up to the first slice, then up to the last slice of each stretch of [`Work::width`]
-    /// slices.
+    /// The number of allocations up to the first slice, and then up to the last slice of each stretch of
+    /// [`Work::width`] slices.
     pub fn allocs(&self) -> &[u64] {
         &self.allocs
     }
@@ -74,7 +74,7 @@ impl Work {
 #[derive(Clone, Debug, Default)]
 pub struct WorkBuilder {
     work: Work,
-    /// The newest slice and the allocations up to it.
+    /// The newest slice, and the number of allocations up to this slice.
     newest: Option<(u64, u64)>,
 }
 
@@ -85,8 +85,8 @@ impl WorkBuilder {
         Self { work, newest: None }
     }
 
-    /// Adds a slice; `allocs` is the number of allocations up to it. If slices before this slice are missing,
-    /// the function assumes that the work in the gap was even.
+    /// Adds a slice; `allocs` is the number of allocations up to this slice. If slices before this slice are
+    /// missing, the function assumes that the work in the gap was even.
     pub fn push(&mut self, slice: u64, allocs: u64) {
         let (before, was) = *self.newest.get_or_insert((slice, allocs));
         if self.work.allocs.is_empty() {
@@ -110,8 +110,8 @@ impl WorkBuilder {
         (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
     }
 
-    /// Ends the record and returns the work. After the newest slice no allocation is known, so none is
-    /// counted.
+    /// Ends the record and returns the work. Allocations after the newest slice are unknown, so the work does
+    /// not count them.
     pub fn finish(mut self) -> Work {
         let (_, allocs) = self.newest.unwrap_or_default();
         if self.work.allocs.is_empty() {

@@ -1,4 +1,5 @@
-//! Compares edLeak's formula with edLeak's own results: nine slices of 35 allocers, and one longer series.
+//! Compares edLeak's formula with edLeak's own results: nine slices of 35 sites ("allocers"), and one longer
+//! series.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Verdicts on literal series with known answers: short demos, staircases in every phase, short records.
+//! Tests verdicts on series that are written in this file and whose right verdict is known: short demos,
+//! staircases in every phase, short records.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::growth_class::Class;
@@ -71,13 +72,13 @@ fn a_cache_that_fills_within_three_of_eight_seconds_is_not_a_leak() {
 
 #[test]
 fn leaked_bytes_of_a_site_without_frees_are_exact() {
-    // A small leak that is larger under load; the load comes in bursts.
+    // The site leaks a little without load and more under load; the load comes in bursts.
     let load = |slice: u64| if (slice / 10).is_multiple_of(3) { 4 + slice % 5 } else { 1 };
     let bursts = |slice: u64| (0..=slice).map(load).sum();
     let judged = of_hundred(300, bursts);
     assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
     assert_eq!(judged.leak_bytes, 100 * (bursts(299) - bursts(0)));
-    // A leak that begins in the middle.
+    // A leak that begins in the middle of the record.
     let late = |slice: u64| 40 + slice.saturating_sub(150) * 2;
     let judged = of_hundred(300, late);
     assert_eq!(
@@ -86,7 +87,7 @@ fn leaked_bytes_of_a_site_without_frees_are_exact() {
         "{:?}",
         judged.why
     );
-    // A base that loads first does not count as leaked.
+    // Memory that the site loads at the start does not count as leaked.
     let loads = |slice: u64| 60 * slice.min(8) + slice * 2;
     let judged = of_hundred(300, loads);
     let truth = 100.0 * 2.0 * 300.0;
@@ -94,8 +95,8 @@ fn leaked_bytes_of_a_site_without_frees_are_exact() {
     assert!((judged.leak_bytes as f64 - truth).abs() < 0.25 * truth, "{} of {truth}", judged.leak_bytes);
 }
 
-/// The recorder took the survivors' ages while all of the memory was live, so these ages show a leak. At the
-/// end the program has freed all of this memory.
+/// The recorder took the ages of the surviving allocations while all of the memory was live, so these ages
+/// show a leak. At the end the program has freed all of this memory.
 #[test]
 fn survivors_freed_before_the_end_are_undecided() {
     let mut builder = SeriesBuilder::new();
@@ -311,7 +312,7 @@ fn hostile_counters_give_finite_figures() {
 
 #[test]
 fn rate_counts_from_the_start_of_the_leak() {
-    // 150 slices of 0.1 s at a kilobyte per slice, after 300 slices without the site.
+    // The site is absent for 300 slices of 0.1 s. Then it leaks a kilobyte per slice for 150 slices.
     let mut builder = SeriesBuilder::new();
     builder.absent(300);
     for slice in 1..=150 {
@@ -343,8 +344,8 @@ fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u6
     judge(&site, 0.02, Model::Growth)
 }
 
-/// Load for `until` slices, with three allocations for every kept allocation; then `then` allocations per
-/// slice.
+/// The allocations of a program per slice: three while it has load, which is for `until` slices, and `then`
+/// after that.
 fn load(until: u64, then: u64) -> impl Fn(u64) -> u64 {
     move |slice| if slice < until { 3 } else { then }
 }
@@ -370,17 +371,17 @@ fn growth_that_stopped_while_the_work_went_on_has_stopped() {
         let judged = beside_work(slices, |slice| slice.min(full), load(idle_from, 0));
         assert_eq!(judged.verdict, Verdict::NoLeak, "{slices}, full at {full}: {:?}", judged.why);
     }
-    // A start-up that loads its tables, and then waits for requests.
+    // The program loads tables when it starts, and then waits for requests.
     let judged = beside_work(400, |slice| slice.min(100), load(100, 0));
     assert_eq!(judged.verdict, Verdict::NoLeak, "{:?}", judged.why);
 }
 
 #[test]
 fn health_checks_and_a_load_that_ramps_down_are_not_the_work_that_goes_on() {
-    // One allocation in every other slice, after a load of three per slice.
+    // The program makes three allocations per slice under load, and then one allocation in every other slice.
     let judged = beside_work(600, |slice| slice.min(400), |slice| if slice < 400 { 3 } else { slice % 2 });
     assert_eq!(judged.verdict, Verdict::Undecided, "{:?}", judged.why);
-    // Over the second half, the load, and the growth with it, falls from 30 to 0 per slice.
+    // In the second half, the load falls from 30 allocations per slice to 0, and the growth falls with it.
     let pace = |slice: u64| if slice < 200 { 30 } else { 30 * (400 - slice) / 200 };
     let kept: Vec<u64> = (0..400)
         .scan(0, |sum, slice| {

@@ -2,28 +2,29 @@
 //!
 //! A leak stops when the load stops, and so does a cache that is not full. The curve cannot tell a leak from
 //! such a cache, so the site is undecided, and the reason says why. A cache that was full before the work
-//! stopped is not a leak, as always. If memory is freed after the work stopped, shortly before the end, a
-//! teardown or another phase of the work may have freed it. Such a site is undecided, too.
+//! stopped is not a leak. If memory is freed after the work stopped, and shortly before the end of the
+//! record, a teardown or another phase of the work may have freed it. Such a site is undecided, too.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
 
-/// If the growth was over before this share of the record, it belongs to the start of the program, however
-/// quiet the program was later.
+/// If the growth was over before this share of the record, the growth belongs to the start of the program,
+/// even if the program was quiet later.
 const LEAST_GROWING: f64 = 0.36;
-/// If memory was freed before this share of the record, the program's work freed it; a teardown may have
-/// freed it later.
+/// If memory was freed before this share of the record, the program's work freed it. If memory was freed
+/// later, a teardown may have freed it.
 const LATE_RELEASE: f64 = 0.65;
 /// Share of the growth that must be gone for the growth to count as released.
 const RELEASED: f64 = 0.5;
-/// Least share of the growth in the last third of the busy time; only for a site with few slices.
+/// Least share of the growth that must be in the last third of the busy time. This limit applies only to a
+/// site with few slices.
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
-    /// The decision on the curve over busy time. `None`: that curve is not a leak either, or busy time is as
-    /// long as the record.
+    /// The decision on the curve over busy time. `None`: the curve over busy time is not a leak either, or
+    /// busy time is as long as the record.
     pub(super) fn decide_by_busy_time(&self, period_s: f64) -> Option<Decision> {
         let (work, width) = (self.series.work()?, self.series.buckets()?.width());
         let (absent, record) = (self.series.absent(), self.series.absent() + self.series.points());

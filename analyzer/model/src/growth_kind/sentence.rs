@@ -4,12 +4,12 @@ use super::{GrowthKind, NOTICEABLE_BYTES, ProcessGrowth};
 use crate::process_series::FreeBytes;
 use edleak_text::units;
 
-/// Least share of the retained memory that lies free in arenas, so that the report mentions it. A smaller
+/// The report mentions free memory in arenas if it is at least this share of the retained memory. A smaller
 /// share explains nothing: another allocator retains the rest.
 const LEAST_FREE_SHARE: f64 = 0.1;
 
 impl ProcessGrowth {
-    /// The cause in one sentence with its numbers; `None` if it is unknown.
+    /// The cause of growth in one sentence with its numbers; `None` if the cause is unknown.
     pub fn sentence(&self) -> Option<String> {
         let size = |bytes: u64| units::bytes(bytes as f64);
         let live = format!("{} to {}", size(self.live_from_bytes), size(self.live_to_bytes));
