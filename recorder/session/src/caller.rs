@@ -1,12 +1,14 @@
-//! HOT: the caller cache: one word for each caller, with its site or the rule to step over it.
+//! HOT: the caller cache. It has a word of 8 bytes for each caller, with the caller's site or the rule that
+//! skips the caller's frame.
 //!
 //! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
-//! part of the word. So a word and its index identify one address. One comparison shows that the word belongs
-//! to the address and that the hook only has to count the allocation. The lower bits are as good as a hash:
-//! callers lie everywhere in the code, and neighbouring callers get different words of one cache line.
+//! a part of the word. So a word and its index identify one address. One comparison shows that the word
+//! belongs to the address and that the hook only has to count the allocation. The lower bits of an address
+//! need no hash: callers lie everywhere in the code, and neighbouring callers get different words of one
+//! cache line.
 //!
-//! A word is the meaning of its address xor the address, which is rotated so that its upper 32 bits are on
-//! top. Meanings:
+//! A word is the xor of two values: the meaning of an address, and the address, rotated so that its upper 32
+//! bits are at the top. The table lists the meanings:
 //!
 //! | from          | to            | meaning                                                            |
 //! |---------------|---------------|--------------------------------------------------------------------|
@@ -19,15 +21,17 @@
 //! |               |               | N = bits 16..32 − `0x1020`; if N is 0, fp is still the caller's    |
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
-//! An empty word is 0. The xor of an address with an empty word gives 2³² or more, which is not a meaning.
-//! There are two exceptions. Programs have code at 2⁴⁸ or above only if they ask a kernel with five-level
-//! page tables for it. Below [`LOWEST`] there is no code. Such an address yields a value whose lower 16 bits
-//! are 0, which may be the meaning of a site but not of a rule.
+//! An empty word is 0. The xor of an address with an empty word gives 2³² or more, which is not a meaning,
+//! with two exceptions. First, an address at 2⁴⁸ or above: a program has code there only if it asks a kernel
+//! with five-level page tables for such addresses. Second, an address below [`LOWEST`], where no code lies.
+//! For such an address, the xor has the value 0 in its lower 16 bits, so it may look like the meaning of a
+//! site, but not like a rule.
 //!
-//! The words are a cache of the site table ([`crate::site`]), which is complete: for a caller without a word,
-//! the hook searches the table. A thread that changes a meaning in the table withdraws the word afterwards. A
-//! thread that publishes a word reads the table again afterwards. Both threads use a full barrier in between,
-//! so at least one of them sees the change of the other.
+//! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
+//! word, the hook searches the site table. A thread that changes a meaning in the site table afterwards
+//! removes the word. A thread that publishes a word afterwards reads the site table again. Each thread
+//! executes a full barrier between its two accesses, so at least one of the two threads sees the change of
+//! the other thread.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -35,34 +39,35 @@ use crate::rule::{FRAME_POINTER_RULE, Kind, Rule};
 use crate::site::{Action, MAX_SITES, SiteSlot};
 
 const PLACE_BITS: u32 = 16;
-/// Number of words in the caller cache; together the words take 512 KiB. A program touches only the pages of
-/// its own callers.
+/// Number of words in the caller cache; together, the words take 512 KiB. A program touches only those pages
+/// of the cache that contain the words of its callers.
 pub const CALLERS: usize = 1 << PLACE_BITS;
-/// No code lies below this address (`vm.mmap_min_addr`), so nothing is known about a lower address. The hook
-/// compares each value from the stack with this limit.
+/// No code lies below this address (`vm.mmap_min_addr`), so a smaller number on the stack is not a return
+/// address. The hook compares each value that it reads from the stack with this limit.
 pub const LOWEST: usize = 1 << PLACE_BITS;
 
 const ADDRESS_BITS: u32 = 48;
 /// Number of bits by which an address is rotated to the left before the xor with its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
-/// Lower bits of a rule's meaning: the offset of the CFA in bytes, a multiple of 8.
+/// Number of the lower bits of a rule's meaning. They are the offset of the CFA in bytes, a multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The rule of a frame with a frame pointer. Meanings between those of sites and this rule are rules that
-/// compute the CFA from sp and leave fp unchanged. Meanings above are all other rules.
+/// The meaning of a rule for a function that keeps a frame pointer. Every meaning between the sites and this
+/// value is a rule that computes the CFA from sp and leaves fp unchanged. Every meaning above this value is
+/// another rule.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
-/// The first value of the upper bits for rules that compute the CFA from sp and restore fp from the stack.
+/// The lowest value of the upper bits in rules that compute the CFA from sp and restore fp from the stack.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
-/// The last meaning of a rule that computes the CFA from sp and restores fp from the stack.
+/// The highest meaning of a rule that computes the CFA from sp and restores fp from the stack.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
-/// The first value of the upper bits for the other rules.
+/// The lowest value of the upper bits in rules that compute the CFA from fp.
 pub const OTHERS_FROM: u64 = (LAST_SAVED + 1) >> CFA_BITS;
 /// The largest meaning of a word in the caller cache.
 pub const LAST: u64 = ((OTHERS_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 const _: () = assert!(LAST < 1 << (TURN + PLACE_BITS) && LAST <= i32::MAX as u64);
 
-/// The index of an address's word.
+/// The index of an address's word in the caller cache.
 #[inline(always)]
 pub const fn place(address: u64) -> usize {
     address as usize % CALLERS
@@ -74,7 +79,7 @@ pub const fn place(address: u64) -> usize {
 pub struct Caller(u64);
 
 impl Caller {
-    /// The meaning of `word` for the address at whose index it is stored.
+    /// The meaning of `word` for an address. `word` is stored at the index of this address.
     #[inline(always)]
     pub const fn by(word: u64, address: u64) -> Caller {
         Caller(address.rotate_left(TURN) ^ word)
@@ -91,8 +96,8 @@ impl Caller {
         SiteOffset::from_bytes(self.0 as usize)
     }
 
-    /// The rule to step over the caller, of kind `Sp` or `Fp`; `None`: it is not a wrapper, or nothing is
-    /// known.
+    /// The rule that skips the caller's frame, of kind `Sp` or `Fp`. `None`: the caller is not a wrapper, or
+    /// the word tells nothing about the caller.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {
         let (upper, cfa_offset) = (self.0 >> CFA_BITS, (self.0 % (1 << CFA_BITS)) as i64);
@@ -108,7 +113,7 @@ impl Caller {
         Rule::pack(kind, cfa_offset, if fp_offset > 0 { Some(fp_offset) } else { None })
     }
 
-    /// The meaning for a site and its action; `None`: a word cannot express it.
+    /// The meaning for a site and its action; `None`: a word of the cache cannot express this action.
     fn of(id: u32, action: Action) -> Option<Caller> {
         if id == 0 || id as usize >= MAX_SITES {
             return None;
@@ -118,7 +123,8 @@ impl Caller {
         }
         let rule = action.as_step()?;
         let (cfa_offset, fp_words) = (rule.cfa_offset() as u64, rule.fp_offset() as u64 / 8);
-        // Stepping without the table must move up the stack with each step; a CFA offset of 0 would not.
+        // The hook reads no table while it follows these rules, so each step must move up the stack. A step
+        // with a CFA offset of 0 would not move.
         if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
@@ -130,8 +136,8 @@ impl Caller {
     }
 }
 
-/// Publishes the table's meaning of an address. The function replaces a word of another address only if
-/// `takes_over` returns true.
+/// Publishes the meaning that an address has in the site table. If the word belongs to another address, the
+/// function replaces the word only if `takes_over` returns true.
 pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
@@ -151,7 +157,7 @@ pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
     }
 }
 
-/// Clears the cached word of `address`. Call this after the table's meaning of `address` has changed.
+/// Clears the cached word of `address`. Call this after the site table's meaning of `address` has changed.
 pub fn withdraw(cache: &[AtomicU64], address: u64) {
     withdraw_if(cache, address, |_| true);
 }
@@ -162,7 +168,8 @@ pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Call
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // If another thread has changed the word meanwhile, that thread reads the table after this.
+        // If another thread has changed the word meanwhile, that thread reads the site table after this
+        // change.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -201,8 +208,8 @@ mod tests {
         })
     }
 
-    // The lowest and the highest address for every index: an empty word could most easily be mistaken for a
-    // word of these addresses.
+    // The lowest and the highest address for every index. For these addresses, the test is most likely to
+    // take an empty word for the word of the address.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])
@@ -301,9 +308,9 @@ mod tests {
         assert_eq!(known(&cache, rival).site(), None);
     }
 
-    // Tests the publishing thread's part of the module's guarantee. The meaning changes between the
-    // publisher's read of it and its store of the word, so the withdrawal finds no word. The test calls
-    // `takes_over` at just this moment.
+    // Tests that a publishing thread notices a change of the meaning. The meaning changes after the publisher
+    // has read it and before the publisher stores the word, so the withdrawal finds no word. The test changes
+    // the meaning in `takes_over`, which runs at just this moment.
     #[test]
     fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();

@@ -25,8 +25,8 @@ pub struct Counters {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
-/// The byte offset of a site's counters from the start of a shard. The hot path uses the offset instead of
-/// the site's id and saves the multiplication.
+/// The offset in bytes of a site's counters from the start of a shard. The hot path uses this offset instead
+/// of the site's id, which saves a multiplication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteOffset(usize);
 
@@ -40,14 +40,14 @@ impl SiteOffset {
         SiteOffset(id as usize * size_of::<Counters>())
     }
 
-    /// The offset in bytes; `None`: it is beyond a shard. For the offset of a site, `bytes` is a multiple of
-    /// the size of its counters.
+    /// The offset of `bytes` bytes from the start of a shard; `None`: the offset lies beyond the shard. For
+    /// the offset of a site, `bytes` is a multiple of the size of a site's counters.
     #[inline(always)]
     pub const fn from_bytes(bytes: usize) -> Option<SiteOffset> {
         if bytes < Self::END { Some(SiteOffset(bytes)) } else { None }
     }
 
-    /// Bytes from the start of a shard.
+    /// The offset in bytes from the start of a shard.
     #[inline(always)]
     pub const fn bytes(self) -> usize {
         self.0
@@ -61,14 +61,15 @@ impl SiteOffset {
 }
 
 impl Counters {
-    /// Counts one allocation. Only for the single writer of a shard: a plain add without `lock`.
+    /// Counts one allocation with a plain add, without `lock`. Call this only in the single writer of a
+    /// shard.
     #[inline(always)]
     pub fn add_owned(&self, bytes: u64) {
         bump(&self.allocated_bytes, bytes);
         bump(&self.allocs, 1);
     }
 
-    /// Counts one free. Only for the single writer of a shard.
+    /// Counts one free. Call this only in the single writer of a shard.
     #[inline(always)]
     pub fn sub_owned(&self, bytes: u64) {
         bump(&self.freed_bytes, bytes);
@@ -88,8 +89,9 @@ impl Counters {
     }
 }
 
-// A relaxed load, an add and a release store: on x86-64 one plain `add [mem], reg`. There the release costs
-// nothing; on other machines it orders the counters of one thread for the collector.
+// A relaxed load, an add and a release store are one plain `add [mem], reg` on x86-64. There, the release
+// costs nothing. On other machines, the release makes the collector see the stores of one thread in their
+// order.
 #[inline(always)]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);

@@ -1,25 +1,26 @@
-//! Detours: the jumps that the target writes at the entries of allocators inside its modules, before it has a
-//! second thread. In a process that already runs, the collector writes the jumps and does not use these
-//! tables.
+//! Detours: the jumps that the target writes at the entries of allocator functions in its modules. The target
+//! writes these jumps before it has a second thread. In a process that was running before the recording
+//! began, the collector writes the jumps and does not use these tables.
 //!
 //! The collector fills these tables before it sets `Header::ready`. For each module, the target then maps the
-//! code at the address for which it was compiled, and stores the addresses of its hooks at the start of the
-//! code. Then it writes the jumps and stores the outcome in `result`.
+//! code at the address for which the collector compiled the code. The target stores the addresses of its
+//! hooks at the start of the code. Then the target writes the jumps and stores the outcome in `result`.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Maximum number of modules with detours.
 pub const MAX_MODULES: usize = 32;
-/// Maximum number of jumps, for all modules together.
+/// Maximum number of jumps in all modules together.
 pub const MAX_PATCHES: usize = 2048;
-/// Bytes of code, for all modules together.
+/// Maximum size in bytes of the code for all modules together.
 pub const CODE_BYTES: usize = 512 << 10;
-/// Maximum number of bytes that a jump replaces: four, and the longest instruction.
+/// Maximum number of bytes that a jump replaces: four bytes plus the longest instruction.
 pub const EXPECTED_BYTES: usize = 20;
-/// Minimum distance in bytes between two counted allocations. The stubs request at least this size.
+/// Minimum distance in bytes between two counted allocations. The stubs request at least this number of
+/// bytes.
 pub const SPACING: usize = 32;
 
-/// The hook of a stub, as an index into the table at the start of each module's code.
+/// The hook to which a stub leads. The number is an index into the table at the start of each module's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Hook {
@@ -49,37 +50,37 @@ pub enum Hook {
     GiveBack,
 }
 
-/// Number of places in the table of hooks, of which some are free.
+/// Number of entries in the table of hooks; some entries are not used.
 pub const HOOKS: usize = 16;
 
-/// The code of one module.
+/// The detours of one module.
 #[repr(C)]
 #[derive(Default)]
 pub struct DetourModule {
     /// The address for which the code was compiled.
     pub address: AtomicU64,
-    /// Bytes of code, including the table of hooks at its start.
+    /// Number of bytes of code, including the table of hooks at the start of the code.
     pub code_bytes: AtomicU32,
-    /// Offset of the code in the region of code.
+    /// Offset in bytes of this module's code in the region for the code of all modules.
     pub code_at: AtomicU32,
-    /// Index of the first jump.
+    /// Index of the module's first jump in the table of jumps.
     pub first_patch: AtomicU32,
     /// Number of jumps.
     pub patches: AtomicU32,
-    /// The outcome: [`WAITING`], [`DONE`] and others.
+    /// The outcome: [`WAITING`], [`DONE`] or one of the values after them.
     pub result: AtomicU32,
     /// The error number of the system call that failed.
     pub errno: AtomicU32,
 }
 
-/// A jump to write.
+/// A jump that the target shall write.
 #[repr(C)]
 pub struct Patch {
-    /// The address of the jump.
+    /// The address at which the target writes the jump.
     pub address: AtomicU64,
     /// Number of bytes in `expected`.
     pub expected_bytes: AtomicU32,
-    /// The bytes that must be there before the write.
+    /// The bytes that the target must find at the address before it writes the jump.
     pub expected: [AtomicU8; EXPECTED_BYTES],
     /// The bytes of the jump, which replace the first bytes of `expected`.
     pub jump: [AtomicU8; 8],
@@ -90,13 +91,14 @@ const _: () = assert!(core::mem::size_of::<Patch>() == 40);
 pub const WAITING: u32 = 0;
 /// The target has written all jumps.
 pub const DONE: u32 = 1;
-/// The target could not map the code at its address.
+/// The target could not map the code at the address for which it was compiled.
 pub const NO_PLACE: u32 = 2;
-/// The system did not allow the target to make the new memory executable.
+/// The system did not allow the target to make the memory for the code executable.
 pub const NO_NEW_CODE: u32 = 3;
 /// The system did not allow the target to change the module's code.
 pub const NO_CHANGE: u32 = 4;
 /// The module's code differs from its file.
 pub const OTHER_BYTES: u32 = 5;
-/// The target has written all jumps, but the system did not allow it to make the code read-only again.
+/// The target has written all jumps, but the system did not allow the target to make the code read-only
+/// again.
 pub const UNPROTECTED: u32 = 6;

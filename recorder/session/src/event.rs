@@ -1,33 +1,33 @@
 //! Module events: ELF files that were loaded or unloaded after the target attached.
 //!
 //! The target writes these events without hooking the loader. glibc's loader allocates every `link_map` with
-//! malloc and frees it with free. So the hooks see when the loader fills a `link_map` in (the module is
-//! loaded) and when it frees the `link_map` (the module is unloaded). `SiteInfo::events_before` tells the
-//! collector which module contained an address when the target first saw the site. The module is known even
-//! if it was loaded only for a short time.
+//! malloc and frees each `link_map` with free. So the hooks see when the loader fills in a `link_map` (the
+//! module is loaded) and when the loader frees the `link_map` (the module is unloaded).
+//! `SiteInfo::events_before` tells the collector which module contained an address when the target first saw
+//! the site. The collector finds this module even if it was loaded only for a short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// Number of events in the ring that the collector empties.
+/// Number of events in the ring. The collector reads the events from this ring.
 pub const MAX_EVENTS: usize = 1 << 12;
 /// Maximum number of bytes of a module's path that the target stores in an event.
 pub const NAME_BYTES: usize = 448;
 /// Maximum number of bytes of a build ID that the target stores; linkers write at most 20 (SHA-1).
 pub const BUILD_ID_BYTES: usize = 28;
 
-/// One module loaded or unloaded.
+/// A module that was loaded or unloaded.
 #[repr(C)]
 pub struct ModuleEvent {
     /// [`LOADED`] or [`UNLOADED`]; the target stores this field last.
     pub kind: AtomicU32,
     /// Number of used bytes in `name`.
     pub name_len: AtomicU32,
-    /// Runtime address minus link-time address.
+    /// The runtime address of the module minus its link-time address.
     pub load_bias: AtomicU64,
     _reserved: u64,
-    /// One past the last address of the module.
+    /// The address after the last byte of the module.
     pub end: AtomicU64,
-    /// Number of used bytes in `build_id`; 0: the module has none.
+    /// Number of used bytes in `build_id`; 0: the module has no build ID.
     pub build_id_len: AtomicU32,
     /// The module's GNU build ID, read from memory. The target reads the build ID because the file may be
     /// deleted or replaced before the collector looks.
@@ -43,21 +43,21 @@ pub const LOADED: u32 = 1;
 /// A module was unloaded.
 pub const UNLOADED: u32 = 2;
 
-/// The index of the next event in a ring of `places`; `None`: the ring is full, because the collector has not
-/// read the oldest event. Only one thread writes at a time.
+/// The index of the next event in a ring with `places` events. `None`: the ring is full, because the
+/// collector has not read the oldest event. Only one thread may write at a time.
 pub fn next_place(written: &AtomicU32, read: &AtomicU32, places: usize) -> Option<usize> {
     let number = written.load(Ordering::Relaxed);
-    // The target may write to this place only after the collector has read the old event from it.
+    // The target may write to this index only after the collector has read the old event at this index.
     let waiting = number.wrapping_sub(read.load(Ordering::Acquire)) as usize;
     (waiting < places).then_some(number as usize % places)
 }
 
-/// Publishes the event at the next place.
+/// Publishes the event that the target has written at the index from [`next_place`].
 pub fn publish_next(written: &AtomicU32) {
     written.store(written.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
 }
 
-/// The number of events to read after the first `read` ones, at most `places`.
+/// The number of events to read after the first `read` events, at most `places`.
 pub fn waiting(written: &AtomicU32, read: u32, places: usize) -> u32 {
     (written.load(Ordering::Acquire).wrapping_sub(read) as usize).min(places) as u32
 }

@@ -90,7 +90,7 @@ pub struct Idle {
     pub is_countable: AtomicU32,
     /// The address of the phase, which has four bytes.
     pub phase: AtomicU64,
-    /// The address of the first [`Limits`] that a thread may have.
+    /// The address of the [`Limits`] of the first shard's owner. The limits of the other owners follow.
     pub limits: AtomicU64,
     /// The address of the header of the session that is attached, or that was attached last; 0: there was
     /// none.
@@ -164,9 +164,9 @@ pub const LIMITS_AT: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
-    /// A size below this value is small.
+    /// Only an allocation whose size is less than this value may take the fast path.
     pub size: u64,
-    /// An entry of the side table below this value is small.
+    /// Only a free whose entry in the side table is less than this value, plus 1, may take the fast path.
     pub small: u32,
 }
 /// Number of bytes of [`Limits`] that the collector writes.

@@ -1,7 +1,7 @@
 //! The offset of each region of a session.
 //!
-//! Only the number of shards varies; all other sizes are constants, so the hot path need not load them. A
-//! session is a sparse file in memory: untouched parts cost only address space.
+//! Only the number of shards varies between sessions. All other sizes are constants, so the hot path need not
+//! load these sizes. A session is a sparse file in memory: its untouched parts take only address space.
 
 use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
@@ -18,17 +18,17 @@ use core::mem::size_of;
 
 /// The maximum number of shards of a session.
 pub const MAX_SHARDS: usize = 64;
-/// Bytes reserved for the target's memory map at the time it attached.
+/// Number of bytes reserved for the target's memory map. The target stores this map when it attaches.
 pub const MAPS_BYTES: usize = 256 << 10;
-/// Bytes of one shard of counters.
+/// Size in bytes of one shard of counters.
 pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
 
 /// The owner of a shard: the thread pointer (bits 22..64, shifted right by 6) and the thread id (bits 0..22).
 /// 0: no owner.
 ///
 /// Two live threads never have the same thread pointer. So if a thread finds its own thread pointer in the
-/// owner word, the owner is dead, and the thread takes the shard over. The collector uses the thread id to
-/// free the shards of ended threads.
+/// owner word of a shard, the former owner has ended, and the thread takes over the shard. The collector uses
+/// the thread id to free the shards of ended threads.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Shard {
@@ -36,7 +36,7 @@ pub struct Shard {
     pub owner: AtomicU64,
 }
 
-/// Bits of a thread id; the kernel's limit is 2²² (`PID_MAX_LIMIT`).
+/// Number of bits of a thread id; the kernel's limit is 2²² (`PID_MAX_LIMIT`).
 pub const TID_BITS: u32 = 22;
 
 /// The owner word of a thread.
@@ -56,10 +56,10 @@ pub const fn owner_thread(owner: u64) -> u64 {
 
 /// Offset of the shards' owners.
 pub const SHARDS_AT: usize = 4096;
-/// Offset of the first table. The pages before it hold the header and the shards.
+/// Offset of the first table. The pages before this offset hold the header and the owners of the shards.
 pub const FIRST_TABLE_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
-/// Offset of the site infos. The infos, the caller words and the first slots of the site table lie within 2
-/// MiB, so the kernel needs few page tables for the session of a small program.
+/// Offset of the site infos. The site infos, the caller words and the first slots of the site table lie
+/// within 2 MiB, so the kernel needs few page tables for the session of a small program.
 pub const INFOS_AT: usize = FIRST_TABLE_AT;
 /// Offset of the caller words.
 pub const CALLERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
@@ -71,7 +71,7 @@ pub const WRAPPERS_AT: usize = page(SLOTS_AT + SLOTS * size_of::<SiteSlot>());
 pub const MAPS_AT: usize = page(WRAPPERS_AT + MAX_RANGES * size_of::<WrapperRange>());
 /// Offset of the module events.
 pub const EVENTS_AT: usize = page(MAPS_AT + MAPS_BYTES);
-/// Offset of the table of watched stacks.
+/// Offset of the hash table of watched stacks.
 pub const STACK_SLOTS_AT: usize = page(EVENTS_AT + MAX_EVENTS * size_of::<ModuleEvent>());
 /// Offset of the watched stacks.
 pub const STACKS_AT: usize = page(STACK_SLOTS_AT + stack::SLOTS * size_of::<AtomicU64>());
@@ -89,7 +89,7 @@ pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>
 pub const MARKS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
 /// Offset of the names of the marks.
 pub const MARK_NAMES_AT: usize = page(MARKS_AT + size_of::<MarkState>());
-/// Offset of the counts of each ID in its latest slice of marks.
+/// Offset of the counts that each ID had in its latest slice at a mark.
 pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkName>());
 /// Offset of the ring of slices taken at marks.
 pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());
@@ -106,13 +106,13 @@ pub const DETOUR_MODULES_AT: usize = page(POOL_RING_AT + pool::MAX_EVENTS * size
 /// Offset of the jumps of all modules.
 pub const DETOUR_PATCHES_AT: usize =
     page(DETOUR_MODULES_AT + detour::MAX_MODULES * size_of::<DetourModule>());
-/// Offset of the code of all modules, to which the jumps lead.
+/// Offset of the code to which the jumps of all modules lead.
 pub const DETOUR_CODE_AT: usize = page(DETOUR_PATCHES_AT + detour::MAX_PATCHES * size_of::<Patch>());
 /// Offset of the counters, which are indexed by shard and then by site. The counters are the last region
 /// because only their size varies.
 pub const COUNTERS_AT: usize = page(DETOUR_CODE_AT + detour::CODE_BYTES);
 
-/// Size of a session with this many shards.
+/// Size in bytes of a session with this many shards.
 pub const fn total_bytes(shards: usize) -> usize {
     COUNTERS_AT + shards * SHARD_BYTES
 }

@@ -1,34 +1,36 @@
-//! Mapping events: the ranges of address space that a program maps and unmaps, in a ring with many producers.
+//! Mapping events: the ranges of address space that a program maps and unmaps. Any thread may write an event
+//! into this ring; only the collector reads the events.
 //!
-//! A producer takes a number with one compare-and-swap and fills the event at that place. Then it stores the
-//! number into the event, which publishes the event. The producer never waits, so a signal handler may
-//! produce an event while its thread produces another one. The collector reads events in the order of their
-//! numbers and stops at the first unpublished event.
+//! A producer is a thread that writes an event. It takes a number with one compare-and-swap and writes the
+//! event at the index of this number. Then the producer stores the number into the event, which publishes the
+//! event. The producer never waits, so a signal handler may write an event while its thread writes another
+//! event. The collector reads events in the order of their numbers and stops at the first unpublished event.
 //!
 //! # Order
 //!
-//! The kernel executes the calls of one address space one after the other. The events in the order of their
-//! numbers must lead to the same state. So each call takes its number on the safe side of the kernel's work:
+//! The kernel executes the calls of one address space one after the other. If the collector applies the
+//! events in the order of their numbers, it must get the same state. So for each call, the table tells
+//! whether the thread takes its number before or after the kernel executes the call:
 //!
-//! | call | takes its number | reason, about the range |
+//! | call | takes its number | reason |
 //! |---|---|---|
-//! | munmap, shmdt, old range of mremap | before the kernel's work | later, another thread may have it |
-//! | mmap, shmat, new range of mremap | after the kernel's work | earlier, no other thread knows it |
+//! | munmap, shmdt, old range of mremap | before the kernel's work | another thread may get the range next |
+//! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range earlier |
 //! | madvise | after the kernel's work | the range stays mapped |
 //!
-//! Example 1: thread A unmaps a range, and the kernel then gives it to thread B. A took its number before the
-//! kernel's work for A, and B took its number after the kernel's work for B. So A's number is lower. Example
-//! 2: B maps a range and A then unmaps it. A learned the address after B's call had returned, so B's number
-//! is lower.
+//! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. A took its number
+//! before the kernel executed A's call, and B took its number after the kernel executed B's call. So A's
+//! number is lower. Example 2: B maps a range and A then unmaps this range. A learned the address after B's
+//! call had returned, so B's number is lower.
 //!
-//! `MAP_FIXED` replaces mappings of the program. No other thread can get their ranges meanwhile, so the call
-//! counts as mmap. If a call fails after it took its number, a second event with this number reports the
-//! failure.
+//! `MAP_FIXED` replaces mappings of the program. During such a call, no other thread can get the replaced
+//! ranges, so the call counts as mmap. If a call fails after its thread took a number, a second event with
+//! this number reports the failure.
 //!
 //! # Room
 //!
-//! An allocator may call madvise thousands of times a second. The events of madvise change no range, so
-//! they leave the last quarter of the ring to the other calls.
+//! An allocator may call madvise thousands of times a second. Events of madvise change no range, so these
+//! events may use only three quarters of the ring. The other calls may use the whole ring.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -39,11 +41,12 @@ pub const MAX_EVENTS: usize = 1 << 16;
 #[repr(C)]
 #[derive(Default)]
 pub struct MappingSlot {
-    /// The event's number plus 1 in the low half, stored last; operation and flags in the high half.
+    /// The lower 32 bits are the event's number plus 1, and the producer stores them last. The upper 32 bits
+    /// are the operation and the flags.
     head: AtomicU64,
     address: AtomicU64,
     length: AtomicU64,
-    /// The site in the low half, the site of the direct caller in the high half.
+    /// The id of the site (lower 32 bits) and the id of the direct caller's site (upper 32 bits).
     sites: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
@@ -61,13 +64,13 @@ pub enum Operation {
     Move = 3,
     /// mremap has succeeded. The range is the new range; `flags` hold the number of the [`Operation::Move`].
     Moved = 4,
-    /// The call whose number `flags` hold has failed.
+    /// The call has failed. `flags` hold the number of the event that reported this call.
     Failed = 5,
     /// shmat has attached a segment. `length` is the segment's id.
     Attach = 6,
     /// shmdt is about to detach the segment at the address.
     Detach = 7,
-    /// A mark takes a slice. `address` is the place of the slice in the ring of marks.
+    /// A mark takes a slice. `address` is the position of the slice in the ring of marks.
     Mark = 8,
     /// madvise has given the pages of the range back to the kernel. The range stays mapped.
     GiveBack = 9,
@@ -81,7 +84,7 @@ impl Operation {
     }
 }
 
-/// Number of bits of [`MappingEvent::flags`] in the ring.
+/// Number of bits that [`MappingEvent::flags`] have in the ring.
 pub const FLAG_BITS: u32 = 24;
 
 /// An event as the producer writes it and the collector reads it.
@@ -89,11 +92,11 @@ pub const FLAG_BITS: u32 = 24;
 pub struct MappingEvent {
     /// The kind of the event.
     pub operation: Operation,
-    /// The lower [`FLAG_BITS`] of the call's flags, or of the number of an earlier event.
+    /// The lower [`FLAG_BITS`] bits of the flags that the program passed, or of the number of another event.
     pub flags: u32,
     /// First address of the range.
     pub address: u64,
-    /// Length in bytes, as the program passed it.
+    /// Length in bytes that the program passed to the call.
     pub length: u64,
     /// ID of the call's site; 0: none.
     pub site: u32,
@@ -101,7 +104,7 @@ pub struct MappingEvent {
     pub direct: u32,
 }
 
-/// The ring in the session.
+/// The ring of mapping events in the session.
 #[derive(Clone, Copy)]
 pub struct MappingRing<'s> {
     /// The events.
@@ -113,24 +116,25 @@ pub struct MappingRing<'s> {
 }
 
 impl MappingRing<'_> {
-    /// Adds an event and returns its number. `None`: the ring is full. Lock-free; safe in a signal handler.
+    /// Adds an event and returns its number. `None`: the ring is full. Takes no lock; safe in a signal
+    /// handler.
     pub fn push(&self, event: MappingEvent) -> Option<u32> {
         self.push_below(self.slots.len(), event)
     }
 
-    /// As [`MappingRing::push`], for an event that changes no range. Such an event uses only three quarters
-    /// of the ring.
+    /// Adds an event that changes no range. This function works as [`MappingRing::push`], but uses only three
+    /// quarters of the ring.
     pub fn push_note(&self, event: MappingEvent) -> Option<u32> {
         self.push_below(self.slots.len() - self.slots.len() / 4, event)
     }
 
-    /// Adds an event if fewer than `limit` events wait.
+    /// Adds an event if fewer than `limit` events wait for the collector.
     fn push_below(&self, limit: usize, event: MappingEvent) -> Option<u32> {
         let mut number = self.written.load(Ordering::Relaxed);
         loop {
             let waiting = number.wrapping_sub(self.read.load(Ordering::Acquire));
-            // The difference is below 0 if `number` is an old value and the collector has read past it
-            // meanwhile.
+            // The difference is less than 0 if `number` is an old value and the collector has already read
+            // the event with this number.
             if waiting as i32 >= 0 && waiting as usize >= limit {
                 return None;
             }
@@ -149,8 +153,8 @@ impl MappingRing<'_> {
         Some(number)
     }
 
-    /// Reads the event with this number; `None`: the event is not published. Only the collector calls this.
-    /// It stores the number of events that it has read into `read`.
+    /// Reads the event with this number; `None`: no producer has published this event yet. Only the collector
+    /// calls this function. The collector then stores the number of events that it has read into `read`.
     pub fn get(&self, number: u32) -> Option<MappingEvent> {
         let slot = self.slots.get(number as usize % self.slots.len())?;
         let head = slot.head.load(Ordering::Acquire);

@@ -1,17 +1,19 @@
-//! Marks: named instants of the target, and the slices that marking threads take at some of them.
+//! Marks: named instants of the target. At some marks, the thread that sets the mark also takes a slice.
 //!
-//! A mark adds one to the count of its name. At a due count, the marking thread also takes a slice: it copies
-//! the counters of sites into a ring, which the collector reads. The slice has all sites that changed since
-//! the previous slice. So the counters of a mark are exact for its instant, and iterations may be short. The
-//! first 64 counts of a name are due, and then 32 counts in each doubling. So a million marks take about 500
-//! slices.
+//! A mark adds one to the count of its name. At some counts, a slice is due: the thread that sets the mark
+//! copies the counters of sites into a ring, which the collector reads. The slice has all sites that changed
+//! since the previous slice. So the counters of a mark are exact for its instant, and iterations may be
+//! short. A slice is due at each of the first 64 counts of a name, and then 32 times while the count doubles.
+//! So a million marks take about 500 slices.
 //!
-//! The counters of mapped memory and of pools are not in the session: the collector computes them from rings
-//! of events. So a slice also adds an event to each of these rings, with the slice's place in the ring of
-//! marks. When the collector reads this event, it knows the counters of the instant.
+//! The counters of mapped memory and of pools are not in the session: the collector computes these counters
+//! from two rings of events. So the thread also adds an event for the slice to each of the two rings. This
+//! event contains the position of the slice in the ring of marks. When the collector reads the event, it
+//! knows the counters at the instant of the mark.
 //!
-//! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of that
-//! name takes the slice. Counters are cumulative, so a later slice loses only resolution.
+//! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of the same
+//! name takes the slice. Counters are cumulative, so the trace loses no allocation, only the counters of this
+//! one instant.
 //!
 //! | word of a slice in the ring | content |
 //! |---|---|
@@ -25,24 +27,25 @@ use crate::counters::Counters;
 use crate::site::MAX_SITES;
 use crate::stack::{Cell, MAX_CELLS};
 
-/// Maximum number of names.
+/// Maximum number of different names of marks.
 pub const MAX_NAMES: usize = 256;
-/// Number of stored bytes of a name.
+/// Number of bytes of a name that the session stores.
 pub const MAX_NAME_BYTES: usize = 96;
-/// Number of IDs that a slice can have: sites, then cells.
+/// Maximum number of IDs in a slice: the IDs of sites, then the IDs of cells.
 pub const MAX_IDS: usize = MAX_SITES + MAX_CELLS;
-/// Number of words in the ring.
+/// Number of words of 8 bytes in the ring.
 pub const RING_WORDS: usize = 1 << 19;
-/// Number of words before the IDs of a slice.
+/// Number of words of a slice before its first ID.
 pub const HEAD_WORDS: usize = 2;
-/// Number of words for one ID.
+/// Number of words that a slice has for each ID.
 pub const ID_WORDS: usize = 5;
-/// Number of counts of a name that are all due.
+/// Number of first counts of a name at which a slice is always due.
 const ALL_DUE: u64 = 64;
-/// Number of due counts in each later doubling.
+/// After that: number of due slices while the count doubles.
 const DUE_IN_A_DOUBLING: u64 = 32;
 
-/// The next due count after a slice at `count`. Each doubling of the count has `in_a_doubling` due counts.
+/// The count at which the next slice is due after a slice at `count`. While the count doubles,
+/// `in_a_doubling` slices are due.
 pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
     if count < ALL_DUE {
         return count + 1;
@@ -55,45 +58,45 @@ pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
 #[repr(C)]
 #[derive(Default)]
 pub struct MarkState {
-    /// 1: a thread takes a slice.
+    /// 1: a thread is taking a slice.
     pub busy: AtomicU32,
-    /// 1: the program has set a mark. While this is 0, the collector must not read the names: reading would
-    /// allocate their memory pages.
+    /// 1: the program has set a mark. While this is 0, the collector must not read the names, because the
+    /// kernel would allocate memory pages for them.
     pub named: AtomicU32,
     /// Number of words of the ring that the target has written.
     pub written: AtomicU64,
     /// Number of words of the ring that the collector has read.
     pub read: AtomicU64,
-    /// The value of `read` when a slice found too little room, plus 1. While `read` keeps this value, no mark
-    /// takes a slice.
+    /// The value of `read` when a slice found too little room in the ring, plus 1. While `read` keeps this
+    /// value, no mark takes a slice.
     pub full_at: AtomicU64,
-    /// Number of marks whose name found no free place.
+    /// Number of marks whose name found no free place in the table of names.
     pub unnamed: AtomicU64,
-    /// Number of due slices that no mark took at their count.
+    /// Number of times that a slice was due and a mark could not take it.
     pub put_off: AtomicU64,
 }
 
 /// The mark of one name.
 #[repr(C, align(64))]
 pub struct MarkName {
-    /// Hash of the name, which identifies the name; 0: the place is free.
+    /// Hash of the name. Two names with the same hash count as one name. 0: this place is free.
     pub hash: AtomicU64,
     /// Number of marks of this name.
     pub count: AtomicU64,
-    /// The next due count.
+    /// The count at which the next slice is due.
     pub due: AtomicU64,
-    /// Number of stored bytes of the name, plus 1. It is stored last, so it is 0 while a thread writes the
-    /// name.
+    /// Number of stored bytes of the name, plus 1. The thread that stores the name stores this field last, so
+    /// the field is 0 until the name is complete.
     pub length: AtomicU32,
-    /// 1: the name is longer than the stored bytes.
+    /// 1: the name is longer than [`MAX_NAME_BYTES`], and only its first bytes are stored.
     pub is_cut: AtomicU32,
-    /// The stored bytes.
+    /// The stored bytes of the name.
     pub bytes: [AtomicU8; MAX_NAME_BYTES],
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<MarkName>() == 128);
 
-/// The counts of one ID in its latest slice.
+/// The counts of one ID in the latest slice that contains this ID.
 #[repr(C)]
 #[derive(Default)]
 pub struct Seen {
@@ -108,7 +111,7 @@ pub struct Seen {
 pub struct GivenName<'n> {
     /// The bytes of the name, at most [`MAX_NAME_BYTES`].
     pub bytes: &'n [u8],
-    /// Hash of `bytes`. Longer names with the same first bytes are one mark.
+    /// Hash of `bytes`. Longer names whose first bytes are equal count as the same mark.
     pub hash: u64,
     /// Whether the name is longer than `bytes`.
     pub is_cut: bool,
@@ -123,25 +126,25 @@ pub fn mix(hash: u64, byte: u8) -> u64 {
 /// The hash of an empty name.
 pub const EMPTY_HASH: u64 = 0xCBF2_9CE4_8422_2325;
 
-/// The tables of marks.
+/// The tables of the session for marks.
 #[derive(Clone, Copy)]
 pub struct Marks<'s> {
     /// The state that all marks share.
     pub state: &'s MarkState,
-    /// The marks by place.
+    /// The marks by index of their name.
     pub names: &'s [MarkName],
-    /// The counts of each ID in its latest slice.
+    /// The counts of each ID in the latest slice that contains this ID.
     pub seen: &'s [Seen],
-    /// The ring.
+    /// The ring of slices.
     pub ring: &'s [AtomicU64],
 }
 
 /// The counters from which a mark takes its slice.
 #[derive(Clone, Copy)]
 pub struct Counted<'s> {
-    /// Counters of all used shards, [`MAX_SITES`] for each shard.
+    /// Counters of all shards with one owner: [`MAX_SITES`] counters for each shard.
     pub shards: &'s [Counters],
-    /// Counters of the last shard if several threads share it; else empty.
+    /// Counters of the last shard if several threads share this shard; otherwise empty.
     pub shared: &'s [Counters],
     /// Number of used sites.
     pub sites: usize,
@@ -149,7 +152,7 @@ pub struct Counted<'s> {
     pub cells: &'s [Cell],
 }
 
-/// The sum of one ID's counters over the shards.
+/// The sum of one ID's counters in all shards.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     allocs: u64,
@@ -159,8 +162,8 @@ struct Sum {
 }
 
 impl Sum {
-    /// Loads all frees first. The target counts an allocation before its address leaves malloc, so the live
-    /// bytes are never negative.
+    /// Loads all frees before any allocation. The target counts an allocation before malloc returns its
+    /// address, so the live bytes are never negative.
     fn of<'c>(all: impl Iterator<Item = &'c Counters> + Clone) -> Sum {
         let mut sum = Sum::default();
         for counters in all.clone() {
@@ -192,8 +195,8 @@ impl Counted<'_> {
     }
 }
 
-/// The place of a name in a table, which the function makes if necessary; `None`: there is no free place.
-/// Lock-free.
+/// The index and the entry of a name in a table. The function creates the entry if necessary. `None`: the
+/// table has no free entry. The function takes no lock.
 pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option<(usize, &'n MarkName)> {
     let hash = name.hash.max(1);
     for probe in 0..names.len() {
@@ -221,8 +224,8 @@ pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option
 }
 
 impl Marks<'_> {
-    /// Sets a mark. Lock-free. Calls `counted` only if a slice is due, and `note` with the place of the slice
-    /// in the ring before the slice is published.
+    /// Sets a mark, without a lock. Calls `counted` only if a slice is due. Calls `note` with the position of
+    /// the slice in the ring, before it publishes the slice.
     pub fn set<'c>(
         &self,
         name: GivenName<'_>,
@@ -245,7 +248,7 @@ impl Marks<'_> {
         }
     }
 
-    /// Takes a slice; `false`: the mark would have to wait for another thread or for room in the ring.
+    /// Takes a slice. `false`: the mark would have to wait for another thread, or for room in the ring.
     fn take_slice<'c>(
         &self,
         index: usize,
@@ -261,7 +264,7 @@ impl Marks<'_> {
         {
             return false;
         }
-        // A later mark of this name may have taken its slice first.
+        // Another mark of this name may have taken this slice first.
         let is_due = count >= place.due.load(Ordering::Relaxed);
         let is_taken = !is_due || self.write_slice(index, count, read, &counted(), note);
         if is_due && is_taken {
@@ -271,7 +274,8 @@ impl Marks<'_> {
         is_taken
     }
 
-    /// Writes a slice into the ring. `false`: the ring has no room, and nothing is published.
+    /// Writes a slice into the ring. `false`: the ring has too little room, and the function has published
+    /// nothing.
     fn write_slice(
         &self,
         index: usize,

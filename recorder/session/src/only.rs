@@ -1,12 +1,13 @@
-//! Chooses the programs to record among all programs that inherit the preload: compares patterns with the
-//! names of their files.
+//! Chooses the programs to record among all programs that inherit the preload library: compares patterns with
+//! the names of the programs' files.
 //!
 //! | pattern        | is compared with                       | matches                       |
 //! |----------------|----------------------------------------|-------------------------------|
 //! | `server*`      | the last component of the path         | `/srv/bin/server-2`           |
 //! | `/srv/bin/*`   | the whole path, since it has a slash   | every program below /srv/bin  |
 //!
-//! `*` matches any run of characters, `?` any one character; a colon separates patterns.
+//! `*` matches any number of characters, `?` matches exactly one character, and a colon separates two
+//! patterns.
 
 /// Whether a program's file matches one of the patterns.
 pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
@@ -17,9 +18,9 @@ pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
     })
 }
 
-/// Matches a pattern. At a mismatch the function returns to the last `*` and lets it match one more
-/// character. The function never returns to an earlier `*`, so the time is at most the product of both
-/// lengths.
+/// Matches a pattern. At a mismatch, the function returns to the last `*` and lets this `*` match one
+/// character more than before. The function never returns to any `*` before the last one, so the time is at
+/// most the product of the two lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut in_pattern, mut in_text) = (0, 0);
     let mut last_star = None;

@@ -1,57 +1,60 @@
-//! Pool events: the objects that the program's own pools hand out and take back, in a ring with many
-//! producers.
+//! Pool events: the objects that the program's own pools hand out and take back. Any thread may write an
+//! event into this ring; only the collector reads the events.
 //!
-//! A producer checks for room, takes a number with one addition and fills the event at that place. Then it
-//! stores the number into the event, which publishes the event. The producer never waits, so a signal handler
-//! may produce an event while its thread produces another one. The collector reads events in the order of
-//! their numbers.
+//! A producer is a thread that writes an event. It checks whether the ring has room, takes a number with one
+//! addition and writes the event at the index of this number. Then the producer stores the number into the
+//! event, which publishes the event. The producer never waits, so a signal handler may write an event while
+//! its thread writes another event. The collector reads events in the order of their numbers.
 //!
 //! # Room
 //!
-//! Other threads may take numbers between the check and the addition. So the check leaves [`SLACK`] places
-//! free: more than the number of threads between the two instructions at one time. A lost reset would
-//! leave all objects of a pool live, and a lost name would put its objects at other sites. A lost mark would
-//! change the counters of an iteration. So these events may use further [`RESERVE`] places, which events of
-//! single objects leave free.
+//! Other threads may take numbers between a producer's check and its addition. So the check leaves [`SLACK`]
+//! events of the ring free. This number is larger than the number of threads that can be between the check
+//! and the addition at one time. If a reset were lost, all objects of a pool would stay live. If a name were
+//! lost, the objects of the pool would be counted at other sites. If a mark were lost, the counters of an
+//! iteration would be wrong. So events of single objects also leave [`RESERVE`] events of the ring free for
+//! resets, names, moves and marks.
 //!
 //! # Order
 //!
-//! A pool calls `edleak_pool_free` before another thread can get the object, and `edleak_pool_alloc` after it
-//! has taken the object. So the numbers have the order in which objects change hands.
+//! A pool calls `edleak_pool_free` before another thread can get the object, and `edleak_pool_alloc` after
+//! the thread has taken the object. So if one thread frees an object and another thread gets the object, the
+//! free has the lower number.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::mark::{GivenName, MarkName, place_of};
 
-/// Number of events in the ring.
+/// Number of events that fit into the ring.
 pub const MAX_EVENTS: usize = 1 << 18;
-/// Number of places that no event uses.
+/// Number of events in the ring that always stay free.
 pub const SLACK: usize = 1 << 12;
-/// Number of places that only resets, names, moves and marks use.
+/// Number of events in the ring that only resets, names, moves and marks may use.
 pub const RESERVE: usize = 1 << 13;
 /// Maximum number of names of pools.
 pub const MAX_NAMES: usize = 256;
 
 const SIZE_BITS: u32 = 56;
 const OPERATION_BITS: u32 = 8;
-/// The largest size of an object; the ring stores larger sizes as this size.
+/// The largest size of an object in bytes; the ring stores any larger size as this size.
 pub const MAX_SIZE: u64 = (1 << SIZE_BITS) - 1;
 
 /// One event in the ring.
 #[repr(C)]
 #[derive(Default)]
 pub struct PoolSlot {
-    /// The event's number plus 1 in the low half, stored last; the site of the pool's own function and the
-    /// site of its caller in the high half, 16 bits each.
+    /// The lower 32 bits are the event's number plus 1, and the producer stores them last. The upper 32 bits
+    /// are two site ids of 16 bits each: the site in the pool's own function, and the site of the caller of
+    /// this function.
     head: AtomicU64,
     pool: AtomicU64,
     address: AtomicU64,
-    /// The size in the lower [`SIZE_BITS`], the operation above.
+    /// The size in the lower [`SIZE_BITS`] bits, and the operation in the bits above them.
     size: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<PoolSlot>() == 32);
 
-/// The kind of an event. The numbers are those of edleak.h.
+/// The kind of an event. edleak.h uses the same numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Operation {
@@ -65,14 +68,14 @@ pub enum Operation {
     Name = 4,
     /// The pool is about to take back all objects outside a range.
     Trim = 5,
-    /// The pool has another address now: `address`.
+    /// The pool now has the address that the field `address` contains.
     Move = 6,
-    /// The program has made a range inaccessible (ASan's poisoning).
+    /// The program has made a range inaccessible (AddressSanitizer calls this poisoning).
     Poison = 7,
     /// The program has made a range accessible.
     Unpoison = 8,
-    /// A mark takes a slice. `address` is the place of the slice in the ring of marks ([`crate::mark`]). Only
-    /// the library itself adds this event.
+    /// A mark takes a slice. `address` is the position of the slice in the ring of marks ([`crate::mark`]).
+    /// Only the library itself adds this event.
     Mark = 9,
 }
 
@@ -94,13 +97,13 @@ impl Operation {
         })
     }
 
-    /// Whether an event makes an object of its own, so that it has a site.
+    /// Whether an event of this kind creates an object, so that the event has a site.
     #[inline]
     pub const fn has_site(self) -> bool {
         matches!(self, Operation::Alloc | Operation::Unpoison)
     }
 
-    /// Whether the loss of an event would change more than one object.
+    /// Whether the loss of an event of this kind would affect more than one object.
     #[inline]
     const fn concerns_many(self) -> bool {
         matches!(
@@ -115,19 +118,19 @@ impl Operation {
 pub struct PoolEvent {
     /// The kind of the event.
     pub operation: Operation,
-    /// The address by which the program names the pool.
+    /// The address that identifies the pool.
     pub pool: u64,
     /// The address of the object or of the range.
     pub address: u64,
     /// The size of the object or of the range, at most [`MAX_SIZE`].
     pub size: u64,
-    /// ID of the site at which the pool's own function reports the object; 0: none.
+    /// ID of the site in the pool's own function that reports the object; 0: none.
     pub direct: u16,
-    /// ID of the site of that function's caller; 0: unknown.
+    /// ID of the site of the caller of the pool's own function; 0: unknown.
     pub caller: u16,
 }
 
-/// The state of the ring that producers and collector share. Each part has its own cache line.
+/// The state of the ring, which producers and the collector share. Each field has its own cache line.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct PoolState {
@@ -135,11 +138,11 @@ pub struct PoolState {
     pub written: Line<AtomicU32>,
     /// Number of events that the collector has read.
     pub read: Line<AtomicU32>,
-    /// A futex. 1: there have been events. 2: the collector reads no more.
+    /// A futex. 1: a producer has written an event. 2: the collector reads no more events.
     pub noticed: Line<AtomicU32>,
     /// Number of lost events of single objects.
     pub lost: Line<AtomicU64>,
-    /// Number of lost resets, names, trims and moves.
+    /// Number of lost resets, names, trims, moves and marks.
     pub lost_of_many: Line<AtomicU64>,
 }
 
@@ -148,12 +151,12 @@ pub struct PoolState {
 #[derive(Default)]
 pub struct Line<T>(pub T);
 
-/// There have been events.
+/// The value of [`PoolState::noticed`] after the first event.
 pub const NOTICED: u32 = 1;
-/// The collector reads no more events.
+/// The value of [`PoolState::noticed`] when the collector reads no more events.
 pub const CLOSED: u32 = 2;
 
-/// The ring in the session.
+/// The ring of pool events in the session.
 #[derive(Clone, Copy)]
 pub struct PoolRing<'s> {
     /// The state of the ring.
@@ -165,7 +168,7 @@ pub struct PoolRing<'s> {
 }
 
 impl<'s> PoolRing<'s> {
-    /// Adds an event; `false`: the ring is full. Lock-free; safe in a signal handler.
+    /// Adds an event. `false`: the ring is full. Takes no lock; safe in a signal handler.
     #[inline]
     pub fn push(&self, event: PoolEvent) -> bool {
         let used = if event.operation.concerns_many() { SLACK } else { SLACK + RESERVE };
@@ -186,15 +189,15 @@ impl<'s> PoolRing<'s> {
         true
     }
 
-    /// Counts an event that found no room.
+    /// Counts an event for which the ring had no room.
     #[cold]
     pub fn lose(&self, operation: Operation) {
         let counter = if operation.concerns_many() { &self.state.lost_of_many } else { &self.state.lost };
         counter.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads the event with this number; `None`: the event is not published. Only the collector calls this.
-    /// It stores the number of events that it has read into `read`.
+    /// Reads the event with this number; `None`: no producer has published this event yet. Only the collector
+    /// calls this function. The collector then stores the number of events that it has read into `read`.
     #[inline]
     pub fn get(&self, number: u32) -> Option<PoolEvent> {
         let slot = self.slots.get(number as usize % self.slots.len())?;
@@ -213,7 +216,7 @@ impl<'s> PoolRing<'s> {
         })
     }
 
-    /// The index of a name, which the function stores if necessary; `None`: there is no room for the name.
+    /// The index of a name. The function stores the name if necessary. `None`: there is no room for the name.
     pub fn name(&self, name: GivenName<'_>) -> Option<usize> {
         place_of(self.names, name).map(|(index, _)| index)
     }

@@ -3,39 +3,40 @@
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::rule::Rule;
 
-/// Number of bits of a slot index. There are twice as many slots as sites, which keeps probes short.
+/// Number of bits of a slot index. The table has twice as many slots as sites, so that searches are short.
 pub const SLOT_BITS: u32 = 17;
 /// Number of slots in the table.
 pub const SLOTS: usize = 1 << SLOT_BITS;
-/// Upper limit of site ids. Id 0 means no site; id 1 is [`OTHER`].
+/// Every site id is less than this number. Id 0 means that there is no site; id 1 is [`OTHER`].
 pub const MAX_SITES: usize = 1 << 16;
 /// The site that counts all allocations whose caller found no free slot in the table.
 pub const OTHER: u32 = 1;
 /// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
-/// Number of bits of a slot index in the near region, which is the first part of the site table. Every search
-/// begins in the near region, so the sites of a small program lie on few pages of the table.
+/// Number of bits of a slot index in the near region. The near region is the first part of the site table.
+/// Every search begins in the near region, so the sites of a small program lie on few pages of the table.
 const NEAR_BITS: u32 = 10;
 const NEAR: usize = 1 << NEAR_BITS;
 const _: () = assert!(NEAR < SLOTS / 2);
 /// Number of slots in the near region that a search probes before it continues beyond the region.
 const NEAR_PROBES: usize = 8;
-/// Number of slots beyond the near region that a search probes before the table counts as full for this
-/// address.
+/// Number of slots beyond the near region that a search probes. If none of these slots is free, the table
+/// counts as full for this address.
 const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
-/// One slot: a return address and its meaning. A reader that sees a key without an id has found an unfinished
-/// insertion and finishes it.
+/// One slot: a return address and its meaning. If a reader sees a key without an id, another thread has not
+/// finished inserting the slot. The reader then finishes the insertion.
 #[repr(C, align(16))]
 #[derive(Default)]
 pub struct SiteSlot {
     /// The return address; 0: the slot is empty. Once written, the key never changes, so a reader cannot
     /// confuse two addresses.
     pub key: AtomicU64,
-    /// The site's id (low half; 0: none) and an [`Action`] (high half; 0: count here). The meaning is below
-    /// 2³² if and only if the action is to count. If the slot has no id, the high half is the id that the
-    /// address had when another module was there. 0: the address never had an id.
+    /// The site's id in the low half (0: no id) and an [`Action`] in the high half (0: count at this site).
+    /// The meaning is less than 2³² if and only if the action is to count. If the slot has no id, the high
+    /// half is the id that the address had while another module was loaded at this address, or 0 if the
+    /// address never had an id.
     pub meaning: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
@@ -56,18 +57,18 @@ impl SiteSlot {
         }
     }
 
-    /// The site's id; 0: none.
+    /// The site's id; 0: the slot has no id.
     pub fn id(&self) -> u32 {
         self.id_and_action().0
     }
 
-    /// The action for allocations that this address requests.
+    /// The action for allocations that the code at this address requests.
     pub fn action(&self) -> Action {
         self.id_and_action().1
     }
 
-    /// Makes the next allocation from this address a site of the module that is there now. The slot keeps the
-    /// old id, because the earlier module may return.
+    /// Forgets the id, so that the next allocation from this address gets a site in the module that is loaded
+    /// there now. The slot remembers the old id, because the module from before may be loaded again.
     pub fn forget(&self) {
         let id = self.id();
         if id != 0 {
@@ -75,7 +76,7 @@ impl SiteSlot {
         }
     }
 
-    /// Changes the action; the id stays.
+    /// Changes the action and keeps the id.
     pub fn set_action(&self, action: Action) {
         let mut old = self.meaning.load(Ordering::Acquire);
         while old as u32 != 0 {
@@ -94,12 +95,12 @@ impl SiteSlot {
 pub struct SiteInfo {
     /// The return address; 0 until the id is in use.
     pub address: AtomicU64,
-    /// The number of the event that first loaded the module of this site. If that number is unknown: the
-    /// number of events before the site's first allocation. The collector learns from this number which
-    /// module contained the address.
+    /// The number of the event that first loaded the module of this site. If this number is unknown, the
+    /// field contains the number of events before the site's first allocation. The field tells the collector
+    /// which module contained the address.
     pub events_before: AtomicU32,
-    /// Another id of the same address, from a time when another module was there. The ids of one address form
-    /// a ring; 0: the address has no other id.
+    /// Another id of the same address, from a time when another module was loaded at this address. The ids of
+    /// one address form a ring; 0: the address has no other id.
     pub same_address: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
@@ -112,17 +113,17 @@ pub struct Action(pub u32);
 impl Action {
     /// The hook counts the allocation at this return address.
     pub const COUNT: Action = Action(0);
-    /// The hook records the full stack. The value is none of the kinds that [`Rule`] uses.
+    /// The hook records the full stack. The value is different from every kind that [`Rule`] uses.
     pub const WATCH: Action = Action(5);
-    /// The dynamic loader allocates here, perhaps a `link_map`.
+    /// The dynamic loader allocates memory at this address, perhaps for a `link_map`.
     pub const LOADER: Action = Action(6);
 
-    /// Step over this frame by `rule` and repeat for its caller.
+    /// The hook skips this frame by `rule` and looks up the action for the frame's caller.
     pub const fn step(rule: Rule) -> Action {
         Action(rule.0)
     }
 
-    /// The rule to step over this frame; `None` for other actions.
+    /// The rule with which the hook skips this frame; `None`: the action is another one.
     #[inline]
     pub fn as_step(self) -> Option<Rule> {
         use crate::rule::Kind;
@@ -131,14 +132,15 @@ impl Action {
     }
 }
 
-/// The possible slots of a return address, in search order. Uses Fibonacci hashing: neighbouring call sites
-/// differ only in low bits, and the hash spreads these over the whole index.
+/// The slots in which a return address may be stored, in search order. The index is a Fibonacci hash: the
+/// addresses of neighbouring calls differ only in their low bits, and the hash spreads these bits over the
+/// whole index.
 fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     let hash = address.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let first_of = |bits: u32| (hash >> (64 - bits)) as usize;
     let near = first_of(NEAR_BITS);
     let near = (0..NEAR_PROBES).map(move |probe| (near + probe) % NEAR);
-    // The near region becomes full as a whole, so the further probes skip it.
+    // The near region becomes full as a whole, so the probes beyond it skip the near region.
     let first = first_of(SLOT_BITS);
     let first = if first < NEAR { first + SLOTS / 2 } else { first };
     let beyond =
@@ -153,7 +155,7 @@ pub fn find(slots: &[SiteSlot], address: u64) -> Option<&SiteSlot> {
 }
 
 /// Puts a return address and its meaning into a table that no other thread uses yet. Does nothing if the
-/// address is there already.
+/// table already contains the address.
 pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
     let place = places(slots, address).find(|slot| [0, address].contains(&slot.key.load(Ordering::Relaxed)));
     if let Some(slot) = place.filter(|slot| slot.key.load(Ordering::Relaxed) == 0) {
@@ -162,15 +164,16 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
     }
 }
 
-/// Finds the slot of `address` or creates one with an id from `next_id`.
+/// Finds the slot of `address`, or creates a slot with an id from `next_id`.
 ///
-/// The function is lock-free. A signal handler may call the function, even if the signal interrupted an
-/// insertion. A thread that finds a key without an id assigns an id, and the first thread that assigns one
-/// wins. (The id of another thread is then lost: it stays without allocations.) `None`: the table is full,
-/// and the allocation belongs to [`OTHER`].
+/// The function takes no lock. A signal handler may call it, even if the signal interrupted an insertion. If
+/// a thread finds a key without an id, the thread takes a new id and stores it; only the first stored id
+/// counts. (If two threads do this at once, the id of the second thread is never used.) `None`: the table is
+/// full, and the allocation belongs to [`OTHER`].
 ///
-/// For a site without an id, `on_new` returns the module at the address (see [`SiteInfo::events_before`]) and
-/// the action. If the same module was at the address before, the site gets its old id again.
+/// For a slot without an id, the function calls `on_new`. `on_new` returns the number of the module at the
+/// address (see [`SiteInfo::events_before`]) and the action. If this module was at the address before, the
+/// slot gets its old id again.
 pub fn intern<'t>(
     slots: &'t [SiteSlot],
     infos: &[SiteInfo],
@@ -181,8 +184,8 @@ pub fn intern<'t>(
     for slot in places(slots, address) {
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
-            // Write a key only while ids are left. If the library wrote keys without ids left, keys without
-            // an id would fill the table.
+            // Write a key only while the library has ids left. Otherwise, keys without an id would fill the
+            // table.
             if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
                 return None;
             }
@@ -232,16 +235,17 @@ fn give_id(
             info.same_address.store(if next == 0 { last } else { next }, Ordering::Relaxed);
             before.same_address.store(id, Ordering::Release);
         }
-        // The collector counts an id as used once the library has set its address, so this store comes last.
+        // The collector treats an id as used once the library has set its address, so this store comes last.
         info.address.store(address, Ordering::Release);
     }
     Some(())
 }
 
-/// The id that `address` had when `module` was there before, searched in the ring of `last`.
+/// The id that `address` had when `module` was loaded there before. The function searches the ring of ids
+/// that begins at `last`.
 fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
-    /// The maximum number of ids that the search visits. No address is shared by this many modules. The limit
-    /// also ends the search in a ring that the target has damaged.
+    /// The maximum number of ids that the search visits. No address belongs to so many modules. The limit
+    /// also ends the search if the target has damaged the ring.
     const MOST: usize = 64;
     let mut id = last;
     for _ in 0..MOST {
@@ -270,7 +274,7 @@ mod tests {
         (slots, infos, AtomicU32::new(FIRST))
     }
 
-    // The real table is indexed by the top bits of the hash; the small table of a test masks them.
+    // The real table uses the top bits of the hash as index; the small table of a test also masks these bits.
     #[test]
     fn an_address_keeps_its_id_and_ids_are_dense() {
         let (slots, infos, next) = table(64);

@@ -1,5 +1,5 @@
-//! Watched stacks: every distinct stack of a watched site, its allocations by birth epoch, and the unwind
-//! tables.
+//! Watched stacks: every distinct stack of a watched site, the counts of its allocations by birth epoch, and
+//! the unwind tables.
 //!
 //! ```text
 //!  slots   hash of (site, frames) → stack      read without a lock, written once
@@ -11,16 +11,16 @@
 //!  bounds  mapped memory ranges that may contain a stack
 //! ```
 //!
-//! There is one cell per birth epoch. An allocation then updates only one cell, and the live bytes of each
-//! cell show the age of the survivors. The side table stores the id of the cell for a watched allocation:
-//! [`MAX_SITES`] or more.
+//! There is one cell per birth epoch, so an allocation updates only one cell, and the live bytes of each cell
+//! show the age of the survivors. For a watched allocation, the side table stores the id of the cell, which
+//! is [`MAX_SITES`] or more.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
 use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
 
-/// Maximum number of return addresses of a stack; the library cuts a deeper stack.
+/// Maximum number of return addresses of a stack. If a stack is deeper, the library cuts the walk.
 pub const MAX_FRAMES: usize = 128;
 /// Maximum number of distinct stacks.
 pub const MAX_STACKS: usize = 1 << 15;
@@ -28,7 +28,7 @@ pub const MAX_STACKS: usize = 1 << 15;
 pub const SLOTS: usize = MAX_STACKS * 4;
 /// Maximum number of return addresses of all stacks together.
 pub const MAX_ADDRESSES: usize = 1 << 20;
-/// Maximum number of cells: ids of watched allocations begin at [`MAX_SITES`] and have 19 bits.
+/// Maximum number of cells. The ids of watched allocations begin at [`MAX_SITES`] and have 19 bits.
 pub const MAX_CELLS: usize = (1 << 18) - MAX_SITES;
 /// Maximum number of unwind rows.
 pub const MAX_ROWS: usize = 1 << 22;
@@ -42,18 +42,19 @@ const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 #[repr(C)]
 #[derive(Default)]
 pub struct StackInfo {
-    /// Hash of site and frames, which identifies the stack.
+    /// Hash of the site and the frames. The hash identifies the stack.
     pub hash: AtomicU64,
-    /// Epoch (high half) and id (low half; 0: none) of the cell that counts allocations of the current epoch.
+    /// The cell that counts allocations of the current epoch: the number of the epoch (high half) and the id
+    /// of the cell (low half; 0: none).
     pub current: AtomicU64,
     /// The watched site.
     pub site: AtomicU32,
-    /// The index of the stack's first frame in the table of frames.
+    /// The index of the stack's first return address in the table of frames.
     pub frames_at: AtomicU32,
-    /// The stack's number of frames; the highest bit means that the library cut the walk.
+    /// Number of frames of the stack. If the highest bit is set, the library cut the walk.
     pub frames: AtomicU32,
-    /// The number of module events before the library first saw the stack. The collector learns from this
-    /// number which modules contained the stack's addresses.
+    /// Number of module events before the library first saw the stack. This number tells the collector which
+    /// modules contained the stack's addresses.
     pub events_before: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
@@ -62,17 +63,18 @@ const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 /// A bit of [`StackInfo::frames`]: the library cut the walk before the outermost frame.
 pub const CUT: u32 = 1 << 31;
 
-/// The allocations of one stack in one birth epoch.
+/// The counts of the allocations that one stack made in one birth epoch.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Cell {
-    /// The counters of the allocations of this epoch, and of their frees until now.
+    /// The counters of the allocations of this epoch, and of the frees of these allocations until now.
     pub counters: Counters,
-    /// Index of the stack plus 1; the library stores this field last when it creates a cell.
+    /// Index of the stack plus 1. The library stores this field last when it creates a cell.
     pub stack: AtomicU32,
     /// The birth epoch of the cell's allocations.
     pub epoch: AtomicU32,
-    /// Epoch of the latest free, plus 1; 0: no allocation of the cell was freed yet.
+    /// The epoch of the latest free of an allocation in this cell, plus 1. 0: no allocation of the cell was
+    /// freed yet.
     pub freed_in: AtomicU32,
     _reserved: u32,
 }
@@ -85,19 +87,19 @@ const _: () = assert!(core::mem::size_of::<Cell>() == 64);
 pub struct RuleTable {
     /// First address of the module.
     pub start: AtomicU64,
-    /// One past the last address of the module.
+    /// The address after the last byte of the module.
     pub end: AtomicU64,
     /// The index of the module's first row in the table of rows.
     pub rows_at: AtomicU32,
-    /// The module's number of rows.
+    /// Number of rows of the module.
     pub rows: AtomicU32,
 }
 
-/// One unwind row: the rule from its offset up to the offset of the next row.
+/// One unwind row. Its rule is valid from its offset up to the offset of the next row.
 #[repr(C)]
 #[derive(Default)]
 pub struct RuleRow {
-    /// Offset from the module's start (low half) and rule (high half).
+    /// The offset from the module's start (low half) and the rule (high half).
     pub offset_and_rule: AtomicU64,
 }
 
@@ -105,14 +107,14 @@ pub struct RuleRow {
 #[repr(C)]
 #[derive(Default)]
 pub struct Bound {
-    /// First address.
+    /// First address of the range.
     pub start: AtomicU64,
-    /// One past the last address of the range.
+    /// The address after the last byte of the range.
     pub end: AtomicU64,
 }
 
-/// Adds a frame to the hash of a stack, with one multiplication and one rotation. The library would count two
-/// stacks with equal hashes as one. With at most 2¹⁵ stacks and hashes of 64 bits, two equal hashes are
+/// Adds a frame to the hash of a stack, with one multiplication and one rotation. If two stacks had equal
+/// hashes, the library would count them as one stack. With at most 2¹⁵ stacks and hashes of 64 bits, this is
 /// extremely unlikely.
 #[inline(always)]
 pub fn mix(hash: u64, word: u64) -> u64 {
@@ -122,7 +124,8 @@ pub fn mix(hash: u64, word: u64) -> u64 {
 /// The tables of watched stacks.
 #[derive(Clone, Copy)]
 pub struct Stacks<'s> {
-    /// Hash table: index of the stack plus 1 (low half), and the upper half of the hash; 0: empty.
+    /// The hash table. A slot contains the index of the stack plus 1 (low half) and the upper half of the
+    /// hash; 0: the slot is empty.
     pub slots: &'s [AtomicU64],
     /// The stacks.
     pub infos: &'s [StackInfo],
@@ -130,9 +133,9 @@ pub struct Stacks<'s> {
     pub frames: &'s [AtomicU64],
     /// The cells of the stacks.
     pub cells: &'s [Cell],
-    /// The next unused stack, address and cell.
+    /// The next unused index of each table.
     pub next: &'s Next,
-    /// Number of module events so far.
+    /// Number of module events that the target has written.
     pub module_events: &'s AtomicU32,
 }
 
@@ -140,17 +143,17 @@ pub struct Stacks<'s> {
 #[repr(C)]
 #[derive(Default)]
 pub struct Next {
-    /// Stacks.
+    /// Index of the next unused stack.
     pub stack: AtomicU32,
-    /// Return addresses.
+    /// Index of the next unused return address.
     pub address: AtomicU32,
-    /// Cells. The first cell stays unused, so that 0 can mean "none".
+    /// Index of the next unused cell. The first cell is never used, so that 0 can mean that there is no cell.
     pub cell: AtomicU32,
 }
 
 impl Stacks<'_> {
-    /// The cell that counts an allocation of this stack now. Creates the stack and the cell if needed.
-    /// Lock-free.
+    /// The cell that counts an allocation of this stack in this epoch. The function creates the stack and the
+    /// cell if needed. It takes no lock.
     ///
     /// `None`: there is no room for a new stack or a new cell.
     pub fn cell(&self, site: u32, frames: &[u64], hash: u64, cut: bool, epoch: u32) -> Option<u32> {
@@ -168,7 +171,7 @@ impl Stacks<'_> {
             let new = u64::from(epoch) << 32 | u64::from(cell);
             match info.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(cell),
-                // Another thread stored its cell first; the cell of this thread stays without allocations.
+                // Another thread stored its cell first, so the cell of this thread is never used.
                 Err(theirs) => current = theirs,
             }
         }
@@ -214,13 +217,13 @@ impl Stacks<'_> {
         info.frames_at.store(at, Ordering::Relaxed);
         info.frames.store(frames.len() as u32 | if cut { CUT } else { 0 }, Ordering::Relaxed);
         info.events_before.store(self.module_events.load(Ordering::Relaxed), Ordering::Relaxed);
-        // The collector counts a stack as complete once the library has set its site.
+        // The collector treats a stack as complete once the library has set the site of the stack.
         info.site.store(site, Ordering::Release);
         Some(index)
     }
 }
 
-/// Takes the next `count` of `all` indices.
+/// Takes `count` consecutive indexes from the table, which has `all` indexes.
 fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     let first = next.load(Ordering::Relaxed);
     if first as usize + count as usize > all {
@@ -230,12 +233,12 @@ fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     (first as usize + count as usize <= all).then_some(first)
 }
 
-/// The rule for a pc, from the published tables. `None`: no module contains the pc, or the module's rows do
-/// not cover it.
+/// The rule for a pc, from the published tables. `None`: no module contains the pc, or no row of the module
+/// covers the pc.
 ///
-/// The byte before a function, if it is not code, gets [`Rule::END`]. No call returns to the first byte of a
-/// function. So the program itself has put such an address on the stack, as the start of a hand-made stack.
-/// (makecontext does this, and glibc's own rules for this address are wrong.)
+/// If the byte before a function is not code, it gets [`Rule::END`]. No call returns to the first byte of a
+/// function. So if such an address is on the stack, the program itself has put it there, as the start of a
+/// stack that the program built. (makecontext does this, and glibc's own rules for this address are wrong.)
 pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
     let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
     let table = tables.get(after.checked_sub(1)?)?;

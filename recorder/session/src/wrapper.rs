@@ -1,5 +1,6 @@
-//! Sorted code ranges of allocation wrappers and of watched functions. For a new site in such a range, the
-//! library steps over the caller or records the stack from the first allocation on.
+//! Sorted code ranges of allocation wrappers and of watched functions. If the caller of a new site lies in
+//! the range of a wrapper, the library skips the caller's frame. If the caller lies in a watched function,
+//! the library records the stack from the first allocation on.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::site::Action;
@@ -7,13 +8,13 @@ use crate::site::Action;
 /// Maximum number of ranges.
 pub const MAX_RANGES: usize = 1 << 15;
 
-/// The action for return addresses in `start < address <= end`.
+/// The action for return addresses in one range: `start < address <= end`.
 #[repr(C)]
 #[derive(Default)]
 pub struct WrapperRange {
-    /// First byte of the code.
+    /// The address of the first byte of the code.
     pub start: AtomicU64,
-    /// One past the last byte of the range.
+    /// The address after the last byte of the range.
     pub end: AtomicU64,
     /// An [`Action`].
     pub action: AtomicU32,
@@ -21,11 +22,11 @@ pub struct WrapperRange {
 }
 const _: () = assert!(core::mem::size_of::<WrapperRange>() == 24);
 
-/// The action of the range that contains `address`. A return address belongs to the call before it, so the
-/// search uses `address - 1`.
+/// Finds the action of the range that contains `address`. A return address belongs to the call before the
+/// address, so the search uses `address - 1`.
 ///
 /// `ranges` is sorted by `start`, without overlap. The collector may replace `ranges` during the search, so
-/// the caller compares the number of ranges before and after.
+/// the caller compares the number of ranges before the search with the number after the search.
 pub fn find(ranges: &[WrapperRange], address: u64) -> Option<Action> {
     let pc = address.wrapping_sub(1);
     let after = ranges.partition_point(|range| range.start.load(Ordering::Relaxed) <= pc);

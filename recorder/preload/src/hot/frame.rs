@@ -24,7 +24,7 @@ impl Frame {
         Frame { address: unsafe { *caller }, sp: caller as usize + RETURN_ADDRESS_TO_CFA, fp }
     }
 
-    /// The frame that called this one.
+    /// The frame of the function that called this frame's function.
     ///
     /// # Safety
     /// `rule` is the unwind rule at `self.address`, so the words that the rule names are on the stack.

@@ -1,6 +1,7 @@
-//! HOT: free, and realloc up to its new allocation, which [`crate::arch::note`] notes like any other.
+//! HOT: free, and the first part of realloc. The stub notes the new allocation of realloc through
+//! [`crate::arch::note`], as every other allocation.
 //!
-//! If the fast path does not apply, the code calls `slow`, which handles every case.
+//! If the fast path does not apply, the code calls the functions of `slow`, which handle every case.
 #![allow(unsafe_code)]
 
 use crate::cold::{real, slow};
@@ -9,8 +10,8 @@ use crate::hot::{live, thread};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use edleak_session::counters::Counters;
 
-/// The entry of the small allocation at an address, its content, and the counters for its free. `None`: leave
-/// the fast path.
+/// The entry of the small allocation at an address, the content of the entry, and the counters for the free.
+/// `None`: this thread must leave the fast path.
 #[inline(always)]
 fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counters)> {
     let own = thread::own();
@@ -46,8 +47,8 @@ pub(crate) fn hook() {
     ENTRY.store(count as *mut (), Ordering::Release);
 }
 
-/// free. The hook removes the address from the side table before the real call, because another thread may
-/// get the address once that call returns.
+/// The hook of free. The hook removes the address from the side table before the real call, because another
+/// thread may get the same address after the real call has returned.
 ///
 /// # Safety
 /// `allocation` is the address that the target passed to an entry point. The same holds for every hook here.
@@ -64,8 +65,9 @@ pub(crate) unsafe fn on_free(allocation: *mut u8) {
     unsafe { real::free(allocation) }
 }
 
-/// Does the work of realloc up to the new allocation or null; the stub notes the new allocation. The hook
-/// removes the old address from the side table before the real call, and puts it back if that call fails.
+/// The first part of realloc: returns the new allocation or null, and the stub notes the new allocation. The
+/// hook removes the old address from the side table before the real call, and puts the address back if the
+/// real call fails.
 ///
 /// # Safety
 /// See [`on_free`].

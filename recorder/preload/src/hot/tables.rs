@@ -1,5 +1,5 @@
-//! HOT: the tables of the fast path in one object, so that one address leads to all of them. Their content is
-//! explained where it is used: [`Page`] in `hot::thread`, [`Top`] in `hot::live`.
+//! HOT: the tables of the fast path in one object, so that the code can reach all tables from one address.
+//! [`Page`] is explained in `hot::thread`, and [`Top`] in `hot::live`.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -8,12 +8,12 @@ use core::sync::atomic::{AtomicPtr, AtomicU32};
 use edleak_session::counters::Counters;
 use edleak_session::layout::MAX_SHARDS;
 
-/// Bits of an address inside one leaf of the side table.
+/// Number of address bits inside one leaf of the side table: a leaf covers 2²⁶ bytes of addresses.
 pub(crate) const LEAF_SHIFT: usize = 26;
-/// Number of leaves, for 47 bits of address.
+/// Number of leaves, for addresses of 47 bits.
 pub(crate) const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
 
-/// The only instance is [`TABLES`].
+/// The tables of the fast path. The only instance is [`TABLES`].
 #[repr(C)]
 pub(crate) struct Tables {
     /// The counters and limits of each thread.
@@ -28,29 +28,30 @@ const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 /// The only instance of [`Tables`].
 pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };
 
-/// The upper level: pointers to leaves.
+/// The upper level of the side table: pointers to leaves.
 #[repr(transparent)]
 pub(crate) struct Top(pub [AtomicPtr<AtomicU32>; LEAVES]);
 
 impl Top {
-    /// A table without leaves.
+    /// An upper level without leaves.
     pub(crate) const fn new() -> Top {
         Top([const { AtomicPtr::new(ptr::null_mut()) }; LEAVES])
     }
 }
 
-/// The counters and limits of a thread on the fast path. If the thread must not count, all limits are zero.
-/// So one comparison checks whether the size is small and whether there are counters.
+/// The counters and limits of a thread on the fast path. If the thread must not count, all limits are 0. So
+/// one comparison checks both that the size is small and that the thread has counters.
 ///
-/// One thread writes these fields when it attaches the process to a session, before any thread has its offset
-/// or while all limits are 0. The collector opens and closes the limits of a process that is attached again
-/// ([`edleak_session::idle`]). So plain reads are safe. In a forked child the kernel wipes the fields. If a
-/// signal handler forks, this may happen between two reads.
+/// One thread writes these fields when it attaches the process to a session. At that time, no thread has an
+/// offset yet, or all limits are 0. If a process is attached again, the collector sets the limits when the
+/// recording begins and ends ([`edleak_session::idle`]). So plain reads are safe. In a forked child, the
+/// kernel sets the fields to 0. If a signal handler forks, this may happen between two reads.
 #[repr(C)]
 pub(crate) struct Own {
-    /// This thread's shard; null: leave the fast path.
+    /// This thread's shard; null: the thread must leave the fast path.
     pub counters: *const Counters,
-    /// Smaller sizes may take the fast path: `live::LARGE`, or 0 if no size may.
+    /// Only a smaller size may take the fast path. The limit is `live::LARGE`, or 0 if this thread must not
+    /// count.
     pub size_limit: usize,
     /// The limit that `live::Found::small` compares with: `live::SMALL`, or 0 if this thread must not
     /// count.
@@ -63,12 +64,12 @@ impl Own {
     pub(crate) const NONE: Own = Own { counters: ptr::null(), size_limit: 0, small: 0, reserved: [0; 3] };
 }
 
-/// The page that the kernel wipes in a forked child.
+/// The page of counters. In a forked child, the kernel sets this page to 0.
 #[repr(C, align(4096))]
 pub(crate) struct Page {
-    /// Entry 0 stays zero; entry n belongs to the owner of shard n − 1.
+    /// Entry 0 is always 0; entry n belongs to the owner of shard n − 1.
     pub own: [UnsafeCell<Own>; MAX_SHARDS + 1],
-    /// 1 once the session is attached; in a forked child the kernel has wiped it to 0.
+    /// 1 after the session is attached. In a forked child, the kernel has set this field to 0.
     pub alive: AtomicU32,
     fill: UnsafeCell<[u8; FILL]>,
 }
@@ -76,8 +77,8 @@ const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
 const _: () = assert!(size_of::<Page>() == 4096);
 const _: () = assert!((MAX_SHARDS + 1) * size_of::<Own>() <= u16::MAX as usize, "an offset fits 16 bits");
 
-// SAFETY: in each process one thread writes the entries of `own`, before any other has an offset or while all
-// limits are 0; `fill` is never used; `alive` is atomic.
+// SAFETY: in each process, one thread writes the entries of `own`, before any other thread has an offset or
+// while all limits are 0; `fill` is never used; `alive` is atomic.
 unsafe impl Sync for Page {}
 
 impl Page {
@@ -90,7 +91,8 @@ impl Page {
         }
     }
 
-    /// The counters of a shard's owner; null: the page was wiped, or the shard does not exist.
+    /// The counters of a shard's owner; null: the kernel has set the page to 0 after a fork, or the shard
+    /// does not exist.
     pub(crate) fn counters(&self, shard: usize) -> *const Counters {
         let own = self.own[(shard + 1) % (MAX_SHARDS + 1)].get();
         // SAFETY: the caller has found the session attached, so no thread writes to it any more.

@@ -1,10 +1,11 @@
-//! HOT: this thread's counters, and the entry point that runs on this thread.
+//! HOT: the counters of the current thread, and the entry point that runs on this thread.
 //!
-//! A thread's state is 64 bytes of initial-exec thread-local storage without a destructor. The first word of
-//! the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. The kernel wipes
-//! that page in a forked child (`MADV_WIPEONFORK`). So in the child every thread finds zeros and leaves the
-//! fast path. This method needs no `pthread_atfork` and works for every kind of fork. An offset of 0 leads to
-//! zeros, too: the thread has not started counting, or an entry point that calls others is running.
+//! The state of a thread is 64 bytes of initial-exec thread-local storage without a destructor. The first
+//! word of the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. In a
+//! forked child, the kernel sets this page to 0 (`MADV_WIPEONFORK`). So in the child, every thread finds
+//! zeros and leaves the fast path. This method needs no `pthread_atfork` and works for every kind of fork. An
+//! offset of 0 leads to zeros, too. The offset is 0 if the thread has not started counting, or while an entry
+//! point that calls other entry points is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -22,26 +23,26 @@ use edleak_session::site::MAX_SITES;
 /// The state of one thread.
 #[repr(C)]
 pub(crate) struct Tls {
-    /// Offset in `tables::Page` of this thread's [`Own`]; 0: leave the fast path.
+    /// Offset of this thread's [`Own`] in `tables::Page`; 0: the thread must leave the fast path.
     pub offset: usize,
     /// The saved `offset` while `pending` sets it to 0.
     pub hidden_offset: u16,
     /// The saved `offset` while a detoured function sets it to 0.
     pub outer_offset: u16,
-    /// Number of slow allocations of a thread without a shard. From time to time, the thread asks again for a
-    /// shard.
+    /// Number of slow allocations of a thread without its own shard. After every 1024 of these, the thread
+    /// tries again to get a shard.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
     /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// rsp at the call of the detoured function that runs on this thread; 0: none runs.
+    /// The stack pointer (rsp) at the call of the detoured function that runs on this thread; 0: none runs.
     pub inside: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
 
 impl Tls {
-    /// The state of a new thread; it equals fresh thread-local storage.
+    /// The state of a new thread. It has the same content as new thread-local storage.
     pub(crate) const fn new() -> Tls {
         Tls {
             offset: 0,
@@ -62,12 +63,12 @@ impl Tls {
 pub(crate) struct Pending {
     /// The caller of the pending entry point; null: no such entry point is running.
     pub caller: *const usize,
-    /// The frame pointer of that caller.
+    /// The frame pointer of this caller.
     pub fp: usize,
     /// The size that the caller requested.
     pub size: usize,
-    /// The entry point may pass a larger size to an inner entry point. `slack` is the greatest difference:
-    /// the alignment, at least one byte.
+    /// The greatest number of bytes that the entry point may add to the size when it calls an inner entry
+    /// point: the alignment, at least one byte.
     pub slack: usize,
 }
 
@@ -85,9 +86,9 @@ pub(crate) fn leave(tls: &mut Tls) {
 }
 
 impl Own {
-    /// The small allocation in `found`, and the counters for its free; `None`: the allocation is not small,
-    /// or this thread may not count. The function reads the counters before the limit, so the counters are
-    /// valid whenever the limit lets an allocation pass.
+    /// The small allocation in `found`, and the counters for the free of this allocation. `None`: the
+    /// allocation is not small, or this thread must not count. The function reads the counters before the
+    /// limit, so the counters are valid if the comparison with the limit succeeds.
     ///
     /// # Safety
     /// `own` comes from [`own`].
@@ -107,14 +108,14 @@ impl Own {
     }
 }
 
-/// The counters and limits of this thread: an entry of the page, since an offset is 0 or was computed in
-/// `counting`.
+/// The counters and limits of this thread. The result is always an entry of the page, because every offset is
+/// 0 or was computed in `counting`.
 #[inline(always)]
 pub(crate) fn own() -> *const Own {
     (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
 }
 
-/// This thread's counters; null: leave the fast path.
+/// This thread's counters; null: the thread must leave the fast path.
 #[inline(always)]
 pub(crate) fn counters() -> *const Counters {
     // SAFETY: `own` returns an entry of the page, which exists for the life of the process.
@@ -128,15 +129,15 @@ pub(crate) fn counters() -> *const Counters {
 #[inline(always)]
 pub(crate) unsafe fn count_free(counters: *const Counters, small: live::Small) {
     let (site, size) = (small.site(), small.size());
-    // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry is one of the table's, whose
-    // ids are below that.
+    // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry has an id of the site table,
+    // which is less than `MAX_SITES`.
     unsafe { &*counters.wrapping_byte_add(site.bytes()) }.sub_owned(size as u64);
 }
 
-/// The counters for a thread that has left the fast path.
+/// The counters of a thread that has left the fast path.
 #[derive(Clone, Copy)]
 pub(crate) enum Counting {
-    /// This thread counts in a shard of its own.
+    /// This thread has its own shard and counts in it.
     Owned(*const Counters),
     /// This thread counts in the last shard, together with other threads.
     Shared(*const Counters),
@@ -169,11 +170,11 @@ impl Counting {
 /// The shards of the attached session.
 static SHARDS: AtomicPtr<Shard> = AtomicPtr::new(ptr::null_mut());
 static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
-/// Offset of the thread id from the thread pointer; 0: unknown (see `lifecycle`).
+/// Offset of the thread id from the thread pointer in libc's data; 0: unknown (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// The owners of the shards in earlier sessions. A thread keeps its offset for its life, so its shard of the
-/// next session must not go to another thread.
+/// The owners of the shards in the sessions before this one. A thread keeps its offset as long as it runs, so
+/// no other thread may get the same shard in the next session.
 static OWNERS: [AtomicU64; MAX_SHARDS] = [const { AtomicU64::new(0) }; MAX_SHARDS];
 
 /// The shards of the attached session that threads may own.
@@ -185,7 +186,7 @@ fn owned_shards() -> &'static [Shard] {
     if owned == 0 { &[] } else { unsafe { core::slice::from_raw_parts(shards, owned) } }
 }
 
-/// Remembers the owners of the shards before another session replaces this one.
+/// Remembers the owners of the shards before a new session replaces the attached session.
 #[cold]
 pub(crate) fn keep_owners() {
     for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
@@ -193,7 +194,8 @@ pub(crate) fn keep_owners() {
     }
 }
 
-/// Gives each shard of the attached session to its owner in earlier sessions, while no thread counts.
+/// Gives each shard of the attached session to the thread that owned it in the session before, while no
+/// thread counts.
 #[cold]
 pub(crate) fn restore_owners() {
     for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
@@ -209,14 +211,14 @@ const _: () = assert!(size_of::<Own>() == LIMITS_STRIDE && offset_of!(Own, size_
 const _: () = assert!(offset_of!(Own, small) == LIMITS_AT + 8);
 const _: () = assert!(Limits::OPEN.size == live::LARGE as u64 && Limits::OPEN.small == live::SMALL);
 
-/// Whether a fork has wiped the page of counters.
+/// Whether this process is a forked child, in which the kernel has set the page of counters to 0.
 #[cold]
 pub(crate) fn is_wiped() -> bool {
     TABLES.page.alive.load(Ordering::Relaxed) == 0
 }
 
-/// Lets every thread with its own shard use the fast path. No thread may hold a pointer to counters of an
-/// earlier session.
+/// Lets every thread that has its own shard use the fast path. At this call, no thread may hold a pointer to
+/// counters of an older session.
 pub(crate) fn open() {
     let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
     for own in TABLES.page.own.iter().skip(1).take(owned) {
@@ -232,8 +234,8 @@ pub(crate) fn open() {
     }
 }
 
-/// Stores the shards of a session, before `Page::alive` is set. Threads use them on the slow path until
-/// [`open`].
+/// Stores the shards of a session, before `Page::alive` is set. Until the call of [`open`], threads use
+/// these shards only on the slow path.
 pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).enumerate() {
@@ -248,10 +250,10 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
     SHARD_COUNT.store(count as u32, Ordering::Release);
 }
 
-/// Number of slow calls that a thread without a shard makes before it asks for a shard again.
+/// Number of slow allocations after which a thread without its own shard tries again to get a shard.
 const ASK_AGAIN: u32 = 1024;
 
-/// The counters of a thread that has left the fast path. The function needs an attached session.
+/// The counters of a thread that has left the fast path. Call this function only while a session is attached.
 pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     let offset = match (tls.pending.caller.is_null(), tls.inside) {
         (false, _) => usize::from(tls.hidden_offset),
@@ -279,7 +281,7 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
     Counting::Shared(TABLES.page.counters(count - 1))
 }
 
-/// Stores the offset of this thread's [`Own`]. While `pending` or a detoured function sets `offset` to 0,
+/// Stores the offset of this thread's [`Own`]. If `pending` or a detoured function has set `offset` to 0,
 /// this function changes the saved offset instead.
 fn set_offset(tls: &mut Tls, offset: usize) {
     match (tls.pending.caller.is_null(), tls.inside) {
@@ -289,11 +291,11 @@ fn set_offset(tls: &mut Tls, offset: usize) {
     }
 }
 
-/// Takes a shard for this thread alone: first the shard of an ended thread with the same thread pointer, then
-/// a free shard.
+/// Takes a shard for this thread alone. The first choice is the shard of an ended thread that had the same
+/// thread pointer; otherwise the thread takes a free shard.
 fn take_shard(owned: usize) -> Option<usize> {
     let shards = SHARDS.load(Ordering::Relaxed);
-    // SAFETY: the session has `SHARD_COUNT` shards, and `owned` is less than that.
+    // SAFETY: the session has `SHARD_COUNT` shards, and `owned` is less than `SHARD_COUNT`.
     let shards = unsafe { core::slice::from_raw_parts(shards, owned) };
     let me = owner_word(arch::thread_pointer() as u64, tid());
     for (index, shard) in shards.iter().enumerate() {
@@ -311,7 +313,8 @@ fn take_shard(owned: usize) -> Option<usize> {
     })
 }
 
-/// This thread's id, read from libc's data; 0: unknown. Asking the kernel would need a system call.
+/// This thread's id, read from libc's data; 0: unknown. The library does not ask the kernel, because this
+/// would need a system call.
 fn tid() -> u32 {
     match TID_OFFSET.load(Ordering::Relaxed) as usize {
         0 => 0,

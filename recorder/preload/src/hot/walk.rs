@@ -1,9 +1,10 @@
-//! HOT where a site is watched: walks the stack by the rules that the collector compiled.
+//! HOT for watched sites: walks the stack with the unwind rules that the collector has compiled.
 //!
-//! A frame costs one probe of a cache (return address → rule) and one or two loads from the stack. If a rule
-//! is not in the cache, the walk searches it in the published tables. If the published tables have no rule
-//! for the address either, the walk ends, and the library marks the stack as cut. The walk takes no loader
-//! lock, reads no DWARF and causes no fault: every load lies below the known end of the stack's memory.
+//! For each frame, the walk reads one entry of a cache (return address → rule) and one or two words of the
+//! stack. If the cache does not contain a rule, the walk searches for the rule in the published tables. If
+//! the published tables have no rule for the address either, the walk ends, and the library marks the stack
+//! as cut. The walk takes no loader lock, reads no DWARF and causes no fault: every load lies below the known
+//! end of the stack's memory.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -16,7 +17,7 @@ use edleak_session::header::Header;
 use edleak_session::rule::{Kind, Rule};
 use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, StackInfo, Stacks, mix};
 
-/// The addresses of a session's tables.
+/// The addresses of the tables in a session.
 pub(crate) struct Tables {
     /// Hash table of stacks.
     pub slots: *mut AtomicU64,
@@ -72,7 +73,8 @@ static BOUNDS: AtomicPtr<Bound> = AtomicPtr::new(ptr::null_mut());
 /// End address of the main thread's stack; 0: unknown.
 static MAIN_STACK_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the tables of a session. The library calls this once, before it counts any allocation.
+/// Stores the addresses of the tables of a session. The library calls this function once, before it counts
+/// any allocation.
 pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     SLOTS.store(tables.slots, Ordering::Relaxed);
     INFOS.store(tables.infos, Ordering::Relaxed);
@@ -84,7 +86,7 @@ pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     MAIN_STACK_END.store(main_stack_end, Ordering::Relaxed);
 }
 
-/// A region of the attached session that holds `count` values.
+/// A table of the attached session with `count` values.
 fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
     // SAFETY: `set_tables` has set the address from the layout of the session, whose tables are this long,
     // before any allocation was counted. The session is mapped for the life of the process.
@@ -96,11 +98,11 @@ pub(crate) fn cell(number: u32) -> Option<&'static Cell> {
     table(&CELLS, stack::MAX_CELLS).get(number as usize)
 }
 
-/// Walks the stack of an allocation at a watched site and finds its cell. `None`: there is no room for
-/// another stack, so the caller counts the allocation at the site.
+/// Walks the stack of an allocation at a watched site and finds the cell of this stack. `None`: the table has
+/// no room for another stack, so the caller counts the allocation at the site.
 ///
 /// # Safety
-/// `frame` is the frame of the site on this thread's stack, and its function is still running.
+/// `frame` is the frame of the site on this thread's stack, and the function of this frame is still running.
 #[inline(never)]
 pub(crate) unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
     let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
@@ -128,17 +130,18 @@ struct Walked<'f> {
     is_cut: bool,
 }
 
-/// Buffer for the return addresses of one stack. The walk does not zero the buffer, because that would cost
-/// as much as walking three frames.
+/// A buffer for the return addresses of one stack. The walk does not set the buffer to 0, because this would
+/// take as long as walking three frames.
 type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 
-/// Each frame depends on the frame below it only through one load from the stack, one load from the cache,
-/// and two additions. Rare cases are function calls, so that the values of the common case stay in registers.
+/// Walks the frames. Between one frame and the next, the processor waits only for one load from the stack,
+/// one load from the cache, and two additions. Rare cases are separate functions, so that the values of the
+/// common case stay in registers.
 #[inline(always)]
 unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
     let bound = bound_of(header, start.sp);
-    // The frame is split into three variables. As one value, the frame would live in memory, and each frame
-    // would wait until the frame below it was stored.
+    // The frame is split into three variables. A single value would be stored in memory, and each step of the
+    // walk would have to wait for the store of the step before.
     let Frame { mut address, mut sp, mut fp } = start;
     let mut hash = u64::from(site);
     let mut is_cut = true;
@@ -164,7 +167,8 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
                 place.write(interrupted.address as u64);
                 hash = mix(hash, interrupted.address as u64);
                 count += 1;
-                // The interrupted address is not a return address, so the code looks up the pc itself.
+                // The interrupted address is not a return address, so the code looks up the address itself,
+                // not the byte before.
                 let rule = rule_slow(header, interrupted.address);
                 // SAFETY: `caller` checks the bounds; a rule of any other kind yields `None`.
                 unsafe { caller(interrupted, rule, bound) }
@@ -183,7 +187,7 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
     Walked { frames, hash, is_cut }
 }
 
-/// The caller's frame, if it lies completely between this frame and `bound`.
+/// The frame of the caller, if this frame lies completely between `frame` and `bound`.
 #[inline(always)]
 unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     let base = match rule.kind() {
@@ -192,7 +196,7 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
         _ => return None,
     };
     let cfa = base.wrapping_add(rule.cfa_offset());
-    // A CFA that does not move up the stack would let the walk run in circles.
+    // If the CFA did not move up the stack, the walk could run in a circle.
     if cfa <= frame.sp || cfa > bound || cfa % 8 != 0 {
         return None;
     }
@@ -203,7 +207,8 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     Some(unsafe { frame.caller(rule) })
 }
 
-/// The number of bytes above sp that the walk may read if nothing else is known about the stack.
+/// The maximum number of bytes above sp that the walk may read if nothing else is known about the stack: up
+/// to the end of the page.
 const PAGE: usize = 4096;
 
 /// The end of the memory that contains the stack with this sp.
@@ -217,8 +222,9 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     if let Some(bound) = stack::find_bound(table(&BOUNDS, count.min(stack::MAX_BOUNDS)), sp as u64) {
         return bound as usize;
     }
-    // Both libcs put a thread's control block at the top of its stack, so the memory up to it is the stack. A
-    // coroutine's stack is elsewhere, and usually farther away than the size of any thread's stack.
+    // Both libcs put the control block of a thread at the top of its stack, so the memory between sp and the
+    // control block is the stack. The stack of a coroutine lies elsewhere, and its distance from the control
+    // block is usually larger than the stack of any thread.
     const LARGEST_UNSEEN: usize = 8 << 20;
     let thread = arch::thread_pointer();
     if sp < thread && thread - sp < LARGEST_UNSEEN {
@@ -227,17 +233,18 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     (sp | (PAGE - 1)) + 1
 }
 
-/// A cache of rules by return address. The low bits of an address are the index without hashing, because a
-/// hash would delay the next load.
+/// Number of address bits that are the index into the cache. The cache maps return addresses to rules. The
+/// index is not a hash, because computing a hash would delay the next load.
 const CACHE_BITS: u32 = 15;
 
-/// The upper bits of the address (high half) and the rule (low half), so that one load reads both; 0: empty.
-/// The two parts hold all bits of a program's address, so the walk never takes an entry for another address.
+/// One entry holds the upper bits of the address (high half) and the rule (low half), so that one load reads
+/// both parts; 0: the entry is empty. The index and the high half together contain all bits of an address, so
+/// the walk never uses an entry of another address.
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
 const _: () = assert!(CACHE_BITS + 32 >= arch::ADDRESS_BITS);
 
-/// Whether any thread has ever cached a rule. Most programs never walk a stack; then `forget_rules` need not
-/// scan the 256 KiB.
+/// Whether any thread has ever stored a rule in the cache. Most programs never walk a stack. For these
+/// programs, `forget_rules` need not scan the 256 KiB of the cache.
 static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);
 
 /// The rule at a return address.
@@ -251,7 +258,7 @@ fn rule_at(header: &Header, address: usize) -> Rule {
     learn(header, address)
 }
 
-/// The rule at a return address, from the published tables; the function then stores it in the cache.
+/// The rule at a return address, from the published tables. The function also stores the rule in the cache.
 #[cold]
 #[inline(never)]
 fn learn(header: &Header, address: usize) -> Rule {
@@ -271,19 +278,20 @@ fn rule_slow(header: &Header, pc: usize) -> Rule {
     let count = header.rule_tables.load(Ordering::Acquire);
     let tables = table(&TABLES, (count as usize).min(stack::MAX_TABLES));
     let rule = stack::find_rule(tables, table(&ROWS, stack::MAX_ROWS), pc as u64).unwrap_or(Rule::UNKNOWN);
-    // If the collector has replaced a table meanwhile, the search may have returned a wrong rule.
+    // If the collector has replaced a table during the search, the search may have returned a wrong rule.
     if header.rule_tables.load(Ordering::Acquire) != count {
         return Rule::UNKNOWN;
     }
     rule
 }
 
-/// Removes every rule from the cache, because other code may lie at the same addresses now.
+/// Removes every rule from the cache, because the program may now have other code at the same addresses.
 pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }
-    // The test avoids writes: a page that was never written remains the kernel's shared page of zeros.
+    // The test avoids writes: until a page is written, it takes no memory, because the kernel maps its shared
+    // page of zeros.
     for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
         entry.store(0, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! One packed unwind rule: finds the caller's frame from a return address, in 32 bits.
+//! One unwind rule in 32 bits. With this rule, the library finds the frame of the caller from a return
+//! address.
 //!
 //! | bits   | field        | meaning                                                                    |
 //! |--------|--------------|----------------------------------------------------------------------------|
@@ -6,9 +7,10 @@
 //! | 3..20  | `cfa_words`  | CFA = sp (or fp) + 8 · this; at most 1 MiB − 8                           |
 //! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
 //!
-//! "sp" is the stack pointer just after the call returned to this frame. The frame's own return address
-//! always lies [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA; the collector makes no rule for a frame where
-//! it lies elsewhere. The collector compiles the rules from .eh_frame; the target only reads them.
+//! "sp" is the stack pointer just after the call returned to this frame. The return address of a frame always
+//! lies [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA. If the return address of a frame lies elsewhere, the
+//! collector makes no rule for this frame. The collector compiles the rules from .eh_frame; the target only
+//! reads the rules.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -32,7 +34,7 @@ pub enum Kind {
     Fp = 2,
     /// The outermost frame: there is no caller.
     End = 3,
-    /// A signal trampoline: the interrupted registers lie in the `ucontext` at sp.
+    /// A signal trampoline: the registers of the interrupted function lie in the `ucontext` at sp.
     Signal = 4,
 }
 
@@ -49,7 +51,7 @@ const CFA_MASK: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
 const _: () = assert!(1 << CFA_SHIFT == size_of::<u64>());
 const _: () = assert!(FP_SHIFT + FP_BITS == 32);
 
-/// The rule of a frame with a frame pointer.
+/// The rule of a function that keeps a frame pointer (`push rbp; mov rbp, rsp`).
 pub const FRAME_POINTER_RULE: Rule =
     match Rule::pack(Kind::Fp, FRAME_POINTER_CFA_OFFSET, Some(FRAME_POINTER_FP_OFFSET)) {
         Some(rule) => rule,
@@ -57,9 +59,9 @@ pub const FRAME_POINTER_RULE: Rule =
     };
 
 impl Rule {
-    /// The rule that stops the walk: nothing is known about the frame.
+    /// The rule that stops the walk, because nothing is known about the frame.
     pub const UNKNOWN: Rule = Rule(Kind::Unknown as u32);
-    /// The rule of the outermost frame: the walk is complete.
+    /// The rule of the outermost frame; at this frame the walk is complete.
     pub const END: Rule = Rule(Kind::End as u32);
     /// The rule of a signal trampoline.
     pub const SIGNAL: Rule = Rule(Kind::Signal as u32);
@@ -67,7 +69,7 @@ impl Rule {
     /// Packs a rule; `None` if an offset is negative, not a multiple of 8, or too large.
     ///
     /// `cfa_offset` is the number of bytes from sp or fp to the CFA. `fp_offset` is the number of bytes from
-    /// the saved fp up to the CFA (`None` if the frame did not save it).
+    /// the saved fp up to the CFA (`None`: the frame did not save fp).
     pub const fn pack(kind: Kind, cfa_offset: i64, fp_offset: Option<i64>) -> Option<Rule> {
         let fp_offset = match fp_offset {
             Some(0) => return None, // 0 means "not saved"; at the CFA the caller's frame begins
@@ -88,7 +90,7 @@ impl Rule {
         Some(Rule(kind as u32 | cfa_words << CFA_SHIFT | fp_words << FP_SHIFT))
     }
 
-    /// The kind of the rule. An unused bit pattern counts as unknown.
+    /// The kind of the rule. A bit pattern without a meaning counts as unknown.
     #[inline]
     pub const fn kind(self) -> Kind {
         match self.0 & 7 {
@@ -100,13 +102,13 @@ impl Rule {
         }
     }
 
-    /// Bytes from sp or fp to the CFA.
+    /// Number of bytes from sp or fp to the CFA.
     #[inline]
     pub const fn cfa_offset(self) -> usize {
         (self.0 & CFA_MASK) as usize
     }
 
-    /// Bytes from the saved fp up to the CFA; 0 if fp was not saved.
+    /// Number of bytes from the saved fp up to the CFA; 0: the frame did not save fp.
     #[inline]
     pub const fn fp_offset(self) -> usize {
         (self.0 >> FP_SHIFT) as usize * 8
