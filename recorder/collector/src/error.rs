@@ -1,11 +1,11 @@
-//! The errors of the collector: one type, sorted by kind, with the remedy as a field.
+//! The error type of the collector. Each error has a kind, a message and, if edleak knows one, a remedy.
 //!
 //! A message is lowercase and quotes values in backticks. `Display` prints the remedy after the message, in
 //! parentheses.
 
 use std::{fmt, io};
 
-/// The kind of an error, for a caller that handles some kinds itself.
+/// The kind of an error. A caller can handle some kinds of errors itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -17,7 +17,7 @@ pub enum ErrorKind {
     NotAProgram,
     /// The program is statically linked.
     Static,
-    /// The program is built for another machine or word size.
+    /// The program is built for another processor architecture or for 32 bits.
     Foreign,
     /// The program gains privileges when it starts, so the loader ignores LD_PRELOAD.
     Privileged,
@@ -37,19 +37,19 @@ pub enum ErrorKind {
     Library,
     /// Another recording uses the name of the trace.
     InUse,
-    /// edleak-record cannot write the trace, or not to its end.
+    /// edleak-record cannot write the trace, or cannot write all of it.
     Output,
-    /// The operating system refused an operation that a recording needs.
+    /// The operating system refused an operation that the recording needs.
     System,
-    /// A request to watch sites, or a pattern, has a wrong form.
+    /// A request to watch sites, or a pattern of function names, has a wrong form.
     Request,
     /// edleak-record cannot use a trace of an earlier recording.
     EarlierTrace,
     /// A value that the user gave is not usable.
     Value,
-    /// edleak recorded nothing, or did not record a process that it should record.
+    /// edleak recorded nothing, or did not record a process that the user asked for.
     Unrecorded,
-    /// A client cannot reach a running recording, or no recording runs.
+    /// A client cannot reach the running recording, or no recording is running.
     Control,
 }
 
@@ -67,15 +67,16 @@ impl Error {
         Error { kind, message: message.into(), remedy: None }
     }
 
-    /// Makes an error from an error of the operating system. The remedy names the limit that caused the
-    /// error; if no limit caused it, the remedy is `otherwise`.
+    /// Makes an error from an error of the operating system. If a limit caused the error, the remedy names
+    /// this limit. If no limit caused the error, the remedy is `otherwise`.
     pub(crate) fn system(what: &str, error: &io::Error, otherwise: &str) -> Error {
         let remedy = limit_to_raise(error.raw_os_error()).unwrap_or(otherwise);
         Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
     }
 
-    /// Makes the error of a trace that edleak-record cannot write. The remedy is that of `error`. If `error`
-    /// has none, the remedy is to raise the limit that caused the error, or else `otherwise`.
+    /// Makes the error of a trace that edleak-record cannot write. The remedy of `error` is kept. If `error`
+    /// has no remedy, the new remedy is to raise the limit that caused `error`, or `otherwise` if no limit
+    /// caused `error`.
     pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {
         use edleak_format::ErrorKind as Kind;
         let kind = match error.kind() {
@@ -93,7 +94,7 @@ impl Error {
         self
     }
 
-    /// Puts the caller's context in front of the message.
+    /// Puts the text `what` and a colon in front of the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Error {
         self.message = format!("{what}: {}", self.message);
@@ -115,8 +116,8 @@ impl Error {
         self.remedy.as_deref()
     }
 
-    /// The exit code that shells use for a program: 127 if it is missing, 126 if it cannot be run. 125:
-    /// edleak-record itself failed.
+    /// The exit code of edleak-record for this error. As in a shell, 127 means that the program is missing,
+    /// and 126 that the program cannot be run. 125 means that edleak-record itself failed.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             ErrorKind::Missing => 127,
@@ -136,7 +137,8 @@ impl Error {
     }
 }
 
-/// The way to raise the limit that caused an error number; `None`: no limit caused the error.
+/// A message that says how to raise the limit that caused this error number; `None`: no limit caused the
+/// error.
 fn limit_to_raise(error: Option<i32>) -> Option<&'static str> {
     match error? {
         libc::EMFILE => Some("raise `ulimit -n`"),
@@ -148,7 +150,7 @@ fn limit_to_raise(error: Option<i32>) -> Option<&'static str> {
     }
 }
 
-/// The error for a process that edleak-record cannot record while it runs.
+/// The error for a running process that edleak-record cannot record.
 pub(crate) fn refusal(message: impl Into<String>, remedy: impl Into<String>) -> Error {
     Error::new(ErrorKind::Process, message).with_remedy(remedy)
 }

@@ -1,20 +1,20 @@
-//! The library beside the target: it starts the target, reads its counters and writes the trace. The program
-//! `edleak-record` (`recorder/cli`) is built on it.
+//! The collector as a library: starts the target, reads the target's counters and writes the trace. The
+//! program `edleak-record` (`recorder/cli`) uses this library.
 //!
 //! ```text
-//! doctor     checks this machine and lists the reasons why a recording would fail
-//! start      checks a program, reserves the trace's name, starts the target; or serves a bare LD_PRELOAD
-//! follow     every image of the run: from its claim of a session, over exec and fork, to its end
-//! recording  one image: reads its session and writes slice after slice into its trace
-//! attach     a running process without the library: loads the library, and redirects malloc to it
-//! rules      the rules that the target gets: callers to step over, callers to watch, unwind rules
-//! detour     allocators inside a module: the jumps and stubs for their entry points
-//! watch      requests to record full stacks: from the user, from auto-watch, from a running session
-//! control    the socket of a running recording: the collector's end
-//! sys        the operating system: shared memory, /proc, signals, limits, stderr
-//! error      the errors of all of these
+//! doctor     checks this machine, and lists the reasons why a recording would fail
+//! start      checks a program, reserves the name of the trace, starts the target; serves a bare LD_PRELOAD
+//! follow     follows each image of the run, also after exec and fork, from its claim of a session to its end
+//! recording  records one image: reads the session of the image, and writes slices into the trace
+//! attach     attaches to a running process: loads the library into it, and redirects malloc to the library
+//! rules      compiles rules for the target: callers to step over, callers to watch, how to unwind stacks
+//! detour     compiles jumps and stubs for the functions of an allocator that is inside a module
+//! watch      handles requests to record full stacks: from the user, from auto-watch, from a running session
+//! control    serves the socket through which a user controls a running recording
+//! sys        calls the operating system: shared memory, /proc, signals, limits, stderr
+//! error      the errors of all these modules
 //! ```
-//! Each module uses only the modules after it in this list: `doctor → start → follow → {recording, attach}
+//! Each module uses only modules to the right of its own name: `doctor → start → follow → {recording, attach}
 //! → {rules → {watch, detour}, control} → sys`.
 #![deny(unsafe_code)]
 

@@ -1,10 +1,10 @@
-//! The calls of edleak.h and of the crate edleak-annotate in the modules of a process.
+//! Finds the modules of a process that call the functions of edleak.h or of the crate edleak-annotate.
 //!
 //! A program calls the library's functions for marks and pools through its global offset table. The loader
-//! fills that table when it loads the program, so a library that is loaded later is not in it. Therefore each
-//! module with such calls has two more words, which are 0 at first
-//! ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The collector stores the addresses of the functions there
-//! while all threads stand still.
+//! fills that table when it loads the program. If the library is loaded after the program, the table has no
+//! addresses of the library's functions. Therefore each module with such calls has two additional words of
+//! memory, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The collector stores the
+//! addresses of the two functions in these words while all threads stand still.
 
 use crate::attach::modules::Module;
 use crate::sys::maps::Line;
@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 /// The functions of the library that a program with edleak.h may call.
 const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
 
-/// Two words of a module: the addresses of the function for marks and of the function for pools.
+/// Two words in the memory of a module. The collector stores the address of the function for marks in the
+/// first word, and the address of the function for pools in the second.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
     /// The address of the first word.
@@ -23,15 +24,16 @@ pub(crate) struct Words {
     path: String,
 }
 
-/// The annotations of a process.
+/// The modules of a process that call the functions for marks and pools.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Annotations {
     pub(crate) words: Vec<Words>,
-    /// Modules with calls but without words: an earlier edleak.h made them.
+    /// The paths of the modules that were compiled with an earlier edleak.h: these modules call the
+    /// functions, but have no words for the addresses.
     pub(crate) outdated: Vec<String>,
 }
 
-/// Finds the annotations in the modules of a process.
+/// Finds the modules with calls of the functions for marks and pools.
 pub(crate) fn find(modules: &[Module]) -> Annotations {
     let mut found = Annotations::default();
     let is_ours = |module: &Module| module.name().contains("edleak_preload");
@@ -62,7 +64,7 @@ pub(crate) fn find(modules: &[Module]) -> Annotations {
 }
 
 impl Words {
-    /// Whether the module of the words is still mapped where it was.
+    /// Whether the module that contains the words is still mapped at the same address.
     pub(crate) fn is_mapped<'m>(&self, mut lines: impl Iterator<Item = Line<'m>>) -> bool {
         lines.any(|line| line.start == self.module && line.name == self.path)
     }

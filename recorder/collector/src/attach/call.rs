@@ -1,7 +1,9 @@
-//! Loads the library on a thread that waits in a system call.
+//! Loads the library into a process: a thread of the process that waits in a system call makes the call of
+//! `dlopen`.
 //!
 //! The collector stops only this thread. All other threads run, so a thread that holds a lock of the loader
-//! can release it. The thread runs the code of [`code`], which changes no used byte of the thread's stack.
+//! can release it. The thread runs the code of [`code`]. This code changes only bytes of the thread's stack
+//! that the thread does not use.
 //!
 //! ```text
 //! memory below the thread's stack pointer, from low to high addresses
@@ -11,10 +13,11 @@
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
 //!
-//! First the collector writes this memory and the code; the thread does not use either of them yet. Then the
-//! collector sets the registers, in one call. From then on the code restores the thread by itself, so the
-//! collector may die at any instant. If the collector still lives, it restores the registers instead of the
-//! code. The kernel then continues the system call as after any other stop, with the time that was left.
+//! First the collector writes this memory and the code. The thread does not use the memory or the code yet.
+//! Then the collector sets the registers of the thread in one call of ptrace. From then on the code can
+//! restore the thread without the collector, so the collector may die at any instant. If the collector still
+//! lives, the collector restores the registers, and the code does not. The kernel then continues the
+//! interrupted system call with the rest of its waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -37,23 +40,24 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 const RTLD_NOW: u64 = 2;
-/// Free stack that must remain below the block, for the frame of a signal handler.
+/// Number of bytes of the stack that must be free below the block, for the frame of a signal handler.
 const STACK_RESERVE: u64 = 16 << 10;
 
-/// The arguments of the call.
+/// The arguments for a call of `dlopen` in the process.
 pub(crate) struct Call<'a> {
     pub(crate) functions: Functions,
     /// The path of the library, as the process sees it.
     pub(crate) library: &'a CStr,
-    /// Address and size of the memory for the detours of each module. Only the first one must be free.
+    /// Address and size of the memory for the detours of each module. The call fails if the first address
+    /// range is not free.
     pub(crate) places: &'a [(u64, u64)],
 }
 
 /// The result of a call that has loaded the library.
 pub(crate) struct Loaded {
-    /// The time for which the thread stood still or made the call.
+    /// The time for which the thread did no work of its own: it stood still or made the call.
     pub(crate) time: Duration,
-    /// Whether the memory of each place is mapped.
+    /// For each element of [`Call::places`], whether its memory is mapped.
     pub(crate) is_placed: [bool; MAX_PLACES],
 }
 
@@ -64,11 +68,11 @@ pub(crate) enum Failure {
     Unsuitable(String),
     /// `dlopen` failed, with this message.
     Refused(String),
-    /// The memory for the detours of malloc was taken meanwhile.
+    /// The process has used the memory for the detours of malloc for another mapping meanwhile.
     NoPlace,
-    /// The thread still makes the call at the time limit.
+    /// The thread has not finished the call at the time limit.
     Unfinished,
-    /// The system refused a step.
+    /// The operating system refused an operation on the thread.
     System(io::Error),
 }
 
@@ -78,7 +82,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// The threads that wait in a system call, best candidates first.
+/// The threads that wait in a system call. The threads that are most likely to suit come first.
 pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
     let ranked = |tid: u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
@@ -89,10 +93,11 @@ pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
     threads.into_iter().map(|(_, tid)| tid).collect()
 }
 
-/// The position of a thread that does not wait in a system call.
+/// The text for a message about a thread that does not wait in a system call.
 pub(crate) const RUNNING: &str = "running";
 
-/// The position of a thread that was not stopped, for messages.
+/// For messages: tells whether a thread waits in a system call or runs. The collector has not stopped this
+/// thread.
 pub(crate) fn position_of(pid: u32, tid: u32) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
     match text.split_whitespace().next() {
@@ -103,8 +108,9 @@ pub(crate) fn position_of(pid: u32, tid: u32) -> String {
     }
 }
 
-/// The rank of a thread by its line in /proc/PID/task/TID/syscall: 0 for a wait without a time limit; `None`:
-/// the thread runs, or waits in a call that must not be interrupted.
+/// The rank of a thread, computed from its line in /proc/PID/task/TID/syscall. Threads with a low rank are
+/// tried first; a wait without a time limit has rank 0. `None`: the thread runs, or waits in a system call
+/// that must not be interrupted.
 fn rank(line: &str) -> Option<u32> {
     let mut fields = line.split_whitespace();
     let number: libc::c_long = fields.next()?.parse().ok()?;
@@ -128,7 +134,7 @@ fn rank(line: &str) -> Option<u32> {
 }
 
 impl Call<'_> {
-    /// Loads the library on a thread.
+    /// Lets a thread load the library.
     pub(crate) fn run(
         &self,
         pid: u32,
@@ -190,7 +196,7 @@ impl Call<'_> {
         memory.resize(frame_at, 0);
         memory.extend(frame::frame(block.frame, &frame::restarted(&registers), mask, &state));
         memory.extend(path);
-        // Some kernels let only the tracer of this very thread change code.
+        // Some kernels let only the tracer of a thread change code, and only through the file of this thread.
         let memory_of_thread = format!("/proc/{pid}/task/{tid}/mem");
         let process = OpenOptions::new().read(true).write(true).open(memory_of_thread)?;
         process.write_all_at(&memory, block_at)?;
@@ -199,7 +205,8 @@ impl Call<'_> {
 
         thread.set_registers(&registers.running(code_at, block_at))?;
         step("set");
-        // The code blocks the signals itself, but a signal may wait already.
+        // The code blocks all signals itself. A signal that is already pending would be delivered before
+        // that, so the collector blocks all signals now.
         thread.set_signal_mask(u64::MAX)?;
         let restore = |thread: &Thread| -> io::Result<()> {
             thread.set_extended_state(&state)?;
@@ -208,7 +215,8 @@ impl Call<'_> {
         };
         match run_to_the_end(&mut thread, limit, step) {
             Ok(true) => {}
-            // The thread restores its own registers later.
+            // The collector lets the thread go. The thread finishes the call and then restores its own
+            // registers.
             Ok(false) => return Err(Failure::Unfinished),
             Err(failure) => {
                 thread.forget_signal();
@@ -243,10 +251,10 @@ impl Call<'_> {
     }
 }
 
-/// The lowest result of a system call that stands for an error.
+/// The lowest result of a system call that is an error number. The results from this value to -1 are errors.
 const FIRST_ERROR: u64 = -4095i64 as u64;
 
-/// The results of the code.
+/// The results that the code has stored in its block.
 struct Results {
     stack: u64,
     is_placed: [bool; MAX_PLACES],
@@ -286,7 +294,8 @@ impl Results {
     }
 }
 
-/// Lets the thread run until it has made the call. `false`: the thread has not made the call by `limit`.
+/// Lets the thread run until it has finished the call. `false`: the thread has not finished the call by
+/// `limit`.
 fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
     loop {
         thread.go_on_to_system_call()?;
@@ -311,7 +320,7 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
     }
 }
 
-/// Whether a thread has the control block of glibc, so that it may call functions of libc.
+/// Whether a thread has a control block of glibc. Only such a thread may call functions of libc.
 fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     let own = process::read_thread_status(pid, tid).map(|status| status.own_number);
     let block = registers.thread_pointer();
@@ -319,7 +328,7 @@ fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     pointer == Some(block) && remote::read_u32(pid, block + TID_AT).ok() == own
 }
 
-/// Whether the memory at `lowest`, and [`STACK_RESERVE`] bytes below it, can be stack of a thread.
+/// Whether the memory at `lowest` and the [`STACK_RESERVE`] bytes below `lowest` can be part of a stack.
 fn has_stack(pid: u32, lowest: u64) -> bool {
     let map = maps::text_of(pid).unwrap_or_default();
     maps::lines(&map).any(|line| {
@@ -329,8 +338,9 @@ fn has_stack(pid: u32, lowest: u64) -> bool {
     })
 }
 
-/// A place for the code: in the last page of the code of a module, behind the code's end. The code stays
-/// there, because a thread of an earlier attempt may still run it.
+/// A free address for the collector's code: in the last page of the code of a module, behind the end of the
+/// module's own code. The collector's code stays there, because a thread of an earlier attempt may still run
+/// it.
 fn place_for_code(pid: u32, modules: &[Module]) -> Option<u64> {
     let needed = code::code().len() as u64;
     let map = maps::text_of(pid)?;

@@ -1,10 +1,10 @@
-//! The modules of a process whose functions get detours, and these functions.
+//! Selects the modules and the functions that get detours in a process.
 //!
-//! | module                                       | functions              | without a detour          |
-//! |----------------------------------------------|------------------------|---------------------------|
-//! | the module whose malloc the process uses     | malloc, free and kin   | edleak refuses            |
-//! | libc                                         | mmap, munmap and kin   | edleak tells, and goes on |
-//! | modules with an allocator under its own names | this allocator        | edleak tells, and goes on |
+//! | module                                        | functions         | if a detour is impossible  |
+//! |-----------------------------------------------|-------------------|----------------------------|
+//! | the module whose malloc the process uses      | malloc, free, …   | edleak refuses the process |
+//! | libc                                          | mmap, munmap, …   | edleak warns and goes on   |
+//! | modules with an allocator under its own names | its functions     | edleak warns and goes on   |
 
 use crate::attach::modules::Module;
 use crate::attach::target;
@@ -28,11 +28,12 @@ pub(crate) struct Candidate<'a> {
     pub(crate) module: &'a Module,
     allocator: FileEntries,
     mappings: FileEntries,
-    /// Whether the functions of the allocator are selected as those of a program.
+    /// Whether the module is the program itself and not a library. [`module::select`] selects different
+    /// functions for a program than for a library.
     is_selected_as_program: bool,
     /// Whether the process uses the malloc of this module.
     pub(crate) is_required: bool,
-    /// Whether the module has a jemalloc whose `realloc` to size 0 frees.
+    /// Whether the module contains a jemalloc that frees an allocation at a `realloc` to size 0.
     realloc_frees: bool,
 }
 
@@ -56,7 +57,8 @@ pub(crate) fn of_process<'a>(
     candidates
 }
 
-/// An allocator that edleak cannot redirect in this process, for a message; `None`: there is none.
+/// A message about an allocator that edleak cannot redirect in this process; `None`: there is no such
+/// allocator.
 pub(crate) fn uncounted(
     pid: u32,
     modules: &[Module],
@@ -83,7 +85,7 @@ pub(crate) fn uncounted(
 }
 
 impl<'a> Candidate<'a> {
-    /// The module whose malloc the process uses.
+    /// Makes the candidate for the module whose malloc the process uses.
     fn required(module: &'a Module) -> Candidate<'a> {
         let is_libc = module.is_libc();
         let is_wanted = |known: &TableEntry| !is_libc || known.origin == Origin::Standard;
@@ -100,7 +102,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// libc, if the process uses another malloc.
+    /// Makes the candidate for libc in a process that uses another malloc.
     fn libc(module: &'a Module) -> Candidate<'a> {
         let mappings = mappings_of(module);
         Candidate {
@@ -113,8 +115,8 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// A module with an allocator under its own names; `None`: it has none that edleak can redirect in a
-    /// process that already runs.
+    /// Makes the candidate for a module that may contain an allocator under its own names; `None`: the module
+    /// contains no allocator that edleak can redirect in a process that already runs.
     fn private(pid: u32, module: &'a Module, prefixes: &Prefixes) -> Option<Candidate<'a>> {
         let elf = module.elf()?;
         let allocator = FileEntries::of_module(&elf, &FunctionTable::of(&elf), prefixes);
@@ -134,8 +136,8 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// Whether calls of mmap and its kin can be recorded. Some of these functions without the others would
-    /// give wrong counts.
+    /// Whether all functions that map or unmap memory can get detours. If only some of them had detours, the
+    /// counts would be wrong.
     pub(crate) fn has_mappings(&self) -> bool {
         self.mappings.entries.len() == MAPPING_HOOKS
             && self.mappings.entries.iter().all(|entry| entry.displaced.is_ok())
@@ -150,14 +152,15 @@ impl<'a> Candidate<'a> {
         entries
     }
 
-    /// The functions of the allocator without a detour, whose calls edleak does not count.
+    /// The names of the allocator's functions that get no detour. edleak does not count calls of these
+    /// functions.
     pub(crate) fn missing(&self) -> Vec<String> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect()
     }
 
-    /// A place near the module for the code of its detours, and its size. `mapped` has all mappings of the
-    /// process.
+    /// A free address near the module for the code of the module's detours, and the size of this code.
+    /// `mapped` lists all mappings of the process.
     pub(crate) fn place(&self, mapped: &[(u64, u64)]) -> Option<(u64, u64)> {
         let entries = self.entries();
         let bytes = module::most_bytes(&entries);
@@ -192,9 +195,9 @@ impl<'a> Candidate<'a> {
         Ok(compiled)
     }
 
-    /// Checks that all functions that every program calls can be redirected. edleak does not count the calls
-    /// of a function that cannot be redirected. If such a function frees memory, or is one of
-    /// [`REQUIRED_FUNCTIONS`], the collector redirects no function at all.
+    /// Checks that the most important functions can be redirected. edleak does not count the calls of a
+    /// function that cannot be redirected. If such a function frees memory, or is in [`REQUIRED_FUNCTIONS`],
+    /// the collector redirects no function at all.
     fn check_required(&self) -> Result<(), String> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         let is_required =
@@ -221,19 +224,20 @@ fn mappings_of(libc: &Module) -> FileEntries {
     entries.unwrap_or_default()
 }
 
-/// The addresses of a module's code in the process.
+/// The address and the size in bytes of a module's code in the process.
 fn own_code(elf: &edleak_binary::elf::Elf<'_>, bias: u64) -> (u64, u32) {
     let start = elf.code_segments().map(|(start, _)| start).min().unwrap_or(0);
     let end = elf.code_segments().map(|(start, bytes)| start + bytes.len() as u64).max().unwrap_or(0);
     (start.wrapping_add(bias), u32::try_from(end - start).unwrap_or(0).min(i32::MAX as u32))
 }
 
-/// Whether these functions belong to allocators that keep allocations of different sizes in different pages:
-/// jemalloc, mimalloc and tcmalloc. In any other allocator, an allocation from before the recording may lie
-/// so close to a new allocation that the library confuses the two.
+/// Whether all these functions belong to allocators that keep allocations of different sizes in different
+/// pages: jemalloc, mimalloc and tcmalloc. In any other allocator, an allocation from before the recording
+/// may lie so close to a new allocation that the library confuses the two.
 fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     const PREFIXES: &[&str] = &["mi_", "tc_", "TCMallocInternal"];
-    // The linker leaves functions out that the program does not call, so no function is always there.
+    // The linker leaves out functions that the program does not call. So no function of an allocator is
+    // present in every program.
     let is_known = |entry: &&&Entry| {
         entry.name.ends_with("allocx") || PREFIXES.iter().any(|prefix| entry.name.starts_with(prefix))
     };
@@ -242,8 +246,8 @@ fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     entries.iter().filter(allocate).all(|entry| known.contains(&entry.family))
 }
 
-/// Whether the jemalloc in a module is set to free at a `realloc` to size 0. This is its default on Linux,
-/// but `MALLOC_CONF` can change it.
+/// Whether the jemalloc in a module is set to free an allocation at a `realloc` to size 0. This is jemalloc's
+/// default on Linux, but `MALLOC_CONF` can change the setting.
 fn realloc_frees(pid: u32, module: &Module) -> bool {
     const FREE: u32 = 1;
     let Some(elf) = module.elf() else { return false };
@@ -253,7 +257,7 @@ fn realloc_frees(pid: u32, module: &Module) -> bool {
     !settings.is_empty() && settings.iter().all(is_free)
 }
 
-/// The mappings of a process, for [`Candidate::place`].
+/// The address ranges of all mappings of a process, for [`Candidate::place`].
 pub(crate) fn mapped(pid: u32) -> Vec<(u64, u64)> {
     maps::text_of(pid).map(|map| maps::ranges(&map)).unwrap_or_default()
 }

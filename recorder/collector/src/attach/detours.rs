@@ -1,8 +1,9 @@
-//! The jumps at the entries of functions in a process: compiles, writes and removes them.
+//! Compiles, writes and removes the jumps at the entries of functions in a process.
 //!
-//! The jumps lead to stubs near each module, the stubs to the hooks of the library. The stubs stay in the
-//! process. All bytes are written through /proc/PID/mem, which changes private memory even if the process
-//! itself may only read and execute it. So no page of the process is writable at any time.
+//! Each jump leads to a stub near its module, and each stub leads to a hook of the library. The stubs stay in
+//! the process after the recording. The collector writes all bytes through /proc/PID/mem. A write to
+//! /proc/PID/mem also changes private memory that the process itself may only read or execute. So the
+//! collector makes no page of the process writable.
 //!
 //! While the threads stand still, the collector also sets the words through which the program calls the
 //! functions for marks and pools ([`crate::attach::annotations`]).
@@ -23,7 +24,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// Maximum number of bytes of a stack that the collector searches for the addresses of interrupted code.
+/// Maximum number of bytes that the collector searches in each stack for addresses of interrupted code.
 const MOST_STACK_BYTES: u64 = 8 << 20;
 
 /// The detours of one process.
@@ -34,11 +35,11 @@ pub(crate) struct Detours {
     annotations: Annotations,
     /// The addresses of the functions for marks and pools.
     functions: [u64; 2],
-    /// Whether calls of mmap and its kin can be recorded.
+    /// Whether calls of mmap and of the other functions that map or unmap memory can be recorded.
     pub(crate) has_mappings: bool,
-    /// Whether calls of mmap and its kin are to be recorded.
+    /// Whether this recording records calls of mmap and of the other functions that map or unmap memory.
     pub(crate) records_mappings: bool,
-    /// Functions of the malloc of the process without a detour.
+    /// The names of the allocator's functions that get no detour.
     pub(crate) missing: Vec<String>,
 }
 
@@ -50,7 +51,7 @@ struct ModuleDetours {
     is_required: bool,
 }
 
-/// Bytes to write: at `address`, `after` replaces `before`.
+/// A change of memory: at `address`, the bytes `after` replace the bytes `before`.
 struct Write {
     address: u64,
     before: Vec<u8>,
@@ -102,7 +103,8 @@ impl Detours {
         Ok(detours)
     }
 
-    /// The modules with calls of an earlier edleak.h, which the library cannot reach.
+    /// The paths of the modules that were compiled with an earlier edleak.h. The library does not get the
+    /// marks and pools of these modules.
     pub(crate) fn outdated(&self) -> &[String] {
         &self.annotations.outdated
     }
@@ -116,23 +118,24 @@ impl Detours {
         OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", self.pid))
     }
 
-    /// Writes the code and the jumps while all threads stand still. Returns the longest time for which they
-    /// stood still, in this or an earlier attempt.
+    /// Writes the code and the jumps while all threads stand still. Returns the longest time for which the
+    /// threads stood still in one attempt.
     pub(crate) fn apply(&self, timeout: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
         self.change(timeout, step, true)
     }
 
-    /// Puts the original bytes back while all threads stand still. A thread may be in a stub or in the
-    /// library; the code there stays. The jumps of sized frees stay too: an allocation of the recording may
-    /// be larger than its requested size, and the allocator relies on the size that it gets. Returns the time
-    /// for which the threads stood still.
+    /// Puts the original bytes back while all threads stand still. The stubs and the library stay, because a
+    /// thread may be inside them. The jumps of sized frees stay too: an allocation that was made during the
+    /// recording may be larger than its requested size, and the allocator relies on the size that a sized
+    /// free passes. Returns the time for which the threads stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }
 
     fn change(&self, timeout: Duration, step: &dyn Fn(&str), is_apply: bool) -> Result<Duration, Error> {
         const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
-        /// While a thread does not stop, all others stand still. So no attempt takes longer than this.
+        /// Longest time for one attempt. While the collector waits for one thread to stop, all other threads
+        /// stand still.
         const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
         const PAUSE: Duration = Duration::from_millis(5);
         let limit = Instant::now() + timeout;
@@ -176,9 +179,9 @@ impl Detours {
         }
     }
 
-    /// A thread that would go on between two instructions that a jump replaces, now or after a signal
-    /// handler. The registers that a handler restores lie on the stack, so the collector searches each stack
-    /// for addresses of such instructions.
+    /// A thread that would continue between two instructions that a jump replaces, now or after a signal
+    /// handler; `None`: there is no such thread. When a signal handler returns, the kernel restores the
+    /// registers from the stack. So the collector searches each stack for addresses of such instructions.
     fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {
         if !is_apply {
             // A jump is one instruction, so no thread can be inside it.
@@ -212,7 +215,8 @@ impl Detours {
         self.modules.iter().flat_map(|module| &module.compiled.patches).any(behind)
     }
 
-    /// Writes the code, the jumps and the words for annotations. All threads stand still.
+    /// Writes or removes the jumps, writes their code, and sets the words for marks and pools. All threads
+    /// stand still meanwhile.
     fn write_all(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
         let memory = self.memory().map_err(unreadable)?;
         let mut pending = Vec::new();
@@ -221,8 +225,8 @@ impl Detours {
             match self.writes_of(module, &memory, is_apply) {
                 Ok(writes) => pending.extend(writes),
                 Err(error) if module.is_required && is_apply => return Err(error),
-                // The module may have been unloaded. When the jumps are removed, those of other modules must
-                // not stay.
+                // The process may have unloaded this module. The jumps of the other modules must be written
+                // or removed nevertheless.
                 Err(error) if module.is_required => failure = Some(error),
                 Err(_) => {}
             }
@@ -245,8 +249,8 @@ impl Detours {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The jumps of a module that are still to be written or removed. Writes the code to which the jumps
-    /// lead.
+    /// Writes the code to which the jumps of a module lead. Returns the jumps that must still be written or
+    /// removed.
     fn writes_of(&self, module: &ModuleDetours, memory: &File, is_apply: bool) -> Result<Vec<Write>, Error> {
         let compiled = &module.compiled;
         let mut writes = Vec::new();
@@ -287,7 +291,7 @@ impl Detours {
         Ok(writes)
     }
 
-    /// The words for annotations that are to be set, or to be set back to 0.
+    /// The changes that set the words for marks and pools, or set these words back to 0.
     fn words(&self, memory: &File, is_apply: bool) -> Vec<Write> {
         let mut writes = Vec::new();
         if self.annotations.words.is_empty() {
@@ -309,7 +313,7 @@ impl Detours {
     }
 }
 
-/// Stores the addresses of the hooks in the code that the jumps lead to.
+/// Stores the addresses of the hooks in the table at the start of the code.
 fn set_hooks(compiled: &mut Compiled, late: &Late) {
     for (place, hook) in compiled.code.chunks_exact_mut(8).zip(late.hooks) {
         place.copy_from_slice(&hook.to_ne_bytes());

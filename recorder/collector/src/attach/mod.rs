@@ -1,27 +1,30 @@
-//! Attaches to a process without the library: loads the library, and redirects the process's malloc to it.
+//! Attaches to a process that runs without the library: loads the library into the process, and redirects the
+//! process's malloc to the library.
 //!
 //! ```text
-//! priority     the collector's own priority while threads stand still
-//! ptrace       one thread: stop, registers, go on
-//! stop         all threads at once
-//! modules      the files of the process: functions, unwind rules
-//! target       the reasons to refuse a process; the functions to call in it
-//! safe_point   whether a waiting thread may call the loader
+//! priority     raises the collector's own priority while threads stand still
+//! ptrace       stops one thread, reads and sets its registers, and lets it go on
+//! stop         stops all threads at once
+//! modules      reads the functions and the unwind rules of the files that the process has mapped
+//! target       refuses processes that cannot be recorded; finds the functions to call in the process
+//! safe_point   decides whether a waiting thread may call the loader
 //! x86_64       registers  the registers of a stopped thread, by their use
-//!              code       the code that the thread runs
-//!              frame      the registers to which it returns
-//! call         the call of `dlopen` on one waiting thread
-//! candidates   the modules and functions to redirect: malloc, mmap, allocators under their own names
-//! annotations  the calls of edleak.h in the modules
-//! detours      the jumps at the entries of these functions
+//!              code       the code that the thread runs to load the library
+//!              frame      the signal frame that restores the thread's registers
+//! call         lets one waiting thread call `dlopen`
+//! candidates   selects the functions to redirect: malloc, mmap, allocators under their own names
+//! annotations  finds the modules that call the functions of edleak.h
+//! detours      writes and removes the jumps at the entries of the selected functions
 //! ```
 //!
-//! Two steps change the process. Each is safe if the collector dies at any instant:
+//! Two steps change the process. If the collector dies at any instant of a step, the process runs on
+//! unharmed:
 //!
-//! 1. One waiting thread calls `dlopen` and restores its own registers. The library then waits, and counts
-//!    nothing.
-//! 2. All threads stand still while the collector writes the jumps. Each jump leads to code that is complete.
-//!    Until a collector begins a recording, that code only forwards.
+//! 1. One waiting thread calls `dlopen` and restores its own registers. The library then counts nothing until
+//!    a recording begins.
+//! 2. All threads stand still while the collector writes the jumps. Each jump leads to code that is already
+//!    complete. Until a collector begins a recording, this code only forwards each call to the original
+//!    function.
 
 pub(crate) mod annotations;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
@@ -56,9 +59,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Pause between two attempts.
+/// Pause between two attempts to attach.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Longest wait for all threads at the end of a recording.
+/// Longest time for which the collector tries to stop all threads at the end of a recording, to remove the
+/// jumps.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to attach to a process.
@@ -79,25 +83,25 @@ impl Settings {
     }
 }
 
-/// The jumps in a process. Dropping this value puts the original code back.
+/// The jumps in a process. Dropping this value writes the original code back.
 #[derive(Debug)]
 pub(crate) struct Redirected {
     detours: Detours,
     quiet: bool,
 }
 
-/// The remedy for a process into which the library cannot be loaded.
+/// The remedy in the error for a process into which the library cannot be loaded.
 pub(crate) fn remedy(pid: u32) -> String {
     target::start_with_library(pid)
 }
 
-/// Whether this user may read the memory of a process. Without this permission, no other step can succeed.
+/// Checks that this user may read the memory of a process. Without this permission, edleak cannot attach.
 pub(crate) fn check_access(pid: u32) -> std::io::Result<()> {
     let Some(first) = maps::files_of(pid).first().map(|mapping| mapping.start) else { return Ok(()) };
     remote::read(pid, first, &mut [0])
 }
 
-/// Loads the library at `path` into a process by `limit`. The library waits.
+/// Loads the library at `path` into a process before the deadline `limit`. The library counts nothing yet.
 pub(crate) fn load(
     pid: u32,
     path: &Path,
@@ -131,7 +135,7 @@ pub(crate) fn load(
                     let placed: Vec<_> = placed.map(|(place, _)| (place.module, place.address)).collect();
                     return found(pid, &placed);
                 }
-                // A thread that did not stop in the rest of the time keeps the position of an earlier
+                // If the thread did not stop this time, the message keeps the position from an earlier
                 // attempt.
                 Err(Failure::Unsuitable(position)) if position == call::RUNNING => {
                     positions.entry(tid).or_insert(position);
@@ -151,9 +155,10 @@ pub(crate) fn load(
     }
 }
 
-/// Tells which thread is where. `positions`: those of the threads that were stopped.
+/// Describes where each thread is, for a message. `positions` holds the positions of the threads that the
+/// collector has stopped.
 fn describe(pid: u32, positions: &BTreeMap<u32, String>) -> String {
-    /// Number of threads in a message.
+    /// Maximum number of threads that the message describes.
     const MOST_THREADS: usize = 4;
     let threads: Vec<u32> = process::thread_ids(pid).collect();
     let position = |tid: &u32| positions.get(tid).cloned().unwrap_or_else(|| call::position_of(pid, *tid));
@@ -174,8 +179,9 @@ struct Place {
     bytes: u64,
 }
 
-/// The memory for the detours of each module; the first place is that of malloc. The check whether the code
-/// of malloc can be redirected takes time, so it comes before any thread stops.
+/// The memory for the detours of each module. The first element is for the module of malloc. This function
+/// also checks whether malloc can be redirected. That takes time, so the check runs before the collector
+/// stops a thread.
 fn places(
     pid: u32,
     modules: &[modules::Module],
@@ -204,7 +210,7 @@ fn places(
     Ok(places)
 }
 
-/// Finds the loaded library, and stores the places of its detours in it.
+/// Finds the loaded library, and stores the addresses of the memory for detours in the library.
 fn found(pid: u32, places: &[(u64, u64)]) -> Result<Library, Error> {
     let odd = |why: String| refusal(format!("the library was loaded, but {why}"), "try again");
     let library = Library::find(pid).map_err(|why| match why {
@@ -232,7 +238,8 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
             )
         }),
         Failure::System(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            // The process was untraced a moment ago.
+            // No other program traced the process a moment ago. Check again, because a debugger may have
+            // attached meanwhile.
             target::check_state(pid).err().unwrap_or_else(|| {
                 refusal(
                     "the kernel or a seccomp filter of edleak-record forbids `ptrace`",
@@ -255,7 +262,7 @@ pub(crate) fn compile(library: &Library, prefixes: &Prefixes) -> Result<Detours,
     Detours::compile(pid, &modules, allocator, &late, prefixes)
 }
 
-/// Writes the jumps that redirect functions of the process to its library, by `limit`.
+/// Writes the jumps that redirect functions of the process to the library, before the deadline `limit`.
 pub(crate) fn redirect(
     detours: Detours,
     settings: &Settings,
@@ -263,7 +270,7 @@ pub(crate) fn redirect(
     quiet: bool,
 ) -> Result<Redirected, Error> {
     let pid = detours.pid();
-    // Even without time left, the collector tries once.
+    // If no time is left, the collector still tries once.
     let left = limit.saturating_duration_since(Instant::now());
     let time = detours.apply(left, &|name| settings.step(name))?;
     settings.step("all");
@@ -271,7 +278,7 @@ pub(crate) fn redirect(
     Ok(Redirected { detours, quiet })
 }
 
-/// Tells the user which calls of the process edleak does not record.
+/// Prints which calls of the process edleak does not record.
 pub(crate) fn tell_missing(detours: &Detours) {
     let pid = detours.pid();
     if !detours.missing.is_empty() {
@@ -292,14 +299,15 @@ pub(crate) fn tell_missing(detours: &Detours) {
     }
 }
 
-/// The reason why nothing was recorded of a process, if it has an allocator that edleak cannot redirect.
+/// A message about an allocator of the process that edleak cannot redirect, as the reason why nothing was
+/// recorded.
 pub(crate) fn uncounted_allocator(pid: u32, prefixes: &Prefixes) -> Option<String> {
     let modules = modules::of_process(pid);
     let allocator = target::allocator_of(pid, &modules, None).ok()?;
     candidates::uncounted(pid, &modules, allocator, prefixes)
 }
 
-/// Puts the original code back in a process whose library was loaded late.
+/// Writes the original code back in a process into which edleak-record loaded the library.
 pub(crate) fn restore(library: &Library, prefixes: &Prefixes) {
     if let Ok(detours) = compile(library, prefixes) {
         let _ = detours.remove(REMOVE_TIMEOUT);

@@ -1,4 +1,4 @@
-//! The files that a process has mapped as code, their functions and their unwind rules.
+//! Reads the functions and the unwind rules of the files that a process has mapped as code.
 
 use crate::rules::unwind;
 use crate::sys::maps::{self, Mapping};
@@ -13,9 +13,9 @@ use std::collections::{BTreeSet, HashMap};
 /// One file that is mapped as code.
 pub(crate) struct Module {
     pub(crate) path: String,
-    /// First address of the file's mappings: its link-time base lies there.
+    /// First address of the file's mappings. The file's link-time base is mapped at this address.
     pub(crate) start: u64,
-    /// One past the last address.
+    /// The address after the last byte of the file's mappings.
     pub(crate) end: u64,
     bytes: Option<FileBytes>,
     rules: RefCell<HashMap<u32, Rule>>,
@@ -33,7 +33,8 @@ pub(crate) struct Exported {
 pub(crate) fn of_process(pid: u32) -> Vec<Module> {
     let map = maps::read(pid, "maps").unwrap_or_default();
     let mappings = maps::files(&map);
-    // If a mapped file was deleted, another file may have its path now.
+    // If a mapped file was deleted, another file may have the same path now. So the collector does not open
+    // this path.
     let text = String::from_utf8_lossy(&map);
     let deleted: BTreeSet<&str> =
         maps::lines(&text).filter_map(|line| line.name.strip_suffix(" (deleted)")).collect();
@@ -62,7 +63,7 @@ impl Module {
         }
     }
 
-    /// The last part of the path.
+    /// The file name: the last part of the path.
     pub(crate) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
@@ -71,7 +72,7 @@ impl Module {
         (self.start..self.end).contains(&address)
     }
 
-    /// The file; `None`: it cannot be read, or is no ELF file.
+    /// The parsed file; `None`: the file cannot be read, or is not an ELF file.
     pub(crate) fn elf(&self) -> Option<Elf<'_>> {
         Elf::parse(self.bytes.as_ref()?).ok()
     }
@@ -102,7 +103,7 @@ impl Module {
         *self.rules.borrow_mut().entry(offset).or_insert_with(compile)
     }
 
-    /// The functions that other modules can call, by address in the process.
+    /// The functions that other modules can call, sorted by their address in the process.
     pub(crate) fn exported(&self) -> Vec<Exported> {
         let Some(elf) = self.elf() else { return Vec::new() };
         let ends: HashMap<u32, u32> =

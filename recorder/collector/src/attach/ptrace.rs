@@ -1,4 +1,4 @@
-//! One thread under ptrace: seizes it, stops it, reads and writes its registers, lets it go.
+//! Controls one thread with ptrace: stops the thread, reads and writes its registers, and lets it go.
 //!
 //! The collector seizes threads (`PTRACE_SEIZE`) and never sets `PTRACE_O_EXITKILL`. So if the collector
 //! dies, the kernel lets each thread go on from the registers that the thread has at that moment.
@@ -9,19 +9,20 @@ use std::io;
 use std::time::{Duration, Instant};
 
 const NT_PRSTATUS: usize = 1;
-/// Larger than the extended state of any processor.
+/// Size in bytes of the buffer for the extended state of a thread; larger than this state is on any
+/// processor.
 const MOST_STATE_BYTES: usize = 64 << 10;
-/// Longest pause between two looks at a thread that has not stopped yet.
+/// Longest pause between two checks whether a thread has stopped.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The reason why a thread is stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stop {
-    /// At the entry or the exit of a system call (`PTRACE_O_TRACESYSGOOD`).
+    /// The thread has reached the entry or the exit of a system call (`PTRACE_O_TRACESYSGOOD`).
     SystemCall,
-    /// By the collector, or together with its process (`SIGSTOP`).
+    /// The collector has stopped the thread, or the whole process is stopped (`SIGSTOP`).
     Event,
-    /// Before the delivery of this signal.
+    /// The thread is about to receive this signal.
     Signal(i32),
     /// The thread has ended.
     Ended,
@@ -42,7 +43,8 @@ impl Thread {
     pub(crate) fn seize(tid: u32) -> io::Result<Thread> {
         let seized = request(libc::PTRACE_SEIZE, tid, 0, libc::PTRACE_O_TRACESYSGOOD as usize);
         match seized {
-            // An earlier attempt has seized the thread, and the thread did not stop in time.
+            // This collector traces the thread already: the thread did not stop in time in an earlier
+            // attempt.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) && is_ours(tid) => {}
             result => _ = result?,
         }
@@ -54,7 +56,7 @@ impl Thread {
         request(libc::PTRACE_INTERRUPT, self.tid, 0, 0).map(drop)
     }
 
-    /// The reason of the stop if the thread has stopped by now; `None`: it still runs.
+    /// The reason of the stop if the thread has stopped; `None`: the thread still runs.
     pub(crate) fn look(&mut self) -> io::Result<Option<Stop>> {
         if self.stop.is_some() {
             return Ok(self.stop);
@@ -64,8 +66,8 @@ impl Thread {
         let found = unsafe { libc::waitpid(self.tid as i32, &mut status, libc::WNOHANG | libc::__WALL) };
         self.stop = match found {
             0 => return Ok(None),
-            // `waitpid` finds no such thread any more: it has ended. The parent of the process waits for an
-            // ended main thread.
+            // `waitpid` does not find the thread: the thread has ended. An ended main thread is not reported
+            // to the tracer, but only to the parent of the process.
             found if found < 0 => Some(Stop::Ended),
             _ => Some(stop_of(status)),
         };
@@ -75,7 +77,7 @@ impl Thread {
         Ok(self.stop)
     }
 
-    /// Waits until the thread has stopped; `None`: the thread still runs at `limit`.
+    /// Waits until the thread has stopped, at most until `limit`. `None`: the thread still runs at `limit`.
     pub(crate) fn wait(&mut self, limit: Instant) -> io::Result<Option<Stop>> {
         loop {
             let stop = self.look()?;
@@ -126,12 +128,13 @@ impl Thread {
         Ok(mask)
     }
 
-    /// Whether the thread has some of its system calls turned into signals (`PR_SET_SYSCALL_USER_DISPATCH`).
+    /// Whether the kernel turns some system calls of the thread into signals
+    /// (`PR_SET_SYSCALL_USER_DISPATCH`).
     pub(crate) fn redirects_system_calls(&self) -> bool {
         const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
         let mut settings = [0u64; 4];
         let place = (&raw mut settings) as usize;
-        // A kernel before 6.4 does not know the request.
+        // A kernel before 6.4 does not know this request and returns an error.
         let known = request(GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, size_of_val(&settings), place);
         known.is_ok() && settings[0] != 0
     }
@@ -143,14 +146,14 @@ impl Thread {
         request(libc::PTRACE_SETSIGMASK as _, self.tid, size_of::<u64>(), place).map(drop)
     }
 
-    /// Lets the thread go on to the entry or exit of its next system call. Delivers no signal: the thread
-    /// gets a signal that stopped it when this value is dropped.
+    /// Lets the thread go on to the entry or exit of its next system call. The function delivers no signal.
+    /// If a signal stopped the thread, the thread gets this signal when this value is dropped.
     pub(crate) fn go_on_to_system_call(&mut self) -> io::Result<()> {
         self.stop = None;
         request(libc::PTRACE_SYSCALL, self.tid, 0, 0).map(drop)
     }
 
-    /// Drops the signal that stopped the thread. The collector's own code caused it.
+    /// Discards the signal that stopped the thread, because the collector's own code caused this signal.
     pub(crate) fn forget_signal(&mut self) {
         self.signal = 0;
     }
@@ -164,21 +167,21 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        /// Longest wait for a thread that still runs. The kernel lets go only a stopped thread.
+        /// Longest wait for a running thread to stop. Only a stopped thread can be detached.
         const STOP_TIMEOUT: Duration = Duration::from_millis(20);
         if self.stop.is_none() {
             let _ = self.interrupt();
             let _ = self.wait(Instant::now() + STOP_TIMEOUT);
         }
-        // If the thread runs even now, the kernel lets it go when edleak-record ends.
+        // If the thread still runs now, the kernel detaches the thread when edleak-record ends.
         if !matches!(self.stop, None | Some(Stop::Ended)) {
             let _ = request(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize);
         }
     }
 }
 
-/// Keeps SIGCHLD blocked, so that a wait for a stop ends as soon as a thread stops. If SIGCHLD is not
-/// blocked, such a wait ends only after a pause.
+/// Keeps SIGCHLD blocked while this value lives. The kernel sends SIGCHLD when a thread stops. If SIGCHLD is
+/// blocked, a wait for a stop ends at once; if not, the wait ends only after [`PAUSE`].
 pub(crate) struct ChildSignals {
     before: libc::sigset_t,
 }
@@ -214,7 +217,7 @@ fn child_signal() -> libc::sigset_t {
     set
 }
 
-/// Waits until the kernel reports the stop of a thread, or for [`PAUSE`].
+/// Waits until the kernel reports the stop of a thread, but not longer than [`PAUSE`].
 fn wait_for_child_signal() {
     let limit = libc::timespec { tv_sec: 0, tv_nsec: PAUSE.as_nanos() as libc::c_long };
     // SAFETY: the kernel only reads the set and the limit.
@@ -226,7 +229,7 @@ fn is_ours(tid: u32) -> bool {
     tracer_of(tid) == Some(std::process::id())
 }
 
-/// The process that traces a thread; `None`: no process does.
+/// The process ID of the tracer of a thread; `None`: no process traces the thread.
 pub(crate) fn tracer_of(tid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;

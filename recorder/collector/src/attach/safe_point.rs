@@ -1,17 +1,18 @@
 //! Decides whether a waiting thread may call the dynamic loader.
 //!
-//! The call takes locks of the loader and of malloc. So the thread must not hold or wait for such a lock: no
-//! frame of its stack may lie in malloc, the loader or fork, or in a signal handler that may have interrupted
-//! one of these. The collector walks the stack with the unwind rules of the modules. If it cannot walk the
-//! stack to its end, the thread is not safe.
+//! The call of `dlopen` takes locks of the loader and of malloc. So the thread must not hold such a lock, or
+//! wait for one. The collector therefore requires that no function on the thread's stack belongs to malloc,
+//! to the loader or to fork. Also, no function may be a signal handler that may have interrupted one of these
+//! functions. The collector walks the stack with the unwind rules of the modules. If the collector cannot
+//! walk the stack to the end, the thread may not call the loader.
 //!
-//! libc is stripped, so many of its functions have no name. The collector accepts a frame of libc without a
-//! name only between named functions: the frame through which other code has called libc must have a name,
-//! and the name must not be in `UNSAFE_FUNCTIONS`.
+//! Distributions strip libc, so many of its functions have no name. The collector accepts frames of such
+//! functions only under this condition: the function of libc that other code has called has a name, and this
+//! name is not in `UNSAFE_FUNCTIONS`.
 //!
-//! An allocator can lie in the program itself, and its inner functions may have any name. So in such a
-//! program, no frame may lie in a function of the allocator's interface, and the thread must wait in one of
-//! the functions of `WAITS`. An allocator waits for its locks in other functions.
+//! A program can contain its own allocator, and the internal functions of this allocator may have any name.
+//! So in such a program, no frame may belong to a function of the allocator's interface. Also, the thread
+//! must wait in one of the functions of `WAITS`, because an allocator waits for its locks in other functions.
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};
@@ -21,10 +22,10 @@ use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::rule::Kind;
 
-/// Maximum number of frames of a stack.
+/// Maximum number of frames that the collector walks in one stack.
 const MOST_FRAMES: usize = 1024;
 
-/// Functions of libc, beside malloc and its relatives, that hold locks of malloc or of the loader, or that
+/// Functions of libc, in addition to those of malloc, that hold locks of malloc or of the loader, or that
 /// copy or end the process.
 const UNSAFE_FUNCTIONS: &[&str] = &[
     "fork",
@@ -56,7 +57,7 @@ const UNSAFE_FUNCTIONS: &[&str] = &[
     "pause",
 ];
 
-/// Functions of libc in which no allocator waits for a lock.
+/// Functions of libc in which a thread can wait. No allocator waits for its own locks in them.
 const WAITS: &[&str] = &[
     "read",
     "readv",
@@ -85,7 +86,7 @@ const WAITS: &[&str] = &[
     "sleep",
 ];
 
-/// The modules of a process, prepared for the check.
+/// Checks threads of one process. Holds the modules of the process and the functions of libc.
 pub(crate) struct SafePoints<'a> {
     pid: u32,
     modules: &'a [Module],
@@ -93,7 +94,7 @@ pub(crate) struct SafePoints<'a> {
     allocator: Allocator,
 }
 
-/// The module of malloc.
+/// The kind of the module that contains malloc.
 enum Allocator {
     Libc,
     Library(usize),
@@ -106,13 +107,13 @@ enum Allocator {
 
 /// A frame of a stack.
 struct Frame {
-    /// An address inside the instruction that runs or calls.
+    /// An address inside the instruction that runs, or inside the call instruction of an outer frame.
     address: u64,
     module: usize,
 }
 
 impl<'a> SafePoints<'a> {
-    /// Prepares the check. `allocator` is the module of malloc.
+    /// Prepares the checks of a process. `allocator` is the module that contains malloc.
     pub(crate) fn new(pid: u32, modules: &'a [Module], allocator: &Module) -> SafePoints<'a> {
         let libc = modules.iter().find(|module| module.is_libc());
         let position = modules.iter().position(|module| module.start == allocator.start);
@@ -130,7 +131,7 @@ impl<'a> SafePoints<'a> {
         }
     }
 
-    /// Checks a stopped thread. The error says where the thread is.
+    /// Checks that a stopped thread may call the loader. The error tells where the thread is.
     pub(crate) fn check(&self, registers: &Registers) -> Result<(), String> {
         let frames = self.walk(registers)?;
         let is_libc = |frame: &Frame| self.modules[frame.module].is_libc();
@@ -164,8 +165,9 @@ impl<'a> SafePoints<'a> {
                 return Err(format!("in `{name}`"));
             }
         }
-        // The frames through which other code has called libc. The last frames begin the thread, and call
-        // other code.
+        // For each group of neighbouring frames of libc, check the outermost frame: the function that other
+        // code has called. The outermost group of the stack is not checked, because its functions only begin
+        // the thread.
         let mut inner = 0;
         while inner < frames.len() {
             let length = frames[inner..].iter().take_while(|frame| is_libc(frame)).count();
@@ -181,7 +183,7 @@ impl<'a> SafePoints<'a> {
         Ok(())
     }
 
-    /// Whether an address of libc lies in a function of [`WAITS`].
+    /// Whether an address belongs to a function of [`WAITS`].
     fn is_wait(&self, address: u64) -> bool {
         let plain = |name: &str| name.trim_start_matches('_').trim_start_matches("libc_").to_owned();
         let is_known = |name: &String| WAITS.contains(&plain(name).as_str());
@@ -193,13 +195,14 @@ impl<'a> SafePoints<'a> {
         self.libc[..after].last().filter(|function| address < function.end)
     }
 
-    /// The frames of a stack, innermost first.
+    /// The frames of a thread's stack, innermost first. The error tells where the walk failed.
     fn walk(&self, registers: &Registers) -> Result<Vec<Frame>, String> {
         let cannot = |address: u64| format!("on a stack that cannot be walked (at {address:#x})");
         let (mut pc, mut sp, mut fp) = (registers.pc(), registers.sp(), registers.fp());
         let mut frames = Vec::new();
         while frames.len() < MOST_FRAMES {
-            // A return address may be the first byte after its function.
+            // If a function ends with a call, the return address is after the end of the function. The byte
+            // before the return address always belongs to the function.
             let address = if frames.is_empty() { pc } else { pc.wrapping_sub(1) };
             let module = self.modules.iter().position(|module| module.contains(address));
             let module = module.ok_or_else(|| cannot(pc))?;
@@ -230,7 +233,7 @@ impl<'a> SafePoints<'a> {
     }
 }
 
-/// The functions of a module that belong to the interface of an allocator.
+/// The functions of a module that belong to the interface of an allocator: start, end and name.
 fn interface_of(module: &Module) -> Vec<(u64, u64, String)> {
     let Some(elf) = module.elf() else { return Vec::new() };
     let table = FunctionTable::of(&elf);

@@ -8,10 +8,10 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// edleak-record always tells that a process stood still for longer than this, also with `--quiet`.
+/// If a process stood still for longer than this time, edleak-record prints a message, even with `--quiet`.
 pub(crate) const LONG_STOP: Duration = Duration::from_millis(100);
 
-/// A time for messages.
+/// Formats a time for messages, in milliseconds.
 pub(crate) fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
@@ -29,14 +29,14 @@ pub(crate) struct Stopped {
 pub(crate) enum Unstopped {
     /// This thread did not stop in time.
     Running(u32),
-    /// The system refused to stop a thread.
+    /// The operating system refused to stop a thread.
     Refused(io::Error),
     /// The process has ended.
     Ended,
 }
 
 impl Stopped {
-    /// Stops all threads of a process by `limit`, also the threads that begin meanwhile.
+    /// Stops all threads of a process before `limit`, including threads that begin meanwhile.
     pub(crate) fn all(pid: u32, limit: Instant) -> Result<Stopped, Unstopped> {
         let _signals = ChildSignals::block();
         let priority = Priority::raise();
@@ -47,7 +47,7 @@ impl Stopped {
                 .filter(|&tid| can_stop(pid, tid))
                 .collect();
             if new.is_empty() {
-                // All known threads stand still, so no further thread can begin.
+                // All known threads stand still, so no thread can start another thread.
                 stopped.threads.retain(|thread| !thread.is_at(Stop::Ended));
                 return if stopped.threads.is_empty() { Err(Unstopped::Ended) } else { Ok(stopped) };
             }
@@ -90,9 +90,9 @@ impl Drop for Stopped {
     }
 }
 
-/// Makes a wait for events continue after the stop. A stop ends some kinds of waits with EINTR; the kernel
-/// continues the other kinds by itself. With this change, the kernel also continues an ended wait, unless a
-/// signal handler runs.
+/// Makes a wait for events continue after the stop. A stop ends some waiting system calls with the error
+/// EINTR; the kernel continues all others by itself. This function changes the error, so that the kernel also
+/// restarts a system call that ended with EINTR, unless a signal handler runs.
 pub(crate) fn restart_wait(thread: &Thread) {
     let Ok(mut registers) = thread.registers() else { return };
     if is_ended_wait(&registers) {
@@ -102,9 +102,11 @@ pub(crate) fn restart_wait(thread: &Thread) {
     }
 }
 
-/// Whether a stop has ended a wait with EINTR that may begin again with its full time.
+/// Whether a stop has ended a waiting system call with EINTR, and this call may begin again with its full
+/// time limit.
 fn is_ended_wait(registers: &Registers) -> bool {
-    /// A wait begins again with its full time, so a longer wait could end much too late.
+    /// Longest time limit of a wait that may begin again. The restarted wait has its full time limit again,
+    /// so a wait with a longer limit could end much too late.
     const LONGEST_MS: i32 = 1000;
     let is_interrupted = registers.result() == -i64::from(libc::EINTR);
     let is_short = |timeout: u64| (timeout as i32) <= LONGEST_MS;
@@ -122,7 +124,7 @@ fn has_ended(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether a thread runs code of the program: it has not ended, and is not a worker of the kernel.
+/// Whether a thread can be stopped: the thread has not ended, and is not a worker thread of the kernel.
 fn can_stop(pid: u32, tid: u32) -> bool {
     const KERNEL_WORKER: u64 = 0x10;
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")) else { return false };

@@ -1,4 +1,5 @@
-//! The process: the functions that the collector calls in it, and the reasons to refuse it.
+//! Examines a process before an attach: finds the functions that the collector calls in the process, and
+//! refuses a process that cannot be recorded.
 
 use crate::attach::modules::{self, Module};
 use crate::attach::ptrace;
@@ -21,20 +22,21 @@ pub(crate) struct Functions {
     pub(crate) errno_location: u64,
 }
 
-/// The modules of a process into which the library can be loaded, and the functions for it.
+/// A process into which the library can be loaded: its modules, and the functions that load the library.
 pub(crate) struct Target {
     pub(crate) modules: Vec<Module>,
     pub(crate) functions: Functions,
 }
 
-/// The remedy that always works.
+/// The remedy that works for every process: to start the program with the library.
 pub(crate) fn start_with_library(pid: u32) -> String {
     let program = process::program(pid).unwrap_or_else(|| "PROGRAM".into());
     format!("start it with `edleak-record --idle {}`", program.display())
 }
 
 impl Target {
-    /// Examines a process. Refuses it if the library cannot be loaded or could not count.
+    /// Examines a process. Returns an error if the library cannot be loaded into it or could not count its
+    /// allocations.
     pub(crate) fn examine(pid: u32) -> Result<Target, Error> {
         check_emulator(pid)?;
         check_machine(pid)?;
@@ -76,7 +78,8 @@ const X86_64: u8 = 62;
 fn check_emulator(pid: u32) -> Result<(), Error> {
     let emulator = process::program(pid).unwrap_or_default();
     let name = emulator.file_name().unwrap_or_default().to_string_lossy();
-    // `qemu-system-*` runs a whole machine, and its own leaks are of interest.
+    // `qemu-system-*` emulates a whole machine. A user may look for leaks of the emulator itself, so edleak
+    // records it.
     if !name.starts_with("qemu-") || name.starts_with("qemu-system-") {
         return Ok(());
     }
@@ -100,7 +103,8 @@ fn is_foreign(path: &Path) -> bool {
     })
 }
 
-/// Refuses a process for another machine, with another libc, or without a loader.
+/// Refuses a process that is built for another processor architecture, has another libc, or has no dynamic
+/// loader.
 fn check_machine(pid: u32) -> Result<(), Error> {
     const CLASS_64: u8 = 2;
     let file = format!("/proc/{pid}/exe");
@@ -125,7 +129,7 @@ fn check_machine(pid: u32) -> Result<(), Error> {
     }
 }
 
-/// Refuses a stopped, frozen or traced process.
+/// Refuses a process that is stopped, frozen, or traced by a debugger.
 pub(crate) fn check_state(pid: u32) -> Result<(), Error> {
     if let Some(tracer) = process::thread_ids(pid).find_map(ptrace::tracer_of) {
         let name = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
@@ -148,8 +152,8 @@ pub(crate) fn check_state(pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a process that has seccomp filters which edleak-record does not have: they may forbid system calls
-/// of the library.
+/// Refuses a process that has other seccomp filters than edleak-record. Such filters may forbid system calls
+/// that the library makes.
 fn check_filters(pid: u32) -> Result<(), Error> {
     let strictest = seccomp::strictest_thread(pid);
     if seccomp::are_ours(pid, strictest.filters) {
@@ -171,12 +175,12 @@ pub(crate) fn name_of(pid: u32, tid: u32) -> String {
     format!("{tid} (`{}`)", name.trim())
 }
 
-/// Refuses a process with the runtime of a sanitizer, which has its own allocator.
+/// Refuses a process that contains the runtime of a sanitizer. Such a runtime has its own allocator.
 fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     const RUNTIMES: &[&str] = &["libasan", "libhwasan", "liblsan", "libtsan", "libmsan", "libclang_rt."];
     const MARKS: &[&str] = &["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
     let program = process::program(pid).unwrap_or_default();
-    // The runtime for undefined behaviour has no allocator.
+    // The runtime of the sanitizer for undefined behaviour has no allocator, so edleak accepts it.
     let is_runtime = |module: &Module| {
         RUNTIMES.iter().any(|name| module.name().starts_with(name)) && !module.name().contains("ubsan")
     };
@@ -202,8 +206,8 @@ pub(crate) fn is_program(pid: u32, module: &Module) -> bool {
     process::program(pid).is_some_and(|program| program == Path::new(&module.path))
 }
 
-/// The module whose malloc the process uses: libc, or the program or a library with an allocator. `malloc` is
-/// the address at which the process finds malloc, if it is known.
+/// The module whose malloc the process uses: libc, the program, or another library with an allocator.
+/// `malloc` is the address of the malloc that the process uses, if this address is known.
 pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) -> Result<&Module, Error> {
     let libc = modules.iter().find(|module| module.is_libc());
     let libc = libc.ok_or_else(|| refusal("it has no glibc", start_with_library(pid)))?;
@@ -236,7 +240,8 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
 /// a new allocation that the library confuses the two.
 fn keeps_sizes_apart(module: &Module) -> bool {
     let marks = ["mallocx", "mi_malloc", "tc_malloc"];
-    // The linker exports only some functions of an allocator inside the program.
+    // If the allocator is inside the program, the linker exports only some of its functions. So the collector
+    // searches all functions.
     module.elf().is_some_and(|elf| {
         FunctionTable::of(&elf).functions.iter().any(|function| marks.contains(&function.name))
     })

@@ -1,16 +1,16 @@
 //! The code that a thread of the process runs to load the library.
 //!
-//! The code uses no fixed address. rbx holds the address of a [`Block`], and rsp points to free memory below
+//! The code works at any address. rbx holds the address of a [`Block`], and rsp points to free memory below
 //! the block. The code
 //!
 //! 1. blocks all signals,
 //! 2. maps memory for the detours, and a stack for the call,
-//! 3. calls `dlopen` on the new stack, and restores errno,
+//! 3. calls `dlopen` on the new stack, and then restores errno,
 //! 4. unmaps the stack,
-//! 5. makes a system call that has no effect, at which the collector stops the thread,
-//! 6. makes the system call `rt_sigreturn` with the frame of the block.
+//! 5. makes a system call that has no effect; the collector stops the thread at this call,
+//! 6. makes the system call `rt_sigreturn` with the signal frame whose address is in the block.
 //!
-//! The collector normally stops the thread at step 5 and restores everything itself. If the collector has
+//! The collector normally stops the thread at step 5 and restores the registers itself. If the collector has
 //! died, step 6 restores the registers, the floating-point state and the blocked signals, and the thread goes
 //! on with the system call in which it waited.
 #![allow(unsafe_code)] // two symbols of the assembly
@@ -22,8 +22,8 @@ use std::mem::offset_of;
 /// The first argument of the system call at which the collector stops the thread: "edlkdone".
 pub(crate) const DONE: u64 = u64::from_le_bytes(*b"edlkdone");
 
-/// Bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and the
-/// loader needs some tens of KiB.
+/// Size in bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and
+/// the loader needs some tens of KiB.
 pub(crate) const STACK_BYTES: u64 = 512 << 10;
 
 /// The arguments and the results of the code.
@@ -40,11 +40,11 @@ pub(crate) struct Block {
     pub(crate) path: u64,
     /// The flags of `dlopen`.
     pub(crate) flags: u64,
-    /// The memory for detours. A place of size 0 ends the list.
+    /// The memory for the detours of each module. An element of size 0 ends the list.
     pub(crate) places: [Place; MAX_PLACES],
     /// The address of the frame for `rt_sigreturn`.
     pub(crate) frame: u64,
-    /// The set of all signals.
+    /// A signal set that contains all signals.
     pub(crate) all_signals: u64,
     /// Result: the address of the new stack, or an error of `mmap`.
     pub(crate) stack: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A table of places with these addresses and sizes.
+    /// Makes the table from a list of addresses and sizes.
     pub(crate) fn table(places: &[(u64, u64)]) -> [Place; MAX_PLACES] {
         let mut table = [Place::default(); MAX_PLACES];
         for (place, &(address, bytes)) in table.iter_mut().zip(places) {
@@ -172,7 +172,7 @@ global_asm!(
     done = const DONE,
 );
 
-/// The code.
+/// The bytes of the code.
 pub(crate) fn code() -> &'static [u8] {
     unsafe extern "C" {
         static edleak_attach_code: u8;

@@ -1,8 +1,9 @@
-//! The signal frame with which `rt_sigreturn` restores a thread.
+//! Builds the signal frame from which the system call `rt_sigreturn` restores the registers of a thread.
 
 use crate::attach::arch::registers::Registers;
 
-/// Offset of the extended state in the frame. The kernel requires a multiple of 64 for its address.
+/// Offset of the extended state in the frame. The kernel requires that the address of this state is a
+/// multiple of 64.
 const STATE_AT: usize = 320;
 const FLAGS_AT: usize = 0;
 const CONTEXT_AT: usize = 40;
@@ -10,9 +11,9 @@ const MASK_AT: usize = 296;
 /// UC_FP_XSTATE, UC_SIGCONTEXT_SS and UC_STRICT_RESTORE_SS.
 const FLAGS: u64 = 7;
 
-/// The content of a `ucontext` at `address`, with the extended state after it. `address` is a multiple of
-/// 64. The frame names an alternative signal stack of size 0. The kernel refuses this stack without further
-/// effect, so the thread keeps its alternative signal stack.
+/// The bytes of a `ucontext` at `address`, followed by the extended state. `address` is a multiple of 64. The
+/// frame names an alternative signal stack of size 0. The kernel rejects a stack of this size and continues,
+/// so the thread keeps its own alternative signal stack.
 pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]) -> Vec<u8> {
     let mut frame = vec![0u8; STATE_AT];
     let mut put = |at: usize, word: u64| frame[at..at + 8].copy_from_slice(&word.to_ne_bytes());
@@ -48,13 +49,13 @@ pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]
     frame
 }
 
-/// Number of bytes of a frame for an extended state.
+/// Number of bytes of a frame that contains this extended state.
 pub(crate) fn bytes(state: &[u8]) -> usize {
     STATE_AT + signal_state(state).len()
 }
 
-/// The extended state in the form in which a signal frame holds it: only up to the last component in use,
-/// with two marks of the kernel.
+/// Converts the extended state into the form of a signal frame. This form ends after the last component in
+/// use, and contains two magic numbers that the kernel checks.
 fn signal_state(state: &[u8]) -> Vec<u8> {
     const MARKS_AT: usize = 464;
     const MAGIC_1: u32 = 0x4650_5853;
@@ -76,14 +77,15 @@ fn signal_state(state: &[u8]) -> Vec<u8> {
     state
 }
 
-/// The end of a component of the extended state in the layout of this processor.
+/// The offset of the end of a component of the extended state, as this processor stores it.
 fn component_end(index: u64) -> usize {
     const COMPONENTS: u32 = 0xd;
     let component = std::arch::x86_64::__cpuid_count(COMPONENTS, index as u32);
     (component.eax + component.ebx) as usize
 }
 
-/// The registers with which a thread that was stopped in a system call makes that call again.
+/// Changes the registers of a thread that was stopped in a system call, so that the thread makes this call
+/// again.
 pub(crate) fn restarted(registers: &Registers) -> Registers {
     const ERESTARTSYS: i64 = 512;
     const ERESTARTNOINTR: i64 = 513;

@@ -1,9 +1,9 @@
-//! The registers of a stopped thread, by their use.
+//! The registers of a stopped thread, with a method for each use of a register.
 #![allow(unsafe_code)] // zeroed registers
 
 /// The kind of register set that holds the floating-point and vector registers, as XSAVE stores them.
 pub(crate) const EXTENDED_STATE: usize = 0x202;
-/// Bytes below the stack pointer that a function may use without moving the pointer.
+/// Number of bytes below the stack pointer that a function may use without moving the stack pointer.
 pub(crate) const RED_ZONE: u64 = 128;
 /// Offset of the thread ID in glibc's control block of a thread.
 pub(crate) const TID_AT: u64 = 0x2d0;
@@ -42,7 +42,8 @@ impl Registers {
         self.0.fs_base
     }
 
-    /// The number of the system call in which the thread has stopped; `None`: it has stopped in its own code.
+    /// The number of the system call in which the thread has stopped; `None`: the thread has stopped outside
+    /// a system call.
     pub(crate) fn system_call(&self) -> Option<i64> {
         Some(self.0.orig_rax.cast_signed()).filter(|number| *number >= 0)
     }
@@ -52,7 +53,8 @@ impl Registers {
         [self.0.rdi, self.0.rsi, self.0.rdx, self.0.r10, self.0.r8, self.0.r9][index]
     }
 
-    /// The result of the system call, or the error that the kernel will handle (negative).
+    /// The result of the system call. A negative value is an error, or a code with which the kernel restarts
+    /// the call.
     pub(crate) fn result(&self) -> i64 {
         self.0.rax.cast_signed()
     }
@@ -63,7 +65,7 @@ impl Registers {
     }
 
     /// The registers with which the thread runs the code at `code` ([`super::code`]); `block` is the address
-    /// of the code's arguments, and the stack below it.
+    /// of the code's arguments; the code uses the memory below `block` as its stack.
     pub(crate) fn running(&self, code: u64, block: u64) -> Registers {
         const TRAP_AND_DIRECTION: u64 = 0x500;
         Registers(libc::user_regs_struct {
