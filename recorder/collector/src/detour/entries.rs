@@ -1,4 +1,5 @@
-//! The allocator functions that a file defines, and whether each can be moved.
+//! Finds the allocator functions that a file defines, and decides for each function whether a jump can
+//! replace its first instructions.
 
 use crate::detour::arch::branches::Branches;
 use crate::detour::arch::prologue::{Displaced, Obstacle, displaced};
@@ -10,7 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// A function of an allocator.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// The best-known of its names.
+    /// The name that users know best, if the function has several names.
     pub(crate) name: String,
     pub(crate) shape: Shape,
     pub(crate) origin: Origin,
@@ -33,8 +34,8 @@ pub(crate) struct FileEntries {
 }
 
 impl FileEntries {
-    /// The functions of a module, without the functions that a preloaded library replaces. The
-    /// preloaded library replaces nearly all functions of a shared allocator such as libc.
+    /// The functions of a module that need a detour. The preload library already replaces nearly all
+    /// functions of an allocator in a shared library, such as libc. These functions are left out.
     pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
         let is_shared = elf.soname().is_some() && exports_malloc(elf);
         FileEntries::find(elf, functions, own, |known| !is_shared || known.origin == Origin::Jemalloc)
@@ -55,7 +56,7 @@ impl FileEntries {
         FileEntries::find_by(elf, functions, table::lookup_mapping)
     }
 
-    /// Finds the functions of `elf` whose names `lookup` knows.
+    /// Finds the functions of `elf` for whose names `lookup` returns an entry.
     fn find_by(
         elf: &Elf<'_>,
         functions: &FunctionTable<'_>,
@@ -108,8 +109,8 @@ impl FileEntries {
         let branches = Branches::of(elf, functions);
         let jumped_into = branches.behind(&places);
         for entry in &mut entries {
-            // libc's files are compiled one by one, and each of these functions is alone in its file. So no
-            // compiler has seen a function of libc together with its callers.
+            // The source files of libc are compiled one by one, and each function that maps memory is alone
+            // in its file. So no compiler has seen such a function together with its callers.
             let is_alone = matches!(entry.shape, Shape::Mapping(_));
             if !is_alone
                 && entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at))
@@ -128,7 +129,7 @@ fn exports_malloc(elf: &Elf<'_>) -> bool {
     elf.exported_functions().iter().any(|(_, name)| *name == "malloc")
 }
 
-/// A function that shows that a program has its own allocator.
+/// The name of a function that shows that a program has its own allocator; `None`: there is no such function.
 pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
     let table = FunctionTable::of(elf);
     let allocates = |name: &str| {
@@ -138,7 +139,8 @@ pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
     table.functions.iter().map(|function| function.name).find(|name| allocates(name)).map(str::to_owned)
 }
 
-/// The best name of a function with several names, its meaning, and whether all names agree.
+/// For a function with several names: the best-known name, the entry of the table for this name, and whether
+/// all names have the same shape.
 fn one_of<'a>(names: &[(&Function<'a>, TableEntry)]) -> (&'a str, TableEntry, bool) {
     let mut shapes: HashMap<&str, TableEntry> = HashMap::new();
     for (function, known) in names {
@@ -157,7 +159,7 @@ fn one_of<'a>(names: &[(&Function<'a>, TableEntry)]) -> (&'a str, TableEntry, bo
     let Some((best, mut known)) = best.map(|(function, known)| (function.name, *known)) else {
         unreachable!("a group has a first name")
     };
-    // A plain free may also have the name of a sized free: it ignores the size.
+    // If one function has the names of a plain free and of a sized free, the function ignores the size.
     let is_plain = names.iter().any(|(_, other)| other.shape == Shape::Free);
     if is_plain && known.shape.frees() {
         known.shape = Shape::Free;

@@ -1,14 +1,15 @@
-//! Detours: jumps at the entries of an allocator inside a module. LD_PRELOAD cannot replace such functions,
-//! so the jumps redirect their calls to the preload's hooks.
+//! Detours: jumps at the entries of the functions of an allocator that is inside a module. LD_PRELOAD cannot
+//! replace such functions. So the jumps redirect the calls of these functions to the hooks of the preload
+//! library.
 //!
 //! ```text
-//! table      names of allocators' functions, and the arguments that hold size and address
-//! entries    the allocator's functions in one file, and whether each can be moved
-//! x86_64     prologue   the instructions that a jump replaces
-//!            branches   the proof that no other instruction jumps into them
-//!            code       stubs, trampolines and jumps, for one place in memory
-//! module     all detours of one module in one process, and the reasons for the functions that have none
-//! place      free memory near a module
+//! table      knows the names of allocators' functions, and which arguments hold sizes and addresses
+//! entries    finds the allocator's functions in one file, and decides which of them can get a detour
+//! x86_64     prologue   finds the instructions that a jump replaces
+//!            branches   proves that no other instruction jumps into these instructions
+//!            code       compiles stubs, trampolines and jumps for one address
+//! module     compiles all detours of one module, and tells why a function gets no detour
+//! place      finds free memory near a module
 //! ```
 //!
 //! A *detour* is a jump of five bytes at the entry of a function. The jump leads to a *stub* near the module.
@@ -16,12 +17,14 @@
 //! the hook. The hook calls the *trampoline* instead of the function. The trampoline holds the instructions
 //! that the jump replaced, and a jump to the rest of the function.
 //!
-//! The result is a list of bytes to write. The writer must first find the expected bytes, and no thread may
-//! be in them. The writer is the preload while it starts, or `crate::attach` in a running process.
+//! The result is a list of bytes to write. The writer first checks that the old bytes are as expected, and
+//! that no thread runs the instructions in these bytes. When a program starts, the preload library is the
+//! writer; in a running process, `crate::attach` is.
 //!
-//! The preload's side table has one entry for 32 bytes of memory, so allocations must start at least 32 bytes
-//! apart. The stubs therefore request at least 32 bytes. A sized free of less than 32 bytes would then pass a
-//! wrong size, so the stub calls the plain free of the same allocator instead.
+//! The side table of the preload library has one entry for 32 bytes of memory, so two allocations must start
+//! at least 32 bytes apart. The stubs therefore request at least 32 bytes. If the program then frees such an
+//! allocation and passes a size of less than 32 bytes, this size is wrong. So the stub of the sized free
+//! calls the plain free of the same allocator instead.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 pub(crate) mod arch;

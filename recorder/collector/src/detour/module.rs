@@ -1,4 +1,4 @@
-//! All detours of one module of one process.
+//! Selects and compiles all detours of one module of one process.
 
 use crate::detour::arch::code::{self, Placement, SmallFree, Spacing};
 use crate::detour::arch::prologue::Obstacle;
@@ -6,17 +6,17 @@ use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::table::{Origin, Shape};
 use edleak_session::detour::HOOKS;
 
-/// Bytes to write over an instruction.
+/// A jump to write over the first instructions of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Patch {
-    /// The address of the instruction.
+    /// The address of the jump.
     pub(crate) address: u64,
     /// The bytes that must be at the address before the write.
     pub(crate) expected: Vec<u8>,
     /// The jump, which replaces the first bytes.
     pub(crate) jump: [u8; 5],
-    /// Whether the stub corrects the size that a sized free passes. Allocations of the recording need this as
-    /// long as they live.
+    /// Whether the stub corrects the size that a sized free passes. Such a jump must stay after the
+    /// recording, because allocations of the recording may still be live.
     pub(crate) corrects_size: bool,
     /// Whether the function maps or unmaps memory.
     pub(crate) is_mapping: bool,
@@ -25,7 +25,8 @@ pub(crate) struct Patch {
 /// The code and the jumps that redirect the entries of a module to hooks.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
-    /// The memory near the module: a table of hooks, which the writer fills in, then code.
+    /// The bytes of the memory near the module: a table of the addresses of the hooks, then code. The writer
+    /// fills in the table.
     pub(crate) code: Vec<u8>,
     /// The address for which the code was compiled.
     pub(crate) address: u64,
@@ -33,7 +34,7 @@ pub(crate) struct Compiled {
     pub(crate) patches: Vec<Patch>,
 }
 
-/// The functions of a module's allocator: those with a detour and those without.
+/// The functions of a module's allocator, divided into functions with and without a detour.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection<'a> {
     /// Entries that get a detour.
@@ -42,19 +43,20 @@ pub(crate) struct Selection<'a> {
     pub(crate) unseen: Vec<(&'a Entry, Obstacle)>,
 }
 
-/// Selects the entries of a file that get a detour, in the program itself or in a library.
+/// Selects the functions of a file that get a detour. `is_program`: the file is the program itself and not a
+/// library.
 pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
     let is_wanted = |entry: &&Entry| match (is_program, entry.origin) {
         (true, _) => true,
-        // Calls by a standard name that a library exports reach the preloaded library, which defines the name
-        // first.
+        // If a library exports a standard name, calls by this name reach the preload library and need no
+        // detour.
         (false, Origin::Standard) => !entry.is_exported && !file.exports_malloc,
         (false, Origin::Jemalloc) => true,
         (false, Origin::Private) => !file.exports_malloc,
     };
     let wanted: Vec<&Entry> = file.entries.iter().filter(is_wanted).collect();
-    // Operators of C++ alone are not an allocator, because they call malloc. Functions that only add a check
-    // call malloc too.
+    // A module that defines only operators of C++ has no allocator, because these operators call malloc. The
+    // same holds for functions that only check the result of malloc.
     if !wanted.iter().any(|entry| !entry.is_operator && matches!(entry.shape, Shape::Allocate(_))) {
         return Selection::default();
     }
@@ -64,7 +66,7 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
         Ok(_) => None,
     };
     let unseen: Vec<_> = wanted.iter().filter_map(|entry| Some((*entry, obstacle(entry)?))).collect();
-    // If the allocation were counted and the free were not, the site would look like a leak.
+    // If edleak counted the allocations but not all frees, the sites would look like leaks.
     if unseen.iter().any(|(entry, _)| !entry.shape.allocates()) {
         return Selection { redirected: Vec::new(), unseen };
     }
@@ -72,17 +74,18 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
     Selection { redirected, unseen }
 }
 
-/// Whether a sized free has no plain free beside it and may get a wrong size. It gets a wrong size if an
+/// Whether a sized free may get a wrong size, and no plain free can replace it. The size is wrong if the
 /// allocation did not go through a stub. This is possible if another module can have called the allocator
-/// earlier.
+/// before the stubs were there.
 fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool {
     matches!(entry.shape, Shape::FreeSized { .. })
         && plain_free(wanted, entry).is_none()
         && (!is_program || wanted.iter().any(|other| other.family == entry.family && other.is_exported))
 }
 
-/// A sized free without a function that can replace it. In a process that already runs, small allocations
-/// may have their own size or the size that a stub has requested, so only a plain free frees both.
+/// A sized free that no other function can replace; `None`: there is no such sized free. In a process that
+/// already runs, a small allocation has its own size, or the larger size that a stub has requested. Only a
+/// plain free works for both sizes.
 pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool) -> Option<&'a Entry> {
     let is_alone = |entry: &&&Entry| {
         matches!(entry.shape, Shape::FreeSized { .. })
@@ -92,8 +95,8 @@ pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool
     redirected.iter().find(is_alone).copied()
 }
 
-/// The `realloc` of the same jemalloc as a sized free. A Rust program that never calls a plain free has none
-/// in its executable, because the linker leaves it out.
+/// The `realloc` of the jemalloc to which a sized free belongs. If a Rust program never calls a plain free,
+/// the linker leaves the plain free out of the executable. Then this `realloc` replaces the sized free.
 fn realloc_for<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     let is_of_jemalloc = matches!(sized.shape, Shape::FreeSized { flags: Some(_), .. });
     let is_realloc = |entry: &&&Entry| {
@@ -102,27 +105,27 @@ fn realloc_for<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     entries.iter().find(is_realloc).copied().filter(|_| is_of_jemalloc)
 }
 
-/// The plain free that can replace a sized free: a function of the same allocator. If it takes flags, the
-/// sized free takes flags too.
+/// The plain free that can replace a sized free: a function of the same allocator. A plain free that takes
+/// flags can replace only a sized free that takes flags.
 fn plain_free<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     let Shape::FreeSized { flags, .. } = sized.shape else { return None };
     let takes_flags = |entry: &Entry| entry.name.ends_with("dallocx");
     let plain = entries.iter().copied().filter(|entry| {
         let is_of_family = entry.family == sized.family && entry.shape == Shape::Free;
-        // A sized free without flags has no flags to pass on.
+        // A sized free without flags cannot pass flags to the plain free.
         is_of_family && entry.displaced.is_ok() && (flags.is_some() || !takes_flags(entry))
     });
     plain.min_by_key(|entry| (takes_flags(entry) != flags.is_some(), entry.is_operator, entry.name.len()))
 }
 
-/// Maximum number of bytes of code for these entries.
+/// Maximum number of bytes that the detours of these functions can take.
 pub(crate) fn most_bytes(entries: &[&Entry]) -> u64 {
     const STUB: u64 = 80;
     const TRAMPOLINE: u64 = 96;
     (8 * HOOKS as u64 + (STUB + TRAMPOLINE) * entries.len() as u64).next_multiple_of(4096)
 }
 
-/// Compiles the detours of `entries`. `None`: some instruction has no encoding at the address of the code.
+/// Compiles the detours of `entries`. `None`: an instruction cannot be encoded at the address of the code.
 pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compiled> {
     let Placement { bias, address, spacing, .. } = *placement;
     let mut code = vec![0u8; 8 * HOOKS];
@@ -142,7 +145,7 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
             entries.iter().position(|other| std::ptr::eq(*other, entry)).map(|index| trampolines[index])
         };
         let realloc = realloc_for(entries, entry).filter(|_| placement.realloc_frees);
-        // The stub passes jemalloc's flags. A plain free without flags ignores them.
+        // The stub passes jemalloc's flags to the plain free. A plain free that takes no flags ignores them.
         let small_free = match (plain.and_then(trampoline_of), realloc.and_then(trampoline_of)) {
             (Some(plain), _) => SmallFree::Plain(plain),
             (None, Some(realloc)) => SmallFree::Reallocated(realloc),
@@ -164,7 +167,8 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
     Some(Compiled { code, address, patches })
 }
 
-/// Fills with traps up to the next multiple of 16 bytes, where processors fetch code fast.
+/// Fills the code with trap instructions up to the next multiple of 16 bytes. Processors fetch code fast from
+/// such an address.
 fn align(code: &mut Vec<u8>) {
     code.resize(code.len().next_multiple_of(16), 0xcc);
 }

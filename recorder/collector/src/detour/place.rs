@@ -1,15 +1,17 @@
 //! Finds free memory near a module in the memory map of its process.
 
-/// The range of a jump, less 16 MiB for the module and for the stubs.
+/// Maximum distance in bytes between a module and its stubs: the range of a jump, minus 16 MiB for the sizes
+/// of the module and of the stubs.
 const REACH: u64 = (1 << 31) - (16 << 20);
 /// The kernel maps nothing below this address.
 const LOWEST: u64 = 1 << 16;
-/// Distance in bytes (16 pages) between a mapping and the stubs, so that neither grows into the other.
+/// Least distance in bytes (16 pages) between the stubs and any mapping, so that a mapping that grows does
+/// not reach the stubs.
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 
-/// An address for `bytes` bytes near the module at `start..end`. The address is below the module, where
-/// nothing grows: the heap of a program lies above it. `None`: there is no such address.
+/// An address for `bytes` bytes near the module at `start..end`. The address is below the module, because the
+/// heap of a program grows above the program. `None`: there is no such address.
 pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
     let bytes = bytes.next_multiple_of(PAGE);
     let lowest = end.saturating_sub(REACH).max(LOWEST);
@@ -26,7 +28,8 @@ pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> O
     fits(lowest, gap_end, bytes).filter(|&place| place >= lowest)
 }
 
-/// The highest place in a gap that keeps `DISTANCE` from both ends; `None`: the gap is too small.
+/// The highest address in a gap for `bytes` bytes that are at least `DISTANCE` away from both ends of the
+/// gap; `None`: the gap is too small.
 fn fits(gap_start: u64, gap_end: u64, bytes: u64) -> Option<u64> {
     let place = gap_end.checked_sub(DISTANCE)?.checked_sub(bytes)? & !(PAGE - 1);
     (place >= gap_start.checked_add(DISTANCE)?).then_some(place)
@@ -56,7 +59,7 @@ mod tests {
         let start = 0x7000_0000_0000;
         let wall = (start - (3 << 30), start - 4096);
         assert_eq!(near(&[wall, (start, start + 4096)], start, start + 4096, 4096), None);
-        // A program at a fixed low address has room between the module and the lowest addresses.
+        // Below a program at a fixed low address, there is free memory down to the lowest address.
         let low = near(&[(0x40_0000, 0x41_0000)], 0x40_0000, 0x41_0000, 4096).expect("there is room");
         assert!((LOWEST..0x40_0000).contains(&low));
     }

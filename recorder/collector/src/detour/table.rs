@@ -1,7 +1,8 @@
-//! Names of allocators' functions, and the arguments in which each function takes size and address.
+//! The table of the names of allocators' functions. For each name, the table tells which arguments hold the
+//! size and the address.
 //!
-//! A name consists of a prefix and a base name: `_rjem_` and `mallocx`. `PREFIXES` lists the base names
-//! that belong to each prefix.
+//! A name consists of a prefix and a base name: `_rjem_mallocx` consists of `_rjem_` and `mallocx`.
+//! `PREFIXES` lists the base names that belong to each prefix.
 
 use crate::error::{Error, ErrorKind};
 use edleak_session::detour::Hook;
@@ -9,11 +10,12 @@ use edleak_session::detour::Hook;
 /// How a function passes the sizes and addresses that edleak counts. Arguments are numbered from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Shape {
-    /// Returns a new allocation, or null.
+    /// The function returns a new allocation, or null.
     Allocate(Size),
-    /// `posix_memalign(out, alignment, size)`: returns 0 and stores the allocation.
+    /// `posix_memalign(out, alignment, size)` stores the address of a new allocation and returns 0.
     PosixMemalign,
-    /// Moves the allocation of argument `old` and returns the new address. Null: the function failed.
+    /// The function resizes the allocation whose address is argument `old`, and returns the new address, or
+    /// null if it failed.
     Reallocate {
         /// The argument with the old address.
         old: u8,
@@ -22,18 +24,21 @@ pub(crate) enum Shape {
         /// Whether a failure also frees the old allocation.
         frees_on_failure: bool,
     },
-    /// `xallocx(allocation, size, extra, flags)`: resizes in place and returns the resulting size.
+    /// `xallocx(allocation, size, extra, flags)` resizes an allocation without moving it, and returns the
+    /// resulting size.
     Resize,
-    /// Frees argument 0.
+    /// The function frees the allocation whose address is argument 0.
     Free,
-    /// Frees argument 0, and relies on the size that the caller passes.
+    /// The function frees the allocation whose address is argument 0, and relies on the size that the caller
+    /// passes.
     FreeSized {
-        /// The argument with the size.
+        /// The number of the argument with the size.
         size: u8,
-        /// The argument after the size that a plain free also takes (jemalloc's flags).
+        /// The number of the argument with jemalloc's flags, if the function takes flags. A plain free can
+        /// take the same flags.
         flags: Option<u8>,
     },
-    /// mmap and its kin. The hook gets all arguments.
+    /// The function maps or unmaps memory. The hook gets all arguments of the function.
     Mapping(Hook),
 }
 
@@ -47,12 +52,12 @@ pub(crate) enum Size {
 }
 
 impl Shape {
-    /// Whether the function only makes new allocations.
+    /// Whether the function makes new allocations and frees none.
     pub(crate) fn allocates(self) -> bool {
         matches!(self, Shape::Allocate(_) | Shape::PosixMemalign)
     }
 
-    /// Whether the function only frees.
+    /// Whether the function frees allocations and makes none.
     pub(crate) fn frees(self) -> bool {
         matches!(self, Shape::Free | Shape::FreeSized { .. })
     }
@@ -97,7 +102,7 @@ const C_FUNCTIONS: &[Base] = &[
     ("pvalloc", allocate(0)),
 ];
 
-/// The further functions of jemalloc.
+/// The functions of jemalloc that the C library does not have.
 const JEMALLOC_FUNCTIONS: &[Base] = &[
     ("mallocx", allocate(0)),
     ("rallocx", reallocate(0, 1)),
@@ -106,7 +111,7 @@ const JEMALLOC_FUNCTIONS: &[Base] = &[
     ("dallocx", Shape::Free),
 ];
 
-/// The further functions of tcmalloc.
+/// The functions of tcmalloc that the C library does not have.
 const TCMALLOC_FUNCTIONS: &[Base] = &[
     ("malloc_skip_new_handler", allocate(0)),
     ("new", allocate(0)),
@@ -199,7 +204,7 @@ const MIMALLOC_FUNCTIONS: &[Base] = &[
     ("free_size_aligned", free_sized(1)),
 ];
 
-/// The further functions of snmalloc, for Rust.
+/// The functions of snmalloc for Rust programs.
 const SNMALLOC_FUNCTIONS: &[Base] = &[
     ("rust_alloc", allocate(1)),
     ("rust_alloc_zeroed", allocate(1)),
@@ -222,7 +227,7 @@ const RPMALLOC_FUNCTIONS: &[Base] = &[
     ("aligned_realloc", reallocate(0, 2)),
 ];
 
-/// The further functions of TBB.
+/// The functions of TBB that the C library does not have.
 const SCALABLE_FUNCTIONS: &[Base] =
     &[("aligned_malloc", allocate(0)), ("aligned_realloc", reallocate(0, 1)), ("aligned_free", Shape::Free)];
 
@@ -273,7 +278,8 @@ const OPERATORS: &[Base] = &[
     ("_ZdaPvmSt11align_val_t", free_sized(1)),
 ];
 
-/// Prefixes, each with its base names. A longer prefix stands before a prefix with which it begins.
+/// The known prefixes, each with its base names. If one prefix is the beginning of another prefix, the longer
+/// prefix comes first.
 const PREFIXES: &[(&str, &[&[Base]])] = &[
     ("_rjem_je_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
     ("_rjem_", &[C_FUNCTIONS, JEMALLOC_FUNCTIONS]),
@@ -297,16 +303,17 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
 /// The origin of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// The C library or C++. If a shared library exports the name, calls go to the first module that defines
-    /// it.
+    /// A name of the C library or of C++. If a shared library exports such a name, calls go to the first
+    /// module that defines the name.
     Standard,
-    /// jemalloc's own interface without a prefix. No other allocator defines these names.
+    /// A name of jemalloc's own interface, without a prefix. No other allocator defines such a name.
     Jemalloc,
-    /// An allocator with its own names.
+    /// A name that only one allocator defines.
     Private,
 }
 
-/// The prefixes that a user adds to the table, for the functions of the C library, jemalloc and tcmalloc.
+/// The prefixes that the user adds to the table. Each prefix is combined with the base names of the C
+/// library, jemalloc and tcmalloc.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Prefixes(Vec<String>);
 
@@ -333,8 +340,8 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
     bases.iter().copied().flatten().find(|(base, _)| *base == name).map(|(_, shape)| *shape)
 }
 
-/// The family of a function: functions of one allocator in one module have the same family. The number is the
-/// place of the prefix in the table.
+/// The family of a function. All functions of one allocator in one module have the same family. The number is
+/// the index of their prefix in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Family(usize);
 
@@ -352,11 +359,11 @@ pub(crate) struct TableEntry {
     pub(crate) family: Family,
 }
 
-/// The meaning of a function name; `None`: the table does not have the name.
+/// The entry of the table for a function name; `None`: the table does not have the name.
 pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<TableEntry> {
     // The symbol version does not belong to the name.
     let name = name.split('@').next().unwrap_or(name);
-    // This quick test rejects most functions of a module.
+    // This fast check rejects most functions of a module, so the table is rarely searched.
     if !may_be_allocators(name) && own.0.is_empty() {
         return None;
     }
@@ -394,7 +401,8 @@ const MAPPING_FUNCTIONS: &[(&str, Hook)] = &[
 /// Number of different functions in [`MAPPING_FUNCTIONS`].
 pub(crate) const MAPPING_HOOKS: usize = 6;
 
-/// The meaning of the name of a function that maps or unmaps memory; `None`: it is another name.
+/// The entry for the name of a function that maps or unmaps memory; `None`: the function of this name does
+/// neither.
 pub(crate) fn lookup_mapping(name: &str) -> Option<TableEntry> {
     let name = name.split('@').next().unwrap_or(name);
     let (_, hook) = MAPPING_FUNCTIONS.iter().find(|(known, _)| *known == name)?;
@@ -402,7 +410,7 @@ pub(crate) fn lookup_mapping(name: &str) -> Option<TableEntry> {
     Some(TableEntry { shape, origin: Origin::Standard, family: Family::STANDARD })
 }
 
-/// Whether a name is a symbol of operator new or delete.
+/// Whether a name is the symbol of an operator new or an operator delete of C++.
 pub(crate) fn is_operator(name: &str) -> bool {
     OPERATORS.iter().any(|(operator, _)| *operator == name)
 }

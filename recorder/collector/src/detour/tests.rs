@@ -1,4 +1,4 @@
-//! Tests of the detour compiler with real files; the processor runs the compiled code.
+//! Tests the detour compiler with real files. The tests also run the compiled code.
 #![allow(unsafe_code)] // runs compiled code
 
 use crate::detour::arch::code::{self, Placement, SmallFree, Spacing};
@@ -16,15 +16,15 @@ fn decode(code: &[u8], address: u64) -> Vec<Instruction> {
     Decoder::with_ip(64, code, address, DecoderOptions::NONE).into_iter().collect()
 }
 
-/// The target of a branch, and the address of a memory operand relative to rip.
+/// The target of an instruction's branch, and the address of its memory operand that is relative to rip.
 fn targets(instruction: &Instruction) -> (Option<u64>, Option<u64>) {
     let is_branch = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::NearBranch64);
     let branch = is_branch.then(|| instruction.near_branch_target());
     (branch, instruction.is_ip_rel_memory_operand().then(|| instruction.ip_rel_memory_address()))
 }
 
-/// Checks that every instruction of a trampoline does the same as the original instruction in another place,
-/// and that the last one jumps back.
+/// Checks that every instruction of a trampoline does the same as the original instruction at the original
+/// address, and that the last instruction jumps back.
 fn assert_equivalent(displaced: &Displaced, address: u64) {
     let original = displaced.instructions(displaced.at);
     let code = code::trampoline(displaced, displaced.at, address).expect("near enough");
@@ -43,7 +43,7 @@ fn assert_equivalent(displaced: &Displaced, address: u64) {
         }
         assert_eq!((new.mnemonic(), new.op_count()), (old.mnemonic(), old.op_count()), "{old:?}");
         let (branch, memory) = targets(old);
-        // A branch to a moved instruction leads to the new place of the instruction.
+        // A branch to an instruction that was moved must lead to the new address of this instruction.
         let is_moved = branch.is_some_and(|target| original.iter().any(|other| other.ip() == target));
         if !is_moved {
             assert_eq!(targets(new).0, branch, "{old:?}");
@@ -115,7 +115,7 @@ fn an_allocator_of_the_system_is_found_with_all_its_functions() {
     }
 }
 
-/// Memory with code: functions at its start, stubs one page later.
+/// Executable memory: functions are at its start, and stubs are one page later.
 struct Machine(*mut u8);
 
 const PAGE: usize = 4096;
@@ -191,7 +191,7 @@ fn moved_prologues_run_as_the_originals() {
     let programs: [(&str, &[u8]); 5] = [
         // push rbx; mov rbx, rdi; lea rax, [rbx + rsi]; pop rbx; ret
         ("plain", &[0x53, 0x48, 0x89, 0xfb, 0x48, 0x8d, 0x04, 0x33, 0x5b, 0xc3]),
-        // lea rax, [rip + 0]; neg rax; add rax, rdi; ret — depends on where it runs
+        // lea rax, [rip + 0]; neg rax; add rax, rdi; ret — the result depends on the address of this code
         ("rip-relative", &[0x48, 0x8d, 5, 0, 0, 0, 0, 0x48, 0xf7, 0xd8, 0x48, 0x01, 0xf8, 0xc3]),
         // test rdi, rdi; je +4; mov rax, rdi; ret; mov rax, rsi; ret
         ("conditional", &[0x48, 0x85, 0xff, 0x74, 4, 0x48, 0x89, 0xf8, 0xc3, 0x48, 0x89, 0xf0, 0xc3]),
@@ -209,7 +209,8 @@ fn moved_prologues_run_as_the_originals() {
     }
 }
 
-// The function returns the argument that holds the size.
+// The tested function returns the argument that holds the size, so the test sees the size that the stub
+// passes.
 #[test]
 fn small_sizes_are_raised_and_no_others() {
     // mov rax, rdi; nop; nop; ret
@@ -228,7 +229,7 @@ fn small_sizes_are_raised_and_no_others() {
 
 #[test]
 fn small_products_are_raised_and_overflows_left_to_fail() {
-    // mov rax, rdi; shl rax, 8; xor rax, rsi; ret: the result depends on both arguments
+    // mov rax, rdi; shl rax, 8; xor rax, rsi; ret — the result depends on both arguments
     let both = [0x48, 0x89, 0xf8, 0x48, 0xc1, 0xe0, 8, 0x48, 0x31, 0xf0, 0xc3];
     let machine = Machine::new(&both);
     let plain = |count: u64, size: u64| count.wrapping_shl(8) ^ size;

@@ -1,12 +1,14 @@
-//! Proves that no instruction jumps into the bytes that a detour's jump covers, except to the first byte.
+//! Proves that no instruction jumps into the bytes that a detour replaces. A jump to the first of these bytes
+//! is allowed.
 //!
-//! | way into the covered bytes      | search                                                        |
+//! | kind of jump                    | where the search looks for such jumps                         |
 //! |---------------------------------|---------------------------------------------------------------|
-//! | a jump or call, offset: 4 bytes | at every byte of all code: may find too many, never too few   |
-//! | a jump, offset: 1 byte          | in the functions around the entry, instruction by instruction |
-//! | a jump through a table          | the tables that a function names, if it jumps through one     |
+//! | offset of 4 bytes, or a call    | at every byte of all code; may find too many, never too few   |
+//! | offset of 1 byte                | in the functions around the entry, instruction by instruction |
+//! | jump through a table            | in the jump tables of the function                            |
 //!
-//! Compilers write no pointer to the middle of a function.
+//! The search does not look for pointers to the middle of a function, because compilers do not create such
+//! pointers.
 
 use crate::detour::arch::prologue::JUMP_BYTES;
 use edleak_binary::elf::Elf;
@@ -14,19 +16,20 @@ use edleak_binary::functions::FunctionTable;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::collections::BTreeSet;
 
-/// The jumps of one file.
+/// Searches the code of one file for jumps.
 pub(crate) struct Branches<'a, 'data> {
     elf: &'a Elf<'data>,
     functions: &'a FunctionTable<'a>,
 }
 
 impl<'a, 'data> Branches<'a, 'data> {
-    /// The jumps of `elf`. `functions` are its functions, sorted.
+    /// Prepares a search in `elf`. `functions` are all functions of `elf`, sorted by address.
     pub(crate) fn of(elf: &'a Elf<'data>, functions: &'a FunctionTable<'a>) -> Branches<'a, 'data> {
         Branches { elf, functions }
     }
 
-    /// The places of `places` with a branch to a covered byte after the first one.
+    /// Returns those addresses of `places` for which some instruction jumps to a replaced byte after the
+    /// first one.
     pub(crate) fn behind(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let mut found = self.far(places);
         found.extend(
@@ -35,16 +38,16 @@ impl<'a, 'data> Branches<'a, 'data> {
         found
     }
 
-    /// Whether the code at `address`, or code that it calls, calls a function that the compiler did not see:
-    /// through a pointer or in another module. Callers of such code rely only on the registers that every
-    /// function preserves. (GCC's `-fipa-ra` lets callers of a function of the same file rely on other
-    /// registers too.)
+    /// Whether the code at `address`, or a function that this code calls, makes a call through a pointer or
+    /// into another module. The compiler does not know the called function. So callers of the code at
+    /// `address` rely only on the registers that every function preserves. (If the compiler knows all called
+    /// functions in a file, GCC's `-fipa-ra` lets callers rely on other registers, too.)
     pub(crate) fn calls_unknown(&self, address: u64) -> bool {
         const MOST_FUNCTIONS: usize = 400;
         let mut known = BTreeSet::from([address]);
         let mut rest = vec![address];
         while let Some(address) = rest.pop() {
-            // Code without a name: the stub for a function of another module, or part of an allocator that
+            // Code without a name is a stub for a function of another module, or is part of an allocator that
             // calls other modules.
             let Some((start, end)) = self.function_around(address) else { return true };
             for instruction in self.decode(start, end) {
@@ -63,7 +66,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         false
     }
 
-    /// The places that an offset of four bytes leads into. An offset may begin at any byte of the code.
+    /// Returns those addresses of `places` to whose replaced bytes a branch with an offset of four bytes
+    /// leads. The search takes every byte of the code as a possible begin of an offset.
     fn far(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return BTreeSet::new() };
         let span = last + JUMP_BYTES - first;
@@ -84,7 +88,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         found
     }
 
-    /// Whether a jump of two bytes leads to a byte after the first byte of the jump at `at`.
+    /// Whether a jump of two bytes leads to a byte that the detour at `at` replaces, except to the first
+    /// byte.
     fn is_jumped_into_near(&self, at: u64) -> bool {
         const REACH: u64 = 130;
         let from = at.saturating_sub(REACH);
@@ -98,17 +103,17 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether an instruction begins at `address` and is not one of the instructions that the jump at `at`
-    /// replaces. `true` if the function around `address` is unknown.
+    /// Whether an instruction begins at `address` that the detour at `at` does not replace. The result is
+    /// also `true` if the function around `address` is unknown.
     fn is_instruction(&self, address: u64, at: u64) -> bool {
         if (at..at + JUMP_BYTES).contains(&address) {
-            return false; // moved together with its target
+            return false; // the detour moves this instruction together with its target
         }
         let Some((start, end)) = self.function_around(address) else { return true };
         self.decode(start, end).any(|instruction| instruction.ip() == address)
     }
 
-    /// Link-time addresses of the function that contains `address`.
+    /// Link-time start and end of the function that contains `address`.
     fn function_around(&self, address: u64) -> Option<(u64, u64)> {
         let offset = self.elf.offset_of(address)?;
         let after = self.functions.functions.partition_point(|function| function.start <= offset);
@@ -133,7 +138,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether a jump table of the function around `at` leads to a covered byte after the first one.
+    /// Whether a jump table of the function around `at` leads to a byte that the detour at `at` replaces,
+    /// except to the first byte.
     fn has_table_into(&self, at: u64) -> bool {
         let Some((start, end)) = self.function_around(at) else { return true };
         let mut jumps = false;
@@ -167,19 +173,20 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 }
 
-/// Whether `code` ends in the opcode of a jump or call with an offset of four bytes.
+/// Whether the last bytes of `code` are the opcode of a jump or call with an offset of four bytes.
 fn is_branch(code: &[u8]) -> bool {
     matches!(code, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
 }
 
-/// A jump through a pointer that is not in a table: to another module, or a tail call.
+/// Whether an instruction jumps through a pointer that is not in a table. Such a jump leads to another
+/// module, or is a tail call.
 fn is_leaving_jump(instruction: &Instruction) -> bool {
     instruction.code() == Code::Jmp_rm64
         && instruction.op0_kind() == OpKind::Memory
         && instruction.memory_index() == Register::None
 }
 
-/// A jump to the address in a register or in a table.
+/// Whether an instruction jumps to an address that a register or a table holds.
 fn is_table_jump(instruction: &Instruction) -> bool {
     instruction.code() == Code::Jmp_rm64
         && (instruction.op0_kind() == OpKind::Register || instruction.memory_index() != Register::None)
@@ -192,7 +199,8 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// Names of the functions of an assembly file that a branch jumps into.
+    /// Compiles an assembly file. Returns the names of the functions into whose first instructions a branch
+    /// jumps.
     fn jumped_into(assembly: &str) -> Vec<String> {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -220,8 +228,8 @@ mod tests {
         names
     }
 
-    /// The functions into which a branch leads, in a program with a function `f` of ten bytes and code around
-    /// it.
+    /// Compiles a program with a function `f` of ten bytes and with code before and after `f`. Returns the
+    /// names of the functions into whose first instructions a branch jumps.
     fn with(before: &str, body: &str, after: &str) -> Vec<String> {
         let function = |name: &str, body: &str| {
             format!(

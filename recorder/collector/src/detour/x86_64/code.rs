@@ -1,12 +1,13 @@
-//! Code for detours: trampolines, stubs and jumps.
+//! Compiles the code of detours: trampolines, stubs and jumps.
 //!
-//! A stub may use rax, r10 and r11, because no argument is passed in them. The stub passes to its hook:
+//! A stub may use rax, r10 and r11, because no function gets an argument in these registers. The stub passes
+//! to its hook:
 //!
 //! | register | content                                                  |
 //! |----------|----------------------------------------------------------|
 //! | r11      | the address of the trampoline                            |
 //! | r10      | the requested size, if the function allocates            |
-//! | rax      | the old address, or the place for the new address        |
+//! | rax      | the old address, or the address of the result variable   |
 
 use crate::detour::arch::prologue::{Displaced, JUMP_BYTES, call_as_jump};
 use crate::detour::table::{Shape, Size};
@@ -21,7 +22,7 @@ const ARGUMENTS: [Register; 6] =
 const ARGUMENTS_32: [Register; 6] =
     [Register::EDI, Register::ESI, Register::EDX, Register::ECX, Register::R8D, Register::R9D];
 
-/// The first address for labels; no code has such an address.
+/// Labels are addresses from this one on. No code has such an address.
 const LABELS: u64 = 0xffff_f000_0000_0000;
 
 /// Instructions to encode at one address.
@@ -40,7 +41,7 @@ impl Block {
         Ok(())
     }
 
-    /// A new label. [`add_at`](Self::add_at) gives it to an instruction.
+    /// Makes a new label. [`add_at`](Self::add_at) gives the label to an instruction.
     fn label(&mut self) -> u64 {
         self.labels += 1;
         LABELS + self.labels
@@ -64,16 +65,17 @@ impl Block {
     }
 }
 
-/// A memory operand at a near address, relative to rip.
+/// A memory operand that is encoded relative to rip. `address` must be near.
 fn at(address: u64) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, address as i64)
 }
 
-/// Offset in a trampoline of the return address that it may push.
+/// Offset in a trampoline of the return address that the trampoline pushes if it replaces a call.
 const RETURN_ADDRESS_AT: usize = 64;
 
-/// The trampoline at `address`: the replaced instructions, which were at `original`, and a jump to the
-/// instruction after them. `None`: an instruction has no encoding at `address`.
+/// Compiles the trampoline at `address`. The trampoline consists of the replaced instructions, which were at
+/// `original`, and of a jump to the first instruction after these. `None`: an instruction cannot be encoded
+/// at `address`.
 pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> Option<Vec<u8>> {
     let mut block = Block::new();
     let rest = original + displaced.moved as u64;
@@ -83,7 +85,8 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
             block.instructions.push(instruction);
             continue;
         }
-        // The return address of the original call is stored after the trampoline's code.
+        // The trampoline pushes the return address of the original call from memory. This address is stored
+        // after the code.
         calls = true;
         let mut push = Instruction::with1(Code::Push_rm64, at(address + RETURN_ADDRESS_AT as u64)).ok()?;
         push.set_ip(instruction.ip());
@@ -109,40 +112,41 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
 /// How a stub handles a sized free of less than [`SPACING`] bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SmallFree {
-    /// Calls the trampoline of a plain free.
+    /// The stub calls the trampoline of a plain free.
     Plain(u64),
-    /// Calls the trampoline of a `realloc` with size 0, which frees.
+    /// The stub calls the trampoline of a `realloc` with size 0, which frees the allocation.
     Reallocated(u64),
-    /// Calls the trampoline of the same function, with the size that the stubs request.
+    /// The stub calls the trampoline of the sized free with [`SPACING`] as the size.
     Raised,
 }
 
-/// Whether an allocator keeps its allocations [`SPACING`] bytes apart.
+/// The reason why allocations start at least [`SPACING`] bytes apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Spacing {
-    /// The allocator keeps them apart itself, as glibc's does. The stubs pass sizes unchanged.
+    /// The allocator guarantees this distance itself, as glibc's does. The stubs pass sizes unchanged.
     Kept,
     /// The stubs request at least [`SPACING`] bytes.
     Requested,
 }
 
-/// The place of a module and of the code of its detours in a process.
+/// The addresses of a module and of the code of its detours in a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placement {
-    /// Distance of the module from its link-time addresses.
+    /// Number of bytes to add to a link-time address of the module to get the address in the process.
     pub(crate) bias: u64,
     /// The address of the code of the detours.
     pub(crate) address: u64,
-    /// Whether the stubs have to keep allocations apart.
+    /// Whether the stubs must request larger allocations, so that allocations do not start too close
+    /// together.
     pub(crate) spacing: Spacing,
-    /// The code of the module: its address and its size. Calls of mmap and its kin from there are not
-    /// recorded.
+    /// The address and the size of the module's own code. edleak does not record calls of mmap and of similar
+    /// functions from this code.
     pub(crate) own_code: (u64, u32),
-    /// Whether jemalloc's `realloc` to size 0 frees.
+    /// Whether the module's `realloc` is jemalloc's and frees an allocation if the new size is 0.
     pub(crate) realloc_frees: bool,
 }
 
-/// The stub at `address` for a function of this shape. The table of hooks is at the start of the code.
+/// Compiles the stub at `address` for a function of this shape.
 pub(crate) fn stub(
     shape: Shape,
     trampoline: u64,
@@ -216,9 +220,10 @@ pub(crate) fn stub(
     block.encode(address)
 }
 
-/// Lets calls from the module's own code pass on to the function, and jumps to `end` for all other calls.
-/// libc's malloc and threads map memory for themselves. Leaves rax as it is, because a variadic function may
-/// read it.
+/// Compiles code for a function that maps memory. If the module's own code made the call, this code jumps to
+/// the original function; for all other calls, it jumps to `end`. So edleak does not count the memory that
+/// libc maps for malloc and for threads. The code leaves rax unchanged, because a variadic function may read
+/// rax.
 fn pass_over_own_calls(
     block: &mut Block,
     (start, bytes): (u64, u32),
@@ -234,10 +239,10 @@ fn pass_over_own_calls(
     block.branch(Code::Jmp_rel32_64, trampoline)
 }
 
-/// Puts the requested size into r10. If `spacing` asks for it, raises the argument to [`SPACING`] if it is
-/// smaller. Jumps to `end`
-/// if the argument stays as it is. `old` is the register with the old address, if the function reallocates.
-/// If the old address is not null, a size of 0 may mean a free and stays 0.
+/// Compiles code that puts the requested size into r10. If `spacing` requires it and the size is smaller than
+/// [`SPACING`], the code raises the size argument to [`SPACING`]. If the argument stays as it is, the code
+/// jumps to `end`. `old` is the register with the old address, if the function reallocates. If the old
+/// address is not null, a size of 0 may mean a free, so the code does not raise this size.
 fn raise(
     block: &mut Block,
     size: Size,
@@ -258,8 +263,8 @@ fn raise(
     block.add(Instruction::with2(Code::Cmp_rm64_imm8, Register::R10, SPACING as i32))?;
     block.branch(Code::Jae_rel8_64, end)?;
     if matches!(size, Size::Product(..)) {
-        // If an argument is negative, a small signed product has overflowed as an unsigned product. The call
-        // must fail.
+        // If an argument is negative as a signed number, the unsigned product has overflowed even if the
+        // signed product is small. The allocation must fail, so the code leaves the arguments as they are.
         block.add(Instruction::with2(Code::Test_rm64_r64, ARGUMENTS[first], ARGUMENTS[first]))?;
         block.branch(Code::Js_rel8_64, end)?;
     }
@@ -282,7 +287,7 @@ fn raise(
     }
 }
 
-/// The jump from an entry to its stub; `None`: the stub is out of range.
+/// Compiles the jump from an entry to its stub; `None`: the stub is out of the range of a jump.
 pub(crate) fn jump(from: u64, to: u64) -> Option<[u8; JUMP_BYTES as usize]> {
     let displacement = i32::try_from(to.wrapping_sub(from + JUMP_BYTES) as i64).ok()?;
     let [a, b, c, d] = displacement.to_le_bytes();

@@ -1,4 +1,4 @@
-//! x86-64: the instructions at an entry, the branches of a module, and code for stubs.
+//! The part of the detour compiler for x86-64.
 
 pub(crate) mod branches;
 pub(crate) mod code;

@@ -1,4 +1,4 @@
-//! The instructions at the entry of a function that a jump replaces.
+//! Finds the instructions at the entry of a function that a jump replaces.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::fmt;
@@ -15,18 +15,18 @@ pub(crate) enum Obstacle {
     LoadTimeChoice,
     /// The file does not contain the function's code.
     NoCode,
-    /// Another function, or data, begins within the first bytes.
+    /// Another function, or data, begins within the bytes that a jump would replace.
     TooShort,
-    /// The first bytes are not instructions that can be moved.
+    /// The bytes that a jump would replace are not instructions that can be moved to another address.
     Unmovable,
-    /// An instruction elsewhere jumps into the first bytes.
+    /// Another instruction jumps into the bytes that a jump would replace.
     BranchInto,
-    /// The names of the function stand for different functions.
+    /// The function has several names that have different shapes in the table of allocators.
     Ambiguous,
-    /// The function calls nothing outside its module. So a compiler may have compiled its callers to rely on
-    /// registers that the function does not change.
+    /// The function calls no function outside its module. So the compiler may have compiled callers that rely
+    /// on registers which this function does not change. A hook could change these registers.
     Closed,
-    /// The function frees by size, and the allocator has no plain free for it.
+    /// The function is a sized free, and the allocator has no plain free that can replace it.
     NoPlainFree,
 }
 
@@ -50,14 +50,16 @@ impl fmt::Display for Obstacle {
 /// The instructions that a jump at an entry replaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Displaced {
-    /// The link-time address of the jump: the entry, or the address after its `endbr64`. The `endbr64` must
-    /// stay, because indirect calls must reach it.
+    /// The link-time address of the jump: the entry of the function, or the address after the `endbr64` at
+    /// the entry. The `endbr64` must stay, because a processor with CET allows an indirect call only to an
+    /// `endbr64`.
     pub(crate) at: u64,
     /// The bytes of the replaced instructions, and of the padding after the last one.
     pub(crate) original: Vec<u8>,
-    /// Number of those bytes that are instructions to move.
+    /// Number of bytes of `original` that are instructions to move; the rest is padding.
     pub(crate) moved: usize,
-    /// Whether the last instruction never continues to the next one, so no jump back is needed.
+    /// Whether the last replaced instruction never continues to the next instruction. In that case the
+    /// trampoline needs no jump back.
     pub(crate) ends: bool,
 }
 
@@ -70,8 +72,8 @@ impl Displaced {
     }
 }
 
-/// The instructions that a jump at `start` would replace. `bytes` is the code from `start` on; `end` is the
-/// end of the function, `next` the start of the next function.
+/// The instructions that a jump at `start` would replace, or the reason why no jump is possible. `bytes` is
+/// the code from `start` on. `end` is the end of the function, and `next` is the start of the next function.
 pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result<Displaced, Obstacle> {
     const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
     let skipped = if bytes.starts_with(&ENDBR64) { ENDBR64.len() } else { 0 };
@@ -94,7 +96,7 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
     }
     let moved = length as usize;
     if length < JUMP_BYTES {
-        // A short function, such as one jump: the bytes after it must be padding.
+        // The function is shorter than the jump. The bytes after the function must be padding.
         let padding = code.get(moved..JUMP_BYTES as usize).ok_or(Obstacle::TooShort)?;
         if !is_padding(padding, &code[moved..]) {
             return Err(Obstacle::TooShort);
@@ -108,27 +110,30 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
     Ok(Displaced { at, original, moved, ends })
 }
 
-/// Whether an instruction does the same in another place. A call returns to the byte after the call. The
-/// original bytes there are intact only if the call ends at the end of the jump or later.
+/// Whether an instruction does the same at another address. A call returns to the address after the original
+/// call. The jump must not replace the instruction at that address, so only the last replaced instruction may
+/// be a call.
 fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
     match instruction.mnemonic() {
         Mnemonic::INVALID | Mnemonic::Xbegin | Mnemonic::Int3 => false,
         // After a signal, the kernel may continue a thread at its system call, at the original address.
         Mnemonic::Syscall => false,
         Mnemonic::Call => is_last && call_as_jump(instruction).is_some(),
-        // The encoder has no long form of these instructions for a target that is far away.
+        // These instructions exist only with an offset of one byte, so they cannot reach a target that is far
+        // away.
         Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => false,
         _ => true,
     }
 }
 
-/// Turns a call into a jump to the same function. The trampoline pushes the address after the original call
-/// and jumps, so that the function returns into the original code, which has unwind rules.
+/// Turns a call into a jump to the same function. The trampoline pushes the return address of the original
+/// call, and then jumps. So the called function returns into the original code. Unwind rules exist only for
+/// the original code.
 pub(crate) fn call_as_jump(call: &Instruction) -> Option<Instruction> {
     let mut jump = *call;
     jump.set_code(match call.code() {
         Code::Call_rel32_64 => Code::Jmp_rel32_64,
-        // The push would have moved an operand on the stack.
+        // An operand relative to the stack pointer would be wrong after the push.
         Code::Call_rm64 if !uses_stack_pointer(call) => Code::Jmp_rm64,
         _ => return None,
     });
