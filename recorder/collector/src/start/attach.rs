@@ -1,5 +1,5 @@
-//! Begins the recording of a process that already runs. If the process has no library, loads it first
-//! ([`crate::attach`]).
+//! Begins the recording of a process that already runs. If the process does not have the library, loads the
+//! library into the process first ([`crate::attach`]).
 
 use crate::attach;
 use crate::error::{Error, ErrorKind, refusal};
@@ -29,15 +29,17 @@ use std::mem::offset_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for threads that may still be inside an earlier recording, and for a thread that attaches.
+/// Longest wait for threads that may still use the session of an earlier recording, and for the thread that
+/// attaches to the new session.
 const THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Records the process `pid` until it ends, the duration is over, or a signal ends the recording. The process
-/// runs on after the recording. Calls `started` once the collector has asked the process to begin.
+/// Records the process `pid` until the process ends, the duration is over, or a signal ends the recording.
+/// The process runs on after the recording. Calls `started` once the collector has asked the process to
+/// begin.
 ///
 /// # Errors
-/// edleak cannot record the process, or it recorded nothing of it.
+/// edleak cannot record the process, or has recorded no allocation of the process.
 pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let of_process = |error: Error| error.context(format_args!("cannot record process {pid}"));
     check_process(pid).and_then(|()| permission::check_users(pid)).map_err(of_process)?;
@@ -45,7 +47,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    // One deadline for both steps of an attach: loading the library, and writing the jumps.
+    // Both steps of an attach have the same deadline: to load the library, and to write the jumps.
     let deadline = Instant::now() + options.attach.timeout;
     let library = find_or_load(pid, options, deadline).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
@@ -127,7 +129,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     Ok(Recorded { outcome, unused_wrappers, blind: None })
 }
 
-/// The error of a recording without an allocation.
+/// The error for a recording that contains no allocation.
 fn nothing_recorded(pid: u32, options: &RunOptions) -> Error {
     let message = format!("nothing was recorded of process {pid}");
     match attach::uncounted_allocator(pid, &options.code.allocators) {
@@ -168,7 +170,8 @@ fn check_process(pid: u32) -> Result<(), Error> {
     }
 }
 
-/// Whether a process runs code of the kernel only, by its /proc/PID/stat.
+/// Whether a process is a thread of the kernel and runs no program. `stat` is the content of its
+/// /proc/PID/stat.
 fn is_of_kernel(stat: &str) -> bool {
     const KERNEL_THREAD: u64 = 0x0020_0000;
     process::stat_field(stat, 9).is_some_and(|flags| flags & KERNEL_THREAD != 0)
@@ -178,7 +181,7 @@ fn is_of_kernel(stat: &str) -> bool {
 fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Library, Error> {
     match find_library(pid) {
         Err(NotFound::Absent) => {}
-        // An edleak-record died after the library was loaded, and before the library had its detours.
+        // An earlier edleak-record loaded the library, but died before it wrote the detours.
         Ok(library) if library.is_late && library.late().is_ok_and(|late| late.places.is_empty()) => {}
         found => return found.map_err(|why| explain(pid, &why)),
     }
@@ -188,7 +191,8 @@ fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Lib
     attach::load(pid, &path, &options.attach, deadline, &options.code.allocators, options.quiet)
 }
 
-/// Finds the library of a process. If the process has just started, waits until it has loaded the library.
+/// Finds the library of a process. If the process has just started, waits until the process has loaded the
+/// library.
 fn find_library(pid: u32) -> Result<Library, NotFound> {
     const LONGEST_START: Duration = Duration::from_millis(500);
     let is_young = process::age(pid).is_none_or(|age| age < 2 * LONGEST_START);
@@ -215,7 +219,8 @@ fn explain(pid: u32, why: &NotFound) -> Error {
     }
 }
 
-/// Refuses a process whose library cannot begin a recording, or that another edleak-record records.
+/// Refuses a process whose library cannot begin a recording, and a process that another edleak-record
+/// records.
 fn check_library(library: &Library) -> Result<(), Error> {
     let pid = library.pid();
     if !library.is_countable {
@@ -233,7 +238,7 @@ fn check_library(library: &Library) -> Result<(), Error> {
                 let message = format!("edleak-record (pid {recorder}) records it already");
                 return Err(refusal(message, "end that recording, or use its trace"));
             }
-            // That edleak-record was killed.
+            // The edleak-record that recorded this process was killed. End its recording.
             library.end().map_err(|error| inaccessible(pid, &error))?;
         }
         if !idle::is_starting(phase) {
@@ -246,8 +251,8 @@ fn check_library(library: &Library) -> Result<(), Error> {
     }
 }
 
-/// Refuses a process that has restricted its system calls (seccomp) since its library started. The filter may
-/// kill the process for a system call that the library needs to begin.
+/// Refuses a process that has installed a seccomp filter since its library started. The filter may kill the
+/// process when the library makes the system calls that begin a recording.
 fn check_seccomp(library: &Library) -> Result<(), Error> {
     let strictest = seccomp::strictest_thread(library.pid());
     let is_known = match library.filters {
@@ -265,7 +270,8 @@ fn check_seccomp(library: &Library) -> Result<(), Error> {
     Err(refusal(message, "start it recorded: `edleak-record PROGRAM`"))
 }
 
-/// The process ID of the running edleak-record that records a process or has asked it to begin.
+/// The process ID of the running edleak-record that records the process, or that has asked the process to
+/// begin a recording.
 fn recorder_of(library: &Library, phase: u32) -> Option<u32> {
     let pid = library.pid();
     let is_recorder = |candidate: &u32| {
@@ -284,7 +290,7 @@ fn recorder_of(library: &Library, phase: u32) -> Option<u32> {
     candidates.find(|candidate| process::maps_this_session(*candidate, session))
 }
 
-/// Waits until no thread of the process is inside an earlier session.
+/// Waits until no thread of the process uses the session of an earlier recording.
 fn leave_earlier_session(library: &Library, limit: Instant) -> Result<(), Error> {
     if !matches!(library.header(), Ok(Some(_))) {
         return Ok(());

@@ -1,11 +1,11 @@
-//! Before anything is started, finds programs that edleak cannot record, and reports the reason and the
+//! Checks a program before it is started. If edleak cannot record the program, reports the reason and the
 //! remedy.
 //!
-//! The recorder is a preloaded library. So the program needs the dynamic loader of this system, unless it has
-//! the crate edleak-alloc in it. The loader must not run in secure mode, in which it ignores LD_PRELOAD. If a
-//! security module raises the privileges of a program, this check does not notice it. Such a program claims
-//! no session.
-#![allow(unsafe_code)] // asks the kernel some questions that std cannot ask
+//! The dynamic loader loads edleak's library through LD_PRELOAD. So the program must use the dynamic loader
+//! of this system, unless the program contains the crate edleak-alloc. The loader ignores LD_PRELOAD in
+//! secure mode, which is for programs that gain privileges. If a security module raises the privileges of a
+//! program, this check does not notice that. Such a program never claims a session.
+#![allow(unsafe_code)] // makes system calls that std does not have
 
 use crate::detour::Prefixes;
 use crate::detour::entries::allocator_of;
@@ -23,7 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-/// A program that edleak can record, as far as its files tell.
+/// A program whose files show no reason why edleak could not record it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
     /// The file to execute: the given path, or the file found in PATH.
@@ -46,7 +46,8 @@ fn refused(
     Error::new(kind, message).with_remedy(remedy)
 }
 
-/// Maximum number of scripts that the kernel follows, each the interpreter of the one before.
+/// Maximum number of scripts in a row that the kernel follows, if the interpreter of a script is itself a
+/// script.
 const MAX_SCRIPTS: usize = 5;
 /// Number of bytes of a script's first line that the kernel reads.
 const MAX_SHEBANG: usize = 256;
@@ -54,7 +55,7 @@ const MAX_SHEBANG: usize = 256;
 /// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that edleak can record it.
 ///
 /// # Errors
-/// The program is missing, or edleak cannot record it. The message has the reason, the error has the remedy.
+/// The program is missing, or edleak cannot record it. The error contains the reason and the remedy.
 pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Program, Error> {
     let path = find(program, path_env)?;
     let mut image = path.clone();
@@ -79,8 +80,8 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
     ))
 }
 
-/// Finds the file of a program. A word with a slash is the path itself. A word without a slash means the
-/// first executable file of that name in PATH.
+/// Finds the file of a program. If `program` contains a slash, it is the path of the file. If not, the file
+/// is the first executable file of this name in the directories of PATH.
 fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     if program.as_bytes().contains(&b'/') {
         return Ok(PathBuf::from(program));
@@ -131,7 +132,8 @@ fn check_file(path: &Path) -> Result<Metadata, Error> {
     Ok(metadata)
 }
 
-/// The interpreter in the first line of a script. If this is `env`: the program that `env` will find.
+/// The interpreter in the first line of a script. If the interpreter is `env`, the result is the program that
+/// `env` will run.
 fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
@@ -154,8 +156,8 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
     Ok(interpreter)
 }
 
-/// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes all words as one argument; `env -S`
-/// splits it.
+/// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes all words after `env` as one argument.
+/// With the option `-S`, `env` splits this argument into words.
 fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let mut words: Vec<&[u8]> =
         match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {
@@ -185,7 +187,8 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
     Err(refused(ErrorKind::NotAProgram, script, reason, "name one there"))
 }
 
-/// Refuses a program into which no library can be preloaded. Returns the allocator that the file contains.
+/// Refuses a program into which no library can be preloaded. Returns the allocator that the file contains;
+/// `None`: the file contains no allocator.
 fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     let refuse = |kind, reason: &dyn fmt::Display, remedy: &str| Err(refused(kind, path, reason, remedy));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
@@ -215,9 +218,9 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
             return refuse(ErrorKind::Missing, &reason, "install the libc it was built for");
         }
         Some(_) => {}
-        // A user can run a loader by hand (`ld.so ./program`). The loader itself needs no other loader and
-        // obeys LD_PRELOAD. In musl the loader is also libc, and a preloaded `malloc` takes precedence over
-        // its own.
+        // The program is a dynamic loader: a user can run it by hand (`ld.so ./program`). A loader needs no
+        // other loader, and obeys LD_PRELOAD. The loader of musl is also its libc; a preloaded `malloc` takes
+        // precedence over the `malloc` of this libc.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => return check_static(path, &elf).map(|()| None),
     }
@@ -231,7 +234,8 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     Ok(own_malloc_in(&elf))
 }
 
-/// Refuses a static program, unless it has this version of the crate edleak-alloc in it and counts itself.
+/// Refuses a statically linked program, unless the program contains this version of the crate edleak-alloc
+/// and so counts its own allocations.
 fn check_static(path: &Path, elf: &Elf<'_>) -> Result<(), Error> {
     let refuse =
         |reason: &dyn fmt::Display, remedy: &str| Err(refused(ErrorKind::Static, path, reason, remedy));
@@ -244,7 +248,8 @@ fn check_static(path: &Path, elf: &Elf<'_>) -> Result<(), Error> {
     if identity == IDENTITY.trim_end_matches('\0').as_bytes() {
         return Ok(());
     }
-    // The note of the crate has the text of the preload library, whose code the crate contains.
+    // The crate contains the code of the preload library, so its note has the same form as the note of the
+    // library.
     let version = |text: &str| text.split_once(' ').map_or(text, |(_, version)| version).to_owned();
     let reason = format!(
         "it has version {} of the crate edleak-alloc in it, and this edleak-record is of {}",
@@ -269,7 +274,7 @@ fn own_malloc_in(elf: &Elf<'_>) -> Option<OwnMalloc> {
     elf.own_malloc().or_else(|| by_table().map(|symbol| OwnMalloc { symbol, replaces_all: false }))
 }
 
-/// The user and group IDs with which this process starts the program.
+/// The user ID and the group ID with which this process starts the program.
 #[derive(Clone, Copy)]
 struct Identity {
     uid: u32,
@@ -298,12 +303,14 @@ fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     Err(refused(ErrorKind::Privileged, path, reason, advice))
 }
 
-/// The privilege that a set-id file adds; `None` if its ids are the user's own.
+/// The reason why a file with a set-id bit raises privileges; `None`: the owner and the group of the file are
+/// those of this user.
 fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static str> {
     if mode & libc::S_ISUID != 0 && owner != us.uid {
         return Some("is setuid");
     }
-    // S_ISGID without the group's execute bit raises no privilege; in the past it meant mandatory locking.
+    // If S_ISGID is set without the execute bit of the group, the file raises no privilege. This combination
+    // of bits once meant mandatory locking.
     (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
 }
 
@@ -311,24 +318,24 @@ fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Whether exec would permit the file. One call checks the mode, access lists and `noexec`. The call uses the
-/// effective ids, as exec does.
+/// Whether this user may execute a file. One system call checks the mode, the access lists and the mount
+/// option `noexec`. The call uses the effective user and group, as exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
-        // A seccomp profile from before 2020 does not know faccessat2 and refuses it. The older call checks
-        // the real ids instead.
-        // SAFETY: `path` is a string that ends in NUL and outlives the call.
+        // A seccomp profile from before 2020 does not know faccessat2 and refuses this call. Then the older
+        // call `access` checks with the real user and group instead. SAFETY: `path` is a string that ends in
+        // NUL and outlives the call.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
     result == 0
 }
 
-/// Whether the file has capabilities of its own.
+/// Whether the file raises privileges through file capabilities.
 fn has_capabilities(path: &Path) -> bool {
-    // With an empty buffer, the call returns only the length.
+    // With an empty buffer, the call returns only the length of the attribute.
     rustix::fs::getxattr(path, "security.capability", &mut [0u8; 0]).is_ok_and(|length| length > 0)
 }
 

@@ -1,5 +1,5 @@
-//! The collector for a bare LD_PRELOAD: creates the session, replies to the process, and continues in the
-//! background.
+//! The collector for a recording with a bare LD_PRELOAD. The preload library starts this collector, which
+//! creates the session, replies to the process, and continues in the background.
 #![allow(unsafe_code)] // calls fork
 
 use crate::detour::Prefixes;
@@ -26,10 +26,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The share of the target's processor time that auto-watch may cost.
+/// The share of the target's processor time that auto-watch may use (0.02 is 2 %).
 const WATCH_SHARE: f64 = 0.02;
 
-/// The request of a preload in a process that no edleak-record started.
+/// The request of a preload library in a process that was started without edleak-record.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// The process that sends the request.
@@ -38,8 +38,8 @@ pub struct Request {
     pub reply_fd: i32,
 }
 
-/// Becomes the collector of the requesting process, in the background. Errors go to the system log, because
-/// any output of this process would look like the target's.
+/// Makes this process the collector of the requesting process, in the background. The function writes errors
+/// to the system log, because the user would take output of this process for output of the target.
 pub fn collect(args: &Request) -> ExitCode {
     let Some(watch) = Watch::of(args.pid) else {
         if let Some(why) = Watch::unavailable() {
@@ -143,8 +143,9 @@ pub fn collect(args: &Request) -> ExitCode {
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Reserves the name of a trace. If the name belongs to a running recording of another process, or of this
-/// process before an exec, this process gets a trace named after its process ID.
+/// Reserves the name of a trace. A running recording may already use this name: the recording of another
+/// process, or of this process before an exec. In that case the name of the new trace contains the process
+/// ID.
 fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;
@@ -164,7 +165,8 @@ fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserv
     Err(Error::new(ErrorKind::InUse, message).with_remedy("set EDLEAK_OUTPUT to another"))
 }
 
-/// Reads a setting from the environment. If a value is invalid, the collector logs it and uses the default.
+/// Reads a setting from the environment. If the value is invalid, the collector writes a message to the
+/// system log and uses the default value.
 fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     let parsed = parse(&text);
@@ -174,15 +176,16 @@ fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T>
     parsed.ok()
 }
 
-/// Writes a message to the system log. If there is no log, the message is lost.
+/// Writes a message to the system log. If no system log runs, the message is lost.
 fn log(message: &str) {
     let Ok(line) = CString::new(format!("edleak-record: {message}")) else { return };
     // SAFETY: the format takes one string, and the call passes that string.
     unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
 }
 
-/// Closes every descriptor except `kept` and opens /dev/null as the standard ones. If the collector kept
-/// them, it would hold open a pipe that the target's parent reads to its end.
+/// Closes every descriptor except `kept`, and opens /dev/null as stdin, stdout and stderr. Without this, the
+/// collector would keep pipes of the target open. A parent that reads such a pipe to its end would then wait
+/// for the collector.
 fn drop_inherited(kept: &[i32]) {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {

@@ -1,5 +1,6 @@
-//! Starts the target as its parent would: with the same arguments, descriptors, signals and limits. The
-//! target's environment has two more variables, or three if patterns choose the recorded programs.
+//! Starts the target with the arguments, descriptors, signals and limits that the target would have without
+//! edleak. The collector adds two variables to the target's environment, or three if patterns choose the
+//! programs to record.
 #![allow(unsafe_code)] // calls fork and exec
 
 use crate::sys::own_child::OwnChild;
@@ -15,16 +16,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The environment of a target that the collector starts: the collector's own, with the preload library first
-/// in LD_PRELOAD, and the address of the control page. EDLEAK_IDLE is not set, so the target does not wait
-/// for a recording.
+/// The environment of a target that the collector starts. It is the collector's own environment with two
+/// changes: the preload library comes first in LD_PRELOAD, and a variable holds the address of the control
+/// page. EDLEAK_IDLE is not set, so the target does not wait for a recording.
 fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
     let ours = [(ENV_SESSION, control), (ENV_ONLY, only), (ENV_IDLE, "")];
     environment_with(preload, &ours)
 }
 
 /// The environment of this process, with the preload library first in LD_PRELOAD and the variables `ours`.
-/// The function leaves out variables with an empty value.
+/// The result does not contain those variables of `ours` whose value is empty.
 fn environment_with(preload: &Path, ours: &[(&str, &str)]) -> Vec<CString> {
     let mut preloads = preload.as_os_str().to_owned();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -45,8 +46,8 @@ fn environment_with(preload: &Path, ours: &[(&str, &str)]) -> Vec<CString> {
         .collect()
 }
 
-/// Executes a program in place of this process. The program's library waits for a recording. Returns only if
-/// the execution fails.
+/// Executes a program in place of this process (exec). The library in the program counts nothing until a
+/// recording begins. The function returns only if the exec fails.
 pub(crate) fn execute_idle(
     program: &Path,
     arguments: &[OsString],
@@ -76,14 +77,14 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// A target process that exists but waits for [`Held::release`].
+/// A target process that exists, but that waits for [`Held::release`] before it executes the program.
 pub(crate) struct Held {
     child: OwnChild,
     go: File,
     failure: File,
 }
 
-/// Creates a process for the program. The process does not execute the program before [`Held::release`].
+/// Creates a process for the program. The process executes the program only after [`Held::release`].
 pub(crate) fn hold(
     program: &Path,
     arguments: &[OsString],
@@ -107,9 +108,9 @@ pub(crate) fn hold(
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // Close the child's copy of the write end. With that copy open, the read would never see the end of
-        // the pipe if the collector is killed before the release.
-        // SAFETY: no code of this process uses this descriptor.
+        // Close the child's copy of the write end of the pipe. The collector may be killed before it releases
+        // the child. Then the child's read must end, but while the child has the write end open, the pipe
+        // does not end. SAFETY: no code of this process uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.
@@ -135,7 +136,7 @@ pub(crate) fn hold(
 }
 
 impl Held {
-    /// The process ID; it stays the same when the process executes the program.
+    /// The process ID. The ID stays the same when the process executes the program.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
@@ -145,7 +146,7 @@ impl Held {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();
-        self.failure.read_to_end(&mut error)?; // the pipe ends when execve closes the write end
+        self.failure.read_to_end(&mut error)?; // execve closes the write end, and so ends this read
         match <[u8; 4]>::try_from(error.as_slice()) {
             Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
             Err(_) => Ok(self.child),

@@ -1,12 +1,13 @@
-//! Finds the library to load into the target, and checks that it belongs to this edleak-record.
+//! Finds the library to load into the target, and checks that the library has the version of this
+//! edleak-record.
 //!
-//! The search order:
+//! The collector looks at these places in this order:
 //!
-//! | place                                        | used when                                             |
+//! | place                                        | the library is used if                                |
 //! |----------------------------------------------|-------------------------------------------------------|
-//! | `EDLEAK_PRELOAD`                             | it is set; an unusable library there is an error      |
-//! | edleak-record's directory or `../lib/edleak` | no other user could write it, and it has this version |
-//! | the copy inside edleak-record                | otherwise; see [`crate::start::unpack`]               |
+//! | `EDLEAK_PRELOAD`                             | it is set; an unusable library is then an error       |
+//! | edleak-record's directory or `../lib/edleak` | no other user could write it and its version is right |
+//! | the copy inside edleak-record                | no other is; see [`crate::start::unpack`]             |
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
@@ -17,9 +18,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The variable that names a library to use instead of any other.
+/// The environment variable with the path of a library. If it is set, edleak-record uses no other library.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
-/// The largest size of a library that edleak-record accepts, in bytes. The library itself has about 100 KiB.
+/// The largest size in bytes of a file that edleak-record accepts as the library. The real library has about
+/// 100 KiB.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// The copy of the library inside edleak-record.
@@ -29,7 +31,7 @@ pub struct Embedded(pub &'static [u8]);
 /// The place where edleak-record found the library.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
-    /// `EDLEAK_PRELOAD` names it.
+    /// The environment variable `EDLEAK_PRELOAD` contains the path of the library.
     Variable,
     /// The library is in the directory of edleak-record, or in `../lib/edleak`.
     Beside,
@@ -40,8 +42,8 @@ pub enum Origin {
 /// Finds the library. Unpacks the embedded copy if no other library is usable.
 ///
 /// # Errors
-/// There is no usable library, and no place to unpack it. The message names each place and the variable to
-/// set.
+/// There is no usable library, and no directory in which the embedded copy could be unpacked. The message
+/// names each place, the reason, and the environment variable to set.
 pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     find_from(&here, std::env::var_os(VARIABLE), embedded)
@@ -79,7 +81,7 @@ fn find_from(
     }
 }
 
-/// Whether the file at `path` can be loaded and belongs to this version.
+/// Checks that the file at `path` can be loaded and has the version of this edleak-record.
 fn check(path: &Path) -> Result<(), Error> {
     can_be_named(path)?;
     let file = File::open(path).map_err(library)?;
@@ -93,7 +95,7 @@ fn check(path: &Path) -> Result<(), Error> {
     can_be_executed(path)
 }
 
-/// Whether a library has the session layout and the version of this edleak-record.
+/// Checks that a library has the session layout and the version of this edleak-record.
 fn check_identity(bytes: &[u8]) -> Result<(), Error> {
     const PREFIX: &[u8] = b"edleak-preload ";
     if !bytes.starts_with(b"\x7fELF") {
@@ -114,8 +116,8 @@ fn check_identity(bytes: &[u8]) -> Result<(), Error> {
     Err(library(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..])))
 }
 
-/// Whether the file still has its section table, which linkers put at the end. A file that was cut off has no
-/// section table.
+/// Whether the file contains its whole section table. Linkers write this table at the end of a file, so the
+/// table is missing in a file that was cut off.
 fn has_all_sections(bytes: &[u8]) -> bool {
     let field = |at: usize, length: usize| {
         let bytes = bytes.get(at..at + length)?;
@@ -127,7 +129,7 @@ fn has_all_sections(bytes: &[u8]) -> bool {
     table.checked_add(entry * count).is_some_and(|end| end <= bytes.len() as u64)
 }
 
-/// Whether only root, this user or the owner of edleak-record could have written the file.
+/// Checks that nobody except root, this user and the owner of edleak-record could have written the file.
 fn is_trusted(path: &Path, program: &Path) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
     let file = std::fs::metadata(path).map_err(library)?;

@@ -1,8 +1,8 @@
-//! The path under which a running process can open the library. If the process has other files, copies the
-//! library into a directory of the process.
+//! Finds the path under which a running process can open the library. If the process has another root
+//! directory (a container), copies the library into a directory that the process sees.
 //!
-//! The files of a container belong to the container. A symbolic link there may lead anywhere, and may change
-//! at any time. So the kernel resolves each path with the root directory of the process as its root.
+//! A container controls its own files: a symbolic link in it may lead anywhere, and may change at any time.
+//! So the collector lets the kernel resolve each path inside the root directory of the process.
 
 use crate::error::{Error, refusal};
 use crate::sys::process;
@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The path under which a process can open the library. `copy_into` is the directory for a copy that the user
-/// has named.
+/// The path under which a process can open the library. `copy_into` is the directory for a copy of the
+/// library, if the user has named one.
 pub(super) fn visible_path(pid: u32, library: &Path, copy_into: Option<&Path>) -> Result<PathBuf, Error> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     if is_visible(&root, library) {
@@ -39,7 +39,7 @@ pub(super) fn visible_path(pid: u32, library: &Path, copy_into: Option<&Path>) -
     Ok(copy)
 }
 
-/// Whether a process with this root directory finds the same file at `path`.
+/// Whether a process with the root directory `root` sees the same file at `path` as this process.
 fn is_visible(root: &Path, path: &Path) -> bool {
     match open_in(root, path, OFlags::PATH) {
         Ok(file) => {
@@ -55,7 +55,7 @@ fn is_visible(root: &Path, path: &Path) -> bool {
     }
 }
 
-/// Opens a path as a process with this root directory sees the path.
+/// Opens the file that a process with the root directory `root` sees at `path`.
 fn open_in(root: &Path, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, directory, Mode::empty())?;
@@ -63,7 +63,8 @@ fn open_in(root: &Path, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedF
     rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// Writes a file of this name into a directory below `root`, unless the same file is there already.
+/// Writes a file with this name and content into a directory below `root`, unless the directory already
+/// contains the same file.
 fn place(root: &Path, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let directory = open_in(root, directory, OFlags::PATH | OFlags::DIRECTORY)?;
     let open = |flags: OFlags| {
@@ -77,7 +78,8 @@ fn place(root: &Path, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<
             return Ok(());
         }
     }
-    // The file must be new: another user may have made a file or a link of this name.
+    // Delete a file of this name and create a new one: another user may have created the file, or a link of
+    // this name.
     let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
     let mut file = open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
     file.write_all(bytes)

@@ -1,5 +1,5 @@
-//! The conditions for a preload library: its path must fit into LD_PRELOAD, and the loader must be able to
-//! map it.
+//! Checks two conditions for a preload library: LD_PRELOAD can express its path, and the loader can map its
+//! code.
 #![allow(unsafe_code)] // makes a trial mapping
 
 use crate::error::{Error, ErrorKind};
@@ -17,7 +17,7 @@ pub(crate) fn library(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Library, why.to_string())
 }
 
-/// Whether LD_PRELOAD can express the path.
+/// Checks that LD_PRELOAD can express the path.
 pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
     if path.as_os_str().as_bytes().iter().any(|byte| b" \t\n:;".contains(byte)) {
         return Err(library(
@@ -27,7 +27,7 @@ pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the loader can map code from the file. The loader cannot do so on a file system that is mounted
+/// Checks that the loader can map code from the file. This is impossible if the file system is mounted with
 /// `noexec`.
 pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
     let file = File::open(path).map_err(library)?;

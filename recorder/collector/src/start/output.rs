@@ -1,10 +1,10 @@
-//! Reserves the name of a trace: keeps an older file beside the new trace, and prevents other processes from
-//! taking the name.
+//! Reserves the name of a trace: renames an older file of this name to `.old`, and prevents other collectors
+//! from using the name.
 //!
-//! To reserve a name, a collector creates and locks the file before it has anything to write. To move a
-//! finished trace away, a collector first locks it. If two collectors do this at once, the second finds the
-//! name in use and moves nothing. A collector locks derived names in the same way: `t.edl.old` may itself be
-//! the trace of a running recording.
+//! To reserve a name, a collector creates and locks the file before the first slice. Before a collector
+//! renames a finished trace, it locks this trace. If two collectors try this at the same time, the second one
+//! cannot get the lock: it reports that the name is in use, and renames nothing. A collector also locks the
+//! file `t.edl.old` before it replaces this file, because that file may be the trace of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_format::{TraceWriter, place};
@@ -36,25 +36,24 @@ pub(crate) struct Reserved {
     kept: Option<Kept>,
 }
 
-/// The file that edleak-record moved away to `.old`. Dropping this deletes the older file that had the `.old`
-/// name before.
+/// The file that edleak-record has renamed to `.old`, and the older file that had the `.old` name before.
 #[derive(Debug)]
 pub(crate) struct Kept {
     old: PathBuf,
-    /// The earlier `.old` file. edleak-record keeps it until the new recording has started successfully.
+    /// The older `.old` file. edleak-record keeps this file until the new recording has started successfully.
     older: Option<Older>,
 }
 
-/// An earlier `.old` file, renamed to a temporary name until it is deleted. edleak-record locks the file
-/// while this value lives.
+/// An older `.old` file. The file has a temporary name until edleak-record deletes it, and is locked while
+/// this value lives.
 #[derive(Debug)]
 struct Older {
     path: PathBuf,
     held: Held,
 }
 
-/// A file that no recording writes while this value lives. `None`: this user may not read the file, so edleak
-/// cannot lock it. No other recording of this user can write the file either.
+/// The lock of a file: no recording writes the file while this value lives. `None`: this user may not open
+/// the file, so edleak cannot lock it. No other recording of this user can write such a file either.
 #[derive(Debug)]
 struct Held(Option<File>);
 
@@ -70,7 +69,8 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Ok(Some(Held(None))),
         };
-        // The earlier owner of the lock may have moved the file and created its own trace in its place.
+        // Another collector may have renamed this file before it released the lock, and may have created its
+        // own trace under this name.
         if !place::lock(&file) || !place::is_at(&file, path) {
             return Err(in_use(path));
         }
@@ -135,18 +135,19 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Maximum number of attempts. Another process may create a trace between the two steps, but hardly many
-/// times in a row.
+/// Maximum number of attempts. Another process may create a trace after this process has renamed the old file
+/// and before it creates the new file. This hardly happens many times in a row.
 const ATTEMPTS: u32 = 8;
 
-/// Creates the trace `path` and keeps an existing file as `path.old`. The function refuses every file that is
-/// not a regular file.
+/// Creates the trace `path`, and renames an existing file to `path.old`. If `path` exists and is not a
+/// regular file, the result is an error.
 pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, Reserved), Error> {
     let mut attempt = 0;
     loop {
         let mut reserved = Reserved { path: path.to_owned(), made: None, kept: keep_old(path)? };
         attempt += 1;
-        // An empty file exists already: mktemp or another program created it.
+        // If an empty file exists already (mktemp, for example, creates one), the trace is written into this
+        // file.
         let before = made_at(path);
         let created = TraceWriter::create(path, capacity_bytes);
         reserved.made = made_at(path);
@@ -169,7 +170,7 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
     }
 }
 
-/// Creates the file of a trace that is in memory, and keeps an existing file as `path.old`.
+/// Creates the file of a trace that was only in memory so far, and renames an existing file to `path.old`.
 pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let kept = keep_old(path)?;
@@ -188,7 +189,7 @@ pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), E
 }
 
 impl Kept {
-    /// Gives the earlier files their names again, if no file has the name `path`.
+    /// Gives the two older files their previous names back, if no file has the name `path`.
     fn put_back(mut self, path: &Path) {
         if place::rename_new(&self.old, path).is_ok()
             && let Some(older) = self.older.take()
@@ -199,8 +200,8 @@ impl Kept {
 }
 
 impl Reserved {
-    /// After a recording that produced nothing, restores the earlier files, unless another process owns the
-    /// name now.
+    /// Restores the older files after a recording that recorded nothing, unless another process uses the name
+    /// now.
     pub(crate) fn give_back(&self) {
         if self.made.is_none() || made_at(&self.path) != self.made {
             return;
@@ -209,7 +210,8 @@ impl Reserved {
             let _ = fs::remove_file(&self.path);
             return;
         };
-        // The exchange is one atomic step, so that no other process takes the name in between.
+        // Both files exchange their names in one atomic step. So the name is always in use, and no other
+        // process can take it.
         let is_back = match place::exchange(&self.path, old) {
             Ok(()) if made_at(old) == self.made => fs::remove_file(old).is_ok(),
             Ok(()) => {
@@ -224,14 +226,14 @@ impl Reserved {
         }
     }
 
-    /// The recording has started: deletes the earlier `.old` file.
+    /// Deletes the older `.old` file, after the recording has started.
     pub(crate) fn settle(&self) {
         self.kept.iter().filter_map(|kept| kept.older.as_ref()).for_each(Older::remove);
     }
 }
 
-/// The path of the file that a trace at `path` replaces. The function follows links, so the link itself
-/// stays.
+/// The path of the file that a trace at `path` replaces. If `path` is a symbolic link, the result is the file
+/// to which the link leads, so the link itself is not replaced.
 pub(crate) fn followed(path: &Path) -> Result<PathBuf, Error> {
     let refused = |reason: &dyn fmt::Display| {
         failed(format!("a trace cannot be written to `{}`: {reason}", path.display()))
@@ -243,7 +245,8 @@ pub(crate) fn followed(path: &Path) -> Result<PathBuf, Error> {
     Ok(place)
 }
 
-/// Whether `path` is the file behind a standard descriptor. The target has the same standard descriptors.
+/// Whether `path` is the file to which stdin, stdout or stderr leads. The target inherits these descriptors
+/// and may write to the file.
 fn is_standard(path: &Path) -> bool {
     let standard = [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]
         .map(|fd| fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata()));
@@ -254,7 +257,7 @@ fn is_standard(path: &Path) -> bool {
     })
 }
 
-/// Moves an existing file to `path.old`. The function leaves an empty file in place.
+/// Renames an existing file to `path.old`. An empty file keeps its name.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     let Some(held) = Held::at(path)? else { return Ok(None) };
     if held.is_empty() {
@@ -266,7 +269,7 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     if moved.is_ok() && held.is_at(&old) {
         return Ok(Some(Kept { old, older }));
     }
-    // Another process has put another file under this name meanwhile.
+    // Another process has given the name `path` to another file meanwhile. Undo the renaming.
     if moved.is_ok() {
         let _ = place::rename_new(&old, path);
     }

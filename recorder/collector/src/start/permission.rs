@@ -1,25 +1,25 @@
-//! The reason why this user may not read or write the memory of a process, and the remedy.
+//! Explains why this user may not read or write the memory of a process, and names a remedy.
 
 use crate::error::{Error, refusal};
 use crate::sys::process::{self, Status};
 use std::fs;
 use std::io;
 
-/// The bit of CAP_SYS_PTRACE in a set of capabilities.
+/// The bit that stands for CAP_SYS_PTRACE in a set of capabilities.
 const SYS_PTRACE: u64 = 1 << 19;
 
-/// The facts by which the kernel decides.
+/// The facts from which the kernel decides whether one process may read the memory of another.
 #[derive(Clone, Copy, Debug)]
 struct Facts<'a> {
     ours: Status,
     theirs: Status,
-    /// The content of /proc/sys/kernel/yama/ptrace_scope; empty: the kernel has no yama.
+    /// The content of /proc/sys/kernel/yama/ptrace_scope; empty: the kernel has no security module yama.
     scope: &'a str,
-    /// Whether the process lives in another user namespace.
+    /// Whether the process is in another user namespace than this process.
     has_own_users: bool,
 }
 
-/// The refusal for a process whose memory cannot be read or written.
+/// The error for a process whose memory cannot be read or written.
 pub(super) fn inaccessible(pid: u32, error: &io::Error) -> Error {
     if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
         return refusal(format!("its memory cannot be read or written: {error}"), "does it still run?");
@@ -36,8 +36,8 @@ pub(super) fn inaccessible(pid: u32, error: &io::Error) -> Error {
     refusal(message, remedy)
 }
 
-/// Refuses a process in another user namespace. The kernel does not let such a process open the memory that
-/// it would share with edleak-record.
+/// Refuses a process in another user namespace. The kernel does not let such a process open the shared memory
+/// of edleak-record.
 pub(super) fn check_users(pid: u32) -> Result<(), Error> {
     if !has_own_users(pid) {
         return Ok(());
@@ -46,7 +46,8 @@ pub(super) fn check_users(pid: u32) -> Result<(), Error> {
     Err(refusal(message, "start edleak-record inside that namespace, as the user of the process"))
 }
 
-/// Whether a process lives in another user namespace than this process. `false` if this user may not know.
+/// Whether a process is in another user namespace than this process. The result is also `false` if this user
+/// may not see the namespace of the process.
 fn has_own_users(pid: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
     namespace(pid).is_some_and(|theirs| Some(theirs) != namespace(std::process::id()))
@@ -133,7 +134,7 @@ mod tests {
         }
         let text = reason(status(0, u64::MAX), status(7, 0), "3");
         assert!(text.contains("until the next boot (start the process with"), "{text}");
-        // Scope 0, and a kernel without yama, forbid nothing.
+        // With scope 0, and without yama, the kernel does not forbid the access.
         assert!(!reason(status(7, 0), status(7, 0), "0").contains("yama"));
     }
 

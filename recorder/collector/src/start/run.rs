@@ -1,4 +1,4 @@
-//! One run: checks the program, starts it and follows it.
+//! Records a program from its start: checks the program, starts it and follows its processes.
 
 use crate::attach::Settings;
 use crate::detour::Prefixes;
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for a target to end after edleak-record has sent SIGTERM.
+/// Longest time that edleak-record waits for the end of the target after it has sent SIGTERM.
 const TERMINATION: Duration = Duration::from_secs(10);
 
 /// The settings of a recording.
@@ -34,52 +34,57 @@ pub struct RunOptions {
     pub program: Vec<OsString>,
     /// The path of the trace.
     pub output: PathBuf,
-    /// The interval between slices.
+    /// The time between two slices.
     pub period: Period,
-    /// The recording ends after this time; the program runs on.
+    /// The recording ends after this time, and the program runs on; `None`: the recording ends with the
+    /// program.
     pub duration: Option<Duration>,
-    /// After `duration`, edleak-record sends the program SIGTERM and waits for its end.
+    /// Whether edleak-record, after `duration`, sends SIGTERM to the program and waits for the end of the
+    /// program.
     pub then_terminate: bool,
-    /// Whether to record child processes, too.
+    /// Whether edleak-record also records child processes.
     pub children: bool,
-    /// Patterns of the files of the programs to record ([`edleak_session::only`]), anywhere in the process
-    /// tree; empty: record the program itself.
+    /// Patterns of file names ([`edleak_session::only`]). edleak-record records every process of the process
+    /// tree whose program matches a pattern. Empty: edleak-record records the started program itself.
     pub only: Vec<String>,
-    /// The maximum size of the trace.
+    /// The maximum size of the trace, in bytes.
     pub capacity_bytes: u64,
-    /// Functions to step over, and sites to watch.
+    /// The functions that are wrappers, and the sites to watch.
     pub code: CodeOptions,
-    /// Watch sites that look like leaks, for at most this share of the target's processor time.
+    /// The share of the target's processor time that auto-watch may use to watch sites that look like leaks;
+    /// `None`: there is no auto-watch.
     pub auto_watch: Option<f64>,
-    /// The rate of an artificial leak that the collector adds to the counters, in bytes per second.
+    /// The rate, in bytes per second, of an artificial leak that the collector adds to the counters; `None`:
+    /// there is no such leak.
     pub inject_bytes_per_s: Option<f64>,
-    /// The domains of memory to record.
+    /// The kinds of memory to record: the heap, mapped memory, or both.
     pub domains: Domains,
     /// How to attach to a process without the library.
     pub attach: Settings,
-    /// The directory, in the files of such a process, into which the library may be copied.
+    /// The directory into which edleak-record may copy the library, if the process to attach to sees other
+    /// files.
     pub attach_copy: Option<PathBuf>,
     /// Whether to print only errors.
     pub quiet: bool,
-    /// The copy of the preload library inside this program, if it has one.
+    /// The copy of the preload library inside this edleak-record, if there is one.
     pub embedded: Option<Embedded>,
 }
 
 /// The result of a run.
 #[derive(Debug)]
 pub struct Recorded {
-    /// The traces, and how the program ended.
+    /// The traces of the run, and the exit status of the program.
     pub outcome: Outcome,
-    /// Patterns of wrappers that matched no function of any module.
+    /// Patterns of wrappers that the user gave and that matched no function of any module.
     pub unused_wrappers: Vec<String>,
-    /// The failure, if edleak counted almost nothing of the program.
+    /// The error to report if edleak has counted almost no allocation of the program.
     pub blind: Option<Failed>,
 }
 
-/// The reason why there is no recording, or an empty one.
+/// The reason why there is no recording, or why the recording is empty.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failed {
-    /// The exit code of edleak-record; if the program failed, too, this is the program's exit code.
+    /// The exit code of edleak-record. If the program failed, this is the exit code of the program.
     pub exit_code: u8,
     /// The error with its reason and its remedy.
     pub error: Error,
@@ -91,8 +96,9 @@ impl From<Error> for Failed {
     }
 }
 
-/// Executes a program in place of this process. The program's library counts nothing until a user records the
-/// program by its process ID. Returns only the reason why the program could not start.
+/// Executes a program in place of this process (exec). The library in the program counts nothing until a user
+/// records the program by its process ID. The function returns only if the program could not start; the
+/// result is the reason.
 pub fn start_idle(program: &[OsString], embedded: Option<Embedded>) -> Error {
     let start = || {
         let [name, ..] = program else {
@@ -109,11 +115,11 @@ pub fn start_idle(program: &[OsString], embedded: Option<Embedded>) -> Error {
     start().unwrap_or_else(|error| error)
 }
 
-/// Records a program until the program ends or the duration is over. Calls `started` as soon as the program
-/// runs.
+/// Records a program until the program ends or the duration is over. Calls the function `started` as soon as
+/// the program runs.
 ///
 /// # Errors
-/// edleak cannot record the program, or it recorded nothing of it.
+/// edleak cannot record the program, or has recorded no process of the program.
 pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let [program, ..] = options.program.as_slice() else {
         return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one").into());
@@ -122,22 +128,22 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     if let Some(error) = limits::too_little_data() {
         return Err(error.context(format_args!("cannot record `{}`", checked.path.display())).into());
     }
-    // The program that matches may be anywhere in the process tree.
+    // A program that matches a pattern of `only` may run as any process of the process tree.
     let follows_children = options.children || !options.only.is_empty();
     if follows_children && let Some(why) = Watch::unavailable() {
         return Err(why.context("child processes cannot be followed").into());
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
-    // edleak-record blocks signals from here on, because a thread created earlier would receive the signals
-    // meant for the main loop. When a file reaches its size limit, the write then returns an error, and no
-    // fatal signal comes.
+    // Block signals before the first thread is created. Otherwise, that thread would receive signals that are
+    // meant for the main loop. This call also prevents the fatal signal of the file size limit: a write
+    // beyond the limit then returns an error.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
     let output = output::followed(&options.output)?;
-    // Create the trace now: problems with its file show before the program starts, and no other process takes
-    // its name.
+    // Create the trace before the program starts: if the file cannot be created, the program is not started,
+    // and no other process can take the name.
     let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
     let stopped = |what: &str, error: &std::io::Error| {
         reserved.give_back();
@@ -161,8 +167,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         only: options.only.join(":"),
         publisher,
     };
-    // The target must apply the detours of an allocator inside the program before its first allocation. Later
-    // is too late.
+    // The preload library must write the detours of an allocator inside the program before this allocator
+    // makes its first allocation. So the target waits for the rules longer.
     let has_allocator = checked.own_malloc.is_some() || code_options.allocators != Prefixes::default();
     let waits_long = has_allocator || !code_options.watch.is_empty();
     let rules_timeout = if waits_long { LONG_RULES_TIMEOUT } else { RULES_TIMEOUT };
@@ -204,8 +210,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     Ok(Recorded { outcome, unused_wrappers, blind })
 }
 
-/// The path of the collector's own libc, which is probably the target's libc, too. A static edleak-record has
-/// no libc.so.6 and tries the usual paths.
+/// The path of the collector's own libc. The target probably uses the same file. A statically linked
+/// edleak-record uses no libc.so.6, so it tries the usual paths.
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
         ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
@@ -215,7 +221,8 @@ fn own_libc() -> Option<PathBuf> {
     own.find(|path| path.ends_with("libc.so.6")).or_else(usual)
 }
 
-/// The error for a run that recorded nothing. Such a run must never look like one without leaks.
+/// The error for a run that recorded nothing. Without this error, the run would look like a program without
+/// leaks.
 fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
     let (why, remedy) = if only.is_empty() {
         let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
@@ -231,8 +238,8 @@ fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Fai
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
-/// The error for a program that uses its own allocator: the trace exists but contains nothing about the
-/// program.
+/// The error for a program that uses its own allocator. In this case the trace exists, but contains almost no
+/// allocation of the program.
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(
@@ -246,7 +253,7 @@ fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
-/// The exit code of the program if it failed, else `otherwise`.
+/// The exit code of the program if the program failed; `otherwise` if it did not.
 fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,
@@ -255,8 +262,8 @@ fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     }
 }
 
-/// Asks the target to end, and waits. Returns whether the target ended before the time limit and before the
-/// user interrupted the wait.
+/// Sends SIGTERM to the target and waits for its end. Returns `false` if the time limit is over or the user
+/// interrupts the wait before the target has ended.
 fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     child.send(libc::SIGTERM);
     let limit = Instant::now() + TERMINATION;
@@ -270,7 +277,7 @@ fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     true
 }
 
-/// A command line, shortened to fit into a line of output.
+/// A command line as text, shortened so that it fits into one line of a message.
 fn shown(command: &[OsString]) -> String {
     const MOST: usize = 40;
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();

@@ -1,7 +1,8 @@
-//! Unpacks the library inside edleak-record into a directory that no other user can write to.
+//! Unpacks the copy of the library inside edleak-record into a directory to which no other user can write.
 //!
-//! The copy stays after the recording: a program that runs on still names it in LD_PRELOAD, and the loader of
-//! each child needs it. Each version has its own directory, so versions do not disturb each other.
+//! The unpacked file stays after the recording. A program that runs on still has the path of this file in
+//! LD_PRELOAD, so the loader of each child process needs the file. Each version of edleak has its own
+//! directory, so one version does not overwrite the library of another.
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
@@ -11,16 +12,17 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Unpacks `bytes`, unless an earlier call did so, and returns the path of the library.
+/// Writes `bytes` to a file, unless the file is already there, and returns the path of the file.
 ///
 /// # Errors
-/// There is no suitable directory. The message names each tried directory, and the variable to set.
+/// There is no suitable directory. The message names each directory that was tried, and the environment
+/// variable to set.
 pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, Error> {
     unpack_into(&places(|name| std::env::var_os(name), effective_ids().0), bytes)
 }
 
 fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
-    // The message gives a reason once for all directories that share it.
+    // If several directories fail for the same reason, the message contains the reason only once.
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for place in places {
         let why = match place.unpack(bytes) {
@@ -41,12 +43,12 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
     ))
 }
 
-/// A directory to unpack into.
+/// A directory into which the library may be unpacked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether edleak-record creates missing parent directories: yes for a cache directory, no for a
-    /// temporary directory.
+    /// Whether edleak-record creates missing parent directories. It does so for a cache directory, but not
+    /// for a temporary directory.
     makes_parents: bool,
 }
 
@@ -60,8 +62,8 @@ fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
     match absolute("XDG_CACHE_HOME") {
         Some(path) => places.push(cache(path)),
         None => {
-            // Other users may read this directory. A service that root starts and that drops its privileges
-            // still finds the library when it executes a program.
+            // For root, use a directory that other users can read. Then a service that root starts can drop
+            // its privileges and still load the library when it executes a program.
             places.extend((uid == 0).then(|| cache("/var/cache".into())));
             places.extend(
                 absolute("HOME").filter(|home| home != Path::new("/")).map(|home| cache(home.join(".cache"))),
@@ -81,7 +83,8 @@ impl Place {
     fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
         can_be_named(&self.directory)?;
         make(&self.directory, self.makes_parents)?;
-        // From here on, the code uses the real path, so that no other user can exchange a part of it.
+        // Use the path without symbolic links from here on, so that no other user can redirect a part of the
+        // path.
         let directory = fs::canonicalize(&self.directory).map_err(library)?;
         check_ancestors(&directory)?;
         let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));
@@ -101,7 +104,7 @@ impl Place {
     }
 }
 
-/// Creates a directory that only this user may write to, unless it exists.
+/// Creates a directory to which only this user may write, unless the directory exists.
 fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
     if with_parents && let Some(parent) = directory.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(library)?;
@@ -115,13 +118,13 @@ fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
     }
 }
 
-/// The effective user and group IDs. The effective IDs can differ from the real ones, and the kernel checks
-/// files by the effective IDs.
+/// The effective user ID and group ID. These IDs can differ from the real IDs, and the kernel uses the
+/// effective IDs when it checks the access to files.
 pub(crate) fn effective_ids() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
-/// Refuses a path if another user could replace a part of it.
+/// Refuses a directory if another user could replace the directory or one of its parents.
 fn check_ancestors(directory: &Path) -> Result<(), Error> {
     check_owner(directory)?;
     let mut path = directory.to_path_buf();
@@ -130,7 +133,8 @@ fn check_ancestors(directory: &Path) -> Result<(), Error> {
             return Err(library(format!("`{}` cannot be inspected", path.display())));
         };
         let (uid, _) = effective_ids();
-        // In a user namespace that maps only one user, root's directories belong to the overflow user.
+        // In a user namespace that maps only one user, directories of root seem to belong to the overflow
+        // user.
         let is_roots = metadata.uid() == 0 || (is_well_known(&path) && metadata.uid() == overflow_uid());
         if !is_roots && metadata.uid() != uid {
             return Err(library(format!(
@@ -139,7 +143,7 @@ fn check_ancestors(directory: &Path) -> Result<(), Error> {
                 metadata.uid()
             )));
         }
-        // In a sticky directory a user cannot rename files of other users.
+        // In a directory with the sticky bit, no user can rename the files of another user.
         if metadata.mode() & 0o022 != 0 && metadata.mode() & libc::S_ISVTX == 0 {
             return Err(library(format!("other users may write to `{}`", path.display())));
         }
@@ -147,7 +151,7 @@ fn check_ancestors(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a directory that belongs to, or can be written by, another user.
+/// Refuses a directory that belongs to another user, or to which another user can write.
 fn check_owner(directory: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(directory).map_err(library)?;
     if !metadata.is_dir() {
@@ -174,7 +178,7 @@ fn overflow_uid() -> u32 {
     text.trim().parse().unwrap_or(DEFAULT)
 }
 
-/// Whether the file belongs to this user, no other user can write it, and it holds exactly `bytes`.
+/// Whether the file belongs to this user, cannot be written by other users, and contains exactly `bytes`.
 fn is_whole(path: &Path, bytes: &[u8]) -> bool {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let Ok(file) = opened else { return false };
@@ -187,8 +191,8 @@ fn is_whole(path: &Path, bytes: &[u8]) -> bool {
     file.take(bytes.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == bytes
 }
 
-/// Writes a file under another name and renames it into place. So no process sees a half-written file, and a
-/// process that has loaded the old file keeps it.
+/// Writes a file under a temporary name, and then renames the file to `path`. So no process sees a
+/// half-written file, and a process that has loaded the old file keeps the old content.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -196,14 +200,14 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes)?;
     // The umask may have removed mode bits.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    // Some file systems report a full disk only here.
+    // Some file systems report a full disk only at this call.
     file.as_file().sync_data()?;
     file.persist(path)?;
     Ok(())
 }
 
-/// Copies edleak-record, its library and the headers, each a name and a text, into `directory`, for a
-/// container image or a shared volume.
+/// Copies edleak-record, its library and the C headers into `directory`, for a container image or a shared
+/// volume. `headers` holds the name and the text of each header.
 ///
 /// # Errors
 /// edleak-record cannot write a file.
@@ -226,8 +230,8 @@ pub fn copy_to(directory: &Path, bytes: &[u8], headers: &[(&str, &str)]) -> Resu
     Ok(())
 }
 
-/// A hash that names the directory of one version of the library. Two versions may have the same hash by
-/// chance, so the caller also compares the bytes of the file.
+/// Computes a hash for the name of the directory of one version of the library. Two versions may have the
+/// same hash by chance, so the caller also compares the bytes of the file.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -317,7 +321,7 @@ mod tests {
         assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write")));
         fs::remove_dir(&place.directory).expect("ours");
 
-        // edleak-record also refuses a directory if another user could rename its parent.
+        // edleak-record must also refuse a directory if another user could rename its parent directory.
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("ours");
         assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write to `")));
         fs::set_permissions(&dir.0, Permissions::from_mode(0o1777)).expect("ours");
