@@ -1,5 +1,5 @@
-//! Symbols from a debuginfod server. edleak requests symbols only if the user asks, uses only those of the
-//! same build, and gives up quickly if the server fails.
+//! Reads symbols from a debuginfod server. edleak requests symbols only if the user asks for them, and uses
+//! only symbols of the same build. If the server fails, edleak gives up quickly.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -16,20 +16,20 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The server's reaction to a request.
+/// How the test's server reacts to a request.
 #[derive(Clone)]
 enum Answer {
     File(Vec<u8>),
     NotFound,
-    /// The server announces the length of the whole file and sends half of it.
+    /// The server announces the length of the whole file, but sends only the first half.
     Half(Vec<u8>),
-    /// The server sends half of the file and announces no length.
+    /// The server sends only the first half of the file, and announces no length.
     Less(Vec<u8>),
     /// The server accepts the connection and never answers.
     Silence,
 }
 
-/// An HTTP server of this test, on a free port of the loopback device.
+/// An HTTP server that this test runs on a free port of the loopback device.
 struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -60,7 +60,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The requested paths.
+    /// The paths that clients have requested from the server.
     fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("the server does not panic").clone()
     }
@@ -74,7 +74,7 @@ impl Drop for Server {
     }
 }
 
-/// Answers one request; returns the connection if it must stay open.
+/// Answers one request. Returns the connection if it must stay open without an answer.
 fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Option<TcpStream> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a second is not zero");
     let mut lines = BufReader::new(stream.try_clone().expect("there are descriptors")).lines();
@@ -92,12 +92,12 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Op
         Answer::Less(file) => (head("200 OK", None), &file[..file.len() / 2]),
         Answer::Silence => return Some(stream),
     };
-    // The client may have closed the connection.
+    // If the client has already closed the connection, this error has no effect.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     None
 }
 
-/// A stripped program that was recorded while it leaked; its separate debug information, and the debug
+/// The trace of a stripped program that leaked, the separate debug information of this program, and the debug
 /// information of another program.
 struct Recorded {
     _dir: TempDir,
@@ -132,7 +132,7 @@ fn objcopy(options: &[&str], from: &Path, to: &Path) {
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
 }
 
-/// Analyzes the trace with these servers and an empty cache.
+/// Analyzes the trace with the debuginfod servers at `urls` and an empty cache.
 fn analyze(urls: &str, options: &[&str]) -> Outcome {
     let cache = TempDir::new("debuginfod-cache");
     let mut command = Command::new(&tools().analyze);
@@ -150,7 +150,7 @@ fn is_named(outcome: &Outcome) -> bool {
     outcome.stdout.contains("grow_list at ") && outcome.stdout.contains("linear_leak.c:")
 }
 
-/// Asserts that edleak found no name, that the report says so, and that one line gives the reason.
+/// Asserts that edleak found no function name, that the report says so, and that one line gives the reason.
 fn assert_unnamed(outcome: &Outcome, why: &str) {
     assert!(!is_named(outcome), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("linear_leak+0x"), "module and offset:\n{}", outcome.stdout);
@@ -196,7 +196,8 @@ fn file_of_another_build_is_refused() {
 
 #[test]
 fn truncated_file_is_refused() {
-    // debuginfod-find notices this error itself and reports that the server does not have the file.
+    // debuginfod-find notices that half of the file is missing. It then reports that the server does not have
+    // the file.
     let server = Server::start(Answer::Half(recorded().debug.clone()));
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
     let server = Server::start(Answer::Less(recorded().debug.clone()));
@@ -205,7 +206,7 @@ fn truncated_file_is_refused() {
 
 #[test]
 fn a_server_that_is_dead_or_silent_is_not_waited_for() {
-    let address = Server::start(Answer::Silence).url(); // the server is stopped again at once
+    let address = Server::start(Answer::Silence).url(); // the server stops at the end of this statement
     assert_unnamed(&analyze(&address, &["--debuginfod"]), "debuginfod: 1 request failed: ");
     let server = Server::start(Answer::Silence);
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "the servers were not asked again");

@@ -1,12 +1,12 @@
-//! edleak-record watches by itself: the first run of a leaker has full stacks, and the stacks cost the
-//! program no more than the budget.
+//! Tests that edleak-record watches sites without an option. The first recording of a leaking program has
+//! full stacks, and the time for these stacks stays within the budget.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{samples, stacks};
 use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::{Report, Site};
 
-/// The stacks in a report.
+/// The sites of a report that are full stacks.
 fn stacks_in(report: &Report) -> Vec<&Site> {
     report.sites.iter().filter(|site| site.kind == "stack").collect()
 }
@@ -33,7 +33,8 @@ fn no_watch_records_no_stacks() {
     assert!(stacks_in(&report).is_empty(), "{}", report.describe());
 }
 
-/// Records `hot_site` for this number of seconds of processor time; returns the processor time that it used.
+/// Records `hot_site`, which runs until it has used this number of seconds of processor time. Returns the
+/// processor time that it used in nanoseconds.
 fn hot_site(options: &[&str], seconds: &str) -> (Recording, f64) {
     let recorder = Recorder::new("hot").options(["--period", "20ms"]).options(options);
     let recording = recorder.record(stacks().binary("hot_site"), [seconds]);
@@ -41,7 +42,7 @@ fn hot_site(options: &[&str], seconds: &str) -> (Recording, f64) {
     (recording, used_ns)
 }
 
-/// The allocations of `hot_make` at its site and at its stacks.
+/// The allocations in `hot_make`: those counted at its caller sites, and those counted at its full stacks.
 fn hot_allocs(report: &Report) -> (u64, u64) {
     let of = |kind: &str| -> u64 {
         let sites = report.sites_in("hot_make").filter(|site| site.kind == kind);
@@ -52,7 +53,7 @@ fn hot_allocs(report: &Report) -> (u64, u64) {
 
 #[test]
 fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known() {
-    // The estimate of the recorder: 130 ns for an allocation and 6.2 ns for each of about seven frames.
+    // The estimate of edleak-record: 130 ns for an allocation, and 6.2 ns for each of its about seven frames.
     const COST_NS: f64 = 170.0;
     let (recording, used_ns) = hot_site(&[], "6");
     let report = recording.all_sites();
@@ -60,7 +61,7 @@ fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known(
     let cost = watched as f64 * COST_NS / used_ns;
     assert!(watched > 0, "never watched:\n{}", report.describe());
     assert!(unwatched > watched && cost <= 0.02, "{watched} of {unwatched} at {cost}");
-    // The verdict is that of the site with its stacks, and the path that leaks has the whole leak.
+    // The site is judged together with its stacks. The stack through `path_kept` has nearly the whole leak.
     let site = report.json["sites"].as_array().expect("sites").iter().find(|site| {
         site["kind"] == "caller" && site["verdict"] == "leak" && site["judged_with_stacks"] == true
     });

@@ -1,9 +1,9 @@
-//! Programs of a Linux distribution, run plain and recorded: output, status and files must be equal.
+//! Runs programs of a Linux distribution without edleak and recorded: output, status and files must be equal.
 //!
-//! By default the test runs only the commands marked `*`; with `EDLEAK_DISTRO=all` it runs all of them. The
-//! test skips and counts a program that is not installed (tests/setup.sh installs programs that Debian's base
-//! system lacks). The list does not contain programs that print their environment (`env`) or the present
-//! state (`ps`, `df`), and programs that edleak refuses.
+//! By default the test runs only the commands marked `*`; with `EDLEAK_DISTRO=all` it runs all commands. The
+//! test skips and counts a program that is not installed. (tests/setup.sh installs programs that Debian's
+//! base system lacks.) The list has no programs that print their environment (`env`) or the present state
+//! (`ps`, `df`), and no programs that edleak refuses to record.
 
 use edleak_tests::record::Recorder;
 use edleak_tests::run::{Outcome, run_with_input};
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// One command per line: `*` marks the default selection, `< FILE` is standard input. Each command runs in a
-/// directory that `fixture` fills.
+/// One command per line. `*` marks a command that runs by default. `< FILE` names the file for standard
+/// input. Each command runs in a directory with the files of `fixture`.
 const COMMANDS: &str = "
 * sort -n words.txt
   sort --parallel=4 -S 1M -r words.txt
@@ -245,7 +245,7 @@ const COMMANDS: &str = "
   memcached -V
 ";
 
-/// Files for the commands; they are the same in every run.
+/// The names and contents of the files that the commands read. These files are the same in every run.
 fn fixture() -> BTreeMap<&'static str, String> {
     let words: String = (0..3000).map(|i| format!("word-{}-x {}\n", i * 7919 % 3001, i % 17)).collect();
     let objects: Vec<_> = (0..300)
@@ -285,7 +285,7 @@ fn fill(dir: &Path) {
         std::fs::create_dir_all(path.parent().expect("a file has a directory")).expect("writable");
         std::fs::write(&path, content).expect("writable");
         let file = std::fs::File::options().append(true).open(&path).expect("just written");
-        // Some programs print file times, so these times are the same in every run.
+        // Some programs print the times of files. So the test sets the same time in every run.
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_234_567_890);
         file.set_modified(time).expect("it is ours");
     }
@@ -319,11 +319,13 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// The visible effects of one run: status, output, and the files that it leaves.
+/// The effects of one run that a user sees: status, output, and the files in the working directory
+/// afterwards.
 type Effects = (Outcome, BTreeMap<PathBuf, Vec<u8>>);
 
 fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {
-    // The path is the same in every run, because some programs print it or write it into files.
+    // The working directory has the same path in every run, because some programs print this path or write it
+    // into files.
     let _ = std::fs::remove_dir_all(work);
     fill(work);
     let input =
@@ -334,7 +336,8 @@ fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {
     (outcome, files_in(work))
 }
 
-/// Runs one command twice plain and once recorded. Returns `Ok(false)` if the plain runs already differ.
+/// Runs one command twice without edleak and once recorded. Returns `Ok(false)` if the two runs without
+/// edleak already differ.
 fn compare(line: &str) -> Result<bool, String> {
     let (command, input) = match line.split_once(" < ") {
         Some((command, input)) => (command, Some(input.trim())),

@@ -1,4 +1,5 @@
-//! The main job, end to end: record a program, analyze the trace, find the leak by name, and disturb nothing.
+//! Tests the main use of edleak from end to end: record a program, analyze the trace, and find the leak by
+//! its function name. The recording must not disturb the program.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::directives::{Directives, Expectation};
@@ -23,7 +24,7 @@ const LEAKS: [&str; 7] = [
     "leak_new_array",
 ];
 
-/// One recording of the leaker serves the tests that only read it.
+/// The recording of the sample leaker. All tests that only read its trace share this one recording.
 fn leaker() -> &'static Recording {
     static RECORDING: std::sync::OnceLock<Recording> = std::sync::OnceLock::new();
     RECORDING.get_or_init(|| {
@@ -46,7 +47,7 @@ fn every_leak_of_the_leaker_is_named_with_its_line() {
         for site in sites {
             let frame = site.caller().expect("a site has a caller");
             assert!(frame.file.ends_with("samples/leaker.cpp"), "{function} is in `{}`", frame.file);
-            // The line must be that of the call, not of the next statement.
+            // The report must name the line of the call, not the line of the next statement.
             let line = source.lines().nth(frame.line as usize - 1).unwrap_or("");
             let calls = ["malloc(", "calloc(", "realloc(", "memalign(", "new "];
             assert!(
@@ -95,7 +96,7 @@ fn exit_zero_reports_the_same_and_exits_zero() {
     assert_eq!(plain.stdout, forgiving.stdout);
 }
 
-/// The series from `--format series` lead to the same leaks when they are analyzed again.
+/// Prints the series with `--format series` and analyzes this output again. The leaks must be the same.
 #[test]
 fn printed_series_lead_to_the_same_verdicts() {
     let dir = TempDir::new("series");
@@ -106,7 +107,7 @@ fn printed_series_lead_to_the_same_verdicts() {
     let from_series = analyze(["--format", "json"], &file);
     assert_eq!(from_series.code, from_trace.code, "{}", from_series.stderr);
     let json: serde_json::Value = serde_json::from_str(&from_series.stdout).expect("a JSON report");
-    // Series have no function names, so the report of series does not join places below one function.
+    // Series contain no function names, so the report of series does not join sites below one function.
     let leaking = |json: &serde_json::Value| -> BTreeSet<u64> {
         let sites = json["sites"].as_array().expect("sites").iter();
         sites.filter(|site| site["verdict"] == "leak").filter_map(|site| site["id"].as_u64()).collect()
@@ -115,7 +116,7 @@ fn printed_series_lead_to_the_same_verdicts() {
     assert!(leaking(&json).len() > 3, "{json}");
 }
 
-/// The whole report is the same for any number of threads.
+/// A report must be the same for any number of threads of edleak-analyze.
 #[test]
 fn a_report_does_not_depend_on_the_number_of_threads() {
     let with_threads = |n: &str| {
@@ -128,7 +129,7 @@ fn a_report_does_not_depend_on_the_number_of_threads() {
 
 // ---------------------------------------------------------------- labelled samples
 
-/// The differences between the report of a sample and its directives.
+/// The differences between the report of a sample and the leaks that its directives expect.
 fn judge(report: &Report, expectation: &Expectation) -> Vec<String> {
     let mut wrong = Vec::new();
     for function in &expectation.leaks {
@@ -166,7 +167,7 @@ fn check_sample(source: &Path) -> Vec<String> {
     wrong
 }
 
-/// Runs several samples at a time, because they mostly sleep.
+/// Runs several samples at the same time, because the samples mostly sleep.
 #[test]
 fn samples_are_judged_as_they_are_labelled() {
     let sources = samples().sources();
@@ -194,8 +195,8 @@ fn samples_are_judged_as_they_are_labelled() {
 
 // ---------------------------------------------------------------- real programs
 
-/// Runs `program` plain and recorded: output and status must be equal, and the trace must have callers in
-/// `modules`.
+/// Runs `program` without edleak and recorded: output and status must be equal. The trace must have callers
+/// in each of `modules`.
 fn assert_undisturbed(program: &str, arguments: &[&str], input: &str, modules: &[&str]) -> Recording {
     let plain = run_with_input(Command::new(program).args(arguments), input.as_bytes());
     let recording = Recorder::new("real").record_with_input(program, arguments, input.as_bytes());
@@ -277,13 +278,13 @@ fn gcc_is_undisturbed() {
 
 #[test]
 fn a_rust_program_is_undisturbed() {
-    // Records edleak-analyze itself: Rust, with a thread pool.
+    // Records edleak-analyze itself, which is a Rust program with a thread pool.
     let analyzer = tools().analyze.to_str().expect("a path in UTF-8");
     let trace = leaker().trace.to_str().expect("a path in UTF-8");
     assert_undisturbed(analyzer, &["--format", "json", "--all", trace], "", &["edleak-analyze"]);
 }
 
-/// A server: started recorded, used by clients, and ended by a signal that the recorder passes on.
+/// Records redis-server while clients use it. A signal that edleak-record passes on ends the server.
 #[test]
 fn redis_server_is_undisturbed() {
     let dir = TempDir::new("redis");

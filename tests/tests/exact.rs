@@ -1,4 +1,5 @@
-//! Compares a trace with a reference: tests/programs/exact.cpp keeps its own ledger, and both must be equal.
+//! Compares a trace with a reference: the program tests/programs/exact.cpp counts its own allocations in a
+//! ledger, and the counters of the trace must equal this ledger.
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_tests::ledger::{Ledger, assert_equal, counts_in, read_ledger};
@@ -7,7 +8,7 @@ use edleak_tests::record::{Recorder, Recording};
 use edleak_tests::report::Report;
 use serde_json::Value;
 
-/// Asserts that no function of the recorder appears, and that nothing was lost.
+/// Asserts that no stack contains a function of edleak's library, and that no count was lost.
 fn assert_nothing_lost(report: &Report) {
     for site in &report.sites {
         assert!(
@@ -27,7 +28,8 @@ fn assert_exact(threads: u32, seed: u32) -> Recording {
     let recording = Recorder::new("exact").record(programs().binary("exact"), &args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
     let ledger = read_ledger(&recording.outcome.stdout);
-    // Checks the ledger itself: the program must have used every entry point, except the calls that fail.
+    // Checks the ledger itself: the program must have used every entry point often, except the function whose
+    // calls fail.
     for (function, counts) in &ledger {
         assert_eq!(
             counts.allocs > 1000,
@@ -83,7 +85,7 @@ impl SliceVisitor for Balance {
     }
 }
 
-/// Reads the counters of the trace itself, because the analyzer's series cannot be negative.
+/// Reads the counters from the trace, because the series of edleak-analyze cannot become negative.
 #[test]
 fn slices_of_eight_threads_show_no_free_before_its_allocation() {
     let args = ["8", "6000000", "5"];
@@ -100,7 +102,7 @@ fn slices_of_eight_threads_show_no_free_before_its_allocation() {
     assert!(balance.counters > 1000, "only {} counters: the recording was too short", balance.counters);
 }
 
-/// The ledger of the demo.
+/// Compares the trace of the sample leaker with the ledger that the leaker prints.
 #[test]
 fn the_leaker_is_exact() {
     let recording =

@@ -1,6 +1,8 @@
-//! Runs the fuzz targets on stable Rust: every input of the corpus, and the same mutants of it in every run.
+//! Runs the fuzz targets on stable Rust. Each target gets every input of its corpus, and mutants of these
+//! inputs. The mutants are the same in every run.
 //!
-//! No input may make a target panic, work for seconds, or request memory that its size does not justify.
+//! No input may make a target panic, work for seconds, or request more memory than the size of the input
+//! justifies.
 #![allow(unsafe_code)] // implements an allocator
 
 #[allow(unreachable_pub, reason = "a crate of its own in fuzz/")]
@@ -12,18 +14,19 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Largest request of memory that any input may cause, in bytes: the inputs have at most a few kilobytes.
+/// The largest single request of memory that an input may cause, in bytes. The inputs have at most a few
+/// kilobytes.
 const MOST_BYTES: usize = 256 << 20;
-/// Longest time for one input: far more than any input needs, even on a busy machine.
+/// The longest time for one input. Every input needs far less time, even on a busy machine.
 const MOST_TIME: Duration = Duration::from_secs(10);
-/// The mutants of one target. The content of the mutants does not depend on the elapsed time; only their
-/// number does.
+/// The number of mutants of each target. The content of the mutants does not depend on the elapsed time.
 const MUTANTS: usize = 10_000;
 
-/// An allocator that refuses too large requests; the test then fails with the requested size.
+/// An allocator that refuses requests of more than `MOST_BYTES`. The test then fails with the requested size.
 struct Limited;
 
-// SAFETY: every call is passed on unchanged to the system's allocator, or refused, as allocators may.
+// SAFETY: each call is either passed on unchanged to the system's allocator, or refused with a null pointer,
+// which `GlobalAlloc` permits.
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() > MOST_BYTES {
@@ -42,7 +45,7 @@ unsafe impl GlobalAlloc for Limited {
 #[global_allocator]
 static LIMITED: Limited = Limited;
 
-/// The generator xorshift64: it gives the same numbers in every run.
+/// The random number generator xorshift64. It gives the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -53,14 +56,14 @@ impl Dice {
         (self.0 % limit.max(1) as u64) as usize
     }
 
-    /// A random range, mostly short, in `length` bytes.
+    /// A random range of bytes, mostly short, in an input of `length` bytes.
     fn span(&mut self, length: usize) -> std::ops::Range<usize> {
         let start = self.below(length + 1);
         let most = [1, 2, 4, 8, 64, length][self.below(6)];
         start..(start + self.below(most + 1)).min(length)
     }
 
-    /// `input`, damaged in one to four ways; a part of `other` may be inserted.
+    /// Damages `input` in one to four ways. One way inserts a part of `other`.
     fn mutant(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         const EDGES: [u64; 12] = [
             0,
@@ -103,7 +106,8 @@ impl Dice {
     }
 }
 
-/// Names the input if a target panics on it, so that it can be added to the corpus.
+/// If a target panics or is too slow on an input, writes this input to a file, so that it can be added to the
+/// corpus.
 struct Trial<'a> {
     target: &'a str,
     input: &'a [u8],
@@ -129,7 +133,8 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
         .map(|entry| entry.expect("a directory that was opened can be read").path())
         .collect();
     paths.sort();
-    // A fuzzer names its findings by a hash; the repository does not contain them under these names.
+    // A fuzzer names each input that it finds by a hash of 40 digits. The corpus of the repository does not
+    // use such names, so these files are left out.
     let is_ours = |path: &Path| path.file_name().is_some_and(|name| name.len() < 40);
     paths.retain(|path| is_ours(path));
     paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()

@@ -1,5 +1,5 @@
-//! Tests a pipeline's gate from end to end. The gate passes programs without leaks, fails on leaks, can prove
-//! that it fails, and recognizes known leaks.
+//! Tests the gate of a build pipeline from end to end. The gate passes programs without leaks, fails on
+//! leaks, can prove that it fails, and recognizes known leaks.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A sample without a leak, recorded with an injected leak of 20 KB/s.
+/// Records a sample that has no leak, with an injected leak of 20 KB/s.
 fn clean_and_injected(name: &str) -> Recording {
     Recorder::new(name)
         .options(["--inject-leak", "20KB/s"])
@@ -45,7 +45,7 @@ fn an_injected_leak_within_the_budget_passes() {
         assert_eq!(gate.code, code, "{budget}: {}", gate.stdout);
         assert_eq!(gate.stdout.contains("1. LEAK"), code == 1, "{budget}: {}", gate.stdout);
     }
-    // A user can suppress an injected leak or store it in a baseline like any other leak.
+    // A user can suppress an injected leak, or store it in a baseline, like any other leak.
     let rules = injected.dir.join("rules");
     std::fs::write(&rules, "leak:edleak_injected_leak budget=30KB/s\n").expect("writable");
     let rules = rules.to_str().expect("UTF-8");
@@ -54,7 +54,7 @@ fn an_injected_leak_within_the_budget_passes() {
     assert_eq!(analyze(["--baseline", itself], &injected.trace).code, 0);
 }
 
-/// Runs samples/ci-gate.sh on a sample as the service, with tests of three seconds.
+/// Runs samples/ci-gate.sh with a sample as the service. The tests of the service take three seconds.
 fn ci_gate(sample: &str, dir: &TempDir, prove: &str) -> Outcome {
     let service = format!("{} --seconds 60", samples().binary(sample).display());
     let mut command = Command::new(repository().join("samples/ci-gate.sh"));
@@ -69,7 +69,7 @@ fn the_sample_job_passes_a_clean_service_and_fails_a_leaking_one() {
         let dir = TempDir::new("ci-gate");
         let job = ci_gate(sample, &dir, "");
         assert_eq!(job.code, code, "{sample}: {}{}", job.stdout, job.stderr);
-        // The archived trace names the leak without any binary.
+        // The archived trace contains the symbols, so it names the leak without the program's file.
         let leaks = Report::of(&dir.join("leaks/service.edl"), &[]);
         assert_eq!(leaks.sites_in("grow_list").count(), usize::from(code == 1), "{}", leaks.describe());
         let sarif = std::fs::read_to_string(dir.join("leaks/leaks.sarif")).expect("written by the job");
@@ -83,13 +83,14 @@ fn the_sample_job_proves_that_its_gate_can_fail() {
     let job = ci_gate("lru_churn", &dir, "100KB/s");
     assert_eq!(job.code, 0, "{}{}", job.stdout, job.stderr);
     assert!(job.stdout.contains("ci-gate: proved: the gate fails"), "{}", job.stdout);
-    // A leak that is too small for a recording of three seconds proves nothing.
+    // A leak that is too small for a recording of three seconds does not prove that the gate works.
     let job = ci_gate("lru_churn", &dir, "1B/min");
     assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
     assert!(job.stderr.contains("NOT PROVED"), "{}", job.stderr);
 }
 
-/// Builds a leaking program in its own directory; `before` moves its lines and code.
+/// Builds a leaking program in its own directory. The code `before` moves the lines and the addresses of the
+/// leak.
 fn build(dir: &Path, before: &str) -> PathBuf {
     std::fs::create_dir_all(dir).expect("writable");
     let (source, program) = (dir.join("grower.c"), dir.join("grower"));
@@ -102,7 +103,7 @@ fn build(dir: &Path, before: &str) -> PathBuf {
     program
 }
 
-/// Records the same leak before and after a rebuild that moves every line and address, plain or watched.
+/// Records the same leak in two builds. In the second build, every line and every address has moved.
 fn before_and_after_a_rebuild(name: &str, options: &[&str]) -> [Recording; 2] {
     let dir = TempDir::new(name);
     let moved = "/* more\n   lines */\n__attribute__((noinline)) int other(int n) { return n * n + 7; }\n";
@@ -122,13 +123,13 @@ fn sarif(options: &[&str], traces: &[&Path]) -> Value {
     serde_json::from_str(&report.stdout).expect("JSON")
 }
 
-/// Validates a SARIF report with the schema of OASIS.
+/// Validates a SARIF report with the JSON schema that OASIS publishes.
 fn validate(report: &str) -> Outcome {
     let script = "import json, sys, jsonschema as j\n\
         j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
     let schema = repository().join("tests/schema/sarif-2.1.0.json");
-    // The path of Debian's Python, whatever is in PATH: tests/setup.sh installs the modules that the script
-    // imports.
+    // This is the path of Debian's Python, regardless of PATH: tests/setup.sh installs the modules that the
+    // script imports for this Python.
     run_with_input(Command::new("/usr/bin/python3").args(["-c", script]).arg(schema), report.as_bytes())
 }
 
@@ -199,7 +200,7 @@ fn reports_hold_what_their_schemas_ask_for() {
         let checked = run_with_input(Command::new("/usr/bin/python3").args(["-c", script]), junit.as_bytes());
         assert_eq!(checked.code, 0, "{}\n{junit}", checked.stderr);
     }
-    // Checks the validator itself: it must find an error in a wrong report.
+    // Checks the validator: it must find an error in a wrong report.
     let wrong = sarif(&[], &traces[..1]).to_string().replace("\"startLine\":", "\"startLine\":-");
     assert_ne!(validate(&wrong).code, 0);
 }

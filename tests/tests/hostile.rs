@@ -11,7 +11,7 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Maximum private memory of the collector in KiB; the collector needs a tenth of it.
+/// The maximum private memory of the collector in KiB. Normally the collector needs a tenth of this amount.
 const MOST_KB: u32 = 400 << 10;
 
 /// Records `scribble MODE` and asserts that the collector survives.
@@ -24,8 +24,8 @@ fn survive(mode: &str, options: &[&str]) {
     limited.args(["-c", &format!("ulimit -d {MOST_KB}; exec \"$@\""), "sh"]);
     limited.arg(recording.get_program()).args(recording.get_args());
     let outcome = run(&mut limited);
-    // The target walks its stack by rules in the shared memory, so its own random data may kill it. No other
-    // process is affected.
+    // The target walks its stack by rules in the shared memory. If the target writes random data over these
+    // rules, it may crash. No other process is affected.
     const SEGMENTATION_FAULT: i32 = 128 + libc::SIGSEGV;
     let is_own_doing = mode == "all" && outcome.code == SEGMENTATION_FAULT;
     let is_done = (outcome.code, &*outcome.stdout) == (0, "done\n");
@@ -35,7 +35,7 @@ fn survive(mode: &str, options: &[&str]) {
     assert_eq!(files.len(), 1, "{files:?}");
     let verified = analyze(["verify"], &trace);
     assert_eq!(verified.code, 0, "{mode} {options:?}: {}", verified.stdout);
-    // The content of the report is worthless, but there must be a report.
+    // The numbers in the report mean nothing, but edleak-analyze must be able to write a report.
     let report = analyze(["--all"], &trace);
     assert!(report.code < 3, "{mode} {options:?}: {}", report.stderr);
 }
@@ -62,7 +62,7 @@ fn sessions_that_are_claimed_for_fun_cost_little() {
     survive("claim", &[]);
 }
 
-/// The memory files that `pid` has open.
+/// The memory files of edleak that `pid` has open, as paths in /proc.
 fn memory_files(pid: i32) -> Vec<PathBuf> {
     let is_ours = |path: &Path| {
         std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:edleak"))

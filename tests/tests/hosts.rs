@@ -1,8 +1,10 @@
-//! Hostile programs, run plain and recorded: output and status must be equal, and the trace correct.
+//! Runs programs with unusual behaviour without edleak and recorded. Output and status must be equal, and the
+//! trace must be correct.
 //!
-//! Each program of tests/programs/hosts/ checks its own behaviour and has directives. The directives are
-//! `//#Run: ARGS` (one line per run), `//#Record: OPTIONS`, `//#Env: NAME=VALUE`, `//#Needs: root`, and
-//! `//#Trace: FUNCTION allocs=N frees=N …`. `Trace` gives the expected counters of one function.
+//! Each program of tests/programs/hosts/ checks its own behaviour and has directives. `//#Run: ARGS` runs the
+//! program with these arguments, one line per run. `//#Record: OPTIONS` and `//#Env: NAME=VALUE` set options
+//! and variables. `//#Needs: root` skips the test without root. `//#Trace: FUNCTION allocs=N frees=N …` gives
+//! the expected counters of one function.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::directives::Directives;
@@ -15,7 +17,7 @@ use edleak_tests::tools::repository;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// There is one test per program, and a test that every program has one.
+/// Makes one test for each program. The test `every_host_is_tested` checks that no program is missing here.
 macro_rules! hosts {
     ($($name:ident)*) => {
         const TESTED: &[&str] = &[$(stringify!($name)),*];
@@ -33,7 +35,7 @@ hosts! {
     static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
 }
 
-/// These programs have their own tests further down.
+/// Programs that have their own test function below.
 const SPECIAL: &[&str] = &["many_sites", "own_malloc"];
 
 #[test]
@@ -55,7 +57,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Runs the program `name` plain and recorded, once for each of its `Run` lines.
+/// Runs the program `name` without edleak and recorded, once for each `Run` line of the program.
 fn undisturbed(name: &str) {
     let directives = Directives::read(&source_of(name));
     if directives.all("Needs").any(|need| need == "root") && !is_root() {
@@ -108,12 +110,12 @@ fn undisturbed_run(name: &str, directives: &Directives, arguments: &str) {
     }
 }
 
-/// The visible result of a program.
+/// The result of a program that a user sees: exit code, standard output and standard error.
 fn visible(outcome: &Outcome) -> (i32, String, String) {
     (outcome.code, outcome.stdout.clone(), outcome.stderr_of_target())
 }
 
-/// Checks one `Trace` directive: `FUNCTION field=N …`.
+/// Checks the report against one `Trace` directive. `line` has the form `FUNCTION field=N …`.
 fn assert_trace(report: &Report, name: &str, line: &str) {
     let mut words = line.split_whitespace();
     let function = words.next().expect("`Trace` begins with a function");
@@ -142,8 +144,8 @@ fn field_of(counts: &Counts, field: &str) -> u64 {
     }
 }
 
-/// The program has more call sites than the table holds: no count is lost, one site counts the others, and
-/// both programs say so.
+/// The program has more call sites than the site table has slots. No count may be lost: one site counts all
+/// calls beyond the table, and both edleak-record and edleak-analyze report this.
 #[test]
 fn many_sites() {
     let recording = Recorder::new("many_sites").record(hosts().binary("many_sites"), [""; 0]);
@@ -165,8 +167,8 @@ fn many_sites() {
 }
 
 /// The program's malloc calls no other function, so its callers may keep values in registers that a hook
-/// changes. edleak changes nothing, the program runs as usual, and the report says that edleak counts
-/// nothing.
+/// would change. So edleak does not replace this malloc, the program runs as usual, and the report says that
+/// edleak counts nothing.
 #[test]
 fn own_malloc() {
     let plain = run(&mut Command::new(hosts().binary("own_malloc")));
@@ -185,8 +187,8 @@ fn children_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children"]);
 }
 
-/// In the child, an inherited allocation of a watched site counts at the site, because the stacks stay in the
-/// parent's session.
+/// If a child frees an allocation that it inherited from a watched site, edleak counts this allocation at the
+/// caller site and not at a full stack. The full stacks stay in the parent's session.
 #[test]
 fn children_of_a_watched_program_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children", "--watch", "*"]);
@@ -212,7 +214,7 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
         };
         let report = Report::of(&path, &["--all", "--min-class", "constant"]);
         assert_eq!(report.json["trace"]["pid"].as_u64(), Some(pid), "{name}");
-        // The child makes twenty allocations, and frees one that it inherited from its parent.
+        // The child makes twenty allocations. It also frees one allocation that it inherited from its parent.
         let counts = report.counts_of("in_parent");
         assert_eq!((counts.allocs, counts.frees), (21, 1), "{name}:\n{}", report.describe());
         assert_eq!(report.summary("unknown_frees"), 0, "{name}:\n{}", report.describe());
@@ -222,7 +224,7 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
     assert_trace(&recording.all_sites(), "fork_threads", "in_parent allocs=20 frees=20");
 }
 
-/// A daemon's parent ends before its child has allocated; the recording waits for the child.
+/// The parent of a daemon ends before the daemon has allocated anything. The recording waits for the daemon.
 #[test]
 fn a_daemon_is_recorded_with_its_children() {
     let recorder = Recorder::new("daemon").options(["--children"]);
@@ -238,7 +240,8 @@ fn a_daemon_is_recorded_with_its_children() {
     assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
 }
 
-/// The collector uses the session of an ended child again, but not while a grandchild may still read it.
+/// The collector reuses the session of an ended child, but not while a grandchild may still read this
+/// session.
 #[test]
 fn a_late_grandchild_has_the_allocations_of_its_ended_parent() {
     let recorder = Recorder::new("late-grandchild").options(["--children"]);
@@ -270,7 +273,7 @@ fn a_late_grandchild_has_the_allocations_of_its_ended_parent() {
     assert_eq!((short, late), (40, 1));
 }
 
-/// edleak cannot record a child that can open no file; the parent's trace reports this.
+/// edleak cannot record a child that cannot open any file. The parent's trace reports such children.
 #[test]
 fn children_out_of_reach_are_reported() {
     let recorder = Recorder::new("out-of-reach").options(["--children"]);
@@ -280,7 +283,8 @@ fn children_out_of_reach_are_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// 5,000 modules are loaded and unloaded before the next slice, but only 4,096 events fit.
+/// The program loads and unloads 2,500 modules before the next slice. These are 5,000 events, but the ring
+/// holds only 4,096 events.
 #[test]
 fn module_events_beyond_the_ring_are_reported_by_both_programs() {
     let recorder = Recorder::new("lost-events").options(["--period", "1h"]);
@@ -293,7 +297,7 @@ fn module_events_beyond_the_ring_are_reported_by_both_programs() {
     assert!(analyze([""; 0], &recording.trace).stdout.contains(&told));
 }
 
-/// Without `--children` there is only the parent's trace.
+/// Without `--children`, only the parent has a trace.
 #[test]
 fn without_children_there_is_one_trace() {
     let recording = Recorder::new("no-children").record(hosts().binary("vfork_spawn"), [""; 0]);
@@ -305,7 +309,7 @@ fn without_children_there_is_one_trace() {
     assert_eq!(names, ["trace.edl"]);
 }
 
-/// The recorder is killed: the target runs on undisturbed, and the earlier slices can be read.
+/// If edleak-record is killed, the target runs on undisturbed, and the slices that were written can be read.
 #[test]
 fn killed_collector_leaves_the_target_running() {
     let dir = TempDir::new("killed");
@@ -322,7 +326,8 @@ fn killed_collector_leaves_the_target_running() {
     assert_eq!(report.json["trace"]["complete"], false);
 }
 
-/// The recorder is stopped for a while: the target runs on, and edleak counts the missing slices.
+/// If edleak-record is stopped for a while, the target runs on, and edleak reports the number of missing
+/// slices.
 #[test]
 fn a_stopped_collector_loses_slices_and_nothing_else() {
     let dir = TempDir::new("stopped");
@@ -340,7 +345,8 @@ fn a_stopped_collector_loses_slices_and_nothing_else() {
     assert!(report.summary("lost_slices") > 0, "{}", report.json["summary"]);
 }
 
-/// A preload without edleak-record starts its own collector once, and the program is undisturbed.
+/// If the user sets LD_PRELOAD without edleak-record, the library starts its own collector once, and the
+/// program is undisturbed.
 #[test]
 fn a_bare_preload_records() {
     let dir = TempDir::new("bare");
@@ -351,7 +357,7 @@ fn a_bare_preload_records() {
         .env("EDLEAK_PERIOD", "50ms")
         .current_dir(dir.path()));
     assert_eq!((outcome.code, &*outcome.stdout), (7, "started\nok\n"), "{}", outcome.stderr);
-    // The collector takes the final slice some time after the target's end.
+    // The collector writes the last slice some time after the end of the target.
     wait_for("a complete trace", || {
         trace.exists() && analyze(["--format", "json", "--all"], &trace).stdout.contains("\"complete\":true")
     });
@@ -359,7 +365,7 @@ fn a_bare_preload_records() {
     assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
 }
 
-/// edleak cannot record a static image after `exec`: the verdict must not be clean.
+/// The target executes a static program, which edleak cannot record. The verdict must not be clean.
 #[test]
 fn image_that_cannot_be_recorded_is_not_a_success() {
     let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);
@@ -368,7 +374,7 @@ fn image_that_cannot_be_recorded_is_not_a_success() {
     assert!([2, 3].contains(&verdict.code), "never an empty success: {verdict:?}");
 }
 
-/// Checks the assumptions of this test file.
+/// Checks that the directives of all programs use only the known names.
 #[test]
 fn directives_name_known_things() {
     for source in hosts().sources() {

@@ -1,5 +1,5 @@
-//! A process that starts with the library idle, and is recorded while it runs: `edleak-record --idle` and
-//! `--pid`.
+//! Tests `edleak-record --idle` and `--pid`: a process starts with the idle library, which counts nothing,
+//! and is recorded later while it runs.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::assert_equal;
@@ -38,7 +38,7 @@ fn recordings_that_begin_and_end_under_load_are_exact() {
     cycles_under_load_are_exact(Target::start_idle(8), 12);
 }
 
-/// More than 100 cycles of recordings. This test runs for a minute.
+/// Makes 120 recordings of a process under load. This test takes one minute.
 #[test]
 #[ignore = "a minute long; run it with --ignored"]
 fn hundred_recordings_under_load_are_exact() {
@@ -55,7 +55,8 @@ fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
     for step in 0..8u64 {
         let trace = dir.join(format!("killed{step}.edl"));
         let killed = Running::start(&mut recorder(target.pid(), &trace, &[]), b"");
-        // Kill edleak-record before it finds the process, while it waits, and while it records.
+        // edleak-record is killed at different moments: before it finds the process, while it waits for the
+        // process, and while it records.
         std::thread::sleep(std::time::Duration::from_millis(4 * step * step));
         killed.signal(libc::SIGKILL);
         let killed = killed.finish();
@@ -108,7 +109,7 @@ fn process_that_does_not_allocate_is_recorded_once_it_does() {
     let outcome = silent.finish();
     assert_eq!(outcome.code, 125, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("nothing was recorded"), "{}", outcome.stderr);
-    // edleak-record withdrew its request, so an allocation now does not begin a recording.
+    // edleak-record has withdrawn its request, so this allocation does not begin a recording.
     target.tell("tick");
     let sessions = run(Command::new(&tools().record).arg("sessions"));
     assert!(!sessions.stdout.contains(&target.pid().to_string()), "{}", sessions.stdout);
@@ -128,7 +129,7 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     refused(4_194_304, 127, "there is no such process");
     let mut plain = Command::new("sleep").arg("600").spawn().expect("it is installed");
     plain.kill().expect("it runs");
-    // The ended process is a zombie until this test waits for it.
+    // A process that has ended is a zombie until this test waits for it.
     wait_for("a zombie", || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", plain.id())).unwrap_or_default();
         stat.contains(") Z ")
@@ -137,12 +138,13 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     plain.wait().expect("ours");
 }
 
-/// A process that claims a session and cannot map it does not answer. edleak-record tells so and ends.
+/// The process claims a session, but has too little address space to map the session, and so does not answer.
+/// edleak-record must print the reason and end.
 #[test]
 fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");
     let mut target = Target::start_idle(1);
-    // The thread has its heap before the limit is set.
+    // After this command, the thread has its heap. The address space is limited only afterwards.
     target.tell("go");
     target.tell("pause");
     let pid = target.pid();
@@ -159,7 +161,7 @@ fn process_without_address_space_for_the_session_is_refused() {
     target.tell("pause");
 }
 
-/// A forked child of an idle process is idle, and so is a program that it executes.
+/// If an idle process forks, the child is idle. A program that this child executes is idle, too.
 #[test]
 fn children_of_an_idle_process_are_idle() {
     let mut command = Command::new(&tools().record);
@@ -173,7 +175,8 @@ fn children_of_an_idle_process_are_idle() {
     assert!(matches!(numbers[..], [0, library, 0] if library > 0), "{outcome:?}");
 }
 
-/// A site that only replaces blocks from before the recording grows from zero, but it is no leak.
+/// The site replaces blocks that were allocated before the recording began. Its live bytes grow from zero,
+/// but it is no leak.
 #[test]
 fn steady_site_of_an_attached_process_is_no_leak() {
     let dir = TempDir::new("idle-steady");
@@ -187,7 +190,7 @@ fn steady_site_of_an_attached_process_is_no_leak() {
     assert_eq!(recorded.code, 0, "{}", recorded.stderr);
     let report = report_of(&trace);
     let pool: Vec<_> = report.sites_in("site_pool").collect();
-    // edleak may have watched the site, because its curve rises like that of a leak.
+    // edleak may have watched the site, because the curve of its live bytes rises like that of a leak.
     assert_eq!(pool.iter().filter(|site| site.kind == "caller").count(), 1, "{}", report.describe());
     assert!(pool.iter().all(|site| site.verdict != "leak"), "{}", report.describe());
     let earlier = report.json["summary"]["earlier_frees"].as_u64();
@@ -210,7 +213,7 @@ fn leak_of_an_attached_process_is_found() {
     assert!(outcome.stdout.contains("the process had run for"), "{}", outcome.stdout);
 }
 
-/// A web server answers every request while recordings begin and end.
+/// A web server must answer every request while recordings begin and end.
 #[test]
 fn web_server_answers_all_requests_while_recordings_begin_and_end() {
     let dir = TempDir::new("idle-web");

@@ -12,7 +12,7 @@ use std::process::Command;
 
 const LIBRARY: &str = "libedleak_preload.so";
 
-/// edleak-record alone in a directory, with its own cache directory.
+/// A directory that contains only edleak-record, and a cache directory that only this edleak-record uses.
 struct Installed {
     dir: TempDir,
 }
@@ -22,7 +22,7 @@ impl Installed {
         let dir = TempDir::new(name);
         fs::create_dir(dir.join("bin")).expect("writable");
         edleak_tests::run::copy_program(&tools().record, &dir.join("bin/edleak-record"));
-        // No other user may change a part of the path to the cache.
+        // No other user may have the right to change a directory on the path to the cache.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("ours");
         Installed { dir }
     }
@@ -37,7 +37,8 @@ impl Installed {
             .envs(variables.iter().copied()))
     }
 
-    /// Records a program and returns the library that edleak-record used, according to `doctor`.
+    /// Records a program. Returns the library that edleak-record used, in the words of `edleak-record
+    /// doctor`.
     fn records_with(&self) -> String {
         let recorded = self.run(&["-q", "-o", "trace.edl", "--", "ls", "/"], &[]);
         assert_eq!(recorded.code, 0, "{recorded:?}");
@@ -51,7 +52,7 @@ impl Installed {
         self.dir.join("bin").join(LIBRARY)
     }
 
-    /// The library of this version.
+    /// The content of the preload library of this version.
     fn own_library(&self) -> Vec<u8> {
         let unpacked = self.run(&["unpack", "unpacked"], &[]);
         assert_eq!(unpacked.code, 0, "{unpacked:?}");
@@ -59,7 +60,7 @@ impl Installed {
     }
 }
 
-/// The same library with the version of a release that does not exist.
+/// Changes the version in `library` to a version of edleak that does not exist.
 fn of_another_version(mut library: Vec<u8>) -> Vec<u8> {
     const NAME: &[u8] = b"edleak-preload ";
     let at =
@@ -72,7 +73,7 @@ fn of_another_version(mut library: Vec<u8>) -> Vec<u8> {
 fn program_alone_unpacks_its_library_once() {
     let installed = Installed::new("library-alone");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // The cache also has files with compiled rules.
+    // Only directories are counted, because the cache also contains files with compiled rules.
     let versions = || {
         let entries = fs::read_dir(installed.dir.join("cache/edleak")).expect("made");
         entries.flatten().filter(|entry| entry.path().is_dir()).count()
@@ -90,8 +91,8 @@ fn library_of_another_version_beside_the_program_is_not_used() {
     assert!(installed.records_with().ends_with("(it lies beside edleak-record)"));
     fs::write(installed.beside(), of_another_version(library.clone())).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // The first half of the file looks valid, because the note with the version is in the first pages.
-    // edleak-record must refuse it.
+    // The first half of the library looks valid, because the note with the version is in the first pages.
+    // edleak-record must refuse this damaged library.
     fs::write(installed.beside(), &library[..library.len() / 2]).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
 }
@@ -121,7 +122,7 @@ fn variable_that_names_another_version_is_an_error_with_both_versions() {
 fn copy_that_was_changed_is_written_anew() {
     let installed = Installed::new("library-changed");
     installed.records_with();
-    // The cache has a directory for each version, and other files.
+    // The cache contains a directory for each version, and other files.
     let entries = fs::read_dir(installed.dir.join("cache/edleak")).expect("made");
     let mut copies = entries.map(|entry| entry.expect("ours").path().join(LIBRARY));
     let copy = copies.find(|copy| copy.is_file()).expect("one version is unpacked");

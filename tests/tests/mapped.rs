@@ -1,5 +1,5 @@
-//! Mapped memory: exact ranges compared with a program's own ledger, verdicts by site, and memory that no
-//! recorded call mapped.
+//! Tests mapped memory: the ranges of each site equal the ledger of a program, sites get verdicts, and the
+//! report tells about memory that no recorded call mapped.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{assert_equal, given_back, given_back_of_ledger, read_ledger};
@@ -12,7 +12,8 @@ fn mapped<'a>(report: &'a Report, field: &str) -> &'a Value {
     &report.json["mapped"][field]
 }
 
-/// Records the oracle, and compares every site that maps memory with the ledger, exact to the byte.
+/// Records tests/programs/mappings.cpp, which keeps a ledger of its mappings. Every site that maps memory
+/// must equal this ledger to the byte.
 fn assert_exact(threads: u32, operations: u32, seed: u32) {
     let args = [threads.to_string(), operations.to_string(), seed.to_string()];
     let recording = Recorder::new("mappings").record(programs().binary("mappings"), &args);
@@ -89,14 +90,16 @@ fn memory_mapped_by_system_calls_is_told_with_its_name() {
     assert_eq!(report.json["growth"]["kind"], "outside-malloc", "{}", report.json["growth"]);
     assert_eq!(report.code, 2, "no site explains it: {}", report.json["summary"]);
     let ledger: u64 = recording.outcome.stdout.trim().parse().expect("the bytes that it mapped");
-    // The collector reads /proc seldom, so on a busy machine the last reading may be some seconds old.
+    // The collector reads /proc seldom. On a busy machine, the last numbers that it read may be some seconds
+    // old.
     let unseen = mapped(&report, "unseen_bytes").as_u64().expect("a number");
     assert!(unseen >= ledger * 4 / 10 && unseen <= ledger + (4 << 20), "{unseen} of {ledger}");
     let text = words(&recording);
     assert!(text.contains("of anonymous memory was mapped by no call that edleak saw; growing"), "{text}");
 }
 
-/// Address space that the program reserves and never touches holds no memory.
+/// If a program reserves address space and never touches it, this address space holds no memory and is no
+/// leak.
 #[test]
 fn reserved_address_space_is_no_leak() {
     let recording = Recorder::new("reserver").record(programs().binary("reserver"), ["--seconds", "4"]);
@@ -108,7 +111,8 @@ fn reserved_address_space_is_no_leak() {
     assert_eq!(recording.leaks().code, 0, "{}", report.json["summary"]);
 }
 
-/// A forked child begins with the ranges of its parent, and unmaps only its own copies.
+/// A forked child begins with the mappings of its parent. If the child unmaps them, the parent's mappings
+/// stay.
 #[test]
 fn a_forked_child_has_the_ranges_of_its_parent() {
     let recorder = Recorder::new("fork-mapped").options(["--children"]);
@@ -135,8 +139,8 @@ fn a_forked_child_has_the_ranges_of_its_parent() {
     assert_eq!(report.counts_of("in_child").allocated_bytes, 2 << 20, "{}", report.describe());
 }
 
-/// The address space stays mapped, and its pages are not resident: no leak. The report gives the memory
-/// that went back to the kernel.
+/// The address space stays mapped, but its pages are not resident, so there is no leak. The report gives the
+/// bytes that went back to the kernel.
 #[test]
 fn memory_given_back_is_told_beside_its_site() {
     let recording = Recorder::new("gives-back").record(programs().binary("gives_back"), ["--seconds", "4"]);
@@ -153,7 +157,8 @@ fn memory_given_back_is_told_beside_its_site() {
     assert!(page.contains(&format!("were given back with madvise in {calls} calls")));
 }
 
-/// The events of madvise leave room for the calls that change ranges, and lost events are told.
+/// A flood of madvise events must leave room for the events of calls that change ranges. Lost events of
+/// madvise are reported.
 #[test]
 fn flood_of_madvise_loses_no_call_of_mmap_and_is_told() {
     let recording = Recorder::new("flood-madvise").record(programs().binary("gives_back"), ["flood"]);

@@ -1,4 +1,5 @@
-//! The memory that each iteration leaves behind (`--per-mark`), compared with the programs' own counts.
+//! Compares the memory that each iteration leaves behind (`--per-mark`) with the counts that the programs
+//! make themselves.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -11,8 +12,8 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// A recording of tests/programs/iterations.cpp, with the bytes and allocations that the program held at each
-/// mark.
+/// A recording of tests/programs/iterations.cpp. `ledger` has the bytes and the number of allocations that
+/// the program held at each mark.
 struct Iterations {
     recording: Recording,
     ledger: Vec<(u64, u64)>,
@@ -37,7 +38,7 @@ impl Iterations {
     }
 }
 
-/// The sites with a verdict by a mark, the worst verdict first.
+/// The sites of a report that were judged by a mark, the worst verdict first.
 fn judged(report: &Report) -> Vec<&Value> {
     let sites = report.json["sites"].as_array().expect("`sites` is an array");
     sites.iter().filter(|site| !site["per_mark"].is_null()).collect()
@@ -47,8 +48,8 @@ fn number(value: &Value, field: &str) -> u64 {
     value[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {value}"))
 }
 
-/// Compares the only leak of a report with the ledger, from the end of the warm-up on. Bytes and allocations
-/// must be equal.
+/// Compares the only leak of a report with the program's ledger, from the end of the warm-up on. Bytes and
+/// number of allocations must be equal.
 fn assert_as_in_the_ledger(found: &Iterations, report: &Report) {
     let leaks: Vec<_> = judged(report).into_iter().filter(|site| site["verdict"] == "leak").collect();
     assert_eq!(leaks.len(), 1, "{leaks:#?}");
@@ -80,7 +81,8 @@ fn leaks_are_counted_as_the_program_counts_them() {
     }
 }
 
-/// Compares the leak of one domain with the ledger, whose rows have the bytes and the number at a place.
+/// Compares the leak of one domain with the program's ledger. Each row of the ledger has the bytes at index
+/// `place`, and the number of objects after them.
 fn assert_leak_of_domain(report: &Report, ledger: &[[u64; 4]], domain: &str, function: &str, place: usize) {
     let of_domain = |site: &&&Value| site["domain"] == domain && site["verdict"] == "leak";
     let sites = judged(report);
@@ -114,7 +116,8 @@ fn objects_of_pools_and_mappings_are_judged_by_iterations_and_exact() {
     }
 }
 
-/// Forty iterations are too few to judge the address space. If no page of it is resident, it can be no leak.
+/// Forty iterations are too few for a verdict on the address space. But if no page of the address space is
+/// resident, it cannot be a leak.
 #[test]
 fn undecided_address_space_without_memory_is_clean() {
     for (argument, expected) in [("reserve", 0), ("use", 2)] {
@@ -168,7 +171,7 @@ fn too_few_iterations_are_undecided_and_the_number_needed_is_told() {
     let reason = report.json["summary"]["too_little"].as_str().unwrap_or_default().to_owned();
     assert_eq!(report.code, 2);
     assert!(reason.starts_with("7 iterations are too few at mark `iteration`, 8 are the least"), "{reason}");
-    // If the user sets the warm-up, a verdict needs five more iterations.
+    // If the user sets the number of warm-up iterations, a verdict needs five more iterations after them.
     assert_eq!(few.report(&["--warm-up", "2"]).code, 1);
     assert_eq!(few.report(&["--warm-up", "3"]).code, 2);
 }
@@ -211,8 +214,8 @@ fn reports_with_marks_hold_what_their_schema_asks_for() {
     }
 }
 
-/// The allocations of a watched site count at its stacks. The stacks together have all allocations of the
-/// site.
+/// The allocations of a watched site are counted at its full stacks. The sum of these stacks is the number of
+/// allocations of the site.
 #[test]
 fn watched_sites_are_judged_with_their_stacks() {
     let found = Iterations::record_with(&["--watch", "*"], &["each", "300"]);
@@ -224,7 +227,7 @@ fn watched_sites_are_judged_with_their_stacks() {
     assert_as_in_the_ledger(&found, &report);
 }
 
-/// A recorded child has its own marks, from its first mark on.
+/// The trace of a recorded child contains only the marks of the child, beginning with its first mark.
 #[test]
 fn marks_of_a_child_are_in_its_own_trace() {
     let recording =
@@ -271,7 +274,7 @@ fn names_beyond_256_are_counted_and_the_rest_is_judged() {
     assert_eq!(report.json["marks"].as_array().map(Vec::len), Some(256));
     assert_eq!(report.json["per_mark"]["unnamed_marks"], (300 - 256) * 20);
     assert_eq!(report.code, 0, "{}", report.json["summary"]);
-    // A pattern may match names that had no room.
+    // The pattern may match one of the names for which the table had no room, so the verdict is undecided.
     let report = Report::of(&recording.trace, &["--per-mark", "name *"]);
     assert_eq!(report.code, 2, "{}", report.json["summary"]);
 }
@@ -288,7 +291,7 @@ fn threads_that_mark_at_once_lose_no_mark() {
     assert!((bytes / 32.0 - 1.0).abs() < 0.02, "each mark comes with 32 bytes: {bytes}");
 }
 
-/// Two million marks make no system call, and the trace stays small.
+/// The program sets two million marks. The marks make no system call, and the trace stays small.
 #[test]
 fn millions_of_marks_make_no_system_call_and_a_small_trace() {
     let dir = TempDir::new("mark-strace");
@@ -305,7 +308,7 @@ fn millions_of_marks_make_no_system_call_and_a_small_trace() {
     let calls = std::fs::read_to_string(&log).expect("strace writes it");
     let between = calls.split("begin marks").nth(1).and_then(|rest| rest.split("end marks").next());
     let between: Vec<_> = between.expect("the program says where it begins").lines().skip(1).collect();
-    // The only system call is the write of `end marks`.
+    // The only system call between the two lines is the write of `end marks`.
     assert_eq!(between.len(), 1, "{between:#?}");
     let bytes = std::fs::metadata(&trace).map(|file| file.len()).unwrap_or(u64::MAX);
     assert!(bytes < 256 << 10, "{bytes}");
@@ -347,7 +350,7 @@ fn a_program_that_marks_runs_without_edleak_and_static() {
     assert_eq!(run(&mut Command::new(&program)).code, 0);
 }
 
-/// Runs `edleak-record mark`.
+/// Runs `edleak-record mark` with these arguments.
 fn mark(arguments: &[&str]) -> Outcome {
     run(Command::new(&tools().record).arg("mark").args(arguments))
 }
@@ -356,7 +359,7 @@ fn mark(arguments: &[&str]) -> Outcome {
 fn marks_from_outside_are_judged_like_those_of_the_program() {
     let dir = TempDir::new("mark-outside");
     let trace = dir.join("trace.edl");
-    // The program runs one iteration for each line on standard input.
+    // For each line on standard input, the program runs one iteration.
     let script = "import sys\nkept = []\nprint('ready', flush=True)\n\
         for line in iter(sys.stdin.readline, ''):\n kept.append(bytearray(40000))\n print(line, end='', flush=True)\n";
     let mut command = Recorder::new("mark-outside").command(&trace, "/usr/bin/python3", ["-c", script]);
@@ -396,7 +399,7 @@ fn a_mark_without_a_recording_or_a_name_is_refused_with_a_remedy() {
     assert!(unnamed.stderr.contains("the mark has no name"), "{}", unnamed.stderr);
 }
 
-/// `edleak-record unpack` writes the headers of this repository.
+/// `edleak-record unpack` must write the headers as they are in this repository.
 #[test]
 fn unpack_writes_the_headers() {
     let dir = TempDir::new("mark-unpack");
@@ -409,7 +412,7 @@ fn unpack_writes_the_headers() {
     }
 }
 
-/// If edleak-record is killed while it records, the trace has the marks up to the last slice.
+/// If edleak-record is killed during the recording, the trace contains all marks up to its last slice.
 #[test]
 fn marks_survive_a_killed_recorder() {
     let dir = TempDir::new("mark-killed");

@@ -1,4 +1,5 @@
-//! The recorder's memory cost for the target, and the memory that the target's allocator holds free.
+//! Measures how much memory a recording adds to the target, and how much free memory the target's allocator
+//! keeps.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -17,8 +18,8 @@ fn plain_and_recorded(args: &[&str]) -> (u64, u64) {
     (plain, recorded)
 }
 
-/// edleak adds at most a fifth to the memory of a program with small allocations. The side table costs most
-/// with small allocations.
+/// Recording adds at most one fifth to the memory of a program with small allocations. The cost of the side
+/// table is greatest for small allocations.
 #[test]
 fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     let (plain, recorded) = plain_and_recorded(&["heap"]);
@@ -27,8 +28,8 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
 }
 
 /// A page of the side table covers 32 KiB of heap. So 64 MiB of heap may cause 2,048 additional page faults:
-/// one for each page of the table, and not a second one for the first write after a read. The margin of 300
-/// is for pages of the session.
+/// one for each page of the table. The first write to a page that was read before must cause no second fault.
+/// The margin of 300 faults is for pages of the session.
 #[test]
 fn each_page_of_the_side_table_causes_one_page_fault() {
     for bytes in ["512", "20000", "40000"] {
@@ -38,16 +39,16 @@ fn each_page_of_the_side_table_causes_one_page_fault() {
     }
 }
 
-/// 1,000 threads that each use 5,000 sites: less than 64 MiB for counters, and 8 MiB for all other memory of
-/// fixed size.
+/// The program has 1,000 threads, and each thread uses 5,000 sites. The counters may take less than 64 MiB,
+/// and all other memory of fixed size 8 MiB.
 #[test]
 fn counters_are_bounded_with_threads() {
     let (plain, recorded) = plain_and_recorded(&["threads"]);
     assert!(recorded.saturating_sub(plain) < (64 + 8) * 1024, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// The figures of glibc itself (`mallinfo2`) are the reference. The rest at the end of each arena is free,
-/// too, but not resident.
+/// Compares the free memory with the figures of glibc (`mallinfo2`). glibc also counts the unused end of each
+/// arena as free, but the pages of this end are not resident.
 #[test]
 fn free_memory_is_told_by_arena_as_glibc_counts_it() {
     const REST: u64 = 192 * 1024;

@@ -1,4 +1,5 @@
-//! `--metrics FILE`, read by the parsers of Prometheus and of OpenMetrics, and compared with the JSON report.
+//! Reads `--metrics FILE` with the parsers of Prometheus and of OpenMetrics, and compares it with the JSON
+//! report.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::samples;
@@ -10,8 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// The samples of a page as Python's OpenMetrics parser reads them: name, labels, value. (Debian's Python has
-/// the parser.)
+/// Parses a page with the OpenMetrics parser of Debian's Python. Returns name, labels and value of each sample.
 fn samples_of(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     let script = "import json, sys\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\
@@ -21,7 +21,7 @@ fn samples_of(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     serde_json::from_str(&read.stdout).expect("json.dumps writes JSON")
 }
 
-/// `promtool check metrics` reads the page as Prometheus does.
+/// Checks the page with `promtool check metrics`, which reads a page as Prometheus does.
 fn check_with_promtool(page: &str) {
     let checked = run_with_input(Command::new("promtool").args(["check", "metrics"]), page.as_bytes());
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""), "{}\n{page}", checked.stdout);

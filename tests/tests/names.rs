@@ -1,12 +1,12 @@
-//! `--watch` and `--wrapper` know the same function names as a report. This includes stripped programs with
-//! symbols in `.gnu_debugdata` or in a separate debug file.
+//! `--watch` and `--wrapper` must know the same function names as a report. This includes the names of a
+//! stripped program, whose symbols are in `.gnu_debugdata` or in a separate debug file.
 
 use edleak_tests::record::Recorder;
 use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `grow_list` allocates through `take`; the program exports neither.
+/// In this program, `grow_list` allocates through `take`. The program exports neither of these two functions.
 const SOURCE: &str = r#"
 #include <stdlib.h>
 #include <unistd.h>
@@ -29,15 +29,16 @@ fn program(dir: &Path) -> PathBuf {
     dir.join("prog")
 }
 
-/// Records the program with both options, and checks their effect.
+/// Records the program with `--wrapper take --watch grow_list`, and checks that full stacks in `grow_list`
+/// exist.
 fn is_watched_and_stepped_over(name: &str, program: &Path) {
     let recorder = Recorder::new(name).options(["--wrapper", "take", "--watch", "grow_list"]);
     let recording = recorder.record(program, [] as [&str; 0]);
     let said = &recording.outcome.stderr;
     assert!(!said.contains("matches no function"), "{said}");
     let all = recording.all_sites();
-    // A busy machine may compile the rules late, because the target waits at most 250 ms. Until the rules are
-    // there, edleak counts the allocations at `take`.
+    // On a busy machine, the rules for the stacks may be ready late, because the target waits at most 250 ms
+    // for them. Until then, edleak counts the allocations at `take`.
     let stacks = all.sites.iter().filter(|site| site.kind == "stack" && site.is_in("grow_list"));
     let allocs: u64 = stacks.map(|site| site.counts.allocs).sum();
     assert!(allocs > 0, "{}", all.describe());
