@@ -1,4 +1,5 @@
-//! `--only` and EDLEAK_ONLY: records only matching programs among all that inherit the preload.
+//! Tests `--only` and EDLEAK_ONLY: edleak records only the matching programs among all programs that inherit
+//! the preload library.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -10,8 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory with a script `start` that runs mkdir, then `server` and `worker` (both the sample leaker, for
-/// a second), then ls.
+/// A directory with the script `start`. The script runs mkdir, then `server` and `worker`, then ls. `server`
+/// and `worker` are copies of the sample leaker and run for one second.
 struct Service {
     dir: TempDir,
 }
@@ -44,7 +45,7 @@ impl Service {
         run(&mut command)
     }
 
-    /// The programs that have a trace, by file name; the trace with the main name comes first.
+    /// The programs that have a trace, by file name. The trace with the name that the user gave comes first.
     fn recorded(&self) -> Vec<(String, String)> {
         let mut found: Vec<_> = std::fs::read_dir(self.dir.path())
             .expect("ours")
@@ -121,7 +122,8 @@ fn pattern_with_a_colon_is_refused_with_the_remedy() {
     assert!(outcome.stderr.contains("(repeat --only for each pattern)"), "{}", outcome.stderr);
 }
 
-/// A service in a container with only two variables: the shell's `mkdir` must not take the trace's name.
+/// Records a service with a bare LD_PRELOAD, as in a container. The shell also runs `mkdir`, which must not
+/// take the name of the trace.
 #[test]
 fn bare_preload_records_the_program_that_matches() {
     let service = Service::new("only-bare");
@@ -137,8 +139,8 @@ fn bare_preload_records_the_program_that_matches() {
     assert_eq!(service.recorded(), [("trace.edl".into(), "server-1".into())]);
 }
 
-/// Number of instructions per malloc+free pair that a non-matching program pays for the preload. A library
-/// that only forwards costs 14, a recorded program pays 59.
+/// The greatest number of instructions per malloc+free pair that the preload library may add to a program
+/// that does not match. A library that only forwards the calls adds 14 instructions, a recording adds 59.
 #[test]
 fn program_that_does_not_match_pays_little_more_than_a_forwarded_call() {
     const MOST: f64 = 34.0;

@@ -1,5 +1,5 @@
-//! Destinations of traces and messages: links, devices, traces of running recordings, a full stderr. The file
-//! also tests other recorded processes.
+//! Tests where traces and messages are written: links, devices, traces of running recordings, a full stderr.
+//! Also tests recordings of programs that execute other programs, have children, or change their user.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};
@@ -27,7 +27,8 @@ fn traces_in(dir: &TempDir) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("it is ours").path()).collect()
 }
 
-/// A link leads to the trace before and after; a path that is not a file stays unchanged.
+/// If the output path is a link, the link still leads to the trace after the recording. A path that is no
+/// regular file stays unchanged.
 #[test]
 fn output_that_is_not_a_regular_file_is_not_replaced() {
     let dir = TempDir::new("links");
@@ -52,7 +53,7 @@ fn output_that_is_not_a_regular_file_is_not_replaced() {
         run(&mut Recorder::new("links").command(&to_fifo, "true", [""; 0])),
         analyzer(&["embed", "-o", output], &[&real]),
         analyzer(&["anonymize", "-o", output], &[&real]),
-        // A FIFO stands for any device, because writing to it harms nothing.
+        // A FIFO is used in place of a device, because a write to a FIFO damages nothing.
         analyzer(&["anonymize", "-o", fifo.to_str().expect("UTF-8")], &[&real]),
     ] {
         assert!(refused.code != 0 && refused.stderr.lines().count() == 1, "{refused:?}");
@@ -61,7 +62,7 @@ fn output_that_is_not_a_regular_file_is_not_replaced() {
     assert!(to_fifo.is_symlink() && fifo.metadata().is_ok_and(|fifo| fifo.file_type().is_fifo()));
 }
 
-/// An analysis never writes to a file that it reads.
+/// edleak-analyze must never write to a file that it reads.
 #[test]
 fn no_input_is_overwritten() {
     let recording = Recorder::new("inputs").record("true", [""; 0]);
@@ -82,7 +83,7 @@ fn no_input_is_overwritten() {
     let refused = analyzer(&["-o", second_name.to_str().expect("UTF-8")], &[&recording.trace]);
     assert!(refused.code == 3 && refused.stderr.contains("would be overwritten"), "{refused:?}");
 
-    // edleak keeps a file with a similar name beside the trace, too.
+    // `embed` must also keep a file beside the trace whose name is that of the trace with `.new` at its end.
     let beside = recording.dir.join("baseline.edl.new");
     std::fs::write(&beside, "precious").expect("writable");
     assert_eq!(analyzer(&["embed"], &[&baseline]).code, 0);
@@ -90,8 +91,8 @@ fn no_input_is_overwritten() {
     assert_eq!(traces_in(&recording.dir).len(), 5, "nothing else is left");
 }
 
-/// `embed` refuses a trace whose recording still runs. If `embed` replaced the file, later slices would go to
-/// the old file, which has no name any more.
+/// `embed` refuses a trace whose recording still runs. If `embed` replaced the file, the recording would
+/// write its later slices to the old file, which no longer has a name.
 #[test]
 fn a_trace_under_way_is_not_replaced() {
     let dir = TempDir::new("live");
@@ -111,7 +112,7 @@ fn a_trace_under_way_is_not_replaced() {
     assert_eq!(analyzer(&["embed"], &[&trace]).code, 0);
 }
 
-/// The exit code is the program's, even if stderr cannot be written.
+/// The exit code of edleak-record is that of the program, even if stderr cannot be written.
 #[test]
 fn a_stderr_that_takes_nothing_changes_nothing() {
     let dir = TempDir::new("mute");
@@ -126,7 +127,7 @@ fn a_stderr_that_takes_nothing_changes_nothing() {
     assert_eq!(status.expect("it starts").code(), Some(127));
 }
 
-/// A stopped recorder does not hide other recordings, and no command waits for it.
+/// A stopped edleak-record process does not hide the other recordings, and no command waits for this process.
 #[test]
 fn a_stopped_recorder_is_named() {
     let dir = TempDir::new("stopped");
@@ -156,8 +157,8 @@ fn a_stopped_recorder_is_named() {
     assert!(asked.stderr.contains("responds (see above)"), "{asked:?}");
 }
 
-/// With a bare preload, programs that start in one directory at the same time get a trace each. The same
-/// holds for the programs that they execute.
+/// Several programs start in one directory at the same time with a bare LD_PRELOAD. Each program has its own
+/// trace, and so does each program that they execute.
 #[test]
 fn bare_preloads_do_not_share_a_trace() {
     let dir = TempDir::new("bare-many");
@@ -172,7 +173,7 @@ fn bare_preloads_do_not_share_a_trace() {
     for running in [start(&direct), start(&direct)] {
         assert_eq!(running.finish().code, 0);
     }
-    // The test starts two shells, and each executes a program.
+    // The test starts two shells. Each shell executes another program.
     let complete = || {
         let traces = traces_in(&dir);
         let whole = |trace: &PathBuf| {
@@ -185,7 +186,7 @@ fn bare_preloads_do_not_share_a_trace() {
     assert_eq!(leaks, 2);
 }
 
-/// A service that executes itself again after a while keeps the trace of the earlier image.
+/// If a service executes itself again after a while, the trace of the first image is kept.
 #[test]
 fn image_before_an_exec_keeps_its_trace() {
     let script =
@@ -205,7 +206,7 @@ fn image_before_an_exec_keeps_its_trace() {
     assert!(recording.all_sites().summary("live_bytes") < 40_000);
 }
 
-/// The trace keeps the same name from image to image.
+/// While the target executes one program after another, no other recording can take the name of its trace.
 #[test]
 fn no_recorder_takes_a_name_between_two_images() {
     let dir = TempDir::new("between");
@@ -225,7 +226,7 @@ fn no_recorder_takes_a_name_between_two_images() {
     assert!(!dir.join("trace.edl.old").exists());
 }
 
-/// The name is reserved from the start, even before the recorder writes anything.
+/// edleak-record reserves the name of the trace at its start, before it writes anything.
 #[test]
 fn two_recorders_do_not_share_a_trace() {
     let dir = TempDir::new("two");
@@ -236,7 +237,8 @@ fn two_recorders_do_not_share_a_trace() {
     let refused = run(&mut Recorder::new("two").command(&trace, "true", [""; 0]));
     assert!(refused.code != 0 && refused.stderr.contains("another recording is writing"), "{refused:?}");
     assert_eq!(running.finish().code, 0);
-    // Afterwards the name is free again, and edleak keeps the first trace.
+    // After the first recording has ended, its name is free again. The second recording keeps the first trace
+    // as `.old`.
     assert_eq!(run(&mut Recorder::new("two").command(&trace, "true", [""; 0])).code, 0);
     let mut traces = traces_in(&dir);
     traces.sort();
@@ -254,10 +256,11 @@ fn an_exec_does_not_prolong_the_recording() {
     assert!(traces.len() <= 2, "{traces:?}: {recording:?}");
 }
 
-/// PIDs are reused: no child's trace replaces another one. The report mentions children without a trace.
+/// The kernel reuses PIDs, but a child's trace must not replace another trace. The report mentions each child
+/// without a trace.
 #[test]
 fn every_child_has_a_trace_or_is_reported() {
-    // The name is so long that it leaves no space for a PID.
+    // This name is so long that no PID can be added to it.
     let dir = TempDir::new("long-name");
     let trace = dir.join(format!("{}.edl", "x".repeat(250)));
     let leaker = "my @kept = map { 'x' x 1000 } 1..40";
@@ -277,7 +280,7 @@ fn every_child_has_a_trace_or_is_reported() {
     }
     let dir = TempDir::new("numbers");
     let trace = dir.join("trace.edl");
-    // The next child begins after the previous trace is finished, and so is no longer locked.
+    // The next child is started after the trace of the previous child is finished and no longer locked.
     let finished = "until [ -e $trace ] && flock -ns $trace true; do sleep 0.02; done";
     let script = format!(
         "for trace in trace.21.edl trace.21.2.edl trace.21.3.edl; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; {finished}; done"
@@ -294,7 +297,7 @@ fn every_child_has_a_trace_or_is_reported() {
     assert_eq!(perls.count(), 3, "{recorded:?}");
 }
 
-/// A child in its own PID namespace calls itself process 1, which is another process here.
+/// In its own PID namespace, a child has the process ID 1. On this machine, ID 1 belongs to another process.
 #[test]
 fn a_child_in_another_namespace_is_recorded_as_itself() {
     let unshare = ["--pid", "--fork"];
@@ -313,7 +316,7 @@ fn a_child_in_another_namespace_is_recorded_as_itself() {
     assert_ne!(report.json["trace"]["pid"], 1);
 }
 
-/// A child with its own /proc mount cannot find the collector and cannot report this.
+/// A child with its own mount of /proc cannot find the collector, and cannot report that it is not recorded.
 #[test]
 fn child_behind_its_own_proc_is_reported() {
     let unshare = ["--pid", "--fork", "--mount-proc"];
@@ -329,8 +332,8 @@ fn child_behind_its_own_proc_is_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// A program with set-user-ID drops every preload. The memory of such a program is unknown even if the user
-/// may not inspect it.
+/// The loader ignores LD_PRELOAD for a program with set-user-ID. So the memory of this program is unknown,
+/// even if the user may not inspect the program.
 #[test]
 fn set_user_id_program_gets_no_verdict() {
     if !is_root() {
@@ -347,14 +350,14 @@ fn set_user_id_program_gets_no_verdict() {
     assert_eq!(analyzed.code, 2, "{analyzed:?} {recorded:?}");
 }
 
-/// A sandbox (for example Chromium's) becomes non-dumpable and enters a user namespace with all rights: it is
-/// still the same program.
+/// A sandbox, such as that of Chromium, makes the process non-dumpable and enters a user namespace. The
+/// process then has all rights in the namespace, but is still the same program.
 #[test]
 fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     if !is_root() {
         return cannot_run("only root can become a user without rights");
     }
-    // prctl(PR_SET_DUMPABLE, 0), unshare(CLONE_NEWUSER)
+    // The script calls prctl(PR_SET_DUMPABLE, 0) and unshare(CLONE_NEWUSER).
     let script = "syscall(157, 4, 0, 0, 0, 0); exit 9 if syscall(272, 0x10000000); \
                   my @kept; for (1..40) { push @kept, 'x' x 1000; select(undef, undef, undef, 0.05) }";
     let dir = TempDir::new("sandbox");
@@ -368,7 +371,8 @@ fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     assert_eq!(report.json["trace"]["end"], "the program exited with status 0", "{recorded:?}");
 }
 
-/// Records `PROGRAM -c SCRIPT` (`-e` for perl) as the user nobody, with copies of all needed files in `dir`.
+/// Records `PROGRAM -c SCRIPT` (`-e` for perl) as the user nobody. `dir` contains copies of all files that
+/// are needed.
 fn record_as_nobody(dir: &TempDir, program: &str, script: &str) -> (Outcome, PathBuf) {
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
     let binaries = [&tools().record, &tools().preload].map(|file| {

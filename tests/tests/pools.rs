@@ -1,5 +1,5 @@
-//! The program's own pools: objects compared with a program's own ledger, verdicts at the callers of a pool,
-//! and programs that run without edleak.
+//! Tests pools, the allocators that a program writes for its own objects. The counts must equal the program's
+//! own ledger, the callers of a pool get verdicts, and the programs must also run without edleak.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, read_ledger};
@@ -11,7 +11,7 @@ use edleak_tests::tools::repository;
 use serde_json::Value;
 use std::process::Command;
 
-/// The sites of the domain of pools.
+/// The sites of a report whose domain is `pool`.
 fn pool_sites(report: &Report) -> Vec<&Value> {
     let all = report.json["sites"].as_array().expect("an array").iter();
     all.filter(|site| site["domain"] == "pool").collect()
@@ -21,7 +21,7 @@ fn number(site: &Value, field: &str) -> u64 {
     site[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {site}"))
 }
 
-/// The counts of all callers of pools whose function is `function`.
+/// The sum of the counts of all callers of pools whose function is `function`.
 fn counts_of(report: &Report, function: &str) -> Counts {
     let mut sum = Counts::default();
     let is_in = |site: &&Value| is_named(site["name"].as_str().unwrap_or_default(), function);
@@ -41,7 +41,7 @@ fn assert_pools_equal(report: &Report, ledger: &Ledger) {
     assert_eq!(&found, ledger, "trace (left) and ledger (right): {}", report.json["pools"]);
 }
 
-/// The program makes fewer events than the ring holds, so no event is lost, however slow the collector is.
+/// The program makes fewer events than the ring holds. So no event is lost, even if the collector is slow.
 fn assert_exact(threads: u32, seed: u32) -> Report {
     let args = [threads.to_string(), "200000".into(), seed.to_string()];
     let recording = Recorder::new("pools").record(programs().binary("pools"), &args);
@@ -62,9 +62,9 @@ fn objects_of_one_thread_are_exact() {
     let report = assert_exact(1, 1);
     let live: u64 = pool_sites(&report).iter().map(|site| number(site, "live_bytes")).sum();
     assert_eq!(number(&report.json["pools"], "live_bytes"), live);
-    // Four pools, and the pool that their chunks come from.
+    // The program has four pools, and one more pool from which these four take their chunks.
     assert_eq!(number(&report.json["pools"], "pools"), 5);
-    // The bytes of pools are a part of the heap, so the totals leave them out.
+    // Pools take their bytes from the heap, so the totals do not count the bytes of pools again.
     let heap = report.json["sites"].as_array().expect("an array").iter();
     let heap = heap.filter(|site| site["domain"] == "heap").map(|site| number(site, "live_bytes"));
     assert_eq!(report.summary("live_bytes"), heap.sum::<u64>());
@@ -76,7 +76,8 @@ fn objects_of_four_threads_are_exact() {
     assert_exact(4, 3);
 }
 
-/// Two pools have one name. The name is part of each site, so one function may be a site of both names.
+/// Two pools have the same name. The name is part of a site, so a function that uses pools of two names has
+/// two sites.
 #[test]
 fn pools_of_one_name_are_one_pool_in_the_report() {
     let report = assert_exact(1, 4);
@@ -128,7 +129,8 @@ fn an_object_that_each_request_leaves_in_an_arena_is_a_leak_of_its_caller() {
         html.contains("id=\"pools\"") && html.contains("from pool <bdi class=\"name\">connections"),
         "{html}"
     );
-    // The objects of requests are exact: 21 objects in each of 600 requests, all taken back by a reset.
+    // The counts of the objects are exact: each of the 600 requests makes 21 objects, and a reset takes all
+    // of them back.
     let all = recording.all_sites();
     let counts = counts_of(&all, "handle");
     let parsed = counts_of(&all, "parse_header");
@@ -155,7 +157,7 @@ fn pools_are_left_alone_with_the_heap_alone() {
     assert!(report.summary("allocs") > 600);
 }
 
-/// A program without edleak runs as it would without the header, and needs no symbol.
+/// Without edleak, a program runs as it would without the header edleak.h, and needs no symbol of edleak.
 #[test]
 fn a_program_without_edleak_only_skips_the_calls() {
     let program = programs().binary("pools");
@@ -170,7 +172,7 @@ fn a_program_without_edleak_only_skips_the_calls() {
     }
 }
 
-/// A statically linked program cannot be recorded; the header must not keep it from linking.
+/// A statically linked program cannot be recorded, but must link and run with the header edleak.h.
 #[test]
 fn a_static_program_links_and_runs() {
     let dir = edleak_tests::temp::TempDir::new("pool-static");
@@ -203,8 +205,8 @@ fn macros_of_valgrind_and_asan_are_counted() {
     assert_eq!(number(&report.json["pools"], "unknown_frees"), 0);
 }
 
-/// Rust cannot ask for the caller of a function. So an object counts where the pool's function is inlined. A
-/// function that is not inlined is named with `--wrapper`.
+/// Rust cannot ask for the caller of a function. So an object is counted at the function into which the
+/// pool's function is inlined. If the pool's function is not inlined, `--wrapper` names it.
 #[test]
 fn objects_of_an_arena_in_rust_are_exact() {
     let recorder = Recorder::new("pool-rust").options(["--wrapper", "*alloc_apart*"]);
@@ -216,7 +218,7 @@ fn objects_of_an_arena_in_rust_are_exact() {
     assert_eq!(report.json["marks"][0]["count"], 10_000);
 }
 
-/// A forked child begins with the objects of its parent, and frees only its own copies.
+/// A forked child begins with the objects of its parent. If the child frees them, the parent's objects stay.
 #[test]
 fn a_forked_child_has_the_objects_of_its_parent() {
     let recording = server("fork", &["--children"]);
@@ -239,10 +241,11 @@ fn a_forked_child_has_the_objects_of_its_parent() {
     );
 }
 
-/// The collector is stopped while the program makes its events.
+/// The collector is stopped while the program makes its events, so the ring of events fills up.
 #[test]
 fn exactly_the_events_beyond_the_room_of_the_ring_are_lost_and_told() {
-    /// Places of the ring for events of single objects, without the place of the name.
+    /// The number of events of single objects for which the ring has room. The event with the pool's name
+    /// needs one place.
     const ROOM: u64 = (1 << 18) - (1 << 12) - (1 << 13) - 1;
     for objects in [ROOM, ROOM + 50_000] {
         let recording =

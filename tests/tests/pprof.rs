@@ -1,5 +1,5 @@
-//! Compares `--format pprof` with Google's reader: `go tool pprof` must print the same bytes and counts as
-//! `--format json`.
+//! Compares `--format pprof` with `--format json`: `go tool pprof`, Google's own reader, must print the same
+//! bytes and counts.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::samples;
@@ -16,14 +16,14 @@ fn go_pprof(arguments: &[&str], profile: &Path) -> String {
         .args(["tool", "pprof"])
         .args(arguments)
         .arg(profile)
-        // This setting prevents copies in a home directory.
+        // This setting keeps pprof from storing a copy in the home directory.
         .env("PPROF_TMPDIR", profile.parent().expect("the profile lies in a directory"))
         .env("HOME", profile.parent().expect("the profile lies in a directory")));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     outcome.stdout
 }
 
-/// The samples of `-raw`: the five values, and the function names, innermost first.
+/// The samples in the output of `pprof -raw`: five values, and the function names, innermost first.
 fn samples_of(raw: &str) -> Vec<([i64; 5], String)> {
     let locations: Vec<&str> = raw
         .lines()
@@ -31,8 +31,8 @@ fn samples_of(raw: &str) -> Vec<([i64; 5], String)> {
         .skip(1)
         .take_while(|line| *line != "Mappings")
         .collect();
-    // Format: `     2: 0x561d792c9a1f M=1 cache_insert /src/leaker.cpp:80 s=0`, then one line for each frame
-    // into which it is inlined.
+    // A location has the form `     2: 0x561d792c9a1f M=1 cache_insert /src/leaker.cpp:80 s=0`. One more line
+    // follows for each function into which this one is inlined.
     let name_of = |id: &str| {
         let own = locations.iter().find(|line| line.trim_start().starts_with(&format!("{id}: ")));
         let words: Vec<&str> = own.expect("every location is listed").split_whitespace().collect();
@@ -77,7 +77,7 @@ fn google_s_reader_tells_the_numbers_of_the_json_report() {
     let leaked = sites.iter().filter(|site| site["verdict"] == "leak");
     let leaked: i64 = leaked.map(|site| site["leak_bytes"].as_i64().expect("bytes")).sum();
     assert_eq!(sum(&samples, 4), leaked, "{raw}");
-    // For each function, the bytes of all sites with this innermost frame.
+    // Compares, for each function, the bytes of all sites whose innermost frame is in this function.
     for function in ["leak_calloc", "leak_new", "cache_insert", "startup_table"] {
         let of_json: i64 = sites
             .iter()
@@ -89,7 +89,7 @@ fn google_s_reader_tells_the_numbers_of_the_json_report() {
         assert!(of_json > 0, "{function} holds memory: {json}");
         assert_eq!(of_pprof, of_json, "{function}\n{raw}");
     }
-    // The total and the default sample type that pprof itself prints.
+    // The total, and the sample type that pprof shows by default.
     let top = go_pprof(&["-top", "-unit=B"], &profile);
     assert!(top.contains("Type: inuse_space"), "{top}");
     let total = format!("{}B total", summary["live_bytes"]);
@@ -104,7 +104,7 @@ fn samples_path(name: &str) -> String {
     samples().binary(name).display().to_string()
 }
 
-/// The build ID as readelf prints it.
+/// The build ID of a program, as readelf prints it.
 fn build_id(program: &str) -> String {
     let notes = run(Command::new("readelf").arg("-n").arg(program)).stdout;
     let line = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: "));

@@ -1,4 +1,5 @@
-//! Tests that work of more than a second shows progress on a terminal, but never in a pipe.
+//! Tests when edleak-analyze shows its progress: on a terminal if the work takes more than a second, in a
+//! pipe never.
 
 use edleak_tests::run::DEADLINE;
 use edleak_tests::temp::TempDir;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const LINE: &str = r#"{"id":7,"period_s":1.0,"live_bytes":[0,96,192,288]}"#;
 
-/// The input is a named pipe: the analysis waits until a writer opens it.
+/// Makes a named pipe as the input of an analysis. The analysis waits until a writer opens the pipe.
 fn pipe(dir: &TempDir) -> PathBuf {
     let pipe = dir.join("lines.jsonl");
     let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is part of coreutils");
@@ -26,7 +27,7 @@ fn write_line(pipe: &Path) {
 fn long_work_shows_itself_on_a_terminal() {
     let dir = TempDir::new("progress");
     let (pipe, seen) = (pipe(&dir), dir.join("seen"));
-    // script(1) runs the command on a terminal and stores its output.
+    // script(1) runs the command on a terminal and stores the output of the command in a file.
     let command = format!("'{}' '{}'", tools().analyze.display(), pipe.display());
     let mut script = Command::new("script")
         .args(["-qefc", &command])
@@ -60,7 +61,7 @@ fn long_work_shows_nothing_in_a_pipe() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built");
-    // This time is longer than the delay before the first progress line.
+    // This sleep is longer than the delay before the first line of progress.
     sleep(Duration::from_millis(1500));
     write_line(&pipe);
     let output = child.wait_with_output().expect("it was started");

@@ -1,5 +1,5 @@
-//! Tests watched stacks: they are correct, watching loses no counts, and a running recording answers
-//! requests.
+//! Tests watched stacks: the stacks must be correct, watching must lose no counts, and a running recording
+//! must answer requests.
 
 use edleak_tests::ledger::{assert_equal, read_ledger};
 use edleak_tests::programs::{programs, samples, stacks};
@@ -11,7 +11,7 @@ use edleak_tests::tools::{repository, tools};
 use std::path::Path;
 use std::process::Command;
 
-/// The number of the source line that ends with this comment.
+/// The number of the line in `source` that ends with `comment`.
 fn line_of(source: &str, comment: &str) -> u64 {
     let path = repository().join("tests/programs/stacks").join(source);
     let text = std::fs::read_to_string(&path).expect("part of the repository");
@@ -19,21 +19,21 @@ fn line_of(source: &str, comment: &str) -> u64 {
     at.unwrap_or_else(|| panic!("no line of {source} ends with `{comment}`")) as u64 + 1
 }
 
-/// The child sites, and the leaking child sites among them.
+/// The sites that are full stacks, and those of them whose verdict is `leak`.
 fn children(report: &Report) -> (Vec<&Site>, Vec<&Site>) {
     let children: Vec<&Site> = report.sites.iter().filter(|site| site.kind == "stack").collect();
     let leaks = children.iter().copied().filter(|site| site.verdict == "leak").collect();
     (children, leaks)
 }
 
-/// Functions and lines of the frames in the program's own source, as `function:line`.
+/// The frames of a site that lie in the file `source`, each as `function:line`.
 fn own_frames(site: &Site, source: &str) -> Vec<String> {
     let own = site.stack.iter().filter(|frame| frame.file.ends_with(source));
     own.map(|frame| format!("{}:{}", bare_name(&frame.function), frame.line)).collect()
 }
 
-/// The last word of a function's name without path, parameters and generic arguments, on which two demanglers
-/// agree.
+/// The last part of a function's name, without path, parameters and generic arguments. Two demanglers write
+/// this part in the same way.
 fn bare_name(function: &str) -> &str {
     let without_parameters = function.split('(').next().unwrap_or_default();
     match without_parameters.rsplit("::").next().unwrap_or_default() {
@@ -64,7 +64,7 @@ fn assert_one_of_three_paths_leaks(name: &str, source: &str, recording: &Recordi
         let site = site.unwrap_or_else(|| panic!("{name}: no stack through {path}:\n{}", report.describe()));
         assert_eq!(site.verdict, "no-leak", "{name}: {path}");
     }
-    // The site itself has no counts, because it was watched before the program ran.
+    // The caller site has no counts of its own, because edleak watched it before the program ran.
     let parent = report.sites.iter().find(|site| Some(site.id) == leak.parent).expect("a stack has a site");
     assert_eq!(parent.counts, Default::default(), "{name}");
 }
@@ -85,7 +85,7 @@ fn of_three_paths_to_one_allocation_the_leaking_one_is_named() {
     });
 }
 
-/// Auto-watch finds the site during the recording.
+/// edleak-record begins to watch the leaking site during the recording, without an option.
 #[test]
 fn auto_watch_ends_up_with_the_stack_that_leaks() {
     let recorder = Recorder::new("auto-paths").options(["--period", "20ms"]);
@@ -98,8 +98,8 @@ fn auto_watch_ends_up_with_the_stack_that_leaks() {
     }
 }
 
-/// `--watch-from` watches the leaks of an earlier run from the start of the next run, although the addresses
-/// differ.
+/// `--watch-from` names the trace of an earlier run. Its leaks are watched from the start of the next run,
+/// although the addresses differ.
 #[test]
 fn the_leaks_of_an_earlier_trace_are_watched() {
     let earlier = Recorder::new("earlier").record(stacks().binary("paths_gcc"), [""; 0]);
@@ -109,8 +109,8 @@ fn the_leaks_of_an_earlier_trace_are_watched() {
     assert_one_of_three_paths_leaks("paths_gcc", "paths.h", &later);
 }
 
-/// The frames that gdb shows at the allocation of `size` bytes. A frame has the module and offset of a real
-/// frame, or the function and line of a frame in the program's own source.
+/// The frames that gdb shows when the program allocates `size` bytes. The first list has module and offset of
+/// each real frame. The second list has function and line of each frame in the file `source`.
 fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
     let script = repository().join("tests/programs/stacks/backtrace.py");
     let mut gdb = Command::new("gdb");
@@ -144,8 +144,8 @@ fn assert_equals_gdb(name: &str, source: &str, sizes: &[u64]) {
         let ours: Vec<String> = real
             .map(|frame| format!("{}+{}", frame.module.rsplit('/').next().unwrap_or_default(), frame.offset))
             .collect();
-        // gdb begins in malloc, edleak at the first caller that is not a wrapper. gdb ends at main, edleak at
-        // the end of the stack.
+        // gdb begins with the frame of malloc, but edleak begins with the first caller that is not a wrapper.
+        // gdb ends at main, but edleak continues to the end of the stack.
         let wrappers = theirs.iter().take_while(|frame| **frame != ours[0]).count();
         theirs.drain(..wrappers);
         assert_eq!(ours[..theirs.len().min(ours.len())], theirs, "{name}, {size} bytes");
@@ -184,20 +184,20 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
         };
         assert!(!site.is_in(others), "{site:?}");
         assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
-        // The memory of a new coroutine becomes known within one slice; earlier stacks are cut and marked as
-        // cut.
+        // edleak learns within one slice which memory a new coroutine uses as its stack. Until then, its
+        // stacks are cut and marked as cut.
         assert!(site.counts.allocs > 400, "{site:?}");
     }
     assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());
     assert_eq!(leaks.len(), 1, "{}", report.describe());
 }
 
-/// Runs `edleak-record WORDS`.
+/// Runs edleak-record with `words` as its arguments.
 fn command(words: &[&str]) -> Outcome {
     run(Command::new(&tools().record).args(words))
 }
 
-/// The PID of the recording into `trace`, once `sessions` lists it.
+/// Waits until `edleak-record sessions` lists the recording into `trace`, and returns the PID of its target.
 fn session_of(trace: &Path) -> String {
     let mut pid = None;
     wait_for("the recording to be listed", || {
@@ -211,7 +211,7 @@ fn session_of(trace: &Path) -> String {
 }
 
 /// Eight threads allocate while all functions, or some of them, are watched and unwatched again and again.
-/// The totals of every caller, with its stacks, must equal the program's own ledger.
+/// For every caller, the sum of its counts and the counts of its stacks must equal the program's own ledger.
 #[test]
 fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
     let dir = TempDir::new("watch-storm");
@@ -226,7 +226,7 @@ fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
         let verb = ["watch", "unwatch"][round % 2];
         match command(&[verb, "--session", &pid, spec]) {
             Outcome { code: 0, .. } => changes += 1,
-            // The program has ended.
+            // The command fails because the program has ended.
             Outcome { stderr, .. } => {
                 assert!(stderr.contains("recording") || stderr.contains("recorded"), "{stderr}");
                 break;
@@ -272,7 +272,7 @@ fn a_running_recording_is_listed_and_can_be_asked() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert_eq!(listed().1, "");
 
-    // A site of the running trace, by its id.
+    // Names a site of the running recording by the trace and the id of the site.
     let report = Report::of(&trace, &["--all", "--min-class", "constant"]);
     let site = report.sites.iter().find(|site| site.kind == "caller" && site.is_in("leak_calloc"));
     let spec = format!("{}#{}", trace.display(), site.expect("it has allocated").id);
@@ -295,8 +295,8 @@ fn a_running_recording_is_listed_and_can_be_asked() {
     assert!(!command(&["sessions"]).stdout.contains(&*trace.to_string_lossy()), "it is over");
 }
 
-/// Fast path and slow path examine the same number of callers, so a recursive wrapper has one site for all
-/// its allocations.
+/// The fast path and the slow path examine the same number of callers of a recursive wrapper. So all
+/// allocations of the wrapper are counted at one site.
 #[test]
 fn a_recursive_wrapper_has_the_same_site_on_every_way() {
     let recorder = Recorder::new("recursion").options(["--wrapper", "wrap_levels"]);
@@ -308,7 +308,8 @@ fn a_recursive_wrapper_has_the_same_site_on_every_way() {
     }
 }
 
-/// Wrappers with every kind of frame call each other in every order; the site is always their common caller.
+/// Wrappers with every kind of frame call each other in every order. edleak must always count at their common
+/// caller.
 #[test]
 fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
     let recorder = Recorder::new("wrapper-frames").options(["--wrapper", "wrap_*"]);
@@ -317,14 +318,15 @@ fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
     assert_eq!(report.sites_in("ask").count(), 1, "{}", report.describe());
 }
 
-/// The greatest memory that a process has had so far, in KiB; `None`: the process has ended.
+/// The greatest amount of memory that a process has used so far, in KiB. Returns `None` if the process has
+/// ended.
 fn peak_kib(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-// Before, the collector took 1,500 MiB, and a catalog without room ended the recording.
+// In an earlier version, the collector used 1,500 MiB here, and a catalog without room ended the recording.
 #[test]
 fn tens_of_thousands_of_stacks_take_bounded_memory_and_end_no_recording() {
     for (size, are_all_kept) in [("64m", true), ("1m", false)] {

@@ -1,5 +1,5 @@
-//! samples/test-gate.sh: a test whose iterations leave memory behind fails, under each test runner that the
-//! sample names.
+//! Tests samples/test-gate.sh under each test runner that the sample names. If the iterations of a test leave
+//! memory behind, the test must fail.
 
 use edleak_tests::run::{Outcome, run};
 use edleak_tests::temp::TempDir;
@@ -7,7 +7,8 @@ use edleak_tests::tools::{repository, tools};
 use std::path::Path;
 use std::process::Command;
 
-/// A directory with a C test that leaks if its argument is `leak`, and fails if it is `fail`.
+/// A directory with a test program in C. The program leaks if its argument is `leak`, and fails if it is
+/// `fail`.
 struct Tests {
     dir: TempDir,
 }
@@ -53,7 +54,7 @@ fn gate() -> std::path::PathBuf {
     repository().join("samples/test-gate.sh")
 }
 
-/// A command whose environment has the paths of edleak-record and edleak-analyze.
+/// A command with two environment variables that contain the paths of edleak-record and edleak-analyze.
 fn with_edleak(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("EDLEAK_RECORD_BIN", &tools().record).env("EDLEAK_ANALYZE_BIN", &tools().analyze);

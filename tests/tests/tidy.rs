@@ -1,11 +1,12 @@
-//! The architecture as tests: rules for files, and the content of the preload.
+//! Tests rules of the architecture: which code a file may contain, and which symbols the preload library may
+//! contain.
 
 use edleak_tests::tools::{repository, tools};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Every Rust file of the repository, as paths relative to its root.
+/// Every Rust file of the repository, as a path relative to the root of the repository.
 fn rust_files() -> Vec<PathBuf> {
     let root = repository();
     let listed = Command::new("git")
@@ -25,7 +26,7 @@ fn read(path: &Path) -> String {
         .unwrap_or_else(|error| panic!("cannot read `{}`: {error}", path.display()))
 }
 
-/// The code of a file without comments and without the tests at its end.
+/// The code of a file, without comments and without the tests at the end of the file.
 fn code_of(path: &Path) -> String {
     let text = read(path);
     let text = text.replace("#[cfg(all(test, not(edleak_loom)))]", "#[cfg(test)]");
@@ -33,7 +34,7 @@ fn code_of(path: &Path) -> String {
     before_tests.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether `code` contains `word` with no letter, digit or underscore on either side.
+/// Whether `code` contains `word` as a whole word, with no letter, digit or underscore before or after it.
 fn has_word(code: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word)
@@ -49,14 +50,14 @@ fn every_file_begins_with_a_caption() {
     }
 }
 
-/// rustfmt keeps code within this width, but leaves comments as they are.
+/// rustfmt keeps code within 110 columns, but does not wrap comments. This test checks the comments.
 #[test]
 fn no_comment_is_wider_than_the_code() {
     const WIDTH: usize = 110;
     for path in rust_files() {
         for (index, line) in read(&path).lines().enumerate() {
             let text = line.trim_start();
-            // The rows of a table and addresses cannot be broken.
+            // An address or the row of a table cannot be wrapped.
             let is_whole = text.contains("| ") || text.contains("://");
             let is_wide = text.starts_with("//") && line.chars().count() > WIDTH;
             assert!(!is_wide || is_whole, "{}:{}: a wide comment", path.display(), index + 1);
@@ -74,7 +75,7 @@ fn symbols_are_exported_in_one_file() {
     assert_eq!(exporting, [PathBuf::from("recorder/preload/src/entry/exports.rs")]);
 }
 
-/// `no_std` gives the preload none of these, and the preload must not define its own.
+/// `no_std` provides no type that allocates and no lock. The preload library must not define its own.
 #[test]
 fn the_preload_allocates_and_locks_nothing() {
     let banned =
@@ -96,21 +97,21 @@ fn the_preload_allocates_and_locks_nothing() {
     assert!(read(Path::new("recorder/preload/src/lib.rs")).contains("no_std"), "the preload is `no_std`");
 }
 
-/// `code` without its functions that are marked `#[cold]`.
+/// Removes all functions that are marked `#[cold]` from `code`.
 fn without_cold_functions(code: &str) -> String {
     let mut parts = code.split("#[cold]");
     let mut rest = parts.next().expect("split gives at least one part").to_owned();
     for part in parts {
-        // A function ends at the first closing brace at the start of a line, or at the indentation of a
-        // method.
+        // A function ends at the first closing brace at the start of a line. A method ends at the first
+        // closing brace that is indented by four columns.
         let end = part.find("\n}\n").or_else(|| part.find("\n    }\n"));
         rest.push_str(end.map_or("", |end| &part[end..]));
     }
     rest
 }
 
-/// Outside its own `#[cold]` functions, a hot file may call a function of a cold file only if that function
-/// is marked `#[cold]`, or is inlined. The caption of a file says whether the file is hot.
+/// A hot file is on the fast path of an allocation; its caption says so. Outside its own `#[cold]` functions,
+/// a hot file may call a function of a cold file only if that function is marked `#[cold]` or is inlined.
 #[test]
 fn hot_files_call_cold_code_through_cold_functions_only() {
     let cold: BTreeMap<String, String> = preload_files("recorder/preload/src/cold/")
@@ -146,7 +147,7 @@ fn preload_files(folder: &str) -> impl Iterator<Item = PathBuf> {
     rust_files().into_iter().filter(move |path| path.starts_with(folder))
 }
 
-/// Whether the attributes of the function `name` say that it is cold, or that it is inlined.
+/// Whether the attributes of the function `name` mark it as cold or as inlined.
 fn is_cold_or_inlined(code: &str, name: &str) -> bool {
     let head = format!("fn {name}");
     let starts = code.match_indices(&head).filter(|(at, _)| !code[at + head.len()..].starts_with('_'));
@@ -158,7 +159,7 @@ fn is_cold_or_inlined(code: &str, name: &str) -> bool {
     })
 }
 
-/// Checks the crates with `deny(unsafe_code)`, and the list of the excepted files.
+/// Checks that each crate denies unsafe code, and that only the listed files contain any.
 #[test]
 fn unsafe_code_is_only_in_the_listed_files() {
     for path in rust_files() {
@@ -169,7 +170,7 @@ fn unsafe_code_is_only_in_the_listed_files() {
         if !has_word(&code, "unsafe") {
             continue;
         }
-        // `unsafe` in an attribute or a lint name is not unsafe code.
+        // The word `unsafe` in an attribute or in the name of a lint is not unsafe code.
         let really =
             ["unsafe {", "unsafe fn", "unsafe extern", "unsafe impl"].iter().any(|form| code.contains(form));
         let is_test =
@@ -201,7 +202,8 @@ fn unsafe_code_is_only_in_the_listed_files() {
     }
 }
 
-/// The crate bincode is no longer developed and may have to be replaced, so only format/ names it.
+/// bincode is no longer developed, and edleak may have to replace it. So only the files of format/ name this
+/// crate.
 #[test]
 fn only_format_names_bincode() {
     for path in rust_files() {
@@ -212,7 +214,7 @@ fn only_format_names_bincode() {
     }
 }
 
-/// The edleak crates on which each crate may depend, directly or indirectly.
+/// For each edleak crate, the other edleak crates on which it may depend, directly or indirectly.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("edleak-format", &[]),
     ("edleak-text", &[]),
@@ -232,7 +234,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The dependencies: preload → session ← collector → {format, binary, model, text}; report → analysis →
 /// {format, binary, model, text}.
 ///
-/// Checks the dependencies that cargo resolves, not only the manifests: indirect dependencies count, too.
+/// The test checks the dependencies that cargo resolves, not only the manifests. So it also finds indirect
+/// dependencies.
 #[test]
 fn dependencies_point_one_way() {
     for (package, allowed) in MAY_USE {
@@ -246,7 +249,7 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// All packages from which a crate is built, according to `cargo tree`.
+/// All packages from which a crate is built, as `cargo tree` lists them.
 fn dependencies_of(package: &str) -> BTreeSet<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let arguments = ["tree", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
@@ -261,8 +264,8 @@ fn dependencies_of(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
-/// No file uses another file that uses it, directly or indirectly, so a reader can read the files of a crate
-/// in order.
+/// If a file uses another file, the other file must not use the first one, directly or indirectly. So a
+/// reader can read the files of a crate in order.
 #[test]
 fn no_file_of_a_crate_is_in_a_circle() {
     const ROOMS: &[&str] = &[
@@ -295,7 +298,7 @@ fn no_file_of_a_crate_is_in_a_circle() {
     }
 }
 
-/// The modules that each module of a crate names; the crate's root is the empty name.
+/// For each module of a crate, the modules that its code names. The root of the crate has the empty name.
 fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let files: BTreeMap<String, PathBuf> = rust_files()
         .into_iter()
@@ -309,7 +312,7 @@ fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
         .collect();
     let uses = |(module, path): (&String, &PathBuf)| {
         let code = code_of(path);
-        // A re-export is the interface of a folder, and does not count as a use.
+        // A re-export does not count as a use, because it is the interface of a folder.
         let code: String = code
             .split_inclusive(';')
             .filter(|statement| !statement.trim_start().starts_with("pub"))
@@ -327,7 +330,7 @@ fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
         }
         for (at, start) in code.match_indices("super::") {
             if code[at + start.len()..].starts_with("super::") {
-                continue; // the last `super` leads on
+                continue; // only the last `super` of a path is followed
             }
             let outer = code[..at].matches("super::").count()
                 - code[..at].trim_end_matches("super::").matches("super::").count();
@@ -357,7 +360,7 @@ fn is_child(module: &str, of: &str) -> bool {
     }
 }
 
-/// The file to which a path leads: its longest part that is a file.
+/// The module whose file a path names: the longest start of the path that is a module.
 fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String> {
     // A crate may include the folder of this architecture as `arch`.
     let renamed = path.iter().map(|part| if *part == "arch" { "x86_64" } else { part });
@@ -368,7 +371,8 @@ fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String>
     [longest(path), longest(&renamed)].into_iter().flatten().max_by_key(String::len)
 }
 
-/// All paths at the start of `text`, one for each name in its braces.
+/// Calls `found` with each path at the start of `text`. Braces in the path give one path for each name in
+/// them.
 fn leaves(base: &[&str], text: &str, found: &mut dyn FnMut(&[&str])) {
     let text = text.trim_start();
     if let Some(inside) = text.strip_prefix('{') {
@@ -421,7 +425,8 @@ fn tool(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("binutils print text")
 }
 
-/// Functions that allocate or free memory: the preload may export only these.
+/// Whether the preload library may export this symbol: it may export only functions that allocate or free
+/// memory, and the functions that edleak.h looks for.
 fn is_allocation_symbol(name: &str) -> bool {
     const C: &[&str] = &[
         "malloc",
@@ -444,11 +449,11 @@ fn is_allocation_symbol(name: &str) -> bool {
         "madvise",
         "free_sized",
         "free_aligned_sized",
-        // edleak.h looks for these functions.
+        // edleak.h looks for these two functions.
         "edleak_set_mark",
         "edleak_note_pool",
     ];
-    // operator new, new[], delete, delete[]
+    // The mangled names of operator new, new[], delete and delete[] begin with these texts.
     C.contains(&name) || ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|prefix| name.starts_with(prefix))
 }
 

@@ -1,4 +1,4 @@
-//! `edleak-record top` during a recording: on a terminal with keys, and in a pipe for a script.
+//! Tests `edleak-record top` during a recording: with keys on a terminal, and in a pipe for a script.
 
 use edleak_tests::programs::samples;
 use edleak_tests::record::Recorder;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// A running recording of the leaker. The recording's collector and every `top` share a directory of sockets.
-/// The leaks have no stacks before a test asks for them.
+/// Starts a recording of the sample leaker. The collector of this recording and every `top` use the same
+/// directory of sockets. The leaks have no stacks until a test asks for them.
 fn recording(dir: &TempDir) -> Running {
     let trace = dir.join("trace.edl");
     let recorder =
@@ -60,7 +60,7 @@ fn json_of_top_lists_the_leaks_so_far() {
     assert_ne!(find("startup_table").expect("it allocates")["verdict"], "leak");
     let live: u64 = sites.iter().map(|site| site["live_bytes"].as_u64().expect("bytes")).sum();
     assert_eq!(json["process"]["live_bytes"], live, "rows add up to the process");
-    // Without a terminal, `top` prints one screen, and every line fits.
+    // Without a terminal, `top` prints one screen, and every line has at most 80 columns.
     let text = run(&mut top(dir.path(), &[])).stdout;
     assert!(text.lines().count() <= 24 + 1 && text.contains("leak_malloc"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -80,7 +80,7 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let dir = TempDir::new("top-terminal");
     let running = recording(&dir);
     let mut terminal = Terminal::start(&mut top(dir.path(), &[]), 24, 80);
-    // `top` prints this line last, so the screen is complete when it is there.
+    // `top` prints the line with `q leave` last. If this line is there, the screen is complete.
     let screen = terminal.wait_for("a leak", |screen| {
         (screen.contains("LEAK") || screen.contains("SUSPECT")) && screen.contains("q leave")
     });
@@ -113,8 +113,8 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let first = screen.lines().nth(4).expect("a row");
     assert!(first.contains("startup_table"), "the largest site comes first: {screen}");
 
-    // A narrow window and back. A second viewer that is killed disturbs neither the recording nor the first
-    // viewer.
+    // The window becomes narrow and then wide again. The test also kills a second `top`: this disturbs
+    // neither the recording nor the first `top`.
     terminal.resize(12, 60);
     terminal.wait_for("the keys in the narrow window", |screen| screen.contains("Enter stacks"));
     terminal.resize(30, 100);
@@ -123,7 +123,7 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     terminal.wait_for("the pause", |screen| screen.contains("paused"));
     terminal.press("pq");
     assert!(terminal.finish().success());
-    // The recording continues.
+    // The recording continues after `top` has ended.
     let slices = |json: Option<Value>| json.and_then(|json| json["process"]["slices"].as_u64());
     let before = slices(once(dir.path()));
     wait_for("another slice", || slices(once(dir.path())) > before);

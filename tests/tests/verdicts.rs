@@ -1,4 +1,5 @@
-//! Verdicts on programs whose work stops before the recording ends: a leaking program never passes a gate.
+//! Tests verdicts on programs whose work stops before the recording ends. A leaking program must never pass a
+//! gate.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -8,7 +9,7 @@ use edleak_tests::run::Running;
 use edleak_tests::temp::TempDir;
 use std::sync::Mutex;
 
-/// Records `phases` with these words and the default period.
+/// Records tests/programs/phases.c with `words` as its arguments and the default period.
 fn phases(options: &[&str], words: &[&str]) -> Recording {
     let recorder = Recorder::new("phases").options(["--period", "auto"]).options(options);
     let recording = recorder.record(programs().binary("phases"), words);
@@ -16,8 +17,8 @@ fn phases(options: &[&str], words: &[&str]) -> Recording {
     recording
 }
 
-/// The errors that `check` finds in any of the programs; each program is recorded plain and with
-/// `--no-watch`. The programs mostly sleep.
+/// Records each program twice, with and without `--no-watch`, and asserts that `check` finds no error in any
+/// report. The recordings run at the same time, because the programs mostly sleep.
 fn each(programs: &[&[&str]], check: impl Fn(&Report) -> Option<String> + Sync) {
     let cases: Vec<(&[&str], &[&str])> =
         programs.iter().flat_map(|&words| [(words, &[][..]), (words, &["--no-watch"][..])]).collect();
@@ -73,11 +74,12 @@ fn leak_freed_at_the_end_does_not_pass() {
 
 #[test]
 fn cache_is_not_a_leak_when_the_load_ends() {
-    // The cache is full before the load ends, nearly full, or far from full; the last case may be undecided.
+    // When the work stops, the cache is full, nearly full, or far from full. The verdict on the last one may
+    // be undecided.
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
     });
-    // A cache that was full while the work went on is clean.
+    // If the cache was full while the work went on, the exit code is 0: there is no leak.
     each(&[&["c:5:1000", "i:2"], &["l:0.5", "w:4", "i:1"]], |report| {
         (report.code != 0).then(|| format!("exit code {}", report.code))
     });
@@ -92,7 +94,7 @@ fn a_teardown_of_a_tenth_of_the_record_makes_no_suspect_of_a_watched_leak() {
     }
 }
 
-/// The recorder gets no CPU time from the first second until the program's end.
+/// edleak-record is stopped about one second after its start, and continues only when the program has ended.
 #[test]
 fn a_leak_in_a_gap_at_the_end_never_passes() {
     for words in [&["w:2", "l:3"][..], &["l:5"], &["l:5", "f:0.05"]] {
@@ -119,7 +121,7 @@ fn allocations_of_no_bytes_that_leak_are_reported() {
     let report = Recorder::new("empty").record(programs().binary("empty_leak"), [""; 0]).leaks();
     assert_eq!(report.code, 1, "{}", report.describe());
     assert!(report.sites_in("leak_empty").count() > 0, "{}", report.describe());
-    // 40,000 allocations of this size take 1.2 MiB of the heap; no mapping grows.
+    // 40,000 allocations of this size take 1.2 MiB of the heap. No mapping of the program grows.
     assert_eq!(report.json["growth"]["kind"], "live", "{}", report.json["growth"]);
 }
 
