@@ -1,5 +1,5 @@
-//! Processes into which `edleak-record --pid` cannot load its library: edleak-record gives the reason and the
-//! remedy, and the process stays as it was.
+//! Tests processes into which `edleak-record --pid` cannot load its library. edleak-record must print the
+//! reason and the remedy, and must not change the process.
 
 mod namespaces;
 mod permission;
@@ -18,15 +18,15 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Starts tests/programs/attach_answer.c.
+/// Starts tests/programs/attach_answer.c, which answers each byte of its input.
 fn answering(kind: &str) -> Fed {
     Fed::start(&programs().binary("attach_answer"), &[kind], "ready")
 }
 
-/// `setpriv` for the user nobody.
+/// Options for `setpriv` that run a program as the user nobody.
 const AS_NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// A recorder in a directory that every user may read and write.
+/// A copy of edleak-record in a directory that every user may read and write.
 struct Shared {
     dir: TempDir,
     record: PathBuf,
@@ -47,14 +47,14 @@ impl Shared {
         Shared { record: dir.join("edleak-record"), dir }
     }
 
-    /// The arguments for a recording of a process.
+    /// The command line that records a process into the shared directory.
     fn arguments(&self, pid: u32) -> Vec<String> {
         let trace = self.dir.join("trace.edl").display().to_string();
         let record = self.record.display().to_string();
         [&record, "-o", &trace, "--attach-timeout", "3s", "--pid", &pid.to_string()].map(str::to_owned).into()
     }
 
-    /// Starts the answering program as nobody.
+    /// Starts tests/programs/attach_answer.c as the user nobody.
     fn as_nobody(&self, kind: &str) -> Fed {
         let program = self.dir.join("attach_answer").display().to_string();
         let arguments = [&AS_NOBODY[..], &[&program, kind]].concat();
@@ -62,7 +62,7 @@ impl Shared {
     }
 }
 
-/// Tests that change users, namespaces or control groups need root.
+/// Whether this test runs as root. Tests that change users, namespaces or control groups need root.
 fn is_root() -> bool {
     let is_root = run(Command::new("id").arg("-u")).stdout.trim() == "0";
     if !is_root {
@@ -71,7 +71,7 @@ fn is_root() -> bool {
     is_root
 }
 
-/// The mapped files of a process, and the code in them.
+/// The files that a process has mapped, and a hash of the code in these files.
 #[derive(PartialEq, Eq, Debug)]
 struct Snapshot {
     files: Vec<String>,
@@ -96,8 +96,8 @@ impl Snapshot {
     }
 }
 
-/// Checks that edleak-record refuses a process with the exit code 126, with each of these texts in one line
-/// with a remedy, and without a trace.
+/// Checks that edleak-record refused a process: the exit code is 126, one line contains each of `texts` and a
+/// remedy, and there is no trace.
 fn is_refusal(outcome: &Outcome, trace: &Path, texts: &[&str]) {
     assert_eq!(outcome.code, 126, "{texts:?}: {}", outcome.stderr);
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
@@ -108,7 +108,8 @@ fn is_refusal(outcome: &Outcome, trace: &Path, texts: &[&str]) {
     assert!(!trace.exists(), "a refused recording leaves no trace");
 }
 
-/// The same, and the process has the same files and the same code as before.
+/// Runs `command`, and checks that it refuses the process and leaves the files and the code of the process
+/// unchanged.
 fn refused_by(pid: u32, command: &mut Command, trace: &Path, texts: &[&str]) {
     let before = Snapshot::of(pid);
     let outcome = run(command);
@@ -116,14 +117,15 @@ fn refused_by(pid: u32, command: &mut Command, trace: &Path, texts: &[&str]) {
     assert!(before == Snapshot::of(pid), "{texts:?}: its code or its files have changed");
 }
 
-/// The same for a recorder of this user.
+/// Checks that edleak-record, run by this user, refuses the process and leaves it unchanged.
 fn refused(pid: u32, texts: &[&str]) {
     let dir = TempDir::new("attach-refused");
     let trace = dir.join("trace.edl");
     refused_by(pid, &mut recorder(pid, &trace, &["--attach-timeout", "3s"]), &trace, texts);
 }
 
-/// Refuses a process of the answering program, which answers before and afterwards and ends as always.
+/// Checks that edleak-record refuses the answering program. The program must answer before and afterwards,
+/// and must end as usual.
 fn refused_and_answers(mut program: Fed, texts: &[&str]) {
     assert_eq!(program.ask("a"), "a");
     refused(program.pid(), texts);

@@ -1,4 +1,5 @@
-//! Processes that have other files than edleak-record: the library cannot be opened under its path.
+//! Tests processes that see other files than edleak-record does: such a process cannot open the library by
+//! its path.
 
 use super::{is_root, refused, refused_and_answers};
 use edleak_tests::fed::Fed;
@@ -10,8 +11,8 @@ use edleak_tests::tools::tools;
 use std::path::Path;
 use std::process::Command;
 
-/// A recording with `--copy-into` of a process that is refused without this option. The counters equal the
-/// ledger.
+/// Records a process that edleak-record refuses without `--copy-into`. With this option, the counters must
+/// equal the ledger of the process.
 fn is_exact_with_a_copy(mut target: LedgerProgram, directory: &str) {
     target.tell("go");
     refused(
@@ -32,7 +33,7 @@ fn is_exact_with_a_copy(mut target: LedgerProgram, directory: &str) {
     assert_eq!(target.tell("drain"), "", "it answers");
 }
 
-/// A mount namespace in which the directory of the library is empty.
+/// The process has a mount namespace in which the directory of the library is empty.
 #[test]
 fn process_that_cannot_open_the_library_gets_a_copy_on_request() {
     if !is_root() {
@@ -47,8 +48,8 @@ fn process_that_cannot_open_the_library_gets_a_copy_on_request() {
     assert!(library.is_file(), "the mount is only in the namespace");
 }
 
-/// A process with its own root directory and its own process IDs, like that of a container. edleak-record
-/// runs outside and uses the ID that it sees.
+/// The process has its own root directory and its own process IDs, as in a container. edleak-record runs
+/// outside, and uses the process ID that is valid outside.
 #[test]
 fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     if !is_root() {
@@ -73,7 +74,7 @@ fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     is_exact_with_a_copy(target, "/tmp");
 }
 
-/// The kernel would not let the process open the shared memory, so edleak-record does not even load the
+/// The kernel would not let this process open the shared memory. So edleak-record must not even load the
 /// library.
 #[test]
 fn process_with_its_own_user_namespace_is_refused() {

@@ -1,10 +1,10 @@
-//! Processes that this user may not trace.
+//! Tests processes that the user of edleak-record may not trace.
 
 use super::{AS_NOBODY, Shared, answering, is_root, refused_by};
 use edleak_tests::fed::Fed;
 use std::process::Command;
 
-/// A refusal by a recorder that `setpriv` starts with these options.
+/// Checks that edleak-record, started by `setpriv` with these options, refuses the process.
 fn refused_with_privileges(shared: &Shared, mut program: Fed, options: &[&str], texts: &[&str]) {
     let mut command = Command::new("setpriv");
     command.args(options).args(shared.arguments(program.pid()));
@@ -29,7 +29,7 @@ fn root_without_sys_ptrace_is_told_to_get_it() {
         let texts =
             ["edleak-record is root without CAP_SYS_PTRACE", "(give edleak-record", "--cap-add SYS_PTRACE"];
         refused_with_privileges(&shared, shared.as_nobody("plain"), &options, &texts);
-        // A process of root with more capabilities than the recorder.
+        // This process of root has more capabilities than edleak-record.
         refused_with_privileges(&shared, answering("plain"), &options, &texts);
     }
 }
@@ -43,8 +43,8 @@ fn process_that_is_not_dumpable_is_refused() {
     }
 }
 
-/// A kernel without yama refuses this process for another reason. The recorder reads a file in place of the
-/// one of yama.
+/// On a kernel without yama, the process is refused for another reason. So edleak-record reads a file of this
+/// test in place of yama's file.
 #[test]
 fn scope_of_yama_is_named_with_its_remedy() {
     if !is_root() {
@@ -72,7 +72,7 @@ fn scope_of_yama_is_named_with_its_remedy() {
     }
 }
 
-/// Yama itself. The test changes a setting of the machine for a moment.
+/// Tests yama itself. The test changes a setting of the whole machine for a short time.
 #[test]
 #[ignore = "needs a kernel with yama, whose scope it sets; run it with --ignored as root"]
 fn kernel_with_yama_is_refused() {

@@ -1,4 +1,4 @@
-//! Processes in a state, or of a kind, in which the library cannot be loaded.
+//! Tests processes into which the library cannot be loaded because of their state or their kind.
 
 use super::{Fed, TempDir, answering, is_root, refused, refused_and_answers};
 use edleak_tests::ledger_program::{ask, stop};
@@ -37,7 +37,8 @@ fn refused_while_traced(name: &str, tracer: &mut Command) {
     let mut tracer: Child =
         tracer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed");
     wait_for("the tracer", is_traced);
-    // A debugger that has just attached reads files and writes breakpoints.
+    // A debugger that has just attached still reads files and writes breakpoints. So the test waits until gdb
+    // waits.
     if name == "gdb" {
         wait_for("gdb to wait", || state_of(tracer.id()) == 'S' && state_of(program.pid()) == 't');
     }
@@ -64,11 +65,12 @@ fn process_that_gdb_traces_is_refused() {
     refused_while_traced("gdb", Command::new("gdb").args(["-q", "-nx"]));
 }
 
-/// Freezes a process in a new group below `hierarchy`, and undoes this.
+/// Freezes a process in a new control group below `hierarchy`. After the check, thaws the process and removes
+/// the group.
 fn refused_while_frozen(hierarchy: &Path, file: &str, [frozen, thawed]: [&str; 2]) {
     let group = hierarchy.join(format!("edleak-test-{}", std::process::id()));
     if std::fs::create_dir(&group).is_err() || !group.join(file).exists() {
-        // A machine mounts the hierarchy of version 1, that of version 2, or both.
+        // A machine mounts version 1 of the control groups, version 2, or both.
         eprintln!("not run: no {file} in `{}`", hierarchy.display());
         let _ = std::fs::remove_dir(&group);
         return;
@@ -109,7 +111,7 @@ fn process_whose_main_thread_has_ended_is_refused() {
     assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));
 }
 
-/// Builds the answering program with other flags.
+/// Builds the answering program with this compiler and these flags.
 fn built(dir: &TempDir, compiler: &str, flags: &[&str]) -> PathBuf {
     let source = edleak_tests::tools::repository().join("tests/programs/attach_answer.c");
     let program = dir.join("attach_answer");
@@ -148,8 +150,8 @@ fn program_with_a_sanitizer_is_refused() {
     }
 }
 
-/// A program that the library cannot be loaded into starts with the library idle, as the remedy says, and is
-/// then recorded.
+/// The library cannot be loaded into the running program. The remedy in the message is to start the program
+/// with the idle library; the program can then be recorded.
 #[test]
 fn program_with_musl_is_refused_and_its_preload_works() {
     let dir = TempDir::new("attach-musl");
@@ -193,8 +195,8 @@ fn program_of_32_bits_is_refused() {
     assert_eq!(program.finish(), "");
 }
 
-/// A program for arm64 that prints `ready` and reads a byte: an ELF file with one segment. clang makes its
-/// code, and needs no linker for another machine.
+/// A program for arm64 that prints `ready` and reads a byte, as an ELF file with one segment. clang makes the
+/// machine code. The test writes the ELF headers itself, so it needs no linker for arm64.
 fn program_for_arm64(dir: &TempDir) -> PathBuf {
     const SOURCE: &str = ".globl _start\n_start:\n\
         mov x8, #64\nmov x0, #1\nadr x1, message\nmov x2, #6\nsvc #0\n\
@@ -218,12 +220,12 @@ fn program_for_arm64(dir: &TempDir) -> PathBuf {
         |file: &mut Vec<u8>, words: &[u64]| file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     let halves =
         |file: &mut Vec<u8>, halves: &[u16]| file.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
-    // Type: program; machine: AArch64; version 1.
+    // Type 2 is a program, machine 183 is AArch64, and the version is 1.
     halves(&mut file, &[2, 183, 1, 0]);
     words(&mut file, &[BASE + HEADERS, 64, 0]);
-    // No flags; the sizes and numbers of headers.
+    // The flags are 0; then follow the sizes and numbers of the headers.
     halves(&mut file, &[0, 0, 64, 56, 1, 0, 0, 0]);
-    // One segment that may be read, written and executed.
+    // The one segment may be read, written and executed.
     words(&mut file, &[1 | 7 << 32, 0, BASE, BASE, size, size, 0x1000]);
     file.extend(code);
     std::fs::write(&program, file).expect("writable");
@@ -236,7 +238,8 @@ fn emulated_program_of_another_machine_is_refused() {
     let dir = TempDir::new("attach-emulated");
     let guest = program_for_arm64(&dir).display().to_string();
     let program = Fed::start(Path::new("qemu-aarch64"), &[&guest], "ready");
-    // The emulator translates the program meanwhile, and protects its code.
+    // At first the emulator translates the program and protects its code. The test waits until the program
+    // reads.
     let syscall = format!("/proc/{}/syscall", program.pid());
     wait_for("a read", || std::fs::read_to_string(&syscall).is_ok_and(|text| text.starts_with("0 ")));
     let reason = format!("it emulates `{guest}`, a program for another machine");

@@ -1,5 +1,5 @@
-//! A process that has forbidden itself system calls (seccomp): the kernel would kill it for a call that the
-//! loader makes. And a recorder to which the kernel forbids ptrace.
+//! Tests a process whose seccomp filter forbids system calls: the kernel would kill the process for a call
+//! that the loader makes. Also tests an edleak-record to which the kernel forbids ptrace.
 
 use super::{Shared, answering, is_root, refused_and_answers, refused_by};
 use edleak_tests::programs::hosts;
@@ -18,7 +18,7 @@ fn process_that_dies_for_openat_and_mmap_is_refused() {
     refused_and_answers(answering("filter"), &[REASON, REMEDY]);
 }
 
-/// The main thread has no filter.
+/// Only the answering thread has a filter; the main thread has none.
 #[test]
 fn process_with_a_filter_on_one_thread_is_refused() {
     let program = answering("thread-filter");
@@ -29,7 +29,7 @@ fn process_with_a_filter_on_one_thread_is_refused() {
     refused_and_answers(program, &[&name, REASON, REMEDY]);
 }
 
-/// A filter of the recorder forbids ptrace, as the profile of a container does.
+/// A seccomp filter forbids ptrace to edleak-record, as the seccomp profile of a container does.
 #[test]
 fn recorder_that_may_not_trace_is_told_so() {
     if !is_root() {

@@ -1,4 +1,4 @@
-//! The time limit of an attach.
+//! Tests the time limit of an attach (`--attach-timeout`).
 
 use super::{answering, refused_and_answers};
 use edleak_tests::ledger_program::recorder;
@@ -15,8 +15,8 @@ fn refusal_names_each_thread_and_its_place() {
     refused_and_answers(program, &texts);
 }
 
-/// For the first 3 s of the limit of 4 s, no thread can load the library. After that, a thread does not stop.
-/// If each step had a limit of its own, the refusal would come after 7 s.
+/// The limit is 4 s. In the first 3 s, no thread can load the library. After that, one thread does not stop.
+/// If loading and stopping had a limit of 4 s each, the refusal would come after 7 s.
 #[test]
 fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     let dir = TempDir::new("attach-limit");
@@ -28,7 +28,7 @@ fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     assert_eq!(outcome.code, 126, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("loaded edleak's library"), "the first step: {}", outcome.stderr);
     assert!(outcome.stderr.contains(" (`attach_answer`) does not stop"), "the second: {}", outcome.stderr);
-    // The main thread stands still in each attempt of the second step.
+    // The main thread stands still in each attempt to stop all threads.
     assert!(outcome.stderr.contains("; the other threads stood still for "), "{}", outcome.stderr);
     assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&time), "{time:?}: {}", outcome.stderr);
     assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));

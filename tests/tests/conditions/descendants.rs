@@ -1,4 +1,4 @@
-//! Processes that a program starts and that are not recorded: the trace of the program must report them.
+//! Tests child processes that are not recorded: the trace of the program that starts them must report them.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::hosts;
@@ -7,20 +7,21 @@ use edleak_tests::run::{cannot_run, run};
 use edleak_tests::temp::TempDir;
 use std::process::Command;
 
-/// Records a shell script with enough slices for a verdict.
+/// Records a shell script that runs long enough for a verdict.
 fn record(script: &str, options: &[&str]) -> Recording {
     let static_child = hosts().binaries();
     let recorder = Recorder::new("descendants").options(["--period", "20ms"]).options(options);
     recorder.env("PROGRAMS", static_child.to_str().expect("UTF-8")).record("bash", ["-c", script])
 }
 
-/// The numbers of unrecorded images and of children that the user did not ask for, from the root's trace.
+/// Two numbers from the trace of the first process: the unrecorded images, and the children that the user did
+/// not ask for.
 fn told(recording: &Recording) -> (u64, u64) {
     let report = recording.all_sites();
     (report.summary("unrecorded_images"), report.summary("unasked_children"))
 }
 
-/// Runs a process without the library for half a second.
+/// A shell command that runs a process without the library for half a second.
 const WITHOUT_LIBRARY: &str = "env -u LD_PRELOAD sleep 0.5";
 
 #[test]
@@ -53,7 +54,7 @@ fn recorded_children_are_not_reported_as_lost() {
 
 #[test]
 fn reparented_daemon_is_reported() {
-    // The shell's child ends before the daemon has run for long, and the shell never waits for the daemon.
+    // The shell's child ends soon after it has started the daemon, and the shell never waits for the daemon.
     let script = "(env -u LD_PRELOAD setsid sleep 5 & echo $! > /dev/null); sleep 0.5; true";
     for (options, index) in [(&[][..], 1), (&["--children"], 0)] {
         let recording = record(script, options);
@@ -64,7 +65,7 @@ fn reparented_daemon_is_reported() {
 
 #[test]
 fn short_unrecorded_child_is_reported() {
-    // The child does not allocate before it executes a program, and that program does not load the library.
+    // The child executes a program before it allocates, and this program does not load the library.
     let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
     let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
     assert!(told(&recording).1 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
@@ -77,7 +78,7 @@ fn a_program_without_children_tells_of_none() {
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
-/// If a child has executed a program just before the end of the recording, edleak does not report it as
+/// If a child executes a program just before the end of the recording, edleak must not report the child as
 /// unrecorded.
 #[test]
 fn child_that_execs_as_the_duration_ends_is_not_reported() {
@@ -86,9 +87,9 @@ fn child_that_execs_as_the_duration_ends_is_not_reported() {
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
-/// The trace of a child stays in memory for 20 ms. A full disk shows when the trace is written: at this age,
-/// or at the end of a child that ends before. The trace of the first process has room, and says that a child
-/// is missing.
+/// The collector keeps the trace of a new child in memory for 20 ms, or until the child ends. Then it writes
+/// the trace, and finds that the disk is full. The trace of the first process has room, and reports that the
+/// child is missing.
 #[test]
 fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
     for child in ["perl -e 'my @a = map { q(x) x $_ } 1..300; select undef, undef, undef, 0.3'", "(exit 3)"] {
@@ -100,8 +101,8 @@ fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
         }
         let filler = dir.join("filler");
         let fill = format!("while printf %4096s >> {}; do :; done 2> /dev/null", filler.display());
-        // The first process runs on, so that its own trace, which shrinks at its end, gives no room to the
-        // child's.
+        // The first process runs on. At its end, its own trace would shrink and leave room for the trace of
+        // the child.
         let work = "for ((i = 0; i < 300000; i++)); do :; done";
         let script = format!("{fill}; {child}; {work}; exit 7");
         let trace = dir.join("trace.edl");

@@ -1,4 +1,5 @@
-//! A /proc that hides processes: if edleak cannot find a thread there, the thread must not count as ended.
+//! Tests a /proc that hides processes. If edleak cannot find a thread in /proc, it must not treat the thread
+//! as ended.
 
 use super::{as_nobody, is_root, may_unshare, share, share_tools};
 use edleak_tests::programs::programs;
@@ -6,8 +7,8 @@ use edleak_tests::report::Report;
 use edleak_tests::run::{cannot_run, run};
 use edleak_tests::temp::TempDir;
 
-/// Records hidden_threads as nobody behind a /proc with hidepid=2, and compares the counts with the program's
-/// output.
+/// Records the program hidden_threads as nobody behind a /proc with hidepid=2. The counts must equal the
+/// count that the program prints.
 fn assert_exact(arguments: &[&str]) {
     if !is_root() || !may_unshare(&["--mount", "--pid", "--fork"]) {
         return cannot_run("only root can become another user behind another /proc");

@@ -1,6 +1,6 @@
-//! Conditions that the recorder inherits. Examples: ignored signals, its own session, PID and mount
+//! Tests conditions that edleak-record inherits. Examples: ignored signals, its own session, PID and mount
 //! namespaces, a /proc that hides processes, sticky directories, privileges from a file. Each test creates
-//! its condition; a test that may not create it is skipped.
+//! its condition. If a test may not create the condition, it is skipped.
 #![allow(unsafe_code)] // runs code between fork and exec
 
 mod descendants;
@@ -28,7 +28,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whether `unshare` is permitted with these options; if not, the test is skipped.
+/// Whether this user may run `unshare` with these options. If not, the function reports that the test is
+/// skipped.
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;
     if !may {
@@ -41,7 +42,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Copies a file into `dir`, so that other users may read and execute it.
+/// Copies a file into `dir`. Other users may read and execute the copy.
 fn share(dir: &TempDir, file: &Path) -> PathBuf {
     let copy = dir.join(file.file_name().expect("a file has a name"));
     edleak_tests::run::copy_program(file, &copy);
@@ -56,7 +57,7 @@ fn share_tools(dir: &TempDir) -> PathBuf {
     share(dir, &tools().record)
 }
 
-/// Runs `command` as the user nobody.
+/// A command that runs its arguments as the user nobody.
 fn as_nobody() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

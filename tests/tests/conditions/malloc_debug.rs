@@ -1,4 +1,5 @@
-//! glibc's malloc debugging, which a program preloads, sees the program's calls even while they are counted.
+//! Tests glibc's malloc debugging, which a user preloads: it must see the program's calls even while edleak
+//! counts them.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -9,8 +10,7 @@ use std::process::Command;
 
 const DEBUG: &str = "libc_malloc_debug.so.0";
 
-/// The operations and sizes in a log of `mtrace`. The function omits addresses, because they differ between
-/// runs.
+/// The operations and sizes in a log of `mtrace`. Addresses are left out, because they differ between runs.
 fn operations(protocol: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(protocol).expect("mtrace has written it");
     let operation = |line: &str| {
@@ -22,7 +22,7 @@ fn operations(protocol: &Path) -> Vec<String> {
     text.lines().filter_map(operation).collect()
 }
 
-/// Runs malloc_debug plain and recorded; returns both outcomes and both logs.
+/// Runs the program malloc_debug without edleak and recorded. Returns the outcome and the log of each run.
 fn both(dir: &TempDir, variables: &[(&str, &str)]) -> [(Outcome, Vec<String>); 2] {
     let program = programs().binary("malloc_debug");
     let run_one = |name: &str, mut command: Command| {

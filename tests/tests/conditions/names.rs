@@ -1,5 +1,5 @@
-//! Trace names that are in use, or that another process takes meanwhile: running recordings with derived
-//! names, links of other users, standard output.
+//! Tests trace names that are already in use, or that another process begins to use during the test: running
+//! recordings with derived names, links of other users, standard output.
 
 use super::{NOBODY, as_nobody, is_root, names_in, set_mode, share, share_tools};
 use edleak_tests::programs::hosts;
@@ -14,12 +14,12 @@ use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Starts a recording into `trace` that runs until it is ended.
+/// Starts a recording into `trace`. The recording runs until the test ends it.
 fn start_recording(trace: &Path) -> Running {
     let mut command =
         Recorder::new("live").command(trace, "sh", ["-c", "printf 'rea%s\\n' dy; exec sleep 60"]);
     let mut running = Running::start(&mut command, b"");
-    // The recorder's message contains the script, so the script must not contain this word.
+    // edleak-record prints the script in its message, so the script must not contain the word `ready`.
     running.wait_for_text("ready");
     wait_for("a trace", || trace.metadata().is_ok_and(|file| file.len() > 0));
     running
@@ -61,8 +61,8 @@ fn a_trace_that_was_moved_away_is_not_called_by_its_name() {
     assert_eq!(Report::of(&elsewhere, &["--all"]).json["trace"]["complete"], true);
 }
 
-/// A recording that begins while symbols are embedded keeps its file. Embedding takes a while because of many
-/// symbols.
+/// `embed` works on a trace name while a recording with this name begins. The recording must keep its file.
+/// `embed` takes some time, because the trace has many symbols.
 #[test]
 fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
     let dir = TempDir::new("embed-race");
@@ -77,8 +77,8 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
         let live = start_recording(&output);
         let embedded = embedding.finish();
         let ended = end(live);
-        // The second program that creates the file fails with a message. The recording is complete, under
-        // this name or another name.
+        // Of the two programs, the one that creates the file second fails with a message. If the recording
+        // succeeds, it is complete, under this name or another name.
         assert!(
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"
@@ -106,7 +106,7 @@ fn an_analysis_does_not_write_over_its_standard_input() {
     }
 }
 
-/// A trace must not go to the file that receives the program's output.
+/// A recording must not use the file that receives the program's output as its trace.
 #[test]
 fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     let dir = TempDir::new("dev-stdout");
@@ -123,7 +123,7 @@ fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     }
 }
 
-/// A sticky directory like /tmp that contains a link of an unknown user to a file of this user.
+/// A directory with the sticky bit, like /tmp. It contains a link of an unknown user to a file of this user.
 fn sticky(name: &str) -> Option<(TempDir, TempDir)> {
     if !is_root() {
         cannot_run("only root can give a link away");
@@ -153,7 +153,7 @@ fn a_recording_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     let Some((shared, home)) = sticky("sticky-record") else { return };
     let refused = run(&mut Recorder::new("sticky").command(&shared.join("t.edl"), "true", [""; 0]));
     assert_untouched(&shared, &home, &refused);
-    // A link to a missing file must not create that file either.
+    // If the link leads to a missing file, edleak-record must not create this file.
     std::fs::rename(home.join("precious"), home.join("elsewhere")).expect("ours");
     let refused = run(&mut Recorder::new("sticky").command(&shared.join("t.edl"), "true", [""; 0]));
     assert!(refused.stderr.contains("another user's link"), "{refused:?}");
@@ -171,7 +171,7 @@ fn embedding_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     }
 }
 
-/// If the trace used an empty file of another user, that user could read the trace.
+/// If the recording used an empty file of another user as its trace, that user could read the trace.
 #[test]
 fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     if !is_root() {
@@ -188,7 +188,7 @@ fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     assert_eq!(trace.metadata().expect("it is there").len(), 0);
 }
 
-/// The name of a child's trace keeps bytes that are not UTF-8.
+/// If the trace name contains bytes that are not UTF-8, the names of the children's traces keep these bytes.
 #[test]
 fn names_of_childrens_traces_keep_every_byte() {
     let dir = TempDir::new("bytes");
@@ -203,7 +203,7 @@ fn names_of_childrens_traces_keep_every_byte() {
     assert!(files.iter().all(|file| file.as_bytes().starts_with(b"t\xff\xfe.")), "{files:?}");
 }
 
-/// edleak-record does not write to the run-time directory of another user, as left by `sudo -E`.
+/// After `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. edleak-record must not write there.
 #[test]
 fn the_runtime_directory_of_another_user_stays_as_it_is() {
     if !is_root() {
@@ -215,7 +215,7 @@ fn the_runtime_directory_of_another_user_stays_as_it_is() {
     let mut command = Recorder::new("runtime").command(&dir.join("t.edl"), "true", [""; 0]);
     assert_eq!(run(command.env("XDG_RUNTIME_DIR", runtime.path())).code, 0);
     assert!(names_in(runtime.path()).is_empty(), "{:?}", names_in(runtime.path()));
-    // The owner of the directory uses it.
+    // If the owner of the run-time directory records, edleak-record does use the directory.
     let record = share_tools(&dir);
     let program = share(&dir, Path::new("/bin/sh"));
     let mut command = as_nobody();

@@ -1,4 +1,5 @@
-//! PID namespaces: the collector looks up the owner of a session from outside, because PIDs differ inside.
+//! Tests PID namespaces. The collector must look up the owner of a session from outside, because PIDs differ
+//! inside.
 
 use super::may_unshare;
 use edleak_tests::programs::programs;
@@ -8,7 +9,8 @@ use edleak_tests::run::run;
 use edleak_tests::temp::TempDir;
 use std::process::Command;
 
-/// Records same_number in a PID namespace, where its PID is small, and returns the reports of all traces.
+/// Records the program same_number in a new PID namespace, where its PID is small. Returns the reports of all
+/// traces.
 fn record_same_number(dir: &TempDir, options: &[&str]) -> Option<Vec<Report>> {
     let unshare = ["--pid", "--fork", "--mount-proc"];
     if !may_unshare(&unshare) {
@@ -45,11 +47,11 @@ fn a_namesake_in_another_namespace_has_a_trace_of_its_own() {
     assert_eq!(impostors, 1, "{} traces", reports.len());
 }
 
-/// PIDs are reused: the address of a session ends in a nonce that no other collector has.
+/// The kernel reuses PIDs. So the address of a session ends in a random number that no other collector uses.
 #[test]
 fn a_target_of_a_dead_recorder_is_not_taken_by_its_namesake() {
     let dir = TempDir::new("nonce");
-    // The target passes its address with another nonce to a program that it executes.
+    // The target executes a program, and passes on its session's address with another number at the end.
     let script = "case $EDLEAK_SESSION in *'#'????????????????) ;; *) exit 9;; esac; \
                   EDLEAK_SESSION=\"${EDLEAK_SESSION%????????????????}0000000000000000\" perl -e 'my @a = map { \"x\" x 100 } 1..1000'";
     let recorder = Recorder::new("nonce").options(["--children"]);

@@ -1,5 +1,6 @@
-//! An allocator that is linked into the program under its own function names. edleak counts its allocations.
-//! If the functions have no names, the gate does not pass.
+//! Tests an allocator that is linked into the program under its own function names. edleak counts its
+//! allocations. If the functions have no names because the program is stripped, the program must not pass the
+//! gate.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;
@@ -25,7 +26,7 @@ fn private_allocator_without_names_does_not_pass() {
     assert!(strip.expect("binutils are there").success());
     let recording = Recorder::new("nameless-malloc").record(&stripped, [""; 0]);
     assert_eq!(&*recording.outcome.stdout, "ok\n");
-    // edleak sees the ten mappings of 1 MiB that the allocator makes, but not the allocations.
+    // edleak sees that the allocator maps 1 MiB ten times, but does not see its allocations.
     let analysis = analyze([""; 0], &recording.trace);
     assert_ne!(analysis.code, 0, "{}", analysis.stdout);
 }

@@ -1,4 +1,5 @@
-//! Signals that were ignored or blocked, and the terminal session, when the recorder was started.
+//! Tests signals that were ignored or blocked when edleak-record was started, and the terminal session at
+//! that time.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;
@@ -11,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
-/// `command`, started with `signal` ignored.
+/// Makes a command that starts `command` with `signal` ignored.
 fn ignoring(command: &Command, signal: &str) -> Command {
     let mut shell = Command::new("python3");
     let script = "import os, signal, sys\nsignal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)\nos.execvp(sys.argv[2], sys.argv[2:])";
@@ -19,7 +20,7 @@ fn ignoring(command: &Command, signal: &str) -> Command {
     shell
 }
 
-/// The program prints its ignored signals from /proc, and exits with 7.
+/// A shell script that prints which signals it ignores, from /proc, and exits with 7.
 const PRINT_IGNORED: [&str; 2] = ["-c", "grep SigIgn /proc/self/status; exit 7"];
 
 #[test]
@@ -42,7 +43,7 @@ fn a_target_gets_the_dispositions_that_its_recorder_inherited() {
     }
 }
 
-/// With SIGCHLD ignored, the recorder still passes signals on, and only to its target.
+/// If SIGCHLD is ignored, edleak-record must still pass signals on, and only to its target.
 #[test]
 fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
     let dir = TempDir::new("sigchld-term");
@@ -56,7 +57,8 @@ fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
     assert!(outcome.stdout.contains("told"), "{outcome:?}");
 }
 
-/// The master side of a terminal, and a process that leads a session on the other side.
+/// Opens a terminal and starts `command` as the leader of a session on it. Returns the master side and the
+/// process.
 fn start_on_terminal(command: &mut Command) -> (File, Child) {
     let (mut master, mut slave) = (-1, -1);
     let nothing = std::ptr::null_mut();
@@ -66,26 +68,27 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
         unsafe { libc::openpty(&raw mut master, &raw mut slave, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(made, 0, "a terminal can be had");
     let make_leader = move || {
-        // SAFETY: the code runs between fork and exec; the child needs only its own side.
+        // SAFETY: the code runs between fork and exec. The child needs only the slave side, so it may close
+        // the master side.
         unsafe { libc::close(master) };
-        // SAFETY: the code runs between fork and exec; the descriptor is that of the terminal.
+        // SAFETY: the code runs between fork and exec. `slave` is a descriptor of the terminal.
         unsafe { libc::login_tty(slave) };
         Ok(())
     };
     // SAFETY: the child makes only system calls.
     unsafe { command.pre_exec(make_leader) };
     let child = command.spawn().expect("it starts");
-    // SAFETY: the call closes this process's descriptor; the child has its own copy.
+    // SAFETY: the call closes the descriptor of this process. The child has its own copy.
     unsafe { libc::close(slave) };
-    // SAFETY: the descriptor is new, and no other code has it.
+    // SAFETY: the descriptor `master` is new, and no other code uses it.
     (unsafe { File::from_raw_fd(master) }, child)
 }
 
-/// Reads the program's terminal output up to `end`, or to the end of the output.
+/// Reads the program's output on the terminal until it contains `end`, or until the output ends.
 fn read_until(terminal: &mut File, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
-    // The kernel returns EIO once the other side is closed.
+    // If the other side of the terminal is closed, the read gives the error EIO.
     while let Ok(read) = terminal.read(&mut buffer) {
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
         if read == 0 || text.contains(end) {
@@ -143,7 +146,7 @@ fn a_target_without_a_terminal_leads_its_session_as_without_a_recorder() {
     assert_eq!(leads(&recorded_leader(&dir, &[])).stdout, plain.stdout);
 }
 
-/// A target that does not lead its session does not lead one when recorded either.
+/// If the target does not lead a session without edleak, it must not lead one when recorded.
 #[test]
 fn a_target_in_the_session_of_another_stays_there() {
     let dir = TempDir::new("no-leader");

@@ -1,4 +1,5 @@
-//! Traces written by the tests, with literal counters for each site.
+//! Writes traces for the tests of the HTML page. Each test gives the counters of each site as literal
+//! numbers.
 
 use edleak_format::{
     AddressSymbols, Counters, End, EndReason, Epoch, Module, ModuleId, ModuleSymbols, Record, Site, SiteId,
@@ -7,10 +8,10 @@ use edleak_format::{
 use std::path::{Path, PathBuf};
 
 const BIAS: u64 = 0x5500_0000_0000;
-/// The time from slice to slice.
+/// The time between two slices, in nanoseconds.
 pub(crate) const PERIOD_NS: u64 = 100_000_000;
 
-/// A trace that a test writes: one slice every 100 ms.
+/// The content of a trace that a test writes, with one slice every 100 ms.
 pub(crate) struct Draft {
     pub(crate) command: Vec<String>,
     pub(crate) slices: u64,
@@ -19,7 +20,8 @@ pub(crate) struct Draft {
     pub(crate) sites: Vec<DraftSite>,
 }
 
-/// One site: its stack, innermost first, and its counters at slice i, from 0.
+/// One site: its stack, innermost frame first, and a function that gives its counters at slice i (the first
+/// is 0).
 pub(crate) struct DraftSite {
     pub(crate) stack: Vec<SymbolFrame>,
     pub(crate) parent: Option<u32>,
@@ -40,22 +42,22 @@ pub(crate) fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, free
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
-/// The site allocates 100 bytes in every slice and never frees them.
+/// Counters of a site that allocates 100 bytes in every slice and never frees them.
 pub(crate) fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// The site allocates 300 bytes in every slice and never frees them.
+/// Counters of a site that allocates 300 bytes in every slice and never frees them.
 pub(crate) fn leaking_fast(slice: u64) -> Counters {
     counters(300 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// The site allocates 1000 bytes per slice in ten allocations, and keeps only the newest 1000 bytes.
+/// Counters of a site that makes ten allocations of 100 bytes in every slice and keeps only the newest ten.
 pub(crate) fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
 
-/// The site makes one allocation that stays.
+/// Counters of a site that makes one allocation at the start and keeps it.
 pub(crate) fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
@@ -64,7 +66,7 @@ pub(crate) fn caller(name: &str, counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite { stack: vec![frame(name)], parent: None, counters, epochs: Vec::new() }
 }
 
-/// A stack of a watched caller.
+/// A stack of the watched caller with the index `parent`.
 pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite {
         stack: names.iter().map(|name| frame(name)).collect(),
@@ -75,7 +77,8 @@ pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) 
 }
 
 impl Draft {
-    /// Two leaks (one is watched, with two stacks), a site with churn, and a constant site.
+    /// A trace with two leaks, a site that soon frees what it allocates, and a constant site. One leak is
+    /// watched and has two stacks.
     pub(crate) fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {

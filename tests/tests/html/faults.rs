@@ -1,5 +1,5 @@
-//! Situations in which an earlier page contradicted itself: several recordings, touch, the ends of a range,
-//! memory freed at the end, gaps, empty recordings, long names, filters.
+//! Tests situations in which a page of an earlier version contradicted itself: several recordings, touch, the
+//! ends of a range, memory freed at the end, gaps, empty recordings, long names, filters.
 
 use super::{Draft, Page, listed, write_page};
 use crate::draft::{caller, churning, constant, counters, leaking, leaking_fast};
@@ -62,7 +62,7 @@ fn the_right_end_of_the_whole_record_is_dragged_to_the_left() {
 
 #[test]
 fn a_range_ends_before_the_program_frees_everything() {
-    /// The site leaks for 19 s. The program frees everything after 19.8 s and ends.
+    /// The site leaks for 19 s. After 19.8 s the program frees all its allocations and ends.
     fn freed(slice: u64) -> edleak_format::Counters {
         let (bytes, count) = (10_000 * slice.min(190), slice.min(190));
         let is_over = u64::from(slice >= 197);

@@ -1,4 +1,4 @@
-//! Tests that bad input gives a page with an error message, and never an empty chart.
+//! Tests that damaged or wrong input gives a page with an error message, and never an empty chart.
 
 use super::{Draft, Page, write_page};
 use edleak_tests::browser::Browser;
@@ -43,7 +43,7 @@ fn a_damaged_or_short_trace_gives_a_page_that_says_so() {
 
     let page = Page::of(&Draft::usual(), &[]);
     let mut bytes = std::fs::read(&page.trace).expect("the trace was written");
-    // The first block follows the first page of 4096 bytes.
+    // The first page of the file has 4096 bytes. The first block begins after this page.
     bytes[4200..4216].fill(0x5a);
     std::fs::write(&page.trace, bytes).expect("the directory is writable");
     let target = page.dir.join("damaged.html");

@@ -1,4 +1,5 @@
-//! Sorting, filtering, ranges, a site's details, scatter plot and flame graph, by mouse and by keys.
+//! Tests sorting, filtering, ranges, the details of a site, the scatter plot and the flame graph, by mouse
+//! and by keys.
 
 use super::{Draft, Page, cell, listed};
 use crate::draft::{DraftSite, counters, stack};
@@ -40,7 +41,8 @@ fn the_filter_takes_the_patterns_of_suppressions() {
         sites.sort();
         sites.join(" ")
     };
-    // A filter matches function, inner frames, file and module: anywhere, anchored, and with `*`.
+    // A filter matches the function, inner frames, the file and the module. It may match any part, use
+    // anchors, or use `*`.
     assert_eq!(sites_of("grow"), "0");
     assert_eq!(sites_of("^parse*json$"), "4");
     assert_eq!(sites_of("leak:warm_up"), "5");
@@ -66,7 +68,7 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     let (from, to) = (second("from"), second("to"));
     assert!((from - 5.0).abs() < 0.3 && (to - 15.0).abs() < 0.3, "{from} to {to} of 20 s");
-    // Slice i was taken after (i + 1) / 10 s; see `draft.rs`.
+    // Slice i was taken (i + 1) / 10 s after the start of the recording (see `draft.rs`).
     let slices = (10.0 * (to - from)).round();
     assert_eq!(cell(&browser, "0", "grew"), 100.0 * slices);
     assert_eq!(cell(&browser, "0", "kept"), 100.0 * slices, "nothing was freed, so all of it is alive");
@@ -80,9 +82,10 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     assert_eq!(tile("allocated"), 1400.0 * slices);
     assert_eq!(tile("freed"), 1000.0 * slices);
-    // Of the churning site's allocations, between 0 and the newest 1000 bytes are alive.
+    // The site frees all but its newest 1000 bytes. So between 0 and 1000 bytes of the allocations in a range
+    // are alive.
     assert_eq!((tile("kept-low"), tile("kept-high")), (400.0 * slices, 400.0 * slices + 1000.0));
-    // The flame graph uses the same range.
+    // The flame graph must use the same range as the table.
     browser.click("#flame button[data-value='grew']");
     assert_eq!(
         browser.number("Number(document.querySelector('#flame g.frame').dataset.total)"),
@@ -96,7 +99,8 @@ fn everything_answers_for_the_range_that_is_dragged() {
 
 #[test]
 fn birth_epochs_narrow_what_is_alive_of_a_range() {
-    // The site frees half of its bytes: by the ages of survivors, 50 bytes of each slice are kept.
+    // The site frees half of its bytes: 50 bytes of each slice stay alive, as the birth epochs of the
+    // survivors show.
     fn half(slice: u64) -> edleak_format::Counters {
         counters(100 * (slice + 1), 2 * (slice + 1), 50 * (slice + 1), slice + 1)
     }
@@ -113,8 +117,8 @@ fn birth_epochs_narrow_what_is_alive_of_a_range() {
     let browser = Page::of(&draft, &[]).open();
     set_range(&browser, "10", "20");
     browser.wait_for("Number(document.querySelector('#range').dataset.from) === 10");
-    // By counters alone, the site grew by at least 5000 and allocated at most 10 000 bytes. By ages, the site
-    // kept ten epochs of 500 bytes.
+    // The counters show only that the site kept between 5000 and 10 000 bytes of the range. The birth epochs
+    // show that it kept ten epochs of 500 bytes.
     assert_eq!(
         browser.text("document.querySelector('tr[data-site=\"1\"] td[data-key=kept]').textContent"),
         "4.9 KiB"
@@ -198,7 +202,7 @@ fn a_frame_of_the_flame_graph_zooms_and_is_found() {
 #[test]
 fn the_scatter_is_gone_through_by_keys() {
     let browser = Page::of(&Draft::usual(), &[]).open();
-    // The order is by falling growth: the first site is the stack that leaks fastest.
+    // The scatter plot orders the sites by falling growth. So the first site is the stack that leaks fastest.
     browser.type_into("#scatter canvas", &format!("{RIGHT}{ENTER}"));
     browser.wait_for("document.querySelector('tr.selected') !== null");
     assert_eq!(browser.text("document.querySelector('tr.selected').dataset.site"), "4");

@@ -1,5 +1,5 @@
-//! Tests the page of `--format html` in a headless Chromium: its content must equal the trace and the JSON
-//! report of the same trace.
+//! Tests the page of `--format html` in a headless Chromium. The content of the page must equal the trace and
+//! the JSON report of this trace.
 
 mod draft;
 mod faults;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The page of a draft, and its directory.
+/// The trace of a draft, its HTML page, and the directory of both files.
 struct Page {
     dir: TempDir,
     trace: PathBuf,
@@ -36,19 +36,19 @@ impl Page {
         Page { dir, trace, page }
     }
 
-    /// The page in a browser whose window is 1280 pixels wide.
+    /// Opens the page in a browser whose window is 1280 pixels wide.
     fn open(&self) -> Browser {
         let browser = Browser::start(1280, 1000);
         browser.open_page(&self.page);
         browser
     }
 
-    /// The static page as written.
+    /// The HTML file as edleak-analyze wrote it, before a script runs.
     fn html(&self) -> String {
         std::fs::read_to_string(&self.page).expect("the page was written in UTF-8")
     }
 
-    /// The JSON report of every site.
+    /// The JSON report of the trace, with every site.
     fn json(&self) -> Value {
         let options = ["--format", "json", "--all", "--min-class", "constant"];
         let outcome = run(Command::new(&tools().analyze).args(options).arg(&self.trace));
@@ -60,14 +60,14 @@ fn write_page(page: &Path, options: &[&str], traces: &[&Path]) -> Outcome {
     run(Command::new(&tools().analyze).args(["--format", "html", "-o"]).arg(page).args(options).args(traces))
 }
 
-/// The exact number of a table cell.
+/// The exact number behind a cell of the table, not the rounded text of the cell.
 fn cell(browser: &Browser, site: &str, column: &str) -> f64 {
     let cell =
         format!("document.querySelector('tr[data-site=\"{site}\"] td[data-key=\"{column}\"]').dataset.value");
     browser.text(&cell).parse().expect("a cell holds a number")
 }
 
-/// The sites of the table, in order.
+/// The ids of the sites in the table, in the order of the rows.
 fn listed(browser: &Browser) -> Vec<String> {
     let sites = browser
         .value("Array.from(document.querySelectorAll('#sites tr[data-site]'), row => row.dataset.site)");

@@ -1,4 +1,4 @@
-//! Tests that names from untrusted sources stay text.
+//! Tests that names from untrusted sources are shown as text and never run as code.
 
 use super::{Draft, Page};
 use crate::draft::{caller, leaking};

@@ -1,4 +1,5 @@
-//! Tests that the page shows the numbers of the JSON report, makes no requests, and logs nothing.
+//! Tests that the page shows the numbers of the JSON report, sends no requests, and writes nothing to the
+//! console.
 
 use super::{Draft, Page, cell, listed, write_page};
 use crate::draft::{caller, churning, constant, counters, leaking, leaking_fast};
@@ -37,7 +38,7 @@ fn table_tells_the_numbers_of_the_json_report() {
         let id = site["id"].to_string();
         let number = |field: &str| site[field].as_f64().expect("a number");
         assert_eq!(cell(&browser, &id, "leaked"), number("leak_bytes"), "site {id}");
-        // A leak has the rate of its finding, as in the list of leaks.
+        // A leaking site shows the rate of its finding, which is the rate in the list of leaks.
         let has_site = |part: &Value| {
             part["site"] == site["id"]
                 || part["stacks"].as_array().is_some_and(|stacks| stacks.contains(&site["id"]))
@@ -124,7 +125,7 @@ fn two_traces_are_a_comparison() {
 
 #[test]
 fn a_peak_between_two_instants_is_not_lost() {
-    // The allocation lives for one of 1200 slices; the page keeps at most 500 instants.
+    // The allocation lives for only one of 1200 slices, but the page keeps at most 500 instants.
     fn burst(slice: u64) -> edleak_format::Counters {
         counters(
             1_000_000 * u64::from(slice >= 601),

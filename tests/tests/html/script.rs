@@ -1,4 +1,5 @@
-//! The script's types are in its comments: the TypeScript compiler checks them, and there is no build step.
+//! Checks the types of the page's script with the TypeScript compiler. The types are in comments of the
+//! script, so there is no build step.
 
 use edleak_tests::tools::{repository, target_dir};
 use std::process::Command;
