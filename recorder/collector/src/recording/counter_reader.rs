@@ -1,4 +1,4 @@
-//! One slice: reads every counter of a session at one instant. Also frees the shards of ended threads.
+//! Reads all counters of a session for one slice. Also frees the shards of ended threads.
 
 use crate::recording::stacks::cells;
 use crate::sys::process;
@@ -7,14 +7,14 @@ use edleak_format::Counters;
 use edleak_session::layout::owner_tid;
 use std::sync::atomic::Ordering;
 
-/// Reads the counters of one session, slice after slice.
+/// Reads the counters of one session for each slice of a recording.
 pub(crate) struct CounterReader {
-    /// Marks shards that had an owner at some time. Reading an untouched shard would allocate its memory
-    /// pages.
+    /// For each shard: whether the shard has ever had an owner. Reading an unused shard would allocate the
+    /// memory pages of this shard.
     used: Vec<bool>,
-    /// Counters by site id of the session.
+    /// The counters in the latest slice, indexed by the session id of the site.
     sites: Vec<Counters>,
-    /// Counters by watched stack.
+    /// The counters in the latest slice, indexed by watched stack.
     stacks: Vec<Counters>,
 }
 
@@ -24,7 +24,7 @@ impl CounterReader {
         CounterReader { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }
 
-    /// The site counters of the latest slice, by session id.
+    /// The counters of the sites in the latest slice, indexed by session id.
     pub(crate) fn sites(&self) -> &[Counters] {
         &self.sites
     }
@@ -71,11 +71,11 @@ impl CounterReader {
         }
     }
 
-    /// Frees the shards of ended threads, so that later threads need not share one. The counts in the shard
-    /// stay for the next thread.
+    /// Frees the shards of ended threads, so that later threads do not have to share a shard. The counts stay
+    /// in the freed shard, and its next thread adds to them.
     ///
-    /// The function works only if the shards hold the kernel's thread ids. A shard taken from a living thread
-    /// would have two writers.
+    /// The function does nothing unless the shards hold the kernel's thread ids. With other ids, the function
+    /// could free the shard of a living thread, and two threads would then write into this shard.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;

@@ -1,5 +1,5 @@
-//! Compiles the detours of one target for its modules, publishes them in the session, and reads their
-//! results.
+//! Compiles the detours for the modules of one target, publishes the detours in the session, and reads
+//! whether the target has applied them.
 
 use crate::detour::arch::code::{Placement, Spacing};
 use crate::detour::arch::prologue::JUMP;
@@ -24,10 +24,11 @@ pub(crate) struct Detours {
     modules: Vec<ModuleDetours>,
     patches: usize,
     code_bytes: usize,
-    /// Number of modules when the target waited for its detours.
+    /// Number of modules at the time when the target waited for its detours.
     modules_at_start: usize,
     program: Option<ModuleId>,
-    /// An allocator in the program whose functions have no names; empty: not searched yet.
+    /// The allocator in the program, if the functions of this allocator have no names; empty: the collector
+    /// has not searched yet.
     nameless: OnceCell<Option<Unseen>>,
 }
 
@@ -35,24 +36,26 @@ pub(crate) struct Detours {
 struct ModuleDetours {
     id: ModuleId,
     path: String,
-    /// The function that shows the allocator.
+    /// The function that messages name for the allocator.
     symbol: String,
-    /// All functions that allocate.
+    /// The names of all functions of the allocator that allocate.
     functions: Vec<String>,
-    /// Whether this is a library that exports `malloc`. The preload library comes before it and counts the
-    /// calls of that malloc.
+    /// Whether the module is a library that exports `malloc`. The dynamic linker finds the malloc of the
+    /// preload library first, so edleak counts the calls of malloc even without a detour.
     exports_malloc: bool,
     /// The index of the module's detours in the session; `None`: the collector published none.
     place: Option<usize>,
-    /// Whether the process had the detours before this recording: a forked child has the detours of its
-    /// parent, and the collector writes detours when it attaches to a process.
+    /// Whether the process already had the detours before this recording. A forked child has the detours of
+    /// its parent. When the collector attaches to a process, it writes the detours before the recording
+    /// begins.
     is_inherited: bool,
-    /// Functions without a detour in a module whose other functions have one, and the first reason.
+    /// The functions that get no detour although other functions of the module may get one. `reason` says why
+    /// the first of them, or the whole module, gets none.
     missing: Vec<String>,
     reason: String,
 }
 
-/// An allocator, or some functions of one, whose allocations edleak does not count.
+/// An allocator whose allocations edleak does not count, or counts only in part.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Unseen {
     /// The module.
@@ -67,21 +70,21 @@ pub(crate) struct Unseen {
     pub message: String,
 }
 
-/// The facts about a target that its detours depend on.
+/// The facts about a target on which its detours depend.
 pub(crate) struct Surroundings<'a> {
     /// The process ID.
     pub pid: u32,
-    /// The text of its memory map.
+    /// The text of the target's memory map.
     pub maps: &'a [u8],
-    /// The module of the program itself.
+    /// The module of the program's own file.
     pub program: Option<ModuleId>,
     /// Whether the target has one thread, so that no other thread can run in the changed code.
     pub has_one_thread: bool,
 }
 
 impl Detours {
-    /// Compiles and publishes the detours of all `modules`. The target waits, and applies them when the
-    /// collector sets the session ready.
+    /// Compiles and publishes the detours of all `modules`. The target waits for the detours, and applies
+    /// them when the collector sets the session ready.
     pub(crate) fn publish(
         session: &Session,
         modules: &[Loaded],
@@ -91,7 +94,8 @@ impl Detours {
         let mut detours =
             Detours { modules_at_start: modules.len(), program: surroundings.program, ..Detours::default() };
         if session.header().counts_itself.load(Ordering::Relaxed) != 0 {
-            // The program counts its global allocator, which calls the functions that a detour would count.
+            // The program itself counts the calls of its global allocator. The global allocator calls the
+            // functions that a detour would count, so a detour would count these allocations a second time.
             return Detours { program: None, ..detours };
         }
         let mut mapped = maps::ranges(&String::from_utf8_lossy(surroundings.maps));
@@ -183,8 +187,8 @@ impl Detours {
         self.modules.push(own);
     }
 
-    /// Writes the detours of a module into the session. Returns the index of the module there; `None`: the
-    /// session has no room.
+    /// Writes the detours of a module into the session. Returns the index of the module in the session;
+    /// `None`: the session has no room.
     fn write(&mut self, session: &Session, compiled: &Compiled) -> Option<usize> {
         let place = self.modules.iter().filter(|module| module.place.is_some()).count();
         let patches = session.detour_patches().get(self.patches..)?.get(..compiled.patches.len())?;
@@ -216,7 +220,8 @@ impl Detours {
         Some(place)
     }
 
-    /// The allocators that edleak counts in part or not at all, as far as the target has applied its detours.
+    /// The allocators that edleak counts only in part or not at all, with the detours that the target has
+    /// applied so far.
     pub(crate) fn unseen(&self, session: &Session, modules: &[Loaded], publisher: &Publisher) -> Vec<Unseen> {
         let mut unseen: Vec<Unseen> =
             self.modules.iter().filter_map(|module| module.unseen(session.detour_modules())).collect();
@@ -228,7 +233,7 @@ impl Detours {
         unseen
     }
 
-    /// Whether a module has an allocator of its own.
+    /// Whether a module contains an allocator.
     pub(crate) fn has_allocator(&self, id: ModuleId) -> bool {
         self.modules.iter().any(|module| module.id == id)
     }
@@ -268,7 +273,7 @@ impl ModuleDetours {
     }
 }
 
-/// The functions of an allocator that allocate, without operators of C++.
+/// The names of the functions of an allocator that allocate, without C++ operators.
 fn allocating(selection: &Selection<'_>) -> Vec<String> {
     let all = selection.redirected.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
     let allocating = all.filter(|entry| entry.shape.allocates() && !entry.is_operator);
@@ -319,7 +324,7 @@ fn why(module: &DetourModule) -> String {
     }
 }
 
-/// Whether the collector has written jumps at these entries, because it has attached to the process.
+/// Whether these functions begin with jumps that the collector wrote when it attached to the process.
 fn has_jumps(pid: u32, entries: &[&Entry], bias: u64) -> bool {
     entries.iter().all(|entry| {
         let Ok(displaced) = &entry.displaced else { return false };

@@ -1,5 +1,5 @@
-//! Reads the slices that the target's threads took at marks, and writes those to the trace for which it has
-//! room.
+//! Reads the slices that the target's threads took at marks, and makes records for the trace from them, as
+//! far as the trace has room.
 
 use crate::sys::shm::Session;
 use edleak_format::{Counters, Mark, MarkId, MarkLosses, MarkSlice, SiteId};
@@ -9,17 +9,20 @@ use edleak_session::site::{MAX_SITES, OTHER};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Slices of marks use at most 1/`SHARE_OF_TRACE` of a trace.
+/// The slices at marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
-/// Number of due slices between a count and its double, while the trace has ample room.
+/// While the count of a mark doubles, the trace gets this number of slices at the mark. If the trace has
+/// little room, it gets fewer slices.
 const IN_A_DOUBLING: u64 = 32;
-/// Maximum number of sites in one record. A longer slice becomes several records.
+/// Maximum number of sites in one record. A slice with more sites becomes several records.
 const SITES_OF_A_RECORD: usize = 1024;
-/// Estimated maximum size of a record without its sites, and of each site, in bytes.
+/// Estimated maximum size of a record without its sites, in bytes. `SITE_BYTES` is the estimate for each
+/// site.
 const RECORD_BYTES: u64 = 32;
 const SITE_BYTES: u64 = 24;
 
-/// The name as the trace stores it. Control characters and bytes that are not UTF-8 become `\xNN`.
+/// The name of a mark or of a pool as the trace stores it. Control characters and bytes that are not UTF-8
+/// become `\xNN`.
 pub fn printable(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -38,18 +41,18 @@ fn escaped(byte: u8) -> String {
     format!("\\x{byte:02x}")
 }
 
-/// The mark of one name.
+/// All marks with the same name.
 #[derive(Debug, Default)]
 struct NamedMark {
     name: String,
     is_cut: bool,
-    /// The counts of the names, by the place of the name in the session. Names with the same printable form
-    /// are one mark.
+    /// For each index of the name in the session: how often the target set the mark. Names with the same
+    /// printable form are one mark.
     by_place: BTreeMap<usize, u64>,
     by_command: u64,
-    /// The count at which the trace gets the next slice.
+    /// The trace gets the next slice at this mark when the count reaches this number.
     due: u64,
-    /// The count that the trace has; 0: the trace does not have the name.
+    /// The count in the latest record of this mark; 0: the trace does not contain the name yet.
     recorded_count: u64,
 }
 
@@ -59,12 +62,12 @@ impl NamedMark {
     }
 }
 
-/// The trace's sites, by their IDs in the session.
+/// The trace ids of sites, indexed by the order of the sites in the session.
 #[derive(Clone, Copy)]
 pub(crate) struct TraceSites<'r> {
-    /// Call sites, starting with [`OTHER`].
+    /// The trace ids of call sites. The first entry belongs to the session id [`OTHER`].
     pub callers: &'r [SiteId],
-    /// Sites of watched stacks, by stack.
+    /// The trace ids of the sites of watched stacks, indexed by stack.
     pub stacks: &'r [SiteId],
 }
 
@@ -73,7 +76,7 @@ pub(crate) struct TraceSites<'r> {
 pub(crate) struct ReadAt {
     /// The tick of the next slice of the recording.
     pub tick: u64,
-    /// The time in ns.
+    /// The time since the start of the recording, in nanoseconds.
     pub ns: u64,
 }
 
@@ -83,17 +86,17 @@ pub(crate) struct Marks {
     places: BTreeMap<usize, usize>,
     known: Vec<NamedMark>,
     read: u64,
-    /// Whether the ring contains words that are not a slice.
+    /// Whether the ring contains data that is not a slice. If so, the collector reads no more slices.
     is_broken: bool,
     /// For each cell in a slice: its site in the trace, and its counters.
     cells: BTreeMap<usize, (SiteId, Counters)>,
-    /// For each call site: the counters without its cells.
+    /// For each call site: its own counters, without the counters of its cells.
     callers: BTreeMap<SiteId, Counters>,
-    /// For each site: the sum of its cells.
+    /// For each site: the sum of the counters of its cells.
     of_cells: BTreeMap<SiteId, Counters>,
     /// The counters of each site of the trace at the latest mark.
     current: Vec<Counters>,
-    /// Sites that have changed since the latest slice in the trace.
+    /// The sites whose counters have changed since the latest slice in the trace.
     changed: BTreeSet<u32>,
     number: u32,
     spent_bytes: u64,
@@ -101,21 +104,22 @@ pub(crate) struct Marks {
     recorded_losses: MarkLosses,
 }
 
-/// The word at a position of the ring.
+/// The 8-byte value at a position of the ring of marks.
 fn word(session: &Session, at: u64) -> u64 {
     let ring = session.mark_ring();
     ring.get(at as usize % ring.len()).map_or(0, |word: &AtomicU64| word.load(Ordering::Relaxed))
 }
 
 impl Marks {
-    /// Number of words that the target has written. All sites and stacks in these slices already exist.
+    /// Number of 8-byte values that the target has written into the ring of marks. All sites and stacks in
+    /// the written slices already exist in the session.
     pub(crate) fn written(session: &Session) -> u64 {
         session.mark_state().written.load(Ordering::Acquire)
     }
 
-    /// Reads the slices up to `until`. Returns the records for the trace, which may grow to `capacity_bytes`.
-    /// `others` returns the changed counters of the domains whose counters are not in the session, up to the
-    /// slice at a place of the ring.
+    /// Reads the slices up to the position `until` of the ring. Returns the records for the trace. The trace
+    /// may grow to `capacity_bytes`. `others` gets the position of a slice, and returns the counters that
+    /// have changed up to this slice in the domains whose counters are not in the session.
     pub(crate) fn read(
         &mut self,
         session: &Session,
@@ -157,7 +161,8 @@ impl Marks {
         slices
     }
 
-    /// Sets a mark for a user. `counters` has the current counters of every site of the trace.
+    /// Sets a mark for a user. `counters` has the current counters of every site of the trace. Returns the
+    /// count of the mark, and the records for the trace.
     pub(crate) fn set(
         &mut self,
         name: &str,
@@ -171,7 +176,8 @@ impl Marks {
         (self.known[known].count(), self.slice_of(known, at, capacity_bytes))
     }
 
-    /// The records of new names; at the end, the records of all names whose count has changed.
+    /// Returns a record for each new name of a mark. At the end of the recording, also returns a record for
+    /// each name whose count has changed.
     pub(crate) fn names(&mut self, session: &Session, is_end: bool) -> Vec<Mark> {
         if is_end && session.mark_state().named.load(Ordering::Relaxed) != 0 {
             for (place, name) in session.mark_names().iter().enumerate() {
@@ -194,7 +200,7 @@ impl Marks {
         records
     }
 
-    /// The losses, if they have changed.
+    /// The losses of marks; `None`: these losses have not changed since the last call.
     pub(crate) fn losses(&mut self, session: &Session) -> Option<MarkLosses> {
         let state = session.mark_state();
         let losses = MarkLosses {
@@ -208,7 +214,7 @@ impl Marks {
         })
     }
 
-    /// Takes over the counters of one ID from a slice.
+    /// Stores the counters from a slice for one session id, which is the id of a call site or of a cell.
     fn apply(&mut self, session: &Session, id: usize, counters: Counters, sites: TraceSites<'_>) {
         let caller = |id: usize| id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index));
         let Some(cell) = id.checked_sub(MAX_SITES) else {
@@ -277,7 +283,7 @@ impl Marks {
         })
     }
 
-    /// The records of a slice at this mark; empty: the trace takes no slice now.
+    /// The records of a slice at this mark; empty: no slice is due at this mark, or the trace has no room.
     fn slice_of(&mut self, known: usize, at: ReadAt, capacity_bytes: u64) -> Vec<MarkSlice> {
         let budget = capacity_bytes / SHARE_OF_TRACE;
         let count = self.known[known].count();
@@ -291,7 +297,7 @@ impl Marks {
             return Vec::new();
         }
         self.spent_bytes += bytes;
-        // Whenever the free room has halved, the collector halves the number of slices.
+        // Each time the free room for marks has halved, the collector halves the number of further slices.
         let halvings = (budget / (budget - self.spent_bytes).max(1)).max(1).ilog2();
         self.known[known].due = due_after(count, (IN_A_DOUBLING >> halvings.min(5)).max(1));
         let sites: Vec<_> = std::mem::take(&mut self.changed)

@@ -1,4 +1,5 @@
-//! The modules of a target and their address ranges, from its memory map and from the events of its loader.
+//! The modules of a target and their address ranges. The collector learns them from the target's memory map
+//! and from the events of the target's loader.
 
 use crate::recording::file_facts::{FileFacts, Kind, kind};
 use crate::sys::maps::{self, Mapping};
@@ -9,7 +10,7 @@ use edleak_format::{Module, ModuleId};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 
-/// A module, and the numbers of the first event and the latest event that loaded it.
+/// A module of a target, with the numbers of the module events that loaded it first and last.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The module as the trace stores it.
@@ -34,14 +35,15 @@ pub(crate) struct Event {
     pub load_bias: u64,
     /// One past the last address of the module; 0: unknown.
     pub end: u64,
-    /// The build ID of the module; empty: it has none.
+    /// The build ID of the module; empty: the module has none.
     pub build_id: Vec<u8>,
     /// The number of this event.
     pub number: u32,
 }
 
-/// Number of latest loads that the collector remembers, so that a site first seen between two loads gets the
-/// right module. The target can report at most this many events between two slices.
+/// Number of the latest loads that the collector remembers. From these loads, the collector finds the right
+/// module for a site that was first seen between two loads at the same address. The target can report at most
+/// this number of module events between two slices.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
@@ -49,9 +51,9 @@ const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 pub(crate) struct Modules {
     pid: u32,
     loaded: Vec<Loaded>,
-    /// The latest loads, oldest first: the event's number and the index of the module.
+    /// The latest loads, oldest first. For each load: the number of its event, and the index of the module.
     loads: VecDeque<(u32, usize)>,
-    /// Mapped paths that are not modules.
+    /// Paths of mapped files that are not modules.
     not_elf: HashMap<String, ()>,
 }
 
@@ -59,7 +61,7 @@ pub(crate) struct Modules {
 struct Found<'a> {
     path: &'a str,
     start: u64,
-    /// The load bias; `None`: only the file shows it.
+    /// The load bias; `None`: the collector computes the load bias from `start` and from the file.
     bias: Option<u64>,
     end: u64,
     /// The number of the event that reported the module; 0: the collector found the module in the memory map.
@@ -88,7 +90,7 @@ impl Modules {
         Modules { pid: self.pid, loaded, loads: VecDeque::new(), not_elf: self.not_elf.clone() }
     }
 
-    /// Copies the list for the process `pid`, which has the same modules.
+    /// Turns this list into the list of the process `pid`, which has the same modules.
     pub(crate) fn of_process(mut self, pid: u32) -> Modules {
         self.pid = pid;
         let shows_files = process::shows_its_files(pid, self.loaded.iter().map(|one| &*one.module.path));
@@ -105,8 +107,8 @@ impl Modules {
         &self.loaded
     }
 
-    /// Adds the modules of a memory map that the collector does not know yet. Returns the index of the first
-    /// new module.
+    /// Adds those modules of a memory map that are not in this list yet. Returns the index of the first new
+    /// module.
     pub(crate) fn add_maps(&mut self, maps: &[Mapping], now_ns: u64) -> usize {
         let first_new = self.loaded.len();
         let mut rest = maps;
@@ -117,8 +119,8 @@ impl Modules {
             rest = after;
             let end = group.iter().map(|mapping| mapping.end).max().unwrap_or(first.end);
             let is_file = !first.path.starts_with("/memfd:");
-            // A file without code (fonts, locales, databases) is not a module, and the collector does not
-            // open it.
+            // A file without code (fonts, locales, databases) is not a module, so the collector does not open
+            // such a file.
             let has_code = group.iter().any(|mapping| mapping.is_code);
             if is_file && has_code && first.offset == 0 && !self.not_elf.contains_key(&first.path) {
                 let found = Found { path: &first.path, start: first.start, bias: None, end, event: 0 };
@@ -152,8 +154,9 @@ impl Modules {
     }
 
     /// The path of the module in an event. The loader knows a module by the requested name, which may be
-    /// relative or a symbolic link. The memory map has the real path. The function returns that path only if
-    /// both paths lead to the same file.
+    /// relative or a symbolic link. The memory map has the real path. The function returns the real path only
+    /// if the requested name and the real path lead to the same file. Otherwise, the function returns the
+    /// requested name as an absolute path.
     fn path_of(&self, event: &Event) -> String {
         let asked = process::absolute_in(self.pid, &event.name);
         let mapped = maps::files_of(self.pid);
@@ -175,7 +178,8 @@ impl Modules {
         Some(&loaded.module)
     }
 
-    /// The module that contained the return address `address` after the module event number `events`.
+    /// The module that contained the return address `address` when the target had reported `events` module
+    /// events.
     pub(crate) fn at(&self, address: u64, events: u32) -> Option<ModuleId> {
         let covers =
             |loaded: &&Loaded| (loaded.module.start..loaded.module.end).contains(&address.wrapping_sub(1));
@@ -193,19 +197,21 @@ impl Modules {
         Some(by_name.or_else(by_load).or_else(by_age).unwrap_or(first).module.id)
     }
 
-    /// `build_id` comes from the memory of the target; `None`: the event has none.
+    /// Adds a module, or notes that a known module was loaded again. `build_id` comes from the memory of the
+    /// target; `None`: the target reported no build ID, so the function uses the build ID in the file.
     fn add(&mut self, found: &Found<'_>, build_id: Option<Vec<u8>>, now_ns: u64) -> Option<usize> {
         let Found { path, start, bias, end, event } = *found;
         let file = process::path_in(self.pid, path);
         let mut facts = match kind(&file) {
             Kind::Elf(facts) => facts,
-            // The loader maps only ELF files, so another file must have the name now.
+            // If the target reported a build ID, the loader mapped an ELF file, and another file has this
+            // name now. Otherwise, the mapped file is not a module.
             Kind::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
             }
-            // Another process has deleted the file meanwhile. The collector still records the module, so that
-            // its addresses get its name.
+            // Another process may have deleted or replaced the file. The collector still records the module,
+            // so that the trace has a module name for the addresses in it.
             Kind::NotElf | Kind::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);
@@ -223,7 +229,8 @@ impl Modules {
         };
         let overlaps = |old: &Loaded| old.module.start < end && start < old.module.end;
         let known = match event {
-            // A memory map shows the current state.
+            // A memory map shows the current state, so only the newest module in this address range can be
+            // the same module.
             0 => self
                 .loaded
                 .iter()
@@ -421,7 +428,8 @@ mod tests {
             turns.load(file, number);
         }
         let at = |events: u32| turns.modules.at(0x18_0000, events).map(|id| id.0);
-        // The collector looks for a module with this first event, and then for the latest load before it.
+        // The collector looks for a module with this first event, and then for the latest load before this
+        // event.
         assert_eq!((at(1), at(3)), (Some(0), Some(1)));
         assert_eq!(
             (at(2), at(4), at(5), at(6), at(7), at(9)),

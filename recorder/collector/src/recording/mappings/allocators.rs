@@ -8,7 +8,7 @@ use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
 use std::path::Path;
 
-/// The first letters of the names of libraries that are allocators, and of libc.
+/// The beginnings of the file names of allocator libraries and of libc.
 const LIBRARIES: &[&str] = &[
     "libjemalloc",
     "libtcmalloc",
@@ -53,14 +53,14 @@ const FUNCTIONS: &[&str] = &[
     "scalloc",
 ];
 
-/// Whether a file is a library that is an allocator, or libc, which contains one.
+/// Whether a file is an allocator library, or libc, which contains an allocator.
 pub(crate) fn is_library(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     LIBRARIES.iter().any(|start| name.starts_with(start))
 }
 
-/// Whether a file is a library that defines malloc. A program that defines malloc is no such library: it also
-/// does other work.
+/// Whether a file is a library that defines malloc. A program that defines malloc is not such a library,
+/// because a program also maps memory for other work.
 pub(crate) fn is_malloc(file: &Path) -> bool {
     let Ok(bytes) = FileBytes::open(file) else { return false };
     let Ok(elf) = Elf::parse(&bytes) else { return false };
@@ -79,7 +79,8 @@ pub(crate) fn offsets_in_allocator(file: &Path, offsets: &[u64]) -> Vec<u64> {
         .filter(|function| FUNCTIONS.iter().any(|part| function.name.contains(part)))
         .collect();
     let is_inside = |offset: &u64| {
-        // A return address belongs to the call before it.
+        // A return address is the address after the call instruction, so subtract 1 to get an address in the
+        // call.
         let pc = offset.wrapping_sub(1);
         of_allocator.iter().any(|one| (u64::from(one.start)..u64::from(one.end)).contains(&pc))
     };

@@ -1,29 +1,31 @@
-//! The ledger: the exact ranges that a program has mapped, and the site of each. The collector builds the
-//! ledger from the calls alone, and it equals the kernel's list of mappings.
+//! The ledger of mapped memory: the exact address ranges that a program has mapped, and the site of each
+//! range. The collector builds the ledger only from the program's calls. The ledger still equals the kernel's
+//! list of mappings.
 //!
 //! A **mapping** is the range of one call. Later calls may cut holes into a mapping, replace parts of it or
-//! move parts away. So a mapping consists of one or more **pieces**. A mapping counts as one allocation. It
-//! counts as one free when no piece is left. Its bytes count as freed piece by piece. All ranges are whole
-//! pages, because the kernel rounds them.
+//! move parts away. So a mapping consists of one or more **pieces**. A mapping counts as one allocation. A
+//! mapping counts as one free when none of its pieces is left. When a piece is removed, the bytes of this
+//! piece count as freed. All ranges are whole pages, because the kernel rounds each range to whole pages.
 
 use edleak_format::Counters;
 use std::collections::{BTreeMap, VecDeque};
 
 const PAGE: u64 = 4096;
-/// The bits of an event's number that a later event repeats to refer to it.
+/// The bits of an event's number by which a later event refers to this event.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
-/// Number of munmap and shmdt calls that the ledger can take back. The event of a failed call follows at
-/// once.
+/// Number of munmap and shmdt calls that the ledger can undo. If a call fails, a second event reports the
+/// failure immediately after the call.
 const MOST_UNDOABLE: usize = 256;
-/// Above this number of mappings, the ledger merges neighbours of one site, so that its memory stays bounded.
+/// Above this number of mappings, the ledger merges neighbouring mappings of one site, so that the memory of
+/// the ledger stays bounded.
 const MOST_MAPPINGS: usize = 1 << 20;
-/// Maximum number of mremap calls that run at the same time, one for each thread.
+/// Maximum number of mremap calls that run at the same time; each thread can run one of them.
 const MOST_MOVES: usize = 4096;
 
 /// A site that maps memory, as an index into [`Ledger::counters`].
 pub(crate) type SiteIndex = usize;
 
-/// A piece of a mapping; its key in the map is its start.
+/// A piece of a mapping. The ledger stores each piece under its start address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Piece {
     end: u64,
@@ -37,21 +39,21 @@ struct Mapping {
     live_bytes: u64,
     /// Number of merged calls; 1 unless there are more than [`MOST_MAPPINGS`].
     calls: u64,
-    /// One past the end of a System V segment, for shmdt, which passes only the start; 0: the mapping is not
-    /// a segment.
+    /// The end of a System V segment; 0: the mapping is not a segment. The ledger needs this end for shmdt,
+    /// because shmdt passes only the start.
     attached_end: u64,
 }
 
 /// The bytes that a program gave back with madvise, at one site. The ranges stay mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct GivenBack {
-    /// Number of calls.
+    /// Number of madvise calls.
     pub calls: u64,
     /// Sum of the lengths of all calls, whether or not the pages were resident.
     pub bytes: u64,
 }
 
-/// A piece that was removed.
+/// A piece that a call has removed from the ledger.
 #[derive(Clone, Copy, Debug)]
 struct Removed {
     start: u64,
@@ -60,7 +62,7 @@ struct Removed {
     owner: SiteIndex,
 }
 
-/// The ranges of one address space.
+/// The mapped ranges of one address space.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Ledger {
     /// Pieces by start address. Pieces do not overlap.
@@ -69,11 +71,14 @@ pub(crate) struct Ledger {
     mappings: BTreeMap<u64, Mapping>,
     next_mapping: u64,
     counters: Vec<Counters>,
-    /// By owner; shorter than `counters` if the last owners gave nothing back.
+    /// For each owner: the bytes given back. The list is shorter than `counters` if the last owners gave
+    /// nothing back.
     given_back: Vec<GivenBack>,
-    /// The newest calls of munmap and shmdt, kept in case a call fails.
+    /// The newest calls of munmap and shmdt, with the pieces that each call removed. The ledger puts the
+    /// pieces back if the call has failed.
     undoable: VecDeque<(u32, Vec<Removed>)>,
-    /// Calls of mremap that still run. Their old pieces have no place now, and count as live.
+    /// Calls of mremap that still run, with the pieces of their old ranges. Until the call ends, these pieces
+    /// are not in `pieces`, but count as live.
     moving: VecDeque<(u32, Vec<Removed>)>,
 }
 
@@ -90,8 +95,8 @@ impl Ledger {
         &self.counters
     }
 
-    /// The bytes that each owner's mappings gave back, for all owners up to the last one that gave bytes
-    /// back.
+    /// For each owner: the bytes that the program gave back in the owner's mappings. The list ends with the
+    /// last owner that has given bytes back.
     pub(crate) fn given_back(&self) -> &[GivenBack] {
         &self.given_back
     }
@@ -102,7 +107,8 @@ impl Ledger {
         self.counters.iter().map(Counters::live_bytes).sum()
     }
 
-    /// Live pieces that overlap `start..end`, cut to this range, with their owners.
+    /// The live pieces that overlap `start..end`: for each piece, the start and the end of its part in this
+    /// range, and its owner.
     pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, SiteIndex)> {
         let before = self.pieces.range(..start).next_back();
         let before = before.filter(|(_, piece)| piece.end > start);
@@ -113,12 +119,12 @@ impl Ledger {
         })
     }
 
-    /// The serial number of the next mapping. A mapping is older than this instant if its number is lower.
+    /// The serial number of the next mapping. All mappings that exist now have lower numbers.
     pub(crate) fn mark(&self) -> u64 {
         self.next_mapping
     }
 
-    /// Adds a mapping, and replaces all earlier pieces in its range.
+    /// Adds a mapping, which replaces all older pieces in its range.
     pub(crate) fn map(&mut self, start: u64, length: u64, owner: SiteIndex) {
         self.insert(start, length, owner, 0);
     }
@@ -141,7 +147,7 @@ impl Ledger {
         counters.allocated_bytes = counters.allocated_bytes.wrapping_add(end - start);
     }
 
-    /// Extends the mapping of the same owner that ends at `start`. Returns whether there is such a mapping.
+    /// Extends the mapping of the same owner that ends at `start`. Returns whether such a mapping exists.
     fn extend(&mut self, start: u64, end: u64, owner: SiteIndex) -> bool {
         let Some((_, piece)) = self.pieces.range_mut(..start).next_back() else { return false };
         let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { return false };
@@ -185,18 +191,19 @@ impl Ledger {
         }
     }
 
-    /// Removes a range before munmap unmaps it. `number` is the number of the call.
+    /// Removes a range that munmap is about to unmap. `number` is the number of the call.
     pub(crate) fn unmap(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         self.free_undoably(number, removed);
     }
 
-    /// Removes the segment at an address before shmdt detaches it. `number` is the number of the call.
+    /// Removes the segment that shmdt is about to detach from an address. `number` is the number of the call.
     pub(crate) fn detach(&mut self, number: u32, start: u64) {
         let Some(piece) = self.pieces.get(&start).copied() else { return };
         let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
-        // The kernel detaches the rest of the segment around its holes, and no other mapping.
+        // The kernel detaches all remaining parts of the segment, but no other mapping in the holes of the
+        // segment.
         let starts = self.pieces.range(start..end.max(start));
         let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
         let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
@@ -212,20 +219,21 @@ impl Ledger {
         self.undoable.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// Takes a range from its place before mremap moves it. `number` is the number of the call.
+    /// Removes a range that mremap is about to move. The bytes of this range still count as live. `number` is
+    /// the number of the call.
     pub(crate) fn begin_move(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         if self.moving.len() == MOST_MOVES {
-            // The end of this call was lost.
+            // The event that ends the oldest of these calls was lost.
             let lost = self.moving.pop_front();
             lost.into_iter().for_each(|(_, lost)| self.count_freed(&lost));
         }
         self.moving.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// Ends the mremap with this number, which succeeded: frees the old range and adds the new range for
-    /// `owner`.
+    /// Notes that the mremap call with this number has succeeded. Frees the old range and adds the new range
+    /// for `owner`.
     pub(crate) fn end_move(&mut self, number: u32, start: u64, length: u64, owner: SiteIndex) {
         if let Some(index) = self.moving.iter().position(|(of, _)| *of == number & NUMBER_MASK) {
             let moved = self.moving.remove(index).map_or_else(Vec::new, |(_, moved)| moved);
@@ -234,7 +242,7 @@ impl Ledger {
         self.insert(start, length, owner, 0);
     }
 
-    /// Takes back the call with this number, which failed.
+    /// Notes that the call with this number has failed, and undoes its changes of the ledger.
     pub(crate) fn fail(&mut self, number: u32) {
         let number = number & NUMBER_MASK;
         if let Some(index) = self.moving.iter().position(|(of, _)| *of == number) {
@@ -252,13 +260,13 @@ impl Ledger {
         }
     }
 
-    /// Whether no other piece lies in the range of this piece. If the ring is damaged, another piece may lie
-    /// there.
+    /// Whether no piece lies in the range of a removed piece. If the ring is damaged, another piece may lie
+    /// in this range.
     fn is_free(&self, piece: Removed) -> bool {
         self.pieces_in(piece.start, piece.end).next().is_none()
     }
 
-    /// Takes back the removal of pieces.
+    /// Puts removed pieces back into the ledger.
     fn restore(&mut self, removed: &[Removed]) {
         let mut again: BTreeMap<u64, u64> = BTreeMap::new();
         for &piece in removed {
@@ -271,7 +279,7 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // The mapping has no other piece, so it counted as freed.
+                // The mapping has no other piece, so the ledger has counted the mapping as freed.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -283,8 +291,8 @@ impl Ledger {
         }
     }
 
-    /// Removes all pieces of `start..end` from their places, and cuts pieces that reach beyond. Their bytes
-    /// stay live.
+    /// Removes and returns all pieces in `start..end`. If a piece reaches beyond this range, the function
+    /// removes only the part of the piece in the range. The removed bytes still count as live.
     fn take(&mut self, start: u64, end: u64) -> Vec<Removed> {
         let mut removed = Vec::new();
         self.cut_at(start);
@@ -297,7 +305,7 @@ impl Ledger {
         removed
     }
 
-    /// Cuts the piece that contains an address in two at this address.
+    /// Splits the piece that contains an address into two pieces at this address.
     fn cut_at(&mut self, address: u64) {
         let Some((_, piece)) = self.pieces.range_mut(..address).next_back() else { return };
         if piece.end > address {
@@ -321,11 +329,11 @@ impl Ledger {
         }
     }
 
-    /// Frees the parts of mappings older than `mark` that lie outside `ranges`. An unseen call has unmapped
-    /// these parts. Returns the number of freed bytes. `ranges` are sorted.
+    /// Frees the parts of mappings that are older than `mark` and lie outside `ranges`. A call that edleak
+    /// did not see has unmapped these parts. Returns the number of freed bytes. `ranges` must be sorted.
     ///
-    /// Take `mark` after all events are read. Then read the ranges, and then all events again. A range that
-    /// is missing in `ranges` was then unmapped by a call that left no event.
+    /// The caller must read all events, then take `mark`, then read `ranges`, and then read all events again.
+    /// If a range is then missing in `ranges`, a call without an event has unmapped this range.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
         for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {
@@ -350,8 +358,9 @@ impl Ledger {
         bytes
     }
 
-    /// The ledger of a forked child: the parent's pieces that lie in `ranges`, the child's memory map, and
-    /// whose owner `owner_of` keeps. The inherited pieces count as mapped by the child.
+    /// The ledger of a forked child. `ranges` is the child's memory map. The child inherits the parent's
+    /// pieces that lie in `ranges` and for whose owner `owner_of` returns an owner. The inherited pieces
+    /// count as mapped by the child.
     pub(crate) fn inherited(
         &self,
         ranges: &[(u64, u64)],
@@ -539,7 +548,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
-        // The kernel has moved the range away. The mmap of another thread comes before the end of the move.
+        // The kernel has moved the range away. The mmap call of another thread gets this range before the
+        // event that ends the move.
         ledger.map(10 * PAGE, 4 * PAGE, 1);
         ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
         let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();

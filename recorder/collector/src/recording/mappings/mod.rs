@@ -1,5 +1,5 @@
-//! The domain of mapped memory: turns the events of the ring into exact ranges, and the ranges into counters
-//! of sites.
+//! The domain of mapped memory. The collector computes exact address ranges from the events in the ring, and
+//! computes the counters of sites from these ranges.
 
 pub(crate) mod allocators;
 pub(crate) mod ledger;
@@ -17,11 +17,11 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// If one reading finds this number of events or more, the next one follows after [`SOON`].
+/// If one reading finds this number of events or more, the next reading follows after [`SOON`].
 const MANY: usize = mapping::MAX_EVENTS / 16;
 const SOON: Duration = Duration::from_millis(2);
-/// If a reading finds fewer events, the next one follows after this time. The ring holds more calls than
-/// eight threads make in it.
+/// If a reading finds fewer than [`MANY`] events, the next reading follows after this time. The ring has room
+/// for all calls that eight threads make in this time.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A site that maps memory. A call site has two mapping sites if only some of its calls come from an
@@ -30,32 +30,33 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct MappingSite {
     /// The site's ID in the session.
     pub id: u32,
-    /// Whether an allocator makes the calls. It maps memory for its own allocations, which count at the sites
-    /// that request them.
+    /// Whether an allocator makes the calls. An allocator maps memory for the allocations of the program, and
+    /// edleak already counts these allocations at the sites that request them.
     pub is_allocator: bool,
-    /// The site's ID in the trace; `None`: the trace does not have it yet.
+    /// The site's ID in the trace; `None`: the trace does not contain the site yet.
     pub in_trace: Option<SiteId>,
-    /// Whether the collector has looked for the name of its function among those of allocators.
+    /// Whether the collector has already searched for the function of this site among the functions of
+    /// allocators.
     pub is_searched: bool,
 }
 
-/// The events read so far, as ranges and counters.
+/// The ranges and counters that result from the events read so far.
 #[derive(Default)]
 pub(crate) struct Mappings {
     ledger: Ledger,
-    /// Sites by owner in the ledger.
+    /// The sites, indexed by their owner number in the ledger.
     sites: Vec<MappingSite>,
     owners: HashMap<(u32, bool), SiteIndex>,
     /// For each ID of a direct caller: whether the caller lies in an allocator.
     in_allocator: Vec<Option<bool>>,
-    /// Whether a module is an allocator, by module ID.
+    /// For each module ID: whether the module is an allocator.
     allocator_modules: HashMap<u32, bool>,
     read: u32,
     unpublished: Unpublished,
     passed_over: u64,
     segments: Segments,
     at_marks: CountersAtMarks,
-    /// The part of the bytes given back that the trace has, by owner.
+    /// For each owner: the bytes given back, as the trace last recorded them.
     told_given_back: Vec<GivenBack>,
     /// Number of events that the latest reading found.
     found: usize,
@@ -72,7 +73,7 @@ pub(crate) struct Source<'a> {
 }
 
 impl Mappings {
-    /// The mappings of a forked child: those of its parent that the child's memory map `ranges` still
+    /// The mappings of a forked child: all mappings of the parent that the child's memory map `ranges` still
     /// contains.
     pub(crate) fn inherited(&self, parent: &Session, child: &Session, ranges: &[(u64, u64)]) -> Mappings {
         let mut own = Mappings::default();
@@ -82,8 +83,8 @@ impl Mappings {
         let Mappings { sites, owners, .. } = &mut own;
         let ledger = self.ledger.inherited(ranges, |owner| {
             let site = self.sites.get(owner)?;
-            // The child has the sites that its parent had at the fork. A site that the parent made later can
-            // have the ID of another site of the child.
+            // The child has the sites that its parent had at the fork. A site that the parent added later can
+            // have an ID that belongs to another site in the child.
             let is_same = address(child, site.id) == address(parent, site.id);
             is_same.then(|| owner_of(sites, owners, site.id, site.is_allocator))
         });
@@ -96,7 +97,7 @@ impl Mappings {
         &self.ledger
     }
 
-    /// The sites by owner in the ledger.
+    /// The sites, indexed by their owner number in the ledger.
     pub(crate) fn sites(&self) -> &[MappingSite] {
         &self.sites
     }
@@ -106,7 +107,7 @@ impl Mappings {
         self.sites[owner].in_trace = Some(id);
     }
 
-    /// Notes the result of a search for a site's function among those of allocators.
+    /// Notes the result of a search for a site's function among the functions of allocators.
     pub(crate) fn settle(&mut self, owner: SiteIndex, is_allocator: bool) {
         self.sites[owner].is_searched = true;
         self.sites[owner].is_allocator = is_allocator;
@@ -118,14 +119,15 @@ impl Mappings {
         all.filter_map(|(site, counters)| Some((site.in_trace?, *counters)))
     }
 
-    /// The counters that changed up to the mark whose slice is at `slice`, for sites that are in the trace.
+    /// The counters that have changed up to the mark whose slice is at the position `slice` in the ring of
+    /// marks. The list contains only sites that are in the trace.
     pub(crate) fn at_mark(&mut self, slice: u64) -> Vec<(SiteId, Counters)> {
         let sites = &self.sites;
         let in_trace = |(owner, counters): (usize, Counters)| Some((sites.get(owner)?.in_trace?, counters));
         self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
     }
 
-    /// The bytes given back at each site in the trace, if they have changed since the last call.
+    /// For each site in the trace: the bytes given back, if this number has changed since the last call.
     pub(crate) fn new_given_back(&mut self) -> Vec<(SiteId, GivenBack)> {
         let given_back = self.ledger.given_back();
         self.told_given_back.resize(given_back.len(), GivenBack::default());
@@ -138,7 +140,8 @@ impl Mappings {
         new.collect()
     }
 
-    /// Number of lost events: the ring was full, or a thread never published an event.
+    /// Number of lost events. An event is lost if the ring is full, or if the thread that began the event
+    /// never publishes it.
     pub(crate) fn lost(&self, session: &Session) -> u64 {
         session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
     }
@@ -152,7 +155,7 @@ impl Mappings {
         }
     }
 
-    /// Reads all published events. Returns whether no event is left.
+    /// Reads all published events. Returns whether the collector has now read every event.
     pub(crate) fn read(&mut self, source: &Source<'_>) -> bool {
         let ring = source.session.mappings();
         let written = ring.written.load(Ordering::Acquire);
@@ -195,7 +198,8 @@ impl Mappings {
         }
     }
 
-    /// The owner of an event's range: the event's site, split by whether an allocator made the call.
+    /// The owner of an event's range. If an allocator made the call, the owner is the allocator's own call
+    /// site; otherwise, the owner is the event's site.
     fn owner(&mut self, event: &MappingEvent, source: &Source<'_>) -> SiteIndex {
         let is_allocator = self.is_in_allocator(event.direct, source);
         let id = if is_allocator { event.direct } else { event.site };
@@ -209,7 +213,7 @@ impl Mappings {
         let Some(info) = source.session.infos().get(direct as usize) else { return false };
         let address = info.address.load(Ordering::Acquire);
         let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
-        // The collector may learn this module later.
+        // The function stores no answer here, because the collector may learn this module later.
         let Some(id) = module else { return false };
         let Some(module) = source.modules.all().get(id.0 as usize) else { return false };
         let is_allocator = *self.allocator_modules.entry(id.0).or_insert_with(|| {
@@ -221,8 +225,9 @@ impl Mappings {
         is_allocator
     }
 
-    /// Frees the ranges that the kernel no longer has, as [`Ledger::retain_mapped`] does. `mark` was taken
-    /// between two readings that left no event, and so were `ranges`.
+    /// Frees the ranges that the kernel no longer has, as [`Ledger::retain_mapped`] does. The caller must
+    /// take `mark` and read `ranges` between two readings of events, and both readings must leave no event
+    /// unread.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         self.ledger.retain_mapped(ranges, mark)
     }

@@ -1,16 +1,17 @@
-//! Finds the size of System V segments. shmat does not return it, and the target must not ask the kernel.
+//! Finds the size of System V segments. shmat does not return this size, and the target must not ask the
+//! kernel for it.
 
 use crate::sys::maps;
 use std::collections::HashMap;
 use std::fs;
 
-/// The sizes of segments by ID. The kernel reuses an ID only after many other IDs.
+/// For each segment ID: the size of the segment in bytes. The kernel reuses an ID only after many other IDs.
 #[derive(Default)]
 pub(super) struct Segments(HashMap<u32, u64>);
 
 impl Segments {
-    /// Size in bytes of the segment that a process has attached at an address; 0: the segment is gone, and
-    /// its size is unknown.
+    /// Size in bytes of the segment that a process has attached at an address; 0: the segment no longer
+    /// exists, so its size is unknown.
     pub(super) fn bytes_of(&mut self, pid: u32, address: u64, segment: u32) -> u64 {
         if let Some(bytes) = self.0.get(&segment) {
             return *bytes;

@@ -1,8 +1,8 @@
 //! The objects that the program's own pools have handed out, and the counters of the sites that asked for
 //! them.
 //!
-//! A pool is the address by which the program names it. Two pools may hold objects at the same address: a
-//! pool may take its memory from another pool. So the pool and the address together identify an object.
+//! The program names each pool by an address. Two pools may hold objects at the same address, because a pool
+//! may take its memory from another pool. So the pool and the address together identify an object.
 
 use crate::recording::pools::poisoned::{Poisoned, SiteIndex};
 use edleak_format::{Counters, SiteId};
@@ -10,20 +10,21 @@ use edleak_session::pool::{Operation, PoolEvent};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Above this number of live objects, the collector counts no further objects, so that its own memory stays
-/// bounded.
+/// Above this number of live objects, the collector counts no further objects, so that the memory of the
+/// collector stays bounded.
 const MOST_OBJECTS: usize = 1 << 25;
 /// Maximum number of names of pools. Pools with further names count as pools without a name.
 const MOST_NAMES: usize = 1 << 16;
 /// The name of the pool that holds all objects of ASan's poisoning.
 const POISONED_NAME: &str = "memory that the program poisons";
-/// A pool with room for more objects than this gives its memory back when it is reset.
+/// If the program resets a pool and the ledger has room for more than this number of objects of the pool, the
+/// ledger frees this room.
 const KEPT_ROOM: usize = 256;
 
 /// A map whose keys are addresses or small numbers.
 type Addresses<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
-/// A hash of one number. The standard hash would take as long as the rest of an event.
+/// A hash of one number. The standard hash would take as long as all other work for an event.
 #[derive(Default)]
 struct AddressHasher(u64);
 
@@ -44,16 +45,16 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// The caller of a pool.
+/// A site that gets objects from pools of one name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PoolSite {
     /// The index of the pool's name.
     pub name: u32,
-    /// The ID, in the session, of the place in the pool's own function; 0: none.
+    /// The session id of the site at which the pool's own function reports an object; 0: none.
     pub direct: u16,
-    /// The ID, in the session, of the caller of that function; 0: unknown.
+    /// The session id of the site that called the pool's own function; 0: unknown.
     pub caller: u16,
-    /// The site's ID in the trace; `None`: the trace does not have it yet.
+    /// The site's ID in the trace; `None`: the trace does not contain the site yet.
     pub in_trace: Option<SiteId>,
 }
 
@@ -91,7 +92,7 @@ pub(crate) struct Ledger {
     live: usize,
     /// Maximum number of live objects.
     most: usize,
-    /// Number of objects that the ledger had no room for.
+    /// Number of objects for which the ledger had no room.
     refused: u64,
     /// Number of objects that a pool took back although it had not handed them out.
     unknown_frees: u64,
@@ -116,7 +117,7 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// The sites, by owner.
+    /// The sites, indexed by owner.
     pub(crate) fn sites(&self) -> &[PoolSite] {
         &self.sites
     }
@@ -148,8 +149,8 @@ impl Ledger {
         of_program as u64 + u64::from(!self.poisoned.is_empty())
     }
 
-    /// Number of objects that the ledger or the trace has no room for. Each site is in the trace from the
-    /// next slice on, if there is room.
+    /// Number of objects for which the ledger or the trace has no room. The number includes the objects of
+    /// new sites: if there is room, the next slice adds these sites to the trace.
     pub(crate) fn refused(&self) -> u64 {
         let all = self.sites.iter().zip(&self.counters);
         let unnamed = all.filter(|(site, _)| site.in_trace.is_none());
@@ -161,7 +162,7 @@ impl Ledger {
         self.unknown_frees
     }
 
-    /// Applies an event. `name` reads the name at an index of the session.
+    /// Applies an event. `name` returns the name of a pool at an index in the session.
     pub(crate) fn apply(&mut self, event: &PoolEvent, name: impl FnOnce(u64) -> String) {
         let PoolEvent { operation, pool, address, size, .. } = *event;
         match operation {
@@ -194,14 +195,14 @@ impl Ledger {
                 });
             }
             Operation::Unpoison => self.unpoison(event),
-            Operation::Mark => {} // changes no object
+            Operation::Mark => {} // a mark changes no object
         }
     }
 
     fn alloc(&mut self, event: &PoolEvent) {
         let pool = self.pools.get(&event.pool);
         let name = pool.map_or(0, |pool| pool.name);
-        // An object that takes the place of another one needs no room.
+        // An object that replaces an object at the same address needs no additional room.
         let replaces = || pool.is_some_and(|pool| pool.objects.contains_key(&event.address));
         if self.live >= self.most && !replaces() {
             self.refused += 1;
@@ -212,7 +213,7 @@ impl Ledger {
         let replaced = self.pools.entry(event.pool).or_default().objects.insert(event.address, object);
         self.live += 1;
         if let Some(replaced) = replaced {
-            // The pool took the earlier object back without an event.
+            // The pool has taken the replaced object back without an event.
             self.count_freed(replaced.owner, replaced.size);
         }
         self.count_allocated(owner, event.size);
@@ -262,7 +263,8 @@ impl Ledger {
         }
     }
 
-    /// Counts the objects of a pool outside a range as freed, and cuts objects that reach beyond the range.
+    /// Counts the objects of a pool that lie outside a range as freed. If an object lies partly in the range,
+    /// only its bytes outside the range count as freed.
     fn trim(&mut self, pool: u64, start: u64, size: u64) {
         let end = start.saturating_add(size);
         let Ledger { pools, counters, live, .. } = self;
@@ -283,7 +285,8 @@ impl Ledger {
         found.objects.extend(moved);
     }
 
-    /// The index of a name.
+    /// The index of a name, which the function adds if the name is new; 0: the name is empty, or there is no
+    /// room.
     fn name(&mut self, name: String) -> u32 {
         let known = self.names.iter().position(|known| *known == name);
         let index = known.unwrap_or_else(|| {
@@ -316,8 +319,8 @@ impl Ledger {
         count_freed(&mut self.counters, owner, bytes, true);
     }
 
-    /// The pools of a forked child. The child's counters begin with the live objects of its parent. `is_same`
-    /// says whether a site's ID means the same code in the child.
+    /// The ledger of a forked child. The child's counters begin with the live objects of the parent.
+    /// `is_same` says whether a site's ID means the same code in the child.
     pub(crate) fn inherited(&self, is_same: impl Fn(u16) -> bool) -> Ledger {
         let mut own = self.clone();
         let is_known = |site: &PoolSite| is_same(site.direct) && is_same(site.caller);
@@ -327,7 +330,8 @@ impl Ledger {
         own.poisoned.retain(is_kept);
         own.sites.iter_mut().for_each(|site| site.in_trace = None);
         own.counters.iter_mut().for_each(|counters| *counters = Counters::ZERO);
-        // A site that the parent made after the fork can have the ID of another site of the child.
+        // A site that the parent added after the fork can have an ID that belongs to another site in the
+        // child.
         own.owners.retain(|_, owner| is_kept(*owner));
         (own.live, own.refused, own.unknown_frees) = (0, 0, 0);
         let objects = own.pools.values().flat_map(|pool| pool.objects.values());
@@ -394,10 +398,10 @@ mod tests {
         apply(&mut ledger, &[(Poison, 0, 4096, 4096), (Unpoison, 0, 4096, 64), (Alloc, 1, 8, 10)]);
         apply(&mut ledger, &[(Alloc, 1, 16, 10), (Unpoison, 0, 5000, 8)]);
         assert_eq!((ledger.live, ledger.refused), (2, 2));
-        // The second object at an address takes the place of the first.
+        // The second object at an address replaces the first object.
         apply(&mut ledger, &[(Alloc, 1, 8, 30)]);
         assert_eq!((ledger.live, ledger.refused), (2, 2));
-        // The bytes of a refused object are taken from the object that was there.
+        // The ledger removes the bytes of a refused object from the older object in this range.
         apply(&mut ledger, &[(Unpoison, 0, 4096, 32)]);
         assert_eq!((ledger.live, ledger.refused), (2, 3));
         assert_eq!(counted(&ledger), [[1, 64, 0, 32], [2, 40, 1, 10]]);

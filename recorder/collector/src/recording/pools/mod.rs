@@ -1,8 +1,9 @@
-//! The domain of pools: reads the events of the ring in a thread of its own, and turns them into counters of
-//! sites.
+//! The domain of pools. A thread of the collector reads the events of pools from the ring, and computes the
+//! counters of sites from these events.
 //!
 //! A busy pool hands out ten million objects a second, so the ring is full after a few milliseconds. The
-//! thread that takes slices may write for longer than that.
+//! thread that takes slices may need longer than this time to write a slice, so a separate thread reads the
+//! ring.
 
 pub(crate) mod ledger;
 mod poisoned;
@@ -22,19 +23,20 @@ use std::time::{Duration, Instant};
 
 /// Longest sleep of the reader before the first event of the target.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
-/// If one reading finds this number of events or more, the next one follows at once.
+/// If one reading finds this number of events or more, the next reading follows at once.
 const MANY: usize = MAX_EVENTS / 64;
-/// If a reading finds fewer events, the next one follows after this time.
+/// If a reading finds fewer than [`MANY`] events, the next reading follows after this time.
 const SOON: Duration = Duration::from_millis(1);
-/// Time until the next reading after one that found no event.
+/// If a reading finds no event, the next reading follows after this time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Number of events after which the collector tells the target that it has read them.
+/// Number of read events after which the collector tells the target that the room of these events is free
+/// again.
 const AT_A_TIME: usize = 1024;
 
 /// The pools of one process.
 #[derive(Default)]
 pub(crate) struct Pools {
-    /// The objects and counters.
+    /// The objects of the pools, and the counters of the sites.
     pub ledger: Ledger,
     read: u32,
     unpublished: Unpublished,
@@ -43,15 +45,17 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    /// The counters that changed up to the mark whose slice is at `slice`, for sites that are in the trace.
+    /// The counters that have changed up to the mark whose slice is at the position `slice` in the ring of
+    /// marks. The list contains only sites that are in the trace.
     pub(crate) fn at_mark(&mut self, slice: u64) -> Vec<(SiteId, Counters)> {
         let sites = self.ledger.sites();
         let in_trace = |(owner, counters): (usize, Counters)| Some((sites.get(owner)?.in_trace?, counters));
         self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
     }
 
-    /// Reads the published events, at most those that are in the ring now. Returns their number. `is_over`:
-    /// no thread of the target runs any more, so an unpublished event stays unpublished.
+    /// Reads the published events that are in the ring now. Returns the number of read events. `is_over`
+    /// means that no thread of the target runs any more. The function then skips unpublished events, because
+    /// no thread will publish them.
     pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);
@@ -94,7 +98,7 @@ impl Pools {
     }
 }
 
-/// The name at an index of the session.
+/// The name of a pool at an index in the session.
 fn name_at(ring: &PoolRing<'_>, index: u64) -> String {
     let place = usize::try_from(index).ok().and_then(|index| ring.names.get(index));
     place.map_or_else(String::new, |place: &MarkName| {
@@ -116,7 +120,7 @@ impl Shared {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads events until the reader is dropped. Sleeps until the first event.
+    /// Reads events until the reader is dropped. Sleeps until the target adds its first event.
     fn read(&self) {
         let noticed = &self.session.pools().state.noticed.0;
         while !self.is_over.load(Ordering::Acquire) {
@@ -133,20 +137,21 @@ impl Shared {
     }
 }
 
-/// The thread begins at this age of a recording, so a child that ends at once costs no thread. Until then the
-/// ring has room for the events of the fastest pool.
+/// The thread starts at this age of a recording, so a child that ends earlier costs no thread. Until this
+/// age, the ring has room for all events of the fastest pool.
 const START: Duration = Duration::from_millis(5);
 
 /// Reads the events of one recording in a thread, until the value is dropped.
 pub(crate) struct PoolReader {
     shared: Arc<Shared>,
-    /// The time at which the thread begins; `None`: it has begun.
+    /// The time at which the thread starts; `None`: the collector has already started the thread.
     start: Option<Instant>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl PoolReader {
-    /// A reader whose thread begins soon. A forked child begins with the objects `inherited`.
+    /// Creates a reader. [`PoolReader::tend`] starts its thread later. `inherited` has the objects that a
+    /// forked child inherits from its parent.
     pub(crate) fn new(session: &Arc<Session>, inherited: Option<Ledger>, now: Instant) -> PoolReader {
         let pools = Pools { ledger: inherited.unwrap_or_default(), ..Pools::default() };
         let shared = Arc::new(Shared {
@@ -157,13 +162,13 @@ impl PoolReader {
         PoolReader { shared, start: Some(now + START), thread: None }
     }
 
-    /// The time until the thread should begin; `None`: it has begun.
+    /// The time until the thread should start; `None`: the collector has already started the thread.
     pub(crate) fn due(&self, now: Instant) -> Option<Duration> {
         Some(self.start?.saturating_duration_since(now))
     }
 
-    /// Begins the thread if it is time, or if the program has a pool. If the system refuses the thread, the
-    /// collector reads events only when it takes a slice.
+    /// Starts the thread if its start time has come, or if the target has already added an event. If the
+    /// system refuses to start the thread, the collector reads events only when it takes a slice.
     pub(crate) fn tend(&mut self, now: Instant) {
         let Some(start) = self.start else { return };
         let state = self.shared.session.pools().state;
@@ -177,7 +182,7 @@ impl PoolReader {
         self.thread = thread.ok();
     }
 
-    /// The pools. The thread reads no events meanwhile.
+    /// Locks the pools. The thread reads no events while the caller holds the lock.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Pools> {
         self.shared.lock()
     }
@@ -189,7 +194,7 @@ impl Drop for PoolReader {
         let noticed = &self.shared.session.pools().state.noticed.0;
         noticed.store(CLOSED, Ordering::Release);
         wake(noticed);
-        // A thread that panicked has already printed why.
+        // A thread that panicked has already printed the reason.
         self.thread.take().into_iter().for_each(|thread| _ = thread.join());
     }
 }

@@ -1,14 +1,15 @@
 //! Objects of pools that the program only makes accessible and inaccessible, with ASan's macros.
 //!
-//! Such a program poisons a chunk when it gets it. It makes the bytes of an object accessible when it hands
-//! the object out, and poisons them again when it takes the object back. So the rules are:
+//! Such a program poisons a chunk of memory as soon as it has allocated the chunk. The program makes the
+//! bytes of an object accessible when it hands the object out, and poisons these bytes again when it takes
+//! the object back. So the rules are:
 //!
-//! | the program | means |
+//! | the program | meaning |
 //! |---|---|
-//! | poisons a range outside all regions | a chunk: the range is a region now |
-//! | makes a part of a region accessible | hands out an object |
-//! | poisons bytes of objects | takes these bytes back |
-//! | makes a whole region accessible | gives the chunk back, before it frees the chunk |
+//! | poisons a range outside all regions | the range is a new chunk and becomes a region |
+//! | makes a part of a region accessible | the program hands out an object |
+//! | poisons bytes of objects | the program takes these bytes back |
+//! | makes a whole region accessible | the program gives the chunk back, before it frees the chunk |
 //! | makes other memory accessible, for example a stack | nothing |
 
 use std::collections::BTreeMap;
@@ -21,16 +22,16 @@ pub(super) type SiteIndex = u32;
 struct Piece {
     end: u64,
     owner: SiteIndex,
-    /// Whether this is the piece that counts as the object.
+    /// Whether this piece stands for the whole object when the collector counts objects.
     counts: bool,
 }
 
 /// The regions and objects of one process.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Poisoned {
-    /// The end of each region, by its start.
+    /// For the start of each region: the end of the region.
     regions: BTreeMap<u64, u64>,
-    /// The pieces of objects, by their start.
+    /// The pieces of objects, each under its start address.
     pieces: BTreeMap<u64, Piece>,
 }
 
@@ -40,18 +41,20 @@ impl Poisoned {
         self.pieces.is_empty()
     }
 
-    /// Keeps the objects of some owners.
+    /// Keeps only the objects for whose owner `is_kept` returns `true`.
     pub(super) fn retain(&mut self, is_kept: impl Fn(SiteIndex) -> bool) {
         self.pieces.retain(|_, piece| is_kept(piece.owner));
     }
 
-    /// The pieces: owner, bytes, and whether the piece counts as the object.
+    /// For each piece: its owner, its size in bytes, and whether the piece stands for the whole object when
+    /// the collector counts objects.
     pub(super) fn pieces(&self) -> impl Iterator<Item = (SiteIndex, u64, bool)> {
         self.pieces.iter().map(|(start, piece)| (piece.owner, piece.end - start, piece.counts))
     }
 
-    /// Takes the bytes of a range back. Calls `freed` with the owner, the bytes, and whether the object is
-    /// gone.
+    /// Notes that the program has poisoned a range, so the bytes of all objects in this range are taken back.
+    /// For each piece of an object in the range, calls `freed` with the owner, the number of bytes, and
+    /// whether the object is gone.
     pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(SiteIndex, u64, bool)) {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return };
         self.take(start, end, freed);
@@ -65,8 +68,9 @@ impl Poisoned {
         }
     }
 
-    /// Makes a range accessible. Returns whether the range is an object now, which [`Self::hand_out`] adds.
-    /// Calls `freed` as [`Self::poison`] does, for objects that were there.
+    /// Notes that the program has made a range accessible. Returns whether the range is a new object; the
+    /// caller adds this object with [`Self::hand_out`]. For older objects in the range, calls `freed` as
+    /// [`Self::poison`] does.
     pub(super) fn unpoison(
         &mut self,
         start: u64,
@@ -131,7 +135,7 @@ fn overlapping<T>(
 mod tests {
     use super::*;
 
-    /// The state after some steps: number of objects, their bytes.
+    /// The state after some steps: the number of objects, and their bytes.
     struct Counted {
         poisoned: Poisoned,
         objects: i64,
