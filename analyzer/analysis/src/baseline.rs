@@ -1,9 +1,9 @@
-//! A baseline: the leaks of an earlier recording, with which the gate compares. With a baseline, the gate
-//! reports only leaks that are new or faster.
+//! A baseline is the set of leaks of an earlier recording. With a baseline, the gate reports only leaks that
+//! are not in the baseline or that are faster now.
 //!
-//! The baseline is a recording, which edleak-analyze analyzes again with today's model, or a report saved
-//! with `--format json`. A site may be recorded by caller in one recording and by stack in the other. Such
-//! sites are compared by caller, and the rates of the caller's stacks are added up.
+//! A baseline is read from a recording, which edleak-analyze analyzes again with its current model, or from a
+//! report saved with `--format json`. One of the two recordings may have the site as a caller, and the other
+//! recording may have its stacks. Then the caller is compared with the sum of the rates of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -16,33 +16,33 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Version of the JSON report: the crate `report` writes the report, and a baseline reads it. A change that
-/// breaks a reader raises the version.
+/// Version of the JSON report: the crate `report` writes the report, and this module reads it as a baseline.
+/// A change of the format that older readers cannot read needs a new version.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Least ratio of the new rate to the old rate at which a leak counts as faster than in the baseline.
 ///
-/// Two estimates of the same leak differ by up to a quarter in either direction. So a rate 1.5 times as high
-/// is a real difference.
+/// Two estimates of the rate of the same leak differ by up to a quarter in either direction. So a rate that
+/// is 1.5 times as high is a real change.
 pub const FASTER: f64 = 1.5;
 
 /// One leak of the baseline.
 #[derive(Clone, Debug)]
 pub struct KnownLeak {
-    /// The key that finds this leak again in another recording.
+    /// The keys by which this leak is found again in another recording.
     pub identity: Identity,
     /// The name of the leak, for people.
     pub name: String,
     /// The rate of the leak in the earlier recording.
     pub rate_bytes_per_s: f64,
-    /// The offset of the leak in its module; it gives the order in the code.
+    /// The offset of the leak in its module; the leaks are ordered by this offset.
     offset: u64,
 }
 
 /// The leaks of an earlier recording.
 #[derive(Clone, Default, Debug)]
 pub struct Baseline {
-    /// The leaks, ordered by their place in the code.
+    /// The leaks, ordered by their offset in the code.
     pub leaks: Vec<KnownLeak>,
 }
 
@@ -51,11 +51,11 @@ pub struct Baseline {
 pub enum Change {
     /// The baseline does not contain the leak.
     New,
-    /// The baseline contains the leak, with this clearly lower rate.
+    /// The baseline contains the leak with this rate, which is clearly lower than the new rate.
     Faster(f64),
-    /// The baseline contains the leak, with this rate; the new rate is about the same.
+    /// The baseline contains the leak with this rate, which is about equal to the new rate.
     Same(f64),
-    /// The baseline contains the leak, with this clearly higher rate.
+    /// The baseline contains the leak with this rate, which is clearly higher than the new rate.
     Slower(f64),
 }
 
@@ -75,8 +75,8 @@ impl Change {
 }
 
 impl Baseline {
-    /// The leaks of an analyzed recording. The leaks must be symbolized, so that they can be found again
-    /// after a rebuild.
+    /// The leaks of an analyzed recording. The sites must be symbolized, so that the leaks can be found again
+    /// after a rebuild of the program.
     pub fn of(analysis: &Findings) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
@@ -101,7 +101,7 @@ impl Baseline {
     /// Reads the text of a saved report.
     ///
     /// # Errors
-    /// The text is not a whole report, or its format is newer.
+    /// The text is not a complete report, or its format is newer than this version of edleak.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::Baseline, format!("the report is incomplete: {error}"))
@@ -121,7 +121,7 @@ impl Baseline {
     }
 
     /// Compares `leaks` with the baseline. Returns the change of each leak, by its index in `leaks`, and the
-    /// leaks of the baseline that no longer exist.
+    /// leaks of the baseline that are not in `leaks`.
     pub fn compare(&self, leaks: &[&JudgedSite]) -> (Vec<Change>, Vec<&KnownLeak>) {
         let mut order: Vec<usize> = (0..leaks.len()).collect();
         order.sort_by_key(|&i| leaks[i].stack.first().and_then(|address| address.offset));
@@ -129,8 +129,8 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // Exact matches come first: a function name that several sites share must not take the place of
-        // another site.
+        // Exact matches come first: otherwise, a site could be matched by a function name that several sites
+        // have, although another site is the exact match.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =
@@ -145,8 +145,9 @@ impl Baseline {
                 }
             }
         }
-        // Perhaps only one of the two recordings watched the caller of a remaining leak. So the function
-        // compares the sum of all leaks of this caller in both recordings.
+        // Perhaps only one of the two recordings has stacks for the caller of a remaining leak. So the
+        // function compares the sum of all leaks of this caller in one recording with the sum in the other
+        // recording.
         for &i in &order {
             if changes[i].is_some() {
                 continue;
@@ -190,7 +191,7 @@ fn known_leak(site: &JudgedSite) -> KnownLeak {
 }
 
 /// The part of a saved report that a baseline needs. The parser skips unknown fields, because reports of
-/// later versions add some.
+/// later versions have additional fields.
 #[derive(Deserialize)]
 struct SavedReport {
     format_version: u32,

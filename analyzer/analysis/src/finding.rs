@@ -1,15 +1,15 @@
-//! A finding is one entry of the list of leaks: a single place, or several places that leak in step (at the
-//! same times).
+//! A finding is one entry of the list of leaks: a single place in the code that leaks, or several places that
+//! leak in step (at the same times).
 //!
 //! Places that leak in step come from one mistake in the program. These rules decide:
 //!
 //! | two places in step | result |
 //! |---|---|
 //! | stacks that share a function below `main` (or the start of a thread) | one finding below that function |
-//! | stacks that share no such function | two findings |
+//! | stacks that do not share such a function | two findings |
 //! | no stacks; both are in one function | one finding in that function |
 //! | no stacks; three or more in shared libraries, perhaps also one function of the program | one finding |
-//! | no stacks, otherwise | two findings |
+//! | no stacks, all other cases | two findings |
 
 use crate::common_function::{Common, is_entry};
 use crate::frame::{SiteFrame, base_name};
@@ -19,16 +19,16 @@ use crate::site::{Domain, JudgedSite, Kind};
 use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
-/// Least number of places in shared libraries that become one finding without stacks, only because they grow
-/// in step.
+/// Least number of places in shared libraries that become one finding only because they grow in step. This
+/// limit applies if their stacks are not known.
 const LEAST_BY_STEP: usize = 3;
-/// Maximum number of places of a finding with which a further place is compared.
+/// Maximum number of places of a finding that are compared with a new place.
 const MOST_COMPARED: usize = 3;
 
 /// One entry of the list of leaks.
 #[derive(Clone, Debug)]
 pub struct Finding<'a> {
-    /// The places that leak, by falling leaked bytes; there is at least one.
+    /// The places that leak. There is at least one, and the place that leaked most bytes comes first.
     pub parts: Vec<Group<'a>>,
     /// The reason why several places are one finding; `None`: there is only one place.
     pub together: Option<Together<'a>>,
@@ -46,13 +46,13 @@ pub enum Together<'a> {
 }
 
 impl<'a> Finding<'a> {
-    /// The part that leaked most.
+    /// The part that leaked the most bytes.
     pub fn largest(&self) -> &Group<'a> {
         &self.parts[0]
     }
 
-    /// The site whose verdict is the verdict of the finding: the first strict leak; without one, the lead of
-    /// the largest part.
+    /// The site whose verdict is the verdict of the finding. This is the first strict leak among the parts
+    /// or, if no part is strict, the lead of the largest part.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);
@@ -62,7 +62,8 @@ impl<'a> Finding<'a> {
         leads.reduce(better).unwrap_or(self.parts[0].lead)
     }
 
-    /// The frame to look at first: the function that all parts lie below, or the place of the only part.
+    /// The frame that the user should look at first: the function that has called all parts, directly or
+    /// through other functions, or the place of the only part.
     pub fn headline(&self) -> Option<SiteFrame<'a>> {
         match self.together {
             Some(Together::Below(frame)) => Some(frame),
@@ -70,7 +71,8 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The part in the program itself, if the others lie in shared libraries; if not, the largest part.
+    /// The first part that is in the program itself and not in a shared library; if there is no such part,
+    /// the largest part.
     fn own_part(&self) -> &Group<'a> {
         self.parts.iter().find(|part| !is_in_library(part)).unwrap_or(self.largest())
     }
@@ -83,7 +85,7 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The listed sites of all parts, by part.
+    /// The listed sites of all parts, one part after the other.
     pub fn sites(&self) -> impl Iterator<Item = &'a JudgedSite> + '_ {
         self.parts.iter().flat_map(|part| part.members.iter().copied())
     }
@@ -121,12 +123,13 @@ impl<'a> Finding<'a> {
         Some((*counts.iter().min()?, *counts.iter().max()?))
     }
 
-    /// A short hash for tools that track results over time: it is the same in every run and after a rebuild.
+    /// A short hash of the finding for tools that follow results over time. The hash is the same in every run
+    /// and after a rebuild.
     pub fn fingerprint(&self) -> String {
         if let ([part], None) = (self.parts.as_slice(), self.together) {
             return Identity::of(part.lead).fingerprint();
         }
-        // Chance decides which part is the largest, so the order of the parts must not matter.
+        // Which part is the largest depends on chance, so the hash must not depend on the order of the parts.
         let parts = self.parts.iter().map(|part| Identity::of(part.lead).fingerprint());
         match (self.together, self.parts.iter().find_map(|part| part.stacks().next())) {
             (Some(Together::Below(frame)), Some(stack)) => {
@@ -153,7 +156,7 @@ pub fn totals(findings: &[Finding<'_>]) -> (f64, f64) {
 }
 
 /// The findings whose bytes count in a total. The bytes of a pool are also in the heap or in mapped memory,
-/// so findings of pools count only if there are no others.
+/// so findings of pools count only if there are no other findings.
 pub fn counted_once<'f, 'a>(findings: &'f [Finding<'a>]) -> impl Iterator<Item = &'f Finding<'a>> {
     let is_of_pool = |finding: &Finding<'_>| finding.lead().domain() == Domain::Pool;
     let only_pools = findings.iter().all(is_of_pool);
@@ -165,7 +168,7 @@ fn shared_addresses(one: &JudgedSite, other: &JudgedSite) -> usize {
     pairs.take_while(|(one, other)| (one.address, one.module_id) == (other.address, other.module_id)).count()
 }
 
-/// The groups as findings, by falling rate.
+/// Makes findings of the groups. The finding with the highest rate comes first.
 pub(crate) fn findings<'a>(mut groups: Vec<Group<'a>>, steps: &Steps) -> Vec<Finding<'a>> {
     groups.sort_by(|a, b| b.leak_bytes.total_cmp(&a.leak_bytes));
     let growths: Vec<Option<Growth>> = groups.iter().map(|group| growth_of(group, steps)).collect();
@@ -190,13 +193,13 @@ pub(crate) fn findings<'a>(mut groups: Vec<Group<'a>>, steps: &Steps) -> Vec<Fin
     findings
 }
 
-/// The growth of a group; `None`: not all of it is known.
+/// The growth of a group; `None`: the growth of a part of the group is not known.
 fn growth_of(group: &Group<'_>, steps: &Steps) -> Option<Growth> {
     if !matches!(group.site.kind, Kind::Caller | Kind::Stack) {
         return None;
     }
-    // If the stacks of a caller are split into groups, its own counters belong to all of these groups, so the
-    // code does not use them.
+    // If the stacks of a caller are split into groups, the caller's own counters belong to all of these
+    // groups, so the function does not use these counters.
     let caller = (group.depth == 0).then_some(&group.site.label);
     let stacks = group.shares.iter().filter_map(|share| share.site).map(|stack| &stack.label);
     steps.growth_of(caller.into_iter().chain(stacks))
@@ -219,7 +222,7 @@ fn in_step<'a>(
         let compared = members.iter().take(MOST_COMPARED).map(step);
         compared.fold(Step::Apart, Step::max)
     };
-    // The code compares stacks first, because this costs almost no time.
+    // The function compares stacks first, because this takes almost no time.
     let may_be_by_step = |other: usize| {
         (!has_stacks(seed) || !has_stacks(other))
             && (is_in_library(&groups[seed])
@@ -261,8 +264,9 @@ fn in_step<'a>(
     (members, together)
 }
 
-/// Selects groups that grow in step, have no known stacks, and are one finding with the members. Such groups
-/// lie in shared libraries. A group in the program is selected only if all such groups are in one function.
+/// Selects the groups that become one finding with the members only because they grow in step, without known
+/// stacks. Such groups are in shared libraries. Groups in the program itself are selected only if all of them
+/// are in one function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -356,7 +360,7 @@ mod tests {
         }
     }
 
-    /// The names of the findings, with the number of parts. `events` gives each site one of two patterns of
+    /// The name and the number of parts of each finding. `events` gives each site one of two patterns of
     /// growth.
     fn found(sites: &[JudgedSite], events: &[u64]) -> Vec<(String, usize)> {
         let steps = Steps::of_patterns(sites.iter().map(|site| &site.label).zip(events.iter().copied()));
@@ -381,7 +385,8 @@ mod tests {
             site(3, 100, below_main("log_line", "serve_one", 29)),
         ];
         assert_eq!(found(&sites, &[0, 0, 0]), [("serve_one".to_owned(), 3)]);
-        // A site that grows at other times comes from another mistake, wherever the program calls it.
+        // A site that grows at other times than the rest comes from another mistake, even if the same
+        // function calls it.
         let names = |found: Vec<(String, usize)>| found.into_iter().collect::<Vec<_>>();
         assert_eq!(
             names(found(&sites, &[0, 0, 1])),
@@ -425,8 +430,8 @@ mod tests {
             let own = (4..).zip(names).map(|(number, name)| in_module(number, "/bin/server", name));
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
-        // If one function of the program grows in step with them, it names the finding. If there are two such
-        // functions, the name is unknown.
+        // If one function of the program grows in step with the libraries, the finding gets the name of this
+        // function. If there are two such functions, the name is unknown.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

@@ -24,47 +24,47 @@ use std::sync::Arc;
 pub struct Findings {
     /// The input as the user named it.
     pub source: String,
-    /// The program, the duration and the end of the recording.
+    /// The program, the duration of the recording, and the reason why it ended.
     pub header: Header,
     /// The totals, and the losses.
     pub summary: Summary,
-    /// The kind of growth of the process.
+    /// The kind of growth of the process, with its numbers.
     pub growth: ProcessGrowth,
-    /// The totals of the domain of mapped memory; `None`: the trace does not have the domain.
+    /// The totals of mapped memory; `None`: the trace does not record mapped memory.
     pub mapped: Option<Mapped>,
-    /// The totals of the domain of pools; `None`: the trace does not have the domain, or the program has no
-    /// pool of edleak.h.
+    /// The totals of the program's own pools; `None`: the trace does not record pools, or the program reports
+    /// no pool with edleak.h.
     pub pools: Option<Pools>,
-    /// Growth that no site explains.
+    /// Growth that no single site explains.
     pub unexplained: Option<Unexplained>,
-    /// Runtimes and allocators in the process that take their memory from elsewhere than malloc, each with a
-    /// remedy.
+    /// Runtimes and allocators in the process that do not take their memory from malloc, each with a remedy.
     pub own_heaps: Vec<OwnHeap>,
     /// Functions of counted allocators whose calls are not counted.
     pub uncounted_functions: Vec<UncountedFunctions>,
     /// Whether the children of the process used most of the processor time.
     pub children_did_the_work: bool,
-    /// Every site: leaks first, by falling rate. Sites with equal rates are in order of their label.
+    /// Every site: the leaks come first, and the leak with the highest rate is the first. Sites with equal
+    /// rates are in order of their labels.
     pub sites: Vec<JudgedSite>,
     /// The modules of the target, with their load addresses; empty: the input does not name modules.
     pub modules: Vec<LoadedModule>,
-    /// Live and resident bytes of the process over the record; empty: the input does not have them.
+    /// Live and resident bytes of the process over the record; empty: the input does not contain these bytes.
     pub process: ProcessSeries,
     /// The work of the whole program over the record.
     pub work: Arc<Work>,
     /// The debug files that gave the names of the reported addresses, by module.
     pub outcomes: Vec<Outcome>,
-    /// The growth of the leaking sites, slice by slice.
+    /// The growth of each leaking site from slice to slice.
     pub steps: Steps,
     /// The counters of every site over the record; `None`: no report asks for them.
     pub history: Option<Box<History>>,
     /// The marks of the trace.
     pub marks: Vec<MarkSeen>,
-    /// The marks that judge the sites (`--per-mark`); `None`: the verdicts are by time.
+    /// The marks by which the sites are judged (`--per-mark`); `None`: the sites are judged by time.
     pub per_mark: Option<PerMark>,
 }
 
-/// The program, the duration and the end of one recording.
+/// The program, the duration and the end of one recording, and other general facts about it.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Header {
     /// The program and its arguments; empty: the input does not name them.
@@ -77,13 +77,13 @@ pub struct Header {
     pub duration_s: f64,
     /// Number of slices in the input.
     pub slices: u64,
-    /// Number of evenly spaced slices that the verdicts rest on.
+    /// Number of evenly spaced slices from which the verdicts are computed.
     pub judged_slices: u64,
-    /// Seconds between two of the judged slices.
+    /// Seconds from one judged slice to the next.
     pub period_s: f64,
     /// Whether the recording ended in an orderly way, and no part of it is damaged.
     pub complete: bool,
-    /// The end of the recording, in words.
+    /// The reason why the recording ended, in words.
     pub end: Option<String>,
     /// Whether the recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,
@@ -91,16 +91,17 @@ pub struct Header {
     pub recorder: String,
     /// Machine of the target, as in `uname -m`; empty if the input does not give it.
     pub machine: String,
-    /// The process when its recording began; `None`: the recording began with the process.
+    /// The state of the process when its recording began; `None`: the recording began when the process
+    /// started.
     pub before: Option<Before>,
 }
 
 /// A process that ran before its recording began.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Before {
-    /// Age of the process at that time, in seconds.
+    /// Age of the process when its recording began, in seconds.
     pub age_s: f64,
-    /// Resident anonymous memory of the process at that time.
+    /// Resident anonymous memory of the process when its recording began, in bytes.
     pub resident_bytes: u64,
 }
 
@@ -109,21 +110,21 @@ pub struct Before {
 pub struct Summary {
     /// Number of sites.
     pub sites: u64,
-    /// Number of sites without a verdict.
+    /// Number of undecided sites.
     pub undecided: u64,
-    /// Live bytes of all sites at the end.
+    /// Live bytes of all sites at the end of the recording.
     pub live_bytes: u64,
-    /// Live allocations of all sites at the end.
+    /// Number of live allocations of all sites at the end of the recording.
     pub live_count: u64,
-    /// Bytes that all sites allocated.
+    /// Number of bytes that all sites allocated.
     pub allocated_bytes: u64,
-    /// Bytes that all sites freed.
+    /// Number of bytes that all sites freed.
     pub freed_bytes: u64,
-    /// Allocations.
+    /// Number of allocations of all sites.
     pub allocs: u64,
-    /// Frees.
+    /// Number of frees of all sites.
     pub frees: u64,
-    /// Number of frees of addresses that no entry point had returned.
+    /// Number of frees of addresses that no recorded allocation function had returned.
     pub unknown_frees: u64,
     /// Number of frees of allocations from before the recording; 0 if the process did not run before.
     pub earlier_frees: u64,
@@ -131,20 +132,22 @@ pub struct Summary {
     pub lost_slices: u64,
     /// Share of the record without slices, 0 to 1. A straight line replaces the missing slices.
     pub missing_share: f64,
-    /// Share of the record that the longest single gap takes, 0 to 1.
+    /// Length of the longest gap without slices, as a share of the record, 0 to 1.
     pub longest_gap_share: f64,
     /// Number of allocations that the recorder did not count, because the side table had no memory for them.
     pub untracked_allocs: u64,
     /// Number of modules that were loaded or unloaded without an event in the trace. Sites in these modules
     /// may have no name.
     pub lost_module_events: u64,
-    /// Number of allocations beyond the site table; the site of kind `Other` counts them.
+    /// Number of allocations whose site did not fit into the site table; the site of kind `Other` counts
+    /// them.
     pub other_site_allocs: u64,
     /// Number of stacks of watched sites that did not fit into the session.
     pub lost_stacks: u64,
     /// Number of images and child processes that edleak could not record.
     pub unrecorded_images: u64,
-    /// Least number of child processes that edleak did not record, because the user did not ask for them.
+    /// Number of child processes that edleak did not record, because the user did not ask for them; the
+    /// number may be too low.
     pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
@@ -174,29 +177,30 @@ pub struct LoadedModule {
 }
 
 impl Findings {
-    /// The stacks that have a share in the leak of `site`, if `site` was judged together with its stacks; by
-    /// falling share.
+    /// The stacks that have a share in the leak of `site`, if `site` was judged together with its stacks. The
+    /// stack with the largest share comes first.
     pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
         site::parts_of(&self.sites, site)
     }
 
-    /// Groups the leaks in `listed` as a person counts them. A watched caller and its stacks are one leak.
-    /// Places that leak in step below one function are also one leak. The sites in `listed` come by falling
-    /// rate.
+    /// Groups the leaks in `listed` in the way in which a person counts leaks. A watched caller and its
+    /// stacks are one leak. Places that keep new allocations at the same times, below one function, are also
+    /// one leak. The site with the highest rate must come first in `listed`.
     pub fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
         finding::findings(group::groups(&self.sites, listed), &self.steps)
     }
 
-    /// The findings among the leaks for which the gate has made one of these decisions.
+    /// The findings made of the leaks whose standing satisfies `is`; the standing is the decision of the
+    /// gate.
     pub fn with_standing(&self, is: impl Fn(Standing) -> bool) -> Vec<Finding<'_>> {
         self.of_leaks(self.sites.iter().filter(|site| is(site.standing)))
     }
 
     /// The stacks that hold a site's leaked bytes.
     ///
-    /// If the site was judged together with its stacks, these are the stacks by falling share. The site
-    /// itself then has the bytes that it allocated while it was not watched. If the site was judged alone,
-    /// the result is only the site's own stack.
+    /// If the site was judged together with its stacks, the result has these stacks, and the stack with the
+    /// largest share comes first. An entry for the site itself then has the bytes that the site leaked while
+    /// it was not watched. If the site was judged alone, the result is only the site's own stack.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);
@@ -206,7 +210,7 @@ impl Findings {
         // The shares refer to the growth of all stacks together. A cast from float to integer saturates.
         let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
         let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
-        // The function rounds each share, so the sum may differ by one byte per share.
+        // Each share is rounded, so the sum of the shares may differ from `bytes` by one byte per share.
         let rest = bytes.saturating_sub(all.iter().map(|(_, bytes)| bytes).sum());
         if rest > all.len() as u64 {
             all.push((site, rest));

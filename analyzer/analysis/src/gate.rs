@@ -1,7 +1,7 @@
 //! Decides which sites are listed, and whether the build may pass.
 //!
-//! The steps are, in this order: class and confidence, suppressions, baseline, budget. Each step counts the
-//! leaks that it lets pass; the summary shows these numbers.
+//! The gate applies these rules in this order: class and confidence, suppressions, baseline, budget. Each
+//! rule counts the leaks that it lets pass; the summary shows these numbers.
 
 use crate::baseline::Baseline;
 use crate::findings::Findings;
@@ -14,31 +14,32 @@ use edleak_model::growth_class::Class;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units;
 
-/// Undecided sites stop a gate if they hold more than this share of the live bytes. The undecided sites must
-/// also hold more than `UNDECIDED_BYTES`.
+/// If the undecided sites hold more than this share of the live bytes, and also more than `UNDECIDED_BYTES`,
+/// the result is undecided.
 const UNDECIDED_SHARE: f64 = 0.05;
-/// Largest share of lost objects of pools that still leaves a verdict.
+/// If the recorder lost more events of pools than this share of the counted objects, the result is undecided.
 const LOST_SHARE: f64 = 0.05;
-/// Least number of bytes with which undecided sites stop a gate.
+/// If the undecided sites hold no more than this number of bytes, they do not make the result undecided.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
-/// If a greater share of the record has no slices, the report mentions this.
+/// If a greater share of the record than this has no slices, the report mentions the missing slices.
 pub const MUCH_MISSING: f64 = 0.05;
-/// Share of the record that one gap may take; a longer gap may hide a leak. A gap of this length lowers F1 by
-/// two and a half points (`replay/gap.rs`). Short gaps in several places hide no leak.
+/// Share of the record that one gap may take; a longer gap may hide a leak. A gap of this length lowers the
+/// accuracy of the verdicts (F1) by two and a half percentage points (`replay/gap.rs`). Short gaps in several
+/// places hide no leak.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The lowest class of leaks that are listed. If this class is below `linear`, growing sites that do not
-    /// leak are listed as well.
+    /// The lowest class of leaks that are listed. If this class is below `linear`, the list also has sites
+    /// that grow and do not leak.
     pub min_class: Class,
     /// Whether to list only strict leaks.
     pub strict: bool,
     /// Whether to list every site.
     pub all: bool,
-    /// Leaks are tolerated if their rates add up to no more than this rate.
+    /// Leaks are tolerated if the sum of their rates is no more than this rate.
     pub budget_bytes_per_s: Option<f64>,
     /// The leaks of an earlier recording.
     pub baseline: Option<Baseline>,
@@ -62,7 +63,7 @@ impl Default for Policy {
     }
 }
 
-/// The result for the build.
+/// The result of the analysis for the build.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
     /// The recording was judged, and no leak is reported.
@@ -116,8 +117,8 @@ impl Policy {
         self.wants_leak(site) || self.wants_shown(site)
     }
 
-    /// Decides the standing of every site. A budget applies to each recording, and so to each process.
-    /// Returns the effect of each suppression rule.
+    /// Decides for every site whether it is listed, and whether it fails the build. A budget applies to each
+    /// recording separately, and so to each process. Returns the effect of each suppression rule.
     pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
@@ -183,7 +184,8 @@ impl Policy {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
             // Objects of pools lie in the heap or in mapped memory. A pool may also give out memory that it
-            // has taken long before. So each of the two sums must be within the budget.
+            // took long ago. So both the rate of the pools and the rate of all other sites must be within the
+            // budget.
             let rate_of = |is_pool: bool| -> f64 {
                 let sites = reported_now.iter().filter(|site| (site.domain() == Domain::Pool) == is_pool);
                 sites.map(|site| site.judgement.rate_bytes_per_s).sum()
@@ -208,7 +210,7 @@ fn names_of(site: &JudgedSite) -> Vec<&str> {
     functions.chain(files).chain(modules).collect()
 }
 
-/// The result of one judged recording for the build.
+/// The result for the build of one judged recording.
 pub fn outcome(analysis: &Findings) -> Outcome {
     if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
         return Outcome::Leaks;
@@ -216,7 +218,8 @@ pub fn outcome(analysis: &Findings) -> Outcome {
     if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
 }
 
-/// The reason why the recording does not suffice for a verdict, with the remedy; `None`: it suffices.
+/// The reason why the recording does not suffice for a verdict, with the remedy; `None`: the recording
+/// suffices.
 pub fn too_little(analysis: &Findings) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
@@ -246,7 +249,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         );
     }
     if let Some(per_mark) = &analysis.per_mark {
-        // Marks say nothing of memory that the recorder did not count.
+        // Verdicts by marks do not cover memory that the recorder did not count.
         let uncounted = || {
             uncounted_allocator(analysis)
                 .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
@@ -254,7 +257,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
-        // In a trace of an earlier version, the sites of pools have their verdict by time.
+        // In a trace of an earlier version of edleak, the sites of pools are judged by time.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))
@@ -267,7 +270,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // If a leak grew only within the gap, the record shows only a straight line there.
+    // In the gap, a straight line replaces the slices. So the record does not show whether a leak grew only
+    // there.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes =
@@ -283,7 +287,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     if let Some(why) = unmeasured(analysis).or_else(|| lost_objects(analysis)) {
         return Some(why);
     }
-    // Mappings are address space. An undecided mapping counts only if memory outside malloc grows.
+    // The size of a mapping is address space and not memory. So an undecided site that maps memory counts
+    // only if memory outside malloc grows.
     let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
     let domains = if grows_outside { &Domain::ALL[..] } else { &[Domain::Heap, Domain::Pool] };
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
@@ -305,8 +310,9 @@ fn lost_objects(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// The reason why undecided sites of a domain make the gate undecided, with the remedy. Each domain is
-/// compared with itself, because address space may be a thousand times the heap.
+/// The reason why the undecided sites of a domain make the result undecided, with the remedy. The bytes of
+/// these sites are compared with the live bytes of the same domain only, because address space may be a
+/// thousand times as large as the heap.
 fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
     let of_domain = || analysis.sites.iter().filter(|site| site.domain() == domain);
     let undecided = || of_domain().filter(|site| site.judgement.verdict == Verdict::Undecided);
@@ -332,9 +338,9 @@ fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
 /// The bytes of an undecided site that may have leaked.
 ///
 /// These bytes are the site's live bytes at the end of the judged record. If fewer bytes are live at the end
-/// of the whole record, the function takes that number: freed memory has not leaked. If the site grew until
-/// the program had no more work, these are its [`open_bytes`](edleak_model::classify::Judgement::open_bytes)
-/// instead.
+/// of the whole record, only these fewer bytes count, because freed memory has not leaked. If the site grew
+/// until the program had no more work, the function returns the site's
+/// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
 fn in_question(site: &JudgedSite) -> f64 {
     match site.judgement.open_bytes {
         0 => site.judged_bytes().min(site.totals.live_bytes as f64),
@@ -342,8 +348,8 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// The reason why the recording did not see the growth. The growth happened in children, outside malloc, or
-/// at too many sites to judge any of them.
+/// The reason why the recording does not show where the process grew: the growth was in child processes,
+/// outside malloc, or spread over so many sites that none of them can be judged.
 fn unmeasured(analysis: &Findings) -> Option<String> {
     if let Some(why) = unrecorded_work(analysis) {
         return Some(why);
@@ -378,7 +384,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
     ))
 }
 
-/// The reason why nothing was measured if child processes without a recording did the work.
+/// The reason if the recording measured nothing, because child processes did the work and were not recorded.
 fn unrecorded_work(analysis: &Findings) -> Option<String> {
     let has_children = analysis.summary.unrequested_children > 0;
     let is_idle = || analysis.children_did_the_work || did_nothing_after_the_start(analysis);
@@ -389,8 +395,8 @@ fn unrecorded_work(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// The reason why little was measured if most of the memory is in no counted allocation, and the recorder did
-/// not count an allocator.
+/// The reason if the recording measured little: most of the memory is in no counted allocation, and the
+/// process has an allocator that the recorder did not count.
 fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     let growth = &analysis.growth;
     let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;
@@ -406,7 +412,7 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
 }
 
 /// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory.
-/// Half of the growth must be memory of sites with another verdict than "no leak", or of allocators whose
+/// At least half of the growth must belong to sites that leak or are undecided, or to allocators whose
 /// allocations are all counted.
 fn is_explained(analysis: &Findings) -> bool {
     let growth = &analysis.growth;
@@ -421,7 +427,8 @@ fn is_explained(analysis: &Findings) -> bool {
             && analysis.own_heaps.iter().all(|heap| heap.uncounted.is_none() || heap.uncounted != module)
     };
     let mapping = || analysis.sites.iter().filter(|site| site.domain() == Domain::Mapping);
-    // The growth of a site is address space. Its resident share at the end is taken for that of its growth.
+    // The growth of a site is address space. The function assumes that the resident share of the growth
+    // equals the resident share of the whole site at the end.
     let resident = |site: &JudgedSite| {
         let live = site.totals.live_bytes.max(1) as f64;
         let share = site.resident_bytes.map_or(1.0, |resident| (resident as f64 / live).min(1.0));

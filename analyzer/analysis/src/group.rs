@@ -1,5 +1,6 @@
-//! A group is one place that leaks. This is a caller, a watched caller with its stacks, or some of its
-//! stacks, which part from the others at one frame.
+//! A group is one place in the code that leaks: a caller, a watched caller with its stacks, or some of the
+//! stacks of a caller. In the last case, these stacks differ from the caller's other stacks from one frame
+//! on.
 
 use crate::frame::{SiteFrame, frames};
 use crate::parting::{Branch, branches};
@@ -8,7 +9,7 @@ use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
 use std::collections::{HashMap, HashSet};
 
-/// Least share of a leak that gets its own line.
+/// Least share of a leak for a line of its own in the report.
 const LEAST_SHARE: f64 = 0.005;
 
 /// A caller with its stacks, or a single site.
@@ -18,13 +19,13 @@ pub struct Group<'a> {
     pub site: &'a JudgedSite,
     /// The member with the highest rate; its verdict is the verdict of the group.
     pub lead: &'a JudgedSite,
-    /// The listed sites of the group, by falling rate.
+    /// The listed sites of the group. The site with the highest rate comes first.
     pub members: Vec<&'a JudgedSite>,
-    /// The index of the frame to blame, counted from the allocating frame. 0 is the caller itself. For any
-    /// other index, the frame is the first that the leaking stacks do not share with the stacks that do not
-    /// leak.
+    /// The index of the frame to blame, counted from the allocating frame. At index 0, it is the caller
+    /// itself. Otherwise it is the innermost frame that the leaking stacks do not share with the stacks that
+    /// do not leak.
     pub depth: usize,
-    /// The rate of all members together.
+    /// The rate of all members together, in bytes per second.
     pub rate_bytes_per_s: f64,
     /// Seconds from the start of the record to the beginning of the leak.
     pub began_s: f64,
@@ -36,7 +37,8 @@ pub struct Group<'a> {
     pub is_freed_at_end: bool,
     /// Live bytes of all members together, over the record.
     pub levels: LevelSum<'a>,
-    /// The share of each stack, by falling share; empty if there are no stacks.
+    /// The share of each stack in the leak. The greatest share comes first; the list is empty if there are no
+    /// stacks.
     pub shares: Vec<Share<'a>>,
 }
 
@@ -49,12 +51,13 @@ pub struct Share<'a> {
     pub of_leaked: f64,
 }
 
-/// Live bytes of several sites over the record, each with the share of it that counts.
+/// The sum of the live bytes of several sites over the record. Of each site, only a share counts, which is
+/// stored with its live bytes.
 #[derive(Clone, Default, Debug)]
 pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 
 impl<'a> LevelSum<'a> {
-    /// Adds up these sums.
+    /// Makes one sum of several sums.
     pub(crate) fn of<'b>(sums: impl Iterator<Item = &'b LevelSum<'a>>) -> Self
     where
         'a: 'b,
@@ -76,7 +79,7 @@ impl<'a> LevelSum<'a> {
         self.0.iter().map(|(levels, share)| levels.last() * share).sum()
     }
 
-    /// The greatest live bytes.
+    /// The greatest live bytes of the sum.
     pub fn highest(&self) -> f64 {
         const COLUMNS: usize = 64;
         match self.0.as_slice() {
@@ -98,7 +101,7 @@ impl<'a> LevelSum<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The frame to look at first.
+    /// The frame that the user should look at first.
     pub fn headline(&self) -> Option<SiteFrame<'a>> {
         let from_part = || {
             let stack = &self.shares.iter().find_map(|share| share.site)?.stack;
@@ -121,14 +124,14 @@ impl<'a> Group<'a> {
 
     /// The stacks that leak.
     pub fn stacks(&self) -> impl Iterator<Item = &'a JudgedSite> + Clone {
-        // If the caller of a stack is not in the input, the stack itself is the group.
+        // If the caller of a stack is not in the input, the group consists of this stack only.
         let own = self.shares.is_empty().then_some(self.site);
         let stacks = self.shares.iter().filter_map(|share| share.site).chain(own);
         stacks.filter(|site| site.stack.len() > 1)
     }
 }
 
-/// The listed leaks as groups, by falling rate.
+/// Makes groups of the listed leaks. The group with the highest rate comes first.
 pub(crate) fn groups<'a>(
     sites: &'a [JudgedSite],
     listed: impl Iterator<Item = &'a JudgedSite>,
@@ -147,7 +150,7 @@ pub(crate) fn groups<'a>(
             stacks_of.entry(parent).or_default().push(site);
         }
     }
-    // Listed sites come by falling rate, so the first member of a group is its lead.
+    // The listed site with the highest rate comes first, so the first member of a group is its lead.
     let mut order: Vec<&JudgedSite> = Vec::new();
     let mut members: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
     for site in listed {
@@ -179,7 +182,8 @@ fn group_of<'a>(
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
     let own_count = members.iter().map(|member| member.judgement.leak_count).sum();
-    // The sum over caller and stacks also holds the bytes that leaked before the stacks were watched.
+    // The judgement on the caller together with its stacks also includes the bytes that leaked before the
+    // caller was watched.
     let together = site.with_stacks.as_deref();
     let (leak_bytes, leak_count, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
@@ -238,8 +242,9 @@ fn shares_of<'a>(
     shares
 }
 
-/// Splits a group at each frame at which its leaking stacks part from the others. The bytes that leaked
-/// before the stacks were watched are divided in the same proportion.
+/// Splits a group at each frame from which on its leaking stacks differ from the caller's other stacks. The
+/// bytes that leaked before the caller was watched are divided between the parts in proportion to their
+/// shares.
 fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     let leaking: Vec<&JudgedSite> = group.stacks().filter(|stack| is_plain_share(&group, stack)).collect();
     let is_leaking: HashSet<&SiteLabel> = group.stacks().map(|stack| &stack.label).collect();
@@ -289,8 +294,8 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
         }
     }
     let part = Group { depth: branch.depth, shares, members: Vec::new(), ..group.clone() };
-    // If all stacks of a part leak by themselves, take their own figures. The caller's figures also hold the
-    // fluctuation of the stacks that do not leak.
+    // If each stack of a part is a leak alone, take the figures of these stacks. The caller's figures also
+    // include the fluctuation of the stacks that do not leak.
     if !branch.stacks.iter().all(|stack| stack.is_leak()) {
         return Group {
             leak_bytes: group.leak_bytes * of_group,
@@ -314,7 +319,7 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
     }
 }
 
-/// Gives each listed stack to its part, and the caller to the largest part.
+/// Adds each listed stack to the members of its part, and the caller to the members of the largest part.
 fn hand_out_members<'a>(group: &Group<'a>, parts: &mut [Group<'a>]) {
     for &member in &group.members {
         let has = |part: &Group<'_>| part.stacks().any(|stack| stack.label == member.label);

@@ -1,20 +1,20 @@
 //! The counters of every site at evenly spaced instants, with the peak of each site and the totals of the
 //! process.
 //!
-//! The verdicts rest on [`edleak_model::series`], which keeps no counters. But a page, a profile of an
-//! instant and a profile of a range need the counters. The history keeps these counters packed ([`Packed`]),
-//! for at most as many instants as a screen has columns.
+//! The verdicts are computed from [`edleak_model::series`], which keeps no counters. But the HTML page, a
+//! profile of an instant and a profile of a range need the counters. The history keeps these counters in
+//! packed form ([`Packed`]), for at most as many instants as a screen has columns.
 //!
 //! ```text
 //!   instants   0    1    2    3  …        evenly spaced; the last one is the last slice
 //!   site 7     ├─Δ──┼────┼─Δ──┤           counters where they changed, exact
-//!   others     the sum of all sites that do not fit into the budget, exact
-//!   peak       of each site and of the process, over all slices and not only over the instants
+//!   others     the sum of all sites whose counters do not fit into the limit of bytes, exact
+//!   peak       the peak of each site and of the process, over all slices and not only over the instants
 //! ```
 //!
 //! A counter at an instant is the counter of the newest slice that is not after the instant. If no slice was
-//! taken since the previous instant, the instant is missing, and its counters are those of the slice before
-//! it.
+//! taken since the previous instant, the instant is marked as missing, and its counters are the counters of
+//! the newest slice before it.
 
 mod build;
 mod of_lines;
@@ -35,18 +35,18 @@ pub struct Instant {
     pub is_missing: bool,
     /// The counters of all sites together.
     pub counters: Counters,
-    /// RssAnon; 0 if it was not recorded.
+    /// RssAnon in bytes; 0 if it was not recorded.
     pub resident_bytes: u64,
     /// VmSwap, in bytes.
     pub swap_bytes: u64,
 }
 
-/// The highest number of live bytes, and its time.
+/// The greatest number of live bytes, and the time of this maximum.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Peak {
     /// Seconds since the recording began.
     pub at_s: f64,
-    /// Live bytes at that time.
+    /// Live bytes at the peak.
     pub live_bytes: u64,
 }
 
@@ -55,7 +55,8 @@ pub struct Peak {
 pub struct SiteHistory {
     /// The site.
     pub label: SiteLabel,
-    /// The site's counters at the instants; `None`: they did not fit and are part of [`History::others`].
+    /// The site's counters at the instants; `None`: the counters did not fit into the limit of bytes and are
+    /// part of [`History::others`].
     pub packed: Option<Packed>,
     /// The peak of the site.
     pub peak: Peak,
@@ -72,14 +73,14 @@ pub struct History {
     pub instants: Vec<Instant>,
     /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
     pub sites: Vec<SiteHistory>,
-    /// The sum of all sites without counters of their own in this history, at each instant.
+    /// For each instant, the sum of all sites whose own counters are not in this history.
     pub others: Packed,
     /// Number of sites in [`History::others`].
     pub others_sites: u64,
     /// The peak of the process.
     pub peak: Peak,
-    /// The end of the judged record, in seconds. After this time, the program freed everything because it
-    /// ended.
+    /// The end of the judged record, in seconds since the recording began. After this time, the program freed
+    /// everything because it was about to end.
     pub judged_until_s: f64,
     /// Whether the input gives the allocated and freed bytes, and not only the live bytes.
     pub has_turnover: bool,
@@ -97,8 +98,8 @@ pub struct HistoryOptions {
 }
 
 impl History {
-    /// Adds sites to the others, the least important first, until the packed counters fit into
-    /// `packed_bytes`.
+    /// Replaces the counters of the least important sites by their sum, which is part of `others`, so that
+    /// the packed counters fit into `packed_bytes`.
     pub fn keep(&mut self, judged: &[JudgedSite], packed_bytes: usize) {
         if self.packed_bytes() <= packed_bytes {
             return;
@@ -114,8 +115,8 @@ impl History {
                     packed.add_to(&mut others);
                     self.sites[site].packed = None;
                     self.others_sites += 1;
-                    // A smaller site further down the list might fit. But only the rank may decide which
-                    // sites are kept.
+                    // A site further down the list might have counters that fit. But the history keeps only
+                    // sites above the first site that does not fit.
                     left = 0;
                 }
             }
@@ -123,7 +124,8 @@ impl History {
         self.others = Packed::of(&others);
     }
 
-    /// Adds every site after the first `sites` sites to the others.
+    /// Replaces the counters of every site after the first `sites` sites by their sum, which is part of
+    /// `others`.
     pub fn sum_up_beyond(&mut self, sites: usize) {
         let mut others = vec![Counters::ZERO; self.instants.len()];
         self.others.add_to(&mut others);
@@ -134,15 +136,16 @@ impl History {
         self.others = Packed::of(&others);
     }
 
-    /// Bytes of all packed counters.
+    /// Number of bytes of all packed counters.
     pub fn packed_bytes(&self) -> usize {
         self.sites.iter().filter_map(|site| site.packed.as_ref()).map(|packed| packed.bytes().len()).sum()
     }
 }
 
-/// The sites by falling importance: leaks first, then the sites that hold or allocate most memory.
+/// The indexes of the sites by falling importance: first the leaks, then the sites that hold most memory. Of
+/// two sites that hold the same memory, the site that allocated more bytes comes first.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
-    // A key reads the whole curve of a site, so each key is computed once.
+    // To compute a key, the whole curve of a site is read. So each key is computed only once.
     let key = |site: &JudgedSite| {
         let size = site.levels.highest().max(site.totals.live_bytes as f64);
         (site.is_leak() || site.leak_share.is_some(), size, site.totals.allocated_bytes.unwrap_or(0))

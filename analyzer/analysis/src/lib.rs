@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! 1 load       a trace (mapped, indexed), edLeak's JSON slices, or series lines
-//! 2 replay     blocks to one series per site, in parallel, memory proportional to sites
-//! 3 judge      series to verdicts, by the model; each watched site is settled with its stacks
+//! 2 replay     turns blocks into one series per site, in parallel; memory grows with the number of sites
+//! 3 judge      the model turns series into verdicts; a watched site is judged together with its stacks
 //!   per_mark   verdicts by the iterations of a mark instead of by time; only if asked
-//! 4 gate       which sites are listed, and which fail the build: class, suppressions, baseline, budget
-//! 5 naming     return addresses to frames, only of sites that may be listed
+//! 4 gate       which sites are listed, and which fail the build, by class, suppressions, baseline and budget
+//! 5 naming     turns return addresses into frames, only for sites that may be listed
 //!   steps      leaks that grow in step, to list them as one finding
 //!   profile    the memory of each site at one instant, or its change in a range; only if asked
 //! ```

@@ -1,8 +1,8 @@
-//! The domain of mapped memory: the resident share of each site, and the anonymous memory that no recorded
+//! Mapped memory: the resident share of each site that maps memory, and the anonymous memory that no recorded
 //! call mapped.
 //!
-//! A mapping is address space. It costs memory only where its pages are resident or swapped out. For example,
-//! a garbage collector reserves far more address space than it uses. So growth of address space alone is no
+//! A mapping is address space. It takes memory only if its pages are resident or swapped out. For example, a
+//! garbage collector reserves far more address space than it uses. So growth of address space alone is no
 //! leak.
 
 use crate::replay::Merged;
@@ -14,37 +14,41 @@ use edleak_model::growth_kind::{ProcessGrowth, UnseenBytes};
 use edleak_text::units;
 use std::collections::HashMap;
 
-/// A site whose resident memory grew by less than this share of its address space leaks address space only.
+/// If the resident memory of a site grew by less than this share of its leaked address space, the site leaks
+/// only address space and no memory.
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
-/// One page.
+/// The least resident growth of a leak in bytes: one page.
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
-/// Least share of a site's address space that the readings must have seen. A reading before most of the
-/// memory was mapped says nothing about that memory.
+/// Least share of a site's address space that the readings of /proc must have seen. If the program mapped
+/// most of the memory after the last reading, the readings do not show whether this memory is resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
-/// The report does not mention less unseen memory than this. Stacks and tables of the C library are usual.
+/// Least anonymous memory that no recorded call mapped for the report to mention it. Less of it is normal,
+/// for example stacks and tables of the C library.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
-/// The report does not mention growth of unseen memory below this rate, in bytes per second.
+/// Least growth of this memory that the report mentions, in bytes per second.
 const NOTICEABLE_RATE: f64 = 1024.0;
 
-/// The totals of the domain of mapped memory.
+/// The totals of mapped memory.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Mapped {
-    /// Number of sites that map memory, without allocators.
+    /// Number of sites that map memory; allocators do not count.
     pub sites: u64,
     /// Address space that these sites hold mapped at the end.
     pub live_bytes: u64,
-    /// Mappings of these sites at the end.
+    /// Number of mappings of these sites at the end.
     pub live_count: u64,
-    /// Resident and swapped memory in these mappings, by the resident share of each site at the last reading.
-    /// Sites without a reading are left out.
+    /// Resident and swapped bytes in these mappings, computed from the resident share of each site at the
+    /// last reading of /proc. Sites without a reading are left out.
     pub resident_bytes: u64,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
-    /// Number of lost calls. If a call was lost, all figures of the domain are lower bounds.
+    /// Number of calls that the recorder lost. If this number is not 0, all totals of mapped memory are lower
+    /// bounds.
     pub lost_events: u64,
     /// Pages that the program gave back with madvise in the mappings of these sites.
     pub given_back: GivenBack,
-    /// Number of lost calls of madvise. If a call was lost, the pages given back are a lower bound.
+    /// Number of calls of madvise that the recorder lost. If this number is not 0, `given_back` is a lower
+    /// bound.
     pub lost_give_backs: u64,
     /// Anonymous memory that no recorded call mapped; `None`: less than 4 MiB.
     pub unseen: Option<Unseen>,
@@ -53,11 +57,13 @@ pub struct Mapped {
 /// Anonymous memory that no recorded call mapped.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unseen {
-    /// Resident and swapped memory at the end; in a process that ran before its recording, only the growth.
+    /// Resident and swapped bytes at the end. If the process ran before its recording, only the growth
+    /// counts.
     pub bytes: u64,
     /// Growth of this memory over the record.
     pub rate_bytes_per_s: f64,
-    /// Names (`[anon:NAME]`) and bytes of the named parts, largest first.
+    /// The parts of this memory that have a name (`[anon:NAME]`), with their bytes; the largest part comes
+    /// first.
     pub names: Vec<(String, u64)>,
 }
 
@@ -113,9 +119,10 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
 }
 
-/// Settles mapping sites that leak or are undecided by the iterations of a mark: a site whose growth is not
-/// resident is no leak. There are no readings at the marks. So all resident memory of the site counts as
-/// resident memory of the leak: the site may also have reserved address space before.
+/// Corrects the verdicts of sites that map memory and leak or are undecided by the iterations of a mark: if
+/// the growth of a site is not resident, the site is no leak. /proc is not read at the marks. So the function
+/// assumes that all resident memory of the site belongs to the leak, although the site may also have mapped
+/// memory before.
 pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
         let Some(resident) = site.resident_bytes else { continue };
@@ -142,8 +149,8 @@ pub(crate) fn read_given_back(sites: &mut [JudgedSite], trace: &Trace, merged: &
     }
 }
 
-/// Adds the pages that a site gave back to the reasons of its verdict. They change no verdict: the program
-/// may have used the pages again, and the readings of /proc show the pages that are resident.
+/// Adds the pages that a site gave back to the reasons of its verdict. These pages change no verdict: the
+/// program may have used the pages again, and the readings of /proc show which pages are resident.
 ///
 /// `is_least`: the recorder lost calls of madvise.
 pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
@@ -157,13 +164,13 @@ pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
     }
 }
 
-/// The greatest resident share that a leak can have if its site holds `resident` bytes in all.
+/// The greatest resident share that a leak can have, if its site has only `resident` resident bytes.
 fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
     (resident as f64 / leak_bytes.max(1) as f64).min(1.0)
 }
 
-/// Changes an undecided site to no leak if all its resident memory is too little for a leak of the memory in
-/// question: that memory is only address space.
+/// Changes an undecided site to no leak if all its resident memory is too little for a leak. In this case,
+/// the iterations left only address space behind.
 fn settle_undecided(site: &mut JudgedSite, resident: u64) {
     let left = site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes) as f64;
     if (resident as f64) < least_grown(left) {
@@ -178,7 +185,8 @@ fn least_grown(leaked: f64) -> f64 {
     (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES)
 }
 
-/// Changes a leak of address space to no leak if too little of it is resident. `share` is the resident share.
+/// Changes a leak of address space to no leak if too little of the leaked address space is resident. `share`
+/// is the resident share.
 fn settle_leak(site: &mut JudgedSite, share: f64) {
     if !site.is_leak() {
         return;
@@ -194,8 +202,8 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
     }
 }
 
-/// The resident share of the address space that a site added between two readings. `None`: the readings have
-/// seen less than half of `bytes`, the address space in question.
+/// The resident share of the address space that a site added between two readings. `None`: the readings saw
+/// less than half of `bytes`, the address space for which the caller needs the share.
 fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
     if (mapped as f64) < LEAST_SEEN_SHARE * bytes {
@@ -204,12 +212,12 @@ fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     Some((to.held.saturating_sub(from.held) as f64 / mapped as f64).min(1.0))
 }
 
-/// Number of lost calls of madvise.
+/// Number of calls of madvise that the recorder lost.
 pub(crate) fn lost_give_backs(trace: &Trace) -> u64 {
     trace.given_back().iter().find(|given| given.site.is_none()).map_or(0, |given| given.calls)
 }
 
-/// The totals of the domain; `None`: the trace does not have the domain.
+/// The totals of mapped memory; `None`: the trace does not record mapped memory.
 pub(crate) fn of_trace(
     trace: &Trace,
     sites: &[JudgedSite],
@@ -231,8 +239,8 @@ pub(crate) fn of_trace(
         mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
         mapped.given_back.add(site.given_back.unwrap_or_default());
     }
-    // edleak saw no call before the recording. So if the process ran before, the report gives only the
-    // growth.
+    // edleak does not know which memory was mapped by calls before the recording. So if the process ran
+    // before, the report gives only the growth.
     let ran_before = trace.attached().is_some();
     let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
     mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {
@@ -259,7 +267,8 @@ mod tests {
         assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0), 1000.0), Some(0.0));
     }
 
-    // A site reserves 100 GiB that it never uses, and leaks 900 MiB that are resident: 0.9 % of all.
+    // A site reserves 100 GiB that it never uses, and leaks 900 MiB that are resident. The leak is 0.9 % of
+    // its address space.
     #[test]
     fn reserved_address_space_does_not_excuse_a_leak_at_a_mark() {
         let leaked = 900 << 20;

@@ -1,7 +1,8 @@
-//! A memory profile of a trace: the memory of each site at one instant, or its changes in a range of time.
+//! A memory profile of a trace: the memory of each site at one instant, or the change of this memory in a
+//! range of time.
 //!
-//! The instant is a slice, so its counters are exact. A range goes from the newest slice at its start to the
-//! newest slice at its end. All figures of a range are differences of these two slices. The rows add up to
+//! The instant is a slice, so its counters are exact. A range goes from the slice nearest to its start to the
+//! slice nearest to its end. All figures of a range are differences of these two slices. The rows add up to
 //! the total to the byte, because an allocation is counted either at its site or at one of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,14 +21,14 @@ pub enum At {
     /// The last slice.
     #[default]
     End,
-    /// The newest slice at this time, in nanoseconds since the recording began.
+    /// The slice nearest to this time, in nanoseconds since the recording began.
     Time(u64),
 }
 
 /// The part of a trace that a profile covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Span {
-    /// One instant: the figures count from the start of the record up to it.
+    /// One instant: the figures count from the start of the record up to this instant.
     Instant(At),
     /// A range from one time to another, in nanoseconds since the recording began. A missing end is the end
     /// of the record.
@@ -42,47 +43,47 @@ pub enum Span {
 /// The figure that ranks the sites.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Live bytes; in a range, live bytes more than at its start.
+    /// Live bytes; for a range, the growth of the live bytes in it.
     Live,
-    /// Bytes allocated.
+    /// The number of bytes allocated.
     Allocated,
-    /// Live allocations; in a range, live allocations more than at its start.
+    /// Live allocations; for a range, the growth of their number in it.
     Count,
-    /// Allocations that were freed before the next slice.
+    /// The number of allocations that were freed before the next slice.
     Churn,
 }
 
 /// The figures of one site, or of all sites. Live figures of a range are differences and may be negative.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Figures {
-    /// Live bytes.
+    /// Number of live bytes.
     pub live_bytes: i128,
-    /// Live allocations.
+    /// Number of live allocations.
     pub live_count: i128,
-    /// Bytes allocated.
+    /// Number of bytes allocated.
     pub allocated_bytes: u64,
-    /// Allocations.
+    /// Number of allocations.
     pub allocs: u64,
-    /// Bytes freed.
+    /// Number of bytes freed.
     pub freed_bytes: u64,
-    /// Frees.
+    /// Number of frees.
     pub frees: u64,
-    /// The least number of allocations that were freed before the next slice.
+    /// A lower bound of the number of allocations that were freed before the next slice.
     pub temporary_allocs: u64,
-    /// The least number of bytes of these allocations.
+    /// A lower bound of the bytes of these temporary allocations.
     pub temporary_bytes: u64,
 }
 
 /// One site of a profile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Its index in [`Findings::sites`].
+    /// The index of the site in [`Findings::sites`].
     pub site: usize,
     /// The figures of the site.
     pub figures: Figures,
 }
 
-/// A moment of the record, as precise as the slices are.
+/// A moment of the record, with a precision that depends on the slices.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Moment {
     /// Seconds since the recording began.
@@ -98,14 +99,14 @@ pub struct Profile {
     pub span: Span,
     /// The figure that ranks the rows.
     pub order: Order,
-    /// The start of a range; `None` for an instant, which counts from the start of the record.
+    /// The start of a range; `None` for an instant, because its figures count from the start of the record.
     pub from: Option<Moment>,
     /// The instant, or the end of a range.
     pub to: Moment,
     /// All sites together.
     pub total: Figures,
-    /// Every site with figures, in falling order of the figure that ranks them. Sites with equal figures are
-    /// in order of their label.
+    /// Every site with a figure other than 0. The site with the greatest value of the figure `order` comes
+    /// first; sites with equal values are in order of their labels.
     pub rows: Vec<Row>,
 }
 
@@ -136,7 +137,7 @@ impl Figures {
         self.temporary_bytes = self.temporary_bytes.saturating_add(other.temporary_bytes);
     }
 
-    /// The figure that `order` ranks by.
+    /// The figure by which `order` ranks the sites.
     pub fn by(&self, order: Order) -> i128 {
         match order {
             Order::Live => self.live_bytes,
@@ -163,7 +164,7 @@ impl Profile {
             .with_remedy("record the program again"));
         }
         let (first, last) = bounds(&whole, span)?;
-        // Temporary allocations depend on every slice in between, so this part of the record is read again.
+        // Temporary allocations depend on every slice of the span, so this part of the record is read again.
         let tick = |index: usize| whole.instants()[index].tick;
         let is_whole = first.is_none() && last + 1 == whole.instants().len();
         let part = match is_whole {
@@ -201,12 +202,12 @@ impl Profile {
     }
 }
 
-/// The slices that a span begins and ends with.
+/// The first and the last slice of a span.
 fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     let instants = slices.instants();
     let (start_ns, end) = (instants[0].time_ns, instants.len() - 1);
     let end_ns = instants[end].time_ns;
-    // The nearest slice, as on the page of `--format html`.
+    // Selects the nearest slice, as the page of `--format html` does.
     let at = |time_ns: u64| {
         let before = slices.newest_at(time_ns).unwrap_or(0);
         let distance = |index: usize| instants[index].time_ns.abs_diff(time_ns);
@@ -251,7 +252,7 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     }
 }
 
-/// A time to the millisecond, so that the user can give a printed bound back as an option.
+/// A time with milliseconds, so that the user can give the printed time as the value of an option.
 fn exact(time_ns: u64) -> String {
     format!("{}.{:03}s", time_ns / 1_000_000_000, time_ns / 1_000_000 % 1000)
 }

@@ -1,4 +1,5 @@
-//! Phase 2: from blocks to one series per site, in parallel. Memory grows with the number of sites.
+//! Phase 2: reads the blocks of a trace and makes one series per site, in parallel. The memory that a replay
+//! needs grows with the number of sites.
 //!
 //! ```text
 //!   blocks    ▓▓▓▓ ▓▓▓▓ │ ▓▓▓▓ ▓▓▓▓ │ …      a window: as many blocks as there are threads
@@ -8,13 +9,14 @@
 //!   sites     [0..) [4096..) [8192..) …       sixteen in one [`Group`]
 //! ```
 //!
-//! The distance between the slices of a trace can differ, because older slices are further apart. A series
-//! must be even, so it follows the trace's [`Grid`]. The value at a grid point is the value of the newest
-//! slice that is not after it. If slices are missing, a straight line gives the values (`gap`). The series
-//! ends where the program began to free everything at its end ([`teardown`]).
+//! The distances between the slices of a trace can differ, because older slices are further apart than new
+//! ones. A series must have evenly spaced points, so its points are the points of the trace's [`Grid`]. The
+//! value at a grid point is the value of the newest slice that is not after this point. If slices are
+//! missing, the values lie on a straight line (`gap`). The series ends at the slice before the program began
+//! to free everything because it was about to end ([`teardown`]).
 //!
-//! All sums are of integers, and each series sees its points in order of time. So the result is the same to
-//! the bit for any number of threads.
+//! All sums are sums of integers, and each series gets its points in order of time. So the result is the
+//! same, bit for bit, for any number of threads.
 
 mod arch;
 mod births;
@@ -51,8 +53,8 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// Number of ranges of sites per thread. With more than one range, other threads take over the work of a
-/// thread that was held up.
+/// Number of ranges of sites per thread. With more than one range, other threads can take over the remaining
+/// ranges of a thread that is slow.
 const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
@@ -62,7 +64,7 @@ pub struct Replayed<T> {
     pub sites: Vec<T>,
     /// The memory of the process at each grid point.
     pub process: ProcessSeries,
-    /// Bytes allocated from the first slice to the last.
+    /// Number of bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,
     /// Number of slices that were read.
     pub slices: u64,
@@ -72,33 +74,34 @@ pub struct Replayed<T> {
     pub work: Arc<Work>,
     /// Number of grid points without a slice; their values lie on a straight line.
     pub missing_points: u64,
-    /// Number of points without a slice after the end of the grid, up to the end of the record.
+    /// Number of points without a slice between the end of the grid and the end of the record.
     pub missing_behind: u64,
     /// The greatest number of points without a slice in a row.
     pub longest_gap: u64,
-    /// Memory areas of single sites, and unseen memory, at the two ends of the judged record.
+    /// Memory of single sites, and anonymous memory that no recorded call mapped, at the first and at the
+    /// last reading of the judged record.
     pub memory: MemoryEnds,
-    /// Number of blocks that were sound when the trace was opened and that can no longer be read.
+    /// Number of blocks that were undamaged when the trace was opened, but that can no longer be read.
     pub unreadable_blocks: u64,
 }
 
 /// One site of a trace, or several merged sites ([`Merged`]).
 #[derive(Clone, Debug)]
 pub struct ReplayedSite {
-    /// Its id.
+    /// The id of the site.
     pub id: SiteId,
-    /// The series.
+    /// The series of the site.
     pub series: Series,
-    /// The series of the site together with all its stacks; `None`: it has no stacks.
+    /// The series of the site together with all its stacks; `None`: the site has no stacks.
     pub with_stacks: Option<Series>,
-    /// The newest counters, even if their slice lies on no grid point.
+    /// The counters at the newest slice, even if this slice is not on a grid point.
     pub counters: Counters,
 }
 
 /// Replays the slices of a trace on its `grid`, and converts each site with `each`, in parallel. So only a
-/// few series exist in full at the same time.
+/// few complete series are in memory at the same time.
 ///
-/// `with_sums` adds the sums of edLeak's fit, which only `--model edleak` needs.
+/// With `with_sums`, each series also gets the sums for edLeak's fit, which only `--model edleak` needs.
 pub fn replay<T: Send>(
     trace: &Trace,
     merged: &Merged,
@@ -140,7 +143,7 @@ pub fn replay<T: Send>(
     replayed
 }
 
-/// All sites, by id.
+/// The series of all sites while the replay builds them, by id.
 #[derive(Debug)]
 struct States {
     grid: Grid,
@@ -150,15 +153,15 @@ struct States {
     powers: PowerSums,
     /// Bytes allocated by all sites at the first slice.
     first_allocated_bytes: Option<u64>,
-    /// Number of points of the grid up to the newest slice.
+    /// Number of grid points up to the newest slice.
     covered: usize,
     /// Number of points of the whole record up to the newest slice. The grid may end before the record.
     all_covered: usize,
     whole: Grid,
     work: WorkBuilder,
-    /// The process at the newest slice.
+    /// The memory of the process at the newest slice.
     newest: ProcessPoint,
-    /// The gaps: the tick of the slice that ends each gap, and its points.
+    /// The gaps: for each gap, the tick of the slice after it, and its points.
     gaps: Vec<(u64, Gap)>,
     memory: Memory,
     /// The newest counters of every site, from the last block. The first slice of a block names every site
@@ -187,7 +190,8 @@ impl States {
         }
     }
 
-    /// Adds the slices of a window, each range of sites separately. Returns the changes of watched sites.
+    /// Adds the slices of a window to the series; each task takes one range of sites. Returns the changes of
+    /// watched sites.
     fn condense<T>(
         &mut self,
         window: &[Opened],
@@ -221,7 +225,8 @@ impl States {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
                 };
                 allocs = allocs.wrapping_add(sum(|range| &range.allocs));
-                // Memory that calls map belongs to the other domain.
+                // Memory that the program maps with calls such as mmap belongs to another domain than the
+                // heap.
                 let counted = self.memory.counted_bytes();
                 let live_bytes = sum(|range| &range.live_bytes).saturating_sub(counted);
                 self.note(header, *step, live_bytes, allocs, replayed);
@@ -240,7 +245,7 @@ impl States {
         moves
     }
 
-    /// Records the values of a slice for the whole program, and the gap that the slice ends.
+    /// Records the values of the whole program at a slice, and the gap before the slice.
     fn note<T>(
         &mut self,
         header: &SliceHeader,
@@ -331,7 +336,7 @@ impl States {
             .enumerate()
             .map(|(group, sites)| {
                 let first = group * GROUP_SITES;
-                // The number fits, because ids came from a `SiteId`.
+                // The number fits into a u32, because it is the number of a `SiteId`.
                 let id = |lane: usize| SiteId((first + lane) as u32);
                 let mut made = Vec::with_capacity(GROUP_SITES);
                 let facts = |lane: usize, absent| {

@@ -1,4 +1,5 @@
-//! Scores the models on a labelled corpus: how often a verdict is right, by family and by length.
+//! Scores the models on a labelled corpus: computes how often a verdict is right, for each mechanism that
+//! changes memory and for each length.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,8 +15,8 @@ use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::growth_class::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
-/// One labelled series. The reader ignores unknown fields. The births may be in this line or in a separate
-/// file.
+/// One labelled series. The reader ignores unknown fields. The numbers of surviving allocations by birth
+/// epoch may be in this line or in a separate file.
 #[derive(Debug, Deserialize)]
 struct Curve {
     id: String,
@@ -39,7 +40,7 @@ enum Label {
     NotLeak,
 }
 
-/// The births of one series, if they are known.
+/// The surviving allocations of one series by birth epoch, if they are known.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct BirthFields {
     epoch_live_bytes: Option<Vec<u64>>,
@@ -61,7 +62,7 @@ impl BirthFields {
     }
 }
 
-/// One line of a file of births.
+/// One line of a file with the surviving allocations by birth epoch.
 #[derive(Debug, Deserialize)]
 struct BirthLine {
     id: String,
@@ -85,11 +86,12 @@ pub struct Case {
     pub period_s: f64,
     /// The true number of leaked bytes, if the corpus gives it.
     pub leak_bytes: Option<f64>,
-    /// The series without births, and the series with births.
+    /// The series without the birth times of survivors, and the same series with them.
     pub series: [Series; 2],
 }
 
-/// Reads a labelled corpus, joined with births by id.
+/// Reads a labelled corpus. If `births` is given, each series gets the birth times of its survivors from the
+/// line of this file with the same id.
 ///
 /// # Errors
 /// The corpus cannot be read, or a line of it has a wrong form.
@@ -153,18 +155,19 @@ pub struct Tally {
     pub found: u32,
     /// Number of leaks that were not reported.
     pub missed: u32,
-    /// Number of non-leaks that were reported.
+    /// Number of series without a leak that were reported.
     pub false_alarms: u32,
-    /// Number of non-leaks that were not reported.
+    /// Number of series without a leak that were not reported.
     pub quiet: u32,
-    /// Number of strict reports: first the right reports, then the wrong ones.
+    /// Number of reports of a strict leak: first the right reports, then the wrong reports.
     pub strict: [u32; 2],
     /// Number of undecided series.
     pub undecided: u32,
-    /// Number of reported leaks whose true amount is known; then the number of these whose estimate is within
-    /// a quarter of it.
+    /// First the number of reported leaks whose true amount is known. Then the number of those whose
+    /// estimated amount differs from the true amount by at most a quarter.
     pub amounts: [u32; 2],
-    /// Number of series by true shape (constant, log, linear, exp) and by the class that the method gave.
+    /// Number of series for each true shape (constant, log, linear, exp) and each class that the method
+    /// found.
     pub shapes: [[u32; 4]; 4],
 }
 
@@ -191,12 +194,12 @@ impl Tally {
         }
     }
 
-    /// The share of leaks among the reported series.
+    /// The share of the reported series that are leaks.
     pub fn precision(&self) -> f64 {
         share(self.found, self.found + self.false_alarms)
     }
 
-    /// The share of reported series among the leaks.
+    /// The share of the leaks that were reported.
     pub fn recall(&self) -> f64 {
         share(self.found, self.found + self.missed)
     }
@@ -206,7 +209,7 @@ impl Tally {
         share(2 * self.found, 2 * self.found + self.false_alarms + self.missed)
     }
 
-    /// The share of reported series among the non-leaks.
+    /// The share of the series without a leak that were reported.
     pub fn false_positive_rate(&self) -> f64 {
         share(self.false_alarms, self.false_alarms + self.quiet)
     }
@@ -217,7 +220,8 @@ impl Tally {
         share(right, self.shapes.iter().flatten().sum())
     }
 
-    /// The share of amounts estimated within a quarter, among the reported leaks with a known amount.
+    /// The share of the reported leaks with a known amount whose estimate differs from this amount by at most
+    /// a quarter.
     pub fn amount_accuracy(&self) -> f64 {
         share(self.amounts[1], self.amounts[0])
     }
@@ -232,24 +236,25 @@ fn share(part: u32, whole: u32) -> f64 {
     if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) }
 }
 
-/// The three methods to judge a corpus.
+/// The names of the three methods that judge a corpus.
 pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 
-/// The scores of every method on a corpus, whole and in parts.
+/// The scores of every method on a whole corpus and on parts of it.
 #[derive(Debug, Default)]
 pub struct ScoreReport {
-    /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if there are no
-    /// births.
+    /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if the birth
+    /// times of survivors are not known.
     pub all: [Tally; 3],
     /// The scores by family.
     pub families: BTreeMap<String, [Tally; 3]>,
     /// The scores by number of slices.
     pub lengths: BTreeMap<u64, [Tally; 3]>,
-    /// Whether every series had births.
+    /// Whether the birth times of survivors were known for every series.
     pub has_births: bool,
 }
 
-/// Scores a corpus of labelled series. Births in a separate file are joined by id.
+/// Scores a corpus of labelled series. `births` is a separate file with the birth times of survivors, by the
+/// id of the series.
 ///
 /// # Errors
 /// The corpus cannot be read, or holds no series.

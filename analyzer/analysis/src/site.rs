@@ -1,4 +1,4 @@
-//! One site of a recording: its place, its counters, its verdict, and the decision of the gate.
+//! One site of a recording: its place in the code, its counters, its verdict, and the decision of the gate.
 
 use crate::frame::{Address, SiteFrame, frames};
 use crate::marks::SitePerMark;
@@ -29,29 +29,29 @@ impl fmt::Display for SiteLabel {
 /// Counters of one site at the end of the recording; `None` if the input does not give them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Totals {
-    /// Live bytes.
+    /// Number of live bytes.
     pub live_bytes: u64,
-    /// Live allocations.
+    /// Number of live allocations.
     pub live_count: Option<u64>,
-    /// Allocations.
+    /// Number of allocations.
     pub allocs: Option<u64>,
-    /// Frees.
+    /// Number of frees.
     pub frees: Option<u64>,
-    /// Bytes allocated.
+    /// Number of bytes allocated.
     pub allocated_bytes: Option<u64>,
-    /// Bytes freed.
+    /// Number of bytes freed.
     pub freed_bytes: Option<u64>,
 }
 
 /// The kind of a site.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Kind {
-    /// A caller.
+    /// A caller that allocates.
     #[default]
     Caller,
     /// One full stack of a watched caller.
     Stack,
-    /// All allocations that found no place in the site table.
+    /// All allocations whose site did not fit into the site table.
     Other,
     /// The known leak of `--inject-leak`.
     Injected,
@@ -59,17 +59,17 @@ pub enum Kind {
     Mapping,
     /// The mappings that an allocator makes for itself.
     Allocator,
-    /// A caller of the program's own pools.
+    /// A caller that takes objects from the program's own pools.
     Pool,
 }
 
 /// The kind of memory that a site counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub enum Domain {
-    /// Allocations, in requested bytes.
+    /// Allocations; their size is the number of requested bytes.
     #[default]
     Heap,
-    /// Mappings, in bytes of address space.
+    /// Mappings; their size is the number of bytes of address space.
     Mapping,
     /// Objects that the program's own pools hand out.
     Pool,
@@ -94,46 +94,49 @@ impl Domain {
 pub struct JudgedSite {
     /// The name of the site in its input.
     pub label: SiteLabel,
-    /// The label of the caller; only for a stack of a watched site.
+    /// The label of the caller; `None` if the site is not a stack of a watched site.
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,
-    /// The name of the pools that this site calls; only for a caller of a pool. Empty: the pools have no
-    /// name.
+    /// The name of the pools from which this site takes objects; empty: the pools have no name. `None`: the
+    /// site is not a caller of a pool.
     pub pool: Option<String>,
     /// The verdict.
     pub judgement: Judgement,
-    /// The leak factor; only if edLeak's formula judged.
+    /// The leak factor; `None` if the site was not judged by edLeak's formula.
     pub leak_factor: Option<LeakFactor>,
     /// The judgement of a watched site together with its stacks.
     pub with_stacks: Option<Box<WithStacks>>,
-    /// Whether the verdict is that of the site together with its stacks.
+    /// Whether the verdict is the verdict on the site together with its stacks.
     pub judged_with_stacks: bool,
-    /// The stack's share of the leaked bytes, 0 to 1; only if its caller was judged together with its stacks.
+    /// The stack's share of the leaked bytes, 0 to 1; `None` if its caller was not judged together with its
+    /// stacks.
     pub leak_share: Option<f64>,
-    /// The verdict by the iterations of a mark; `None`: the verdict is by time.
+    /// The verdict by the iterations of a mark; `None`: the site is judged by time.
     pub per_mark: Option<Box<SitePerMark>>,
-    /// Counters at the end.
+    /// The counters at the end of the recording.
     pub totals: Totals,
-    /// Live allocations at the last judged slice. The very last slice may come after the program freed
-    /// everything.
+    /// Live allocations at the last judged slice. The last slice of the recording may be later, after the
+    /// program freed everything.
     pub judged_count: Option<u64>,
-    /// Resident and swapped bytes at the end, for a site that maps memory. The share of resident bytes is
-    /// from the last reading of /proc; `None`: no reading has this site.
+    /// Resident and swapped bytes at the end, for a site that maps memory. They are computed from the
+    /// resident share of the site at the last reading of /proc; `None`: no reading has this site.
     pub resident_bytes: Option<u64>,
-    /// Pages that the program gave back with madvise, for a site that maps memory; `None`: none, or
-    /// unknown.
+    /// Pages that the program gave back with madvise, for a site that maps memory; `None`: the program gave
+    /// none back, or the number is unknown.
     pub given_back: Option<GivenBack>,
     /// Live bytes over the judged record.
     pub levels: Levels,
-    /// The growth of the allocator's overhead for this site, in bytes.
+    /// The growth of the memory that the allocator holds beyond the requested bytes of this site, in bytes.
     pub block_growth_bytes: f64,
-    /// The survivors by birth epoch, oldest first.
+    /// The surviving allocations, counted by the epoch in which they were made, oldest first.
     pub survivors: Vec<Survivor>,
-    /// The number of sites of the trace that were merged into this site: the same code at several addresses.
+    /// The number of sites of the trace that were merged into this site, because they are the same code at
+    /// several addresses.
     pub addresses: u64,
     /// The place of the site in the code: return addresses, innermost first. A caller has one address, a
-    /// stack has several. A caller of a pool has two: the place in the pool's own function, then its caller.
+    /// stack has several. A caller of a pool has two: the address in the pool's own function, and then the
+    /// address in the caller of this function.
     pub stack: Vec<Address>,
     /// Whether the walk stopped although the stack has more frames.
     pub is_stack_cut: bool,
@@ -144,7 +147,7 @@ pub struct JudgedSite {
 /// Pages that the program gave back with madvise and kept mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct GivenBack {
-    /// Number of calls.
+    /// Number of calls of madvise.
     pub calls: u64,
     /// Sum of the lengths of all calls, whether or not the pages were resident.
     pub bytes: u64,
@@ -169,22 +172,22 @@ impl fmt::Display for GivenBack {
 /// A watched site together with its stacks.
 #[derive(Clone, Debug)]
 pub struct WithStacks {
-    /// The verdict on the sum.
+    /// The verdict on the sum of the site and its stacks.
     pub judgement: Judgement,
-    /// Live bytes of the sum over the record.
+    /// Live bytes of the site and its stacks together, over the record.
     pub levels: Levels,
 }
 
 /// Allocations of one birth epoch that are still live.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Survivor {
-    /// Start of the epoch.
+    /// Start of the epoch, in seconds.
     pub from_s: f64,
-    /// End of the epoch.
+    /// End of the epoch, in seconds.
     pub to_s: f64,
-    /// Bytes of the survivors.
+    /// Number of bytes that are still live.
     pub bytes: u64,
-    /// Number of survivors.
+    /// Number of allocations that are still live.
     pub count: u64,
 }
 
@@ -198,7 +201,7 @@ pub enum Standing {
     Shown,
     /// The site is a leak that fails the gate.
     Reported,
-    /// The site is a leak that is also in the baseline and not faster now.
+    /// The site is a leak that is also in the baseline, and its rate is not clearly higher now.
     InBaseline,
     /// The site is a leak that this rule of the suppressions hides.
     Suppressed(usize),
@@ -240,12 +243,13 @@ impl JudgedSite {
         self.levels.last()
     }
 
-    /// The growth of its live bytes over the record.
+    /// The growth of the site's live bytes over the record.
     pub fn growth(&self) -> f64 {
         self.levels.last() - self.levels.first()
     }
 
-    /// Every frame, innermost first. Inlined frames are separate items, and so is an address without symbols.
+    /// Every frame, innermost first. An inlined frame is an item of its own, and so is an address without
+    /// symbols.
     pub fn frames(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         frames(&self.stack)
     }
@@ -261,16 +265,18 @@ impl JudgedSite {
         }
     }
 
-    /// The frame to look at first: the innermost frame that is not part of a language's runtime. (A leak
-    /// never lies inside a `Vec` or a `std::string` that was inlined into the program.)
+    /// The frame that the user should look at first: the innermost frame that is not part of a language's
+    /// runtime. (The cause of a leak is never inside a `Vec` or a `std::string` that was inlined into the
+    /// program.)
     pub fn headline(&self) -> Option<SiteFrame<'_>> {
         let is_own = |frame: &SiteFrame<'_>| !frame.is_runtime();
         let outside = self.frames_outside_pool();
         outside.clone().find(is_own).or_else(|| outside.clone().next()).or_else(|| self.pool_function())
     }
 
-    /// The frames without edleak's own and, for a caller of a pool, without the pool's own function. If the
-    /// compiler inlined the pool's function, the debug information shows this.
+    /// The frames of the site without edleak's own frames. For a caller of a pool, the frames of the pool's
+    /// own function are left out too, even if the compiler inlined this function and only the debug
+    /// information shows it.
     fn frames_outside_pool(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         let is_of_pool = self.kind == Kind::Pool;
         let outside = self.frames().skip_while(move |frame| is_of_pool && frame.is_pool_note());
@@ -287,7 +293,7 @@ impl JudgedSite {
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
 
 /// The stacks among `sites` that have a share in the leak of `site`, if `site` was judged together with its
-/// stacks; by falling share.
+/// stacks. The stack with the largest share comes first.
 pub(crate) fn parts_of<'a>(sites: &'a [JudgedSite], site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
     if !site.judged_with_stacks {
         return Vec::new();

@@ -1,20 +1,22 @@
-//! The program slice by slice: its totals at every slice, the counters of all sites at one slice, and
-//! temporary allocations.
+//! The data of single slices: the totals of the program at every slice, the counters of all sites at one
+//! slice, and temporary allocations.
 //!
-//! The series of `replay` are condensed for the model, and a `history` is condensed for a screen. A profile
-//! asks about one slice (which sites held the memory at the peak) or about all slices (which sites free at
-//! once). So a profile reads the slices themselves. Blocks are read in parallel and joined in order of time.
-//! Memory grows with sites and with slices, but not with their product.
+//! The series of `replay` and a `history` do not contain every slice. But a profile needs the exact counters
+//! of one slice (which sites held the memory at the peak?) or of all slices (which sites soon free their
+//! allocations?). So a profile reads the slices themselves. Blocks are read in parallel, and their results
+//! are joined in order of time. The memory that this takes grows with the number of sites plus the number of
+//! slices, and not with the product of both numbers.
 
 use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
 
-/// Factor between the catalog's number of sites and the limit of site ids: an id far beyond the catalog is
+/// Limit of site ids, as a multiple of the number of sites in the catalog: an id far above this number is
 /// forged.
 const SLACK: usize = 4;
-/// Least limit of site ids: a damaged catalog must not hide the slices of a sound trace.
+/// The limit of site ids is at least this number: a damaged catalog must not hide slices that are not
+/// damaged.
 const MIN_ID_LIMIT: usize = 1 << 16;
 
 /// The whole program at one slice.
@@ -22,24 +24,24 @@ const MIN_ID_LIMIT: usize = 1 << 16;
 pub struct Instant {
     /// The slice's tick.
     pub tick: u64,
-    /// Nanoseconds since the recording began.
+    /// The time of the slice, in nanoseconds since the recording began.
     pub time_ns: u64,
-    /// Counters of all sites together.
+    /// The counters of all sites together.
     pub total: Counters,
-    /// RssAnon of the process.
+    /// RssAnon of the process, in bytes.
     pub rss_anon_bytes: u64,
-    /// VmSwap of the process.
+    /// VmSwap of the process, in bytes.
     pub swap_bytes: u64,
 }
 
 /// The allocations of one site that were freed before the next slice; both numbers are lower bounds. If a
-/// site frees more between two slices than it held at the first slice, the difference was allocated and freed
-/// between them.
+/// site frees more between two slices than it held at the first of these slices, the difference was allocated
+/// and freed between the two slices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Temporaries {
-    /// Allocations.
+    /// Number of allocations.
     pub allocs: u64,
-    /// The bytes of these allocations.
+    /// Number of bytes of these allocations.
     pub bytes: u64,
 }
 
@@ -51,9 +53,11 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// Reads every slice. Temporary allocations count between the slices whose ticks lie in `ticks`.
+    /// Reads every slice. Temporary allocations are counted only between slices whose ticks are in the range
+    /// `ticks`.
     ///
-    /// The function leaves out a block that can no longer be read: the replay has counted it as damage.
+    /// The function leaves out a block that can no longer be read; the replay has counted this block as
+    /// damaged.
     pub fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
         let limit = id_limit(trace);
         let mut slices = Slices::default();
@@ -83,19 +87,20 @@ impl Slices {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
 
-    /// The index of the first slice at which the most bytes were live; `None`: there is no slice.
+    /// The index of the slice with the most live bytes; of several such slices, the first. `None`: there is
+    /// no slice.
     pub fn peak(&self) -> Option<usize> {
         let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)
     }
 
-    /// The newest slice that is not after `time_ns`; `None`: there is none.
+    /// The index of the newest slice that is not after `time_ns`; `None`: there is no such slice.
     pub fn newest_at(&self, time_ns: u64) -> Option<usize> {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }
 
-    /// The time between slices around this slice: the longer of the distances to the slices before and after
-    /// it. 0 for a single slice.
+    /// The distance from this slice to the slice before or to the slice after, whichever is longer, in
+    /// nanoseconds. The distance is 0 if there is only one slice.
     pub fn precision_ns(&self, index: usize) -> u64 {
         let time = |at: usize| self.instants.get(at).map(|instant| instant.time_ns);
         let Some(own) = time(index) else { return 0 };
@@ -183,7 +188,8 @@ struct SiteInBlock {
     temporaries: Temporaries,
 }
 
-/// Reads one block alone. The first slice of a block names every site that ever counted anything.
+/// Reads one block without the blocks before it. The first slice of a block names every site that ever
+/// counted anything.
 struct BlockReader {
     limit: usize,
     ticks: RangeInclusive<u64>,
@@ -228,8 +234,8 @@ impl SliceVisitor for BlockReader {
     }
 }
 
-/// Replaces the part of one site in a sum. A hostile target can write anything into its counters, so the sums
-/// wrap.
+/// Replaces the counters of one site in a sum of counters. A hostile target can write anything into its
+/// counters, so the sums use wrapping arithmetic.
 fn replace(total: &mut Counters, was: &Counters, is: &Counters) {
     let exchange = |sum: &mut u64, was: u64, is: u64| *sum = sum.wrapping_sub(was).wrapping_add(is);
     exchange(&mut total.allocated_bytes, was.allocated_bytes, is.allocated_bytes);

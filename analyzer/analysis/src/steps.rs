@@ -1,12 +1,12 @@
 //! Decides whether leaks grow in step. One mistake in the program leaks at all of its places at the same
 //! times.
 //!
-//! Two steady leaks are both straight lines, so their curves do not show a common cause. But the slices show
-//! it. The places of one mistake keep new allocations in the same slices; the places of two mistakes do not.
-//! So the analyzer compares the growth of two places slice by slice. After that, the analyzer compares the
-//! two again, with one of them moved in time. If the growth fits much better without the move, this is
-//! evidence of a common cause. If every slice holds many allocations, the growth fits with and without the
-//! move. This is no evidence for or against a common cause.
+//! Two steady leaks are both straight lines, so their curves do not show a common cause. But a common cause
+//! is visible in the slices. The places of one mistake keep new allocations in the same slices; places of
+//! different mistakes do not. So the analyzer compares the growth of two places slice by slice. After that,
+//! the analyzer compares the two places again, with the growth of one place moved in time. If the growth fits
+//! much better without the move, this is evidence of a common cause. If every slice has many new allocations,
+//! the growth fits with and without the move. This is no evidence for or against a common cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -19,27 +19,29 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Maximum number of instants for each site.
+/// Maximum number of instants at which the growth of a site is compared.
 const MOST_INSTANTS: usize = 2048;
 /// Maximum number of leaking sites that are compared; the sites with the highest rates come first.
 const MOST_SITES: usize = 400;
-/// Maximum number of sites times slices; a larger trace is not read a second time for the comparison.
+/// Limit of the number of sites, multiplied by the number of slices. A trace above this limit is not read a
+/// second time for the comparison.
 const MOST_COUNTERS: usize = 60_000_000;
-/// Least number of allocations that can show a pattern.
+/// Least number of kept allocations that can show a pattern.
 const LEAST_KEPT: f64 = 6.0;
-/// Greatest share of the growth that may fall into different slices, because a slice may be taken in the
-/// middle of an event.
+/// Two places are in step only if no more than this share of their growth is in different slices. The share
+/// is not 0, because a slice may be taken in the middle of an event.
 const MOST_APART: f64 = 0.3;
-/// Least ratio by which growth that is moved in time must fit worse.
+/// For two places in step, the difference of their growth must be at least this many times as large if one of
+/// them is moved in time.
 const LEAST_CONTRAST: f64 = 2.0;
-/// Greatest share of the growth that may differ if the slices show no pattern.
+/// If the slices show no pattern, no more than this share of the growth may differ.
 const MOST_UNLIKE: f64 = 0.05;
 /// If the slices show no pattern, the ratio of the numbers of allocations must also be a whole number, with
 /// this error.
 const RATIO_ERROR: f64 = 0.03;
-/// A comparison with a tolerance of one slice needs this contrast: growth that is moved in time must differ
-/// by more than this share. Otherwise the events come too often for this tolerance, and leaks that take turns
-/// would look like one leak.
+/// In a comparison with a tolerance of one slice, growth that is moved in time must differ by more than this
+/// share. If it differs less, the events come too often for this tolerance, and leaks that take turns would
+/// look like one leak.
 const LEAST_LOOSE: f64 = 0.3;
 /// Numbers of slices by which growth is moved in time.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
@@ -48,7 +50,8 @@ const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 #[derive(Clone, Default, Debug)]
 pub struct Steps {
     live_counts: HashMap<SiteLabel, Box<[u64]>>,
-    /// The results of earlier comparisons: a report lists the same leaks several times.
+    /// The results of earlier comparisons. They are stored, because a report lists the same leaks several
+    /// times.
     compared: Arc<Mutex<HashMap<(u64, u64), Step>>>,
 }
 
@@ -57,7 +60,8 @@ pub struct Steps {
 pub(crate) enum Step {
     /// The two growths are not in step.
     Apart,
-    /// The two growths may be in step: every slice holds so many allocations that it shows no pattern.
+    /// The two growths may be in step: every slice has so many new allocations that the slices show no
+    /// pattern.
     Possible,
     /// The two growths are in step.
     Together,
@@ -88,7 +92,8 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// Makes sites that grow by one of several patterns; a pattern fits only itself.
+    /// Makes sites for tests. Each site grows by one of several patterns; two sites are in step only if they
+    /// have the same pattern.
     #[cfg(test)]
     pub(crate) fn of_patterns<'a>(sites: impl Iterator<Item = (&'a SiteLabel, u64)>) -> Self {
         let counts = |pattern: u64| {
@@ -103,7 +108,7 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// The growth of these sites together; `None`: none of them is known.
+    /// The growth of these sites together; `None`: the growth of none of these sites is known.
     pub(crate) fn growth_of<'a>(&self, labels: impl Iterator<Item = &'a SiteLabel>) -> Option<Growth> {
         let mut sum: Vec<u64> = Vec::new();
         let mut hasher = DefaultHasher::new();
@@ -144,7 +149,7 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     let instants = judged_grid(trace).points.div_ceil(every);
     let mut all = HashMap::new();
     let merged = Merged::of(trace);
-    // If a record is too long to print, the result has no steps.
+    // If the record is too long to read its points, the result is empty.
     let _: Result<(), Error> = for_each_site(trace, &merged, ids, |site| {
         let mut counts = vec![0; instants];
         let mut from = site.absent;
@@ -161,7 +166,8 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     all
 }
 
-/// Number of allocations that stay live until the end, by the slice in which the program makes them.
+/// The growth of one or more sites: for each slice, the number of allocations made in it that stay live until
+/// the end.
 #[derive(Debug)]
 pub(crate) struct Growth {
     /// A hash of the labels of the sites.
@@ -172,7 +178,8 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// The growth of a number of live allocations. Allocations that are freed again do not count as growth.
+    /// Computes the growth from the number of live allocations at each slice. Allocations that the program
+    /// frees later do not count as growth.
     fn of(mut live_counts: Vec<u64>) -> Self {
         let from = live_counts.iter().position(|&count| count > 0).unwrap_or(live_counts.len());
         let mut least = u64::MAX;
@@ -185,7 +192,7 @@ impl Growth {
         Self { id: 0, kept, from }
     }
 
-    /// Compares two growths from the slice on in which both have live allocations.
+    /// Compares two growths, beginning with the first slice at which both have live allocations.
     fn step_with(&self, other: &Self) -> Step {
         let from = self.from.max(other.from).min(self.kept.len().min(other.kept.len()));
         let (one, two) = (&self.kept[from..], &other.kept[from..]);
@@ -209,7 +216,7 @@ impl Growth {
 /// Whether two growths fit, and fit much worse if one of them is moved in time.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64, least: f64) -> bool {
     let here = apart(one, two, 0);
-    // A straight line also fits after a move.
+    // Steady growth fits just as well after a move, so it shows no pattern.
     if here > MOST_APART || MOVES[2..5].iter().all(|&by| by >= one.len() || apart(one, two, by) <= least) {
         return false;
     }
@@ -220,14 +227,15 @@ fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64,
     usual > least && here * LEAST_CONTRAST <= usual
 }
 
-/// The share of the growth that falls into different slices, with `two` moved by `by` slices.
+/// The share of the growth that is in different slices, if `two` is moved by `by` slices.
 fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     one.iter().zip(moved).map(|(one, two)| (one - two).abs()).sum::<f64>() / 2.0
 }
 
-/// The share of growth that is apart, where growth also fits in the slice before or after. An allocation that
-/// is freed a slice later can hide, for one slice, another allocation that stays.
+/// The share of the growth that is in different slices. Here two growths fit even if one of them comes a
+/// slice earlier or later: an allocation that is freed one slice later can hide another allocation, which
+/// stays, for one slice.
 fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =
@@ -267,8 +275,8 @@ mod tests {
         let [even, odd] = [0, 1].map(|of| growing(400, 1, |slice| slice % 2 == of));
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
-        // These leaks take turns, every three slices and not quite evenly, as the leaks of samples/leaker.cpp
-        // do. The tolerance of one slice must not join them.
+        // These leaks take turns about every three slices, as the leaks of samples/leaker.cpp do. The
+        // tolerance of one slice must not make one leak of them.
         let late = |event: u64| u64::from(event * event % 5 < 2);
         let [first, second] = [0, 1].map(|of| {
             growing(400, 1, |slice| {

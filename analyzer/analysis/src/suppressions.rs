@@ -1,4 +1,4 @@
-//! Suppression files: LeakSanitizer's syntax, and a budget per rule.
+//! Suppression files. They have LeakSanitizer's syntax, and each rule may have a budget.
 //!
 //! ```text
 //! # a comment
@@ -8,12 +8,12 @@
 //! leak:telemetry_ budget=10KB/min
 //! ```
 //!
-//! As in LeakSanitizer, a pattern is searched anywhere in the function, the file or the module of every
-//! frame. `*` stands for any text; `^` and `$` match the start and the end.
+//! As in LeakSanitizer, a pattern may match any part of the function name, the file name or the module name
+//! of every frame. `*` stands for any text; `^` and `$` match the start and the end.
 //!
 //! A budget limits the leaks that a rule may hide. A budget is a number of bytes leaked over the recording
-//! or, with `/s`, `/min`, `/h` or `/day`, a rate. All leaks that a rule matches count together; if they
-//! exceed the budget, all of them are reported.
+//! or, with `/s`, `/min`, `/h` or `/day`, a rate. All leaks that a rule matches are added up; if their sum
+//! exceeds the budget, all these leaks are reported.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;
@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Maximum size of a file in bytes; a larger file is not a suppression file.
+/// Maximum size of a suppression file in bytes; a larger file is refused.
 const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// One `leak:` line.
@@ -32,17 +32,17 @@ pub struct Rule {
     pub text: String,
     /// The line number, counted from 1.
     pub line: usize,
-    /// The limit of the rule; `None`: it has no limit.
+    /// The limit of the rule; `None`: the rule has no limit.
     pub budget: Option<Budget>,
     pattern: Glob,
 }
 
-/// The limit of the leaks that a rule may hide.
+/// The limit for the sum of the leaks that a rule may hide.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Budget {
-    /// Leaked bytes over the recording.
+    /// Number of bytes leaked over the recording.
     Bytes(f64),
-    /// Bytes per second.
+    /// Rate of the leaks in bytes per second.
     Rate(f64),
 }
 
@@ -67,7 +67,7 @@ impl Suppressions {
     /// Reads a suppression file.
     ///
     /// # Errors
-    /// The file cannot be read, or a line of it is not a rule.
+    /// The file cannot be read, or a line of the file is not a rule.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let mut text = Vec::new();
