@@ -1,7 +1,8 @@
-//! A process that ran before its recording: asks its library to begin, and sets it idle at the end.
+//! A process that already ran before its recording. The collector asks the library in this process to begin
+//! counting.
 //!
 //! ```text
-//! wake ──▶ the next allocation of the process attaches ──▶ open, once no thread is in an earlier session
+//! wake ──▶ the next allocation attaches the process ──▶ open, when no thread uses an older session
 //! ```
 
 use crate::attach::Redirected;
@@ -21,12 +22,13 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub struct Attached {
     pub(crate) library: Library,
     pub(crate) watch: Watch,
-    /// The jumps to a library that was loaded late. They are removed when this object is dropped.
+    /// The jumps to a library that was loaded while the process ran. The jumps are removed when this value is
+    /// dropped.
     _redirected: Option<Redirected>,
     control: String,
     quiet: bool,
-    /// Whether the process was attached to an earlier session. The limits of the threads of such a process
-    /// stay 0 until [`Attached::open`].
+    /// Whether the process was attached to the session of an earlier recording. If so, no thread of the
+    /// process uses the fast path before [`Attached::open`].
     was_attached: bool,
     woken: Instant,
     is_told: bool,
@@ -35,8 +37,8 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Asks the library to begin at the control page `control`. No thread of the process may be inside an
-    /// earlier session.
+    /// Asks the library to begin counting, with a session from the control page `control`. During this call,
+    /// no thread of the process may use the session of an earlier recording.
     pub(crate) fn wake(
         library: Library,
         redirected: Option<Redirected>,
@@ -60,18 +62,20 @@ impl Attached {
         })
     }
 
-    /// Looks after a request that the process has not answered yet. `has_claimed`: a session is claimed, and
-    /// no process has attached to it. Returns whether the collector has asked again. An error ends the
-    /// recording.
+    /// Checks a request to begin that the process has not answered yet, and repeats the request if it has
+    /// failed. `has_claimed` means that a session is claimed and that no process has attached to it. Returns
+    /// whether the collector has repeated the request. An error ends the recording.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
-        // The first failure may be of a thread that tried to reach an earlier recorder, which was killed.
+        // The first failure may come from a thread that tried to reach an earlier edleak-record process,
+        // which was killed.
         const SURE_ATTEMPTS: u32 = 4;
         // On a busy machine, many attempts may fail within milliseconds before the collector offers a
         // session.
         const MOST_ATTEMPTS: u32 = 50;
         const LEAST_TIME: Duration = Duration::from_secs(2);
         let pid = self.library.pid();
-        // If the collector cannot read the memory, the process has ended, and the watch will notice this.
+        // If the collector cannot read the memory of the process, the process has ended, and the watch will
+        // notice this end.
         let Ok(phase) = self.library.phase() else { return Ok(false) };
         if idle::is_off(phase) {
             let failure = self.library.failure().unwrap_or(NO_FAILURE);
@@ -95,7 +99,8 @@ impl Attached {
                 let remedy = "start edleak-record in its PID namespace";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
-            // A child that shares the memory of the process saw the request first. The collector asks again.
+            // A child that shares the memory of the process may have answered the request first, so the
+            // collector asks again.
             let _ = self.library.wake(&self.control);
             return Ok(true);
         }
@@ -106,7 +111,8 @@ impl Attached {
         Ok(false)
     }
 
-    /// Opens the fast path of the process once no thread can hold a pointer into an earlier session.
+    /// Lets the threads of the process use the fast path, as soon as no thread can hold a pointer into the
+    /// session of an earlier recording.
     pub(super) fn open(&mut self, shards: usize) {
         if !self.was_attached || self.library.phase().ok() != Some(COUNTING) {
             return;

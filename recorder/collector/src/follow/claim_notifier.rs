@@ -1,9 +1,9 @@
 //! Wakes the collector when an image claims a session. The image waits for the rules of its wrappers, so a
 //! collector that only polls would delay the image's start.
 //!
-//! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits for
-//! the counter and writes to an eventfd. If the collector cannot create a thread, the main loop finds claims
-//! by polling.
+//! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits until
+//! the counter changes, and then writes to an eventfd. If the collector cannot create a thread, the main loop
+//! finds claims by polling.
 
 use crate::sys::shm::{self, ControlPage};
 use rustix::event::{EventfdFlags, eventfd};
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Longest time until the thread notices that its notifier was dropped.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Notifies of claims on one control page.
+/// Notifies the main loop of claims on one control page.
 pub(crate) struct ClaimNotifier {
     event: Arc<File>,
     page: Arc<ControlPage>,
@@ -25,7 +25,7 @@ pub(crate) struct ClaimNotifier {
 }
 
 impl ClaimNotifier {
-    /// Notifies of every claim from now on; `None`: no eventfd or no thread is available.
+    /// Creates a notifier for all claims from now on; `None`: no eventfd or no thread is available.
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
         let event = Arc::new(File::from(event));
@@ -41,8 +41,8 @@ impl ClaimNotifier {
                 let now = claims.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
-                    // This write fails only if the event counter is full; then the descriptor is readable
-                    // anyway.
+                    // This write fails only if the counter of the eventfd is full. The descriptor is readable
+                    // in this case, too.
                     let _ = (&*event).write_all(&1u64.to_ne_bytes());
                 }
             }
@@ -58,7 +58,7 @@ impl ClaimNotifier {
 
     /// Makes the descriptor unreadable until the next claim.
     pub(crate) fn reset(&self) {
-        // The read fails if no image has claimed a session; that changes nothing.
+        // If no image has claimed a session, the read fails and changes nothing.
         let _ = (&*self.event).read(&mut [0; 8]);
     }
 }

@@ -1,4 +1,5 @@
-//! Looks after an attached process during the run, and sets the libraries idle at its end.
+//! Controls the library in an attached process during the run. At the end of the run, tells the libraries in
+//! all recorded processes to stop counting.
 
 use super::{Follower, Root};
 use crate::attach;
@@ -7,23 +8,24 @@ use crate::sys::quiescence::Quiescence;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Longest wait at the end for threads that are inside the library. Without this wait, their last calls would
-/// not be counted.
+/// Longest wait, at the end of a run, for threads that are inside the library. Without this wait, edleak
+/// would not count the last calls of these threads.
 const LAST_CALLS: Duration = Duration::from_millis(500);
-/// Longest wait at the end for a thread that attaches.
+/// Longest wait, at the end of a run, for a thread that is attaching its process to a session.
 const LAST_ATTACH: Duration = Duration::from_secs(1);
-/// Pause between two checks at the end.
+/// Pause between two checks while the collector waits at the end of a run.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Follower<'_> {
-    /// Checks the attached process. Returns whether its recording is impossible.
+    /// Checks the attached process. Returns whether edleak cannot record this process.
     pub(super) fn look_after_attached(&mut self, now: Instant) -> bool {
         let Root::Attached(attached) = &mut self.root else { return false };
         match &self.recording {
             Some(recording) => attached.open(recording.shards()),
             None if self.recorded_since.is_none() => {
                 match attached.look_after_request(now, !self.attaching.is_empty()) {
-                    // Without children, no other process has claimed these sessions.
+                    // If edleak does not record children, only the attached process can have claimed these
+                    // sessions.
                     Ok(true) if !self.plan.children => self.attaching.clear(),
                     Ok(_) => {}
                     Err(error) => {
@@ -37,16 +39,17 @@ impl Follower<'_> {
         false
     }
 
-    /// Asks the idle library of a descendant to begin. Returns whether the collector asked it. A descendant
-    /// is idle if it executed a program and inherited EDLEAK_IDLE.
+    /// Asks the library in a descendant to begin counting, if the library is idle. Returns whether the
+    /// collector has asked the library. The library is idle if the descendant inherited EDLEAK_IDLE and
+    /// executed a program.
     pub(super) fn wake_idle(&mut self, pid: u32) -> bool {
         let Ok(library) = Library::find(pid) else { return false };
         let is_new = || library.is_countable && matches!(library.header(), Ok(None));
         library.phase().is_ok_and(idle::is_off) && is_new() && library.wake(&self.stock.address()).is_ok()
     }
 
-    /// Sets the library idle in every recorded process that still runs, so that its entry points only
-    /// forward.
+    /// Tells the library in every recorded process that still runs to become idle. The entry points of an
+    /// idle library only forward their calls.
     pub(super) fn set_idle(&mut self) {
         if let Root::Attached(attached) = &self.root
             && self.recording.is_none()
@@ -64,7 +67,7 @@ impl Follower<'_> {
                 }
                 recording.set_idle();
             }
-            // The jumps in the first process are removed with `Attached`.
+            // The jumps in the root process are removed when its `Attached` is dropped.
             if library.is_late && recording.pid() != root {
                 attach::restore(&library, plan.publisher.prefixes());
             }
@@ -72,13 +75,14 @@ impl Follower<'_> {
     }
 }
 
-/// Ends the recording of a process, or takes back a request. Waits if a thread is attaching the process.
+/// Tells the library of a process to stop counting, or withdraws a request to begin. If a thread is attaching
+/// the process to a session, waits for this thread. Returns whether the library was counting.
 fn end(library: &Library) -> io::Result<bool> {
     let limit = Instant::now() + LAST_ATTACH;
     let mut was_counting = false;
     loop {
         was_counting |= library.end()?;
-        // A thread may have seen the request before the collector took it back.
+        // A thread may have seen the request to begin before the collector withdrew this request.
         std::thread::sleep(PAUSE);
         let phase = library.phase()?;
         if idle::is_off(phase) || (Instant::now() >= limit && idle::is_starting(phase)) {

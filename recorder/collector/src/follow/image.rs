@@ -1,5 +1,5 @@
-//! Checks whether a process still runs the recorded image. After an exec of a program that is not recorded,
-//! the counters of its session no longer change.
+//! Checks whether a process still runs the recorded image. After the process has executed a program that is
+//! not recorded, the counters in the session no longer change.
 
 use crate::sys::proc_file;
 use crate::sys::process::{self, Privileges, Status};
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Interval between checks of a process. The collector checks a new image more often, because a shell's child
+/// Interval between checks of a process. For a new image, the interval is `NEW_LOOK`, because a shell's child
 /// soon executes another program.
 const LOOK: Duration = Duration::from_millis(100);
 const NEW_LOOK: Duration = Duration::from_millis(20);
@@ -15,8 +15,8 @@ const NEW: Duration = Duration::from_secs(1);
 /// Longest time for the next image to claim its own session, after the collector has noticed the exec.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
-/// Distinguishes one image of a process from the next: by its file and the start of its first stack. The
-/// stack start differs even between two images of the same file.
+/// Identifies one image of a process by the image's file and by the start of the process's stack. The stack
+/// start differs even between two images of the same file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Image {
     device: u64,
@@ -37,15 +37,15 @@ fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }
 
-/// The privileges of a process and the user mapping of its namespace. A process in its own user namespace has
-/// all privileges without having executed another image.
+/// The privileges of a process and the user mapping of its user namespace. A process that enters a user
+/// namespace of its own gets all privileges although it does not execute another image.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Rights {
     privileges: Privileges,
     users: Vec<u8>,
 }
 
-/// `None`: the process has ended.
+/// The rights of a process; `None`: the process has ended.
 fn rights(pid: u32, status: Option<Status>) -> Option<Rights> {
     let privileges = status?.privileges;
     Some(Rights { privileges, users: proc_file::read(format!("/proc/{pid}/uid_map")).ok()? })
@@ -63,8 +63,9 @@ pub(crate) struct ImageWatch {
 }
 
 impl ImageWatch {
-    /// `stack_start` belongs to the image that attached; 0 if that image did not know it. The process may run
-    /// the next image by now. `status` is that of the process; `None`: the process has ended.
+    /// Creates the watch of a process. `stack_start` is the stack start of the image that attached; 0: that
+    /// image did not know its stack start. The process may already run the next image. `status` is the status
+    /// of the process; `None`: the process has ended.
     pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
@@ -79,7 +80,7 @@ impl ImageWatch {
         }
     }
 
-    /// Checks the process again if [`LOOK`] has passed since the last check.
+    /// Checks the process if the last check is at least one interval old.
     pub(crate) fn look(&mut self, now: Instant) {
         let is_new = now.saturating_duration_since(self.began) < NEW;
         let pause = if is_new { NEW_LOOK } else { LOOK };
@@ -91,8 +92,9 @@ impl ImageWatch {
         let is_another = match image(self.pid) {
             Some(image) => image != recorded,
             // This user may no longer inspect the process. If the process had no privileges and has other
-            // privileges now, it got them from the file of a program (set-user-ID, capabilities). If the
-            // process has only become non-dumpable, its privileges are unchanged.
+            // privileges now, it got these privileges from the file of a program that it executed
+            // (set-user-ID, capabilities). If the process has only become non-dumpable, its privileges are
+            // unchanged.
             None => {
                 let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
                 self.rights.privileges.capabilities == 0
@@ -104,7 +106,7 @@ impl ImageWatch {
         }
     }
 
-    /// Notes that another recording counts for the next image, so no counters are missing.
+    /// Notes that another recording covers the next image. From now on, this watch reports no other image.
     pub(crate) fn set_followed(&mut self) {
         (self.recorded, self.left_at) = (None, None);
     }

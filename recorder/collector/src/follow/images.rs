@@ -1,5 +1,5 @@
-//! Handles a new image: finds the owner of the session, chooses the trace's name, and ends or sets aside the
-//! previous image.
+//! Handles a new image. The collector finds the process that owns the session, and chooses the name of the
+//! trace. If the process ran another recorded image before, the collector ends the recording of that image.
 
 use super::trace_names::{beside, child_path};
 use super::{Child, Follower, unwritten};
@@ -21,11 +21,11 @@ impl Follower<'_> {
     pub(super) fn begin(&mut self, session: Session) {
         let claimed_pid = session.header().pid.load(Ordering::Relaxed);
         let root = self.root.pid();
-        // The root process may have ended already. No other process can have its ID before the collector has
-        // waited for it.
+        // The root process may have ended already. No other process can have the PID of the root process
+        // before the collector has waited for the root process.
         let is_attached = matches!(self.root, super::Root::Attached(_));
         let holder = session.inode().and_then(|inode| {
-            // An attached process may have another ID in its own PID namespace.
+            // An attached process may have another PID in its own PID namespace.
             let is_roots = is_attached && process::maps_this_session(root, inode);
             if is_roots { Some(root) } else { process::holder_of(inode, claimed_pid) }
         });
@@ -35,8 +35,8 @@ impl Follower<'_> {
             self.strangers += 1;
             return;
         }
-        // An ended process is not inspected, since another process may have its ID. PID 0 means that the
-        // owner is unknown.
+        // If the owner of the session has ended, another process may have the owner's PID. The collector does
+        // not inspect that process, and uses PID 0, which means that the owner is unknown.
         let pid = holder.unwrap_or_else(|| if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
         let inherited = self.inherited(&session, pid);
@@ -51,10 +51,11 @@ impl Follower<'_> {
         };
         let claim = session.header().claim.load(Ordering::Relaxed);
         if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
-            // This image executed the recorded image, but the collector sees its session only now.
+            // The recorded image is newer: this image executed it, but the collector sees the session of this
+            // image only now.
             return;
         }
-        // After an exec, the new image gets the trace's name.
+        // After an exec, the trace of the new image gets the name that the trace of the old image had.
         let before = if is_root {
             self.recording.take()
         } else {
@@ -74,7 +75,8 @@ impl Follower<'_> {
         if !is_root {
             options.command = process::command_line(pid);
             if options.command.is_empty() {
-                // The process has ended already. A forked child runs its parent's program.
+                // The process has ended already. A forked child runs its parent's program, so use the
+                // parent's command line.
                 options.command = parents_command.unwrap_or_default();
             }
         }
@@ -84,7 +86,8 @@ impl Follower<'_> {
             None if path == self.plan.output => {
                 output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer)
             }
-            // A child gets its file only when it has lived for some time, or at its end.
+            // The trace of a child gets its file only when the child has lived for some time, or when the
+            // child ends.
             None => TraceWriter::in_memory(&path, options.capacity_bytes)
                 .map_err(|error| Error::output(&error, "choose another --size")),
         }
@@ -121,15 +124,15 @@ impl Follower<'_> {
         })
     }
 
-    /// Whether the process to record gets the trace name of the plan. Without `--only` the root process gets
-    /// this name. With `--only`, the first process that matches gets it.
+    /// Whether the trace of a new process gets the output path of the run. Without `--only`, the trace of the
+    /// root process gets this path. With `--only`, the trace of the first matching process gets this path.
     fn takes_output(&self, is_root: bool) -> bool {
         if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
 
-    /// The code that the collector knows of the process that claimed a session, and the command line of the
-    /// process that forked it. Both come from the recording of that parent; without such a recording, both
-    /// are unknown.
+    /// The rules and modules that the collector already knows for the process that claimed `session`, and the
+    /// command line of the parent of this process. The collector takes them from the recording of the parent;
+    /// without such a recording, the modules and the command line are unknown.
     fn known_of_parent(&mut self, session: &Session) -> (KnownCode, Option<Vec<String>>) {
         let header = session.header();
         let serial = header.parent.load(Ordering::Relaxed);
@@ -143,8 +146,9 @@ impl Follower<'_> {
         (KnownCode { publisher, modules }, parent.map(|parent| parent.command.clone()))
     }
 
-    /// The trace of a child: `NAME.PID.edl`. If this run already used that name, because PIDs are reused, a
-    /// number follows. edleak keeps a trace of an earlier run as `.old`, like the root's trace.
+    /// The path of a child's trace: `NAME.PID.edl`. If this run has already used this path for another child
+    /// with the same PID, the function adds a number to the name. If the path belongs to a trace of an
+    /// earlier run, edleak renames that trace to `.old`, as for the root's trace.
     fn child_output(&mut self, pid: u32) -> PathBuf {
         let times = self.child_numbers.entry(pid).or_insert(0);
         *times += 1;
@@ -154,10 +158,10 @@ impl Follower<'_> {
         }
     }
 
-    /// Ends the recording of an image that executed another one. If the image ran for [`WORTH_KEEPING`], it
-    /// keeps its trace under another name. A shell that only starts a server runs for less. Returns the
-    /// writer for the next image. The trace's name stays reserved: the collector either reuses the file or
-    /// replaces it at once.
+    /// Ends the recording of an image that executed another image. If the first image ran for at least
+    /// [`WORTH_KEEPING`], the collector keeps its trace under another name. A shell that only starts a server
+    /// runs for a shorter time. Returns the writer for the trace of the next image. The name of the trace
+    /// stays reserved, because the collector reuses the file or immediately replaces the file.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();
@@ -185,7 +189,8 @@ impl Follower<'_> {
         Some(next.map(|(writer, _)| writer))
     }
 
-    /// Ends the recordings of processes that have long run another program.
+    /// Ends the recording of each process that has run an unrecorded program for so long that this program
+    /// will claim no session.
     pub(super) fn look_at_images(&mut self, now: Instant) {
         self.recordings().for_each(|recording| recording.look_at_image(now));
         if self.recording.as_ref().is_some_and(|recording| recording.is_left(now)) {

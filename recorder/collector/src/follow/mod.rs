@@ -1,5 +1,5 @@
-//! Follows every image of a run from its claim to its end, in one thread. Signals, claims and the clock wake
-//! this thread.
+//! Follows every image of a run from the claim of its session to its end. One thread does this work; signals,
+//! claims and the clock wake this thread.
 
 pub(crate) mod attached;
 pub(crate) mod claim_notifier;
@@ -37,28 +37,32 @@ use std::time::{Duration, Instant};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
-/// Interval between checks for claims while a run starts, because the target may wait for its rules.
+/// Interval between checks for claims while a run starts. The interval is short, because the target may wait
+/// for its rules.
 const START_POLL: Duration = Duration::from_micros(500);
-/// Interval between checks for claims once the run has started.
+/// Interval between checks for claims after the start of the run.
 const POLL: Duration = Duration::from_millis(20);
-/// Interval between checks of a request that is in preparation.
+/// Interval between checks whether the preparation of a watch request is done.
 const BUSY_POLL: Duration = Duration::from_millis(2);
-/// Interval between scans for children that have not allocated yet, when no other process is left.
+/// Interval between scans for children that have not allocated yet, when no recorded process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
-/// A run starts for this time. (A recording is young for a shorter time: `recording/young.rs`.)
+/// The first part of a run, in which the collector checks for claims most often. (The first part of one
+/// recording is shorter; see `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
-/// After this time, a run without children is calm: claims are rare, so the collector looks for them seldom.
+/// After this time, claims are rare in a run without children, so the collector checks for claims less often.
 const CALM_AFTER: Duration = Duration::from_secs(10);
-/// A process attaches to its session within this time after its claim. If not, it has ended or failed.
+/// If a process does not attach to its session within this time after its claim, the process has ended or
+/// cannot attach.
 const ATTACH_LIMIT: Duration = Duration::from_millis(200);
-/// Longest wait in each pass for processes that have claimed a session but are not attached yet.
+/// Longest wait, in each pass of the main loop, for all processes that have claimed a session but are not
+/// attached yet.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// Limit for claimed sessions that are not attached yet. If a target claims more sessions, the collector
-/// drops the oldest claims.
+/// Maximum number of claimed sessions that are not attached yet. If there are more such sessions, the
+/// collector drops the oldest claims.
 const MAX_ATTACHING: usize = 64;
 
-/// Number of finished recordings that the collector keeps for their children: a child may claim its session
-/// just before its parent ends.
+/// Number of finished recordings of which the collector keeps a part for the children of the recorded
+/// process. A child may claim its session just before its parent ends.
 const MAX_FINISHED: usize = 64;
 
 /// The process whose images the collector follows.
@@ -67,12 +71,12 @@ pub enum Root<'a> {
     Child(&'a OwnChild),
     /// A process that started this collector.
     Other(u32, Watch),
-    /// A process that ran before its recording.
+    /// A process that already ran before its recording.
     Attached(Box<Attached>),
 }
 
 impl Root<'_> {
-    /// The watch of a process that is not a child.
+    /// The watch that notices the end of the process; `None`: the process is a child of this collector.
     fn watch(&self) -> Option<&Watch> {
         match self {
             Root::Child(_) => None,
@@ -94,7 +98,7 @@ impl Root<'_> {
 pub struct RunSettings {
     /// Settings that all recordings of the run share.
     pub options: Options,
-    /// The trace of the root process.
+    /// The path of the trace of the root process.
     pub output: PathBuf,
     /// The recording ends after this time.
     pub duration: Option<Duration>,
@@ -107,7 +111,7 @@ pub struct RunSettings {
     pub publisher: Publisher,
 }
 
-/// The failure to write a trace, at its start or later.
+/// A failure to create a trace or to write into it.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The path of the trace.
@@ -123,8 +127,8 @@ pub struct Outcome {
     pub ended: Option<Ended>,
     /// The finished traces; the root's trace is the last.
     pub summaries: Vec<Summary>,
-    /// Failures of traces, each once. The collector has already printed them, and the target ran on
-    /// undisturbed.
+    /// The failures to write traces; each failure is listed once. The collector has already printed these
+    /// failures. They did not disturb the target.
     pub failures: Vec<Failure>,
 }
 
@@ -155,43 +159,45 @@ pub struct Follower<'a> {
     children: Vec<Child>,
     /// Claimed sessions that are not attached yet, each with the time of its claim.
     attaching: Vec<(Session, Instant)>,
-    /// The socket for requests. Without the socket, no program can ask this recording; everything else still
-    /// works.
+    /// The socket for requests. Without the socket, no program can send requests to this run, but the
+    /// collector still records.
     control: Option<ControlSocket>,
     /// A notifier whose descriptor is readable after an image claims a session.
     claim_notifier: Option<ClaimNotifier>,
     outcome: Outcome,
     began: Instant,
-    /// Sessions that a child may have inherited.
+    /// The inode numbers of the sessions that a child may have inherited.
     inherited: HashSet<u64>,
     looked_at: Option<Instant>,
-    /// The recordings that finished last; the newest is at the end.
+    /// The kept parts of the recordings that finished last; the newest part is at the end.
     finished: VecDeque<Remains>,
-    /// Number of children so far, by their PID.
+    /// For each PID: number of children so far that had this PID.
     child_numbers: HashMap<u32, u32>,
-    /// Number of images whose traces the collector set aside under another name.
+    /// Number of traces that the collector has renamed because their image executed another image.
     executed: u32,
     /// The trace of the root process. The collector creates and locks the trace early, so that no other
     /// process takes its name.
     reserved: Option<TraceWriter>,
-    /// When the first recording of the root process began.
+    /// The start of the first recording of the root process; with `--only`, of any process.
     recorded_since: Option<Instant>,
     /// Finds descendants that have no recording.
     unrecorded: UnrecordedProcesses,
-    /// Number of descendants without a recording that the collector saw.
+    /// Number of descendants without a recording that the collector has found so far.
     seen_unrecorded: u64,
     /// Processes that have or had a recording.
     recorded: HashSet<u32>,
-    /// Number of children without a trace: the collector could not create their trace, or they never attached
-    /// to their sessions.
+    /// Number of children without a trace. The collector could not create or write the trace, or the child
+    /// never attached to its session.
     unwritten: u64,
-    /// Number of processes that claimed a session of the root process but are not the root process.
+    /// Number of sessions that other processes than the root process have claimed, although the user did not
+    /// ask to record children.
     strangers: u64,
 }
 
 impl<'a> Follower<'a> {
-    /// Follows `root`, whose images claim their sessions from `stock`. `reserved` is the writer of the plan's
-    /// output, if the file exists already.
+    /// Creates a follower of the process `root`. The images of this process claim their sessions from
+    /// `stock`. `reserved` is the writer of the root's trace, if the collector has already created this
+    /// trace.
     pub fn new(
         plan: &'a RunSettings,
         stock: SessionStock,
@@ -224,7 +230,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Runs until every recorded process has ended or the duration is over.
+    /// Records until every recorded process has ended or the duration is over.
     pub fn run(mut self, signals: &mut Signals) -> Outcome {
         loop {
             let mut fds = vec![signals.fd()];
@@ -303,13 +309,13 @@ impl<'a> Follower<'a> {
             recording.next_turn(now).map_or(due, |turn| due.min(turn))
         });
         let due = due.min();
-        // If no child can claim a session and the run has long started, sleep until the next slice.
+        // If no child can claim a session and the run began long ago, check for claims less often.
         let calm = self.began.elapsed() > CALM_AFTER && !self.plan.children;
         let poll = if calm { 10 * POLL } else { poll };
         due.map_or(poll, |due| due.min(poll))
     }
 
-    /// Passes signals on to the target. Returns whether a signal asked for the end.
+    /// Passes signals on to the target. Returns whether a signal asked for the end of the run.
     fn pass_on(&mut self, signals: &mut Signals) -> bool {
         let mut stop = false;
         for signal in signals.take() {
@@ -341,8 +347,8 @@ impl<'a> Follower<'a> {
             let is_new = claimed.elapsed() < ATTACH_LIMIT;
             if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
                 // The process has claimed the session and is about to attach, so a short wait suffices. All
-                // sessions share one limit, so a process that never attaches does not delay the others for
-                // long.
+                // sessions share one time limit, so a process that never attaches does not delay the other
+                // processes for long.
                 wait(&header.state, FRESH, left);
             }
             if header.state.load(Ordering::Acquire) == ATTACHED {
@@ -352,8 +358,8 @@ impl<'a> Follower<'a> {
             }
         }
         attached.sort_by_key(|session| session.header().claim.load(Ordering::Relaxed));
-        // A child that executes a program at once claims a session for both of its images. The first image
-        // has counted almost nothing, so the collector does not record it.
+        // A child that immediately executes a program claims two sessions, one for each of its images. The
+        // first image has allocated almost nothing, so the collector does not record this image.
         let number = |session: &Session| session.header().pid.load(Ordering::Relaxed);
         let is_executed = |session: &Session| session.header().parent.load(Ordering::Relaxed) == 0;
         while !attached.is_empty() {
@@ -432,11 +438,11 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Counts the unrecorded processes that the ended root process leaves behind. These processes have
-    /// another parent now. Children that the root waited for no longer exist.
+    /// Counts the unrecorded processes that still run after the end of the root process. These processes have
+    /// another parent now. Children for which the root process has waited no longer exist.
     fn look_at_legacy(&mut self) {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= START);
-        // A program that runs for such a short time gets no verdict.
+        // A program that ran for less than [`START`] gets no verdict, so its trace does not need this count.
         if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
             let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
             self.add_unrecorded(&found);
@@ -468,8 +474,8 @@ impl<'a> Follower<'a> {
         for child in ended {
             let finished = self.outcome.summaries.len();
             self.finish(child.recording, EndReason::Gone, Others::default());
-            // The program that the child executed last has no trace. Users look for such losses in the root's
-            // trace.
+            // The program that the child executed last has no trace. The root's trace reports this loss,
+            // because users look for such losses there.
             let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
             self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
         }
@@ -490,7 +496,7 @@ impl<'a> Follower<'a> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        // The time of an attached process begins with its first allocation.
+        // The duration of an attached process's recording begins with the first allocation of the process.
         let began = match (&self.root, self.recorded_since) {
             (Root::Attached(_), None) => return false,
             (_, since) => since.unwrap_or(self.began),
@@ -504,12 +510,13 @@ impl<'a> Follower<'a> {
             self.look_at_legacy();
         }
         if let Some(recording) = self.recording.take() {
-            // A process that claimed a session but never attached failed or has ended. If the program still
-            // runs, a new claim may still attach.
+            // If a process claimed a session but never attached, this process has ended or cannot attach. If
+            // the program still runs, a process with a new claim may still attach.
             let could_not =
                 |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
-            // A young child may have no file yet. If the file cannot be made, the root's trace must tell.
+            // The trace of a young child may have no file yet. If the collector cannot create this file, the
+            // root's trace must report the loss.
             let young = self.children.iter_mut().filter(|child| !child.recording.has_file());
             let fileless = young.filter_map(|child| child.recording.create_file().err()).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached + fileless;
@@ -518,8 +525,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// The result of the run. With `--only`, the root process may have no trace that could report the missing
-    /// processes.
+    /// Returns the result of the run. With `--only`, the root process may have no trace that could report
+    /// unrecorded processes, so the result contains them as a failure.
     fn ended(mut self) -> Outcome {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
         if !self.plan.only.is_empty() && unrecorded > 0 {
@@ -541,7 +548,8 @@ impl<'a> Follower<'a> {
         self.end_root(reason);
     }
 
-    /// Only the trace of the root process reports `others`; for a child `others` is empty.
+    /// Finishes a recording. Only the trace of the root process reports `others`; for a child, `others` is
+    /// empty.
     fn finish(&mut self, mut recording: Recording, reason: EndReason, others: Others) {
         let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);
@@ -575,7 +583,8 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// The error for a trace that edleak could not write to its end. `is_in_memory`: no slice is in its file.
+/// The error for a trace that edleak could not write to its end. `is_in_memory` means that the file of the
+/// trace contains no slice.
 fn unwritten(error: &edleak_format::Error, is_in_memory: bool) -> Error {
     let remedy = match is_in_memory {
         true => "record again into another directory",
@@ -584,7 +593,8 @@ fn unwritten(error: &edleak_format::Error, is_in_memory: bool) -> Error {
     Error::output(error, remedy)
 }
 
-/// The error if edleak could not make a session. An image that the target executes next may then find none.
+/// The error if edleak could not create a session. The next image that the target executes may then get no
+/// session.
 fn no_session(error: &io::Error) -> Error {
     Error::system("the program that it executes next may not be recorded", error, "see `ulimit -a`")
 }

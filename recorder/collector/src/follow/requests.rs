@@ -1,4 +1,4 @@
-//! Serves requests of other programs to the running recordings.
+//! Answers the requests that other programs send to the running recordings.
 
 use super::Follower;
 use crate::control::socket::ClientId;
@@ -9,7 +9,7 @@ use crate::watch::request::Request;
 use std::time::Instant;
 
 impl Follower<'_> {
-    /// Reads new requests, and answers earlier requests that are done.
+    /// Reads new requests, and answers older requests that are done.
     pub(super) fn serve(&mut self, now: Instant) {
         let mut answers = Vec::new();
         for recording in self.recordings() {
@@ -73,7 +73,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Answers the waiting clients of a recording that is over.
+    /// Tells the clients that wait for a recording that this recording is over.
     pub(super) fn dismiss_clients(&mut self, recording: &Recording) {
         for client in recording.clients().collect::<Vec<_>>() {
             let message = format!("the recording of process {} is over", recording.pid());

@@ -1,4 +1,5 @@
-//! The stock of sessions: the control page and fresh sessions, refilled as images claim them.
+//! The stock of sessions: the control page and the fresh sessions for the next images. After images have
+//! claimed sessions, the collector adds new ones.
 
 use crate::sys::descriptor_keeper::{self, DescriptorKeeper, UserAndGroup};
 use crate::sys::shm::{ControlPage, Session};
@@ -9,35 +10,36 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Longest time that a target waits at its start, once, for the wrapper rules and detours of its modules. The
-/// collector needs a few milliseconds. It needs more only on a busy machine, where the program starts late
-/// anyway; without rules, its first allocations would have the wrong callers.
+/// Longest time that a target waits, once at its start, for the wrapper rules and detours of its modules. The
+/// collector needs a few milliseconds to prepare them. On a busy machine, it needs more time, but there the
+/// program starts late anyway. Without the rules, edleak would count the program's first allocations at the
+/// wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
-/// Longest time that a target waits at its start, for a program with its own allocator, or with watched sites
-/// from the start. Without detours, edleak counts no allocation of this allocator. Without unwind rules, the
-/// first allocations of a watched site have no stacks.
+/// Longest time that a target waits at its start, if the program has its own allocator, or if sites are
+/// watched from the start. Without detours, edleak counts no allocation of this allocator. Without unwind
+/// rules, the first allocations of a watched site have no stacks.
 pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
-/// refills the slots several times a second.
+/// fills empty slots several times a second.
 const STOCK: usize = 8;
-/// Number of slots that the collector fills before the target starts; it fills the others while the target
-/// starts.
+/// Number of slots that the collector fills before the target starts; it fills the other slots while the
+/// target starts.
 const FIRST_STOCK: usize = 2;
 /// Number of slots that the collector keeps filled when it also records child processes.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
-/// Number of fresh sessions that the collector keeps beside the slots. Each has the pages of its last child,
-/// at most 512 KiB.
+/// Maximum number of fresh sessions that the collector keeps outside the slots. Each of these sessions still
+/// has the memory pages that its last child used, at most 512 KiB.
 const MOST_SPARE: usize = 8;
 
 /// The stock of sessions for the images of one run.
 pub struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
-    /// Fresh sessions that ended children had before.
+    /// Fresh sessions that ended children have used before.
     spare: Vec<Session>,
     shards: usize,
-    /// The user of the target, if this process has another user.
+    /// The user and the group of the target, if the target cannot open the descriptors of this process.
     owner: Option<UserAndGroup>,
     keeper: Option<DescriptorKeeper>,
     rules_timeout_us: u32,
@@ -49,8 +51,9 @@ impl SessionStock {
         SessionStock::create_with(children, rules_timeout, None, None)
     }
 
-    /// Makes the stock for a process that runs already. If that process cannot open the descriptors of this
-    /// process, a keeper shows them to it.
+    /// Creates the stock for a process that already runs. If that process cannot open the descriptors of this
+    /// process, the collector starts a helper process that makes these descriptors available (see
+    /// [`DescriptorKeeper`]).
     pub(crate) fn create_for(pid: u32, children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {
             return SessionStock::create(children, rules_timeout);
@@ -98,17 +101,18 @@ impl SessionStock {
         }
     }
 
-    /// Stores the ID of the process to record, before it executes its program.
+    /// Stores the PID of the process to record. Call this function before that process executes its program.
     pub fn set_root(&self, pid: u32) {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
 
-    /// Stores the domains of memory to record beside the heap. Call this before the first target starts.
+    /// Stores the domains of memory to record besides the heap. Call this function before the first target
+    /// starts.
     pub fn set_domains(&self, domains: u32) {
         self.page.get().domains.store(domains, Ordering::Release);
     }
 
-    /// Number of images that found no session.
+    /// Number of images that got no session.
     pub fn missed(&self) -> u64 {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))
     }
@@ -130,8 +134,9 @@ impl SessionStock {
         Ok(claimed)
     }
 
-    /// Takes the session of an ended child for a later child, if no other process has it. A new session costs
-    /// the collector a file and a mapping, and costs the child new pages.
+    /// Keeps the session of an ended child for a later child, if no other process still has this session. For
+    /// a new session, the collector would have to create a file and a mapping, and the child would need new
+    /// memory pages.
     pub(crate) fn take_back(&mut self, mut session: Session) {
         if self.owner.is_none() && self.spare.len() < MOST_SPARE && session.renew(self.rules_timeout_us) {
             self.spare.push(session);

@@ -1,15 +1,15 @@
-//! The names of the traces that lie beside the trace of the root process.
+//! The paths of the traces that edleak writes into the directory of the root process's trace.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The path of a child's trace: `NAME.PID.edl`, beside the trace of the root process.
+/// The path of a child's trace: `NAME.PID.edl`, in the directory of the root process's trace.
 pub(crate) fn child_path(output: &Path, pid: u32) -> PathBuf {
     beside(output, &pid.to_string())
 }
 
-/// The path `NAME.WORD.edl`, beside `NAME.edl`.
+/// The path `NAME.WORD.edl`, in the directory of `NAME.edl`.
 pub(super) fn beside(output: &Path, word: &str) -> PathBuf {
     let name = output.file_name().unwrap_or_default().as_bytes();
     let stem = name.strip_suffix(b".edl").unwrap_or(name);

@@ -1,6 +1,7 @@
-//! Finds descendants of the root process that have no recording. Some descendants cannot reach the collector:
-//! after a chroot, as another user, or with another /proc. Some started without the library, and some ended
-//! too early. Without a report, such a run would look clean.
+//! Finds descendants of the root process that have no recording. Some descendants cannot reach the collector,
+//! because they run in a chroot, as another user, or with another /proc. Some descendants started without the
+//! library, and some ended too early. If edleak did not report such descendants, their run would seem to have
+//! no leaks.
 
 use crate::error::{Error, ErrorKind};
 use crate::sys::maps;
@@ -13,15 +14,15 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
-/// The time of the first scan of the process tree after the start; also the longest usual pause between
-/// scans. A scan reads about two files of every process in the tree. The collector does not see a process
-/// that starts and ends between two scans.
+/// Time from the start of the run to the first scan of the process tree. `LEAST_OFTEN` is the longest usual
+/// pause between two scans. A scan reads about two files of every process in the tree. The collector does not
+/// see a process that starts and ends between two scans.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LEAST_OFTEN: Duration = Duration::from_secs(1);
 /// The pause between two scans is at least this many times the duration of a scan.
 const REST: u32 = 50;
-/// Longest time for an image to claim a session. After this time, the collector counts the image as started
-/// without the library.
+/// If an image claims no session within this time, the collector assumes that the image started without the
+/// library.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A process without a recording.
@@ -39,8 +40,8 @@ impl Unrecorded {
         self.pid
     }
 
-    /// Whether the process has the address of the control page but cannot open it. A request to begin would
-    /// fail there.
+    /// Whether the process has the address of the control page but cannot open this page. In such a process,
+    /// a request to begin counting would fail.
     pub(super) fn is_out_of_reach(&self) -> bool {
         self.is_out_of_reach
     }
@@ -71,7 +72,8 @@ struct Seen {
     is_told: bool,
 }
 
-/// The processes found so far, by PID and start time, and the time of the next scan.
+/// The processes without a session that the scans have found so far, and the time of the next scan. The PID
+/// and the start time identify a process.
 pub(super) struct UnrecordedProcesses {
     seen: HashMap<(u32, u64), Seen>,
     next: Instant,
@@ -83,9 +85,10 @@ impl UnrecordedProcesses {
         UnrecordedProcesses { seen: HashMap::new(), next: now + FIRST_LOOK, pause: FIRST_LOOK }
     }
 
-    /// Scans the descendants of `root`, when a scan is due, and descendants found earlier that have another
-    /// parent now. `control` is the address of the control page. The scan skips `recorded` processes, which
-    /// have or had a recording, and processes that the user does not want. Returns the newly found processes.
+    /// If a scan is due, scans the descendants of `root`, and also the descendants from older scans that have
+    /// another parent now. `control` is the address of the control page. The scan skips the processes in
+    /// `recorded`, which have or had a recording, and processes for which `is_wanted` returns `false`.
+    /// Returns the newly found processes.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -126,7 +129,8 @@ impl UnrecordedProcesses {
                 new.push(Unrecorded { pid, name: name_of(pid), is_out_of_reach });
             }
         }
-        // The process ended before the collector could tell whether it would claim a session.
+        // Also report each process that ended before the collector could tell whether the process would claim
+        // a session.
         self.seen.retain(|key, seen| {
             let is_there = there.contains(key);
             if !is_there && !seen.is_told && !recorded.contains(&key.0) {
@@ -139,15 +143,15 @@ impl UnrecordedProcesses {
         new
     }
 
-    /// Whether the collector saw processes without a session, reported or not.
+    /// Whether the latest scan found processes without a session, reported or not.
     pub(super) fn are_there(&self) -> bool {
         !self.seen.is_empty()
     }
 }
 
-/// The processes without a recording that have the address of the control page. So the collector finds a
-/// daemon, which has left the process tree. With `only_old`, the list omits a process that may still claim a
-/// session.
+/// The processes without a recording that have the address of the control page in their environment. So the
+/// collector also finds daemons, which are no longer descendants of the root process. With `only_old`, the
+/// list omits processes that may still claim a session.
 pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
     let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
     let counts =
@@ -162,11 +166,13 @@ fn name_of(pid: u32) -> String {
     program.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether a process has neither its own session nor its parent's. If this user may not read its map, the
-/// user ID decides: a program with a set-user-ID file has dropped every preload.
+/// Whether a process has mapped neither its own session nor the session of its parent. If this user may not
+/// read the memory map of the process, the function compares user IDs: a program with a set-user-ID file runs
+/// as another user, and ignores LD_PRELOAD.
 fn is_without_session(pid: u32) -> bool {
     match maps::text_of(pid) {
-        // An ended process that its parent has not waited for has an empty map.
+        // If a process has ended and its parent has not waited for it yet, the memory map of the process is
+        // empty.
         Some(map) => !map.is_empty() && !process::has_session(&map),
         None => user(pid).is_some_and(|theirs| Some(theirs) != user(std::process::id())),
     }
@@ -198,7 +204,8 @@ fn user(pid: u32) -> Option<u32> {
     process::read_status(pid).map(|status| status.privileges.ids[0])
 }
 
-/// Whether the process may open the collector's files: it belongs to the same user or to root.
+/// Whether the process may open the collector's files, because it belongs to root or to the user of the
+/// collector.
 fn is_our_user(pid: u32) -> bool {
     user(pid).is_none_or(|theirs| theirs == 0 || Some(theirs) == user(std::process::id()))
 }
