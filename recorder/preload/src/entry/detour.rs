@@ -1,4 +1,4 @@
-//! The hooks of detoured functions that do more than the fast path: realloc and similar functions,
+//! The hooks of those detoured functions that need more than the fast path: realloc and similar functions,
 //! posix_memalign, xallocx, and frees that the fast path does not count.
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ use crate::hot::thread::{self, Tls};
 use core::mem::transmute;
 use edleak_session::detour::{HOOKS, Hook};
 
-/// The hooks by number, for the table at the start of a module's code.
+/// The hooks by their number. This table is copied to the start of a module's code.
 pub(crate) fn hooks() -> [usize; HOOKS] {
     let mut hooks = [0; HOOKS];
     let known: [(Hook, unsafe extern "C" fn()); 12] = [
@@ -32,21 +32,22 @@ pub(crate) fn hooks() -> [usize; HOOKS] {
     hooks
 }
 
-/// The function of pools for a process in which `edleak_note_pool` is not the library's.
+/// The address of the function that notes operations of pools. It is for a process in which the name
+/// `edleak_note_pool` does not lead to this library.
 pub(crate) fn note_pool() -> usize {
     arch::detour::note_pool as *const () as usize
 }
 
-/// A call of a trampoline. `arch::detour` builds it on the stack.
+/// A call of a trampoline. `arch::detour` builds this object on the stack.
 #[repr(C)]
 pub(crate) struct Call {
-    /// The entry of the old allocation, taken out of the side table before the call.
+    /// The entry of the old allocation. The hook took this entry out of the side table before the call.
     taken: Option<Allocation>,
     /// The arguments of the detoured function.
     pub(crate) arguments: [usize; 6],
     /// The requested size.
     pub(crate) size: usize,
-    /// The old address, or the place for the new address.
+    /// The old address, or where to store the new address.
     pub(crate) pointer: *mut u8,
     /// The address of the trampoline.
     pub(crate) trampoline: usize,
@@ -62,16 +63,16 @@ const POSIX_MEMALIGN: usize = Hook::PosixMemalign as usize;
 const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
-/// Whether a detoured function on this thread called the entry point that began with the stack pointer `sp`.
-/// Ends the state *inside* if an exception has left the function.
+/// Whether a detoured function on this thread called the entry point whose stack pointer is `sp`. If an
+/// exception has left the detoured function, this function ends the state *inside*.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;
     }
     let depth = tls.inside.wrapping_sub(sp);
     if sp < tls.inside && depth < arch::detour::DEPTH {
-        // SAFETY: `inside` is less than `DEPTH` above `sp`, so the word before it lies on this thread's
-        // stack.
+        // SAFETY: `inside` is less than `DEPTH` above `sp`, so the word just below `inside` lies on this
+        // thread's stack.
         let returns_to = unsafe { *((tls.inside - 8) as *const usize) };
         if arch::detour::return_addresses().contains(&returns_to) {
             return true;
@@ -95,8 +96,8 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
     let taken = if kind == POSIX_MEMALIGN {
         None
     } else {
-        // SAFETY: the target passes this address to its allocator. The function takes only known addresses,
-        // not null.
+        // SAFETY: the target passes this address to its allocator. `take_known` takes only addresses in the
+        // side table, so it ignores null.
         slow::take_known(unsafe { (*call).pointer })
     };
     // SAFETY: the caller guarantees `call`.
@@ -108,7 +109,7 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
     true
 }
 
-/// Runs after the trampoline has returned `result`. Returns the result of the function.
+/// Runs after the trampoline has returned `result`. Returns the result that the hook returns to its caller.
 ///
 /// # Safety
 /// As for [`begins`], which has returned `true` for `call`. `rbp` is the caller's frame pointer.
@@ -139,8 +140,8 @@ pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize)
         kind => {
             let new = result as *mut u8;
             if new.is_null() && call.size != 0 && kind != REALLOCATE_OR_FREE {
-                // SAFETY: this thread took the entry, and the function failed, so the allocation is as
-                // before.
+                // SAFETY: this thread took the entry. The function failed, so the allocation is the same as
+                // before the call.
                 unsafe { slow::restore(call.pointer, taken) };
                 return result;
             }
@@ -167,8 +168,9 @@ pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
     }
 }
 
-/// Calls `function` of an allocator in the state *inside*. If this thread is inside already, `function` has
-/// called the entry point, so this calls `next`, the next definition after the preload.
+/// Calls `function` of an allocator in the state *inside*. If this thread is already inside, `function`
+/// itself has called the entry point. Then this function calls `next`, the next definition after the preload
+/// library.
 ///
 /// # Safety
 /// Both functions take these arguments.

@@ -1,10 +1,10 @@
 //! HOT: the exported C symbols; no other file exports symbols.
 //!
-//! Every allocating entry point is a naked stub; the assembly is the architecture's ([`crate::arch::stubs`]).
+//! Every entry point that allocates is a naked stub; the assembly of the stubs is in [`crate::arch::stubs`].
 //! The frequent stubs call the real function and note the allocation that it returns. The other stubs add two
-//! arguments, from which the hook finds its caller: the address of their return address, and the frame
-//! pointer. After that, they jump to the hook, which returns to the caller directly. Freeing entry points
-//! need no caller.
+//! arguments, from which the hook finds its caller: the address of the stub's return address, and the frame
+//! pointer. Then these stubs jump to the hook, and the hook returns directly to the caller. Entry points that
+//! free memory need no caller.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
@@ -15,7 +15,7 @@ use crate::entry::{forward, mapping, pool};
 use crate::hot::free;
 use core::ffi::c_void;
 
-/// Defines an entry point: `name(arguments) => hook`.
+/// Defines an entry point, written as `name(arguments) => hook`.
 macro_rules! entry {
     ($($name:ident ( $($argument:ident : $kind:ty),* ) $(-> $result:ty)? => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: jumps to its hook with its caller added to the arguments.")]
@@ -30,7 +30,8 @@ macro_rules! entry {
     )*};
 }
 
-/// Defines an entry point without a stub: `name(arguments) => hook`. Freeing entry points need no caller.
+/// Defines an entry point without a stub, written as `name(arguments) => hook`. Entry points that free memory
+/// need no caller.
 macro_rules! plain_entry {
     ($($name:ident ( $first:ident $(, $more:ident)* ) => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: what its hook does.")]
@@ -77,7 +78,7 @@ pub(super) unsafe extern "C" fn realloc(old: Pointer, size: usize) -> Pointer {
     stubs::realloc!(free::reallocate)
 }
 
-/// `reallocarray`: realloc with a product as size.
+/// `reallocarray`: realloc whose size is the product of two arguments.
 ///
 /// # Safety
 /// The caller keeps the contract of the C function of this name.
@@ -87,9 +88,9 @@ pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: u
     stubs::reallocarray!(free::reallocate, forward::reallocarray_overflow)
 }
 
-/// operator new. The default operator new is malloc (of one byte for size 0) plus an exception. While
-/// operator new is the default one, the stub calls malloc instead (see `forward`). If malloc fails, the real
-/// operator new calls the new-handler and throws.
+/// operator new. The default operator new calls malloc (with one byte for size 0), and throws an exception if
+/// malloc fails. While the program uses the default operator new, the stub calls malloc instead (see
+/// `forward`). If malloc fails, the stub calls the real operator new, which calls the new-handler and throws.
 macro_rules! new_entry {
     ($($name:ident => $slow:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`.")]
@@ -109,8 +110,8 @@ new_entry! {
     _Znam => forward::new_array_slow;
 }
 
-/// `free`. Jumps through a pointer: to the real free while the library counts nothing, and to the hook
-/// otherwise.
+/// `free`. The stub jumps through a pointer: to the real free while the library counts nothing, otherwise to
+/// the hook.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -158,8 +159,8 @@ plain_entry! {
     _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
 }
 
-/// `name => hook`, for a function of up to six arguments. The hook gets two more arguments: the caller's
-/// frame and frame pointer.
+/// Defines an entry point of up to six arguments, written as `name => hook`. The hook gets two more
+/// arguments: the caller's frame and frame pointer.
 macro_rules! entry_of_six {
     ($($name:ident => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: calls its hook with its caller added to the arguments.")]

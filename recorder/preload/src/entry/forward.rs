@@ -1,15 +1,16 @@
-//! COLD: entry points that may call other entry points: the aligned family, reallocarray, operator new and
-//! delete.
+//! COLD: entry points that may call other entry points: posix_memalign and other aligned allocations,
+//! reallocarray, operator new and operator delete.
 //!
-//! musl's posix_memalign calls aligned_alloc, libstdc++'s operator new calls malloc, but jemalloc's does not.
-//! So while such a real function runs, its caller is *pending*. The first entry point inside the real
-//! function that allocates counts for that caller. If no inner entry point allocates, the outer entry point
-//! counts for itself. So edleak counts every allocation once, at the outer caller.
+//! musl's posix_memalign calls aligned_alloc, and libstdc++'s operator new calls malloc, but jemalloc's
+//! operator new does not call malloc. So while such a real function runs, its caller is *pending*. The first
+//! entry point that allocates inside the real function counts the allocation for the pending caller. If no
+//! inner entry point allocates, the outer entry point counts the allocation itself. So edleak counts every
+//! allocation once, at the outer caller.
 //!
-//! The default operator new is too frequent for this pending state. The default one (libstdc++'s or libc++'s,
-//! with no form replaced by the program) is malloc plus an exception, and delete is free. So for the default
-//! operators, the hooks call malloc and free themselves. If a program replaces any form, its own functions
-//! are always called.
+//! Programs call the default operator new too often for this pending state. The default operator new (of
+//! libstdc++ or libc++) calls malloc and throws if malloc fails; the default operator delete calls free. So
+//! for the default operators, the hooks call malloc and free themselves. If the program replaces any form of
+//! these operators, the hooks always call the program's own functions.
 #![allow(unsafe_code)]
 
 use crate::arch::{call_new, note};
@@ -34,8 +35,8 @@ static VALLOC: Lazy = Lazy::new(c"valloc");
 static PVALLOC: Lazy = Lazy::new(c"pvalloc");
 static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
 
-/// Looks up the real functions early, while a lookup has no side effect for the program. If the program loads
-/// a C++ runtime later, the library looks up its operators at their first use.
+/// Looks up the real functions early, when a lookup has no side effect for the program. If the program loads
+/// a C++ runtime later, the library looks up the operators of this runtime at their first use.
 pub(crate) fn resolve() {
     for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
         real.get();
@@ -47,7 +48,7 @@ pub(crate) fn resolve() {
     }
 }
 
-/// Runs a real function that returns an allocation or null, and counts the allocation once.
+/// Calls a real function that returns an allocation or null, and counts the allocation once.
 unsafe fn counted(
     size: usize,
     slack: usize,
@@ -101,7 +102,7 @@ fn end(caller: *const usize) -> bool {
 /// posix_memalign.
 ///
 /// # Safety
-/// Called by its entry stub only, like every hook here.
+/// Only the entry stub of a hook calls this hook; this holds for every hook in this file.
 pub(crate) unsafe extern "C" fn on_posix_memalign(
     out: *mut *mut u8,
     align: usize,
@@ -201,7 +202,7 @@ pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
-/// Handles reallocarray with a product that overflows. The real function then fails and sets errno.
+/// Handles a reallocarray whose product overflows. The real function then fails and sets errno.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -223,7 +224,7 @@ const UNKNOWN: u32 = 0;
 /// The value of [`NEW_IS`] for the default operator new.
 pub(crate) const DEFAULT: u32 = 1;
 const REPLACED: u32 = 2;
-/// Whether operator new is the default one ([`DEFAULT`]: malloc plus an exception) or the program's.
+/// Whether operator new is the default one ([`DEFAULT`]) or one that the program replaced.
 pub(crate) static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 #[inline(always)]
@@ -234,8 +235,8 @@ fn new_is_malloc() -> bool {
 #[cold]
 fn learn_new() {
     sites::set_own_call(call_new::return_address());
-    // The symbols that the program sees must be edleak's, and the next definitions must be a C++ runtime's.
-    // Without this check, edleak could skip an operator new of the program.
+    // The symbols that the program uses must be edleak's symbols, and the next definitions must belong to a
+    // C++ runtime. Without this check, edleak could skip an operator new of the program.
     let forms = [
         c"_Znwm",
         c"_Znam",
@@ -284,7 +285,7 @@ static FORMS: [Form; 8] = [
     Form { real: Lazy::new(c"_ZnamSt11align_val_tRKSt9nothrow_t"), takes_align: true },
 ];
 
-/// The arguments of a call of a real operator new. [`call_new::edleak_call_new`] lays these arguments out on
+/// The arguments of a call of a real operator new. [`call_new::edleak_call_new`] stores these arguments on
 /// its stack.
 #[repr(C)]
 pub(crate) struct NewCall {
@@ -303,7 +304,7 @@ pub(crate) struct NewCall {
 /// Only `edleak_call_new` calls this function.
 #[cfg_attr(test, allow(dead_code))] // the test build has no assembly that calls it
 pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
-    // SAFETY: `edleak_call_new` has laid `call` out on its stack.
+    // SAFETY: `edleak_call_new` has stored `call` on its stack.
     let call = unsafe { &mut *call };
     // SAFETY: `call.form` is a form of `FORMS`.
     let form = unsafe { &*call.form };
@@ -320,11 +321,12 @@ pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
 /// Only `edleak_call_new` calls this function.
 #[cfg_attr(test, allow(dead_code))] // the test build has no assembly that calls it
 pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
-    // SAFETY: `edleak_call_new` has laid `call` out on its stack.
+    // SAFETY: `edleak_call_new` has stored `call` on its stack.
     let call = unsafe { &*call };
-    // With glibc's malloc, no inner call means that operator new used a pool of the program. edleak counts
-    // the pool's own allocations when the pool makes them. Another allocator may have its own operator new
-    // that does not call malloc. The result of that operator is an allocation, which the hook counts here.
+    // If glibc's malloc was not called inside, operator new took the memory from a pool of the program.
+    // edleak counts the pool's own allocations when the pool makes them. Another allocator may have its own
+    // operator new that does not call malloc. The result of such an operator new is an allocation, which the
+    // hook counts here.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
@@ -332,14 +334,14 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// No library has an operator new, but the program called it. For such a call, memory without the exception is
-// the best answer.
+// The program called operator new, but no library defines it. In this case, the library returns memory from
+// malloc and throws no exception if malloc fails.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
 }
 
-/// Calls the real operator new, with the new-handler and the exception.
+/// Calls the real operator new, which handles the new-handler and the exception.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -468,14 +470,14 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
 
 macro_rules! delete {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator delete. While operator new is malloc, this form calls free.
+        /// A form of operator delete. While operator new is the default one, this form calls free.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
         #[inline(always)]
         pub(crate) unsafe fn $name(allocation: *mut u8, second: usize, third: usize) {
             if new_is_malloc() {
-                // SAFETY: the default operator delete only calls free, so this does the same.
+                // SAFETY: the default operator delete only calls free, and this code does the same.
                 unsafe { free::on_free(allocation) }
             } else {
                 // SAFETY: passes on the arguments of the caller.

@@ -1,13 +1,13 @@
-//! COLD: mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the next definition and adds an
-//! event to the ring.
+//! COLD: mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the real function and adds an event
+//! to the ring.
 //!
 //! `session::mapping` explains when each call takes its number. A hook does not change errno and does not
-//! wait. Once the functions are found, it makes no system call of its own. It does not use the state of the
-//! thread, so a signal handler may map at any time.
+//! wait. After the library has found the real functions, a hook makes no system call of its own. A hook does
+//! not use the state of the thread, so a signal handler may map memory at any time.
 //!
-//! The loader, libc's malloc and libc's threads call the kernel by internal names, so these calls do not
-//! reach the hooks. The calls of allocators in other libraries do. The collector recognizes these calls by
-//! the module of the direct caller.
+//! The loader, libc's malloc and libc's threads call mmap by internal names, so these calls do not reach the
+//! hooks. Allocators in other libraries call the public names, so their calls reach the hooks. The collector
+//! recognizes the calls of allocators by the module of the direct caller.
 //!
 //! In a process that was started without this library, these hooks run through detours of libc's functions
 //! ([`crate::arch::detour`]). The next definition is then the trampoline of the detour.
@@ -40,26 +40,26 @@ pub(crate) static SHMAT: Lazy = Lazy::new(c"shmat");
 pub(crate) static SHMDT: Lazy = Lazy::new(c"shmdt");
 pub(crate) static MADVISE: Lazy = Lazy::new(c"madvise");
 
-/// The ring of the session; null: edleak does not record this domain.
+/// The ring of the session; null: edleak does not record mapped memory.
 static RING: AtomicPtr<MappingSlot> = AtomicPtr::new(ptr::null_mut());
 
 const FAILED: Pointer = ptr::without_provenance_mut(usize::MAX);
 const PAGE: usize = 4096;
 
-/// Looks up the functions at start, before the program calls one.
+/// Looks up the real functions at start, before the program calls one of them.
 pub(crate) fn resolve() {
     let all = [&MMAP, &MMAP64, &MUNMAP, &MREMAP, &SHMAT, &SHMDT, &MADVISE];
     all.into_iter().for_each(|real| _ = real.get());
 }
 
-/// Sets the ring of a session; null: edleak does not record this domain.
+/// Sets the ring of a session; null: edleak does not record mapped memory.
 pub(crate) fn set_ring(slots: *mut MappingSlot) {
     RING.store(slots, Ordering::Release);
 }
 
-/// The next definition of a function; null: there is none. This does not start the library: an allocator of
-/// the program may map memory while it holds its own lock, and the start looks up functions, which may
-/// allocate.
+/// The next definition of a function; null: there is none. This function does not start the library, because
+/// an allocator of the program may map memory while it holds its own lock. The start of the library looks up
+/// functions, and a lookup may allocate.
 fn real(function: &Lazy) -> Pointer {
     function.get()
 }
@@ -72,13 +72,13 @@ struct MappingLog {
 }
 
 impl MappingLog {
-    /// For a call that maps memory; `None`: edleak does not record the call.
+    /// The session and the ring for a call that maps memory; `None`: edleak does not record the call.
     fn of_taking() -> Option<MappingLog> {
         MappingLog::with(lifecycle::header)
     }
 
-    /// For a call that unmaps memory or gives pages back. A forked child that is not recorded does not
-    /// count as a child that used memory if it makes only such calls.
+    /// The session and the ring for a call that unmaps memory or gives pages back. If a forked child is not
+    /// recorded and makes only such calls, the child does not count as a child that used memory.
     fn of_giving() -> Option<MappingLog> {
         MappingLog::with(lifecycle::header_unless_unrecorded_child)
     }
@@ -88,7 +88,7 @@ impl MappingLog {
             return None;
         }
         let header = header()?;
-        // `header` may have given a forked child its own session, with another ring.
+        // `header` may have given a forked child its own session, which has another ring.
         let slots = RING.load(Ordering::Acquire);
         if slots.is_null() {
             return None;
@@ -109,7 +109,7 @@ impl MappingLog {
         number
     }
 
-    /// Adds the event of a range that the program has got, with the site of the call.
+    /// Adds the event of a range that the program has just got, together with the site of the call.
     ///
     /// # Safety
     /// `caller` and `fp` come from the entry stub.
@@ -129,8 +129,8 @@ fn event(operation: Operation, address: Pointer, length: usize, flags: u32) -> M
     MappingEvent { operation, flags, address: address as u64, length: length as u64, site: 0, direct: 0 }
 }
 
-/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If
-/// the ring is full, the slice has the counters of an earlier mark.
+/// Adds an event for a slice that a mark takes. `slice` is the position of the slice in the ring of marks. If
+/// the ring of mapping events is full, the collector uses the counters of an older mark for this slice.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
     if let Some(log) = MappingLog::of_taking() {
@@ -157,7 +157,7 @@ pub(crate) unsafe extern "C" fn on_mmap(
     unsafe { map(&MMAP, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
-/// The hook of mmap64. A libc without mmap64 has one function for both.
+/// The hook of mmap64. If libc has no mmap64, the hook calls mmap.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -217,10 +217,11 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     }
     // SAFETY: the next definition of munmap has this type.
     let real: Munmap = unsafe { transmute(real) };
-    // The kernel refuses other arguments, so such a call needs no event.
+    // The kernel refuses a call with other arguments, so such a call needs no event.
     let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
     let log = if is_sound { MappingLog::of_giving() } else { None };
-    // Adds the event before the call. Once the kernel has unmapped the range, another thread may get it.
+    // Add the event before the call: after the kernel has unmapped the range, another thread may get the same
+    // range.
     let number = log.and_then(|log| log.push(event(Operation::Unmap, address, length, 0)));
     // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address, length) };
@@ -230,7 +231,7 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     status
 }
 
-/// Adds the event of a failed call. `number` is the number of the call.
+/// Adds the event that a call has failed. `number` is the number of the event that reported this call.
 #[cold]
 fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     if let (Some(log), Some(number)) = (log, number)
@@ -241,7 +242,8 @@ fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     }
 }
 
-/// The hook of mremap. Only some flags have a fifth argument; the hook passes it in any case.
+/// The hook of mremap. mremap has a fifth argument only with some flags; the hook always passes this argument
+/// on.
 ///
 /// # Safety
 /// See [`on_mmap`].
@@ -262,8 +264,8 @@ pub(crate) unsafe extern "C" fn on_mremap(
     }
     // SAFETY: the next definition of mremap has this type.
     let real: Mremap = unsafe { transmute(real) };
-    // With an old length of 0, mremap maps a shared mapping a second time. With this flag, the old range
-    // stays mapped.
+    // If the old length is 0, mremap maps a shared mapping a second time. With MREMAP_DONTUNMAP, the old
+    // range stays mapped.
     let stays = old_length == 0 || flags & MREMAP_DONTUNMAP != 0;
     let log = MappingLog::of_taking();
     let number = match log {
@@ -345,8 +347,8 @@ fn gives_back(advice: i32) -> bool {
     matches!(advice, MADV_DONTNEED | MADV_FREE | MADV_REMOVE | MADV_DONTNEED_LOCKED)
 }
 
-/// The hook of madvise. The pages belong to the site that mapped the range, so the hook looks for no
-/// caller.
+/// The hook of madvise. The pages belong to the site that mapped the range, so the hook does not look for the
+/// caller of madvise.
 ///
 /// # Safety
 /// See [`on_mmap`].

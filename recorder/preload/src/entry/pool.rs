@@ -1,12 +1,12 @@
 //! Pools: adds an event for each object that a pool of the program hands out or takes back.
 //!
-//! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the
-//! place in the pool's function, and the caller of that function. The compiler may inline the pool's
-//! function. Then the first site lies in the function that wants the object, and the analyzer sees this in
-//! the debug information.
+//! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the call
+//! in the pool's function, and the caller of this function. If the compiler inlines the pool's function, the
+//! first site lies in the function that requests the object. The analyzer finds this out from the debug
+//! information.
 //!
-//! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. It makes one system
-//! call in the life of a session: its first event wakes the collector.
+//! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. In each session, the
+//! hook makes only one system call: after its first event, it wakes the collector.
 #![allow(unsafe_code)]
 
 use crate::cold::{lifecycle, marks, sites, sys};
@@ -17,21 +17,23 @@ use edleak_session::header::Header;
 use edleak_session::layout::{POOL_NAMES_AT, POOL_RING_AT, POOLS_AT};
 use edleak_session::pool::{MAX_EVENTS, MAX_NAMES, NOTICED, Operation, PoolEvent, PoolRing};
 
-/// The session whose ring gets the events; null: edleak does not record this domain.
+/// The session whose ring gets the events; null: edleak does not record the domain `pool`.
 static SESSION: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 
-/// Sets the session; null: edleak does not record this domain.
+/// Sets the session; null: edleak does not record the domain `pool`.
 pub(crate) fn set_session(session: *mut Header) {
     SESSION.store(session, Ordering::Release);
 }
 
-/// The session of this process and its ring; `None`: edleak does not record this domain here.
+/// The session of this process and its ring; `None`: edleak does not record the domain `pool` in this
+/// process.
 fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
     if SESSION.load(Ordering::Acquire).is_null() {
         return None;
     }
-    // A recorded child gets its own session here. An unrecorded child adds to no counter here: if the child
-    // uses memory, it also calls malloc, and malloc's hook counts the child.
+    // A recorded child gets its own session here. If the child is not recorded, this call does not count the
+    // child as a child that uses memory. If the child uses memory, it also calls malloc, and malloc's hook
+    // counts the child.
     let header = lifecycle::header_unless_unrecorded_child()?;
     let session = SESSION.load(Ordering::Acquire).cast::<u8>();
     if session.is_null() {
@@ -49,7 +51,7 @@ fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
 }
 
 /// The hook of `edleak_note_pool`. `caller` is the return address of the function that contains the call, or
-/// 0 if the program does not know it. `frame` is where the return address of the hook's own caller is.
+/// 0 if the program does not know this address. The return address of the hook's own caller lies at `frame`.
 ///
 /// # Safety
 /// `frame` and `fp` come from the entry stub. For [`Operation::Name`], `address` is a C string.
@@ -95,8 +97,8 @@ pub(crate) unsafe extern "C" fn on_pool(
     }
 }
 
-/// Adds the instant of a slice that a mark takes. `slice` is the place of the slice in the ring of marks. If
-/// the ring is full, the slice has the counters of an earlier mark.
+/// Adds an event for a slice that a mark takes. `slice` is the position of the slice in the ring of marks. If
+/// the ring of pool events is full, the collector uses the counters of an older mark for this slice.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
     if let Some((_, ring)) = ring() {
@@ -114,7 +116,8 @@ fn wake(ring: &PoolRing<'_>) {
     }
 }
 
-/// The site of the call in the pool's function, and the site of that function's caller; 0: unknown.
+/// The site of the call in the pool's function, and the site of the function that called the pool's function;
+/// 0: unknown.
 ///
 /// # Safety
 /// `frame` and `fp` come from the entry stub.
@@ -129,8 +132,8 @@ unsafe fn sites_of(header: &Header, caller: usize, frame: *const usize, fp: usiz
     (sites::id_of(header, direct), sites::id_of(header, caller))
 }
 
-/// The same for a program that does not know the caller. The collector compiles a rule for the pool's
-/// function; with this rule, the library steps to the caller.
+/// The two sites for a program that does not know the caller of the pool's function. The collector compiles a
+/// rule for the pool's function, and with this rule the library finds the caller.
 ///
 /// # Safety
 /// `frame` and `fp` come from the entry stub.
@@ -143,7 +146,7 @@ unsafe fn stepped(header: &Header, frame: *const usize, fp: usize) -> (u32, u32)
     (place.direct, if place.site == place.direct { 0 } else { place.site })
 }
 
-/// The index of a name in the session; `None`: no name, or no room for it.
+/// The index of a name in the session; `None`: the name is null, or the session has no room for another name.
 ///
 /// # Safety
 /// `name` is null or the address of a C string.

@@ -1,11 +1,12 @@
 //! HOT: the side table: address → (site, size) of every live allocation.
 //!
-//! The table has two levels: 2²¹ pointers, one per 64 MiB of address space, lead to leaves with one 4-byte
-//! entry per 32 bytes. glibc's blocks are at least 32 bytes apart, and edleak requests at least 32 bytes from
-//! other allocators (`real`). So an entry belongs to one allocation. The table takes at most an eighth of the
-//! heap's size, and only where there is heap.
+//! The table has two levels. The upper level has 2²¹ pointers, one for each 64 MiB of address space. Each
+//! pointer leads to a leaf, which has one entry of 4 bytes for each 32 bytes of addresses. glibc's blocks are
+//! at least 32 bytes apart, and edleak requests at least 32 bytes from other allocators (`real`). So an entry
+//! belongs to one allocation. The table takes at most 1/8 of the heap's size, and takes memory only for
+//! addresses that the heap uses.
 //!
-//! | bits   | field | content for a small allocation, whose free only has to be counted                     |
+//! | bits   | field | content for a small allocation; its free is only counted                              |
 //! |--------|-------|---------------------------------------------------------------------------------------|
 //! | 0..16  | site  | the site's id, never 0; the whole entry is 0 where there is no allocation             |
 //! | 16..31 | size  | requested bytes, below [`LARGE`]                                                      |
@@ -17,9 +18,9 @@
 //! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! These four entries are slow entries of site 0, and no allocation has site 0. Each holds twelve bits of the
-//! size; bit 47 of the size marks a special allocation. So the library never takes a leftover size entry for
-//! an allocation.
+//! These four entries are slow entries with site 0, which no allocation has. Each of them holds twelve bits
+//! of the size; bit 47 of the size marks a special allocation. So if such an entry is left over, the library
+//! never takes it for an allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -30,7 +31,7 @@ use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
-/// Allocations of at least this size need more than one entry.
+/// An allocation of at least this many bytes does not fit into a small entry.
 pub(crate) const LARGE: usize = 1 << 15;
 pub(crate) const SITE_BITS: u32 = 16;
 const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
@@ -39,20 +40,20 @@ const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
 const SLOW_SITE_BITS: u32 = 19;
 const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
 const SLOW_SIZE_BITS: u32 = 12;
-/// A slow entry stores a size below this limit. Any other size goes into the next [`SIZE_ENTRIES`] entries,
-/// because an allocation of this size covers the memory of these entries.
+/// A slow entry stores a size only if the size is less than this limit. Any other size is stored in the next
+/// [`SIZE_ENTRIES`] entries, because an allocation of this size covers the memory of these entries.
 const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
 const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
 const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
 const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
-/// Limit of a small entry minus 1: one comparison with it finds a small entry.
+/// The limit of small entries, minus 1. One comparison with this value finds out whether an entry is small.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
 pub(crate) const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
 const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
 
-/// One entry of the table.
+/// One entry of the side table.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(*const AtomicU32);
 
@@ -60,8 +61,8 @@ pub(crate) struct Entry(*const AtomicU32);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found(u32);
 
-/// A small entry minus 1. The site in a small entry is never 0, so absent and slow entries give the greatest
-/// values.
+/// The value of a small entry, minus 1. The site in a small entry is never 0. So after the subtraction, empty
+/// and slow entries have the greatest values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Small(u32);
 
@@ -72,8 +73,8 @@ impl Found {
         self.0 == 0
     }
 
-    /// The entry of a small allocation; `None` for any other entry. One comparison excludes absent, large and
-    /// special entries. `small` is [`SMALL`], or 0 if nothing may count as small.
+    /// The content of a small allocation's entry; `None`: the entry is empty, large or special. One
+    /// comparison excludes all three cases. `small` is [`SMALL`], or 0 if no entry may count as small.
     #[inline(always)]
     pub(crate) fn small(self, small: u32) -> Option<Small> {
         let less = self.0.wrapping_sub(1);
@@ -97,7 +98,7 @@ impl Found {
     }
 
     /// The allocation at `address` with this entry; `None`: the entry belongs to no allocation. The size of a
-    /// large allocation is in the entries after this one.
+    /// large allocation is stored in the next four entries.
     fn allocation_at(self, address: usize) -> Option<Allocation> {
         if self.is_absent() {
             return None;
@@ -140,7 +141,7 @@ impl From<Small> for Allocation {
     }
 }
 
-/// The entry that holds part `n` of the size of a large allocation.
+/// The entry that holds part number `n` of the size of a large allocation.
 fn size_entry(address: usize, n: usize) -> Option<Entry> {
     entry_of((address + ((n + 1) << GRANULE_SHIFT)) as *const u8)
 }
@@ -154,21 +155,22 @@ impl Entry {
         Found(unsafe { &*self.0 }.load(Ordering::Relaxed))
     }
 
-    /// Makes the first access to the entry's page a write, even if the entry keeps its content. A read would
-    /// map the kernel's page of zeros, and the later write would cause a second page fault.
+    /// Makes the first access to the entry's page a write, even if the entry keeps its content. If the first
+    /// access were a read, the kernel would map its page of zeros, and the later write would cause a second
+    /// page fault.
     fn touch(self) {
         // SAFETY: an `Entry` lies in a leaf, and leaves are never unmapped.
         let _ = unsafe { &*self.0 }.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Forgets a small allocation.
+    /// Removes a small allocation from the table.
     #[inline(always)]
     pub(crate) fn clear(self) {
         // SAFETY: an `Entry` lies in a leaf, and leaves are never unmapped.
         unsafe { &*self.0 }.store(0, Ordering::Relaxed);
     }
 
-    /// Notes a small allocation: `size` below [`LARGE`].
+    /// Stores a small allocation; `size` must be less than [`LARGE`].
     #[inline(always)]
     pub(crate) fn store_small(self, site: SiteOffset, size: usize) {
         self.store(site.id() | (size as u32) << SITE_BITS);
@@ -181,8 +183,8 @@ impl Entry {
     }
 }
 
-/// The entry of an address, if its leaf exists. The library treats null, and any other number that a target
-/// passes to free, as an address.
+/// The entry of an address; `None`: the table has no leaf for this address. A target may pass null or any
+/// other number to free; the library treats each of them as an address.
 #[inline(always)]
 pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
@@ -196,7 +198,7 @@ pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     Some(Entry(unsafe { leaf.add((address >> GRANULE_SHIFT) & (LEAF_ENTRIES - 1)) }))
 }
 
-/// The entry of an address; maps its leaf if needed. `None`: there is no memory for the leaf.
+/// The entry of an address. The function maps the leaf if needed. `None`: there is no memory for the leaf.
 fn entry_or_leaf(address: usize) -> Option<Entry> {
     if let Some(entry) = entry_of(address as *const u8) {
         return Some(entry);
@@ -208,7 +210,7 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
 fn entry_in_new_leaf(address: usize) -> Option<Entry> {
     let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
-    // A program at a fixed low address may have its heap in the leaf of null.
+    // If a program is linked at a low fixed address, its heap may lie in the same leaf as null.
     mark_null(leaf, (address >> LEAF_SHIFT) & (LEAVES - 1));
     MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
     if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
@@ -218,7 +220,7 @@ fn entry_in_new_leaf(address: usize) -> Option<Entry> {
     entry_of(address as *const u8)
 }
 
-/// Forgets every allocation, while no thread counts. The leaves stay mapped.
+/// Removes every allocation from the table. Call this while no thread counts. The leaves stay mapped.
 #[cold]
 pub(crate) fn clear() {
     for region in MADE.regions() {
@@ -230,34 +232,34 @@ pub(crate) fn clear() {
     }
 }
 
-/// Writes the entry of null if this leaf contains it. Null must never look like a small allocation or like a
-/// free entry.
+/// Writes the entry of null if this leaf contains it. The entry of null must never look like a small
+/// allocation or like an empty entry.
 fn mark_null(leaf: *const AtomicU32, region: usize) {
     if region == 0 {
         Entry(leaf).store(SLOW);
     }
 }
 
-/// Asks the kernel not to use huge pages for the top level, because a program with few allocations touches
-/// little of it.
+/// Asks the kernel not to use huge pages for the upper level, because a program with few allocations touches
+/// only a small part of it.
 #[cold]
 pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
 }
 
-/// An allocation as stored in the table.
+/// An allocation, as the table stores it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Allocation {
     /// The id of the allocation's site.
     pub site: u32,
-    /// Requested bytes.
+    /// Number of bytes that the program requested.
     pub size: usize,
-    /// Whether the free of this allocation needs more than counting.
+    /// Whether the library must do more than count when this allocation is freed.
     pub special: bool,
 }
 
-/// Notes an allocation of any size. Returns the allocation that was still noted at this address, because no
-/// hook saw its free. `Err`: there is no memory for the table.
+/// Stores an allocation of any size. If another allocation is still stored at this address, because no hook
+/// saw its free, the function returns that allocation. `Err`: there is no memory for the table.
 pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Option<Allocation>, ()> {
     let entry = entry_or_leaf(address as usize).ok_or(())?;
     let stale = take(address);
@@ -277,9 +279,9 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
-/// Forgets earlier allocations whose entries or size entries the new allocation at `address` overwrites, and
-/// passes each to `visit`. The library has missed the frees of these allocations, and malloc has given their
-/// memory out again.
+/// Removes stale allocations from the table: the entries or size entries of these allocations are overwritten
+/// by the new allocation at `address`. Passes each stale allocation to `visit`. The library has missed the
+/// frees of these allocations, and malloc has given their memory out again.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
@@ -291,7 +293,8 @@ pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit
     }
 }
 
-/// Forgets the large allocation that has a part of its size noted at `address`.
+/// If the entry of `address` is a size entry of a large allocation, removes this large allocation from the
+/// table.
 fn take_owner(address: usize) -> Option<Allocation> {
     let part = entry_of(address as *const u8)?.load();
     if address >> GRANULE_SHIFT == 0 || !part.is_slow() || part.slow_site() != 0 {
@@ -304,7 +307,7 @@ fn take_owner(address: usize) -> Option<Allocation> {
     })
 }
 
-/// Forgets the allocation at an address and returns it.
+/// Removes the allocation at an address from the table and returns the allocation.
 pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     if address.is_null() {
         return None;
@@ -320,8 +323,8 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
 }
 
 /// The set of existing leaves: one bit for each leaf in `words`, and one bit in `summary` for each word of
-/// `words`. So the library need not scan the whole upper level. The library sets the bit of a leaf before the
-/// leaf exists, and never clears it.
+/// `words`. With this set, the library need not scan the whole upper level. The library sets the bit of a
+/// leaf before the leaf exists, and never clears the bit.
 struct Made {
     words: [AtomicU64; LEAVES / 64],
     summary: [AtomicU64; LEAVES / 64 / 64],
@@ -351,9 +354,9 @@ fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
     (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
 }
 
-/// Passes every allocation in the table and its address to `visit`, which may insert it again. A leaf has 8
-/// MiB, but a small heap has touched only some of its pages. Reading the other pages would map them all, so
-/// the library asks the kernel which pages exist.
+/// Passes every allocation in the table and its address to `visit`; `visit` may store the allocation again. A
+/// leaf has 8 MiB, but a small heap has touched only some of these pages. A read of any other page would make
+/// the kernel map this page, so the library asks the kernel which pages exist.
 #[cold]
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
@@ -371,7 +374,7 @@ pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
             for page in (0..PAGES_AT_A_TIME).filter(|&page| is_there(page)) {
                 let first = (first + page) * PAGE_ENTRIES;
                 for pair in (first..first + PAGE_ENTRIES).step_by(2) {
-                    // Most entries are empty, so two of them are read at once.
+                    // Most entries are empty, so the code reads two entries at once.
                     // SAFETY: the index is below the leaf's size, and a pair of entries is aligned.
                     let both = unsafe { &*leaf.wrapping_add(pair).cast::<AtomicU64>() };
                     if both.load(Ordering::Relaxed) == 0 {
@@ -399,7 +402,8 @@ const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
 const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
 const PAGES_AT_A_TIME: usize = 256;
 const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
-/// In an entry of /proc/PID/pagemap: the page is in memory or swapped out.
+/// Flags in an entry of /proc/PID/pagemap. If one of these flags is set, the page is in memory or swapped
+/// out.
 const THERE: u64 = 3 << 62;
 
 const FLAG_BYTES: usize = size_of::<u64>();
@@ -408,7 +412,8 @@ fn is_present(flags: [u8; FLAG_BYTES]) -> bool {
     u64::from_ne_bytes(flags) & THERE != 0
 }
 
-/// The kernel's flags for [`PAGES_AT_A_TIME`] pages from `from` on; `None` if the kernel does not give them.
+/// The kernel's flags for [`PAGES_AT_A_TIME`] pages, beginning at `from`. `None`: the kernel does not tell
+/// the flags.
 #[cold]
 fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u8; PAGES_AT_A_TIME * FLAG_BYTES]> {
     let mut flags = [0; PAGES_AT_A_TIME * FLAG_BYTES];
@@ -428,8 +433,8 @@ mod tests {
         Allocation { site, size, special: false }
     }
 
-    // Addresses that no process maps: the table never touches the memory that it describes. Tests run in
-    // parallel, so each has its own addresses.
+    // No process maps these addresses: the table never touches the memory that it describes. Tests run in
+    // parallel, so each test has its own addresses.
     const BASE: usize = 0x1234_0000_0000;
 
     #[test]
@@ -498,7 +503,8 @@ mod tests {
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
     }
 
-    // The hooks missed the free of a large block, and malloc gave out its memory again a little further on.
+    // The hooks missed the free of a large block, and malloc gave out its memory again at a slightly higher
+    // address.
     #[test]
     fn size_word_of_a_freed_block_is_not_an_allocation() {
         let address = BASE + 0xa0_0000;
@@ -523,13 +529,13 @@ mod tests {
             assert_eq!(covered(base + 32 * n, allocation(9, 20)), [large], "part {n}");
             assert_eq!(take(at(base)), None);
         }
-        // The size entries of the new large allocation would cover those of the other large allocation, and a
-        // small allocation.
+        // The size entries of the new large allocation would cover the size entries of the other large
+        // allocation, and a small allocation.
         assert_eq!(insert(at(base + 64), large), Ok(None));
         assert_eq!(insert(at(base + 32), allocation(7, 5)), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), [allocation(7, 5), large]);
         assert_eq!(covered(base, allocation(9, 50_000)), []);
-        // Allocations beyond the covered range stay noted.
+        // Allocations beyond the covered range stay in the table.
         assert_eq!(insert(at(base + 160), large), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), []);
         assert_eq!(covered(base + 320, allocation(9, 20)), []);

@@ -1,8 +1,8 @@
-//! COLD: the frame that calls a real operator new.
+//! COLD: the stack frame from which the library calls a real operator new.
 //!
-//! The real operator new may throw. The exception passes through this frame, so the frame is not Rust: it has
-//! unwind rules and nothing else. The next entry point then ends the state that `new_begins` began
-//! (`slow::attribute`).
+//! The real operator new may throw. The exception then passes through this frame, so the function of this
+//! frame is not compiled by Rust: it is assembly with unwind rules. After an exception, the next entry point
+//! ends the state that `new_begins` began (`slow::attribute`).
 #![allow(unsafe_code)]
 
 pub(crate) use frame::{edleak_call_new, return_address};
@@ -13,8 +13,8 @@ mod frame {
     use core::ffi::c_void;
     use core::mem::offset_of;
 
-    /// Bytes that this function reserves on the stack for a `NewCall`; the number keeps the stack aligned at
-    /// the calls inside.
+    /// Number of bytes that this function reserves on the stack for a `NewCall`. With this number, the stack
+    /// stays aligned at the calls in this function.
     const ROOM: usize = size_of::<NewCall>().next_multiple_of(16) + 8;
 
     core::arch::global_asm!(
@@ -72,7 +72,7 @@ mod frame {
         static edleak_call_new_return: u8;
     }
 
-    /// The return address of the call that `edleak_call_new` makes.
+    /// The return address of the call of the real operator new in `edleak_call_new`.
     pub(crate) fn return_address() -> usize {
         (&raw const edleak_call_new_return) as usize
     }

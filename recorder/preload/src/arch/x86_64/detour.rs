@@ -1,4 +1,4 @@
-//! HOT: the hooks that the stubs of detoured functions lead to, in assembly.
+//! HOT: the hooks to which the stubs of detoured functions lead, in assembly.
 //!
 //! A stub (`collector/detour/x86_64/code.rs`) leaves the arguments in place and sets three more registers:
 //!
@@ -6,13 +6,14 @@
 //! |----------|--------------------------------------------------------|
 //! | r11      | the address of the trampoline                          |
 //! | r10      | the requested size, if the function allocates          |
-//! | rax      | the old address, or the place for the new address      |
+//! | rax      | the old address, or where to store the new address     |
 //!
-//! Functions of one allocator call each other. While a trampoline runs, the thread is *inside*: its word
-//! `inside` holds rsp at the call, and its offset is 0. So every other entry point takes the slow path and
-//! counts nothing. If a hook runs below that rsp, it only calls its trampoline. An exception may leave the
-//! function without clearing `inside`. So `inside` counts only if the word below that rsp is a return address
-//! of one of these calls.
+//! Functions of one allocator call each other. While a trampoline runs, its thread is *inside*: the field
+//! `inside` of the thread's state holds rsp at the call of the trampoline, and the field `offset` is 0. So
+//! every other entry point takes the slow path and counts nothing. If a hook is called at a lower rsp, the
+//! hook only calls its trampoline. An exception may leave the detoured function without clearing `inside`. So
+//! a hook uses `inside` only if the word just below that rsp is the return address of one of the calls that
+//! set `inside`.
 #![allow(unsafe_code)]
 
 use crate::arch::note::{assembly, give_up, known, own, remember};
@@ -22,8 +23,8 @@ use crate::entry::{detour, mapping, pool};
 use crate::hot::thread::Tls;
 use core::mem::offset_of;
 
-/// Maximum distance in bytes from the call of a trampoline down to an inner function. If the distance is
-/// larger, an exception has left `inside` set.
+/// Maximum distance in bytes on the stack from the call of a trampoline to the call of an inner function. If
+/// the distance is larger, an exception has left the field `inside` set.
 pub(crate) const DEPTH: usize = 64 << 10;
 
 /// The hook of a function that returns an allocation.
@@ -60,8 +61,8 @@ pub(crate) unsafe extern "C" fn allocate() {
         remember!(),
         "ret",
         give_up!(),
-        // The stack is below a call that is inside: this is an inner function, or an exception has left
-        // `inside` set.
+        // This call is lower on the stack than a call that has set `inside`. Either this is an inner
+        // function, or an exception has left `inside` set.
         ".cfi_adjust_cfa_offset 8",
         "5: mov r10, qword ptr fs:[rax + {inside}]",
         "push rcx",
@@ -96,8 +97,8 @@ pub(crate) unsafe extern "C" fn allocate() {
     )
 }
 
-/// The hook of a function that frees its first argument. Counts the free as [`crate::hot::free::on_free`]
-/// does, but uses only registers without an argument, and jumps to the trampoline.
+/// The hook of a function that frees its first argument. It counts the free as [`crate::hot::free::on_free`]
+/// does, but uses only registers that hold no argument, and then jumps to the trampoline.
 ///
 /// # Safety
 /// See [`allocate`].
@@ -108,7 +109,7 @@ pub(crate) unsafe extern "C" fn free() {
         "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
         "mov rax, qword ptr fs:[rax]",
         "lea r8, [rip + {tables}]",
-        // Loads the counters before the limit, as in `note`.
+        // Load the counters before the limit, as `note` does.
         "mov r9, qword ptr [rax + r8 + {counters}]",
         "mov r10d, dword ptr [rax + r8 + {small}]",
         "mov rax, rdi",
@@ -174,7 +175,7 @@ pub(crate) unsafe extern "C" fn free() {
 
 macro_rules! call_hook {
     ($($name:ident => $hook:expr;)*) => {$(
-        /// The hook of such a function, which continues in [`call`].
+        /// A hook that pushes its kind and continues in [`call`].
         ///
         /// # Safety
         /// See [`allocate`].
@@ -200,11 +201,11 @@ call_hook! {
     resize => edleak_session::detour::Hook::Resize;
 }
 
-/// The common code of the hooks for other functions. It builds a [`detour::Call`] on the stack. The first
-/// word of the `Call` is at rsp when the trampoline is called.
+/// The common code of the hooks for other functions. The code builds a [`detour::Call`] on the stack, so that
+/// rsp points to its first word when the code calls the trampoline.
 ///
 /// # Safety
-/// See [`allocate`]. The hook has pushed the kind onto the stack.
+/// See [`allocate`]. The hook has pushed the number of its [`edleak_session::detour::Hook`] onto the stack.
 #[unsafe(naked)]
 unsafe extern "C" fn call() {
     core::arch::naked_asm!(
@@ -259,11 +260,11 @@ unsafe extern "C" fn call() {
 }
 const _: () = assert!(offset_of!(detour::Call, kind) % 16 == 0, "the stack is aligned at the calls");
 
-/// The hooks of mmap and its kin. `$next` holds the next definition, which is the trampoline. All calls of
-/// one process come from one detour, so all threads store the same address.
+/// The hooks of mmap and similar functions. `$next` holds the next definition, which is the trampoline of the
+/// detour. A process has only one detour for each function, so all threads store the same address.
 macro_rules! mapping_hook {
     ($($name:ident => $next:path, $entry:path;)*) => {$(
-        /// The hook of such a function.
+        /// The hook of a function that maps or unmaps memory.
         ///
         /// # Safety
         /// See [`allocate`].
@@ -293,7 +294,7 @@ mapping_hook! {
     give_back => mapping::MADVISE, mapping::on_madvise;
 }
 
-// In a process that was started without this library, the exported names (entry/exports.rs) stand for the
+// In a process that was started without this library, the exported names (entry/exports.rs) belong to the
 // functions of libc. So these copies of the entry stubs have no exported name.
 
 #[unsafe(naked)]
@@ -320,10 +321,11 @@ pub(crate) unsafe extern "C" fn note_pool() {
     stubs::jump_with_caller!(pool::on_pool; operation pool address size caller)
 }
 
-/// Calls `function` with two arguments in the state *inside*, so that other entry points count nothing.
+/// Calls `function` with two arguments. During this call, the thread is *inside*, so other entry points count
+/// nothing.
 ///
 /// # Safety
-/// The function takes these arguments.
+/// The function takes the arguments `first` and `second`.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn call_inside(function: *const (), first: usize, second: usize) -> *mut u8 {
     core::arch::naked_asm!(

@@ -1,14 +1,16 @@
-//! HOT: notes a new allocation: the whole fast path of an allocation, in assembly, in the entry stub itself.
+//! HOT: notes a new allocation. This is the whole fast path of an allocation, in assembly, inside the entry
+//! stub.
 //!
-//! No lock, no system call, no allocation by the preload. In every other case the stub jumps to
-//! [`crate::cold::slow::note`], which handles all cases. Examples: the process is not started or was forked,
-//! the caller has no word, the size is large, the entry is stale.
+//! The fast path takes no lock, makes no system call and allocates no memory. If the fast path does not
+//! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples: the process is
+//! not started or is a forked child, the caller has no word in the cache, the size is large, the entry is
+//! stale.
 //!
-//! The code is assembly because the stub already has every value in its place. The return address is at rsp,
-//! rbp is still the caller's, and the allocation stays in rax until the stub returns. A compiler would copy
-//! all these values into other registers, for most calls without need. A compiler also does not fold an
-//! atomic load into a comparison. With compiled hooks, a pair of malloc and free took 73 instructions instead
-//! of 60.
+//! The code is assembly because in the stub, every value already is where the code needs it: the return
+//! address is at rsp, rbp still belongs to the caller, and the allocation stays in rax until the stub
+//! returns. A compiler would copy all these values into other registers; most calls do not need the copies. A
+//! compiler also does not merge an atomic load with a comparison. With compiled hooks, a pair of malloc and
+//! free took 73 instructions instead of 60.
 //!
 //! | register | content                               | register | content, behind wrappers               |
 //! |----------|---------------------------------------|----------|----------------------------------------|
@@ -19,13 +21,12 @@
 //! | rdi      | the caller cache                      |          |                                        |
 //! | r8       | a caller's address, then its meaning  | rdx      | the tables, while an entry is searched |
 //! | r9       | this thread's counters                |          |                                        |
-//!
-//! In all unusual cases the code jumps to label 2. (The assembler would find a missing label in the next
-//! function. So each macro names the labels that it needs.)
+//! In all unusual cases, the code jumps to label 2. (If a label is missing, the assembler uses a label of the
+//! next function. So each macro lists the labels that it needs.)
 #![allow(unsafe_code)]
 
-/// An assembly function with all operands that the macros below name. (A named operand must be used, hence
-/// the comment.)
+/// An assembly function with all operands that the macros below use. (The compiler requires that each named
+/// operand is used, so a comment in the assembly names them all.)
 macro_rules! assembly {
     ([$($line:expr),* $(,)?] $($operands:tt)*) => {
         core::arch::naked_asm!(
@@ -68,10 +69,10 @@ macro_rules! assembly {
 }
 
 /// Checks the limits of this thread (`tables::Own`): jumps to label 2 unless the thread may count and the
-/// size is small. Afterwards rdx holds the tables.
+/// size is small. After this code, rdx holds the address of the tables.
 ///
-/// Loads the counters before the limit. A signal handler may fork between the two loads; the child then finds
-/// the limit wiped and leaves the fast path.
+/// The code loads the counters before the limit. If a signal handler forks between the two loads, the kernel
+/// has set the limit in the child to 0, so the child leaves the fast path.
 macro_rules! own {
     () => {
         "mov rcx, qword ptr [rip + edleak_tls@GOTTPOFF]
@@ -83,8 +84,9 @@ macro_rules! own {
     };
 }
 
-/// Computes a caller's meaning from the address in r8 and the word at its index (`session::caller`).
-/// Afterwards the CPU flags tell whether the meaning is a site: then it is below `sites_end`.
+/// Computes a caller's meaning from the address in r8 and from the word at the address's index
+/// (`session::caller`). After this code, the CPU flags tell whether the meaning is a site: a site is less
+/// than `sites_end`.
 macro_rules! known {
     () => {
         "movzx ecx, r8w
@@ -94,15 +96,15 @@ macro_rules! known {
     };
 }
 
-/// Steps over a wrapper and its callers until a caller is a site (label 7). Jumps to label 2 if a caller is
-/// unknown. Needs `step_aside`.
+/// Skips the frame of a wrapper, and then the frames of its callers, until a caller is a site (label 7).
+/// Jumps to label 2 if a caller is unknown. This macro needs the labels of `step_aside`.
 ///
-/// A rule is stored in the word of the address for which it was compiled, so the stack words that it names
-/// exist. Each step by a rule that starts from rsp moves up the stack.
+/// A rule is stored in the word of the address for which the rule was compiled, so the words of the stack
+/// that the rule names exist. Each step by a rule that starts from rsp moves up the stack.
 ///
-/// A hand-made stack ends with a small number instead of an address (`caller::LOWEST`). A comparison at the
-/// end distinguishes this number from a site. If the number looks like a rule, the walk continues with wrong
-/// values and stops at the limit of callers.
+/// If the program built the stack itself, the stack ends with a small number instead of an address
+/// (`caller::LOWEST`). A comparison at the end distinguishes this number from a site. If the number looks
+/// like a rule, the walk continues with wrong values and stops at the maximum number of callers.
 macro_rules! step_over {
     () => {
         concat!(
@@ -123,8 +125,8 @@ macro_rules! step_over {
     };
 }
 
-/// The paths for rules about rbp: the rule of a frame pointer, rules that load rbp from the stack, and
-/// others. A meaning whose lower bits are 0 is not a rule.
+/// The code for rules that concern rbp: the rule of a frame pointer, rules that load rbp from the stack, and
+/// rules that compute the CFA from rbp. If the lower bits of a meaning are 0, the meaning is not a rule.
 macro_rules! step_aside {
     () => {
         concat!(
@@ -164,11 +166,12 @@ macro_rules! step_aside {
 }
 
 /// Finds the entry of the allocation (`live::entry_of`), counts at the site in r8 and writes the entry. Jumps
-/// to label 2 if there is no leaf or the entry is stale. rdx: the tables.
+/// to label 2 if there is no leaf or the entry is stale. rdx holds the address of the tables.
 ///
-/// The test of the entry adds 0 instead of comparing, so that the first access to a page of the table is a
-/// write. A read would map the kernel's page of zeros, and the write after it would cause a second page
-/// fault. In a program with several threads that fault also interrupts the other processors.
+/// To test the entry, the code adds 0 to it instead of comparing it. So the first access to a page of the
+/// table is a write. If the first access were a read, the kernel would map its page of zeros, and the
+/// following write would cause a second page fault. In a program with several threads, this second fault also
+/// interrupts the other processors.
 macro_rules! remember {
     () => {
         "mov rcx, rax
@@ -191,8 +194,8 @@ macro_rules! remember {
     };
 }
 
-/// The exit of a stub to `slow::note`. In a process that is not recorded, the stub returns to its caller
-/// without noting the allocation.
+/// The jump from a stub to `slow::note`. In a process that is not recorded, the stub instead returns to its
+/// caller without noting the allocation.
 macro_rules! give_up {
     () => {
         "2: cmp dword ptr [rip + {phase}], {off}
@@ -205,7 +208,8 @@ macro_rules! give_up {
     };
 }
 
-/// Makes a call and preserves a register across it. The saved value, the size, comes back in rsi.
+/// Makes a call and saves a register, which holds the size, during the call. After the call, the size is in
+/// rsi.
 macro_rules! call_keeping {
     ($register:literal, $target:literal) => {
         concat!(
@@ -218,8 +222,8 @@ macro_rules! call_keeping {
     };
 }
 
-/// An entry stub. `before` makes the real call and sets rax and rsi. `after` holds the jump targets of
-/// `before`, from label 4 on. The rest are operands of both.
+/// An entry stub. `before` makes the real call and sets rax and rsi. `after` holds the code to which `before`
+/// jumps, beginning at label 4. The other arguments are operands of `before` and `after`.
 macro_rules! note_in_stub {
     ([$($before:expr),* $(,)?], [$($after:expr),* $(,)?], $($operands:tt)*) => {
         $crate::arch::note::assembly!([
@@ -239,7 +243,7 @@ macro_rules! note_in_stub {
 
 pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remember};
 
-/// The continuation of the stubs if their caller is a wrapper or unknown.
+/// The stubs continue here if their caller is a wrapper or unknown.
 ///
 /// # Safety
 /// Only the stubs jump here, with the registers of the table at the head of this file.
@@ -256,8 +260,8 @@ pub(crate) unsafe extern "C" fn behind_wrappers() {
     ])
 }
 
-/// Notes an allocation that `caller` (with `rbp` from its stub) requested, and returns it. Hooks that are
-/// functions call this; the stubs contain the same code.
+/// Notes an allocation that `caller` requested, and returns the allocation. `rbp` comes from the stub that
+/// `caller` called. Compiled hooks call this function; the stubs contain the same code.
 ///
 /// # Safety
 /// `caller` and `rbp` come from an entry stub whose frame still exists.

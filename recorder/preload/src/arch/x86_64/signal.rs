@@ -1,10 +1,12 @@
-//! COLD: finds the registers of an interrupted frame in the memory that the kernel wrote for the signal.
+//! COLD: finds the registers of the function that a signal interrupted. The kernel has stored these registers
+//! on the stack for the signal handler.
 #![allow(unsafe_code)]
 
 use crate::hot::frame::Frame;
 
-/// The frame that a signal interrupted. The frame's registers are in the `ucontext` that the kernel stored at
-/// sp. `None`: the registers do not lie below `bound`, or the interrupted frame is not on this stack.
+/// The frame that a signal interrupted. The registers of this frame are in the `ucontext` that the kernel
+/// stored at sp. `None`: the registers do not lie below `bound`, or the interrupted frame is not on this
+/// stack.
 ///
 /// # Safety
 /// `frame` is the frame of a running signal trampoline, and its stack is mapped up to `bound`.
@@ -22,6 +24,7 @@ pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
     let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
     // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. If the
-    // interrupted frame is on the same stack, it lies above the handler's frame.
+    // interrupted frame is on the same stack as the signal handler, the interrupted frame lies above the
+    // handler's frame.
     (next.sp > frame.sp && next.sp <= bound).then_some(next)
 }

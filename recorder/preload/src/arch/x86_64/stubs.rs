@@ -1,9 +1,9 @@
 //! HOT: the entry stubs in assembly.
 //!
-//! Each macro is the body of one naked function in `entry/exports.rs`. After the real call, a stub notes the
-//! allocation ([`super::note`]).
+//! Each macro is the body of one naked function in `entry/exports.rs`. A stub calls the real function and
+//! then notes the allocation ([`super::note`]).
 
-/// Adds two arguments, the address of the return address and the frame pointer, and jumps to the hook.
+/// Adds two arguments, the address of the return address and the frame pointer, and then jumps to the hook.
 macro_rules! jump_with_caller {
     ($hook:path; $_1:ident) => {
         $crate::arch::stubs::jump_with_caller!($hook => "rsi", "rdx")
@@ -43,7 +43,7 @@ macro_rules! jump_with_caller {
     };
 }
 
-/// malloc(size), with the pointer to the real malloc.
+/// malloc(size). The argument of the macro is the pointer to the real malloc.
 macro_rules! malloc {
     ($real:path) => {
         $crate::arch::note::note_in_stub!(
@@ -54,7 +54,7 @@ macro_rules! malloc {
     };
 }
 
-/// free(allocation), with the pointer to the function that handles it.
+/// free(allocation). The argument of the macro is the pointer to the function that handles the free.
 macro_rules! free {
     ($entry:path) => {
         core::arch::naked_asm!(
@@ -66,8 +66,8 @@ macro_rules! free {
     };
 }
 
-/// calloc(count, size), with the pointer to the real calloc. If the product overflows, the real calloc has
-/// failed, so the stub computes the product without a check.
+/// calloc(count, size). The argument of the macro is the pointer to the real calloc. If count × size
+/// overflows, the real calloc has failed, so the stub computes the product without a check.
 macro_rules! calloc {
     ($real:path) => {
         $crate::arch::note::note_in_stub!(
@@ -82,7 +82,8 @@ macro_rules! calloc {
     };
 }
 
-/// realloc(old, size), with the function that forgets the old address and calls the real realloc.
+/// realloc(old, size). The argument of the macro is the function that removes the old address from the side
+/// table and calls the real realloc.
 macro_rules! realloc {
     ($reallocate:path) => {
         $crate::arch::note::note_in_stub!(
@@ -97,7 +98,8 @@ macro_rules! realloc {
     };
 }
 
-/// reallocarray(old, count, size): like `realloc`, with a second function for a product that overflows.
+/// reallocarray(old, count, size). This macro works as `realloc`, but calls a second function if count × size
+/// overflows.
 macro_rules! reallocarray {
     ($reallocate:path, $overflow:path) => {
         $crate::arch::note::note_in_stub!(
@@ -118,8 +120,8 @@ macro_rules! reallocarray {
     };
 }
 
-/// operator new(size). While `$new_is` equals `$default`, the stub calls the real malloc instead. In all
-/// other cases, and if malloc fails, it jumps to `$real_new`.
+/// operator new(size). While `$new_is` equals `$default`, the stub calls the real malloc. In all other cases,
+/// and if malloc fails, the stub jumps to `$real_new`.
 macro_rules! new {
     ($new_is:path, $default:path, $malloc:path, $real_new:path) => {
         $crate::arch::note::note_in_stub!(
@@ -145,8 +147,8 @@ macro_rules! new {
     };
 }
 
-/// Calls a hook of six arguments. The caller's frame and frame pointer become the seventh and eighth
-/// argument, which the calling convention passes on the stack.
+/// Calls a hook for a function of six arguments. The seventh and the eighth argument of the hook are the
+/// caller's frame and frame pointer. The calling convention passes these two arguments on the stack.
 macro_rules! call_with_caller {
     ($hook:path) => {
         core::arch::naked_asm!(

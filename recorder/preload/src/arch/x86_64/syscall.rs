@@ -3,15 +3,15 @@
 
 use core::arch::asm;
 
-/// A raw system call. Returns the kernel's value; an error is −errno. errno belongs to the target and stays
-/// untouched.
+/// Makes a raw system call and returns the kernel's value; an error is −errno. The function does not change
+/// errno, because errno belongs to the target.
 ///
 /// # Safety
 /// The arguments must be valid for the call.
 pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
     let result: isize;
     let [a, b, c, d, e, f] = arguments;
-    // SAFETY: the register convention of the kernel; rcx and r11 are clobbered by the instruction.
+    // SAFETY: the registers follow the kernel's calling convention; the instruction overwrites rcx and r11.
     unsafe {
         asm!(
             "syscall",

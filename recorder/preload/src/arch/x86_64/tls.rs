@@ -4,8 +4,9 @@
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 
-// Initial-exec thread-local storage: one load of an offset, no call, no lazy allocation, no destructor. The
-// thread-local storage uses the surplus that every libc keeps for libraries loaded at start.
+// This is initial-exec thread-local storage. An access needs one load of an offset, no call, no lazy
+// allocation and no destructor. The storage lies in the surplus space that every libc reserves for libraries
+// loaded at start.
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
@@ -18,7 +19,7 @@ global_asm!(
     size = const size_of::<Tls>(),
 );
 
-/// Number of bits of an address in a program that does not ask the kernel for larger addresses.
+/// Number of bits of an address in a program that does not ask the kernel for addresses with more bits.
 pub(crate) const ADDRESS_BITS: u32 = 47;
 
 /// This thread's state.
@@ -38,7 +39,7 @@ pub(crate) fn tls() -> *mut Tls {
     tls
 }
 
-/// The first word of this thread's state, loaded without computing its address.
+/// Loads the first word of this thread's state, without computing the address of the state.
 #[inline(always)]
 pub(crate) fn tls_first_word() -> usize {
     let word: usize;
@@ -55,8 +56,8 @@ pub(crate) fn tls_first_word() -> usize {
     word
 }
 
-/// This thread's thread pointer. Live threads have different thread pointers; a new thread may get the
-/// pointer of an ended thread.
+/// The thread pointer of the current thread. Two live threads have different thread pointers; a new thread
+/// may get the thread pointer of an ended thread.
 #[inline(always)]
 pub(crate) fn thread_pointer() -> usize {
     let pointer: usize;
