@@ -1,23 +1,23 @@
 #!/bin/bash
-# Runs all tests like `cargo test --workspace`, but several test programs at once. Most tests wait for a recorded
-# program, so one test program after the other would leave the processors idle.
+# Runs all tests as `cargo test --workspace` does, but several test programs at the same time. Most tests wait
+# for a recorded program. If only one test program ran at a time, the processors would be idle.
 #
-# tests/run.sh ARGS…      cargo's arguments, for example a profile
+# tests/run.sh ARGS…      ARGS are arguments for cargo, for example a profile
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 export logs
-# As many test programs as processors, each with two tests at once.
+# Runs as many test programs as there are processors. Each test program runs two tests at the same time.
 at_once=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
 
-# Each line: name, directory, executable.
+# Each line of this file has the name, the directory and the executable of a test program.
 cargo test --workspace --no-run --message-format=json-render-diagnostics "$@" |
     jq -r 'select(.profile.test and .executable) | [.target.name, .manifest_path, .executable] | @tsv' |
     sed 's:/Cargo.toml\t:\t:' >"$logs/all"
-# The longest ones first, so that none of them runs alone at the end.
+# The longest test programs start first, so that none of them runs alone at the end.
 longest=(html counted e2e verdicts attribution wrap stacks pipeline gate command_line)
 for name in "${longest[@]}"; do
     grep -P "^$name\t" "$logs/all" || true

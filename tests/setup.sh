@@ -6,18 +6,19 @@
 set -euo pipefail
 target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../target}
 
-# Installs the TypeScript compiler from npm into target/. The compiler checks the types of the page's script
-# (tests/tests/html/script.rs).
+# Installs the TypeScript compiler from npm into target/. tests/tests/html/script.rs checks the types of the
+# page's script with this compiler.
 install_typescript() {
     [ -e "$target/npm/node_modules/typescript/bin/tsc" ] && return
     mkdir -p "$target/npm"
-    # This directory is created before cargo runs, so cargo does not mark it. Backup programs and tests look for the mark.
+    # cargo marks a directory only if cargo creates it. Backup programs and tests look for this mark, so it is
+    # made here.
     [ -e "$target/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
     npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
 }
 
-# Installs the standard library with which tests/tests/counted.rs builds static programs. A toolchain without
-# rustup must bring it along.
+# Installs the standard library for musl. tests/tests/counted.rs builds static programs with it. A toolchain
+# without rustup must already contain this library.
 install_musl_target() {
     command -v rustup >/dev/null || return 0
     rustup target list --installed | grep -qx x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
@@ -71,7 +72,7 @@ else
 fi
 "${sudo[@]}" apt-get update -qq
 DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
-# Debian's nodejs package does not include npm; other builds do.
+# Debian's package nodejs does not contain npm, but other builds of nodejs do.
 command -v npm >/dev/null ||
     DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends npm
 install_typescript

@@ -1,5 +1,5 @@
-// A big job of small allocations in the middle of the run. One allocation in a hundred stays and pins its
-// page.
+// In the middle of the run, one job makes many small allocations. One allocation in a hundred stays, so the
+// page of this allocation cannot be returned.
 #include "pace.h"
 
 int main(int argc, char **argv) {

@@ -1,14 +1,14 @@
-// Answers each byte of its input with the same byte, after an allocation and a free. Ends with its input.
+// Answers each byte of standard input with the same byte, after an allocation and a free.
 //
 //   attach_answer [plain|strict|filter|thread-filter|undumpable|main-ends|handler|late]
 //
 //   strict         allows itself only read, write and exit (seccomp, strict mode)
-//   filter         has the kernel kill the process for openat and mmap (seccomp)
-//   thread-filter  the same, on the thread that answers, and not on the main thread
-//   undumpable     other processes of the user must not read its memory
+//   filter         makes the kernel kill the process for openat and mmap (seccomp)
+//   thread-filter  sets the filter of `filter` on the thread that answers, but not on the main thread
+//   undumpable     forbids other processes of the user to read its memory
 //   main-ends      the main thread ends, and another thread answers
 //   handler        answers in a signal handler, while another thread runs without a system call
-//   late           waits for a signal for 3 s, then answers, while another thread waits for its child of vfork
+//   late           waits 3 s for a signal, then answers, while another thread waits for its child of vfork
 //
 // Prints `ready` before the first answer, and `sound` at the end.
 //
@@ -52,7 +52,7 @@ static void kill_for_openat_and_mmap(void) {
 }
 
 static void *answer_in_thread(void *is_filtered) {
-    // The thread makes its heap before it forbids mmap.
+    // This allocation makes the heap of the thread, before the thread forbids mmap.
     free(malloc(100));
     if (is_filtered) kill_for_openat_and_mmap();
     write(1, "ready\n", 6);

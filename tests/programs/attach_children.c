@@ -1,15 +1,15 @@
-// Forks children that allocate as they are told. Each child lives until its parent ends.
+// Forks children that allocate on command. Each child lives until its parent ends.
 //
 //   attach_children
 //
-// Reads commands, and answers each with the line `done`, after the lines of the command:
+// Reads commands, and answers each command with its result and then with the line `done`:
 //   fork N        forks a child that allocates N blocks; prints its process ID
 //   nested N      forks a child that forks a child; each allocates N blocks; prints both process IDs
-//   more INDEX N  the child with this index (0 for the first of all) allocates N more blocks
+//   more INDEX N  the child with this index (the first child has 0) allocates N more blocks
 //   self N        this process allocates N blocks
 //
-// A process frees every other block at once. A block has 100 bytes, so N blocks are N allocations of 100 N bytes,
-// and N / 2 frees of 100 (N / 2) bytes.
+// A process frees every second block at once. A block has 100 bytes. So N blocks are N allocations with 100 N
+// bytes, and N / 2 frees with 100 (N / 2) bytes.
 //
 //#Build: -O1 -fno-builtin -Wno-unused-result
 #include <stdio.h>
@@ -41,7 +41,7 @@ static void allocate(void *(*site)(void), int blocks) {
     }
 }
 
-// The pipe to each child, and the pipe from all children.
+// Pipes: one to each child, for commands, and one from all children, for answers.
 static int to_child[MOST_CHILDREN], from_children[2], children = 0;
 
 static void answer(void) {
@@ -54,7 +54,7 @@ static void wait_for_answer(void) {
     if (read(from_children[0], &pid, sizeof pid) != sizeof pid) _exit(4);
 }
 
-// The whole life of a child after its fork.
+// Runs in a child after its fork, until the child ends.
 static void live(int orders, int blocks) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     allocate(site_child, blocks);
@@ -86,7 +86,7 @@ int main(void) {
             if (child == 0) {
                 int grandchild = is_nested ? fork() : 1;
                 if (grandchild == 0) {
-                    // No order ever comes over this pipe.
+                    // The grandchild reads its commands from this pipe, but no command is ever sent.
                     int silent[2];
                     if (pipe(silent)) _exit(2);
                     live(silent[0], blocks);

@@ -1,9 +1,9 @@
-// Two threads, each with 32 coroutines (makecontext) whose stacks are allocated blocks. Every coroutine allocates,
-// yields in the middle of its work, and frees.
+// Runs two threads with 32 coroutines (makecontext) each. The stacks of the coroutines are allocated blocks.
+// Every coroutine allocates, yields in the middle of its work, and frees.
 //
 //   attach_coroutines
 //
-// Reads the standard input to its end, then prints `sound`. Ends with SIGABRT if any memory changed.
+// Reads standard input to its end, then prints `sound`. Ends with SIGABRT if the content of a block changed.
 //
 //#Build: -O1 -pthread
 #include <pthread.h>
@@ -28,7 +28,7 @@ static void yield(struct scheduler *s, int me) {
     if (swapcontext(&s->coroutines[me], &s->main)) abort();
 }
 
-// makecontext passes only arguments of type int.
+// The pointer is passed in two halves, because makecontext passes only arguments of type int.
 static void body(unsigned low, unsigned high, int me) {
     struct scheduler *s = (struct scheduler *)((uintptr_t)low | (uintptr_t)high << 32);
     for (unsigned n = (unsigned)me; !is_over; n++) {

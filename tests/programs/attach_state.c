@@ -3,8 +3,8 @@
 //
 //   attach_state read|poll|futex
 //
-// Prints `waiting`, and after the call `same` or the differences. A byte on the standard input ends the calls of read and
-// poll; poll has a time limit of 600 s. SIGUSR1, which a second thread gets, ends the call of futex.
+// Prints `waiting`, and after the call either `same` or the differences. A byte on standard input ends read
+// and poll; poll has a time limit of 600 s. SIGUSR1, which a second thread receives, ends futex.
 //
 //#Build: -O1 -pthread -Wno-unused-result
 #include <errno.h>
@@ -22,10 +22,10 @@
 uint64_t before[11], after[11];
 uint8_t vectors_before[16 * 32], vectors_after[16 * 32];
 static int word = 0;
-// The rounding mode in the control register of the vector unit.
+// A value for the control register of the vector unit: it rounds up.
 enum { ROUND_UP = 0x5f80 };
 
-// Makes the system call in a function with unwind information, like a libc does.
+// Makes the system call in a function with unwind information, as a libc does.
 extern long call(long number, long a, long b, long c, long d);
 __asm__(".text\n.globl call\n.type call, @function\ncall:\n.cfi_startproc\n"
         "push %rbx\n.cfi_adjust_cfa_offset 8\n.cfi_offset %rbx, -16\n"
@@ -59,7 +59,7 @@ __asm__(".text\n.globl call\n.type call, @function\ncall:\n.cfi_startproc\n"
         "pop %rbp\n.cfi_adjust_cfa_offset -8\npop %rbx\n.cfi_adjust_cfa_offset -8\n"
         "ret\n.cfi_endproc\n.size call, .-call\n");
 
-// Waits for signals. The collector does not load the library on a thread in pause().
+// Waits for signals. edleak-record never chooses a thread in pause() to load the library.
 static void *wait_for_signals(void *unused) {
     for (;;) pause();
     return unused;

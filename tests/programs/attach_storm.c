@@ -1,9 +1,9 @@
-// Allocates in two threads while a timer signal interrupts them every 200 microseconds, and forks children that
-// allocate.
+// Allocates in two threads while a timer signal interrupts them every 200 microseconds. Also forks children
+// that allocate.
 //
 //   attach_storm [forks]
 //
-// Reads the standard input to its end, then prints `sound`. Ends with SIGABRT if any memory changed.
+// Reads standard input to its end, then prints `sound`. Ends with SIGABRT if the content of a block changed.
 //
 //#Build: -O1 -pthread -Wno-unused-result
 #include <pthread.h>

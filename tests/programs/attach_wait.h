@@ -1,4 +1,4 @@
-// A program that a test attaches to before it works.
+// For programs that begin their work only after a test has attached to them.
 #ifndef ATTACH_WAIT_H
 #define ATTACH_WAIT_H
 

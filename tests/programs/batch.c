@@ -1,4 +1,4 @@
-// A batch program: computes without a pause, keeps its data in a list, and frees the list when it ends.
+// A program that computes without a pause, keeps its data in a list, and frees the list when it ends.
 #include <stdlib.h>
 
 struct node { struct node *next; long value; };

@@ -1,4 +1,4 @@
-// Leaks allocations of size 0: their count grows, and so does the allocator's memory for them.
+// Leaks allocations of size 0. Their number grows, and so does the memory that malloc uses for them.
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -1,10 +1,10 @@
-// The reference: random operations on every allocation entry point, with its own ledger, printed as JSON.
+// A reference for edleak's counts: random calls of every allocation function. Prints its own counts as JSON.
 //
 //   exact THREADS OPERATIONS [SEED]
 //
-// Each entry point is called from exactly one function, so a site of the trace equals a line of the ledger.
-// Allocations live in slots that all threads share: most are freed by another thread, many after their thread
-// has ended. The table, the ledger and the random numbers never use the heap.
+// Exactly one function calls each entry point, so a site of the trace equals one line of the printed ledger.
+// All threads share the slots for allocations: another thread frees most allocations, often after the
+// allocating thread has ended. The table, the ledger and the random numbers never use the heap.
 //
 //#Build: -fno-builtin -Wno-alloc-size-larger-than -Wno-unused-result
 #include <atomic>
@@ -21,14 +21,14 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Prevents a tail call before this: the function uses the result of the call here.
+// Keeps the call before it from becoming a jump, because the function still uses the result of the call.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
-// C23 functions, which no glibc before 2.43 has; the program calls them if a library provides them.
+// Functions of C23; glibc has them since 2.43. The program calls these functions if a library provides them.
 extern "C" void free_sized(void *, size_t) __attribute__((weak));
 extern "C" void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 #if defined(__GLIBC__) && !defined(OWN_ALLOCATOR)
-// glibc 2.26 removed this function for new programs, but old programs can still use it.
+// glibc 2.26 removed cfree for new programs, but old programs can still use it.
 extern "C" void cfree(void *);
 __asm__(".symver cfree,cfree@GLIBC_2.2.5");
 #else
@@ -103,8 +103,8 @@ NOINLINE void *site_aligned_alloc(size_t n) { void *p = aligned_alloc(ALIGNMENT,
 NOINLINE void *site_memalign(size_t n) { void *p = memalign(ALIGNMENT, n); KEEP(p); return p; }
 NOINLINE void *site_valloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #ifdef OWN_ALLOCATOR
-// Some allocators do not define pvalloc. libc's pvalloc would return memory that the allocator's free does
-// not know.
+// Some allocators do not define pvalloc. Then the program would call libc's pvalloc, and the allocator's free
+// does not know such memory.
 NOINLINE void *site_pvalloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #else
 NOINLINE void *site_pvalloc(size_t n) { void *p = pvalloc(n); KEEP(p); return p; }
@@ -129,7 +129,7 @@ NOINLINE void *site_new_array_aligned_nothrow(size_t n) {
 NOINLINE void *site_strdup(const char *s) { void *p = strdup(s); KEEP(p); return p; }
 NOINLINE void *site_strndup(const char *s, size_t n) { void *p = strndup(s, n); KEEP(p); return p; }
 
-// The ledger does not check libc's own allocations here; all of them are freed in the end.
+// The ledger does not contain these allocations, because libc makes them. All of them are freed in the end.
 NOINLINE void balanced_asprintf(int n) {
     char *text = nullptr;
     if (asprintf(&text, "%0*d", n, 7) != n) fail("asprintf returned a wrong length");
@@ -145,7 +145,7 @@ NOINLINE void balanced_getline(FILE *file) {
     KEEP(line);
 }
 
-// These calls must fail, change nothing, and set errno as specified.
+// All these calls must fail, must change nothing, and must set errno as their specification says.
 NOINLINE void site_fail(unsigned kind) {
     static volatile size_t huge = SIZE_MAX / 2 + 4096, half = SIZE_MAX / 2 + 2;
     void *p = nullptr, *untouched = (void *)0x1234;
@@ -204,7 +204,7 @@ static size_t random_size(worker &w) {
     uint32_t r = w.random();
     switch (r % 64) {
     case 0: return 0;
-    case 1: return 4080 + (r >> 8) % 40;        // around the largest size that fits in 12 bits
+    case 1: return 4080 + (r >> 8) % 40;        // sizes around 4095, the largest size that 12 bits can hold
     case 2: return 60000 + (r >> 8) % 200000;   // around the mmap threshold
     case 3: case 4: case 5: return (r >> 8) % 20000;
     default: return (r >> 8) % 300;
@@ -273,7 +273,7 @@ static void check_content(const slot &s, size_t n) {
 static void release(worker &w, slot &s) {
     uint32_t how = w.random();
     check_content(s, s.size);
-    w.sub(s.made_by, s.size); // before the free: afterwards another thread may have the address
+    w.sub(s.made_by, s.size); // must come before the free: afterwards another thread may get the address
     int saved = errno = (int)(how % 100 + 1);
     switch (s.made_by) {
     case NEW: how & 1 ? ::operator delete(s.p) : ::operator delete(s.p, s.size); break;
@@ -304,7 +304,7 @@ static void release(worker &w, slot &s) {
     s.p = nullptr;
 }
 
-// Grows, shrinks, frees (size 0) or fails to resize an allocation of the malloc family.
+// Makes an allocation of the malloc family larger or smaller, frees it (size 0), or lets the call fail.
 static void resize(worker &w, slot &s) {
     static volatile size_t huge = SIZE_MAX / 2 + 4096;
     uint32_t how = w.random() % 16;
@@ -319,7 +319,7 @@ static void resize(worker &w, slot &s) {
         return;
     }
     if (how == 1) {
-        // glibc frees and returns NULL; musl returns a new allocation of size 0.
+        // For size 0, glibc frees the block and returns NULL, but musl returns a new allocation of size 0.
         w.sub(s.made_by, s.size);
         s.p = (unsigned char *)site_realloc(s.p, 0);
         if (s.p) w.add(REALLOC, 0), s.size = 0, s.made_by = REALLOC;
@@ -352,7 +352,7 @@ static void *run(void *argument) {
         if (!s.p) allocate(w, s);
         else if (what < 16 && !is_new(s.made_by)) resize(w, s);
         else if (what < 20) {
-            // A program may write up to the usable size, beyond the requested size.
+            // A program may write all bytes of the usable size, even those after the requested size.
             size_t usable = malloc_usable_size(s.p);
             if (usable < s.size) fail("malloc_usable_size is less than was asked for");
             memset(s.p, s.fill, usable);
@@ -375,8 +375,8 @@ int main(int argc, char **argv) {
     if (!lines) fail("tmpfile");
     fprintf(lines, "%0300d\n", 1);
 
-    // There are four generations of threads; each thread frees the allocations that the previous generation
-    // left.
+    // There are four generations of threads. Each thread frees the allocations that the previous generation
+    // left behind.
     enum { GENERATIONS = 4 };
     for (int i = 0; i < threads; i++) workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
     for (int generation = 0; generation < GENERATIONS; generation++) {

@@ -1,6 +1,6 @@
-// Three threads and the main thread allocate, and free nearly everything. Every fiftieth allocation stays, so
-// glibc cannot return the memory. Prints the free bytes of all arenas as glibc counts them, without its fast
-// bins; then the program waits, so that edleak reads the arenas.
+// Four threads allocate and then free nearly everything. Every fiftieth allocation stays, so glibc cannot
+// return the memory. Prints the free bytes of all arenas, without the fast bins, as glibc counts them. Then
+// the program waits, so that edleak reads the arenas.
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@ static pthread_barrier_t done;
 static void work(void) {
     char *held[EACH];
     for (int i = 0; i < EACH; i++) held[i] = memset(malloc(BYTES), 1, BYTES);
-    // The last allocation stays, so the memory before it does not become part of the rest of the arena.
+    // The last allocation stays. Otherwise the freed memory would join the unused end of the arena.
     for (int i = 0; i < EACH; i++)
         if (i % 50 != 49) free(held[i]);
 }

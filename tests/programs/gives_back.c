@@ -1,7 +1,7 @@
-// Maps more and more memory, uses all of it and gives most of it back with madvise.
+// Maps more and more memory, writes it, and gives most of it back to the kernel with madvise.
 //
-//   gives_back flood           5 million calls of madvise without a pause, so the ring of events is full
-//   gives_back [--seconds N]   maps 1 MiB a hundred times a second, and gives back all but the first page
+//   gives_back flood           calls madvise 5 million times without a pause, so the ring of events is full
+//   gives_back [--seconds N]   maps 1 MiB a hundred times a second; gives back all of it but the first page
 //
 // Prints the number of calls that gave pages back.
 #include "pace.h"

@@ -1,6 +1,6 @@
-// hidden_threads [private]: groups of threads, one after the other, that allocate, free and end. With
-// `private`, the process is not dumpable, so /proc with hidepid=2 hides it from its own user. Prints how many
-// allocations `site_a` made; each was freed. tests/tests/conditions/hidden.rs records this program.
+// `hidden_threads [private]`: groups of threads, one after another, allocate, free and end. With `private`,
+// /proc with hidepid=2 hides the process from its own user, because it is not dumpable. Prints the number of
+// allocations in `site_a`; all are freed. tests/tests/conditions/hidden.rs records this program.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #define ROUNDS 20
 #define SHORT_LIVED 4
 
-// Prevents a tail call, so that this function is the caller.
+// Keeps an allocation from becoming a jump, so that the function around it is the caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;

@@ -1,17 +1,17 @@
-// Allocates in several threads without pause, and keeps a ledger of the allocations since the last reset.
+// Allocates in several threads without pause, and counts its allocations since the last reset in a ledger.
 //
 //   idle_ledger THREADS
 //
-// Reads one command a line. The program answers each command with the line `done`, after `print` with the
-// ledger and `done`:
+// Reads one command per line. The program answers each command with the line `done`. Before this line,
+// `print` writes the ledger:
 //   go     the threads allocate, free and reallocate blocks that they share
 //   pause  the threads wait
 //   drain  the program frees every block, and the threads wait
-//   reset  the ledger begins at zero; it does not know blocks that exist now
+//   reset  the ledger begins at zero, without the blocks that exist at this time
 //   tick   the main thread allocates a block and frees it
-//   print  the ledger as JSON
+//   print  writes the ledger as JSON
 //
-// Each entry point is called from exactly one function, so a site of the trace equals a line of the ledger.
+// Exactly one function calls each entry point, so a site of the trace equals one line of the ledger.
 //
 //#Build: -fno-builtin -Wno-unused-result
 #include <atomic>
@@ -124,8 +124,8 @@ static void *work(void *argument) {
 
 static void pause_all() {
     runs = false;
-    // A thread that has read the old value of `runs` adds 1 to `running` within this time. The loop below
-    // waits for such threads.
+    // A thread that has read the old value of `runs` adds 1 to `running` within 2 ms. Then the loop waits
+    // until this thread has stopped.
     do usleep(2000); while (running.load() != 0);
 }
 

@@ -1,8 +1,8 @@
-// Runs iterations of one kind, with a mark before each: iterations KIND COUNT [SIZE [PERIOD]]
+// `iterations KIND COUNT [SIZE [PERIOD]]` runs COUNT iterations of one kind, with a mark before each.
 //
 // For each mark, the program prints one line of JSON: the bytes and allocations that the function of this
-// kind holds by its own count. The kinds differ in the memory that an iteration leaves behind
-// (tests/tests/marks.rs).
+// kind holds, by the program's own count. The kinds differ in the memory that an iteration leaves behind.
+// tests/tests/marks.rs records this program.
 #include <edleak.h>
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 namespace {
 
 size_t size = 1024, period = 10;
-// Bytes and allocations that the function under test holds.
+// The bytes and the number of allocations that the function of the chosen kind holds.
 size_t held_bytes, held_count;
 
 void *keep(void *p) {
@@ -47,7 +47,7 @@ void release(void *p, size_t bytes) {
 // Every iteration leaves one allocation behind.
 void each(size_t) { allocate(size); }
 
-// One iteration in `period` leaves one allocation behind.
+// One of every `period` iterations leaves one allocation behind.
 void periodic(size_t n) {
     if (n % period == 0) allocate(size);
 }
@@ -57,7 +57,7 @@ void random_third(size_t) {
     if (random_number() % 3 == 0) allocate(size);
 }
 
-// A cache of `period` entries with random keys; all entries stay.
+// Fills a cache of `period` entries at random keys. All entries stay.
 void cache(size_t) {
     static std::vector<void *> entries(period);
     void *&entry = entries[random_number() % period];
@@ -72,7 +72,7 @@ void history(size_t n) {
     entry = allocate(size);
 }
 
-// Works in batches: `period` requests wait, then the function completes and frees all of them.
+// Works in batches: when `period` requests wait, the function completes and frees all of them.
 void queue(size_t n) {
     static std::vector<void *> waiting;
     if (waiting.capacity() < period) waiting.reserve(period);
@@ -83,14 +83,14 @@ void queue(size_t n) {
     }
 }
 
-// Adds eight bytes to a vector that doubles when it is full.
+// Adds eight bytes to a vector. If the vector is full, it doubles its capacity.
 void vector(size_t n) {
     static std::vector<uint64_t> all;
     all.push_back(n);
     held_bytes = all.capacity() * sizeof(uint64_t), held_count = 1;
 }
 
-// The same vector, emptied after each iteration. Its capacity stays.
+// Fills a vector and empties it before the next iteration. The capacity of the vector stays.
 void reused_vector(size_t n) {
     static std::vector<uint64_t> all;
     all.clear();
@@ -98,19 +98,19 @@ void reused_vector(size_t n) {
     held_bytes = all.capacity() * sizeof(uint64_t), held_count = 1;
 }
 
-// Appends to a buffer.
+// Appends to a buffer, which realloc makes larger.
 void realloc_growth(size_t) {
     static void *buffer;
     buffer = keep(realloc(buffer, held_bytes += size));
     held_count = 1;
 }
 
-// A second thread leaks, and ends before the iteration does.
+// A second thread leaks one allocation, and ends before the iteration ends.
 void thread(size_t) {
     std::thread([] { allocate(size); }).join();
 }
 
-// The first iterations leave something behind.
+// Only the first `period` iterations leave an allocation behind.
 void warm_up(size_t n) {
     if (n <= period) allocate(size);
 }

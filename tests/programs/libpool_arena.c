@@ -1,4 +1,4 @@
-// A shared library with an arena for the program pool_server. Its functions tell edleak of each object.
+// A shared library with an arena for the program pool_server. Its functions report each object to edleak.
 #include <edleak.h>
 #include <stdlib.h>
 
@@ -32,7 +32,7 @@ void *arena_alloc(struct arena *arena, size_t size) {
 
 void arena_free(struct arena *arena, void *object) { edleak_pool_free(arena, object); }
 
-// Keeps the first chunk for the next request.
+// Frees all objects of the arena. Keeps its first chunk for the next request.
 void arena_reset(struct arena *arena) {
     edleak_pool_reset(arena);
     while (arena->chunks && arena->chunks->next) {

@@ -1,4 +1,4 @@
-// Allocates and writes 64 KiB every 10 ms and keeps it: live memory and the process grow.
+// Allocates and writes 64 KiB every 10 ms and frees nothing: live memory and the memory of the process grow.
 #include "pace.h"
 
 int main(int argc, char **argv) {

@@ -1,4 +1,4 @@
-// Tests glibc's malloc debugging of a recorded program: its log of allocations, and the sizes of its blocks.
+// Uses glibc's malloc debugging while edleak records: its log of allocations, and the sizes of its blocks.
 //
 // tests/tests/conditions/malloc_debug.rs records this program with LD_PRELOAD=libc_malloc_debug.so.0.
 #include <malloc.h>
@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// Prevents a tail call, so that this function is the caller.
+// Keeps an allocation from becoming a jump, so that the function around it is the caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;

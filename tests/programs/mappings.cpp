@@ -1,15 +1,15 @@
-// The oracle of mapped memory: random calls of mmap, munmap, mremap, shmat and madvise, also with
-// MAP_FIXED. The program keeps a ledger and prints it as JSON.
+// Makes random calls of mmap, munmap, mremap, shmat and madvise, also with MAP_FIXED. Counts these calls in a
+// ledger and prints the ledger as JSON. The tests compare the ledger with the trace.
 //
 //   mappings THREADS OPERATIONS [SEED] [wait]
 //
-// With `wait`, a test attaches to the program before it works. The program then unmaps ranges from before
-// that, which the ledger does not have.
+// With `wait`, the program begins its work only after a test has attached to it. The program then unmaps
+// ranges from before the attach. The ledger does not contain these ranges.
 //
 // Exactly one function makes each kind of call, so each site of the trace equals one line of the ledger. The
 // ledger is a list of pages, each with its function and its call. The threads share the ledger under a lock,
-// so one thread may unmap a range of another. Where possible, a thread makes the call itself outside the
-// lock. At the end, nearly all mappings are still there.
+// so one thread may unmap a range that another thread mapped. Where possible, a thread makes the call itself
+// without the lock. At the end, nearly all mappings still exist.
 //
 //#Build: -O1
 #include <atomic>
@@ -61,7 +61,7 @@ static void remember(int site, uintptr_t first, size_t count) {
     books[site].allocated_bytes += count * PAGE;
 }
 
-// Notes a call of madvise that gave back the pages of a range. The range may belong to several sites.
+// Adds a madvise call that gave pages back to the ledger. The range may belong to several sites.
 static void give_back(uintptr_t first, size_t count) {
     uint64_t of[SITES] = { 0 };
     for (uintptr_t p = first; p < first + count; p++) of[pages[p].site] += PAGE;
@@ -88,8 +88,8 @@ static uint64_t below(worker *w, uint64_t limit) {
 }
 static void need(bool holds, const char *what) { if (!holds) { perror(what); exit(99); } }
 
-// A run of pages in the ledger near a random place: pages of one call, at most `most`. Count 0: there is no
-// run.
+// Finds up to `most` adjacent pages of one call in the ledger, near a random address. If there are none, the
+// count is 0.
 static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     *count = 0;
     if (pages.empty()) return 0;
@@ -102,7 +102,7 @@ static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     return start;
 }
 
-// A run of pages in the ledger, of any calls.
+// Finds up to `most` adjacent pages in the ledger. The pages may belong to several calls.
 static uintptr_t some_span(worker *w, size_t most, size_t *count) {
     uintptr_t start = some_run(w, 1, count);
     for (auto at = pages.find(start); *count && *count < most && ++at != pages.end() && at->first == start + *count;) ++*count;

@@ -1,4 +1,4 @@
-// Sets marks with all kinds of names, in threads and in children:
+// Sets marks with all kinds of names, in threads and in children. Its arguments are:
 // mark_names names|many|threads|fork|wait|marks_only N
 #include <edleak.h>
 

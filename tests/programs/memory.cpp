@@ -1,7 +1,7 @@
 // Prints the peak memory of the process in KiB. `memory heap` makes two million small allocations. `memory
-// threads` starts 1,000 threads; each allocates at 5,000 call sites and lives on. `memory threads SECONDS`
-// also allocates at all call sites in the main thread, fifty times a second for SECONDS. `memory faults BYTES`
-// allocates 64 MiB in blocks of BYTES, and prints the page faults of that growth instead of the peak memory.
+// threads` starts 1,000 threads that allocate at 5,000 call sites each and do not end. `memory threads
+// SECONDS` also allocates at all call sites in the main thread, 50 times a second. `memory faults BYTES`
+// allocates 64 MiB in blocks of BYTES, and prints the number of page faults that this causes.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 extern "C" void many_sites();
-// 5,000 calls of malloc and free.
+// A function with 5,000 calls of malloc, each with a call of free.
 __asm__(R"(
         .text
         .type   many_sites, @function

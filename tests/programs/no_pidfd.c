@@ -1,4 +1,4 @@
-// Executes a program as on a kernel before 5.3, which has no pidfd_open.
+// Executes a program without the system call pidfd_open, as on a kernel before 5.3.
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>

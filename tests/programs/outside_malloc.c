@@ -1,4 +1,4 @@
-// Maps memory directly from the kernel, without malloc.
+// Maps memory with mmap, without malloc.
 #include "pace.h"
 #include <sys/mman.h>
 

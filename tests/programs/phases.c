@@ -1,4 +1,4 @@
-// A service in phases, given as words KIND:SECONDS[:RATE]. Each request of `l`, `u` or `d` leaks 300 bytes.
+// A service in phases. An argument is KIND:SECONDS[:RATE]. A request of `l`, `u` or `d` leaks 300 bytes.
 //
 //   l load    u load that rises    d load that falls    w load without leak    c load with a cache of 1,000 entries
 //   h health checks    i idle    f all sessions are freed, evenly over the time

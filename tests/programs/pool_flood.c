@@ -1,5 +1,5 @@
-// Stops the process that records it, and makes more events of a pool than the ring holds. So exactly the events
-// beyond the room are lost. Then lets the recorder run on.
+// Stops the process that records it, and makes more events of a pool than the ring holds. So exactly the
+// events that do not fit into the ring are lost. Then lets the recording process run on.
 //
 //   pool_flood OBJECTS
 #include <edleak.h>

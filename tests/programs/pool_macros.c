@@ -1,4 +1,4 @@
-// A pool whose code has only the macros of valgrind, and an arena with only those of AddressSanitizer.
+// A pool that uses only macros of valgrind, and an arena that uses only macros of AddressSanitizer.
 #if __has_include(<valgrind/valgrind.h>)
 #include <valgrind/valgrind.h>
 #endif
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Prevents that the last call of a function becomes a jump.
+// Keeps the last call of a function from becoming a jump.
 #define KEEP() __asm__ volatile("" : : : "memory")
 
 static char memory[1 << 16];

@@ -1,6 +1,7 @@
-//! An arena in Rust that tells edleak of its objects, with a ledger: pool_rust ROUNDS [wait]
+//! `pool_rust ROUNDS [wait]`: an arena in Rust that reports its objects to edleak. The program prints its own
+//! counts.
 //!
-//! The functions of the arena are inlined, so the objects count at their callers.
+//! The functions of the arena are inlined, so the objects are counted at the callers of the arena.
 
 #[path = "../../recorder/annotate/src/lib.rs"]
 #[allow(dead_code, unused_attributes)]

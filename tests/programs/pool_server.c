@@ -1,10 +1,10 @@
-// A server with an arena for each request and one for each connection, from a shared library.
+// A server with an arena for each request and an arena for the connection, in a shared library.
 //
 //   pool_server MODE [--seconds N]
 //
 //   leak    each request leaves an object in the arena of the connection
 //   cache   the connection has a table of 200 objects, which is full after a third of the run
-//   calm    requests only
+//   calm    allocates for requests only
 //   fork    keeps four objects, and a forked child frees one of its copies and keeps two more
 //
 //#Build: -L$OUT -l:libpool_arena.so -Wl,-rpath,$OUT
@@ -35,7 +35,7 @@ NOINLINE void *in_child(struct arena *arena) { return keep(arena_alloc(arena, 50
 static int forks(struct arena *arena) {
     void *mine[4];
     for (int i = 0; i < 4; i++) mine[i] = in_parent(arena);
-    usleep(300000); // the parent's events are read, so the child inherits its objects
+    usleep(300000); // so that the collector reads the parent's events, and the child inherits its objects
     pid_t child = fork();
     if (child == 0) {
         arena_free(arena, mine[1]);

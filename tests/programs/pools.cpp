@@ -1,13 +1,13 @@
-// The oracle of pools: random objects of several pools with its own ledger, printed as JSON.
+// Makes random objects of several pools, and prints its own counts as JSON for a comparison with the trace.
 //
 //   pools THREADS OPERATIONS [SEED] [wait]
 //
-// With `wait`, a test attaches to the program before it works.
+// With `wait`, the program begins its work only after a test has attached to it.
 //
-// Exactly one function asks for each kind of object, so each site of the trace equals a line of the ledger.
-// The first object of a chunk has the address of the chunk, and the chunk of the last pool is an object of
-// the first pool. Pools are locked, and any thread frees any object. Each operation makes at most two events,
-// except resets.
+// Exactly one function asks for each kind of object, so each site of the trace equals one line of the ledger.
+// The first object of a chunk has the same address as the chunk. The chunk of each pool is an object of a
+// parent pool. Pools are locked, and any thread may free any object. Each operation makes at most two events,
+// except a reset, which makes more.
 #include "attach_wait.h"
 #include <edleak.h>
 
@@ -41,8 +41,8 @@ public:
         for (int cell = CELLS - 1; cell >= 0; cell--) vacant.push_back(cell);
     }
 
-    // The event is made under the lock: any thread may free any cell, even one that has not been returned
-    // yet.
+    // The event is made under the lock, because any thread may free any cell, even a cell that this function
+    // has not returned yet.
     NOINLINE void *take(site of, uint32_t size) {
         std::lock_guard<std::mutex> guard(lock);
         void *p = cell_for(of, size);
@@ -67,7 +67,7 @@ public:
     NOINLINE void give_back(void *p) {
         std::lock_guard<std::mutex> guard(lock);
         int cell = (int)((char *)p - chunk) / CELL;
-        if (!live[cell].size) return; // another thread reset the pool
+        if (!live[cell].size) return; // another thread has reset the pool
         edleak_pool_free(this, p);
         count_free(cell);
         vacant.push_back(cell);
@@ -117,7 +117,7 @@ static NOINLINE void *static_take(pool *p, uint32_t size) {
     return q;
 }
 NOINLINE void *site_static(pool *p, uint32_t size) { void *q = static_take(p, size); KEEP(q); return q; }
-// The chunk of a nested pool is an object of another pool, which outlives it.
+// The chunk of a nested pool is an object of a parent pool, and the parent pool lives longer.
 static NOINLINE char *chunk_take(void *parent) {
     char *chunk = (char *)malloc(pool::CELLS * pool::CELL);
     edleak_pool_alloc(parent, chunk, pool::CELLS * pool::CELL);
@@ -133,7 +133,7 @@ NOINLINE char *site_chunk(void *parent) {
 
 enum { POOLS = 4 };
 static pool *pools[POOLS];
-static char parent; // a pool is any address
+static char parent; // the address of this variable identifies the parent pool
 
 struct worker { uint64_t state, operations; pthread_t thread; };
 static uint32_t below(worker *w, uint32_t limit) {
@@ -165,7 +165,7 @@ int main(int argc, char **argv) {
     edleak_pool_name(&parent, "chunks");
     for (int i = 0; i < POOLS; i++) {
         char name[] = "pool 0";
-        name[5] = (char)('0' + i / 2); // two pools have one name
+        name[5] = (char)('0' + i / 2); // two pools have the same name
         pools[i] = new pool(name, site_chunk(&parent));
     }
     std::vector<worker> workers(threads);

@@ -1,5 +1,5 @@
-// Allocates through an allocator that is linked into the program and does not replace malloc, like a static
-// mimalloc.
+// Allocates with an allocator that is linked into the program and does not replace malloc, as a static
+// mimalloc does.
 //
 // tests/tests/conditions/own_allocator.rs records this program.
 #include <stddef.h>
@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// Keeps the compiler from inlining the calls, because edleak cannot count an inlined call.
+// These functions are not inlined, because edleak cannot count an inlined call.
 __attribute__((noinline, noclone)) void *mi_malloc(size_t size) {
     static char *at, *end;
     size = (size + 15) & ~(size_t)15;
@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
         *(volatile char *)mi_malloc(20000) = 1;
         usleep(1000);
     }
-    // Not printf: it would allocate a buffer, and edleak would count the buffer at this caller.
+    // The program uses write, because printf would allocate a buffer, and edleak would count it here.
     if (write(STDOUT_FILENO, "ok\n", 3) != 3) return 1;
     return argc > 1 ? atoi(argv[1]) : 0;
 }

@@ -1,5 +1,5 @@
-// Maps anonymous memory by system calls without a library function, so only the kernel knows of it. Prints
-// the number of bytes.
+// Maps anonymous memory with system calls and without a library function, so only the kernel knows of this
+// memory. Prints the number of mapped bytes.
 #include "pace.h"
 #include <stdio.h>
 #include <sys/mman.h>

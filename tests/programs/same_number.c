@@ -1,13 +1,13 @@
-// A process in another PID namespace whose PID there equals the recorded process's PID here.
+// Two processes have the same PID: the recorded process here, and another process in its own PID namespace.
 //
-// Exits with 77 if it may not create namespaces. tests/tests/conditions/namespaces.rs records this program.
+// Exits with 77 if it is not permitted to create namespaces. tests/tests/conditions/namespaces.rs records it.
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-// Prevents a tail call, so that this function is the caller.
+// Keeps an allocation from becoming a jump, so that the function around it is the caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;
@@ -26,7 +26,7 @@ static void allocate(void *(*work)(void), int count) {
 int main(int argc, char **argv) {
     int wanted = getpid();
     if (argc > 1) {
-        // The other process executes this, so that it claims a session as its own image.
+        // The other process executes this program, so that it claims a session of its own.
         allocate(impostor_work, 300);
         usleep(300000);
         return argv[1][0] == 'x' ? 0 : 1;

@@ -1,6 +1,6 @@
-// session_leader [wait]: reports whether it leads its session and its process group. The program also reports
-// whether it has a terminal and is in its foreground. With `wait`, it then waits until the terminal hangs up,
-// and writes HUNG-UP to the file that HUP_FILE names.
+// `session_leader [wait]` reports whether the program leads its session and its process group, whether it has
+// a terminal, and whether it is in the foreground of this terminal. With `wait`, the program then waits until
+// the terminal hangs up, and writes HUNG-UP to the file that HUP_FILE names.
 //
 // tests/tests/conditions/signals.rs records this program.
 #include <fcntl.h>

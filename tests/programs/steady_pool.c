@@ -1,10 +1,10 @@
-// Keeps a steady number of live blocks. Every millisecond the program frees the oldest blocks and allocates
-// as many.
+// Keeps a constant number of live blocks. Every millisecond the program frees its oldest blocks and allocates
+// the same number of new blocks.
 //
 //   steady_pool SECONDS BLOCKS PER_MILLISECOND
 //
-// With 12,000 blocks and 2 per millisecond each block lives for six seconds. A recording that begins while
-// this program runs sees a site that grows from zero for six seconds, although nothing leaks.
+// With 12,000 blocks and 2 per millisecond, each block lives for six seconds. If a recording begins while
+// this program runs, the site grows from zero for six seconds, although nothing leaks.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
     double began = now(), done = 0;
     while (now() - began < seconds) {
-        // As many steps as milliseconds have passed, so that the rate does not depend on the machine's load.
+        // One step for each elapsed millisecond, so that the rate does not depend on the machine's load.
         for (; done < (now() - began) * 1000; done++) {
             for (size_t i = 0; i < rate; i++, at = (at + 1) % count) {
                 free(blocks[at]);

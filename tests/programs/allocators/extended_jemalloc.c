@@ -1,5 +1,5 @@
-// A C program with jemalloc linked in calls the functions that jemalloc has beside malloc's: flags, changes
-// of size in place, sized frees.
+// A C program with jemalloc linked in. It calls functions that jemalloc has in addition to malloc and free:
+// with flags, with changes of the size in place, and with sized frees.
 //
 //   extended_jemalloc ROUNDS
 //
@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
         default:
             sub(slot);
             if (how == 5) free(slots[slot].p);
-            // The size that the program requested from xallocx need not be the size of a size class.
+            // The size that the program requested from xallocx is not always the size of a size class.
             else if (how == 6 || slots[slot].site == XALLOCX) dallocx(slots[slot].p, slots[slot].flags);
             else sdallocx(slots[slot].p, slots[slot].size, slots[slot].flags & ~MALLOCX_ZERO);
             slots[slot].p = NULL;

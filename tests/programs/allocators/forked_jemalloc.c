@@ -1,4 +1,4 @@
-// A program with jemalloc linked in forks a child, and the child allocates and frees as its parent did.
+// A program with jemalloc linked in forks a child. Parent and child allocate and free in the same way.
 //
 //   forked_jemalloc ROUNDS
 //

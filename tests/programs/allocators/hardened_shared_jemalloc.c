@@ -1,5 +1,5 @@
-// A program with a shared jemalloc runs where the kernel forbids new code. It leaks through mallocx, whose calls
-// do not reach a preloaded library. The first run sets the rule and executes the program again.
+// A program with a shared jemalloc, running while the kernel forbids new code. It leaks through mallocx,
+// which a preloaded library cannot replace. The first run sets the rule and executes the program again.
 //
 //   hardened_shared_jemalloc SECONDS
 //

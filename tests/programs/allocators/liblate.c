@@ -1,4 +1,4 @@
-// A shared library with a small allocator of its own, under names of jemalloc. late_library loads it.
+// A shared library with a small allocator of its own that uses names of jemalloc. late_library loads it.
 //
 //#Build: -O1
 #include <stddef.h>

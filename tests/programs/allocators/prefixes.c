@@ -1,9 +1,9 @@
-// One small allocator under the names of every private allocator that edleak knows, and under `my_*`, which the
-// option --allocator adds. The program keeps a ledger by prefix and prints it as JSON.
+// One small allocator under the names of every private allocator that edleak knows, and under `my_*`, which
+// the option --allocator adds. The program counts its allocations by prefix and prints these counts as JSON.
 //
 //   prefixes OPERATIONS
 //
-// tests/tests/allocators.rs compares the ledger with the trace.
+// tests/tests/allocators.rs compares these counts with the trace.
 //#Build: -O1
 #include <stdint.h>
 #include <stdio.h>
@@ -39,7 +39,7 @@ static void *get(size_t size) {
 static void put(void *p) {
     if (!p) return;
     struct block *block = (struct block *)p - 1;
-    // The call of another module tells edleak that a hook may change the registers that the ABI leaves to a callee.
+    // A call into another module tells edleak that a hook may change the caller-saved registers.
     if (block->class >= 40) abort();
     block->next = free_blocks[block->class];
     free_blocks[block->class] = block;
@@ -69,7 +69,7 @@ static uint64_t below(uint64_t limit) {
 #define EACH(X) \
     X(rp) X(sn_) X(__sn_) X(scalloc_) X(scudo_) X(scalable_) X(duckdb_je_) X(je_arrow_) X(je_) X(_rjem_) X(mi_) X(tc_) X(xx) X(my_)
 
-// The empty assembly keeps the compiler from turning the call into a jump.
+// The empty assembly keeps the compiler from turning the call before it into a jump.
 #define ALLOCATOR(prefix) \
     NOINLINE void *prefix##malloc(size_t n) { void *p = get(n); __asm__ volatile("" : "+r"(p)); return p; } \
     NOINLINE void *prefix##calloc(size_t c, size_t n) { void *p = get_zeroed(c, n); __asm__ volatile("" : "+r"(p)); return p; } \

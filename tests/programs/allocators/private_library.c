@@ -1,8 +1,8 @@
-// Allocates by turns from libc and from a library with its own allocator, and prints a ledger of both.
+// Allocates in turn from libc and from a library with its own allocator, and prints its own counts for both.
 //
 //   private_library ROUNDS [wait]
 //
-// With `wait`, a test attaches to the program before it works.
+// With `wait`, the program begins its work only after a test has attached to it.
 //
 //#Build: -fno-builtin $OUT/libprivate.so -Wl,-rpath,$OUT
 #include "../attach_wait.h"

@@ -1,5 +1,5 @@
-// A program with jemalloc linked in allocates more at each peak, and frees everything after it. So live memory
-// stays small, and jemalloc retains more and more.
+// A program with jemalloc linked in has higher and higher peaks of memory, and frees everything after each
+// peak. So its live memory stays small, but jemalloc retains more and more memory.
 //
 //   retaining_jemalloc SECONDS
 //

@@ -1,6 +1,6 @@
 //#Expect: the allocator retains what the program freed
-// A thread pool. Each burst allocates much in one thread's arena and frees all but one small session at its
-// top. Old sessions are replaced, so live bytes are bounded, but the arenas keep their memory.
+// A thread pool. Each burst of work allocates much in one arena, and frees all but one small session at the
+// top. New sessions replace old sessions. So live bytes are bounded, but the arenas keep their memory.
 #include <thread>
 #include <vector>
 #include <mutex>

@@ -1,6 +1,6 @@
 //#Expect: Leak in generated code
-// A query engine that compiles every query to machine code, like SQL engines based on LLVM. The generated
-// code allocates a result buffer that is never freed. The code itself is released after the query.
+// A query engine that compiles every query to machine code, as SQL engines based on LLVM do. The generated
+// code allocates a result buffer that is never freed. The machine code is released after the query.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// A plugin that the loader loads at the former address of libunloaded_a.so.
+// A plugin that the loader places at the address where libunloaded_a.so was loaded before.
 #include <stdlib.h>
 #include <string.h>
 void *innocent(void) {

@@ -1,6 +1,6 @@
 //#Expect: memory grows outside malloc
-// A runtime with its own heap, like PHP: its memory comes from mmap in chunks, and only a table comes from
-// malloc.
+// A runtime with its own heap, as PHP has: the program maps its heap in chunks with mmap, and allocates only
+// a table with malloc.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

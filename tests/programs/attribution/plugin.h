@@ -1,4 +1,4 @@
-// A plugin that leaks its configuration. Two libraries with different sizes are built from it.
+// A plugin that leaks its configuration. Two libraries are built from this file, with different sizes.
 #include <stdlib.h>
 #include <string.h>
 static char *keep;

@@ -1,5 +1,5 @@
 //#Expect: 1,000 allocations of 1,000 bytes by leaky
-// A plugin leaks and is unloaded; another one is loaded at its address before the next slice.
+// A plugin leaks and is unloaded. Before the next slice, another plugin is loaded at the same address.
 #include <dlfcn.h>
 #include <stdio.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// One thread frees an address that another thread gets at once: edleak must remove only the record of the old
-// owner.
+// One thread frees an address, and another thread gets the same address at once. edleak must remove only the
+// entry of the first allocation.
 //#Trace: produced live_bytes=0
 //#Trace: moved live_bytes=0
 #include "check.h"

@@ -1,4 +1,4 @@
-// Every allocation function that a program's own allocator may leave to libraries, and each way to free.
+// Calls every allocation function that a program with its own malloc may take from a library.
 #pragma once
 #include "check.h"
 #include <new>

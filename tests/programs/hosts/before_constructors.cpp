@@ -1,4 +1,4 @@
-// Allocates before any constructor: in .preinit_array, and in a static constructor of the highest priority.
+// Allocates in .preinit_array and in a static constructor of the highest priority, before other constructors.
 //#Trace: in_preinit allocs=1 allocated_bytes=111 frees=1
 //#Trace: in_constructor allocs=1 allocated_bytes=222 frees=1
 #include "check.h"

@@ -1,4 +1,4 @@
-// All symbols are bound at start.
+// Runs with LD_BIND_NOW, so the loader binds all symbols at the start.
 //#Env: LD_BIND_NOW=1
 //#Trace: bound allocs=100 allocated_bytes=10000 frees=100
 #include "check.h"

@@ -1,4 +1,4 @@
-// Shared by the hostile programs: a check that ends the program, and allocations from a known function.
+// Code for all programs in this directory: a check that ends the program, and allocations to exercise malloc.
 #pragma once
 #include <errno.h>
 #include <stdint.h>
@@ -9,7 +9,7 @@
 
 #define NOINLINE __attribute__((noinline, noclone))
 
-// Prints one line with write(2), because stdio may no longer work where a program checks itself.
+// Prints one line with write(2), because stdio may not work at the time of a check.
 static inline void say(const char *text) {
     size_t length = strlen(text);
     while (length) {
@@ -35,7 +35,7 @@ static inline void *keep(void *p) {
     return p;
 }
 
-// Allocates, fills, checks and frees `count` times.
+// Makes `count` allocations, fills each with known bytes, checks these bytes, and frees it.
 static inline void exercise(int count) {
     void *held[32] = {0};
     for (int i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
-// An allocator that ends the program if it gets an address that it did not return. It lacks reallocarray and
-// operator new, as small allocators do: those of the C and C++ libraries must call this allocator.
+// An allocator that ends the program if free gets an unknown address. Like many small allocators, it has no
+// reallocarray and no operator new. Those of the C and C++ libraries must call this allocator.
 #pragma once
 #include <errno.h>
 #include <stddef.h>

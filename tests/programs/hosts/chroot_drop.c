@@ -1,4 +1,4 @@
-// A service that locks itself into an empty directory, drops its privileges and runs on.
+// A service that makes an empty directory its root, drops its privileges and runs on.
 //#Needs: root
 //#Trace: afterwards allocs=100 allocated_bytes=10000 frees=0
 #include "check.h"
@@ -19,7 +19,7 @@ int main(void) {
         exercise(500);
         afterwards();
     }
-    usleep(120000); // two periods: the recorder must continue
+    usleep(120000); // two periods; the recording must continue
     exercise(500);
     say("ok\n");
 }

@@ -1,5 +1,5 @@
-// The program's first allocations find the same heap as without edleak: unused, so glibc's blocks are zero
-// and adjacent. A program that reads uninitialized memory then behaves as it does without edleak.
+// The program's first allocations must get an unused heap, as without edleak: blocks that are zero and
+// adjacent. Then a program that reads uninitialized memory behaves as it does without edleak.
 #include "check.h"
 
 int main(void) {

@@ -1,4 +1,4 @@
-// A daemon that closes all other descriptors, in two ways; edleak must not disturb its own files.
+// A daemon that closes all other descriptors, in two ways. edleak must not write into the daemon's files.
 //#Trace: afterwards allocs=1000 allocated_bytes=100000 frees=0
 #include "check.h"
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 NOINLINE void afterwards(void) { keep(malloc(100)); }
 
 static void check_files(void) {
-    // If a library still used one of these descriptors, it would now write into this file.
+    // If a library still used a closed descriptor, the library would now write into this file.
     char path[] = "/tmp/close_fds.XXXXXX";
     int files[64];
     files[0] = mkstemp(path);

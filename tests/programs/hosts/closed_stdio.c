@@ -1,5 +1,5 @@
-// A program that starts with standard input, output and error closed: the first file that it opens gets
-// number 0.
+// A program that starts with standard input, output and error closed. So the first file that the program
+// opens gets descriptor 0.
 //#Run: first
 #include "check.h"
 #include <fcntl.h>
@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
         say("ok\n");
         return 0;
     }
-    // Only descriptor 4 is in use.
+    // Only descriptor 4 is in use, so the next files get the descriptors 0 to 3.
     for (int expected = 0; expected < 4; expected++) CHECK(open("/dev/null", O_RDWR) == expected);
     exercise(500);
     CHECK(write(4, "k", 1) == 1);

@@ -1,4 +1,4 @@
-// A plugin loaded with RTLD_DEEPBIND calls libc's malloc directly; the program resizes and frees its memory.
+// A plugin with RTLD_DEEPBIND calls libc's malloc directly. The program resizes and frees these blocks.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: ours allocs=500 allocated_bytes=50000 frees=0
 #include "check.h"

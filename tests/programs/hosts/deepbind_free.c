@@ -1,5 +1,5 @@
-// A plugin frees a counted allocation unseen by edleak. The program allocates the address again, so edleak
-// must remove the first record.
+// A plugin frees a counted allocation, and edleak does not see this free. The program gets the same address
+// again, so edleak must remove the entry of the first allocation.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: second allocs=500 allocated_bytes=50000 frees=500
 #include "check.h"

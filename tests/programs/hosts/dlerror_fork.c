@@ -1,4 +1,4 @@
-// A recorded child begins inside dlopen, which first frees the memory of an earlier error.
+// A child whose recording begins inside dlopen. dlopen first frees the memory of an earlier error message.
 //#Run:
 //#Record: --children
 #include "check.h"

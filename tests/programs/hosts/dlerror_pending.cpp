@@ -1,4 +1,4 @@
-// A dlerror message is pending while the program allocates in every way. No lookup of edleak may clear it.
+// The program allocates in every way while a dlerror message is pending. edleak must not clear this message.
 //#Run:
 #include "check.h"
 #include <dlfcn.h>

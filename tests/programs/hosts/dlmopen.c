@@ -1,4 +1,4 @@
-// A plugin in its own linker namespace has its own libc with another heap.
+// A plugin in its own linker namespace has its own copy of libc, with another heap.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

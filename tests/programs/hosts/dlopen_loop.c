@@ -1,5 +1,5 @@
-// The program loads two plugins in turn, mostly at the same address: edleak must blame each for its own
-// allocations.
+// The program loads two plugins in turn, mostly at the same address. edleak must count each allocation at the
+// plugin that made it.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Run: 12 120
 //#Trace: plugin_a_makes allocs=600 allocated_bytes=60000 frees=0

@@ -1,4 +1,4 @@
-// Calls dlsym in the very first constructor, first for a missing symbol: libc allocates the error message.
+// Calls dlsym for a missing symbol in the very first constructor. libc then allocates an error message.
 //#Build: -ldl
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// Size 0, sizes that overflow, realloc to 0, glibc's aligned_alloc, errno: all must behave as without edleak.
+// Size 0, too large sizes, realloc to size 0, aligned_alloc, and errno: all must behave as without edleak.
 //#Build: -Wno-alloc-size-larger-than -Wno-unused-result
 //#Trace: zero allocs=100 allocated_bytes=0 frees=100
 //#Trace: resized allocs=100 allocated_bytes=1000 frees=100

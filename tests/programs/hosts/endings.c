@@ -1,4 +1,4 @@
-// Every way to end with live allocations: the last slice is taken after the end, so nothing is missing.
+// Ends in every way with live allocations. The last slice is taken after the end and must have all of them.
 //#Run: return
 //#Run: exit
 //#Run: _exit

@@ -1,4 +1,4 @@
-// Exceptions from frames that hold allocations, from constructors, and from a failed operator new.
+// Throws exceptions through frames that hold allocations, from constructors, and from a failed operator new.
 //#Trace: thrower allocs=2000 allocated_bytes=200000 frees=2000
 #include "check.h"
 #include <memory>

@@ -1,4 +1,4 @@
-// One process executes five images in turn; the trace belongs to the last image.
+// One process executes five programs one after another. The trace must show the last program.
 //#Run: 5
 //#Trace: last_image allocs=1 allocated_bytes=555 frees=0
 //#Trace: earlier_image allocs=0

@@ -1,4 +1,4 @@
-// Fails to execute a missing file and a file that is not a program: the process then continues undisturbed.
+// Tries to execute a missing file and a file that is no program. The process then continues undisturbed.
 //#Trace: afterwards allocs=10 allocated_bytes=1000 frees=0
 #include "check.h"
 

@@ -1,4 +1,4 @@
-// A recorded program executes a program that edleak cannot record: that program must run undisturbed.
+// A recorded program executes a program that edleak cannot record. The second program must run undisturbed.
 #include "check.h"
 #include <limits.h>
 

@@ -1,4 +1,4 @@
-// A tree of forks, three levels deep; every process allocates. A daemon outlives its parents.
+// Forks three levels of children, and every process allocates. A daemon lives longer than its parents.
 #include "check.h"
 #include <sys/wait.h>
 

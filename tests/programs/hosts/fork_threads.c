@@ -1,5 +1,5 @@
-// Forks while threads allocate: both processes continue to allocate, and each child frees its parent's
-// allocations.
+// Forks while threads allocate. Parent and child continue to allocate, and each child frees the allocations
+// that it inherited.
 //#Trace: in_parent allocs=20 allocated_bytes=20000 frees=20
 #include "check.h"
 #include <pthread.h>

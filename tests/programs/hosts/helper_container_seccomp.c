@@ -1,9 +1,9 @@
-// Runs a program behind a seccomp filter that refuses the same calls as Docker's default profile.
+// Runs a program with a seccomp filter that refuses the same system calls as Docker's default profile.
 //
 // usage: helper_container_seccomp [--old|--no-ptrace] PROGRAM [ARGUMENT]...
 //
-// --old also refuses calls that a profile from before 2020 does not know, with EPERM as such a profile does.
-// --no-ptrace also refuses ptrace, but allows to read and write the memory of a process.
+// --old also refuses calls that a profile from before 2020 does not know. Such a profile reports EPERM for
+// them. --no-ptrace also refuses ptrace, but allows the program to read and write the memory of a process.
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -25,8 +25,8 @@ static const int refused[] = {
     SYS_io_uring_register,
 };
 
-// Calls that are newer than a profile from before 2020. Such a profile refused process_vm_* and ptrace before
-// Linux 4.8.
+// System calls that a profile from before 2020 does not know. Such a profile also refuses process_vm_* and
+// ptrace if the kernel is older than Linux 4.8.
 static const int unknown_to_old[] = {
     SYS_pidfd_open, SYS_pidfd_send_signal, SYS_clone3, SYS_close_range, SYS_openat2, SYS_faccessat2,
     SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace,
@@ -44,7 +44,7 @@ static void add(unsigned short code, unsigned char jt, unsigned char jf, unsigne
 static void refuse(const int *calls, size_t count) {
     for (size_t i = 0; i < count; i++) {
         add(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned)calls[i]);
-        // glibc falls back to an older call only if the kernel reports the call as unknown.
+        // Only if the kernel reports ENOSYS for clone3 does glibc use an older call instead.
         add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | (calls[i] == SYS_clone3 ? ENOSYS : EPERM));
     }
 }

@@ -1,5 +1,5 @@
-// Becomes a daemon: the parent ends at once, the daemon allocates later. tests/tests/hosts.rs uses this
-// program.
+// Becomes a daemon: the parent ends at once, and the daemon allocates later. tests/tests/hosts.rs records
+// this program.
 #include "check.h"
 #include <unistd.h>
 

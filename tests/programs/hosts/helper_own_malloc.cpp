@@ -1,4 +1,4 @@
-// A program with its own allocator, started by another program.
+// A program with its own allocator. The program foreign_malloc starts it.
 #include "checking_malloc.h"
 
 #include "allocate_everything.h"

@@ -1,4 +1,4 @@
-// A static program, into which the preload cannot be loaded.
+// A static program. The preload library cannot be loaded into it.
 //#Build: -static
 #include "check.h"
 int main(void) {

@@ -1,4 +1,4 @@
-// Frees after main: in atexit handlers, in destructors of static objects, and in a destructor of the image.
+// Frees after main: in an atexit handler, in the destructor of a static object, and in a destructor function.
 //#Trace: made_in_main allocs=3 allocated_bytes=300 frees=3
 #include "check.h"
 

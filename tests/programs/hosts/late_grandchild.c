@@ -1,5 +1,5 @@
-// A child forks and ends; the grandchild uses memory only after 40 later children have ended. The grandchild
-// has the allocations of the child. tests/tests/hosts.rs compares its trace, too.
+// A child forks a grandchild and ends. The grandchild, which inherits the child's allocations, allocates only
+// after 40 later children have ended. tests/tests/hosts.rs also compares the trace of the grandchild.
 //#Record: --children
 //#Trace: in_root allocs=7 frees=0
 #include "check.h"

@@ -1,2 +1,2 @@
-// A library that is preloaded before edleak's library, as by a script that does not know edleak.
+// A script that does not know edleak preloads this library before edleak's library.
 #include "checking_malloc.h"

@@ -1,6 +1,6 @@
-// An allocator with glibc's names: its malloc is `__libc_malloc`, small blocks are 16 bytes apart, and
-// operator new does not call malloc. A thread reuses its blocks at once. The loader puts this library into
-// the recorder, too.
+// An allocator with names of glibc: its malloc is also called `__libc_malloc`. Small blocks are 16 bytes
+// apart, and operator new does not call malloc. A thread reuses its freed blocks at once. The loader also
+// loads this library into edleak-record.
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>

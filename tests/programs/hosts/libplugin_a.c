@@ -1,4 +1,4 @@
-// A plugin that allocates. libplugin_b.c has the same size, so either may be loaded at the other's address.
+// A plugin that allocates. libplugin_b.c has the same size, so one can be loaded where the other was before.
 #include <stdlib.h>
 __attribute__((noinline)) void *plugin_a_makes(size_t size) {
     void *p = malloc(size);

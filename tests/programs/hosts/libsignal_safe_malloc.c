@@ -1,4 +1,4 @@
-// An allocator that is safe in a signal handler: it only advances a pointer. The allocator ignores frees.
+// An allocator that is safe in a signal handler: malloc only advances a pointer, and free does nothing.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdatomic.h>

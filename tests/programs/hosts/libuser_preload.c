@@ -1,2 +1,2 @@
-// The user's own preload, which must stay in effect.
+// A library that the user preloads. edleak must not disable this library.
 int getppid(void) { return 4242; }

@@ -1,4 +1,4 @@
-// longjmp out of deep frames that have just allocated, and out of a comparison function of qsort.
+// Calls longjmp out of deep frames that have just allocated, and out of a comparison function of qsort.
 //#Build: -Wno-infinite-recursion
 //#Trace: deep allocs=1000 allocated_bytes=100000 frees=1000
 #include "check.h"

@@ -1,6 +1,6 @@
 # 100,000 distinct call sites, each of which allocates and frees 16 bytes once.
 #
-# Sites that do not fit into the table are counted together; no allocation is lost.
+# Sites that do not fit into the site table are counted together, and no allocation is lost.
         .text
         .globl  main
         .type   main, @function

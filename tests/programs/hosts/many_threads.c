@@ -1,4 +1,4 @@
-// 2,000 short threads, 50 at a time; each leaves an allocation that a later thread frees.
+// Starts 2,000 short threads, 50 at a time. Each thread leaves an allocation that a later thread frees.
 //#Trace: in_thread allocs=2000 allocated_bytes=200000 frees=2000
 #include "check.h"
 #include <pthread.h>

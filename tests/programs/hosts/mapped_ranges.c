@@ -1,6 +1,6 @@
-// Calls of mmap and its kin behave as without edleak: results, errno of calls that fail, errno unchanged by
-// other calls, the fifth argument of mremap, MAP_FIXED, a limit of address space, and lookups of mmap by
-// name.
+// mmap and related functions must behave as without edleak. The program checks results, errno of calls that
+// fail, errno after calls that succeed, the fifth argument of mremap, MAP_FIXED, a limit of the address
+// space, and lookups of mmap by name.
 //#Trace: in_main allocs=102 frees=102
 #include "check.h"
 #include <dlfcn.h>

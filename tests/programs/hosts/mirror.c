@@ -1,4 +1,4 @@
-// Checks the process's view of itself: one thread, three descriptors, signals, limits, mappings.
+// Checks that the process sees itself as without edleak: threads, descriptors, signals, limits, children.
 #include "check.h"
 #include <dirent.h>
 #include <sched.h>
@@ -20,7 +20,7 @@ static int entries(const char *path) {
 int main(int argc, char **argv) {
     exercise(1000);
     CHECK(entries("/proc/self/task") == 1);
-    CHECK(entries("/proc/self/fd") == 4); // and the descriptor that is reading
+    CHECK(entries("/proc/self/fd") == 4); // three, and the descriptor of this directory
     printf("arguments %d, name %s\n", argc, strrchr(argv[0], '/') + 1);
     FILE *status = fopen("/proc/self/status", "r");
     char line[512];
@@ -49,6 +49,6 @@ int main(int argc, char **argv) {
     prctl(PR_GET_NAME, name);
     printf("thread name %s\n", name);
     errno = 0;
-    CHECK(wait4(-1, NULL, 1, NULL) == -1 && errno == ECHILD); // no child that this program did not start
+    CHECK(wait4(-1, NULL, 1, NULL) == -1 && errno == ECHILD); // this program has started no child
     printf("ok\n");
 }

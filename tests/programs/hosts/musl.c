@@ -1,5 +1,5 @@
-// A musl program: musl's posix_memalign and memalign call the hooked aligned_alloc. Each allocation must
-// count once.
+// A program with musl. musl's posix_memalign and memalign call aligned_alloc, which edleak has hooked. edleak
+// must count each allocation only once.
 //#Compiler: musl-gcc
 //#Trace: by_malloc allocs=100 allocated_bytes=10000 frees=100
 //#Trace: by_calloc allocs=100 allocated_bytes=12000 frees=100

@@ -1,4 +1,4 @@
-// A new_handler that frees memory, and later gives up.
+// Sets a new_handler that at first frees memory and later gives up.
 #include "check.h"
 #include <new>
 

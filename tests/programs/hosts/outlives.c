@@ -1,4 +1,4 @@
-// Works for one second, then prints a line: for tests that end or stop the recorder meanwhile.
+// Works for one second and then prints a line. Tests end or stop edleak-record during this second.
 //#Trace: works allocs=100 allocated_bytes=10000 frees=0
 #include "check.h"
 

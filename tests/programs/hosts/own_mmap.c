@@ -1,5 +1,5 @@
-// A program that defines mmap and munmap. Its functions call the next definition: edleak's mmap, which calls
-// libc's mmap.
+// A program that defines its own mmap and munmap. They call the next definition of the function: edleak's
+// mmap, which calls libc's mmap.
 #include "check.h"
 #include <dlfcn.h>
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
-// A program that traces its child, and a program that checks that it has no tracer: edleak must not trace
-// either.
+// A program that traces its child, and a program that checks that no process traces it. edleak must trace
+// neither of these programs.
 #include "check.h"
 #include <signal.h>
 #include <sys/ptrace.h>

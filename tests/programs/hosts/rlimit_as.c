@@ -1,4 +1,4 @@
-// Little address space: malloc fails with ENOMEM when it is used up, and works again after frees.
+// Limits the address space. If none is left, malloc must fail with ENOMEM. After frees it must work again.
 //#Run: 208
 //#Run: 512
 #include "check.h"
@@ -14,7 +14,7 @@ int main(int argc, char **argv) {
     errno = 0;
     while (n < 4096 && (held[n] = keep(malloc(1 << 20)))) memset(held[n++], 1, 100);
     CHECK(n < 4096 && errno == ENOMEM);
-    CHECK(n > (int)(bytes >> 20) / 4); // edleak uses only little of it
+    CHECK(n > (int)(bytes >> 20) / 4); // edleak itself uses only little of the address space
     CHECK(keep(calloc(1 << 10, 1 << 11)) == NULL);
     CHECK(keep(realloc(held[0], 8 << 20)) == NULL && ((char *)held[0])[99] == 1);
     while (n) free(held[--n]);

@@ -1,5 +1,5 @@
-// The same limits as in rlimit_as.c, set before the image starts: the dynamic linker and all libraries must
-// work within them.
+// Sets limits and executes itself, so the limits are set before the program starts. The dynamic linker and
+// all libraries must work within these limits.
 //#Run: as
 //#Run: nofile
 //#Run: fsize

@@ -1,4 +1,4 @@
-// An exec with an empty environment: edleak does not record the new image, which must run undisturbed.
+// Executes itself with an empty environment. edleak cannot record the second run, and must not disturb it.
 //#Run: first
 #include "check.h"
 

@@ -1,5 +1,5 @@
-// A sandbox that allows read, write, exit, futex, brk, mmap, munmap, madvise and clocks, and kills the
-// process at any other call.
+// A sandbox that allows only read, write, exit, futex, brk, mmap, munmap, madvise and clocks. The kernel
+// kills the process at any other call.
 //#Trace: sandboxed allocs=20000 allocated_bytes=40000000 frees=20000
 #include "check.h"
 #include <linux/audit.h>
@@ -38,7 +38,7 @@ int main(void) {
     free(grown);
     char *mapped = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(mapped != MAP_FAILED && madvise(mapped, 8192, MADV_DONTNEED) == 0);
-    // The first call runs code that has not run before, in the program and in edleak.
+    // This first call of aligned_alloc runs code that has not run before, in the program and in edleak.
     free(keep(aligned_alloc(64, 640)));
     say("ok\n");
     _exit(7);

@@ -1,5 +1,5 @@
-// The strictest seccomp mode: it allows read, write, exit and sigreturn, so malloc can use only memory that
-// it already has.
+// Uses the strictest seccomp mode, which allows only read, write, exit and sigreturn. So malloc can use only
+// memory that it already has.
 #include "check.h"
 #include <linux/seccomp.h>
 #include <sys/prctl.h>

@@ -1,5 +1,5 @@
-// A timer fires every 50 µs, and its handler allocates in the middle of any code of the program. (The
-// allocator of this program allows that, so edleak must allow it, too.)
+// A timer fires every 50 µs, and its handler allocates in the middle of any code of the program. The
+// allocator of this program permits allocations in a signal handler, so edleak must permit them, too.
 //#Build: $OUT/libsignal_safe_malloc.so -Wl,-rpath,$OUT
 //#Trace: in_handler allocs=5000 allocated_bytes=220000 frees=5000
 //#Trace: in_main live_bytes=0

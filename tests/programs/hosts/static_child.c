@@ -1,4 +1,4 @@
-// A recorded program starts a child that edleak cannot record. The recorded program continues to run.
+// A recorded program starts a child that edleak cannot record. The recording of the program must continue.
 //#Trace: afterwards allocs=10 allocated_bytes=1000 frees=0
 #include "check.h"
 #include <limits.h>

@@ -1,4 +1,4 @@
-// Destructors of thread-local objects and pthread keys allocate in several rounds while the thread ends.
+// While a thread ends, destructors of thread-local objects and of pthread keys allocate in several rounds.
 //#Trace: in_thread_local allocs=50 allocated_bytes=5000 frees=50
 //#Trace: in_key allocs=200 allocated_bytes=40000 frees=200
 #include "check.h"
@@ -24,7 +24,7 @@ static std::atomic<int> rounds;
 
 static void key_destructor(void *value) {
     free(value);
-    // A key that is set again is destroyed again, in up to 4 rounds (PTHREAD_DESTRUCTOR_ITERATIONS).
+    // A destructor that sets its key again is called again, at most 4 times (PTHREAD_DESTRUCTOR_ITERATIONS).
     static thread_local int round;
     rounds++;
     if (++round < 4) pthread_setspecific(key, in_key());

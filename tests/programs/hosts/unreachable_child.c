@@ -1,4 +1,4 @@
-// A child that can open no file before its first allocation, as after chroot in privilege separation.
+// A child that cannot open any file before its first allocation, for example after chroot.
 //#Record: --children
 //#Trace: in_parent allocs=50 allocated_bytes=5000 frees=0
 #include "check.h"

@@ -1,4 +1,4 @@
-// LD_PRELOAD is already set: the user's library must stay, for this image and for programs that it starts.
+// The user already sets LD_PRELOAD. The user's library must stay in effect, also after an exec.
 //#Env: LD_PRELOAD=$OUT/libuser_preload.so
 //#Run: first
 #include "check.h"

@@ -1,5 +1,5 @@
-# For gdb: runs the program to an allocation of $size bytes and prints its stack. Each line is a frame: kind,
-# module, offset in it, file, line, function, separated by tabs. (gdb infers frames of tail calls.)
+# Runs a program in gdb until it allocates $size bytes. Prints one frame of its stack per line: kind, module,
+# offset, file, line, function, separated by tabs. gdb also shows frames that tail calls replaced.
 import os
 import gdb
 

@@ -1,5 +1,5 @@
-// `hot_site SECONDS`: one site that allocates without a pause, on three paths, until the program has used SECONDS
-// of processor time. One of 64 allocations leaks. The program prints its processor time in nanoseconds.
+// `hot_site SECONDS`: one site allocates without a pause, on three paths, for SECONDS of processor time. One
+// of 64 allocations leaks. The program prints the processor time that it used, in nanoseconds.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

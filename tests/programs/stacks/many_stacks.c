@@ -1,4 +1,4 @@
-// `many_stacks ROUNDS`: one site with 32,768 distinct stacks. Each stack frees and allocates in every round.
+// `many_stacks ROUNDS`: one site with 32,768 different stacks. Each stack frees and allocates in every round.
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

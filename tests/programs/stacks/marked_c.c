@@ -1,4 +1,4 @@
-// Two allocations marked by their sizes: in a comparison below qsort, and in a shared library.
+// Makes two allocations of special sizes: in a comparison function of qsort, and in a shared library.
 //
 //#Build: $OUT/libmarked.so -fomit-frame-pointer -fno-optimize-sibling-calls
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// An allocation marked by its size, below std::sort, a lambda, a virtual call, a template and a catch.
+// Makes one allocation of a special size, below std::sort, a lambda, a virtual call, a template and a catch.
 //
 //#Build: -fomit-frame-pointer -fno-optimize-sibling-calls
 #include <algorithm>

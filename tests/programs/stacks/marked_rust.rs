@@ -1,4 +1,4 @@
-//! An allocation marked by its size, below trait objects and comparisons of qsort and Rust's sort.
+//! Makes one allocation with a special size, below trait objects and comparisons of qsort and of Rust's sort.
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;

@@ -1,5 +1,5 @@
-// One allocation site, reached on three paths through 24 recursive frames. Only the allocations of path_kept
-// are never freed. Included by one program per compiler.
+// One allocation site that three paths reach through 24 recursive frames. Only the allocations of path_kept
+// are never freed. One program for each compiler includes this file.
 #include "pace.h"
 
 enum { DEPTH = 24 };

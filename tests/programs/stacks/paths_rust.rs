@@ -1,4 +1,4 @@
-//! The same three paths in Rust: the site is the function that pushes, not code inside Vec.
+//! The three paths of paths.h in Rust. The site is the function that makes the vector, not code inside Vec.
 
 #[path = "../../../samples/common/pace.rs"]
 mod pace;
@@ -25,7 +25,7 @@ fn descend(depth: u32, tick: u32) -> Box<[u32]> {
     node
 }
 
-// Each function has different code, because the compiler would merge equal functions.
+// Each function adds another number, because the compiler would merge equal functions.
 #[inline(never)]
 fn path_freed(tick: u32) -> Box<[u32]> {
     black_box(descend(24, tick + 1)) // freed at once

@@ -67,7 +67,7 @@ __attribute__((noipa)) void *wrap_inner_of_other(const unsigned char *inner, siz
 
 static Wrapper *const wrappers[KINDS] = {wrap_plain, wrap_frame_pointer, wrap_saved, wrap_other};
 
-/* The site: one call for all wrappers. */
+/* The site: the only call of all wrappers. */
 static __attribute__((noipa)) void ask(const unsigned char *order, size_t size) {
     free(wrappers[order[0]](order + 1, size));
 }

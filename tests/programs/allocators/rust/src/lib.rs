@@ -1,11 +1,11 @@
-//! Allocates, reallocates and frees at random, and prints a ledger as JSON.
+//! Allocates, reallocates and frees at random. Prints as JSON how many allocations and frees it made.
 //!
-//! Arguments: `THREADS ROUNDS`; without threads, the main thread works. With `THREADS` alone, the program
-//! reads commands, as tests/programs/idle_ledger.cpp does.
+//! Arguments: `THREADS ROUNDS`. If the number of threads is 0, the main thread works. With `THREADS` alone,
+//! the program reads commands, as tests/programs/idle_ledger.cpp does.
 //!
-//! One function makes each kind of allocation and calls the global allocator itself. So each site of the
-//! trace equals one line of the ledger. (Each function has its own number: the compiler merges equal
-//! functions.) The threads share the slots, so another thread frees most allocations.
+//! Each kind of allocation has its own function, which calls the global allocator itself. So each site of the
+//! trace equals one line of the printed ledger. Each function contains its own number, because the compiler
+//! would merge equal functions. The threads share the slots, so most allocations are freed by another thread.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::sync::Mutex;
@@ -24,7 +24,7 @@ struct Slot {
     epoch: u32,
 }
 
-/// The number of `reset` commands so far. The ledger does not have slots of an earlier epoch.
+/// The number of `reset` commands so far. A slot of an earlier epoch is not in the ledger.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 static RUNS: AtomicBool = AtomicBool::new(false);
 static RUNNING: AtomicU32 = AtomicU32::new(0);
@@ -173,7 +173,7 @@ pub extern "C" fn site_tick(layout: &Layout) -> usize {
     std::hint::black_box(address) as usize
 }
 
-/// Works without pause in `threads` threads, as the commands on standard input say.
+/// Works without pause in `threads` threads, and obeys the commands on standard input.
 fn commands(threads: u64) {
     for thread in 0..threads {
         std::thread::spawn(move || {
@@ -218,7 +218,7 @@ fn commands(threads: u64) {
                 unsafe { dealloc(site_tick(&layout) as *mut u8, layout) };
             }
             "print" => print(),
-            // The C library takes memory for the variable from its own malloc.
+            // The C library allocates the memory for the variable with its own malloc.
             "libc" => unsafe { std::env::set_var("ALLOCATED_BY", "libc") },
             _ => std::process::exit(2),
         }

@@ -1,4 +1,5 @@
-//! The program with the crate edleak-alloc around the system's allocator; linked statically.
+//! Runs the operations of the library with edleak-alloc's `Counted` around the system's allocator. Linked
+//! statically.
 
 use edleak_alloc::Counted;
 use std::alloc::System;

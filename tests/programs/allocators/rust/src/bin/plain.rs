@@ -1,4 +1,4 @@
-//! The program with the system's allocator alone; linked statically.
+//! Runs the operations of the library with the system's allocator alone. Linked statically.
 
 fn main() {
     allocators::main();

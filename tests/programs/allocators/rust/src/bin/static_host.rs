@@ -1,4 +1,5 @@
-//! A program that counts itself. The first argument names what it does.
+//! A program that counts its own allocations with edleak-alloc. The first argument names what the program
+//! does.
 
 use edleak_alloc::Counted;
 use std::alloc::{Layout, System, alloc};
@@ -73,7 +74,7 @@ fn use_marks_and_pools() {
     black_box(&chunk);
 }
 
-/// Allocates after each line of standard input, and answers.
+/// Allocates after each byte of standard input, and answers.
 fn obey() {
     let mut input = std::io::stdin().lock();
     let mut line = [0; 1];
