@@ -66,8 +66,8 @@ impl Attached {
     /// failed. `has_claimed` means that a session is claimed and that no process has attached to it. Returns
     /// whether the collector has repeated the request. An error ends the recording.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
-        // The first failure may come from a thread that tried to reach an earlier edleak-record process,
-        // which was killed.
+        // The first failed attempt may come from a thread that tried to reach an earlier edleak-record
+        // process, which was killed.
         const SURE_ATTEMPTS: u32 = 4;
         // On a busy machine, many attempts may fail within milliseconds before the collector offers a
         // session.
@@ -122,7 +122,7 @@ impl Attached {
             self.opening.get_or_insert_with(|| Quiescence::new(library.pid(), library.range.clone()));
         if opening.is_reached() {
             self.was_attached = false;
-            // The call fails only if the process has ended.
+            // This call of `open` fails only if the process has ended.
             let _ = library.open(shards);
         }
     }

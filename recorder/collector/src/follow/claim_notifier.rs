@@ -41,8 +41,8 @@ impl ClaimNotifier {
                 let now = claims.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
-                    // This write fails only if the counter of the eventfd is full. The descriptor is readable
-                    // in this case, too.
+                    // This write fails only if the counter of the eventfd is full, and a full counter makes
+                    // the descriptor readable, too.
                     let _ = (&*event).write_all(&1u64.to_ne_bytes());
                 }
             }

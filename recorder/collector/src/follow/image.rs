@@ -64,8 +64,8 @@ pub(crate) struct ImageWatch {
 
 impl ImageWatch {
     /// Creates the watch of a process. `stack_start` is the stack start of the image that attached; 0: that
-    /// image did not know its stack start. The process may already run the next image. `status` is the status
-    /// of the process; `None`: the process has ended.
+    /// image did not know its stack start. When the collector calls this function, the process may already
+    /// run the next image. `status` is the status of the process; `None`: the process has ended.
     pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);
@@ -80,7 +80,8 @@ impl ImageWatch {
         }
     }
 
-    /// Checks the process if the last check is at least one interval old.
+    /// Checks the process if the last check was at least [`LOOK`] ago, or at least [`NEW_LOOK`] ago for a new
+    /// image.
     pub(crate) fn look(&mut self, now: Instant) {
         let is_new = now.saturating_duration_since(self.began) < NEW;
         let pause = if is_new { NEW_LOOK } else { LOOK };
@@ -91,10 +92,10 @@ impl ImageWatch {
         let Some(recorded) = self.recorded else { return };
         let is_another = match image(self.pid) {
             Some(image) => image != recorded,
-            // This user may no longer inspect the process. If the process had no privileges and has other
-            // privileges now, it got these privileges from the file of a program that it executed
-            // (set-user-ID, capabilities). If the process has only become non-dumpable, its privileges are
-            // unchanged.
+            // The image is unknown, so this user may no longer inspect the process. If the process had no
+            // privileges and has other privileges now, it got these privileges from the file of a program
+            // that it executed (set-user-ID, capabilities). If the process has only become non-dumpable, its
+            // privileges are unchanged.
             None => {
                 let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
                 self.rights.privileges.capabilities == 0

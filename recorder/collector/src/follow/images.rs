@@ -51,8 +51,8 @@ impl Follower<'_> {
         };
         let claim = session.header().claim.load(Ordering::Relaxed);
         if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
-            // The recorded image is newer: this image executed it, but the collector sees the session of this
-            // image only now.
+            // This session belongs to an older image, which has executed the recorded image. The collector
+            // sees this session only now.
             return;
         }
         // After an exec, the trace of the new image gets the name that the trace of the old image had.
@@ -159,9 +159,10 @@ impl Follower<'_> {
     }
 
     /// Ends the recording of an image that executed another image. If the first image ran for at least
-    /// [`WORTH_KEEPING`], the collector keeps its trace under another name. A shell that only starts a server
-    /// runs for a shorter time. Returns the writer for the trace of the next image. The name of the trace
-    /// stays reserved, because the collector reuses the file or immediately replaces the file.
+    /// [`WORTH_KEEPING`], the collector keeps its trace under another name. For example, a shell that only
+    /// starts a server runs for less than this time. Returns the writer for the trace of the next image. The
+    /// name of the trace stays reserved, because the collector reuses the file or immediately replaces the
+    /// file.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();

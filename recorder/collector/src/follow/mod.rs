@@ -61,8 +61,8 @@ const ATTACH_WAIT: Duration = Duration::from_millis(5);
 /// collector drops the oldest claims.
 const MAX_ATTACHING: usize = 64;
 
-/// Number of finished recordings of which the collector keeps a part for the children of the recorded
-/// process. A child may claim its session just before its parent ends.
+/// Number of finished recordings whose modules and command line the collector keeps for the children of the
+/// ended process. A child may claim its session just before its parent ends.
 const MAX_FINISHED: usize = 64;
 
 /// The process whose images the collector follows.
@@ -100,7 +100,7 @@ pub struct RunSettings {
     pub options: Options,
     /// The path of the trace of the root process.
     pub output: PathBuf,
-    /// The recording ends after this time.
+    /// The time after which the run ends; `None`: the run has no time limit.
     pub duration: Option<Duration>,
     /// Whether to record child processes, too.
     pub children: bool,
@@ -116,19 +116,19 @@ pub struct RunSettings {
 pub struct Failure {
     /// The path of the trace.
     pub path: PathBuf,
-    /// The reason, and the remedy.
+    /// The error, with the reason and the remedy.
     pub error: Error,
 }
 
 /// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The end of the root process; `None`: it still runs.
+    /// The exit status or the signal with which the root process ended; `None`: the root process still runs.
     pub ended: Option<Ended>,
     /// The finished traces; the root's trace is the last.
     pub summaries: Vec<Summary>,
     /// The failures to write traces; each failure is listed once. The collector has already printed these
-    /// failures. They did not disturb the target.
+    /// failures. A failure does not disturb the target.
     pub failures: Vec<Failure>,
 }
 
@@ -178,7 +178,8 @@ pub struct Follower<'a> {
     /// The trace of the root process. The collector creates and locks the trace early, so that no other
     /// process takes its name.
     reserved: Option<TraceWriter>,
-    /// The start of the first recording of the root process; with `--only`, of any process.
+    /// The start time of the first recording of the root process. With `--only`, the start time of the first
+    /// recording of any process.
     recorded_since: Option<Instant>,
     /// Finds descendants that have no recording.
     unrecorded: UnrecordedProcesses,
@@ -189,7 +190,7 @@ pub struct Follower<'a> {
     /// Number of children without a trace. The collector could not create or write the trace, or the child
     /// never attached to its session.
     unwritten: u64,
-    /// Number of sessions that other processes than the root process have claimed, although the user did not
+    /// Number of sessions that processes other than the root process have claimed, although the user did not
     /// ask to record children.
     strangers: u64,
 }
@@ -284,8 +285,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Whether a child exists that has not allocated yet and so has claimed no session. For example, a
-    /// daemon's parent ends before the daemon allocates.
+    /// Whether a child exists that has not allocated yet and so has claimed no session. For example, the
+    /// parent of a daemon may end before the daemon allocates.
     fn has_silent_children(&mut self, now: Instant) -> bool {
         if !self.plan.children {
             return false;

@@ -24,7 +24,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The answer to a request; `None`: a recording answers later.
+    /// The answer to a request; `None`: the recording answers this request later.
     fn take_request(
         &mut self,
         client: ClientId,

@@ -1,5 +1,5 @@
 //! The stock of sessions: the control page and the fresh sessions for the next images. After images have
-//! claimed sessions, the collector adds new ones.
+//! claimed sessions, the collector adds new sessions.
 
 use crate::sys::descriptor_keeper::{self, DescriptorKeeper, UserAndGroup};
 use crate::sys::shm::{ControlPage, Session};
@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Longest time that a target waits, once at its start, for the wrapper rules and detours of its modules. The
-/// collector needs a few milliseconds to prepare them. On a busy machine, it needs more time, but there the
-/// program starts late anyway. Without the rules, edleak would count the program's first allocations at the
-/// wrong callers.
+/// collector needs a few milliseconds to prepare them. On a busy machine, the collector needs more time, but
+/// on such a machine the program starts late anyway. Without the rules, edleak would count the program's
+/// first allocations at the wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest time that a target waits at its start, if the program has its own allocator, or if sites are
-/// watched from the start. Without detours, edleak counts no allocation of this allocator. Without unwind
-/// rules, the first allocations of a watched site have no stacks.
+/// watched from the start. Without detours, edleak counts no allocation of the program's own allocator.
+/// Without unwind rules, the first allocations of a watched site have no stacks.
 pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// fills empty slots several times a second.
@@ -122,8 +122,8 @@ impl SessionStock {
         u64::from(self.page.get().others.load(Ordering::Relaxed))
     }
 
-    /// The sessions that images have claimed since the last call, in slot order. Their slots stay empty until
-    /// [`SessionStock::fill`].
+    /// The sessions that images have claimed since the last call, in slot order. The slots of these sessions
+    /// stay empty until [`SessionStock::fill`].
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();
         for (slot, session) in self.page.get().slots.iter().zip(&mut self.sessions) {

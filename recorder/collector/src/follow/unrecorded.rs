@@ -46,7 +46,7 @@ impl Unrecorded {
         self.is_out_of_reach
     }
 
-    /// The error about this process.
+    /// The error that reports this process to the user.
     pub(super) fn error(&self) -> Error {
         let Unrecorded { pid, name, is_out_of_reach } = self;
         let process = format!("process {pid} (`{name}`)");
@@ -243,7 +243,8 @@ mod tests {
         let mut unrecorded = UnrecordedProcesses::new(Instant::now());
         let later = Instant::now() + FIRST_LOOK;
         let own = std::process::id();
-        // The test ignores child processes of other tests, also those that begin meanwhile.
+        // The test ignores child processes of other tests, including child processes that start during this
+        // test.
         let ours = |mut found: Vec<Unrecorded>| {
             found.retain(|one| pids.contains(&one.pid));
             found

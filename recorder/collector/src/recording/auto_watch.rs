@@ -14,8 +14,8 @@ use std::time::Instant;
 /// default budget of 2 %, the stacks of such a program then cost at most 1/1000 of a processor.
 const LEAST_USE: u64 = 20;
 
-/// The time that the collector needs to compile the unwind rules of a module, for each byte of the module.
-/// Measured: 1.1 s for the file of a compiler with 33 MB.
+/// To compile the unwind rules of a module, the collector needs this number of nanoseconds for each byte of
+/// the module. Measured: 1.1 s for a compiler whose file has 33 MB.
 const RULES_NS_PER_BYTE: u64 = 33;
 /// The collector compiles unwind rules only if this work takes at most 1/5 of the time that the program has
 /// run so far. The time in which the program waited for a processor does not count.

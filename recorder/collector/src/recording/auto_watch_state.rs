@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub(super) struct Watching {
     pub(super) auto_watch: AutoWatch,
     pub(super) budget: Budget,
-    /// The sites that looked like leaks at the newest check, by their index in the counters of call sites.
+    /// The sites that looked like leaks at the newest check, as indices into the counters of call sites.
     pub(super) suspects: Vec<usize>,
     /// The unwind rules that the collector compiles in the background, and the number of modules to which
     /// these rules belong.
@@ -29,11 +29,11 @@ impl Watching {
     }
 }
 
-/// The watched sites that have stacks in the trace, and whether each of them is still watched.
+/// The sites that have stacks in the trace, and whether each of these sites is still watched.
 #[derive(Default)]
 pub(super) struct Watches {
     /// For each session id of a site: whether the site was watched when the collector last checked.
     pub(super) of_sites: BTreeMap<u32, bool>,
-    /// The number of changes of watches when the collector last checked.
+    /// The publisher's count of watch changes when the collector last checked.
     pub(super) changes: usize,
 }

@@ -32,7 +32,7 @@ impl Recording {
     /// its parent.
     ///
     /// # Errors
-    /// The trace cannot be written.
+    /// The collector cannot write the trace.
     pub(crate) fn begin(
         session: Session,
         pid: u32,
@@ -72,8 +72,8 @@ impl Recording {
         }
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
-        // For a process that has ended already, /proc has no link to the program. The program is the first
-        // entry of a memory map.
+        // For a process that has ended already, /proc has no link to the program. In a memory map, the first
+        // entry is the program.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let surroundings = Surroundings {
             pid,
@@ -86,8 +86,8 @@ impl Recording {
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
         // A starting target waits until now for its rules, but at most for its timeout. The recording begins
-        // after this wait. Otherwise, for a large program on a busy machine, slices that are due during the
-        // wait would count as lost.
+        // after this wait. If it began before the wait, slices that are due during the wait would count as
+        // lost, for example for a large program on a busy machine.
         let waited = match has_parents_rules || is_attached {
             true => Duration::ZERO,
             false => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),

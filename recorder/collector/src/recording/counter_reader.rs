@@ -37,8 +37,8 @@ impl CounterReader {
     /// Reads all counters of the site ids in use, and of the first `stacks` watched stacks.
     ///
     /// The function reads all free counters first and all alloc counters after them. The target counts an
-    /// allocation before malloc returns its address. So for every free that the collector reads, it also
-    /// reads the allocation, and the live count is never negative.
+    /// allocation before malloc returns its address. So for every free that the collector reads, the
+    /// collector also reads the allocation of the freed memory, and the live count is never negative.
     pub(crate) fn read(&mut self, session: &Session, stacks: usize) {
         let sites = session.sites_in_use();
         self.sites.clear();

@@ -36,21 +36,22 @@ pub(crate) struct Detours {
 struct ModuleDetours {
     id: ModuleId,
     path: String,
-    /// The function that messages name for the allocator.
+    /// The function whose name stands for the allocator in messages.
     symbol: String,
     /// The names of all functions of the allocator that allocate.
     functions: Vec<String>,
     /// Whether the module is a library that exports `malloc`. The dynamic linker finds the malloc of the
     /// preload library first, so edleak counts the calls of malloc even without a detour.
     exports_malloc: bool,
-    /// The index of the module's detours in the session; `None`: the collector published none.
+    /// The index of the module's detours in the session; `None`: the collector has published no detour of
+    /// this module.
     place: Option<usize>,
     /// Whether the process already had the detours before this recording. A forked child has the detours of
     /// its parent. When the collector attaches to a process, it writes the detours before the recording
     /// begins.
     is_inherited: bool,
     /// The functions that get no detour although other functions of the module may get one. `reason` says why
-    /// the first of them, or the whole module, gets none.
+    /// the first of these functions, or the whole module, gets no detour.
     missing: Vec<String>,
     reason: String,
 }
@@ -78,7 +79,7 @@ pub(crate) struct Surroundings<'a> {
     pub maps: &'a [u8],
     /// The module of the program's own file.
     pub program: Option<ModuleId>,
-    /// Whether the target has one thread, so that no other thread can run in the changed code.
+    /// Whether the target has only one thread, so that no other thread can run in the changed code.
     pub has_one_thread: bool,
 }
 

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 /// adds the changes of further marks to the last waiting mark.
 const MOST_WAITING: usize = 4096;
 
-/// The changed counters, by the index of their site in a ledger.
+/// For each changed site, by its index in a ledger: the new counters.
 type Changes = BTreeMap<usize, Counters>;
 
-/// The changes of counters from each mark to the next.
+/// For each waiting mark: the counters that have changed since the previous mark.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct CountersAtMarks {
     /// For each site, in the order of the ledger: its counters at the latest mark.

@@ -34,8 +34,8 @@ impl Recording {
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child sets a flag in the session, but the session does not count the children.
         self.look_at_children();
-        // A child that lost LD_PRELOAD claims no session and sets no flag. But /proc shows that the process
-        // has had a child.
+        // A child that lost LD_PRELOAD claims no session and sets no flag. In this case, /proc still shows
+        // that the process has had a child.
         let seen = u64::from(self.has_children && !others.children_are_recorded);
         let children = Children { unrequested: others.unrequested.max(u64::from(forked)).max(seen) };
         if children.unrequested > 0 {
@@ -137,8 +137,8 @@ impl Recording {
         }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
-            // The writer reserves room for this record. Even without this record, the slices before it are
-            // readable.
+            // The writer reserves room in the file for the end record. Even without the end record, the
+            // slices in the trace are readable.
             let _ = writer.record(&Record::End(End { reason: EndReason::DiskFull, at_ns }));
         }
         let has_slices = !writer.is_in_memory();

@@ -22,9 +22,9 @@ pub(crate) struct FileFacts {
 /// The kind of a mapped file.
 #[derive(Clone)]
 pub(crate) enum Kind {
-    /// A module.
+    /// An ELF file, which may be a module.
     Elf(FileFacts),
-    /// Another file.
+    /// A file that is not an ELF file.
     NotElf,
     /// A file that the collector cannot read.
     Unreadable,
@@ -90,8 +90,8 @@ fn known(path: &Path) -> Arc<Known> {
     known
 }
 
-/// Identifies one version of a file. Another file with the same name has another version, and so has the same
-/// file after a change of its content.
+/// Identifies one version of a file. Two different files with the same name have different versions. A change
+/// of its content also gives a file another version.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,

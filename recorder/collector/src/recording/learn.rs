@@ -56,7 +56,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Records new sites in the trace, and the modules that contain them.
+    /// Records new sites in the trace, and the modules that contain these sites.
     pub(super) fn learn_sites(&mut self, now_ns: u64) -> Result<(), Error> {
         let mut ids = std::mem::take(&mut self.late_sites);
         for id in OTHER + self.trace_ids.len() as u32..self.session.sites_in_use() as u32 {
@@ -88,7 +88,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Records which sites start threads, for the sites of which the trace does not say so yet.
+    /// Records each site that starts threads, unless the trace already contains this fact.
     pub(super) fn learn_thread_starts(&mut self) -> Result<(), Error> {
         while let Some(noted) = self.session.header().thread_starts.get(self.thread_starts) {
             let id = noted.load(Ordering::Acquire);

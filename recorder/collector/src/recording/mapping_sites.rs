@@ -26,7 +26,7 @@ impl Recording {
         self.mappings.as_mut().is_none_or(|mappings| mappings.read(&source))
     }
 
-    /// Time until the next reading of events; `None`: the next slice reads them.
+    /// Time until the next reading of events; `None`: the collector reads events only with the next slice.
     fn next_reading(&self) -> Option<Duration> {
         self.mappings.as_ref()?.next_reading()
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The slices at marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
 /// While the count of a mark doubles, the trace gets this number of slices at the mark. If the trace has
-/// little room, it gets fewer slices.
+/// little room, the number is lower.
 const IN_A_DOUBLING: u64 = 32;
 /// Maximum number of sites in one record. A slice with more sites becomes several records.
 const SITES_OF_A_RECORD: usize = 1024;
@@ -62,7 +62,7 @@ impl NamedMark {
     }
 }
 
-/// The trace ids of sites, indexed by the order of the sites in the session.
+/// The trace ids of the sites of a session.
 #[derive(Clone, Copy)]
 pub(crate) struct TraceSites<'r> {
     /// The trace ids of call sites. The first entry belongs to the session id [`OTHER`].

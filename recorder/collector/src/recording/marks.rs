@@ -1,5 +1,5 @@
-//! The marks of one recording: marks of the target, read with each slice, and marks that `edleak-record mark`
-//! sets.
+//! The marks of one recording. The collector reads the marks of the target with each slice. The command
+//! `edleak-record mark` also sets marks.
 
 use super::Recording;
 use crate::recording::mark_slices::{Marks, ReadAt, TraceSites};

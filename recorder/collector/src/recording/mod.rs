@@ -60,7 +60,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// One image being recorded.
+/// The running recording of one image.
 pub struct Recording {
     pid: u32,
     command: Vec<String>,
@@ -76,7 +76,8 @@ pub struct Recording {
     publisher: Publisher,
     /// Whether the target uses the rules in the session of its parent.
     has_parents_rules: bool,
-    /// Trace ids, indexed by session id. A site gets the next trace id when the collector first sees it.
+    /// Trace ids, indexed by session id. A site gets the next trace id when the collector first sees the
+    /// site.
     trace_ids: Vec<SiteId>,
     /// Session ids of sites whose address the target had not stored when the collector last read these sites.
     late_sites: Vec<u32>,
@@ -181,7 +182,7 @@ impl Recording {
         &self.command
     }
 
-    /// The trace.
+    /// The path of the trace.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -278,7 +279,7 @@ impl Recording {
         self.image_watch.look(now);
     }
 
-    /// Notes that the process now runs another image, and that another recording covers this image.
+    /// Notes that the process now runs another image, and that another recording covers the other image.
     pub fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }
@@ -290,8 +291,8 @@ impl Recording {
         self.image_watch.is_left_for(now, WHILE)
     }
 
-    /// Whether the process has long run another image that is not recorded. The counters of this recording no
-    /// longer change.
+    /// Whether the process has run another image for a long time, and this image is not recorded. If so, the
+    /// counters of this recording no longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }

@@ -1,5 +1,5 @@
-//! The modules of a target and their address ranges. The collector learns them from the target's memory map
-//! and from the events of the target's loader.
+//! The modules of a target and their address ranges. The collector learns the modules from the target's
+//! memory map and from the events of the target's loader.
 
 use crate::recording::file_facts::{FileFacts, Kind, kind};
 use crate::sys::maps::{self, Mapping};
@@ -10,7 +10,7 @@ use edleak_format::{Module, ModuleId};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 
-/// A module of a target, with the numbers of the module events that loaded it first and last.
+/// A module of a target, with the numbers of its first and its latest load event.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The module as the trace stores it.
@@ -26,7 +26,7 @@ pub struct Loaded {
     pub file: PathBuf,
 }
 
-/// The target's report of a module that its loader has mapped.
+/// A report of the target that its loader has mapped a module.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     /// The name that the loader opened; the name may be relative.
@@ -113,7 +113,7 @@ impl Modules {
         let first_new = self.loaded.len();
         let mut rest = maps;
         while let Some(first) = rest.first() {
-            // The mappings of one module are adjacent; the first one holds the ELF header.
+            // The mappings of one module are adjacent; the first mapping contains the ELF header.
             let count = rest.iter().take_while(|mapping| mapping.path == first.path).count();
             let (group, after) = rest.split_at(count);
             rest = after;
@@ -134,14 +134,15 @@ impl Modules {
     /// loaded again. `None`: the module is known and was never unloaded.
     ///
     /// The name and build ID in the event identify the module. The memory map may already show another module
-    /// at that address.
+    /// at the address of this module.
     pub(crate) fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
         let path = self.path_of(event);
         let end = match event.end {
             0 => event.load_bias.checked_add(self.extent_of_file(&path)?)?,
             end => end,
         };
-        // The first byte of a shared object has link-time address 0, so its load bias is its start address.
+        // The first byte of a shared object has link-time address 0, so the load bias of a shared object is
+        // its start address.
         let found = Found {
             path: &path,
             start: event.load_bias,
@@ -211,7 +212,7 @@ impl Modules {
                 return None;
             }
             // Another process may have deleted or replaced the file. The collector still records the module,
-            // so that the trace has a module name for the addresses in it.
+            // so that the trace has a module name for the addresses in the module.
             Kind::NotElf | Kind::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);

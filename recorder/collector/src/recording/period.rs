@@ -3,7 +3,7 @@
 //!
 //! A tick is half of the shortest period, so regular slices lie on even ticks. The final slice gets an odd
 //! tick, because the target's destructors may have freed memory before this slice. A reader takes the totals
-//! from the final slice, but no curve contains it as a point.
+//! from the final slice, but does not use the final slice as a point of a curve.
 
 use crate::error::{Error, ErrorKind};
 use edleak_text::units;
@@ -23,7 +23,8 @@ const WORK_SHARE: u32 = 8;
 /// work for stacks.
 const MANY_STACKS: usize = 1 << 10;
 /// An automatic period doubles when the count of lost slices reaches this number. Each slice in time reduces
-/// the count by 1/8. A gap adds at most two lost slices, because the machine may have been suspended.
+/// the count by 1/8. A gap of any length adds at most two lost slices, because the machine may have been
+/// suspended.
 const MOST_LOST: u64 = 4;
 /// The longest automatic period to which the work for watched stacks can lead.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
@@ -102,8 +103,8 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The newest due tick that is not after `tick`, and the number of due ticks between `last` and this
-    /// tick. The slices of the ticks in between are lost.
+    /// The newest due tick that is not after `tick`, and the number of lost slices. A slice is lost for each
+    /// due tick between `last` and the newest due tick.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))

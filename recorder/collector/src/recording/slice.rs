@@ -106,7 +106,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Copies the counters of the session to the indices of their sites in the trace.
+    /// Copies the counters of the session into the slice, at the index of each site in the trace.
     pub(super) fn gather_counters(&mut self, now_ns: u64) {
         self.counters.clear();
         self.counters.resize(self.sites as usize, Counters::ZERO);
@@ -116,8 +116,8 @@ impl Recording {
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
         }
-        // If the trace takes no more stacks, the collector adds the counters of each further stack to its
-        // call site.
+        // If the trace takes no more stacks, the collector adds the counters of each further stack to the
+        // call site of this stack.
         let named = self.stacks.sites().len();
         let others = self.session.stack_infos().iter().zip(self.counter_reader.stacks()).skip(named);
         for (info, counters) in others {

@@ -32,8 +32,8 @@ impl Default for Epochs {
 impl Epochs {
     /// Begins a new epoch if the current epoch is over. Returns whether a new epoch began. The epoch length
     /// doubles as the recording becomes longer. So even a long recording has few epochs: each doubling of the
-    /// recording's length adds 16 epochs. The collector reports survivors by longer epochs. Each epoch here
-    /// lies inside one of these longer epochs.
+    /// recording's length adds 16 epochs. For the trace, the collector combines these epochs into longer
+    /// epochs of equal length. Each short epoch lies inside one long epoch.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         self.grow(now_ns);
         let current = self.starts.last().copied().unwrap_or(0);
@@ -64,7 +64,7 @@ impl Epochs {
     }
 }
 
-/// A stack seen for the first time.
+/// A stack that the collector sees for the first time.
 pub(crate) struct NewStack {
     /// The stack as the trace stores it.
     pub stack: Stack,
@@ -183,7 +183,7 @@ impl WatchedStacks {
     }
 }
 
-/// One cell at one instant.
+/// The counters of one cell at one instant.
 #[derive(Clone, Copy, Debug)]
 struct CellState {
     stack: u32,
@@ -322,10 +322,10 @@ impl Snapshots {
         }
     }
 
-    /// The newest survivors from before the program began to free everything at its end. The function returns
-    /// the latest survivors if their number is at least 15/16 of the number of kept survivors; otherwise it
-    /// returns the kept survivors. If the heap shrank in normal work, the returned survivors are a few epochs
-    /// old, which does no harm.
+    /// The newest survivors from the time before the program began to free everything at its end. The
+    /// function returns the latest survivors if their number is at least 15/16 of the number of kept
+    /// survivors; otherwise it returns the kept survivors. If the heap shrank in normal work, the returned
+    /// survivors are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
         if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }

@@ -15,11 +15,11 @@ pub struct Summary {
     pub bytes: u64,
     /// Number of slices taken.
     pub slices: u64,
-    /// Number of sites seen.
+    /// Number of sites whose counters are not all zero.
     pub sites: usize,
     /// The duration of the recording.
     pub duration: Duration,
-    /// Events that the recording could not count.
+    /// Counts of the events that the recording could not record.
     pub losses: Losses,
     /// The rate of the injected leak in bytes per second.
     pub injected_bytes_per_s: Option<f64>,
@@ -32,7 +32,7 @@ pub struct Summary {
     /// Whether another process moved or deleted the trace during the recording. If so, `path` now belongs to
     /// another file or to no file.
     pub is_moved: bool,
-    /// Child processes without a trace.
+    /// Number of child processes without a trace.
     pub children: Children,
     /// Whether the process already ran before the recording began, so that its allocations from before this
     /// start are unknown.

@@ -24,7 +24,7 @@ impl Recording {
         self.modules.all().len() != self.modules_when_told
     }
 
-    /// The allocators that edleak counts in part or not at all.
+    /// The allocators that edleak counts only in part or not at all.
     pub(super) fn unseen(&self) -> Vec<Unseen> {
         self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// event was stopped, or left the call through a longjmp.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The event that holds back the later events of a ring.
+/// An unpublished event for which the collector waits before it reads the later events of a ring.
 #[derive(Default)]
 pub(crate) struct Unpublished {
     /// The number of the event, and the time at which the collector first saw it unpublished.

@@ -41,7 +41,7 @@ impl Recording {
     }
 
     /// Creates the file of the trace, which stays empty until [`Recording::poll`] or [`Recording::finish`].
-    /// An existing file is kept as `.old`.
+    /// The collector keeps an existing file of this name as `.old`.
     pub(crate) fn create_file(&mut self) -> Result<(), crate::error::Error> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         output::create_file(writer, &self.path)

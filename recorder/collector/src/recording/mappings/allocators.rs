@@ -1,7 +1,7 @@
 //! Recognizes allocators that map memory, by the name of their library or of their functions.
 //!
-//! The heap domain counts the allocations of these allocators. So the collector does not count their
-//! mappings as well, because it would count this memory twice.
+//! The heap domain counts the allocations of these allocators. So the collector does not also count the
+//! mappings of these allocators, because it would then count the same memory twice.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;

@@ -37,7 +37,7 @@ struct Piece {
 struct Mapping {
     owner: SiteIndex,
     live_bytes: u64,
-    /// Number of merged calls; 1 unless there are more than [`MOST_MAPPINGS`].
+    /// Number of merged calls; 1 unless the ledger has more than [`MOST_MAPPINGS`] mappings.
     calls: u64,
     /// The end of a System V segment; 0: the mapping is not a segment. The ledger needs this end for shmdt,
     /// because shmdt passes only the start.
@@ -395,7 +395,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// A simple model of the ledger: for each page its owner, and the number of its mapping.
+    /// A simple model of the ledger. For each page, the model stores the owner and the number of the mapping.
     #[derive(Clone, Default, Debug)]
     struct Pages {
         owners: BTreeMap<u64, (SiteIndex, u64)>,
@@ -463,7 +463,7 @@ mod tests {
                 let first = below(&mut state, SPACE);
                 let count = 1 + below(&mut state, 9);
                 let owner = below(&mut state, OWNERS as u64) as SiteIndex;
-                // Lengths that are not whole pages, so the kernel rounds them up.
+                // Use lengths that are not whole pages, because the kernel rounds lengths up to whole pages.
                 let length = count * PAGE - below(&mut state, PAGE);
                 match below(&mut state, 8) {
                     0..3 => {
@@ -475,7 +475,7 @@ mod tests {
                         pages.unmap(first, count);
                     }
                     5 => {
-                        // The call fails, and other calls come before the event of the failure.
+                        // The call fails, so the ledger must undo the call.
                         ledger.unmap(number, first * PAGE, length);
                         ledger.fail(number);
                     }
@@ -532,7 +532,7 @@ mod tests {
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
         assert_eq!(ledger.live_bytes(), 4 * PAGE);
-        // Another thread gets the pages after the shrunk range.
+        // Another thread maps other pages during the move.
         ledger.map(20 * PAGE, PAGE, 1);
         ledger.end_move(7, 10 * PAGE, 6 * PAGE, 2);
         assert_eq!(ledger.pieces_in(0, u64::MAX).count(), 2);

@@ -15,7 +15,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 const MOST_OBJECTS: usize = 1 << 25;
 /// Maximum number of names of pools. Pools with further names count as pools without a name.
 const MOST_NAMES: usize = 1 << 16;
-/// The name of the pool that holds all objects of ASan's poisoning.
+/// The name of the pool that contains all objects that the program marks with ASan's poisoning macros.
 const POISONED_NAME: &str = "memory that the program poisons";
 /// If the program resets a pool and the ledger has room for more than this number of objects of the pool, the
 /// ledger frees this room.
@@ -94,7 +94,7 @@ pub(crate) struct Ledger {
     most: usize,
     /// Number of objects for which the ledger had no room.
     refused: u64,
-    /// Number of objects that a pool took back although it had not handed them out.
+    /// Number of objects that a pool took back although the pool had not handed these objects out.
     unknown_frees: u64,
 }
 
@@ -157,7 +157,7 @@ impl Ledger {
         self.refused + unnamed.map(|(_, counters)| counters.allocs).sum::<u64>()
     }
 
-    /// Number of objects that a pool took back although it had not handed them out.
+    /// Number of objects that a pool took back although the pool had not handed these objects out.
     pub(crate) fn unknown_frees(&self) -> u64 {
         self.unknown_frees
     }
@@ -405,7 +405,8 @@ mod tests {
         apply(&mut ledger, &[(Unpoison, 0, 4096, 32)]);
         assert_eq!((ledger.live, ledger.refused), (2, 3));
         assert_eq!(counted(&ledger), [[1, 64, 0, 32], [2, 40, 1, 10]]);
-        // A chunk that the program gives back frees its objects, so there is room again.
+        // When the program gives a chunk back, the objects in the chunk are freed, so the ledger has room
+        // again.
         apply(&mut ledger, &[(Unpoison, 0, 4096, 4096), (Alloc, 1, 16, 10), (Free, 1, 8, 0)]);
         assert_eq!((ledger.live, ledger.refused), (1, 3));
     }

@@ -85,7 +85,7 @@ impl Pools {
         ring.state.read.0.store(self.read, Ordering::Release);
     }
 
-    /// The totals and losses for the trace.
+    /// The totals and losses of pools, as the trace stores them.
     pub(crate) fn totals(&self, session: &Session) -> edleak_format::Pools {
         let state = session.pools().state;
         let lost = state.lost.0.load(Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //!
 //! Such a program poisons a chunk of memory as soon as it has allocated the chunk. The program makes the
 //! bytes of an object accessible when it hands the object out, and poisons these bytes again when it takes
-//! the object back. So the rules are:
+//! the object back. From each such call, the collector concludes:
 //!
 //! | the program | meaning |
 //! |---|---|
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// A site of pools, as an index into the sites of the ledger.
 pub(super) type SiteIndex = u32;
 
-/// A piece of an object. Poison in the middle of an object leaves two pieces.
+/// A piece of an object. If the program poisons the middle of an object, two pieces of the object are left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Piece {
     end: u64,
@@ -36,7 +36,7 @@ pub(super) struct Poisoned {
 }
 
 impl Poisoned {
-    /// Whether there is no object.
+    /// Whether no object exists.
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
