@@ -1,5 +1,5 @@
-//! The socket through which other programs ask a running recording, and the progress report that it sends
-//! back.
+//! The socket through which other programs send requests to a running recording, and the progress report that
+//! the recording sends back.
 
 pub mod progress;
 pub mod socket;

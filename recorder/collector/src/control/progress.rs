@@ -1,4 +1,5 @@
-//! The progress of a running recording, as one line of the control socket's `list`.
+//! The progress of a running recording. The answer to the request `list` of the control socket contains it as
+//! one line.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,9 +17,9 @@ pub struct Progress {
     pub sites: usize,
     /// Number of watched stacks seen so far.
     pub stacks: usize,
-    /// Number of sites that are watched because they look like a leak.
+    /// Number of sites that auto-watch watches because they look like leaks.
     pub picked: usize,
-    /// The watch requests as the user wrote them; empty: none.
+    /// The watch requests as the user wrote them; empty: there are no requests.
     pub watched: String,
     /// The path of the trace.
     pub trace: PathBuf,

@@ -1,14 +1,14 @@
 //! The control socket: other programs ask a running recording for its progress, change its watches and set
 //! marks.
 //!
-//! Each collector has one socket, `PID.sock`, in a directory that only its user can enter. A client sends one
-//! line and reads the answer to its end. Tabs separate the words of a request: `edleak-1 list`, `edleak-1
-//! watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`, `edleak-1 mark PID NAME`. The first line of an answer is
-//! `ok` or `error`.
+//! Each collector has one socket, `PID.sock`, in a directory that only the user of the collector can enter. A
+//! client sends one line and reads the answer to its end. Tabs separate the words of a request: `edleak-1
+//! list`, `edleak-1 watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`, `edleak-1 mark PID NAME`. The first line
+//! of an answer is `ok` or `error`.
 //!
-//! The socket never blocks the collector's loop: every call here returns at once. The collector drops a
-//! client that sends or reads too slowly. The collector closes connections beyond the limit of clients at
-//! once.
+//! Every function of this file returns at once, so a client never makes the collector's main loop wait. The
+//! collector closes the connection of a client that sends or reads too slowly. If there are already
+//! [`MAX_CLIENTS`] clients, the collector closes a new connection at once.
 
 use crate::error::Error;
 use std::fs::{DirBuilder, Metadata};
@@ -25,7 +25,8 @@ pub const PROTOCOL: &str = "edleak-1";
 const MAX_CLIENTS: usize = 16;
 /// Length of the longest request in bytes.
 const MAX_REQUEST: usize = 64 << 10;
-/// Longest time that a client may take to send its line, and again to read its answer.
+/// Longest time that a client may take to send its request, and also the longest time that it may take to
+/// read the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Identifies a connected client.
@@ -43,7 +44,7 @@ pub struct Line {
 
 enum State {
     Asking(Vec<u8>),
-    /// The client waits for an answer that the collector does not know yet.
+    /// The collector has the request, but not yet the answer.
     Waiting,
     Reading(Vec<u8>),
 }
@@ -61,15 +62,15 @@ pub struct ControlSocket {
     path: PathBuf,
     clients: Vec<Client>,
     next_id: u64,
-    /// After a failed accept (no free descriptors), the collector accepts no client before this time.
+    /// If the collector had no free descriptor for a new client, it accepts no client before this time.
     paused_until: Option<Instant>,
 }
 
 impl ControlSocket {
-    /// Opens the socket of this process, in the first directory of [`directories`] that allows it.
+    /// Opens the socket of this process, in the first directory of [`directories`] in which this is possible.
     ///
     /// # Errors
-    /// edleak cannot make a directory for the socket, or another user owns the directory.
+    /// In every directory, edleak could not create the socket, or another user owns the directory.
     pub fn open() -> io::Result<ControlSocket> {
         let mut failure = io::Error::from(ErrorKind::NotFound);
         for directory in directories() {
@@ -93,13 +94,13 @@ impl ControlSocket {
             return Err(io::Error::new(ErrorKind::PermissionDenied, message));
         }
         let path = directory.join(format!("{}.sock", std::process::id()));
-        // A killed collector with the same PID may have left its socket behind. A collector with this PID in
-        // another PID namespace may still run.
+        // If this file exists, either a killed collector with the same PID left it behind, or a running
+        // collector in another PID namespace has the same PID. Remove the file only if no process listens.
         if is_stale(&path) {
             std::fs::remove_file(&path)?;
         }
-        // A client takes a socket for stale if nobody listens yet, and removes it. So the socket gets its
-        // name only when it listens.
+        // A client removes a socket on which no process listens. So the socket has a temporary name until the
+        // collector listens on it.
         let draft = path.with_extension("new");
         if is_stale(&draft) {
             std::fs::remove_file(&draft)?;
@@ -110,14 +111,16 @@ impl ControlSocket {
         Ok(ControlSocket { listener, path, clients: Vec::new(), next_id: 0, paused_until: None })
     }
 
-    /// The descriptors to wait for: new clients, and clients that send a request.
+    /// The descriptors for which the main loop must wait: one for new clients, and one for each client that
+    /// is sending a request.
     pub fn fds(&self) -> impl Iterator<Item = RawFd> {
         let asking = self.clients.iter().filter(|client| matches!(client.state, State::Asking(_)));
         let listener = self.paused_until.is_none().then(|| self.listener.as_raw_fd());
         listener.into_iter().chain(asking.map(|client| client.stream.as_raw_fd()))
     }
 
-    /// Serves every client as far as possible without waiting; returns the complete requests.
+    /// Reads from and writes to every client as far as possible without waiting. Returns the requests that
+    /// are complete.
     pub fn serve(&mut self, now: Instant) -> Vec<Line> {
         self.accept(now);
         let mut lines = Vec::new();
@@ -191,7 +194,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // An error means that another process has already removed the file.
+        // The call fails if another process has already removed the file.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -203,7 +206,7 @@ enum Progress {
     Gone,
 }
 
-/// Reads available bytes up to the end of the line.
+/// Reads the bytes that have arrived from a client, up to the end of the line.
 fn receive(stream: &mut UnixStream, line: &mut Vec<u8>) -> Progress {
     let mut buffer = [0; 4096];
     while line.len() <= MAX_REQUEST {
@@ -224,7 +227,7 @@ fn receive(stream: &mut UnixStream, line: &mut Vec<u8>) -> Progress {
     Progress::Gone
 }
 
-/// Writes as many bytes as the client's socket accepts.
+/// Writes as many bytes of the answer as the client's socket accepts now.
 fn send(stream: &mut UnixStream, rest: &mut Vec<u8>) -> Progress {
     while !rest.is_empty() {
         match stream.write(rest) {
@@ -242,9 +245,9 @@ fn words_of(line: &[u8]) -> Option<Vec<String>> {
     (words.next()? == PROTOCOL).then(|| words.collect())
 }
 
-/// The possible directories of sockets, best first: the user's run-time directory, its usual place, and one
-/// below /tmp. The recorder and the client may have different environments. So the list includes every
-/// directory that the recorder or the client may use.
+/// The possible directories of sockets, best first: the directory of XDG_RUNTIME_DIR, the usual run-time
+/// directory of the user, and a directory below /tmp. The collector and a client may have different
+/// environments. So the list contains every directory that either of them may use.
 pub fn directories() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));
@@ -255,17 +258,17 @@ pub fn directories() -> Vec<PathBuf> {
     all
 }
 
-/// Whether this user may create a directory in `directory`. The directory must belong to the user, or all
-/// users must share it, like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. That
-/// user could not remove root's files from this directory.
+/// Whether edleak-record may create its directory in `directory`. `directory` must belong to this user, or
+/// must be shared by all users, like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR is the directory of another user.
+/// If root created files there, that user could not remove them.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;
     std::fs::metadata(directory).is_ok_and(may)
 }
 
-/// Whether the path is a real directory (not a link) that belongs to this user and is closed to all others.
-/// If another user could write there, that user could pretend to be a recording.
+/// Whether the path is a directory, and not a link, that belongs to this user and that no other user can
+/// enter. If another user could create files in the directory, that user could pretend to be a recording.
 pub fn is_private(directory: &Path) -> bool {
     let is_ours =
         |metadata: Metadata| metadata.is_dir() && metadata.uid() == own_uid() && metadata.mode() & 0o077 == 0;

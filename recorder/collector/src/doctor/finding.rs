@@ -1,17 +1,17 @@
-//! The result of one probe of doctor.
+//! The result of one check of `edleak-record doctor`.
 
 use crate::error::Error;
 
-/// The result of one probe.
+/// The result of one check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// The subject of the probe, in a word or two.
+    /// The subject of the check, in one or two words.
     pub subject: &'static str,
     /// Whether the result prevents a recording.
     pub state: State,
     /// The result in words.
     pub what: String,
-    /// The remedy; empty where none is needed.
+    /// The remedy; empty if no remedy is needed.
     pub remedy: String,
 }
 
@@ -20,7 +20,7 @@ pub struct Finding {
 pub enum State {
     /// No problem.
     Good,
-    /// A recording works, but the user should know this.
+    /// A recording works, but the user should know of this result.
     Note,
     /// A recording fails or is incomplete.
     Bad,
@@ -35,12 +35,12 @@ impl Finding {
         Finding { subject, state: State::Note, what: what.into(), remedy: remedy.into() }
     }
 
-    /// A finding that prevents a recording.
+    /// Makes a finding that prevents a recording.
     pub fn bad(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
     }
 
-    /// An error prevents a recording.
+    /// Makes a finding from an error that prevents a recording.
     pub(crate) fn of_error(subject: &'static str, error: &Error) -> Finding {
         Finding::bad(subject, error.message(), error.remedy().unwrap_or("see `dmesg`"))
     }

@@ -1,5 +1,5 @@
 //! Checks the kernel by trying each operation that a recording needs.
-#![allow(unsafe_code)] // makes the system calls of a recording, one by one
+#![allow(unsafe_code)] // makes the system calls of a recording
 
 use super::finding::Finding;
 use crate::sys::process;
@@ -10,8 +10,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The oldest kernel that edleak needs. Older kernels lack MADV_WIPEONFORK, through which a child knows that
-/// it was forked.
+/// The oldest kernel version with which edleak works. Older kernels do not have MADV_WIPEONFORK, with which
+/// the library in a child process finds out that the process was forked.
 const OLDEST: (u32, u32) = (4, 14);
 
 pub(super) fn examine() -> Vec<Finding> {
@@ -132,7 +132,8 @@ fn proc() -> Finding {
     }
 }
 
-/// Checks that edleak can share memory, and that a child process can open it through /proc as a target does.
+/// Checks that edleak-record can create shared memory, and that a child process can open this memory through
+/// /proc, as a target does.
 fn memory_and_handshake() -> Vec<Finding> {
     const MEMORY: &str = "memfd";
     const HANDSHAKE: &str = "handshake";
@@ -144,7 +145,7 @@ fn memory_and_handshake() -> Vec<Finding> {
         }
     };
     let address = page.address();
-    // In an address, the nonce follows the path after a `#`.
+    // An address consists of a path, a `#` and a nonce.
     let path = address.split('#').next().unwrap_or_default();
     let path = CString::new(path).expect("a path without NUL");
     let handshake = match opens_in_a_child(&path) {
@@ -188,7 +189,8 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// Reports the kernel's ptrace scope. Only `--pid` traces a process that is no child of edleak-record.
+/// Reports the kernel's ptrace scope. The scope matters only for `--pid`: edleak-record then traces a process
+/// that is not its child.
 fn ptrace_scope(scope: Option<&str>) -> Finding {
     const SUBJECT: &str = "ptrace";
     match scope.map(str::trim) {

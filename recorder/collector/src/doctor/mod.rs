@@ -1,11 +1,11 @@
 //! Checks this machine and lists the reasons why a recording would fail, each with its remedy.
 //!
-//! Where possible, a probe performs the same operation as a recording. So the probes also find obstacles that
-//! no list names, such as a security module or a seccomp filter.
+//! Where possible, a check performs the same operation as a recording. So the checks also find obstacles that
+//! edleak does not know, such as a security module or a seccomp filter.
 //!
 //! ```text
-//! kernel        needs from the kernel: memory files, process file descriptors, the handshake through /proc
-//! surroundings  the user's setup: limits, libraries that are preloaded already, directories to write to
+//! kernel        checks what the kernel allows: memory files, process descriptors, the handshake through /proc
+//! surroundings  checks the user's setup: limits, libraries that are preloaded already, directories
 //! ```
 
 mod finding;
@@ -18,7 +18,7 @@ use std::ffi::OsStr;
 
 pub use finding::{Finding, State};
 
-/// Runs all probes, and checks `program` if the user gives one.
+/// Makes all checks, and also checks `program` if the user gives one.
 pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Finding> {
     let mut findings = kernel::examine();
     findings.extend(surroundings::examine(embedded));
@@ -26,7 +26,7 @@ pub fn examine(embedded: Option<Embedded>, program: Option<&OsStr>) -> Vec<Findi
     findings
 }
 
-/// Checks whether edleak can record a program, as far as the program's file shows.
+/// Checks whether the file of a program shows a reason why edleak cannot record the program.
 fn target(program: &OsStr) -> Finding {
     const SUBJECT: &str = "target";
     match check::check_program(program, std::env::var_os("PATH").as_deref()) {

@@ -1,4 +1,4 @@
-//! Checks the user's setup: limits, libraries that are preloaded already, directories to write to.
+//! Checks the user's setup: limits, libraries that are preloaded already, directories to which edleak writes.
 #![allow(unsafe_code)] // calls libc for limits and free space
 
 use super::finding::Finding;
@@ -14,10 +14,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Address space in bytes that the library needs in the target, plus room for the heap.
+/// Number of bytes of address space that a target needs at least: for the tables of the library, and for a
+/// heap.
 const ADDRESS_BYTES: u64 = 256 << 20;
-/// Number of file descriptors that a recording needs: sessions for eight images, and the descriptors of any
-/// process.
+/// Number of file descriptors that a recording needs: those for the sessions of eight images, and those that
+/// every process has.
 const DESCRIPTORS: u64 = 32;
 /// The default maximum size of a trace.
 const TRACE_BYTES: u64 = edleak_format::DEFAULT_CAPACITY_BYTES;
@@ -93,7 +94,7 @@ fn preload(origin: &str, library: &Path) -> Finding {
             format!("remove it from {origin}"),
         ),
         Ok(bytes) => {
-            // If a library defines or calls malloc, its dynamic symbol table contains this name.
+            // If a library defines or calls malloc, the names of its dynamic symbols contain `malloc`.
             let has_malloc = bytes.windows(8).any(|window| window == b"\0malloc\0");
             let what = if has_malloc { ", which uses or replaces malloc" } else { "" };
             Finding::note(SUBJECT, format!("{origin} has `{shown}`{what}"), remedy)
@@ -130,7 +131,7 @@ fn limits() -> Vec<Finding> {
     if low.is_empty() { vec![Finding::good(SUBJECT, "high enough")] } else { low }
 }
 
-/// A limit of this process; `None`: unlimited.
+/// The soft limit of this process for a resource; `None`: there is no limit.
 fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` has room for one limit.
@@ -138,7 +139,8 @@ fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// With strict accounting, the kernel counts even memory that a process only reserves.
+/// Reports strict overcommit accounting: in this mode, the kernel also counts memory that a process has
+/// reserved but not touched.
 fn overcommit(mode: Option<&str>) -> Option<Finding> {
     (mode?.trim() == "2").then(|| {
         Finding::note(
@@ -186,8 +188,8 @@ fn free_bytes(directory: &Path) -> Option<u64> {
     known.then(|| space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// Checks the directory of the control socket. A recording works without its socket, but other programs
-/// cannot ask it for its progress.
+/// Checks the directory of the control socket. A recording works without the socket, but then other programs
+/// cannot ask for the progress of the recording.
 fn requests() -> Finding {
     const SUBJECT: &str = "requests";
     match ControlSocket::open() {

@@ -1,10 +1,11 @@
-//! The rule cache: compiled rules of libraries, kept for the next run. Without the cache, a program that
-//! lives for a millisecond waits several milliseconds for the wrappers of libc.
+//! The rule cache keeps the compiled rules of libraries for the next run. Without the cache, even a program
+//! that runs for only 1 ms waits several milliseconds until the wrappers of libc are compiled.
 //!
 //! The cache has one small file for each build ID, below `$XDG_CACHE_HOME/edleak` or `~/.cache/edleak`.
 //! `EDLEAK_CACHE_DIR` names another directory; if the variable is empty, edleak-record uses no cache. A wrong
-//! rule would make the target read outside its stack. So edleak-record uses a file only if recorder, build
-//! ID, version and checksum match. It never uses a directory that other users can write to.
+//! rule would make the target read outside its stack. So edleak-record uses a cache file only if four values
+//! match: the version of edleak-record, the build ID, the version of the library file, and the checksum.
+//! edleak-record never uses a directory to which other users can write.
 
 use crate::rules::code_range::CodeRange;
 use edleak_session::site::Action;
@@ -14,9 +15,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// "edlrules", little-endian.
+/// The first eight bytes of a cache file: "edlrules".
 const MAGIC: u64 = u64::from_le_bytes(*b"edlrules");
-/// Maximum number of files in the cache. When the cache has this number of files, edleak-record empties it.
+/// Maximum number of files in the cache. When the cache contains this number of files, edleak-record deletes
+/// all of them.
 const MOST_FILES: usize = 1024;
 /// Maximum size of a cache file in bytes; edleak-record does not read a larger file.
 const MOST_BYTES: u64 = 8 << 20;
@@ -26,17 +28,17 @@ const HEAD_BYTES: usize = 40;
 /// The compiled rules of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CachedRules {
-    /// The ranges of wrappers in the file.
+    /// The code ranges of the wrappers in the file.
     pub wrappers: Vec<CodeRange>,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
 }
 
-/// A cache in a directory, for one version of edleak-record.
+/// The cache of one version of edleak-record in one directory.
 pub(crate) struct RuleCache {
     directory: PathBuf,
-    /// A number that differs between versions of edleak-record, because another version may compile other
-    /// rules.
+    /// A number that identifies this version of edleak-record. Another version may compile other rules from
+    /// the same file.
     recorder: u64,
 }
 
@@ -63,12 +65,12 @@ impl RuleCache {
         if !directory.is_absolute() {
             return None;
         }
-        // The directory may exist already.
+        // The call fails if the directory exists already.
         let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
         is_ours_alone(&directory).then_some(RuleCache { directory, recorder })
     }
 
-    /// The rules of a file with this build ID and version; `None`: the cache does not have them.
+    /// The rules of the file with this build ID and version; `None`: the cache does not contain these rules.
     pub(crate) fn load(&self, build_id: &[u8], version: u64) -> Option<CachedRules> {
         let file = File::open(self.path(build_id)?).ok()?;
         if file.metadata().ok()?.len() > MOST_BYTES {
@@ -88,8 +90,8 @@ impl RuleCache {
                 let _ = fs::remove_file(file.path());
             }
         }
-        // The function writes the file under another name and renames it, so that no other process reads half
-        // a file. If it fails, the file goes.
+        // Write the file under a temporary name and then rename it, so that no other process reads a
+        // half-written file. If an operation fails, the temporary file is deleted.
         let draft = tempfile::Builder::new().prefix("draft.").tempfile_in(&self.directory);
         if let Ok(mut draft) = draft
             && draft.write_all(&bytes).is_ok()
@@ -141,13 +143,13 @@ impl RuleCache {
     }
 }
 
-/// A number that differs between versions of a file.
+/// Computes a number that differs between two versions of a file.
 fn identity(file: &Metadata) -> u64 {
     let words = [file.dev(), file.ino(), file.size(), file.mtime() as u64, file.mtime_nsec() as u64];
     checksum(&words.map(u64::to_le_bytes).concat())
 }
 
-/// Whether a directory exists, belongs to this user, and only this user can write to it.
+/// Whether a directory exists, belongs to this user, and can be written only by this user.
 fn is_ours_alone(directory: &Path) -> bool {
     let own = fs::metadata("/proc/self").map(|own| own.uid());
     fs::metadata(directory).is_ok_and(|directory| {
@@ -155,8 +157,8 @@ fn is_ours_alone(directory: &Path) -> bool {
     })
 }
 
-/// A checksum in the manner of FNV-1a, of eight bytes at a time. The checksum finds files that a failing disk
-/// or a killed program left behind.
+/// Computes a checksum similar to FNV-1a, but from eight bytes at a time. The checksum detects files that a
+/// failing disk or a killed program has damaged.
 fn checksum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);

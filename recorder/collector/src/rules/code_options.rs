@@ -1,18 +1,20 @@
-//! The user's options about code: functions to step over, prefixes of allocators, sites to watch.
+//! The user's options about the code of programs: the functions to step over, the prefixes of allocators'
+//! functions, and the sites to watch.
 
 use crate::detour::Prefixes;
 use crate::rules::wrappers::WrapperSet;
 use crate::watch::request::WatchSet;
 
-/// The user's options about code; the same for all recordings of a run.
+/// The user's options about the code of programs. All recordings of a run have the same options.
 #[derive(Clone, Debug)]
 pub struct CodeOptions {
-    /// Functions to step over.
+    /// The functions that are wrappers, so that the walk steps over their frames.
     pub wrappers: WrapperSet,
-    /// The user's prefixes of allocators' functions, in addition to the table.
+    /// The prefixes of allocators' functions that the user adds to the built-in table.
     pub allocators: Prefixes,
-    /// Sites to watch.
+    /// The sites to watch.
     pub watch: WatchSet,
-    /// Whether the library walks stacks from the start, or may walk them at any time.
+    /// Whether the target needs unwind rules from the start, because the library walks stacks or may begin to
+    /// walk them at any time.
     pub walk_stacks: bool,
 }

@@ -1,22 +1,23 @@
-//! Ranges of code with the action for their allocations, and functions that overlay one list of ranges with
-//! another.
+//! Ranges of code, each with the action for allocations whose caller is in the range; and functions that
+//! combine two lists of ranges.
 
 use crate::watch::request::RequestRange;
 use edleak_session::site::Action;
 
-/// A range of code and the action for its allocations: return addresses in `start < address <= end`.
+/// A range of code, and the action for allocations whose return address is in the range: `start < address <=
+/// end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CodeRange {
     /// One byte before the first return address.
     pub start: u64,
     /// The last return address.
     pub end: u64,
-    /// The action for allocations from this range.
+    /// The action for allocations whose return address is in this range.
     pub action: Action,
 }
 
-/// Inserts the request for one address. The request for the address replaces a request for the surrounding
-/// function if the function's request is older.
+/// Inserts the request for one return address into the list. If the list contains an older request for the
+/// surrounding function, the new request applies at the address instead.
 pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
@@ -35,11 +36,12 @@ pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange
     }
 }
 
-/// Overlays `below` with `top`: where both cover an address, `top` wins. Both lists are sorted by address.
+/// Combines two lists of ranges, which are sorted by address. At an address that is in both lists, the action
+/// of `top` applies.
 pub(crate) fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
     let mut merged: Vec<CodeRange> = Vec::new();
     for code_range in top {
-        // Ranges overlap if a function has two names or two patterns match it.
+        // Ranges of `top` overlap if a function has two names, or if two patterns match the function.
         match merged.last_mut() {
             Some(last) if code_range.start < last.end => last.end = last.end.max(code_range.end),
             _ => merged.push(*code_range),

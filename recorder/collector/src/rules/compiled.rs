@@ -1,5 +1,5 @@
-//! The wrappers, unwind rules and allocator functions of files, compiled once per file for all processes of
-//! the run.
+//! Finds the wrappers, the unwind rules and the allocator functions of a file. This is done once for each
+//! file, for all processes of the run.
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
@@ -15,29 +15,30 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The code of one file, compiled to ranges and rules; all offsets count from the file's first byte.
+/// The ranges and rules that were compiled from one file. All offsets count from the first byte of the file.
 pub(crate) struct FileCode {
     /// The ranges of wrappers.
     pub wrappers: Vec<CodeRange>,
-    /// The functions of an allocator that the file defines.
+    /// The allocator functions that the file defines.
     pub entries: FileEntries,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
-    /// The opened file, for rules that the collector compiles later. Another file may have its path by then.
+    /// The open file. The collector compiles the unwind rules later, and by then the path may lead to another
+    /// file.
     file: Option<BinaryFile>,
-    /// A number that differs between versions of a file with one build ID.
+    /// A number that differs between two files that have the same build ID.
     version: u64,
     rules: OnceLock<UnwindTable>,
 }
 
 /// The identity of a file: its path as the process sees it, and its build ID.
 pub(crate) type FileKey = (String, Vec<u8>);
-/// A file and the version of a watch set.
+/// The identity of a file, and the version number of a watch set.
 type AskedKey = (FileKey, u64);
-/// A value that the first caller computes and all callers share.
+/// A value that the first caller computes. All other callers wait for this value and share it.
 pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
-/// The files that were or are being compiled in this run.
+/// The compiled code of all files in this run, including files that another thread is compiling now.
 #[derive(Default)]
 pub(crate) struct Compiled {
     code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
@@ -45,7 +46,8 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// The code of a file. The function waits if another thread is compiling the file.
+    /// Returns the compiled code of a file, and compiles the file at the first call. If another thread is
+    /// compiling the file, the function waits.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
         let (path, build_id) = key.clone();
         let place = {
@@ -58,14 +60,15 @@ impl Compiled {
             is_new = !is_known;
             code
         });
-        // The thread keeps the code in the cache after all threads that wait for the code have continued.
+        // Write the code into the rule cache only now, so that other threads that need the code do not wait
+        // for the write.
         if is_new {
             code.keep(&build_id);
         }
         place
     }
 
-    /// The ranges of a file's functions that a watch set names.
+    /// The code ranges of the functions of a file that requests of a watch set name.
     pub(crate) fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
         let place = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +76,7 @@ impl Compiled {
         };
         place.get_or_init(|| {
             if !watch.names_functions() {
-                return Vec::new(); // the usual case: opens no file
+                return Vec::new(); // most runs request no functions, so no file is opened
             }
             let Ok(binary) = BinaryFile::open(file) else { return Vec::new() };
             watch.functions_in(&SymbolFiles::find(&key.0, binary, &Options::default()).functions())
@@ -81,15 +84,15 @@ impl Compiled {
         place
     }
 
-    /// Drops the ranges of a watch set that is no longer used.
+    /// Removes the code ranges of a watch set that is no longer used.
     pub(crate) fn forget(&self, version: u64) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of), _| *of != version);
     }
 }
 
 impl FileCode {
-    /// Compiles the module at `path` from its file at `file`, or takes the module's rules from the cache.
-    /// Returns `true` if there is nothing to keep in the cache.
+    /// Compiles the module at `path` from its file at `file`, or reads the module's rules from the rule
+    /// cache. The flag in the result is `true` if the result need not be written into the cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
         let nothing = FileCode {
@@ -102,8 +105,8 @@ impl FileCode {
         };
         let Ok(binary) = BinaryFile::open(file) else { return (nothing, true) };
         let files = SymbolFiles::find(path, binary, &Options::default());
-        // A user's patterns record which functions they match, so the collector must search for these
-        // functions in each run.
+        // The collector reports patterns of the user that match no function. So if the user gives patterns,
+        // the collector must search all functions in each run and cannot use the cache.
         let is_usual = code_options.wrappers.is_only_builtin()
             && code_options.allocators == Prefixes::default()
             && !code_options.walk_stacks;
@@ -134,12 +137,13 @@ impl FileCode {
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
         let file = rules.get().is_none().then(|| files.into_binary());
-        // The cache does not store functions of an allocator, so each run compiles such a file again.
+        // The rule cache does not store allocator functions. So a file that defines such functions is
+        // compiled again in each run.
         let is_kept = cache.is_some() && entries.entries.is_empty();
         (FileCode { wrappers, entries, link_base, file, version, rules }, !is_kept)
     }
 
-    /// Stores the compiled code in the cache, for the next run.
+    /// Stores the compiled code in the rule cache, for the next run.
     fn keep(&self, build_id: &[u8]) {
         if let Some(cache) = CACHE.as_ref() {
             let known = CachedRules { wrappers: self.wrappers.clone(), link_base: self.link_base };
@@ -147,8 +151,8 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules for the whole file. The collector compiles these rules at the first call, when the
-    /// library first walks stacks.
+    /// The unwind rules of the whole file. The first call compiles these rules. The collector needs them only
+    /// if the library walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());
@@ -163,7 +167,7 @@ mod tests {
     use crate::rules::wrappers::WrapperSet;
     use edleak_binary::elf::Elf;
 
-    // An upgrade may replace the file of a running program.
+    // A software upgrade may replace the file of a running program.
     #[test]
     fn rules_are_those_of_the_file_that_was_loaded() {
         let own = std::fs::read("/proc/self/exe").expect("a process can read its own file");

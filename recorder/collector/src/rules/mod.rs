@@ -1,4 +1,5 @@
-//! The rules that the target gets for its code: callers to step over, callers to watch, and unwind rules.
+//! Compiles and publishes the rules for the target's code: the callers to step over, the callers to watch,
+//! and the unwind rules.
 
 mod cache;
 pub mod code_options;

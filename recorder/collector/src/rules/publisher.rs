@@ -1,8 +1,9 @@
-//! Publishes rules about the target's code: callers to step over, callers to watch, and unwind rules.
+//! Publishes the rules for the target's code: the callers to step over, the callers to watch, and the unwind
+//! rules.
 //!
-//! The publisher compiles the rules from the files of the modules, once per file, and publishes them into the
-//! session as sorted tables. To replace a table, the publisher first declares it empty. A target that
-//! searches the table meanwhile finds no entry and asks again at the next new site.
+//! The publisher compiles the rules from the files of the modules, and writes them into the session as sorted
+//! tables. To replace a table, the publisher first sets the length of the table to 0. If the target searches
+//! the table meanwhile, it finds no entry, and searches again at the next new site.
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
@@ -24,30 +25,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-/// The rules that one target has at present.
+/// The rules that are published for one target.
 pub struct Publisher {
     code_options: Arc<CodeOptions>,
     watch: Arc<WatchSet>,
     compiled: Arc<Compiled>,
     code: Vec<Shared<FileCode>>,
     code_ranges: Vec<CodeRange>,
-    /// Code that the user asked not to watch; sorted.
+    /// The code ranges that the user asked not to watch, sorted by address.
     refused: Vec<RequestRange>,
-    /// Return addresses that auto-watch picked.
+    /// The return addresses that auto-watch has picked and that are watched.
     picked: HashSet<u64>,
-    /// Whether auto-watch may pick sites; a client can end this.
+    /// Whether auto-watch may pick sites. A client of the control socket can end auto-watch.
     may_pick: bool,
-    /// The number of changes of watched sites.
+    /// Number of times that the set of watched sites has changed.
     changes: usize,
     walks: bool,
-    /// The index of each module's first unwind row, by module index.
+    /// For each module index, the index of the module's first row in the table of unwind rows.
     rows_at: HashMap<usize, usize>,
     rows_used: usize,
     publications: usize,
 }
 
-/// A change of the watch set. The collector prepares it in the background, because searching the symbols of
-/// every module takes a while.
+/// A change of the watch set. The collector prepares the change in the background, because it takes time to
+/// search the symbols of every module.
 pub struct Change {
     watch: Arc<WatchSet>,
     worker: Option<JoinHandle<()>>,
@@ -60,8 +61,8 @@ impl Change {
     }
 }
 
-/// Number of different lengths of padding at the end of a table. Successive tables get different lengths of
-/// padding, because a reader recognizes a new table by its length.
+/// Number of different lengths of padding. The target recognizes a new table by its length. So successive
+/// tables get padding of different lengths at the end.
 const PADDING: usize = 8;
 
 impl Publisher {
@@ -76,8 +77,9 @@ impl Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
 
-    /// Makes a publisher for a forked child of the target with the same modules, so that it need not learn
-    /// the modules again. Watches that a client requested after the start apply only to the parent.
+    /// Makes a publisher for a forked child of the target. The child has the same modules, so the publisher
+    /// takes over the compiled modules of the parent. If a client has requested watches after the start of
+    /// the recording, these watches do not apply to the child.
     pub(crate) fn for_child(&self) -> Publisher {
         let mut child = self.for_another();
         if !self.walks && !child.walks {
@@ -87,8 +89,8 @@ impl Publisher {
         child
     }
 
-    /// Whether this publisher has the code of all `modules` from a parent, and the target walks no stacks.
-    /// The child then finds all its rules in the session of its parent.
+    /// Whether this publisher has taken over all `modules` from the publisher of a parent process, and the
+    /// target walks no stacks. Then the child process finds all its rules in the session of its parent.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }
@@ -112,17 +114,17 @@ impl Publisher {
         }
     }
 
-    /// The current watch set.
+    /// The watch set that applies now.
     pub fn watch(&self) -> &WatchSet {
         &self.watch
     }
 
-    /// Number of sites that auto-watch picked.
+    /// Number of sites that auto-watch has picked and that are watched.
     pub fn picked(&self) -> usize {
         self.picked.len()
     }
 
-    /// A number that grows whenever the set of watched sites may have changed.
+    /// A number that becomes larger whenever the set of watched sites may have changed.
     pub(crate) fn changes(&self) -> usize {
         self.changes
     }
@@ -132,8 +134,8 @@ impl Publisher {
         self.walks
     }
 
-    /// Compiles files that the target will load, in the background, while the target starts. If the collector
-    /// cannot create a thread, [`Publisher::publish`] compiles them later.
+    /// Compiles files that the target will load. This happens in another thread, while the target starts. If
+    /// the collector cannot create a thread, [`Publisher::publish`] compiles the files later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -151,8 +153,8 @@ impl Publisher {
         });
     }
 
-    /// Compiles the modules of a process that runs, before its recording begins. So the thread that begins
-    /// the recording does not wait for this work.
+    /// Compiles the modules of a running process before its recording begins. So the thread of the process
+    /// that begins the recording does not wait until the modules are compiled.
     pub(crate) fn compile_ahead(&self, modules: &[Loaded]) {
         for loaded in modules {
             let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
@@ -161,7 +163,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes the rules of new modules, and updates sites in them that the target has already met.
+    /// Publishes the rules of new modules. Also updates the actions of sites in these modules that the target
+    /// has already met.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
@@ -173,7 +176,7 @@ impl Publisher {
         let header = session.header();
         header.watch_all.store(u32::from(self.watch.is_everything()), Ordering::Relaxed);
         header.wrapper_ranges.store(0, Ordering::Release);
-        // A reader recognizes a replaced table by its length, so the length must change.
+        // The target recognizes a new table by its length, so the length must change.
         let padding = CodeRange { start: u64::MAX, end: u64::MAX, action: Action::COUNT };
         let padded =
             self.code_ranges.iter().chain(std::iter::repeat_n(&padding, self.publications % PADDING));
@@ -198,13 +201,13 @@ impl Publisher {
         }
     }
 
-    /// Restores the ranges of a known module that was loaded again. [`Publisher::publish`] then publishes
-    /// them.
+    /// Restores the ranges of a known module that the target has loaded again. The next
+    /// [`Publisher::publish`] publishes these ranges.
     pub fn bring_back(&mut self, loaded: &Loaded) {
         self.lay(loaded);
     }
 
-    /// Replaces all ranges in the module's address range with the ranges of its code.
+    /// Replaces all ranges between the start and the end of the module with the ranges of the module's code.
     fn lay(&mut self, loaded: &Loaded) -> Option<Shared<FileCode>> {
         let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
         let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
@@ -233,7 +236,7 @@ impl Publisher {
             code_ranges.sort_by_key(|code_range| code_range.start);
             code_ranges = overlay(refused.iter().map(with(Action::COUNT)), &code_ranges);
         }
-        // Another module was at these addresses before; its code has gone.
+        // Remove the ranges of a module that was at these addresses before and that has been unloaded.
         let is_outside = |start, end| end <= loaded.module.start || start >= loaded.module.end;
         self.code_ranges.retain(|code_range| is_outside(code_range.start, code_range.end));
         self.refused.retain(|asked| is_outside(asked.start, asked.end));
@@ -242,8 +245,8 @@ impl Publisher {
         Some(shared)
     }
 
-    /// Begins a change of the watch set. [`Publisher::make`] applies the change, even before its preparation
-    /// is done.
+    /// Begins to prepare a change of the watch set. [`Publisher::make`] applies the change; if the
+    /// preparation is not done yet, it waits.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let walks = !watch.is_empty();
         self.compile(Arc::new(watch), modules, walks)
@@ -269,8 +272,8 @@ impl Publisher {
         Change { watch, worker: worker.ok() }
     }
 
-    /// Applies a change: from now on the library watches the sites, or no longer watches them. The change
-    /// applies to existing and future sites. Returns the number of existing sites that changed.
+    /// Applies a change of the watch set, to sites that the target has already met and to later sites.
+    /// Returns the difference between the numbers of watched sites before and after the change.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         self.changes += 1;
         let old = std::mem::replace(&mut self.watch, change.watch);
@@ -279,7 +282,8 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // Publish the unwind rules first, so that the library cuts no walk because rules are missing.
+            // Publish the unwind rules first. Without these rules, the library would cut the walks of the
+            // newly watched sites.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -289,7 +293,7 @@ impl Publisher {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
         }
-        // Among modules that share an address, the latest loaded module is mapped now.
+        // If several modules were loaded at the same address, the module that was loaded last is mapped now.
         let mut latest: Vec<&Loaded> = modules.iter().filter(|loaded| loaded.latest_event > 0).collect();
         latest.sort_by_key(|loaded| loaded.latest_event);
         latest.into_iter().for_each(|loaded| drop(self.lay(loaded)));
@@ -300,18 +304,18 @@ impl Publisher {
         before.abs_diff(self.watched_sites(session))
     }
 
-    /// The user's prefixes of allocators' functions.
+    /// The prefixes of allocators' functions that the user has added.
     pub(crate) fn prefixes(&self) -> &Prefixes {
         &self.code_options.allocators
     }
 
-    /// The functions of an allocator that a module defines; `None`: the collector did not read the module's
-    /// file.
+    /// The allocator functions that a module defines; `None`: the collector did not read the module's file.
     pub(crate) fn entries_of(&self, module: usize) -> Option<&FileEntries> {
         Some(&self.code.get(module)?.get()?.entries)
     }
 
-    /// Number of functions and addresses in the modules that requests with these serial numbers name.
+    /// Number of functions and return addresses in loaded modules that the requests with these serial numbers
+    /// name.
     pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
         let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
@@ -345,8 +349,8 @@ impl Publisher {
         }
     }
 
-    /// Watches a site that looks like a leak, unless the user asked not to watch it. Returns whether the site
-    /// is watched from now on.
+    /// Watches a site that looks like a leak, unless the user asked not to watch this site. Returns whether
+    /// the site is newly watched.
     pub fn pick(&mut self, session: &Session, address: u64) -> bool {
         let pc = address.wrapping_sub(1);
         let after = self.refused.partition_point(|asked| asked.start <= pc);
@@ -364,7 +368,8 @@ impl Publisher {
         false
     }
 
-    /// Ends the watch of a site that auto-watch has picked, unless the user asked for it.
+    /// Ends the watch of a site that auto-watch has picked. If the user also asked to watch this site, the
+    /// site is still watched.
     pub fn unpick(&mut self, session: &Session, address: u64) {
         if self.picked.remove(&address) {
             self.changes += 1;
@@ -378,7 +383,8 @@ impl Publisher {
         self.picked.clear();
     }
 
-    /// Compiles the unwind rules of all modules in the background, for [`Publisher::enable_walks`].
+    /// Compiles the unwind rules of all modules in another thread. [`Publisher::enable_walks`] publishes
+    /// these rules.
     pub fn prepare_walks(&self, modules: &[Loaded]) -> Change {
         self.compile(Arc::clone(&self.watch), modules, true)
     }
@@ -391,7 +397,8 @@ impl Publisher {
         }
     }
 
-    /// Updates the sites that the target met before the collector published or changed their rules.
+    /// Updates the actions of the sites that the target met before the collector published or changed the
+    /// rules for them.
     fn tell_known_sites(&mut self, session: &Session) {
         let refused = std::mem::take(&mut self.refused);
         self.picked.retain(|&address| {
@@ -405,15 +412,16 @@ impl Publisher {
         }
     }
 
-    /// Sets the action of one site that the target has met.
+    /// Updates the action of one site that the target has met.
     pub fn tell(&self, session: &Session, address: u64) {
         if let Some(slot) = slot_of(session, address) {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
             } else if now != Action::COUNT && self.publications > 1 {
-                // The thread that should have withdrawn the caller word may have been interrupted. For
-                // example, a longjmp out of a signal handler may have ended the withdrawal.
+                // A thread of the target may have begun to withdraw the caller word, and may have been
+                // interrupted: a signal handler can leave the library with longjmp. So the collector
+                // withdraws the caller word itself.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }
@@ -424,8 +432,9 @@ impl Publisher {
         slots.filter(|slot| slot.action() == Action::WATCH).count()
     }
 
-    /// Publishes the unwind rules of loaded modules. New rows do not change the rows that are in use. So
-    /// walks miss the rules only during the short time in which the collector writes the table of modules.
+    /// Publishes the unwind rules of loaded modules. The collector writes new rows after the rows that are in
+    /// use, and does not change these. Only while the collector writes the table of modules, for a short
+    /// time, a walk finds no rules.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {
@@ -448,7 +457,7 @@ impl Publisher {
         for module in (0..known).filter(|&module| is_loaded(module)) {
             let rows = rows_of(module);
             if self.rows_at.contains_key(&module) || self.rows_used + rows.len() > MAX_ROWS {
-                continue; // without room, the library cuts stacks at this module
+                continue; // the rows do not fit into the session, so walks end at this module
             }
             for (cell, row) in session.rule_rows()[self.rows_used..].iter().zip(rows) {
                 let word = u64::from(row.start) | u64::from(row.rule.0) << 32;
@@ -469,7 +478,7 @@ impl Publisher {
             .collect();
         tables.sort_unstable();
         tables.truncate(MAX_TABLES - PADDING);
-        // The length of this table must change, too, because a reader recognizes a new table by it.
+        // The target also recognizes a new table of modules by its length, so the length must change.
         tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
         session.header().rule_tables.store(0, Ordering::Release);
         for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {
@@ -482,8 +491,9 @@ impl Publisher {
     }
 }
 
-/// The return addresses of the sites that the target has met. The function reads by site id, because most
-/// slots are empty, and reading them would allocate their memory pages.
+/// The return addresses of the sites that the target has met. The function reads the table by site id and not
+/// the site table: most slots of the site table are empty, and reading an empty slot would allocate its
+/// memory page.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));

@@ -1,8 +1,9 @@
-//! The ends of the target's stacks: its writable mappings, published while stacks are walked.
+//! Publishes the writable mappings of the target while the library walks stacks. A stack ends at the end of
+//! its mapping at the latest.
 //!
-//! A walk does not trust a stack pointer beyond the end of its mapping. The target itself knows the stacks of
-//! the main thread and of libc's threads. Stacks of coroutines may lie anywhere, so the collector publishes
-//! the bounds of all writable mappings.
+//! A walk never reads beyond the end of the mapping in which it began. The library knows the stacks of the
+//! main thread and of libc's threads itself. The stack of a coroutine can be in any mapping, so the collector
+//! publishes the start and the end of every writable mapping.
 
 use crate::sys::maps::{self, Line};
 use crate::sys::shm::Session;
@@ -10,13 +11,14 @@ use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Longest interval between reads of the memory map. New stacks may use memory that held other data before.
+/// The collector reads the memory map at least once in this time, because new mappings may contain new
+/// stacks.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A cut stack may lie in a new mapping. After such a cut, the collector reads the map at once, but spends at
-/// most 1/`SHARE` of its time on reading.
+/// If a walk was cut, the stack may be in a new mapping. After a cut, the collector reads the map earlier
+/// than [`PERIOD`], but spends at most 1/`SHARE` of its time on reading maps.
 const SHARE: u32 = 50;
 
-/// The first address of a range, and one past its last.
+/// The first address of a range, and the address after its last byte.
 type Range = (u64, u64);
 
 /// The published part of a target's memory map.
@@ -25,13 +27,14 @@ pub(crate) struct StackBounds {
     published: Vec<Range>,
     read_at: Option<Instant>,
     cost: Duration,
-    /// Number of stacks that the collector has checked for cuts.
+    /// Number of stacks for which the collector has checked whether their walk was cut.
     stacks: usize,
     saw_cut: bool,
 }
 
 impl StackBounds {
-    /// Reads and publishes the memory map if a reading is due. An ended process has no map.
+    /// Reads the memory map and publishes the writable mappings, if it is time to do so. If the process has
+    /// ended, the function changes nothing.
     pub(crate) fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
         self.look_for_cuts(session);
         let since = self.read_at.map(|at| now.saturating_duration_since(at));
@@ -53,8 +56,8 @@ impl StackBounds {
         self.stacks = made;
     }
 
-    /// Replaces the entries that differ. A walk that reads meanwhile may find an end of 0, and then the entry
-    /// contains no address. A walk never combines the start of one mapping with the end of another.
+    /// Replaces the entries that have changed. While an entry is replaced, its end is 0, so a walk finds no
+    /// address in this entry. A walk never combines the start of one mapping with the end of another mapping.
     fn publish(&mut self, session: &Session, ranges: Vec<Range>) {
         let same = ranges.iter().zip(&self.published).take_while(|(new, old)| new == old).count();
         if same == ranges.len() && same == self.published.len() {
@@ -76,8 +79,9 @@ impl StackBounds {
     }
 }
 
-/// The mappings that can be read and written, in order; adjacent mappings are merged. If there are too many
-/// mappings, the list omits mappings of files, because no stack lies in them.
+/// The mappings that can be read and written, sorted by address; adjacent mappings are merged. If there are
+/// too many mappings for the session, the list does not contain mappings of files, because no stack is in a
+/// mapped file.
 fn writable(map: &str) -> Vec<Range> {
     let all = ranges(map, |_| true);
     let mut kept = if all.len() > MAX_BOUNDS { ranges(map, |name| !name.starts_with('/')) } else { all };

@@ -1,25 +1,25 @@
-//! The unwind rules of a file, packed in the form of the session.
+//! Compiles the unwind rules of a file into the form in which the session holds them: 32 bits for each rule.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::unwind::{self, Base, CallerRule};
 use edleak_session::rule::{Kind, Rule};
 use std::ops::Range;
 
-/// The rules of one file.
+/// The unwind rules of one file.
 pub type UnwindTable = unwind::UnwindTable<Rule>;
 
-/// All rules of a file.
+/// Compiles all unwind rules of a file.
 pub fn compile(elf: &Elf<'_>) -> UnwindTable {
     UnwindTable::compile(elf, pack)
 }
 
-/// The rules of the given functions; the table may also hold rules of other functions. `functions` are sorted
-/// ranges without overlap.
+/// Compiles the unwind rules of some functions of a file. The table may also contain rules of other
+/// functions. `functions` are sorted ranges that do not overlap.
 pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
     UnwindTable::compile_in(elf, functions, pack)
 }
 
-/// Packs a rule. A rule that does not fit into the 32 bits becomes unknown.
+/// Packs a rule into 32 bits. If a rule does not fit into 32 bits, the result is [`Rule::UNKNOWN`].
 pub fn pack(rule: CallerRule) -> Rule {
     match rule {
         CallerRule::Unknown => Rule::UNKNOWN,

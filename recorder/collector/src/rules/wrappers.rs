@@ -1,8 +1,9 @@
 //! Decides which functions are allocation wrappers, and finds the ranges of their code.
 //!
-//! The collector checks every symbol of every module while the target starts, so it checks names in their
-//! mangled form. In a mangled C++ name, the first words of the path stand unencoded at the front. Only Rust
-//! names and patterns of the user need demangling.
+//! The collector checks every symbol of every module while the target starts, so the check must be fast. To
+//! demangle a name is slow, so the collector checks the mangled name. A mangled C++ name contains the first
+//! words of its path as plain text. The collector demangles only Rust names, and all names if the user gives
+//! patterns.
 
 use crate::error::{Error, ErrorKind};
 use crate::rules::unwind::UnwindTable;
@@ -26,7 +27,8 @@ pub struct WrapperRange {
     pub start: u32,
     /// Offset one past the last byte of the range.
     pub end: u32,
-    /// The rule to step over the frame of a call in this range. The kind of this rule is always `Sp` or `Fp`.
+    /// The unwind rule with which the walk steps over the frame of a call in this range. The kind of this
+    /// rule is always `Sp` or `Fp`.
     pub rule: Rule,
 }
 
@@ -41,7 +43,8 @@ pub struct WrapperSet {
     patterns: Vec<Pattern>,
 }
 
-/// A user's pattern, and whether a function has matched it yet. All clones of a set share this.
+/// A pattern of the user, and a flag whether the pattern has matched a function yet. All clones of a set
+/// share the flag.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -49,7 +52,8 @@ struct Pattern {
     is_used: Arc<AtomicBool>,
 }
 
-/// Names that are found by hashing, and prefixes (written with `*`). No prefix begins with another prefix.
+/// A list of complete names and of prefixes; a prefix is written with a `*` at the end. No prefix begins with
+/// another prefix of the list.
 #[derive(Clone, Debug, Default)]
 struct Paths {
     exact: HashSet<&'static str>,
@@ -66,14 +70,15 @@ impl Paths {
     }
 
     fn contains(&self, name: &str) -> bool {
-        // If the name begins with a prefix of the list, this prefix is the last entry that does not sort
-        // after the name. An entry between the prefix and the name would begin with the prefix, too.
-        // [`Paths`] excludes such entries.
+        // If the name begins with a prefix of the list, this prefix is the last entry of the sorted list that
+        // is not greater than the name. An entry between the prefix and the name would itself begin with the
+        // prefix, and [`Paths`] contains no such entry.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }
 
-    /// Whether the path or a leading part of it is in the list: `a::b` matches `a::b::c`.
+    /// Whether the list contains the path or the first words of the path: an entry `a::b` matches the path
+    /// `a::b::c`.
     fn has_start_of(&self, path: &str) -> bool {
         let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
         ends.into_iter().any(|end| self.contains(&path[..end]))
@@ -81,12 +86,13 @@ impl Paths {
 }
 
 impl WrapperSet {
-    /// Whether this is only the built-in list, which is the same in every run.
+    /// Whether the set is the built-in list without patterns of the user. The built-in list is the same in
+    /// every run.
     pub(crate) fn is_only_builtin(&self) -> bool {
         self.has_libraries && self.patterns.is_empty()
     }
 
-    /// The wrappers that edleak knows.
+    /// The set of the wrappers that edleak knows.
     pub fn builtin() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::new(list::C_FUNCTIONS),
@@ -98,7 +104,7 @@ impl WrapperSet {
         }
     }
 
-    /// An empty set: every site is the direct caller of the entry point.
+    /// An empty set. With this set, every site is the direct caller of an entry point.
     pub fn none() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::default(),
@@ -110,11 +116,11 @@ impl WrapperSet {
         }
     }
 
-    /// Adds a user's pattern: a glob on the function's symbol, its demangled name, or its path without
-    /// parameters and generic arguments.
+    /// Adds a pattern of the user. A function is a wrapper if the pattern matches its symbol, its demangled
+    /// name, or its path without parameters and generic arguments.
     ///
     /// # Errors
-    /// The pattern matches no function, or every function.
+    /// The pattern is empty, or matches every function.
     pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
         let glob = Glob::new(pattern);
         if glob.is_empty() || glob.matches_everything() {
@@ -136,8 +142,8 @@ impl WrapperSet {
 
     /// Whether the function with the symbol `raw` is a wrapper.
     pub fn matches(&self, raw: &str) -> bool {
-        // Check the user's patterns first, and all of them: a pattern counts as used even if a builtin name
-        // matches as well.
+        // Check all patterns of the user first, even if a built-in name matches, because each check records
+        // whether a pattern has matched a function.
         let is_users = !self.patterns.is_empty() && self.is_users(raw);
         is_users || self.is_builtin(plain(raw))
     }
@@ -178,12 +184,12 @@ impl WrapperSet {
             || is_primitive && of.starts_with("core::") && self.rust_paths.has_start_of(of)
     }
 
-    /// Whether every function of the library is a wrapper.
+    /// Whether every function of the file is a wrapper.
     fn has_whole(&self, elf: &Elf<'_>) -> bool {
         self.has_libraries && elf.soname().is_some_and(|soname| list::LIBRARIES.contains(&stem(soname)))
     }
 
-    /// Whether the functions without a name are wrappers.
+    /// Whether the functions of the file that have no name are wrappers.
     fn has_nameless(&self, elf: &Elf<'_>, named: &FunctionTable<'_>) -> bool {
         self.has_libraries
             && !named.is_full
@@ -199,8 +205,8 @@ fn ends_a_word(rest: &str) -> bool {
     !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether a Rust symbol may be a wrapper: its crate has wrappers, or the symbol is a method of an allocator.
-/// The collector demangles only such symbols.
+/// Whether a Rust symbol may be a wrapper: the crate of the symbol contains wrappers, or the symbol is a
+/// method of an allocator. The collector demangles no other Rust symbols.
 fn rust_may_match(raw: &str) -> bool {
     let Some(first) = rust_first_word(raw) else { return true };
     first.starts_with("_$LT$")
@@ -208,20 +214,21 @@ fn rust_may_match(raw: &str) -> bool {
         || raw.contains("GlobalAlloc")
 }
 
-/// The first word of a mangled Rust path: the name of its crate, or the type in a legacy name.
+/// The first word of a mangled Rust path: the name of the crate. In the legacy mangling, the first word can
+/// also be a type.
 fn rust_first_word(raw: &str) -> Option<&str> {
     let word = |text: &'_ str| -> Option<Range<usize>> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let length: usize = text[..digits].parse().ok()?;
-        // v0 mangling puts a `_` between the length and a name that begins with a digit or `_`.
+        // If a name begins with a digit or `_`, the v0 mangling puts a `_` between the length and the name.
         let start = digits + usize::from(raw.starts_with("_R") && text[digits..].starts_with('_'));
         (start + length <= text.len()).then_some(start..start + length)
     };
     if let Some(rest) = raw.strip_prefix("_ZN") {
         return rest.get(word(rest)?);
     }
-    // A crate is encoded as `C`, an optional number in `s…_`, and its name. Other items also contain a `C`,
-    // but no name after it.
+    // The v0 mangling encodes a crate as the letter `C`, an optional number in the form `s…_`, and the name
+    // of the crate. The letter `C` may occur elsewhere, but no name follows it there.
     raw.match_indices('C').find_map(|(at, _)| {
         let rest = &raw[at + 1..];
         let rest = match rest.strip_prefix('s') {
@@ -232,7 +239,7 @@ fn rust_first_word(raw: &str) -> Option<&str> {
     })
 }
 
-/// Whether this is a closure of the standard library into which a closure of the user may be inlined.
+/// Whether a path is a closure of a library into which the compiler may have inlined a closure of the user.
 fn is_foreign_closure(path: &str) -> bool {
     path.contains("{closure") && {
         let path = path.trim_start_matches('<');
@@ -240,8 +247,9 @@ fn is_foreign_closure(path: &str) -> bool {
     }
 }
 
-/// The first words of a mangled C++ path, up to its first template arguments: `std::vector` for
-/// `std::vector<int>::push_back`. `None`: the name is not a C++ name, or the code is local to a function.
+/// The words of a mangled C++ path before its first template arguments: `std::vector` for
+/// `std::vector<int>::push_back`. `None`: the name is not a C++ name, or belongs to code that is local to a
+/// function.
 fn cpp_leading_path(raw: &str) -> Option<String> {
     let mut rest = raw.strip_prefix("_Z")?;
     let mut words: Vec<&str> = Vec::new();
@@ -258,7 +266,7 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
         let (word, length) = next_word(rest)?;
         words.extend(word);
         rest = &rest[length..];
-        // `St` is followed by one more word, even outside `N…E`.
+        // After `St`, one word follows, even if the path is not enclosed in `N…E`.
         if length == 0 || !is_nested && word != Some("std") {
             break;
         }
@@ -277,8 +285,8 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
     Some(path)
 }
 
-/// The first word of `rest` and its length in bytes. The length is 0 where the function cannot read further
-/// without demangling. `None`: `rest` is not a path.
+/// The first word of `rest`, and the number of bytes that the word takes in `rest`. If the function cannot
+/// read further without demangling, the number is 0. `None`: `rest` is not a path.
 fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     const ABBREVIATIONS: [(&str, &str); 7] = [
         ("St", "std"),
@@ -312,17 +320,17 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// The wrappers among the `named` functions of a file, as sorted ranges without overlap.
+/// The code ranges of those functions of a file that are wrappers. The ranges are sorted and do not overlap.
 pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
     if set.has_whole(elf) {
         return vec![WHOLE_FILE];
     }
     let has_nameless = set.has_nameless(elf, named);
     let mut found = Vec::new();
-    let mut end = 0; // end of the code that is decided
+    let mut end = 0; // the end of the code for which the loop has already decided
     let mut rest = named.functions.as_slice();
     while let Some(first) = rest.first() {
-        // A function may have several names, and each of these names may make it a wrapper.
+        // A function may have several names. If one of the names matches, the function is a wrapper.
         let same = rest.iter().take_while(|other| other.start == first.start).count();
         let (names, later) = rest.split_at(same);
         rest = later;
@@ -342,14 +350,14 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
     found
 }
 
-/// A file in which every function is a wrapper.
+/// The range that [`wrapper_functions`] returns for a file in which every function is a wrapper.
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
-/// The code ranges of these functions that the library can step over: sorted, without overlap, with calls and
-/// an unwind rule. To test a return address, look up the address minus 1.
+/// The code ranges of these functions over whose frames the library can step. Each range contains a call and
+/// has an unwind rule. The ranges are sorted and do not overlap. To find the range of a return address, look
+/// up the address minus 1.
 ///
-/// A range may include code that contains no call. The ranges say nothing about addresses that are not return
-/// addresses.
+/// A range may also include code without a call, so a range is meaningful only for return addresses.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {
     let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
     for function in functions {
@@ -365,8 +373,9 @@ struct Ranges<'elf, 'data> {
 }
 
 impl Ranges<'_, '_> {
-    /// Adds the parts of `start..end` that contain a call and have a rule. Adjacent parts with the same rule
-    /// are merged if no call lies between them. This halves the number of ranges.
+    /// Adds the parts of `start..end` that contain a call and have an unwind rule. If two neighbouring parts
+    /// have the same rule and no call is between them, they become one range. This halves the number of
+    /// ranges.
     fn push(&mut self, start: u32, end: u32) {
         for (start, end, rule) in self.table.known_in(start, end) {
             if !matches!(rule.kind(), Kind::Sp | Kind::Fp) || !self.code.may_call(start, end) {

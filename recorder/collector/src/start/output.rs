@@ -37,6 +37,7 @@ pub(crate) struct Reserved {
 }
 
 /// The file that edleak-record has renamed to `.old`, and the older file that had the `.old` name before.
+/// Dropping this value deletes the older file.
 #[derive(Debug)]
 pub(crate) struct Kept {
     old: PathBuf,

@@ -1,16 +1,17 @@
-//! Auto-watch: computes the leak factor while recording, and picks the sites that look like leaks.
+//! Auto-watch: judges the sites while the recording runs, and picks the sites that look like leaks.
 
 use edleak_format::Counters;
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::growth_class::Class;
 use edleak_model::series::{Point, SeriesBuilder};
 
-/// Number of slices before the collector first checks the sites.
+/// Number of slices after which the collector checks the sites for the first time.
 const FIRST_LOOK: u64 = 12;
-/// Maximum number of sites with a series, 3 KiB each. Sites that the target met later are not checked.
+/// Maximum number of sites that auto-watch checks. The series of a site takes 3 KiB. Sites that the target
+/// met after this number was reached are not checked.
 const MOST_SITES: usize = 1 << 14;
 
-/// The series of the sites so far.
+/// The series of each site, and the results of the latest check.
 #[derive(Default)]
 pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
@@ -18,16 +19,16 @@ pub(crate) struct AutoWatch {
     next_look: u64,
     /// Sites that looked like a leak at the previous check.
     suspected: Vec<usize>,
-    /// Live bytes of every site now and at the previous check. The collector does not check a site that has
-    /// not grown since then.
+    /// The live bytes of every site at the newest slice. The collector checks only sites whose live bytes
+    /// have grown since the previous check.
     live_bytes: Vec<u64>,
-    /// The number of allocations of every site so far, and since the previous slice.
+    /// For every site, the number of its allocations so far, and the number between the two newest slices.
     allocs: Vec<(u64, u64)>,
     looked_at_bytes: Vec<u64>,
 }
 
 impl AutoWatch {
-    /// Adds a slice: the counters of all call sites, each including its watched stacks.
+    /// Adds a slice. `counters` are the counters of all sites; those of a watched site include its stacks.
     pub(crate) fn push(&mut self, counters: &[Counters]) {
         let counters = &counters[..counters.len().min(MOST_SITES)];
         let before = self.slices;
@@ -54,16 +55,16 @@ impl AutoWatch {
         self.slices += 1;
     }
 
-    /// The expected number of allocations at a site between two slices: the number between the two newest
-    /// slices or the average, if that is greater.
+    /// The expected number of allocations at a site between two slices. This is the number between the two
+    /// newest slices, or the average number if the average is greater.
     pub(crate) fn allocs_per_slice(&self, site: usize) -> u64 {
         self.allocs.get(site).map_or(0, |(sum, latest)| (*latest).max(sum / self.slices.max(1)))
     }
 
-    /// The sites that looked like a leak at two checks in a row: linear or exponential growth, not constant
-    /// or logarithmic. Between checks the result is `None`. The first check comes at 12 slices. Each further
-    /// check comes when the number of slices has grown by a sixth. One check does not suffice, because a
-    /// cache looks like a leak until it is full.
+    /// The sites that looked like a leak at two checks in a row. A site looks like a leak if its growth is
+    /// linear or exponential, and not constant or logarithmic. `None`: no check is due. The first check is
+    /// due at 12 slices. Each later check is due when the number of slices has grown by 1/6 since the
+    /// previous check. One check does not suffice, because a cache looks like a leak until the cache is full.
     pub(crate) fn suspects(&mut self, period_s: f64) -> Option<Vec<usize>> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return None;

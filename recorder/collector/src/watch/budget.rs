@@ -1,32 +1,38 @@
-//! The share of the target's processor time that auto-watch may cost.
+//! Limits auto-watch to a share of the target's processor time.
 //!
-//! The cost of a watched site follows from its allocations and the depth of its stacks. The target's
-//! processor time earns the budget, and each allocation at a watched site spends a part of it. A site is
-//! watched once the budget pays for the slices that it takes to know the stacks of the site. After these
-//! slices, a site that alone costs more than the budget is no longer watched. If the budget is spent, the
-//! most expensive sites are no longer watched.
+//! The budget is a share of the processor time that the target has used so far. Each allocation at a watched
+//! site costs processor time. This cost is estimated from the number of allocations and the depth of the
+//! stacks. Auto-watch begins to watch a site if the budget suffices for the number of slices in which the
+//! stacks of the site become known. After these slices, a site that alone costs more than the whole budget is
+//! no longer watched. If the budget is used up, the most expensive sites are no longer watched.
 
 use std::collections::BTreeMap;
 
-/// The cost of a watched allocation and of its free beyond that of others, without the frames: the slow path,
-/// the hash table of stacks, and a cell that threads share. Measured: 150 ns with 5 frames, 235 ns with 25.
+/// The additional cost of an allocation and its free at a watched site, compared with a site that is not
+/// watched. The cost of the frames is not included. The time goes into the slow path, the hash table of
+/// stacks, and a cell that threads share. Measured with the frames: 150 ns for 5 frames, 235 ns for 25
+/// frames.
 const ALLOCATION_NS: f64 = 130.0;
-/// The cost of a frame, on a slow machine (docs/performance.md).
+/// The cost of walking one frame, measured on a slow machine (docs/performance.md).
 const FRAME_NS: f64 = 6.2;
-/// The cost of a stack that the target meets for the first time: its frames have cold rules, and its tables
-/// take new memory. 20,000 stacks of a compiler, with 60 to 100 frames, took 33 µs each.
+/// The additional cost of a stack that the target meets for the first time: the rules of the frames are not
+/// in the processor's cache, and the tables need new memory. Each of 20,000 stacks of a compiler, with 60 to
+/// 100 frames, took 33 µs.
 const NEW_STACK_NS: f64 = 2000.0;
-/// The cost of a frame of such a stack.
+/// The additional cost of each frame of a stack that the target meets for the first time.
 const NEW_FRAME_NS: f64 = 350.0;
 /// The expected number of frames of a stack, until stacks of the site are known.
 const USUAL_FRAMES: f64 = 24.0;
-/// The stacks of a site and the ages of its survivors are known after this number of slices.
+/// Number of slices after which the stacks of a site and the ages of its live allocations are considered
+/// known.
 const SLICES_TO_KNOW: u64 = 16;
-/// The stacks and ages are known earlier if the site has made this number of allocations.
+/// Number of watched allocations of a site after which the stacks and ages are considered known, even before
+/// [`SLICES_TO_KNOW`] slices.
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
-/// The share of the budget that may be spent before the collector begins to watch a further site. A program
-/// whose suspects are all too hot pays no more than this.
+/// The collector begins to watch another site only if at most this share of the budget is used. So this is
+/// also the highest cost for a program in which every site that looks like a leak allocates too often to be
+/// watched.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
 /// The counters of a watched site at a slice.
@@ -34,32 +40,32 @@ const SHARE_TO_BEGIN: f64 = 0.5;
 pub(crate) struct Watched {
     /// The site.
     pub site: usize,
-    /// Number of allocations at its stacks so far.
+    /// Number of allocations that were counted at the stacks of the site so far.
     pub allocs: u64,
-    /// Number of its stacks.
+    /// Number of stacks of the site.
     pub stacks: u64,
-    /// Average number of frames of its stacks; 0: not known yet.
+    /// Average number of frames of the site's stacks; 0: no stack is known yet.
     pub frames: f64,
 }
 
-/// The account of a site that is or was watched.
+/// The cost of a site that is or was watched.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     is_watched: bool,
     /// Number of slices for which the site was watched.
     slices: u64,
-    /// Number of allocations that were counted at its stacks.
+    /// Number of allocations that were counted at the stacks of the site.
     allocs: u64,
     stacks: u64,
-    /// The cost between the two newest slices.
+    /// The cost of the site between the two newest slices.
     latest_ns: f64,
-    /// The cost so far.
+    /// The cost of the site so far.
     spent_ns: f64,
-    /// The part of the budget that is set aside until the stacks of the site are known.
+    /// The part of the budget that is reserved for this site until its stacks are known.
     reserved_ns: f64,
 }
 
-/// The budget and the accounts of the sites.
+/// The budget, and the cost of each site.
 #[derive(Debug)]
 pub(crate) struct Budget {
     share: f64,
@@ -70,7 +76,8 @@ pub(crate) struct Budget {
 }
 
 impl Account {
-    /// Number of slices until the stacks are known, if the site makes so many allocations between two slices.
+    /// Number of slices until the stacks of the site are known, if the site makes `allocs_per_slice`
+    /// allocations between two slices.
     fn slices_left(&self, allocs_per_slice: u64) -> u64 {
         let by_allocs = ALLOCS_TO_KNOW.saturating_sub(self.allocs).div_ceil(allocs_per_slice.max(1));
         by_allocs.min(SLICES_TO_KNOW.saturating_sub(self.slices))
@@ -80,7 +87,7 @@ impl Account {
         self.slices_left(1) == 0
     }
 
-    /// The expected cost of this number of allocations.
+    /// The expected cost of `allocs` allocations at the site.
     fn price_ns(&self, allocs: u64) -> f64 {
         let one = if self.allocs > 0 { self.spent_ns / self.allocs as f64 } else { cost_ns(1.0, 0.0) };
         one * allocs as f64
@@ -93,7 +100,7 @@ fn cost_ns(allocs: f64, frames: f64) -> f64 {
 }
 
 impl Budget {
-    /// A budget of this share of the target's processor time, 0 to 1.
+    /// Makes a budget. `share` is the share of the target's processor time, from 0 to 1.
     pub(crate) fn new(share: f64) -> Budget {
         Budget { share, spent_ns: 0.0, slices: 0, accounts: BTreeMap::new() }
     }
@@ -103,9 +110,10 @@ impl Budget {
         self.watched_accounts().map(|(site, _)| site)
     }
 
-    /// Begins to watch a site with so many allocations between two slices, if the budget allows this. The
-    /// target has used `used_ns` so far. The budget does not allow a site whose watch it has ended, unless
-    /// the stacks of that site are not known yet.
+    /// Begins to watch a site, if the budget suffices. Returns whether the site is watched now. The site
+    /// makes `allocs_per_slice` allocations between two slices; the target has used `used_ns` of processor
+    /// time so far. If the budget has ended the watch of this site and the stacks are known, the site is not
+    /// watched again.
     pub(crate) fn begin(&mut self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
         let Some(price_ns) = self.price_ns(site, allocs_per_slice, used_ns) else { return false };
         let account = self.accounts.entry(site).or_default();
@@ -118,13 +126,14 @@ impl Budget {
         self.price_ns(site, allocs_per_slice, used_ns).is_some()
     }
 
-    /// Does not watch this site, now or later.
+    /// Marks a site that auto-watch must never watch.
     pub(crate) fn exclude(&mut self, site: usize) {
         let excluded = Account { slices: SLICES_TO_KNOW, ..Account::default() };
         self.accounts.insert(site, excluded);
     }
 
-    /// The cost until the stacks of a site are known; `None`: the budget does not allow it.
+    /// The expected cost of a site until its stacks are known; `None`: the budget does not allow to watch the
+    /// site.
     fn price_ns(&self, site: usize, allocs_per_slice: u64, used_ns: u64) -> Option<f64> {
         let account = self.accounts.get(&site).copied().unwrap_or_default();
         let left = account.slices_left(allocs_per_slice);
@@ -137,8 +146,8 @@ impl Budget {
         (self.spent_ns + reserved + price_ns <= SHARE_TO_BEGIN * earned_ns).then_some(price_ns)
     }
 
-    /// Charges the allocations since the previous slice; the collector calls this once a slice. Returns the
-    /// sites that must no longer be watched.
+    /// Adds the cost of the allocations since the previous slice. The collector calls this function once for
+    /// each slice. Returns the sites that must no longer be watched.
     pub(crate) fn charge(&mut self, watched: &[Watched], used_ns: u64) -> Vec<usize> {
         self.slices += 1;
         let earned_ns = self.share * used_ns as f64;
@@ -160,7 +169,7 @@ impl Budget {
             }
         }
         ended.iter().for_each(|&site| self.end(site));
-        // The next slice will probably cost as much as this one.
+        // The cost until the next slice will probably be as high as the cost since the previous slice.
         let latest_ns: f64 = self.watched_accounts().map(|(_, account)| account.latest_ns).sum();
         if self.spent_ns + latest_ns > earned_ns {
             ended.extend(self.end_expensive(latest_ns - earned_per_slice_ns / 2.0));
@@ -168,8 +177,8 @@ impl Budget {
         ended
     }
 
-    /// Ends the watches of the most expensive sites, which together cost at least `least_ns` between two
-    /// slices.
+    /// Ends the watches of the most expensive sites, until the ended ones together cost at least `least_ns`
+    /// between two slices.
     fn end_expensive(&mut self, least_ns: f64) -> Vec<usize> {
         let mut order: Vec<(usize, f64)> = self
             .watched_accounts()
@@ -207,11 +216,12 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    /// The target uses this processor time between two slices.
+    /// Processor time that the target of these tests uses between two slices.
     const SLICE_NS: u64 = SECOND / 50;
 
-    /// Watches sites with these numbers of allocations between two slices, for `slices` slices. Returns the
-    /// number of slices for which each site was watched, and the share of the processor time that they cost.
+    /// Simulates a recording of `slices` slices. `sites` holds, for each site, the number of allocations
+    /// between two slices. Returns, for each site, the number of slices for which the site was watched; also
+    /// returns the share of the processor time that all watches cost.
     fn watched_for(sites: &[u64], frames: f64, slices: u64, share: f64) -> (Vec<u64>, f64) {
         let mut budget = Budget::new(share);
         let mut watched_slices = vec![0; sites.len()];
@@ -292,7 +302,7 @@ mod tests {
             }
             budget.charge(&watched, used_ns);
         }
-        // 100 new stacks cost 3 ms, and a slice earns 0.4 ms.
+        // 100 new stacks cost 3 ms, and the budget grows by 0.4 ms in each slice.
         assert!((2..40).contains(&slices), "{slices}");
     }
 

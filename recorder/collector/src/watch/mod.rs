@@ -1,5 +1,5 @@
-//! Chooses the sites that record full stacks: requests of the user, picks of auto-watch, changes while the
-//! target runs.
+//! Chooses the sites whose full stacks are recorded. A user requests sites before or during the recording,
+//! and auto-watch picks sites that look like leaks.
 
 pub(crate) mod auto_watch;
 pub(crate) mod budget;

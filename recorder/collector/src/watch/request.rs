@@ -1,5 +1,5 @@
-//! Watch requests: the sites that record full stacks. A user names these sites on the command line, by an old
-//! trace, or through a running recording.
+//! Watch requests: a request says for which sites full stacks are recorded. A user names these sites on the
+//! command line, by their ids in an old trace, or through the control socket of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_binary::functions::FunctionTable;
@@ -10,12 +10,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One request: the sites that it names.
+/// One request, which names one or more sites.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// The request names every site.
     Everything,
-    /// The request names every function whose symbol, demangled name, or path without parameters matches.
+    /// The request names every function for which the symbol, the demangled name, or the path without
+    /// parameters matches the pattern.
     Function(Glob),
     /// The request names a return address in a module, which the user gives by file name or path.
     Offset {
@@ -24,7 +25,7 @@ pub enum Request {
         /// The address, relative to the module's load bias.
         offset: u64,
     },
-    /// The request names a return address in the same build of a module.
+    /// The request names a return address in the module with this build ID.
     Build {
         /// The build ID of the module.
         build_id: Vec<u8>,
@@ -48,8 +49,8 @@ impl Request {
         }
     }
 
-    /// Reads a request that [`fmt::Display`] wrote: any of the forms above except `TRACE#id`. The function
-    /// opens no file.
+    /// Reads a request that [`fmt::Display`] wrote. The request has one of the forms of [`Request::parse`],
+    /// except `TRACE#id`, so this function opens no file.
     ///
     /// # Errors
     /// The request has a wrong form.
@@ -79,7 +80,8 @@ impl Request {
         Ok(if glob.matches_everything() { Request::Everything } else { Request::Function(glob) })
     }
 
-    /// The return address that the request names in a module; `None`: it does not name exactly one.
+    /// The return address that the request names in a module; `None`: the request does not name exactly one
+    /// return address in this module.
     fn address_in(&self, module: &Module) -> Option<u64> {
         let offset = match self {
             Request::Everything | Request::Function(_) => return None,
@@ -133,7 +135,7 @@ pub struct RequestRange {
     pub start: u64,
     /// Offset one past the last byte of the range.
     pub end: u64,
-    /// Whether to watch the range.
+    /// Whether the request asks to watch the range; `false`: it asks not to watch the range.
     pub is_for: bool,
     /// The serial number of the request.
     pub serial: u32,
@@ -154,17 +156,17 @@ impl WatchSet {
         WatchSet::default()
     }
 
-    /// Whether the set watches nothing.
+    /// Whether the set contains no site to watch.
     pub fn is_empty(&self) -> bool {
         !self.everything && self.entries.iter().all(|entry| !entry.is_for)
     }
 
-    /// Whether the set watches every site, except those that the user excluded.
+    /// Whether the set contains every site, except the sites that the user excluded.
     pub fn is_everything(&self) -> bool {
         self.everything
     }
 
-    /// A number that differs between any two different sets.
+    /// A version number. Two different sets have different version numbers.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -178,7 +180,8 @@ impl WatchSet {
         Ok(())
     }
 
-    /// Adds a request to watch or not to watch; returns its serial number.
+    /// Adds a request to watch sites (`is_for`) or not to watch sites. Returns the serial number of the
+    /// request.
     pub fn ask(&mut self, request: Request, is_for: bool) -> u32 {
         static VERSIONS: AtomicU64 = AtomicU64::new(1);
         self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
@@ -193,7 +196,7 @@ impl WatchSet {
         self.last_serial
     }
 
-    /// Adds sites of an earlier trace by their ids. The function leaves out a site without a module.
+    /// Adds sites of an earlier trace by their ids. A site that belongs to no module is ignored.
     ///
     /// # Errors
     /// The earlier trace cannot be read.
@@ -205,7 +208,8 @@ impl WatchSet {
         Ok(())
     }
 
-    /// The requests for functions of a file: sorted, without overlap, in offsets from the file's first byte.
+    /// The code ranges of the functions of a file that requests name. The ranges are sorted and do not
+    /// overlap. Their offsets count from the first byte of the file.
     pub fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
         if !self.names_functions() {
             return Vec::new();
@@ -224,7 +228,8 @@ impl WatchSet {
             let (start, end) = (u64::from(function.start), u64::from(function.end));
             let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
             match found.last_mut() {
-                // Two names of one function match.
+                // The function has two names that match, so there are two requests for one range. Keep the
+                // later request.
                 Some(last) if last.start == start => {
                     last.end = last.end.max(end);
                     if new.serial > last.serial {
@@ -241,7 +246,7 @@ impl WatchSet {
         found
     }
 
-    /// The requests to watch a site, with their serial numbers; `*` is not included.
+    /// The requests to watch sites, each with its serial number. The request `*` is not included.
     pub fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
         self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
     }
@@ -278,14 +283,14 @@ impl fmt::Display for WatchSet {
 }
 
 fn open(path: &Path) -> Result<Trace, Error> {
-    // The error of the format names the trace.
+    // The error of the format crate contains the path of the trace.
     Trace::open(path).map_err(|error| {
         Error::new(ErrorKind::EarlierTrace, error.message())
             .with_remedy(error.remedy().unwrap_or("name a trace of edleak-record"))
     })
 }
 
-/// A request for one site of an earlier trace.
+/// Makes a request for one site of an earlier trace.
 fn site_of(path: &Path, id: SiteId) -> Result<Request, Error> {
     let trace = open(path)?;
     request_for(&trace, id).ok_or_else(|| {
@@ -295,9 +300,10 @@ fn site_of(path: &Path, id: SiteId) -> Result<Request, Error> {
     })
 }
 
-/// The request names the site by build ID and offset, so it stays valid across restarts and address
-/// randomization. If the file has no build ID, the request names the path instead. For a stack, the request
-/// names the site of its caller.
+/// Makes a request for a site of a trace. The request contains the build ID of the module and an offset, so
+/// the request is also valid after a restart of the program at other addresses. If the module has no build
+/// ID, the request contains the path of the module. If `id` is a stack, the request names the site to which
+/// the stack belongs.
 fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
     let mut site = trace.site(id)?;
     if site.kind == SiteKind::Stack {

@@ -1,7 +1,8 @@
-//! Allocation wrappers with C names: those of libraries, and common names of programs' own wrappers.
+//! Allocation wrappers with C names: functions of libraries, and names that programs often give to their own
+//! wrappers.
 
-/// Common names of programs' own wrappers, in C or C++. In C++ the wrappers may be in a namespace or a class:
-/// xmalloc, xxrealloc, x2nrealloc, safe_malloc, emalloc, zmalloc, …
+/// Names that programs in C or C++ often give to their own wrappers: xmalloc, xxrealloc, x2nrealloc,
+/// safe_malloc, emalloc, zmalloc and others. In C++ such a wrapper may be in a namespace or a class.
 pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "xmalloc*",
     "xxmalloc*",
@@ -48,9 +49,10 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "strdup_or_die",
 ];
 
-/// Functions with C names. A `*` stands for any run of characters.
+/// Functions of libraries that have C names. A `*` stands for any characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
-    // The allocation functions themselves: one may call another, and a program may define its own.
+    // The allocation functions themselves: one of these functions may call another one, and a program may
+    // define its own.
     "malloc",
     "calloc",
     "realloc",
@@ -62,7 +64,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "pvalloc",
     "reallocf",
     "recallocarray",
-    // The C library, under the names it has in static or replaced copies.
+    // Functions of the C library, with the names that they have in statically linked or replaced copies.
     "strdup",
     "strndup",
     "__strdup",
@@ -125,7 +127,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "__rg_alloc",
     "__rg_alloc_zeroed",
     "__rg_realloc",
-    // glib: memory, strings, and common containers.
+    // glib: functions for memory and strings, and functions of common containers.
     "g_malloc*",
     "g_try_malloc*",
     "g_realloc*",
@@ -238,7 +240,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "objspace_xmalloc*",
     "objspace_xcalloc",
     "objspace_xrealloc*",
-    // PostgreSQL: memory contexts; the server and its extensions call these functions.
+    // PostgreSQL: functions of memory contexts, which the server and its extensions call.
     "palloc*",
     "repalloc*",
     "pstrdup",
@@ -257,7 +259,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "SlabAlloc*",
     "SlabContextCreate",
     "BumpAlloc*",
-    // A thread's table of thread-local variables: its caller is pthread_create.
+    // Allocates a thread's table of thread-local variables. It is a wrapper, so that the site is the caller
+    // of pthread_create.
     "allocate_dtv",
     // Other common libraries.
     "Perl_safesys*",

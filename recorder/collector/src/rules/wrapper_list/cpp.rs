@@ -1,7 +1,8 @@
 //! Allocation wrappers of C++: namespaces, classes and functions.
 
-/// C++: the first words of the paths of namespaces, classes (with all members) and functions. The inline
-/// namespaces of the standard libraries do not appear in these paths. A `*` may end a word.
+/// C++: paths of namespaces, classes and functions that are wrappers. Each path is given by its first words.
+/// For a class, all members are wrappers. The paths do not contain the inline namespaces of the standard
+/// libraries. A `*` at the end of a word stands for any characters.
 pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",
@@ -153,8 +154,8 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::_Sp_counted_*",
     "std::enable_shared_from_this",
     "std::make_exception_ptr",
-    // Function objects: the functions that store a function object are wrappers; the functions that call it
-    // are not.
+    // Function objects: a function that stores a function object is a wrapper; a function that calls the
+    // function object is not.
     "std::function",
     "std::_Function_base",
     "std::__function::__value_func",
@@ -227,5 +228,6 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "google::protobuf::RepeatedPtrField",
 ];
 
-/// C++: members of any class in namespace `std`; other members of these classes run the user's code.
+/// C++: names of member functions that are wrappers in every class of namespace `std`. Other members of such
+/// classes may run the user's code.
 pub(crate) const CPP_STD_MEMBERS: &[&str] = &["_M_manager"];

@@ -1,7 +1,7 @@
 //! Allocation wrappers of Rust: crates, modules, functions and traits.
 
-/// Rust: the first words of the paths of crates, modules and functions, and types whose trait implementations
-/// count as wrappers.
+/// Rust: paths of crates, modules and functions that are wrappers, and of types whose trait implementations
+/// are wrappers. Each path is given by its first words.
 pub(crate) const RUST_PATHS: &[&str] = &[
     "__rustc",
     "__rust_alloc",
@@ -64,15 +64,15 @@ pub(crate) const RUST_PATHS: &[&str] = &[
     "edleak_alloc",
 ];
 
-/// Rust: modules that run a closure only below the function that passed it. So even the closures in these
-/// modules are wrappers.
+/// Rust: modules whose functions call a closure only before they return to the function that passed the
+/// closure. So the closures inside these modules are wrappers, too.
 pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
     &["alloc", "hashbrown", "indexmap", "core::iter", "core::option", "core::result"];
 
-/// Rust: traits whose implementations count as wrappers for every type. `GlobalAlloc` stands for a program's
-/// own allocator; the others are blanket implementations of `alloc` and `core`.
+/// Rust: traits whose implementations are wrappers for every type. A program implements `GlobalAlloc` for its
+/// own allocator. The crates `alloc` and `core` implement the other traits for all types.
 pub(crate) const RUST_TRAITS: &[&str] =
     &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
-/// Rust: traits whose implementations run the user's code, for every type.
+/// Rust: traits whose implementations may run the user's code, so they are not wrappers for any type.
 pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
