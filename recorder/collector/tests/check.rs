@@ -1,5 +1,5 @@
-//! Tests the programs that the collector refuses to record, with real files. The tests check the kind of the
-//! error, and that the message is one line that ends with the remedy.
+//! Tests with real files that the collector refuses programs that it cannot record. The tests check the kind
+//! of the error, and that the message is one line that ends with the remedy.
 
 mod common;
 
@@ -32,7 +32,8 @@ fn executable(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// Compiles C source with `cc`; `None`: the compiler cannot do it (no static or no 32-bit libc).
+/// Compiles C source with `cc`; `None`: the compiler fails, because no static libc or no 32-bit libc is
+/// installed.
 fn build(dir: &Path, name: &str, source: &str, flags: &[&str]) -> Option<PathBuf> {
     let file = dir.join(format!("{name}.c"));
     write(&file, source).expect("the scratch directory can be written");
@@ -147,7 +148,7 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
         *byte = (i * 37 + 11) as u8;
     }
     refused(&executable(dir.join("garbage"), &garbage), ErrorKind::NotAProgram);
-    // The kernel ignores section headers, so without them the program runs and edleak records it.
+    // The kernel ignores section headers. So a program without section headers runs, and edleak records it.
     let mut no_sections = whole;
     no_sections[40..48].fill(0xee);
     let no_sections = executable(dir.join("no-sections"), no_sections);
@@ -166,7 +167,7 @@ fn a_program_whose_loader_is_not_installed_is_refused() {
 fn programs_that_gain_privileges_are_refused() {
     let dir = scratch("check-privileges");
     let program = build(&dir, "set-id", MAIN, &[]).expect("cc can build a program");
-    // The setuid bit of the user's own file changes nothing.
+    // If the file belongs to the user who runs it, its setuid bit does not raise privileges.
     set_permissions(&program, Permissions::from_mode(0o6755)).expect("it is our file");
     assert!(check(&program).is_ok(), "{:?}", check(&program));
     if chown(&program, Some(65534), None).is_err() {
@@ -174,7 +175,8 @@ fn programs_that_gain_privileges_are_refused() {
     }
     set_permissions(&program, Permissions::from_mode(0o4755)).expect("we may do anything");
     refused(&program, ErrorKind::Privileged);
-    // As an interpreter the program gains privileges, too; but the kernel ignores set-id bits of a script.
+    // A set-id program also gains privileges if it is the interpreter of a script. The kernel ignores the
+    // set-id bits of the script itself.
     let script = executable(dir.join("script"), format!("#!{}\n", program.display()));
     refused(&script, ErrorKind::Privileged);
     let sudo = dir.join("sudo");

@@ -1,5 +1,5 @@
-//! Compares the unwind tables with two references: readelf's decoding of the same files, and libgcc's walk of
-//! the same stacks.
+//! Compares the compiled unwind tables with two references: with the output of readelf for the same files,
+//! and with the stacks that libgcc walks.
 
 mod common;
 
@@ -14,18 +14,18 @@ use std::process::Command;
 
 // ---- readelf ----
 
-/// A range of code and its rule, as readelf prints it.
+/// A range of code and its unwind rule, as readelf prints them.
 struct Expected {
     start: u64,
     end: u64,
     rule: Rule,
 }
 
-/// Reads `readelf --debug-dump=frames-interp`.
+/// Reads the output of `readelf --debug-dump=frames-interp`.
 fn readelf_rules(text: &str) -> Vec<Expected> {
     let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
-    // Each entry of a CIE starts with the rule of the CIE and may change it. `S` in the augmentation of a CIE
-    // marks trampolines.
+    // Each entry (FDE) belongs to a CIE, starts with the rule of this CIE, and may change the rule. An `S` in
+    // the augmentation of a CIE marks trampolines of signal handlers.
     let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
     let mut cie: Option<String> = None;
     let mut is_signal = false;
@@ -33,7 +33,8 @@ fn readelf_rules(text: &str) -> Vec<Expected> {
     let mut expected: Vec<Expected> = Vec::new();
     let mut fde_end = 0;
     for line in text.lines() {
-        // A register that is stored in another register takes two words, `r9 (r9)`.
+        // If a register is stored in another register, readelf prints two words, such as `r9 (r9)`. Drop the
+        // second word.
         let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
         match words.as_slice() {
             [id, _, _, "CIE", augmentation, ..] => {
@@ -71,7 +72,7 @@ fn readelf_rules(text: &str) -> Vec<Expected> {
     expected
 }
 
-/// The rule for a line of readelf's table, computed from the printed words only.
+/// Computes the unwind rule from the words of one line of readelf's table.
 fn rule_of(columns: &[String], words: &[&str]) -> Rule {
     let cell = |name: &str| columns.iter().position(|column| column == name).map(|column| words[column]);
     match cell("ra") {
@@ -95,7 +96,8 @@ fn rule_of(columns: &[String], words: &[&str]) -> Rule {
     Rule::pack(kind, offset.parse().expect("an offset is a number"), fp_offset).unwrap_or(Rule::UNKNOWN)
 }
 
-/// Compares every row of one file. Returns the number of ranges; `None` without readelf.
+/// Compares every row of the unwind table of one file. Returns the number of compared ranges; `None`: readelf
+/// is not installed.
 fn check_against_readelf(path: &Path) -> Option<usize> {
     let text = try_run(Command::new("readelf").arg("--debug-dump=frames-interp,no-follow-links").arg(path))?;
     let mut expected = readelf_rules(&String::from_utf8_lossy(&text));
@@ -117,8 +119,8 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // Each row must begin at the start or end of a range of readelf. So no rule changes inside a compared
-    // range.
+    // Each row must begin at the start or at the end of one of readelf's ranges. This shows that the rule
+    // does not change inside a compared range.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

@@ -1,4 +1,5 @@
-//! Compares whole stacks walked with the compiled tables with libgcc's unwinder in the same process.
+//! Walks whole stacks with the compiled unwind tables, and compares the frames with those that libgcc's
+//! unwinder finds in the same process.
 
 mod common;
 
@@ -7,8 +8,8 @@ use common::{run, source, try_run};
 use edleak_session::rule::Kind;
 use std::process::Command;
 
-/// Every frame equals libgcc's, except capture()'s own, whose pc differs. Both walks reach the end of the
-/// stack.
+/// Asserts that both walks reach the end of the stack and find the same frames. The frame of capture() itself
+/// is not compared, because its pc differs.
 #[track_caller]
 fn assert_equals_libgcc(stack: &Captured, what: &str, at_least: usize) {
     let (frames, end) = stack.walk();

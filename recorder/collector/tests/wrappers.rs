@@ -1,8 +1,9 @@
-//! Tests which function edleak blames for an allocation. Programs allocate once below each wrapper; edleak
-//! must blame the first function that is not a wrapper.
+//! Tests which function edleak names as the site of an allocation. Test programs call each wrapper so that it
+//! allocates once. edleak must name the first caller that is not a wrapper.
 //!
-//! The test takes the same steps as the hot path. The walk starts at the return address of `malloc` and steps
-//! over every frame in a wrapper range, by that range's rule.
+//! The test finds this function as the preload library does. The walk starts at the return address of
+//! `malloc`. If the address is in a wrapper range, the walk steps over the frame with the unwind rule of this
+//! range.
 
 mod common;
 
@@ -19,7 +20,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Wrapper ranges and function names of the modules, read once per test.
+/// The wrapper ranges and the function names of the modules. Each module is read once in a test.
 struct Modules<'set> {
     set: &'set WrapperSet,
     read: HashMap<PathBuf, Module>,
@@ -55,7 +56,8 @@ impl<'set> Modules<'set> {
         })
     }
 
-    /// The function that is blamed for the captured allocation, and the frames that the walk stepped over.
+    /// The function that edleak names as the site of the captured allocation, and the frames over which the
+    /// walk stepped.
     fn blamed(&mut self, stack: &Captured) -> (String, Vec<String>) {
         let (frames, _) = stack.walk();
         let mut stepped = Vec::new();
@@ -63,7 +65,8 @@ impl<'set> Modules<'set> {
         for address in frames {
             let module = stack.modules.iter().find(|module| (module.base..module.end).contains(&address));
             let Some(mapped) = module else { return (format!("{address:#x}"), stepped) };
-            // The frames of capture() and of the malloc that called it belong to the recorder.
+            // The innermost frames are those of capture() and of the malloc that called capture(). With
+            // edleak, these frames belong to the preload library.
             if !is_below && mapped.path.ends_with("libcapture.so") {
                 continue;
             }
@@ -83,7 +86,7 @@ impl<'set> Modules<'set> {
     }
 }
 
-/// Runs every case and collects the cases in which edleak blames another function.
+/// Runs every case, and asserts that edleak names the expected function in each of them.
 fn assert_cases_are_blamed(program: &Path, what: &str, set: &WrapperSet, prefix: &str, cases: &[&str]) {
     let mut modules = Modules::new(set);
     let mut wrong = Vec::new();
@@ -132,7 +135,8 @@ fn c_callers_of_xmalloc_and_of_the_c_library_are_blamed() {
         }
         let what = format!("{compiler} {flags:?}");
         assert_cases_are_blamed(&program, &what, &WrapperSet::builtin(), "", &C_CASES);
-        // No builtin name matches; only a user's pattern makes this function a wrapper.
+        // The function `pool_take` is not in the built-in list, so it becomes a wrapper only through a
+        // pattern of the user.
         let blamed = |set: &WrapperSet| Modules::new(set).blamed(&captured(&program, "pool_take")).0;
         assert_eq!(blamed(&WrapperSet::builtin()), "pool_take", "{what}");
         let mut with_pattern = WrapperSet::builtin();
@@ -247,9 +251,9 @@ fn rust_callers_of_the_standard_library_are_blamed() {
     }
 }
 
-/// Checks every call that objdump finds in the C library, in which every function is a wrapper.
-/// `wrapper_ranges` merges and drops ranges. Each return address must still have the rule of its row in the
-/// unwind table, or no rule if the row has none.
+/// Checks the ranges of the C library, in which every function is a wrapper. `wrapper_ranges` merges and
+/// drops ranges. For every call that objdump finds, the return address must have the same rule in the ranges
+/// as in the unwind table. If the unwind table has no rule, the ranges must have none either.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let libc = common::loaded_library("libc.so");

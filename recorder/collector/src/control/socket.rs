@@ -8,7 +8,7 @@
 //!
 //! Every function of this file returns at once, so a client never makes the collector's main loop wait. The
 //! collector closes the connection of a client that sends or reads too slowly. If there are already
-//! [`MAX_CLIENTS`] clients, the collector closes a new connection at once.
+//! `MAX_CLIENTS` clients, the collector closes a new connection at once.
 
 use crate::error::Error;
 use std::fs::{DirBuilder, Metadata};

@@ -4,7 +4,7 @@
 //! edleak does not know, such as a security module or a seccomp filter.
 //!
 //! ```text
-//! kernel        checks what the kernel allows: memory files, process descriptors, the handshake through /proc
+//! kernel        checks the kernel: memory files, process descriptors, opening shared memory through /proc
 //! surroundings  checks the user's setup: limits, libraries that are preloaded already, directories
 //! ```
 

@@ -245,8 +245,8 @@ impl Publisher {
         Some(shared)
     }
 
-    /// Begins to prepare a change of the watch set. [`Publisher::make`] applies the change; if the
-    /// preparation is not done yet, it waits.
+    /// Begins to prepare a change of the watch set. [`Publisher::make`] applies the change, and completes the
+    /// preparation if it is not done yet.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let walks = !watch.is_empty();
         self.compile(Arc::new(watch), modules, walks)
@@ -491,9 +491,9 @@ impl Publisher {
     }
 }
 
-/// The return addresses of the sites that the target has met. The function reads the table by site id and not
-/// the site table: most slots of the site table are empty, and reading an empty slot would allocate its
-/// memory page.
+/// The return addresses of the sites that the target has met. The function reads the list of callers by site
+/// id, and not the site table: most slots of the site table are empty, and reading an empty slot would
+/// allocate its memory page.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct WrapperRange {
     /// Offset of the first byte of the range.
     pub start: u32,
-    /// Offset one past the last byte of the range.
+    /// Offset of the first byte after the range.
     pub end: u32,
     /// The unwind rule with which the walk steps over the frame of a call in this range. The kind of this
     /// rule is always `Sp` or `Fp`.

@@ -1,20 +1,22 @@
-//! The free memory inside the arenas of glibc's malloc, read from outside the process.
+//! Measures the free memory inside the arenas of glibc's malloc, from outside the process.
 //!
-//! glibc places the chunks of an arena one behind another. Each chunk begins with two words: the size of the
-//! previous chunk, if that chunk is free, and the chunk's own size with three flags. So a walk over the sizes
-//! finds every free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in glibc
-//! 2.27 and later, on 64-bit systems:
+//! glibc places the chunks of an arena one after another in memory. Each chunk begins with two words. The
+//! first word is the size of the previous chunk, if the previous chunk is free. The second word is the size
+//! of the chunk itself, together with three flags. So the collector can walk from chunk to chunk and finds
+//! every free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in glibc 2.27 and
+//! later, on 64-bit systems:
 //!
-//! - The main arena lies in the heap of `brk`. Its first chunk begins where the heap begins.
-//! - Every other arena has heaps of up to 64 MiB. A heap begins with `heap_info`, the first heap of an arena
-//!   then has `malloc_state`.
+//! - The main arena is in the heap of `brk`. The first chunk of this arena is at the start of the heap.
+//! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with `heap_info`. In the first
+//!   heap of an arena, `malloc_state` follows.
 //!
-//! Nothing tells the walk that the allocator is glibc's, and the program changes the chunks meanwhile. So a
-//! walk counts only if every size is possible and the last chunk ends exactly at the end of the heap. Chunks
-//! in a thread's cache and in fast bins look used, so the figures are lower bounds.
+//! The collector does not know whether the allocator is glibc's, and the program may change the chunks during
+//! a walk. So the result of a walk counts only if every size is possible and the last chunk ends exactly at
+//! the end of the heap. Free chunks in the cache of a thread or in a fast bin look used, so the true amount
+//! of free memory may be higher.
 //!
-//! Deliberately absent: pages that are not resident. Reading them would bring them into memory and so change
-//! the process.
+//! The collector does not read pages that are not resident. To read such a page would bring the page into
+//! memory, and so change the process.
 
 use crate::sys::remote;
 use std::collections::BTreeMap;
@@ -30,18 +32,18 @@ const PAGE_BYTES: u64 = 4096;
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of entries of the page map that one read fetches: the pages of 64 MiB.
 const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
-/// Longest time of one walk, because a slice waits for the walk. The time suffices for about 1 GiB; the next
-/// walk continues with the rest.
+/// Longest time of one walk. The collector takes no slice during a walk, so the walk must be short. The time
+/// suffices for about 1 GiB; the next walk continues with the rest.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Smallest chunk (`MINSIZE`).
 const LEAST_CHUNK: u64 = 32;
-/// The two words at the end of a heap that is not the newest of its arena (`CHUNK_HDR_SZ`).
+/// Size of the fence: two words at the end of every heap of an arena except the newest heap (`CHUNK_HDR_SZ`).
 const FENCE_BYTES: u64 = 16;
 const PREVIOUS_IS_USED: u64 = 1;
 const IS_MAPPED: u64 = 2;
 const FLAGS: u64 = 7;
-/// The possible sizes of `heap_info`: up to glibc 2.34, and in later versions.
+/// The possible sizes of `heap_info`: the first in glibc up to 2.34, the second in later versions.
 const HEAP_INFO_BYTES: [u64; 2] = [0x20, 0x30];
 /// The size of `malloc_state`.
 const STATE_BYTES: u64 = 0x898;
@@ -49,33 +51,34 @@ const STATE_BYTES: u64 = 0x898;
 /// Free memory of an arena.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct FreeBytes {
-    /// Bytes of all free chunks.
+    /// The total size of all free chunks.
     pub bytes: u64,
-    /// The part of them on resident pages.
+    /// The part of `bytes` that is on resident pages.
     pub resident_bytes: u64,
 }
 
-/// The memory of a process, by words.
+/// Reads the memory of a process word by word.
 trait Memory {
-    /// The word at `address`; `None`: its page is not resident, or time is up.
+    /// The word at `address`; `None`: the page of this word is not resident, or the time of the walk is over.
     fn word(&mut self, address: u64) -> Option<u64>;
-    /// The bytes of resident pages in the range; `None`: time is up.
+    /// The number of bytes of the range that are on resident pages; `None`: the time of the walk is over.
     fn resident(&mut self, range: Range<u64>) -> Option<u64>;
 }
 
-/// The heaps of one process, each as the latest walk found it.
+/// The heaps of one process, with the free memory that the latest walk found in each heap.
 #[derive(Default)]
 pub(crate) struct Arenas {
-    /// The key is the address of a heap. The value is the arena of the heap, and the free memory of the heap.
-    /// The main arena is 0; any other arena is the address of its state.
+    /// The key is the address of a heap. The value is the arena of the heap and the free memory of the heap.
+    /// An arena is identified by the address of its `malloc_state`, and the main arena by 0.
     heaps: BTreeMap<u64, (u64, FreeBytes)>,
-    /// The next walk begins with the first heap from this address on, because one walk may not reach all.
+    /// The next walk begins with the first heap at or after this address, because one walk may not have time
+    /// for all heaps.
     next: u64,
 }
 
 impl Arenas {
-    /// Walks over the heaps again, as far as the time allows. Returns the free memory of each arena. `brk` is
-    /// the heap of `brk`; `arenas` are the mappings that may hold heaps of other arenas.
+    /// Walks over the heaps for at most [`LONGEST`]. Returns the free memory of each arena. `brk` is the heap
+    /// of the main arena; `arenas` are the mappings that may contain heaps of other arenas.
     pub(crate) fn read(
         &mut self,
         pid: u32,
@@ -108,12 +111,12 @@ impl Arenas {
                 };
                 match found {
                     Some(found) => self.heaps.insert(heap.start, found),
-                    // The next walk continues behind this heap.
+                    // The time is over. The next walk continues after this heap.
                     None if Instant::now() >= until => {
                         self.next = heap.start + 1;
                         break;
                     }
-                    // The program changed it meanwhile, or it is no heap any more.
+                    // The program has changed the heap during the walk, or the memory is no longer a heap.
                     None => self.heaps.remove(&heap.start),
                 };
             }
@@ -128,31 +131,32 @@ impl Arenas {
     }
 }
 
-/// The address of a heap's arena, and the free memory of this heap.
+/// The address of the arena to which a heap belongs, and the free memory of the heap.
 fn of_heap(memory: &mut impl Memory, heap: Range<u64>) -> Option<(u64, FreeBytes)> {
     let arena = memory.word(heap.start)?;
     let size = memory.word(heap.start + 16)?;
     let end = heap.start.checked_add(size).filter(|end| *end <= heap.end)?;
-    // The state of the arena lies behind the `heap_info` of its first heap.
+    // In the first heap of an arena, the `malloc_state` of the arena follows the `heap_info`.
     let info = HEAP_INFO_BYTES.into_iter().find(|bytes| arena % HEAP_BYTES == *bytes)?;
     let after_info = heap.start + info;
     let first = if arena == after_info { aligned(after_info + STATE_BYTES) } else { after_info };
     Some((arena, walk(memory, first, end)?))
 }
 
-/// A chunk begins at a multiple of 16.
+/// Rounds an address up to a multiple of 16, at which a chunk can begin.
 fn aligned(address: u64) -> u64 {
     address.next_multiple_of(16)
 }
 
-/// Adds up the free chunks from `first` to `end`; `None`: this is no heap of glibc, it changed meanwhile, or
-/// it cannot be read whole.
+/// Adds up the free chunks from `first` to `end`. `None`: the memory is not a heap of glibc, the heap has
+/// changed during the walk, or a part of the heap cannot be read.
 fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     let mut free = FreeBytes::default();
     let mut before: Option<Range<u64>> = None;
     let mut chunk = first;
     loop {
-        // The last chunk of an arena is its unused rest, which is free although no later chunk says so.
+        // The last chunk of an arena is the unused rest of the heap. This chunk is free, although no later
+        // chunk marks it as free.
         let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {
@@ -163,7 +167,7 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
         let bytes = size & !FLAGS;
         let room = end - chunk;
         if bytes == 0 && size == PREVIOUS_IS_USED && room <= LEAST_CHUNK {
-            break; // behind the fence of a heap that is not the newest
+            break; // the walk has reached the fence at the end of an older heap
         }
         let is_possible = bytes >= LEAST_CHUNK || (bytes == FENCE_BYTES && room <= 2 * LEAST_CHUNK);
         if !is_possible || !bytes.is_multiple_of(16) || size & IS_MAPPED != 0 || bytes > room {
@@ -175,7 +179,7 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     Some(free)
 }
 
-/// One heap of a process.
+/// Reads one heap of a process.
 struct Process<'a> {
     pid: u32,
     heap: Range<u64>,
@@ -202,7 +206,8 @@ impl Process<'_> {
         }
     }
 
-    /// Whether a page of the heap is resident; `None`: time is up, or the page map cannot be read.
+    /// Whether a page of the heap is resident; `None`: the time of the walk is over, or the page map cannot
+    /// be read.
     fn is_resident(&mut self, page: u64) -> Option<bool> {
         const PRESENT: u64 = 1 << 63;
         let index = |entries_at: u64| usize::try_from(page.checked_sub(entries_at)? / PAGE_BYTES).ok();
@@ -221,7 +226,7 @@ impl Process<'_> {
         found.map(|entry| u64::from_ne_bytes(entry) & PRESENT != 0)
     }
 
-    /// Reads the resident pages from the page of `address` on.
+    /// Reads the resident pages that begin with the page of `address`.
     fn fill(&mut self, address: u64) -> Option<()> {
         let page = address - address % PAGE_BYTES;
         let mut end = page;
@@ -268,7 +273,7 @@ mod tests {
 
     const AT: u64 = 7 * HEAP_BYTES;
 
-    /// A memory that a test fills word by word. All pages are resident.
+    /// The memory of a test, which the test fills word by word. All pages are resident.
     #[derive(Default)]
     struct Words(HashMap<u64, u64>);
 
@@ -282,7 +287,8 @@ mod tests {
         }
     }
 
-    /// Chunks of these sizes from `at` on. `is_used` is the flag for the chunk before.
+    /// Writes chunks of these sizes, the first at `at`. The flag of each chunk says whether the previous
+    /// chunk is used.
     fn chunks(memory: &mut Words, mut at: u64, chunks: &[(u64, bool)]) -> u64 {
         for &(bytes, is_used) in chunks {
             memory.0.insert(at + 8, bytes | u64::from(is_used));
@@ -317,7 +323,8 @@ mod tests {
             let arena = AT + info;
             let first = aligned(arena + STATE_BYTES);
             let end = chunks(&mut memory, first, &[(64, true), (128, true), (4064 - 192, false)]);
-            // An older heap ends with a fence: a chunk of 16 bytes and an empty chunk.
+            // A heap that is not the newest of its arena ends with a fence: a chunk of 16 bytes and an empty
+            // chunk.
             memory.0.insert(end + 8, FENCE_BYTES | PREVIOUS_IS_USED);
             memory.0.insert(end + 24, PREVIOUS_IS_USED);
             memory.0.insert(AT, arena);
@@ -341,7 +348,7 @@ mod tests {
         let mut arenas = Arenas { heaps: BTreeMap::from([(AT, (AT + 0x30, free))]), next: AT + 1 };
         assert!(arenas.read(u32::MAX, None, std::iter::empty()).is_empty());
         let mut arenas = Arenas { heaps: BTreeMap::from([(AT, (AT + 0x30, free))]), next: AT + 1 };
-        // The process has ended, so the latest values stay.
+        // For a process that has ended, the values of the latest walk stay.
         let heap = std::iter::once(AT..AT + HEAP_BYTES);
         assert_eq!(arenas.read(u32::MAX, None, heap), BTreeMap::from([(AT + 0x30, free)]));
     }
@@ -370,7 +377,7 @@ mod tests {
             bytes
         };
         let soon = Instant::now() + Duration::from_secs(60);
-        // The kernel may use huge pages, so it can give the process more pages than the touched ones.
+        // The kernel may use huge pages, so more pages can be resident than the test has touched.
         let found = resident(soon).expect("there is time");
         assert!(found >= touched.len() as u64 * PAGE_BYTES && found < bytes, "{found}");
         assert_eq!(resident(Instant::now() - Duration::from_secs(1)), None);

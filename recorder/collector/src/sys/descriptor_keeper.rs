@@ -1,11 +1,11 @@
-//! A child process that makes the collector's descriptors visible to a target of another user, or in another
-//! PID namespace.
+//! A child process through which a target opens the collector's descriptors, if the target belongs to another
+//! user or is in another PID namespace.
 //!
 //! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows this only to a process of the
-//! same user, and the process must see the collector in its own /proc. For any other target, the collector
-//! starts a keeper. The keeper shares the table of descriptors with the collector (`CLONE_FILES`). It has the
-//! user of the target and no privileges, and runs in the PID namespace of the target. The keeper does nothing
-//! and ends with the collector.
+//! same user, and only if the /proc of this process shows the collector. For any other target, the collector
+//! starts a keeper. The keeper shares the table of descriptors with the collector (`CLONE_FILES`). The keeper
+//! runs as the user of the target, without privileges, in the PID namespace of the target. The keeper only
+//! waits, and ends when the collector ends.
 #![allow(unsafe_code)] // clone, setns, setresuid
 
 use crate::sys::pipe::pipe;
@@ -16,10 +16,10 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// Longest wait for the answer of the child.
+/// Longest wait for the first answer of the keeper.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The user that owns the memory files of a target.
+/// The user and the group of a target. They become the owners of the memory files that the target opens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct UserAndGroup {
     /// The user ID of the target.
@@ -28,7 +28,7 @@ pub(crate) struct UserAndGroup {
     pub(crate) group: u32,
 }
 
-/// The keeper: the child process.
+/// The keeper process. Dropping this value ends the process.
 #[derive(Debug)]
 pub(crate) struct DescriptorKeeper {
     pid: libc::pid_t,
@@ -36,7 +36,7 @@ pub(crate) struct DescriptorKeeper {
     pub(crate) pid_there: u32,
 }
 
-/// Whether a process can open the descriptors of this process itself.
+/// Whether a process needs a keeper, because it cannot open the descriptors of this process.
 pub(crate) fn is_needed_for(pid: u32) -> bool {
     let user = |pid| process::read_status(pid).map(|status| status.privileges.ids);
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -53,7 +53,7 @@ impl UserAndGroup {
 }
 
 impl DescriptorKeeper {
-    /// Starts a keeper for a process. This process must have one thread.
+    /// Starts a keeper for a process. This process must have only one thread.
     pub(crate) fn start(pid: u32, owner: UserAndGroup) -> io::Result<DescriptorKeeper> {
         let theirs = File::open(format!("/proc/{pid}/ns/pid"))?;
         let own = File::open("/proc/self/ns/pid")?;
@@ -71,9 +71,10 @@ impl DescriptorKeeper {
             return Err(failed);
         }
         let mut keeper = DescriptorKeeper { pid: child as libc::pid_t, pid_there: 0 };
-        // The child writes its process ID (0 if it failed) and an error number.
+        // The keeper writes two numbers: its process ID, or 0 if it failed, and an error number.
         let mut answer = [0; 8];
-        // The child shares the write end, so the read would not end when the child ends.
+        // Wait with a time limit. The keeper shares the write end of the pipe with the collector, so if the
+        // keeper ends, a read would wait forever.
         if !wait_readable(&[ready.as_raw_fd()], START_TIMEOUT) {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -94,8 +95,8 @@ impl Drop for DescriptorKeeper {
     }
 }
 
-/// The code of the child, from its start to its end. It makes only raw system calls, because another thread
-/// of the collector may hold a lock of libc.
+/// All code that the keeper runs. The code makes only raw system calls, because another thread of the
+/// collector may hold a lock of libc.
 fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
     // SAFETY: the call passes an empty list of groups.
@@ -104,9 +105,9 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let set_group = || unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) };
     // SAFETY: the call passes no memory.
     let set_user = || unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
-    // When a process changes its user, the kernel makes it undumpable. Then only root could open its
-    // descriptors.
-    // SAFETY: the call passes no memory.
+    // When a process changes its user, the kernel marks the process as not dumpable. Then only root could
+    // open the descriptors of the process. So the keeper makes itself dumpable again. SAFETY: the call passes
+    // no memory.
     let set_dumpable = || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     let done = set_groups() == 0
         && set_group() == 0
@@ -140,7 +141,7 @@ fn drop_capabilities() -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }
 }
 
-/// Makes later children of this process begin in a PID namespace.
+/// Sets the PID namespace in which later children of this process begin.
 fn enter(namespace: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the call passes no memory.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID) } {

@@ -1,8 +1,8 @@
-//! Finds out whether the kernel holds a process because its control group is frozen.
+//! Finds out whether a process cannot run because its control group is frozen.
 //!
-//! A machine has the hierarchy of version 2 (`cgroup.freeze`), the freezer of version 1 (`freezer.state`), or
-//! both at once. /proc/PID/cgroup names the group of a process in each hierarchy, and /proc/self/mountinfo
-//! names the directory of each hierarchy.
+//! A machine can have the control groups of version 2 (with the file `cgroup.freeze`), the freezer of version
+//! 1 (with the file `freezer.state`), or both. /proc/PID/cgroup names the group of a process in each
+//! hierarchy, and /proc/self/mountinfo names the directory of each hierarchy.
 
 use crate::sys::proc_file::read_text;
 use std::fs;
@@ -11,24 +11,25 @@ use std::path::{Path, PathBuf};
 /// A frozen control group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Frozen {
-    /// The file that lets the group go on.
+    /// The file through which the user can let the group run again.
     pub(crate) file: PathBuf,
-    /// The text to write into the file.
+    /// The text that the user must write into the file.
     pub(crate) text: &'static str,
 }
 
-/// The frozen group that holds a process; `None`: the process may run.
+/// The frozen control group that keeps a process from running; `None`: the process may run.
 pub(crate) fn of(pid: u32) -> Option<Frozen> {
     let groups = read_text(format!("/proc/{pid}/cgroup")).ok()?;
     let mounts = read_text("/proc/self/mountinfo").ok()?;
     frozen_group(&groups, &mounts)
 }
 
-/// The same from the contents of both files.
+/// Finds the frozen control group. `groups` is the content of /proc/PID/cgroup, and `mounts` the content of
+/// /proc/self/mountinfo.
 fn frozen_group(groups: &str, mounts: &str) -> Option<Frozen> {
     mounts.lines().filter_map(Hierarchy::parse).find_map(|hierarchy| {
         let directory = hierarchy.directory_of(groups)?;
-        // A frozen group also holds the processes of all groups below it.
+        // A frozen group also freezes the processes of all groups below it.
         let path = || directory.ancestors().take_while(|path| path.starts_with(&hierarchy.mount_point));
         let has = |path: &Path, name: &str, text: &str| {
             fs::read_to_string(path.join(name)).is_ok_and(|content| content.lines().any(|line| line == text))
@@ -52,15 +53,16 @@ fn frozen_group(groups: &str, mounts: &str) -> Option<Frozen> {
 
 /// A mounted hierarchy of control groups that can freeze processes.
 struct Hierarchy {
-    /// Whether this is the hierarchy of version 2.
+    /// Whether the hierarchy is the one of version 2.
     is_unified: bool,
-    /// The group that is the root of the mount.
+    /// The control group that the mount shows at its mount point.
     root: PathBuf,
     mount_point: PathBuf,
 }
 
 impl Hierarchy {
-    /// Parses a line of mountinfo; `None`: another file system, or a hierarchy that freezes nothing.
+    /// Parses a line of mountinfo; `None`: the line is about another file system, or about a hierarchy that
+    /// cannot freeze processes.
     fn parse(line: &str) -> Option<Hierarchy> {
         let (place, file_system) = line.split_once(" - ")?;
         let mut fields = file_system.split(' ');
@@ -74,7 +76,7 @@ impl Hierarchy {
         Some(Hierarchy { is_unified, root, mount_point })
     }
 
-    /// The directory of the group that a file /proc/PID/cgroup names.
+    /// The directory of the control group that `groups` names, which is the content of a /proc/PID/cgroup.
     fn directory_of(&self, groups: &str) -> Option<PathBuf> {
         let group = groups.lines().find_map(|line| {
             let (_, names_and_group) = line.split_once(':')?;
@@ -93,7 +95,8 @@ impl Hierarchy {
 mod tests {
     use super::*;
 
-    /// A directory with one file for each path, and its lines of mountinfo.
+    /// Creates a directory with these files. Returns the directory, and the lines of mountinfo for
+    /// hierarchies in it.
     fn hierarchies(name: &str, files: &[(&str, &str)]) -> (PathBuf, String) {
         let base = std::env::temp_dir().join(format!("edleak-freezer-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&base);
@@ -151,7 +154,7 @@ mod tests {
                 ("unified/d/cgroup.events", "populated 1\nfrozen 1\n"),
             ],
         );
-        // The mount shows only the groups below `/host`.
+        // This mount shows only the control groups below `/host`.
         let group = |path: &str| frozen_group(&format!("6:freezer:/\n0::{path}\n"), &mounts);
         let freeze = base.join("unified/a/cgroup.freeze");
         assert_eq!(group("/host/a"), frozen(freeze.clone(), "0"), "the kernel has not frozen it yet");

@@ -1,9 +1,10 @@
-//! Finds edleak's library in the memory of a process that already runs, asks it to begin a recording, and
-//! sets it idle again.
+//! Finds edleak's library in the memory of a process that already runs, asks the library to begin a
+//! recording, and later sets the library idle again.
 //!
-//! The ELF notes of the mapped library contain its version and the place of its state
-//! ([`edleak_session::idle`]). The collector reads the notes from the memory of the process. So the file may
-//! be deleted or replaced, or may be in another mount namespace.
+//! The ELF notes of the library contain the version of the library and the address of its state
+//! ([`edleak_session::idle`]). The collector reads the notes from the memory of the process and not from the
+//! file. So this works even if the file of the library was deleted or replaced, or is in another mount
+//! namespace.
 
 use crate::sys::maps;
 use crate::sys::process;
@@ -31,20 +32,22 @@ pub(crate) struct Library {
     limits: u64,
     /// Whether the library can count the allocations of the process.
     pub(crate) is_countable: bool,
-    /// Number of seccomp filters when the library started; `None`: unknown.
+    /// Number of seccomp filters that the process had when the library started; `None`: the number is
+    /// unknown.
     pub(crate) filters: Option<u32>,
     /// Whether a collector has loaded the library into the running process.
     pub(crate) is_late: bool,
 }
 
-/// The facts about a library that was loaded late.
+/// Addresses that the collector needs to write detours in a process into which it has loaded the library.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
-    /// The `malloc` of the process.
+    /// The address of the `malloc` that the process uses.
     pub(crate) malloc: u64,
     /// The addresses of the functions for marks and for pools.
     pub(crate) annotations: [u64; 2],
-    /// The memory for the code of detours: the address of each module, and the address of its memory.
+    /// For each module with detours: the address of the module, and the address of the memory for the code of
+    /// its detours.
     pub(crate) places: Vec<(u64, u64)>,
     /// The addresses of the library's hooks.
     pub(crate) hooks: [u64; HOOKS],
@@ -55,7 +58,7 @@ pub(crate) struct Late {
 pub(crate) enum NotFound {
     /// The collector cannot read the memory of the process.
     Memory(io::Error),
-    /// No library is mapped, or it has not started.
+    /// The process has not mapped the library, or the library has not started yet.
     Absent,
     /// The library has another version.
     Version(String),
@@ -74,8 +77,8 @@ impl Library {
         let mut other_version = None;
         let program = process::program(pid).unwrap_or_default();
         for first in maps.iter().filter(|mapping| mapping.offset == 0) {
-            // The library may have any name, but the name almost always contains this word. The program
-            // itself may contain the crate edleak-alloc.
+            // The file of the library may have any name, but the name almost always contains `edleak`. If the
+            // program itself contains the crate edleak-alloc, the program is the library.
             let is_program = Path::new(&first.path) == program;
             if !first.path.contains("edleak") && !is_program {
                 continue;
@@ -88,8 +91,8 @@ impl Library {
                 }
                 Some(Notes { idle: Some(idle), .. }) => {
                     let library = Library::at(pid, idle, first.start..end);
-                    // The code in the program does not count if the library is loaded as well, or if the
-                    // program was started without `--idle`.
+                    // If the library is loaded as well, or if the program was started without `--idle`, the
+                    // code of the crate inside the program is not active.
                     let counts = library.as_ref().is_ok_and(|library| library.is_countable);
                     if counts || !is_program {
                         return library;
@@ -120,7 +123,7 @@ impl Library {
         })
     }
 
-    /// The facts that detours need.
+    /// Reads the addresses that detours need.
     pub(crate) fn late(&self) -> io::Result<Late> {
         let word = |offset: usize| remote::read_u64(self.pid, self.idle + offset as u64);
         let mut hooks = [0; HOOKS];
@@ -143,7 +146,7 @@ impl Library {
         })
     }
 
-    /// Stores the places of the code of the detours.
+    /// Stores in the library, for each module, the address of the memory for the code of its detours.
     pub(crate) fn set_places(&self, places: &[(u64, u64)]) -> io::Result<()> {
         let places = places.iter().take(MAX_PLACES);
         let bytes: Vec<u8> = places
@@ -163,12 +166,12 @@ impl Library {
         remote::read_u32(self.pid, self.phase)
     }
 
-    /// The reason why the last attempt to begin failed.
+    /// The error number of the last failed attempt to begin a recording.
     pub(crate) fn failure(&self) -> io::Result<u32> {
         remote::read_u32(self.pid, self.idle + offset_of!(Idle, failure) as u64)
     }
 
-    /// The address of the control page of the last request.
+    /// The address of the control page, as the last request to begin a recording has set it.
     pub(crate) fn control(&self) -> io::Result<String> {
         let mut bytes = [0; ADDRESS_BYTES];
         remote::read(self.pid, self.idle + offset_of!(Idle, address) as u64, &mut bytes)?;
@@ -176,7 +179,8 @@ impl Library {
         Ok(String::from_utf8_lossy(text).into_owned())
     }
 
-    /// The address of the header of the session that is or was attached last; `None`: there was none.
+    /// The address of the header of the latest session to which the process attached; `None`: the process has
+    /// never attached to a session.
     pub(crate) fn header(&self) -> io::Result<Option<u64>> {
         let address = remote::read_u64(self.pid, self.idle + offset_of!(Idle, header) as u64)?;
         Ok(Some(address).filter(|&address| address != 0))
@@ -194,7 +198,7 @@ impl Library {
         remote::write(self.pid, &[(self.phase, &WAKE.to_ne_bytes())])
     }
 
-    /// Takes back a request, if no call of the process has seen it yet.
+    /// Cancels a request to begin a recording, if no thread of the process has seen the request yet.
     pub(crate) fn cancel(&self) -> io::Result<()> {
         if self.phase()? == WAKE {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -202,8 +206,8 @@ impl Library {
         Ok(())
     }
 
-    /// Completes the end of a recording in place of a call of the process. From now on, no further thread
-    /// sees the phase `ENDING`.
+    /// Sets the phase from `ENDING` to `OFF`. Normally, a call in the process does this at the end of a
+    /// recording. From now on, no thread sees the phase `ENDING`.
     pub(crate) fn settle(&self) -> io::Result<()> {
         if self.phase()? == ENDING {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -211,8 +215,9 @@ impl Library {
         Ok(())
     }
 
-    /// Sets the library idle: from now on every entry point only forwards. Returns whether it was counting.
-    /// A thread that is inside an entry point may still count once.
+    /// Sets the library idle: from now on every entry point only forwards its calls. Returns whether the
+    /// library was counting. A thread that is inside an entry point at this moment may still count one
+    /// allocation or free.
     pub(crate) fn end(&self) -> io::Result<bool> {
         match self.phase()? {
             COUNTING => {}
@@ -224,13 +229,13 @@ impl Library {
         Ok(true)
     }
 
-    /// Lets the threads of an attached process use the fast path. Call it only if no thread can hold a
-    /// pointer into an earlier session.
+    /// Lets the threads of the process use the fast path. The collector may call this function only if no
+    /// thread can hold a pointer into an earlier session.
     pub(crate) fn open(&self, shards: usize) -> io::Result<()> {
         if self.phase()? != COUNTING {
             return Ok(());
         }
-        // No thread owns the last shard.
+        // The last shard belongs to no thread, so it is not opened.
         self.write_limits_of(Limits::OPEN, shards.saturating_sub(1))
     }
 
@@ -252,20 +257,20 @@ pub(crate) fn is_off(phase: u32) -> bool {
     matches!(phase, OFF | ENDING)
 }
 
-/// Whether a thread of the process is about to attach.
+/// Whether a thread of the process is attaching to a session at the moment.
 pub(crate) fn is_starting(phase: u32) -> bool {
     matches!(phase, STARTING | BEGINNING)
 }
 
-/// edleak's notes in a mapped file.
+/// The contents of edleak's ELF notes in a mapped file.
 struct Notes {
-    /// The version text.
+    /// The text with the version of the library.
     identity: String,
-    /// The address of the library's state; `None`: an older library, which has no state.
+    /// The address of the library's state; `None`: an older version of the library, which has no such state.
     idle: Option<u64>,
 }
 
-/// The notes of the ELF file that is mapped at `start`; `None`: the file is not edleak's library.
+/// Reads edleak's notes of the ELF file that is mapped at `start`; `None`: the file is not edleak's library.
 fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
     const PAGE: usize = 4096;
     const PT_NOTE: u32 = 4;
@@ -293,7 +298,7 @@ fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
     Ok(Some(notes).filter(|notes| notes.identity.starts_with("edleak-preload ")))
 }
 
-/// Reads edleak's notes in a note segment at `address`.
+/// Reads edleak's notes from a segment of notes that is mapped at `address`.
 fn read_notes(segment: &[u8], address: u64, notes: &mut Notes) {
     const IDENTITY_TYPE: u32 = 1;
     const HEADER_BYTES: usize = 12;
@@ -323,7 +328,7 @@ fn read_notes(segment: &[u8], address: u64, notes: &mut Notes) {
     }
 }
 
-/// The word at an offset; 0: the offset is beyond the end.
+/// The word at an offset of `bytes`, or 0 if the offset is beyond the end.
 fn word_at(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..at.saturating_add(8)).and_then(|word| word.try_into().ok());
     word.map_or(0, u64::from_ne_bytes)

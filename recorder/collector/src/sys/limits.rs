@@ -1,11 +1,11 @@
-//! The data limit of this process, which the target inherits.
+//! Checks the data limit of this process. The target inherits this limit.
 
 #![allow(unsafe_code)] // calls getrlimit
 
 use crate::error::{Error, ErrorKind};
 
-/// The smallest data limit (`ulimit -d`) with which edleak can record a program, in bytes. The upper level of
-/// edleak's tables takes 16 MiB of data, and libc has data, too.
+/// The smallest data limit (`ulimit -d`) in bytes with which edleak can record a program. The top level of
+/// the side table alone takes 16 MiB of data; libc also needs data.
 const LEAST_DATA_BYTES: u64 = 20 << 20;
 
 /// The error if the data limit (`ulimit -d`) leaves too little room for edleak's tables in the target.

@@ -1,15 +1,15 @@
-//! The parser of memory maps: /proc/PID/maps, and the first line of each entry of /proc/PID/smaps.
+//! Reads and parses memory maps: /proc/PID/maps, and the first line of each entry of /proc/PID/smaps.
 
 use crate::sys::proc_file;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
-/// One line of a map: `start-end perms offset dev inode name`.
+/// One line of a memory map. Its fields are `start-end perms offset dev inode name`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Line<'a> {
     /// First address of the mapping.
     pub(crate) start: u64,
-    /// One past the last address of the mapping.
+    /// The address after the last byte of the mapping.
     pub(crate) end: u64,
     /// The permissions, for example `rw-p`.
     pub(crate) permissions: &'a str,
@@ -17,12 +17,12 @@ pub(crate) struct Line<'a> {
     pub(crate) offset: u64,
     /// The inode number of the file; 0: the mapping has no file.
     pub(crate) inode: u64,
-    /// The path as the kernel writes it, a name in brackets, or an empty text.
+    /// The path of the file as the kernel writes it, a name in brackets such as `[heap]`, or an empty text.
     pub(crate) name: &'a str,
 }
 
 impl<'a> Line<'a> {
-    /// Parses one line; `None`: the line has another form.
+    /// Parses one line; `None`: the line is not a line of a memory map.
     pub(crate) fn parse(line: &'a str) -> Option<Line<'a>> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
@@ -47,8 +47,9 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 
 /// The content of a process's file `maps` or `smaps`; empty: the process has ended.
 ///
-/// The kernel writes a long file in parts. If the process ends between two parts, the rest is missing without
-/// an error. The beginning is then missing too, so a second look at it shows whether all parts are there.
+/// The kernel creates a long file in parts, one for each read. If the process ends between two reads, the
+/// rest of the file is missing, but there is no error. So the function reads the beginning of the file again
+/// after the last part. If the process has ended, the beginning is missing, too.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }
@@ -77,7 +78,7 @@ pub(crate) fn ranges(map: &str) -> Vec<(u64, u64)> {
 pub(crate) struct Mapping {
     /// First address of the mapping.
     pub(crate) start: u64,
-    /// One past the last address of the mapping.
+    /// The address after the last byte of the mapping.
     pub(crate) end: u64,
     /// Offset of `start` in the file.
     pub(crate) offset: u64,
@@ -91,7 +92,7 @@ pub(crate) struct Mapping {
 pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
     let files = |line: Line<'_>| {
         let path = line.name.strip_suffix(" (deleted)").unwrap_or(line.name);
-        // The kernel escapes only line feeds; a backslash stands for itself.
+        // In these paths, the kernel escapes only the line feed, and does not escape the backslash.
         let path = path.replace("\\012", "\n");
         path.starts_with('/').then_some(Mapping {
             start: line.start,
@@ -104,7 +105,8 @@ pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
     lines(&String::from_utf8_lossy(map)).filter_map(files).collect()
 }
 
-/// The files that a running process has mapped; empty: it has ended, or this user may not inspect it.
+/// The mappings of files in a running process; empty: the process has ended, or this user may not inspect the
+/// process.
 pub(crate) fn files_of(pid: u32) -> Vec<Mapping> {
     read(pid, "maps").map_or_else(|_| Vec::new(), |map| files(&map))
 }

@@ -1,5 +1,6 @@
-//! The operating system: shared memory, /proc, signals, the target as a child process, its terminal, limits,
-//! standard descriptors, stderr; and the memory of other processes with edleak's library in it.
+//! The interface to the operating system: shared memory, /proc, signals, limits, standard descriptors,
+//! stderr, and the target as a child process with its terminal. Also reads and writes the memory of other
+//! processes, to control edleak's library in them.
 
 pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;

@@ -1,8 +1,9 @@
-//! The target as a child process: sends signals to the target, and learns how it ended.
+//! The target as a child process of the collector: sends signals to the target, and reads the exit status of
+//! the target.
 //!
-//! A signal goes through a descriptor of the process (pidfd). If the kernel has no such descriptors, the
-//! collector uses the PID, and only before it has waited for the child. After the child has been waited for,
-//! the PID may belong to another process.
+//! The collector sends a signal through a descriptor of the process (pidfd). If the kernel does not support
+//! such descriptors, the collector uses the PID, but only until it has waited for the child. After that, the
+//! PID may belong to another process.
 #![allow(unsafe_code)] // calls waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
@@ -10,7 +11,7 @@ use crate::sys::signals::Watch;
 use std::cell::Cell;
 use std::process::ExitCode;
 
-/// The exit code of edleak-record if the target's exit code is unknown.
+/// The exit code of edleak-record if the exit code of the target is unknown.
 const FAILED: u8 = 125;
 
 /// The way a process ended.
@@ -20,13 +21,14 @@ pub enum Ended {
     Exited(i32),
     /// This signal killed the process.
     Killed(i32),
-    /// The process has ended, but another waiter has taken its status.
+    /// The process has ended, but its exit status is unknown, because other code of this process has already
+    /// read the status.
     Unknown,
 }
 
 impl Ended {
-    /// The exit code that a shell would report: the status, or 128 + the signal. An unknown status gives
-    /// edleak-record's own failure code, 125.
+    /// The exit code that a shell would report: the exit status, or 128 plus the number of the signal. If the
+    /// status is unknown, the exit code is 125, as for a failure of edleak-record itself.
     pub fn exit_code(self) -> ExitCode {
         match self {
             Ended::Exited(status) => ExitCode::from(status as u8),
@@ -36,18 +38,18 @@ impl Ended {
     }
 }
 
-/// A child process. Only this value waits for it.
+/// A child process. Only the functions of this value wait for the child (waitpid).
 #[derive(Debug)]
 pub struct OwnChild {
     pid: u32,
-    /// The descriptor of the process; `None`: the kernel has no such descriptors.
+    /// The descriptor of the process (pidfd); `None`: the kernel does not support such descriptors.
     watch: Option<Watch>,
     ended: Cell<Option<Ended>>,
     has_had_children: Cell<bool>,
 }
 
 impl OwnChild {
-    /// Takes over a child that was just forked.
+    /// Makes the value for a child that was just forked.
     pub fn new(pid: u32) -> OwnChild {
         OwnChild { pid, watch: Watch::of(pid), ended: Cell::new(None), has_had_children: Cell::new(false) }
     }
@@ -70,11 +72,11 @@ impl OwnChild {
         }
     }
 
-    /// Whether the child has ended, and how. Once a call has returned `Some`, this process has waited for the
-    /// child.
+    /// How the child has ended; `None`: the child still runs. Once a call has returned `Some`, this process
+    /// has waited for the child, and the PID may be reused.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
-            // The kernel forgets this value once the child has been waited for.
+            // Read this value before `waitpid`, because the kernel then deletes the value.
             if self.watch.as_ref().is_some_and(Watch::has_ended) {
                 self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
             }
@@ -83,7 +85,8 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether the child has waited for children of its own. The answer is known only after the child's end.
+    /// Whether the child process has itself waited for child processes. This is known only after the child
+    /// has ended.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }

@@ -1,11 +1,11 @@
-//! Reads files of /proc with few system calls. The standard library asks for the size of such a file, which
-//! is 0, and begins with 32 bytes. It makes ten calls instead of three.
+//! Reads files of /proc with three system calls. The standard library would make about ten: it asks for the
+//! size of the file, which is 0 in /proc, and then begins with a read of 32 bytes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Number of bytes of the first read; of a long file the kernel fills at most a page at once.
+/// Number of bytes of the first read. Of a long file, the kernel returns at most one page in a read.
 const PAGE: usize = 4096;
 
 /// The content of a file of /proc.
@@ -13,7 +13,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     read_open(&mut File::open(path)?)
 }
 
-/// The rest of an open file of /proc.
+/// Reads an open file of /proc from the current position to the end.
 pub(crate) fn read_open(file: &mut File) -> io::Result<Vec<u8>> {
     let (mut bytes, mut used) = (vec![0; PAGE], 0);
     loop {
@@ -36,11 +36,12 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Number of bytes of the first read in a search. The kernel makes only as many lines as fit.
+/// Number of bytes of the first read in a search. The kernel creates only as many lines as fit into these
+/// bytes.
 const FEW: usize = 1024;
 
-/// Whether `is_wanted` is true for any line of a file. The kernel makes the lines for each read, so most
-/// lines after the wanted line cost no time. `None`: the file is missing or empty.
+/// Whether `is_wanted` is true for any line of a file; `None`: the file is missing or empty. The kernel
+/// creates the lines at each read. So after the wanted line is found, no time is spent for later lines.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;

@@ -1,5 +1,5 @@
-//! Reads data about a process from /proc: mapped sessions, size, threads. Asks the kernel whether the process
-//! still exists.
+//! Reads data about a process from /proc, such as the mapped sessions, the size and the threads. Also asks
+//! the kernel whether a process still exists.
 #![allow(unsafe_code)] // calls kill and tgkill
 
 use crate::sys::maps;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The IDs of the threads of a process; none: it has ended.
+/// The IDs of the threads of a process; empty: the process has ended.
 pub(crate) fn thread_ids(pid: u32) -> impl Iterator<Item = u32> {
     numbers_in(&format!("/proc/{pid}/task"))
 }
@@ -20,16 +20,16 @@ fn numbers_in(directory: &str) -> impl Iterator<Item = u32> + use<> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether any process has one of these sessions mapped. A forked child has its parent's session mapped until
-/// it claims its own.
+/// Whether any process has one of these sessions mapped. A forked child has the session of its parent mapped
+/// until the child claims a session for itself.
 pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
     others().any(|pid| maps_session(pid, |inode| inodes.contains(&inode)))
 }
 
-/// The process that stored the PID `claimed` in this session; `None`: it has ended. A process stores the PID
-/// that the collector's own /proc shows for it. If the process's map does not show the session, the process
-/// has executed another program meanwhile. The function accepts such a process if it began after the
-/// collector.
+/// The process that stored the PID `claimed` in this session; `None`: the process has ended. A process stores
+/// the PID under which the collector's own /proc shows the process. If the memory map of the process does not
+/// contain the session, the process may have executed another program, or the PID may have been reused. The
+/// function accepts the process if it began after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
@@ -61,7 +61,7 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Whether a memory map contains a session, the process's own or its parent's.
+/// Whether a memory map contains a session: a session of the process itself, or of its parent.
 pub(crate) fn has_session(map: &str) -> bool {
     maps::lines(map).any(|line| line.is_session())
 }
@@ -84,12 +84,12 @@ pub(crate) fn maps_this_session(pid: u32, session: u64) -> bool {
     maps_session(pid, |inode| inode == session)
 }
 
-/// The start of a process, in clock ticks since boot: the 22nd field of /proc/PID/stat.
+/// The time at which a process started, in clock ticks since boot. This is the 22nd field of /proc/PID/stat.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&read_text(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
-/// The age of a process; `None`: it has ended.
+/// The time since the start of a process; `None`: the process has ended.
 pub(crate) fn age(pid: u32) -> Option<Duration> {
     // SAFETY: the call only reads a setting.
     let ticks_per_s =
@@ -100,21 +100,24 @@ pub(crate) fn age(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64((uptime - began).max(0.0)))
 }
 
-/// Whether a process has waited for children, as the page faults of its children show; `None`: it has ended.
+/// Whether a process has waited for a child process; `None`: the process has ended. The kernel adds the page
+/// faults of a child to a counter of the parent when the parent waits for the child. So the result is `true`
+/// if this counter is not 0.
 pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     const CHILDRENS_MINOR_FAULTS: usize = 11;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat_field(&stat, CHILDRENS_MINOR_FAULTS)? > 0)
 }
 
-/// A field of /proc/PID/stat by its number in proc(5). The second field is a name in parentheses and may
-/// contain any character.
+/// A field of /proc/PID/stat. `number` is the number of the field in proc(5). The second field is a name in
+/// parentheses, and may contain any character.
 pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
-/// The letter for the state of a process or thread in its /proc/PID/stat: `R`, `S`, `T`, `Z` and others.
+/// The letter for the state of a process or thread, such as `R`, `S`, `T` or `Z`. `stat` is the content of
+/// its /proc/PID/stat.
 pub(crate) fn state_in(stat: &str) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
@@ -130,20 +133,23 @@ pub(crate) struct ProcessorTime {
 
 /// Reads the processor time; `None`: the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
-    /// Linux reports these times in units of 1/100 s, for every clock rate of the kernel.
+    /// Length of a clock tick. Linux always reports these times in units of 1/100 s, whatever clock rate the
+    /// kernel uses.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
-    // /proc gives hundredths of a second, and a program that mostly sleeps uses less in a whole recording.
+    // Prefer the clock of the process. /proc has a resolution of 1/100 s, and a program that mostly sleeps
+    // may use less than this in a whole recording.
     let exact_ns = processor_clock(pid);
     let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);
-    // A kernel without scheduler statistics has no such file.
+    // If the kernel has no scheduler statistics, this file does not exist.
     let schedule = read_text(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let waited = schedule.split_whitespace().nth(1).and_then(|field| field.parse().ok());
     let used_ns = exact_ns.unwrap_or(ticks.saturating_mul(NS_PER_TICK));
     Some(ProcessorTime { used_ns, waited_ns: waited.unwrap_or(0) })
 }
 
-/// Reads the clock of a process, which counts the processor time of all its threads in nanoseconds.
+/// Reads the processor-time clock of a process. The clock counts the processor time of all threads of the
+/// process in nanoseconds.
 fn processor_clock(pid: u32) -> Option<u64> {
     let mut clock = 0;
     // SAFETY: the call only writes the number of the clock.
@@ -159,7 +165,7 @@ fn processor_clock(pid: u32) -> Option<u64> {
     Some(seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).ok()?))
 }
 
-/// Processor time as the kernel reports it.
+/// Processor time of a process and of its children, as the kernel reports it in /proc/PID/stat.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Cpu {
     /// Processor time of the process itself, in nanoseconds.
@@ -176,27 +182,29 @@ pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
 }
 
 fn parse_cpu(stat: &str) -> Option<Cpu> {
-    /// The kernel reports times to programs in hundredths of a second (`USER_HZ`).
+    /// Length of a clock tick. The kernel reports times to programs in hundredths of a second (`USER_HZ`).
     const TICK_NS: u64 = 10_000_000;
     let field = |number| stat_field(stat, number);
     let time = |user: u64, system: u64| user.saturating_add(system).saturating_mul(TICK_NS);
     Some(Cpu {
         own_ns: time(field(14)?, field(15)?),
         waited_ns: time(field(16)?, field(17)?),
-        // A process cannot run without a page fault, so page faults of children mean that a child ran.
+        // Every process has at least one page fault. So if the counter for page faults of children is not 0,
+        // the process has waited for a child.
         has_waited: field(11)? > 0,
     })
 }
 
-/// The path through which the collector can open a file of a process, even in a chroot or a container. After
-/// the end of the process, this is the path itself.
+/// The path through which the collector can open a file that the process sees at `path`, even if the process
+/// is in a chroot or a container. After the end of the process, the result is `path` itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
-/// Whether the collector can open the files that a process has mapped through the process's own root. The
-/// function looks for two of `files` at most: either all of them are there, or the process has ended.
+/// Whether the collector can open the mapped files of a process through the root directory of the process.
+/// The function looks for at most two of `files`: either all files are there, or the process has ended and
+/// none is there.
 pub(crate) fn shows_its_files<'p>(pid: u32, files: impl Iterator<Item = &'p str>) -> bool {
     files.into_iter().take(2).any(|path| path_in(pid, path) != Path::new(path))
 }
@@ -207,22 +215,22 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
-/// The absolute form of a path that may be relative to the process's working directory, as the process sees
-/// it from its root. After the end of the process, this is the path itself.
+/// Makes a path absolute that may be relative to the working directory of the process. The result is the path
+/// as the process sees it. After the end of the process, the result is `path` itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
     }
     match fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(cwd) if cwd.is_absolute() => {
-            // `./plugin.so` and `plugin.so` are the same file; the memory map names it without the dot.
+            // Remove `.` from the path: the memory map contains `plugin.so` and not `./plugin.so`.
             cwd.join(path).components().collect::<PathBuf>().display().to_string()
         }
         _ => path.to_owned(),
     }
 }
 
-/// The size of a process.
+/// The anonymous memory of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Size {
     /// Resident anonymous memory (RssAnon).
@@ -236,21 +244,22 @@ pub(crate) struct Size {
 pub(crate) struct Status {
     /// The size of the process; 0 after its end.
     pub size: Size,
-    /// Whether the process lives in its own PID namespace. In its own PID namespace, the process knows other
-    /// thread ids than the collector.
+    /// Whether the process is in another PID namespace than the collector. In that case, the process uses
+    /// other thread IDs than the collector.
     pub own_pid_namespace: bool,
     /// The privileges of the process.
     pub privileges: Privileges,
     /// The process ID in its own PID namespace.
     pub own_number: u32,
-    /// The ID of the process to which this thread belongs.
+    /// The process ID of the process to which the thread belongs.
     pub group: u32,
-    /// Number of seccomp filters; 1 in strict mode, and if the kernel shows only whether there are filters.
+    /// Number of seccomp filters. The number is 1 in strict mode, and also if the kernel only tells that
+    /// there are filters.
     pub seccomp_filters: u32,
 }
 
-/// Privileges that show whether a program got more rights from its file. The kernel shows these values to
-/// every user.
+/// The privileges of a process. They show whether the process gained privileges from the file of its program.
+/// Every user may read these values.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
     /// The effective user ID and group ID.
@@ -264,7 +273,7 @@ pub(crate) fn read_status(pid: u32) -> Option<Status> {
     Some(parse_status(&read_text(format!("/proc/{pid}/status")).ok()?))
 }
 
-/// Reads the status of this process, also if /proc shows it under another number.
+/// Reads the status of this process. This works even if /proc shows this process under another PID.
 pub(crate) fn read_own_status() -> Option<Status> {
     Some(parse_status(&read_text("/proc/self/status").ok()?))
 }
@@ -277,7 +286,7 @@ pub(crate) fn read_thread_status(pid: u32, tid: u32) -> Option<Status> {
 fn parse_status(text: &str) -> Status {
     let kilobytes =
         |value: &str| value.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kb| kb * 1024);
-    // Order: real, effective, saved, file system.
+    // The kernel writes four IDs in this order: real, effective, saved, file system.
     let effective = |value: &str| value.split_whitespace().nth(1).and_then(|id| id.parse().ok()).unwrap_or(0);
     let mut status = Status::default();
     for line in text.lines() {
@@ -290,8 +299,8 @@ fn parse_status(text: &str) -> Status {
                 status.privileges.capabilities = u64::from_str_radix(value.trim(), 16).unwrap_or(0)
             }
             Some(("Tgid", value)) => status.group = value.trim().parse().unwrap_or(0),
-            // Linux before 5.9 shows only whether there are filters. Later kernels add a line with their
-            // number, which is 0 in strict mode.
+            // Linux before 5.9 shows only whether there are filters. Later kernels also show the number of
+            // filters in the line `Seccomp_filters`. In strict mode, this number is 0.
             Some(("Seccomp", value)) => status.seccomp_filters = u32::from(value.trim() != "0"),
             Some(("Seccomp_filters", value)) => {
                 let number = value.trim().parse().unwrap_or(0);
@@ -308,14 +317,14 @@ fn parse_status(text: &str) -> Status {
     status
 }
 
-/// The program and arguments of a process; empty: it has ended.
+/// The program and the arguments of a process; empty: the process has ended.
 pub(crate) fn command_line(pid: u32) -> Vec<String> {
     let text = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
     arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }
 
-/// The file that a process executes, as the process sees it.
+/// The path of the program that a process executes, as the process sees the path.
 pub(crate) fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
@@ -378,8 +387,8 @@ mod tests {
 
     #[test]
     fn holder_of_a_session_is_found_by_its_file() {
-        // The number of a session that no process has mapped. Process 1 began before this test; a child
-        // begins after it.
+        // No process has mapped a session with this number. Process 1 began before this test, and the child
+        // process begins after it.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");

@@ -1,17 +1,17 @@
-//! Waits until no thread of a process can be inside the library. The wait does not stop any thread.
+//! Waits until no thread of a process can be inside the library, without stopping a thread.
 //!
-//! A thread may be suspended at any instruction, so also while it uses the counters of an ended session. A
-//! thread has left the library since a given instant if one of these holds:
+//! The kernel may suspend a thread at any instruction, so a thread may still use the counters of an ended
+//! session. A thread has left the library since the start of the wait if one of these conditions holds:
 //!
-//! | in /proc, the thread                                  | reason                             |
-//! |-------------------------------------------------------|------------------------------------|
-//! | has ended                                             |                                    |
-//! | waits in the kernel; its program counter is elsewhere | calls that use counters never wait |
-//! | has used [`ENOUGH`] of processor time since then      | a call takes microseconds          |
+//! | condition, as /proc shows it                              | reason                        |
+//! |-----------------------------------------------------------|-------------------------------|
+//! | the thread has ended                                      |                               |
+//! | it waits in the kernel, called by code of another module  | code that counts never waits  |
+//! | it has used [`ENOUGH`] of processor time since then       | a call takes microseconds     |
 //!
-//! One case remains: a signal handler interrupts a call of the library and then waits, or runs for a long
-//! time. The collector then wrongly assumes that the thread has left. The counts may become inexact, but no
-//! memory is damaged, because the last two sessions stay mapped.
+//! There is one exception: a signal handler interrupts a call of the library, and then waits or runs for a
+//! long time. In this case the collector wrongly assumes that the thread has left the library. The counts may
+//! become inexact, but no memory is damaged, because the last two sessions stay mapped.
 
 use crate::sys::process;
 use std::collections::HashMap;
@@ -19,8 +19,9 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// This is longer than a call of the library, and longer than the kernel's delay in the processor time of a
-/// running thread.
+/// If a thread has used this much processor time, it has left the library. The time is longer than a call of
+/// the library takes, and longer than the delay with which the kernel updates the processor time of a running
+/// thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.
@@ -33,7 +34,7 @@ pub(crate) struct Quiescence {
 }
 
 impl Quiescence {
-    /// Starts the wait.
+    /// Starts the wait: stores the processor time of every thread.
     pub(crate) fn new(pid: u32, library: Range<u64>) -> Quiescence {
         let inside = process::thread_ids(pid).map(|tid| (tid, used(pid, tid).unwrap_or_default())).collect();
         Quiescence { pid, library, inside }
@@ -51,18 +52,19 @@ impl Quiescence {
         inside.is_empty()
     }
 
-    /// One of the remaining threads.
+    /// One of the threads that may still be inside the library.
     pub(crate) fn thread(&self) -> Option<u32> {
         self.inside.keys().min().copied()
     }
 }
 
-/// The processor time of a thread; `None`: it has ended.
+/// The processor time of a thread; `None`: the thread has ended.
 fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
-    // Without scheduler statistics, the kernel shows hundredths of a second. This is precise enough.
+    // If the kernel has no scheduler statistics, it shows the processor time in hundredths of a second. This
+    // is precise enough.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| process::stat_field(&stat, number);

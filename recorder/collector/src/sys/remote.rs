@@ -1,16 +1,16 @@
-//! Reads and writes the memory of another process, through `process_vm_readv` and `process_vm_writev`. If a
-//! sandbox forbids these calls, it uses /proc/PID/mem. The kernel allows all of them to a user who may trace
-//! the process.
+//! Reads and writes the memory of another process with `process_vm_readv` and `process_vm_writev`. If a
+//! sandbox forbids these calls, the functions use /proc/PID/mem. The kernel allows this to every user who may
+//! trace the process.
 #![allow(unsafe_code)] // two system calls
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Maximum number of pieces of memory in one call.
+/// Maximum number of memory ranges that one system call can write.
 const MOST_PIECES: usize = 1024;
 
-/// Fills `into` from the memory of a process at `address`.
+/// Reads the memory of a process at `address` into `into`.
 pub(crate) fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
     let own = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let theirs = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
@@ -24,7 +24,7 @@ pub(crate) fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// Writes the pieces of memory into a process in this order, each to its address.
+/// Writes into the memory of a process. `pieces` holds addresses and bytes, which are written in this order.
 pub(crate) fn write(pid: u32, pieces: &[(u64, &[u8])]) -> io::Result<()> {
     for pieces in pieces.chunks(MOST_PIECES) {
         let iovec = |base: *const u8, bytes: &[u8]| libc::iovec {
@@ -49,14 +49,14 @@ pub(crate) fn write(pid: u32, pieces: &[(u64, &[u8])]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads four bytes as a number.
+/// Reads four bytes from the memory of a process as a number.
 pub(crate) fn read_u32(pid: u32, address: u64) -> io::Result<u32> {
     let mut bytes = [0; 4];
     read(pid, address, &mut bytes)?;
     Ok(u32::from_ne_bytes(bytes))
 }
 
-/// Reads eight bytes as a number.
+/// Reads eight bytes from the memory of a process as a number.
 pub(crate) fn read_u64(pid: u32, address: u64) -> io::Result<u64> {
     let mut bytes = [0; 8];
     read(pid, address, &mut bytes)?;
@@ -67,7 +67,7 @@ fn mem(pid: u32) -> String {
     format!("/proc/{pid}/mem")
 }
 
-/// Whether a sandbox may have forbidden the call, although it may allow /proc/PID/mem.
+/// Whether a sandbox may have forbidden the system call. The sandbox may still allow /proc/PID/mem.
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EACCES))
 }

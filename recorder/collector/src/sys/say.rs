@@ -1,4 +1,4 @@
-//! Messages on stderr: each is one line, written in one call.
+//! Prints messages to stderr. Each message is one line, which is written in one system call.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,4 +1,5 @@
-//! The seccomp filters of a process, by which it has forbidden itself system calls.
+//! Counts the seccomp filters of a process. With such filters, a process has forbidden itself some system
+//! calls.
 //!
 //! A filter belongs to a thread. A process may have threads with more filters than its main thread, so the
 //! collector looks at every thread.
@@ -6,14 +7,15 @@
 use crate::sys::process;
 use std::fs;
 
-/// The thread with the most filters, and their number. Strict mode counts as one filter.
+/// The thread with the most filters, and the number of its filters. Strict mode counts as one filter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filtered {
     pub(crate) tid: u32,
     pub(crate) filters: u32,
 }
 
-/// The thread of a process with the most filters. Of several such threads, this is the one that began first.
+/// The thread of a process that has the most filters. If several threads have the same number, this is the
+/// thread that began first.
 pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     let of_thread = |tid| process::read_thread_status(pid, tid).map_or(0, |status| status.seccomp_filters);
     let threads = process::thread_ids(pid).map(|tid| Filtered { tid, filters: of_thread(tid) });
@@ -21,9 +23,9 @@ pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     threads.max_by_key(key).unwrap_or(Filtered { tid: pid, filters: 0 })
 }
 
-/// Whether a number of filters of a process can only be filters that this process has, too. Processes of one
-/// container inherit the same filters from its first process. Processes of two containers may have the same
-/// number of filters that differ.
+/// Whether a process that has this number of filters has no filter that this process does not have. Processes
+/// of one container inherit the same filters from the first process of the container. Processes of two
+/// containers may have the same number of filters, but different ones.
 pub(crate) fn are_ours(pid: u32, filters: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = std::process::id();

@@ -1,9 +1,10 @@
-//! Memory shared with a target. The collector creates and maps this memory, and does not trust its contents.
+//! The memory that the collector shares with a target. The collector creates and maps this memory, but does
+//! not trust the values that the target writes into it.
 //!
-//! Files in memory (`memfd_create`) leave no name behind and need no file system. The target opens them
-//! through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user. The contents are atomics,
-//! so a shared reference is sound for all values that the target writes. The collector checks every index
-//! that it reads from the memory, and seals the length of the file.
+//! The memory consists of files in memory (`memfd_create`). Such files have no name in a file system. The
+//! target opens them through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user. All
+//! contents are atomics, so a shared reference is sound whatever the target writes. The collector checks
+//! every index that it reads from this memory, and seals the length of each file.
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::UserAndGroup;
@@ -40,7 +41,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// A file in memory, mapped into this process.
+/// A file in memory that is mapped into this process.
 struct Memory {
     file: File,
     base: *mut u8,
@@ -52,8 +53,8 @@ impl Memory {
         let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
-        // Seal the length of the file. A target that shortened the file would kill the collector with SIGBUS.
-        // A target that extended the file would use memory on the collector's account.
+        // Seal the length of the file. If a target made the file shorter, the collector would be killed by
+        // SIGBUS. If a target made the file longer, the kernel would charge this memory to the collector.
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
@@ -65,7 +66,7 @@ impl Memory {
         Ok(Memory { file, base: base.cast(), bytes })
     }
 
-    /// `count` values at `offset`, of a type that consists of atomics.
+    /// A slice of `count` values at `offset`. The type of the values must consist of atomics.
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: the values lie inside the mapping and are aligned (checked above). Every type used here
@@ -75,7 +76,7 @@ impl Memory {
 }
 
 impl Memory {
-    /// Fills all pages that exist with zeros. `false`: there are so many that a new file costs less.
+    /// Fills all pages that exist with zeros. `false`: so many pages exist that a new file costs less time.
     fn clear(&mut self) -> bool {
         const MOST_BYTES: usize = 512 << 10;
         let mut left = MOST_BYTES;
@@ -128,13 +129,14 @@ impl ControlPage {
         &self.0.slice::<Control>(0, 1)[0]
     }
 
-    /// The address under which a target of the same user opens the page: a path, and a nonce that no other
-    /// collector's page has.
+    /// The address through which a target of the same user opens the page. It consists of a path and a nonce.
+    /// No page of another collector has the same nonce.
     pub fn address(&self) -> String {
         self.address_through(std::process::id())
     }
 
-    /// The address of the page, through a process that shares the descriptors of this process.
+    /// The address of the page if a target opens it through the process `pid`, which shares the descriptors
+    /// of this process.
     pub fn address_through(&self, pid: u32) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
         format!("/proc/{pid}/fd/{}#{nonce:016x}", self.0.file.as_raw_fd())
@@ -153,8 +155,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session with this many shards. The target may wait `rules_timeout_us` for its wrapper rules
-    /// when it attaches.
+    /// Creates a session with `shards` shards. When the target attaches, it waits for its wrapper rules for
+    /// at most `rules_timeout_us` microseconds.
     pub fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
         session.set_header(rules_timeout_us);
@@ -172,12 +174,12 @@ impl Session {
         header.rules_timeout_us.store(rules_timeout_us, Ordering::Relaxed);
         header.collector.store(std::process::id(), Ordering::Relaxed);
         header.next_site.store(FIRST, Ordering::Relaxed);
-        header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 means "none"
+        header.stacks.cell.store(1, Ordering::Relaxed); // cell 0 stands for "no cell"
         header.magic.store(header::MAGIC, Ordering::Release);
     }
 
-    /// Makes the session of an ended process fresh again. `false`: another process, for example a forked
-    /// child, still has the session, or the session has much memory.
+    /// Clears the session of an ended process, so that another image can use it. `false`: another process,
+    /// such as a forked child, still has the session open, or the session has too many pages to clear.
     pub(crate) fn renew(&mut self, rules_timeout_us: u32) -> bool {
         let is_clear = unshared::is_unshared(&self.memory.file) && self.memory.clear();
         if is_clear {
@@ -186,8 +188,8 @@ impl Session {
         is_clear
     }
 
-    /// Gives the memory of the session back to the system after its target has stopped counting. The first
-    /// pages stay, because the next session of the process takes over the owners of the shards.
+    /// Frees the memory of the session after the target has stopped counting. The first pages are not freed,
+    /// because the next session of the same process reads the owners of the shards from these pages.
     pub fn give_back(&self) {
         let (from, bytes) = (FIRST_TABLE_AT as i64, (self.memory.bytes - FIRST_TABLE_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -201,7 +203,7 @@ impl Session {
         self.memory.give_to(owner)
     }
 
-    /// The session's descriptor, whose number the control page holds.
+    /// The descriptor of the session's file. The control page contains the number of this descriptor.
     pub fn fd(&self) -> RawFd {
         self.memory.file.as_raw_fd()
     }
@@ -211,12 +213,12 @@ impl Session {
         Some(self.memory.file.metadata().ok()?.ino())
     }
 
-    /// The first page.
+    /// The header of the session, which is the first page.
     pub fn header(&self) -> &Header {
         &self.memory.slice::<Header>(0, 1)[0]
     }
 
-    /// The shards: each holds the owner of one set of counters.
+    /// The shards. Each element holds the owner of one set of counters.
     pub fn shards(&self) -> &[Shard] {
         self.memory.slice(SHARDS_AT, self.shards)
     }
@@ -226,38 +228,39 @@ impl Session {
         self.memory.slice(SLOTS_AT, SLOTS)
     }
 
-    /// The caller of each site id.
+    /// For each site id, the caller of the site.
     pub fn infos(&self) -> &[SiteInfo] {
         self.memory.slice(INFOS_AT, MAX_SITES)
     }
 
-    /// The caller words, which the hot path reads.
+    /// The caller cache, which the hot path reads: one word for each caller.
     pub fn callers(&self) -> &[AtomicU64] {
         self.memory.slice(CALLERS_AT, CALLERS)
     }
 
-    /// The number of site ids in use: the assigned ones from [`FIRST`] on, and the ids before it.
+    /// The number of site ids in use. The ids before [`FIRST`] are always in use; the ids from [`FIRST`] on
+    /// are used after they are assigned.
     pub fn sites_in_use(&self) -> usize {
         (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
     }
 
-    /// The counters of the first `sites` ids in one shard.
+    /// The counters of the first `sites` site ids in one shard.
     pub fn counters(&self, shard: usize, sites: usize) -> &[Counters] {
         assert!(shard < self.shards && sites <= MAX_SITES);
         self.memory.slice(COUNTERS_AT + shard * SHARD_BYTES, sites)
     }
 
-    /// The wrapper ranges.
+    /// The published ranges of wrappers.
     pub fn wrappers(&self) -> &[WrapperRange] {
         self.memory.slice(WRAPPERS_AT, MAX_RANGES)
     }
 
-    /// The module events.
+    /// The events that the target writes when it loads or unloads a module.
     pub fn events(&self) -> &[ModuleEvent] {
         self.memory.slice(EVENTS_AT, MAX_EVENTS)
     }
 
-    /// The ring of mapping events.
+    /// The ring of the events that the target writes when it maps or unmaps memory.
     pub fn mappings(&self) -> MappingRing<'_> {
         let header = self.header();
         MappingRing {
@@ -267,7 +270,7 @@ impl Session {
         }
     }
 
-    /// The ring of pool events.
+    /// The ring of the events that the target writes about pools.
     pub fn pools(&self) -> PoolRing<'_> {
         PoolRing {
             state: &self.memory.slice::<PoolState>(POOLS_AT, 1)[0],
@@ -276,17 +279,17 @@ impl Session {
         }
     }
 
-    /// The watched stacks.
+    /// The stacks of watched sites.
     pub fn stack_infos(&self) -> &[StackInfo] {
         self.memory.slice(STACKS_AT, MAX_STACKS)
     }
 
-    /// The return addresses of all watched stacks.
+    /// The return addresses of all stacks of watched sites.
     pub fn stack_frames(&self) -> &[AtomicU64] {
         self.memory.slice(FRAMES_AT, MAX_ADDRESSES)
     }
 
-    /// The counters of watched stacks, by birth epoch.
+    /// The cells: the counters of one stack for the allocations of one epoch.
     pub fn cells(&self) -> &[Cell] {
         self.memory.slice(CELLS_AT, MAX_CELLS)
     }
@@ -311,12 +314,12 @@ impl Session {
         &self.memory.slice::<MarkState>(MARKS_AT, 1)[0]
     }
 
-    /// The marks by name.
+    /// For each name of a mark, its state.
     pub fn mark_names(&self) -> &[MarkName] {
         self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
     }
 
-    /// The ring of slices taken at marks.
+    /// The ring of slices that the target has taken at marks.
     pub fn mark_ring(&self) -> &[AtomicU64] {
         self.memory.slice(MARK_RING_AT, RING_WORDS)
     }
@@ -326,17 +329,17 @@ impl Session {
         self.memory.slice(DETOUR_MODULES_AT, detour::MAX_MODULES)
     }
 
-    /// The jumps of all modules.
+    /// The jumps of all modules with detours.
     pub fn detour_patches(&self) -> &[Patch] {
         self.memory.slice(DETOUR_PATCHES_AT, detour::MAX_PATCHES)
     }
 
-    /// The code of all modules to which the jumps lead.
+    /// The code to which the jumps of all modules lead.
     pub fn detour_code(&self) -> &[AtomicU8] {
         self.memory.slice(DETOUR_CODE_AT, detour::CODE_BYTES)
     }
 
-    /// The target's memory map at the time it attached.
+    /// The memory map of the target at the time when the target attached.
     pub fn maps(&self) -> Vec<u8> {
         let bytes = (self.header().maps_bytes.load(Ordering::Acquire) as usize).min(MAPS_BYTES);
         let cells: &[std::sync::atomic::AtomicU8] = self.memory.slice(MAPS_AT, bytes);
@@ -350,7 +353,8 @@ pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Waits until a word of shared memory may differ from `value`, but no longer than `at_most`.
+/// Waits as long as a word of shared memory has the value `value`, but no longer than `at_most`. The wait may
+/// end early.
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };

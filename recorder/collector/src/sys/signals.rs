@@ -1,5 +1,5 @@
-//! Signals: receives the signals meant for the target. Changes some inherited dispositions for the collector,
-//! but not for the target.
+//! Receives the signals that are sent to edleak-record but meant for the target. Also changes some signal
+//! dispositions for the collector, but not for the target.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, ErrorKind};
@@ -11,9 +11,9 @@ use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Signals that a user may send to edleak-record but that the user means for the target. The list omits
-/// signals that stop and continue a process, because a terminal sends them to both processes.
-/// [`Signals::block`] adds the real-time signals.
+/// Signals that edleak-record passes on to the target, because a user who sends them to edleak-record means
+/// the target. Signals that stop and continue a process are not in this list, because a terminal sends these
+/// signals to both processes. [`Signals::block`] adds the real-time signals.
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -29,12 +29,14 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// The blocked signals of this process, which it reads one by one.
+/// The signals that are blocked in this process. The process reads these signals one by one from a
+/// descriptor.
 pub struct Signals {
     original: libc::sigset_t,
     /// The inherited dispositions that the collector changed for itself.
     inherited: [(libc::c_int, libc::sigaction); 4],
-    /// Signals that the parent process set to be ignored, as `nohup` does.
+    /// The signals that were ignored when edleak-record started, because the parent process set this, as
+    /// `nohup` does.
     ignored: Vec<libc::c_int>,
     reader: File,
 }
@@ -44,9 +46,11 @@ pub struct Signals {
 pub struct Signal {
     /// The number of the signal.
     pub number: i32,
-    /// Whether only edleak-record got the signal. A terminal sends its signals to the target, too.
+    /// Whether only edleak-record got the signal. If a terminal sends a signal, the target gets the signal,
+    /// too.
     pub is_ours_alone: bool,
-    /// Whether the parent process set the signal to be ignored, as `nohup` does.
+    /// Whether the signal was ignored when edleak-record started, because the parent process set this, as
+    /// `nohup` does.
     pub is_ignored: bool,
 }
 
@@ -83,11 +87,12 @@ impl Signals {
         let reader = unsafe { File::from_raw_fd(fd) };
         let ignored = PASSED_ON.into_iter().filter(|&number| is_ignored(number)).collect();
         let bus_action = survive_cut_files();
-        // A closed terminal or a file size limit must end the recording cleanly and not kill the recorder.
+        // If a terminal is closed or a file reaches its size limit, the recording must end cleanly. So the
+        // signals of these events must not kill the collector.
         let mut pipe_action = set_action(libc::SIGPIPE, libc::SIG_IGN);
         pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
         let size_action = set_action(libc::SIGXFSZ, libc::SIG_IGN);
-        // If SIGCHLD were ignored, the kernel would reap the target, and its exit status would be lost.
+        // If SIGCHLD were ignored, the kernel would discard the exit status of the target.
         let child_action = set_action(libc::SIGCHLD, libc::SIG_DFL);
         let inherited = [
             (libc::SIGBUS, bus_action),
@@ -108,8 +113,8 @@ impl Signals {
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
-    /// Unblocks all signals: there is no target left, and the user may interrupt the remaining work. Signals
-    /// that have arrived until now were meant for the target; the function discards them.
+    /// Unblocks all signals after the target has ended, so that the user can interrupt the remaining work.
+    /// Signals that have arrived before this call were meant for the target, so the function discards them.
     pub fn release(mut self) {
         self.take();
         // SAFETY: the call passes the signal set that was in force before.
@@ -121,7 +126,7 @@ impl Signals {
         self.reader.as_raw_fd()
     }
 
-    /// The pending signals.
+    /// Reads all pending signals.
     pub fn take(&mut self) -> Vec<Signal> {
         const BYTES: usize = size_of::<libc::signalfd_siginfo>();
         let mut signals = Vec::new();
@@ -132,14 +137,15 @@ impl Signals {
             unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), info.as_mut_ptr().cast::<u8>(), BYTES) };
             // SAFETY: the structure is plain data, and the copy has filled it completely.
             let info = unsafe { info.assume_init() };
-            // SI_USER, SI_QUEUE and SI_TKILL are not positive; the codes of signals from the kernel are
-            // positive.
+            // The code of a signal from another process (SI_USER, SI_QUEUE, SI_TKILL) is 0 or negative; the
+            // code of a signal from the kernel is positive.
             let from_process = info.ssi_code <= 0;
             let number = info.ssi_signo as i32;
             let to_both = match number {
                 libc::SIGHUP => !leads_session(),
                 libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH => true,
-                // For example, a timer that this process inherited through exec.
+                // A signal of the kernel for this process alone, for example from a timer that this process
+                // has kept after an exec.
                 _ => false,
             };
             signals.push(Signal {
@@ -152,9 +158,9 @@ impl Signals {
     }
 }
 
-/// Handles a mapped file (the trace, a module of the target) that another process cuts off during access. The
-/// handler maps memory in place of the missing part, so the collector does not die. Returns the previous
-/// action.
+/// Installs a handler for SIGBUS. The kernel sends SIGBUS if the collector reads a mapped file (the trace, or
+/// a module of the target) that another process has made shorter. The handler maps memory in place of the
+/// missing part, so the collector does not die. Returns the previous action.
 fn survive_cut_files() -> libc::sigaction {
     // SAFETY: an action is plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -189,7 +195,8 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     }
 }
 
-/// The disposition of SIGPIPE before Rust's runtime ignored it. The target inherits this disposition.
+/// The disposition of SIGPIPE when edleak-record started. Rust's runtime then ignores SIGPIPE, but the target
+/// inherits this earlier disposition.
 static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 #[used]
@@ -235,13 +242,14 @@ fn is_ignored(number: libc::c_int) -> bool {
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. The descriptor
-/// always means this process, even if the PID is reused.
+/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. Even if the PID is
+/// reused, the descriptor still stands for the original process.
 #[derive(Debug)]
 pub struct Watch(File);
 
 impl Watch {
-    /// Watches a process; `None`: it has ended already, or the kernel has no such descriptors.
+    /// Opens a descriptor of a process; `None`: the process has ended already, or the kernel does not support
+    /// such descriptors.
     pub fn of(pid: u32) -> Option<Watch> {
         Watch::open(pid).ok()
     }
@@ -251,8 +259,8 @@ impl Watch {
         Ok(Watch(pidfd_open(pid, PidfdFlags::empty())?.into()))
     }
 
-    /// The reason why the collector cannot watch a process: the kernel is older than 5.3, or a sandbox
-    /// forbids pidfd_open. `None`: watching works.
+    /// The reason why the collector cannot open descriptors of processes: the kernel is older than 5.3, or a
+    /// sandbox forbids pidfd_open. `None`: the collector can open them.
     pub(crate) fn unavailable() -> Option<Error> {
         let error = Watch::open(std::process::id()).err()?;
         let message = format!("`pidfd_open` failed: {error}");

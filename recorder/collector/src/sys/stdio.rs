@@ -1,13 +1,14 @@
-//! Keeps standard descriptors closed for the target if they were closed when edleak-record started. Rust's
-//! runtime opens /dev/null in their place.
+//! If stdin, stdout or stderr was closed when edleak-record started, Rust's runtime opens /dev/null as this
+//! descriptor. The functions of this file close the descriptor again in the target.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The descriptors that were closed at the start: one bit for each of the three standard descriptors.
+/// The standard descriptors that were closed when edleak-record started: one bit for each of the three
+/// descriptors.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
-/// This function runs before Rust's runtime, so it cannot be part of `main`.
+/// The loader calls this function before Rust's runtime starts. In `main` it would be too late.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;
@@ -19,7 +20,8 @@ extern "C" fn note() {
     CLOSED_AT_START.store(closed, Ordering::Relaxed);
 }
 
-/// Closes these standard descriptors again, in a forked child. The function is async-signal-safe.
+/// Closes the standard descriptors that were closed at the start. The forked child calls this function. The
+/// function is async-signal-safe.
 pub(crate) fn restore() {
     let closed = CLOSED_AT_START.load(Ordering::Relaxed);
     for fd in (0..3).filter(|fd| closed & (1 << fd) != 0) {

@@ -1,9 +1,10 @@
-//! The session and terminal of the target. If edleak-record leads its terminal session, the target must also
-//! lead a session, as it would without edleak. Only the session leader learns from the kernel that the
-//! terminal hung up.
+//! Gives the target the role of the leader of a terminal session. The kernel tells only the session leader
+//! that the terminal has hung up. If edleak-record is a session leader, the target would be one without
+//! edleak. So the target must also lead a session.
 //!
-//! Any other process in the session would then lose the terminal, and might get SIGHUP. So if edleak-record
-//! is not alone in the session, it changes nothing and passes SIGHUP on.
+//! When edleak-record gives up the terminal, every other process of the session loses the terminal and may
+//! get SIGHUP. So if edleak-record is not alone in the session, it keeps the terminal, and passes SIGHUP on
+//! to the target.
 #![allow(unsafe_code)] // calls setsid and ioctl
 
 use crate::sys::process;
@@ -20,8 +21,8 @@ pub(crate) struct Leadership {
 }
 
 impl Leadership {
-    /// Gives up the terminal if this process leads a session and is alone in it. The kernel then sends
-    /// SIGHUP, which must be blocked.
+    /// Gives up the terminal if this process leads a session and is alone in the session. The kernel then
+    /// sends SIGHUP to this process, so the caller must have blocked SIGHUP.
     pub(crate) fn give_up() -> Option<Leadership> {
         if !leads_session() || !is_alone() {
             return None;
@@ -42,8 +43,9 @@ impl Leadership {
         Some(Leadership { terminal: given_up })
     }
 
-    /// Makes this process the session leader, with the terminal. The forked child calls this function; it is
-    /// async-signal-safe. `false`: the terminal has hung up meanwhile, and the program must get a SIGHUP.
+    /// Makes this process the leader of a new session with the terminal. The forked child calls this
+    /// function, which is async-signal-safe. `false`: the terminal has hung up meanwhile, so the program must
+    /// get a SIGHUP.
     pub(crate) fn take_over(&self) -> bool {
         // SAFETY: the call passes no memory.
         unsafe { libc::setsid() };
@@ -54,7 +56,7 @@ impl Leadership {
     }
 }
 
-/// Whether this process is the first of its session, as with `ssh -t host edleak-record`.
+/// Whether this process leads its session, as it does after `ssh -t host edleak-record`.
 pub(crate) fn leads_session() -> bool {
     // SAFETY: the call passes no memory.
     let session = unsafe { libc::getsid(0) };
@@ -62,7 +64,8 @@ pub(crate) fn leads_session() -> bool {
     session == unsafe { libc::getpid() }
 }
 
-/// Whether no other process is in this session. The function does not see processes that /proc hides.
+/// Whether no other process is in the session of this process. If /proc hides a process, the function does
+/// not find it.
 fn is_alone() -> bool {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -75,7 +78,7 @@ fn is_alone() -> bool {
     !others.any(|pid| session_of(pid) == Some(u64::from(own)))
 }
 
-/// Removes the pending SIGHUP that giving up the terminal caused.
+/// Removes the pending SIGHUP that the kernel sent when this process gave up the terminal.
 fn take_hangup() {
     // SAFETY: a signal set is plain data; the call fills it in.
     let mut hangup: libc::sigset_t = unsafe { std::mem::zeroed() };

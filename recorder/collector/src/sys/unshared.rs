@@ -1,30 +1,31 @@
-//! Finds out whether another process still has a file in memory, and which of its pages exist.
+//! Finds out whether another process has a file in memory open, and which pages of the file exist.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// Chooses the signal for a process that opens the file while the lease lasts (fcntl(2)).
+/// The command of fcntl(2) that sets the signal which the kernel sends when another process opens a file with
+/// a lease.
 const F_SETSIG: libc::c_int = 10;
 
 /// Whether no other process has opened this file. A mapping keeps its file open, so no other process has
 /// mapped the file either.
 ///
-/// The kernel gives a write lease on a file only if nobody else has opened it. The function returns the lease
-/// at once, when it closes its own descriptor.
+/// The kernel gives a write lease on a file only if no other descriptor of the file is open. The function
+/// closes its descriptor at once, and so ends the lease.
 pub(crate) fn is_unshared(file: &File) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };
-    // If a process opens the file at this moment, the kernel sends a signal. SIGIO would end the collector;
-    // SIGURG does nothing.
-    // SAFETY: the call passes no memory.
+    // If a process opens the file during the lease, the kernel sends a signal to this process. The default
+    // signal, SIGIO, would end the collector. So choose SIGURG, which has no effect. SAFETY: the call passes
+    // no memory.
     let is_harmless = unsafe { libc::fcntl(again.as_raw_fd(), F_SETSIG, libc::SIGURG) } == 0;
     // SAFETY: the call passes no memory.
     is_harmless && unsafe { libc::fcntl(again.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } == 0
 }
 
-/// The ranges of a file in memory whose pages exist.
+/// The ranges of a file in memory in which pages exist.
 pub(crate) fn pages_of(file: &File) -> impl Iterator<Item = Range<usize>> {
     let seek = |from: usize, whence| {
         // SAFETY: the call passes no memory, and nobody uses the position of this file.

@@ -133,7 +133,7 @@ pub struct RequestRange {
     /// Offset of the first byte of the range. If the request names a return address, this is the byte before
     /// the return address.
     pub start: u64,
-    /// Offset one past the last byte of the range.
+    /// Offset of the first byte after the range.
     pub end: u64,
     /// Whether the request asks to watch the range; `false`: it asks not to watch the range.
     pub is_for: bool,

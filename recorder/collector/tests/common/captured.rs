@@ -1,7 +1,7 @@
-//! A stack captured in a test program, and a function that walks it.
+//! A stack that a test program has captured, and a function that walks this stack.
 //!
-//! The walk models the one inside the target: its input is the registers and a copy of the stack, its output
-//! the return addresses.
+//! The walk works like the walk of the library inside a target. The input is the registers and a copy of the
+//! stack; the output is the return addresses.
 
 use super::{run, scratch, source};
 use edleak_binary::elf::Elf;
@@ -22,7 +22,7 @@ pub(crate) struct Captured {
     pub stack: Vec<u8>,
     /// The frames that libgcc found, innermost first.
     pub frames: Vec<u64>,
-    /// The first mapping of each file: its link base and its name.
+    /// The first mapping of each file, with the link base and the name of the file.
     pub modules: Vec<Mapped>,
     pub tables: RefCell<HashMap<PathBuf, UnwindTable>>,
 }
@@ -96,7 +96,7 @@ impl Captured {
         Some(u64::from_le_bytes(self.stack.get(at..at + 8)?.try_into().expect("eight bytes")))
     }
 
-    /// Return addresses, innermost first, and how the walk ended.
+    /// Walks the stack. Returns the return addresses, innermost first, and the kind of the last rule.
     pub(crate) fn walk(&self) -> (Vec<u64>, Kind) {
         let (mut pc, mut rsp, mut rbp) = (self.rip, self.rsp, self.rbp);
         let mut frames = Vec::new();
@@ -107,8 +107,8 @@ impl Captured {
                 Kind::Sp => rsp + rule.cfa_offset() as u64,
                 Kind::Fp => rbp + rule.cfa_offset() as u64,
                 Kind::Signal => {
-                    // In a ucontext, uc_mcontext.gregs begins at byte 40; rbp, rsp and rip are the 11th, 16th
-                    // and 17th.
+                    // In a ucontext, the registers (uc_mcontext.gregs) begin at byte 40. rbp, rsp and rip are
+                    // the 11th, the 16th and the 17th of these registers.
                     let register = |index: u64| self.word(rsp + 40 + 8 * index);
                     let (Some(to_rbp), Some(to_rsp), Some(to_pc)) =
                         (register(10), register(15), register(16))
@@ -135,7 +135,7 @@ impl Captured {
     }
 }
 
-/// The library with `capture()`, in a directory of its own.
+/// Compiles the library that contains `capture()`, in a directory of this test.
 pub(crate) fn capture_library(name: &str) -> PathBuf {
     let dir = scratch(name);
     run(Command::new("cc")

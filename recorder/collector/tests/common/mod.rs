@@ -6,7 +6,7 @@ pub(crate) mod captured;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The directory for the compiled programs of the test `name`; the function empties it first.
+/// The directory for the compiled programs of the test `name`. The function empties the directory first.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);
@@ -19,8 +19,8 @@ pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
-/// Reports that this machine lacks something that a test needs. CI must be able to run every test, so there
-/// the test fails.
+/// Reports that a test cannot run, because a tool or a permission is missing on this machine. In CI every
+/// test must run, so the function fails there.
 pub(crate) fn cannot_run(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must run every test: {why}");
     eprintln!("not run: {why}");
@@ -40,12 +40,12 @@ pub(crate) fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     Some(output.stdout)
 }
 
-/// Runs a tool that the build needs anyway.
+/// Runs a tool that every machine has on which edleak can be built.
 pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     try_run(command).unwrap_or_else(|| panic!("{} is needed", command.get_program().display()))
 }
 
-/// The file that this process has mapped under a name that begins with `name`.
+/// The path of a file that this process has mapped and whose name begins with `name`.
 pub(crate) fn loaded_library(name: &str) -> PathBuf {
     let map = std::fs::read_to_string("/proc/self/maps").expect("a process can read its own map");
     let paths = map.lines().filter_map(|line| line.split_whitespace().nth(5));

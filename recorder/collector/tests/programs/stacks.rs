@@ -1,4 +1,5 @@
-//! A stack through Rust: closures, iterators, a sort's comparison, recursion over boxed trait objects.
+//! A program that captures a stack with frames of many kinds of Rust code: closures, iterators, the
+//! comparison function of a sort, and a recursion over boxed trait objects.
 
 unsafe extern "C" {
     fn capture();

@@ -1,4 +1,5 @@
-//! The mappings of a process, and the kind of each: by its name, its place and its neighbours.
+//! Parses the mappings of a process, and finds the kind of each mapping from its name, its address and the
+//! neighbouring mappings.
 
 use crate::sys::arenas::HEAP_BYTES;
 use crate::sys::maps::Line;
@@ -7,21 +8,22 @@ use std::collections::BTreeMap;
 
 /// The size of one leaf of the preload library's side table.
 const LEAF_BYTES: u64 = 8 << 20;
-/// The largest guard of a thread's stack, in bytes. A larger mapping without access is not such a guard.
+/// The largest size in bytes of the guard of a thread's stack. A larger mapping without access is not such a
+/// guard.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 
-/// The part of a mapping that recorded calls of one site have made.
+/// A part of a mapping that recorded calls of one site have mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
-    /// The length of the part.
+    /// The length of the part, in bytes.
     pub bytes: u64,
-    /// The site; `None`: the trace does not have it yet.
+    /// The site that made the calls; `None`: the trace does not contain the site yet.
     pub site: Option<SiteId>,
-    /// Whether an allocator made the calls.
+    /// Whether the site is in an allocator.
     pub is_allocator: bool,
 }
 
-/// The recorded parts of the range between two addresses.
+/// A function that returns the recorded parts of the range between two addresses.
 pub(crate) type Calls<'a> = &'a dyn Fn(u64, u64) -> Vec<Part>;
 
 /// One mapping of the process.
@@ -31,7 +33,7 @@ pub(super) struct Mapping {
     pub(super) end: u64,
     /// The permissions, for example `rw-p`.
     pub(super) permissions: String,
-    /// A path, a name in brackets, or an empty text.
+    /// The path of the mapped file, a name in brackets such as `[heap]`, or an empty text.
     pub(super) name: String,
     pub(super) resident_bytes: u64,
     pub(super) proportional_bytes: u64,
@@ -78,8 +80,8 @@ pub(super) fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(A
         huge_bytes += mapping.huge_bytes;
         let parts = calls.map(|calls| calls(mapping.start, mapping.end)).unwrap_or_default();
         let seen = parts.iter().map(|part| part.bytes).sum::<u64>().min(all);
-        // Recorded calls have made most of this mapping. So it is neither an arena of glibc nor memory of
-        // edleak, although it looks like one.
+        // If recorded calls have mapped most of this mapping, it is neither an arena of glibc nor memory of
+        // edleak, even if it looks like one of these.
         let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Edleak) && mapping.name.is_empty();
         let kind = if is_guess && seen > all / 2 { AreaKind::Anonymous } else { kind };
         areas.push((kind, name.to_owned(), mapping.share(all, all)));
@@ -112,8 +114,8 @@ pub(super) fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(A
 }
 
 impl Mapping {
-    /// The sizes of a part of the mapping. The kernel shows the resident memory only for the whole mapping,
-    /// so the function assumes the same share of it as of the length.
+    /// The sizes of a part of the mapping. The kernel shows the resident memory only for the whole mapping.
+    /// So the function assumes that resident memory is spread evenly over the mapping.
     fn share(&self, part: u64, all: u64) -> AreaBytes {
         let of = |bytes: u64| (u128::from(bytes) * u128::from(part) / u128::from(all.max(1))) as u64;
         AreaBytes {
@@ -125,8 +127,8 @@ impl Mapping {
     }
 }
 
-/// The kind of a mapping; also its name, if edleak keeps names of that kind apart. `None`: the mapping
-/// belongs to the kernel.
+/// The kind of a mapping, and its name if edleak keeps a separate area for each name of this kind. `None`:
+/// the mapping belongs to the kernel.
 fn kind_of<'m>(
     mapping: &'m Mapping,
     before: Option<&Mapping>,
@@ -156,8 +158,8 @@ fn kind_of<'m>(
     if mapping.permissions.starts_with("---") {
         return of(AreaKind::Anonymous);
     }
-    // The kernel shows the unused rest of an arena's 64 MiB as a mapping without access, and adjacent full
-    // arenas as one mapping.
+    // An arena has 64 MiB of address space. The kernel shows the unused rest of an arena as a mapping without
+    // access, and shows adjacent full arenas as one mapping.
     let whole_end = next_to.map_or(mapping.end, |rest| rest.end);
     if mapping.is_unreserved
         && mapping.start.is_multiple_of(HEAP_BYTES)

@@ -1,9 +1,10 @@
-//! The memory of a process by kind of mapping, from /proc/PID/smaps and /proc/PID/maps.
+//! Measures the memory of a process by kind of mapping. The sizes come from /proc/PID/smaps and
+//! /proc/PID/maps.
 //!
-//! The kernel holds the map lock of the process while it writes these files. So the collector spaces its
-//! readings: all together take less processor time than a thousandth of the time that passes. For smaps, the
-//! kernel looks at every page, so the collector reads smaps of a large process seldom. In between it reads
-//! maps, which has sizes but no resident memory.
+//! While the kernel creates these files, it holds the map lock of the process. So the collector waits between
+//! two readings, and all readings together use less than 1/1000 of the elapsed time. For smaps, the kernel
+//! checks every page, so the collector seldom reads smaps of a large process. Between two readings of smaps,
+//! the collector reads maps, which contains sizes but no resident memory.
 
 mod mappings;
 
@@ -17,24 +18,25 @@ use std::time::{Duration, Instant};
 use mappings::Mapping;
 pub(crate) use mappings::{Calls, Part};
 
-/// The pause after a reading, as a multiple of the reading's processor time. smaps and maps may each take
-/// half of a thousandth of the time.
+/// The pause after a reading, divided by the processor time of the reading. Each of smaps and maps may use
+/// half of 1/1000 of the elapsed time.
 const PAUSE_PER_READING: u32 = 2000;
-/// The pause after a walk over the arenas of malloc, as a multiple of the walk's processor time. The walk
-/// does not make the process wait.
+/// The pause after a walk over the arenas of malloc, divided by the processor time of the walk. This pause
+/// can be shorter, because the process does not wait during a walk.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// A site with fewer mapped bytes gets no area of its own.
+/// Only a site with at least this number of mapped bytes is recorded as a separate memory area.
 const LEAST_SITE_BYTES: u64 = 64 << 10;
-/// Maximum number of sites with an area of their own.
+/// Maximum number of sites whose memory is recorded as a separate memory area.
 const MOST_SITE_AREAS: usize = 128;
-/// Maximum number of arenas with an area of their own for their free memory. The others share one.
+/// Maximum number of arenas whose free memory is recorded as a separate memory area. The free memory of all
+/// further arenas is recorded as one common area.
 const MOST_FREE_AREAS: usize = 64;
-/// The name of the area for the free memory of all other arenas.
+/// The name of the common area for the free memory of all further arenas.
 const OTHER_ARENAS: &str = "others";
 
-/// Reads the areas of one process from time to time.
+/// Reads the memory areas of one process from time to time.
 #[derive(Default)]
 pub(crate) struct AreaReader {
     kinds: Vec<(AreaKind, String)>,
@@ -43,39 +45,39 @@ pub(crate) struct AreaReader {
     next_full: Option<Instant>,
     next_free: Option<Instant>,
     arenas: Arenas,
-    /// Starts of the mappings with `MAP_NORESERVE`. Only smaps shows this flag.
+    /// The start addresses of the mappings that were made with `MAP_NORESERVE`. Only smaps shows this flag.
     unreserved: BTreeSet<u64>,
 }
 
-/// One reading of /proc.
+/// The result of one reading of smaps or maps.
 pub(crate) struct Reading {
     mappings: Vec<Mapping>,
-    /// Whether the reading comes from smaps and has resident memory.
+    /// Whether the reading comes from smaps, and so contains resident memory.
     is_full: bool,
 }
 
 impl Reading {
-    /// Every mapped range, in address order.
+    /// The address range of every mapping, sorted by address.
     pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
         self.mappings.iter().map(|mapping| (mapping.start, mapping.end)).collect()
     }
 }
 
 impl AreaReader {
-    /// A reader that also has an area for the live bytes of recorded calls.
+    /// Makes a reader that also has an area for the live bytes of recorded calls that map memory.
     pub(crate) fn with_calls() -> AreaReader {
         let mut reader = AreaReader::default();
         reader.add(AreaKind::Counted, String::new(), AreaBytes::ZERO);
         reader
     }
 
-    /// A reader for a process that may end at once, such as a child of a shell. The first reading is due
-    /// after a pause.
+    /// Makes a reader for a process that may end soon, such as a child process of a shell. The first reading
+    /// is due after a pause.
     pub(crate) fn after_pause(now: Instant) -> AreaReader {
         AreaReader { next: Some(now + LEAST_PAUSE), ..AreaReader::default() }
     }
 
-    /// Sets the live bytes of all recorded calls.
+    /// Sets the live bytes of all recorded calls that map memory.
     pub(crate) fn set_counted(&mut self, live_bytes: u64) {
         if let (Some((AreaKind::Counted, _)), Some(area)) = (self.kinds.first(), self.areas.first_mut()) {
             area.mapped_bytes = live_bytes;
@@ -87,8 +89,8 @@ impl AreaReader {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads /proc if a reading is due. `None`: no reading is due, or the process has ended and the latest
-    /// areas stay.
+    /// Reads smaps or maps if a reading is due. `None`: no reading is due, or the process has ended. In both
+    /// cases the areas stay as they are.
     pub(crate) fn read(&mut self, pid: u32, now: Instant) -> Option<Reading> {
         if !self.is_due(now) {
             return None;
@@ -100,7 +102,8 @@ impl AreaReader {
         let pause = (cost * PAUSE_PER_READING).max(LEAST_PAUSE);
         if is_full {
             self.next_full = Some(now + pause);
-            // A reading of maps takes much less time than one of smaps. The next reading measures it.
+            // A reading of maps takes much less time than a reading of smaps. So try maps soon; that reading
+            // measures the time of maps.
             self.next = Some(now + LEAST_PAUSE);
         } else {
             self.next = Some(now + pause);
@@ -134,7 +137,8 @@ impl AreaReader {
             self.add(AreaKind::Free, name, bytes);
         }
         for ((was, now), (kind, _)) in before.iter().zip(&mut self.areas).zip(&self.kinds) {
-            // Only a full reading shows the resident bytes of a site, so its area stays as it is in between.
+            // Only smaps shows the resident bytes of a site. So a reading of maps does not change the area of
+            // a site.
             let keeps_all = matches!(kind, AreaKind::ControlGroup | AreaKind::HugePages | AreaKind::Site);
             if *kind == AreaKind::Free {
                 *now = if is_free_read { *now } else { *was };
@@ -144,8 +148,8 @@ impl AreaReader {
                 *now = AreaBytes { mapped_bytes: now.mapped_bytes, ..*was };
             }
         }
-        // A site that appears in a reading of maps stays empty until the next full reading. Its address space
-        // without its resident bytes would look like memory that was never used.
+        // If a site first appears in a reading of maps, its area stays 0 until the next reading of smaps.
+        // Mapped bytes without resident bytes would look like memory that was never used.
         for (now, (kind, _)) in self.areas.iter_mut().zip(&self.kinds).skip(known) {
             if *kind == AreaKind::Site && !reading.is_full {
                 *now = AreaBytes::ZERO;
@@ -172,7 +176,7 @@ impl AreaReader {
             .collect()
     }
 
-    /// All areas at the latest reading, by id.
+    /// The sizes of all areas at the latest reading, by the id of the area.
     pub(crate) fn areas(&self) -> &[AreaBytes] {
         &self.areas
     }
@@ -188,7 +192,7 @@ impl AreaReader {
             None if kind == AreaKind::Free && !self.has_room_for_arena(&name) => {
                 return self.add(kind, OTHER_ARENAS.to_owned(), bytes);
             }
-            // Beyond the limit of areas, memory with other names counts as anonymous memory.
+            // If there are too many areas, named memory without an area is counted as anonymous memory.
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Named => {
                 return self.add(AreaKind::Anonymous, String::new(), bytes);
             }
@@ -219,7 +223,7 @@ impl AreaReader {
         name == OTHER_ARENAS || (of_arenas < MOST_FREE_AREAS && self.kinds.len() + 2 < MAX_AREAS)
     }
 
-    /// The free memory inside each arena, by the name of the area; `None`: no reading is due.
+    /// The free memory inside each arena, with the name of its area; `None`: no reading is due.
     fn free(&mut self, reading: &Reading, pid: u32) -> Option<Vec<(String, AreaBytes)>> {
         let (now, began) = (Instant::now(), processor_time());
         if self.next_free.is_some_and(|next| now < next) {
@@ -248,14 +252,15 @@ impl AreaReader {
     }
 }
 
-/// Processor time of this thread. On a busy machine a reading also waits for a processor, and this wait does
-/// not cost the process anything.
+/// The processor time that this thread has used. The elapsed time would be wrong: on a busy machine, a
+/// reading also waits for a processor, and the process does not wait during that time.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The working set of the process's control group (version 2); `None`: it has no such group.
+/// The working set of the process's control group (version 2): its memory without the inactive file cache.
+/// `None`: the process is in no such control group.
 fn control_group(pid: u32) -> Option<(AreaKind, String, AreaBytes)> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -285,7 +290,7 @@ mod tests {
         assert!(reader.next_full.is_some_and(|next| next >= now + LEAST_PAUSE));
         assert!(reader.areas().iter().any(|area| area.resident_bytes > 0), "{:?}", reader.areas());
         let before = reader.areas().to_vec();
-        // For an ended process, the latest values stay.
+        // For a process that has ended, the areas of the latest reading stay.
         assert!(reader.read(u32::MAX, now + Duration::from_secs(3600)).is_none());
         assert_eq!(reader.areas(), before);
     }
@@ -309,7 +314,7 @@ mod tests {
     }
 
     // The mapping of a site appears between two readings of smaps, and the process may end before the next
-    // one.
+    // reading of smaps.
     #[test]
     fn a_site_has_no_area_before_its_resident_bytes_are_known() {
         let (mut reader, pid) = (AreaReader::with_calls(), std::process::id());
