@@ -62,8 +62,8 @@ impl Attached {
         })
     }
 
-    /// Checks a request to begin that the process has not answered yet, and repeats the request if it has
-    /// failed. `has_claimed` means that a session is claimed and that no process has attached to it. Returns
+    /// Checks a request to begin that the process has not answered yet, and repeats a failed request.
+    /// `has_claimed` means that a process has claimed a session but has not attached to this session. Returns
     /// whether the collector has repeated the request. An error ends the recording.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
         // The first failed attempt may come from a thread that tried to reach an earlier edleak-record

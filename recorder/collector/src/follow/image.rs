@@ -37,8 +37,8 @@ fn stack_start(stat: &str) -> Option<u64> {
     process::stat_field(stat, 28).filter(|&address| address != 0)
 }
 
-/// The privileges of a process and the user mapping of its user namespace. A process that enters a user
-/// namespace of its own gets all privileges although it does not execute another image.
+/// The privileges of a process and the user mapping of its user namespace. A process that enters its own user
+/// namespace gets all privileges without an exec.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Rights {
     privileges: Privileges,

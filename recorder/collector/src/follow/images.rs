@@ -131,8 +131,8 @@ impl Follower<'_> {
     }
 
     /// The rules and modules that the collector already knows for the process that claimed `session`, and the
-    /// command line of the parent of this process. The collector takes them from the recording of the parent;
-    /// without such a recording, the modules and the command line are unknown.
+    /// command line of the parent of this process. The collector takes these facts from the recording of the
+    /// parent. Without a recording of the parent, the modules and the command line are unknown.
     fn known_of_parent(&mut self, session: &Session) -> (KnownCode, Option<Vec<String>>) {
         let header = session.header();
         let serial = header.parent.load(Ordering::Relaxed);
@@ -160,9 +160,9 @@ impl Follower<'_> {
 
     /// Ends the recording of an image that executed another image. If the first image ran for at least
     /// [`WORTH_KEEPING`], the collector keeps its trace under another name. For example, a shell that only
-    /// starts a server runs for less than this time. Returns the writer for the trace of the next image. The
-    /// name of the trace stays reserved, because the collector reuses the file or immediately replaces the
-    /// file.
+    /// starts a server runs for less than [`WORTH_KEEPING`]. Returns the writer for the trace of the next
+    /// image. The name of the trace stays reserved, because the collector reuses the file or immediately
+    /// replaces the file.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();

@@ -49,7 +49,8 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 /// The first part of a run, in which the collector checks for claims most often. (The first part of one
 /// recording is shorter; see `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
-/// After this time, claims are rare in a run without children, so the collector checks for claims less often.
+/// If children are not recorded, claims are rare after this time, so the collector checks for claims only
+/// every 10 × [`POLL`].
 const CALM_AFTER: Duration = Duration::from_secs(10);
 /// If a process does not attach to its session within this time after its claim, the process has ended or
 /// cannot attach.
@@ -57,8 +58,8 @@ const ATTACH_LIMIT: Duration = Duration::from_millis(200);
 /// Longest wait, in each pass of the main loop, for all processes that have claimed a session but are not
 /// attached yet.
 const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// Maximum number of claimed sessions that are not attached yet. If there are more such sessions, the
-/// collector drops the oldest claims.
+/// Maximum number of claimed sessions that are not attached yet. If more sessions than this number are
+/// claimed but not attached, the collector drops the oldest claims.
 const MAX_ATTACHING: usize = 64;
 
 /// Number of finished recordings whose modules and command line the collector keeps for the children of the
@@ -422,7 +423,7 @@ impl<'a> Follower<'a> {
     }
 
     fn add_unrecorded(&mut self, found: &[Unrecorded]) {
-        /// The collector names at most this many processes without a recording; it only counts further
+        /// The collector names at most this number of processes without a recording, and only counts further
         /// processes.
         const MOST_NAMED: u64 = 5;
         for one in found {
@@ -476,7 +477,7 @@ impl<'a> Follower<'a> {
             let finished = self.outcome.summaries.len();
             self.finish(child.recording, EndReason::Gone, Others::default());
             // The program that the child executed last has no trace. The root's trace reports this loss,
-            // because users look for such losses there.
+            // because users look for losses in the root's trace.
             let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
             self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
         }

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Longest time that a target waits, once at its start, for the wrapper rules and detours of its modules. The
-/// collector needs a few milliseconds to prepare them. On a busy machine, the collector needs more time, but
-/// on such a machine the program starts late anyway. Without the rules, edleak would count the program's
-/// first allocations at the wrong callers.
+/// collector needs a few milliseconds to prepare the rules and detours. On a busy machine, the collector
+/// needs more time, but the program also starts later on a busy machine. Without the rules, edleak would
+/// count the program's first allocations at the wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest time that a target waits at its start, if the program has its own allocator, or if sites are
 /// watched from the start. Without detours, edleak counts no allocation of the program's own allocator.
@@ -22,8 +22,8 @@ pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
 /// fills empty slots several times a second.
 const STOCK: usize = 8;
-/// Number of slots that the collector fills before the target starts; it fills the other slots while the
-/// target starts.
+/// Number of slots that the collector fills before the target starts. The collector fills the other slots
+/// while the target starts.
 const FIRST_STOCK: usize = 2;
 /// Number of slots that the collector keeps filled when it also records child processes.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
@@ -76,8 +76,8 @@ impl SessionStock {
             page: Arc::new(ControlPage::create(children)?),
             sessions: (0..sessions).map(|_| None).collect(),
             spare: Vec::new(),
-            // There are more shards than threads that can run at once, so that threads seldom share a shard.
-            // Each shard costs address space.
+            // The number of shards is larger than the number of threads that can run at once, so that threads
+            // seldom share a shard. The number is limited because each shard costs address space.
             rules_timeout_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
             shards: (8 * cores).clamp(16, MAX_SHARDS),
             owner,

@@ -86,8 +86,8 @@ impl Recording {
     }
 
     /// Whether the program has run long enough to justify the time for compiling the unwind rules of its
-    /// modules. A program that builds up its data in its first one or two seconds looks like a leak.
-    /// Compiling the rules of a large program also takes one or two seconds.
+    /// modules. In its first one or two seconds, a program that builds up its data looks like a leak.
+    /// Compiling the unwind rules of a large program takes one or two seconds, too.
     fn do_rules_pay(&self) -> bool {
         let loaded = self.modules.all().iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         let bytes: u64 = loaded.map(|loaded| loaded.module.end.saturating_sub(loaded.module.start)).sum();

@@ -47,8 +47,8 @@ impl Recording {
         let KnownCode { mut publisher, modules } = known;
         let areas = match () {
             _ if options.domains.mapping => AreaReader::with_calls(),
-            // The trace has no file yet, so the process may be a short-lived child of a shell. Most such
-            // children end before the first reading of their memory areas.
+            // The trace has no file yet, so the process may be a short-lived child of a shell. Most children
+            // of a shell end before the collector first reads their memory areas.
             _ if !writer.has_file() => AreaReader::after_pause(claimed),
             _ => AreaReader::default(),
         };
@@ -86,8 +86,8 @@ impl Recording {
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
         // A starting target waits until now for its rules, but at most for its timeout. The recording begins
-        // after this wait. If it began before the wait, slices that are due during the wait would count as
-        // lost, for example for a large program on a busy machine.
+        // after this wait. If the recording began before the wait, slices that are due during the wait would
+        // count as lost, for example for a large program on a busy machine.
         let waited = match has_parents_rules || is_attached {
             true => Duration::ZERO,
             false => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),

@@ -19,7 +19,7 @@ pub(crate) struct CounterReader {
 }
 
 impl CounterReader {
-    /// Makes a reader for a session with this many shards.
+    /// Creates a reader for a session. `shards` is the number of shards in the session.
     pub(crate) fn new(shards: usize) -> CounterReader {
         CounterReader { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }
@@ -72,7 +72,7 @@ impl CounterReader {
     }
 
     /// Frees the shards of ended threads, so that later threads do not have to share a shard. The counts stay
-    /// in the freed shard, and its next thread adds to them.
+    /// in the freed shard, and the next thread that uses this shard adds to these counts.
     ///
     /// The function does nothing unless the shards hold the kernel's thread ids. With other ids, the function
     /// could free the shard of a living thread, and two threads would then write into this shard.
@@ -84,8 +84,8 @@ impl CounterReader {
             let owner = shard.owner.load(Ordering::Acquire);
             let tid = owner_tid(owner);
             if owner != 0 && tid != 0 && !process::has_thread(pid, tid) {
-                // A new thread with the same thread pointer may have taken the shard meanwhile. If so, the
-                // exchange fails, and the new thread keeps the shard.
+                // A new thread with the same thread pointer may have taken the shard in the meantime. In this
+                // case, the compare-and-exchange fails, and the new thread keeps the shard.
                 let _ = shard.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }

@@ -50,8 +50,8 @@ struct ModuleDetours {
     /// its parent. When the collector attaches to a process, it writes the detours before the recording
     /// begins.
     is_inherited: bool,
-    /// The functions that get no detour although other functions of the module may get one. `reason` says why
-    /// the first of these functions, or the whole module, gets no detour.
+    /// The functions of the allocator that get no detour. `reason` says why the first of these functions, or
+    /// the whole module, gets no detour.
     missing: Vec<String>,
     reason: String,
 }
@@ -221,8 +221,8 @@ impl Detours {
         Some(place)
     }
 
-    /// The allocators that edleak counts only in part or not at all, with the detours that the target has
-    /// applied so far.
+    /// The allocators that edleak counts only in part or not at all. The answer depends on the detours that
+    /// the target has applied so far.
     pub(crate) fn unseen(&self, session: &Session, modules: &[Loaded], publisher: &Publisher) -> Vec<Unseen> {
         let mut unseen: Vec<Unseen> =
             self.modules.iter().filter_map(|module| module.unseen(session.detour_modules())).collect();

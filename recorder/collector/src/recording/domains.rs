@@ -14,7 +14,7 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// The names of the domains, for messages.
+    /// The names of the domains, as messages list them.
     pub const NAMES: &str = "heap, mapping, pool or all";
     /// All domains.
     pub const ALL: Domains = Domains { mapping: true, pool: true };

@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 /// The facts about a file that the list of modules needs.
 #[derive(Clone)]
 pub(crate) struct FileFacts {
-    /// The build ID; empty: the file has none.
+    /// The build ID; empty: the file has no build ID.
     pub build_id: Vec<u8>,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
@@ -90,8 +90,8 @@ fn known(path: &Path) -> Arc<Known> {
     known
 }
 
-/// Identifies one version of a file. Two different files with the same name have different versions. A change
-/// of its content also gives a file another version.
+/// Identifies one version of a file. If another file replaces a file of the same name, the new file has
+/// another version. A change of its content also gives a file another version.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,

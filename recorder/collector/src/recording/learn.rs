@@ -195,8 +195,8 @@ fn event_of(event: &ModuleEvent, number: u32) -> Event {
 }
 
 impl Recording {
-    /// Records how many allocations from before the recording have been freed so far, if this record is due
-    /// or `is_last` is true.
+    /// Records how many allocations from before the recording have been freed so far. Does so only if such a
+    /// record is due or `is_last` is true.
     pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
         let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
         let Some(before) = &mut self.attached else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! Reads the slices that the target's threads took at marks, and makes records for the trace from them, as
-//! far as the trace has room.
+//! Reads the slices that the target's threads took at marks, and makes records for the trace from these
+//! slices, as far as the trace has room.
 
 use crate::sys::shm::Session;
 use edleak_format::{Counters, Mark, MarkId, MarkLosses, MarkSlice, SiteId};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The slices at marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
 /// While the count of a mark doubles, the trace gets this number of slices at the mark. If the trace has
-/// little room, the number is lower.
+/// little room, the trace gets fewer slices.
 const IN_A_DOUBLING: u64 = 32;
 /// Maximum number of sites in one record. A slice with more sites becomes several records.
 const SITES_OF_A_RECORD: usize = 1024;

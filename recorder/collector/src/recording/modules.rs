@@ -35,7 +35,7 @@ pub(crate) struct Event {
     pub load_bias: u64,
     /// One past the last address of the module; 0: unknown.
     pub end: u64,
-    /// The build ID of the module; empty: the module has none.
+    /// The build ID of the module; empty: the module has no build ID.
     pub build_id: Vec<u8>,
     /// The number of this event.
     pub number: u32,

@@ -22,9 +22,9 @@ const WORK_SHARE: u32 = 8;
 /// If at least this number of stacks is watched, the collector assumes that slices are lost because of the
 /// work for stacks.
 const MANY_STACKS: usize = 1 << 10;
-/// An automatic period doubles when the count of lost slices reaches this number. Each slice in time reduces
-/// the count by 1/8. A gap of any length adds at most two lost slices, because the machine may have been
-/// suspended.
+/// An automatic period doubles when the count of lost slices reaches this number. Each slice that the
+/// collector takes in time reduces the count of lost slices by 1/8. A gap of any length adds at most two lost
+/// slices, because the machine may have been suspended.
 const MOST_LOST: u64 = 4;
 /// The longest automatic period to which the work for watched stacks can lead.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
@@ -54,13 +54,13 @@ impl std::str::FromStr for Period {
     }
 }
 
-/// The ticks of a recording that get a slice.
+/// Determines the ticks of a recording at which a slice is due.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     tick: Duration,
     stride: u64,
     doubles: bool,
-    /// Number of recently lost slices; each slice in time reduces this number.
+    /// Number of recently lost slices; each slice that the collector takes in time reduces this number.
     lost: u64,
 }
 

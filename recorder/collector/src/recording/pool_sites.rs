@@ -87,7 +87,7 @@ impl Recording {
             let module: Option<ModuleId> =
                 self.modules.at(address, info.events_before.load(Ordering::Relaxed));
             // If the call is the last statement of the pool's function, the compiler may have turned the call
-            // into a jump. Both return addresses are then equal.
+            // into a jump, so that both return addresses are equal.
             if frames.last().is_none_or(|frame| frame.address != address) {
                 frames.push(StackFrame { address, module });
             }

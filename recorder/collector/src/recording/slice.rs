@@ -132,8 +132,8 @@ impl Recording {
         }
     }
 
-    /// Number of sites whose counters are not all zero. So the number does not include call sites that the
-    /// library only skips because they lie in wrappers.
+    /// Number of sites whose counters are not all zero. So the number does not include the call sites in
+    /// wrappers, which the library skips.
     pub(super) fn seen_sites(&self) -> usize {
         let injected = self.injected.map(|injected| injected.site.0 as usize);
         let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);

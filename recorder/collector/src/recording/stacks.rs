@@ -133,12 +133,12 @@ impl WatchedStacks {
         if self.is_closed { made(session) } else { self.sites.len() }
     }
 
-    /// Number of stacks that have no site in the trace and will not get one.
+    /// Number of stacks that have no site in the trace and will not get a site.
     pub(crate) fn without_site(&self, session: &Session) -> usize {
         self.in_slice(session).saturating_sub(self.sites.len())
     }
 
-    /// Assigns a site of the trace to the first stack that has none.
+    /// Assigns a site of the trace to the first stack without a site.
     pub(crate) fn name(&mut self, site: SiteId) {
         self.sites.push(site);
     }
@@ -194,8 +194,8 @@ struct CellState {
     allocs: u64,
 }
 
-/// The survivors at one instant, stored as a copy of the cells. In the form in which a trace stores them, the
-/// survivors would take ten times as much memory.
+/// The survivors at one instant, stored as a copy of the cells. In the form of the trace, the survivors would
+/// take ten times as much memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     now_ns: u64,
@@ -324,8 +324,8 @@ impl Snapshots {
 
     /// The newest survivors from the time before the program began to free everything at its end. The
     /// function returns the latest survivors if their number is at least 15/16 of the number of kept
-    /// survivors; otherwise it returns the kept survivors. If the heap shrank in normal work, the returned
-    /// survivors are a few epochs old, which does no harm.
+    /// survivors; otherwise, the function returns the kept survivors. If the heap shrank in normal work, the
+    /// returned survivors are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
         if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }

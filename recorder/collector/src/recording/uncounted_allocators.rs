@@ -35,8 +35,8 @@ impl Recording {
         whole.map(|unseen| Allocator { module: unseen.module, symbol: unseen.symbol }).collect()
     }
 
-    /// For each allocator that edleak counts only in part: the functions that it does not count, as the trace
-    /// stores them.
+    /// For each allocator that edleak counts only in part: the functions that edleak does not count, as the
+    /// trace stores them.
     pub(super) fn uncounted_functions(&self) -> Vec<UncountedFunctions> {
         let in_part = self.unseen().into_iter().filter(|unseen| unseen.is_in_part);
         let some = in_part.filter(|unseen| !unseen.functions.is_empty());

@@ -9,7 +9,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// An unpublished event for which the collector waits before it reads the later events of a ring.
 #[derive(Default)]
 pub(crate) struct Unpublished {
-    /// The number of the event, and the time at which the collector first saw it unpublished.
+    /// The number of the unpublished event, and the time at which the collector first saw this event.
     event: Option<(u32, Instant)>,
 }
 

@@ -33,7 +33,7 @@ impl PendingRequests {
         self.under_way.is_some() || !self.waiting.is_empty()
     }
 
-    /// The clients that wait for an answer.
+    /// The clients that wait for the answer to a watch request.
     pub(crate) fn clients(&self) -> impl Iterator<Item = ClientId> {
         let under_way = self.under_way.iter().map(|(_, wanted, _)| wanted);
         under_way.chain(&self.waiting).map(|wanted| wanted.client)

@@ -4,8 +4,8 @@
 //! - The trace stays in memory. If the child ends in this time, one system call writes the whole trace.
 //! - A forked child reads the rules of its parent's session (`READY_WITH_PARENTS_RULES`).
 //!
-//! Only the age of the child's own recording matters, not the age of the run, because a child can start at
-//! any time in a run.
+//! The collector uses the age of the child's own recording, not the age of the run, because a child can start
+//! at any time in a run.
 
 use super::Recording;
 use crate::start::output;

@@ -69,7 +69,8 @@ pub(crate) fn is_malloc(file: &Path) -> bool {
     has("malloc") && !has("main")
 }
 
-/// The elements of `offsets` that lie in functions of an allocator. `offsets` are offsets in the file.
+/// The elements of `offsets` that lie in functions of an allocator. Each offset is an address minus the load
+/// bias of the module.
 pub(crate) fn offsets_in_allocator(file: &Path, offsets: &[u64]) -> Vec<u64> {
     let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
     let Ok(elf) = Elf::parse(&bytes) else { return Vec::new() };

@@ -19,7 +19,7 @@ const MOST_UNDOABLE: usize = 256;
 /// Above this number of mappings, the ledger merges neighbouring mappings of one site, so that the memory of
 /// the ledger stays bounded.
 const MOST_MAPPINGS: usize = 1 << 20;
-/// Maximum number of mremap calls that run at the same time; each thread can run one of them.
+/// Maximum number of mremap calls that run at the same time. Each thread can run one mremap call.
 const MOST_MOVES: usize = 4096;
 
 /// A site that maps memory, as an index into [`Ledger::counters`].

@@ -56,7 +56,7 @@ pub(crate) struct Mappings {
     passed_over: u64,
     segments: Segments,
     at_marks: CountersAtMarks,
-    /// For each owner: the bytes given back, as the trace last recorded them.
+    /// For each owner: the bytes given back, as the collector last recorded them in the trace.
     told_given_back: Vec<GivenBack>,
     /// Number of events that the latest reading found.
     found: usize,

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Longest sleep of the reader before the first event of the target.
+/// Longest sleep of the reader thread while the target has not added its first event.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 /// If one reading finds this number of events or more, the next reading follows at once.
 const MANY: usize = MAX_EVENTS / 64;
@@ -54,8 +54,8 @@ impl Pools {
     }
 
     /// Reads the published events that are in the ring now. Returns the number of read events. `is_over`
-    /// means that no thread of the target runs any more. The function then skips unpublished events, because
-    /// no thread will publish them.
+    /// means that no thread of the target runs any more. If `is_over` is true, the function skips unpublished
+    /// events, because no thread will publish these events.
     pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);
