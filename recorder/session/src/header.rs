@@ -91,7 +91,8 @@ pub struct Header {
     pub has_detours: AtomicU32,
     /// 1: the code that counts is linked into the program (the crate edleak-alloc), and no library is loaded.
     pub counts_itself: AtomicU32,
-    /// 1: the target has tried to apply its detours. 2: the detours came too late for the target.
+    /// 1: the target has tried to apply its detours. 2: the target began to run before the collector had
+    /// published the detours.
     pub detours_done: AtomicU32,
     /// IDs of sites that are calls of `pthread_create`; 0 ends the list.
     pub thread_starts: [AtomicU32; 32],
@@ -108,7 +109,7 @@ pub struct Header {
     pub lost_stacks: AtomicU64,
     /// Number of mapping events lost because the ring was full.
     pub lost_mappings: AtomicU64,
-    /// Number of lost events of madvise.
+    /// Number of events of madvise that were lost because the ring had too little room.
     pub lost_give_backs: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);

@@ -1,10 +1,12 @@
-//! COLD: a bare LD_PRELOAD starts its own collector, once per image, for the outermost process only.
+//! COLD: a bare LD_PRELOAD starts its own collector. An image starts it once, and only the outermost process
+//! does so.
 //!
-//! The collector is `edleak-record`. The library looks for `edleak-record` in the library's own directory, in
+//! The collector is `edleak-record`. The library looks for this program in the library's own directory, in
 //! `../../bin`, or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the
-//! session, sends the path of its control page through a pipe, and detaches itself. A process with a recorded
-//! ancestor starts no collector: the memory map of a recorded process names the session. A recorder starts no
-//! collector either; it has this library loaded if /etc/ld.so.preload names the library.
+//! session, sends the path of its control page through a pipe, and detaches itself from this process. If an
+//! ancestor of a process is recorded, the process starts no collector: the library sees a session in the
+//! memory map of the ancestor. edleak-record itself starts no collector either; this library is loaded into
+//! edleak-record if /etc/ld.so.preload names the library.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -17,7 +19,8 @@ use core::ptr;
 const MARK: &[u8] = b"/memfd:edleak-session";
 const MAX_VARIABLES: usize = 4096;
 const RECORDER: &[u8] = b"edleak-record";
-/// The library sets this in the collector's environment, so that the collector itself finds no session.
+/// The library sets this variable in the collector's environment, so that the collector itself is not
+/// recorded.
 const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
 /// Starts a collector for this process and writes the address of its control page into `path`. `false`: no
@@ -51,7 +54,7 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
     let bytes = (MAX_VARIABLES + 1) * size_of::<*const u8>();
     let answered = sys::map_private(bytes).is_some_and(|scratch| {
         let variables = scratch.cast::<*const u8>();
-        // The collector must run without the preload library, so that no recording of it begins.
+        // The collector must run without the preload library, so that the collector itself is not recorded.
         let kept = environment.variables().filter(|&variable| !is_preload(variable));
         let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
         for (index, variable) in all.enumerate() {
@@ -88,19 +91,20 @@ fn is_preload(variable: *const u8) -> bool {
     b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
 }
 
-/// Whether this process is a recorder: it has the recorder's name, or it runs the file that would be started
-/// as the collector.
+/// Whether this process is a recorder: it has the recorder's name, or it runs the file that the library would
+/// start as the collector.
 fn is_recorder(program: &Path) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
     let own = link.get(..length).unwrap_or(b"");
-    // An update may have removed the file.
+    // If an update has removed the file, the link ends in ` (deleted)`.
     let own = own.strip_suffix(b" (deleted)").unwrap_or(own);
     let name = own.rsplit(|&byte| byte == b'/').next();
     name == Some(RECORDER) || (!own.is_empty() && program.as_c().strip_suffix(b"\0") == Some(own))
 }
 
-/// `edleak-record` in the directory of this library, or in a package's `bin/` beside `lib/edleak/`.
+/// Finds `edleak-record` in the directory of this library, or in the directory `bin/` of a package whose
+/// `lib/edleak/` contains the library.
 fn beside_us(program: &mut Path) -> bool {
     let mut ours = Path::new();
     let here = beside_us as *const () as usize;
@@ -147,7 +151,8 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 
 fn ancestor_is_recorded() -> bool {
     const GENERATIONS: usize = 64;
-    // The library does not use the kernel's getppid: in a PID namespace its result differs from /proc.
+    // The library does not call the kernel's getppid: in a PID namespace, its result may differ from the
+    // number in /proc.
     let mut pid = parent_in(b"/proc/self/status\0");
     for _ in 0..GENERATIONS {
         if pid <= 1 {
@@ -161,7 +166,7 @@ fn ancestor_is_recorded() -> bool {
     false
 }
 
-/// The parent in a status file of /proc; 0: none.
+/// The parent's process ID in a status file of /proc; 0: the file names no parent.
 fn parent_in(status: &[u8]) -> u32 {
     let mut parent = 0;
     for_each_line(status, |line| match line.strip_prefix(b"PPid:") {

@@ -1,11 +1,11 @@
 //! COLD: stores the version of this library in an ELF note; `readelf --notes` shows it.
 //!
-//! edleak-record reads the note before it uses a library. The version is in a note because linkers keep notes
-//! even if no code refers to them.
+//! edleak-record reads the note before it uses a library. A note is the right place for the version, because
+//! linkers keep notes even if no code refers to them.
 //!
-//! A second note contains the place of the object through which a collector begins a recording
-//! ([`crate::cold::idle`]). The collector reads the note in the memory of the process, so it works even if
-//! the file was replaced.
+//! A second note contains the position of the object through which a collector begins a recording
+//! ([`crate::cold::idle`]). The collector reads this note in the memory of the process. So the collector
+//! finds the object even if the file of the library was replaced.
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;
@@ -28,7 +28,8 @@ core::arch::global_asm!(
 #[used]
 static NOTE: Note = Note::of_version();
 
-/// An ELF note: lengths and kind, then owner and text, each a multiple of four bytes long.
+/// An ELF note: first the lengths and the kind, then the owner and the text, whose lengths are multiples of
+/// four bytes.
 #[repr(C)]
 struct Note {
     owner_bytes: u32,

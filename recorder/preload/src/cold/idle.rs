@@ -1,29 +1,30 @@
-//! COLD: waits for a recording (`EDLEAK_IDLE`), and begins one in a process that already runs.
+//! COLD: waits for a recording (`EDLEAK_IDLE`), and begins a recording in a process that already runs.
 //!
-//! The collector writes `WAKE` into the phase ([`edleak_session::idle`]). The next call of an entry point
-//! begins the recording on its own thread. All other threads continue uncounted until the process is
-//! attached:
+//! The collector writes `WAKE` into the phase ([`edleak_session::idle`]). The thread that next calls an entry
+//! point then begins the recording. Until the process is attached, the library does not count the calls of
+//! the other threads:
 //!
 //! ```text
 //!   ( Off ) ──▶ ( Wake ) ──▶ ( Beginning ) ──▶ ( Counting ) ──▶ ( Off )
 //!   collector    first call    its thread        collector
-//!                              └──▶ ( Off ) with the reason in `failure`, if no session can be had
+//!                              └──▶ ( Off ) with the reason in `failure`, if the process gets no session
 //! ```
 //!
-//! A process may begin a recording any number of times. An earlier session leaves these things behind:
+//! A process may begin a recording any number of times. The table tells what remains of the session before:
 //!
-//! | left behind                      | handling                                                            |
+//! | what remains                     | what the library does                                               |
 //! |----------------------------------|---------------------------------------------------------------------|
-//! | offsets in thread-local storage  | stay valid: the next session takes over the owners of the shards    |
-//! | entries of the side table        | are cleared, so a free of an earlier allocation is unknown          |
+//! | offsets in thread-local storage  | stay valid: the new session has the same owners of the shards       |
+//! | entries of the side table        | are cleared, so a free of an older allocation is unknown            |
 //! | known modules, cached rules      | are cleared, because modules may have changed unnoticed             |
 //! | the mapping of the last session  | is kept; the mapping of the session before it is unmapped           |
 //! | limits of the fast path          | stay 0 until the collector has seen that no thread is inside a call |
 //!
-//! The last row matters for exact counts. A thread may be suspended between two instructions of the fast path
-//! while it holds a pointer to the counters of the last session. So the collector waits until this is
-//! impossible (`collector/sys/quiescence.rs`): before it asks for another session, and again before it opens
-//! the limits. Until the limits are open, every call takes the slow path.
+//! The last row of the table matters for exact counts. A thread may be suspended between two instructions of
+//! the fast path while it holds a pointer to the counters of the last session. So the collector waits until
+//! no thread can hold such a pointer (`collector/sys/quiescence.rs`). It waits before it asks for another
+//! session, and again before it sets the limits to their normal values. While the limits are 0, every call
+//! takes the slow path.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;
@@ -37,10 +38,11 @@ use edleak_session::header::Header;
 use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
 use edleak_session::layout::FIRST_TABLE_AT;
 
-/// The only instance. The note in `identity` contains its place.
+/// The only instance. The ELF note in `identity` contains the position of this object.
 pub(crate) static IDLE: Idle = Idle::new();
 
-/// Stores the addresses that a collector needs. Call this after the real functions are known.
+/// Stores the addresses that a collector needs. Call this function after the library has found the real
+/// functions.
 pub(super) fn describe(is_countable: bool, waits: bool) {
     /// The library did not read the number of filters.
     const UNKNOWN: u32 = u32::MAX;
@@ -51,7 +53,8 @@ pub(super) fn describe(is_countable: bool, waits: bool) {
     IDLE.publish();
 }
 
-/// Stores the addresses that a collector needs for a library that it has loaded into a running process.
+/// Stores the addresses that a collector needs, in a library that the collector has loaded into a running
+/// process.
 pub(super) fn describe_late(is_countable: bool, malloc: usize) {
     IDLE.is_late.store(1, Ordering::Relaxed);
     IDLE.malloc.store(malloc as u64, Ordering::Relaxed);
@@ -64,7 +67,7 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
 }
 
 /// Number of seccomp filters of this process. If the number grows later, the process has restricted its
-/// system calls. A begin may then need a forbidden call.
+/// system calls. To begin a recording, the library may then need a forbidden call.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
     lines::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
@@ -77,8 +80,8 @@ fn seccomp_filters() -> u32 {
     filters
 }
 
-/// Attaches this process to the session of the collector that asked for it. `false`: this failed, and the
-/// reason is stored. Only one thread at a time runs this function.
+/// Attaches this process to a session of the collector that asked for a recording. `false`: the process could
+/// not be attached, and the reason is stored. Only one thread at a time runs this function.
 pub(super) fn begin() -> bool {
     let mut address = Path::new();
     let bytes = IDLE.address.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|&byte| byte != 0);
@@ -113,12 +116,12 @@ pub(super) fn begin() -> bool {
     published
 }
 
-/// The mapping of the session before the last one.
+/// The address of the mapping of the session before the last session.
 static OLDER: AtomicUsize = AtomicUsize::new(0);
 static OLDER_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Unmaps the session before the last one. The last one stays mapped, because a signal handler may have
-/// interrupted a thread that holds a pointer into it.
+/// Unmaps the session before the last session. The last session stays mapped, because a signal handler may
+/// have interrupted a thread that holds a pointer into this session.
 fn retire() {
     let (base, bytes) = (OLDER.load(Ordering::Relaxed), OLDER_BYTES.load(Ordering::Relaxed));
     if bytes > 0 {
@@ -126,8 +129,8 @@ fn retire() {
     }
     let session = lifecycle::session();
     if lifecycle::is_of_this_process(session) {
-        // Normally the collector gives this memory back at the end, but it may have been killed. The header
-        // and the owners of the shards stay.
+        // Normally, the collector gives this memory back when the recording ends, but the collector may have
+        // been killed. The header and the owners of the shards keep their content.
         let pages = session.cast::<u8>().wrapping_add(FIRST_TABLE_AT);
         sys::remove_pages(pages, lifecycle::session_bytes() - FIRST_TABLE_AT);
     }

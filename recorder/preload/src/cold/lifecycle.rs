@@ -1,4 +1,4 @@
-//! COLD: start, fork, exec as a state machine; attaching to a session.
+//! COLD: the start of the library, forks and execs, as a state machine; attaching to a session.
 //!
 //! ```text
 //!            first entry point                     real functions known,
@@ -9,13 +9,13 @@
 //!                                     └────────────────────────────────▶ ( Off ) ◀── unrecorded forked child
 //! ```
 //!
-//! A collector may ask for a recording of a process that is Off, and end the recording of a process that
-//! counts ([`idle`]).
+//! A collector may ask for a recording of a process whose phase is Off, and may end the recording of a
+//! process whose phase is Counting ([`idle`]).
 //!
-//! An exec starts a new image, which begins at the phase New and claims its own session. vfork and clone with
-//! shared memory change nothing: the child shares the parent's state until it executes a program. All code
-//! here, with its system calls, runs before the first call of an entry point returns. Usually the process
-//! then has only one thread.
+//! An exec starts a new image, which begins in the phase New and claims its own session. vfork, and clone
+//! with shared memory, change no phase: the child shares the parent's state until it executes a program. All
+//! code in this file, with its system calls, runs before the first call of an entry point returns. At that
+//! time, the process usually has only one thread.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -43,30 +43,30 @@ pub(crate) const OFF: u32 = edleak_session::idle::OFF;
 /// The phase of this process. Entry stubs compare it with [`OFF`].
 pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
-/// Bytes of the mapping at [`HEADER`].
+/// Size in bytes of the mapping at [`HEADER`].
 static SESSION_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// The session that is attached, or that was attached last; null: there was none.
+/// The session that is attached or was attached last; null: this process never had a session.
 pub(crate) fn session() -> *mut Header {
     HEADER.load(Ordering::Relaxed)
 }
 
-/// Whether a session belongs to this process. A forked child has its parent's session mapped.
+/// Whether a session belongs to this process. In a forked child, the session of the parent is also mapped.
 pub(super) fn is_of_this_process(session: *mut Header) -> bool {
-    // SAFETY: the session is mapped, and its first page keeps its content.
+    // SAFETY: the session is mapped, and the first page of a session keeps its content.
     !session.is_null() && unsafe { &*session }.pid.load(Ordering::Relaxed) == own_number()
 }
 
-/// Bytes of the mapping of [`session`].
+/// Size in bytes of the mapping of [`session`].
 pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
 
-/// The domains of memory to record beside the heap, from the control page.
+/// The domains of memory that the control page asks the library to record, besides the heap.
 static DOMAINS: AtomicU32 = AtomicU32::new(0);
 
-/// Starts the preload, once. If another thread is starting the preload at this moment, the call returns at
-/// once, and the library does not count this allocation.
+/// Starts the preload library once. If another thread is starting the library at this moment, the call
+/// returns immediately, and the library does not count this allocation.
 #[inline]
 pub(crate) fn start() {
     if PHASE.load(Ordering::Relaxed) == NEW {
@@ -101,15 +101,15 @@ fn start_slow() {
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
-/// Whether a variable has a value other than `0`.
+/// Whether the value of a variable is neither empty nor `0`.
 fn is_set(value: *const u8) -> bool {
     // SAFETY: the value ends in NUL, and no byte after the NUL is read.
     let byte = |index: usize| unsafe { value.wrapping_add(index).read() };
     byte(0) != 0 && (byte(0) != b'0' || byte(1) != 0)
 }
 
-/// Attaches to a session if the library can count allocations. Calls of the program's own allocator do not
-/// reach the library; it counts them only through detours.
+/// Attaches to a session if the library can count allocations. If the program has its own allocator, calls of
+/// this allocator do not reach the library, and the library counts these calls only through detours.
 fn start_counting(found: &real::Resolved, environment: &Environment) -> bool {
     if found.is_countable() {
         return attach(environment);
@@ -122,7 +122,8 @@ fn start_counting(found: &real::Resolved, environment: &Environment) -> bool {
     counts
 }
 
-/// Whether this process counts nothing now. In such a process, edleak adds only this test to each call.
+/// Whether this process counts nothing now. In a process that is not recorded, edleak adds only this test to
+/// each call.
 #[inline(always)]
 pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
@@ -142,23 +143,24 @@ pub(crate) fn header() -> Option<&'static Header> {
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// Handles an entry point in a process that does not count. Begins a recording if a collector asks for one.
+/// Handles an entry point in a process that does not count. Begins a recording if a collector has asked for
+/// one.
 #[cold]
 fn uncounted(phase: u32) -> Option<&'static Header> {
     let page = &TABLES.page;
     if phase == BEGINNING && page.alive.load(Ordering::Relaxed) == 0 {
-        // This is a forked child, and the thread that began is in the parent.
+        // This is a forked child, and the thread that was beginning the recording exists only in the parent.
         PHASE.store(OFF, Ordering::Relaxed);
     }
     if phase == ENDING {
         free::forward();
-        // This fails if a collector already asks for the next recording.
+        // This fails if a collector has already asked for the next recording.
         let _ = PHASE.compare_exchange(ENDING, OFF, Ordering::AcqRel, Ordering::Relaxed);
     }
     if phase != WAKE {
         return None;
     }
-    // From here on, a forked child sees that the page is wiped.
+    // From here on, the kernel sets the page to 0 in a forked child, so the child notices that it is a child.
     if !sys::wipe_on_fork((&raw const *page).cast(), size_of::<tables::Page>()) {
         PHASE.store(OFF, Ordering::Relaxed);
         return None;
@@ -168,7 +170,7 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     free::hook();
     let begun = idle::IDLE.is_countable.load(Ordering::Relaxed) != 0 && idle::begin();
     let phase = if begun { COUNTING } else { OFF };
-    // If the phase is another one, the collector has taken its request back meanwhile.
+    // If the phase is no longer Beginning, the collector has withdrawn its request.
     let is_wanted = PHASE.compare_exchange(BEGINNING, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     let counts = begun && is_wanted;
     if !counts {
@@ -178,17 +180,17 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     counts.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// As [`header`], for calls that only unmap memory. In a forked child that is not recorded, such a call does
-/// not count as use of memory.
+/// Works as [`header`], but for calls that only unmap memory. In a forked child that is not recorded, such a
+/// call does not count as use of memory.
 pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
     let is_child =
         PHASE.load(Ordering::Acquire) == COUNTING && TABLES.page.alive.load(Ordering::Relaxed) == 0;
     if is_child && CHILDREN.path().is_none() { None } else { header() }
 }
 
-/// Handles the first entry point in a forked child. At this time the known session is the parent's session.
-/// If edleak records children, the child claims its own session; if not, the library turns itself off in the
-/// child.
+/// Handles the first entry point in a forked child. At this time, the session that the child knows is the
+/// parent's session. If edleak records children, the child claims its own session. Otherwise the library
+/// turns itself off in the child.
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
@@ -201,7 +203,7 @@ fn forked() -> Option<&'static Header> {
     PHASE.store(STARTING, Ordering::Relaxed);
     let parents = HEADER.load(Ordering::Relaxed).cast::<u8>();
     let parents_stacks = walk::Tables::in_use();
-    // SAFETY: fork copied only this thread, and its shard belonged to the parent.
+    // SAFETY: fork has copied only this thread, and the shard of this thread belonged to the parent.
     *unsafe { thread::tls() } = thread::Tls::new();
     let claimed = claim(path);
     if matches!(claimed, Claim::Unreachable) {
@@ -220,7 +222,7 @@ fn forked() -> Option<&'static Header> {
         let published = publish(base, &Environment::known(), Some(parent), |header| {
             header.next_site.store(next, Ordering::Relaxed);
             header.parent.store(parent.serial.load(Ordering::Relaxed), Ordering::Relaxed);
-            // The allocations of the parent live on in the child, and the child will free them.
+            // The allocations of the parent also exist in the child, and the child will free them.
             // SAFETY: the parent's session is still mapped here, with its stacks.
             unsafe { slow::inherit(header, &parents_stacks) };
         });
@@ -232,10 +234,11 @@ fn forked() -> Option<&'static Header> {
     own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// The address through which a forked child finds a session; empty: edleak does not record children.
+/// The address of the control page, through which a forked child claims a session; empty: edleak does not
+/// record children.
 struct ChildrenPath(UnsafeCell<Path>);
 
-// SAFETY: written once, before any allocation is counted, and only read after that.
+// SAFETY: the path is written before any allocation is counted, and afterwards threads only read it.
 unsafe impl Sync for ChildrenPath {}
 
 static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
@@ -262,8 +265,8 @@ impl ChildrenPath {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
-// Starts the preload in a program whose first allocation comes after its constructors, or never. So edleak
-// records such a program, too.
+// Starts the preload library in a program whose first allocation comes after its constructors, or that never
+// allocates. So edleak records such a program, too.
 #[cfg(not(test))]
 extern "C" fn constructor() {
     if PHASE.load(Ordering::Relaxed) == NEW && real::is_late() {
@@ -273,8 +276,8 @@ extern "C" fn constructor() {
     }
 }
 
-/// Starts a library that a collector has loaded into a running process. The library waits, and counts only
-/// through the detours that the collector writes.
+/// Starts a library that a collector has loaded into a running process. The library waits for a recording. It
+/// counts only through the detours that the collector writes.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 #[cold]
 fn start_late() {
@@ -289,7 +292,7 @@ fn start_late() {
     PHASE.store(OFF, Ordering::Release);
 }
 
-/// Clears the address at which forked children found a session of the last recording.
+/// Clears the address through which forked children found a session in the recording before this one.
 pub(super) fn forget_children() {
     CHILDREN.set(&Path::new());
     let page = CONTROL.swap(ptr::null_mut(), Ordering::Relaxed);
@@ -298,18 +301,20 @@ pub(super) fn forget_children() {
     }
 }
 
-/// The control page, if edleak records children. The page stays mapped, so a forked child has it.
+/// The control page; null: edleak does not record children. The page stays mapped, so that a forked child has
+/// it, too.
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
 
-/// The control page with this nonce that a forked child has from its parent.
+/// The control page that a forked child has from its parent; `None`: the page of the parent has another
+/// nonce.
 fn inherited_control(nonce: u64) -> Option<&'static Control> {
     // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
     let control = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() }?;
     (control.nonce.load(Ordering::Relaxed) == nonce).then_some(control)
 }
 
-/// Finds and maps the session for this process, and stores its tables. `false`: there is no session for this
-/// process.
+/// Finds and maps the session for this process, and stores the addresses of its tables. `false`: there is no
+/// session for this process.
 fn attach(environment: &Environment) -> bool {
     if !only::is_wanted(environment) {
         return false;
@@ -328,9 +333,10 @@ fn attach(environment: &Environment) -> bool {
     published
 }
 
-/// Stores the tables of a claimed session and waits briefly for its rules. `parent` is the session of the
-/// process that forked this one. `prepare` runs last before the collector sees the session. `false`: the
-/// library could not tell a forked child from its parent. Threads take the slow path until [`thread::open`].
+/// Stores the addresses of the tables of a claimed session, and waits briefly for the rules of this session.
+/// `parent` is the session of the process that forked this process. `prepare` runs last, just before the
+/// collector sees the session. `false`: the kernel cannot set a page to 0 in a forked child, so the library
+/// could not distinguish a child from its parent. Threads take the slow path until [`thread::open`].
 pub(super) fn publish(
     base: *mut u8,
     environment: &Environment,
@@ -341,7 +347,7 @@ pub(super) fn publish(
     let header = unsafe { &*base.cast::<Header>() };
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
     if parent.is_none() {
-        // A forked child inherits both settings.
+        // A forked child inherits the settings of both calls.
         live::keep_small();
         if !sys::wipe_on_fork((&raw const TABLES.page).cast(), size_of::<tables::Page>()) {
             return false; // a kernel before 4.14 does not wipe pages in a forked child
@@ -395,18 +401,19 @@ pub(super) fn publish(
     sys::wake(&header.state);
     // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
     if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
-        // Only now, so that the collector need not wait for this process.
+        // Wake the collector only now, so that it need not wait for this process.
         sys::wake(&control.claims);
     }
     let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
     if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
-        // Waits once and briefly: the collector compiles the rules of the modules in the copied memory map.
+        // Wait once, for a short time: the collector compiles the rules of the modules in the copied memory
+        // map.
         sys::wait(&header.ready, 0, header.rules_timeout_us.load(Ordering::Relaxed));
     }
     let is_ready = header.ready.load(Ordering::Acquire) != 0;
     // Only a process that is starting applies detours. A running process may have several threads. A forked
-    // child has the detours of its parent. If the parent has none, the child may have allocations that no
-    // stub has enlarged.
+    // child has the detours of its parent. If the parent has no detours, the child must not apply any,
+    // because the child may have allocations that no stub has enlarged to 32 bytes.
     if is_ready && parent.is_none() && PHASE.load(Ordering::Relaxed) == STARTING {
         detours::apply(
             header,
@@ -422,9 +429,9 @@ pub(super) fn publish(
     true
 }
 
-/// The number of module events of `parent`; `None`: the collector has not read all of them. The forked child
-/// then begins with the modules and rules of `parent`. With `None`, the child waits for its own rules. The
-/// child also waits while stacks are walked, because a walk needs more tables.
+/// The number of module events of `parent`, if the child can begin with the modules and rules of `parent`.
+/// `None`: the collector has not read all of these events, or the child must walk stacks, which needs more
+/// tables. The child then waits for its own rules.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
     let is_known = module_table::are_all_told()
@@ -437,8 +444,8 @@ fn shared_code(parent: &Header) -> Option<u32> {
 }
 
 /// Number of free sessions that were left on the control page when this process claimed its session. If few
-/// are left, every forked child waits. This wait slows down a parent that forks faster than the collector can
-/// follow, so every child gets a session.
+/// sessions are left, every forked child waits for its rules. If a parent forks faster than the collector can
+/// follow, this wait slows the parent down, so that every child gets a session.
 static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// The result of an attempt to get a session.
@@ -447,7 +454,7 @@ pub(super) enum Claim {
     Mapped(*mut u8),
     /// There is no session for this process, and the collector knows of the attempt.
     Refused,
-    /// The collector was not reached and does not know of the attempt.
+    /// This process did not reach the collector, so the collector does not know of the attempt.
     Unreachable,
 }
 
@@ -460,8 +467,8 @@ impl Claim {
     }
 }
 
-/// The ID of this process in the collector's /proc. A process in its own PID namespace has another ID there,
-/// which may equal the ID of the process to record.
+/// The ID of this process in the collector's /proc. If this process runs in its own PID namespace, its ID in
+/// that namespace is different, and may equal the ID of the process to record.
 fn own_number() -> u32 {
     let mut link = [0; 16];
     let length = sys::read_link(b"/proc/self\0", &mut link);
@@ -475,7 +482,7 @@ fn decimal(number: u32, &byte: &u8) -> Option<u32> {
     number.checked_mul(10)?.checked_add(digit)
 }
 
-/// Claims a session from the control page at `address` (`/proc/COLLECTOR/fd/N#NONCE`) and maps it.
+/// Claims a session from the control page at `address` (`/proc/COLLECTOR/fd/N#NONCE`) and maps the session.
 pub(super) fn claim(address: &Path) -> Claim {
     let Some((path, nonce)) = address.split_nonce() else { return Claim::Refused };
     let path = &path;
@@ -488,8 +495,8 @@ pub(super) fn claim(address: &Path) -> Claim {
     let Some(page) = page else { return Claim::Unreachable };
     // SAFETY: the mapped page has the length of a control page, and the collector never shortens it.
     let control = unsafe { &*page.cast::<Control>() };
-    // A different nonce means that a later collector has got the same PID. This process does not belong to
-    // that collector.
+    // If the nonce is different, the first collector has ended, and another collector has the same PID. This
+    // process does not belong to the other collector.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
     let is_for_us = is_ours && is_for_this_process(control);
     let keeps = is_for_us && control.children.load(Ordering::Relaxed) != 0 && CHILDREN.path().is_none();
@@ -521,7 +528,8 @@ fn is_for_this_process(control: &Control) -> bool {
     true
 }
 
-/// Claims a session from a control page and maps it. The file `path` is the page's in /proc.
+/// Claims a session from a control page and maps the session. `path` is the file of the control page in
+/// /proc.
 fn claim_from(control: &Control, path: &Path) -> Claim {
     DOMAINS.store(control.domains.load(Ordering::Acquire), Ordering::Relaxed);
     let Some(claimed) = control.claim() else { return Claim::Refused };
@@ -542,8 +550,9 @@ fn claim_from(control: &Control, path: &Path) -> Claim {
 }
 
 /// The length of the session in this file; `None`: the file is no session of the collector with this nonce.
-/// If the collector has been killed, another process may have its PID and an open file of this number. The
-/// library reads the file, because an access to the mapping of a shorter file would kill the target.
+/// If the collector has been killed, another process may have the collector's PID and an open file with this
+/// number. The library reads the file before it maps the file: if the file is shorter than a session, an
+/// access to the mapping would kill the target.
 fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
     let mut bytes = [0; IDENTITY_BYTES];
     let read = sys::read_at(fd, &mut bytes, 0);
@@ -555,8 +564,8 @@ fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
     is_sound.then_some(total)
 }
 
-/// Copies the current memory map of the process into the session. So every module loaded so far is known,
-/// even if the process ends soon.
+/// Copies the current memory map of the process into the session. So the collector knows every module that is
+/// loaded now, even if the process ends soon.
 fn copy_maps(header: &Header, to: *mut u8) {
     let Some(fd) = sys::open(b"/proc/self/maps\0", false) else { return };
     let mut used = 0;
@@ -572,14 +581,14 @@ fn copy_maps(header: &Header, to: *mut u8) {
     header.maps_bytes.store(used as u32, Ordering::Release);
 }
 
-/// The offset of the thread ID from the thread pointer in glibc.
+/// The offset of the thread ID from the thread pointer in glibc, in bytes.
 const GLIBC_TID_OFFSET: usize = 0x2d0;
 const UNKNOWN_OFFSET: usize = usize::MAX;
 static TID_OFFSET: AtomicUsize = AtomicUsize::new(UNKNOWN_OFFSET);
 
-/// The offset of libc's thread ID from the thread pointer. The function tries the layouts of glibc and musl,
-/// and compares the result with the known ID of the main thread. 0: neither layout matches, or libc has not
-/// stored the ID.
+/// The offset of the thread ID from the thread pointer in libc's data, in bytes. The function reads the ID at
+/// the offset that glibc or musl uses, and compares the ID with the ID of the main thread. 0: the two IDs
+/// differ, or this is not the main thread.
 fn tid_offset() -> usize {
     let known = TID_OFFSET.load(Ordering::Relaxed);
     if known != UNKNOWN_OFFSET {
@@ -590,21 +599,23 @@ fn tid_offset() -> usize {
     if tid != sys::getpid() {
         return 0;
     }
-    // The memory of musl's control block may end before glibc's offset.
+    // The control block of musl may end before the offset that glibc uses.
     let offset = if real::has_glibcs_threads() { GLIBC_TID_OFFSET } else { MUSL };
-    // SAFETY: the control block of glibc is over 2,000 bytes long, and that of musl over 100.
+    // SAFETY: the control block of glibc is over 2,000 bytes long, and the control block of musl is over 100
+    // bytes long.
     let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
     let offset = if found == tid { offset } else { 0 };
     TID_OFFSET.store(offset, Ordering::Relaxed);
     offset
 }
 
-/// Learns the offset of the thread ID in a library that was loaded late. The thread that loads it need not be
-/// the main thread, but libc has stored the ID of each thread long ago.
+/// Finds the offset of the thread ID in a library that was loaded into a running process. The thread that
+/// loads the library need not be the main thread. This does no harm, because libc stored the ID of each
+/// thread when the thread started.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 fn learn_tid_offset_late() {
-    // SAFETY: only a process with glibc gets the library late, and glibc's control block is over 2,000 bytes
-    // long.
+    // SAFETY: a collector loads the library only into a running process with glibc, and glibc's control block
+    // is over 2,000 bytes long.
     let found = unsafe { ((arch::thread_pointer() + GLIBC_TID_OFFSET) as *const u32).read_volatile() };
     let offset = if found == sys::gettid() { GLIBC_TID_OFFSET } else { 0 };
     TID_OFFSET.store(offset, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! COLD: the lines of a file of /proc.
+//! COLD: reads a file of /proc line by line.
 
 use crate::cold::sys;
 
@@ -8,8 +8,8 @@ pub(super) fn number_in(line: &[u8]) -> u32 {
     digits.fold(0u32, |number, &byte| number.wrapping_mul(10).wrapping_add(u32::from(byte - b'0')))
 }
 
-/// Passes every line of a file to `visit` until it returns true. Returns whether `visit` returned true.
-/// `visit` gets only the first 1,024 bytes of a longer line.
+/// Passes every line of a file to `visit` until `visit` returns true. Returns whether `visit` returned true.
+/// If a line is longer than 1,024 bytes, `visit` gets only its first 1,024 bytes.
 pub(super) fn for_each_line(path: &[u8], mut visit: impl FnMut(&[u8]) -> bool) -> bool {
     let Some(fd) = sys::open(path, false) else { return false };
     let mut line = [0u8; 1024];

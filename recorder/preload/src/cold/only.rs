@@ -1,14 +1,14 @@
 //! COLD: decides whether the user wants the program of this process recorded (`EDLEAK_ONLY`).
 //!
-//! The library compares the patterns with the executed name and with the running file. These differ for a
-//! script, which runs as its interpreter, and for a link.
+//! The library compares the patterns with the path that was executed and with the path of the running file.
+//! The two paths differ for a link, and for a script, whose running file is the interpreter.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;
 use crate::cold::sys;
 use edleak_session::{ENV_ONLY, only};
 
-/// Whether the user wants this program recorded, if it finds a session.
+/// Whether the user wants this program to be recorded.
 pub(super) fn is_wanted(environment: &Environment) -> bool {
     let Some(patterns) = environment.get(ENV_ONLY.as_bytes()) else { return true };
     // SAFETY: the value of a variable ends in NUL.
@@ -24,14 +24,14 @@ pub(super) fn is_wanted(environment: &Environment) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
     let file = link.get(..length).unwrap_or(b"");
-    // An update may have removed the file.
+    // If an update has removed the file, the link ends in ` (deleted)`.
     only::is_wanted(patterns, file.strip_suffix(b" (deleted)").unwrap_or(file))
 }
 
 /// The bytes of a C string before its NUL.
 ///
-/// `CStr::from_ptr` would call strlen, and the compiler turns a plain loop into such a call. The library may
-/// import only dlsym, so each byte is read volatile.
+/// `CStr::from_ptr` would call strlen, and the compiler turns a plain loop into a call of strlen. The library
+/// may import only dlsym, so the loop uses volatile reads.
 ///
 /// # Safety
 /// `text` must end in NUL and stay unchanged.

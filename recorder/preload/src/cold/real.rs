@@ -1,13 +1,13 @@
-//! COLD to find, HOT to call: the real malloc, free and so on, which come after this library in the loader's
-//! search order.
+//! COLD to find, HOT to call: the real malloc, free and similar functions. They come after this library in
+//! the loader's search order.
 //!
-//! Every pointer to a real function starts as a pointer to a function of this file, which first runs
-//! `lifecycle::start`. While `start` looks up functions, `dlsym` may itself allocate, above all if it fails.
-//! A bump arena serves these allocations and never reuses its memory. The library starts to use the real
-//! functions after the last lookup, so the target finds its heap as it would without edleak.
+//! Every pointer to a real function first points to a function of this file, which runs `lifecycle::start`.
+//! While `start` looks up functions, `dlsym` may itself allocate memory, above all if a lookup fails. An
+//! arena in this library serves these allocations and never reuses its memory. The library uses the real
+//! functions only after the last lookup, so the target's heap is the same as without edleak.
 //!
-//! glibc's malloc keeps blocks 32 bytes apart. From any other malloc the library requests at least 32 bytes,
-//! because the side table has one entry per 32 bytes.
+//! glibc's malloc keeps blocks at least 32 bytes apart. From any other malloc, the library requests at least
+//! 32 bytes, because the side table has one entry for each 32 bytes of addresses.
 #![allow(unsafe_code)]
 
 use crate::cold::symbols::{self, Seen, find, forget_error, global, module_of, next};
@@ -24,9 +24,9 @@ type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
 type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
 type Free = unsafe extern "C" fn(*mut u8);
 
-/// The malloc that comes next after this library. The entry stub calls malloc through this pointer.
+/// The next malloc after this library in the search order. The entry stub of malloc calls this pointer.
 pub(crate) static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
-/// The calloc that comes next after this library; the entry stub calls calloc through this pointer.
+/// The next calloc after this library in the search order. The entry stub of calloc calls this pointer.
 pub(crate) static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
 static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
 static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
@@ -67,8 +67,8 @@ pub(crate) unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
     unsafe { real(old, size) }
 }
 
-/// Calls the real realloc, but moves memory of the arena into a real allocation. The arena does not reuse its
-/// memory.
+/// Calls the real realloc. If `old` lies in the arena, moves its content into a real allocation. The arena
+/// does not reuse this memory.
 ///
 /// # Safety
 /// See [`malloc`].
@@ -105,7 +105,7 @@ unsafe extern "C" fn malloc_first(size: usize) -> *mut u8 {
 unsafe extern "C" fn calloc_first(count: usize, size: usize) -> *mut u8 {
     lifecycle::start();
     match CALLOC.load(Ordering::Acquire) {
-        // Memory of the arena is zeroed, because the arena never hands out memory twice.
+        // Memory of the arena contains only zeros, because the arena never hands out memory twice.
         first if first == calloc_first as *mut () => {
             count.checked_mul(size).map_or(ptr::null_mut(), |size| arena_alloc(size, 16))
         }
@@ -135,8 +135,8 @@ unsafe extern "C" fn free_first(allocation: *mut u8) {
     }
 }
 
-// The least size that edleak requests from an allocator other than glibc's, so that its blocks lie 32 bytes
-// apart.
+// The least number of bytes that edleak requests from an allocator other than glibc's, so that the blocks of
+// this allocator are at least 32 bytes apart.
 const SPACING: usize = 32;
 
 static RAW_MALLOC: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -168,16 +168,18 @@ unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
 }
 
-/// The program's allocator.
+/// The kind of the program's allocator.
 static ALLOCATOR: AtomicU32 = AtomicU32::new(NOT_COUNTED);
-/// The allocator is not known yet, or it comes before edleak's library.
+/// The allocator is not known yet, or the program's calls reach the allocator before they reach edleak's
+/// library.
 const NOT_COUNTED: u32 = 0;
 const GLIBC: u32 = 1;
 const OTHER: u32 = 2;
 /// An allocator in the program itself, whose functions have detours.
 const PROGRAMS: u32 = 3;
 
-/// Whether the allocator is glibc's: its blocks lie 32 bytes apart, and every allocation goes through malloc.
+/// Whether the allocator is glibc's. Its blocks are at least 32 bytes apart, and every allocation goes
+/// through malloc.
 pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
@@ -193,10 +195,10 @@ pub(crate) fn is_programs() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == PROGRAMS
 }
 
-/// Whether this code is a part of the program (the crate edleak-alloc has another file in place of this one).
+/// Whether this code is linked into the program. For the crate edleak-alloc, another file replaces this one.
 pub(crate) const IS_IN_PROGRAM: bool = false;
 
-/// Whether libc's threads have glibc's control blocks. Only glibc has `__libc_stack_end`.
+/// Whether libc's threads have the control blocks of glibc. Only glibc has the symbol `__libc_stack_end`.
 pub(crate) fn has_glibcs_threads() -> bool {
     environment::stack_start() != 0
 }
@@ -206,15 +208,16 @@ pub(crate) fn has_glibcs_loader() -> bool {
     is_glibc() || BEHIND_PROGRAM_IS_GLIBC.load(Ordering::Relaxed)
 }
 
-/// Whether the program uses its own malloc, and libc is glibc.
+/// Whether the program uses its own malloc while its libc is glibc.
 static BEHIND_PROGRAM_IS_GLIBC: AtomicBool = AtomicBool::new(false);
 
-/// The size to request from the real allocator, for entry points in other files.
+/// The number of bytes to request from the real allocator, for entry points in other files.
 pub(crate) fn spaced(size: usize) -> usize {
     if is_other() { size.max(SPACING) } else { size }
 }
 
-/// Whether a malloc is glibc's. Other allocators also have a `__libc_malloc`, so the library decides.
+/// Whether a malloc belongs to glibc. Other allocators may also define `__libc_malloc`, so the function
+/// compares the library that contains the malloc.
 fn is_in_glibc(malloc: *mut c_void) -> bool {
     let of_glibc = global(c"gnu_get_libc_version");
     if of_glibc.is_null() {
@@ -222,12 +225,13 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
         return false;
     }
     let (path, base) = module_of(malloc);
-    // This library of glibc checks a program's use of malloc; its blocks are glibc's.
+    // The library libc_malloc_debug.so is a part of glibc that checks a program's use of malloc. Its blocks
+    // are glibc's blocks.
     if symbols::is_named(path, &[b"libc_malloc_debug.so"]) {
         return true;
     }
     if base.is_null() {
-        // Before glibc 2.34, dladdr is in a library that some programs do not load.
+        // Before glibc 2.34, dladdr is in another library, which some programs do not load.
         let named = next(c"__libc_malloc");
         if named.is_null() {
             forget_error();
@@ -237,17 +241,17 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     base == module_of(of_glibc).1
 }
 
-/// Whether this library was loaded after the start of the process, for itself alone (`RTLD_LOCAL`). The
-/// program then uses none of its symbols.
+/// Whether this library was loaded after the start of the process, with `RTLD_LOCAL`. The program then uses
+/// none of the library's symbols.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn is_late() -> bool {
     const RTLD_LAZY: i32 = 1;
     if elf::is_own(global(c"malloc") as usize) {
         return false;
     }
-    // A malloc of another module does not prove that this library was loaded late: another allocator may come
-    // before a preloaded library. `RTLD_DEFAULT` would find the symbols of this library in any case; the
-    // program's own list of libraries has them only if the library was preloaded.
+    // If malloc belongs to another module, this library may still have been preloaded: another allocator may
+    // come before it. `RTLD_DEFAULT` would find the symbols of this library in either case. The program's own
+    // list of libraries contains these symbols only if this library was preloaded.
     symbols::learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {
@@ -265,8 +269,8 @@ pub(crate) fn is_late() -> bool {
     found.is_null()
 }
 
-/// Finds the functions that a library loaded late needs. Returns the malloc that the process uses, or the
-/// program's stub for it.
+/// Finds the functions that this library needs in a running process. Returns the address of the malloc that
+/// the process uses, or of the program's stub for malloc.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn resolve_late() -> usize {
     symbols::learn_dlerror();
@@ -276,7 +280,8 @@ pub(crate) fn resolve_late() -> usize {
     global(c"malloc") as usize
 }
 
-/// The next malloc, calloc, realloc and free: the library has found them but does not use them yet.
+/// The next malloc, calloc, realloc and free. The library has found these functions, but does not use them
+/// before [`Resolved::install`].
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],
     /// The result of [`Resolved::is_countable`].
@@ -284,9 +289,9 @@ pub(crate) struct Resolved {
     allocator: u32,
 }
 
-/// Finds the real malloc, calloc, realloc and free. The thread that starts the preload calls this once. Until
-/// [`Resolved::install`], the arena serves the allocations of this and other lookups, so the target's first
-/// allocations find an unused heap. `None`: no later library has a malloc.
+/// Finds the real malloc, calloc, realloc and free. The thread that starts the preload library calls this
+/// function once. Until [`Resolved::install`], the arena serves the allocations that lookups make, so the
+/// target's first allocations find an unused heap. `None`: no library after this one defines malloc.
 pub(crate) fn resolve() -> Option<Resolved> {
     symbols::learn_dlerror();
     symbols::learn_versions();
@@ -320,14 +325,14 @@ pub(crate) fn resolve() -> Option<Resolved> {
 }
 
 impl Resolved {
-    /// Whether the library can count allocations. The library cannot count if another malloc comes before it:
-    /// in the program itself or in a library preloaded earlier. If so, this library passes each call on to
-    /// the function that would run without edleak.
+    /// Whether the library can count allocations. It cannot if the program calls another malloc first: a
+    /// malloc in the program itself, or in a library that is preloaded before this library. In this case, the
+    /// library passes each call on to the function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }
 
-    /// Whether the malloc that comes before this library lies in the program itself. `headers` is the address
+    /// Whether the malloc that the program calls first lies in the program itself. `headers` is the address
     /// of the program's headers.
     pub(crate) fn is_in_program(&self, headers: Option<usize>) -> bool {
         let page = headers.unwrap_or(0) & !4095;
@@ -336,9 +341,10 @@ impl Resolved {
         extent.is_some_and(|(end, _)| (page..end).contains(&(self.functions[0] as usize)))
     }
 
-    /// Installs the program's own malloc, whose functions have detours. If a call reaches the preload first,
-    /// the preload passes it to the program's malloc and counts it. If the program's malloc makes the call,
-    /// the preload passes it to the next definition and does not count it, because the outer call counts.
+    /// Installs the program's own malloc, whose functions have detours. If the program calls the preload
+    /// library, the library passes the call on to the program's malloc and counts it. If the program's malloc
+    /// calls the preload library, the library passes the call on to the next definition. The library does not
+    /// count such an inner call, because the outer call counts.
     pub(crate) fn install_behind_program(&self) {
         let names = [c"malloc", c"calloc", c"realloc", c"free"];
         for ((index, function), name) in self.functions.iter().enumerate().zip(names) {
@@ -374,14 +380,15 @@ impl Resolved {
     }
 }
 
-/// The program's own malloc, calloc, realloc and free, and the next definition of each after the preload.
+/// The program's own malloc, calloc, realloc and free. `FOLLOWING` has the definition of each function that
+/// comes next after this library.
 static PROGRAM: [AtomicPtr<()>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 static FOLLOWING: [AtomicPtr<()>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 
 unsafe fn of_program(index: usize, first: usize, second: usize) -> *mut u8 {
     let (program, following) =
         (PROGRAM[index].load(Ordering::Relaxed), FOLLOWING[index].load(Ordering::Relaxed));
-    // SAFETY: `index` names the function for whose contract the caller passes these arguments.
+    // SAFETY: `index` is the number of a function, and the caller passes the arguments of this function.
     unsafe { detour::call_or_next(program, following, first, second) }
 }
 
@@ -416,13 +423,14 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
 static ARENA_USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether an allocation comes from the arena, which serves requests until the real malloc is known.
+/// Whether an allocation lies in the arena. The arena serves requests until the library has found the real
+/// malloc.
 #[inline(always)]
 pub(crate) fn in_arena(allocation: *const u8) -> bool {
     (allocation as usize).wrapping_sub(ARENA.0.get() as usize) < ARENA_BYTES
 }
 
-/// Number of allocations in the arena that are not freed yet.
+/// Number of allocations in the arena that the program has not freed yet.
 static ARENA_LIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the program may still free an allocation of the arena.
@@ -440,7 +448,8 @@ pub(crate) fn free_function() -> *mut () {
     FREE.load(Ordering::Acquire)
 }
 
-/// Zeroed memory from the arena, with its size in the word before it; null if the arena is used up.
+/// Returns memory from the arena that contains only zeros. The word before the memory holds its size. Null:
+/// the arena has too little room.
 fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
     let at = ARENA_USED.fetch_add((room + 15) & !15, Ordering::Relaxed);
@@ -454,7 +463,7 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     allocation
 }
 
-/// Moves memory of the arena into a real allocation, as realloc does.
+/// Moves the content of arena memory into a real allocation, as realloc does.
 ///
 /// # Safety
 /// `old` comes from `arena_alloc`.

@@ -1,4 +1,4 @@
-//! COLD: return address → site; stepping over wrappers; filling the caller cache.
+//! COLD: finds the site of a return address, skips the frames of wrappers, and fills the caller cache.
 #![allow(unsafe_code)]
 
 use crate::cold::{module_table, symbols};
@@ -13,40 +13,41 @@ use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
-/// The words of the caller cache ([`caller`]); `set_tables` stores this pointer together with all other
-/// tables.
+/// The words of the caller cache ([`caller`]). `set_tables` stores this pointer together with the pointers to
+/// all other tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
-/// In a forked child, the session of the nearest ancestor with rules: until the collector has published the
-/// child's own rules, the child uses these rules.
+/// In a forked child: the session of the nearest ancestor whose rules the collector has published. The child
+/// uses these rules until the collector has published the child's own rules.
 static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes this process use the rules of the session at `parents` until the collector has published its own
-/// rules.
+/// Makes this process use the rules of the session at `parents`, until the collector has published the rules
+/// of this process.
 ///
 /// # Safety
 /// A session must be mapped at `parents` for the life of the process.
 pub(crate) unsafe fn ask_parent(parents: *mut u8) {
     // SAFETY: a session begins with its header.
     let ready = &unsafe { &*parents.cast::<Header>() }.ready;
-    // If the collector has not answered the parent yet, it may still answer without rules.
+    // If the collector has not yet set `ready` for the parent, the collector may still set it without
+    // publishing rules.
     let has_none = ready.load(Ordering::Acquire) != READY;
-    // The session of the parent's parent stays mapped in a forked child.
+    // The session of the parent's parent is still mapped in a forked child.
     if !has_none || PARENT.load(Ordering::Relaxed).is_null() {
         PARENT.store(parents, Ordering::Relaxed);
     }
 }
 
-/// Makes this process use only its own rules.
+/// Makes this process use only the rules of its own session.
 pub(crate) fn forget_parent() {
     PARENT.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// The return address in `edleak_call_new`, from which a running real operator new requests memory for its
-/// own exception; 0: none.
+/// The return address of the call in `edleak_call_new`. A real operator new that runs in this call may
+/// request memory for the exception that it throws. 0: not known.
 static OWN_CALL: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the return address in `edleak_call_new`.
+/// Stores the return address of the call in `edleak_call_new`.
 pub(crate) fn set_own_call(address: usize) {
     OWN_CALL.store(address, Ordering::Relaxed);
 }
@@ -55,7 +56,8 @@ fn is_own_call(address: usize) -> bool {
     address == OWN_CALL.load(Ordering::Relaxed)
 }
 
-/// Stores the tables of a session. The library calls this once, before any thread counts.
+/// Stores the addresses of the tables of a session. The library calls this function once, before any thread
+/// counts.
 pub(crate) fn set_tables(
     slots: *mut SiteSlot,
     infos: *mut SiteInfo,
@@ -68,11 +70,11 @@ pub(crate) fn set_tables(
     TABLE.store(slots, Ordering::Release);
 }
 
-/// Publishes the table's meaning of an address in the caller cache.
+/// Publishes in the caller cache the meaning that an address has in the site table.
 fn publish(address: usize, slot: &SiteSlot) {
-    // A word of another caller at the same index mostly stays, so that two alternating callers do not both
-    // take the slow path each time. Sometimes the new caller replaces the word, so that the word of an unused
-    // caller disappears.
+    // If the word at this index belongs to another caller, it usually stays. Otherwise, if two callers with
+    // one index took turns, each call would take the slow path. Every 16th time, the new caller replaces the
+    // word, so that the word of an unused caller disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
@@ -92,17 +94,17 @@ fn caller_cache() -> &'static [AtomicU64] {
 pub(crate) struct Place {
     /// The site's id.
     pub site: u32,
-    /// The action of the hook besides counting: `COUNT`, `WATCH` or `LOADER`.
+    /// What the hook does besides counting: `COUNT`, `WATCH` or `LOADER`.
     pub action: Action,
     /// The frame of the site.
     pub frame: Frame,
-    /// The ID of the direct caller, which may be a wrapper.
+    /// The site ID of the direct caller, which may be a wrapper.
     pub direct: u32,
 }
 
 /// Maximum number of callers that the library examines for one allocation. If all of these callers are
-/// wrappers, the last one is the site. An unoptimized program with nested generics needs fewer callers than
-/// this. The limit also ends the search soon in a wrapper that recurses.
+/// wrappers, the last one is the site. This number is large enough for an unoptimized program with nested
+/// generics. It also ends the search in a wrapper that calls itself recursively.
 pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the site of an allocation: the first caller that is not a wrapper.
@@ -142,8 +144,9 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
         if caller.address == 0 || caller.sp <= frame.sp || is_own_call(caller.address) {
-            // The wrapper itself is the site in three cases. The wrapper is the outermost frame; the rule
-            // leads nowhere; or operator new allocates an exception in a call that edleak does not count.
+            // In three cases, the wrapper itself is the site: the wrapper is the outermost frame, or the rule
+            // does not lead up the stack, or operator new allocates an exception in a call that edleak does
+            // not count.
             break;
         }
         frame = caller;
@@ -152,7 +155,7 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     place
 }
 
-/// The id of the site at an address. This never steps over a wrapper.
+/// The id of the site at an address. This function never skips a wrapper.
 #[inline]
 pub(crate) fn id_of(header: &Header, address: usize) -> u32 {
     let word =
@@ -191,7 +194,8 @@ fn first_action(header: &Header, address: usize) -> Action {
     published_action(header, address).unwrap_or(otherwise)
 }
 
-/// The action that the collector published for an address; `None`: nothing was published for it.
+/// The action that the collector has published for an address; `None`: the collector has published no action
+/// for this address.
 fn published_action(header: &Header, address: usize) -> Option<Action> {
     let parents = PARENT.load(Ordering::Relaxed);
     let (header, ranges) = if header.ready.load(Ordering::Acquire) != READY && !parents.is_null() {
@@ -203,20 +207,20 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
     let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
     // SAFETY: the session holds `MAX_RANGES` ranges.
     let ranges = unsafe { core::slice::from_raw_parts(ranges, count.min(MAX_RANGES)) };
-    // If the collector has replaced the table meanwhile, the search may have returned a wrong action. The
-    // collector checks every new site anyway.
+    // If the collector has replaced the table during the search, the search may have returned a wrong action.
+    // The collector checks the action of every new site, so this function ignores the result.
     wrapper::find(ranges, address as u64)
         .filter(|_| header.wrapper_ranges.load(Ordering::Acquire) as usize == count)
 }
 
-/// The frame of `pthread_create`, if this function asked the loader for the thread-local storage of a new
-/// thread. The allocation then belongs to the caller of `pthread_create`.
+/// The frame of `pthread_create`, if `pthread_create` has called the loader to allocate the thread-local
+/// storage of a new thread. The allocation then belongs to the caller of `pthread_create`.
 ///
 /// # Safety
 /// `frame` is the frame of the caller of a running entry point.
 unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
-    /// Maximum number of frames of the loader on the stack. glibc needs two frames: `allocate_dtv` and
-    /// `_dl_allocate_tls`.
+    /// Maximum number of the loader's frames that the function examines. In glibc, there are two such frames:
+    /// `allocate_dtv` and `_dl_allocate_tls`.
     const MOST_FRAMES: usize = 4;
     for _ in 0..MOST_FRAMES {
         if !module_table::is_loader(frame.address) {
@@ -236,7 +240,8 @@ unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
     None
 }
 
-/// Notes that a site is a call of `pthread_create`, for the first 32 such sites.
+/// Stores the id of a site that is a call of `pthread_create`. The session has room for the first 32 such
+/// sites.
 fn note_thread_start(header: &Header, site: u32) {
     if site == OTHER {
         return;
@@ -250,9 +255,9 @@ fn note_thread_start(header: &Header, site: u32) {
     }
 }
 
-/// Forgets every site with a return address in `start..end`, because another module is there now. The new
-/// module must not get the counts of the earlier module. The collector still reports the old ids; a module
-/// that returns gets its ids again.
+/// Forgets every site with a return address in `start..end`, because another module is loaded there now. The
+/// new module must not get the counts of the module before it. The collector still reports the old ids. If
+/// the old module is loaded again, its sites get their ids again.
 pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
@@ -269,21 +274,23 @@ pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     }
 }
 
-/// The id and the address of each site that the target has met. The function reads these by id: most slots of
-/// the site table are empty, and reading them would allocate their pages.
+/// The id and the address of each site that the target has met. The function reads the site infos in the
+/// order of their ids. It does not read the slots of the site table: most slots are empty, and reading them
+/// would allocate their pages.
 fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize, u64)> {
     let met = infos.get(..(next_site as usize).min(infos.len())).unwrap_or_default();
     let addresses = met.iter().map(|info| info.address.load(Ordering::Acquire)).enumerate();
     addresses.filter(|&(_, address)| address != 0)
 }
 
-/// Copies the sites below `next_site` from the parent's session into the session of its forked child. So the
-/// ids in the side table stay valid.
+/// Copies all sites whose id is less than `next_site` from the parent's session into the session of its
+/// forked child. So the ids in the side table stay valid in the child.
 ///
 /// # Safety
 /// A session must be mapped at both addresses.
 pub(crate) unsafe fn inherit(parents: *const u8, own: *const u8, next_site: u32) {
-    // SAFETY: the caller guarantees the sessions; each holds `SLOTS` slots, and everything in it is atomic.
+    // SAFETY: the caller guarantees the sessions; each session holds `SLOTS` slots, and all data in a session
+    // is atomic.
     let from =
         unsafe { core::slice::from_raw_parts(parents.wrapping_add(SLOTS_AT).cast::<SiteSlot>(), SLOTS) };
     // SAFETY: the child's session holds `SLOTS` slots, which are atomic.
@@ -301,7 +308,7 @@ pub(crate) unsafe fn inherit(parents: *const u8, own: *const u8, next_site: u32)
     }
 }
 
-/// Adds one to a counter of failures.
+/// Adds one to a counter of events that could not be recorded.
 pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! COLD: handles every case that the fast path leaves out. Examples: first calls, large sizes, callers
-//! without a word, nested entry points, forked children, unknown addresses.
+//! COLD: handles every case that the fast path does not handle. Examples: first calls, large sizes, callers
+//! without a word in the cache, nested entry points, forked children, unknown addresses.
 #![allow(unsafe_code)]
 
 use crate::cold::sites::{self, bump};
@@ -14,7 +14,7 @@ use edleak_session::counters::Counters;
 use edleak_session::header::Header;
 use edleak_session::site::{Action, MAX_SITES, OTHER};
 
-/// Notes an allocation that the fast path did not note, and returns it.
+/// Notes an allocation that the fast path did not note, and returns the allocation.
 ///
 /// # Safety
 /// `caller` and `fp` come from an entry stub.
@@ -26,8 +26,8 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // The stub saves nothing on the stack before this test, because an unrecorded process makes the test in
-    // each call.
+    // Before this test, the stub saves nothing on the stack, because each call in an unrecorded process makes
+    // the test.
     if lifecycle::is_off() {
         return allocation;
     }
@@ -35,7 +35,7 @@ pub(crate) unsafe extern "C" fn note(
     unsafe { note_counted(allocation, size, caller, fp) }
 }
 
-/// Does the work of [`note`] in a process that is or may be recorded.
+/// Does the work of [`note`] in a process that is recorded or may be recorded.
 ///
 /// # Safety
 /// See [`note`].
@@ -52,9 +52,10 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
         return allocation;
     }
     let counting = thread::counting(header, tls);
-    // SAFETY: the stub's frame, or the frame of the entry point around it, which is still running.
+    // SAFETY: `caller` and `fp` belong to the stub's frame, or to the frame of the entry point around it,
+    // which is still running.
     let frame = unsafe { Frame::of_caller(caller, fp) };
-    // SAFETY: the frame is that of an entry point that is still running.
+    // SAFETY: the frame belongs to the caller of an entry point that is still running.
     let place = unsafe { sites::place(header, frame) };
     let mut noted = Allocation { site: place.site, size, special: false };
     let mut cell = None;
@@ -75,8 +76,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     live::take_covered(allocation, noted, |stale| count_free(header, counting, stale));
     match live::insert(allocation, noted) {
         Ok(stale) => {
-            // The hooks did not see the free of the earlier allocation at this address, so count that free
-            // now.
+            // The hooks did not see the free of the older allocation at this address, so count this free now.
             if let Some(stale) = stale {
                 count_free(header, counting, stale);
             }
@@ -93,9 +93,9 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     allocation
 }
 
-/// Counts every live allocation as allocated in a forked child: the parent made it, and the child will free
-/// it. Only the parent's session holds the stacks of watched sites. So the child counts an inherited
-/// allocation at its site, not at its stack.
+/// Counts every live allocation as allocated in a forked child: the parent made the allocation, and the child
+/// will free it. Only the parent's session holds the stacks of watched sites. So the child counts an
+/// inherited allocation at its site, not at its stack.
 ///
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.
@@ -107,14 +107,14 @@ pub(crate) unsafe fn inherit(header: &Header, parents: &walk::Tables) {
             // SAFETY: the caller guarantees the tables.
             let site = unsafe { parents.site_of(number) }.unwrap_or(OTHER);
             allocation = Allocation { site, special: false, ..allocation };
-            // The leaf exists, so the insertion cannot fail.
+            // The leaf of this entry exists, so the insertion cannot fail.
             let _ = live::insert(address, allocation);
         }
         counting.alloc(allocation.site, allocation.size);
     });
 }
 
-/// Counts a free at the site or cell of its allocation.
+/// Counts a free at the site or the cell of the freed allocation.
 fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     let Some(number) = was.site.checked_sub(MAX_SITES as u32) else {
         return counting.free(was.site, was.size);
@@ -125,8 +125,8 @@ fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     }
 }
 
-/// The caller and the size to count: those of the pending entry point around this one, else this entry
-/// point's own.
+/// The caller and the size to count. If a pending entry point has called this entry point, they are the
+/// caller and the size of the pending entry point. Otherwise they are this entry point's own.
 fn attribute(
     tls: &mut thread::Tls,
     caller: *const usize,
@@ -139,8 +139,8 @@ fn attribute(
     }
     thread_end_pending(tls);
     if caller >= pending.caller {
-        // The pending frame no longer exists: an exception or longjmp left it. So this call does not belong
-        // to the pending entry point.
+        // The frame of the pending entry point no longer exists, because an exception or longjmp has left it.
+        // So this call does not belong to the pending entry point.
         return (caller, fp, size);
     }
     let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };
@@ -154,7 +154,7 @@ pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
     tls.pending.caller = ptr::null();
 }
 
-/// Frees an allocation in the cases that the fast path leaves out.
+/// Frees an allocation in the cases that the fast path does not handle.
 ///
 /// # Safety
 /// The target passed `allocation`.
@@ -183,7 +183,8 @@ unsafe fn free_counted(allocation: *mut u8) {
     count_taken(was);
 }
 
-/// Forgets an allocation that will be freed or moved, and returns it.
+/// Removes from the side table an allocation that the target will free or move. Returns the removed
+/// allocation.
 ///
 /// # Safety
 /// The target passed `allocation`.
@@ -200,8 +201,9 @@ pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// Takes an allocation out of the side table before a detoured function frees or moves it. Returns its entry.
-/// An unknown address is no error: the allocator may have returned it before its functions had detours.
+/// Removes an allocation from the side table before a detoured function frees or moves it. Returns the
+/// removed allocation. An unknown address is no error: the allocator may have returned the address before its
+/// functions had detours.
 pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     let header = lifecycle::header()?;
     let was = live::take(allocation);
@@ -211,8 +213,8 @@ pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// Whether an unknown address is no error: an outer entry point has already counted its free, or the
-/// program's own allocator returned it before its functions had detours.
+/// Whether the free of an unknown address is no error. It is none if an outer entry point has already counted
+/// the free, or if the program's own allocator returned the address before its functions had detours.
 fn is_expected_free(allocation: *mut u8) -> bool {
     let here = 0u8;
     is_being_deleted(allocation)
@@ -227,7 +229,8 @@ fn is_being_deleted(allocation: *mut u8) -> bool {
     unsafe { thread::tls() }.deleting == allocation
 }
 
-/// Does the work of realloc up to the new allocation, in the cases that the fast path leaves out.
+/// The first part of realloc, in the cases that the fast path does not handle. Returns the new allocation or
+/// null.
 ///
 /// # Safety
 /// The target passed `old`.
@@ -239,14 +242,15 @@ pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     let was = unsafe { take(old) };
     // SAFETY: passes on the target's own call.
     let new = unsafe { real::realloc_any(old, size) };
-    // The real call may take long. An allocation of the last session is unknown in the next session.
+    // A new session may have begun during the real call. A new session does not know allocations that were
+    // counted in an older session.
     let was = was.filter(|_| lifecycle::session() == session);
     // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, was, new, size) }
 }
 
-/// Does the same as [`reallocated`] for an allocation that the fast path took from the side table. `before`
-/// are the thread's counters at that time.
+/// Works as [`reallocated`], for an allocation that the fast path removed from the side table. `before` is
+/// the address of the counters that the thread had at that time.
 ///
 /// # Safety
 /// As for [`reallocated`].
@@ -259,14 +263,15 @@ pub(crate) unsafe fn reallocated_after(
     new: *mut u8,
     size: usize,
 ) -> *mut u8 {
-    // If the counters differ, another session began during the real call, or a fork has wiped the counters.
+    // If the counters differ, another session began during the real call, or a fork has set the counters to
+    // 0.
     let is_same = thread::counters() == before || thread::is_wiped();
     // SAFETY: the caller guarantees this.
     unsafe { reallocated(old, is_same.then_some(was), new, size) }
 }
 
-/// Counts the free of the old allocation unless the real realloc failed. Returns the new allocation, which
-/// the caller must still note.
+/// Counts the free of the old allocation, unless the real realloc has failed. Returns the new allocation,
+/// which the caller must still note.
 ///
 /// # Safety
 /// The target passed `old`, and the caller took `was` before the real call.
@@ -279,7 +284,7 @@ pub(crate) unsafe fn reallocated(
     size: usize,
 ) -> *mut u8 {
     if new.is_null() && size != 0 {
-        // SAFETY: the call failed, so `old` is still allocated, and this thread may note it.
+        // SAFETY: the call has failed, so `old` is still allocated, and this thread may note it again.
         unsafe { restore(old, was) };
     } else {
         count_taken(was); // a null `new` means that `old` was freed
@@ -287,19 +292,19 @@ pub(crate) unsafe fn reallocated(
     new
 }
 
-/// Notes an allocation again after its realloc failed.
+/// Notes an allocation again after the realloc of this allocation has failed.
 ///
 /// # Safety
-/// This thread took `allocation` and did not free it.
+/// This thread removed `allocation` from the side table and did not free it.
 #[cold]
 pub(crate) unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
     if let Some(was) = was {
-        // The allocation was noted in this leaf, so the leaf exists and this cannot fail.
+        // The allocation was in this leaf before, so the leaf exists and the insertion cannot fail.
         let _ = live::insert(allocation, was);
     }
 }
 
-/// Counts as freed an allocation that `take` returned.
+/// Counts the free of an allocation that `take` returned.
 pub(crate) fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
     let Some(header) = lifecycle::header() else { return };

@@ -205,7 +205,7 @@ call_hook! {
 /// rsp points to its first word when the code calls the trampoline.
 ///
 /// # Safety
-/// See [`allocate`]. The hook has pushed the number of its [`edleak_session::detour::Hook`] onto the stack.
+/// See [`allocate`]. The hook has pushed the number of its `Hook` onto the stack.
 #[unsafe(naked)]
 unsafe extern "C" fn call() {
     core::arch::naked_asm!(
