@@ -103,8 +103,8 @@ NOINLINE void *site_aligned_alloc(size_t n) { void *p = aligned_alloc(ALIGNMENT,
 NOINLINE void *site_memalign(size_t n) { void *p = memalign(ALIGNMENT, n); KEEP(p); return p; }
 NOINLINE void *site_valloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #ifdef OWN_ALLOCATOR
-// Some allocators do not define pvalloc. Then the program would call libc's pvalloc, and the allocator's free
-// does not know such memory.
+// If an allocator does not define pvalloc, libc's pvalloc would return memory that the allocator's free does
+// not know. So this function calls valloc.
 NOINLINE void *site_pvalloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #else
 NOINLINE void *site_pvalloc(size_t n) { void *p = pvalloc(n); KEEP(p); return p; }

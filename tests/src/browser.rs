@@ -84,7 +84,7 @@ impl Browser {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     }
 
-    /// Opens a file.
+    /// Opens a file in the window.
     pub fn open(&self, file: &Path) {
         self.command("url", &json!({ "url": format!("file://{}", file.display()) }));
     }
@@ -95,24 +95,24 @@ impl Browser {
         self.wait_for("document.documentElement.dataset.ready === 'true'");
     }
 
-    /// The value of an expression in the page.
+    /// The value of a JavaScript expression, computed in the page.
     pub fn value(&self, expression: &str) -> Value {
         self.command("execute/sync", &json!({ "script": format!("return {expression}"), "args": [] }))
     }
 
-    /// The text value of an expression.
+    /// The value of a JavaScript expression that gives a text.
     pub fn text(&self, expression: &str) -> String {
         let value = self.value(expression);
         value.as_str().unwrap_or_else(|| panic!("`{expression}` is {value} and no text")).to_owned()
     }
 
-    /// The numeric value of an expression.
+    /// The value of a JavaScript expression that gives a number.
     pub fn number(&self, expression: &str) -> f64 {
         let value = self.value(expression);
         value.as_f64().unwrap_or_else(|| panic!("`{expression}` is {value} and no number"))
     }
 
-    /// Waits until an expression is true.
+    /// Waits until a JavaScript expression is true in the page.
     pub fn wait_for(&self, expression: &str) {
         let start = Instant::now();
         while self.value(&format!("!!({expression})")) != Value::Bool(true) {

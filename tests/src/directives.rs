@@ -10,9 +10,9 @@ pub struct Directives(Vec<(String, String)>);
 /// The leaks that edleak must report for a sample program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expectation {
-    /// Functions that leak.
+    /// The functions in which edleak must report a leak.
     pub leaks: Vec<String>,
-    /// Whether no other leak may be reported.
+    /// Whether edleak may report no leak in any other function.
     pub nothing_else: bool,
 }
 

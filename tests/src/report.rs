@@ -4,7 +4,7 @@ use crate::analyze::analyze;
 use serde_json::Value;
 use std::path::Path;
 
-/// A report.
+/// The JSON report of edleak-analyze, and the parts of it that tests use.
 #[derive(Debug)]
 pub struct Report {
     /// The exit code of edleak-analyze.
@@ -22,9 +22,9 @@ pub struct Counts {
     pub allocs: u64,
     /// Requested bytes of all allocations at the site.
     pub allocated_bytes: u64,
-    /// Number of frees of the site's allocations.
+    /// Number of frees of the allocations that the site made.
     pub frees: u64,
-    /// Requested bytes of these frees.
+    /// Requested bytes of the freed allocations.
     pub freed_bytes: u64,
 }
 
@@ -45,15 +45,15 @@ pub struct Site {
     pub id: u64,
     /// If the site is a full stack: the id of the caller site to which this stack belongs.
     pub parent: Option<u64>,
-    /// The kind: `caller`, `stack`, `other` or `injected`.
+    /// The kind of the site: `caller`, `stack`, `other` or `injected`.
     pub kind: String,
     /// Whether the walk ended before the outermost frame, so that frames are missing at the end of the stack.
     pub is_stack_cut: bool,
-    /// The verdict: `leak`, `no-leak` or `undecided`.
+    /// The verdict on the site: `leak`, `no-leak` or `undecided`.
     pub verdict: String,
-    /// The class: `constant`, `log`, `linear` or `exp`.
+    /// The growth class of the site: `constant`, `log`, `linear` or `exp`.
     pub class: String,
-    /// The counters.
+    /// The counters of the site.
     pub counts: Counts,
     /// The number of calls of madvise that gave pages back to the system, and the sum of their lengths in
     /// bytes.

@@ -168,7 +168,7 @@ pub fn copy_program(from: &Path, to: &Path) {
     assert_eq!(copied.code, 0, "{}", copied.stderr);
 }
 
-/// Waits until `is_true` returns true; panics after [`DEADLINE`].
+/// Waits until `is_true` returns true. Panics after [`DEADLINE`].
 pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     let limit = Instant::now() + DEADLINE;
     while !is_true() {

@@ -99,7 +99,7 @@ fn killed_recorder_leaves_the_process_running_at_every_step() {
     }
 }
 
-/// Whether a thread of a process waits in this system call.
+/// Whether the main thread of a process waits in the system call `number`.
 fn waits_in(pid: u32, number: libc::c_long) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     text.split_whitespace().next() == Some(&number.to_string())
@@ -205,7 +205,7 @@ fn children_of_an_attached_process_are_counted_exactly() {
     for pid in [target.pid(), earlier, child, parent, grandchild] {
         assert!(code_is_original(pid), "process {pid}");
     }
-    // All children that take orders still answer.
+    // All children that can receive commands still answer.
     for order in ["more 0 5", "more 1 5", "more 2 5", "fork 3"] {
         target.tell(order);
     }

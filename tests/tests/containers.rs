@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A directory like a container image. It contains edleak-record, edleak-analyze and the sample leaker. The
-/// library is not beside them but in its own volume. A second volume is for the traces.
+/// library is in its own volume, not beside these programs. A second volume is for the traces.
 struct Image {
     dir: TempDir,
 }

@@ -4,7 +4,6 @@
 //! Without EDLEAK_CYCLES, each program is attached only a few times. A long run prints the median and the
 //! greatest length of the stops of each program. This command starts a long run:
 //! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
-//! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
 
 use edleak_tests::cycles::{Load, attach_cycles, attach_cycles_with, cycles, stops_in, tell_stops};
 use edleak_tests::fed::Fed;

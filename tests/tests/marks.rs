@@ -214,8 +214,8 @@ fn reports_with_marks_hold_what_their_schema_asks_for() {
     }
 }
 
-/// The allocations of a watched site are counted at its full stacks. The sum of these stacks is the number of
-/// allocations of the site.
+/// The allocations of a watched site are counted at its full stacks. The sum of the counts of these stacks is
+/// the number of allocations of the site.
 #[test]
 fn watched_sites_are_judged_with_their_stacks() {
     let found = Iterations::record_with(&["--watch", "*"], &["each", "300"]);

@@ -237,8 +237,8 @@ fn two_recorders_do_not_share_a_trace() {
     let refused = run(&mut Recorder::new("two").command(&trace, "true", [""; 0]));
     assert!(refused.code != 0 && refused.stderr.contains("another recording is writing"), "{refused:?}");
     assert_eq!(running.finish().code, 0);
-    // After the first recording has ended, its name is free again. The second recording keeps the first trace
-    // as `.old`.
+    // After the first recording has ended, the name of its trace is free again. The second recording keeps
+    // the first trace as `.old`.
     assert_eq!(run(&mut Recorder::new("two").command(&trace, "true", [""; 0])).code, 0);
     let mut traces = traces_in(&dir);
     traces.sort();

@@ -218,7 +218,8 @@ fn objects_of_an_arena_in_rust_are_exact() {
     assert_eq!(report.json["marks"][0]["count"], 10_000);
 }
 
-/// A forked child begins with the objects of its parent. If the child frees them, the parent's objects stay.
+/// A forked child begins with the objects of its parent. If the child frees its copies, the objects of the
+/// parent stay.
 #[test]
 fn a_forked_child_has_the_objects_of_its_parent() {
     let recording = server("fork", &["--children"]);
@@ -244,8 +245,8 @@ fn a_forked_child_has_the_objects_of_its_parent() {
 /// The collector is stopped while the program makes its events, so the ring of events fills up.
 #[test]
 fn exactly_the_events_beyond_the_room_of_the_ring_are_lost_and_told() {
-    /// The number of events of single objects for which the ring has room. The event with the pool's name
-    /// needs one place.
+    /// The number of events of single objects for which the ring has room. One more place of the ring holds
+    /// the pool's name.
     const ROOM: u64 = (1 << 18) - (1 << 12) - (1 << 13) - 1;
     for objects in [ROOM, ROOM + 50_000] {
         let recording =

@@ -89,7 +89,7 @@ fn google_s_reader_tells_the_numbers_of_the_json_report() {
         assert!(of_json > 0, "{function} holds memory: {json}");
         assert_eq!(of_pprof, of_json, "{function}\n{raw}");
     }
-    // The total, and the sample type that pprof shows by default.
+    // Checks the total and the sample type that pprof shows by default.
     let top = go_pprof(&["-top", "-unit=B"], &profile);
     assert!(top.contains("Type: inuse_space"), "{top}");
     let total = format!("{}B total", summary["live_bytes"]);

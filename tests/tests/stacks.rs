@@ -98,8 +98,8 @@ fn auto_watch_ends_up_with_the_stack_that_leaks() {
     }
 }
 
-/// `--watch-from` names the trace of an earlier run. Its leaks are watched from the start of the next run,
-/// although the addresses differ.
+/// `--watch-from` names the trace of an earlier run. The leaks in this trace are watched from the start of
+/// the next run, although the addresses differ.
 #[test]
 fn the_leaks_of_an_earlier_trace_are_watched() {
     let earlier = Recorder::new("earlier").record(stacks().binary("paths_gcc"), [""; 0]);
@@ -184,8 +184,8 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
         };
         assert!(!site.is_in(others), "{site:?}");
         assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
-        // edleak learns within one slice which memory a new coroutine uses as its stack. Until then, its
-        // stacks are cut and marked as cut.
+        // edleak learns within one slice which memory a new coroutine uses as its stack. Until then, the
+        // stacks of this coroutine are cut and marked as cut.
         assert!(site.counts.allocs > 400, "{site:?}");
     }
     assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());

@@ -231,8 +231,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The dependencies: preload → session ← collector → {format, binary, model, text}; report → analysis →
-/// {format, binary, model, text}.
+/// Checks the dependencies of the crates. An arrow leads from a crate to the crates on which it depends:
+/// preload → session ← collector → {format, binary, model, text}; report → analysis → {format, binary, model,
+/// text}.
 ///
 /// The test checks the dependencies that cargo resolves, not only the manifests. So it also finds indirect
 /// dependencies.

@@ -1,6 +1,6 @@
 // A plugin frees large blocks, and edleak does not see these frees. malloc cuts smaller blocks out of the
-// freed memory. They begin between the start and the end of the old block in the side table. edleak must
-// count each large and each small block as freed once, with its own size.
+// freed memory, so these blocks begin inside the old block's entries in the side table. edleak must count
+// each large and each small block as freed once, with its own size.
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: first allocs=100 allocated_bytes=4000000 frees=100 freed_bytes=4000000
 //#Trace: piece allocs=4000 allocated_bytes=288000 frees=4000 freed_bytes=288000

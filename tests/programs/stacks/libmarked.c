@@ -1,4 +1,4 @@
-// A shared library between the program and its allocation.
+// A shared library that allocates for the program and calls functions of the program.
 #include <stdlib.h>
 
 void *volatile libmarked_last;

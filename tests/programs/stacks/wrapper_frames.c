@@ -9,10 +9,10 @@ typedef void *Wrapper(const unsigned char *inner, size_t size);
 static Wrapper *const wrappers[KINDS];
 static void *volatile sink;
 
-/* Calls the next inner wrapper, or malloc. */
+/* Calls the next inner wrapper. If no wrapper is left, calls malloc. */
 #define ALLOCATE(inner, size) (*(inner) < KINDS ? wrappers[*(inner)]((inner) + 1, size) : malloc(size))
 
-/* The CFA is computed from rsp; rbp is not used. */
+/* The unwind rules compute the frame address (CFA) from rsp. The function does not use rbp. */
 static __attribute__((noipa)) void *wrap_plain(const unsigned char *inner, size_t size) {
     void *made = ALLOCATE(inner, size);
     sink = made; /* no tail call */
@@ -26,7 +26,7 @@ static __attribute__((noipa, optimize("no-omit-frame-pointer"))) void *wrap_fram
     return made;
 }
 
-/* The CFA is computed from rsp; rbp holds no frame address. */
+/* The unwind rules compute the frame address (CFA) from rsp. The register rbp holds no frame address. */
 static __attribute__((noipa)) void *wrap_saved(const unsigned char *inner, size_t size) {
     __asm__ volatile("xor %%ebp, %%ebp" ::: "rbp");
     void *made = ALLOCATE(inner, size);
@@ -34,7 +34,7 @@ static __attribute__((noipa)) void *wrap_saved(const unsigned char *inner, size_
     return made;
 }
 
-/* The CFA is computed from rbp, at an offset that compilers do not use. */
+/* The unwind rules compute the frame address (CFA) from rbp, at an offset that compilers do not use. */
 void *wrap_other(const unsigned char *inner, size_t size);
 __asm__(".text\n"
         ".type wrap_other, @function\n"

@@ -1,6 +1,6 @@
-/* A recursive wrapper: its caller is the site; beyond edleak's limit of levels the wrapper itself is the site.
+/* A recursive wrapper. Its caller is the site. Beyond edleak's limit of levels, the wrapper itself is the site.
  *
- * Small sizes take the fast path and large sizes the slow path; both must find the same site. */
+ * Small sizes take the fast path, large sizes take the slow path. The two paths must find the same site. */
 #include <stdlib.h>
 
 static void *volatile sink;
@@ -11,7 +11,7 @@ static __attribute__((noipa)) void *wrap_levels(int levels, size_t size) {
     return made;
 }
 
-/* One call with any number of levels. After calls with few levels, the site with many must still be right. */
+/* One call with any number of levels. Calls with few levels must not change the site of calls with many. */
 static __attribute__((noipa)) void ask(int levels, size_t size) { free(wrap_levels(levels, size)); }
 
 int main(void) {
