@@ -1,4 +1,4 @@
-/* A recursive wrapper. Its caller is the site. Beyond edleak's limit of levels, the wrapper itself is the site.
+/* A recursive wrapper: the site is its caller. Beyond edleak's limit of levels, the site is the wrapper.
  *
  * Small sizes take the fast path, large sizes take the slow path. The two paths must find the same site. */
 #include <stdlib.h>
