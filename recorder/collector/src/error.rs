@@ -13,7 +13,7 @@ pub enum ErrorKind {
     Missing,
     /// The user may not execute or read the program.
     NotPermitted,
-    /// The file is neither an ELF program nor a script, or it is damaged.
+    /// The file is neither an ELF program nor a script, or the file is damaged.
     NotAProgram,
     /// The program is statically linked.
     Static,
@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Library,
     /// Another recording uses the name of the trace.
     InUse,
-    /// edleak-record cannot write the trace, or cannot write all of it.
+    /// edleak-record cannot write the trace, or cannot write the trace to its end.
     Output,
     /// The operating system refused an operation that the recording needs.
     System,
@@ -53,7 +53,7 @@ pub enum ErrorKind {
     Control,
 }
 
-/// An error of the collector, and its remedy.
+/// An error of the collector, with a message and a remedy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     kind: ErrorKind,

@@ -1,5 +1,5 @@
-//! Tests which function edleak names as the site of an allocation. Test programs call each wrapper so that it
-//! allocates once. edleak must name the first caller that is not a wrapper.
+//! Tests which function edleak names as the site of an allocation. Test programs call each wrapper so that
+//! the wrapper allocates once. edleak must name the first caller that is not a wrapper.
 //!
 //! The test finds this function as the preload library does. The walk starts at the return address of
 //! `malloc`. If the address is in a wrapper range, the walk steps over the frame with the unwind rule of this
@@ -86,7 +86,7 @@ impl<'set> Modules<'set> {
     }
 }
 
-/// Runs every case, and asserts that edleak names the expected function in each of them.
+/// Runs every case, and asserts that edleak names the expected function in each case.
 fn assert_cases_are_blamed(program: &Path, what: &str, set: &WrapperSet, prefix: &str, cases: &[&str]) {
     let mut modules = Modules::new(set);
     let mut wrong = Vec::new();

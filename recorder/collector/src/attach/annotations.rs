@@ -1,10 +1,10 @@
 //! Finds the modules of a process that call the functions of edleak.h or of the crate edleak-annotate.
 //!
 //! A program calls the library's functions for marks and pools through its global offset table. The loader
-//! fills that table when it loads the program. If the library is loaded after the program, the table has no
-//! addresses of the library's functions. Therefore each module with such calls has two additional words of
-//! memory, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The collector stores the
-//! addresses of the two functions in these words while all threads stand still.
+//! fills the global offset table when it loads the program. If the library is loaded after the program, the
+//! table has no addresses of the library's functions. Therefore each module with such calls has two
+//! additional words of memory, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The
+//! collector stores the addresses of the two functions in these words while all threads stand still.
 
 use crate::attach::modules::Module;
 use crate::sys::maps::Line;
@@ -18,7 +18,7 @@ const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
 /// first word, and the address of the function for pools in the second.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
-    /// The address of the first word.
+    /// The address of the first of the two words.
     pub(crate) address: u64,
     module: u64,
     path: String,

@@ -1,14 +1,14 @@
 //! Loads the library into a process: a thread of the process that waits in a system call makes the call of
 //! `dlopen`.
 //!
-//! The collector stops only this thread. All other threads run, so a thread that holds a lock of the loader
-//! can release it. The thread runs the code of [`code`]. This code changes only bytes of the thread's stack
-//! that the thread does not use.
+//! The collector stops only the thread that makes the call. All other threads run, so a thread that holds a
+//! lock of the loader can release the lock. The thread runs the code of [`code`]. This code changes only
+//! bytes of the thread's stack that the thread does not use.
 //!
 //! ```text
-//! memory below the thread's stack pointer, from low to high addresses
+//! the memory below the thread's stack pointer, from low to high addresses:
 //!   Block                the arguments and results of the code
-//!   frame                the registers to which the thread returns
+//!   frame                the signal frame with the registers of the thread before the call
 //!   path                 the path of the library
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
@@ -55,16 +55,16 @@ pub(crate) struct Call<'a> {
 
 /// The result of a call that has loaded the library.
 pub(crate) struct Loaded {
-    /// The time for which the thread did no work of its own: it stood still or made the call.
+    /// The time in which the thread did no work of its own, because the thread stood still or made the call.
     pub(crate) time: Duration,
-    /// For each element of [`Call::places`], whether its memory is mapped.
+    /// For each element of [`Call::places`], whether the memory for the detours is mapped.
     pub(crate) is_placed: [bool; MAX_PLACES],
 }
 
 /// The reason why a call did not load the library.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The thread cannot make the call now. The text says why.
+    /// The thread cannot make the call now. The text contains the reason.
     Unsuitable(String),
     /// `dlopen` failed, with this message.
     Refused(String),
@@ -226,8 +226,8 @@ impl Call<'_> {
         }
         step("loaded");
         let result = Results::read(pid, block_at, &block.places)?;
-        // The thread is stopped before the system call that would restore it. The kernel continues an
-        // interrupted system call only after another kind of stop, so the collector stops the thread once
+        // The thread is stopped before the system call that would restore its registers. The kernel continues
+        // an interrupted system call only after another kind of stop, so the collector stops the thread once
         // more.
         thread.interrupt()?;
         thread.go_on()?;
@@ -278,7 +278,7 @@ impl Results {
         })
     }
 
-    /// The message of `dlerror`.
+    /// Reads the message of `dlerror` from the process.
     fn message(&self, pid: u32) -> String {
         const MOST_BYTES: u64 = 1024;
         let mut text = Vec::new();
@@ -340,7 +340,7 @@ fn has_stack(pid: u32, lowest: u64) -> bool {
 
 /// A free address for the collector's code: in the last page of the code of a module, behind the end of the
 /// module's own code. The collector's code stays there, because a thread of an earlier attempt may still run
-/// it.
+/// this code.
 fn place_for_code(pid: u32, modules: &[Module]) -> Option<u64> {
     let needed = code::code().len() as u64;
     let map = maps::text_of(pid)?;

@@ -19,11 +19,12 @@ use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::idle::MAX_PLACES;
 
-/// The functions that every program calls. edleak refuses a process if it cannot redirect all of them.
+/// The functions that every program calls. If edleak cannot redirect all these functions, it refuses the
+/// process.
 const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 const PAGE: u64 = 4096;
 
-/// A module with functions to redirect.
+/// A module that contains functions to redirect.
 pub(crate) struct Candidate<'a> {
     pub(crate) module: &'a Module,
     allocator: FileEntries,
@@ -37,8 +38,8 @@ pub(crate) struct Candidate<'a> {
     realloc_frees: bool,
 }
 
-/// The modules of a process with functions to redirect. The first one is `allocator`, whose malloc the
-/// process uses.
+/// The modules of a process that contain functions to redirect. The first module is `allocator`, whose malloc
+/// the process uses.
 pub(crate) fn of_process<'a>(
     pid: u32,
     modules: &'a [Module],
@@ -136,8 +137,8 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// Whether all functions that map or unmap memory can get detours. If only some of them had detours, the
-    /// counts would be wrong.
+    /// Whether all functions that map or unmap memory can get detours. If only some of these functions had
+    /// detours, the counts would be wrong.
     pub(crate) fn has_mappings(&self) -> bool {
         self.mappings.entries.len() == MAPPING_HOOKS
             && self.mappings.entries.iter().all(|entry| entry.displaced.is_ok())
@@ -233,7 +234,7 @@ fn own_code(elf: &edleak_binary::elf::Elf<'_>, bias: u64) -> (u64, u32) {
 
 /// Whether all these functions belong to allocators that keep allocations of different sizes in different
 /// pages: jemalloc, mimalloc and tcmalloc. In any other allocator, an allocation from before the recording
-/// may lie so close to a new allocation that the library confuses the two.
+/// may be so close to a new allocation that the library confuses the two allocations.
 fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     const PREFIXES: &[&str] = &["mi_", "tc_", "TCMallocInternal"];
     // The linker leaves out functions that the program does not call. So no function of an allocator is

@@ -88,7 +88,7 @@ impl Detours {
                     let message = "its malloc has changed since edleak-record attached to it before";
                     return Err(refusal(message, "start the process again"));
                 }
-                continue; // loaded after the library
+                continue; // the process loaded this module after the library
             };
             match candidate.compile(*address) {
                 Ok(mut compiled) => {
@@ -124,10 +124,10 @@ impl Detours {
         self.change(timeout, step, true)
     }
 
-    /// Puts the original bytes back while all threads stand still. The stubs and the library stay, because a
-    /// thread may be inside them. The jumps of sized frees stay too: an allocation that was made during the
-    /// recording may be larger than its requested size, and the allocator relies on the size that a sized
-    /// free passes. Returns the time for which the threads stood still.
+    /// Puts the original bytes back while all threads stand still. The stubs and the library stay in the
+    /// process, because a thread may run their code. The jumps of sized frees stay too: an allocation that
+    /// was made during the recording may be larger than its requested size, and the allocator relies on the
+    /// size that a sized free passes. Returns the time for which the threads stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }
@@ -184,7 +184,7 @@ impl Detours {
     /// registers from the stack. So the collector searches each stack for addresses of such instructions.
     fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {
         if !is_apply {
-            // A jump is one instruction, so no thread can be inside it.
+            // A jump is one instruction, so no thread can continue in the middle of a jump.
             return Ok(None);
         }
         let map = maps::text_of(self.pid).unwrap_or_default();
@@ -208,14 +208,14 @@ impl Detours {
         Ok(None)
     }
 
-    /// Whether an address lies behind the first of the instructions that a jump replaces.
+    /// Whether an address is in the bytes that a jump replaces, but is not the first of these bytes.
     fn is_displaced(&self, address: u64) -> bool {
         let behind =
             |patch: &Patch| address > patch.address && address < patch.address + patch.expected.len() as u64;
         self.modules.iter().flat_map(|module| &module.compiled.patches).any(behind)
     }
 
-    /// Writes or removes the jumps, writes their code, and sets the words for marks and pools. All threads
+    /// Writes or removes the jumps, writes the stubs, and sets the words for marks and pools. All threads
     /// stand still meanwhile.
     fn write_all(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
         let memory = self.memory().map_err(unreadable)?;
@@ -279,7 +279,7 @@ impl Detours {
             }
         }
         if is_apply && !writes.is_empty() {
-            // A thread may still run code of an earlier recording, so that code must stay as it is.
+            // A thread may still run the stubs of an earlier recording, so these stubs must not change.
             let mut there = vec![0; compiled.code.len()];
             memory.read_exact_at(&mut there, compiled.address).map_err(unreadable)?;
             if there != compiled.code && there.iter().any(|&byte| byte != 0) {

@@ -8,7 +8,7 @@
 //! modules      reads the functions and the unwind rules of the files that the process has mapped
 //! target       refuses processes that cannot be recorded; finds the functions to call in the process
 //! safe_point   decides whether a waiting thread may call the loader
-//! x86_64       registers  the registers of a stopped thread, by their use
+//! x86_64       registers  the registers of a stopped thread, with a method for each use
 //!              code       the code that the thread runs to load the library
 //!              frame      the signal frame that restores the thread's registers
 //! call         lets one waiting thread call `dlopen`
@@ -65,17 +65,17 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// jumps.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How to attach to a process.
+/// The settings for an attach to a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Longest time for the whole attach: until the library is loaded and all jumps are written.
     pub timeout: Duration,
-    /// For tests: edleak-record kills itself at this step.
+    /// The name of a step at which edleak-record kills itself. Only tests set a step.
     pub die_at: Option<String>,
 }
 
 impl Settings {
-    /// Kills edleak-record at the step that a test has chosen.
+    /// Kills edleak-record if a test has chosen the step `name`.
     fn step(&self, name: &str) {
         if self.die_at.as_deref() == Some(name) {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
@@ -145,7 +145,7 @@ pub(crate) fn load(
             }
         }
         if Instant::now() >= limit {
-            // The process may have stopped meanwhile.
+            // The process may have been stopped meanwhile, so check its state again.
             target::check_state(pid)?;
             let message = format!("no thread can load the library now: {}", describe(pid, &positions));
             let remedy = "use a longer --attach-timeout, or start the process with `edleak-record --idle`";

@@ -29,7 +29,7 @@ pub(crate) struct Exported {
     pub(crate) names: Vec<String>,
 }
 
-/// The modules of a process, by address.
+/// The modules of a process, sorted by address.
 pub(crate) fn of_process(pid: u32) -> Vec<Module> {
     let map = maps::read(pid, "maps").unwrap_or_default();
     let mappings = maps::files(&map);

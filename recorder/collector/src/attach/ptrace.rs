@@ -28,13 +28,13 @@ pub(crate) enum Stop {
     Ended,
 }
 
-/// A seized thread. Dropping it lets the thread go.
+/// A seized thread. Dropping this value detaches the thread, which then runs on.
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) tid: u32,
     /// The reason of the current stop; `None`: the thread runs.
     stop: Option<Stop>,
-    /// The signal to deliver when the thread goes on.
+    /// The signal that the thread gets when it is detached.
     signal: i32,
 }
 

@@ -57,7 +57,7 @@ const UNSAFE_FUNCTIONS: &[&str] = &[
     "pause",
 ];
 
-/// Functions of libc in which a thread can wait. No allocator waits for its own locks in them.
+/// Functions of libc in which a thread can wait. No allocator waits for its own locks in these functions.
 const WAITS: &[&str] = &[
     "read",
     "readv",

@@ -16,7 +16,7 @@ pub(crate) fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-/// All threads of a process, stopped. Dropping this value lets the threads go on.
+/// All threads of a process in the stopped state. Dropping this value lets the threads go on.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     threads: Vec<Thread>,
@@ -67,12 +67,12 @@ impl Stopped {
         }
     }
 
-    /// The threads with their registers.
+    /// Reads the registers of every stopped thread.
     pub(crate) fn registers(&self) -> io::Result<Vec<(u32, Registers)>> {
         self.threads.iter().map(|thread| Ok((thread.tid, thread.registers()?))).collect()
     }
 
-    /// Lets all threads go on. Returns the time for which they stood still.
+    /// Lets all threads go on. Returns the time for which the threads stood still.
     pub(crate) fn let_go(mut self) -> Duration {
         self.continue_waits();
         self.threads.clear();

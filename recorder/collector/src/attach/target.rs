@@ -35,8 +35,8 @@ pub(crate) fn start_with_library(pid: u32) -> String {
 }
 
 impl Target {
-    /// Examines a process. Returns an error if the library cannot be loaded into it or could not count its
-    /// allocations.
+    /// Examines a process. Returns an error if the library cannot be loaded into the process, or could not
+    /// count the allocations of the process.
     pub(crate) fn examine(pid: u32) -> Result<Target, Error> {
         check_emulator(pid)?;
         check_machine(pid)?;
@@ -64,7 +64,7 @@ impl Target {
     }
 }
 
-/// The address of an exported function in the process.
+/// The address of an exported function of a module in the process.
 fn address_of(module: &Module, name: &str) -> Option<u64> {
     let elf = module.elf()?;
     let offset = elf.exported_functions().iter().find(|(_, exported)| *exported == name)?.0;
@@ -73,8 +73,9 @@ fn address_of(module: &Module, name: &str) -> Option<u64> {
 
 const X86_64: u8 = 62;
 
-/// Refuses an emulator (qemu-user) that runs a program for another machine. The process allocates for the
-/// emulator with the malloc of this machine, and for the program with a malloc that edleak cannot redirect.
+/// Refuses an emulator (qemu-user) that runs a program for another machine. The emulator itself allocates
+/// with a malloc of this machine. The emulated program allocates with its own malloc, which edleak cannot
+/// redirect.
 fn check_emulator(pid: u32) -> Result<(), Error> {
     let emulator = process::program(pid).unwrap_or_default();
     let name = emulator.file_name().unwrap_or_default().to_string_lossy();
@@ -169,7 +170,7 @@ fn check_filters(pid: u32) -> Result<(), Error> {
     Err(refusal(message, remedy))
 }
 
-/// The number and the name of a thread, for messages.
+/// The thread ID and the name of a thread, as a text for messages.
 pub(crate) fn name_of(pid: u32, tid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
     format!("{tid} (`{}`)", name.trim())
@@ -236,8 +237,8 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
 }
 
 /// Whether a module is an allocator that keeps allocations of different sizes in different pages: jemalloc,
-/// mimalloc or tcmalloc. In any other allocator, an allocation from before the recording may lie so close to
-/// a new allocation that the library confuses the two.
+/// mimalloc or tcmalloc. In any other allocator, an allocation from before the recording may be so close to a
+/// new allocation that the library confuses the two allocations.
 fn keeps_sizes_apart(module: &Module) -> bool {
     let marks = ["mallocx", "mi_malloc", "tc_malloc"];
     // If the allocator is inside the program, the linker exports only some of its functions. So the collector

@@ -1,5 +1,5 @@
-//! The progress of a running recording. The answer to the request `list` of the control socket contains it as
-//! one line.
+//! The progress of a running recording. The control socket sends the progress as one line, as the answer to
+//! the request `list`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl fmt::Display for Progress {
 }
 
 impl Progress {
-    /// Reads a line that [`fmt::Display`] wrote; `None`: the line has another form.
+    /// Reads a line that [`fmt::Display`] wrote; `None`: the line is not such a line.
     pub fn parse(line: &str) -> Option<Progress> {
         let words: Vec<&str> = line.split('\t').collect();
         let &[pid, seconds, slices, sites, stacks, picked, watched, trace, command] = words.as_slice() else {

@@ -2,9 +2,9 @@
 //! marks.
 //!
 //! Each collector has one socket, `PID.sock`, in a directory that only the user of the collector can enter. A
-//! client sends one line and reads the answer to its end. Tabs separate the words of a request: `edleak-1
-//! list`, `edleak-1 watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`, `edleak-1 mark PID NAME`. The first line
-//! of an answer is `ok` or `error`.
+//! client sends one line and reads the whole answer. Tabs separate the words of a request: `edleak-1 list`,
+//! `edleak-1 watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`, `edleak-1 mark PID NAME`. The first line of an
+//! answer is `ok` or `error`.
 //!
 //! Every function of this file returns at once, so a client never makes the collector's main loop wait. The
 //! collector closes the connection of a client that sends or reads too slowly. If there are already
@@ -25,8 +25,8 @@ pub const PROTOCOL: &str = "edleak-1";
 const MAX_CLIENTS: usize = 16;
 /// Length of the longest request in bytes.
 const MAX_REQUEST: usize = 64 << 10;
-/// Longest time that a client may take to send its request, and also the longest time that it may take to
-/// read the answer.
+/// Longest time that a client may take to send its request, and also the longest time that the client may
+/// take to read the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Identifies a connected client.
@@ -38,7 +38,7 @@ pub struct ClientId(u64);
 pub struct Line {
     /// The client that sent the request.
     pub client: ClientId,
-    /// The words of the request after [`PROTOCOL`]; `None`: the request has another protocol.
+    /// The words of the request after [`PROTOCOL`]; `None`: the request does not begin with [`PROTOCOL`].
     pub words: Option<Vec<String>>,
 }
 
@@ -247,7 +247,7 @@ fn words_of(line: &[u8]) -> Option<Vec<String>> {
 
 /// The possible directories of sockets, best first: the directory of XDG_RUNTIME_DIR, the usual run-time
 /// directory of the user, and a directory below /tmp. The collector and a client may have different
-/// environments. So the list contains every directory that either of them may use.
+/// environments. So the list contains every directory that the collector or a client may use.
 pub fn directories() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let runtime = runtime.map(|path| PathBuf::from(path).join("edleak"));
@@ -260,7 +260,7 @@ pub fn directories() -> Vec<PathBuf> {
 
 /// Whether edleak-record may create its directory in `directory`. `directory` must belong to this user, or
 /// must be shared by all users, like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR is the directory of another user.
-/// If root created files there, that user could not remove them.
+/// If root created files in that directory, the other user could not remove the files.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;

@@ -27,9 +27,10 @@ pub(crate) struct Entry {
 /// The allocator functions of one file, in link-time addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileEntries {
-    /// The functions, by address.
+    /// The functions, sorted by address.
     pub(crate) entries: Vec<Entry>,
-    /// Whether the file exports a `malloc`. In a shared library, a preloaded `malloc` replaces it.
+    /// Whether the file exports a `malloc`. If the file is a shared library, a preloaded `malloc` replaces
+    /// this `malloc`.
     pub(crate) exports_malloc: bool,
 }
 
@@ -51,7 +52,7 @@ impl FileEntries {
         FileEntries::find_by(elf, functions, |name| table::lookup(name, own).filter(&is_wanted))
     }
 
-    /// The functions of libc that map and unmap memory.
+    /// Finds the functions of libc that map or unmap memory.
     pub(crate) fn of_mappings(elf: &Elf<'_>, functions: &FunctionTable<'_>) -> FileEntries {
         FileEntries::find_by(elf, functions, table::lookup_mapping)
     }

@@ -17,9 +17,9 @@
 //! the hook. The hook calls the *trampoline* instead of the function. The trampoline holds the instructions
 //! that the jump replaced, and a jump to the rest of the function.
 //!
-//! The result is a list of bytes to write. The writer first checks that the old bytes are as expected, and
-//! that no thread runs the instructions in these bytes. When a program starts, the preload library is the
-//! writer; in a running process, `crate::attach` is.
+//! The detour compiler returns a list of bytes to write. The writer first checks that the old bytes are as
+//! expected, and that no thread runs the instructions in these bytes. When a program starts, the preload
+//! library is the writer; in a running process, `crate::attach` is.
 //!
 //! The side table of the preload library has one entry for 32 bytes of memory, so two allocations must start
 //! at least 32 bytes apart. The stubs therefore request at least 32 bytes. If the program then frees such an

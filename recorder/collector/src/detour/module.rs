@@ -37,9 +37,9 @@ pub(crate) struct Compiled {
 /// The functions of a module's allocator, divided into functions with and without a detour.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection<'a> {
-    /// Entries that get a detour.
+    /// Functions that get a detour.
     pub(crate) redirected: Vec<&'a Entry>,
-    /// Entries without a detour, each with the reason.
+    /// Functions that get no detour, each with the reason.
     pub(crate) unseen: Vec<(&'a Entry, Obstacle)>,
 }
 
@@ -145,7 +145,8 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
             entries.iter().position(|other| std::ptr::eq(*other, entry)).map(|index| trampolines[index])
         };
         let realloc = realloc_for(entries, entry).filter(|_| placement.realloc_frees);
-        // The stub passes jemalloc's flags to the plain free. A plain free that takes no flags ignores them.
+        // The stub passes jemalloc's flags to the plain free. If the plain free takes no flags, it ignores
+        // them.
         let small_free = match (plain.and_then(trampoline_of), realloc.and_then(trampoline_of)) {
             (Some(plain), _) => SmallFree::Plain(plain),
             (None, Some(realloc)) => SmallFree::Reallocated(realloc),

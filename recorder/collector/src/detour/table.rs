@@ -17,9 +17,9 @@ pub(crate) enum Shape {
     /// The function resizes the allocation whose address is argument `old`, and returns the new address, or
     /// null if it failed.
     Reallocate {
-        /// The argument with the old address.
+        /// The number of the argument with the old address.
         old: u8,
-        /// The new size.
+        /// The arguments that hold the new size.
         size: Size,
         /// Whether a failure also frees the old allocation.
         frees_on_failure: bool,
@@ -300,7 +300,7 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
     ("xx", &[C_FUNCTIONS]),
 ];
 
-/// The origin of a name.
+/// The kind of interface to which the name of a function belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
     /// A name of the C library or of C++. If a shared library exports such a name, calls go to the first
@@ -321,7 +321,7 @@ impl Prefixes {
     /// Adds one prefix, written as `prefix*`.
     ///
     /// # Errors
-    /// If the pattern is not a prefix.
+    /// The pattern is not a prefix with a `*` at the end.
     pub fn add(&mut self, pattern: &str) -> Result<(), Error> {
         let is_of_names =
             |prefix: &&str| prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -340,8 +340,8 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
     bases.iter().copied().flatten().find(|(base, _)| *base == name).map(|(_, shape)| *shape)
 }
 
-/// The family of a function. All functions of one allocator in one module have the same family. The number is
-/// the index of their prefix in the table.
+/// The family of a function. All functions of one allocator in one module have the same family. The number of
+/// a family is the index of the family's prefix in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Family(usize);
 
@@ -361,7 +361,7 @@ pub(crate) struct TableEntry {
 
 /// The entry of the table for a function name; `None`: the table does not have the name.
 pub(crate) fn lookup(name: &str, own: &Prefixes) -> Option<TableEntry> {
-    // The symbol version does not belong to the name.
+    // Remove the symbol version, which follows the name after an `@`.
     let name = name.split('@').next().unwrap_or(name);
     // This fast check rejects most functions of a module, so the table is rarely searched.
     if !may_be_allocators(name) && own.0.is_empty() {

@@ -115,7 +115,8 @@ fn an_allocator_of_the_system_is_found_with_all_its_functions() {
     }
 }
 
-/// Executable memory: functions are at its start, and stubs are one page later.
+/// Executable memory for tests: the functions are at the start of the memory, and the stubs are one page
+/// later.
 struct Machine(*mut u8);
 
 const PAGE: usize = 4096;
@@ -157,7 +158,7 @@ impl Drop for Machine {
     }
 }
 
-/// A hook that only jumps to its trampoline: `jmp r11`.
+/// The code of a hook that only jumps to the trampoline: `jmp r11`.
 const JUMP_R11: [u8; 3] = [0x41, 0xff, 0xe3];
 const HOOK_AT: usize = 3 * PAGE;
 

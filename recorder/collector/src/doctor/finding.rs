@@ -18,7 +18,7 @@ pub struct Finding {
 /// Whether a finding prevents a recording.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// No problem.
+    /// The check found no problem.
     Good,
     /// A recording works, but the user should know of this result.
     Note,

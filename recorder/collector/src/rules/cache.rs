@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 /// The first eight bytes of a cache file: "edlrules".
 const MAGIC: u64 = u64::from_le_bytes(*b"edlrules");
 /// Maximum number of files in the cache. When the cache contains this number of files, edleak-record deletes
-/// all of them.
+/// all files of the cache.
 const MOST_FILES: usize = 1024;
 /// Maximum size of a cache file in bytes; edleak-record does not read a larger file.
 const MOST_BYTES: u64 = 8 << 20;
@@ -42,7 +42,7 @@ pub(crate) struct RuleCache {
     recorder: u64,
 }
 
-/// The cache of this process; `None`: no directory is safe for it.
+/// The rule cache of this process; `None`: no directory is safe for a cache.
 pub(crate) static CACHE: LazyLock<Option<RuleCache>> = LazyLock::new(RuleCache::open);
 
 impl RuleCache {
@@ -81,7 +81,8 @@ impl RuleCache {
         self.decode(&bytes, build_id, version)
     }
 
-    /// Stores compiled rules in the cache. If writing fails, the next run compiles the rules again.
+    /// Stores compiled rules in the cache. If the cache cannot be written, the next run compiles the rules
+    /// again.
     pub(crate) fn store(&self, build_id: &[u8], version: u64, known: &CachedRules) {
         let Some(path) = self.path(build_id) else { return };
         let Some(bytes) = self.encode(build_id, version, known) else { return };

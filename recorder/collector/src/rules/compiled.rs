@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The ranges and rules that were compiled from one file. All offsets count from the first byte of the file.
 pub(crate) struct FileCode {
-    /// The ranges of wrappers.
+    /// The code ranges of the wrappers in the file.
     pub wrappers: Vec<CodeRange>,
     /// The allocator functions that the file defines.
     pub entries: FileEntries,
@@ -151,8 +151,8 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules of the whole file. The first call compiles these rules. The collector needs them only
-    /// if the library walks stacks.
+    /// The unwind rules of the whole file. The first call compiles these rules. The collector needs these
+    /// rules only if the library walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());

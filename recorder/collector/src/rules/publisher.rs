@@ -194,7 +194,7 @@ impl Publisher {
         }
     }
 
-    /// Adds the rules of one module.
+    /// Adds the rules of one module to this publisher.
     fn learn(&mut self, loaded: &Loaded) {
         if let Some(shared) = self.lay(loaded) {
             self.code.push(shared);
@@ -329,7 +329,7 @@ impl Publisher {
         functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
     }
 
-    /// The requests that match nothing in any module, loaded or unloaded.
+    /// The requests that match no function and no address in any module. Unloaded modules are also searched.
     pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
         let count =
             |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
@@ -337,7 +337,7 @@ impl Publisher {
         unmatched.map(|(request, _)| request.to_string()).collect()
     }
 
-    /// The action for a return address.
+    /// Returns the action that the rules give to a return address.
     pub fn action_at(&self, address: u64) -> Action {
         let pc = address.wrapping_sub(1);
         let after = self.code_ranges.partition_point(|code_range| code_range.start <= pc);

@@ -21,7 +21,7 @@ const SHARE: u32 = 50;
 /// The first address of a range, and the address after its last byte.
 type Range = (u64, u64);
 
-/// The published part of a target's memory map.
+/// The writable mappings of a target that the collector has published.
 #[derive(Default)]
 pub(crate) struct StackBounds {
     published: Vec<Range>,
@@ -33,7 +33,7 @@ pub(crate) struct StackBounds {
 }
 
 impl StackBounds {
-    /// Reads the memory map and publishes the writable mappings, if it is time to do so. If the process has
+    /// If a reading is due, reads the memory map and publishes the writable mappings. If the process has
     /// ended, the function changes nothing.
     pub(crate) fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
         self.look_for_cuts(session);

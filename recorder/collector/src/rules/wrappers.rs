@@ -134,7 +134,7 @@ impl WrapperSet {
         Ok(())
     }
 
-    /// The user's patterns that matched no function so far.
+    /// The patterns of the user that have matched no function so far.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         let unused = self.patterns.iter().filter(|pattern| !pattern.is_used.load(Ordering::Relaxed));
         unused.map(|pattern| pattern.text.as_str())
@@ -260,7 +260,7 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
     }
     loop {
         if is_nested && rest.starts_with('C') {
-            words.extend(words.last().copied()); // a constructor
+            words.extend(words.last().copied()); // the name of a constructor is the name of its class
             break;
         }
         let (word, length) = next_word(rest)?;

@@ -238,7 +238,7 @@ fn check_library(library: &Library) -> Result<(), Error> {
                 let message = format!("edleak-record (pid {recorder}) records it already");
                 return Err(refusal(message, "end that recording, or use its trace"));
             }
-            // The edleak-record that recorded this process was killed. End its recording.
+            // The edleak-record that recorded this process was killed, so end that recording now.
             library.end().map_err(|error| inaccessible(pid, &error))?;
         }
         if !idle::is_starting(phase) {

@@ -30,8 +30,8 @@ pub struct Program {
     pub path: PathBuf,
     /// The ELF file that the process will run: `path`, or the last interpreter of a script.
     pub image: PathBuf,
-    /// The allocator that `image` contains for its own use. edleak does not see allocations through this
-    /// allocator.
+    /// The allocator that the file `image` contains and that its code uses. edleak does not see allocations
+    /// through this allocator.
     pub own_malloc: Option<OwnMalloc>,
 }
 
@@ -88,10 +88,10 @@ fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     }
     let mut forbidden = None;
     if !program.is_empty() {
-        // the default of execvp without PATH
+        // execvp searches these directories if PATH is not set
         let directories = path_env.unwrap_or(OsStr::new("/bin:/usr/bin"));
         for directory in directories.as_bytes().split(|&byte| byte == b':') {
-            // An empty entry means the current directory.
+            // An empty entry of PATH means the current directory.
             let directory = if directory.is_empty() { b"." } else { directory };
             let candidate = Path::new(OsStr::from_bytes(directory)).join(program);
             match std::fs::metadata(&candidate) {

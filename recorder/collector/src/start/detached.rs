@@ -165,8 +165,8 @@ fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserv
     Err(Error::new(ErrorKind::InUse, message).with_remedy("set EDLEAK_OUTPUT to another"))
 }
 
-/// Reads a setting from the environment. If the value is invalid, the collector writes a message to the
-/// system log and uses the default value.
+/// Reads a setting from an environment variable. If the value is invalid, the collector writes a message to
+/// the system log and uses the default value.
 fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     let parsed = parse(&text);

@@ -16,9 +16,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The environment of a target that the collector starts. It is the collector's own environment with two
-/// changes: the preload library comes first in LD_PRELOAD, and a variable holds the address of the control
-/// page. EDLEAK_IDLE is not set, so the target does not wait for a recording.
+/// The environment of a target that the collector starts. The function takes the collector's own environment,
+/// puts the preload library first in LD_PRELOAD, and adds a variable with the address of the control page.
+/// EDLEAK_IDLE is not set, so the target does not wait for a recording.
 fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
     let ours = [(ENV_SESSION, control), (ENV_ONLY, only), (ENV_IDLE, "")];
     environment_with(preload, &ours)
@@ -84,7 +84,7 @@ pub(crate) struct Held {
     failure: File,
 }
 
-/// Creates a process for the program. The process executes the program only after [`Held::release`].
+/// Forks a process for the program. The process executes the program only after [`Held::release`].
 pub(crate) fn hold(
     program: &Path,
     arguments: &[OsString],

@@ -18,7 +18,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The environment variable with the path of a library. If it is set, edleak-record uses no other library.
+/// The environment variable with the path of a library. If this variable is set, edleak-record uses no other
+/// library.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
 /// The largest size in bytes of a file that edleak-record accepts as the library. The real library has about
 /// 100 KiB.

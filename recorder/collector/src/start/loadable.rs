@@ -1,6 +1,6 @@
 //! Checks two conditions for a preload library: LD_PRELOAD can express its path, and the loader can map its
 //! code.
-#![allow(unsafe_code)] // makes a trial mapping
+#![allow(unsafe_code)] // maps a file to test whether this is possible
 
 use crate::error::{Error, ErrorKind};
 use std::fs::File;

@@ -2,9 +2,10 @@
 //! from using the name.
 //!
 //! To reserve a name, a collector creates and locks the file before the first slice. Before a collector
-//! renames a finished trace, it locks this trace. If two collectors try this at the same time, the second one
-//! cannot get the lock: it reports that the name is in use, and renames nothing. A collector also locks the
-//! file `t.edl.old` before it replaces this file, because that file may be the trace of a running recording.
+//! renames a finished trace, it locks this trace. If two collectors try this at the same time, the second
+//! collector cannot get the lock. This collector reports that the name is in use, and renames nothing. A
+//! collector also locks the file `t.edl.old` before it replaces this file, because that file may be the trace
+//! of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_format::{TraceWriter, place};
@@ -31,7 +32,7 @@ fn failed(message: String) -> Error {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     path: PathBuf,
-    /// The file that this process created, as device and inode.
+    /// The device and the inode of the file that this process created.
     made: Option<(u64, u64)>,
     kept: Option<Kept>,
 }
@@ -83,7 +84,7 @@ impl Held {
     }
 
     fn release(&self) {
-        // A file system without locks has no lock to release.
+        // The call fails on a file system without locks.
         let _ = self.0.as_ref().map(File::unlock);
     }
 
@@ -390,7 +391,7 @@ mod tests {
         reserved.give_back();
         assert_eq!((names(), text(&path).as_str()), (2, "theirs"));
         fs::remove_file(&before).expect("it is there");
-        // An empty file, as mktemp creates it, is already there.
+        // An empty file exists already, as after mktemp.
         fs::write(&path, "").expect("it is ours");
         let taken = reserve(&path, MIN_CAPACITY_BYTES).expect("an empty file may be written");
         assert_eq!(names(), 1);

@@ -59,7 +59,7 @@ pub struct RunOptions {
     pub inject_bytes_per_s: Option<f64>,
     /// The kinds of memory to record: the heap, mapped memory, or both.
     pub domains: Domains,
-    /// How to attach to a process without the library.
+    /// The settings for an attach to a process that does not have the library.
     pub attach: Settings,
     /// The directory into which edleak-record may copy the library, if the process to attach to sees other
     /// files.

@@ -47,8 +47,8 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether edleak-record creates missing parent directories. It does so for a cache directory, but not
-    /// for a temporary directory.
+    /// Whether edleak-record creates missing parent directories: it creates those of a cache directory, but
+    /// not those of a temporary directory.
     makes_parents: bool,
 }
 
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn directory_of_another_user_is_not_used() {
         if effective_ids().0 != 0 {
-            return; // only root can make one
+            return; // only root can create a directory of another user
         }
         let dir = Dir::new("foreign");
         let place = dir.place("cache");

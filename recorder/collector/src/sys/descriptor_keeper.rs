@@ -19,7 +19,8 @@ use std::time::Duration;
 /// Longest wait for the first answer of the keeper.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The user and the group of a target. They become the owners of the memory files that the target opens.
+/// The user and the group of a target. The memory files that the target opens get this user and group as
+/// their owners.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct UserAndGroup {
     /// The user ID of the target.

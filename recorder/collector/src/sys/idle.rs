@@ -53,7 +53,7 @@ pub(crate) struct Late {
     pub(crate) hooks: [u64; HOOKS],
 }
 
-/// The reason why the collector cannot use a library.
+/// The reason why the collector cannot use the library in a process.
 #[derive(Debug)]
 pub(crate) enum NotFound {
     /// The collector cannot read the memory of the process.

@@ -4,7 +4,7 @@ use crate::sys::proc_file;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
-/// One line of a memory map. Its fields are `start-end perms offset dev inode name`.
+/// One line of a memory map, with the fields `start-end perms offset dev inode name`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Line<'a> {
     /// First address of the mapping.
@@ -40,7 +40,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The lines of a memory map, in address order.
+/// The lines of a memory map, sorted by address.
 pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
     map.lines().filter_map(Line::parse)
 }
@@ -68,7 +68,7 @@ pub(crate) fn text_of(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&map).into_owned())
 }
 
-/// Every mapped range in a memory map, in address order.
+/// The address range of every line of a memory map, sorted by address.
 pub(crate) fn ranges(map: &str) -> Vec<(u64, u64)> {
     lines(map).map(|line| (line.start, line.end)).collect()
 }
@@ -82,13 +82,14 @@ pub(crate) struct Mapping {
     pub(crate) end: u64,
     /// Offset of `start` in the file.
     pub(crate) offset: u64,
-    /// The file's path, as the process sees it. The path does not contain the kernel's ` (deleted)`.
+    /// The file's path, as the process sees it. The ending ` (deleted)`, which the kernel adds to the path of
+    /// a deleted file, is removed.
     pub(crate) path: String,
     /// Whether the process may execute the mapping.
     pub(crate) is_code: bool,
 }
 
-/// The mappings of files in a memory map, in address order.
+/// The mappings of files in a memory map, sorted by address.
 pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
     let files = |line: Line<'_>| {
         let path = line.name.strip_suffix(" (deleted)").unwrap_or(line.name);

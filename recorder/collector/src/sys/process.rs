@@ -46,7 +46,7 @@ pub(crate) fn all() -> impl Iterator<Item = u32> {
     numbers_in("/proc")
 }
 
-/// The children of a process, their children, and so on.
+/// All descendants of a process: the children, the children of the children, and so on.
 pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let mut all: Vec<u32> = Vec::new();
     let mut parents = vec![pid];
@@ -176,7 +176,7 @@ pub(crate) struct Cpu {
     pub has_waited: bool,
 }
 
-/// Processor time of a process; `None`: it has ended.
+/// The processor time of a process and of its children; `None`: the process has ended.
 pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
     parse_cpu(&read_text(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -209,7 +209,7 @@ pub(crate) fn shows_its_files<'p>(pid: u32, files: impl Iterator<Item = &'p str>
     files.into_iter().take(2).any(|path| path_in(pid, path) != Path::new(path))
 }
 
-/// Whether two paths lead to the same file: the same inode of the same device.
+/// Whether two paths lead to one file, with one device and one inode.
 pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| edleak_format::place::identity(&file));
     identity(one).is_some_and(|one| identity(other) == Some(one))
@@ -242,7 +242,7 @@ pub(crate) struct Size {
 /// The content of /proc/PID/status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Status {
-    /// The size of the process; 0 after its end.
+    /// The anonymous memory of the process; 0 after the end of the process.
     pub size: Size,
     /// Whether the process is in another PID namespace than the collector. In that case, the process uses
     /// other thread IDs than the collector.
@@ -258,8 +258,8 @@ pub(crate) struct Status {
     pub seccomp_filters: u32,
 }
 
-/// The privileges of a process. They show whether the process gained privileges from the file of its program.
-/// Every user may read these values.
+/// The privileges of a process. These values show whether the process gained privileges from the file of its
+/// program. Every user may read these values.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
     /// The effective user ID and group ID.

@@ -19,9 +19,9 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// If a thread has used this much processor time, it has left the library. The time is longer than a call of
-/// the library takes, and longer than the delay with which the kernel updates the processor time of a running
-/// thread.
+/// If a thread has used this much processor time since the start of the wait, it has left the library. The
+/// time is longer than a call of the library takes, and longer than the delay with which the kernel updates
+/// the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.
@@ -40,7 +40,7 @@ impl Quiescence {
         Quiescence { pid, library, inside }
     }
 
-    /// Checks the threads again. Returns whether all have left the library.
+    /// Checks the threads again. Returns whether all threads have left the library.
     pub(crate) fn is_reached(&mut self) -> bool {
         let Quiescence { pid, library, inside } = self;
         inside.retain(|&tid, before| {
@@ -64,7 +64,7 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
     // If the kernel has no scheduler statistics, it shows the processor time in hundredths of a second. This
-    // is precise enough.
+    // resolution suffices for the wait.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| process::stat_field(&stat, number);

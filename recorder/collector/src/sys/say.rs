@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Prints a message to stderr and ignores errors. A log on a full disk or a closed terminal must not end a
-/// recording, as `eprintln!` would.
+/// Prints a message to stderr and ignores errors. If stderr is a file on a full disk or a closed terminal,
+/// `eprintln!` would panic and end the recording.
 pub fn say(message: impl Display) {
     let line = format!("edleak-record: {message}\n");
     let _ = io::stderr().write_all(line.as_bytes());

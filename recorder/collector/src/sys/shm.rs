@@ -2,8 +2,8 @@
 //! not trust the values that the target writes into it.
 //!
 //! The memory consists of files in memory (`memfd_create`). Such files have no name in a file system. The
-//! target opens them through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user. All
-//! contents are atomics, so a shared reference is sound whatever the target writes. The collector checks
+//! target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user.
+//! All contents are atomics, so a shared reference is sound whatever the target writes. The collector checks
 //! every index that it reads from this memory, and seals the length of each file.
 #![allow(unsafe_code)]
 
@@ -109,11 +109,11 @@ unsafe impl Send for Memory {}
 // SAFETY: the contents are atomic, so threads may share references to them.
 unsafe impl Sync for Memory {}
 
-/// The control page.
+/// The control page, in shared memory.
 pub struct ControlPage(Memory);
 
 impl ControlPage {
-    /// A control page for a process that has not started yet.
+    /// Creates a control page for a process that has not started yet.
     pub fn create(children: bool) -> io::Result<ControlPage> {
         let page = ControlPage(Memory::create(c"edleak-control", control::BYTES)?);
         let control = page.get();
@@ -124,13 +124,13 @@ impl ControlPage {
         Ok(page)
     }
 
-    /// The control page itself.
+    /// The contents of the control page.
     pub fn get(&self) -> &Control {
         &self.0.slice::<Control>(0, 1)[0]
     }
 
-    /// The address through which a target of the same user opens the page. It consists of a path and a nonce.
-    /// No page of another collector has the same nonce.
+    /// The address through which a target of the same user opens the page. The address consists of a path and
+    /// a nonce. No page of another collector has the same nonce.
     pub fn address(&self) -> String {
         self.address_through(std::process::id())
     }

@@ -41,7 +41,7 @@ pub struct Signals {
     reader: File,
 }
 
-/// A signal that arrived.
+/// A signal that this process has received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Signal {
     /// The number of the signal.
@@ -260,7 +260,7 @@ impl Watch {
     }
 
     /// The reason why the collector cannot open descriptors of processes: the kernel is older than 5.3, or a
-    /// sandbox forbids pidfd_open. `None`: the collector can open them.
+    /// sandbox forbids pidfd_open. `None`: the collector can open such descriptors.
     pub(crate) fn unavailable() -> Option<Error> {
         let error = Watch::open(std::process::id()).err()?;
         let message = format!("`pidfd_open` failed: {error}");

@@ -3,8 +3,8 @@
 //! edleak. So the target must also lead a session.
 //!
 //! When edleak-record gives up the terminal, every other process of the session loses the terminal and may
-//! get SIGHUP. So if edleak-record is not alone in the session, it keeps the terminal, and passes SIGHUP on
-//! to the target.
+//! get SIGHUP. So if there are other processes in the session, edleak-record keeps the terminal and passes
+//! SIGHUP on to the target.
 #![allow(unsafe_code)] // calls setsid and ioctl
 
 use crate::sys::process;

@@ -17,7 +17,7 @@ pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
     slices: u64,
     next_look: u64,
-    /// Sites that looked like a leak at the previous check.
+    /// The sites that looked like leaks at the previous check.
     suspected: Vec<usize>,
     /// The live bytes of every site at the newest slice. The collector checks only sites whose live bytes
     /// have grown since the previous check.

@@ -37,8 +37,8 @@ pub enum Request {
 const BUILD_ID: &str = "build-id:";
 
 impl Request {
-    /// Reads a request as a user writes it. The request is a pattern on function names, `module!offset`
-    /// (hexadecimal), or `TRACE#id` for a site of an earlier trace.
+    /// Reads a request in the form in which a user writes requests. The request is a pattern on function
+    /// names, `module!offset` (hexadecimal), or `TRACE#id` for a site of an earlier trace.
     ///
     /// # Errors
     /// The request has a wrong form, or the earlier trace has no such site.
@@ -118,8 +118,8 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
-/// A request, and whether it starts or stops watching. If two requests name the same site, the later request
-/// applies.
+/// A request, with a flag whether it asks to watch sites or asks not to watch sites. If two requests name the
+/// same site, the later request applies.
 #[derive(Clone, Debug)]
 struct Entry {
     request: Request,
@@ -127,11 +127,11 @@ struct Entry {
     serial: u32,
 }
 
-/// A range of code, and the request for it.
+/// A range of code that a request names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestRange {
-    /// Offset of the first byte of the range. If the request names a return address, this is the byte before
-    /// the return address.
+    /// Offset of the first byte of the range. If the request names a return address, `start` is the offset of
+    /// the byte before the return address.
     pub start: u64,
     /// Offset of the first byte after the range.
     pub end: u64,
@@ -171,7 +171,7 @@ impl WatchSet {
         self.version
     }
 
-    /// Adds a request as a user writes it.
+    /// Adds a request, in the form in which a user writes requests.
     ///
     /// # Errors
     /// The same errors as for [`Request::parse`].
@@ -209,7 +209,7 @@ impl WatchSet {
     }
 
     /// The code ranges of the functions of a file that requests name. The ranges are sorted and do not
-    /// overlap. Their offsets count from the first byte of the file.
+    /// overlap. The offsets of the ranges count from the first byte of the file.
     pub fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
         if !self.names_functions() {
             return Vec::new();

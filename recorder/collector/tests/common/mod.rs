@@ -26,7 +26,7 @@ pub(crate) fn cannot_run(why: &str) {
     eprintln!("not run: {why}");
 }
 
-/// Runs a tool to its end and returns its output; `None`: the tool is not installed.
+/// Runs a tool until the tool ends, and returns the output; `None`: the tool is not installed.
 pub(crate) fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     let output = match command.output() {
         Ok(output) => output,

@@ -38,7 +38,7 @@ pub(crate) struct Block {
     pub(crate) errno_location: u64,
     /// The address of the path of the library.
     pub(crate) path: u64,
-    /// The flags of `dlopen`.
+    /// The flags for the call of `dlopen`.
     pub(crate) flags: u64,
     /// The memory for the detours of each module. An element of size 0 ends the list.
     pub(crate) places: [Place; MAX_PLACES],
@@ -88,8 +88,8 @@ global_asm!(
     "mov r10d, 8",
     "syscall",
     // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0).
-    //    This
-    // comes before the stack, which the kernel may place there.
+    //    These calls come before the call that maps the stack, because the kernel could map the stack at the
+    //    address of a place.
     "lea r12, [rbx + {places}]",
     "mov r13d, {most_places}",
     "7: mov rsi, [r12 + {place_bytes}]",

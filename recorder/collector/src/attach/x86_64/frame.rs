@@ -8,7 +8,7 @@ const STATE_AT: usize = 320;
 const FLAGS_AT: usize = 0;
 const CONTEXT_AT: usize = 40;
 const MASK_AT: usize = 296;
-/// UC_FP_XSTATE, UC_SIGCONTEXT_SS and UC_STRICT_RESTORE_SS.
+/// The flags of the frame: UC_FP_XSTATE, UC_SIGCONTEXT_SS and UC_STRICT_RESTORE_SS.
 const FLAGS: u64 = 7;
 
 /// The bytes of a `ucontext` at `address`, followed by the extended state. `address` is a multiple of 64. The

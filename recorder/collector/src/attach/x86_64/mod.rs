@@ -1,5 +1,5 @@
-//! x86-64: the registers of a stopped thread, the code that it runs to load the library, and the frame that
-//! restores its registers.
+//! The part of the attach for x86-64: the registers of a stopped thread, the code that the thread runs to
+//! load the library, and the signal frame that restores the registers.
 
 pub(crate) mod code;
 pub(crate) mod frame;

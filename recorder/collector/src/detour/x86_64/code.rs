@@ -220,10 +220,10 @@ pub(crate) fn stub(
     block.encode(address)
 }
 
-/// Compiles code for a function that maps memory. If the module's own code made the call, this code jumps to
-/// the original function; for all other calls, it jumps to `end`. So edleak does not count the memory that
-/// libc maps for malloc and for threads. The code leaves rax unchanged, because a variadic function may read
-/// rax.
+/// Compiles code for a function that maps memory. If the module's own code made the call, the compiled code
+/// jumps to the original function; for all other calls, it jumps to `end`. So edleak does not count the
+/// memory that libc maps for malloc and for threads. The code leaves rax unchanged, because a variadic
+/// function may read rax.
 fn pass_over_own_calls(
     block: &mut Block,
     (start, bytes): (u64, u32),
@@ -239,10 +239,10 @@ fn pass_over_own_calls(
     block.branch(Code::Jmp_rel32_64, trampoline)
 }
 
-/// Compiles code that puts the requested size into r10. If `spacing` requires it and the size is smaller than
-/// [`SPACING`], the code raises the size argument to [`SPACING`]. If the argument stays as it is, the code
-/// jumps to `end`. `old` is the register with the old address, if the function reallocates. If the old
-/// address is not null, a size of 0 may mean a free, so the code does not raise this size.
+/// Compiles code that puts the requested size into r10. If `spacing` is [`Spacing::Requested`] and the size
+/// is smaller than [`SPACING`], the code raises the size argument to [`SPACING`]. If the code does not change
+/// the argument, it jumps to `end`. `old` is the register with the old address, if the function reallocates.
+/// If the old address is not null, a size of 0 may mean a free, so the code does not raise this size.
 fn raise(
     block: &mut Block,
     size: Size,

@@ -54,7 +54,7 @@ pub(crate) struct Displaced {
     /// the entry. The `endbr64` must stay, because a processor with CET allows an indirect call only to an
     /// `endbr64`.
     pub(crate) at: u64,
-    /// The bytes of the replaced instructions, and of the padding after the last one.
+    /// The bytes of the replaced instructions, and of the padding after the last of these instructions.
     pub(crate) original: Vec<u8>,
     /// Number of bytes of `original` that are instructions to move; the rest is padding.
     pub(crate) moved: usize,

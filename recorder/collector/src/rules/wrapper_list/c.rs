@@ -117,7 +117,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "__cxa_vec_new",
     "__cxa_vec_new2",
     "__cxa_vec_new3",
-    // Old unmangled names of Rust.
+    // Unmangled names of allocation functions in programs of older Rust compilers.
     "__rust_alloc",
     "__rust_alloc_zeroed",
     "__rust_realloc",
@@ -259,8 +259,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "SlabAlloc*",
     "SlabContextCreate",
     "BumpAlloc*",
-    // Allocates a thread's table of thread-local variables. It is a wrapper, so that the site is the caller
-    // of pthread_create.
+    // Allocates a thread's table of thread-local variables. This function is a wrapper, so that the site is
+    // the caller of pthread_create.
     "allocate_dtv",
     // Other common libraries.
     "Perl_safesys*",

@@ -6,7 +6,7 @@
 pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",
-    // Allocators.
+    // Allocators of the standard library.
     "std::allocator",
     "std::allocator_traits",
     "std::__new_allocator",
@@ -126,7 +126,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::logic_error",
     "std::__cow_string",
     "std::__throw_*",
-    // Functions that copy ranges also copy the elements.
+    // Functions that copy ranges. These functions also copy the elements, which may allocate.
     "std::copy",
     "std::copy_n",
     "std::move",
@@ -141,7 +141,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::__relocate_*",
     "std::construct_at",
     "std::_Construct*",
-    // Ownership.
+    // Smart pointers and other types that own memory.
     "std::make_unique",
     "std::make_unique_for_overwrite",
     "std::make_shared",

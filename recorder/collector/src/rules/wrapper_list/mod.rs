@@ -21,7 +21,7 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libdl",
     "librt",
     "libpthread",
-    // The dynamic loader. A walk steps over frames of the loader only if they are between malloc and
+    // The dynamic loader. A walk steps over a frame of the loader only if the frame is between malloc and
     // pthread_create.
     "ld-linux-x86-64",
     "libresolv",

@@ -122,7 +122,7 @@ impl AreaReader {
         Some(Reading { mappings, is_full })
     }
 
-    /// Computes the areas from a reading. Returns the new areas.
+    /// Computes the sizes of all areas from a reading. Returns the areas that are new in this reading.
     pub(crate) fn take(&mut self, reading: &Reading, pid: u32, calls: Option<Calls<'_>>) -> Vec<MemoryArea> {
         let known = self.kinds.len();
         let before = self.areas.clone();
