@@ -1,10 +1,11 @@
-//! COLD: applies the detours that the collector has compiled. This happens once, while the process has one
-//! thread.
+//! COLD: applies the detours that the collector has compiled. The library does this once, while the process
+//! has only one thread.
 //!
-//! For each module, the code first compares the bytes at every entry with the expected bytes. Then it maps
-//! memory at the address for which the stubs were compiled, fills it and makes it executable. Then it makes
-//! the module's code writable, writes all jumps, and makes the code read-only again. If the system refuses a
-//! step before the first jump, the module stays as it was.
+//! For each module, the code first compares the bytes at every entry with the expected bytes. Then the code
+//! maps memory at the address for which the stubs were compiled, copies the stubs into this memory and makes
+//! the memory executable. Then the code makes the module's machine code writable, writes all jumps, and makes
+//! the machine code read-only again. If the system refuses a step before the first jump, the module stays
+//! unchanged.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -18,26 +19,26 @@ use edleak_session::header::Header;
 
 const PAGE: usize = 4096;
 
-/// Whether detours are in place: detours of this image, or the detours that a forked child has from its
-/// parent.
+/// Whether this process has detours: its own detours, or detours that a forked child has from its parent.
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
 
-/// Whether any module has its detours.
+/// Whether any module of this process has its detours.
 pub(crate) fn are_in_place() -> bool {
     IN_PLACE.load(Ordering::Relaxed)
 }
 
-/// The regions of a session that detours use.
+/// The regions of a session that contain the detours.
 pub(crate) struct Regions {
-    /// [`MAX_MODULES`] modules.
+    /// The address of [`MAX_MODULES`] modules.
     pub modules: *const DetourModule,
-    /// [`MAX_PATCHES`] jumps.
+    /// The address of [`MAX_PATCHES`] jumps.
     pub patches: *const Patch,
-    /// [`CODE_BYTES`] bytes.
+    /// The address of [`CODE_BYTES`] bytes of code.
     pub code: *const AtomicU8,
 }
 
-/// The reason why a module stays as it was: a result, and the error of a system call.
+/// The reason why a module stays unchanged: the result to store for the module, and the error of a system
+/// call.
 struct Failure(u32, isize);
 
 /// Applies all detours.
@@ -75,10 +76,11 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     let stubs = map_stubs(module, regions)?;
     let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
     let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
-    // The last jump may end at the end of a page, and the next page may be unmapped.
+    // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code does not
+    // include it.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
-    // The code stays executable, because this change may cover the code that runs now. If the system refuses
-    // it, nothing has changed yet.
+    // The machine code stays executable, because these pages may contain the code that is running now. If the
+    // system refuses this call, the code has not changed anything yet.
     let opened = sys::protect(start, end - start, sys::READ_WRITE_EXECUTE);
     if opened < 0 {
         sys::unmap(stubs.0, stubs.1);
@@ -92,7 +94,8 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
 
 const JUMP_BYTES: usize = 5;
 
-/// Maps and fills the stubs of a module. Returns their address and size.
+/// Maps memory for the stubs of a module and copies the stubs into this memory. Returns the address and the
+/// size of the memory.
 fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize), Failure> {
     let (at, bytes) =
         (module.code_at.load(Ordering::Relaxed) as usize, module.code_bytes.load(Ordering::Relaxed) as usize);
@@ -122,7 +125,7 @@ fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize
     Ok((stubs, size))
 }
 
-/// Whether the expected bytes are at the address of a jump.
+/// Whether the expected bytes are stored at the address of a jump.
 fn is_as_expected(patch: &Patch) -> bool {
     let address = patch.address.load(Ordering::Relaxed) as *const u8;
     let length = patch.expected_bytes.load(Ordering::Relaxed) as usize;

@@ -4,8 +4,8 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::event::BUILD_ID_BYTES;
 
-/// Whether an address lies in this library. The library's symbols cannot show this: if a program defines the
-/// same symbols, the loader binds them to the program's.
+/// Whether an address lies in this library. The library's symbols cannot show this: if a program defines a
+/// symbol of the same name, the loader uses the program's definition.
 pub(crate) fn is_own(address: usize) -> bool {
     unsafe extern "C" {
         static __ehdr_start: u8;
@@ -15,7 +15,8 @@ pub(crate) fn is_own(address: usize) -> bool {
     address >= base && unsafe { elf_extent(base) }.is_some_and(|(end, _)| address < end)
 }
 
-/// Copies the GNU build ID of a mapped module. Returns its length; 0 if it has none that can be read.
+/// Copies the GNU build ID of a mapped module. Returns the length of the build ID in bytes; 0: the module has
+/// no build ID that can be read.
 ///
 /// # Safety
 /// The module at `base` is mapped up to `end`.
@@ -82,15 +83,16 @@ pub(crate) unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usiz
     None
 }
 
-/// The end of the last segment of a mapped ELF file whose first segment begins at `base`, and a hash of its
-/// first bytes.
+/// The end of the last segment of a mapped ELF file, and a hash of the first 1,024 bytes of the file. The
+/// first segment of the file begins at `base`.
 ///
 /// # Safety
 /// A page is mapped at `base`.
 pub(crate) unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
     const HASHED: usize = 1024;
     let byte = |offset: usize| {
-        // SAFETY: the offset stays within the page at `base`, which the caller guarantees is mapped.
+        // SAFETY: the caller guarantees that the page at `base` is mapped, and the offset stays within this
+        // page.
         unsafe { ((base + offset) as *const u8).read() }
     };
     let word = |offset: usize| (0..8).fold(0u64, |word, i| word | u64::from(byte(offset + i)) << (8 * i));

@@ -5,14 +5,16 @@ use crate::cold::{elf, symbols, sys};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// The environment and the auxiliary vector, as the kernel laid them out or as libc keeps them.
+/// The environment and the auxiliary vector, as the kernel stored them on the stack or as libc keeps them.
 pub(crate) struct Environment(*const *const u8);
 
-/// The variables that `Environment::of_process` found, and the start of the stack that holds them.
+/// The address of the array of variables that `Environment::of_process` has found. `STACK_START` has the
+/// start of the stack that holds the variables.
 static VARIABLES: AtomicPtr<*const u8> = AtomicPtr::new(ptr::null_mut());
 static STACK_START: AtomicUsize = AtomicUsize::new(0);
 
-/// The start of the initial stack, which holds the environment; 0: libc is not glibc, or not yet known.
+/// The start of the initial stack, which holds the environment; 0: libc is not glibc, or the library has not
+/// found the stack yet.
 pub(super) fn stack_start() -> usize {
     STACK_START.load(Ordering::Relaxed)
 }
@@ -23,22 +25,23 @@ impl Environment {
         self.0 as usize
     }
 
-    /// The environment found at the start. A forked child looks up nothing, because the fork may have
-    /// interrupted a `dlsym`.
+    /// The environment that the library found at its start. A forked child must not look it up again, because
+    /// the fork may have interrupted a `dlsym`.
     pub(super) fn known() -> Environment {
         Environment(VARIABLES.load(Ordering::Relaxed))
     }
 
     pub(super) fn of_process() -> Environment {
-        // glibc's loader knows the initial stack before libc knows its environment. musl has no such symbol.
+        // glibc's loader knows the initial stack before libc knows its environment. musl does not define
+        // `__libc_stack_end`.
         let stack_end = symbols::global(c"__libc_stack_end").cast::<*const usize>();
         let environ = symbols::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {
-            // SAFETY: glibc keeps the address of argc there; the arguments, a null and the environment follow
-            // it.
+            // SAFETY: glibc stores the address of argc there. After argc come the arguments, a null and the
+            // environment.
             let argc = unsafe { *stack_end };
             STACK_START.store(argc as usize, Ordering::Relaxed);
-            // SAFETY: argc lies at this address; the arguments, a null and the environment follow it.
+            // SAFETY: argc lies at this address. After argc come the arguments, a null and the environment.
             argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
         } else if !environ.is_null() {
             // SAFETY: libc's `environ` has this type.
@@ -50,7 +53,7 @@ impl Environment {
         Environment(variables)
     }
 
-    /// The variables, each a NUL-terminated `NAME=value`.
+    /// The variables. Each variable is a NUL-terminated text `NAME=value`.
     pub(crate) fn variables(&self) -> impl Iterator<Item = *const u8> {
         let mut at = self.0;
         core::iter::from_fn(move || {
@@ -64,10 +67,10 @@ impl Environment {
         })
     }
 
-    /// The value of a variable.
+    /// The value of a variable; `None`: the environment does not contain the variable.
     pub(crate) fn get(&self, name: &[u8]) -> Option<*const u8> {
         self.variables().find_map(|variable| {
-            // SAFETY: compares only up to the first difference, so not beyond the NUL.
+            // SAFETY: the comparison stops at the first difference, so it does not read beyond the NUL.
             let same = name.iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte);
             // SAFETY: the whole name matched without a NUL, so the byte after the name is still inside the
             // variable.
@@ -76,8 +79,9 @@ impl Environment {
         })
     }
 
-    /// Whether the kernel gave this process privileges from its file (set-user-ID, capabilities). The
-    /// environment of such a process comes from a user with fewer rights, and the library must not use it.
+    /// Whether the kernel gave this process the privileges of its executable file (set-user-ID,
+    /// capabilities). A user with fewer rights has set the environment of such a process, so the library must
+    /// not use this environment.
     pub(super) fn is_secure(&self) -> bool {
         const AT_SECURE: usize = 23;
         match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {
@@ -99,7 +103,7 @@ impl Environment {
         self.auxiliary(AT_PHDR).or_else(|| of_libc(AT_PHDR))
     }
 
-    /// The range of the dynamic loader, from the auxiliary vector.
+    /// The address range of the dynamic loader, from the auxiliary vector.
     pub(super) fn loader(&self) -> Option<(usize, usize)> {
         const AT_BASE: usize = 7;
         let base = self.auxiliary(AT_BASE)?;
@@ -107,16 +111,17 @@ impl Environment {
         unsafe { elf::elf_extent(base) }.map(|(end, _)| (base, end))
     }
 
-    /// A value of the auxiliary vector; `None`: it is missing, or this is not the kernel's environment.
+    /// A value of the auxiliary vector; `None`: the vector does not contain the value, or the environment is
+    /// not the kernel's.
     fn auxiliary(&self, kind: usize) -> Option<usize> {
         const AT_NULL: usize = 0;
         if self.0.is_null() || stack_start() == 0 {
             return None;
         }
         let mut at = self.0.wrapping_add(self.variables().count()).cast::<usize>();
-        // SAFETY: the auxiliary vector follows the nulls at the end of the environment, and its first kind is
-        // not 0. There may be several nulls: the loader leaves one for each variable that it removes from a
-        // privileged program.
+        // SAFETY: after the environment come one or more nulls, then the auxiliary vector, whose first kind
+        // is not 0. There are several nulls if the loader removed variables from the environment of a
+        // privileged program: each removed variable leaves one null.
         while unsafe { *at } == 0 {
             at = at.wrapping_add(1);
         }
@@ -132,7 +137,7 @@ impl Environment {
     }
 }
 
-/// Asks libc for a value of the auxiliary vector; `None`: libc has no such function.
+/// Gets a value of the auxiliary vector from libc; `None`: libc does not have the function `getauxval`.
 fn of_libc(kind: usize) -> Option<usize> {
     let function = symbols::global(c"getauxval");
     // SAFETY: libc's getauxval has this type.

@@ -1,4 +1,4 @@
-//! COLD: marks. Counts a mark. If a slice is due, copies the counters of this instant into the session.
+//! COLD: marks. Counts a mark. If a slice is due at this mark, copies the current counters into the session.
 //!
 //! A mark makes no system call, allocates no memory and never waits. [`edleak_session::mark`] explains the
 //! protocol.
@@ -19,8 +19,8 @@ use edleak_session::mark::{
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
-/// `edleak_set_mark`: sets the mark of this name. The function `edleak_mark` of include/edleak.h calls it.
-/// Does nothing in a process that is not recorded.
+/// `edleak_set_mark`: sets the mark of this name. The function `edleak_mark` of include/edleak.h calls this
+/// function. In a process that is not recorded, it does nothing.
 ///
 /// # Safety
 /// `name` is null or a NUL-terminated string.
@@ -40,14 +40,14 @@ pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
     marks(header).set(name, || counted(header), note);
 }
 
-/// The name in a C string, with its hash.
+/// The name in a C string, cut to [`MAX_NAME_BYTES`], and the hash of the name.
 ///
 /// # Safety
 /// `name` is a NUL-terminated string.
 pub(crate) unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
     let (mut length, mut hash) = (0, EMPTY_HASH);
     loop {
-        // SAFETY: no byte before this one was the NUL, so the string continues to this byte.
+        // SAFETY: no byte before this byte was the NUL, so the string continues to this byte.
         let byte = unsafe { *name.wrapping_add(length) };
         if byte == 0 || length == MAX_NAME_BYTES {
             // SAFETY: the loop has read these bytes.
@@ -59,7 +59,7 @@ pub(crate) unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
     }
 }
 
-/// The `count` values at an offset of the session that begins with `header`.
+/// A table of `count` values, which lies at an offset in the session that begins with `header`.
 fn table<T>(header: &'static Header, at: usize, count: usize) -> &'static [T] {
     let start = (&raw const *header).cast::<u8>().wrapping_add(at).cast();
     // SAFETY: the layout of the session has `count` values of an atomic type there. The session is mapped for
@@ -76,8 +76,8 @@ fn marks(header: &'static Header) -> Marks<'static> {
     }
 }
 
-/// The counters of this instant. Skips shards that no thread has used, because the kernel would give them
-/// memory at the first read.
+/// The counters of this instant. The function skips shards that no thread has used, because the kernel would
+/// allocate memory for them at the first read.
 fn counted(header: &'static Header) -> Counted<'static> {
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
     let used = (header.shards_used.load(Ordering::Acquire) as usize).min(shards - 1);

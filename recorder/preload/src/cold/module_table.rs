@@ -1,5 +1,5 @@
-//! COLD: the modules that the loader has loaded since the start, by address. `cold::modules` fills the table
-//! under the loader's lock; any thread may read it.
+//! COLD: the modules that the loader has loaded after the start of the library, by address. `cold::modules`
+//! fills the table while the loader holds its lock. Any thread may read the table.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use edleak_session::header::Header;
@@ -8,8 +8,8 @@ use edleak_session::stack::mix;
 static LOADER_START: AtomicUsize = AtomicUsize::new(0);
 static LOADER_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the loader's code range. musl's loader is also libc and never unloads a module, so its range is
-/// empty.
+/// Stores the code range of the loader. With musl, the range is empty, because musl's loader is also libc and
+/// never unloads a module.
 pub(crate) fn set_loader(start: usize, end: usize) {
     LOADER_END.store(end, Ordering::Relaxed);
     LOADER_START.store(start, Ordering::Release);
@@ -25,22 +25,24 @@ pub(crate) fn is_loader(address: usize) -> bool {
     address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)
 }
 
-/// A module that the loader has loaded since the start, at one address. Modules that take turns at an address
-/// have one entry each.
+/// A module that the loader has loaded at one address after the start of the library. If several modules take
+/// turns at one address, each of them has its own entry.
 pub(super) struct Known {
     /// The address of the module's `link_map`; 0: the module is unloaded.
     pub(super) map: AtomicUsize,
     /// First address of the module.
     pub(super) start: AtomicUsize,
-    /// One past the last address of the module; 0: this entry is free.
+    /// The address after the last byte of the module; 0: this entry is free.
     pub(super) end: AtomicUsize,
-    /// A hash of the first bytes of the module, and of its name if it has no build ID.
+    /// A hash of the first bytes of the module. If the module has no build ID, the hash also includes the
+    /// module's name.
     pub(super) identity: AtomicU64,
     /// The number of the event that first loaded the module.
     pub(super) events: AtomicU32,
-    /// Whether the sites in the module's range belong to it: no other module was loaded there since.
+    /// Whether the sites in the module's range belong to this module, because no other module was loaded
+    /// there afterwards.
     pub(super) is_current: AtomicBool,
-    /// Whether another module was loaded at the same addresses before or after this one.
+    /// Whether another module was loaded at the same addresses, before or after this module.
     pub(super) is_contested: AtomicBool,
 }
 
@@ -56,17 +58,18 @@ static KNOWN: [Known; MAX_KNOWN] = [const {
         is_contested: AtomicBool::new(false),
     }
 }; MAX_KNOWN];
-/// The library has never used an entry from this index on.
+/// The number of entries that the library has ever used.
 static KNOWN_END: AtomicUsize = AtomicUsize::new(0);
-/// Whether two modules were ever loaded at one address.
+/// Whether two different modules were ever loaded at one address, one after the other.
 pub(super) static IS_CONTESTED: AtomicBool = AtomicBool::new(false);
 
-/// The entries in use.
+/// All entries that the library has ever used.
 pub(super) fn known() -> &'static [Known] {
     &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
 }
 
-/// A free entry; if there is none, the entry of an unloaded module whose addresses another module has taken.
+/// A free entry. If no entry is free: the entry of an unloaded module at whose addresses another module is
+/// loaded now.
 pub(super) fn place_for_another() -> Option<&'static Known> {
     let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
     if let Some(free) = known().iter().find(is_free) {
@@ -82,7 +85,8 @@ pub(super) fn place_for_another() -> Option<&'static Known> {
     KNOWN.iter().find(is_gone)
 }
 
-/// The module that contains a return address now, if it was loaded since the start.
+/// The module that contains a return address now; `None`: no module that was loaded after the start contains
+/// the address.
 fn current_at(address: usize) -> Option<&'static Known> {
     known().iter().find(|known| {
         known.is_current.load(Ordering::Acquire)
@@ -91,8 +95,8 @@ fn current_at(address: usize) -> Option<&'static Known> {
     })
 }
 
-/// The number of the event that first loaded the module at this address; for other code, the number of events
-/// so far.
+/// The number of the event that first loaded the module at this address. If no known module contains the
+/// address: the number of all events until now.
 pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     current_at(address).map_or_else(
         || header.events_written.load(Ordering::Relaxed),
@@ -100,9 +104,9 @@ pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     )
 }
 
-/// A value that distinguishes stacks of different modules that were loaded at one address, one after the
-/// other. The library mixes this value into a stack's hash, so that stacks with the same addresses stay
-/// apart. 0: no two modules ever shared an address.
+/// A value for the hash of a stack. It distinguishes two stacks with equal addresses if different modules
+/// were loaded at these addresses, one after the other. 0: no two modules were ever loaded at one address, or
+/// the stack does not contain such an address.
 #[inline]
 pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }
@@ -119,7 +123,7 @@ fn mark_slow(frames: &[u64]) -> u64 {
     frames.iter().filter_map(contested).fold(0, mix)
 }
 
-/// Resets the entries in a forked child, whose session has no module events yet.
+/// Changes the entries in a forked child, because the child's session has no module events yet.
 pub(crate) fn begin_child() {
     for known in known() {
         known.events.store(0, Ordering::Relaxed);
@@ -129,7 +133,7 @@ pub(crate) fn begin_child() {
     }
 }
 
-/// Forgets all modules before another session of the same process.
+/// Forgets all modules before a new session of this process begins.
 pub(super) fn forget_all() {
     for known in known() {
         known.is_current.store(false, Ordering::Relaxed);

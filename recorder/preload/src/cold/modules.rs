@@ -1,14 +1,14 @@
 //! COLD: notices the modules that the loader loads and unloads, without hooking the loader.
 //!
-//! glibc's loader allocates a `link_map` for every module with calloc, and frees it when the module is
-//! unloaded. Both calls go through edleak's entry points. So allocations of the loader are special. If such
-//! an allocation turns out to be a `link_map`, a module was loaded. When the loader frees it, the module was
-//! unloaded. All code here runs on the thread inside dlopen or dlclose, under the loader's own lock.
-//! Therefore these tables need no lock.
+//! glibc's loader allocates a `link_map` for every module with calloc, and frees the `link_map` when it
+//! unloads the module. Both calls go through edleak's entry points. So edleak marks every allocation of the
+//! loader as special. If such an allocation becomes a `link_map`, the loader has loaded a module. If the
+//! loader frees the `link_map`, it has unloaded the module. All code in this file runs on the thread that
+//! called dlopen or dlclose, while the loader holds its own lock. Therefore these tables need no lock.
 //!
-//! A new module may replace an old module at the same addresses. The new module must not inherit the sites of
-//! the old module. So this file compares the first bytes of both modules: the ELF header, the program headers
-//! and usually the build ID.
+//! A new module may be loaded at the addresses of an old module. The new module must not inherit the sites of
+//! the old module. So this file compares the first bytes of both modules. These bytes contain the ELF header,
+//! the program headers and usually the build ID.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -24,14 +24,14 @@ use edleak_session::stack::mix;
 
 static EVENTS: AtomicPtr<ModuleEvent> = AtomicPtr::new(ptr::null_mut());
 
-/// Stores the loader's code range and the session's events.
+/// Stores the code range of the loader and the address of the session's module events.
 pub(crate) fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
     EVENTS.store(events, Ordering::Relaxed);
     module_table::set_loader(start, end);
 }
 
-/// The public part of glibc's `struct link_map`, and the private word that distinguishes it from other
-/// memory.
+/// The public fields of glibc's `struct link_map`, and one private field. The private field distinguishes a
+/// `link_map` from other memory.
 #[repr(C)]
 struct LinkMap {
     bias: usize,
@@ -39,11 +39,12 @@ struct LinkMap {
     dynamic: usize,
     next: *const LinkMap,
     previous: *const LinkMap,
-    /// Points to the `link_map` itself (in other namespaces to the real `link_map`).
+    /// A pointer to the `link_map` itself. In another namespace of the loader: a pointer to the real
+    /// `link_map`.
     real: *const LinkMap,
 }
 
-/// A `link_map` that is allocated but not yet filled in.
+/// A memory block that may become a `link_map`, but that the loader has not filled in yet.
 struct Pending {
     map: AtomicUsize,
     thread: AtomicUsize,
@@ -54,10 +55,10 @@ static PENDING: [Pending; MAX_PENDING] =
     [const { Pending { map: AtomicUsize::new(0), thread: AtomicUsize::new(0) } }; MAX_PENDING];
 static PENDING_COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Handles an allocation of the loader.
+/// Handles an allocation that the loader has made.
 pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
-    // The least size of a `link_map`; the smallest one, of glibc 2.17, has 1,080 bytes. Few other allocations
-    // of the loader are as large.
+    // The least size of a `link_map` in bytes; the smallest `link_map`, in glibc 2.17, has 1,080 bytes. The
+    // loader makes few other allocations of this size.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
     if PENDING_COUNT.load(Ordering::Relaxed) > 0 {
@@ -77,8 +78,9 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
 }
 
 /// Checks again the allocations that this thread made inside dlopen and that may be a `link_map`. After the
-/// loader has filled in a `link_map`, it makes more allocations before any code of the module runs. If a
-/// candidate is still no `link_map` when the next candidate comes, this function drops it.
+/// loader has filled in a `link_map`, the loader allocates again before any code of the module runs. If an
+/// older allocation is still no `link_map` when the loader makes the next allocation of this size, this
+/// function drops the older allocation.
 fn settle(header: &Header, me: usize, at_next_candidate: bool) {
     for pending in &PENDING {
         let map = pending.map.load(Ordering::Acquire);
@@ -86,8 +88,8 @@ fn settle(header: &Header, me: usize, at_next_candidate: bool) {
             continue;
         }
         let map_pointer = map as *const LinkMap;
-        // SAFETY: this thread allocated it inside the loader and has not freed it (see `freed`), so it is
-        // mapped.
+        // SAFETY: this thread allocated the memory inside the loader and has not freed it (see `freed`), so
+        // the memory is mapped.
         let link_map = unsafe { map_pointer.read_volatile() };
         if link_map.real != map_pointer {
             if at_next_candidate {
@@ -110,14 +112,14 @@ fn forget_pending(pending: &Pending) {
 }
 
 fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
-    // SAFETY: the loader has mapped the module. The module's first segment begins with the ELF header at
-    // link-time address 0; every linker lays out a shared object like this.
+    // SAFETY: the loader has mapped the module. The first segment of the module begins with the ELF header at
+    // link-time address 0, because every linker writes shared objects in this form.
     let Some((end, mut identity)) = (unsafe { extent(link_map) }) else { return };
     let start = link_map.bias;
     // SAFETY: the loader has mapped the module from `start` to `end`.
     if unsafe { build_id_at(start, end) }.is_none() {
-        // SAFETY: the loader's name is NUL-terminated. Without a build ID two modules may have the same first
-        // bytes, so the name is added.
+        // SAFETY: the loader's name is NUL-terminated. Without a build ID, two modules may have the same
+        // first bytes, so the hash also includes the name.
         identity = mix(identity, unsafe { hash_of_name(link_map.name) });
     }
     let (mut own, mut is_contested) = (None, false);
@@ -139,7 +141,8 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
         }
     }
     if own.is_none() && header.attached.load(Ordering::Relaxed) != 0 {
-        // A module from before the recording may have left these addresses without an event.
+        // A module that was loaded before the recording began may have been unloaded from these addresses
+        // without an event.
         sites::forget(header, start, end);
         walk::forget_rules();
     }
@@ -175,8 +178,8 @@ unsafe fn hash_of_name(name: *const u8) -> u64 {
     hash
 }
 
-/// Forgets all modules before another session of the same process, because the program may have loaded and
-/// unloaded modules since the last session.
+/// Forgets all modules before a new session of this process begins, because the program may have loaded and
+/// unloaded modules since the session before.
 pub(crate) fn begin_running() {
     for pending in PENDING.iter().filter(|pending| pending.thread.load(Ordering::Relaxed) != 0) {
         pending.map.store(0, Ordering::Relaxed);
@@ -186,7 +189,7 @@ pub(crate) fn begin_running() {
     module_table::forget_all();
 }
 
-/// Handles a free of the loader's memory.
+/// Handles a free of memory that the loader has allocated.
 pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for pending in &PENDING {
         if pending.map.load(Ordering::Relaxed) == allocation as usize {
@@ -196,14 +199,14 @@ pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for known in known() {
         if known.map.load(Ordering::Relaxed) == allocation as usize {
             known.map.store(0, Ordering::Relaxed);
-            // SAFETY: the loader's allocation is still there; the library frees it only after this read.
+            // SAFETY: the allocation still exists; the library frees it only after this read.
             let link_map = unsafe { allocation.cast::<LinkMap>().read() };
             write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map }, 0);
         }
     }
 }
 
-/// `end` is the end of a loaded module; 0 for an unloaded one.
+/// Writes a module event. `end` is the end address of a loaded module; 0: the module was unloaded.
 fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     let Some(place) = event::next_place(&header.events_written, &header.events_read, MAX_EVENTS) else {
         header.events_lost.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +229,7 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     event.end.store(end as u64, Ordering::Relaxed);
     let build_id_len = match end {
         0 => 0,
-        // SAFETY: a module with an end is mapped up to it.
+        // SAFETY: if `end` is not 0, the module is mapped up to `end`.
         end => unsafe { copy_build_id(link_map.bias, end, &event.build_id) },
     };
     event.build_id_len.store(build_id_len, Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! COLD: a short path on the stack, because the library does not use the target's heap.
+//! COLD: a short path that is stored on the stack, because the library does not use the target's heap.
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
 
-/// A short NUL-terminated path, kept on the stack.
+/// A short NUL-terminated path, stored on the stack.
 pub(crate) struct Path {
     bytes: [u8; 512],
     length: usize,
@@ -61,7 +61,7 @@ impl Path {
         }
     }
 
-    /// The path up to its last slash, including the slash.
+    /// The beginning of the path up to its last slash, including the slash.
     pub(crate) fn parent(&self) -> Path {
         let mut parent = Path::new();
         let end = (0..self.length).rev().find(|&i| self.bytes[i] == b'/').map_or(0, |slash| slash + 1);
@@ -71,7 +71,7 @@ impl Path {
         parent
     }
 
-    /// The path before the `#`, and the hexadecimal number after the `#`; `None`: the address has another
+    /// The path before the `#`, and the hexadecimal number after the `#`. `None`: the text does not have this
     /// form.
     pub(super) fn split_nonce(&self) -> Option<(Path, u64)> {
         let text = self.bytes.get(..self.length)?;

@@ -1,7 +1,7 @@
-//! COLD: symbols of the program and its libraries, found with the loader's own functions.
+//! COLD: finds symbols of the program and its libraries with the loader's own functions.
 //!
-//! `dlsym` may allocate, above all if it fails, and a failure leaves a message for `dlerror`. The functions
-//! here remove this message.
+//! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for
+//! `dlerror`. The functions of this file remove this message.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -23,7 +23,8 @@ unsafe fn dlsym(_: *mut c_void, _: *const c_char) -> *mut c_void {
 const RTLD_DEFAULT: *mut c_void = ptr::null_mut();
 const RTLD_NEXT: *mut c_void = ptr::without_provenance_mut(usize::MAX);
 
-/// The next definition of a symbol after this library's; null: no later library defines it.
+/// The definition of a symbol that comes next after this library in the search order; null: no library after
+/// this one defines the symbol.
 pub(crate) fn next(name: &CStr) -> *mut c_void {
     find(RTLD_NEXT, name)
 }
@@ -33,10 +34,11 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
     find(RTLD_DEFAULT, name)
 }
 
-/// Finds a symbol in the way of a program that is linked with glibc: such a program asks for malloc functions
-/// by version. `libc_malloc_debug.so` defines only these versions and no default, so a lookup without a
-/// version skips it. Other allocators define no versions, so a lookup with a version skips them. Therefore
-/// the function uses the result of a lookup with a version only in place of glibc's own function.
+/// Finds a symbol as the loader does for a program that is linked with glibc. Such a program asks for the
+/// functions of malloc with their version. `libc_malloc_debug.so` defines these functions only with a
+/// version, so a lookup without a version does not find it. Other allocators define no versions, so a lookup
+/// with a version does not find them. Therefore this function first looks up the symbol without a version. If
+/// the result is glibc's own function, this function prefers the result of a lookup with a version.
 pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
     // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
     // caller of this function allows that.
@@ -64,15 +66,16 @@ pub(super) fn learn_versions() {
     DLVSYM.store(dlvsym, Ordering::Relaxed);
 }
 
-/// A symbol that the library looks up at its first use. 0: not looked up yet; 1: not found; any other value:
-/// its address.
+/// A symbol that the library looks up at its first use. `address` is 0 before the lookup, 1 if no library has
+/// the symbol, otherwise the address of the symbol.
 pub(crate) struct Lazy {
     name: &'static CStr,
     address: AtomicUsize,
 }
 
 impl Lazy {
-    /// Offset of the address. A detour of the function stores the address of its trampoline there.
+    /// Offset of the field `address`. If the function has a detour, the detour stores the address of its
+    /// trampoline in this field.
     pub(crate) const ADDRESS_AT: usize = core::mem::offset_of!(Lazy, address);
 
     /// A symbol that the library has not looked up yet.
@@ -80,7 +83,7 @@ impl Lazy {
         Lazy { name, address: AtomicUsize::new(0) }
     }
 
-    /// The address of the symbol; null: no library has it.
+    /// The address of the symbol; null: no library has the symbol.
     pub(crate) fn get(&self) -> *mut c_void {
         match self.address.load(Ordering::Relaxed) {
             0 if self.is_there() => self.get(),
@@ -97,8 +100,8 @@ impl Lazy {
         }
     }
 
-    /// Looks the symbol up in later libraries in advance. So `get` makes no lookup, which would clear the
-    /// pending message of `dlerror`.
+    /// Looks up the symbol in the libraries after this one, before the program needs it. So `get` makes no
+    /// lookup, which would clear a message of `dlerror` that the program has not read yet.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -109,8 +112,8 @@ impl Lazy {
         !found.is_null()
     }
 
-    // A C program may load a C++ plugin whose libstdc++ belongs only to the plugin. In such a program `next`
-    // finds nothing, although the plugin would find the function without edleak.
+    // A C program may load a C++ plugin, and only this plugin may use libstdc++. In such a program, `next`
+    // finds nothing, although without edleak the plugin would find the function.
     fn in_a_loaded_library(&self) -> *mut c_void {
         if !self.name.to_bytes().starts_with(b"_Z") {
             return ptr::null_mut();
@@ -123,16 +126,16 @@ impl Lazy {
 
 static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// Finds `dlerror` before any lookup fails. A lookup of `dlerror` after a failure would clear the message but
-/// keep the memory for the next message.
+/// Finds `dlerror` before any lookup fails. A lookup of `dlerror` after a failure would clear the message,
+/// but glibc would keep the memory of the message for its next message.
 pub(super) fn learn_dlerror() {
     DLERROR.store(global(c"dlerror"), Ordering::Relaxed);
 }
 
-/// Clears `dlerror`, so that the target does not see the error of a lookup that it did not make. Called
-/// twice: the first call returns the message, the second frees the memory that glibc keeps for it. Without
-/// the second call, an error of the target would reuse this memory, and its heap would differ from a run
-/// without edleak.
+/// Clears the message of `dlerror`, so that the target does not see an error of edleak's own lookup. The
+/// function calls `dlerror` twice: the first call returns the message, and the second call frees the memory
+/// that glibc keeps for the message. Without the second call, the next error of the target would use this
+/// memory, and the target's heap would differ from a run without edleak.
 pub(super) fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
@@ -153,7 +156,8 @@ struct DlInfo {
     address: *mut c_void,
 }
 
-/// The path and the base address of the module that contains a function; null pointers: unknown.
+/// The path and the base address of the module that contains a function; null pointers: the module is
+/// unknown.
 pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
@@ -161,8 +165,8 @@ pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     if !dladdr.is_null() {
         // SAFETY: dladdr has this type.
         let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-        // SAFETY: the call passes an address and a place for the answer, which stays unchanged if there is no
-        // answer.
+        // SAFETY: the call passes an address and a place for the answer. If there is no answer, the place
+        // stays unchanged.
         unsafe { dladdr(function, &mut info) };
     }
     (info.path, info.base)
@@ -196,22 +200,23 @@ fn is_glibcs_own(function: *mut c_void) -> bool {
     !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
 }
 
-/// The place where the program finds a function with the name of one of edleak's.
+/// Where the program finds a function that edleak also defines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// The function is in this library, or its place is unknown.
+    /// The function is in this library, or the loader does not tell where the function is.
     Ours,
-    /// The function is a stub of the program that leads to the first definition. The program was linked at a
-    /// fixed address and uses the address of the function. A lookup by name finds this stub.
+    /// The function is a stub in the program, which leads to the first definition. A program that is linked
+    /// at a fixed address has such a stub if it uses the address of the function. A lookup by name finds this
+    /// stub.
     Stub,
-    /// The function is in the program, or in a library that comes before this one.
+    /// The function is in the program, or in a library that comes before this library.
     Foreign,
 }
 
-/// Returns the kind of place that holds an address, which `global` has found.
+/// Tells where an address lies that `global` has returned.
 pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
-    /// The beginning of an `Elf64_Sym`.
+    /// The first fields of an `Elf64_Sym`.
     #[repr(C)]
     struct Symbol {
         name: u32,
@@ -240,7 +245,7 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     if is_stub { Seen::Stub } else { Seen::Foreign }
 }
 
-/// A function of a loaded module; null: the module has no function of that name.
+/// The address of a function in a loaded module; null: the module has no function of this name.
 pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     const RTLD_LAZY_NOLOAD: i32 = 1 | 4;
     let dlopen = global(c"dlopen");
@@ -259,11 +264,12 @@ pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
-/// The start of libc's `pthread_create`; 0: there is none.
+/// The address of libc's `pthread_create`; 0: libc has no such function.
 pub(super) static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a return address lies in libc's `pthread_create`. The length of this function is unknown. In glibc
-/// the function is 3 KB long, and no function in the KB after it uses the loader.
+/// Whether a return address lies in libc's `pthread_create`. The length of `pthread_create` is unknown, so
+/// the code assumes 4 KiB. In glibc, `pthread_create` is 3 KB long, and no function in the next KB uses the
+/// loader.
 pub(crate) fn is_in_pthread_create(address: usize) -> bool {
     const MOST_BYTES: usize = 4 << 10;
     let start = PTHREAD_CREATE.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! COLD: the raw system calls of the preload. These calls leave the target's errno untouched.
+//! COLD: the raw system calls of the preload library. These calls do not change the target's errno.
 #![allow(unsafe_code)]
 
 use crate::arch::{numbers, syscall};
@@ -10,10 +10,10 @@ const MAP_SHARED: usize = 0x01;
 const MAP_PRIVATE: usize = 0x02;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_NORESERVE: usize = 0x4000;
-/// Tells kernels since 6.7 not to use huge pages, without a second system call for madvise. A huge page would
-/// cost a small program 2 MiB for its first entry.
+/// With this flag, kernels since version 6.7 use no huge pages for the mapping. So the library need not call
+/// madvise. With huge pages, the first entry of a table would cost a small program 2 MiB.
 const MAP_STACK: usize = 0x20000;
-/// Makes `openat` and `readlinkat` start a relative path at the working directory.
+/// Makes `openat` and `readlinkat` interpret a relative path from the working directory.
 const AT_FDCWD: usize = (-100isize).cast_unsigned();
 const O_RDWR: usize = 2;
 const O_CLOEXEC: usize = 0o2000000;
@@ -34,14 +34,14 @@ pub(crate) fn close(fd: usize) {
     unsafe { syscall(numbers::CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 
-/// Reads from a file once. Returns the number of bytes read; 0 at the end or on an error.
+/// Reads from a file once. Returns the number of bytes that were read; 0: the end of the file, or an error.
 pub(crate) fn read(fd: usize, into: &mut [u8]) -> usize {
     // SAFETY: the buffer belongs to the caller.
     let read = unsafe { syscall(numbers::READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
     usize::try_from(read).unwrap_or(0)
 }
 
-/// Reads at an offset of a file. Returns the number of bytes read.
+/// Reads from a file at an offset. Returns the number of bytes that were read; 0 also means an error.
 pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
     // SAFETY: the buffer belongs to the caller.
     let read =
@@ -49,7 +49,7 @@ pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
     usize::try_from(read).unwrap_or(0)
 }
 
-/// A pipe: its read end and its write end. A child inherits both.
+/// Creates a pipe: returns its read end and its write end. A child inherits both ends.
 pub(crate) fn pipe() -> Option<[usize; 2]> {
     let mut ends = [0i32; 2];
     // SAFETY: `ends` has room for two descriptors.
@@ -67,7 +67,7 @@ fn map(bytes: usize, flags: usize, fd: usize) -> Option<*mut u8> {
     }
 }
 
-/// Maps private zeroed memory.
+/// Maps private memory, which contains only zeros.
 pub(crate) fn map_private(bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, usize::MAX)
 }
@@ -77,10 +77,10 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
-/// Maps private zeroed memory at exactly this address. `None`: another mapping is there, or the kernel
-/// refuses.
+/// Maps private memory, which contains only zeros, at exactly this address. `None`: another mapping lies
+/// there, or the kernel refuses the mapping.
 pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
-    // A kernel before 4.17 ignores this flag and takes the address as a hint.
+    // A kernel before 4.17 ignores this flag and may choose another address.
     const MAP_FIXED_NOREPLACE: usize = 0x100000;
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
     // SAFETY: the flag prevents that the new mapping replaces an existing one.
@@ -94,12 +94,12 @@ pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
     None
 }
 
-/// The pages can be read and executed, for [`protect`].
+/// The value of `allowed` in [`protect`] that allows the process to read and execute the pages.
 pub(crate) const READ_EXECUTE: usize = 5;
-/// The pages can be read, written and executed, for [`protect`].
+/// The value of `allowed` in [`protect`] that allows the process to read, write and execute the pages.
 pub(crate) const READ_WRITE_EXECUTE: usize = 7;
 
-/// Sets the access to pages: `allowed` is a sum of PROT flags. Returns 0 or −errno.
+/// Changes what the process may do with pages: `allowed` is a sum of PROT flags. Returns 0 or −errno.
 pub(crate) fn protect(address: usize, bytes: usize, allowed: usize) -> isize {
     // SAFETY: all callers leave the pages readable, so no read of them fails.
     unsafe { syscall(numbers::MPROTECT, [address, bytes, allowed, 0, 0, 0]) }
@@ -111,22 +111,21 @@ pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     unsafe { syscall(numbers::MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
 }
 
-/// Asks the kernel to wipe these pages in a forked child.
+/// Asks the kernel to set these pages to 0 in a forked child. `false`: the kernel cannot do this.
 pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     const MADV_WIPEONFORK: usize = 18;
-    // SAFETY: the pages belong to the preload, and losing their content in a child is the purpose.
+    // SAFETY: the pages belong to the preload library, and a child does not need their content.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
-/// Asks the kernel for small pages here. If the kernel does not know this advice, nothing changes.
+/// Asks the kernel to use no huge pages here. A kernel that does not know this advice ignores the call.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
     // SAFETY: this advice does not change the content of the memory.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0]) };
 }
 
-/// Reads a symbolic link. Returns the number of bytes of the target's name; 0 on an error. `path` ends in
-/// NUL.
+/// Reads a symbolic link. `path` ends in NUL. Returns the length of the link's content in bytes; 0: an error.
 pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
     debug_assert_eq!(path.last(), Some(&0));
     // SAFETY: `path` is NUL-terminated, and the buffer belongs to the caller.
@@ -139,7 +138,7 @@ pub(crate) fn read_link(path: &[u8], into: &mut [u8]) -> usize {
     usize::try_from(read).unwrap_or(0)
 }
 
-/// Whether the effective user or group differs from the real one.
+/// Whether the effective user ID or group ID differs from the real user ID or group ID.
 pub(crate) fn has_other_ids() -> bool {
     // SAFETY: these system calls take no arguments.
     let id = |number| unsafe { syscall(number, [0; 6]) };
@@ -161,20 +160,21 @@ pub(crate) fn gettid() -> u32 {
 /// Gives the memory behind shared pages back to the kernel, for every process that maps them.
 pub(crate) fn remove_pages(address: *mut u8, bytes: usize) {
     const MADV_REMOVE: usize = 9;
-    // SAFETY: the pages belong to a session of this process, and losing their content is the purpose.
+    // SAFETY: the pages belong to a session of this process that no thread needs any more.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_REMOVE, 0, 0, 0]) };
 }
 
-/// Gives the content of private pages back to the kernel; they read as zeros afterwards.
+/// Gives the content of private pages back to the kernel. Afterwards, the pages contain only zeros.
 pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     const MADV_DONTNEED: usize = 4;
     const MAP_FIXED: usize = 0x10;
     let address = address as usize;
-    // SAFETY: the pages belong to the preload, and losing their content is the purpose.
+    // SAFETY: the pages belong to the preload library, and no thread needs their content any more.
     if unsafe { syscall(numbers::MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) } == 0 {
         return;
     }
-    // The kernel refuses to give up locked pages (mlockall). New pages take their place.
+    // The kernel refuses this advice for locked pages (mlockall). In this case, map new pages over the old
+    // pages.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     // SAFETY: the pages belong to the preload, so the new mapping replaces no memory of the target.
     unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };
@@ -188,14 +188,15 @@ pub(crate) fn wait_for(pid: usize) {
     while unsafe { syscall(numbers::WAIT4, [pid, 0, WALL, 0, 0, 0]) } == EINTR {}
 }
 
-/// Wakes all threads that wait on a word of shared memory.
+/// Wakes all threads that wait for a change of a word of shared memory.
 pub(crate) fn wake(word: &AtomicU32) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: the word outlives the call.
     unsafe { syscall(numbers::FUTEX, [word.as_ptr() as usize, FUTEX_WAKE, i32::MAX as usize, 0, 0, 0]) };
 }
 
-/// Waits until a word of shared memory may differ from `value`, for at most `timeout_us` microseconds.
+/// Waits until another thread or process wakes this thread, for at most `timeout_us` microseconds. Does not
+/// wait if the word of shared memory differs from `value`.
 pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_us: u32) {
     const FUTEX_WAIT: usize = 0;
     let timeout = [i64::from(timeout_us / 1_000_000), i64::from(timeout_us % 1_000_000) * 1000];
