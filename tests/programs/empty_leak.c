@@ -1,4 +1,4 @@
-// Leaks allocations of size 0. Their number grows, and so does the memory that malloc uses for them.
+// Leaks allocations of size 0. Their number grows, and malloc uses more and more memory for them.
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -88,8 +88,8 @@ static uint64_t below(worker *w, uint64_t limit) {
 }
 static void need(bool holds, const char *what) { if (!holds) { perror(what); exit(99); } }
 
-// Finds up to `most` adjacent pages of one call in the ledger, near a random address. If there are none, the
-// count is 0.
+// Finds up to `most` adjacent pages of one call in the ledger, near a random address. If no page is found,
+// `count` is set to 0.
 static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     *count = 0;
     if (pages.empty()) return 0;

@@ -203,7 +203,7 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         let sites = ["site_malloc", "site_alloc"];
         let is_there = sites.iter().any(|site| report.sites_in(site).next().is_some());
         assert!(is_there, "cycle {cycle}: {}", report.describe());
-        // Each cycle removes its trace. Otherwise the traces of many cycles would fill the disk.
+        // Each cycle removes its trace. If the traces stayed, many cycles would fill the disk.
         std::fs::remove_file(&trace).expect("a recording writes its trace");
     }
     told

@@ -1,8 +1,8 @@
 //! Shared code of the end-to-end tests: finds the programs, runs them with a deadline, reads reports.
 //!
 //! The tests run the release build of edleak-record, edleak-analyze and the preload library, as users do. If
-//! the variable `EDLEAK_BIN_DIR` is set, it names the directory of these files. Otherwise the first test
-//! builds the files.
+//! the variable `EDLEAK_BIN_DIR` is set, it names the directory of these files. If the variable is not set,
+//! the first test builds the files.
 //!
 //! No test relies on a sleep of fixed length. Each test waits for a condition and fails after a deadline.
 

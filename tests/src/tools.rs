@@ -48,7 +48,8 @@ pub fn repository() -> &'static Path {
 /// The directory into which cargo builds: `CARGO_TARGET_DIR`, or else the build directory that contains this
 /// test.
 pub fn target_dir() -> PathBuf {
-    // An empty variable counts as unset. Otherwise cargo's output would go into the root of the repository.
+    // An empty `CARGO_TARGET_DIR` counts as unset. If it counted as set, the output of cargo would go into
+    // the root of the repository.
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }

@@ -394,7 +394,7 @@ fn file_that_is_not_a_trace_gets_one_line() {
 }
 
 /// Truncates a trace at any byte, or changes any of its bytes. edleak-analyze must read the valid part of the
-/// trace, or refuse the trace. It must not panic, and must not report growth that did not happen.
+/// trace, or refuse the trace. edleak-analyze must not panic, and must not report growth that did not happen.
 #[test]
 fn damaged_traces_are_read_as_far_as_they_are_sound() {
     let recorder = Recorder::new("damage").options(["--period", "5ms"]);

@@ -130,8 +130,8 @@ rows! {
     profile_that_does_not_know_new_calls_is_recorded: format!("$E/bin/seccomp --old {RECORD}");
 }
 
-/// edleak-record cannot unpack the library anywhere. It prints one line that names each directory that it
-/// tried and the variables to set, and starts nothing.
+/// edleak-record cannot unpack the library anywhere. edleak-record prints one line that names each directory
+/// that it tried and the variables to set, and starts no program.
 #[test]
 fn places_without_execution_are_refused_with_the_remedy() {
     if !can_make_namespaces() {
@@ -203,8 +203,8 @@ fn doctor_names_what_a_container_lacks() {
     }
 }
 
-/// A service runs on after its recording has ended. Its children must still find the library that LD_PRELOAD
-/// names.
+/// A service runs on after its recording has ended. The children of this service must still find the library
+/// that LD_PRELOAD names.
 #[test]
 fn children_after_the_recording_print_no_loader_error() {
     if !can_make_namespaces() {

@@ -196,8 +196,8 @@ fn file_of_another_build_is_refused() {
 
 #[test]
 fn truncated_file_is_refused() {
-    // debuginfod-find notices that half of the file is missing. It then reports that the server does not have
-    // the file.
+    // debuginfod-find notices that half of the file is missing, and then reports that the server does not
+    // have the file.
     let server = Server::start(Answer::Half(recorded().debug.clone()));
     assert_unnamed(&analyze(&server.url(), &["--debuginfod"]), "");
     let server = Server::start(Answer::Less(recorded().debug.clone()));

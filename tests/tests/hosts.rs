@@ -214,7 +214,7 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
         };
         let report = Report::of(&path, &["--all", "--min-class", "constant"]);
         assert_eq!(report.json["trace"]["pid"].as_u64(), Some(pid), "{name}");
-        // The child makes twenty allocations. It also frees one allocation that it inherited from its parent.
+        // The child makes twenty allocations, and frees one allocation that it inherited from its parent.
         let counts = report.counts_of("in_parent");
         assert_eq!((counts.allocs, counts.frees), (21, 1), "{name}:\n{}", report.describe());
         assert_eq!(report.summary("unknown_frees"), 0, "{name}:\n{}", report.describe());
@@ -283,7 +283,7 @@ fn children_out_of_reach_are_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// The program loads and unloads 2,500 modules before the next slice. These are 5,000 events, but the ring
+/// Before the next slice, the program loads and unloads 2,500 modules. That makes 5,000 events, but the ring
 /// holds only 4,096 events.
 #[test]
 fn module_events_beyond_the_ring_are_reported_by_both_programs() {

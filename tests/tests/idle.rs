@@ -175,8 +175,8 @@ fn children_of_an_idle_process_are_idle() {
     assert!(matches!(numbers[..], [0, library, 0] if library > 0), "{outcome:?}");
 }
 
-/// The site replaces blocks that were allocated before the recording began. Its live bytes grow from zero,
-/// but it is no leak.
+/// The site replaces blocks that were allocated before the recording began. The live bytes of this site grow
+/// from zero, although nothing leaks.
 #[test]
 fn steady_site_of_an_attached_process_is_no_leak() {
     let dir = TempDir::new("idle-steady");

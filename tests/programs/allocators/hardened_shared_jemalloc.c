@@ -1,4 +1,4 @@
-// A program with a shared jemalloc, running while the kernel forbids new code. It leaks through mallocx,
+// The kernel forbids new code to this program with a shared jemalloc. The program leaks through mallocx,
 // which a preloaded library cannot replace. The first run sets the rule and executes the program again.
 //
 //   hardened_shared_jemalloc SECONDS

@@ -1,4 +1,4 @@
-// Allocates in turn from libc and from a library with its own allocator, and prints its own counts for both.
+// Allocates in turn from libc and from a library with its own allocator. Prints its counts for the two.
 //
 //   private_library ROUNDS [wait]
 //

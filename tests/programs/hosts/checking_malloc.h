@@ -1,5 +1,5 @@
-// An allocator that ends the program if free gets an unknown address. It has no reallocarray and no operator
-// new, like many small allocators. The library versions of these functions must call this allocator.
+// An allocator that ends the program if free gets an unknown address. The allocator has no reallocarray and
+// no operator new, as many small allocators. The library versions of these functions must call it.
 #pragma once
 #include <errno.h>
 #include <stddef.h>

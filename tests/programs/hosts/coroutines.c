@@ -1,4 +1,4 @@
-// Coroutines on stacks from malloc and from mmap. They allocate and switch; one coroutine is never finished.
+// Coroutines on stacks from malloc and mmap allocate and switch. One coroutine is never finished.
 //#Trace: in_coroutine allocs=3000 allocated_bytes=300000 frees=3000
 #include "check.h"
 #include <sys/mman.h>

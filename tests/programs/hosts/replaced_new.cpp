@@ -1,4 +1,4 @@
-// A program with its own operator new and operator delete. They count the calls and use malloc and free.
+// A program with its own operator new and operator delete, which count their calls and call malloc and free.
 //#Trace: counting_new allocs=1000 allocated_bytes=100000 frees=1000
 #include "check.h"
 #include <new>

@@ -1,4 +1,5 @@
-//! Tests child processes that are not recorded: the trace of the program that starts them must report them.
+//! Tests child processes that are not recorded. The trace of the program that starts such children must
+//! report them.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::hosts;

@@ -28,8 +28,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whether this user may run `unshare` with these options. If not, the function reports that the test is
-/// skipped.
+/// Whether this user may run `unshare` with these options. If the user may not, the function reports that the
+/// test is skipped.
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;
     if !may {

@@ -1,4 +1,4 @@
-//! Tests glibc's malloc debugging, which a user preloads: it must see the program's calls even while edleak
+//! Tests glibc's malloc debugging, which a user preloads. glibc must see the program's calls while edleak
 //! counts them.
 
 use edleak_tests::programs::programs;

@@ -123,7 +123,8 @@ fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     }
 }
 
-/// A directory with the sticky bit, like /tmp. It contains a link of an unknown user to a file of this user.
+/// A directory with the sticky bit, like /tmp. The directory contains a link of an unknown user to a file of
+/// this user.
 fn sticky(name: &str) -> Option<(TempDir, TempDir)> {
     if !is_root() {
         cannot_run("only root can give a link away");

@@ -41,8 +41,8 @@ fn the_filter_takes_the_patterns_of_suppressions() {
         sites.sort();
         sites.join(" ")
     };
-    // A filter matches the function, inner frames, the file and the module. It may match any part, use
-    // anchors, or use `*`.
+    // A filter matches the function, inner frames, the file and the module. A filter may match any part of a
+    // name, use anchors, or use `*`.
     assert_eq!(sites_of("grow"), "0");
     assert_eq!(sites_of("^parse*json$"), "4");
     assert_eq!(sites_of("leak:warm_up"), "5");
