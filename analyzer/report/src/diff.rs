@@ -1,4 +1,4 @@
-//! A comparison of two recordings as text and as JSON.
+//! Writes a comparison of two recordings as text and as JSON.
 
 use crate::text::{Style, WIDTH, fill, printable};
 use edleak_analysis::baseline::{Change, FORMAT_VERSION};
@@ -7,7 +7,7 @@ use edleak_text::units;
 use serde_json::json;
 use std::io::{self, Write};
 
-/// Writes one line per leak, the worst leak first.
+/// Writes one line for each leak, the worst leak first.
 ///
 /// # Errors
 /// `out` cannot be written to.
@@ -68,7 +68,7 @@ pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-/// The rank of a change for sorting, the word for it, and the earlier rate.
+/// For a change: its rank for sorting, the word for it, and the rate in the earlier recording.
 fn word_of(change: Change) -> (u8, &'static str, Option<f64>) {
     match change {
         Change::New => (0, "new", None),

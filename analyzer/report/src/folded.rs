@@ -1,5 +1,5 @@
-//! Folded stacks for flame graph tools: `main;run;grow 1234`, outermost frame first, weighted by leaked
-//! bytes.
+//! Folded stacks for flame graph tools: `main;run;grow 1234`. The outermost frame comes first, and the number
+//! is the leaked bytes.
 
 use super::{Exporter, Report};
 use edleak_analysis::site::JudgedSite;
@@ -34,7 +34,7 @@ fn folded(site: &JudgedSite) -> String {
     names.join(";")
 }
 
-/// Replaces semicolons, which would end the frame, and line breaks, which would end the stack.
+/// Replaces semicolons, which would end a frame, and line breaks, which would end a stack.
 fn clean(name: &str) -> String {
     name.chars().map(|c| if c == ';' || c.is_control() { ':' } else { c }).collect()
 }

@@ -1,5 +1,5 @@
 //! HTML: one page that any browser can open. The page shows the verdict first, then the evidence. The page
-//! needs no server, makes no request, and is written without a build step.
+//! needs no server and makes no request. edleak writes the page without a build step.
 //!
 //! ```text
 //!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
@@ -16,8 +16,9 @@
 //! | `html/headline.rs`, `chart.rs`, `leaks.rs`, `escape.rs` | the static parts |
 //! | `html/page.css`, `html/*.js` | the style, and the script: one function, of the files in the order of `SCRIPT` |
 //!
-//! The policy in the page's head allows this script and this style, by their hashes, and nothing else. If a
-//! name became markup by mistake, the browser would neither run it nor load anything for it.
+//! The policy in the head of the page allows only this script and this style, which it names by their hashes.
+//! So if a name were written as markup by mistake, the browser would not run it and would load nothing for
+//! it.
 
 mod chart;
 mod escape;
@@ -45,7 +46,8 @@ use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use trace_data::Found;
 
-/// The parts of the script, which is one function: the files share one scope, and no name leaves it.
+/// The files of the script in their order. The script is one function, so all files share one scope, and no
+/// name is visible outside.
 const SCRIPT: [&str; 13] = [
     include_str!("html/format.js"),
     include_str!("html/dom.js"),
@@ -63,22 +65,23 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Number of instants on a page: about as many as a screen has columns.
+/// Number of instants on a page. A screen has about the same number of columns.
 pub const INSTANTS: usize = 500;
-/// Bytes of packed counters that a history keeps for a page; the page itself may keep less.
+/// Maximum size of the packed counters that a history keeps for a page, in bytes; the page itself may keep
+/// fewer.
 pub const PACKED_BYTES: usize = 48 << 20;
-/// Maximum number of bytes of a page's data, in base 64. With script and static parts the page stays under 20
-/// MB.
+/// Maximum size of a page's data in base 64, in bytes. With the script and the static parts, the page is
+/// smaller than 20 MB.
 const MAX_DATA_BYTES: usize = 18_500_000;
-/// Maximum number of rows on a page.
+/// Maximum number of rows in the tables of a page.
 const MAX_ROWS: usize = 100_000;
 
 /// The HTML exporter.
 #[derive(Clone, Default, Debug)]
 pub struct Html {
-    /// The title of the page, in place of the program's name.
+    /// The title of the page; without it, the page has the name of the program as its title.
     pub title: Option<String>,
-    /// Messages about traces that could not be read.
+    /// Messages about the traces that could not be read.
     pub failures: Vec<String>,
 }
 
@@ -94,7 +97,7 @@ impl Exporter for Html {
             [before, after] => Some(Diff::of(before, after)),
             _ => None,
         };
-        // If there are two recordings, the page shows the second one.
+        // If there are two recordings, the page first shows the second recording.
         let shown = report.analyses.len() - 1;
         let found: Vec<Found<'_>> = report
             .analyses
@@ -121,12 +124,13 @@ impl Exporter for Html {
 }
 
 impl Html {
-    /// The title that the user gave; an empty one counts as none.
+    /// The title that the user gave; an empty title counts as no title.
     fn title(&self) -> Option<&str> {
         self.title.as_deref().filter(|title| !title.trim().is_empty())
     }
 
-    /// If no recording could be read, the page gives the reasons and has no empty charts.
+    /// Writes a page for the case that no recording could be read: the page gives the reasons and has no
+    /// empty charts.
     fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
         let title = self.title().unwrap_or("No recording");
         page_head(title, "", out)?;
@@ -149,7 +153,7 @@ impl Html {
     }
 }
 
-/// The script as one function, without comments and indentation: the page stays small.
+/// The script as one function. Comments and indentation are removed, so that the page stays small.
 fn script() -> String {
     let mut script = String::from("(()=>{\"use strict\";\n");
     let mut is_comment = false;
@@ -233,7 +237,7 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
         hidden(!is_empty),
         hidden(is_empty)
     )?;
-    // Every recording has its leaks in the page; the script shows those of the chosen recording.
+    // The page contains the leaks of every recording; the script shows the leaks of the chosen recording.
     let leaks = found.iter().map(|found| leaks::table(&found.leaks)).collect();
     by_recording("leaks", "Leaks", leaks, out)?;
     let mapped = found.iter().map(|found| mapped_memory(found.analysis, &found.leaks)).collect();
@@ -270,7 +274,7 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// A section with one part for each recording. Nothing is written if all parts are empty.
+/// Writes a section with one part for each recording. If all parts are empty, the function writes nothing.
 fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write) -> io::Result<()> {
     if parts.iter().all(String::is_empty) {
         return Ok(());
@@ -289,7 +293,8 @@ fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write
 }
 
 /// The section of mapped memory: the totals, the number of leaks, and the memory that no recorded call
-/// mapped. Empty if the trace has neither sites of mapped memory nor such other memory.
+/// mapped. The section is empty if the trace has neither sites of mapped memory nor memory that no recorded
+/// call mapped.
 fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {
@@ -306,7 +311,8 @@ fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     )
 }
 
-/// The section of pools: the totals and the number of leaks. Empty if the program has no pool of edleak.h.
+/// The section of pools: the totals and the number of leaks. The section is empty if the program has no pool
+/// of edleak.h.
 fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(pools) = &analysis.pools else { return String::new() };
     let leaks = listed_above(leaks, Domain::Pool, "pools");
@@ -316,7 +322,7 @@ fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     )
 }
 
-/// The number of leaks of a domain in the list of leaks.
+/// A sentence with the number of leaks that the list of leaks has in one domain.
 fn listed_above(leaks: &[Finding<'_>], domain: Domain, of: &str) -> String {
     match leaks.iter().filter(|leak| leak.lead().domain() == domain).count() as u64 {
         0 => format!("No leak of {of} is reported."),
@@ -324,7 +330,7 @@ fn listed_above(leaks: &[Finding<'_>], domain: Domain, of: &str) -> String {
     }
 }
 
-/// The program, the duration and the end of the recording.
+/// The program, the duration of the recording, and the reason why the recording ended.
 fn recorded(analysis: &Findings) -> String {
     let header = &analysis.header;
     let mut parts = vec![format!(
@@ -359,7 +365,7 @@ fn title_of(analysis: &Findings) -> String {
     }
 }
 
-/// Whether every word of the command line is a hash, as after `edleak-analyze anonymize`.
+/// Whether every word of the command line is a hash, as `edleak-analyze anonymize` writes it.
 fn is_anonymous(analysis: &Findings) -> bool {
     let command = &analysis.header.command;
     let is_hash = |word: &String| {
@@ -368,7 +374,7 @@ fn is_anonymous(analysis: &Findings) -> bool {
     !command.is_empty() && command.iter().all(is_hash)
 }
 
-/// The data in base 64, with the counters of as many single sites as fit.
+/// The data in base 64, with the counters of as many sites as the page has room for.
 fn data(found: &[Found<'_>]) -> io::Result<String> {
     let recordings = found.len();
     let made = |packed_bytes: usize| {
@@ -391,8 +397,8 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
             return Ok(escape::base64(&bytes));
         }
     }
-    // All other data stays on the page. The number of bytes is about proportional to the number of sites with
-    // counters, so a sample of the counters tells how many fit.
+    // The page keeps all other data. The size of the data grows about in proportion to the number of sites
+    // with counters. So a sample of the counters shows for how many sites there is room.
     meter::begin(3);
     let fixed = made(0)?.len();
     meter::advance(1);
@@ -409,7 +415,7 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
     }
 }
 
-/// The deflated size of the counters as a share of their size, from a sample of the sites.
+/// The deflated size of the counters divided by their size, computed from a sample of the sites.
 fn packed_share(found: &[Found<'_>]) -> f64 {
     const SAMPLED: usize = 1000;
     let sites: Vec<&[u8]> = found
@@ -427,7 +433,7 @@ fn payload(found: &[Found<'_>], histories: &[History]) -> io::Result<Vec<u8>> {
     let mut traces = Vec::new();
     for (i, (found, history)) in found.iter().zip(histories).enumerate() {
         let Found { analysis, headline, .. } = found;
-        // These rows are sites of the heap; the other domains have sections of their own.
+        // These rows are sites of the heap. The other domains have sections of their own on the page.
         let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
             .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
             .collect();

@@ -1,12 +1,14 @@
-//! JSON: a stable format. Names never change; new names may be added.
+//! JSON: a stable format. The name of a field never changes; new fields may be added.
 //!
 //! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}` with one such
-//! object each. All sizes are exact integers; a value that the input does not give is null. Without `--all`
-//! only the listed sites appear. A site that was judged together with its stacks is followed by the stacks
-//! that have a share in the leak. Each of these stacks has its `parent` and `leak_share`.
+//! object for each recording. All sizes are exact integers. If the input does not have a value, the value is
+//! null. Without `--all`, only the listed sites appear. After a site that was judged together with its
+//! stacks, the list has those stacks that have a share in the leak. Each of these stacks has its `parent` and
+//! `leak_share`.
 //!
-//! `findings` are the leaks as the text report counts them, each with its parts. `summary.leaks` is the
-//! number of findings that fail the gate; `--top` shortens both lists, but not this number.
+//! `findings` lists the leaks as the text report counts them, each with its parts. `summary.leaks` is the
+//! number of findings that fail the gate. `--top` shortens the lists of findings and sites, but does not
+//! change this number.
 
 mod finding;
 mod marks;
@@ -70,15 +72,16 @@ struct TraceJson<'a> {
     trace: HeaderJson<'a>,
     summary: SummaryJson<'a>,
     growth: GrowthJson,
-    /// The totals of the domain of mapped memory; null: the trace does not have the domain.
+    /// The totals of the domain of mapped memory. Null: the trace does not have this domain.
     mapped: Option<MappedJson<'a>>,
-    /// The totals of the domain of pools; null: the program has no pool of edleak.h, or it was not recorded.
+    /// The totals of the domain of pools. Null: the program has no pool of edleak.h, or its pools were not
+    /// recorded.
     pools: Option<PoolsJson<'a>>,
     /// Functions of counted allocators whose calls are not counted.
     uncounted_functions: Vec<UncountedJson<'a>>,
     damage: DamageJson,
     marks: Vec<MarkJson<'a>>,
-    /// The marks that judge the sites; null: the verdicts are by time.
+    /// The marks by which the sites are judged. Null: the verdicts are computed from time.
     per_mark: Option<PerMarkJson<'a>>,
     findings: Vec<FindingJson<'a>>,
     sites: Vec<SiteJson<'a>>,

@@ -1,7 +1,7 @@
 //! JUnit XML: one test suite per recording.
 //!
-//! A leak is a failed test, and a leak that the gate lets pass is a skipped test. A recording that shows too
-//! little is an error. A clean recording is a passed test.
+//! A leak is a failed test, and a leak that the gate lets pass is a skipped test. If a recording is too short
+//! for a verdict or has too little data, the suite has an error. A recording without leaks is a passed test.
 
 use super::{Exporter, Report, pace, stack_text, why_of};
 use crate::text::printable;
@@ -26,7 +26,7 @@ impl Exporter for Junit {
     }
 }
 
-/// The decisions of the gate for leaks that fail nothing.
+/// The decisions of the gate by which a leak does not fail the build.
 const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::InBaseline,
     |standing| matches!(standing, Standing::Suppressed(_)),

@@ -1,4 +1,5 @@
-//! Turns findings into text and into every machine-readable format: one exporter per file, one trait.
+//! Writes findings as text and in machine-readable formats. Each format has one file and one implementation
+//! of the trait [`Exporter`].
 #![forbid(unsafe_code)]
 
 pub mod diff;
@@ -26,7 +27,7 @@ use edleak_text::units;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-/// Number of columns of a site's curve in text and in JSON.
+/// Number of columns of a site's curve in the text report and in JSON.
 pub(crate) const CURVE_COLUMNS: usize = 40;
 
 /// The data of a report.
@@ -34,13 +35,14 @@ pub(crate) const CURVE_COLUMNS: usize = 40;
 pub struct Report<'a> {
     /// The judged recordings, in the order in which the user gave them.
     pub analyses: &'a [Findings],
-    /// The recordings themselves, for exporters that print their numbers.
+    /// The recordings themselves, for exporters that print counters.
     pub recordings: &'a [Recording],
-    /// The rules of the suppressions, by their index.
+    /// The suppression rules. A rule's index in this list is its number.
     pub rules: &'a [Rule],
-    /// The effect of each rule.
+    /// What each rule did: for each rule, an entry at the same index.
     pub rule_uses: Vec<RuleUse>,
-    /// Maximum number of entries to list for each recording: first the findings, then other sites.
+    /// Maximum number of entries to list for each recording. The list begins with the findings; other sites
+    /// follow.
     pub top: Option<usize>,
 }
 
@@ -54,17 +56,17 @@ pub trait Exporter {
 }
 
 impl Report<'_> {
-    /// The rules with the effect `wanted`.
+    /// The rules whose effect is `wanted`.
     pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
 
-    /// The result of all recordings together for the build.
+    /// The outcome for the build, computed from all recordings together.
     pub fn outcome(&self) -> Outcome {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
     }
 
-    /// The leaks to list, by falling rate; `--top` limits their number.
+    /// The leaks to list, with the highest rate first; `--top` limits their number.
     pub fn findings<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
         let mut findings =
             analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated));
@@ -72,14 +74,14 @@ impl Report<'_> {
         findings
     }
 
-    /// The leaks among these that fail the gate.
+    /// The listed leaks that fail the gate.
     pub fn reported<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
         let mut findings = analysis.with_standing(|standing| standing == Standing::Reported);
         findings.truncate(self.top.unwrap_or(usize::MAX));
         findings
     }
 
-    /// The sites that are listed although they fail nothing; `--top` limits their number.
+    /// The sites that are listed although they do not fail the gate; `--top` limits their number.
     pub fn shown<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown);
         let room = self.top.map_or(usize::MAX, |top| top - self.findings(analysis).len());
@@ -102,8 +104,8 @@ impl Report<'_> {
         all.filter(|site| kept.contains(&site.label)).collect()
     }
 
-    /// The sites to list, in order. A site that was judged together with its stacks is followed by the stacks
-    /// that have a share in the leak.
+    /// The sites to list, in order. After a site that was judged together with its stacks, the list has those
+    /// stacks that have a share in the leak.
     pub fn with_parts<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let listed = self.listed(analysis);
         let labels: HashSet<&SiteLabel> = listed.iter().map(|site| &site.label).collect();
@@ -116,7 +118,7 @@ impl Report<'_> {
     }
 }
 
-/// The stacks of a finding, each with a heading. A single stack has no heading.
+/// The stacks of a finding, each with a heading. If a finding has only one stack, the stack has no heading.
 pub(crate) fn stacks_of<'a>(finding: &Finding<'a>) -> Vec<(Option<String>, &'a JudgedSite)> {
     let mut all = Vec::new();
     for part in &finding.parts {
@@ -146,7 +148,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
         if let Some(heading) = heading {
             text += &format!("\n{heading}");
         }
-        // Only the first stack shows the callers that all stacks share.
+        // Only the first stack shows the outer callers, which all stacks share.
         let own = if i == 0 {
             stack.stack.len()
         } else {
@@ -163,7 +165,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
     text
 }
 
-/// The reason why several places are one finding; `None`: there is only one place.
+/// The reason why several places are one finding. `None`: the finding has only one place.
 pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
     let grow = grow_together(finding);
     match finding.together? {
@@ -175,11 +177,11 @@ pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
     }
 }
 
-/// The note on a finding whose stacks are not known: the report cannot name a common function.
+/// The note on a finding whose stacks are unknown: the report cannot name the common function of its places.
 pub(crate) const CALLER_IS_UNKNOWN: &str =
     "their common caller is not known (record longer, without --no-watch)";
 
-/// The number of places, and the number of allocations that each leaked.
+/// The number of places in a finding, and the number of allocations that each place leaked.
 pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
     let by = match finding.counts_of_parts() {
         Some((one, all)) if one == all => {
@@ -194,19 +196,19 @@ pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
     format!("{places} grow together{by}")
 }
 
-/// The reasons of a finding in one line: the reason why it is one finding, and the reasons of its lead.
+/// All reasons of a finding in one line: the reason why it is one finding, and the reasons of its lead.
 pub(crate) fn why_of(finding: &Finding<'_>) -> String {
     let why = why(finding.lead());
     in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))
 }
 
-/// The bytes and allocations that each iteration leaves behind at these findings; `None`: the verdicts are by
-/// time.
+/// The bytes and allocations that each iteration leaves behind at the places of these findings. `None`: the
+/// verdicts are computed from time and not from marks.
 pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     let parts = finding::counted_once(findings).flat_map(|finding| &finding.parts);
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
-        // The verdict is about all stacks of the caller; a part may have only some of them.
+        // The verdict is about all stacks of the caller, but a part may contain only some of these stacks.
         let all = part.lead.judgement.leak_bytes as f64;
         let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
         Some((found.bytes * share, found.allocations * share))
@@ -217,7 +219,7 @@ pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     })
 }
 
-/// The pace of a finding's leak: per iteration if the verdict is by a mark, otherwise per time.
+/// The pace of a finding's leak: per iteration if the verdict is computed from a mark, else per unit of time.
 pub(crate) fn pace(finding: &Finding<'_>) -> String {
     match by_iteration(std::slice::from_ref(finding)) {
         Some((bytes, allocations)) => per_iteration(bytes, allocations),
@@ -230,7 +232,8 @@ pub(crate) fn why(site: &JudgedSite) -> String {
     site.judgement.why.join("; ")
 }
 
-/// The path of a source file, relative to the root of the repository if the file lies below it.
+/// The path of a source file. The path is relative to the root of the repository if the file is in the
+/// repository.
 pub(crate) fn source_path<'a>(file: &'a str, root: &str) -> &'a str {
     let root = root.trim_end_matches('/');
     match file.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')) {

@@ -1,9 +1,9 @@
-//! A gzipped pprof profile, for `go tool pprof` and every viewer that reads this format.
+//! A gzipped pprof profile, for `go tool pprof` and for every other viewer that reads this format.
 //!
-//! A caller is one sample with one address. A stack of a watched site is a sample with all its frames. The
-//! sample types are those of a heap profile, and `leaked_space`. `leaked_space` has the leaked bytes of the
-//! verdict, which belong to the whole record and not to an instant. All other values belong to the instant or
-//! range of the profile. These values are exact and add up to the totals of the trace.
+//! A caller is one sample with one address. A stack of a watched site is one sample with all its frames. The
+//! sample types are those of a heap profile, and in addition `leaked_space`. `leaked_space` holds the leaked
+//! bytes of the verdict, and they are computed from the whole record. All other values are those of the
+//! instant or range of the profile. They are exact, and their sums are the totals of the trace.
 
 mod message;
 
@@ -21,7 +21,7 @@ use prost::Message as _;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Type and unit of each value of a sample, in order.
+/// The type and the unit of each value of a sample, in order.
 const SAMPLE_TYPES: [(&str, &str); 5] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
@@ -30,7 +30,7 @@ const SAMPLE_TYPES: [(&str, &str); 5] = [
     ("leaked_space", "bytes"),
 ];
 
-/// The exporter of the first recording's profile.
+/// The exporter that writes a profile of the first recording.
 #[derive(Debug)]
 pub struct Pprof {
     /// The profile to write.
@@ -50,7 +50,7 @@ impl Exporter for Pprof {
     }
 }
 
-/// Writes the profile of one trace. The sites of `analysis` must be symbolized.
+/// Writes the profile of one trace. The sites of `analysis` must have symbols.
 ///
 /// # Errors
 /// `out` cannot be written to.
@@ -64,7 +64,7 @@ pub fn write_pprof(
     builder.string("");
     builder.header(analysis, profile);
     // pprof shows the name and the build ID of the first mapping as those of the program. The recorder finds
-    // the modules in the order of their addresses, and the kernel maps the program lowest.
+    // the modules in the order of their addresses, and the kernel maps the program at the lowest address.
     if let Some(program) = trace.modules().first() {
         builder.mapping(program.id);
     }
@@ -85,8 +85,8 @@ pub fn write_pprof(
     gzip.finish().map(|_| ())
 }
 
-/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leak is divided
-/// among them.
+/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leaked bytes are
+/// divided among the stacks.
 fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     let index: HashMap<_, usize> = (0..).zip(&analysis.sites).map(|(i, site)| (&site.label, i)).collect();
     let mut leaked = vec![0u64; analysis.sites.len()];
@@ -100,14 +100,14 @@ fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     leaked
 }
 
-/// The indices, by content, of every item that is already part of the message.
+/// For each kind of item, the index of every item that the message already has, by content.
 #[derive(Default)]
 struct Tables {
     strings: HashMap<String, i64>,
     mappings: HashMap<ModuleId, u64>,
     functions: HashMap<(i64, i64), u64>,
     locations: HashMap<(Option<ModuleId>, u64), u64>,
-    /// The locations of sites without an address, by name.
+    /// For each site without an address: its name, and the id of its location.
     named: HashMap<String, u64>,
 }
 
@@ -155,7 +155,7 @@ impl Builder<'_> {
         self.message.sample.push(Sample { location_id, value: values.map(saturated).to_vec(), label });
     }
 
-    /// The index of a text in the string table; a new text is added.
+    /// The index of a text in the string table. The function adds a text that the table does not have.
     fn string(&mut self, text: &str) -> i64 {
         if let Some(&index) = self.tables.strings.get(text) {
             return index;
@@ -187,14 +187,14 @@ impl Builder<'_> {
             mapping.has_filenames |= has_lines;
             mapping.has_line_numbers |= has_lines;
         }
-        // The address minus one lies inside the call; the return address itself may belong to the next
-        // function.
+        // The address minus one is inside the call instruction. The return address itself may belong to the
+        // next function.
         let id = self.push_location(mapping_id, address.address.saturating_sub(1), line);
         self.tables.locations.insert(key, id);
         id
     }
 
-    /// The location of a site without an address, which has only a name.
+    /// The id of the location of a site that has a name but no address.
     fn named_location(&mut self, name: &str) -> u64 {
         if let Some(&id) = self.tables.named.get(name) {
             return id;

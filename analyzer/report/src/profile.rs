@@ -9,18 +9,18 @@ use edleak_analysis::findings::Findings;
 use edleak_analysis::profile::{At, Order, Profile, Span};
 use edleak_text::units;
 
-/// A profile, and the findings whose sites it ranks.
+/// A profile, and the findings that contain its sites.
 #[derive(Clone, Copy, Debug)]
 pub struct ProfileReport<'a> {
-    /// The findings; their sites are symbolized.
+    /// The findings. Their sites have symbols.
     pub analysis: &'a Findings,
     /// The profile.
     pub profile: &'a Profile,
-    /// Maximum number of sites to list; `None`: the default of the format.
+    /// Maximum number of sites to list. `None`: the default number of the format.
     pub top: Option<usize>,
 }
 
-/// The word in JSON for the figure that ranks the sites.
+/// The word that JSON uses for the figure by which the sites are ranked.
 fn order_name(order: Order) -> &'static str {
     match order {
         Order::Live => "live",
@@ -45,7 +45,7 @@ impl ProfileReport<'_> {
         }
     }
 
-    /// The precision of the times, in one line.
+    /// The precision of the profile's times, in one line.
     fn precision(&self) -> String {
         let precision_s =
             self.profile.from.map_or(0.0, |from| from.precision_s).max(self.profile.to.precision_s);

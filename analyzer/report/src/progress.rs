@@ -1,5 +1,5 @@
-//! Progress on a terminal, for work that takes longer than a second: the stage, its progress, and its time so
-//! far. If the output is a pipe, no progress is written.
+//! Shows the progress of long work on a terminal: the stage, the share that is done, and the time so far. A
+//! stage is shown only if it takes more than a second. If the output is a pipe, no progress is written.
 
 use edleak_text::{meter, units};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,18 +8,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Least duration of a stage that is shown.
+/// A stage is shown only if it takes at least this long.
 const LEAST_SHOWN: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A stage of the work. The stage is shown until this value is dropped.
+/// A stage of the work. The stage is shown while this value exists.
 #[derive(Debug)]
 pub struct Stage {
     shown: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Stage {
-    /// Begins a stage. The stage writes only to stderr, and only if stderr is a terminal.
+    /// Begins a stage. The stage is written only to stderr, and only if stderr is a terminal.
     pub fn begin(name: impl Into<String>) -> Self {
         meter::begin(0);
         if !io::stderr().is_terminal() {
@@ -27,7 +27,7 @@ impl Stage {
         }
         let (sender, receiver) = channel();
         let name = name.into();
-        // If no thread can be created, there is no progress display; nothing else changes.
+        // If the system cannot create a thread, no progress is shown; nothing else changes.
         let thread =
             std::thread::Builder::new().name("progress".into()).spawn(move || show(&name, &receiver));
         Self { shown: thread.ok().map(|thread| (sender, thread)) }
@@ -44,7 +44,7 @@ impl Drop for Stage {
     }
 }
 
-/// Draws until the sender is dropped.
+/// Draws the progress until the sender is dropped.
 fn show(name: &str, ended: &Receiver<()>) {
     let began = Instant::now();
     if ended.recv_timeout(LEAST_SHOWN) != Err(RecvTimeoutError::Timeout) {
@@ -64,7 +64,7 @@ fn show(name: &str, ended: &Receiver<()>) {
 fn message(name: &str, elapsed: Duration) -> String {
     let share = meter::share().map_or_else(String::new, |share| format!(", {:.0} %", 100.0 * share));
     let awaited = meter::awaited().map_or_else(String::new, |what| format!(", waiting for {what}"));
-    // A name may hold control characters, which a terminal would obey.
+    // A name may contain control characters, and a terminal would execute them.
     let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     format!("{name}{share}{awaited} ({})", units::duration(elapsed.as_secs_f64().floor()))
 }

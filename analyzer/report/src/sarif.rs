@@ -1,4 +1,5 @@
-//! SARIF 2.1.0: one result per leak, with its place, its stack, and a fingerprint that survives rebuilds.
+//! SARIF 2.1.0: one result for each leak, with its place in the code, its stack, and a fingerprint. The
+//! fingerprint stays the same after a rebuild.
 
 use super::{Exporter, Report, pace, source_path, stacks_of, why_of};
 use edleak_analysis::finding::Finding;
@@ -19,7 +20,7 @@ const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// The SARIF exporter.
 #[derive(Clone, Debug)]
 pub struct Sarif {
-    /// The root of the repository. The exporter prints paths of files in the repository relative to
+    /// The root of the repository. The exporter prints the paths of files in the repository relative to
     /// `%SRCROOT%`.
     pub root: String,
 }
@@ -57,8 +58,8 @@ impl Exporter for Sarif {
     }
 }
 
-/// The notification for a recording that shows too little: it is neither clean nor leaking. SARIF has a
-/// separate place for such a notification.
+/// The notification for a recording that is too short or has too little data for a verdict. SARIF has a
+/// separate list for notifications.
 fn notification(analysis: &Findings) -> Option<Value> {
     let why = too_little(analysis)?;
     Some(
@@ -78,9 +79,9 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 
 /// The fingerprint of each finding.
 ///
-/// Several findings may share a fingerprint (two calls of malloc in one function). The order of their sites
-/// in the code tells them apart. The order in the report cannot serve for this: it follows the rates, and
-/// another run may reverse them.
+/// Several findings may have equal fingerprints, for example two calls of malloc in one function. So each
+/// fingerprint ends with a number, which follows the order of the sites in the code. The order in the report
+/// is not usable, because the report sorts findings by rate, and the rates may differ in another run.
 fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
     let mut order: Vec<usize> = (0..findings.len()).collect();
     let offsets = |finding: &Finding<'_>| {
@@ -177,7 +178,7 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// The characters of a path that a URI leaves unchanged, in addition to letters and digits.
+/// Besides letters and digits, the characters of a path that a URI leaves unchanged.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

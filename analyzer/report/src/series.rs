@@ -1,5 +1,5 @@
-//! Series lines: every point of every site, one JSON object a line. edleak-analyze gives the same verdicts
-//! when it reads them again.
+//! Series lines: every point of every site, with one JSON object on each line. edleak-analyze can read these
+//! lines, and gives the same verdicts as for the trace.
 //!
 //! | field | meaning |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `program_allocs`, `program_allocs_every` | allocations of the whole program, cumulated: at the recording's first slice, then after every so many slices |
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | births of the survivors, if they were recorded |
 //!
-//! The points of all sites do not fit in memory together. So the exporter replays the trace several times,
-//! each time for as many sites as fit.
+//! The points of all sites together do not fit in memory. So the exporter replays the trace several times,
+//! each time for as many sites as fit in memory.
 
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;
@@ -94,7 +94,7 @@ struct BirthFields<'a> {
     max_age_at_free: f64,
 }
 
-/// One quantity of a series, written point by point from its runs.
+/// One quantity of a series. It is stored as runs of equal values and written point by point.
 struct Column<'a> {
     runs: &'a [(Point, u64)],
     value: fn(&Point) -> u64,
@@ -150,7 +150,8 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let together = families.get(&id);
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
-            // If a caller was watched from the start, it has no slice of its own: its counters stayed 0.
+            // If a caller was watched from the start of the recording, its own counters stayed 0, and the
+            // trace has no slice of it.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])
@@ -223,7 +224,8 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// A stack in edLeak's form: each address, with the module and offset that are known without symbols.
+/// A stack in the form of edLeak: for each address, the module and the offset. Both are known without
+/// symbols.
 fn stack_of(site: &JudgedSite) -> Vec<String> {
     site.stack
         .iter()

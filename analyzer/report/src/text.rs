@@ -1,7 +1,7 @@
-//! Text for a person, in 80 columns.
+//! The report as text for a person, in 80 columns.
 //!
-//! The report begins with the leaks by falling rate; a watched caller and its stacks are one leak. The
-//! totals, the losses, and the next step, if there is one, follow.
+//! The report begins with the leaks, highest rate first. A watched caller and its stacks are one leak. After
+//! the leaks come the totals, the losses, and perhaps a next step.
 
 mod names;
 mod style;
@@ -24,20 +24,21 @@ use edleak_text::units;
 use std::io::{self, Write};
 use style::Ink;
 
-/// Maximum number of frames that the report shows of a stack.
+/// Maximum number of frames that the report shows for one stack.
 const MAX_FRAMES: usize = 32;
-/// Maximum number of stacks that the report shows of a leak.
+/// Maximum number of stacks that the report shows for one leak.
 const MAX_STACKS: usize = 8;
-/// Maximum number of parts that the report shows of a finding: a few of the parts hold nearly all of it.
+/// Maximum number of parts that the report shows for one finding. The first few parts hold nearly all of its
+/// leaked bytes.
 const MAX_PARTS: usize = 12;
-/// Share of the record after which a leak began late; the report then gives the time.
+/// If a leak began after this share of the record, the report gives the time at which the leak began.
 const BEGAN_LATE: f64 = 0.05;
 const INDENT: &str = "   ";
 
 /// The text exporter.
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
-    /// The abilities of the terminal.
+    /// The colours and characters that the terminal can show.
     pub style: Style,
 }
 
@@ -177,11 +178,12 @@ impl Text {
                 self.paragraph(&text, INDENT, INDENT, out)?;
             }
         }
-        // The last level may lie in a teardown. Before the teardown, at least the leaked bytes were live.
+        // The last value of the curve may be from a teardown. Before the teardown, at least the leaked bytes
+        // were live.
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
-        // A record of few slices has no curve.
+        // A record with few slices has no curve.
         if lead.per_mark.is_none() || to > 0.0 {
             writeln!(
                 out,
@@ -190,7 +192,7 @@ impl Text {
             )?;
         }
         if finding.is_freed_at_end() {
-            // An exit handler or a destructor may free memory that grew without bound until then.
+            // An exit handler or a destructor may free memory that had grown without a limit until then.
             writeln!(
                 out,
                 "{INDENT}{}",
@@ -212,8 +214,8 @@ impl Text {
         fill(text, first, rest, WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
-    /// Writes function, file and line, and module. If an inlined function made the allocation, writes this
-    /// function, too.
+    /// Writes the function, the file and line, and the module. If an inlined function made the allocation,
+    /// the text also names the inlined function.
     fn place(&self, part: &Group<'_>, out: &mut dyn Write) -> io::Result<()> {
         let site = part.site;
         let Some(frame) = part.headline() else {
@@ -269,7 +271,7 @@ impl Text {
         names::fitted(self.style, &printable(name), width)
     }
 
-    /// `function at file:line` in one line; in two lines if one line is too short.
+    /// `function at file:line` in one line, or in two lines if one line is too short.
     fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
         let name = printable(&frame.name());
         let (function, fitted) = (short(&name), || self.fitted(&name, width));
@@ -330,8 +332,8 @@ impl Text {
         Ok(())
     }
 
-    /// Writes the parts of a finding, each with the frames of its first stack. The outer frames that all
-    /// stacks share are written once, at the end.
+    /// Writes the parts of a finding, each with the frames of its first stack. The outer frames, which all
+    /// stacks share, are written only once, at the end.
     fn parts(&self, finding: &Finding<'_>, out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         writeln!(out, "{INDENT}parts, by share of the leaked bytes:")?;
@@ -374,7 +376,8 @@ impl Text {
         Ok(())
     }
 
-    /// A part's size and place, then the frames of its first stack up to the frames that all parts share.
+    /// The lines of a part: its size and place, and then its first stack without the outer frames that all
+    /// parts share.
     fn part_lines(&self, part: &Group<'_>, tail: usize, width: usize) -> Vec<String> {
         let count = part.leak_count.map_or_else(String::new, |count| format!(" in {}", units::count(count)));
         let number = match part.site.label {
@@ -398,8 +401,8 @@ impl Text {
         lines
     }
 
-    /// The lines of a stack. A frame that repeats, as in recursion, gets one line with its count. Several
-    /// runtime frames in a row get one line with the outermost of them.
+    /// The lines of a stack. If a frame repeats, as in recursion, it gets one line with the number of
+    /// repetitions. Several runtime frames in a row get one line with the outermost of these frames.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
         let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
@@ -441,7 +444,7 @@ impl Text {
         lines
     }
 
-    /// Writes one line for each site that is listed although it fails nothing.
+    /// Writes one line for each site that is listed although it does not fail the gate.
     fn shown(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
         let shown = report.shown(analysis);
         if shown.is_empty() {
@@ -475,8 +478,8 @@ impl Text {
     }
 }
 
-/// The number of callers that two stacks share at their outer end; 0 if there are too few for a line of their
-/// own.
+/// The number of outer frames that two stacks share. The number is 0 if the stacks share too few frames for a
+/// separate line.
 fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     const WORTH_IT: usize = 2;
     let is_same = |(one, other): &(&Address, &Address)| {
@@ -488,16 +491,16 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     if shared >= WORTH_IT { shared } else { 0 }
 }
 
-/// Several frames on one line.
+/// Several frames that are shown on one line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
     /// The same frame, repeated this number of times.
     Repeated(usize),
-    /// A frame of a language's runtime, with this number of runtime frames inside it.
+    /// A frame of a language's runtime, which stands also for this number of runtime frames that it called.
     Runtime(usize),
 }
 
-/// Folds runtime frames into the outermost of them, if there are enough of them.
+/// Replaces runtime frames in a row by the outermost of them, if there are enough frames.
 fn folded(runs: Vec<(SiteFrame<'_>, Run)>) -> Vec<(SiteFrame<'_>, Run)> {
     const WORTH_IT: usize = 3;
     let mut all = Vec::with_capacity(runs.len());

@@ -1,13 +1,13 @@
-// Scales, ticks and colours.
+// Scales, ticks and colours of the charts.
 
 /**
- * Colours of stacked sites, which colour-blind people can tell apart (after Okabe and Ito). page.css has the
- * values.
+ * Colours of the stacked sites. Colour-blind people can tell these colours apart (after Okabe and Ito). The
+ * values are in page.css.
  */
 const SERIES_COLORS = ["s1", "s2", "s3", "s4", "s5", "s6", "s7"];
 
 /**
- * Round numbers of bytes between 0 and `highest`: powers of two, times 1, 2 or 5.
+ * Round numbers of bytes between 0 and `highest`: a power of two times 1, 2 or 5.
  * @param {number} highest @param {number} most @returns {number[]}
  */
 function byteTicks(highest, most) {
@@ -24,7 +24,7 @@ function byteTicks(highest, most) {
 }
 
 /**
- * Powers of two between `lowest` and `highest`, about six of them.
+ * About six powers of two between `lowest` and `highest`.
  * @param {number} lowest @param {number} highest @returns {number[]}
  */
 function logTicks(lowest, highest) {

@@ -1,4 +1,4 @@
-//! The charts without a script: the timeline, and the curve of a leak.
+//! The charts of a page without a script: the timeline, and the curve of a leak.
 
 use super::escape::text;
 use edleak_analysis::history::History;
@@ -8,7 +8,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 180.0;
 
-/// Live and resident bytes over the record.
+/// Draws live and resident bytes over the record.
 pub(super) fn timeline(history: &History) -> String {
     let instants = &history.instants;
     let end_s = instants.last().map_or(0.0, |instant| instant.at_s);
@@ -58,7 +58,7 @@ pub(super) fn timeline(history: &History) -> String {
     )
 }
 
-/// The curve of one site.
+/// Draws the curve of one site.
 pub(super) fn sparkline(curve: &[f64], label: &str) -> String {
     let highest = curve.iter().copied().fold(1.0, f64::max);
     let step = 160.0 / (curve.len().max(2) - 1) as f64;

@@ -1,4 +1,5 @@
-// Opens the payload: names, frames, and the recordings, with one column for each figure of their sites.
+// Opens the payload: the names, the frames, and the recordings. A recording has one column for each figure of
+// its sites.
 
 /**
  * @typedef {{sites: number, instants: number, labels: string[], others_sites: number, unlisted_sites: number, other_sites: number, is_empty: boolean,
@@ -16,7 +17,7 @@ const FLAG_FREED_AT_END = 4;
 const CURVE_COLUMNS = 40;
 const FLAG_INLINED = 1;
 
-/** The columns, by name. */
+/** All columns of the payload, by name. */
 class Columns {
   /** @param {Header} header @param {Uint8Array} bytes the bytes after the header */
   constructor(header, bytes) {
@@ -53,7 +54,7 @@ class Columns {
   }
 }
 
-/** Reads numbers one after the other. */
+/** Reads numbers from a column, one after another. */
 class Reader {
   /** @param {Uint8Array} bytes */
   constructor(bytes) {
@@ -178,7 +179,8 @@ class Trace {
     return this.stacks.subarray(this.stackFrom[site], this.stackFrom[site] + this.frameCount[site]);
   }
 
-  /** Index of the last instant before the program freed everything and ended; else of the last instant. */
+  /** Index of the last instant before the program freed everything and ended. Without such an end: of the
+      last instant. */
   get judgedEnd() {
     let judged = this.end;
     while (judged > 0 && this.at_s[judged] > this.header.judged_until_s) judged--;
@@ -208,7 +210,7 @@ class Trace {
   }
 
   /**
-   * Live bytes of a site at every instant, or its coarse curve if it has no counters.
+   * Live bytes of a site at every instant. For a site without counters: its coarse curve.
    * @param {number} site @returns {Float64Array}
    */
   curveOf(site) {

@@ -1,4 +1,4 @@
-// Makes elements. A name only becomes text: no code in the page parses markup.
+// Makes elements of the page. A name only becomes text, because no code of the page parses markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 

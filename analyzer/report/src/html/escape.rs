@@ -1,4 +1,4 @@
-//! Escapes text for a page, because anybody may have chosen a name. Also encodes bytes as text.
+//! Escapes text for a page, because anybody may have chosen the names in it. Also encodes bytes as base 64.
 
 use std::fmt::Write;
 
@@ -36,7 +36,7 @@ pub(super) fn sentence(raw: &str) -> String {
     parts.into_iter().enumerate().map(part).collect()
 }
 
-/// Whether a character is a control, or a mark that reverses or isolates the text after it.
+/// Whether a character is a control character, or a mark that changes the direction of the text after it.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

@@ -1,7 +1,8 @@
-// The flame graph: the callers of allocations, by one of several weights, from main or from the allocation.
+// The flame graph shows the callers of allocations. The user chooses the weight, and whether the tree begins
+// with main or with the allocation.
 
 const ROW_HEIGHT = 22;
-/** Narrower frames are not drawn, because they are not visible. */
+/** A frame that is narrower than this is not drawn, because nobody could see it. */
 const LEAST_WIDTH = 0.75;
 
 class Flame {
@@ -43,7 +44,7 @@ class Flame {
   }
 
   /**
-   * The frame that fills the width: the last frame of the zoom path that still exists.
+   * The frame that fills the width of the chart: the last frame of the zoom path that still exists.
    * @returns {FlameNode | undefined}
    */
   zoomed() {
@@ -143,7 +144,7 @@ class Flame {
       if (group.matches(":focus-visible")) showTip(Math.max(0, box.left), box.bottom);
     });
     for (const end of ["pointerleave", "blur"]) group.addEventListener(end, () => (this.tip.hidden = true));
-    // The keyboard finds siblings and parents by their place.
+    // The keyboard code finds the node of a group in this map, and from the node its siblings and parent.
     flameNodes.set(group, node);
     return group;
   }
@@ -171,7 +172,7 @@ class Flame {
     event.preventDefault();
   }
 
-  /** In a range, the sites without counters have no weight. */
+  /** A note: if a range is chosen, the sites without counters have no weight. */
   leftOut() {
     const { others_sites } = this.view.trace.header;
     if (others_sites === 0 || this.view.isWhole || this.weight === "leaked" || this.weight === "peak") return "";

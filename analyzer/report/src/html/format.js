@@ -64,7 +64,8 @@ function formatShare(share) {
 }
 
 /**
- * A name for display. Invisible characters, and characters that change the direction of text, become their number.
+ * A name for display. Invisible characters, and characters that change the direction of text, are replaced by
+ * their number.
  * @param {string} name @returns {string}
  */
 function visible(name) {
@@ -75,8 +76,8 @@ function visible(name) {
 }
 
 /**
- * The text with the content of outermost brackets left out. The last closing bracket without an opening one,
- * as in `operator>>`, changes nothing.
+ * The text without the content of its outermost brackets. If the last closing bracket has no opening bracket,
+ * as in `operator>>`, the text stays unchanged.
  * @param {string} text @param {string} open @param {string} close @returns {string}
  */
 function collapsed(text, open, close) {
@@ -91,15 +92,15 @@ function collapsed(text, open, close) {
 }
 
 /**
- * A function's name. If there is no room, hash, template arguments and parameters are left out, and then the
- * middle.
+ * A function's name. If the name is too long, the hash, the template arguments and the parameters are left
+ * out. If the name is still too long, its middle is cut out.
  * @param {string} name @param {number} most @returns {string}
  */
 function shortName(name, most) {
   let text = visible(name);
   if (text.length > most) text = text.replace(/::h[0-9a-f]{16}$/, "");
   if (text.length > most) text = collapsed(text, "<", ">");
-  // The name of a missing stack is all in brackets.
+  // If the stack is missing, the name is a text in brackets, which must not be collapsed.
   if (text.length > most && !text.startsWith("(")) text = collapsed(text, "(", ")");
   const tail = Math.floor(most / 3);
   return text.length > most ? text.slice(0, Math.max(1, most - 1 - tail)) + "…" + text.slice(text.length - tail) : text;

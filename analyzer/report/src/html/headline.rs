@@ -1,5 +1,5 @@
-//! The verdict as answers to questions: is it the heap, which site leaks, how fast, when does it matter, what
-//! was missed.
+//! The verdict as answers to questions. Is the heap the cause? Which site leaks, and how fast? When does the
+//! leak matter? What did the recording miss?
 
 use crate::pace;
 use crate::text::summary;
@@ -17,8 +17,8 @@ pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided`, `passed` (leaks that fail nothing) or `clean`; it selects the mark beside the
-    /// verdict.
+    /// `leak`, `undecided`, `passed` (all leaks pass the gate) or `clean`. This word selects the mark that
+    /// the page shows beside the verdict.
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
@@ -28,7 +28,7 @@ pub(super) struct Headline {
     pub missed: Vec<String>,
 }
 
-/// The leaks that fail the gate, grouped as a person counts them.
+/// The leaks that fail the gate, as findings.
 pub(super) fn reported(analysis: &Findings) -> Vec<Finding<'_>> {
     analysis.with_standing(|standing| standing == Standing::Reported)
 }
@@ -90,7 +90,7 @@ fn rates(rate: f64, number: u64) -> String {
     format!("{}{together}", units::rate(rate))
 }
 
-/// `is_clean`: no site leaks, so growth of live memory needs an explanation.
+/// `is_clean`: no site leaks. In that case, growth of live memory needs an explanation.
 fn is_it_the_heap(analysis: &Findings, is_clean: bool) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",
@@ -137,7 +137,7 @@ fn when(analysis: &Findings, rate: f64) -> String {
     }
 }
 
-/// The numbers of new, faster and other leaks, and the names of those that need attention.
+/// The numbers of new, faster and other leaks, and the names of the leaks that need attention.
 fn what_changed(diff: &Diff<'_>) -> Vec<Piece> {
     use edleak_analysis::baseline::Change;
     const NAMED: usize = 3;

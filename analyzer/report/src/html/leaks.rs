@@ -1,4 +1,5 @@
-//! The list of leaks for a browser without script: figures, reasons and stacks, one row for each finding.
+//! The list of leaks for a browser without script. Each finding has one row with its figures, reasons and
+//! stacks.
 
 use super::chart::sparkline;
 use super::escape::text;
@@ -12,13 +13,13 @@ use edleak_text::units;
 
 /// Maximum number of leaks in the list. A longer list needs sorting and filtering.
 const MAX_LEAKS: usize = 40;
-/// Number of leaks that the list shows at once; the others are folded.
+/// Number of leaks that the list shows at first; the reader can unfold the rest.
 const FIRST_LEAKS: usize = 8;
 const MAX_STACKS: usize = 8;
 const MAX_PARTS: usize = 64;
 const MAX_FRAMES: usize = 64;
 
-/// Writes the table. The leaks come by falling rate.
+/// Writes the table. The leak with the highest rate comes first.
 pub(super) fn table(leaks: &[Finding<'_>]) -> String {
     if leaks.is_empty() {
         return "<p class=\"empty\">No site is reported as a leak.</p>".into();
@@ -91,7 +92,7 @@ fn row(leak: &Finding<'_>) -> String {
     )
 }
 
-/// The pool that handed the objects out, for a caller of a pool.
+/// The pool that handed the objects out, if the site is a caller of a pool.
 fn of_pool(site: &JudgedSite) -> String {
     match site.pool.as_deref() {
         None => String::new(),
@@ -106,7 +107,8 @@ fn place(frame: Option<SiteFrame<'_>>) -> String {
     })
 }
 
-/// The stacks of a single place; for several places, the share and the stacks of each.
+/// The stacks of a finding with one place. For a finding with several places: the share and the stacks of
+/// each place.
 fn parts(leak: &Finding<'_>) -> String {
     if leak.together.is_none() {
         return stacks(leak.largest());

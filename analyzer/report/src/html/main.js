@@ -1,4 +1,4 @@
-// Opens the data and replaces the static parts of the page by live ones.
+// Opens the data, and replaces the static parts of the page by interactive parts.
 
 /** @param {string} text */
 function notice(text) {
@@ -18,7 +18,7 @@ function showGone(columns, view) {
 }
 
 /**
- * The index of the shown recording: the one in the address, else the last.
+ * The index of the recording to show: the recording in the address of the page, else the last recording.
  * @param {number} count @returns {number}
  */
 function chosenTrace(count) {
@@ -27,7 +27,7 @@ function chosenTrace(count) {
 }
 
 /**
- * Buttons for the recordings. To show another recording, the page is built again.
+ * Buttons to choose a recording. When the user chooses another recording, the page is built again.
  * @param {Columns} columns @param {number} shown
  */
 function showChoice(columns, shown) {
@@ -43,7 +43,7 @@ function showChoice(columns, shown) {
 }
 
 /**
- * Shows the verdict and the leaks of a recording other than the one in the static page.
+ * Shows the verdict and the leaks of a recording that the static page does not show.
  * @param {TraceHeader} header @param {number} index
  */
 function showHeadline(header, index) {
@@ -68,7 +68,8 @@ function showHeadline(header, index) {
 }
 
 /**
- * Builds the parts for one recording: the upper parts at once, the lower parts by the returned function.
+ * Builds the parts for one recording: the upper parts at once, and the lower parts when the returned function
+ * is called.
  * @param {Columns} columns @param {Frames} frames @param {number} index
  */
 function show(columns, frames, index) {
@@ -103,7 +104,7 @@ async function main() {
     byId("evidence").hidden = traces[shown].is_empty;
     for (const id of ["sites", "scatter", "flame"]) byId(id).hidden = false;
     const showRest = traces[shown].is_empty ? () => undefined : show(columns, new Frames(columns), shown);
-    // A large page reacts before its lower half is drawn.
+    // A large page should react to the user before its lower half is drawn.
     document.documentElement.dataset.usable = Math.round(performance.now()).toString();
     await new Promise((done) => setTimeout(done));
     showRest();

@@ -1,12 +1,12 @@
-//! Stores every name once: functions, files, modules, and the frames made of them.
+//! Stores every name only once: functions, files, modules, and the frames that consist of these names.
 
 use super::payload::Payload;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::site::JudgedSite;
 use std::collections::HashMap;
 
-/// Maximum length of a name in bytes. A longer name is cut, because no person reads further and the page must
-/// stay small.
+/// Maximum length of a name in bytes. A longer name is cut, because nobody reads so much of a name and the
+/// page must stay small.
 const MAX_NAME_BYTES: usize = 16 << 10;
 /// When all names together exceed this size, each further name is cut to [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;
@@ -86,7 +86,7 @@ impl Names {
         })
     }
 
-    /// Writes the columns of the frames.
+    /// Writes the columns that describe the frames.
     pub(super) fn write(&self, payload: &mut Payload) {
         let mut column = |name: &str, value: fn(&FrameKey) -> u64| {
             payload.numbers(format!("frame.{name}"), self.table.iter().map(value));
@@ -99,7 +99,7 @@ impl Names {
         column("flags", |key| key.flags);
     }
 
-    /// The names, in order of their numbers; the first has number 1.
+    /// The names, sorted by their numbers; the first name has number 1.
     pub(super) fn into_texts(self) -> Vec<String> {
         self.texts
     }

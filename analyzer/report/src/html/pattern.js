@@ -1,5 +1,5 @@
-// The patterns of suppression files: searched anywhere; `*` stands for any text, `^` and `$` match start and
-// end.
+// The patterns of suppression files. A pattern may match anywhere in a name. `*` stands for any text, and `^`
+// and `$` match the start and the end of the name.
 
 /**
  * @param {string} text
@@ -32,7 +32,7 @@ function patternOf(text) {
   };
 }
 
-/** The reasons why a leak fails nothing: baseline, suppression, budget. */
+/** The reasons why a leak does not fail the gate: baseline, suppression, budget. */
 const STANDINGS = new Set(["known", "suppressed", "tolerated"]);
 
 /** Words that filter by verdict or class instead of by name. */

@@ -6,15 +6,15 @@
 //!       ...    the columns: LEB128 numbers, or doubles (little-endian, not aligned), or bytes
 //! ```
 //!
-//! The page holds the base 64 of a zlib stream, which `DecompressionStream("deflate")` opens.
+//! The page holds a zlib stream in base 64. `DecompressionStream("deflate")` decompresses it in the browser.
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// The greatest integer up to which a double holds every integer exactly. The payload stores this limit
-/// instead of a larger number.
+/// The greatest integer up to which a double holds every integer exactly. The payload stores this integer in
+/// place of every greater number.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The columns collected so far.
@@ -46,8 +46,8 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Adds a column of numbers that may be unknown. In the column, 0 means unknown; any other entry is the
-    /// number plus 1.
+    /// Adds a column of numbers, some of which may be unknown. An entry of 0 means unknown; any other entry
+    /// is the number plus 1.
     pub(super) fn options(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = Option<u64>>) {
         self.numbers(name, numbers.map(|number| number.map_or(0, |number| number.min(MOST - 1) + 1)));
     }
@@ -58,7 +58,7 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Joins header and columns, and deflates both.
+    /// Joins the header and the columns, and deflates them.
     pub(super) fn deflate(self, mut header: Map<String, Value>) -> io::Result<Vec<u8>> {
         header.insert("columns".into(), Value::Object(self.columns));
         let header = serde_json::to_vec(&header)?;
@@ -67,7 +67,7 @@ impl Payload {
     }
 }
 
-/// The parts in one zlib stream.
+/// Compresses the parts into one zlib stream.
 pub(super) fn deflated(parts: &[&[u8]]) -> io::Result<Vec<u8>> {
     let mut out = ZlibEncoder::new(Vec::new(), Compression::new(6));
     parts.iter().try_for_each(|part| out.write_all(part))?;

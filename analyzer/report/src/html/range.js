@@ -1,21 +1,21 @@
-// The range of time that all views follow, and the figures of each site in it.
+// The range of time that all views show, and the figures of each site in this range.
 //
 // Counters are exact at every instant, so growth, allocations and frees between two instants are exact.
-// Counters do not show which allocations of a range are still alive at its end. At least the growth of the
-// site is alive, and at most all that the site allocated. If the site freed nothing in the range, both are
-// equal. Birth epochs of a watched site bring both closer.
+// Counters do not show how many of the allocations of a range are still live at its end. At least the growth
+// of the site is live, and at most all bytes that the site allocated. If the site freed nothing in the range,
+// these two limits are equal. The birth epochs of a watched site bring the limits closer together.
 
 /**
  * @typedef {{grew: Float64Array, live: Float64Array, liveCount: Float64Array, allocated: Float64Array, freed: Float64Array,
  *   allocs: Float64Array, frees: Float64Array, keptLow: Float64Array, keptHigh: Float64Array}} Figures
  */
 
-/** The shown recording and the range chosen in it. */
+/** The recording that is shown, and the range that the user chose in it. */
 class View {
   /** @param {Trace} trace */
   constructor(trace) {
     this.trace = trace;
-    /** Index of the instant before the range; −1 is the start of the recording. */
+    /** Index of the last instant before the range; −1 is the start of the recording. */
     this.from = -1;
     this.to = trace.judgedEnd;
     /** @type {number | null} */
@@ -62,7 +62,7 @@ class View {
 }
 
 /**
- * Figures of the whole record: the totals, and the counters of the first instant.
+ * Figures of the whole record, computed from the totals and from the counters of the first instant.
  * @param {Trace} trace @returns {Figures}
  */
 function wholeFigures(trace) {
@@ -96,8 +96,8 @@ function figuresOf(trace, from, to) {
     }
     const bytes = trace.packedOf(site);
     const reader = new Reader(bytes);
-    // Counters at the last change that is not after the instant before the range, its first instant, and its
-    // end.
+    // The counters at three instants: the instant before the range, the first instant of the range, and its
+    // end. For each, the last change up to that instant counts.
     let allocated = 0, freed = 0, allocs = 0, frees = 0, next = 0;
     let allocated0 = 0, freed0 = 0, allocs0 = 0, frees0 = 0, live0 = 0;
     while (reader.at < bytes.length) {

@@ -1,7 +1,8 @@
-// Size against growth, one mark per site. A large site that grows is at the upper right.
+// Size against growth, with one mark for each site. A large site that grows has its mark at the upper right.
 
 const SCATTER = { left: 68, right: 16, top: 14, height: 300, bottom: 44 };
-/** The least lower end of the logarithmic axes in bytes. Smaller sites are at the edge. */
+/** The smallest value at which the logarithmic axes begin, in bytes. Sites with a smaller value are drawn at
+    the edge. */
 const LEAST_BYTES = 16;
 
 class Scatter {
@@ -62,12 +63,12 @@ class Scatter {
     const color = (/** @type {string} */ name) => colors.getPropertyValue(name).trim();
     this.drawAxes(context, width, x, y, logTicks(least, largest), logTicks(lowest, most), color("--line"), color("--faint"));
     this.dots = [];
-    // Leaks are drawn last, on top.
+    // Leaks are drawn last, so that no other mark covers them.
     for (const verdict of [2, 1, 0]) {
       context.fillStyle = color(["--leak", "--undecided", "--calm"][verdict]);
       context.strokeStyle = color("--page");
       context.globalAlpha = trace.sites > 5000 && verdict === 2 ? 0.5 : 0.85;
-      // One path for thousands of marks.
+      // Thousands of marks are drawn as one path, because this is faster.
       const isCrowded = trace.sites > 5000 && verdict > 0;
       if (isCrowded) context.beginPath();
       for (let site = 0; site < trace.sites; site++) {

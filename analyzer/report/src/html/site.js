@@ -1,4 +1,4 @@
-// One site: its curve, the reasons of its verdict, the ages of its survivors, its stacks.
+// The details of one site: its curve, the reasons of its verdict, the ages of its survivors, and its stacks.
 
 /** @param {View} view @param {Frames} frames @param {number} site @returns {HTMLElement} */
 function siteDetails(view, frames, site) {

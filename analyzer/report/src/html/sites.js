@@ -1,11 +1,12 @@
-// The table of sites: it sorts by any column and filters by name or verdict; a row opens to its details.
+// The table of sites. The user can sort it by any column and filter it by name or verdict. A click on a row
+// opens its details.
 
 /**
  * @typedef {{key: string, title: string, hint: string, isText?: boolean, value: (site: number) => number | string,
  *   show: (site: number) => string, needsTurnover?: boolean}} Column
  */
 
-/** Rows drawn at first, and with each request for more. */
+/** Number of rows that the table shows at first, and that each request for more rows adds. */
 const FIRST_ROWS = 500;
 
 class Sites {
@@ -32,7 +33,7 @@ class Sites {
     addEventListener("afterprint", () => this.update());
   }
 
-  /** On paper nothing scrolls, so every curve is drawn. The list of leaks has their reasons and stacks. */
+  /** A printed page cannot scroll, so every curve is drawn. The list of leaks has reasons and stacks. */
   spread() {
     for (const cell of this.rows?.querySelectorAll("td.curve:empty") ?? []) {
       cell.append(sparkline(this.trace, Number(cell.getAttribute("data-row"))));
@@ -83,8 +84,8 @@ class Sites {
   }
 
   /**
-   * The live bytes at the end. At the end of the record they are those of the newest slice, as in every
-   * report.
+   * The live bytes at the end of the range. If the range ends with the record, these are the live bytes of
+   * the newest slice, as in every report.
    * @param {number} site
    */
   liveOf(site) {
@@ -183,7 +184,7 @@ class Sites {
         text === trace.text(trace.standing[site]) || text === ["", "suspect", "strict"][trace.confidence[site]] || (trace.change.length > 0 && text === CHANGES[trace.change[site]]);
     }
     const matches = patternOf(text);
-    // Each name is searched once, because most names are in many stacks.
+    // Each name is matched only once, because most names occur in many stacks.
     const names = trace.columns.header.names.map((name) => matches(name));
     const hit = (/** @type {number} */ number) => number > 0 && names[number - 1];
     const frameHits = Array.from(frames.name, (name, frame) => hit(name) || hit(frames.file[frame]) || hit(frames.module[frame]));

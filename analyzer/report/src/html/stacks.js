@@ -1,4 +1,4 @@
-// Merges stacks into a tree. Each frame has the weight of all stacks through it.
+// Merges stacks into a tree. The weight of a frame is the weight of all stacks that contain it.
 
 /**
  * @typedef {{name: string, frame: number, total: number, own: number, isInlined: boolean, children: Map<string, FlameNode>,
@@ -50,7 +50,7 @@ function flameTree(view, frames, weight, isFromMain) {
     if (isFromMain) stack.reverse();
     let node = root;
     node.total += bytes;
-    // A caller that was not watched has only its innermost function.
+    // For a caller that was not watched, only its innermost function is known.
     if (isFromMain && trace.kind[site] !== 1) node = step(node, "(stack not recorded)", -1, bytes, false);
     if (stack.length === 0) node = step(node, trace.nameOf(site), -1, bytes, false);
     for (const frame of stack) node = step(node, frames.nameOf(frame), frame, bytes, frames.isInlined(frame));

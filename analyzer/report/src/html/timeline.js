@@ -1,5 +1,5 @@
-// Memory over time: stacked sites, live, resident and swapped bytes, the rate of allocations. The user drags
-// a range over it.
+// Memory over time: stacked sites, live, resident and swapped bytes, and the rate of allocations. The user
+// chooses a range by dragging over the chart.
 
 const CHART = { left: 68, right: 14, top: 12, height: 250, gap: 30, strip: 64, bottom: 26 };
 const LARGEST = SERIES_COLORS.length;
@@ -157,13 +157,13 @@ class Timeline {
     for (const [isShown, name, values] of lines) {
       if (!isShown) continue;
       const path = linePath(trace.instants, x, (i) => y(values[i]), (i) => missing(i) || values[i] < floor);
-      // A pale line below sets it apart from the areas that it crosses.
+      // A pale line below this line makes it visible on the areas that it crosses.
       root.append(svg("path", { class: "halo", d: path }), svg("path", { class: "line " + name, d: path }));
     }
   }
 
   /**
-   * Draws the largest sites on top of each other, and the other sites below them.
+   * Draws the largest sites on top of each other, and below them one area for all other sites.
    * @param {(value: number) => number} y
    */
   drawStack(y) {
@@ -199,7 +199,7 @@ class Timeline {
     const { trace, root } = this;
     if (root === undefined) return;
     const rate = this.ratesOf();
-    // No bar is drawn for the first instant, which has the work before the first slice.
+    // The first instant gets no bar, because its value contains all allocations before the first slice.
     const highest = usualMost(rate.slice(1));
     const y = scaleOf(false, 1, highest * 1.05, top + height, top);
     const isCut = rate.some((value) => value > highest);
@@ -253,7 +253,7 @@ class Timeline {
   }
 
   /**
-   * An end of the range, which keys move.
+   * One end of the range. The user can move it with the keyboard.
    * @param {"from" | "to"} edge @param {number} top @param {number} height
    */
   handle(edge, top, height) {
@@ -316,8 +316,8 @@ class Timeline {
   }
 
   /**
-   * The fixed end of a drag. A drag that begins at one end of the range moves this end, and the other end
-   * stays.
+   * The fixed end of a drag. If a drag begins at one end of the range, the drag moves this end, and the other
+   * end is fixed.
    * @param {number} seconds
    */
   anchorOf(seconds) {
@@ -397,7 +397,8 @@ class Timeline {
 }
 
 /**
- * The top of the scale. One burst, as at the start of a program, does not flatten the other values.
+ * The top of the scale. A short burst, as at the start of a program, must not make all other values look
+ * flat.
  * @param {Float64Array} values @returns {number}
  */
 function usualMost(values) {

@@ -1,4 +1,5 @@
-//! One recording as columns: one row per site, the process at each instant, and the packed counters.
+//! One recording as columns: one row for each site, the state of the process at each instant, and the packed
+//! counters.
 
 use super::headline::Headline;
 use super::names::Names;
@@ -13,7 +14,7 @@ use edleak_model::classify::{Confidence, Verdict};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// One recording of the page.
+/// One recording that the page shows.
 pub(super) struct Found<'a> {
     pub(super) analysis: &'a Findings,
     pub(super) history: &'a History,
@@ -22,14 +23,14 @@ pub(super) struct Found<'a> {
     pub(super) diff: Option<&'a Diff<'a>>,
 }
 
-/// Number of columns of a site's curve, if the site's counters did not fit into the page.
+/// Number of columns of a site's curve, if the page has no room for the site's counters.
 const CURVE_COLUMNS: usize = 40;
-/// Maximum number of bytes on a page of reasons for sites that do not leak. Readers rarely open these
+/// Maximum size of the reasons for sites that do not leak, on one page, in bytes. Readers rarely open these
 /// reasons.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
-/// Adds the columns of `analysis`, under names that begin with `prefix`. Returns the recording's part of the
-/// header.
+/// Adds the columns of `analysis`, with names that begin with `prefix`. Returns the part of the header that
+/// describes this recording.
 pub(super) fn write(
     payload: &mut Payload,
     names: &mut Names,
@@ -135,7 +136,7 @@ fn write_figures(
             + 2 * u64::from(site.judged_with_stacks)
             + 4 * u64::from(freed.contains(&site.label))
     });
-    // The numbers of the leaks in the list, from 1: sites with the same number are one finding.
+    // The numbers of the leaks in the list, from 1. Sites with equal numbers belong to one finding.
     let finding_of: HashMap<&SiteLabel, u64> = (1..)
         .zip(findings)
         .flat_map(|(number, finding)| finding.sites().map(move |site| (&site.label, number)))
@@ -148,7 +149,8 @@ fn write_figures(
     payload.options(format!("{prefix}frees"), sites().map(|site| site.totals.frees));
     payload.options(format!("{prefix}allocated_bytes"), sites().map(|site| site.totals.allocated_bytes));
     payload.options(format!("{prefix}freed_bytes"), sites().map(|site| site.totals.freed_bytes));
-    // The list of leaks gives the rate of a finding. A site that is a whole finding has the same rate.
+    // The list of leaks gives the rate of a finding. If one site is the whole finding, the site has the same
+    // rate as the finding.
     let mut rate_of: HashMap<&SiteLabel, f64> = HashMap::new();
     for finding in findings {
         let mut sites = finding.sites();
@@ -172,8 +174,8 @@ fn write_figures(
     payload.numbers(format!("{prefix}bytes_at_peak"), past().map(|site| site.live_bytes_at_peak));
     payload.numbers(format!("{prefix}count_at_peak"), past().map(|site| site.live_count_at_peak));
 
-    // The weights of the flame graph equal those of the folded stacks: the leak of a caller with stacks
-    // belongs to its stacks.
+    // The flame graph has the weights of the folded stacks: if a leaking caller has stacks, the leaked bytes
+    // count at the stacks and not at the caller.
     let mut leaked: HashMap<&SiteLabel, u64> = HashMap::new();
     for site in analysis.sites.iter().filter(|site| site.is_leak()) {
         for (part, bytes) in analysis.leaked_by_stack(site) {
@@ -228,7 +230,7 @@ fn write_survivors(payload: &mut Payload, prefix: &str, sites: &[&JudgedSite]) {
     payload.numbers(format!("{prefix}epoch_count"), survivors().map(|epoch| epoch.count));
 }
 
-/// Writes the change of each leak against the other recording: 0 not compared, 1 new, 2 faster, 3 the same, 4
+/// Writes how each leak changed since the other recording: 0 not compared, 1 new, 2 faster, 3 unchanged, 4
 /// slower.
 fn write_changes(payload: &mut Payload, prefix: &str, sites: &[&JudgedSite], diff: Option<&Diff<'_>>) {
     let Some(diff) = diff else { return };
@@ -265,7 +267,7 @@ fn write_counters(
     payload.bytes(format!("{prefix}curves"), &curves);
 }
 
-/// A curve with one byte per column, as a share of its highest point.
+/// A curve with one byte for each column; 255 stands for the highest value.
 fn coarse(curve: &[f64]) -> Vec<u8> {
     let highest = curve.iter().copied().fold(0.0, f64::max);
     let byte = |column: usize| {

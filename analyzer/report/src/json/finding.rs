@@ -1,4 +1,4 @@
-//! JSON: a leak as a person counts it, with its parts.
+//! JSON: a finding, which is one leak as a person counts leaks, with its parts.
 
 use crate::json::place::{FrameJson, LabelJson};
 use crate::json::words::confidence_name;
@@ -7,14 +7,14 @@ use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::group::Group;
 use serde::Serialize;
 
-/// A leak as a person counts it; the text report gives it a number.
+/// One leak as a person counts leaks. The text report shows each finding with a number.
 #[derive(Serialize)]
 pub(super) struct FindingJson<'a> {
     name: String,
-    /// `step` if several places are one finding because they grow at the same instants; null for a single
-    /// place.
+    /// `step` if several places are one finding because they grow at the same instants. Null if the finding
+    /// has only one place.
     together: Option<&'static str>,
-    /// The function below which all parts lie; null: unknown.
+    /// The innermost function that all parts have among their callers; null: unknown.
     below: Option<FrameJson<'a>>,
     headline: Option<FrameJson<'a>>,
     class: &'static str,
@@ -35,9 +35,9 @@ pub(super) struct FindingJson<'a> {
 struct PartJson<'a> {
     name: String,
     headline: Option<FrameJson<'a>>,
-    /// The caller of malloc.
+    /// The site of the caller of malloc.
     site: LabelJson<'a>,
-    /// The stacks of the place that leak here.
+    /// The stacks of the place that have a share in the leak.
     stacks: Vec<LabelJson<'a>>,
     share: f64,
     leak_bytes: u64,

@@ -1,4 +1,4 @@
-//! JSON: the marks of a recording, and the verdicts by iteration.
+//! JSON: the marks of a recording, and the verdicts that are computed from iterations.
 
 use edleak_analysis::per_mark::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use edleak_model::iterations::Verdict;

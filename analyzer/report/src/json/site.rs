@@ -14,11 +14,11 @@ pub(super) struct SiteJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     kind: &'static str,
-    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are address space and allocations are
-    /// mappings. In the domain `pool`, allocations are objects, whose bytes are also in one of the other
-    /// domains.
+    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are bytes of address space, and
+    /// allocations are mappings. In the domain `pool`, allocations are objects; the bytes of these objects
+    /// are also counted in `heap` or in `mapping`.
     domain: &'static str,
-    /// The name of the pools, empty if they have none; null in other domains.
+    /// The name of the pools; empty if they have no name. Null in other domains.
     pool: Option<&'a str>,
     name: String,
     class: &'static str,
@@ -28,7 +28,7 @@ pub(super) struct SiteJson<'a> {
     why: &'a [String],
     record_longer_s: Option<f64>,
     judged_with_stacks: bool,
-    /// The memory that each iteration leaves behind; null: the verdict is by time.
+    /// The memory that each iteration leaves behind. Null: the verdict is computed from time.
     per_mark: Option<SitePerMarkJson<'a>>,
     leak_share: Option<f64>,
     leak_bytes: i128,
@@ -42,13 +42,14 @@ pub(super) struct SiteJson<'a> {
     frees: Option<u64>,
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
-    /// Resident and swapped bytes at the end, for a site that maps memory; null: unknown.
+    /// Resident and swapped bytes at the end, for a site that maps memory; null if unknown.
     resident_bytes: Option<u64>,
-    /// Bytes that the program gave back with madvise and kept mapped, as the sum of all calls; null: none.
+    /// Bytes that the program gave back with madvise and kept mapped, summed over all calls. Null: there was
+    /// no such call.
     given_back_bytes: Option<u64>,
     given_back_calls: Option<u64>,
     curve: Vec<u64>,
-    /// The greatest number of live bytes at any slice; null: unknown.
+    /// The greatest number of live bytes in any slice; null if unknown.
     peak_bytes: Option<u64>,
     peak_s: Option<f64>,
     survivors: Vec<SurvivorJson>,
@@ -57,7 +58,8 @@ pub(super) struct SiteJson<'a> {
     stack: Vec<FrameJson<'a>>,
 }
 
-/// edLeak's coefficients of c0·x² + c1·x + c2 over the scaled series, and the factors of the scaling.
+/// The coefficients of edLeak's parabola c0·x² + c1·x + c2 over the scaled series, and the factors of the
+/// scaling.
 #[derive(Serialize)]
 struct LeakFactorJson {
     coef: [f64; 3],
@@ -97,7 +99,7 @@ impl<'a> SiteJson<'a> {
             judged_with_stacks: site.judged_with_stacks,
             per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
             leak_share: site.leak_share,
-            // edLeak's formula gives leaked bytes for every class, and negative bytes if memory shrank.
+            // edLeak's formula gives leaked bytes for every class. The number is negative if memory shrank.
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),

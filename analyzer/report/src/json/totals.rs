@@ -1,4 +1,5 @@
-//! JSON: the totals of a recording: its summary, the growth of the process, and the domains beside the heap.
+//! JSON: the totals of a recording: its summary, the growth of the process, and the domains other than the
+//! heap.
 
 use crate::Report;
 use edleak_analysis::findings::{Findings, Summary};

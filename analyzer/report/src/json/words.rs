@@ -1,4 +1,4 @@
-//! JSON: the words for verdicts and for their confidence.
+//! JSON: the words for verdicts and for the confidence of a verdict.
 
 use edleak_model::classify::{Confidence, Verdict};
 

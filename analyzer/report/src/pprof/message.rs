@@ -1,8 +1,8 @@
-//! The messages of a pprof profile, with the field numbers of the format's description.
+//! The messages of a pprof profile. The field numbers are those of the description of the pprof format.
 //!
-//! Every text is an index into one string table, whose first entry is empty. Ids of mappings, locations and
-//! functions are positive. The frames of a location are ordered from the innermost inlined function to the
-//! function itself.
+//! Every text is an index into one string table; the first entry of the table is empty. Ids of mappings,
+//! locations and functions are positive. The lines of a location begin with the innermost inlined function
+//! and end with the function that contains the code.
 
 use prost::Message;
 

@@ -1,5 +1,5 @@
-//! The profile for a program, as JSON. Names never change; new names may be added. All sizes are exact
-//! integers.
+//! The profile as JSON, for programs. The name of a field never changes; new fields may be added. All sizes
+//! are exact integers.
 
 use super::{ProfileReport, order_name};
 use crate::json::place::{FrameJson, LabelJson};
@@ -16,12 +16,12 @@ struct Document<'a> {
     command: &'a [String],
     pid: u32,
     duration_s: f64,
-    /// The kind of the span: `peak`, `end`, `time` or `range`.
+    /// What the profile shows: `peak`, `end`, `time` or `range`.
     at: &'static str,
     by: &'static str,
     from_s: Option<f64>,
     to_s: f64,
-    /// The time between slices around both times, in seconds.
+    /// The time in seconds between two slices, around the instant or the two ends of the range.
     precision_s: f64,
     total: FiguresJson,
     sites: Vec<RowJson<'a>>,
@@ -44,7 +44,8 @@ struct RowJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     name: String,
-    /// The site's share of the figure that ranks the sites, 0 to 1; null: the total is not positive.
+    /// The site's share of the figure by which the sites are ranked, from 0 to 1. Null: the total is not
+    /// positive.
     share: Option<f64>,
     #[serde(flatten)]
     figures: FiguresJson,

@@ -1,4 +1,5 @@
-//! The profile for a person, in 80 columns: a table of sites, and the stacks from the outermost frame inward.
+//! The profile as text for a person, in 80 columns: a table of sites, and the stacks as a tree that begins
+//! with the outermost frames.
 
 use super::ProfileReport;
 use super::tree::Node;
@@ -10,13 +11,13 @@ use edleak_text::units;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
-/// Number of sites that are listed, unless the user asks for another number.
+/// Number of sites that the table lists if the user does not give another number.
 const SITES: usize = 20;
-/// Least share of the total for a frame to be shown.
+/// A frame is shown only if it has at least this share of the total.
 const LEAST_SHARE: f64 = 0.01;
 /// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;
-/// Maximum indent of a branch in columns; deeper branches get no more.
+/// Maximum indent of a branch, in columns. Branches below that depth have the same indent.
 const DEEPEST_INDENT: usize = 24;
 
 impl ProfileReport<'_> {
@@ -91,8 +92,8 @@ impl ProfileReport<'_> {
         Ok(())
     }
 
-    /// The rows in falling order of the figure that ranks them, without rows whose figure is 0. A watched
-    /// site and its stacks are one row.
+    /// The rows, highest figure first. The figure is the one by which the sites are ranked, and rows with the
+    /// figure 0 are left out. A watched site and its stacks are one row.
     fn callers(&self) -> Vec<(&JudgedSite, Figures)> {
         let order = self.profile.order;
         let sites = &self.analysis.sites;
@@ -104,7 +105,7 @@ impl ProfileReport<'_> {
         }
         let mut rows: Vec<_> = sums.into_iter().map(|(site, figures)| (&sites[site], figures)).collect();
         rows.retain(|(_, figures)| figures.by(order) != 0);
-        // The sort is stable, so equal rows keep the order of the findings.
+        // The sort is stable, so rows with equal figures keep the order of the findings.
         rows.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.by(order)));
         rows
     }
@@ -141,8 +142,8 @@ impl ProfileReport<'_> {
     }
 }
 
-/// Writes the children of a node. `depth` is the depth of the node; `None` for the root, which has no line. A
-/// single child with the full weight of its parent gets no further indent.
+/// Writes the children of a node. `depth` is the depth of the node, or `None` for the root, which has no
+/// line. If a node has one child with the full weight of the node, the child is not indented further.
 fn write_node(style: Style, node: &Node, all: i128, depth: Option<usize>, lines: &mut Vec<String>) {
     let is_shown = |child: &&Node| child.weight as f64 >= LEAST_SHARE * all as f64;
     let shown: Vec<&Node> = node.children.iter().filter(is_shown).collect();
@@ -179,8 +180,7 @@ fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> St
     format!("{share:>8}  {first:>12}  {second:>12}")
 }
 
-/// Function, file and line, in at most `width` columns. If the function name is too long, the function
-/// shortens it.
+/// Function, file and line, in at most `width` columns. A function name that is too long is shortened.
 fn place(style: Style, site: &JudgedSite, width: usize) -> String {
     let Some(frame) = site.headline() else { return style.clip_end(&printable(&site.name()), width) };
     let line = frame.place().map(|(file, line)| format!(" {}:{line}", printable(base_name(file))));

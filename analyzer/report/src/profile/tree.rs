@@ -1,13 +1,14 @@
-//! Stacks merged from the outermost frame inward. Each frame has the weight of all stacks through it.
+//! Merges stacks into a tree that begins with the outermost frames. The weight of a frame is the weight of
+//! all stacks that contain it.
 
 use std::collections::HashMap;
 
-/// One frame and everything that it called.
+/// One frame, and all frames that it called.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// The function; without a name, module and offset.
+    /// The name of the function. If the name is unknown, the module and the offset.
     pub(super) name: String,
-    /// The weight of all stacks through this frame.
+    /// The weight of all stacks that contain this frame.
     pub(super) weight: i128,
     pub(super) children: Vec<Node>,
     by_name: HashMap<String, usize>,

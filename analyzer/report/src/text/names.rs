@@ -1,15 +1,15 @@
-//! Shortens function names to fit. The part of a name that says least goes first; the last component of the
-//! name stays.
+//! Shortens function names to a width. The least important parts of a name are removed first, and the last
+//! component of the name is kept.
 
 use super::style::{Style, columns};
 use edleak_binary::names::short;
 
-/// Operators that contain angle characters which are not brackets. A longer operator comes before the
-/// operators that it begins with.
+/// Operators with characters that look like brackets but are not brackets. If one operator is the beginning
+/// of another, the longer operator comes first.
 const OPERATORS: [&str; 12] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "<", ">"];
 
-/// Shortens a name to at most `width` columns. First the function removes the parameters, then the template
-/// arguments, innermost first. If the name is still too long, the function cuts it in the middle.
+/// Shortens a name to at most `width` columns. The function first removes the parameters and then the
+/// template arguments, innermost first. If the name is still too long, the function cuts out the middle.
 pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     let mut name: Vec<char> = short(name).chars().collect();
     let ellipsis: Vec<char> = style.ellipsis().chars().collect();
@@ -37,7 +37,7 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // The tail may begin with the rest of shortened brackets, which does not help the reader.
+    // The tail may begin with the rest of shortened brackets, which tells the reader nothing.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }
@@ -60,7 +60,7 @@ impl Group {
     }
 }
 
-/// All matching pairs of brackets, by position; empty if the brackets do not match.
+/// All matching pairs of brackets, by position. The list is empty if the brackets do not match.
 fn groups(name: &[char]) -> Vec<Group> {
     let starts =
         |at: usize, word: &str| name[at..].iter().copied().take(word.chars().count()).eq(word.chars());

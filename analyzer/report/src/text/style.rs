@@ -1,43 +1,43 @@
-//! The abilities of a terminal: colours, block characters, and lines that fit.
+//! What a terminal can show: colours, characters, and lines of limited width.
 
 use anstyle::AnsiColor;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Number of columns of a line.
+/// Number of columns in a line of the report.
 pub const WIDTH: usize = 80;
 
-/// The characters that may be printed.
+/// What may be printed: colours, and characters outside ASCII.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// Escape sequences for colours.
     pub colour: bool,
-    /// Characters beyond ASCII.
+    /// Whether characters outside ASCII may be printed.
     pub unicode: bool,
 }
 
-/// The meaning of a piece of text, which decides its look.
+/// The meaning of a text, which decides its colour and weight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ink {
     /// Ordinary text.
     Plain,
-    /// A result that the user looked for: a leak.
+    /// A result for which the user ran edleak: a leak.
     Alarm,
     /// A possible leak.
     Warning,
-    /// Good news.
+    /// A good result, such as no leak.
     Calm,
     /// Text that a reader should see first.
     Strong,
     /// A place in the code.
     Place,
-    /// Detail that is rarely needed.
+    /// A detail that readers rarely need.
     Faint,
 }
 
 impl Style {
-    /// The style for this environment. On a terminal the style has colour unless NO_COLOR is set, and block
-    /// characters if the locale has them.
+    /// The style for this environment. If the output is a terminal, the style has colour unless NO_COLOR is
+    /// set, and it has block characters if the locale has them.
     pub fn of_environment(is_terminal: bool) -> Style {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale =
@@ -50,7 +50,7 @@ impl Style {
         }
     }
 
-    /// The text in its colour.
+    /// The text in the colour of its meaning.
     pub fn paint(self, ink: Ink, text: &str) -> String {
         let plain = anstyle::Style::new();
         let bold = |colour: AnsiColor| plain.bold().fg_color(Some(colour.into()));
@@ -72,8 +72,8 @@ impl Style {
         if self.unicode { "…" } else { "..." }
     }
 
-    /// A curve in one line. The rows span the curve from its least to its greatest value, because the shape
-    /// matters; the figures are beside it.
+    /// A curve in one line of text. The lowest row stands for the least value and the highest row for the
+    /// greatest value, because the line shows only the shape. The figures are printed beside it.
     pub fn sparkline(self, curve: &[f64]) -> String {
         const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         const ASCII: [char; 5] = ['_', '.', '-', '=', '#'];
@@ -98,8 +98,8 @@ impl Style {
         text[..end].to_owned() + self.ellipsis()
     }
 
-    /// The text, cut at its start to at most `width` columns. This function is for paths, because the end of
-    /// a path names the file.
+    /// The text, cut at its start to at most `width` columns. Use this function for paths, because a path
+    /// ends with the name of the file.
     pub fn clip_start(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
@@ -111,7 +111,7 @@ impl Style {
     }
 }
 
-/// The number of columns up to and including each character.
+/// For each character, the number of columns from the start of the text up to and including it.
 fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item = usize> {
     characters.scan(0, |width, c| {
         *width += c.width().unwrap_or(0);
@@ -119,20 +119,20 @@ fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item =
     })
 }
 
-/// The number of columns that the text takes on a terminal. A character of a wide script takes two columns, a
-/// combining accent takes none.
+/// The number of columns that the text takes on a terminal. A character of a wide script takes two columns,
+/// and a combining accent takes no column.
 pub(crate) fn columns(text: &str) -> usize {
     text.width()
 }
 
 /// The text without control characters. Names come from files that anybody may have written, and a terminal
-/// obeys control characters.
+/// executes control characters.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Fills words into lines of at most `width` columns. The first line is indented by `first`, the others by
-/// `rest`. A longer word stays whole.
+/// Fills words into lines of at most `width` columns. The first line is indented by `first`, and each further
+/// line by `rest`. A word that is longer than a line is not cut.
 pub fn fill(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.is_empty() {

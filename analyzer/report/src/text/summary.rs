@@ -15,7 +15,7 @@ use edleak_model::iterations::{LEAST_ITERATIONS, per_iteration};
 use edleak_text::units::{self, plural};
 use std::io::{self, Write};
 
-/// Maximum number of hints about symbols. More hints would hide the result.
+/// Maximum number of hints about symbols. With more hints, the user might overlook the result.
 const MAX_HINTS: usize = 4;
 
 pub(super) fn write(
@@ -93,7 +93,8 @@ fn ran_before(before: &Before, summary: &Summary) -> String {
     )
 }
 
-/// Writes the suppression rules that matched nothing in any recording, and those whose budget was exceeded.
+/// Writes the suppression rules that matched no leak in any recording, and the rules whose budget was
+/// exceeded.
 pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     let unused = report.rules_that_are(RuleUse::Unused).map(|rule| (rule, "matched nothing"));
     let exceeded =
@@ -113,7 +114,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
-            // The summary counts as the list does: several places that grow in step are one leak.
+            // The summary counts leaks as the list does: several places that grow in step are one leak.
             let findings = analysis.with_standing(|standing| standing == Standing::Reported);
             let leaks = findings.len() as u64;
             let (rate, leaked) = totals(&findings);
@@ -132,7 +133,7 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-/// The number of suspects among the leaks, as the words that follow the number of leaks.
+/// The number of suspects among the leaks, as the words that follow the number of leaks in a sentence.
 pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     let is_suspect =
         |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
@@ -144,7 +145,7 @@ pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     }
 }
 
-/// The memory that the iterations leave behind at all reported sites together.
+/// The memory that the iterations leave behind at all reported sites together, in words.
 pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], among: &str) -> String {
     let (bytes, allocations) = by_iteration(leaks).unwrap_or_default();
     let number = plural(leaks.len() as u64, "leak", "leaks");
@@ -152,7 +153,8 @@ pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], amo
     format!("{number}{among}: {}{together}, in {}", per_iteration(bytes, allocations), per_mark.judged())
 }
 
-/// The marks of a trace. If the verdicts are by time, the line ends with the option that judges by a mark.
+/// The marks of a trace. If the verdicts are computed from time, the line ends with the option that judges by
+/// a mark.
 pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     const SHOWN: usize = 8;
     let first = analysis.marks.first()?;
@@ -171,7 +173,7 @@ pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     Some(format!("{}{more}{hint}", shown.join(", ")))
 }
 
-/// The reason why resident memory grows although no site leaks.
+/// The reason why resident memory grows although no site leaks, in words.
 fn growth_beside_no_leak(analysis: &Findings) -> String {
     let growth = &analysis.growth;
     let by = format!("resident memory still grows {:.1} times", growth.times());
@@ -189,7 +191,7 @@ fn growth_beside_no_leak(analysis: &Findings) -> String {
 pub(crate) fn seen(summary: &Summary) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
-    // edLeak's own slices hold only live bytes. Lines of other tools hold no allocated bytes.
+    // The slices of edLeak itself hold only live bytes. Series of other tools hold no allocated bytes.
     if summary.allocs > 0 {
         text += &format!(" in {}", plural(summary.live_count, "allocation", "allocations"));
         text += &match summary.allocated_bytes {
@@ -292,7 +294,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// The number of leaks that fail nothing, with the reasons; `None`: there are none.
+/// The number of leaks that do not fail the gate, with the reasons. `None`: there are no such leaks.
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     let count = |is: fn(Standing) -> bool| analysis.with_standing(is).len() as u64;
     let parts = [
