@@ -1,4 +1,4 @@
-//! An open ELF file: its path, its bytes, its build ID.
+//! An open ELF file, with its path, its bytes and its build ID.
 
 use crate::elf::{Elf, Piece};
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::file_bytes::FileBytes;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An ELF file, mapped or unpacked into memory.
+/// An ELF file that is mapped, or that was unpacked into memory.
 #[derive(Debug)]
 pub struct BinaryFile {
     path: PathBuf,
@@ -17,8 +17,8 @@ pub struct BinaryFile {
 impl BinaryFile {
     /// Maps the file at `path`.
     ///
-    /// The path may come from a trace or from debug information. So the function refuses everything but a
-    /// regular file: opening a FIFO would wait for ever.
+    /// The path may come from a trace or from debug information, so the function opens only regular files.
+    /// Opening a FIFO would wait for ever.
     ///
     /// # Errors
     /// The file cannot be read, or is not an ELF file of a machine that edleak records on.
@@ -28,13 +28,13 @@ impl BinaryFile {
         file.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// An ELF file that was packed inside another file. The file keeps the path of the outer file, for
-    /// messages.
+    /// Reads an ELF file that was packed inside another file. For messages, the result keeps the path of the
+    /// outer file.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, Error> {
         BinaryFile::new(path.to_owned(), FileBytes::Owned(bytes))
     }
 
-    /// An ELF file from bytes in memory; `path` names their origin.
+    /// Reads an ELF file from bytes in memory; `path` names the file from which the bytes come.
     ///
     /// # Errors
     /// The bytes are not an ELF file of a machine that edleak records on.
@@ -43,10 +43,10 @@ impl BinaryFile {
         Ok(BinaryFile { path, bytes, build_id })
     }
 
-    /// Reads the headers. The result borrows the headers, so reading them again is cheap.
+    /// Reads the headers. The result borrows the headers from the bytes, so a second call is cheap.
     ///
     /// # Errors
-    /// Another process overwrote the file since it was opened.
+    /// Another process overwrote the file after it was opened.
     pub fn elf(&self) -> Result<Elf<'_>, Error> {
         Elf::parse(&self.bytes)
     }
@@ -65,7 +65,7 @@ impl BinaryFile {
         &self.bytes
     }
 
-    /// The bytes of `piece`, which must be a piece of this file.
+    /// The bytes of `piece`, which must belong to this file.
     pub(crate) fn slice<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
         match piece {
             Piece::Within(range) => self.bytes.get(range.clone()).unwrap_or_default(),
@@ -73,13 +73,13 @@ impl BinaryFile {
         }
     }
 
-    /// Whether the file holds DWARF, complete or split.
+    /// Whether the file contains DWARF, either all of it or a part that refers to split files.
     pub(crate) fn has_dwarf(&self) -> bool {
         // This name also finds `.zdebug_info`.
         self.elf().is_ok_and(|elf| elf.has_section(".debug_info"))
     }
 
-    /// The section called `name`, decompressed; empty: it is missing or damaged.
+    /// The section called `name`, decompressed. The result is empty if the section is missing or damaged.
     pub(crate) fn piece(&self, name: &str) -> Piece {
         self.elf().ok().and_then(|elf| elf.piece(name)).unwrap_or_default()
     }

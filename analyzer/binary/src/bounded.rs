@@ -1,32 +1,32 @@
-//! A reader of DWARF with a budget, so that a damaged or hostile file cannot cost more than its size
-//! justifies.
+//! A reader of DWARF with a budget. The budget grows with the size of the file, so a damaged or hostile file
+//! cannot cost much time or memory.
 //!
-//! In DWARF a few bytes can ask for much work. For example, a thousand units share one range list, or a tree
-//! of inlined functions nests as deep as the section is long. addr2line does all its work by reading. So each
-//! read costs one unit of the budget, and a read that is too deep in the stack fails. The lookup then ends
-//! with an error, as for any damaged unit, and the symbol table gives the name of its address. A sound file
-//! uses an eighth of its budget.
+//! In DWARF a few bytes can cause much work. For example, a thousand units may share one range list, or a
+//! tree of inlined functions may be as deep as the section is long. All work of addr2line consists of reads.
+//! So each read costs one unit of the budget, and a read fails if the call stack is too deep. The lookup then
+//! ends with an error, as for any damaged unit, and edleak takes the function's name from the symbol table. A
+//! sound file uses 1/8 of its budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
 use std::cell::Cell;
 
-/// Number of reads that a lookup may make per byte of debug information. Sound files of C, C++ and Rust need
-/// less than one read per byte. Each read may leave some 20 bytes in memory.
+/// Number of reads that a lookup may make for each byte of debug information. Sound files of C, C++ and Rust
+/// need less than one read for each byte. Each read may leave some 20 bytes in memory.
 const READS_PER_BYTE: u64 = 8;
 
-/// Least number of reads in the budget of a file, even the smallest.
+/// The budget of the smallest file, as a number of reads.
 const READS_AT_LEAST: u64 = 1 << 20;
 
-/// Number of characters that the names and paths of one address may have, as an average over all addresses.
-/// This number suffices for a hundred inlined frames of C++.
+/// Number of characters that the names and paths of one address may have, on average over all addresses. A
+/// hundred inlined frames of C++ fit into this number.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
-/// The greatest depth in the stack, in bytes. addr2line recurses once per level of inlining. A thread has 2
-/// MiB of stack, and a lookup begins near its top.
+/// The greatest depth of the call stack, in bytes. addr2line calls itself once for each level of inlining. A
+/// thread has 2 MiB of stack, and a lookup begins when little of the stack is in use.
 const MAX_STACK_BYTES: usize = 768 << 10;
 
-/// The budget of one addr2line context, shared by all its readers.
+/// The budget of one addr2line context. All readers of the context share it.
 #[derive(Debug)]
 pub(crate) struct Guard {
     reads_left: Cell<u64>,
@@ -35,8 +35,8 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Makes a guard for lookups of `addresses` addresses. The lookups must run on the same thread, at about
-    /// the same depth in its stack.
+    /// Makes a guard for lookups of `addresses` addresses. The lookups must run on the thread that calls this
+    /// function, at about the same stack depth.
     pub(crate) fn new(addresses: usize) -> Self {
         Guard {
             reads_left: Cell::new(READS_AT_LEAST),
@@ -45,21 +45,21 @@ impl Guard {
         }
     }
 
-    /// Adds the budget of `bytes` of debug information.
+    /// Adds the budget for `bytes` of debug information.
     pub(crate) fn admit(&self, bytes: u64) {
         let budget = bytes.saturating_mul(READS_PER_BYTE);
         self.reads_left.set(self.reads_left.get().saturating_add(budget));
     }
 
-    /// Charges the length of a name or path. One small section may make a lookup repeat a text for every
-    /// address.
+    /// Charges the length of a name or path. In a hostile file, a small section can make a lookup repeat one
+    /// text for every address.
     pub(crate) fn charge_text(&self, length: usize) -> Result<()> {
         let left = self.text_left.get().checked_sub(length as u64).ok_or_else(|| spent_slow(self))?;
         self.text_left.set(left);
         Ok(())
     }
 
-    /// Charges `cost` reads.
+    /// Charges the budget for `cost` reads.
     #[inline]
     fn charge(&self, cost: u64) -> Result<()> {
         match self.reads_left.get().checked_sub(cost) {
@@ -73,7 +73,7 @@ impl Guard {
 
     #[inline]
     fn is_too_deep(&self) -> bool {
-        // Both directions count, because a stack may grow either way.
+        // The distance counts in both directions, because on some machines the stack grows upwards.
         self.stack_base.abs_diff(stack_address()) > MAX_STACK_BYTES
     }
 }
@@ -81,7 +81,7 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // The failed read also uses up the rest of the budget, so that smaller reads fail at once.
+    // The failed read also uses up the rest of the budget, so that later reads fail at once, even small ones.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
@@ -93,7 +93,7 @@ fn stack_address() -> usize {
     (&raw const here).addr()
 }
 
-/// A slice of a section, with the budget of its context.
+/// A slice of a section, with the budget of the context that reads it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BoundedSlice<'a> {
     slice: EndianSlice<'a, RunTimeEndian>,
@@ -130,8 +130,8 @@ impl Reader for BoundedSlice<'_> {
         self.slice.is_empty()
     }
 
-    // Every entry of a tree begins with a LEB128 number, and so with this read. So this is the one place to
-    // check the depth.
+    // Every entry of a tree begins with a LEB128 number, and reading that number calls this function. So it
+    // is enough to check the depth here.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

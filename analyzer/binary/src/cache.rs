@@ -1,5 +1,5 @@
-//! Keeps opened modules for the next batch. So files are found, sections decompressed and symbol tables
-//! sorted only once.
+//! Keeps opened modules for the next batch of addresses. So edleak finds files, decompresses sections and
+//! sorts symbol tables only once.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::Servers;
@@ -14,22 +14,22 @@ use gimli::{DwarfPackageSections, DwarfSections};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The modules opened so far. If a file is mapped twice, or unloaded and loaded again, the cache opens it
-/// once.
+/// The modules that were opened so far. If a file is mapped twice, or is unloaded and loaded again, the cache
+/// opens the file only once.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     opened: Mutex<HashMap<Key, Arc<Opened>>>,
-    /// The debuginfod servers; only if the options ask for them.
+    /// The debuginfod servers; set only if the options allow debuginfod.
     servers: OnceLock<Servers>,
 }
 
-/// The key of a file: path and build ID. Two modules with the same key are the same file.
+/// The key of a file: path and build ID. Two modules with equal keys are one file.
 pub(crate) type Key = (String, Vec<u8>);
 
 impl Cache {
     /// The files of `module`. The function does not hold the lock while it opens the files, because callers
-    /// usually work on different modules. If two callers open the same module, both get the files of the
-    /// first.
+    /// usually work on different modules. If two callers open one module at the same time, both get the files
+    /// that were stored first.
     pub(crate) fn open(&self, module: &Module, options: &Options) -> Arc<Opened> {
         let key = key_of(module);
         let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
@@ -40,7 +40,7 @@ impl Cache {
         })
     }
 
-    /// A message about failed requests to the servers; `None`: no request failed.
+    /// A message about requests to the servers that failed. `None`: no request failed.
     pub(crate) fn complaint(&self) -> Option<String> {
         self.servers.get()?.complaint()
     }
@@ -50,7 +50,7 @@ pub(crate) fn key_of(module: &Module) -> Key {
     (module.path.clone(), module.build_id.clone())
 }
 
-/// One module's files, ready for lookups from any thread.
+/// The files of one module, which any thread can use for lookups.
 #[derive(Debug)]
 pub(crate) struct Opened {
     files: Files,
@@ -76,7 +76,7 @@ impl Opened {
         Some((self.files.dwarf()?, &self.sections))
     }
 
-    /// The supplementary file (dwz), and its sections.
+    /// The supplementary file, which several debug files share (dwz), and its sections.
     pub(crate) fn shared(&self) -> Option<(&BinaryFile, &DwarfSections<Piece>)> {
         self.files.shared.as_ref().zip(self.shared.as_ref())
     }
@@ -86,13 +86,14 @@ impl Opened {
         self.files.package.as_ref().zip(self.package.as_ref())
     }
 
-    /// The name of the function at `address`, from the symbol tables, which the first lookup sorts.
+    /// The name of the function at `address`, from the symbol tables. The first lookup sorts these tables.
     pub(crate) fn symbol(&self, address: u64) -> Option<String> {
         let tables = self.tables();
         self.symtab.get_or_init(|| Symtab::new(&tables)).find(&tables, address)
     }
 
-    /// The full name of the function at `address`, if debug information only gives the short name `plain`.
+    /// The full name of the function at `address`, for the case that debug information has only the short
+    /// name `plain`.
     pub(crate) fn full_name(&self, address: u64, plain: &str) -> Option<String> {
         let tables = self.tables();
         self.symtab.get_or_init(|| Symtab::new(&tables)).find_full(&tables, address, plain)
@@ -103,7 +104,7 @@ impl Opened {
         self.files.binary.is_some() || self.files.debug.is_some()
     }
 
-    /// The source of the module's names, for messages to the user.
+    /// Where the module's names come from, for messages to the user.
     pub(crate) fn source(&self) -> Source {
         if let Some(elf) = self.files.dwarf() {
             return Source::DebugInfo(elf.path().to_owned());

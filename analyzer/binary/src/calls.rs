@@ -1,8 +1,8 @@
-//! Finds the possible calls in machine code, without disassembling it.
+//! Finds the positions in machine code at which a call may be, without disassembling the code.
 //!
-//! A return address follows a call. So code without a call needs no unwind rule. Prologues, epilogues and
-//! leaf functions are such code, and most rows of a table belong to them. Bytes that only look like a call
-//! count as a call. The search never misses a call.
+//! A return address follows a call, so code without a call needs no unwind rule. Prologues, epilogues and
+//! leaf functions are such code, and most rows of an unwind table belong to them. The search also reports
+//! bytes that only look like a call, but never misses a call.
 
 use crate::elf::Elf;
 
@@ -10,7 +10,7 @@ use crate::elf::Elf;
 pub struct Code<'elf, 'data> {
     elf: &'elf Elf<'data>,
     extent: i64,
-    /// The segment of the last lookup: its first offset, and its bytes.
+    /// The segment of the last lookup: the offset of its first byte, and its bytes.
     segment: (u32, &'data [u8]),
 }
 
@@ -20,8 +20,8 @@ impl<'elf, 'data> Code<'elf, 'data> {
         Code { elf, extent: i64::try_from(elf.extent()).unwrap_or(i64::MAX), segment: (0, &[]) }
     }
 
-    /// Whether the last byte of a call may lie in `start..end`; the call may begin earlier. The answer is
-    /// true for code that is not in the file.
+    /// Whether the last byte of a call may be in `start..end`; the call may begin before `start`. The answer
+    /// is true for code that the file does not contain.
     pub fn may_call(&mut self, start: u32, end: u32) -> bool {
         let Some(last) = end.checked_sub(1).filter(|last| start <= *last) else { return false };
         if self.bytes_from(start).is_none_or(|bytes| bytes.len() <= (last - start) as usize) {
@@ -50,7 +50,7 @@ mod tests {
     use crate::binary_file::BinaryFile;
     use std::path::Path;
 
-    // The reference implementation: it asks about every byte of a range, one after the other.
+    // The reference implementation, which checks each byte of a range.
     #[test]
     fn code_range_may_call_if_one_of_its_bytes_ends_a_call() {
         let file = BinaryFile::open(Path::new("/proc/self/exe")).expect("a process can read its own file");

@@ -1,9 +1,9 @@
-//! Files from debuginfod servers, through the program `debuginfod-find` (Debian: package debuginfod).
+//! Gets files from debuginfod servers with the program `debuginfod-find` (Debian: package debuginfod).
 //!
-//! `debuginfod-find` has its own transport, cache and time limits, which users have already configured. An
-//! HTTP and TLS client inside edleak would double the size of the analyzer. edleak runs `debuginfod-find`
-//! only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. An analysis must not wait for the
-//! network unless the user asks for it.
+//! `debuginfod-find` has its own transport, cache and time limits, and users have already configured them. An
+//! HTTP and TLS client inside edleak would double the size of edleak-analyze. edleak runs `debuginfod-find`
+//! only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. Without `--debuginfod`, an analysis
+//! must not wait for the network.
 
 use super::binary_file::BinaryFile;
 use super::outcome::Hex;
@@ -16,12 +16,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Seconds without progress after which `debuginfod-find` gives a file up, unless the user sets another time.
-/// (The default of the program is 90.)
+/// Number of seconds without progress after which `debuginfod-find` gives up on a file, if the user sets no
+/// other time. The default of `debuginfod-find` is 90.
 const TIMEOUT_S: &str = "30";
 
-/// If a request takes longer than this and then fails, edleak makes no further request: a trace may name
-/// hundreds of modules.
+/// If a request takes longer than this time and then fails, edleak makes no more requests, because a trace
+/// may name hundreds of modules.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 
 /// The kind of file to fetch.
@@ -31,7 +31,7 @@ pub(crate) enum Artifact {
     Executable,
 }
 
-/// The servers of `DEBUGINFOD_URLS`, and the failures so far.
+/// The servers of `DEBUGINFOD_URLS`, and the requests that failed so far.
 #[derive(Debug)]
 pub(crate) struct Servers {
     program: PathBuf,
@@ -39,14 +39,14 @@ pub(crate) struct Servers {
     record: Mutex<Record>,
 }
 
-/// The failures that are reported at the end: once, not for every module.
+/// The failures. edleak reports them once at the end, and not for every module.
 #[derive(Default, Debug)]
 struct Record {
     has_no_program: bool,
     has_given_up: bool,
     unusable: usize,
     failed: usize,
-    /// The reason of the first failure.
+    /// The reason why the first request failed.
     reason: String,
 }
 
@@ -60,7 +60,7 @@ enum Refusal {
 }
 
 impl Servers {
-    /// The servers that the environment variable names.
+    /// The servers in the environment variable `DEBUGINFOD_URLS`.
     pub(crate) fn of_environment() -> Servers {
         let is_configured = std::env::var_os("DEBUGINFOD_URLS").is_some_and(|urls| !urls.is_empty());
         Servers::new("debuginfod-find", is_configured)
@@ -70,8 +70,8 @@ impl Servers {
         Servers { program: program.into(), is_configured, record: Mutex::default() }
     }
 
-    /// Fetches a file of the build `build_id`, or finds it in the program's cache. `None` stands for every
-    /// failure, because the caller then looks elsewhere in any case.
+    /// Fetches a file of the build `build_id` from a server, or from the cache of `debuginfod-find`. `None`
+    /// stands for every failure, because the caller does the same after each: it looks in other places.
     pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;
@@ -97,7 +97,7 @@ impl Servers {
         None
     }
 
-    /// The failure and its remedy, in one line.
+    /// A message about the failures and their remedy, in one line.
     pub(crate) fn complaint(&self) -> Option<String> {
         let record = self.record();
         if !self.is_configured {
@@ -152,8 +152,8 @@ impl Servers {
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
-        // A server sends complete files. If a file was cut short on the way, it keeps its build ID but loses
-        // its sections.
+        // A server sends complete files. If a file was cut short in transit, it still has its build ID but no
+        // sections.
         let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
         if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }
@@ -163,8 +163,8 @@ fn requests(count: usize) -> String {
     edleak_text::units::plural(count as u64, "request", "requests")
 }
 
-/// The program prints `Server query failed: REASON`. For a build ID that no server has, the reason is `No
-/// such file or directory`.
+/// Reads the error message of `debuginfod-find`: `Server query failed: REASON`. If no server has the build
+/// ID, the reason is `No such file or directory`.
 fn refusal_of(stderr: &str) -> Refusal {
     let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     let reason = line.trim().trim_start_matches("Server query failed: ");

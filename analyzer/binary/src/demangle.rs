@@ -1,29 +1,30 @@
 //! Turns mangled names into source names: C++ (Itanium) and Rust (legacy and v0, without the hash).
-//! `demangle_other` does the same for D and Go.
+//! `demangle_other` handles the names of D and Go.
 //!
-//! The source names have no return types. So a pattern such as `ns::max_of*` matches a function, whether or
-//! not it is a template. A name stays unchanged if it is not mangled, or if it cannot be demangled within the
+//! The source names have no return types. So a pattern such as `ns::max_of*` matches both functions and
+//! function templates. A name stays unchanged if it is not mangled, or if demangling it would exceed the
 //! limits.
 
 use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Maximum length of a mangled name in bytes; a longer name stays mangled. Real names are shorter than a
-/// tenth of this.
+/// Maximum length of a mangled name in bytes; a longer name stays mangled. Real names are shorter than 1/10
+/// of this limit.
 const MAX_MANGLED_BYTES: usize = 64 << 10;
 
-/// Maximum length of a demangled name in bytes: substitutions let a short hostile name expand without end.
+/// Maximum length of a demangled name in bytes. Without this limit, substitutions could expand a short
+/// hostile name to any length.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
-/// gcc's form of `std::is_array<T>::value` and similar names in an expression.
+/// The text by which gcc mangles `std::is_array<T>::value` and similar names in an expression.
 ///
 /// cpp_demangle 0.5 expects the form of the C++ ABI, and stops at this text. This text occurs in the return
 /// type of functions that use `enable_if`, such as `std::make_shared` up to C++17. When cpp_demangle stops,
-/// it has the function's name with its template arguments, but without its parameters.
+/// it has already read the function's name with its template arguments, but not its parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
-/// The source name of `name`; `name` itself if it is not mangled.
+/// The source name of `name`, or `name` itself if it is not mangled.
 pub fn demangle(name: &str) -> Cow<'_, str> {
     let name = plain(name);
     match try_demangle(name) {
@@ -38,23 +39,24 @@ pub fn plain(name: &str) -> &str {
         return name; // most names of a large program end here
     }
     let name = name.split_once('@').map_or(name, |(name, _)| name);
-    // The dots in a legacy Rust name, as in `alloc..vec`, belong to the name.
+    // In a legacy Rust name, dots as in `alloc..vec` are a part of the name.
     rust_legacy(name).unwrap_or_else(|| without_clone(name))
 }
 
-/// Whether a symbol is a mangled Rust name. The legacy form looks like C++, except for the hash at its end.
+/// Whether a symbol is a mangled Rust name. The legacy form looks like a C++ name, except for the hash at its
+/// end.
 pub fn is_rust(name: &str) -> bool {
     name.starts_with("_R") || rust_legacy(name).is_some()
 }
 
-/// Whether `name` is mangled by a scheme that this file knows.
+/// Whether `name` is mangled in a way that this file can demangle.
 pub(crate) fn is_mangled(name: &[u8]) -> bool {
     name.starts_with(b"_Z") || name.starts_with(b"_R")
 }
 
-/// The name of the function that a compiler split or copied: `grow.part.0` and `grow.cold` are `grow`.
+/// The name of a function that a compiler split or copied: both `grow.part.0` and `grow.cold` become `grow`.
 ///
-/// Debug information uses the same name. Other dots stay: `main.main` is a name of Go.
+/// Debug information also says `grow`. Other dots stay, because `main.main` is a name of Go.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
         ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
@@ -88,7 +90,7 @@ fn try_demangle(name: &str) -> Option<String> {
         };
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
-        // An empty parameter pack leaves its comma behind.
+        // An empty parameter pack leaves a comma in the text.
         return Some(out.0.replace(", >", ">").replace(", )", ")"));
     }
     if name.starts_with("_D") {
@@ -97,14 +99,14 @@ fn try_demangle(name: &str) -> Option<String> {
     demangle_other::go(name)
 }
 
-/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without a suffix of LLVM. C++ names have the same form
-/// without the hash, so only the hash identifies a Rust name.
+/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without a suffix of LLVM. Only the hash shows that a name
+/// is a Rust name, because C++ names look alike without a hash.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
     if !name.starts_with("_ZN") {
         return None;
     }
-    // Most often the hash ends the name. A suffix would begin with a dot.
+    // In most names the hash is at the end. If a name has a suffix, the suffix begins with a dot.
     let hash_at_end = name.len().checked_sub("17hE".len() + HASH_DIGITS);
     if !name.contains('.')
         && !hash_at_end.is_some_and(|at| name.get(at..).is_some_and(|end| end.starts_with("17h")))
@@ -118,7 +120,7 @@ fn rust_legacy(name: &str) -> Option<&str> {
     (is_hash && (rest == "E" || rest.starts_with("E."))).then(|| &name[..=end])
 }
 
-/// A string that refuses to grow beyond the limit.
+/// A string that refuses to grow beyond a limit.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {
@@ -150,7 +152,7 @@ mod tests {
     fn names_become_source_names() {
         for (mangled, expected) in [
             ("_ZN2ns5outer4growEi", "ns::outer::grow(int)"),
-            // The mangled name of a template holds its return type, which the source name does not show.
+            // The mangled name of a template contains its return type, which the source name does not have.
             ("_ZN2ns6max_ofIiEET_S1_S1_", "ns::max_of<int>(int, int)"),
             (
                 "_ZNSt6vectorIiSaIiEE9push_backERKi",
@@ -203,7 +205,7 @@ mod tests {
         }
         doubling.push('E');
         let _ = demangle(&doubling);
-        // Empty packs of empty packs take exponential work and print almost no text.
+        // Empty packs of empty packs take exponential time and produce almost no text.
         let mut packs = String::from("_Z1fI");
         for i in 0..30_u32 {
             packs.push_str(&format!(

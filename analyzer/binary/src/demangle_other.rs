@@ -1,16 +1,15 @@
-//! Turns names of D (`_D…`) and of Go into source names. The source names do not show the types of
-//! parameters.
+//! Turns names of D (`_D…`) and of Go into source names. The source names have no types of parameters.
 //!
-//! D's rules are in its specification ("Name Mangling"). A name is `_D` and a row of names, each with its
-//! length in front. A name may also be a back reference `Q` to an earlier name, a template instance `__T…Z`,
-//! or an anonymous part (`0`).
+//! The rules of D are in its specification ("Name Mangling"). A mangled name is `_D` and then a row of names,
+//! each after its length. An item of the row may also be a back reference `Q` to an earlier name, a template
+//! instance `__T…Z`, or an anonymous part (`0`).
 //!
 //! Go's linker writes names unchanged, except `%2e` for a dot in the last part of an import path. gccgo
 //! writes `..z2e`, `..u00b7` and similar codes.
 
-/// Maximum depth of back references.
+/// Maximum depth of nested back references.
 const MAX_DEPTH: usize = 32;
-/// Maximum length of a result in bytes; a longer result is given up.
+/// Maximum length of a result in bytes; a name with a longer result stays mangled.
 const MAX_BYTES: usize = 4096;
 
 /// The qualified name of a D symbol.
@@ -31,7 +30,7 @@ struct D<'a> {
 }
 
 impl D<'_> {
-    /// Reads names from `at` on, joined by dots. Returns the end of the last name.
+    /// Reads names from `at` on and joins them with dots. Returns the end of the last name.
     fn qualified(&mut self, mut at: usize, depth: usize) -> Option<usize> {
         let begin = at;
         while let Some(next) = self.symbol(at, at > begin, depth) {
@@ -40,7 +39,7 @@ impl D<'_> {
         (at > begin).then_some(at)
     }
 
-    /// Reads one name; `None`: there is no name at `at`.
+    /// Reads one name. `None`: no name begins at `at`.
     fn symbol(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
         if depth > MAX_DEPTH || self.out.len() > MAX_BYTES {
             return None;
@@ -49,7 +48,7 @@ impl D<'_> {
         if let Some(reference) = rest.strip_prefix('Q') {
             let (distance, length) = base26(reference)?;
             let target = at.checked_sub(distance)?;
-            // If the back reference leads to a type, the names end here.
+            // A back reference may lead to a type. In that case the names end here.
             self.text.get(target..)?.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
             self.symbol(target, has_dot, depth + 1)?;
             return Some(at + 1 + length);
@@ -68,7 +67,7 @@ impl D<'_> {
             self.template(from, has_dot, depth + 1)?;
             return Some(from + length);
         }
-        // A function inside another function has a number, which tells the reader nothing.
+        // A function inside another function has a number, which helps no reader.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {
@@ -83,8 +82,8 @@ impl D<'_> {
             });
         }
         let mut end = from + length;
-        // Skips the text between a function and a name inside it: `M` for a method, the calling convention,
-        // and the type.
+        // Skips the text between a function and a name inside the function: `M` for a method, the calling
+        // convention, and the type.
         if let Some(next) = self.function_type(end) {
             end = next;
         }
@@ -95,7 +94,8 @@ impl D<'_> {
     fn template(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
         let after_name = self.symbol(at + 3, has_dot, depth + 1)?;
         self.out.push_str("!(…)");
-        // Arguments nest, so the `Z` that ends them must be on the same level.
+        // Arguments may contain further templates, so the `Z` that ends the arguments must be on the same
+        // level.
         let mut level = 1usize;
         let bytes = self.text.as_bytes();
         let mut at = after_name;
@@ -123,7 +123,7 @@ impl D<'_> {
         Some(at)
     }
 
-    /// The end of a function type at `at`, if another name follows it.
+    /// The end of the function type at `at`, if another name follows the type.
     fn function_type(&self, at: usize) -> Option<usize> {
         let rest = self.text.get(at..)?;
         let inner = rest.strip_prefix('M').unwrap_or(rest);
@@ -133,7 +133,7 @@ impl D<'_> {
     }
 }
 
-/// Reads a back reference: digits `A`–`Z`, the last digit in lower case.
+/// Reads the number of a back reference. Its digits are `A`–`Z`, and the last digit is in lower case.
 fn base26(text: &str) -> Option<(usize, usize)> {
     let mut value = 0usize;
     for (index, letter) in text.bytes().enumerate() {
@@ -146,8 +146,8 @@ fn base26(text: &str) -> Option<(usize, usize)> {
     None
 }
 
-/// A Go name with the original characters in place of the linker's or gccgo's codes; `None`: the name has no
-/// codes.
+/// A Go name in which the codes of the linker or of gccgo are replaced by the original characters. `None`:
+/// the name has no such codes.
 pub(crate) fn go(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("_cgo_") {
         let (_, function) = rest.split_once("_Cfunc_")?;

@@ -1,4 +1,4 @@
-//! Frames from debug information: function, file, line, and the inlined functions.
+//! Frames from debug information: function, file, line, and inlined functions.
 
 use super::bounded::{BoundedSlice, Guard};
 use super::cache::Opened;
@@ -14,20 +14,20 @@ use typed_arena::Arena;
 
 /// The debug information of one module, for lookups on one thread.
 ///
-/// A thread parses a unit when it first looks up an address in the unit. So give each thread a run of
-/// ascending addresses: then only one thread parses nearly every unit.
+/// A thread parses a unit of debug information when it first looks up an address in that unit. So each thread
+/// should get a run of ascending addresses: nearly every unit is then parsed by only one thread.
 pub(crate) struct Lines<'a> {
     opened: &'a Opened,
     context: Context<BoundedSlice<'a>>,
     split: Loader<'a>,
     guard: &'a Guard,
-    /// The demangled names so far. Demangling a long C++ name takes as long as the lookup itself, and the
-    /// same function occurs again and again.
+    /// Names that were already demangled. Demangling a long C++ name takes as long as the lookup itself, and
+    /// many lookups return the same function.
     names: HashMap<&'a [u8], String>,
 }
 
 impl<'a> Lines<'a> {
-    /// Reads the headers of all units. `None`: there is no debug information, or it is damaged.
+    /// Reads the headers of all units. `None`: the file has no debug information, or it is damaged.
     pub(crate) fn new(
         opened: &'a Opened,
         debug_dirs: &'a [PathBuf],
@@ -53,7 +53,7 @@ impl<'a> Lines<'a> {
             dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
             Context::from_dwarf(dwarf).ok()
         };
-        // A damaged index does no harm, because the units give their own ranges.
+        // If the index is damaged, it is not used, because the units also contain their address ranges.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })
@@ -68,7 +68,7 @@ impl<'a> Lines<'a> {
         self.try_frames(address).unwrap_or_default()
     }
 
-    /// The IDs of units that needed a split debug file which was not found.
+    /// The ids of units whose split debug file was needed and not found.
     pub(crate) fn into_missing_dwo(self) -> BTreeSet<u64> {
         self.split.missing
     }
@@ -116,7 +116,7 @@ fn name_of<'a>(names: &mut HashMap<&'a [u8], String>, name: BoundedSlice<'a>) ->
     names.entry(name.bytes()).or_insert_with(demangled).clone()
 }
 
-/// Whether functions of the language have mangled names.
+/// Whether compilers of the language write mangled names.
 fn is_mangling(language: gimli::DwLang) -> bool {
     matches!(
         language,

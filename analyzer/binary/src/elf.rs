@@ -1,9 +1,9 @@
-//! One ELF file: its kind, its code, its sections, and the debug files that it names.
+//! One ELF file: its kind, its code, its sections, and the names of its debug files.
 //!
-//! An offset is a link-time address minus the link-time address of the file's first byte. So offsets are the
-//! same for a PIE, a library and a fixed-address executable, and 32 bits suffice for every file up to 4 GiB.
-//! This file trusts no size that a file states: it checks each size against the bytes that exist before it
-//! asks for memory.
+//! An offset is a link-time address minus the link-time address of the file's first byte. So a PIE, a library
+//! and a fixed-address executable all have offsets that begin at 0. 32 bits suffice for every file up to 4
+//! GiB. The code trusts no size that a file states: it compares each size with the existing bytes before it
+//! allocates memory.
 
 use crate::arch::{self, Arch};
 use crate::error::{Error, ErrorKind};
@@ -18,13 +18,13 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Greatest ratio of a decompressed section to its compressed size. Debug information grows by a factor of up
-/// to 10. A hostile file could grow by a factor of 1,032 (deflate): gigabytes from a few megabytes.
+/// Greatest ratio of a section's decompressed size to its compressed size. Real debug information grows by a
+/// factor of up to 10. With deflate, a hostile file could grow by a factor of 1,032: gigabytes from a few
+/// megabytes.
 const MAX_RATIO: u64 = 64;
-/// Size in bytes that every decompressed section may reach, however small it is, because tables of zeros
-/// compress better.
+/// A decompressed section may always have this size in bytes, because tables of zeros exceed the ratio.
 const FREE_BYTES: u64 = 16 << 20;
-/// Maximum size of a decompressed section in bytes. Linkers never write more than 16 GiB of debug
+/// Maximum size of a decompressed section, in bytes. Linkers never write more than 16 GiB of debug
 /// information.
 const MAX_SECTION_BYTES: u64 = 16 << 30;
 
@@ -33,21 +33,21 @@ type Header = FileHeader64<LittleEndian>;
 type Segment = ProgramHeader64<LittleEndian>;
 pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
 
-/// An ELF file of a machine that edleak records on, with its headers read.
+/// An ELF file of a machine on which edleak records, with parsed headers.
 ///
-/// Program headers must be sound, because the kernel reads them too. Section headers and symbols may be
-/// missing or broken, as after `sstrip`: the file then names no functions.
+/// The program headers must be sound, because the kernel reads them too. Section headers and symbols may be
+/// missing or broken, as after `sstrip`. In that case the file names no functions.
 pub struct Elf<'data> {
     data: &'data [u8],
     header: &'data Header,
     segments: &'data [Segment],
-    /// Sections and symbols, if they are sound.
+    /// The file with its sections and symbols. `None`: they are not sound.
     file: Option<ElfFile64<'data, LittleEndian>>,
     arch: Arch,
     base: u64,
 }
 
-/// The bytes of a section: a range of its file, or decompressed bytes.
+/// The bytes of a section, either as a range of its file or as decompressed bytes.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Within(Range<usize>),
@@ -61,7 +61,7 @@ impl Default for Piece {
 }
 
 impl Piece {
-    /// The number of bytes of memory or address space that the piece takes.
+    /// The length of the piece in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Piece::Within(range) => range.len(),
@@ -70,7 +70,7 @@ impl Piece {
     }
 }
 
-/// The debug file that `.gnu_debuglink` names.
+/// The debug file that a `.gnu_debuglink` section names.
 pub(crate) struct Debuglink {
     pub(crate) name: PathBuf,
     pub(crate) crc: u32,
@@ -92,7 +92,7 @@ impl<'data> Elf<'data> {
         let is_little_endian = data[5] == elf::ELFDATA2LSB.0;
         let arch = Arch::of(machine).filter(|_| class == elf::ELFCLASS64.0 && is_little_endian);
         let Some(arch) = arch else {
-            // In a file of the other byte order, the bytes of the machine number are swapped.
+            // If the file has the other byte order, the bytes of the machine number are swapped.
             let machine = if is_little_endian { machine } else { machine.swap_bytes() };
             let message = format!("an ELF file for {}", arch::machine_name(class, machine));
             return Err(Error::new(ErrorKind::Foreign, message));
@@ -104,8 +104,8 @@ impl<'data> Elf<'data> {
         Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// Checks that the file has all bytes that a loader maps. A file that only holds debug information does
-    /// not have these bytes.
+    /// Checks that the file contains all bytes that a loader maps. A file with only debug information does
+    /// not contain these bytes.
     ///
     /// # Errors
     /// A segment lies beyond the end of the file.
@@ -120,8 +120,8 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// Whether the table of sections is sound. A file that was cut short has lost this table, because the
-    /// table lies at the end.
+    /// Whether the table of sections is sound. The table is at the end of the file, so a file that was cut
+    /// short has no sound table.
     pub(crate) fn has_sections(&self) -> bool {
         self.file.is_some()
     }
@@ -136,19 +136,19 @@ impl<'data> Elf<'data> {
         self.data
     }
 
-    /// The link-time address that offsets count from: the first page of the first loaded segment.
+    /// The link-time address from which offsets are counted: the first page of the first loaded segment.
     pub fn link_base(&self) -> u64 {
         self.base
     }
 
-    /// Bytes of address space from the first byte to the end of the last segment.
+    /// Size of the address space from the file's first byte to the end of its last segment, in bytes.
     pub fn extent(&self) -> u64 {
         let loads = self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
         let end = loads.map(|segment| segment.p_vaddr(LE).saturating_add(segment.p_memsz(LE))).max();
         end.unwrap_or(0).saturating_sub(self.base)
     }
 
-    /// The offset of a link-time address of this file.
+    /// The offset that belongs to a link-time address of this file.
     pub fn offset_of(&self, address: u64) -> Option<u32> {
         u32::try_from(address.checked_sub(self.base)?).ok()
     }
@@ -158,14 +158,14 @@ impl<'data> Elf<'data> {
         self.header.e_type(LE)
     }
 
-    /// The dynamic loader that the file asks for. A program that names no loader is statically linked.
+    /// The dynamic loader that the file requests. A program without this request is statically linked.
     pub fn interpreter(&self) -> Option<PathBuf> {
         let path =
             self.segments.iter().find_map(|segment| segment.interpreter(LE, self.data).ok().flatten())?;
         Some(PathBuf::from(OsStr::from_bytes(path)))
     }
 
-    /// The content of the first note of this owner and kind in a segment.
+    /// The content of the first note in a segment that has this owner and this kind.
     pub fn note(&self, owner: &[u8], kind: elf::NoteType) -> Option<&'data [u8]> {
         self.segments.iter().find_map(|segment| {
             let mut notes = segment.notes(LE, self.data).ok().flatten()?;
@@ -178,7 +178,8 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// The notes of this owner and kind in segments: the link-time address of each content, and the content.
+    /// All notes in segments that have this owner and this kind: the link-time address of the content, and
+    /// the content.
     pub fn notes(&self, owner: &[u8], kind: u32) -> impl Iterator<Item = (u64, &'data [u8])> {
         let mut found = Vec::new();
         for segment in self.segments {
@@ -197,7 +198,7 @@ impl<'data> Elf<'data> {
     /// The GNU build ID.
     pub fn build_id(&self) -> Option<&'data [u8]> {
         let in_segment = self.note(elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID);
-        // A file that several others share (dwz) has no segments, so its section gives the build ID.
+        // A debug file that other debug files share (dwz) has no segments, so its build ID is in a section.
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
@@ -210,7 +211,7 @@ impl<'data> Elf<'data> {
         std::str::from_utf8(soname.string(LE, strings).ok()?).ok()
     }
 
-    /// Address and bytes of the section called `name`, decompressed.
+    /// The address and the decompressed bytes of the section called `name`.
     pub fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
         let address = self.file.as_ref()?.section_by_name(name)?.address();
         match self.piece(name)? {
@@ -219,7 +220,7 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// Whether there is a section called `name` that is not empty.
+    /// Whether the file has a section called `name` that is not empty.
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.file
             .as_ref()
@@ -227,7 +228,7 @@ impl<'data> Elf<'data> {
             .is_some_and(|range| range.compressed_size != 0)
     }
 
-    /// The place of the bytes of the section called `name`.
+    /// The section called `name`, as a range of the file or as decompressed bytes.
     pub(crate) fn piece(&self, name: &str) -> Option<Piece> {
         // `section_by_name` also finds `.zdebug_info`, the GNU form of a compressed `.debug_info`.
         let range = self.file.as_ref()?.section_by_name(name)?.compressed_file_range().ok()?;
@@ -240,8 +241,8 @@ impl<'data> Elf<'data> {
         match range.format {
             CompressionFormat::None => Some(Piece::Within(start..end)),
             CompressionFormat::Zstandard => {
-                // Use the C library of zstd, which also decompresses the blocks of traces. The C library is
-                // several times as fast as the decoder in the crate `object`.
+                // Use the C library of zstd, because the traces already need it. It is several times as fast
+                // as the decoder in the crate `object`.
                 let reader = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
                 read_exactly(reader, range.uncompressed_size).map(Piece::Unpacked)
             }
@@ -257,7 +258,7 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// The sections with code: the first address, and the address after the last one.
+    /// The sections with code. For each, its first address and the address after its last byte.
     pub(crate) fn code_sections(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.file
             .iter()
@@ -274,13 +275,13 @@ impl<'data> Elf<'data> {
             .is_some_and(|section| is_code(&section))
     }
 
-    /// The full symbol table; the dynamic symbol table if `is_dynamic`.
+    /// The full symbol table, or the dynamic symbol table if `is_dynamic`.
     pub(crate) fn symbols(&self, is_dynamic: bool) -> Option<&Symbols<'data>> {
         let file = self.file.as_ref()?;
         Some(if is_dynamic { file.elf_dynamic_symbol_table() } else { file.elf_symbol_table() })
     }
 
-    /// The link-time addresses of the variables whose names end in `suffix`.
+    /// The link-time addresses of all variables whose names end in `suffix`.
     pub fn variables(&self, suffix: &str) -> Vec<u64> {
         let Some(table) = self.symbols(false) else { return Vec::new() };
         let is_meant = |symbol: &&elf::Sym64<LittleEndian>| {
@@ -290,20 +291,20 @@ impl<'data> Elf<'data> {
         table.iter().filter(is_meant).map(|symbol| symbol.st_value.get(LE)).collect()
     }
 
-    /// The debug file that this file names.
+    /// The debug file that the `.gnu_debuglink` section of this file names.
     pub(crate) fn debuglink(&self) -> Option<Debuglink> {
         let (name, crc) = self.file.as_ref()?.gnu_debuglink().ok().flatten()?;
-        // A link names a file, not a directory, so the code uses only the last part of a path.
+        // A link names a file and not a path, so only the last part of the name is used.
         let name = PathBuf::from(OsStr::from_bytes(name)).file_name()?.to_owned();
         Some(Debuglink { name: name.into(), crc })
     }
 
-    /// Path and build ID of the file with which this file shares debug information (dwz).
+    /// Path and build ID of the file that holds shared debug information of this file (dwz).
     pub(crate) fn debugaltlink(&self) -> Option<(&'data [u8], &'data [u8])> {
         self.file.as_ref()?.gnu_debugaltlink().ok().flatten()
     }
 
-    /// The bytes from `address` to the end of its segment's file contents.
+    /// The bytes from `address` to the end of the segment's bytes in the file.
     pub fn loaded_from(&self, address: u64) -> Option<&'data [u8]> {
         self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD).find_map(|segment| {
             let skip = usize::try_from(address.checked_sub(segment.p_vaddr(LE))?).ok()?;
@@ -311,13 +312,13 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// The bytes of all segments that the loader maps.
+    /// The bytes of each segment that the loader maps.
     pub(crate) fn loaded_data(&self) -> impl Iterator<Item = &'data [u8]> + '_ {
         let loads = self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD);
         loads.filter_map(|segment| segment.data(LE, self.data).ok())
     }
 
-    /// The segments with code: link-time address and bytes.
+    /// The segments with code. For each, its link-time address and its bytes.
     pub fn code_segments(&self) -> impl Iterator<Item = (u64, &'data [u8])> + '_ {
         let loads = self
             .segments
@@ -326,13 +327,14 @@ impl<'data> Elf<'data> {
         loads.filter_map(|segment| Some((segment.p_vaddr(LE), segment.data(LE, self.data).ok()?)))
     }
 
-    /// Address of the segment that locates `.eh_frame`.
+    /// Address of the segment from which a reader finds `.eh_frame`.
     pub fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
         Some(segment.p_vaddr(LE))
     }
 
-    /// Whether `name` is in the dynamic symbol table, defined here or needed from another file.
+    /// Whether the dynamic symbol table has the name `name`. This file may define the symbol or need it from
+    /// another file.
     pub fn mentions(&self, name: &str) -> bool {
         let Some(table) = self.symbols(true) else { return false };
         table
@@ -341,8 +343,8 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// The section's kind does not help: in a file with only debug information, .text has no bytes and counts as
-/// uninitialized data.
+/// This function checks the flags of the section and not its kind. In a file with only debug information,
+/// .text has no bytes, so its kind is that of uninitialized data.
 fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     match section.flags() {
         object::SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(elf::SHF_EXECINSTR),
@@ -350,7 +352,7 @@ fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     }
 }
 
-/// Whether a section is uncompressed, or decompresses to a size that a sound file could have.
+/// Whether a section is uncompressed, or has a decompressed size that is possible in a sound file.
 pub(crate) fn may_unpack(range: &object::CompressedFileRange) -> bool {
     let limit = range.compressed_size.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_SECTION_BYTES);
     range.format == CompressionFormat::None || range.uncompressed_size <= limit

@@ -1,4 +1,4 @@
-//! Symbols for a trace that must outlive its binaries.
+//! Makes the symbols that a trace needs when the binaries of the recorded program no longer exist.
 
 use crate::resolve::{Request, Resolution, Symbolizer};
 use edleak_format::{AddressSymbols, Module, ModuleId, ModuleSymbols, SymbolFrame, Trace};
@@ -13,16 +13,16 @@ pub fn addresses_of(trace: &Trace) -> Vec<Request> {
     distinct.into_iter().collect()
 }
 
-/// The symbols to embed in `trace`: the frames of every address that it names.
+/// The symbols to embed in `trace`: the frames of every address in its sites and stacks.
 pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols>, Resolution) {
     build(symbolizer, trace.modules(), trace.symbols(), &addresses_of(trace))
 }
 
-/// The symbols to embed: the frames of each of `requests` that can be resolved. Also returns the source of
-/// each module's symbols.
+/// The symbols to embed: the frames of each address in `requests` that can be resolved. The function also
+/// returns the source of each module's symbols.
 ///
-/// Symbols that are already embedded stay in the trace. So embedding a second time, without the binaries,
-/// loses no symbol.
+/// Symbols that are already embedded stay in the trace. So a second embedding without the binaries loses no
+/// symbol.
 pub fn build(
     symbolizer: &Symbolizer,
     modules: &[Module],

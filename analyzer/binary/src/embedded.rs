@@ -1,12 +1,12 @@
-//! An index of the symbols inside a trace.
+//! An index of the symbols that are embedded in a trace.
 
 use edleak_format::{ModuleId, ModuleSymbols, SymbolFrame};
 use std::collections::HashMap;
 
-/// One module's embedded frames, by offset.
+/// The embedded frames of one module; the offset is the key.
 pub(crate) type ByOffset<'a> = HashMap<u64, &'a [SymbolFrame]>;
 
-/// Indexes embedded symbols.
+/// Builds an index of embedded symbols.
 pub(crate) fn index(embedded: &[ModuleSymbols]) -> HashMap<ModuleId, ByOffset<'_>> {
     let mut modules: HashMap<ModuleId, ByOffset<'_>> = HashMap::new();
     for symbols in embedded {

@@ -1,4 +1,4 @@
-//! The error for a file that is not a usable ELF file, by kind.
+//! The error for a file that is not a usable ELF file. Each error has a kind.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ pub enum ErrorKind {
     NotElf,
     /// The file is an ELF file for another machine, word size or byte order.
     Foreign,
-    /// The file is cut short or inconsistent.
+    /// The file was cut short, or its parts contradict each other.
     Damaged,
 }
 
-/// The reason why bytes are not a usable ELF file. The remedy depends on the use of the file, so the caller
-/// adds it.
+/// The reason why bytes are not a usable ELF file. The caller adds the remedy, because the remedy depends on
+/// the use of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     kind: ErrorKind,

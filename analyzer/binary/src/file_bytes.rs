@@ -8,10 +8,10 @@ use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The bytes of a file, or of a module that is no file (the vDSO).
+/// The bytes of a file, or the bytes of a module that has no file (the vDSO).
 #[derive(Debug)]
 pub enum FileBytes {
-    /// A mapped file: the kernel reads only the pages that are used.
+    /// A mapped file. The kernel reads only those pages that are used.
     Mapped(Mmap),
     /// Bytes that were copied from elsewhere.
     Owned(Vec<u8>),
@@ -23,8 +23,8 @@ impl FileBytes {
     /// # Errors
     /// The path is not a regular file, or the file cannot be opened or mapped.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
-        // A target may name a pipe as its module. Opening a pipe would wait, so the function opens only
-        // regular files.
+        // A target may name a pipe as its module. Opening a pipe would wait for another process, so the
+        // function opens only regular files.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }

@@ -1,15 +1,14 @@
-//! The functions that a symbol table names. Reports, `--watch` and `--wrapper` all take their names from this
-//! list.
+//! The functions in a symbol table. Reports, `--watch` and `--wrapper` all use the names in this list.
 //!
-//! A symbol names the addresses that it covers, and no others. In a stripped library, the nearest exported
-//! function before an address is usually not the function of that address. Only a symbol without a size
-//! (hand-written assembly) extends to the next symbol.
+//! The name of a symbol is used only for the addresses that the symbol covers. In a stripped library, the
+//! nearest exported function before an address is usually not the function that contains the address. A
+//! symbol without a size, as in hand-written assembly, covers all addresses up to the next symbol.
 
 use crate::elf::{Elf, LE};
 use object::elf;
 use object::read::elf::Sym;
 
-/// Maximum length of a name in bytes; a longer name is damaged.
+/// Maximum length of a name in bytes; a longer name is treated as damaged.
 const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// A symbol that names code, in link-time addresses.
@@ -17,7 +16,7 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 pub(crate) struct CodeSymbol<'data> {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same place, the name with
+    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same address, the name with
     /// the lowest rank is used.
     pub(crate) rank: u8,
     pub(crate) name: &'data [u8],
@@ -34,23 +33,23 @@ pub struct Function<'data> {
     pub name: &'data str,
 }
 
-/// The functions of a module. A function with several names occurs several times.
+/// The functions of a module. A function with several names is several times in the table.
 #[derive(Clone, Debug, Default)]
 pub struct FunctionTable<'data> {
     /// The functions, by offset.
     pub functions: Vec<Function<'data>>,
-    /// Whether the list has every function of the file, not only the exported functions.
+    /// Whether the list has every function of the file, and not only the exported functions.
     pub is_full: bool,
 }
 
 impl<'data> FunctionTable<'data> {
-    /// The functions that a file itself names.
+    /// The functions that the file's own symbol table names.
     pub fn of(elf: &Elf<'data>) -> FunctionTable<'data> {
         let is_full = elf.has_symbols(false);
         FunctionTable::new(elf, elf.code_symbols(!is_full), is_full)
     }
 
-    /// Makes a table of `symbols`, which come from the file `binary` or from its debug files.
+    /// Makes a table of `symbols`. The symbols come from the file `binary` or from its debug files.
     pub(crate) fn new(binary: &Elf<'_>, symbols: Vec<CodeSymbol<'data>>, is_full: bool) -> Self {
         let function = |symbol: CodeSymbol<'data>| {
             let (start, end) = (binary.offset_of(symbol.start)?, binary.offset_of(symbol.end)?);
@@ -61,12 +60,12 @@ impl<'data> FunctionTable<'data> {
 }
 
 impl<'data> Elf<'data> {
-    /// Whether the full symbol table, or the dynamic one, has any symbol.
+    /// Whether a symbol table has any symbol: the dynamic table if `is_dynamic`, else the full table.
     pub(crate) fn has_symbols(&self, is_dynamic: bool) -> bool {
         self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
     }
 
-    /// The code symbols of the full symbol table, or of the dynamic symbol table: sorted, each with an end.
+    /// The code symbols of the full or the dynamic symbol table. They are sorted, and each has an end.
     pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
         let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
         let strings = table.strings();
@@ -74,8 +73,8 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // The symbol is a label of assembly code. Data labels have the same type, so the section
-                // decides.
+                // The symbol is a label of assembly code or of data. Only its section shows which of the two
+                // it is.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))
@@ -101,7 +100,7 @@ impl<'data> Elf<'data> {
         symbols
     }
 
-    /// The functions that other modules can call by name: offset and name.
+    /// The functions that other modules can call by name. For each, its offset and its name.
     pub fn exported_functions(&self) -> Vec<(u32, &'data str)> {
         let symbols = self.code_symbols(true);
         let hidden = self.hidden_symbols();
@@ -114,7 +113,7 @@ impl<'data> Elf<'data> {
             .collect()
     }
 
-    /// Addresses of dynamic symbols that other modules cannot bind to.
+    /// Addresses of dynamic symbols that code of other modules cannot use.
     fn hidden_symbols(&self) -> Vec<u64> {
         let Some(table) = self.symbols(true) else { return Vec::new() };
         let is_hidden = |symbol: &&elf::Sym64<object::LittleEndian>| {
@@ -123,8 +122,8 @@ impl<'data> Elf<'data> {
         table.iter().filter(is_hidden).map(|symbol| symbol.st_value(LE)).collect()
     }
 
-    /// Offsets of IFUNC symbols. Such a symbol names a resolver, and the loader asks the resolver for the
-    /// function while it loads the module.
+    /// Offsets of IFUNC symbols. Such a symbol names a resolver. While the loader loads the module, it calls
+    /// the resolver, and the resolver returns the function to use.
     pub fn load_time_choices(&self) -> Vec<u32> {
         let tables = [false, true].into_iter().filter_map(|is_dynamic| self.symbols(is_dynamic));
         let symbols = tables.flat_map(|table| table.iter());
@@ -132,7 +131,7 @@ impl<'data> Elf<'data> {
         chosen.filter_map(|symbol| self.offset_of(symbol.st_value(LE))).collect()
     }
 
-    /// Sorts the symbols. Extends each symbol without a size to the next symbol, or to the end of its
+    /// Sorts the symbols. A symbol without a size is extended to the next symbol, or to the end of its
     /// section.
     fn close_open_ends(&self, symbols: &mut [CodeSymbol<'_>]) {
         symbols.sort_unstable_by_key(|symbol| (symbol.start, symbol.end, symbol.rank));
@@ -145,7 +144,7 @@ impl<'data> Elf<'data> {
         for at in (0..symbols.len()).rev() {
             let start = symbols[at].start;
             if symbols[at].end == start {
-                // Several open symbols at one place all end at the same address.
+                // Several symbols without a size at one address all get the same end.
                 let after = sections.partition_point(|section| section.0 <= start);
                 let section_end = after.checked_sub(1).map_or(start, |index| sections[index].1.max(start));
                 symbols[at].end = section_end.min(next_start);
@@ -157,13 +156,13 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// Whether a symbol of code or data lies in this file.
+/// Whether a symbol is code or data of this file.
 fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)
         && symbol.st_value(LE) != 0
 }
 
-/// Whether a function lies in this file.
+/// Whether a function is defined in this file.
 pub(crate) fn is_defined_function(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     symbol.st_type() == elf::STT_FUNC && is_defined(symbol)
 }

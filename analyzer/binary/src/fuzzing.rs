@@ -1,4 +1,4 @@
-//! The fuzz target `symbols`: makes every kind of lookup, in files that exist only in memory.
+//! The fuzz target `symbols`: it makes every kind of lookup, in files that exist only in memory.
 
 use super::binary_file::BinaryFile;
 use super::cache::Opened;
@@ -8,14 +8,14 @@ use edleak_format::ModuleId;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::Path;
 
-/// Maximum number of symbols and of sections to look up. This number suffices to reach every unit and every
-/// table of a small file.
+/// Maximum number of symbols and of sections to look up. In a small file, this number reaches every unit and
+/// every table.
 const MAX_ADDRESSES: usize = 64;
 
 /// Looks up addresses in `input` and returns the number of addresses that got a name.
 ///
-/// `input` is a program. A second ELF file may follow; it then serves as debug file, as shared debug file and
-/// as package.
+/// `input` is a program. A second ELF file may follow the program. The function then uses the second file as
+/// debug file, as shared debug file and as package.
 pub fn look_up_everything(input: &[u8]) -> usize {
     let path = Path::new("/nowhere/program");
     let second = (1..input.len()).rev().find(|&at| input[at..].starts_with(b"\x7fELF"));
@@ -38,7 +38,7 @@ pub fn look_up_everything(input: &[u8]) -> usize {
     run.look_up(&Options::default()).found.len()
 }
 
-/// Addresses that may hold code: the entry point, the symbols, and some places in every section.
+/// Addresses that may be code: the entry point, the symbols, and some addresses in every section.
 fn addresses_of(elf: &BinaryFile) -> Vec<u64> {
     let Ok(file) = object::File::parse(elf.bytes()) else { return Vec::new() };
     let symbols = file.symbols().map(|symbol| symbol.address().wrapping_add(1)).take(MAX_ADDRESSES);

@@ -1,4 +1,4 @@
-//! Reads binaries: functions and their names, lines, unwind rules, calls.
+//! Reads binaries: functions and their names, line numbers, unwind rules, and calls.
 //!
 //! ```text
 //! file_bytes elf binary_file      a file's bytes · its headers, sections, links · an open file
@@ -13,8 +13,8 @@
 //! outcome                         the source of a module's symbols, for the user
 //! ```
 //!
-//! In the list below, each module uses only the modules above it. Return addresses become frames after the
-//! recording, from the files of the recorded build.
+//! In the list of modules below, each module uses only the modules above it. edleak turns return addresses
+//! into frames after the recording, from the files of the recorded build.
 #![deny(unsafe_code)]
 
 mod arch;

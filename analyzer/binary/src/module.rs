@@ -1,8 +1,8 @@
-//! The files of a module: its binary, and the debug files that were split off it.
+//! The files of a module: its binary, and the debug files that were separated from the binary.
 //!
-//! edleak uses a file only if it is the recorded build. The build ID of a file decides; without a build ID,
-//! the checksum in `.gnu_debuglink` decides. edleak searches the user's directories first, then the usual
-//! places of distributions and debuggers:
+//! edleak uses a file only if the file belongs to the recorded build. edleak compares the build IDs. If there
+//! is no build ID, edleak compares the checksum in `.gnu_debuglink`. It searches the user's directories
+//! first, and then the usual places of distributions and debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
 //! |--------------------------------|-----------------------------------------------------------------|
@@ -12,7 +12,7 @@
 //! | this system                    | `/usr/lib/debug/.build-id/…`, `/usr/lib/debug/usr/bin/…`        |
 //! | beside the binary              | `/usr/bin/…`, `/usr/bin/.debug/…`                               |
 //!
-//! edleak does not search subdirectories: a build tree may hold a million files.
+//! edleak does not search subdirectories, because a build tree may contain a million files.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::{Artifact, Servers};
@@ -24,23 +24,26 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A `.gnu_debugdata` holds only a symbol table. edleak does not read its bytes beyond this limit.
+/// Maximum size of a `.gnu_debugdata` after decompression, in bytes. This section holds only a symbol table,
+/// and edleak does not read more of it.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// The memory that the decompression of `.gnu_debugdata` may use, in KiB. A header may ask for 4 GiB; `xz -9`
-/// takes a little more than 64 MiB.
+/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. A file's header may request 4 GiB; a
+/// file that `xz -9` made needs a little more than 64 MiB.
 const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
 /// The directory in which the system keeps debug files.
 const SYSTEM_DEBUG: &str = "/usr/lib/debug";
 
-/// Places to look for symbols, beyond the module's own file and the system's debug files.
+/// Places in which edleak looks for symbols, in addition to the module's own file and the system's debug
+/// files.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Directories of the user. Each directory may be a tree of build IDs, a plain directory, or the root of
-    /// another system.
+    /// Directories that the user gave. Each directory may be a tree of build IDs, a plain directory, or the
+    /// root of another system.
     pub debug_dirs: Vec<PathBuf>,
-    /// Also ask a debuginfod server, if `DEBUGINFOD_URLS` is set. edleak runs `debuginfod-find` for this.
+    /// Whether edleak also asks a debuginfod server, if `DEBUGINFOD_URLS` is set. edleak runs
+    /// `debuginfod-find` for this.
     pub debuginfod: bool,
 }
 
@@ -49,15 +52,16 @@ pub struct Options {
 pub(crate) struct Files {
     /// The binary.
     pub(crate) binary: Option<BinaryFile>,
-    /// A separate file with debug information; `None`: the binary has its own, or there is none.
+    /// A separate file with debug information. `None`: the binary has its own debug information, or there is
+    /// none.
     pub(crate) debug: Option<BinaryFile>,
-    /// The debug file that several debug files share (dwz).
+    /// The debug file that this and other debug files share (dwz).
     pub(crate) shared: Option<BinaryFile>,
     /// The package of split debug files.
     pub(crate) package: Option<BinaryFile>,
-    /// The symbol table unpacked from `.gnu_debugdata`.
+    /// The file with the symbol table that was unpacked from `.gnu_debugdata`.
     pub(crate) mini: Option<BinaryFile>,
-    /// The reason why there is no binary; `None`: there is one.
+    /// The reason why no binary was found. `None`: the binary was found.
     pub(crate) missing: Option<Source>,
 }
 
@@ -81,13 +85,13 @@ pub(crate) fn find(module: &Module, options: &Options, servers: Option<&Servers>
     Files { binary, debug, shared, package, mini, missing }
 }
 
-/// The debug file of the module at `path`, whose own file is `binary`.
+/// Finds the debug file of the module at `path`; `binary` is the module's own file.
 pub(crate) fn find_debug(path: &str, binary: &BinaryFile, options: &Options) -> Option<BinaryFile> {
     let finder = Finder { build_id: binary.build_id(), path: binary_path(path), options, servers: None };
     finder.debug(Some(binary))
 }
 
-/// The path of a module's file; `None`: the module has no file. `[vdso]` and anonymous mappings have no file.
+/// The path of a module's file. `None`: the module has no file, as for `[vdso]` and anonymous mappings.
 fn binary_path(path: &str) -> Option<&Path> {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let is_none = path.is_empty() || path.starts_with('[') || path.starts_with("/memfd:");
@@ -104,8 +108,8 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn binary(&self) -> (Option<BinaryFile>, Option<Source>) {
-        // A relative path was relative to the target's directory, not to the directory of this process. So
-        // edleak uses a relative path only in the user's directories.
+        // A relative path in a trace is relative to the directory of the target, which edleak does not know.
+        // So edleak looks for a relative path only in the user's directories.
         let own = self.path.filter(|path| path.is_absolute());
         let mut candidates: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
         for dir in &self.options.debug_dirs {
@@ -118,7 +122,7 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // The first complaint is about the module's own path, so edleak reports this one.
+                // The first problem is about the module's own path. edleak reports this problem.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -170,8 +174,8 @@ impl Finder<'_> {
             .or_else(|| self.fetch(Artifact::DebugInfo))
     }
 
-    /// Whether `elf` is the recorded build. edleak refuses a debug file with another build ID, even if the
-    /// link names the file.
+    /// Whether `elf` belongs to the recorded build. edleak refuses a debug file that has another build ID,
+    /// even if the link names the file.
     fn is_same_build(&self, elf: &BinaryFile, link: Option<&Debuglink>) -> bool {
         if !self.build_id.is_empty() && !elf.build_id().is_empty() {
             return elf.build_id() == self.build_id;
@@ -183,7 +187,7 @@ impl Finder<'_> {
     fn shared(&self, elf: &BinaryFile) -> Option<BinaryFile> {
         let (name, build_id) = elf.elf().ok()?.debugaltlink()?;
         let named = Path::new(OsStr::from_bytes(name));
-        // The name is relative to the real file, after all symbolic links.
+        // The name is relative to the directory of the real file, after all symbolic links.
         let real = std::fs::canonicalize(elf.path()).unwrap_or_else(|_| elf.path().to_owned());
         let mut candidates = Vec::new();
         let base = named.file_name().unwrap_or_default();
@@ -201,8 +205,8 @@ impl Finder<'_> {
             .find(|elf| elf.build_id() == build_id)
     }
 
-    /// The package of split debug files. A package has no build ID. When edleak uses a unit of the package,
-    /// it checks the ID of the unit.
+    /// The package of split debug files. A package has no build ID, so edleak checks the id of each unit that
+    /// it uses.
     fn package(&self, binary: Option<&BinaryFile>, debug: Option<&BinaryFile>) -> Option<BinaryFile> {
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
@@ -226,7 +230,7 @@ impl Finder<'_> {
         self.servers?.fetch(artifact, self.build_id)
     }
 
-    /// The paths to try in `dir`, both as a plain directory and as the root of another system.
+    /// The paths to try in `dir`. The directory may be a plain directory or the root of another system.
     fn in_directory(&self, dir: &Path, suffix: &str) -> Vec<PathBuf> {
         let Some(path) = self.path else { return Vec::new() };
         let mut name = path.as_os_str().to_owned();
@@ -242,13 +246,14 @@ impl Finder<'_> {
             .collect()
     }
 
-    /// The path of the link's name in the module's own directory, below `root`.
+    /// The path of the file that the link names, in the module's own directory, with `root` as the root
+    /// directory.
     fn linked(&self, link: Option<&Debuglink>, root: &Path) -> Option<PathBuf> {
         Some(below(root, self.path?.parent()?).join(&link?.name))
     }
 }
 
-/// `path` inside the root `dir`.
+/// The path `path` in a system whose root directory is `dir`.
 fn below(dir: &Path, path: &Path) -> PathBuf {
     dir.join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -258,7 +263,7 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-/// The small ELF file of symbols that Fedora and other distributions leave in stripped binaries.
+/// The small ELF file with symbols that Fedora and other distributions add to stripped binaries.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

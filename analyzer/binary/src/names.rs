@@ -1,4 +1,5 @@
-//! The names of a function: mangled, demangled, and as a path without parameters and generic arguments.
+//! The names of a function: the mangled name, the demangled name, and a path without parameters and generic
+//! arguments.
 
 use crate::demangle::{demangle, plain};
 use edleak_text::globs::Glob;
@@ -24,8 +25,8 @@ impl<'raw> FunctionName<'raw> {
         FunctionName { raw, demangled, path }
     }
 
-    /// Whether a pattern matches the function: by its symbol, its demangled name, its path, or the short name
-    /// in the text report.
+    /// Whether a pattern matches the function. It may match the symbol, the demangled name, the path, or the
+    /// short name that the text report shows.
     pub fn matches(&self, glob: &Glob) -> bool {
         glob.matches(&self.demangled)
             || glob.matches(&self.path)
@@ -35,8 +36,8 @@ impl<'raw> FunctionName<'raw> {
     }
 }
 
-/// A demangled name without parameters and generic arguments. The path does not show the inline namespaces of
-/// the standard libraries.
+/// A demangled name without parameters and generic arguments. The inline namespaces of the standard libraries
+/// are also removed.
 pub fn path_of(demangled: &str) -> String {
     let mut path = String::with_capacity(demangled.len().min(128));
     let mut rest = demangled;
@@ -67,7 +68,7 @@ pub fn path_of(demangled: &str) -> String {
                 rest = &rest["(anonymous namespace)".len()..];
             }
             '(' => {
-                // Parameters end the name, unless the name of a local item follows.
+                // The parameters end the name, unless the name of a local item follows the parameters.
                 let after = rest.get(bracketed(rest).len() + 2..).unwrap_or_default();
                 let after = after.strip_prefix(" const").unwrap_or(after);
                 if !after.starts_with("::") {
@@ -105,7 +106,7 @@ pub fn path_of(demangled: &str) -> String {
     path
 }
 
-/// Template arguments that are the default.
+/// Template arguments that C++ uses by default.
 const DEFAULTS: [&str; 6] = [
     "std::allocator<",
     "std::char_traits<",
@@ -114,7 +115,8 @@ const DEFAULTS: [&str; 6] = [
     "std::equal_to<",
     "std::default_delete<",
 ];
-/// Names of the standard library as people write them. The names with ABI namespaces come first.
+/// Names of the standard library, and the shorter names that people write. Names with ABI namespaces come
+/// first.
 const ALIASES: [(&str, &str); 6] = [
     ("std::__cxx11::", "std::"),
     ("std::__1::", "std::"),
@@ -123,7 +125,7 @@ const ALIASES: [(&str, &str); 6] = [
     ("std::basic_ostream<char>", "std::ostream"),
     ("std::basic_istream<char>", "std::istream"),
 ];
-/// The name without default template arguments, and with shortened standard names.
+/// The name without default template arguments, and with short names of the standard library.
 pub fn short(name: &str) -> String {
     let [abi @ .., _, _, _, _] = &ALIASES;
     let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
@@ -149,7 +151,7 @@ pub fn short(name: &str) -> String {
     ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
 }
 
-/// Namespaces that people do not write: the inline namespaces of libstdc++ and libc++.
+/// Namespaces that people do not write in names: the inline namespaces of libstdc++ and libc++.
 pub const INLINE_NAMESPACES: [&str; 5] = ["::__cxx11::", "::__1::", "::__ndk1::", "::__debug::", "::_V2::"];
 
 fn ends_in_word(path: &str) -> bool {
@@ -185,8 +187,8 @@ fn operator_symbol(rest: &str) -> &str {
     symbol
 }
 
-/// The text between the bracket at the start of `text` and its counterpart; all of the text if there is no
-/// counterpart.
+/// The text between the bracket at the start of `text` and the matching bracket. If no bracket matches, all
+/// of the text.
 fn bracketed(text: &str) -> &str {
     let mut depth = 0_u32;
     let mut previous = ' ';
@@ -207,7 +209,7 @@ fn bracketed(text: &str) -> &str {
     text.get(1..).unwrap_or_default()
 }
 
-/// Adds Rust's `<Type as Trait>` or `<Type>`.
+/// Adds a type in the form of Rust, `<Type as Trait>` or `<Type>`.
 fn push_qualified(path: &mut String, inside: &str) {
     match split_as(inside) {
         Some((implementor, of)) => {

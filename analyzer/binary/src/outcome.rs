@@ -1,10 +1,10 @@
-//! The source of a module's symbols, and the message about it for the user.
+//! The source of a module's symbols, and the message to the user about this source.
 
 use edleak_format::ModuleId;
 use std::fmt;
 use std::path::PathBuf;
 
-/// The result for the addresses of one module.
+/// The result of looking up the addresses of one module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -12,20 +12,20 @@ pub struct Outcome {
     pub module: ModuleId,
     /// The path of the module in the trace.
     pub path: String,
-    /// The source of the module's names.
+    /// Where the module's names come from.
     pub source: Source,
-    /// Whether the trace has no build ID for the module, so that edleak cannot tell whether the file was
-    /// rebuilt since.
+    /// Whether the trace has no build ID for the module. In that case edleak cannot tell whether the file was
+    /// rebuilt after the recording.
     pub is_unverified: bool,
-    /// Number of distinct addresses in the requests.
+    /// Number of different addresses in the requests for this module.
     pub addresses: usize,
     /// Number of these addresses without a function name.
     pub unresolved: usize,
-    /// Number of split debug files (.dwo) that were needed and not found.
+    /// Number of split debug files (.dwo) that edleak needed and did not find.
     pub missing_dwo: usize,
 }
 
-/// The source of a module's names, best first.
+/// Where a module's names come from; the best source first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
@@ -33,26 +33,26 @@ pub enum Source {
     Embedded,
     /// This file has debug information.
     DebugInfo(PathBuf),
-    /// This file has a full symbol table: functions, but no lines.
+    /// This file has a full symbol table, which names all functions but gives no lines.
     SymbolTable(PathBuf),
     /// This file is stripped and names only its exported functions.
     ExportedOnly(PathBuf),
     /// This file has no symbols.
     NoSymbols(PathBuf),
-    /// This file exists, but it is another build.
+    /// This file exists, but belongs to another build.
     Rebuilt {
         /// The file.
         file: PathBuf,
-        /// The build ID of the file; empty: it has none.
+        /// The build ID of the file; empty if the file has none.
         found: Vec<u8>,
         /// The build ID in the trace.
         expected: Vec<u8>,
     },
-    /// The module was never a file: it is the kernel's `[vdso]`, or generated code.
+    /// The module never had a file: it is the kernel's `[vdso]`, or generated code.
     NoFile,
     /// The file of the module does not exist.
     Missing {
-        /// The build ID in the trace; empty: the trace has none.
+        /// The build ID in the trace; empty if the trace has none.
         build_id: Vec<u8>,
     },
     /// A file exists, but cannot be read.
@@ -65,7 +65,7 @@ pub enum Source {
 }
 
 impl Outcome {
-    /// Whether the user can do something to get more names.
+    /// Whether the user can do something so that more functions get names.
     pub fn needs_attention(&self) -> bool {
         if is_pseudonym(&self.path) {
             return false;
@@ -76,13 +76,13 @@ impl Outcome {
     }
 }
 
-/// Whether `edleak-analyze anonymize` made this path. No file with such a path exists.
+/// Whether `edleak-analyze anonymize` made this path. No file has such a path.
 fn is_pseudonym(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// The problem and its remedy, in one line.
+/// Prints the problem and its remedy in one line.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;

@@ -1,23 +1,23 @@
-//! Finds an allocator inside a program, if the program's symbols show one.
+//! Finds an allocator that is linked into a program, from the program's symbols.
 
 use crate::elf::{Elf, LE, Symbols};
 use crate::functions::is_defined_function;
 use object::read::elf::Sym;
 
-/// An allocator inside a program.
+/// An allocator that is linked into a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMalloc {
     /// The function by which edleak recognized the allocator.
     pub symbol: String,
-    /// Whether every module of the process calls it: the program exports it as `malloc`, and the program
-    /// comes before any preloaded library. If this is false, only code that was linked with the allocator
-    /// calls the allocator.
+    /// Whether every module of the process calls this allocator. This is the case if the program exports the
+    /// allocator as `malloc`, because the loader finds the program's symbols before those of a preloaded
+    /// library. If this is false, only code that was linked with the allocator calls it.
     pub replaces_all: bool,
 }
 
 impl Elf<'_> {
-    /// The allocator inside the program; `None`: the program's symbols show none. Allocators in the program's
-    /// libraries do not count, because a preloaded library comes before them.
+    /// The allocator that is linked into the program. `None`: the program's symbols show no allocator.
+    /// Allocators in shared libraries do not count, because the loader finds a preloaded library before them.
     pub fn own_malloc(&self) -> Option<OwnMalloc> {
         let dynamic = self.symbols(true)?;
         if own_malloc_in(dynamic, &["malloc"]).is_some() {
@@ -30,7 +30,8 @@ impl Elf<'_> {
 }
 
 impl Elf<'_> {
-    /// An allocator in a program without a symbol table, recognized by its messages.
+    /// The name of an allocator in a program without a symbol table. edleak recognizes the allocator by its
+    /// messages.
     pub fn nameless_allocator(&self) -> Option<&'static str> {
         const MESSAGES: [(&str, &str); 3] =
             [("jemalloc", "<jemalloc>: "), ("mimalloc", "mimalloc: "), ("tcmalloc", "tcmalloc: ")];
@@ -54,7 +55,7 @@ fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static
 
 /// The names that an allocator's `malloc` may have inside a program. The list covers jemalloc (with its
 /// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc and snmalloc. The list
-/// also covers rpmalloc, musl's mallocng linked in by hand, Hoard and scudo.
+/// also covers rpmalloc, musl's mallocng when a program links it statically, Hoard and scudo.
 const OWN_MALLOCS: [&str; 14] = [
     "malloc",
     "je_malloc",

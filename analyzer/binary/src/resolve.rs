@@ -1,5 +1,5 @@
-//! Turns a batch of addresses into frames. Threads share the batch by module and by run of addresses, and
-//! each distinct address is looked up once.
+//! Turns a batch of addresses into frames. The batch is divided among threads, by module and by run of
+//! addresses. Each address is looked up only once.
 
 use super::bounded::Guard;
 use super::cache::{Cache, Opened, key_of};
@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// Least number of addresses in a run for one thread. For a shorter run, a second thread does not pay off,
-/// because it must read the headers of all units.
+/// The smallest number of addresses in a run for one thread. For fewer addresses, a second thread is not
+/// worthwhile, because it must first read the headers of all units.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -24,8 +24,8 @@ pub struct Request {
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// Whether the address is that of an instruction, and not a return address. The lookup of an
-    /// instruction uses the address unchanged, not one byte before it.
+    /// Whether the address is that of an instruction. If not, it is a return address, and the lookup uses the
+    /// byte before it.
     pub is_exact: bool,
 }
 
@@ -35,35 +35,36 @@ impl From<StackFrame> for Request {
     }
 }
 
-/// The result for one address.
+/// The frames that were found for one address.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Resolved {
-    /// Inlined frames first, from the innermost outwards; the function itself last. The list is empty if the
-    /// address is unresolved.
+    /// Inlined frames first, from the innermost outwards; the function itself comes last. The list is empty
+    /// if no frame was found.
     pub frames: Arc<[SymbolFrame]>,
-    /// The address minus the module's load bias; the address itself if the module is unknown.
+    /// The address minus the module's load bias. If the module is unknown, the address itself.
     pub offset: u64,
 }
 
 /// A batch of resolved addresses.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Resolution {
-    /// One result per request, in the same order.
+    /// One result for each request, in the order of the requests.
     pub resolved: Vec<Resolved>,
-    /// One outcome per module in the batch, by id.
+    /// One outcome for each module in the batch, sorted by module id.
     pub outcomes: Vec<Outcome>,
-    /// Number of distinct addresses in no known module.
+    /// Number of different addresses that belong to no known module.
     pub without_module: usize,
 }
 
 impl Resolution {
-    /// The number of distinct addresses that stay `module+offset`, or a bare address.
+    /// Number of different addresses that have no function name, so that reports show `module+offset` or the
+    /// address.
     pub fn unresolved(&self) -> usize {
         self.without_module + self.outcomes.iter().map(|outcome| outcome.unresolved).sum::<usize>()
     }
 }
 
-/// Resolves addresses. The symbolizer keeps its opened files for the next batch.
+/// Resolves addresses. A symbolizer keeps its files open for the next batch.
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     options: Options,
@@ -71,24 +72,25 @@ pub struct Symbolizer {
 }
 
 impl Symbolizer {
-    /// A symbolizer that has opened nothing yet.
+    /// Makes a symbolizer that has not opened any file.
     pub fn new(options: Options) -> Self {
         Symbolizer { options, cache: Cache::default() }
     }
 
-    /// The problem with the debuginfod servers, in one line; `None`: there was no problem. Call this once,
-    /// after all batches.
+    /// The problem with the debuginfod servers, in one line. `None`: there was no problem. Call this function
+    /// once, after all batches.
     pub fn complaint(&self) -> Option<String> {
         self.cache.complaint()
     }
 
-    /// Resolves `requests` about the modules of `trace`, first with the symbols embedded in it, then with
-    /// files.
+    /// Resolves `requests` about the modules of `trace`, first with the symbols that are embedded in the
+    /// trace, and then with files.
     pub fn resolve_trace(&self, trace: &Trace, requests: &[Request]) -> Resolution {
         self.resolve(trace.modules(), trace.symbols(), requests)
     }
 
-    /// Resolves `requests` about `modules`, first with the symbols `embedded` in the trace, then with files.
+    /// Resolves `requests` about `modules`, first with the symbols `embedded` in the trace, and then with
+    /// files.
     pub fn resolve(
         &self,
         modules: &[Module],
@@ -144,8 +146,8 @@ impl Symbolizer {
         Resolution { resolved, outcomes, without_module: without_module.len() }
     }
 
-    /// Opens the files of every module whose symbols are not all embedded. The function opens a file with
-    /// several module ids only once.
+    /// Opens the files of every module whose symbols are not all embedded. If several module ids have the
+    /// same file, the function opens the file only once.
     fn open_all(&self, groups: &BTreeMap<ModuleId, Group<'_>>) -> HashMap<ModuleId, Arc<Opened>> {
         let mut distinct: BTreeMap<_, Vec<&Group<'_>>> = BTreeMap::new();
         for group in groups.values().filter(|group| !group.is_complete()) {
@@ -162,8 +164,8 @@ impl Symbolizer {
     }
 }
 
-/// The key of a request in the lookups: the offset, and the module with the lookup address. An address
-/// without a module is itself the offset.
+/// The key of a request: the offset, and the module with the address to look up. If an address has no module,
+/// its offset is the address itself.
 struct Place {
     offset: u64,
     within: Option<(ModuleId, u64)>,
@@ -176,7 +178,7 @@ struct Lookup {
     offset: u64,
 }
 
-/// The lookups for one module, and the results so far, by lookup address.
+/// The lookups for one module, and the results so far. The key of a result is the address that was looked up.
 struct Group<'a> {
     module: &'a Module,
     lookups: BTreeSet<Lookup>,
@@ -197,7 +199,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The addresses that must still be looked up in files, ascending.
+    /// The addresses that must be looked up in files, in ascending order.
     fn open_lookups(&self) -> Vec<u64> {
         let mut addresses: Vec<u64> = self
             .lookups
@@ -240,7 +242,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Ascending addresses of one module, for one thread.
+/// Ascending addresses of one module, which one thread looks up.
 pub(super) struct Run<'o> {
     pub(super) module: ModuleId,
     pub(super) opened: &'o Opened,
@@ -272,7 +274,7 @@ impl Run<'_> {
     }
 }
 
-/// Names the function itself from the symbol table, if debug information does not name it.
+/// If debug information does not name the function itself, names it from the symbol table.
 fn with_symbol(mut frames: Vec<SymbolFrame>, opened: &Opened, address: u64) -> Vec<SymbolFrame> {
     match frames.last_mut() {
         Some(SymbolFrame { function: Some(_), .. }) => {}

@@ -1,4 +1,4 @@
-//! The sections of debug information that lookups read, in decompressed form.
+//! The sections of debug information that lookups read. Compressed sections are decompressed.
 
 use crate::binary_file::BinaryFile;
 use crate::elf::Piece;
@@ -6,7 +6,7 @@ use gimli::{Dwarf, DwarfPackageSections, DwarfSections, SectionId};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// The sections that lookups read. The list does not contain locations, macros, types and names of variables.
+/// The sections that lookups read. Lookups do not need locations, macros, types and names of variables.
 const MAIN_SECTIONS: [SectionId; 10] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,
@@ -21,8 +21,8 @@ const MAIN_SECTIONS: [SectionId; 10] = [
 ];
 
 pub(crate) fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    // Decompression takes most of the time, and the sections are independent, so threads decompress them in
-    // parallel.
+    // Decompression takes most of the time. The sections do not depend on each other, so threads decompress
+    // them in parallel.
     let mut pieces: HashMap<&str, Piece> =
         MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
     let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
@@ -39,8 +39,8 @@ pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
     sections
 }
 
-/// All sections of a package, including sections that lookups do not read. The package's index refers to
-/// every section, and a unit with a missing part counts as damaged.
+/// All sections of a package, including sections that lookups do not read. The index of the package refers to
+/// every section, so a unit would look damaged if one section were missing.
 pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())

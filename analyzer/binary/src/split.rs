@@ -1,7 +1,8 @@
-//! Split debug information: the .dwo file of each unit, or the .dwp package of many units.
+//! Split debug information: a .dwo file for each unit, or a .dwp package for many units.
 //!
-//! Neither file has a build ID. Instead each unit has an ID, a hash that its skeleton in the binary repeats.
-//! If a file does not have this ID, it belongs to another build, and edleak does not use it.
+//! Neither kind of file has a build ID. Instead each unit has an id, which is a hash. The skeleton of the
+//! unit in the binary has the same id. If a file does not have the id, the file belongs to another build, and
+//! edleak does not use it.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
@@ -23,15 +24,15 @@ pub(crate) struct SplitFile {
     sections: DwarfSections<Piece>,
 }
 
-/// Finds the split part of a unit when a lookup first needs it.
+/// Finds the split debug information of a unit when a lookup first needs it.
 pub(crate) struct Loader<'a> {
     package: Option<DwarfPackage<BoundedSlice<'a>>>,
-    /// The owner of the opened files. The owner lets data that is borrowed from the files outlive the lookup.
+    /// Owns the opened files, so that lookups can borrow data from the files as long as needed.
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],
     beside: Option<&'a Path>,
     guard: &'a Guard,
-    /// The IDs of units whose split part was not found.
+    /// The ids of units whose split debug information was not found.
     pub(crate) missing: BTreeSet<u64>,
 }
 
@@ -44,8 +45,8 @@ impl<'a> Loader<'a> {
         guard: &'a Guard,
     ) -> Self {
         let package = opened.package().and_then(|(elf, sections)| {
-            // The budget must cover the units that the lookup reads. A split file adds its size when it is
-            // opened; a package counts as one file.
+            // The budget must cover the units that the lookup reads. A .dwo file adds its size to the budget
+            // when it is opened. A package adds the size of the whole package at once.
             guard.admit(elf.bytes().len() as u64);
             let empty = BoundedSlice::new(&[], RunTimeEndian::Little, guard);
             sections
@@ -55,7 +56,7 @@ impl<'a> Loader<'a> {
         Loader { package, files, debug_dirs, beside: elf.path().parent(), guard, missing: BTreeSet::new() }
     }
 
-    /// The split part that `load` asks for.
+    /// Finds the split debug information that `load` describes.
     pub(crate) fn load(
         &mut self,
         load: &SplitDwarfLoad<BoundedSlice<'a>>,
@@ -64,7 +65,7 @@ impl<'a> Loader<'a> {
         if found.is_none() {
             self.missing.insert(load.dwo_id.0);
         }
-        // Only this thread shares the part, but the interface of addr2line needs an `Arc`.
+        // Only this thread uses the result, but the interface of addr2line needs an `Arc`.
         #[allow(clippy::arc_with_non_send_sync)]
         found.map(Arc::new)
     }

@@ -1,29 +1,29 @@
-//! The symbol tables that name a module's functions: the module's own table, the table of its debug file, and
-//! the table in `.gnu_debugdata`.
+//! The symbol tables with the names of a module's functions: the module's own table, the table of its debug
+//! file, and the table in `.gnu_debugdata`.
 
 use crate::binary_file::BinaryFile;
 use crate::functions::FunctionTable;
 use crate::module::{self, Options};
 
-/// A file of a module, and the symbol table of it that edleak reads.
+/// A file of a module, and which of its symbol tables edleak reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(crate) file: &'a BinaryFile,
     pub(crate) is_dynamic: bool,
 }
 
-/// A module's debug file, its own file, and the file unpacked from `.gnu_debugdata`. Each of these files may
-/// be missing.
+/// A module's debug file, its own file, and the file that was unpacked from `.gnu_debugdata`. Each of the
+/// three may be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that together give all names. Each entry has the index of a file in [`Owners`]. The
-/// entry also says whether edleak reads the dynamic table of this file.
+/// The symbol tables that together have all names. Each entry holds the index of a file in [`Owners`], and
+/// whether edleak reads the dynamic table of this file.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 
 impl Tables {
-    /// Chooses the tables that edleak reads. A full table includes the symbols of the dynamic table, but the
-    /// table in `.gnu_debugdata` omits them.
+    /// Chooses the tables that edleak reads. A full table contains the symbols of the dynamic table, but the
+    /// table in `.gnu_debugdata` does not.
     pub(crate) fn choose(owners: Owners<'_>) -> Tables {
         let [debug, own, mini] = [0, 1, 2];
         let is_filled = |(owner, is_dynamic): &(usize, bool)| {
@@ -37,14 +37,14 @@ impl Tables {
         Tables([(mini, false), (own, true)].into_iter().filter(is_filled).collect())
     }
 
-    /// The chosen tables, from the same owners that `choose` got.
+    /// The chosen tables. `owners` must be the value that `choose` got.
     pub(crate) fn of<'a>(&self, owners: Owners<'a>) -> Vec<Table<'a>> {
         let table = |&(owner, is_dynamic): &(usize, bool)| Some(Table { file: owners[owner]?, is_dynamic });
         self.0.iter().filter_map(table).collect()
     }
 }
 
-/// The files that name the functions of one module.
+/// The files with the names of one module's functions.
 #[derive(Debug)]
 pub struct SymbolFiles {
     binary: BinaryFile,
@@ -53,10 +53,10 @@ pub struct SymbolFiles {
 }
 
 impl SymbolFiles {
-    /// Finds the files in the same way as a report. `path` is the module's path in its process.
+    /// Finds the files that a report would use. `path` is the path of the module in its process.
     pub fn find(path: &str, binary: BinaryFile, options: &Options) -> SymbolFiles {
-        // The debug file was made from this file before it was stripped. So the debug file has no more names
-        // than a full table.
+        // A debug file is made from the binary before the binary is stripped. So if the binary has a full
+        // table, the debug file has no further names.
         let has_all = binary.elf().is_ok_and(|elf| elf.has_symbols(false));
         if has_all {
             return SymbolFiles { binary, debug: None, mini: None };
@@ -71,13 +71,13 @@ impl SymbolFiles {
         &self.binary
     }
 
-    /// The module's own file, without the others.
+    /// The module's own file. The debug file and the unpacked file are dropped.
     pub fn into_binary(self) -> BinaryFile {
         self.binary
     }
 
-    /// A number that differs between files of one build ID that name different functions. Examples are a
-    /// stripped file and a file with a debug file.
+    /// A number that tells apart files of one build ID that name different functions. For example, a stripped
+    /// file alone and a stripped file with a debug file have different numbers.
     pub fn version(&self) -> u64 {
         let debug = self.debug.as_ref().map_or(0, |debug| debug.bytes().len());
         self.binary.bytes().len() as u64 | (debug as u64).rotate_left(32)

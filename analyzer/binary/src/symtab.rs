@@ -1,14 +1,14 @@
-//! Finds the function at an address from symbol tables, for code without debug information.
+//! Finds the function at an address in symbol tables, for code without debug information.
 
 use crate::demangle::{demangle, is_mangled};
 use crate::symbol_files::Table;
 
-/// Symbols may overlap. Maximum number of symbols over which a lookup walks back, if they end before the
-/// address.
+/// Maximum number of symbols that a lookup skips backwards, if they end before the address. A lookup must go
+/// back because symbols may overlap.
 const MAX_STEPS_BACK: usize = 64;
 
-/// Maximum number of names for one place that are compared. If a place has more names, the choice does not
-/// matter.
+/// Maximum number of names of one address that are compared. If an address has more names than this, any of
+/// them will do.
 const MAX_ALIASES: usize = 32;
 
 /// The functions of one module, by address.
@@ -21,10 +21,10 @@ pub(crate) struct Symtab {
 struct Symbol {
     start: u64,
     end: u64,
-    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same place, the name with
+    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same address, the name with
     /// the lowest rank is used.
     rank: u8,
-    /// The index of the symbol's table, in the order given to `new`.
+    /// The index of the symbol's table in the list that `new` got.
     table: u8,
     /// The position of the name in its file.
     name: (usize, usize),
@@ -48,18 +48,18 @@ impl Symtab {
         Symtab { symbols }
     }
 
-    /// The demangled name of the function at `address`. `tables` must be the same as for `new`.
+    /// The demangled name of the function at `address`. `tables` must be the list that `new` got.
     pub(crate) fn find(&self, tables: &[Table<'_>], address: u64) -> Option<String> {
         self.best(tables, address, |_| true)
     }
 
-    /// The full name of the function at `address`, if debug information only gives `plain`. gcc does so for
-    /// members of anonymous namespaces. Several functions may share code, so only a name that contains
-    /// `plain` is used.
+    /// The full name of the function at `address`, for the case that debug information has only the name
+    /// `plain`. gcc writes only such names for members of anonymous namespaces. Several functions may share
+    /// code, so only a name that contains `plain` is used.
     pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
         let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
         let part = format!("{}{base}", base.len());
-        // A mangled operator is a code and not its name.
+        // In a mangled name, an operator is a code and not a name.
         let has_part = |name: &[u8]| {
             base.starts_with("operator") || name.windows(part.len()).any(|window| window == part.as_bytes())
         };
@@ -88,8 +88,8 @@ impl Symtab {
     }
 }
 
-/// The number of leading underscores: people say `malloc`, not `__libc_malloc`. The `_` of a mangled name
-/// means nothing, so it does not count.
+/// The number of leading underscores. Names with few underscores are preferred: people say `malloc`, not
+/// `__libc_malloc`. The `_` of a mangled name does not count, because it means nothing.
 fn underscores(name: &[u8]) -> usize {
     if is_mangled(name) {
         return 0;

@@ -1,13 +1,13 @@
-//! Compiles .eh_frame into rules: a sorted table that leads from a code offset to the rule that finds the
-//! caller there.
+//! Compiles .eh_frame into a sorted table of rules. For each code offset, the table has the rule that finds
+//! the caller from there.
 //!
 //! A row applies from its offset to the offset of the next row. [`CallerRule::Unknown`] stands for code
-//! without an entry, and for entries that a [`CallerRule`] cannot express. Such an entry takes the CFA from
-//! another register or from an expression, as in the PLT or in functions that realign their stack.
+//! without an entry, and for entries that a [`CallerRule`] cannot express. Such an entry computes the CFA
+//! from another register or with an expression, as in the PLT or in functions that realign their stack.
 //!
-//! The tables of a large program hold a million rules. So the type `R` of a packed rule is a parameter, and
-//! the caller chooses a compact type. Each row applies to a range of pc values. A walk looks up the return
-//! address − 1. Only the interrupted pc below a signal frame is looked up unchanged.
+//! The tables of a large program hold a million rules. So the packed form `R` of a rule is a parameter, and
+//! the caller chooses a small type. Each row applies to a range of pc values. A walk looks up the return
+//! address − 1. Only the pc that a signal interrupted is looked up unchanged.
 
 use crate::arch::Registers;
 use crate::elf::Elf;
@@ -22,27 +22,28 @@ use std::ops::Range;
 
 type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 
-/// The way from a frame to the frame of its caller.
+/// How to find the frame of the caller from a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallerRule {
-    /// The way to the caller is not known.
+    /// It is not known how to find the caller.
     Unknown,
-    /// The frame is the outermost: there is no caller.
+    /// The frame is the outermost frame, so it has no caller.
     End,
-    /// The frame is a signal trampoline: the interrupted registers lie on the stack.
+    /// The frame is a signal trampoline. The registers of the interrupted code are on the stack.
     Signal,
     /// The caller's frame begins at the CFA of this frame.
     Cfa {
-        /// The register that the CFA is computed from.
+        /// The register from which the CFA is computed.
         from: Base,
-        /// Bytes from the register to the CFA.
+        /// Distance from the register's value to the CFA, in bytes.
         offset: i64,
-        /// Bytes from the saved frame pointer up to the CFA; `None` if the frame did not save it.
+        /// Distance from the saved frame pointer up to the CFA, in bytes; `None` if the frame did not save
+        /// the frame pointer.
         saved_fp: Option<i64>,
     },
 }
 
-/// The register that a CFA is computed from.
+/// The register from which a CFA is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Base {
     /// The stack pointer.
@@ -51,25 +52,25 @@ pub enum Base {
     Fp,
 }
 
-/// One row: the rule from `start` on.
+/// One row: a rule, and the offset from which it applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row<R> {
     /// Offset of the row from the file's link-time base.
     pub start: u32,
-    /// The way to find the caller of a frame whose pc lies in this row.
+    /// The rule to find the caller of a frame whose pc is in this row.
     pub rule: R,
 }
 
 /// The rules of one file, packed as `R`. The default of `R` stands for [`CallerRule::Unknown`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UnwindTable<R> {
-    /// The rows, sorted by start. Neighbouring rows have different rules.
+    /// The rows, sorted by `start`. Two neighbouring rows have different rules.
     pub rows: Vec<Row<R>>,
-    /// Number of unreadable entries; their code has no rule.
+    /// Number of entries that could not be read. The code of these entries has no rule.
     pub bad_entries: usize,
 }
 
-/// A range of code that has one rule. The compiler has not sorted these ranges yet.
+/// A range of code with one rule, before the ranges are sorted.
 #[derive(Clone, Copy)]
 struct Stretch<R> {
     start: u32,
@@ -78,8 +79,8 @@ struct Stretch<R> {
 }
 
 impl<R: Copy + PartialEq + Default> UnwindTable<R> {
-    /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if there is no .eh_frame. If both
-    /// sections are missing, the table is empty. `pack` turns a rule into the form that the caller keeps.
+    /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if the file has no .eh_frame. If
+    /// both sections are missing, the table is empty. `pack` turns a rule into the form `R`.
     pub fn compile(elf: &Elf<'_>, pack: impl Fn(CallerRule) -> R) -> Self {
         let mut compiler = Compiler::new(elf, &pack);
         if let Some((address, data)) = elf.section(".eh_frame").filter(|(_, data)| data.len() > 4) {
@@ -95,11 +96,12 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         compiler.finish()
     }
 
-    /// Compiles the rules of some functions only: sorted ranges without overlap. The table may have more
-    /// rules, which are correct, too.
+    /// Compiles only the rules of some functions, which are sorted ranges without overlap. The table may have
+    /// rules of other code; these rules are correct, too.
     ///
-    /// The sorted index of a large program leads to the entries of a few functions. This lookup takes a
-    /// fraction of the time to read all entries. Without an index, the function reads all entries.
+    /// In a large program, the function finds the entries of a few functions in the sorted index. This takes
+    /// a small part of the time that it takes to read all entries. If the file has no index, the function
+    /// reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
@@ -117,7 +119,7 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         after.checked_sub(1).and_then(|row| self.rows.get(row)).map_or_else(R::default, |row| row.rule)
     }
 
-    /// The parts of `start..end` with a known rule.
+    /// The parts of `start..end` for which the table has a rule.
     pub fn known_in(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, u32, R)> + '_ {
         let first = self.rows.partition_point(|row| row.start <= start).saturating_sub(1);
         let rows = self.rows.get(first..).unwrap_or_default();
@@ -129,8 +131,8 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     }
 }
 
-/// The base addresses of pointers in .eh_frame. (On the machines that edleak knows, no pointer is relative to
-/// text or to the GOT.)
+/// The base addresses of pointers in .eh_frame. On the machines on which edleak records, no pointer is
+/// relative to text or to the GOT.
 fn eh_bases(elf: &Elf<'_>, eh_frame: u64) -> BaseAddresses {
     let bases = BaseAddresses::default().set_eh_frame(eh_frame);
     match elf.eh_frame_hdr() {
@@ -148,7 +150,7 @@ fn eh_frame_from_header<'data>(elf: &Elf<'data>) -> Option<(u64, &'data [u8])> {
     Some((eh_frame, elf.loaded_from(eh_frame)?))
 }
 
-/// The entries that overlap some functions, from the index in .eh_frame_hdr; `None`: there is no index.
+/// The entries that overlap some functions, from the index in .eh_frame_hdr. `None`: the file has no index.
 fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrameOffset>> {
     let address = elf.eh_frame_hdr()?;
     let (eh_frame, _) = elf.section(".eh_frame")?;
@@ -161,7 +163,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // An entry ends before the next one begins. The end of the last entry does not matter.
+        // An entry ends at or before the start of the next entry. The end of the last entry does not matter.
         let start = elf.offset_of(start.direct().ok()?)?;
         let end = match &next {
             Some((next, _)) => elf.offset_of(next.direct().ok()?)?,
@@ -178,7 +180,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     Some(found)
 }
 
-/// The common entry (CIE) at an offset, parsed once for all entries that refer to it.
+/// The common entry (CIE) at an offset. It is parsed only once for all entries that refer to it.
 fn common_entry<'section, S>(
     known: &mut HashMap<S::Offset, CommonInformationEntry<Bytes<'section>>>,
     section: &S,
@@ -240,7 +242,7 @@ where
     }
 
     /// Compiles the listed entries. `None`: all entries together are longer than their section, so the index
-    /// is damaged.
+    /// must be damaged.
     fn run_listed(
         &mut self,
         section: &EhFrame<Bytes<'_>>,
@@ -274,7 +276,7 @@ where
     ) where
         S: UnwindSection<Bytes<'section>>,
     {
-        // The linker leaves entries of discarded functions behind, with address 0 or length 0.
+        // For discarded functions, the linker leaves entries with address 0 or length 0.
         if fde.initial_address() == 0 || fde.len() == 0 {
             return;
         }
@@ -294,7 +296,8 @@ where
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // A partly read entry must not be trusted, so its rows are dropped.
+                    // If an entry cannot be read to its end, its first rows are not trustworthy either, so
+                    // they are dropped.
                     self.stretches.truncate(first);
                     self.bad_entries += 1;
                     break;
@@ -314,7 +317,7 @@ where
     }
 
     fn finish(mut self) -> UnwindTable<R> {
-        // Linkers that sort .eh_frame_hdr leave .eh_frame in link order, which is nearly sorted.
+        // A linker that sorts .eh_frame_hdr leaves .eh_frame in link order, so the ranges are nearly sorted.
         self.stretches.sort_by_key(|stretch| stretch.start);
         let mut rows: Vec<Row<R>> = Vec::with_capacity(self.stretches.len() + self.stretches.len() / 4 + 1);
         let mut push = |start: u32, rule: R| match rows.last_mut() {

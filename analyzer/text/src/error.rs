@@ -1,8 +1,8 @@
-//! The error for a value with a wrong form; it tells how to write the value.
+//! The error for a value in a wrong form. The message tells how to write the value.
 
 use std::fmt;
 
-/// The error for a value with a wrong form.
+/// The error for a value in a wrong form.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -16,7 +16,7 @@ pub struct Error {
 pub enum ErrorKind {
     /// A size in bytes.
     Size,
-    /// A size per time.
+    /// A size per unit of time.
     Rate,
     /// A span of time.
     Duration,
@@ -35,12 +35,12 @@ impl Error {
         self.kind
     }
 
-    /// The error without the remedy.
+    /// The message without the remedy.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The right way to write the value.
+    /// The right form of the value, with an example.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }

@@ -1,17 +1,17 @@
-//! Patterns on names: `*` stands for any run of characters; other characters stand for themselves.
+//! Patterns for names. `*` stands for any text, and all other characters stand for themselves.
 //!
 //! | pattern | matches | special characters |
 //! |---|---|---|
 //! | [`Glob::new`]: `--watch`, `--wrapper` | the whole name | `*`, `?` (any one character) |
 //! | [`Glob::part`]: suppressions, as in LeakSanitizer | any part of it | `*`, leading `^`, trailing `$` |
 //!
-//! Brackets are not special, because many names contain them (`operator new[]`, `<[T]>::to_vec`). In patterns
-//! on whole names, blanks count only between words: `vector<int, A<int> >` and `vector<int,A<int>>` are the
-//! same name.
+//! Brackets are ordinary characters, because many names contain them (`operator new[]`, `<[T]>::to_vec`). In
+//! patterns for whole names, a blank matters only between two words: `vector<int, A<int> >` and
+//! `vector<int,A<int>>` are one name.
 //!
-//! Each piece between two `*` is matched where it is first found. A later `*` never requires that an earlier
-//! `*` matches another text. So the time is at most the length of the name times the length of the
-//! longest piece, however many `*` the pattern has.
+//! Each text between two `*` is matched at its first occurrence in the name. This is right, because a later
+//! `*` can match any text that an earlier `*` leaves. So the time is at most the length of the name times the
+//! length of the longest text, for any number of `*`.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub struct Glob {
     skips_blanks: bool,
 }
 
-/// A text without `*`.
+/// A text between two `*` of a pattern.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Piece {
     text: String,
@@ -35,7 +35,7 @@ struct Piece {
 }
 
 impl Glob {
-    /// Makes a pattern on whole names.
+    /// Makes a pattern for whole names.
     pub fn new(pattern: &str) -> Glob {
         let text = without_idle_blanks(pattern.trim()).into_owned();
         let piece = |piece: &str| Piece { text: piece.to_owned(), has_any: piece.contains('?') };
@@ -43,8 +43,8 @@ impl Glob {
         Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
     }
 
-    /// Makes a pattern on parts of names. `^` at its start or `$` at its end ties it to the start or end of
-    /// the name.
+    /// Makes a pattern for parts of names. With `^` at its start, the pattern matches only at the start of a
+    /// name; with `$` at its end, only at the end.
     pub fn part(pattern: &str) -> Glob {
         let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
         let (inner, at_end) = inner.strip_suffix('$').map_or((inner, false), |rest| (rest, true));
@@ -68,7 +68,7 @@ impl Glob {
         &self.text
     }
 
-    /// Whether `name` matches.
+    /// Whether the pattern matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         let name = if self.skips_blanks { without_idle_blanks(name) } else { Cow::Borrowed(name) };
         let Some((last, before)) = self.pieces.split_last() else { return false };
@@ -88,7 +88,7 @@ impl Glob {
 }
 
 impl Piece {
-    /// The end of the piece in `text`, if `text` begins with the piece.
+    /// If `text` begins with the piece, the end of the piece in `text`.
     fn end_at_start(&self, text: &str) -> Option<usize> {
         if !self.has_any {
             return text.starts_with(&self.text).then_some(self.text.len());
@@ -117,7 +117,7 @@ impl Piece {
     }
 }
 
-/// `text` without the blanks that do not separate two words.
+/// `text` without those blanks that do not separate two words.
 fn without_idle_blanks(text: &str) -> Cow<'_, str> {
     if !text.contains(' ') {
         return Cow::Borrowed(text);
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Matches by the definition: tries every number of characters for each star.
+    /// Matches as the definition of `*` says: tries every number of characters for each `*`.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

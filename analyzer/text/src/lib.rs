@@ -1,4 +1,5 @@
-//! Sizes, rates, durations and patterns as people write them: one grammar for both programs.
+//! Sizes, rates, durations and patterns as people write them. `edleak-record` and `edleak-analyze` accept the
+//! same forms.
 #![forbid(unsafe_code)]
 
 pub mod error;

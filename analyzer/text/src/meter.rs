@@ -1,8 +1,8 @@
-//! The progress of a long piece of work: the work counts its parts, and the program shows the count to its
-//! user.
+//! The progress of long work. The work counts the parts that it has done, and the program shows this count to
+//! the user.
 //!
-//! One process does one such piece of work at a time, so there is only one meter. Counting costs one addition
-//! for each block or file.
+//! A process does only one such piece of work at a time, so there is only one meter. Each count is one
+//! addition for a block or a file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,30 +11,31 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static AWAITED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Begins a piece of work of `all` parts; 0: the number of parts is not known.
+/// Begins work that has `all` parts. 0: the number of parts is not known.
 pub fn begin(all: u64) {
     ALL.store(0, Ordering::Relaxed);
     DONE.store(0, Ordering::Relaxed);
     ALL.store(all, Ordering::Relaxed);
 }
 
-/// Counts `parts` more parts as done.
+/// Adds `parts` to the number of parts that are done.
 pub fn advance(parts: u64) {
     DONE.fetch_add(parts, Ordering::Relaxed);
 }
 
-/// The share of the work that is done, 0 to 1; `None`: the number of parts is not known.
+/// The share of the work that is done, from 0 to 1. `None`: the number of parts is not known.
 pub fn share() -> Option<f64> {
     let all = ALL.load(Ordering::Relaxed);
     (all > 0).then(|| (DONE.load(Ordering::Relaxed) as f64 / all as f64).min(1.0))
 }
 
-/// Sets the thing outside of this process that the work waits for; `None`: the work does not wait.
+/// Sets the name of the thing outside of this process for which the work waits. `None`: the work does not
+/// wait.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// The thing outside of this process that the work waits for; `None`: the work does not wait.
+/// The name of the thing outside of this process for which the work waits. `None`: the work does not wait.
 pub fn awaited() -> Option<String> {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

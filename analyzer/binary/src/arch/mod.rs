@@ -1,7 +1,7 @@
-//! The machines that edleak records on. All code about registers and machine code is in the folders beside
+//! The machines on which edleak records. All code about registers and machine code is in the folders beside
 //! this file.
 //!
-//! To add a machine, add a folder beside `x86_64` and a variant of [`Arch`].
+//! To support another machine, add a folder beside `x86_64` and a variant of [`Arch`].
 
 mod registers;
 mod x86_64;
@@ -10,7 +10,7 @@ use object::elf;
 pub(crate) use registers::Registers;
 use std::borrow::Cow;
 
-/// A machine that edleak records on.
+/// A machine on which edleak records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arch {
     X86_64,
@@ -38,8 +38,9 @@ impl Arch {
         }
     }
 
-    /// Whether the last byte of a call may lie in `code[from..]`. `is_code` tells whether the byte at an
-    /// offset from the start of `code` is code of the file. The destination of a call must be such a byte.
+    /// Whether the last byte of a call may be in `code[from..]`. `is_code` tells whether the byte at an
+    /// offset from the start of `code` is code of the file. The destination of a direct call must be such a
+    /// byte.
     pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
         match self {
             Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),

@@ -1,14 +1,14 @@
-//! The registers that unwinding needs.
+//! The registers that are needed to unwind a stack.
 
 use gimli::Register;
 
-/// The registers of one machine for unwinding.
+/// The registers of one machine that are needed to unwind a stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
-    /// The register column of DWARF that stands for the return address.
+    /// The column number that DWARF gives to the return address.
     pub(crate) return_address: Register,
     pub(crate) sp: Register,
     pub(crate) fp: Register,
-    /// The place of the return address, in bytes from the CFA.
+    /// Where the return address is stored: its distance from the CFA, in bytes.
     pub(crate) return_address_at: i64,
 }

@@ -1,5 +1,5 @@
-//! Tests lookups in damaged and hostile programs. A lookup may fail, but it must not panic, run without end,
-//! or take more memory than the size of the file justifies.
+//! Tests lookups in damaged and hostile programs. A lookup may fail, but must not panic or run without end.
+//! The size of the file limits the memory that the lookup may use.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, frames, module, outcome, resolve, run,
@@ -8,7 +8,7 @@ use edleak_binary::Source;
 use std::fs;
 use std::path::Path;
 
-/// The generator xorshift64: it makes the same damage in every run.
+/// The generator xorshift64. It makes the same damage in every run of the test.
 struct Dice(u64);
 
 impl Dice {
@@ -20,7 +20,7 @@ impl Dice {
     }
 }
 
-/// Looks up every 7th address of the damaged copy. Any result is right, if the lookup returns one.
+/// Looks up every 7th address of the damaged copy. The result may be anything, but the lookup must return.
 fn survive(dir: &Path, damaged: &[u8], addresses: &[u64]) {
     let copy = dir.join("damaged");
     fs::write(&copy, damaged).expect("it is the test's");
@@ -41,7 +41,7 @@ fn flipped_bytes() {
         for _ in 0..150 {
             let mut damaged = sound.clone();
             for _ in 0..1 + dice.below(8) {
-                // Half of the damage hits the headers and the debug information.
+                // Half of the damage is in the headers and in the debug information.
                 let at = match dice.below(4) {
                     0 => dice.below(64),
                     1 => dice.below(sound.len()),

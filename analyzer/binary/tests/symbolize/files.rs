@@ -1,5 +1,5 @@
-//! A program and its debug information, separated in every usual way. The frames must be the same as before
-//! the separation, or the reason must be clear.
+//! Separates the debug information of a program in every usual way. The frames must be the same as before the
+//! separation, or edleak must give the reason.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, exact, frames, functions, module, outcome,
@@ -10,7 +10,7 @@ use edleak_format::{Module, ModuleId, SymbolFrame};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A program with debug information, and the frames that it gives while both are together.
+/// A program that contains its debug information, and the frames of its addresses.
 struct Whole {
     dir: PathBuf,
     program: PathBuf,
@@ -35,7 +35,8 @@ impl Whole {
         Whole { dir, program, module, addresses, frames: frames(&resolution) }
     }
 
-    /// Asserts that edleak finds the debug information in `file`, and that the frames are the same as before.
+    /// Asserts that edleak finds the debug information in `file`, and that the frames are the same as before
+    /// the separation.
     fn is_same_from(&self, file: &Path, debug_dirs: &[&Path]) {
         let resolution = resolve(&self.module, debug_dirs, &self.addresses);
         assert_eq!(outcome(&resolution).source, Source::DebugInfo(file.to_owned()));
@@ -166,7 +167,7 @@ fn build_id_trees() {
     let file = whole.build_id_file(&tree.join(".build-id"));
     whole.part(&file);
     whole.is_same_from(&file, &[&tree]);
-    // Without the program's file, the debug information suffices.
+    // The debug information suffices even if the file of the program is missing.
     fs::remove_file(&whole.program).expect("it is the test's");
     whole.is_same_from(&file, &[&tree]);
 
@@ -221,7 +222,8 @@ fn split_debug_information() {
         let program = compile_c(&dir, &[version, "-O2", "-gsplit-dwarf"]);
         let split = Whole::of(dir, program);
         assert_eq!(split.addresses, whole.addresses, "the code is the same");
-        // No path here depends on the directory of compilation, because all sources have absolute paths.
+        // No path in this test depends on the directory of compilation, because all sources have absolute
+        // paths.
         assert_eq!(split.frames, whole.frames);
 
         let dwo: Vec<PathBuf> = fs::read_dir(&split.dir)
@@ -247,7 +249,7 @@ fn split_debug_information() {
         assert_eq!(names(&frames(&resolution)), names(&whole.frames), "the symbol table names functions");
         assert!(frames(&resolution).iter().flatten().any(|frame| frame.line > 0), "lines are in the program");
 
-        // Files of another build have the same names.
+        // The files of another build have the same names as the files of this build.
         let other = directory(&format!("split_other{version}"));
         compile_c(&other, &[version, "-O0", "-gsplit-dwarf"]);
         let resolution = resolve(&split.module, &[&other], &split.addresses);
@@ -314,7 +316,7 @@ fn a_rebuilt_program_is_never_used() {
     assert!(resolution.resolved.iter().all(|resolved| resolved.frames.is_empty()));
     let message = outcome(&resolution).to_string();
     assert!(message.contains("was rebuilt since") && message.contains("--debug-dir"), "{message}");
-    // With the old file the frames are complete.
+    // With the file of the recorded build, all frames are found.
     whole.is_same_from(&old.join("prog"), &[&old]);
 
     // A build without a build ID also counts as another build.
@@ -370,7 +372,7 @@ fn files_other_than_programs_are_refused_without_blocking() {
 #[test]
 fn embedded_symbols_replace_all_files() {
     let whole = Whole::new("embedded", &["-g", "-O2"]);
-    // The module was unloaded and loaded again elsewhere, so the same file has a second id.
+    // The module was unloaded, and then loaded at another address. So the file has a second module id.
     let again = Module { id: ModuleId(9), load_bias: 0x7000_0000, ..whole.module.clone() };
     let modules = [whole.module.clone(), again.clone()];
     let mut requests = exact(&whole.module, &whole.addresses);

@@ -1,4 +1,4 @@
-//! For every address of small programs, edleak and the reference tools must give the same frames.
+//! For every address of small programs, edleak must give the frames that the reference tools give.
 
 use crate::oracle::{self, Frame};
 use crate::programs::{
@@ -23,7 +23,7 @@ fn ours(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
         .collect()
 }
 
-/// Compares every address and reports a few of the addresses that differ.
+/// Compares the frames of every address, and prints a few of the addresses at which they differ.
 fn compare(program: &Path, addresses: &[u64], oracle: &str, ours: &[Vec<Frame>], theirs: &[Vec<Frame>]) {
     let differing: Vec<String> = addresses
         .iter()
@@ -47,7 +47,7 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // If the linker has merged equal functions, any of their names is right.
+    // If the linker has merged equal functions, the name of each of them is right.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {

@@ -1,9 +1,9 @@
-//! The forms of calls in x86-64 code: `call rel32`, and FF /2 with any operand.
+//! The forms that a call has in x86-64 code: `call rel32`, and FF /2 with any operand.
 
 use memchr::memchr2_iter;
 
-/// Whether the last byte of a call may lie in `code[from..]`. `is_code(n)` tells whether the byte n after the
-/// first byte of `code` is code of the file.
+/// Whether the last byte of a call may be in `code[from..]`. `is_code(n)` tells whether the byte at offset n
+/// from the start of `code` is code of the file.
 pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
     memchr2_iter(CALL, GROUP_5, code).any(|i| {
         let lengths = call_lengths(&code[i..], i as i64, &is_code);
@@ -11,8 +11,8 @@ pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) 
     })
 }
 
-/// The possible lengths of a call at the start of `code`, which lies `at` bytes after the start of the
-/// searched code. The list is empty if no call begins there.
+/// The possible lengths of a call at the start of `code`, which is at offset `at` of the searched code. The
+/// list is empty if no call begins there.
 fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static [usize] {
     match *code {
         [CALL, a, b, c, d, ..] => {
@@ -27,13 +27,14 @@ fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static
 
 /// The opcode of call rel32.
 const CALL: u8 = 0xe8;
-/// The opcode of indirect calls, jumps and pushes; ModRM tells them apart.
+/// The opcode of indirect calls, jumps and pushes. The byte ModRM shows which of them it is.
 const GROUP_5: u8 = 0xff;
-/// Length of the longest call in bytes: FF, ModRM, SIB and a displacement of four. (Prefixes come before
-/// these bytes.)
+/// Length of the longest call, in bytes: FF, ModRM, SIB and four bytes of displacement. Prefixes come before
+/// these bytes and do not count.
 pub(crate) const MAX_CALL: usize = 7;
-/// Lengths of FF /2 by the mode bits of ModRM. The modes are: no displacement (or four bytes, for rip and for
-/// no base), one byte, four bytes, a register. Each mode exists with and without SIB.
+/// Lengths of FF /2, by the mode bits of ModRM. The four modes are: no displacement (but four bytes for rip
+/// and without a base), one byte of displacement, four bytes of displacement, and a register. The first three
+/// modes exist with and without SIB.
 const INDIRECT_LENGTHS: [&[usize]; 4] = [&[2, 3, 6, 7], &[3, 4], &[6, 7], &[2]];
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ mod tests {
             &[0xff, 0x15, 1, 2, 3, 0],       // call [rip+…]
             &[0xff, 0x14, 0xc5, 0, 0, 0, 0], // call [rax*8+0]
             &[0x3e, 0xff, 0xd0],             // notrack call rax
-            &[0x67, 0xe8, 0x10, 0, 0, 0],    // addr32 call, as the linker pads
+            &[0x67, 0xe8, 0x10, 0, 0, 0],    // addr32 call, which a linker writes as padding
         ] {
             assert!(is_call(call), "{call:x?}");
         }

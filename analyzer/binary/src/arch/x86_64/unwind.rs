@@ -1,4 +1,5 @@
-//! The registers of x86-64 (psABI, table 3.36), and the place where a call stores the return address.
+//! The registers of x86-64 (psABI, table 3.36), and the stack position at which a call stores the return
+//! address.
 
 use crate::arch::registers::Registers;
 use gimli::X86_64;
