@@ -179,8 +179,10 @@ class Trace {
     return this.stacks.subarray(this.stackFrom[site], this.stackFrom[site] + this.frameCount[site]);
   }
 
-  /** Index of the last instant before the program freed everything and ended. Without such an end: of the
-      last instant. */
+  /**
+   * Index of the last instant before the program freed everything and ended. Without
+   * such an end: of the last instant.
+   */
   get judgedEnd() {
     let judged = this.end;
     while (judged > 0 && this.at_s[judged] > this.header.judged_until_s) judged--;

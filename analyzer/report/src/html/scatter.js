@@ -1,8 +1,10 @@
 // Size against growth, with one mark for each site. A large site that grows has its mark at the upper right.
 
 const SCATTER = { left: 68, right: 16, top: 14, height: 300, bottom: 44 };
-/** The smallest value at which the logarithmic axes begin, in bytes. Sites with a smaller value are drawn at
-    the edge. */
+/**
+ * The smallest value at which the logarithmic axes begin, in bytes. Sites with a smaller value are drawn at
+ * the edge.
+ */
 const LEAST_BYTES = 16;
 
 class Scatter {
