@@ -282,7 +282,7 @@ fn parse_at(text: &str) -> Result<At, String> {
 }
 
 fn parse_time(text: &str) -> Result<u64, edleak_text::Error> {
-    // A time beyond 584 years lies outside every record.
+    // No record is longer than 584 years, so a longer time may become the maximum.
     units::parse_duration(text).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -298,7 +298,7 @@ impl SpanArgs {
         }
     }
 
-    /// Refuses a span for the other formats, because they cover the whole record.
+    /// Refuses a span for all formats but pprof, because the other formats cover the whole record.
     pub(crate) fn only_for(&self, format: Format) -> Result<()> {
         if self.is_given() && format != Format::Pprof {
             bail!(

@@ -16,7 +16,7 @@ use edleak_report::text::Style;
 use edleak_text::units;
 use std::path::{Path, PathBuf};
 
-/// Compares two recordings.
+/// Compares two recordings and prints how each leak changed.
 pub(crate) fn diff(before: &Path, after: &Path, format: DiffFormat, symbols: SymbolArgs) -> Result<u8> {
     let symbolizer = symbols.symbolizer();
     let policy = Policy { min_class: Class::Constant, ..Policy::default() };
@@ -55,7 +55,7 @@ pub(crate) fn verify(paths: &[PathBuf]) -> Result<u8> {
     Ok(code)
 }
 
-/// Puts symbols into a trace.
+/// Embeds symbols into a trace.
 pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> Result<u8> {
     if output.is_none() && path.as_os_str() == "-" {
         bail!("stdin cannot be changed in place (give a file with `-o`)");
@@ -80,7 +80,7 @@ pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> 
 pub(crate) fn anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
     refuse_overwriting(path, output)?;
     if key == Some("") {
-        // An empty variable is not a secret.
+        // The key may come from a shell variable that is empty by mistake.
         bail!("the key is empty (give a secret, or leave `--key` out)");
     }
     rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;

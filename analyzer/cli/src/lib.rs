@@ -1,5 +1,5 @@
-//! edleak-analyze: arguments and exit codes (0 no leak, 1 leaks, 2 undecided, 3 error). The program is
-//! `bin/edleak-analyze.rs`.
+//! edleak-analyze: its arguments and its exit codes (0 no leak, 1 leaks, 2 undecided, 3 error). The function
+//! `main` of the program is in `bin/edleak-analyze.rs`.
 
 mod args;
 mod commands;
@@ -13,7 +13,7 @@ use output::{EXIT_ERROR, say};
 use std::io;
 use std::process::ExitCode;
 
-/// The command line, for manual pages and completions.
+/// The command line, from which manual pages and completions are made.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
@@ -23,8 +23,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` also arrive here, but are not errors. If stderr is closed, nobody can
-            // read the message.
+            // `--help` and `--version` also lead here, but they are not errors. If stderr is closed, the
+            // message is lost.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS };
         }
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     };
     match code {
         Ok(code) => ExitCode::from(code),
-        // The reader of the output has closed the pipe early, as `head` does.
+        // The program that reads the output has closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));

@@ -1,4 +1,4 @@
-//! Inputs, outputs and messages that the commands share.
+//! Inputs, outputs and messages that several commands need.
 
 use anyhow::{Context, Result, bail};
 use edleak_analysis::load::{LoadOptions, Recording, load};
@@ -11,27 +11,28 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Exit code of `diff` and `verify`: a leak is new or faster, or a part of a trace is damaged.
+/// Exit code of `diff` if a leak is new or faster, and of `verify` if a part of a trace is damaged.
 pub(crate) const EXIT_WORSE: u8 = 1;
 /// Exit code for errors.
 pub(crate) const EXIT_ERROR: u8 = 3;
 
-/// Prints one line, even if a name in it has line breaks. If stderr is closed, nobody can read the message.
+/// Prints a message in one line, even if a name in the message has line breaks. If stderr is closed, the
+/// message is lost.
 pub(crate) fn say(message: impl Display) {
     let message = message.to_string().replace(['\n', '\r'], " ");
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
 }
 
-/// Reports symbols that the user asked for and that edleak could not get.
+/// Reports the symbols that the user requested and that edleak could not get.
 pub(crate) fn complain(symbolizer: &Symbolizer) {
     if let Some(complaint) = symbolizer.complaint() {
         say(complaint);
     }
 }
 
-/// Refuses to overwrite an input: it is a mistake, and the recording would be lost.
+/// Refuses to overwrite an input, because the recording in the input would be lost.
 pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    // The comparison is by inode: a second name of a file, or the file behind stdin, is the same recording.
+    // The comparison is by inode, because another name of a file, or stdin, may be the same recording.
     let file = |path: &Path| std::fs::metadata(path).map(|file| identity(&file)).ok();
     let stdin = || {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
@@ -44,7 +45,7 @@ pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens a trace; refuses other kinds of recordings.
+/// Opens a trace. Other kinds of recordings are an error.
 pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     match load(path, LoadOptions::default())? {
         Recording::Trace(trace) => Ok(*trace),
@@ -54,7 +55,7 @@ pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     }
 }
 
-/// Runs `write` on the file at `path`, or on stdout.
+/// Calls `write` with the file at `path`, or with stdout.
 pub(crate) fn write_out(
     path: Option<&Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -64,8 +65,8 @@ pub(crate) fn write_out(
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    // Truncate the file only under its lock. A recording may begin at any time, and an unlocked truncation
-    // would destroy its first slices.
+    // Truncate the file only after locking it. A recording into this file may begin at any time, and a
+    // truncation without the lock would destroy its first slices.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         if !place::lock(&file) {

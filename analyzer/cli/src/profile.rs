@@ -1,4 +1,4 @@
-//! `edleak-analyze profile`, and the pprof format of a report.
+//! `edleak-analyze profile`, and the format pprof of a report.
 
 use crate::args::{AnalyzeArgs, By, ProfileArgs, ProfileFormat};
 use crate::output::{complain, refuse_overwriting, write_out};
@@ -16,7 +16,7 @@ use edleak_report::text::Style;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-/// Refuses several traces: a pprof file covers one process.
+/// Refuses several traces, because a pprof file covers one process.
 pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     if traces.len() > 1 {
         bail!("a pprof profile covers one trace (run edleak-analyze once for each trace)");
@@ -24,7 +24,7 @@ pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to write to a terminal: compressed bytes are not readable.
+/// Refuses to write to a terminal, because nobody can read compressed bytes.
 pub(crate) fn refuse_terminal(output: Option<&Path>) -> Result<()> {
     if output.is_none() && io::stdout().is_terminal() {
         bail!("a pprof profile is not for a terminal (give a file with `-o`, like `-o profile.pb.gz`)");
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Count => Order::Count,
         By::Churn => Order::Churn,
     };
-    // For totals over time, the default is the whole record, not one instant.
+    // For totals over time, the default is the whole record and not one instant.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,

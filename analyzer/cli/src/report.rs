@@ -68,7 +68,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
             ClassArg::Exp => Class::Exp,
         },
         strict: args.strict,
-        // A profile names every site.
+        // A pprof profile contains every site.
         all: args.all || args.format == Format::Pprof,
         budget_bytes_per_s: args.budget,
         baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     let options = LoadOptions { keep_points: is_html || args.format == Format::Series };
     let mut recordings = Vec::new();
     let mut analyses = Vec::new();
-    // A trace that cannot be read does not keep the other traces from being reported.
+    // If one trace cannot be read, the other traces are still reported.
     let mut failures = Vec::new();
     for path in &args.traces {
         let stage = Stage::begin(format!("analyzing {}", path.display()));
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
         }
     }
     let has_failed = !failures.is_empty();
-    // A page lists the traces that could not be read. The other formats have no place for them.
+    // An HTML page lists the traces that could not be read. The other formats cannot contain this list.
     if analyses.is_empty() && !is_html {
         return Ok(EXIT_ERROR);
     }
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
-    // A report on the terminal shows the progress itself, so no progress is printed.
+    // A report that is written to the terminal is itself visible, so no progress is printed.
     let is_shown = args.output.is_some() || !io::stdout().is_terminal();
     let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;
@@ -179,18 +179,18 @@ impl AnalyzeArgs {
 }
 
 impl Format {
-    /// The part of every site's history that the format prints.
+    /// The part of every site's history that this format needs.
     fn history(self) -> Option<HistoryOptions> {
         match self {
             Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),
-            // Only the peaks.
+            // This format needs only the peaks.
             Self::Json => Some(HistoryOptions { instants: 1, packed_bytes: 0 }),
             _ => None,
         }
     }
 }
 
-/// The root of the sources: the workspace in a GitHub workflow, otherwise the current directory.
+/// The root of the sources: in a GitHub workflow the workspace, otherwise the current directory.
 fn source_root() -> String {
     let current = || std::env::current_dir().ok().map(|path| path.display().to_string());
     std::env::var("GITHUB_WORKSPACE").ok().or_else(current).unwrap_or_default()

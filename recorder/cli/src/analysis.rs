@@ -1,5 +1,5 @@
-//! The parts of edleak-record that need the analyzer: leaks of an earlier trace, symbols for finished traces,
-//! the printed report.
+//! The parts of edleak-record that need the analyzer: finding the leaks of an earlier trace, embedding
+//! symbols into finished traces, and printing the report.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -31,8 +31,8 @@ pub(crate) fn earlier_trace(error: edleak_analysis::Error) -> Error {
     Error::new(ErrorKind::EarlierTrace, error.message()).with_remedy(remedy)
 }
 
-/// Embeds the symbols of all addresses into a trace. edleak-record replaces the trace file completely or not
-/// at all.
+/// Embeds the symbols of all addresses into a trace. The trace file is either replaced completely or not
+/// changed at all.
 pub(crate) fn embed(path: &Path) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
     let trace = Trace::open(path)?;
@@ -40,7 +40,7 @@ pub(crate) fn embed(path: &Path) -> edleak_analysis::Result<()> {
     rewrite::embed(&trace, path, &symbolizer).map(drop)
 }
 
-/// Prints edleak-analyze's report of these traces to stderr, because stdout belongs to the target.
+/// Prints edleak-analyze's report on these traces to stderr, because the target uses stdout.
 pub(crate) fn report(paths: &[&Path]) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy::default();
@@ -55,7 +55,8 @@ pub(crate) fn report(paths: &[&Path]) -> edleak_analysis::Result<()> {
     let rule_uses = policy.apply(&mut analyses);
     let report = Report { analyses: &analyses, recordings: &recordings, rules: &[], rule_uses, top: None };
     let text = Text { style: Style::of_environment(io::stderr().is_terminal()) };
-    // edleak-record writes the report in one call, so that no output of the target comes in between.
+    // edleak-record writes the report with one call, so that output of the target cannot appear inside the
+    // report.
     let mut bytes = Vec::new();
     let unwritten =
         |error: io::Error| edleak_analysis::Error::new(edleak_analysis::ErrorKind::Output, error.to_string());

@@ -381,7 +381,7 @@ impl CollectArgs {
     }
 }
 
-/// Reads a share in percent, with or without the sign.
+/// Reads a share in percent, with or without `%`.
 fn parse_budget(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
     match number {
@@ -390,8 +390,8 @@ fn parse_budget(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Reads a rate like edleak-analyze's `--budget`, in bytes per second. A rate of 0 is refused, because it
-/// would prove nothing.
+/// Reads a rate in bytes per second, in the form of edleak-analyze's `--budget`. A rate of 0 is an error,
+/// because it could not show that a gate fails.
 fn parse_leak(text: &str) -> Result<f64, Error> {
     match units::parse_rate(text)? {
         rate if rate > 0.0 => Ok(rate),

@@ -1,4 +1,5 @@
-//! `sessions`, `watch`, `unwatch` and `mark`: the client's end of the control socket.
+//! `sessions`, `watch`, `unwatch`, `mark` and `unpack`. The first four send requests to the control socket of
+//! a running recording.
 
 use crate::args::{MarkArgs, UnpackArgs, WatchArgs};
 use crate::embedded::{HEADERS, LIBRARY};
@@ -17,11 +18,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The exit code of a failed command, as for a recording.
+/// The exit code of a failed command. A failed recording has the same exit code.
 pub(crate) const FAILED: u8 = 125;
-/// Longest wait for a collector to handle a request: it may have to read the symbols of a large program.
+/// How long a client waits for a collector to handle a request. The collector may have to read the symbols of
+/// a large program.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest wait for the progress, which a collector always knows.
+/// How long a client waits for the progress. A collector can always answer this request at once.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
@@ -31,7 +33,7 @@ pub(crate) fn sessions() -> ExitCode {
     if running.is_empty() && silent.is_empty() {
         say("no recording is running (start one: edleak-record PROGRAM)");
     } else if !running.is_empty() {
-        // If the reader closes the pipe, it has read enough.
+        // If the reader has closed the pipe, it does not need the rest.
         let is_for_a_person = io::stdout().is_terminal();
         let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }
@@ -49,12 +51,12 @@ pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
     }
 }
 
-/// Watches or unwatches sites of a running recording.
+/// Starts or ends the watch of sites in a running recording.
 pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
     print_answer(steer(args, is_for))
 }
 
-/// Prints the answer of a collector, or the error.
+/// Prints the answer of a collector, or the error message.
 fn print_answer(answer: Result<String, Error>) -> ExitCode {
     match answer {
         Ok(answer) => {
@@ -69,8 +71,8 @@ fn print_answer(answer: Result<String, Error>) -> ExitCode {
 }
 
 fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
-    // The client parses the requests, not the collector, because names of traces are relative to the client's
-    // directory.
+    // The client parses the requests. The collector cannot do it, because the names of traces are relative to
+    // the client's directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
     let session = select(args.session)?;
     let verb = if is_for { "watch" } else { "unwatch" };
@@ -95,7 +97,7 @@ fn set_mark(args: &MarkArgs) -> Result<String, Error> {
     ask(&session.socket, &["mark".to_owned(), session.progress.pid.to_string(), name], REQUEST_TIMEOUT)
 }
 
-/// The running recording of the process `session`; without a PID, the only running recording.
+/// The running recording of the process `session`. Without a PID, the only running recording.
 pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);
@@ -131,14 +133,14 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Whether this PID means the recording: it is the recorded process or its edleak-record.
+    /// Whether this PID is that of the recorded process or of its edleak-record.
     fn is_called(&self, pid: u32) -> bool {
         self.progress.pid == pid
             || self.socket.file_stem().is_some_and(|name| name == pid.to_string().as_str())
     }
 }
 
-/// All recordings of this user, sorted by PID, and messages about recordings that did not answer.
+/// All recordings of this user, sorted by PID, and one message for each recording that did not answer.
 fn running() -> (Vec<Running>, Vec<String>) {
     let (mut running, mut silent) = (Vec::new(), Vec::new());
     for directory in directories() {
@@ -155,8 +157,8 @@ fn running() -> (Vec<Running>, Vec<String>) {
                 continue;
             }
             if is_stale(&socket) {
-                // The collector of this socket was killed. An error means that another process has removed
-                // the socket already.
+                // The collector of this socket was killed. If the removal fails, another process has already
+                // removed the socket.
                 let _ = std::fs::remove_file(&socket);
                 continue;
             }
@@ -165,7 +167,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
                     let sessions = list.lines().filter_map(Progress::parse);
                     running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
                 }
-                // This recording has just ended.
+                // The recording has ended since its socket was found.
                 Err(_) if !socket.exists() => {}
                 Err(_) => silent.push(format!(
                     "edleak-record with pid {0} does not answer (is it stopped? `kill -CONT {0}`)",
@@ -178,7 +180,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
     (running, silent)
 }
 
-/// The recordings that this process itself makes.
+/// The progress of the recordings that this process itself makes.
 pub(crate) fn own_sessions() -> Vec<Progress> {
     let own = format!("{}.sock", std::process::id());
     let socket =
@@ -187,20 +189,20 @@ pub(crate) fn own_sessions() -> Vec<Progress> {
     list.iter().flat_map(|list| list.lines()).filter_map(Progress::parse).collect()
 }
 
-/// The current progress of the recording; `None`: it has ended or does not answer.
+/// The present progress of the recording. `None`: the recording has ended or does not answer.
 pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
     let list = ask(&session.socket, &["list".to_owned()], PROGRESS_TIMEOUT).ok()?;
     list.lines().filter_map(Progress::parse).find(|progress| progress.pid == session.progress.pid)
 }
 
-/// Asks a recording to watch or unwatch one site. The answer is a sentence.
+/// Asks a collector to watch or unwatch one site. The collector answers with a sentence.
 pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, Error> {
     let verb = if is_for { "watch" } else { "unwatch" };
     let words = [verb.to_owned(), session.progress.pid.to_string(), spec.to_owned()];
     ask(&session.socket, &words, REQUEST_TIMEOUT)
 }
 
-/// Sends one request and waits for the answer, for at most `timeout`.
+/// Sends one request and waits for the answer for at most `timeout`.
 fn ask(socket: &Path, words: &[String], timeout: Duration) -> Result<String, Error> {
     let failed = |error: io::Error| {
         control(&format!("failed to reach the recording: {error}"), "is it still running?")
@@ -214,7 +216,7 @@ fn ask(socket: &Path, words: &[String], timeout: Duration) -> Result<String, Err
     stream.read_to_string(&mut answer).map_err(failed)?;
     match answer.split_once('\n') {
         Some(("ok", text)) => Ok(text.trim_end().to_owned()),
-        // The collector's message has its remedy.
+        // The collector's message already contains the remedy.
         Some(("error", text)) => Err(Error::new(ErrorKind::Request, text.trim_end())),
         _ => Err(control(
             "the recording ended before it answered",
@@ -223,16 +225,16 @@ fn ask(socket: &Path, words: &[String], timeout: Duration) -> Result<String, Err
     }
 }
 
-/// The list of recordings as text. On a terminal, the function cuts a command line at the end of the line;
-/// the PID still identifies the recording.
+/// The list of recordings as text. On a terminal, a command line is cut so that it fits in one line. The PID
+/// still identifies the recording.
 fn table(running: &[Running], is_for_a_person: bool) -> String {
-    // Five columns of figures come before the command.
+    // Five columns with figures are before the column of the command.
     const COMMAND_COLUMNS: usize = 80 - 43;
     let mut text =
         format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");
     for Running { progress, .. } in running {
         let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = progress;
-        // The recording reports whole seconds.
+        // The collector reports whole seconds.
         let duration = if *seconds == 0 { "< 1 s".into() } else { units::duration(*seconds as f64) };
         let command = match command.char_indices().nth(COMMAND_COLUMNS - 1) {
             Some((at, _)) if is_for_a_person && command.chars().count() > COMMAND_COLUMNS => {

@@ -1,4 +1,4 @@
-//! `doctor`: prints the findings of the collector's probes, and records a short program as a trial.
+//! `doctor`: prints what the collector's probes found, and records a short program as a trial.
 
 use crate::args::DoctorArgs;
 use crate::embedded::LIBRARY;
@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Runs all probes. The exit code is 1 if a finding prevents a recording.
+/// Runs all probes. The exit code is 1 if the probes found something that prevents a recording.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let mut findings = examine(Some(LIBRARY), args.program.as_deref());
-    // If a probe already shows that a recording fails, a trial adds nothing.
+    // If a probe already shows that a recording fails, a trial would show nothing new.
     if !findings.iter().any(|finding| finding.state == State::Bad && finding.subject != "target") {
         findings.push(trial());
     }
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     if in_the_way == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One line for a finding, and a second line for its remedy.
+/// One line for what a probe found, and a second line for the remedy.
 fn lines(finding: &Finding) -> String {
     let Finding { subject, state, what, remedy } = finding;
     let mark = match state {
@@ -38,7 +38,7 @@ fn lines(finding: &Finding) -> String {
     format!("{mark:<5}{subject:<12}{what}\n{remedy}")
 }
 
-/// Records a program that every system has, into the directory for temporary files.
+/// Records a program that every system has. The trace is written to the directory for temporary files.
 fn trial() -> Finding {
     const SUBJECT: &str = "trial";
     let Some(program) =

@@ -1,8 +1,8 @@
-//! The files inside edleak-record: the preload library, and the headers for targets.
+//! The files that edleak-record contains: the preload library, and the headers for targets.
 
 use edleak_collector::start::library::Embedded;
 
-/// The library for the target, built by the build script.
+/// The preload library, which the build script builds.
 pub(crate) const LIBRARY: Embedded =
     Embedded(include_bytes!(concat!(env!("OUT_DIR"), "/libedleak_preload.so")));
 

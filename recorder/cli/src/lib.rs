@@ -1,5 +1,5 @@
-//! edleak-record: runs a program and writes the trace of its allocations. The program's file is
-//! `bin/edleak-record.rs`.
+//! edleak-record: it runs a program and writes a trace of the program's allocations. The function `main` of
+//! edleak-record is in `bin/edleak-record.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser};
 use edleak_collector::start::detached;
 use std::process::ExitCode;
 
-/// The command lines of edleak-record and of its commands, for manual pages and completions.
+/// The command lines of edleak-record and of its commands, from which manual pages and completions are made.
 pub fn commands() -> Vec<clap::Command> {
     vec![
         Args::command(),
@@ -33,8 +33,8 @@ pub fn commands() -> Vec<clap::Command> {
 
 /// Runs edleak-record with the arguments of this process.
 pub fn main() -> ExitCode {
-    // Only the first word can be a command. To record a program with the name of a command, the user writes
-    // ./collect.
+    // Only the first argument can be a command. To record a program that has the name of a command, the user
+    // writes a path, such as ./collect.
     let arguments: Vec<_> = std::env::args_os().collect();
     let of_command = arguments.get(1..).unwrap_or_default();
     let command = of_command.first().and_then(|word| word.to_str());
@@ -52,8 +52,8 @@ pub fn main() -> ExitCode {
     code.unwrap_or_else(|code| code)
 }
 
-/// Parses a command line. A mistake in the command line is a failure of edleak-record, so its exit code never
-/// looks like the target's.
+/// Parses a command line. If the command line is wrong, edleak-record exits with 125, so that the exit code
+/// does not look like that of the target.
 fn parse<T: Parser>(arguments: &[std::ffi::OsString]) -> Result<T, ExitCode> {
     const FAILED: u8 = 125;
     T::try_parse_from(arguments).map_err(|error| {

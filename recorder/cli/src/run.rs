@@ -1,4 +1,4 @@
-//! One run of edleak-record: turns arguments into a recording, and prints its result at the end.
+//! One run of edleak-record: it turns arguments into a recording, and prints the result at the end.
 
 use crate::analysis;
 use crate::args::Args;
@@ -60,7 +60,7 @@ fn recorded(args: &Args) -> Result<ExitCode, Failed> {
     finish(args, recorded)
 }
 
-/// Refuses a command line whose first word after the options is not a program.
+/// Refuses a command line if the first argument after the options is not a program.
 fn check_program_word(args: &Args) -> Result<(), Error> {
     let [program, ..] = args.program.as_slice() else {
         return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one"));
@@ -73,7 +73,7 @@ fn check_program_word(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// The options of the run that the arguments describe.
+/// Turns the arguments into the options of the run.
 fn options(args: &Args) -> Result<RunOptions, Error> {
     let unusable = |message: &str, remedy: &str| Error::new(ErrorKind::Value, message).with_remedy(remedy);
     if args.pid.is_none() {
@@ -112,7 +112,7 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
     })
 }
 
-/// The patterns of `--only`; without that option, the patterns of EDLEAK_ONLY.
+/// The patterns of `--only`. Without that option, the patterns of EDLEAK_ONLY.
 fn only(args: &Args) -> Result<Vec<String>, Error> {
     let mut patterns = args.only.clone();
     if patterns.is_empty() {
@@ -128,11 +128,12 @@ fn only(args: &Args) -> Result<Vec<String>, Error> {
     }
 }
 
-/// After the recording: embeds symbols into the traces, prints the summary lines and the report.
+/// Ends the run after the recording: embeds symbols into the traces, and prints the summary lines and the
+/// report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // The trace contains nothing about the program. The failure message says so, and a summary line would say
-    // the opposite.
+    // The trace contains nothing about the program. The failure message says so, and a summary line would
+    // contradict it.
     if blind.is_some() {
         outcome.summaries.pop();
     }
@@ -153,13 +154,14 @@ fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     }
 }
 
-/// Whether the word in the program's place is a misspelt option: it begins with `-` and does not follow `--`.
+/// Whether the argument in the place of the program is a misspelt option: it begins with `-`, and `--` does
+/// not come before it.
 fn is_misspelt_option(program: &OsStr) -> bool {
     let is_option = program.as_encoded_bytes().starts_with(b"-");
     is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
 }
 
-/// The traces that no other process has moved or deleted.
+/// The traces that are still at their paths: no other process has moved or deleted them.
 fn in_place(summaries: &[Summary]) -> impl Iterator<Item = &Summary> {
     summaries.iter().filter(|summary| !summary.is_moved)
 }
@@ -175,7 +177,7 @@ fn embed_symbols(summaries: &mut [Summary]) {
     }
 }
 
-/// The wrappers and watches that the command line asks for.
+/// The wrappers and watches that the command line specifies.
 fn code_options(args: &Args) -> Result<CodeOptions, Error> {
     let mut wrappers = if args.no_wrappers { WrapperSet::none() } else { WrapperSet::builtin() };
     for pattern in &args.wrapper {
@@ -203,7 +205,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // If edleak recorded nothing, it has searched no module for these patterns.
+    // If edleak recorded nothing, it searched no module for these patterns, so it cannot say that they match
+    // nothing.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(
@@ -213,7 +216,7 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
     }
 }
 
-/// Reports watch requests that match nothing in any of the recorded programs. The trace does not show these
+/// Reports watch requests that match nothing in any of the recorded programs. The traces do not contain these
 /// requests.
 fn say_unmatched(summaries: &[Summary]) {
     let [first, rest @ ..] = summaries else { return };
@@ -248,7 +251,7 @@ fn sentence(summary: &Summary) -> String {
         ..
     } = summary;
     let path = shell_word(path);
-    // Frees of allocations from before the recording are expected.
+    // In an attached process, frees of allocations from before the recording are normal and no loss.
     let losses = Losses { unknown_frees: if *attached { 0 } else { losses.unknown_frees }, ..*losses };
     let next = if *is_moved {
         format!("{path} is not this trace: the trace was moved or deleted during the recording")
@@ -298,7 +301,7 @@ fn missed(losses: &Losses) -> String {
     seen.map(|(count, one, many)| format!(", {}", units::plural(*count, one, many))).collect()
 }
 
-/// A path quoted for a shell, on one line.
+/// A path in one line, quoted for a shell.
 fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let dot = if text.starts_with('-') { "./" } else { "" };

@@ -1,4 +1,4 @@
-//! The current trace and its findings: the process, and one row per site.
+//! The present content and verdicts of a trace: the process, and one row for each site.
 
 use crate::args::SortArg;
 use edleak_analysis::findings::{Findings, Summary};
@@ -16,12 +16,12 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Number of columns of a curve.
+/// Number of columns of a site's curve.
 pub(crate) const CURVE_COLUMNS: usize = 12;
-/// Maximum number of sites with names. Symbolizing is most of the work, and no screen shows more sites.
+/// Maximum number of sites that get names. Finding names is most of the work, and no screen shows more sites.
 const NAMED_SITES: usize = 500;
 
-/// Reads one trace repeatedly.
+/// Reads one trace again and again.
 #[derive(Debug)]
 pub(crate) struct Reader {
     trace: PathBuf,
@@ -36,9 +36,9 @@ pub(crate) struct Snapshot {
     pub(crate) live_bytes: u64,
     pub(crate) live_count: u64,
     pub(crate) resident_bytes: u64,
-    /// Growth of live bytes since the first slice, per second.
+    /// Growth of live bytes since the first slice, in bytes per second.
     pub(crate) growth_bytes_per_s: f64,
-    /// Number of due slices that the collector did not take.
+    /// Number of slices that were due and that the collector did not take.
     pub(crate) lost_slices: u64,
     pub(crate) pid: u32,
     /// The file name of the program.
@@ -47,7 +47,7 @@ pub(crate) struct Snapshot {
     pub(crate) allocs: u64,
     /// The kind of growth; `None` before the first reading.
     pub(crate) growth_kind: Option<GrowthKind>,
-    /// Everything that the recorder lost, by kind.
+    /// Number of events that the recording missed, for each kind.
     pub(crate) losses: Vec<(&'static str, u64)>,
     pub(crate) rows: Vec<Row>,
 }
@@ -62,9 +62,9 @@ pub(crate) struct Row {
     pub(crate) live_bytes: u64,
     pub(crate) live_count: u64,
     pub(crate) allocs: u64,
-    /// Growth of live bytes since the first slice.
+    /// Growth of live bytes since the first slice, in bytes.
     pub(crate) growth_bytes: f64,
-    /// For a leak: leaked bytes per second; otherwise the average growth over the recording.
+    /// For a leak, the leaked bytes per second. For any other site, the average growth in bytes per second.
     pub(crate) rate_bytes_per_s: f64,
     pub(crate) leak_bytes: u64,
     pub(crate) curve: Vec<f64>,
@@ -75,13 +75,13 @@ pub(crate) struct Row {
     pub(crate) line: u32,
     pub(crate) module: String,
     pub(crate) why: Vec<String>,
-    /// The site in the form that `watch` accepts; empty: the site has no address.
+    /// The site in the form that the command `watch` accepts; empty if the site has no address.
     pub(crate) spec: String,
-    /// The stacks in order of falling live bytes.
+    /// The stacks of the site, sorted by falling live bytes.
     pub(crate) stacks: Vec<StackRow>,
 }
 
-/// One stack of a watched site: live bytes, live allocations, and one line per frame.
+/// One stack of a watched site: its live bytes, its live allocations, and one line for each frame.
 #[derive(Clone, Debug)]
 pub(crate) struct StackRow {
     pub(crate) live_bytes: u64,
@@ -105,7 +105,8 @@ impl Reader {
     }
 }
 
-/// Sites weighted by live bytes and growth, so that the first rows of every order are among the named sites.
+/// All sites: leaks first, then by the sum of live bytes and growth. The first sites of this list get names,
+/// so the first rows of every order have names.
 fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {
@@ -153,7 +154,7 @@ impl Snapshot {
         }
     }
 
-    /// Sorts the rows; equal rows are sorted by label, so that they keep their places.
+    /// Sorts the rows. Equal rows are sorted by label, so that they keep their order.
     pub(crate) fn sort(&mut self, by: SortArg) {
         self.rows.sort_by(|a, b| Row::order(by, a, b));
     }
@@ -181,7 +182,7 @@ fn losses(summary: &Summary) -> Vec<(&'static str, u64)> {
 }
 
 impl Row {
-    /// The order of two rows; rows of the same rank are sorted by label, so that they keep their places.
+    /// The order of two rows. Rows of equal rank are sorted by label, so that they keep their order.
     pub(crate) fn order(by: SortArg, a: &Row, b: &Row) -> Ordering {
         let rank = |row: &Row| match row.verdict {
             Verdict::Leak => 0,
@@ -228,7 +229,7 @@ impl Row {
             b.totals.live_bytes.cmp(&a.totals.live_bytes).then_with(|| a.label.cmp(&b.label))
         });
         let all = || std::iter::once(site).chain(stacks.iter().copied());
-        // All members get the verdict of the member that leaks fastest.
+        // The row gets the verdict of the member that leaks fastest.
         let leak = all()
             .filter(|site| site.is_leak())
             .max_by(|a, b| a.judgement.rate_bytes_per_s.total_cmp(&b.judgement.rate_bytes_per_s));
@@ -273,7 +274,7 @@ impl Row {
         }
     }
 
-    /// The word for the verdict so far.
+    /// A word for the present verdict.
     pub(crate) fn word(&self) -> &'static str {
         match (self.verdict, self.is_strict) {
             (Verdict::Leak, true) => "LEAK",
@@ -283,8 +284,8 @@ impl Row {
         }
     }
 
-    /// Whether the row passes a filter: the function, the file or the module contains the filter's text,
-    /// ignoring case.
+    /// Whether the row passes a filter: its function, file or module contains the text of the filter, in
+    /// upper or lower case.
     pub(crate) fn matches(&self, filter: &str) -> bool {
         let pattern = Glob::part(&filter.to_lowercase());
         [&self.function, &self.file, &self.module].iter().any(|text| pattern.matches(&text.to_lowercase()))

@@ -1,4 +1,5 @@
-//! Tests one flipped bit anywhere in a trace: edleak-analyze must not panic and must not invent growth.
+//! Flips one bit at every position of a trace in turn. edleak-analyze must not panic and must not report
+//! growth that the program did not have.
 
 use crate::traces::{Scratch, leaker};
 use edleak_analysis::judge::judge_recording;
@@ -7,7 +8,7 @@ use edleak_analysis::site::SiteLabel;
 use edleak_format::Trace;
 use edleak_model::classify::Model;
 
-/// The labels of the sites that leak, and the greatest number of leaked bytes of one site.
+/// The labels of the sites that leak, and the number of leaked bytes of the site that leaks most.
 fn leaks(bytes: Vec<u8>) -> Option<(Vec<SiteLabel>, f64)> {
     let trace = Trace::from_bytes(bytes).ok()?;
     let recording = Recording::Trace(Box::new(trace));
@@ -27,13 +28,13 @@ fn a_flipped_bit_never_invents_growth() {
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        // If the input is no longer a trace, edleak-analyze refuses it, and so invents no growth.
+        // If the input is no longer a trace, edleak-analyze refuses it and reports no growth.
         let Some((found, bytes)) = leaks(damaged) else { continue };
         lost += usize::from(found.is_empty());
         assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
-    // All slices lie in one block here, so a flipped bit in this block loses all of them. A flipped bit
-    // elsewhere loses no slice.
+    // In this trace one block contains all slices. So a flipped bit in this block loses all slices, and a
+    // flipped bit elsewhere loses none.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

@@ -1,4 +1,4 @@
-//! Tests that bad input gives one clear line, the right exit code, and no panic.
+//! Tests that bad input causes one clear line of output, the right exit code, and no panic.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{Scratch, leaker, leaking};
@@ -66,7 +66,7 @@ fn unreadable_trace_does_not_hide_the_others() {
         assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
         assert!(ran.out.contains("t.edl") || ran.out.contains("grow_list"), "{}", ran.out);
     }
-    // If the baseline is too short to show the leaks, a message says so.
+    // If the baseline is too short to show leaks, edleak-analyze prints a message.
     let mut short = leaker();
     short.slices = 5;
     let short = short.write(&scratch.path("short.edl"));
@@ -78,8 +78,8 @@ fn unreadable_trace_does_not_hide_the_others() {
     );
 }
 
-/// Damage destroyed the record with the length of a tick. In that case edleak computes the length from the
-/// slices. If edleak used a length of 0, every rate would be 0 and would pass a budget.
+/// Damage has destroyed the record that holds the length of a tick. In this case edleak computes the length
+/// from the slices. With a length of 0, every rate would be 0, and every budget would tolerate the leaks.
 #[test]
 fn without_its_first_record_a_trace_has_its_rates() {
     let scratch = Scratch::new();
@@ -200,7 +200,7 @@ fn embed_keeps_what_is_embedded_already() {
 fn closed_pipe_is_not_an_error() {
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // Each site has its own address, because the analyzer merges sites of one piece of code.
+    // Each site needs its own address, because the analyzer merges sites that have the same piece of code.
     let with_offset = |i: usize| {
         let mut site = draft.sites[i % 4].clone();
         site.stack[0].0 += 16 * i as u64;

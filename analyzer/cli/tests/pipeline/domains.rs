@@ -1,4 +1,5 @@
-//! Pools, and allocators that the recorder did not count: verdicts, JSON, text, and anonymized traces.
+//! Tests traces with pools, and with allocators that the recorder did not count. The tests check verdicts,
+//! JSON, text, and anonymized traces.
 
 use crate::programs::{Ran, run};
 use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
@@ -8,8 +9,8 @@ use edleak_format::{
 };
 use serde_json::json;
 
-/// A pool `requests` whose caller leaks 100 bytes in each slice, and the constant chunks of the pool in the
-/// heap.
+/// A pool `requests` whose caller leaks 100 bytes in each slice. In the heap, the chunks of the pool stay
+/// constant.
 fn pooled(lost_events: u64, lost_resets: u64) -> Draft {
     let pool = DraftSite {
         kind: SiteKind::Pool(PoolId(1)),
@@ -61,18 +62,18 @@ fn a_leak_of_a_pool_is_judged_and_its_bytes_count_in_no_total_of_the_heap() {
     assert_eq!(report["summary"]["live_bytes"], 4096, "the chunk alone");
 }
 
-/// Ten times the bytes of [`leaking`].
+/// Ten times the bytes of [`leaking`], with the same number of allocations.
 fn leaking_fast(slice: u64) -> Counters {
     Counters { allocated_bytes: 10 * leaking(slice).allocated_bytes, ..leaking(slice) }
 }
 
-// A pool may give out memory that it has taken long before. So a leak of the heap must not hide that of the
-// pool.
+// A pool may hand out memory that it took from the heap long before. So a leak of the heap must not hide a
+// leak of the pool.
 #[test]
 fn a_budget_holds_for_pools_and_for_other_memory_each() {
     let mut draft = pooled(0, 0);
     draft.sites[1].counters = leaking_fast;
-    // The pool leaks about 10,000 bytes per second, the heap 1000.
+    // The pool leaks about 10,000 bytes per second; the heap leaks 1000 bytes per second.
     for further in [None, Some(caller(0x1050, "grow_too", 44, leaking))] {
         draft.sites.truncate(2);
         draft.sites.extend(further);
@@ -85,7 +86,7 @@ fn a_budget_holds_for_pools_and_for_other_memory_each() {
 
 #[test]
 fn lost_events_of_a_pool_make_a_leak_undecided_if_they_may_explain_it() {
-    // The leak has 80 objects.
+    // The pool has leaked 80 objects.
     for (lost_events, lost_resets, verdict) in
         [(2, 0, "leak"), (39, 0, "leak"), (40, 0, "undecided"), (0, 1, "undecided")]
     {
@@ -101,7 +102,7 @@ fn lost_events_of_a_pool_make_a_leak_undecided_if_they_may_explain_it() {
     assert!(text.contains("40 events were lost") || text.contains("lost 40 events"), "{text}");
 }
 
-/// Resident memory grows by 1 MiB in each slice, and the heap does not.
+/// Resident memory grows by 1 MiB in each slice, but the heap does not grow.
 fn growing_outside(further: Vec<Record>) -> Draft {
     Draft {
         sites: vec![caller(0x1030, "start", 60, constant)],
@@ -136,19 +137,19 @@ fn uncounted_mallocx() -> Record {
 
 const MIB: u64 = 1 << 20;
 
-/// An area of which all bytes are resident.
+/// An area whose bytes are all resident.
 fn used(bytes: u64) -> AreaBytes {
     AreaBytes { mapped_bytes: bytes, resident_bytes: bytes, ..AreaBytes::ZERO }
 }
 
-/// Address space of which no byte is resident.
+/// An area that is only address space: no byte is resident.
 fn reserved(bytes: u64) -> AreaBytes {
     AreaBytes { mapped_bytes: bytes, ..AreaBytes::ZERO }
 }
 
 /// A site `map_frame` leaks mappings of 1 MiB, an allocator has one mapping, and the heap does not grow.
-/// `areas` gives all anonymous memory, the part of allocators, the memory of both sites, and the address
-/// space of both.
+/// `areas` gives the sizes of four kinds of area: all anonymous memory, the memory of allocators, the memory
+/// of each site, and all counted memory.
 fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draft {
     let of_kind = |kind, offset, name, counters| DraftSite { kind, ..caller(offset, name, 1, counters) };
     let area =
@@ -181,7 +182,7 @@ fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draf
     }
 }
 
-// The resident memory of `map_frame` is all growth, and the leak is within the budget.
+// All growth of resident memory is in the mappings of `map_frame`, and the budget tolerates this leak.
 #[test]
 fn growth_that_a_mapping_site_explains_is_decided_beside_uncounted_functions() {
     let of_site = |slice: u64| {
@@ -195,7 +196,7 @@ fn growth_that_a_mapping_site_explains_is_decided_beside_uncounted_functions() {
     assert_eq!(report(&draft, &[]).code, 1);
 }
 
-// Next to the tolerated leak, the allocator with the uncounted functions grows by a fifth of the growth.
+// Beside the tolerated leak, the allocator with the uncounted functions grows by 1/5 of the whole growth.
 #[test]
 fn growth_of_the_allocator_with_uncounted_functions_is_undecided_beside_a_mapping_site() {
     let both = |slice: u64| {
@@ -230,7 +231,7 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
     let (code, growth) = first_line(Vec::new());
     assert_eq!((code, &growth["kind"]), (0, &json!("retained")), "{growth}");
     let allocator = Record::Allocator(Allocator { module: ModuleId(0), symbol: "je_malloc".into() });
-    // The mappings of an allocator that is not counted at all are judged themselves.
+    // If edleak does not count an allocator at all, it judges the mappings of this allocator.
     for (record, expected, clause) in [
         (uncounted_mallocx(), 2, "allocations through `mallocx` of leaker are not counted"),
         (allocator, 1, "allocations of the allocator of leaker (`je_malloc`) are not counted"),
@@ -246,7 +247,7 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
     }
 }
 
-// The allocator reserves 10 MiB in each slice and uses nothing of it.
+// The allocator reserves 10 MiB of address space in each slice and uses none of it.
 #[test]
 fn address_space_that_an_allocator_reserves_explains_no_growth() {
     let elsewhere = |slice: u64| {

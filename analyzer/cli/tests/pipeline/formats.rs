@@ -1,4 +1,4 @@
-//! Tests the formats for machines: JSON stays stable; the others are well-formed and name the leak.
+//! Tests the formats for programs. JSON must stay stable; all formats must be well-formed and name the leak.
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, leaker, leaking, watched};

@@ -1,4 +1,4 @@
-//! Tests the gate: class, confidence, budget, suppressions, baseline.
+//! Tests the gate: classes, confidence, budget, suppressions, and baseline.
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, counters, leaker, leaking, watched};
@@ -10,7 +10,7 @@ fn a_budget_is_for_all_leaks_together() {
     let mut draft = leaker();
     draft.sites.push(caller(0x1050, "grow_too", 44, leaking));
     let trace = draft.write(&scratch.path("t.edl"));
-    // Two leaks of about 1000 bytes per second.
+    // The trace has two leaks of about 1000 bytes per second each.
     for (budget, code) in [("3KB/s", 0), ("1500B/s", 1), ("1MB/min", 0)] {
         let ran = run([trace.as_os_str(), "--budget".as_ref(), budget.as_ref()]);
         assert_eq!(ran.code, code, "{budget}: {}", ran.out);

@@ -1,10 +1,10 @@
-//! `edleak-analyze profile` on traces whose every slice is known.
+//! Tests `edleak-analyze profile` with traces in which the counters of every slice are known.
 
 use crate::programs::run;
 use crate::traces::{Draft, Scratch, caller, counters, leaker, watched};
 use serde_json::{Value, json};
 
-/// A buffer that is largest at slice 40, a leak, and a site that frees nine of ten allocations at once.
+/// A buffer that is largest at slice 40, a leak, and a site that soon frees nine of ten allocations.
 fn hump() -> Draft {
     let mut draft = leaker();
     draft.sites = vec![
@@ -87,8 +87,8 @@ fn a_range_counts_what_happened_between_its_two_slices() {
 #[test]
 fn churn_is_what_a_site_frees_beyond_what_it_held() {
     let churn = profile(&hump(), &["--by=churn"]);
-    // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held at the
-    // slice before, so no allocation of it is certainly temporary.
+    // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held in the
+    // previous slice. So it is not certain that any allocation of `scratch` was temporary.
     let expected = [("format", 400), ("buffer", 0), ("leak", 0), ("scratch", 0)];
     let mut seen = figure(&churn, "temporary_allocs");
     seen[1..].sort();
@@ -114,7 +114,7 @@ fn a_time_outside_the_record_is_refused_with_the_bounds() {
         assert_eq!((refused.code, refused.out.as_str()), (3, ""), "{}", refused.err);
         assert!(refused.err.contains(bounds), "{}", refused.err);
     }
-    // 0 is the first slice, and any other time the nearest slice.
+    // Time 0 means the first slice. Any other time means the slice that is nearest to it.
     let live = |arguments: &[&str]| figure(&profile(&hump(), arguments), "live_bytes");
     assert_eq!(live(&["--at=0s"]), live(&["--at=100ms"]));
     assert_eq!(live(&["--at=3060ms"]), live(&["--at=3100ms"]));
@@ -151,7 +151,7 @@ from the outermost frame inward; sites without recorded stacks stand alone:
 #[test]
 fn one_piece_of_code_at_two_addresses_is_one_row() {
     let mut draft = hump();
-    // The site has the same offset in the same build, but another id.
+    // In this trace the site has another id, but the same build and the same offset.
     draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
     let end = profile(&draft, &["--at=end", "--by=allocated"]);
     assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);

@@ -44,7 +44,7 @@ pub(crate) fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built with this test");
-    // The program may refuse the input before it has read all of it.
+    // The program may refuse the input before it has read the whole input.
     let _ = child.stdin.take().expect("piped above").write_all(input);
     let output = child.wait_with_output().expect("it ends");
     Ran {

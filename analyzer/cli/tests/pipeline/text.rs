@@ -9,7 +9,7 @@ fn fits(text: &str) {
     text.lines().for_each(|line| assert_eq!(line, line.trim_end(), "trailing space"));
 }
 
-/// The report without the model's reasons, because their words may change.
+/// The report without the reasons of the verdicts, because the words of these reasons may change.
 fn without_reasons(text: &str) -> String {
     let mut in_reason = false;
     let mut kept = String::new();
@@ -45,7 +45,7 @@ edleak: ./leaker --fast                                                 pid 4242
     assert!(report.ends_with("missed: nothing\n"), "{text}");
 }
 
-/// The curve covers the whole record, even for a site that did not exist at first.
+/// The curve covers the whole record, even if the site did not exist at the start.
 #[test]
 fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
     let scratch = Scratch::new();
@@ -64,7 +64,7 @@ fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
 fn stacks_hang_from_their_caller() {
     let scratch = Scratch::new();
     let mut draft = watched();
-    // Recursion gets one line, with its count.
+    // A recursion gets one line, with the number of repetitions.
     for _ in 0..20 {
         draft.sites[1].stack.insert(2, (0x1110, vec![frame("handle_request", "/src/leaker.c", 77)]));
     }
@@ -111,7 +111,7 @@ fn a_name_of_templates_keeps_its_last_component() {
         "{}",
         ran.out
     );
-    // The table shows the site numbers, too.
+    // The table of other sites also shows the numbers of the sites.
     assert!(ran.out.contains(" id  site") && ran.out.contains("    2  Reg"), "{}", ran.out);
 }
 

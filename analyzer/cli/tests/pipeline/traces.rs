@@ -1,4 +1,4 @@
-//! Traces written for the tests. Literal numbers are the counters of each site.
+//! Writes traces for the tests. The numbers in this file are the counters of each site.
 
 use edleak_format::{
     AddressSymbols, AreaBytes, Counters, CpuUse, End, EndReason, Epoch, Losses, Module, ModuleId,
@@ -8,7 +8,7 @@ use edleak_format::{
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The load address of the program.
+/// The address at which the program is loaded.
 pub(crate) const BIAS: u64 = 0x5500_0000_0000;
 /// The build ID of the program.
 pub(crate) const BUILD_ID: [u8; 4] = [0xab, 0xcd, 0x12, 0x34];
@@ -42,7 +42,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A trace under construction.
+/// A trace that a test changes before it writes the trace.
 #[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) slices: u64,
@@ -52,23 +52,23 @@ pub(crate) struct Draft {
     pub(crate) end: Option<EndReason>,
     pub(crate) losses: Losses,
     pub(crate) sites: Vec<DraftSite>,
-    /// Adds one more slice, this number of ticks after the last regular slice.
+    /// If given, the trace has one more slice, this number of ticks after the last regular slice.
     pub(crate) off_grid: Option<u64>,
     /// The slices that are missing from the trace.
     pub(crate) missing: std::ops::Range<u64>,
-    /// Processor time that the program used, in seconds.
+    /// Processor time that the program used and waited for.
     pub(crate) processor: Option<CpuUse>,
-    /// The slice from which on site 0 is no longer watched.
+    /// The slice from which site 0 is no longer watched.
     pub(crate) watch_end: Option<u64>,
     /// RssAnon at slice i.
     pub(crate) resident: fn(u64) -> u64,
     /// The memory areas at slice i, by id.
     pub(crate) areas: fn(u64) -> Vec<AreaBytes>,
-    /// Further records.
+    /// Records that the trace has in addition.
     pub(crate) further: Vec<Record>,
 }
 
-/// One site: its place and its counters.
+/// A site: its place in the code and its counters.
 #[derive(Clone)]
 pub(crate) struct DraftSite {
     pub(crate) kind: SiteKind,
@@ -93,7 +93,7 @@ pub(crate) fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// Fills up to 20 allocations, and then stays constant.
+/// Makes up to 20 allocations, one in each slice, and then stays constant.
 pub(crate) fn filling(slice: u64) -> Counters {
     let kept = (slice + 1).min(20);
     counters(64 * kept, kept, 0, 0)
@@ -123,7 +123,7 @@ pub(crate) fn caller(offset: u64, name: &str, line: u32, counters: fn(u64) -> Co
     }
 }
 
-/// A leak, a cache, a constant and a churning site over 80 slices of 100 ms.
+/// A leaking site, a cache, a constant site and a churning site, over 80 slices of 100 ms.
 pub(crate) fn leaker() -> Draft {
     Draft {
         slices: 80,
@@ -148,7 +148,7 @@ pub(crate) fn leaker() -> Draft {
     }
 }
 
-/// A watched caller with allocations from before it was watched, and two stacks, of which one leaks.
+/// A watched caller with allocations from before it was watched. It has two stacks, and one of them leaks.
 pub(crate) fn watched() -> Draft {
     let mut draft = leaker();
     let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);
@@ -173,7 +173,7 @@ pub(crate) fn watched() -> Draft {
 
 impl Draft {
     pub(crate) fn write(&self, path: &Path) -> PathBuf {
-        // Several tests write their next trace to the same path.
+        // Several tests write one trace after another to one path.
         let _ = std::fs::remove_file(path);
         let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
         self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));

@@ -1,5 +1,5 @@
-//! Tests that verdicts do not depend on the input (trace or series lines), the number of threads, and the
-//! distance of slices.
+//! Tests that a verdict does not depend on the kind of input (trace or series lines), on the number of
+//! threads, or on the distance between slices.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{
@@ -9,7 +9,7 @@ use edleak_format::{Counters, CpuUse, EndReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The part of a verdict that must not depend on the kind of input, by site.
+/// For each site, the part of the verdict that must not depend on the kind of input.
 fn verdicts(report: &Value) -> BTreeMap<String, Value> {
     let sites = report["sites"].as_array().expect("a report has sites");
     let keys = [
@@ -77,7 +77,7 @@ fn series_lines_read_back_with_the_verdicts_of_the_trace() {
             assert_eq!(from_trace.code, from_lines.code, "{name}");
             let (mut expected, mut found) = (verdicts(&from_trace.json()), verdicts(&from_lines.json()));
             if name == "uneven" {
-                // The slice outside the grid counts only in the totals.
+                // A slice outside the grid changes only the totals.
                 for totals in expected.values_mut().chain(found.values_mut()) {
                     for key in ["live_bytes", "live_count", "allocs", "frees"] {
                         totals[key] = Value::Null;
@@ -135,8 +135,8 @@ fn a_straight_line_leads_over_missing_slices() {
         }
         (series, json["sites"].clone())
     };
-    // A site that grows by the same amount in every slice lies on the line, alone and when it is spread over
-    // stacks.
+    // A site that grows by the same number of bytes in every slice must lie exactly on a straight line. This
+    // also holds if the growth is spread over several stacks.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -146,7 +146,7 @@ fn a_straight_line_leads_over_missing_slices() {
         draft.missing = missing;
         assert!(series_and_sites(&draft) == whole, "{:?}", draft.missing);
     }
-    // If a site begins in a gap, its series begins after the gap.
+    // If a site appears during a gap in the slices, its series begins after the gap.
     draft.missing = 20..40;
     draft.sites[2].counters = |slice| if slice < 30 { Counters::ZERO } else { leaking(slice) };
     let series = series_and_sites(&draft).0;
@@ -165,7 +165,7 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites[0].counters = ending;
-    // The result does not depend on the place of the last slices in their bucket.
+    // The verdict must not depend on the position of the last slices in their bucket.
     for slices in 1000..=1012 {
         draft.slices = slices;
         let trace = draft.write(&scratch.path("t.edl"));
@@ -173,12 +173,12 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
         assert!(ran.code == 1 && ran.out.contains("98 KiB leaked"), "{slices}: {}", ran.out);
         let said = ran.out.contains("most of it was freed when the program ended");
         assert_eq!(said, slices > 1006, "{slices}: {}", ran.out);
-        // The printed series ends at the same slice.
+        // The series lines must end at the same slice as the verdict's record.
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
         assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(100_000)), "{slices}");
     }
-    // If the recording stopped in the middle of the frees, the program has not ended, and the frees may be
+    // If the recording was stopped during the frees, the program has not ended. The frees may be its normal
     // work.
     (draft.slices, draft.end) = (1012, Some(EndReason::Stopped));
     let series = run([draft.write(&scratch.path("t.edl")).as_os_str(), "--format=series".as_ref()]).out;
@@ -186,8 +186,8 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
-/// A buffer that doubles, possibly for ever, is undecided. If the program frees the buffer before the end,
-/// the site does not stay undecided.
+/// A buffer that doubles may double for ever, so the verdict is undecided. If the program frees the buffer
+/// before it ends, the verdict must not be undecided.
 #[test]
 fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     fn doubling(slice: u64) -> Counters {
@@ -210,7 +210,7 @@ fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     }
 }
 
-/// The recorder got no processor time from the middle of the record until the program had ended.
+/// The recorder got no processor time from the middle of the record to the end of the program.
 #[test]
 fn gap_at_the_end_counts_as_missing() {
     fn leaks_in_the_gap(slice: u64) -> Counters {
@@ -224,11 +224,12 @@ fn gap_at_the_end_counts_as_missing() {
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // The recorder took 0, 1 or 3 slices after the gap. The final slice follows, outside the grid.
+    // After the gap the recorder took 0, 1 or 3 slices on the grid. One final slice, outside the grid,
+    // follows.
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
-            // Too few slices are left for a verdict, whatever the line over the gap looks like.
+            // Too few slices are left for a verdict, even if the line over the gap looks like a leak.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),
@@ -258,7 +259,8 @@ fn gap_at_the_end_counts_as_missing() {
     }
 }
 
-/// The blocks with the last slices are lost. The end record shows that the recording continued.
+/// The blocks with the last slices are lost. The end record shows that the recording went on after the last
+/// slice in the trace.
 #[test]
 fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     let scratch = Scratch::new();
@@ -269,8 +271,8 @@ fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     assert!(ran.code == 2 && ran.out.contains("no slice was taken for 40 %"), "{}", ran.out);
 }
 
-/// The load of a service ended. Memory that it kept until then may be a leak; the series lines lead to the
-/// same verdict.
+/// The load of a service has ended. Memory that the service kept until then may be a leak. The series lines
+/// must give the verdict that the trace gives.
 #[test]
 fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() {
     let scratch = Scratch::new();
@@ -287,12 +289,12 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert!(said.contains("the program did next to nothing in the last 9.6 s (no allocation)"), "{said}");
     let series = run([trace.as_os_str(), "--format=series".as_ref()]);
     assert_eq!(run_with_input(&["-"], series.out.as_bytes()).code, 2);
-    // If the program's work continues, the same growth is that of a cache.
+    // If the work of the program goes on, the same growth is that of a full cache.
     draft.sites[1].counters = churning;
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
 
-/// A program that computes the whole time keeps its data as a leak keeps memory.
+/// A program that computes without a pause keeps its results, and this growth looks like a leak.
 #[test]
 fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     let scratch = Scratch::new();
@@ -311,20 +313,20 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     };
     draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
     assert_eq!(confidence(&draft), "strict");
-    // The program waited for requests.
+    // In this case the program mostly waited for requests.
     draft.processor = processor(1, 0);
     assert_eq!(confidence(&draft), "strict");
     for (used_s, waited_s) in [(8, 0), (3, 4)] {
         draft.processor = processor(used_s, waited_s);
         assert_eq!(confidence(&draft), "suspect");
     }
-    // Most of the program's memory existed from the start, and the program worked long enough. In that case
-    // the leak is strict.
+    // Most of the program's memory existed from the start, and the program worked for a long time. In this
+    // case the leak is strict.
     draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
     assert_eq!(confidence(&draft), "strict");
     draft.processor = processor(1, 6);
     assert_eq!(confidence(&draft), "suspect");
-    // The program frees the leak when it ends.
+    // In this case the program frees the leaked memory when it ends.
     draft.processor = processor(8, 0);
     draft.sites[0].counters = |slice| match slice {
         ..79 => leaking(slice),
@@ -333,8 +335,8 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     assert_eq!(confidence(&draft), "suspect");
 }
 
-/// Among a thousand sites, some look like a small leak by chance. But a strict leak is reported, however
-/// small it is.
+/// Among a thousand sites, some look like a small leak by chance. But a strict leak is reported, even if it
+/// is small.
 #[test]
 fn negligible_suspect_is_undecided() {
     let scratch = Scratch::new();
@@ -363,8 +365,8 @@ fn negligible_suspect_is_undecided() {
     }
 }
 
-/// A recorder without processor time took only eight slices. Straight lines between so few slices do not
-/// suffice for a verdict.
+/// A recorder that got no processor time took only eight slices. The straight lines between these slices must
+/// not count as slices.
 #[test]
 fn interpolated_points_do_not_count_as_slices() {
     let scratch = Scratch::new();
@@ -399,7 +401,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let scratch = Scratch::new();
     let mut draft = watched();
     let stack = draft.sites[1].clone();
-    // Each stack allocates five times in a row, one stack after the other, so no stack grows for long.
+    // Each stack allocates five times, and then the next stack allocates five times. So no stack grows for
+    // long.
     draft.sites.truncate(1);
     draft.sites.extend((0..16).map(|i| {
         let mut stack = stack.clone();
@@ -411,7 +414,7 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
     let sites = report["sites"].as_array().unwrap();
     assert_eq!((&sites[0]["id"], &sites[0]["judged_with_stacks"]), (&json!(0), &json!(true)));
-    // Every format lists the stacks after the site, with their names and shares.
+    // Every format lists the stacks after their site, with their names and shares.
     assert_eq!(sites.len(), 17, "{report:#}");
     let shares: f64 = sites[1..].iter().map(|stack| stack["leak_share"].as_f64().unwrap()).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{report:#}");
@@ -433,8 +436,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
-/// The caller allocates 100 bytes a slice. From slice 30 or 72 on, its stack allocates instead, for a while
-/// or to the end.
+/// The caller allocates 100 bytes in each slice. From slice 30 or 72 on, its stack allocates in place of the
+/// caller, for a while or to the end.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
@@ -504,8 +507,8 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
-/// The site is watched only in the first 60 of 80 slices. The ages of its stack do not show the leak after
-/// the end of the watch.
+/// The site is watched only in the first 60 of 80 slices. After the watch ended, the ages of the stack's
+/// allocations do not show the leak.
 #[test]
 fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
@@ -522,7 +525,7 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
         let trace = draft.write(&scratch.path("t.edl"));
         run([trace.as_os_str(), "--format=json".as_ref()])
     };
-    // Without the record of the end, the stack looks like a cache that is full.
+    // Without the record of the watch's end, the stack looks like a cache that is full.
     assert_eq!(judged(&draft).code, 0);
     draft.watch_end = Some(60);
     let ran = judged(&draft);
@@ -538,8 +541,8 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     assert!(text.contains("handle_request at") && !text.contains("was not watched"), "{text}");
 }
 
-/// The program keeps 25 allocations at any time. The watch of the site ends late, so the site's own curve
-/// rises at the end.
+/// The program keeps 25 allocations at any time. The watch of the site ends late. After that, new allocations
+/// count at the site itself, so the curve of the site rises at the end.
 #[test]
 fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();

@@ -1,12 +1,13 @@
-//! `--metrics FILE`: writes the findings so far to a text file for a monitoring system; the file is always
-//! complete.
+//! `--metrics FILE`: writes the leaks and figures so far to a text file for a monitoring system. A reader of
+//! the file never sees a part of a page.
 //!
 //! ```text
 //! page    the findings of some recordings, as one page in the text format of OpenMetrics and Prometheus
 //! mod     a thread that reads the traces of this recorder repeatedly and replaces the file
 //! ```
-//! The thread belongs to edleak-record. The thread reads the traces from their files, so neither the target
-//! nor the collector's loop waits for it. The thread reports a write error once, and the recording continues.
+//! The thread belongs to edleak-record. It reads the traces from their files, so neither the target nor the
+//! loop of the collector waits for the thread. If the file cannot be written, the thread reports the error
+//! once, and the recording goes on.
 
 mod page;
 
@@ -25,14 +26,14 @@ use std::time::{Duration, Instant};
 
 use page::Recorded;
 
-/// Time before the first page, short enough for a short run.
+/// Time before the first page. It is short, so that a short run also gets a page.
 const FIRST: Duration = Duration::from_secs(1);
-/// Interval between later pages. Monitoring systems read the file every 15 to 60 seconds.
+/// Time between two later pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// A refresh takes at most 1/`MOST_BUSY` of the thread's time, so the thread reads a large trace less often.
+/// Reading the traces takes at most 1/`MOST_BUSY` of the time, so the thread reads large traces less often.
 const MOST_BUSY: u32 = 10;
 
-/// Keeps the file current until it is dropped or [`finish`](Self::finish)ed.
+/// Writes the file again and again until this value is dropped or [`finish`](Self::finish)ed.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     file: PathBuf,
@@ -40,11 +41,11 @@ pub(crate) struct Metrics {
     thread: Option<(Sender<()>, JoinHandle<Traces>)>,
 }
 
-/// The traces read so far. The thread reads the symbols of each trace once.
+/// The traces that were read so far. The symbols of each trace are read only once.
 #[derive(Debug, Default)]
 struct Traces {
     readers: HashMap<PathBuf, Reader>,
-    /// The latest state of every process, by trace.
+    /// For each trace, the latest state of its process.
     last: HashMap<PathBuf, Recorded>,
 }
 
@@ -52,7 +53,7 @@ impl Metrics {
     /// Checks that edleak-record can write `file`, by writing an empty page.
     ///
     /// # Errors
-    /// edleak-record cannot write the file. The message contains the reason and the remedy.
+    /// edleak-record cannot write the file. The message gives the reason and the remedy.
     pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, Error> {
         replace(&file, &page::page(&[], most_sites)).map_err(|error| {
             let message = format!("cannot write metrics to `{}`: {error}", file.display());
@@ -61,8 +62,8 @@ impl Metrics {
         Ok(Self { file, most_sites, thread: None })
     }
 
-    /// Starts the thread. Call this after the target has started, because an earlier thread would receive the
-    /// target's signals.
+    /// Starts the thread. Call this function only after the target has started, because a thread that exists
+    /// before would receive the signals for the target.
     pub(crate) fn start(&mut self) {
         let (file, most_sites) = (self.file.clone(), self.most_sites);
         let (stop, stopped) = mpsc::channel();
@@ -110,7 +111,7 @@ impl Metrics {
 }
 
 impl Traces {
-    /// Reads the unfinished traces of this recorder.
+    /// Reads all traces of this recorder that are not finished.
     fn refresh(&mut self) {
         for recorded in self.last.values_mut() {
             recorded.is_running = false;
@@ -120,7 +121,7 @@ impl Traces {
         }
     }
 
-    /// Reads one trace. If the read fails, the last figures stay.
+    /// Reads one trace. If this fails, the figures of the previous read stay.
     fn read(&mut self, trace: &Path, is_running: bool) {
         let reader = self.readers.entry(trace.to_owned()).or_insert_with(|| Reader::new(trace.to_owned()));
         match reader.read() {
@@ -135,7 +136,7 @@ impl Traces {
         }
     }
 
-    /// The processes sorted by PID, so that the order of lines does not change.
+    /// The processes, sorted by PID, so that the lines of the page keep their order.
     fn in_order(&self) -> Vec<&Recorded> {
         let mut all: Vec<_> = self.last.values().collect();
         all.sort_by(|a, b| {
@@ -145,13 +146,13 @@ impl Traces {
     }
 }
 
-/// Replaces `file` by a new file with this text. A reader sees either the old page or the new page.
+/// Replaces `file` by a new file with this text. So a reader sees either the old page or the new page.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    // The new file is beside the old one, because a rename cannot cross file systems.
+    // The new file is in the directory of the old file, because a rename cannot cross file systems.
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut prefix = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
     prefix.push(".");
-    // Another user may read the page: the umask decides, as for every new file.
+    // Other users may read the page, if the umask allows it, as for every new file.
     let readable = Permissions::from_mode(0o666);
     let mut new = tempfile::Builder::new()
         .prefix(&prefix)

@@ -1,8 +1,9 @@
 //! One page of metrics in the text format that OpenMetrics and Prometheus share.
 //!
-//! All metrics are gauges. (OpenMetrics requires the suffix `_total` for counters, but not for the name of
-//! their family. The parser of Prometheus, which the node exporter uses, requires one name for both.) The
-//! figures describe the recording so far.
+//! All metrics are gauges. They are not counters, because OpenMetrics and Prometheus need different names for
+//! counters. OpenMetrics requires the suffix `_total` for a counter, but not for its family; Prometheus's
+//! parser, which the node exporter uses, requires one name for both. The figures describe the recording so
+//! far.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
@@ -27,10 +28,10 @@ const GROWTH_KINDS: [GrowthKind; 6] = [
     GrowthKind::Unknown,
 ];
 
-/// One process's value of a metric, with further labels besides the labels of the process.
+/// The value of a metric for one process, and the labels that it has in addition to those of the process.
 type Sample = (String, f64);
 
-/// A metric with one or more values for each process.
+/// A metric that has one or more values for each process.
 struct Family {
     name: &'static str,
     help: &'static str,
@@ -133,8 +134,8 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// Writes the page of metrics. For each process the page lists at most `most_sites` sites: leaks first, then
-/// by growth.
+/// Writes the page of metrics. For each process the page lists at most `most_sites` sites. Leaks come first,
+/// and then the sites with the most growth.
 pub(super) fn page(recorded: &[&Recorded], most_sites: usize) -> String {
     let listed: Vec<Vec<&Row>> = recorded
         .iter()
@@ -168,8 +169,8 @@ fn plain(value: f64) -> Vec<Sample> {
     vec![(String::new(), value)]
 }
 
-/// The labels of a site. The labels do not contain source lines: these change with each build, and a graph
-/// should continue.
+/// The labels of a site. They do not contain source lines, because lines change with each build, and a graph
+/// should not break then.
 fn site(row: &Row, verdict: Option<&str>) -> String {
     let id = row.label.to_string();
     let mut all = vec![
@@ -192,7 +193,7 @@ fn verdict(row: &Row) -> &'static str {
     }
 }
 
-/// The labels between the braces, with `\`, `"` and line ends escaped as the format requires.
+/// The labels as text between braces. `\`, `"` and line ends are escaped as the format requires.
 fn labels(pairs: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")

@@ -5,8 +5,8 @@
 //! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
 //! ```
-//! The viewer reads the trace file and asks the collector for one line per refresh. So the view costs the
-//! target nothing, and a viewer that dies disturbs no process.
+//! The viewer reads the trace file, and sends one request to the collector at each refresh. So the view costs
+//! the target nothing, and no process is disturbed if the viewer dies.
 
 mod draw;
 mod once;
@@ -23,12 +23,12 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Shortest interval between reads of the trace.
+/// Shortest time between two reads of the trace.
 const REFRESH: Duration = Duration::from_secs(1);
 /// A refresh takes at most 1/`MOST_BUSY` of the viewer's time, so the viewer reads a large trace less often.
 const MOST_BUSY: u32 = 10;
 
-/// Shows the recording until the user quits, or prints it once and exits.
+/// Shows the recording until the user quits. With `--once` or without a terminal, prints it once and exits.
 pub(crate) fn run(args: &TopArgs) -> ExitCode {
     match show(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +50,7 @@ fn show(args: &TopArgs) -> Result<(), Error> {
             TopFormat::Text => once::text(&snapshot, &session.progress, args.sort),
             TopFormat::Json => once::json(&snapshot, &session.progress),
         };
-        // If the reader closes the pipe, it has read enough.
+        // If the reader has closed the pipe, it does not need the rest.
         let _ = io::stdout().write_all(text.as_bytes());
         return Ok(());
     }
@@ -90,7 +90,7 @@ fn interact(
         if !event::poll(patience)? {
             continue;
         }
-        // A resize only needs the next drawing.
+        // After a resize of the terminal, the next drawing is enough.
         let Event::Key(key) = event::read()? else { continue };
         if key.kind == KeyEventKind::Release {
             continue;

@@ -9,13 +9,13 @@ use edleak_report::text::{Style, printable};
 use edleak_text::units;
 use serde_json::{Value, json};
 
-/// Number of rows on a screen of 24 lines with its heading.
+/// Number of rows that fit on a screen of 24 lines, below the heading.
 const ROWS: usize = 20;
 const WIDTH: usize = 80;
-/// A narrower screen has no curves, because the names of the functions need the room.
+/// On a screen with fewer columns, rows have no curves, because the names of the functions need the space.
 const NARROW: usize = 60;
 
-/// The first screen as text.
+/// What the first screen of the view would show, as text.
 pub(super) fn text(snapshot: &Snapshot, progress: &Progress, sort: SortArg) -> String {
     let style = Style::of_environment(false);
     let lost = match snapshot.lost_slices {
@@ -60,7 +60,8 @@ pub(super) fn heading(sort: SortArg, width: usize) -> String {
 }
 
 /// One row of at most `width` columns. The first figure is the number of allocations if the rows are sorted
-/// by it, else the live bytes. The row shows file and line if the function leaves room for them.
+/// by allocations, else the live bytes. The row also shows file and line if the function's name leaves space
+/// for them.
 pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> String {
     let figure = match sort {
         SortArg::Allocs => units::count(row.allocs),
@@ -72,7 +73,7 @@ pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> Stri
     };
     let figures =
         format!("{:<8} {figure:>9}  {:>10}{curve}  ", row.word(), units::rate(row.rate_bytes_per_s));
-    // Mapped memory is not part of the live bytes of the process.
+    // Mapped memory is not a part of the process's live bytes.
     let tag = if row.domain == "mapping" { "mmap: " } else { "" };
     let place = match base_name(&row.file) {
         "" => String::new(),

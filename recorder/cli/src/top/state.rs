@@ -1,5 +1,5 @@
-//! The state of the view: the rows to show, their order, and the actions of the keys. This file does not
-//! depend on a terminal.
+//! The state of the view: the rows that it shows, their order, and the actions of the keys. The code in this
+//! file does not need a terminal.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
@@ -7,7 +7,7 @@ use edleak_analysis::site::SiteLabel;
 use edleak_collector::control::progress::Progress;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// The action that a key requests from the main loop.
+/// The action that the main loop must do after a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     None,
@@ -37,13 +37,13 @@ pub(super) struct State {
     pub(super) page: Page,
     pub(super) filter: String,
     pub(super) is_filtering: bool,
-    /// Number of lines of the stacks page above the screen.
+    /// Number of lines of the page of stacks that are above the visible part.
     pub(super) scroll: usize,
-    /// The last answer or error.
+    /// The last answer of the collector, or the last error.
     pub(super) message: String,
     pub(super) has_ended: bool,
     is_paused: bool,
-    /// The selected row's label: the row stays selected when the order changes.
+    /// The label of the selected row. With the label, the row stays selected when the order changes.
     selected: Option<SiteLabel>,
 }
 
@@ -68,8 +68,8 @@ impl State {
         self.is_paused
     }
 
-    /// Takes a new snapshot. If there is no progress, the recording has ended, and the last snapshot stays on
-    /// the screen.
+    /// Takes a new snapshot. `None` for the progress means that the recording has ended. In that case the
+    /// last snapshot stays on the screen.
     pub(super) fn refresh(&mut self, mut snapshot: Snapshot, progress: Option<Progress>) {
         snapshot.sort(self.sort);
         self.snapshot = snapshot;
@@ -83,7 +83,7 @@ impl State {
         self.message = message;
     }
 
-    /// The rows that pass the filter, in order.
+    /// The rows that pass the filter, in the order of the view.
     pub(super) fn rows(&self) -> Vec<&Row> {
         self.snapshot.rows.iter().filter(|row| row.matches(&self.filter)).collect()
     }
