@@ -1,10 +1,10 @@
-//! The programs, the directory and the table that all rows share.
+//! What all groups of rows share: the programs, the directory and the table.
 
 use crate::{contender, table, tools};
 use anyhow::Result;
 use edleak_tests::temp::TempDir;
 
-/// Shared by all rows.
+/// The programs, the directory and the table, which all groups of rows share.
 pub(crate) struct Bench {
     /// edleak's programs.
     pub(crate) tools: tools::Tools,

@@ -1,5 +1,5 @@
-//! The regression gate: compares the instructions per pair with `budget.txt`. Counts are exact; the tolerance
-//! only covers differences between compilers.
+//! The regression gate: it compares the instructions of a malloc+free pair with `budget.txt`. The counts are
+//! exact. The tolerance covers only differences between compilers.
 
 use crate::bench::Bench;
 use crate::rows::instructions::{self, KINDS};
@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Maximum number of instructions by which a pair may exceed its recorded budget.
+/// Maximum number of instructions by which the cost of a pair may exceed its budget.
 const TOLERANCE: f64 = 2.0;
 
 fn file() -> PathBuf {
@@ -30,7 +30,7 @@ fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
         .collect()
 }
 
-/// Compares every kind with its budget. With `update`, records the present cost instead.
+/// Compares every kind of pair with its budget. With `update`, the present costs become the new budget.
 pub(crate) fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     let program = instructions::program(bench)?;
     let text = std::fs::read_to_string(file()).unwrap_or_default();

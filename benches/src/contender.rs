@@ -1,5 +1,5 @@
-//! The contenders: the program without any tool, with the forward-only preload, with edleak, and with other
-//! installed tools (the peers).
+//! The contenders: the program without any tool, with a preload that only forwards, with edleak, and with
+//! other installed tools (the peers).
 
 use crate::tools::{self, Tools};
 use anyhow::Result;
@@ -12,11 +12,12 @@ use std::process::Command;
 pub(crate) enum Contender {
     /// The program runs without any tool.
     Untraced,
-    /// The program runs under a preload that only forwards: the lowest possible cost of a preload.
+    /// The program runs with a preload that only forwards calls. This is the lowest possible cost of a
+    /// preload.
     Forward,
     /// The program runs under edleak-record.
     Edleak,
-    /// The program runs with the library idle and is never recorded.
+    /// The program runs with edleak's library idle, and no recording begins.
     EdleakIdle,
     /// The program runs under edleak-record with every stack recorded.
     EdleakWatchAll,
@@ -24,7 +25,7 @@ pub(crate) enum Contender {
     EdleakChildren,
     /// The program runs under heaptrack.
     Heaptrack,
-    /// The program runs with jemalloc in place of malloc: the baseline for its profiler.
+    /// The program runs with jemalloc in place of malloc. Its cost is the baseline for jemalloc's profiler.
     Jemalloc,
     /// The program runs with jemalloc and its sampling profiler.
     JemallocProfiling,
@@ -55,7 +56,7 @@ impl Contender {
         }
     }
 
-    /// The contender to which this contender's cost is compared.
+    /// The contender with whose cost this contender's cost is compared.
     pub(crate) fn baseline(self) -> Contender {
         match self {
             Contender::JemallocProfiling => Contender::Jemalloc,
@@ -64,7 +65,7 @@ impl Contender {
         }
     }
 
-    /// The factor by which this contender gets less work, so that a run ends in reasonable time.
+    /// The work of this contender is divided by this factor, so that a run ends in reasonable time.
     pub(crate) fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
@@ -74,16 +75,16 @@ impl Contender {
     }
 }
 
-/// The other tools that are compared with edleak. The list omits tools that are not installed.
+/// The other tools that are compared with edleak, if they are installed.
 pub(crate) const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
 /// The commands that start each contender on this machine.
 ///
-/// The bench copies the preloads anew for each round. Some copies of the same file are slower than others, by
-/// up to ten nanoseconds per pair behind wrappers. The cause is the physical pages of the file, which stay
-/// the same while the file is cached. A new copy in each round evens this effect out, for the forward-only
-/// preload as for edleak.
+/// The bench copies the preloads again for each round. Behind wrappers, some copies of one file are slower
+/// than other copies, by up to ten nanoseconds per pair. The cause is the physical pages of the file, which
+/// stay the same while the file is cached. A new copy in each round averages this effect out, both for the
+/// forward-only preload and for edleak.
 pub(crate) struct Starter {
     record: PathBuf,
     preload: Preload,
@@ -95,7 +96,7 @@ pub(crate) struct Starter {
     dir: PathBuf,
 }
 
-/// A preload, and its copy that a run loads.
+/// A preload, and the copy of it that a run loads.
 struct Preload {
     original: PathBuf,
     copy: PathBuf,
@@ -112,8 +113,8 @@ impl Preload {
 }
 
 impl Starter {
-    /// Finds the other tools and builds the forward-only preload in `dir`, where the output of the tools
-    /// goes, too.
+    /// Finds the other tools and builds the forward-only preload in `dir`. The output of the tools is also
+    /// written to `dir`.
     pub(crate) fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
         let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
         tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;
@@ -134,7 +135,7 @@ impl Starter {
         })
     }
 
-    /// Whether a contender is installed.
+    /// Whether the tool of a contender is installed.
     pub(crate) fn has(&self, contender: Contender) -> bool {
         self.command(contender, "true").is_some()
     }
@@ -149,7 +150,7 @@ impl Starter {
         self.dir.join("bench.edl")
     }
 
-    /// A command that records a process that runs already.
+    /// A command that attaches to a running process and records it.
     pub(crate) fn attach(&self, pid: u32) -> Command {
         self.preload.fresh();
         let mut command = Command::new(&self.record);
@@ -157,7 +158,7 @@ impl Starter {
         command
     }
 
-    /// A command that starts `program`. The caller adds arguments and environment.
+    /// A command that starts `program` under a contender. The caller adds arguments and environment.
     pub(crate) fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
         let preload = |library: &Path| {
             let mut command = Command::new(program.as_ref());

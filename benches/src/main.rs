@@ -1,7 +1,9 @@
-//! edleak-bench: measures every figure that edleak claims, beside the untraced program and other tools.
+//! edleak-bench: it measures every figure that edleak claims, and compares it with the untraced program and
+//! other tools.
 //!
-//! `cargo run --release -p edleak-benches` measures everything and prints one table. `-- budget` compares the
-//! instructions of the hot path with `budget.txt` in a few seconds; CI runs this command.
+//! `cargo run --release -p edleak-benches` measures everything and prints one table. With `-- budget`, it
+//! compares only the instructions of the hot path with `budget.txt`, which takes a few seconds; CI runs this
+//! command.
 
 mod bench;
 mod budget;
@@ -56,8 +58,8 @@ const GROUPS: &[Group] = &[
     ("detours", rows::detours::rows),
     ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),
-    // These groups run before the groups that make this process large: a child's peak is only visible above
-    // the peak of this process.
+    // These groups run first, before other groups make this process large. The peak memory of a child is
+    // visible only if it is higher than the peak of this process.
     ("programs", rows::programs::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),
@@ -87,7 +89,7 @@ fn main() -> Result<ExitCode> {
             continue;
         }
         if let Err(error) = rows(&mut bench) {
-            // The figures of the other groups are still useful.
+            // If one group fails, the figures of the other groups are still useful.
             eprintln!("{name}: {error:#}");
             is_whole = false;
         }

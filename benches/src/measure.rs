@@ -1,11 +1,12 @@
-//! Measurements: the time and peak memory of a child, alternating rounds of several contenders, medians.
+//! Measurements: the time and peak memory of a child, rounds in which several contenders alternate, and
+//! medians.
 
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The reason why a child's peak is unknown.
+/// The reason why the peak memory of a child is unknown.
 pub(crate) const HIDDEN: &str =
     "its peak memory is hidden behind that of this process (run this group alone, with --only)";
 
@@ -14,13 +15,13 @@ pub(crate) const HIDDEN: &str =
 pub(crate) struct Cost {
     /// The time from start to end.
     pub(crate) wall: Duration,
-    /// The largest resident memory of the process or of any process that it waited for. `None`: it was not
-    /// larger than the peak of this process. A child is a copy of its parent before it executes a program,
-    /// and that copy counts.
+    /// The largest resident memory of the process, or of any process for which it waited. `None`: the peak
+    /// was not higher than the peak of this process. A child begins as a copy of its parent, and this copy
+    /// counts as its memory.
     pub(crate) peak_bytes: Option<u64>,
 }
 
-/// Runs a command to its end and drops its output.
+/// Runs a command to its end and discards the output.
 pub(crate) fn cost(command: &mut Command) -> Result<Cost> {
     let name = command.get_program().to_string_lossy().into_owned();
     let start = Instant::now();
@@ -47,8 +48,7 @@ fn peak_of_this_process() -> u64 {
     usage.ru_maxrss as u64 * 1024
 }
 
-/// The bench waits with `wait4`, because the standard library does not return the resource usage of the
-/// child.
+/// Waits with `wait4`, because the standard library does not return the resource usage of a child.
 fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
     // SAFETY: a `rusage` consists of plain numbers, for which zeros are valid.
@@ -77,15 +77,15 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The ratio to a baseline: the median of the ratios within each round, because the runs of a round are
-/// adjacent in time.
+/// The ratio to a baseline. The ratio is computed for each round, because the runs of a round follow each
+/// other directly; the result is the median of these ratios.
 pub(crate) fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)
 }
 
 /// Measures several things in alternating rounds, so that a slow phase of the machine affects all of them.
-/// Returns one series of values for each measured thing.
+/// Returns one series of values for each thing.
 pub(crate) fn rounds<T: Copy>(
     rounds: usize,
     things: &[T],
@@ -94,8 +94,8 @@ pub(crate) fn rounds<T: Copy>(
     let mut values = vec![Vec::with_capacity(rounds); things.len()];
     for round in 0..rounds {
         for at in 0..things.len() {
-            // Every other round runs in reverse order, so that no contender always follows the same
-            // contender.
+            // Every second round has the reverse order. So a contender does not always run after the same
+            // other contender.
             let at = if round % 2 == 0 { at } else { things.len() - 1 - at };
             values[at].push(one(things[at])?);
         }

@@ -1,14 +1,14 @@
-//! Counts the instructions of a program one by one (`PTRACE_SINGLESTEP`).
+//! Counts the instructions of a program by executing one instruction at a time (`PTRACE_SINGLESTEP`).
 //!
-//! callgrind cannot count an attached process: under callgrind the process is valgrind, so edleak-record
-//! would redirect the malloc of valgrind.
+//! callgrind cannot count an attached process. Under callgrind the program of the process is valgrind, so
+//! edleak-record would redirect the malloc of valgrind.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::io;
 use std::process::Child;
 
-/// Counts the instructions of a child from its first breakpoint (`int3`) to its second. The child waits in a
-/// system call until `go`. After the second breakpoint, the child runs on without a tracer.
+/// Counts the instructions of a child between its first and its second breakpoint (`int3`). The child waits
+/// in a system call until `go` is called. After the second breakpoint, the child runs on without a tracer.
 pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u64> {
     let pid = child.id() as libc::pid_t;
     request(libc::PTRACE_SEIZE, pid, 0).context("cannot trace a child")?;
@@ -22,14 +22,14 @@ pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u6
         steps += 1;
         if is_breakpoint(pid)? {
             request(libc::PTRACE_DETACH, pid, 0)?;
-            // The breakpoint itself is no instruction of the pairs.
+            // The breakpoint is not an instruction of the pairs, so it does not count.
             return Ok(steps - 1);
         }
     }
 }
 
-/// Waits for the next stop of a traced child. Returns whether a breakpoint stopped it, and not the end of a
-/// step.
+/// Waits for the next stop of a traced child. Returns whether a breakpoint caused the stop; if not, the stop
+/// is the end of a step.
 fn is_breakpoint(pid: libc::pid_t) -> Result<bool> {
     let mut status = 0;
     // SAFETY: the call waits for this process's own child and writes into a local variable.

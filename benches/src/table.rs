@@ -1,4 +1,5 @@
-//! The table: one row per measure, with the promise, the measured value, and the contenders of the same run.
+//! The table. Each measure has one row with the promise, the measured value, and the values of other
+//! contenders in the same run.
 
 use std::fmt::Write;
 
@@ -7,18 +8,19 @@ use std::fmt::Write;
 pub(crate) struct Row {
     /// The name of the measure.
     pub(crate) measure: String,
-    /// The limit that edleak promises to keep, in words; empty: there is no promise.
+    /// The limit that edleak promises to keep, in words; empty if there is no promise.
     pub(crate) promise: String,
     /// The cost of edleak.
     pub(crate) edleak: String,
-    /// Whether edleak keeps the promise; `None`: there is no promise.
+    /// Whether edleak keeps the promise. `None`: there is no promise.
     pub(crate) is_kept: Option<bool>,
-    /// The other contenders' figures from the same run.
+    /// The figures of the other contenders in the same run.
     pub(crate) others: Vec<(String, String)>,
 }
 
 impl Row {
-    /// Makes a row with a promise of at most `most`; `unit` follows every number.
+    /// Makes a row with the promise that the measured value is at most `most`. `unit` is printed after every
+    /// number.
     pub(crate) fn at_most(measure: &str, most: f64, measured: f64, unit: &str) -> Row {
         Row {
             measure: measure.to_owned(),
@@ -42,7 +44,7 @@ impl Row {
     }
 }
 
-/// A number, printed with its significant digits only.
+/// A number as text, with only its significant digits.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 99.5 || v == 0.0 => 0,
@@ -57,7 +59,7 @@ pub(crate) fn times(value: f64) -> String {
     format!("×{value:.2}")
 }
 
-/// Bytes as text, in a fitting unit.
+/// A size as text, in a unit that fits the size.
 pub(crate) fn bytes(value: u64) -> String {
     edleak_text::units::bytes(value as f64)
 }

@@ -1,4 +1,5 @@
-//! The measured programs: edleak's release build, and helpers compiled from `benches/programs`.
+//! The programs that the bench runs: edleak's release build, and helper programs compiled from
+//! `benches/programs`.
 
 use anyhow::{Context, Result, bail};
 use edleak_tests::tools::repository;
@@ -15,8 +16,8 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Builds the release profile. If `EDLEAK_BIN_DIR` names the directory of the programs, it uses those
-    /// programs instead.
+    /// Builds the programs with the release profile. If `EDLEAK_BIN_DIR` is set, the bench uses the programs
+    /// in that directory instead.
     pub(crate) fn build() -> Result<Tools> {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
@@ -38,7 +39,7 @@ impl Tools {
     }
 }
 
-/// The directory into which cargo builds.
+/// The directory in which cargo puts its output.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let me = std::env::current_exe().context("a running program has a path")?;
     // TARGET/release/edleak-bench
@@ -55,12 +56,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// The source file of a helper.
+/// The path of a helper program's source file.
 pub(crate) fn source(name: &str) -> PathBuf {
     repository().join("benches/programs").join(name)
 }
 
-/// Compiles one file with the compiler for its extension.
+/// Compiles one file with the compiler for the extension of its name.
 pub(crate) fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
     let compiler = match source.extension().and_then(OsStr::to_str) {
         Some("rs") => "rustc",
@@ -68,7 +69,7 @@ pub(crate) fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()
         _ => "cc",
     };
     let mut command = Command::new(compiler);
-    // Libraries must follow the objects that need them.
+    // The linker needs libraries after the objects that use them.
     command.arg(source).arg("-o").arg(output).args(flags);
     command.run().with_context(|| format!("cannot compile `{}`", source.display()))
 }

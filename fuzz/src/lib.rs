@@ -1,8 +1,7 @@
-//! One function for each fuzz target. The inputs stand for files from untrusted sources.
+//! One function for each fuzz target. The inputs are files as they may come from untrusted sources.
 //!
-//! cargo-fuzz runs the functions through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs the
-//! targets on stable Rust, on the corpus and a fixed set of mutants: `tests/tests/fuzz.rs` includes this
-//! file.
+//! cargo-fuzz runs these functions through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs them on
+//! stable Rust, with the corpus and a fixed set of changed inputs: `tests/tests/fuzz.rs` includes this file.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -21,7 +20,7 @@ use edleak_format::fuzzing::{file_of, read_everything};
 use edleak_model::classify::Model;
 use edleak_report::{Exporter, Report, folded, github, json, junit, sarif, series as series_lines, text};
 
-/// Processes one input.
+/// A function that processes one input.
 pub type Target = fn(&[u8]);
 
 /// All fuzz targets, by name.
@@ -35,7 +34,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("unwind", unwind),
 ];
 
-/// A trace: the input is the file.
+/// Reads a trace. The input is the whole file.
 pub fn reader(input: &[u8]) {
     read_everything(input.to_vec());
     let Ok(trace) = Trace::from_bytes(input.to_vec()) else { return };
@@ -43,38 +42,38 @@ pub fn reader(input: &[u8]) {
     report(&Recording::Trace(Box::new(trace)));
 }
 
-/// A trace: the input is the content of blocks with sound checksums.
+/// Reads a trace. The input is the content of blocks; their checksums are made to match.
 pub fn content(input: &[u8]) {
     reader(&file_of(input));
 }
 
-/// Series lines.
+/// Reads series lines.
 pub fn series(input: &[u8]) {
     if let Ok(lines) = lines::read(input, LoadOptions { keep_points: true }) {
         report(&Recording::Lines(lines));
     }
 }
 
-/// edLeak's JSON document.
+/// Reads a JSON document of edLeak.
 pub fn edleak_json(input: &[u8]) {
     if let Ok(lines) = edleak_json::read(input, LoadOptions { keep_points: true }) {
         report(&Recording::Lines(lines));
     }
 }
 
-/// A suppression file.
+/// Reads a suppression file.
 pub fn suppressions(input: &[u8]) {
     let Ok(rules) = Suppressions::parse("rules", input) else { return };
     let text = String::from_utf8_lossy(input);
     let _ = rules.matching(text.split([':', '\n']));
 }
 
-/// A program's ELF file with its symbols and debug information, as the analyzer reads it.
+/// Reads a program's ELF file with its symbols and debug information, as the analyzer does.
 pub fn symbols(input: &[u8]) {
     edleak_binary::fuzzing::look_up_everything(input);
 }
 
-/// A target's ELF file with its unwind information, as the collector reads it.
+/// Reads a target's ELF file with its unwind information, as the collector does.
 pub fn unwind(input: &[u8]) {
     let Ok(elf) = Elf::parse(input) else { return };
     let _ = (
@@ -103,7 +102,7 @@ pub fn unwind(input: &[u8]) {
     }
 }
 
-/// Judges a recording by every model and reports it in every format.
+/// Judges a recording with every model and reports it in every format.
 fn report(recording: &Recording) {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy { all: true, ..Policy::default() };

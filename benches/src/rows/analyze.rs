@@ -1,5 +1,5 @@
-//! edleak-analyze on 100,000 sites × 3,600 slices, beside the time that zstd alone needs to decompress the
-//! file.
+//! Measures edleak-analyze on 100,000 sites × 3,600 slices, and the time that zstd alone needs to decompress
+//! the file.
 
 use crate::bench::Bench;
 use crate::measure::{self, median};
@@ -18,8 +18,8 @@ const SITES: usize = 100_000;
 const SLICES: u64 = 3_600;
 const CAPACITY: u64 = 4 << 30;
 
-/// In each slice half of the sites change, each by a few allocations, and the program frees most of these
-/// again. One site in a thousand leaks.
+/// In each slice half of the sites change, each by a few allocations. The program later frees most of these
+/// allocations. One site in a thousand leaks.
 fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     let mut writer = TraceWriter::create(path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
@@ -62,7 +62,8 @@ fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     Ok(writer.finish()?)
 }
 
-/// The zstd frames of a file: the bench finds them by their magic number, and each is valid to its end.
+/// The zstd frames of a file. The bench finds each frame by its magic number, and each frame ends where zstd
+/// says.
 fn frames(file: &[u8]) -> Vec<&[u8]> {
     const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
     let mut found = Vec::new();
@@ -81,7 +82,7 @@ fn frames(file: &[u8]) -> Vec<&[u8]> {
     found
 }
 
-/// Decompresses every frame on all threads, as the analyzer does, and drops the result.
+/// Decompresses every frame on all threads, as the analyzer does, and discards the result.
 fn decompress(frames: &[&[u8]]) -> Result<u64> {
     frames
         .par_iter()
@@ -99,7 +100,7 @@ fn decompress(frames: &[&[u8]]) -> Result<u64> {
         .sum()
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let path = bench.dir.join("large.edl");
     let started = Instant::now();
@@ -115,8 +116,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
             anyhow::ensure!(raw > length, "these are not the blocks of the trace");
             return Ok(start.elapsed().as_secs_f64());
         }
-        // edleak-analyze prints its usual report of leaks. With --exit-zero, its exit code does not report
-        // the leaks.
+        // edleak-analyze would exit with 1 because of the leaks. With --exit-zero, an exit code other than 0
+        // means an error.
         let cost = measure::cost(
             Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
         )?;
@@ -140,8 +141,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     drop(frames);
     drop(file);
     std::fs::remove_file(&path)?;
-    // The second run reads a quarter of the slices: the difference shows memory that is not proportional to
-    // sites.
+    // The second run reads 1/4 of the slices. The difference of the peaks shows memory that depends on the
+    // number of slices.
     write(&path, SITES, SLICES / 4)?;
     let quarter = measure::cost(
         Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),

@@ -1,5 +1,5 @@
-//! The cost of a pair in a process that was not started by edleak-record: the library waits in it, or
-//! edleak-record attaches to it.
+//! The cost of a pair in a process that edleak-record did not start: either edleak's library waits in the
+//! process, or edleak-record attaches to the process.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -23,7 +23,7 @@ struct Attached {
 }
 
 impl Attached {
-    /// Attaches to a process, and returns once the process calls edleak's library.
+    /// Attaches to a process. Returns when the process calls edleak's library.
     fn attach(bench: &Bench, pid: u32) -> Result<Attached> {
         let mut command = bench.starter.attach(pid);
         let mut recorder =
@@ -41,7 +41,7 @@ impl Attached {
         anyhow::bail!("edleak-record did not attach: {told}")
     }
 
-    /// Waits for the end of a recording whose process has ended.
+    /// Waits for the end of the recording after its process has ended.
     fn finish(mut self) -> Result<()> {
         ensure!(self.recorder.wait()?.success(), "a recording failed");
         Ok(())
@@ -55,7 +55,7 @@ fn pair_ns(bench: &Bench, program: &Path, arguments: &[String]) -> Result<f64> {
     command.args(arguments).env("BENCH_OUT", &out).env("BENCH_WAIT", "1").stdin(Stdio::piped());
     let mut child = command.spawn().context("cannot start `pairs`")?;
     let attached = Attached::attach(bench, child.id());
-    // The program waits for the end of its input.
+    // The program begins to measure when its input ends.
     drop(child.stdin.take());
     let status = child.wait()?;
     attached?.finish()?;
@@ -64,7 +64,8 @@ fn pair_ns(bench: &Bench, program: &Path, arguments: &[String]) -> Result<f64> {
     text.trim().parse().context("a helper reported no number")
 }
 
-/// Instructions that a pair of malloc and free costs more in an attached process. `program` is `pair.cpp`.
+/// How many instructions a pair of malloc and free costs more in an attached process. `program` is compiled
+/// from `pair.cpp`.
 pub(crate) fn added_instructions(bench: &Bench, program: &Path) -> Result<f64> {
     let per_pair = |is_attached: bool| -> Result<f64> {
         let mut command = Command::new(program);
@@ -88,7 +89,7 @@ pub(crate) fn added_instructions(bench: &Bench, program: &Path) -> Result<f64> {
     Ok(per_pair(true)? - per_pair(false)?)
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("pairs");
     tools::compile(&tools::source("pairs.c"), &program, &["-O2", "-fno-builtin", "-pthread"])?;

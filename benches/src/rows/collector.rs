@@ -1,4 +1,5 @@
-//! The collector beside a program with 5,000 active sites: its share of a core, and the size of its trace.
+//! The collector beside a program with 5,000 active sites: its share of a processor core, and the size of the
+//! trace.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -17,9 +18,9 @@ const SITES: usize = 5_000;
 
 /// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms each site frees its allocation and
 /// makes a new one, with a probability that differs from site to site (1 to 1/8). One site in sixteen keeps
-/// some allocations for ever. Two of three sites allocate a fixed size, like `new` of one type; the others
-/// allocate random sizes, like strings and buffers. BURST repeats the pair of an active site, for more
-/// allocations without more active sites.
+/// some allocations for ever. Two of three sites allocate a fixed size, like `new` of one type; each other
+/// site allocates random sizes, like strings and buffers. A site that is active frees and allocates BURST
+/// times, so that the program makes more allocations without more active sites.
 fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
@@ -28,7 +29,7 @@ fn generate(bench: &Bench) -> Result<PathBuf> {
          #define SITE(n) if (next() % (1 + n % 8) == 0) for (long i = 0; i < burst; i++) { \\\n\
          if (n % 16 || next() % 4) free(held[n]); held[n] = malloc(16 + (n % 3 ? n % 512 : next() % (64 + n % 512))); }\n",
     );
-    // One function per hundred sites, because compilers are slow on larger functions.
+    // One function contains a hundred sites, because compilers are slow on larger functions.
     for function in 0..SITES / 100 {
         let _ = write!(text, "static __attribute__((noinline)) void f{function}(long burst) {{");
         for site in 0..100 {
@@ -51,7 +52,7 @@ fn generate(bench: &Bench) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// CPU time of a process so far, over all threads.
+/// CPU time that all threads of a process have used so far.
 fn cpu_of(pid: u32) -> Result<Duration> {
     let mut total = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -61,7 +62,7 @@ fn cpu_of(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(total))
 }
 
-/// Counts the changes of a trace.
+/// Counts the slices and the changed sites of a trace.
 #[derive(Default)]
 struct Changes {
     slices: u64,
@@ -88,7 +89,7 @@ fn contents(path: &Path) -> Result<(u64, u64)> {
     Ok((changes.slices, changes.changed))
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = generate(bench)?;
     share_of_a_core(bench, &program)?;
@@ -97,8 +98,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
-    // The promise is for a period of 1 s; `auto` would be shorter. edleak-record compiles the modules in the
-    // first second, which does not count.
+    // The promise is for a period of 1 s; with `auto` the period would be shorter. In the first second
+    // edleak-record compiles the rules of the modules, so the first second does not count.
     let mut child = Command::new(&bench.tools.record)
         .args(["-q", "--period", "1s", "-o"])
         .arg(bench.starter.trace())
@@ -118,8 +119,8 @@ fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of the collector per slice, beside 1,000 threads. Each thread has allocated at 5,000 sites, all
-/// of which change.
+/// CPU time of the collector per slice, while the program has 1,000 threads. Each thread has allocated at
+/// 5,000 sites, and all sites change in each slice.
 fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
     const PERIOD: Duration = Duration::from_millis(20);
     const SLICES: u32 = 150;
@@ -130,7 +131,7 @@ fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
         .args(["threads", "6"])
         .stdout(Stdio::piped())
         .spawn()?;
-    // The program prints a line once all threads have allocated.
+    // The program prints a line when all threads have allocated.
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped above")?).read_line(&mut line)?;
     std::thread::sleep(Duration::from_secs(1));
@@ -177,8 +178,8 @@ fn size_of_a_change(bench: &mut Bench, program: &Path) -> Result<()> {
         let row = Row::plain("trace per minute of this program", bytes(length_per_minute(sizes[0].0, 12)));
         let theirs = match measure::cost(command.args(["2", "1"])) {
             Ok(_) => bytes(length_per_minute(take_heaptracks_file(bench)?, 2)),
-            // heaptrack 1.4 runs out of memory in heaptrack_interpret on 5,000 call sites in functions of a
-            // hundred.
+            // heaptrack 1.4 runs out of memory in heaptrack_interpret, because of 5,000 call sites in
+            // functions of a hundred sites.
             Err(error) => error.to_string(),
         };
         bench.add(row.beside("heaptrack", theirs));
@@ -186,7 +187,7 @@ fn size_of_a_change(bench: &mut Bench, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes heaptrack's file; returns its length.
+/// Removes heaptrack's file and returns the length of the file.
 fn take_heaptracks_file(bench: &Bench) -> Result<u64> {
     let written = std::fs::read_dir(bench.dir.path())?
         .filter_map(Result::ok)

@@ -1,8 +1,9 @@
-//! The cost of detours: jemalloc linked into the program, compared with jemalloc as a shared library.
-//! edleak's library comes before the shared library, so its functions need no detour.
+//! The cost of detours: a program with jemalloc linked into it is compared with a program that uses jemalloc
+//! as a shared library. The loader finds edleak's library before the shared library, so the shared library
+//! needs no detour.
 //!
 //! This bench counts no instructions. Under callgrind the program of the process is valgrind, so the
-//! collector finds no allocator to detour.
+//! collector would not find the allocator.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -14,10 +15,11 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 const ROUNDS: usize = 7;
-/// Greatest extra cost of a pair through a detour over a pair through an exported function, in nanoseconds.
+/// A pair through a detour may cost at most this number of nanoseconds more than a pair through an exported
+/// function.
 const MOST_MORE_NS: f64 = 3.0;
 
-/// The linker's flag for jemalloc inside the program, and for jemalloc as a shared library.
+/// The linker flags for jemalloc inside the program and for jemalloc as a shared library.
 const LINKED: [&str; 2] = ["-l:libjemalloc.a", "-ljemalloc"];
 
 fn programs(bench: &Bench, source: &str) -> Result<[PathBuf; 2]> {
@@ -29,7 +31,7 @@ fn programs(bench: &Bench, source: &str) -> Result<[PathBuf; 2]> {
     Ok([build("inside", LINKED[0])?, build("shared", LINKED[1])?])
 }
 
-/// Measures both programs and adds one row.
+/// Measures both programs and adds one row to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let Ok([inside, shared]) = programs(bench, "pairs.c") else {
         bench.add(Row::plain("detours", "libjemalloc-dev is absent".to_owned()));

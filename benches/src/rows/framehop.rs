@@ -1,4 +1,4 @@
-//! framehop walks stacks of this program, as a profiler inside its target does.
+//! Walks stacks of this program with framehop, as a profiler inside its target would.
 #![allow(unsafe_code)] // reads registers and the stack
 
 use anyhow::{Context, Result};
@@ -47,7 +47,7 @@ impl Framehop {
         Ok(Framehop { unwinder, cache: RefCell::new(CacheX86_64::new()) })
     }
 
-    /// Nanoseconds per walk that begins `depth` frames down.
+    /// Nanoseconds for one walk that begins below `depth` frames.
     pub(crate) fn ns_per_walk(&self, depth: usize, count: u64) -> f64 {
         descend(depth, &|| {
             let frames = self.walk();
@@ -60,7 +60,7 @@ impl Framehop {
         })
     }
 
-    /// Walks the stack of its caller; returns the number of frames.
+    /// Walks the stack of the caller and returns the number of frames.
     fn walk(&self) -> usize {
         let (ip, sp, bp): (u64, u64, u64);
         // SAFETY: the code reads three registers.
@@ -83,10 +83,10 @@ impl Framehop {
     }
 }
 
-/// A function that calls the next one `depth` times, and then the given closure.
+/// A function that calls the next function `depth` times, and then calls the closure.
 type Descent = fn(usize, &dyn Fn() -> f64) -> f64;
 
-/// Makes `depth` nested calls of sixteen functions in turn.
+/// Makes `depth` nested calls, of sixteen functions in turn, and then calls `then`.
 fn descend(depth: usize, then: &dyn Fn() -> f64) -> f64 {
     const FUNCTIONS: [Descent; 16] = [
         one::<0>, one::<1>, one::<2>, one::<3>, one::<4>, one::<5>, one::<6>, one::<7>, one::<8>, one::<9>,

@@ -1,8 +1,9 @@
-//! Instructions added per pair, counted by callgrind: exact, repeatable, and independent of other load on the
-//! machine.
+//! Instructions that edleak adds per pair, counted by callgrind. The counts are exact and repeatable, and
+//! other load on the machine does not change them.
 //!
-//! Each count is the difference of two runs that differ only in the number of pairs, so the start-up cancels
-//! out. The bench subtracts the count of the untraced program; the rest is the cost of edleak.
+//! Each count is the difference of two runs that differ only in the number of pairs. So the instructions of
+//! the start-up cancel out. The bench subtracts the count of the untraced program, and the rest is the cost
+//! of edleak.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -24,16 +25,16 @@ pub(crate) const KINDS: [(&str, &str); 8] = [
     (IDLE, "instructions added per malloc+free while edleak waits"),
     (ATTACHED, "instructions added per malloc+free in an attached process"),
 ];
-/// The name of the loop of malloc and free in a process whose library is idle.
+/// The name of the row for malloc and free in a process whose library is idle.
 const IDLE: &str = "idle";
-/// The same loop in a process that was started without the library. It is counted step by step, without
-/// callgrind.
+/// The name of the row for malloc and free in a process that was started without the library. Its
+/// instructions are counted one by one, without callgrind.
 const ATTACHED: &str = "attached";
-/// The shorter run is so long that it includes all first calls.
+/// The number of pairs in the short run, which includes all first calls.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 
-/// Instructions per pair under one contender; `None`: the contender or valgrind is not installed.
+/// Instructions per pair under one contender. `None`: the contender or valgrind is not installed.
 pub(crate) fn per_pair(
     bench: &Bench,
     contender: Contender,
@@ -68,7 +69,7 @@ pub(crate) fn program(bench: &Bench) -> Result<std::path::PathBuf> {
     Ok(program)
 }
 
-/// Instructions that edleak adds to one kind of pair; `None`: valgrind is not installed.
+/// Instructions that edleak adds to one kind of pair. `None`: valgrind is not installed.
 pub(crate) fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<f64>> {
     let (kind, contender) = match kind {
         ATTACHED => return attached::added_instructions(bench, program).map(Some),
@@ -80,7 +81,7 @@ pub(crate) fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<
     Ok(untraced.zip(traced).map(|(untraced, traced)| traced - untraced))
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = program(bench)?;
     for (kind, measure) in KINDS {

@@ -1,4 +1,5 @@
-//! Nanoseconds that edleak adds per call of mmap or munmap, in a loop of both calls, as in a JIT compiler.
+//! Nanoseconds that edleak adds to a call of mmap or munmap. The program calls both in a loop, as a JIT
+//! compiler does.
 
 use crate::bench::Bench;
 use crate::contender::Contender;

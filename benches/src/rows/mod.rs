@@ -1,4 +1,4 @@
-//! The rows of the table, one file per group.
+//! The rows of the table. Each group of rows has one file.
 
 pub(crate) mod analyze;
 pub(crate) mod attached;

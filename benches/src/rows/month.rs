@@ -1,4 +1,5 @@
-//! A month of recording, written as fast as possible: the file must keep its size, and the writer its memory.
+//! Writes a recording of a month as fast as possible. The file must keep its size, and the writer must not
+//! need more memory over time.
 
 use crate::bench::Bench;
 use crate::table::{Row, bytes, number};
@@ -17,7 +18,7 @@ fn resident_bytes() -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let path = bench.dir.join("month.edl");
     let mut writer = TraceWriter::create(&path, CAPACITY)?;
@@ -27,7 +28,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let (mut early, mut largest) = (0, 0);
     let start = Instant::now();
     for tick in 0..SLICES {
-        // A tenth of the sites changes in each second, a different tenth each time; one site leaks.
+        // In each second 1/10 of the sites change, and the next second changes the next tenth. One site
+        // leaks.
         for counter in counters.iter_mut().skip(1 + tick as usize % 10).step_by(10) {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let count = state >> 60;
@@ -40,7 +42,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         counters[0].allocated_bytes += 100;
         let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
         writer.slice(&header, &counters)?;
-        // The file is full after five days; from then on, thinning needs its memory.
+        // The file is full after five days. From then on, the writer also has the memory that thinning needs.
         if tick == SLICES / 3 {
             early = resident_bytes()?;
         }

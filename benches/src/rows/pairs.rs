@@ -1,5 +1,5 @@
-//! Nanoseconds that edleak adds per malloc+free pair: with one thread, several threads, and many live
-//! allocations.
+//! Nanoseconds that edleak adds to a malloc+free pair. The cases are one thread, several threads, and many
+//! live allocations.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -12,9 +12,9 @@ use std::path::Path;
 
 const ROUNDS: usize = 7;
 
-/// For each row: the number of threads, of all live allocations and of pairs per thread, and the promise in
-/// ns. The number of live allocations is the same for any number of threads. More live allocations would not
-/// fit into the caches and would cost more. Another row shows the cost of more live allocations.
+/// One row: the number of threads, the number of all live allocations, the number of pairs per thread, and
+/// the promise in ns. The number of live allocations does not depend on the number of threads, because more
+/// live allocations would not fit into the caches and would cost more. Another row measures this cost.
 struct Case {
     threads: u64,
     live: u64,
@@ -32,7 +32,7 @@ const CASES: [Case; 6] = [
     Case { threads: 1, live: 1_000_000, pairs: 1_500_000, most: 60.0, peers: false },
 ];
 
-/// Runs a helper that writes one number to the file in `BENCH_OUT`.
+/// Runs a helper program, which writes one number to the file in `BENCH_OUT`.
 pub(crate) fn reported(
     bench: &Bench,
     contender: Contender,
@@ -47,7 +47,7 @@ pub(crate) fn reported(
     Ok(Some(text.trim().parse().context("a helper reported no number")?))
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("pairs");
     tools::compile(&tools::source("pairs.c"), &program, &["-O2", "-fno-builtin", "-pthread"])?;
@@ -72,8 +72,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         let slow_figures = measure::rounds(2, &slow, one)?;
         figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
 
-        // The result is the difference of the medians. Both series alternate, so slow changes of the machine
-        // affect both.
+        // The result is the difference of two medians. The runs of both series alternate, so slow changes of
+        // the machine affect both series.
         let above = |contender: Contender| {
             let mine = figures.get(contender.name())?;
             Some(median(mine) - median(figures.get(contender.baseline().name())?))
@@ -86,7 +86,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
                 format!("ns added per pair, {threads} threads, 1,000 live, a quarter of the frees elsewhere")
             }
         };
-        // With several threads, a pair may cost no more than with one.
+        // With several threads, a pair may cost at most as much as with one thread.
         let most = one_thread.filter(|_| threads > 1).unwrap_or(most);
         let mut row = Row::at_most(&measure, most, added, " ns");
         let untraced = median(&figures[Contender::Untraced.name()]);

@@ -1,4 +1,5 @@
-//! Whole programs of about one second each: wall time and peak memory as ratios to the untraced run.
+//! Whole programs that run for about one second each. The rows show wall time and peak memory as ratios to
+//! the untraced run.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Ratios close to 1 need the most rounds: on a shared machine a single run may be off by a tenth.
+/// Number of rounds for ratios close to 1. They need the most rounds, because a single run on a shared
+/// machine may differ by 10 %.
 const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;
 const PORT: &str = "17391";
@@ -71,7 +73,7 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     std::fs::write(&input, json + "]")?;
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     add("jq", tools::installed("jq"), words(&["-c", JQ, &input.to_string_lossy()]), &[]);
-    // The name in PATH may be a script that starts the real program.
+    // The program in PATH may be a script that starts the real program.
     let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).read().ok();
     let python = python.map(|path| PathBuf::from(path.trim()));
     add("python3 (PYTHONMALLOC=malloc)", python, words(&["-c", PYTHON]), &[("PYTHONMALLOC", "malloc")]);
@@ -103,7 +105,7 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     Ok(works)
 }
 
-/// The ratios of one program under all contenders to the untraced run.
+/// For one program, the ratio of each contender to the untraced run.
 struct Ratios {
     name: &'static str,
     untraced_s: f64,
@@ -151,7 +153,7 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     Ok(Ratios { name, untraced_s, wall, peak: peak(Contender::Edleak) / peak(Contender::Untraced) })
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut all = Vec::new();
     for work in works(bench)? {
@@ -210,12 +212,12 @@ fn report(bench: &mut Bench, ratios: &Ratios) {
     bench.add(row);
 }
 
-/// Ends a server after the measurement, even after a failed one.
+/// Ends a server after the measurement, even if the measurement failed.
 struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The server may have ended already, and then the error has no effect.
+        // If the server has already ended, the error of `kill` has no effect.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -250,7 +252,7 @@ fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     let info = client(&["info", "server"])?;
     let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).context("no process_id")?;
     let peak_bytes = peak_of(Path::new("/proc").join(pid.trim()).join("status"))?;
-    // redis closes the connection; it does not answer `shutdown`.
+    // redis does not answer `shutdown` but closes the connection.
     let _ = client(&["shutdown", "nosave"]);
     server.0.wait()?;
     Ok(Cost { wall, peak_bytes: Some(peak_bytes) })

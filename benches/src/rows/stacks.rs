@@ -1,4 +1,5 @@
-//! Watched stacks: nanoseconds per frame, measured at two depths of recursion, beside libunwind and framehop.
+//! Watched stacks: nanoseconds per frame, measured at two depths of recursion. libunwind and framehop are
+//! measured for comparison.
 
 use super::framehop::Framehop;
 use super::pairs::reported;
@@ -14,10 +15,10 @@ const DEEP: u64 = 110;
 const COUNT: u64 = 100_000;
 const FRAMEHOP: &str = "framehop";
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("frames");
-    // The program is compiled without frame pointers, so that the unwind rules do all the work.
+    // The program is compiled without frame pointers, so that each step of a walk needs an unwind rule.
     let flags = ["-O2", "-fno-builtin", "-fomit-frame-pointer"];
     let with_libunwind: Vec<&str> = flags.iter().copied().chain(["-DHAVE_LIBUNWIND", "-lunwind"]).collect();
     let source = tools::source("frames.c");

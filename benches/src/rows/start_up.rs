@@ -1,4 +1,4 @@
-//! The cost of recording a program that does nothing: start, writing the trace, and forks.
+//! The cost of recording a program that does nothing: its start, the writing of the trace, and forks.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -8,7 +8,7 @@ use crate::tools;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut contenders = vec![Contender::Untraced, Contender::Forward, Contender::Edleak];
     contenders.extend([Contender::Heaptrack, Contender::Dhat].iter().filter(|&&c| bench.starter.has(c)));
@@ -30,7 +30,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 /// The cost of two kinds of children of a shell: a child that is forked and ends, and a child that executes a
-/// program. A shell has more sites and a larger heap than `forks.c`, and it forks before it allocates.
+/// program. A shell has more sites and a larger heap than the program `forks.c`, and it forks before it
+/// allocates.
 fn shell(bench: &mut Bench) -> Result<()> {
     for (what, one, most) in [
         ("ms added to a fork of bash, `(:)`, --children", "(:)", 0.4),
@@ -45,7 +46,7 @@ fn shell(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The cost of a child that is forked, allocates and ends.
+/// The cost of a child that is forked, allocates once and ends.
 fn forks(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("forks");
     tools::compile(&tools::source("forks.c"), &program, &["-O2"])?;
@@ -57,8 +58,8 @@ fn forks(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds per child, untraced and with every child recorded, as the difference between no and many
-/// children.
+/// Milliseconds per child, for the untraced program and with every child recorded. They are computed from the
+/// difference between a run without children and a run with many children.
 fn child_costs(
     bench: &Bench,
     program: impl AsRef<OsStr> + Copy,

@@ -1,5 +1,5 @@
-//! Symbolizes addresses of a large program with DWARF: 10,000 addresses beside llvm-symbolizer and addr2line,
-//! and the 300 sites of a usual trace beside heaptrack_print.
+//! Symbolizes addresses of a large program with DWARF. 10,000 addresses are compared with llvm-symbolizer and
+//! addr2line. The 300 sites of a usual trace are compared with heaptrack_print.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -18,21 +18,24 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const ADDRESSES: usize = 10_000;
-/// The sites and slices of a usual trace: a program of medium size, recorded for ten minutes.
+/// The numbers of sites and slices of a usual trace: a program of medium size that is recorded for ten
+/// minutes.
 const USUAL_SITES: usize = 300;
 const USUAL_SLICES: u64 = 600;
-/// Every hundredth site of the usual trace leaks.
+/// In the usual trace, every hundredth site leaks.
 const USUAL_LEAK: usize = 100;
-/// The promise: the longest time from start to report of the usual trace, in milliseconds.
+/// The promise: for the usual trace, edleak-analyze prints its report after at most this number of
+/// milliseconds.
 const USUAL_MOST_MS: f64 = 60.0;
 
-/// A large program with full DWARF: a debug build of edleak-analyze.
+/// Builds a large program with full DWARF: a debug build of edleak-analyze.
 fn build() -> Result<PathBuf> {
     tools::cargo(&["build", "-p", "edleak-analyze"]).env("CARGO_PROFILE_DEV_DEBUG", "full").run()?;
     Ok(tools::target_dir()?.join("debug/edleak-analyze"))
 }
 
-/// Addresses inside the functions of the program, spread evenly over all functions, in random order.
+/// Addresses inside the functions of the program. They are spread evenly over all functions and are in random
+/// order.
 fn addresses(program: &Path) -> Result<Vec<u64>> {
     let listed = Command::new("nm").args(["-S", "--defined-only"]).arg(program).read()?;
     let functions: Vec<(u64, u64)> = listed
@@ -54,7 +57,7 @@ fn addresses(program: &Path) -> Result<Vec<u64>> {
         .collect())
 }
 
-/// The build ID from the output of readelf.
+/// The build ID of the program, from the output of readelf.
 fn build_id(program: &Path) -> Result<Vec<u8>> {
     let notes = Command::new("readelf").arg("-n").arg(program).read()?;
     let Some(text) = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")) else {
@@ -106,7 +109,7 @@ fn write(path: &Path, program: &Path, addresses: &[u64], slices: u64, leaking: u
     Ok(())
 }
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = build()?;
     let addresses = addresses(&program)?;
@@ -131,7 +134,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let figures = measure::rounds(3, &who, |name| match name {
         "llvm-symbolizer" => timed(Command::new(name).arg("--inlining").arg("--obj").arg(&program)),
         "addr2line" => timed(Command::new(name).args(["-f", "-i", "-C", "-e"]).arg(&program)),
-        // The whole run counts: opening the trace, judging every site, printing 10,000 of them.
+        // The time of the whole run is measured: opening the trace, judging every site, and printing 10,000
+        // sites.
         _ => timed(
             Command::new(&bench.tools.analyze).args(["--all", "--exit-zero", "--format", "json"]).arg(&trace),
         ),
@@ -151,7 +155,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     usual(bench, &program, &addresses[..USUAL_SITES], size)
 }
 
-/// The usual trace, from the start of edleak-analyze to its report.
+/// Measures edleak-analyze on the usual trace, from its start to its report.
 fn usual(bench: &mut Bench, program: &Path, addresses: &[u64], size: u64) -> Result<()> {
     let trace = bench.dir.join("usual.edl");
     write(&trace, program, addresses, USUAL_SLICES, USUAL_LEAK)?;
@@ -175,14 +179,14 @@ fn usual(bench: &mut Bench, program: &Path, addresses: &[u64], size: u64) -> Res
     Ok(())
 }
 
-/// heaptrack's recording of the same program. The program is edleak-analyze, and it reads `trace`.
+/// Records the same program with heaptrack. The program is edleak-analyze, which reads `trace`.
 fn heaptrack_of(bench: &Bench, program: &Path, trace: &Path) -> Result<Option<PathBuf>> {
     if tools::installed("heaptrack_print").is_none() {
         return Ok(None);
     }
     let Some(mut command) = bench.starter.command(Contender::Heaptrack, program) else { return Ok(None) };
     measure::cost(command.arg("--exit-zero").arg(trace))?;
-    // heaptrack adds the extension of its compression.
+    // heaptrack adds the file extension of its compression format.
     let files = std::fs::read_dir(bench.dir.path())?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_data = |file: &PathBuf| file.file_stem().is_some_and(|stem| stem == "heaptrack");
     Ok(files.into_iter().find(is_data))

@@ -1,5 +1,5 @@
-//! Two patterns of several threads, after the programs larson and xmalloc-test: threads that end and leave
-//! their blocks to a successor, and threads that free the blocks of other threads.
+//! Two programs with several threads, after the benchmarks larson and xmalloc-test. In the first, threads end
+//! and leave their blocks to a successor. In the second, threads free the blocks of other threads.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -12,16 +12,17 @@ use std::path::Path;
 
 const ROUNDS: usize = 9;
 const THREADS: [u64; 4] = [2, 4, 8, 16];
-/// The promise: the CPU time as a ratio to the untraced run.
+/// The promise: the greatest ratio of CPU time to the untraced run.
 const MOST: f64 = 1.15;
-/// Blocks of a thread, pairs of a thread until its successor takes over, and generations of all threads.
+/// Number of blocks of a thread, number of pairs that a thread makes before its successor starts, and number
+/// of generations of threads.
 const BLOCKS: u64 = 5_000;
 const PAIRS: u64 = 100_000;
 const GENERATIONS: u64 = 64;
-/// Batches of all allocating threads.
+/// Number of batches of all allocating threads together.
 const BATCHES: u64 = 1_600;
 
-/// The rows.
+/// Measures and adds the rows of this group.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let compiled = |name: &str| -> Result<_> {
         let program = bench.dir.join(name);
@@ -53,8 +54,8 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         match peer.slower() {
             1 => contenders.extend([peer.baseline(), peer]),
             _ if peer == Contender::Heaptrack => slow.push(peer),
-            // The work of these programs is fixed. gperftools takes over a minute a run (×380), and dhat was
-            // not measured.
+            // The work of these programs cannot be reduced. One run with gperftools takes more than a minute
+            // (×380), and dhat was not measured.
             _ => {}
         }
     }
@@ -79,7 +80,7 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         }
     }
     for contender in slow {
-        // One run shows a ratio of this size well enough.
+        // For a ratio of this size, one run is exact enough.
         let own = one(contender)?;
         let base = match of(contender.baseline()) {
             Some(base) => median(base),

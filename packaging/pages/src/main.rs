@@ -1,5 +1,5 @@
-//! Writes manual pages and completions, generated from the command lines, into DIR/{man1,bash,zsh,fish}:
-//! `edleak-pages DIR DATE`.
+//! Generates manual pages and completions from the command lines of the programs, and writes them into
+//! DIR/{man1,bash,zsh,fish}: `edleak-pages DIR DATE`.
 
 use clap::{Command, ValueHint};
 use clap_complete::Shell;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The directory and the date of the manual pages.
+/// The directory for the manual pages, and the date that they show.
 struct Pages {
     manuals: PathBuf,
     date: String,
@@ -47,10 +47,10 @@ fn write(directory: &Path, date: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a page for the command and one for each of its subcommands: `edleak-analyze diff` is described in
-/// `edleak-analyze-diff(1)`.
+/// Writes one page for the command and one page for each of its subcommands. For example, `edleak-analyze
+/// diff` is described in `edleak-analyze-diff(1)`.
 fn write_manuals(command: &Command, pages: &Pages) -> io::Result<()> {
-    // The other commands have their own pages.
+    // The help command needs no page, because each other command has its own page.
     let mut command = command.clone().disable_help_subcommand(true);
     let name = command.get_name().replace(' ', "-");
     command.build();
@@ -83,12 +83,12 @@ fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
     fs::write(pages.manuals.join(format!("{name}.1")), text)
 }
 
-/// Removes line breaks beside vertical space, because they have no effect and mandoc warns about them.
+/// Removes line breaks next to vertical space. They have no effect, and mandoc warns about them.
 fn without_idle_breaks(text: &str) -> String {
     text.replace(".br\n\n.br\n", ".sp\n")
 }
 
-/// The text after the options: examples, line by line, and the exit codes.
+/// The text after the options: the examples line by line, and the exit codes.
 fn sections(help: &str) -> String {
     let mut text = String::new();
     for part in help.split("\n\n").filter(|part| !part.trim().is_empty()) {
@@ -105,20 +105,21 @@ fn sections(help: &str) -> String {
     text
 }
 
-/// A line that is printed unchanged, whatever its first character.
+/// A line that is printed unchanged, even if it begins with a control character of roff.
 fn escaped(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-");
     let guard = if text.starts_with(['.', '\'']) { "\\&" } else { "" };
     format!("{guard}{text}\n")
 }
 
-/// clap needs names that live as long as the program. The program is short-lived, so it leaks them.
+/// clap needs names that live as long as the program. The program runs only briefly, so it never frees them.
 fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record takes either a program or a command. To complete both, the generator makes the commands
-/// subcommands beside the positional program, whose own arguments are files.
+/// edleak-record accepts either a program or a command as its first argument. So that a shell can complete
+/// both, this function adds the commands as subcommands, next to the program with its arguments, which are
+/// completed as files.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");
