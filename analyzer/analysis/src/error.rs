@@ -1,8 +1,8 @@
 //! The errors of the analyzer, by kind.
 //!
 //! A message is lowercase and quotes values in backticks. The remedy is a separate field, printed after the
-//! message in parentheses. `context` puts the caller's knowledge in front of the message. A damaged block of
-//! a trace does not cause an error: the analyzer counts and reports it.
+//! message in parentheses. With `context`, a caller adds its own information in front of the message. A
+//! damaged block of a trace does not cause an error: the analyzer counts the block and reports the number.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ impl Error {
         Self { kind, message: message.into(), remedy: None }
     }
 
-    /// The same error, with a remedy.
+    /// Returns the same error with a remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
@@ -63,7 +63,7 @@ impl Error {
         self.kind
     }
 
-    /// Puts `what`, which only the caller knows, in front of the message.
+    /// Puts `what` in front of the message; `what` is information that only the caller has.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
@@ -99,7 +99,8 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// The operating system's reason, in lower case and without Rust's `(os error 2)`.
+/// The reason that the operating system gives for an error, in lower case and without the `(os error 2)` that
+/// Rust adds.
 pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);

@@ -1,4 +1,5 @@
-//! The place of a site: return addresses with their modules, and the frames that symbols turn them into.
+//! The place of a site in the code: its return addresses with their modules, and the frames that the symbols
+//! give for these addresses.
 
 use edleak_format::{ModuleId, SymbolFrame};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ pub struct Address {
     pub address: u64,
     /// The module that holds the address; `None`: unknown, or the input is not a trace.
     pub module_id: Option<ModuleId>,
-    /// The path of this module.
+    /// The path of the module that holds the address.
     pub module: Option<String>,
     /// The module's build ID in hexadecimal; empty if it has none.
     pub build_id: String,
@@ -26,7 +27,8 @@ pub struct Address {
 /// The name of code that lies in no module.
 pub const GENERATED_NAME: &str = "generated code";
 
-/// Every frame of these addresses. Inlined frames are separate items, and so is an address without symbols.
+/// Every frame of these addresses. An inlined frame is an item of its own, and so is an address without
+/// symbols.
 pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
     stack.iter().flat_map(|address| {
         let unresolved = address.frames.is_empty().then_some(SiteFrame { address, frame: None });
@@ -44,7 +46,7 @@ pub struct SiteFrame<'a> {
 }
 
 impl<'a> SiteFrame<'a> {
-    /// The function, if it is known.
+    /// The name of the function, if it is known.
     pub fn function(self) -> Option<&'a str> {
         self.frame?.function.as_deref()
     }
@@ -70,8 +72,8 @@ impl<'a> SiteFrame<'a> {
             "/library/alloc/src/",
             "/library/std/src/",
             "/usr/include/c++/",
-            // The headers of glibc inline getline, asprintf and others in programs built with
-            // `_FORTIFY_SOURCE`.
+            // In programs built with `_FORTIFY_SOURCE`, the headers of glibc inline getline, asprintf and
+            // other functions.
             "-linux-gnu/bits/",
             "/usr/include/bits/",
             "/include/rtld-malloc.h",
@@ -83,7 +85,7 @@ impl<'a> SiteFrame<'a> {
             || is_in_crate(file, "alloc")
     }
 
-    /// Whether this is a function with which a pool tells edleak of an object.
+    /// Whether this is one of edleak's functions, with which a pool reports its objects to edleak.
     pub fn is_pool_note(self) -> bool {
         let function = self.function().unwrap_or_default();
         let file = self.place().map_or("", |(file, _)| file);
@@ -98,8 +100,8 @@ impl<'a> SiteFrame<'a> {
         Some((frame.file.as_deref()?, frame.line))
     }
 
-    /// A name for the frame: the function; without one `module+0x12`, then [`GENERATED_NAME`], then the bare
-    /// address.
+    /// The name of the frame: the name of the function if it is known, otherwise `module+0x12`. Without a
+    /// module, the name is [`GENERATED_NAME`] or the address.
     pub fn name(self) -> String {
         match (self.function(), &self.address.module, self.address.offset) {
             (Some(function), _, _) => function.to_owned(),
@@ -110,9 +112,9 @@ impl<'a> SiteFrame<'a> {
     }
 }
 
-/// Whether a source file belongs to edleak's crate `edleak-NAME`. Debug information that has only line tables
-/// has no paths of functions, so the file decides. A registry keeps the crate in `edleak-NAME-VERSION`, and
-/// the repository in `recorder/NAME`.
+/// Whether a source file belongs to edleak's crate `edleak-NAME`. Debug information with only line tables
+/// does not have the full names of functions, so the path of the file decides. The folder of the crate is
+/// `edleak-NAME-VERSION` in a registry, and `recorder/NAME` in the repository.
 fn is_in_crate(file: &str, name: &str) -> bool {
     let Some((directory, file)) = file.rsplit_once("/src/") else { return false };
     let mut parts = directory.rsplit('/');

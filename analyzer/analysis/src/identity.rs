@@ -1,16 +1,16 @@
 //! Decides whether two sites of different recordings are the same piece of code.
 //!
-//! The exact key is the build ID and the offset of every return address; it survives restarts and ASLR. A
-//! rebuilt binary has another build ID and other offsets. If the build IDs differ, the functions of the whole
-//! stack are compared, with the names of their modules. So a moved line or a new directory changes nothing.
-//! If several sites share even these functions (two calls of malloc in one function), their order in the code
-//! tells them apart.
+//! The exact key consists of the build ID and the offset of every return address. This key is the same after
+//! a restart, also with address space randomization. A rebuilt binary has another build ID and other offsets.
+//! If the build IDs differ, the functions of the whole stack are compared, with the names of their modules.
+//! So a change of line numbers or of directories has no effect. If several sites have the same functions too
+//! (for example two calls of malloc in one function), the order of the sites in the code tells them apart.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
-/// The keys that recognize a site in another recording. Each key is compared with the same key of the other
-/// site; if a key is equal, both sites are the same code.
+/// The keys that recognize a site in another recording. `code` is compared with `code` of the other site, and
+/// `names` with `names`. If one of the two is equal, both sites are the same code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Build IDs and offsets of the stack; `None`: a module has no build ID.
@@ -34,13 +34,13 @@ impl Identity {
         }
         let mut identity = Self::of_stack(stack);
         if matches!(kind, Kind::Mapping | Kind::Allocator) {
-            // A function may both allocate and map.
+            // A function may both allocate and map memory, so the keys must differ.
             for key in [&mut identity.code, &mut identity.names].into_iter().flatten() {
                 key.insert_str(0, "mapping:");
             }
         }
         if kind == Kind::Pool {
-            // A function may both allocate and call a pool.
+            // A function may both allocate memory and call a pool, so the keys must differ.
             for key in [&mut identity.code, &mut identity.names].into_iter().flatten() {
                 key.insert_str(0, "pool:");
             }

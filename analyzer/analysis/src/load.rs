@@ -1,8 +1,8 @@
 //! Phase 1: opens an input, which is a trace, edLeak's JSON slices, or series lines.
 //!
-//! The content of the input decides its kind; its name does not matter. Opening a trace indexes its blocks
-//! but decodes no slice. Each series of a text input is condensed while it is read, so memory grows with the
-//! number of sites.
+//! The content of the input shows its kind; the name of the file does not matter. When a trace is opened, its
+//! blocks are indexed but no slice is decoded. Each series of a text input is condensed while it is read, so
+//! the memory that the loader needs grows with the number of sites.
 
 pub mod edleak_json;
 pub mod line_series;
@@ -16,19 +16,19 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Maximum number of bytes of a trace on stdin, because edleak-analyze must hold it in memory. A larger trace
-/// is refused; the user can give it as a file instead.
+/// Maximum number of bytes of a trace on stdin, because edleak-analyze must keep the whole trace in memory. A
+/// larger trace is refused; the user can give it as a file instead.
 const MAX_STDIN_BYTES: u64 = 4 << 30;
-/// Number of first bytes that suffice to recognize a trace.
+/// Number of bytes at the start of an input that are enough to recognize a trace.
 const PROBED_BYTES: u64 = 1 << 16;
-/// Number of first bytes that must contain a character other than white space.
+/// Number of bytes at the start of a text input that must contain a character other than white space.
 const SNIFFED_BYTES: usize = 4096;
 
 /// An opened input.
 pub enum Recording {
     /// A trace.
     Trace(Box<Trace>),
-    /// Series without a trace.
+    /// The series of a text input.
     Lines(Vec<LineSeries>),
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Recording {
 /// Opens the input at `path`; `-` is stdin.
 ///
 /// # Errors
-/// The input cannot be read, or is not a recording.
+/// The input cannot be read, or the input is not a recording.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
     let failed = |error: Error| error.context(format_args!("failed to read `{}`", path.display()));
     if path.as_os_str() == "-" {
@@ -79,7 +79,7 @@ fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recordi
     }
     let mut bytes = Vec::new();
     read_up_to(&mut reader, PROBED_BYTES, &mut bytes)?;
-    // Check whether the input is a trace before all of it is read, because an endless pipe never ends.
+    // Check whether the input is a trace before reading all of it, because a pipe may never end.
     Trace::from_bytes(bytes.clone()).map_err(|error| trace_error(&error))?;
     read_up_to(&mut reader, MAX_STDIN_BYTES + 1, &mut bytes)?;
     if bytes.len() as u64 > MAX_STDIN_BYTES {
@@ -102,7 +102,8 @@ fn is_text(start: &[u8]) -> bool {
 }
 
 /// Whether the input is a report saved with `--format json`. Such a report has its version at the start. This
-/// test is cheaper than parsing one of edLeak's documents, or a gigabyte of series.
+/// test needs only the start of the input, so it takes less time than parsing a whole document of edLeak or a
+/// gigabyte of series.
 pub(crate) fn is_report(start: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&start[..start.len().min(SNIFFED_BYTES)]);
     start.trim_start().starts_with('{') && start.contains("\"format_version\"")

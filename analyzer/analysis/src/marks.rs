@@ -7,7 +7,7 @@ use edleak_model::iterations::Iterations;
 pub struct MarkSeen {
     /// The name of the mark.
     pub name: String,
-    /// The name was longer; the trace does not have its end.
+    /// Whether the name was too long, so that the trace does not have its end.
     pub is_cut: bool,
     /// How often the program set the mark.
     pub count: u64,
@@ -19,18 +19,18 @@ pub struct MarkSeen {
     pub last_s: f64,
 }
 
-/// The verdicts by marks.
+/// The marks by which the sites were judged.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PerMark {
     /// The pattern of `--per-mark`.
     pub pattern: String,
     /// The marks that match the pattern.
     pub marks: Vec<JudgedMark>,
-    /// Number of marks without a name in the trace: a recording has room for 256 names.
+    /// Number of marks whose name is not in the trace, because a recording has room for only 256 names.
     pub unnamed: u64,
 }
 
-/// A mark whose iterations judge the sites.
+/// A mark by whose iterations the sites were judged.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JudgedMark {
     /// The name of the mark.

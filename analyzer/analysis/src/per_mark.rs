@@ -1,7 +1,8 @@
 //! Verdicts by the iterations of a mark instead of by time (`--per-mark`).
 //!
-//! Each slice of a mark has the counters of the instant itself. This module merges sites as [`crate::replay`]
-//! does: one piece of code is one site. A watched caller is judged with all its stacks.
+//! Each slice of a mark has the counters of the instant at which the program set the mark. This module merges
+//! sites as [`crate::replay`] does: the same code at several addresses is one site. A watched caller is
+//! judged together with all its stacks.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -71,7 +72,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
         Recording::Trace(trace) => covered_domains(trace),
         Recording::Lines(_) => vec![Domain::Heap],
     };
-    // The memory of an allocator is judged at the sites that ask it for memory.
+    // Memory that an allocator maps is not judged here, but at the sites that request memory from the
+    // allocator.
     let has_marks = |site: &&mut JudgedSite| {
         !matches!(site.kind, Kind::Injected | Kind::Allocator) && covered.contains(&site.domain())
     };
@@ -109,8 +111,9 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains whose counters the slices of marks have. Traces of earlier versions have only the heap; so a
-/// domain counts only if a slice has one of its sites, and its sites keep their verdicts by time otherwise.
+/// The domains whose counters the slices of marks have. In traces of earlier versions, these slices have only
+/// sites of the heap. So a domain counts only if a slice has one of its sites. The sites of the other domains
+/// keep their verdicts by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
@@ -129,7 +132,8 @@ fn covered_domains(trace: &Trace) -> Vec<Domain> {
     covered
 }
 
-/// Divides a leak of a watched caller between its stacks, by the bytes that each stack left behind.
+/// Divides a leak of a watched caller between its stacks, in proportion to the bytes that the iterations left
+/// behind at each stack.
 fn share_out(sites: &mut [JudgedSite]) {
     let left =
         |site: &JudgedSite| site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes);
@@ -183,7 +187,7 @@ fn judgement(verdict: Verdict, why: String) -> Judgement {
 }
 
 impl PerMark {
-    /// The reason why the report is undecided, with the remedy; `None`: it is decided.
+    /// The reason why the report is undecided, with the remedy; `None`: the report is decided.
     pub fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
         if self.marks.is_empty() {
             return Some(match all {
@@ -197,7 +201,8 @@ impl PerMark {
         if let Some(why) = self.marks.iter().find_map(|mark| mark.too_few.clone()) {
             return Some(why);
         }
-        // If a mark has exactly the name of the pattern, no mark of this name lacks room for the name.
+        // If the pattern is the exact name of a mark in the trace, then no mark without a name can match the
+        // pattern.
         let is_name =
             !self.pattern.contains(['*', '?']) && self.marks.iter().any(|mark| mark.name == self.pattern);
         if self.unnamed > 0 && !is_name {
@@ -310,7 +315,7 @@ impl Curves {
         self.counts.partition_point(|&count| count - first < warm_up)
     }
 
-    /// Keeps, for each site, the worst verdict of all marks.
+    /// Judges each site by this mark. If several marks judge a site, the worst verdict stays in `found`.
     fn judge(&self, sites: &[JudgedSite], mark: &JudgedMark, found: &mut HashMap<SiteLabel, SitePerMark>) {
         let skipped = self.skipped(mark.warm_up);
         let mut families: HashMap<SiteId, Vec<SiteId>> = HashMap::new();
@@ -333,7 +338,7 @@ impl Curves {
         }
     }
 
-    /// The sum of these sites; `None`: no slice of a mark has an allocation of these sites.
+    /// The sum of the counters of these sites; `None`: no slice of a mark has an allocation of these sites.
     fn sum(&self, members: impl Iterator<Item = SiteId>) -> Option<Vec<AtMark>> {
         members.filter_map(|id| self.sites.get(&id)).cloned().reduce(|mut sum, curve| {
             for (sum, point) in sum.iter_mut().zip(curve) {

@@ -1,7 +1,7 @@
-//! The domain of pools: objects that the program's own pools hand out.
+//! The objects that the program's own pools hand out.
 //!
-//! A pool takes its memory from malloc or maps it, and those bytes count there, at the pool. So the bytes of
-//! this domain are a part of the bytes of the other domains, and no total contains them.
+//! A pool takes its memory from malloc or maps it. This memory is also counted in the heap or as mapped
+//! memory, at the code of the pool. So no total of all memory contains the bytes of these objects.
 
 use crate::site::{Domain, JudgedSite};
 use edleak_format::Trace;
@@ -10,14 +10,14 @@ use edleak_model::growth_class::Class;
 use edleak_text::units::plural;
 use std::collections::BTreeMap;
 
-/// A leak stays a leak if it has more than this many times as many objects as events were lost. Each lost
-/// event may leave one object live that the pool took back.
+/// A leak stays a leak if its number of objects is more than this many times the number of lost events. After
+/// a lost event, an object may count as live although the pool took it back.
 const OBJECTS_PER_LOST_EVENT: u64 = 2;
 
-/// The totals of the domain of pools.
+/// The totals of the program's own pools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Pools {
-    /// Number of sites.
+    /// Number of sites that take objects from pools.
     pub sites: u64,
     /// Bytes of live objects at the end.
     pub live_bytes: u64,
@@ -25,13 +25,14 @@ pub struct Pools {
     pub live_count: u64,
     /// Number of pools that held objects at the end.
     pub pools: u64,
-    /// Number of lost events of single objects. If there are any, the figures are not exact.
+    /// Number of lost events of single objects. If this number is not 0, the figures are not exact.
     pub lost_events: u64,
     /// Number of lost events of whole pools.
     pub lost_resets: u64,
     /// Number of objects that a pool took back although it had not handed them out.
     pub unknown_frees: u64,
-    /// The pools by name, largest first; pools without a name have an empty name.
+    /// The pools, grouped by their name; the group with the most live bytes comes first. Pools without a name
+    /// have an empty name.
     pub names: Vec<NamedPools>,
 }
 
@@ -42,7 +43,7 @@ pub struct NamedPools {
     pub name: String,
     /// Bytes of live objects at the end.
     pub live_bytes: u64,
-    /// Live objects at the end.
+    /// Number of live objects at the end.
     pub live_count: u64,
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn settle(sites: &mut [JudgedSite], trace: &Trace, record_s: f64) {
     }
 }
 
-/// The reason to doubt a leak of `count` objects; `None`: the lost events do not explain it.
+/// The reason to doubt a leak of `count` objects; `None`: the lost events do not explain the leak.
 fn doubt(count: u64, lost_events: u64, lost_resets: u64) -> Option<String> {
     if lost_resets > 0 {
         return Some(format!(
@@ -75,7 +76,8 @@ fn doubt(count: u64, lost_events: u64, lost_resets: u64) -> Option<String> {
     })
 }
 
-/// The totals of the domain; `None`: the trace does not have the domain, or the program reported no pool.
+/// The totals of the program's own pools; `None`: the trace does not record pools, or the program reported no
+/// pool.
 pub(crate) fn of_trace(trace: &Trace, sites: &[JudgedSite]) -> Option<Pools> {
     let totals = trace.pool_totals()?;
     let mut pools = Pools {

@@ -1,5 +1,5 @@
-//! Writes a trace to another trace, with symbols embedded or with its names replaced. The new trace gets the
-//! slices unchanged.
+//! Writes a copy of a trace, with symbols added or with all names replaced. The slices of the copy are the
+//! same as in the trace.
 
 use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,8 +15,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// Writes `from` to `to` with the frames of every address that it names. `to` may be the file that `from` was
-/// read from.
+/// Writes `from` to `to` and adds the frames of every address in the trace. `to` may be the file that `from`
+/// was read from.
 ///
 /// # Errors
 /// The new trace cannot be written.
@@ -30,8 +30,8 @@ pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolut
 /// Writes `from` to `to` and replaces every name and path by a stable hash of the name and of `key`.
 ///
 /// A name has the same hash in every trace that was anonymized with the same key, so these traces can still
-/// be compared. Line numbers, offsets, times and counters stay. Without a key, anyone who guesses a name can
-/// confirm it.
+/// be compared. Line numbers, offsets, times and counters stay as they are. If `key` is empty, a person who
+/// guesses a name can compute its hash and so confirm the guess.
 ///
 /// # Errors
 /// The new trace cannot be written.
@@ -96,17 +96,19 @@ fn is_named_by_the_program(area: &MemoryArea) -> bool {
     matches!(area.kind, AreaKind::Named | AreaKind::Unseen) && !area.name.is_empty()
 }
 
-/// Sixteen hexadecimal digits for a name.
+/// The hash that replaces a name: sixteen hexadecimal digits.
 ///
-/// The function uses SipHash-2-4, not a hash of key and name joined. Names like `main` are in every trace.
-/// Their hashes must not help anyone to confirm a guess of another name.
+/// The function uses the keyed hash SipHash-2-4 and not a simple hash of the key followed by the name. Names
+/// like `main` are in every trace, so their hashes are known. Known hashes must not help anyone to confirm a
+/// guess of another name.
 fn pseudonym(key: &str, name: &[u8]) -> String {
     let key = SipHasher24::new().hash(key.as_bytes());
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
 }
 
-/// Writes the new trace beside `to`, and moves it into place when it is complete. So an interrupted run
-/// leaves the old file. The new file gets owner and mode of the old file, and a link stays a link.
+/// Writes the new trace to a file in the folder of `to`, and renames this file to `to` when it is complete.
+/// So an interrupted run does not change the old file. The new file gets the owner and the mode of the old
+/// file. If `to` is a symbolic link, the file to which it points is replaced.
 fn replace(
     from: &Trace,
     to: &Path,
@@ -118,7 +120,8 @@ fn replace(
         Error::new(ErrorKind::Output, message).with_remedy("give another file with `-o`")
     };
     let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
-    // This lock is held until the new file is in place, so that no recording takes the name meanwhile.
+    // The lock is held until the new file has replaced the old file, so that no recording can use the name
+    // before.
     let held = match std::fs::symlink_metadata(&place) {
         Ok(there) if !there.is_file() => return Err(failed("it is not a file")),
         Ok(_) => Some(place::open(&place).map_err(|error| failed(&reason(&error)))?),
@@ -131,14 +134,15 @@ fn replace(
     rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
         .map_err(|error| failed(&error.to_string()))?;
     if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-        // A user who may not give a file away stays its owner; the trace itself is complete.
+        // A user without the right to change the owner stays the owner of the new file. This is not an error,
+        // because the trace itself is complete.
         let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
         let _ = made.set_permissions(old.permissions());
     }
     put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
 }
 
-/// Renames the file `beside` to `place`. The rename replaces the file `held`, and no other file.
+/// Renames the file `beside` to `place`. The rename may replace only the file `held` and no other file.
 fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
     let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now");
     let Some(held) = held else {
@@ -154,13 +158,14 @@ fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<
             Err(taken())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(taken()),
-        // On a file system that cannot exchange two names, the function checks first and then renames.
+        // If the file system cannot exchange two names, the function first checks that `place` is still the
+        // file `held`, and then renames.
         Err(_) if place::is_at(held, place) => std::fs::rename(beside, place),
         Err(_) => Err(taken()),
     }
 }
 
-/// Creates a new file beside `place`. Its drop removes the file, unless the file has its place then.
+/// Creates a temporary file in the folder of `place`. When the result is dropped, the file is removed.
 fn new_beside(place: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = place.file_name().unwrap_or_default().to_owned();
     prefix.push(".");

@@ -1,29 +1,30 @@
-//! Finds the sound part of a trace, and the damage.
+//! Counts the undamaged and the damaged parts of a trace.
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::units::plural;
 use std::io::{self, Write};
 
-/// The sound and the damaged parts of a trace.
+/// The counts of the undamaged and the damaged parts of a trace.
 #[derive(Debug)]
 pub struct Verification {
-    /// Version of the format.
+    /// Version of the trace format.
     pub format_version: u32,
     /// Number of blocks whose slices decode.
     pub sound_blocks: u64,
-    /// Slices in these blocks.
+    /// Number of slices in the blocks that decode.
     pub slices: u64,
-    /// Number of blocks that do not decode: they are torn, or differ from their header.
+    /// Number of blocks that do not decode, because they are cut off or damaged, or because their content
+    /// differs from their header.
     pub damaged_blocks: u64,
-    /// Bytes that belong to no sound block.
+    /// Number of bytes that belong to no undamaged block.
     pub damaged_bytes: u64,
-    /// Slices known to be lost.
+    /// Number of slices that are known to be lost.
     pub lost_slices: u64,
-    /// Sites in the catalog.
+    /// Number of sites in the catalog.
     pub sites: u64,
-    /// Modules in the catalog.
+    /// Number of modules in the catalog.
     pub modules: u64,
-    /// Stacks in the catalog.
+    /// Number of stacks in the catalog.
     pub stacks: u64,
     /// Whether the recording was ended in an orderly way.
     pub is_ended: bool,
@@ -66,7 +67,7 @@ impl Verification {
         }
     }
 
-    /// Whether the trace has no damage. A recording that was cut short is also sound.
+    /// Whether the trace has no damage. A recording that ended early without damage also counts as sound.
     pub fn is_sound(&self) -> bool {
         self.damaged_blocks == 0 && self.damaged_bytes == 0 && self.lost_slices == 0
     }

@@ -1,4 +1,5 @@
-//! Birth times of survivors in the unit of the model: slices since the site's first slice.
+//! The times at which the surviving allocations were made, in the unit of the model: slices since the site's
+//! first slice.
 
 use super::clock;
 use super::merge::Merged;
@@ -6,7 +7,7 @@ use edleak_format::{Grid, SiteId, Survivors, Trace};
 use edleak_model::series::Births;
 use std::collections::HashMap;
 
-/// The survivors of a trace, and the clock that converts their times into slices.
+/// The surviving allocations of a trace, and the numbers that convert times into slices.
 #[derive(Debug)]
 pub struct BirthTable {
     survivors: HashMap<SiteId, Survivors>,
@@ -15,12 +16,12 @@ pub struct BirthTable {
 }
 
 impl BirthTable {
-    /// Indexes the survivors of `trace`; `grid` is its grid.
+    /// Indexes the surviving allocations of `trace`; `grid` is the grid of this trace.
     pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
-        // After the end of the watch, a stack has no births. The model would take this for growth that
-        // stopped.
+        // After the watch of a site ends, no new allocations are counted at its stacks. The model would see
+        // this as growth that stopped, so these stacks get no birth times.
         let ended = merged.ended_watches(trace);
         let is_ended = |id: &SiteId| {
             let parent = trace.site(*id).and_then(|site| site.parent);
@@ -34,8 +35,8 @@ impl BirthTable {
         }
     }
 
-    /// The births of a site that has its first slice at grid point `absent`. The function leaves out epochs
-    /// before this slice.
+    /// The surviving allocations of a site by birth epoch. The site has its first slice at grid point
+    /// `absent`; the function leaves out epochs before this slice.
     pub fn of(&self, site: SiteId, absent: usize) -> Option<Births> {
         let survivors = self.survivors.get(&site)?;
         if survivors.epochs.is_empty() || self.period_ns <= 0.0 {

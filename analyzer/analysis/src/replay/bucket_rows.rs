@@ -1,8 +1,9 @@
-//! The closed buckets of neighbouring sites, in rows: a row holds bucket k of all sites.
+//! The finished buckets of neighbouring sites, stored in rows: row k holds the bucket with index k of every
+//! site.
 //!
-//! The sites of a group close their buckets at nearly the same time. So the memory that one site writes is in
-//! the cache when the next site writes, and each group allocates once. A site that never changes has no
-//! bucket here, and a group of such sites has no row.
+//! The sites of a group finish their buckets at nearly the same time. So the memory that one site writes is
+//! still in the cache when the next site writes to the same row. Each group allocates memory for its rows
+//! only once. A site that never changes has no bucket here, and a group of such sites has no row.
 
 use edleak_format::GROUP_SITES;
 use edleak_model::bucket::{Bucket, Extent};
@@ -14,15 +15,16 @@ pub(super) struct BucketRows {
     rows: Vec<[Narrow; GROUP_SITES]>,
 }
 
-/// The place of one site in the rows.
+/// The buckets of one site, and the position of the site in the rows.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     lane: usize,
-    /// Number of closed buckets.
+    /// Number of finished buckets.
     closed: u32,
-    /// The values of all closed buckets, if they are the same; then none of these buckets is in the rows.
+    /// Bytes and count, if all finished buckets have the same values; in this case, none of these buckets is
+    /// in the rows.
     flat: Option<(u64, u64)>,
-    /// All closed buckets, if one of them does not fit into a row.
+    /// All finished buckets, if one of them does not fit into a row.
     wide: Option<Box<Packed>>,
 }
 
@@ -45,7 +47,7 @@ impl Place {
 }
 
 impl BucketRows {
-    /// Adds the next bucket of a site. Each bucket is `width` points wide; there will be at most `most` rows.
+    /// Adds the next bucket of a site. Each bucket covers `width` points; there will be at most `most` rows.
     #[inline]
     pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
         if place.stays_flat(bucket) {
@@ -59,7 +61,7 @@ impl BucketRows {
         place.closed += 1;
     }
 
-    /// Writes the flat buckets into the rows.
+    /// Writes the buckets that had the same values into the rows.
     #[cold]
     fn unfold(&mut self, place: &mut Place, (bytes, count): (u64, u64), width: u32, most: u32) {
         let of = |value| {

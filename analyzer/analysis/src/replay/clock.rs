@@ -2,10 +2,11 @@
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 
-/// Nanoseconds from tick to tick; 0: unknown.
+/// Number of nanoseconds from one tick to the next; 0: unknown.
 ///
-/// If damage destroyed the record with the length of a tick, the slices give the length: each slice has its
-/// tick and its time. With a length of 0 every rate would be 0, and so within any budget.
+/// If the record with the length of a tick is damaged, the length is computed from the slices, because each
+/// slice has its tick and its time. With a length of 0, every rate would be 0, and so every leak would be
+/// within any budget.
 pub fn tick_ns(trace: &Trace) -> f64 {
     let said = trace.start().tick_ns;
     if said != 0 {
@@ -13,7 +14,7 @@ pub fn tick_ns(trace: &Trace) -> f64 {
     }
     let mut newest = Newest(SliceHeader::default());
     for block in (0..trace.blocks().len()).rev() {
-        // The index has already counted the unsound part of the block.
+        // When the trace was opened, the damaged part of the block was already counted.
         let _ = trace.replay_block(block, &mut newest);
         if newest.0.tick > 0 {
             return newest.0.time_ns as f64 / newest.0.tick as f64;

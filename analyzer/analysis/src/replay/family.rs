@@ -1,8 +1,9 @@
 //! Sums of sites: a watched site with its stacks, and sites that are merged ([`Merged`]).
 //!
-//! A site that becomes watched hands its allocations over to its stacks. The site's own series flattens, and
-//! the series of the stacks begin late. A leak that is spread over many stacks may show in none of them. The
-//! sum of caller and stacks has neither problem. Only the members of a sum cost extra time.
+//! When a site becomes watched, its new allocations are counted at its stacks. So the site's own series stops
+//! growing, and the series of its stacks begin late. A leak that is spread over many stacks may be visible in
+//! none of them. The sum of caller and stacks has neither problem. A sum takes extra time only for its
+//! members.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -13,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 const NONE: u32 = u32::MAX;
 
-/// A change of one member of a family.
+/// A change of one member of a sum.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FamilyMove {
     tick: u64,
@@ -26,7 +27,8 @@ pub(super) struct FamilyMove {
 #[derive(Debug)]
 pub(super) struct Families {
     grid: Grid,
-    /// The index of the member of a sum, by site id; `NONE` for other sites. Empty if there is no sum.
+    /// For each site id, the index of the site in `members`; `NONE` if the site is in no sum. Empty if there
+    /// is no sum.
     member_of: Vec<u32>,
     members: Vec<Member>,
     families: Vec<Family>,
@@ -35,9 +37,9 @@ pub(super) struct Families {
 /// The series of each sum, by the site that represents it.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    /// The series of watched sites with their stacks.
+    /// The series of each watched site together with its stacks.
     pub with_stacks: HashMap<SiteId, Series>,
-    /// The series of merged sites.
+    /// The series of each set of merged sites.
     pub merged: HashMap<SiteId, Series>,
 }
 
@@ -73,8 +75,8 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap in the record that a family has begun to cross. One slice ends the gap and brings all changes of the
-/// members.
+/// A gap without slices, before the values of a sum in it are known. The slice after the gap has all changes
+/// of the members.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,
@@ -125,13 +127,13 @@ impl Families {
         this
     }
 
-    /// Whether there is no sum to compute.
+    /// Whether there are no sums to compute.
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Records the changes of the members among sixteen sites, which begin with `first_site`. `rows` are the
-    /// slices of the block from `first_slice` on.
+    /// Records the changes of those sites that are members of a sum, among the sixteen sites from
+    /// `first_site` on. `rows` are the slices of the block from `first_slice` on.
     pub(super) fn note(
         &self,
         first_site: usize,
@@ -153,8 +155,8 @@ impl Families {
         }
     }
 
-    /// Adds the changes of a window, in any order. `gaps` holds all gaps so far, sorted by the ticks that end
-    /// them.
+    /// Adds the changes of a window, in any order. `gaps` has all gaps up to now, sorted by the tick of the
+    /// slice that ends each gap.
     pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>, gaps: &[(u64, Gap)]) {
         moves.sort_by_key(|moved| moved.tick);
         for moved in moves {
@@ -186,8 +188,8 @@ impl Families {
         }
     }
 
-    /// The series of every sum. `births` gives the births of merged sites, from the site that represents them
-    /// and the first point.
+    /// The series of every sum. `births` gives the birth times of the survivors of merged sites; its
+    /// arguments are the site that represents them and the first point.
     pub(super) fn finish(self, births: impl Fn(SiteId, usize) -> Option<Births>) -> Sums {
         let points = self.grid.points;
         let mut sums = Sums::default();
@@ -236,8 +238,9 @@ impl Family {
         self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
     }
 
-    /// Adds the points of the gap. Call this when all changes of the slice after the gap are known. Each
-    /// added point is the sum of the members' straight lines.
+    /// Adds the points of the gap. The caller must already have added all changes of the slice after the gap.
+    /// In the gap, the values of each member lie on a straight line, and each added point is the sum of these
+    /// values.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

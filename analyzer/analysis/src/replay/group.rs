@@ -1,10 +1,11 @@
-//! Takes sixteen neighbouring sites through the slices. HOT: a replay spends most of its time here.
+//! Builds the series of sixteen neighbouring sites from the slices. HOT: a replay spends most of its time
+//! here.
 //!
-//! A [`Series`] that is built point by point does not know its final length. So it starts with narrow buckets
+//! When a [`Series`] is built point by point, its final length is not known. So it starts with narrow buckets
 //! and merges them. Here the length is known, so each bucket has its final width from the start. At each
 //! point the values of all sixteen sites are added to their open buckets, changed or not. This addition takes
-//! a few vector instructions and no branch that the processor could mispredict. All sums are exact, so both
-//! ways give the same series to the bit.
+//! a few vector instructions and no branch that the processor could mispredict. All sums are exact, so this
+//! code and [`Series`] give the same series, bit for bit.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -34,7 +35,8 @@ const NEW: Quantity = Quantity {
     max: [0; GROUP_SITES],
 };
 
-/// Sixteen sites. `now` applies from grid point `covered` on; all points before it are in the buckets.
+/// Sixteen sites. `now` has the values from grid point `covered` on; all points before `covered` are in the
+/// buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     bytes: Quantity,
@@ -42,7 +44,7 @@ pub(super) struct Group {
     /// All ones for sites that no slice has named yet.
     unseen: GroupValues,
     covered: u32,
-    /// The point at which the first of the open buckets ends.
+    /// The first point at which one of the open buckets ends.
     next_edge: u32,
     /// The point at which each open bucket ends; `u32::MAX` for sites not seen yet.
     edges: [u32; GROUP_SITES],
@@ -53,7 +55,7 @@ pub(super) struct Group {
     exact: Option<Box<[ExactSums; GROUP_SITES]>>,
 }
 
-/// The fields of one site that are rarely used.
+/// The data of one site that the loops rarely use.
 #[derive(Clone, Debug)]
 struct Site {
     absent: u32,
@@ -62,7 +64,7 @@ struct Site {
 }
 
 impl Group {
-    /// `exact`: also compute the sums of edLeak's fit.
+    /// `exact`: also compute the exact sums for edLeak's fit.
     pub(super) fn new(exact: bool) -> Self {
         Self {
             bytes: NEW,
@@ -78,7 +80,8 @@ impl Group {
         }
     }
 
-    /// Adds some slices to the series. Adds to `live_bytes` the live bytes of all sites after each slice.
+    /// Adds some slices to the series. For each slice, the function adds the live bytes of the sixteen sites
+    /// to `live_bytes`.
     #[inline(always)]
     pub(super) fn take(
         &mut self,
@@ -115,7 +118,7 @@ impl Group {
         }
     }
 
-    /// Begins the sites that this slice names first.
+    /// Begins the series of the sites that no earlier slice has named.
     #[cold]
     #[inline(never)]
     fn begin(&mut self, row: &Row, point: u32, points: u32) {
@@ -150,9 +153,9 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Adds every point before `point`, with the current values. If slices are missing before `next`, the
-    /// function adds the points on the straight line to the values of `next`. After the last grid point,
-    /// `next` is not a point itself; the series ends with the last point on the line.
+    /// Adds the points before `point` that are not in the buckets yet, with the current values. If slices are
+    /// missing before `next`, the values of these points lie on a straight line to the values of `next`. If
+    /// `next` comes after the last grid point, the series ends with the last point on this line.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
@@ -179,20 +182,22 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// The values after the last point, if slices are missing before them. A program frees its memory when it
-    /// ends. So a lower value after the last point counts as held until the end.
+    /// The values of the slice after the last grid point, if slices are missing before this slice. A program
+    /// frees its memory when it ends. So if a value of this slice is lower than the current value, the
+    /// current value counts until the end.
     fn at_the_end(&self, row: &Row) -> Row {
         let higher = |is: &GroupValues, was: &GroupValues| std::array::from_fn(|l| is[l].max(was[l]));
         let live_bytes = higher(&row.live_bytes, &self.bytes.now);
         Row { live_bytes, live_count: higher(&row.live_count, &self.count.now), ..*row }
     }
 
-    /// Adds the same values of one site at several points, across the edges of buckets.
+    /// Adds several points with the same values to the series of one site. The points may belong to more than
+    /// one bucket.
     fn add_run(&mut self, l: usize, points: Range<usize>, [bytes, count]: [u64; 2], powers: &PowerSums) {
         if let Some(exact) = &mut self.exact {
             exact[l].add(bytes, points.start, points.end, powers);
         }
-        // The numbers fit: a grid has fewer points than a u32 holds.
+        // The numbers fit, because a grid has less than 2³² points.
         let (mut at, end) = (points.start as u32, points.end as u32);
         while at < end {
             if at == self.edges[l] {
@@ -215,8 +220,8 @@ impl Group {
         self.bucket_rows.put(&mut site.place, &bucket, site.width, self.most);
     }
 
-    /// Ends the series of all sites that were seen, and passes each one on with its lane in the group.
-    /// `facts` gives the counters and the births of a site, from its lane and its first point.
+    /// Ends the series of all sites that a slice has named, and passes on each series with the site's lane in
+    /// the group. `facts` gives the counters and the births of a site, from its lane and its first point.
     pub(super) fn finish(
         mut self,
         points: usize,
@@ -253,7 +258,7 @@ impl Group {
 }
 
 /// Chooses `one` where the mask is all ones, and `other` where it is zero. The code builds the result as one
-/// value: the processor could not forward sixteen single stores to the vector load that follows.
+/// vector: the processor cannot forward sixteen single stores to the vector load that follows.
 #[inline(always)]
 fn chosen(mask: &GroupValues, one: &GroupValues, other: &GroupValues) -> GroupValues {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
@@ -295,10 +300,11 @@ mod tests {
     use edleak_model::series::SeriesBuilder;
     use std::collections::BTreeSet;
 
-    /// A change: (point, bytes, count).
+    /// A change of one site: (point, live bytes, live count).
     type Move = (usize, u64, u64);
 
-    /// Runs every site of a group by its own changes, a few slices at a time, with or without the exact sums.
+    /// Builds the series of a group whose sites have these changes. The slices are added a few at a time,
+    /// with or without the exact sums.
     fn condensed(points: usize, sites: &[Vec<Move>], exact: bool) -> Vec<(usize, Series)> {
         let powers = PowerSums::new(Grid { stride_ticks: 1, first_tick: 0, points });
         let mut rows: std::collections::BTreeMap<usize, Row> = std::collections::BTreeMap::new();
@@ -321,8 +327,8 @@ mod tests {
         ended
     }
 
-    /// Builds the same series point by point: from the newest change, or on a straight line between two
-    /// slices.
+    /// Builds the same series point by point. The value of a point is the value of the newest change, or lies
+    /// on a straight line between two slices.
     fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);

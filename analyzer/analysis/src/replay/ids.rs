@@ -1,6 +1,8 @@
 //! The limits of site ids.
 
-/// Site ids are dense. An id far beyond the catalog is forged; it would only cost memory.
+/// Limit of site ids, as a multiple of the number of sites in the catalog. Site ids have no gaps, so an id
+/// far above this number is forged. Such an id would only take memory.
 pub(super) const SLACK: usize = 4;
-/// Least limit of site ids: a damaged catalog must not hide the slices of a sound trace.
+/// The limit of site ids is at least this number: a damaged catalog must not hide slices that are not
+/// damaged.
 pub(super) const MIN_ID_LIMIT: usize = 1 << 16;

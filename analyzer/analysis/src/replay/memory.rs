@@ -3,12 +3,12 @@
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
 use edleak_model::process_series::{FreeBytes, KindBytes};
 
-/// The mappings of a site at one reading.
+/// The mappings of a site at one reading of /proc.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SiteBytes {
-    /// Bytes of address space.
+    /// Number of bytes of address space.
     pub mapped: u64,
-    /// Resident and swapped bytes.
+    /// Number of resident and swapped bytes.
     pub held: u64,
 }
 
@@ -22,14 +22,14 @@ impl SiteBytes {
     }
 }
 
-/// Resident and swapped bytes of single sites and of unseen memory, at the first and the last reading within
-/// the judged record.
+/// Resident and swapped bytes of single sites, and of anonymous memory that no recorded call mapped. The
+/// bytes are from the first and the last reading of /proc within the judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
-    /// The first and the last reading by id of the site. The first is 0 if the site was too small for an
-    /// area.
+    /// For each site id, the first and the last reading. The first reading is 0 if the site was still too
+    /// small to have a memory area of its own.
     pub sites: Vec<(u32, [SiteBytes; 2])>,
-    /// Unseen anonymous memory at the end, by name.
+    /// Anonymous memory at the end that no recorded call mapped, with its name.
     pub unseen: Vec<(String, u64)>,
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
     pub free: Option<FreeBytes>,
@@ -42,9 +42,10 @@ pub(super) struct Memory {
     kinds: Vec<Option<AreaKind>>,
     names: Vec<String>,
     areas: Vec<AreaBytes>,
-    /// The trace has the calls that map memory.
+    /// Whether the trace has the calls that map memory.
     has_calls: bool,
-    /// Each area at the first and at the newest slice of the judged record; `None`: no slice has counted yet.
+    /// Each area at the first and at the newest slice of the judged record; `None`: no slice of the judged
+    /// record has been added yet.
     ends: Option<[Vec<SiteBytes>; 2]>,
 }
 
@@ -75,7 +76,7 @@ impl Memory {
         }
     }
 
-    /// Notes that the newest slice belongs to the judged record.
+    /// Records that the newest slice belongs to the judged record.
     pub(super) fn count(&mut self) {
         if !self.is_read() {
             return;
@@ -88,7 +89,8 @@ impl Memory {
         }
     }
 
-    /// The areas of single sites and of unseen memory, at the first and the last slice of the judged record.
+    /// The areas of single sites, and of anonymous memory that no recorded call mapped, at the first and the
+    /// last slice of the judged record.
     pub(super) fn ends(&self) -> MemoryEnds {
         let mut ends = MemoryEnds::default();
         let Some([first, last]) = &self.ends else { return ends };
@@ -116,14 +118,14 @@ impl Memory {
         of_proc.into_iter().any(|(_, bytes)| *bytes != AreaBytes::ZERO)
     }
 
-    /// Live bytes of all sites in the domain of mapped memory.
+    /// Live bytes of all sites that map memory.
     pub(super) fn counted_bytes(&self) -> u64 {
         let counted =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind == Some(AreaKind::Counted));
         counted.map(|(_, bytes)| bytes.mapped_bytes).sum()
     }
 
-    /// Resident and swapped bytes by kind; `None`: before the first reading.
+    /// Resident and swapped bytes by kind of mapping; `None`: /proc has not been read yet.
     pub(super) fn kinds(&self) -> Option<KindBytes> {
         if !self.is_read() {
             return None;
@@ -146,7 +148,7 @@ impl Memory {
     }
 }
 
-/// Resident and swapped bytes.
+/// Resident and swapped bytes of an area.
 fn held(bytes: &AreaBytes) -> u64 {
     bytes.resident_bytes.saturating_add(bytes.swapped_bytes)
 }

@@ -1,14 +1,14 @@
-//! Merges sites that are one piece of code at several addresses.
+//! Merges sites that are the same code at several addresses.
 //!
-//! A trace has one site per return address. One piece of code has many return addresses in three cases. A
-//! plugin is loaded at another address each time. A copy of the plugin is loaded under another name. A
-//! program generates code for every query. Each of these sites is too small to judge. So the analyzer merges
-//! sites if they share
+//! A trace has one site per return address. The same code has many return addresses in three cases. A plugin
+//! is loaded at another address each time. A copy of the plugin is loaded under another name. A program
+//! generates code for every query. Each of these sites alone has too few allocations for a verdict. So the
+//! analyzer merges sites if they share
 //!
 //! | sites | shared |
 //! |---|---|
 //! | callers in a module | the module's build ID and the offset in it; without a build ID, path and offset |
-//! | callers in no module | the missing module: all generated code is one site |
+//! | callers in no module | nothing else: all generated code is one site |
 //! | stacks | the caller, and for every frame the same as for a caller |
 //! | callers of pools | the name of the pools, and for both frames the same as for a caller |
 //!
@@ -23,24 +23,24 @@ use std::collections::{HashMap, HashSet};
 /// The merged sites of a trace.
 #[derive(Debug, Default)]
 pub struct Merged {
-    /// The representing site, for each site that another site represents.
+    /// For each site that another site represents, this other site.
     root_of: HashMap<SiteId, SiteId>,
-    /// All sites that a site represents, itself included, ascending. A site that represents only itself has
-    /// no entry.
+    /// For each site that represents other sites, the sites that it represents, in ascending order and
+    /// including itself.
     members: HashMap<SiteId, Vec<SiteId>>,
-    /// Sites of other domains than the heap.
+    /// Sites that do not count memory of the heap.
     beside_heap: HashSet<SiteId>,
 }
 
-/// Passes slices on with merged sites. A slice names only the representing site, with the sum of all
-/// counters.
+/// Passes slices on to another visitor, with merged sites. Such a slice names only the site that represents
+/// the merged sites, with the sum of their counters.
 #[derive(Debug)]
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
     visitor: &'a mut V,
-    /// Whether the visitor gets only sites of the heap.
+    /// Whether the other visitor gets only sites of the heap.
     is_of_heap: bool,
-    /// Counters of the merged sites.
+    /// The newest counters of the merged sites.
     now: HashMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
 }
@@ -73,7 +73,7 @@ impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
     }
 }
 
-/// The place of a frame, independent of its address.
+/// The place of a frame in the code, which does not depend on its address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Place<'a> {
     Build(&'a [u8], u64),
@@ -132,12 +132,13 @@ impl Merged {
         }
     }
 
-    /// A visitor of one block's slices that sees merged sites as one site.
+    /// Makes a visitor of the slices of one block. It passes the slices on to `visitor`, which gets merged
+    /// sites as one site.
     pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
 
-    /// A visitor as [`Self::visitor`] makes it, but only with sites of the heap.
+    /// Makes a visitor like [`Self::visitor`], but `visitor` gets only sites of the heap.
     pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
@@ -158,7 +159,7 @@ impl Merged {
         self.root_of.contains_key(&site)
     }
 
-    /// The sites that `root` represents; `None`: only itself.
+    /// The sites that `root` represents; `None`: `root` represents only itself.
     pub fn members(&self, root: SiteId) -> Option<&[SiteId]> {
         self.members.get(&root).map(Vec::as_slice)
     }
@@ -168,8 +169,8 @@ impl Merged {
         self.members.iter().map(|(root, members)| (*root, members.as_slice()))
     }
 
-    /// The survivors of every site; for merged sites, the sums. If the members do not all have the same
-    /// epochs, the merged site has no survivors.
+    /// The surviving allocations of every site; for merged sites, the sums. If merged sites have different
+    /// epochs, their sum is left out.
     pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
         let known: HashMap<SiteId, &Survivors> =
             trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
@@ -297,8 +298,8 @@ mod tests {
         groups
     }
 
-    /// The plugins: one at two addresses and under two names, another build of it, a module without a build
-    /// ID, and generated code.
+    /// The records of a trace with plugins: one plugin at two addresses and under two names, another build of
+    /// this plugin, a module without a build ID, and generated code.
     fn plugins() -> Vec<Record> {
         let mut records = vec![
             module(0, "/p.so", &[1], 0x1000),
@@ -361,7 +362,7 @@ mod tests {
         assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
         assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
         assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
-        // The points that `for_each_site` gives for printing belong to the same series.
+        // The points that `for_each_site` gives are the points of the same series.
         let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
         let mut printed: Vec<SitePoints> = Vec::new();
         for_each_site(&trace, &merged, &ids, |points| {

@@ -2,10 +2,10 @@
 
 use edleak_format::{Columns, Grid, SliceHeader, Trace};
 
-/// A block, decompressed.
+/// A decompressed block.
 #[derive(Default)]
 pub(super) struct Opened {
-    /// Its slices.
+    /// The slices of the block.
     pub columns: Columns,
     /// For each slice of the block, the point from which its values apply.
     pub steps: Vec<Step>,
@@ -16,26 +16,26 @@ pub(super) struct Opened {
 /// The point from which the values of a slice apply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// The values apply from this grid point on. For a slice after the last point, this is the number of
-    /// points; only the totals of such a slice count.
+    /// The values apply from this grid point on. For a slice after the last grid point, this is the number of
+    /// grid points. Of such a slice, only the totals are used.
     pub point: u32,
-    /// Whether the slice lies on the grid.
+    /// Whether the slice belongs to the grid.
     pub counts: bool,
 }
 
 impl Opened {
-    /// Opens block `index` and reuses the buffers.
+    /// Decompresses the block `index` and reuses the buffers.
     pub(super) fn open(&mut self, trace: &Trace, index: usize, grid: Grid) {
         self.is_unreadable = trace.columns(index, &mut self.columns).is_err();
         self.steps.clear();
         self.steps.extend((0..self.columns.slices()).map(|slice| {
             let point = grid.point_of(self.columns.header(slice).tick);
-            // The number fits: a grid has fewer points than a u32 holds.
+            // The number fits, because a grid has less than 2³² points.
             Step { point: point.unwrap_or(grid.points) as u32, counts: point.is_some() }
         }));
     }
 
-    /// The headers of its slices.
+    /// The headers of the block's slices.
     pub(super) fn headers(&self) -> impl Iterator<Item = &SliceHeader> {
         (0..self.columns.slices()).map(|slice| self.columns.header(slice))
     }

@@ -1,7 +1,8 @@
-//! Every point of a few sites at a time, to print them.
+//! Gives every point of a few sites at a time, so that the caller can print the points.
 //!
-//! The points of all sites do not fit into memory. So the trace is replayed once for each group of sites that
-//! fits. Threads replay the groups in parallel; the results are passed on in order.
+//! The points of all sites do not fit into memory. So the trace is replayed several times, each time for a
+//! group of sites that is small enough. Threads replay the groups in parallel; the results are passed on in
+//! order.
 
 use super::gap::Gap;
 use super::merge::Merged;
@@ -12,15 +13,17 @@ use edleak_model::series::Point;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// Number of bytes for the points of all groups that are replayed at the same time.
+/// Maximum number of bytes for the points of all groups that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
-/// Maximum number of points. A longer grid is forged: a year of seconds has 32 million points.
+/// Maximum number of points. A longer grid is forged: one point per second for a year makes only 32 million
+/// points.
 const MAX_POINTS: usize = 1 << 26;
 
-/// All points of one site, as runs of (point, repetitions), from the site's first point on.
+/// All points of one site, from the site's first point on. Equal points in a row are one run: (point,
+/// repetitions).
 #[derive(Debug)]
 pub struct SitePoints {
-    /// The site, as an index into the ids given.
+    /// The index of the site in the list of ids that the caller gave.
     pub index: usize,
     /// Number of grid points before the site's first point.
     pub absent: usize,
@@ -35,8 +38,8 @@ impl SitePoints {
     }
 }
 
-/// Calls `each` with the points of every site, in the order of `ids`, which ascend. The points of merged
-/// sites are summed up.
+/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. The points of
+/// merged sites are added up.
 ///
 /// # Errors
 /// The record is too long to print, or `each` fails.
@@ -56,7 +59,8 @@ pub fn for_each_site<E: From<Error>>(
     })
 }
 
-/// Calls `each` with the points of every single site, in the order of `ids`, which ascend.
+/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. Sites are not
+/// merged.
 fn for_each_single<E: From<Error>>(
     trace: &Trace,
     ids: &[SiteId],
@@ -80,7 +84,7 @@ fn for_each_single<E: From<Error>>(
     Ok(())
 }
 
-/// The sums of the points of merged sites. The key of a sum is the site that represents its members.
+/// The sums of the points of merged sites. The key of each sum is the site that represents the merged sites.
 fn sums_of<E: From<Error>>(
     trace: &Trace,
     root_of: &BTreeMap<SiteId, SiteId>,
@@ -119,7 +123,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
-        // If a block can no longer be read, the replay has already counted the loss.
+        // If a block can no longer be read, the replay has already counted this damage.
         let _ = trace.replay_block(block, &mut collector);
     }
     let end = |(i, mut site): (usize, Collected)| {
@@ -136,7 +140,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
 pub struct Families;
 
 impl Families {
-    /// The sum over each watched site and its stacks, if both are among `ids`.
+    /// The sum of the points of each watched site and its stacks, if both are among `ids`.
     ///
     /// # Errors
     /// The record is too long to print.
@@ -186,7 +190,7 @@ impl Collected {
         }
     }
 
-    /// Adds the points of a gap, if the site changed in it.
+    /// Adds the points of a gap, if the site changed in the gap.
     fn push_over(&mut self, gap: &Gap, is: Point) {
         let was = point_of(&self.now);
         if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {
@@ -218,8 +222,8 @@ fn point_of(counters: &Counters) -> Point {
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         let found = self.grid.point_of(header.tick);
-        // A slice after the last point counts only if there is a gap before it. The slice gives the values at
-        // the end of this gap.
+        // A slice after the last grid point is used only if there is a gap before this slice. The slice gives
+        // the values at the end of this gap.
         let point = found.unwrap_or(self.grid.points);
         let gap = self.newest.and_then(|newest| Gap::between(newest, point));
         if found.is_none() && gap.is_none() {

@@ -1,15 +1,15 @@
-//! The exact sums of edLeak's fit; only `--model edleak` needs them.
+//! The exact sums for edLeak's fit, which only `--model edleak` needs.
 
 use edleak_format::Grid;
 use edleak_model::series::Sums;
 
-/// Σ i and Σ i² for i below each grid point. For a run of equal values, the contribution is a difference of
-/// two of these sums.
+/// Σ i and Σ i² for i below each grid point. The sums over a run of points are the difference of two of these
+/// sums.
 #[derive(Debug)]
 pub(super) struct PowerSums(Vec<(u64, u64)>);
 
 impl PowerSums {
-    /// A grid has at most some thousands of points, so their squares stay small.
+    /// A grid has at most some thousands of points, so these sums fit in 64 bits.
     pub(super) fn new(grid: Grid) -> Self {
         let mut sums = Vec::with_capacity(grid.points + 1);
         let mut sum = (0u64, 0u64);
@@ -36,7 +36,7 @@ pub(super) struct ExactSums {
 }
 
 impl ExactSums {
-    /// Adds the points from..to, each with `live_bytes` live bytes.
+    /// Adds the points from..to; each of them has `live_bytes` live bytes.
     pub(super) fn add(&mut self, live_bytes: u64, from: usize, to: usize, powers: &PowerSums) {
         let (i, ii) = powers.between(from, to);
         let bytes = u128::from(live_bytes);

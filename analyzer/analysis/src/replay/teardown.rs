@@ -1,26 +1,26 @@
 //! Finds the slice at which a program began to free everything because it was about to end (the teardown).
 //!
 //! If memory grew until the teardown, nothing bounded its growth, even if destructors and exit handlers free
-//! this memory later. A fall at the very end of a curve would hide this growth. So a record is judged up to
-//! the teardown. In each slice of a teardown, the program makes at least four times as many frees as
-//! allocations; this tells a teardown from work.
+//! this memory later. But if the curve fell at its very end, the model would not see this growth. So a record
+//! is judged only up to the teardown. A teardown differs from work by this: in each of its slices, the
+//! program makes at least four times as many frees as allocations.
 //!
-//! If the analyzer takes a phase of work for a teardown, the only effect is that the record ends a little
-//! earlier.
+//! If a phase of work looks like a teardown, the only effect is that the judged record ends a little earlier.
 
 use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
 
 /// Least ratio of frees to allocations in a slice of a teardown.
 const FREES_PER_ALLOC: u64 = 4;
-/// Maximum number of slices in a row without calls in a teardown, because the program may wait for its
-/// threads.
+/// A teardown may contain up to this number of slices in a row without calls, because the program may wait
+/// for its threads.
 const MOST_IDLE: usize = 3;
-/// Maximum number of allocations in an idle slice after the teardown, because programs print a farewell.
+/// After the teardown, a slice with up to this number of allocations counts as idle, because many programs
+/// print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
 /// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that take longer are work.
 const MOST_OF_RECORD: u64 = 8;
 
-/// The grid of a trace up to the slice before the teardown, if the program ended by itself.
+/// The grid of a trace. If the program ended by itself, the grid ends at the slice before the teardown.
 pub fn judged_grid(trace: &Trace) -> Grid {
     let grid = trace.grid();
     let reason = trace.end().map(|end| end.reason);
@@ -39,7 +39,7 @@ pub fn judged_grid(trace: &Trace) -> Grid {
     }
 }
 
-/// The calls of all sites up to a slice.
+/// The numbers of allocations and frees of all sites up to a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Calls {
     tick: u64,
@@ -63,7 +63,7 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
     // suffices.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
-        // The index has already counted the unsound part of the block.
+        // When the trace was opened, the damaged part of the block was already counted.
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
@@ -73,9 +73,9 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 /// Searches slices from the newest to the oldest; a slice is due every `stride` ticks. Returns the tick of
 /// the newest slice before the teardown.
 ///
-/// If the teardown seems to begin before `earliest`, it does not count. But if its beginning lies in a gap,
-/// it counts, because it may have begun late in the gap. If the program makes almost no calls after a gap at
-/// the end, the record ends with the gap.
+/// If the teardown seems to begin before `earliest`, it counts as work. But if its beginning is in a gap
+/// without slices, it counts as a teardown, because it may have begun late in the gap. If there is a gap at
+/// the end, and the program makes almost no calls after this gap, the record ends with the gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
@@ -84,7 +84,7 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         let frees = later.frees.saturating_sub(calls.frees);
         let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
         let is_missing = later.tick - calls.tick > 2 * stride;
-        // Both work and teardown may lie in the gap.
+        // The gap may contain both work and the teardown.
         let is_emptied = is_missing && later.live() < calls.live() / 2;
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
@@ -134,8 +134,8 @@ impl SliceVisitor for OfBlock {
 mod tests {
     use super::*;
 
-    /// Runs `beginning` on slices given from the oldest to the newest, each as (allocs, frees) since the
-    /// slice before.
+    /// Calls `beginning` with these slices. They are given from the oldest to the newest, each as (allocs,
+    /// frees) since the slice before.
     fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];
@@ -157,10 +157,10 @@ mod tests {
         assert_eq!(then(&[(0, 0), (0, 0), (0, 100), (0, 0), (0, 0), (0, 1)]), Some(5));
         assert_eq!(then(&[(0, 100), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]), Some(8));
         assert_eq!(then(&[(0, 0), (0, 0), (0, 0)]), None);
-        // The program prints a farewell.
+        // The program prints a last message.
         assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
         assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
-        // A program that always allocates this little is at work.
+        // If a program always makes so few allocations, they are its work.
         assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
         assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
         // The program frees memory, and continues its work.

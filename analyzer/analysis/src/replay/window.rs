@@ -1,4 +1,4 @@
-//! Takes one range of sites through the slices of a window.
+//! Adds the slices of a window to the series of one range of sites.
 
 use super::family::{Families, FamilyMove};
 use super::group::Group;
@@ -13,9 +13,10 @@ pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 pub(super) struct Condensed {
     /// Live bytes after each slice.
     pub(super) live_bytes: Vec<u64>,
-    /// Allocations since the slice before; at the first slice of a block, since the start.
+    /// Allocations since the slice before. For the first slice of a block, allocations since the start of the
+    /// recording.
     pub(super) allocs: Vec<u64>,
-    /// Bytes allocated at the first slice.
+    /// Number of bytes allocated up to the first slice.
     pub(super) first_allocated_bytes: u64,
     /// The newest counters; empty if this is not the last window.
     pub(super) totals: Vec<Counters>,
@@ -32,8 +33,9 @@ pub(super) struct Range<'a> {
 }
 
 impl Range<'_> {
-    /// Takes a range of sites, which begins with `first_site`, through all slices of the window. The function
-    /// takes one tile of sites at a time, so that the tile stays in the innermost caches.
+    /// Adds all slices of the window to the series of a range of sites, which begins with `first_site`. The
+    /// function does this for one tile of 128 neighbouring sites at a time, so that the data of the tile stay
+    /// in the innermost caches.
     #[inline(always)]
     pub(super) fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
         let mut condensed = Condensed::default();
@@ -48,7 +50,8 @@ impl Range<'_> {
                 let site = first_site + tile * TILE_SITES;
                 let mut first = 0;
                 while first < opened.steps.len() {
-                    // The very first slice is taken alone, to get the bytes that were allocated before it.
+                    // The first slice of the trace is read alone, to get the number of bytes that were
+                    // allocated up to it.
                     let is_first = slices + first == 0;
                     let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
                     reader.place(first, end - first);

@@ -1,10 +1,11 @@
-//! The loops of a replay compiled for AVX2 and AVX-512. The program chooses between them when it runs.
+//! The loops of a replay compiled for AVX2 and AVX-512. The program chooses one of the two when it runs.
 #![allow(unsafe_code)] // calls functions for CPU features that were detected before
 
 use crate::replay::group::Group;
 use crate::replay::window::{Condensed, Range};
 
-/// Takes a range of sites through a window with the widest registers that this machine has.
+/// Adds the slices of a window to the series of a range of sites, with the widest registers that this machine
+/// has.
 pub(crate) fn condense(range: &Range<'_>, first_site: usize, groups: &mut [Group]) -> Condensed {
     if is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
