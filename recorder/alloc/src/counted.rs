@@ -32,9 +32,9 @@ fn spaced(layout: Layout) -> Layout {
     unsafe { Layout::from_size_align_unchecked(layout.size().max(SPACING), layout.align()) }
 }
 
-// SAFETY: each method makes exactly one call of the wrapped allocator and returns its result. `spaced` yields
-// the same layout for each call about one allocation. After its first call, `is_plain` always returns the
-// same value.
+// SAFETY: each method makes exactly one call of the wrapped allocator and returns its result. For one
+// allocation, `spaced` yields the same layout in each call. After its first call, `is_plain` always returns
+// the same value.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -77,8 +77,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     }
 }
 
-/// The methods of the allocator in a process that may count. They are separate functions, so that the short
-/// methods above need no stack frame.
+/// The methods of the allocator in a process that may count. These methods are separate functions, so that
+/// the short methods above need no stack frame.
 impl<A: GlobalAlloc> Counted<A> {
     #[inline(never)]
     unsafe fn alloc_counted(&self, layout: Layout) -> *mut u8 {
@@ -123,7 +123,7 @@ impl<A: GlobalAlloc> Counted<A> {
             // SAFETY: the caller keeps the contract of `realloc`.
             return unsafe { self.0.realloc(old, layout, size) };
         }
-        // SAFETY: the caller passes `old` to move or free it.
+        // SAFETY: the caller calls `realloc`, which moves or frees `old`.
         let taken = unsafe { counting::take(old) };
         // SAFETY: the caller keeps the contract of `realloc`, and `alloc` requested the same layout.
         let new = unsafe { self.0.realloc(old, spaced(layout), size.max(SPACING)) };

@@ -2,8 +2,8 @@
 //!
 //! The files of the preload library (src/shared) do the counting. In the preload library, an entry point
 //! calls the real malloc or free. In this crate, [`crate::Counted`] itself calls the wrapped allocator,
-//! before or after it counts. So the functions in [`crate::cold::real`] that stand for the real malloc and
-//! free do nothing.
+//! before or after these functions. So the functions in [`crate::cold::real`] that stand for the real malloc
+//! and free do nothing.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;
@@ -51,7 +51,8 @@ pub(crate) unsafe extern "C" fn allocated(allocation: *mut u8, size: usize) -> *
 /// The program frees `allocation`.
 #[inline(always)]
 pub(crate) unsafe fn freed(allocation: *mut u8) {
-    // SAFETY: the caller guarantees the allocation; the real free of this crate does nothing.
+    // SAFETY: the caller guarantees that the program frees `allocation`; the real free of this crate does
+    // nothing.
     unsafe { free::on_free(allocation) }
 }
 
@@ -68,7 +69,7 @@ pub(crate) struct Taken {
 #[inline(never)]
 pub(crate) unsafe fn take(old: *mut u8) -> Taken {
     let session = lifecycle::session();
-    // SAFETY: the caller guarantees the allocation.
+    // SAFETY: the caller guarantees that the program passes `old` to realloc.
     Taken { was: unsafe { slow::take(old) }, session }
 }
 
@@ -81,6 +82,6 @@ pub(crate) unsafe fn moved(old: *mut u8, taken: Taken, new: *mut u8, size: usize
     // A new session may have begun while the wrapped allocator ran. A new session does not know allocations
     // that were counted in an older session.
     let was = taken.was.filter(|_| lifecycle::session() == taken.session);
-    // SAFETY: the caller guarantees both addresses.
+    // SAFETY: the caller guarantees that `new` is the result of the realloc of `old`.
     unsafe { slow::reallocated(old, was, new, size.max(1)) };
 }

@@ -12,7 +12,7 @@ use crate::entry::pool;
 /// `name` is null or a C string.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn edleak_set_mark(name: *const u8) {
-    // SAFETY: the caller guarantees the name.
+    // SAFETY: the caller guarantees that `name` is null or a C string.
     unsafe { marks::on_mark(name) }
 }
 

@@ -30,9 +30,9 @@
 //!
 //! # What edleak counts
 //!
-//! edleak counts all calls of the global allocator. It does not count calls of `malloc` by C code in the same
-//! static executable, nor calls of `mmap`. In a static executable, the marks and pools of edleak.h and of the
-//! crate `edleak-annotate` work as well.
+//! edleak counts all calls of the global allocator. edleak does not count calls of `malloc` by C code in the
+//! same static executable, nor calls of `mmap`. In a static executable, the marks and pools of edleak.h and
+//! of the crate `edleak-annotate` work as well.
 //!
 //! If edleak's library is preloaded, the library counts the calls, and [`Counted`] only passes all calls on
 //! to the wrapped allocator.

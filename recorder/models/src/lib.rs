@@ -1,4 +1,4 @@
-//! The protocols of `recorder/session`. They are compiled from the files of `recorder/session`, but use
+//! The protocols of `recorder/session`. This crate compiles them from the files of `recorder/session`, with
 //! loom's atomics instead of the processor's.
 //!
 //! The tests run each protocol with two or three threads in every order that the memory model allows.

@@ -9,7 +9,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 
-/// A return address whose lower 16 bits are 0. These bits choose the word of the caller cache.
+/// A return address whose lower 16 bits are 0. The lower 16 bits of an address choose the address's word in
+/// the caller cache.
 const ADDRESS: u64 = 0x5555_0001_0000;
 
 struct Sites {
@@ -139,7 +140,7 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     }
     // SAFETY: the model checks that no two threads access an event at the same time.
     unsafe impl Sync for Ring {}
-    /// Reads the waiting events; returns the number of all events read so far.
+    /// Reads the events that wait in the ring. Returns the number of all events that were read until now.
     fn look(ring: &Ring, seen: u32) -> u32 {
         let waiting = event::waiting(&ring.written, seen, PLACES);
         for number in seen..seen + waiting {
@@ -207,12 +208,12 @@ fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
         let mapper = {
             let memory = Arc::clone(&memory);
             thread::spawn(move || {
-                // The kernel gives the range to a thread only after it is unmapped.
+                // The kernel gives the range to a thread only after the range is unmapped.
                 let is_given = memory.is_mapped.load(Ordering::Acquire) == 0;
                 is_given.then(|| ring(&memory).push(event(Operation::Map)).expect("there is room"))
             })
         };
-        // The collector reads at the same time. It must see only complete events, in order.
+        // The collector reads at the same time. The collector must see only complete events, in order.
         let early = ring(&memory).get(0);
         assert!(early.is_none_or(|found| found == event(Operation::Unmap)));
         unmapper.join().expect("it does not panic");

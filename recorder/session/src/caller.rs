@@ -1,5 +1,5 @@
-//! HOT: the caller cache. It has a word of 8 bytes for each caller, with the caller's site or the rule that
-//! skips the caller's frame.
+//! HOT: the caller cache. The cache has a word of 8 bytes for each caller, with the caller's site or the rule
+//! that skips the caller's frame.
 //!
 //! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
 //! a part of the word. So a word and its index identify one address. One comparison shows that the word
@@ -49,7 +49,8 @@ pub const LOWEST: usize = 1 << PLACE_BITS;
 const ADDRESS_BITS: u32 = 48;
 /// Number of bits by which an address is rotated to the left before the xor with its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
-/// Number of the lower bits of a rule's meaning. They are the offset of the CFA in bytes, a multiple of 8.
+/// Number of the lower bits of a rule's meaning. These bits are the offset of the CFA in bytes, which is a
+/// multiple of 8.
 pub const CFA_BITS: u32 = 16;
 /// The meaning of a rule for a function that keeps a frame pointer. Every meaning between the sites and this
 /// value is a rule that computes the CFA from sp and leaves fp unchanged. Every meaning above this value is

@@ -16,7 +16,7 @@ pub struct Header {
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// Number of shards. The threads that found no free shard share the last one.
+    /// Number of shards. All threads that found no free shard share the last shard.
     pub shards: AtomicU32,
     /// Size of the whole session in bytes.
     pub total_bytes: AtomicU64,
@@ -24,7 +24,8 @@ pub struct Header {
     pub nonce: AtomicU64,
     /// Maximum time in microseconds that an attaching target waits for `ready`.
     pub rules_timeout_us: AtomicU32,
-    /// 0: the target must wait. Otherwise [`READY`] or [`READY_WITH_PARENTS_RULES`]. This word is a futex.
+    /// 0: the target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run. This word is a
+    /// futex.
     pub ready: AtomicU32,
     /// Number of ranges in the wrapper table. The collector replaces the table only while this number is 0.
     pub wrapper_ranges: AtomicU32,
@@ -80,7 +81,7 @@ pub struct Header {
     pub shards_used: AtomicU32,
     /// 1: a forked child without a recording has allocated memory.
     pub has_forked: AtomicU32,
-    /// Number of forked children that the collector should record but that could not reach it.
+    /// Number of forked children that the collector should record, but that could not reach the collector.
     pub lost_children: AtomicU32,
     /// The `serial` of the session of the process that forked this one; 0: no recorded process forked it.
     pub parent: AtomicU64,

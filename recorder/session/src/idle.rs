@@ -78,22 +78,22 @@ impl DetourPlace {
 }
 
 /// The addresses that a collector needs. All fields are plain memory of the process. The collector reads and
-/// writes them through the kernel.
+/// writes these fields through the kernel.
 #[repr(C)]
 pub struct Idle {
     /// [`MAGIC`]. The library stores this field after all other fields.
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// 1: the library can count the allocations of this process. 0: another allocator comes first, or the
-    /// kernel gave the process privileges from its file.
+    /// 1: the library can count the allocations of this process. 0: the process calls another allocator
+    /// before the library, or the kernel gave the process the privileges of its executable file.
     pub is_countable: AtomicU32,
     /// The address of the phase, which has four bytes.
     pub phase: AtomicU64,
     /// The address of the [`Limits`] of the first shard's owner. The limits of the other owners follow.
     pub limits: AtomicU64,
-    /// The address of the header of the session that is attached, or that was attached last; 0: there was
-    /// none.
+    /// The address of the header of the session that is attached, or that was attached last; 0: the process
+    /// never had a session.
     pub header: AtomicU64,
     /// The reason why the last attempt to begin a recording failed.
     pub failure: AtomicU32,
@@ -160,7 +160,7 @@ pub const LIMITS_STRIDE: usize = 32;
 /// counters.
 pub const LIMITS_AT: usize = 8;
 
-/// The limits of the fast path of one thread. If they are 0, the thread leaves the fast path.
+/// The limits of the fast path of one thread. If the limits are 0, the thread leaves the fast path.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {

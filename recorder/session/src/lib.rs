@@ -58,8 +58,8 @@ macro_rules! version {
 /// library and a collector with different version numbers refuse to work together.
 pub const VERSION: u32 = version!();
 
-/// The version text that the preload library stores in an ELF note. edleak-record checks it before it uses a
-/// library.
+/// The version text that the preload library stores in an ELF note. edleak-record checks this text before it
+/// uses a library.
 pub const IDENTITY: &str =
     concat!("edleak-preload ", env!("CARGO_PKG_VERSION"), " (session layout ", version!(), ")\0");
 

@@ -1,16 +1,17 @@
 //! Mapping events: the ranges of address space that a program maps and unmaps. Any thread may write an event
 //! into this ring; only the collector reads the events.
 //!
-//! A producer is a thread that writes an event. It takes a number with one compare-and-swap and writes the
-//! event at the index of this number. Then the producer stores the number into the event, which publishes the
-//! event. The producer never waits, so a signal handler may write an event while its thread writes another
-//! event. The collector reads events in the order of their numbers and stops at the first unpublished event.
+//! A producer is a thread that writes an event. A producer takes a number with one compare-and-swap and
+//! writes the event at the index of this number. Then the producer stores the number into the event, which
+//! publishes the event. The producer never waits, so a signal handler may write an event while its thread
+//! writes another event. The collector reads events in the order of their numbers and stops at the first
+//! unpublished event.
 //!
 //! # Order
 //!
 //! The kernel executes the calls of one address space one after the other. If the collector applies the
-//! events in the order of their numbers, it must get the same state. So for each call, the table tells
-//! whether the thread takes its number before or after the kernel executes the call:
+//! events in the order of their numbers, the collector must get the same mappings as the kernel. So for each
+//! call, the table tells whether the thread takes its number before or after the kernel executes the call:
 //!
 //! | call | takes its number | reason |
 //! |---|---|---|
@@ -122,7 +123,7 @@ impl MappingRing<'_> {
         self.push_below(self.slots.len(), event)
     }
 
-    /// Adds an event that changes no range. This function works as [`MappingRing::push`], but uses only three
+    /// Adds an event that changes no range. `push_note` works as [`MappingRing::push`], but uses only three
     /// quarters of the ring.
     pub fn push_note(&self, event: MappingEvent) -> Option<u32> {
         self.push_below(self.slots.len() - self.slots.len() / 4, event)

@@ -12,8 +12,7 @@
 //! knows the counters at the instant of the mark.
 //!
 //! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of the same
-//! name takes the slice. Counters are cumulative, so the trace loses no allocation, only the counters of this
-//! one instant.
+//! name takes the slice. Counters are cumulative, so a slice at a later mark still counts every allocation.
 //!
 //! | word of a slice in the ring | content |
 //! |---|---|
@@ -60,8 +59,8 @@ pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
 pub struct MarkState {
     /// 1: a thread is taking a slice.
     pub busy: AtomicU32,
-    /// 1: the program has set a mark. While this is 0, the collector must not read the names, because the
-    /// kernel would allocate memory pages for them.
+    /// 1: the program has set a mark. While this field is 0, the collector must not read the names of marks,
+    /// because the kernel would allocate memory pages for them.
     pub named: AtomicU32,
     /// Number of words of the ring that the target has written.
     pub written: AtomicU64,

@@ -1,10 +1,10 @@
 //! Pool events: the objects that the program's own pools hand out and take back. Any thread may write an
 //! event into this ring; only the collector reads the events.
 //!
-//! A producer is a thread that writes an event. It checks whether the ring has room, takes a number with one
-//! addition and writes the event at the index of this number. Then the producer stores the number into the
-//! event, which publishes the event. The producer never waits, so a signal handler may write an event while
-//! its thread writes another event. The collector reads events in the order of their numbers.
+//! A producer is a thread that writes an event. A producer checks whether the ring has room, takes a number
+//! with one addition and writes the event at the index of this number. Then the producer stores the number
+//! into the event, which publishes the event. The producer never waits, so a signal handler may write an
+//! event while its thread writes another event. The collector reads events in the order of their numbers.
 //!
 //! # Room
 //!

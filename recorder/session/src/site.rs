@@ -100,7 +100,7 @@ pub struct SiteInfo {
     /// which module contained the address.
     pub events_before: AtomicU32,
     /// Another id of the same address, from a time when another module was loaded at this address. The ids of
-    /// one address form a ring; 0: the address has no other id.
+    /// one address form a ring; 0: the address has had only one id.
     pub same_address: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
@@ -140,7 +140,7 @@ fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     let first_of = |bits: u32| (hash >> (64 - bits)) as usize;
     let near = first_of(NEAR_BITS);
     let near = (0..NEAR_PROBES).map(move |probe| (near + probe) % NEAR);
-    // The near region becomes full as a whole, so the probes beyond it skip the near region.
+    // When the near region is full, it is full everywhere, so the later probes skip the near region.
     let first = first_of(SLOT_BITS);
     let first = if first < NEAR { first + SLOTS / 2 } else { first };
     let beyond =
@@ -235,7 +235,8 @@ fn give_id(
             info.same_address.store(if next == 0 { last } else { next }, Ordering::Relaxed);
             before.same_address.store(id, Ordering::Release);
         }
-        // The collector treats an id as used once the library has set its address, so this store comes last.
+        // The collector treats an id as used after the library has stored the address of the id, so this
+        // store comes last.
         info.address.store(address, Ordering::Release);
     }
     Some(())

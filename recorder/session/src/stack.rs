@@ -47,7 +47,7 @@ pub struct StackInfo {
     /// The cell that counts allocations of the current epoch: the number of the epoch (high half) and the id
     /// of the cell (low half; 0: none).
     pub current: AtomicU64,
-    /// The watched site.
+    /// The id of the watched site to which the stack belongs.
     pub site: AtomicU32,
     /// The index of the stack's first return address in the table of frames.
     pub frames_at: AtomicU32,
@@ -95,7 +95,7 @@ pub struct RuleTable {
     pub rows: AtomicU32,
 }
 
-/// One unwind row. Its rule is valid from its offset up to the offset of the next row.
+/// One unwind row. The rule of a row is valid from the offset of this row up to the offset of the next row.
 #[repr(C)]
 #[derive(Default)]
 pub struct RuleRow {
@@ -153,7 +153,7 @@ pub struct Next {
 
 impl Stacks<'_> {
     /// The cell that counts an allocation of this stack in this epoch. The function creates the stack and the
-    /// cell if needed. It takes no lock.
+    /// cell if needed. The function takes no lock.
     ///
     /// `None`: there is no room for a new stack or a new cell.
     pub fn cell(&self, site: u32, frames: &[u64], hash: u64, cut: bool, epoch: u32) -> Option<u32> {

@@ -154,7 +154,7 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     }
     if phase == ENDING {
         free::forward();
-        // This fails if a collector has already asked for the next recording.
+        // The exchange fails if a collector has already asked for the next recording.
         let _ = PHASE.compare_exchange(ENDING, OFF, Ordering::AcqRel, Ordering::Relaxed);
     }
     if phase != WAKE {
@@ -245,7 +245,7 @@ static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
 
 impl ChildrenPath {
     fn path(&self) -> Option<&Path> {
-        // SAFETY: the path was written before this, and no thread writes it any more.
+        // SAFETY: the path was written before this read, and no thread writes the path now.
         let path = unsafe { &*self.0.get() };
         (!path.is_empty()).then_some(path)
     }
@@ -276,8 +276,8 @@ extern "C" fn constructor() {
     }
 }
 
-/// Starts a library that a collector has loaded into a running process. The library waits for a recording. It
-/// counts only through the detours that the collector writes.
+/// Starts a library that a collector has loaded into a running process. The library waits for a recording.
+/// The library counts only through the detours that the collector writes.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 #[cold]
 fn start_late() {
@@ -610,8 +610,8 @@ fn tid_offset() -> usize {
 }
 
 /// Finds the offset of the thread ID in a library that was loaded into a running process. The thread that
-/// loads the library need not be the main thread. This does no harm, because libc stored the ID of each
-/// thread when the thread started.
+/// loads the library need not be the main thread. For each thread, libc stored the thread ID when the thread
+/// started.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 fn learn_tid_offset_late() {
     // SAFETY: a collector loads the library only into a running process with glibc, and glibc's control block

@@ -41,6 +41,6 @@ unsafe fn bytes_of<'a>(text: *const u8) -> &'a [u8] {
     while unsafe { text.wrapping_add(length).read_volatile() } != 0 {
         length += 1;
     }
-    // SAFETY: the caller guarantees the string; the loop has found its length.
+    // SAFETY: the caller guarantees that `text` is a C string; the loop has found the length of `text`.
     unsafe { core::slice::from_raw_parts(text, length) }
 }

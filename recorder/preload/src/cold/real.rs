@@ -1,5 +1,5 @@
-//! COLD to find, HOT to call: the real malloc, free and similar functions. They come after this library in
-//! the loader's search order.
+//! COLD to find, HOT to call: the real malloc, free and similar functions. The real functions come after this
+//! library in the loader's search order.
 //!
 //! Every pointer to a real function first points to a function of this file, which runs `lifecycle::start`.
 //! While `start` looks up functions, `dlsym` may itself allocate memory, above all if a lookup fails. An
@@ -178,8 +178,8 @@ const OTHER: u32 = 2;
 /// An allocator in the program itself, whose functions have detours.
 const PROGRAMS: u32 = 3;
 
-/// Whether the allocator is glibc's. Its blocks are at least 32 bytes apart, and every allocation goes
-/// through malloc.
+/// Whether the allocator is glibc's. The blocks of glibc's allocator are at least 32 bytes apart, and every
+/// allocation goes through malloc.
 pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
@@ -195,7 +195,8 @@ pub(crate) fn is_programs() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == PROGRAMS
 }
 
-/// Whether this code is linked into the program. For the crate edleak-alloc, another file replaces this one.
+/// Whether this code is linked into the program. In the crate edleak-alloc, the file src/cold/real.rs
+/// replaces this file.
 pub(crate) const IS_IN_PROGRAM: bool = false;
 
 /// Whether libc's threads have the control blocks of glibc. Only glibc has the symbol `__libc_stack_end`.
@@ -225,8 +226,8 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
         return false;
     }
     let (path, base) = module_of(malloc);
-    // The library libc_malloc_debug.so is a part of glibc that checks a program's use of malloc. Its blocks
-    // are glibc's blocks.
+    // The library libc_malloc_debug.so is a part of glibc that checks a program's use of malloc. The blocks
+    // that this library returns are glibc's blocks.
     if symbols::is_named(path, &[b"libc_malloc_debug.so"]) {
         return true;
     }
@@ -325,9 +326,9 @@ pub(crate) fn resolve() -> Option<Resolved> {
 }
 
 impl Resolved {
-    /// Whether the library can count allocations. It cannot if the program calls another malloc first: a
-    /// malloc in the program itself, or in a library that is preloaded before this library. In this case, the
-    /// library passes each call on to the function that would run without edleak.
+    /// Whether the library can count allocations. The library cannot count if the program calls another
+    /// malloc first: a malloc in the program itself, or in a library that is preloaded before this library.
+    /// If the library cannot count, it passes each call on to the function that would run without edleak.
     pub(crate) fn is_countable(&self) -> bool {
         self.are_first
     }
@@ -393,22 +394,22 @@ unsafe fn of_program(index: usize, first: usize, second: usize) -> *mut u8 {
 }
 
 unsafe extern "C" fn malloc_of_program(size: usize) -> *mut u8 {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { of_program(0, size, 0) }
 }
 
 unsafe extern "C" fn calloc_of_program(count: usize, size: usize) -> *mut u8 {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { of_program(1, count, size) }
 }
 
 unsafe extern "C" fn realloc_of_program(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { of_program(2, old as usize, size) }
 }
 
 unsafe extern "C" fn free_of_program(allocation: *mut u8) {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { of_program(3, allocation as usize, 0) };
 }
 

@@ -72,9 +72,9 @@ pub(crate) fn set_tables(
 
 /// Publishes in the caller cache the meaning that an address has in the site table.
 fn publish(address: usize, slot: &SiteSlot) {
-    // If the word at this index belongs to another caller, it usually stays. Otherwise, if two callers with
-    // one index took turns, each call would take the slow path. Every 16th time, the new caller replaces the
-    // word, so that the word of an unused caller disappears.
+    // If the word at this index belongs to another caller, it usually stays. If a new caller always replaced
+    // the word and two callers with one index took turns, each call would take the slow path. Every 16th
+    // time, the new caller replaces the word, so that the word of an unused caller disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
@@ -103,8 +103,8 @@ pub(crate) struct Place {
 }
 
 /// Maximum number of callers that the library examines for one allocation. If all of these callers are
-/// wrappers, the last one is the site. This number is large enough for an unoptimized program with nested
-/// generics. It also ends the search in a wrapper that calls itself recursively.
+/// wrappers, the last one is the site. The limit is high enough for an unoptimized program with nested
+/// generics. The limit also ends the search in a wrapper that calls itself recursively.
 pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the site of an allocation: the first caller that is not a wrapper.
@@ -117,7 +117,7 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     let slots = unsafe { core::slice::from_raw_parts(slots, SLOTS) };
     // SAFETY: the session holds `MAX_SITES` infos.
     let infos = unsafe { core::slice::from_raw_parts(INFOS.load(Ordering::Relaxed), MAX_SITES) };
-    // SAFETY: the caller guarantees the frame.
+    // SAFETY: the caller guarantees that `frame` belongs to the caller of a running entry point.
     let thread_creator = unsafe { thread_creator(header, frame) };
     frame = thread_creator.unwrap_or(frame);
     let mut place = Place { site: OTHER, action: Action::COUNT, frame, direct: 0 };
@@ -240,8 +240,8 @@ unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
     None
 }
 
-/// Stores the id of a site that is a call of `pthread_create`. The session has room for the first 32 such
-/// sites.
+/// Stores the id of a site that is a call of `pthread_create`. The session stores the ids of only the first
+/// 32 such sites.
 fn note_thread_start(header: &Header, site: u32) {
     if site == OTHER {
         return;
@@ -275,8 +275,8 @@ pub(crate) fn forget(header: &Header, start: usize, end: usize) {
 }
 
 /// The id and the address of each site that the target has met. The function reads the site infos in the
-/// order of their ids. It does not read the slots of the site table: most slots are empty, and reading them
-/// would allocate their pages.
+/// order of their ids. The function does not read the slots of the site table: most slots are empty, and
+/// reading them would allocate their pages.
 fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize, u64)> {
     let met = infos.get(..(next_site as usize).min(infos.len())).unwrap_or_default();
     let addresses = met.iter().map(|info| info.address.load(Ordering::Acquire)).enumerate();

@@ -42,7 +42,7 @@ pub(crate) unsafe extern "C" fn note(
 #[inline(never)]
 unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
     let Some(header) = lifecycle::header() else { return allocation };
-    // SAFETY: the only reference to this thread's state from here on.
+    // SAFETY: from here on, this is the only reference to the current thread's state.
     let tls = unsafe { thread::tls() };
     if detour::is_inside(tls, caller as usize) {
         return allocation; // the outer detoured function counts
@@ -100,11 +100,11 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.
 pub(crate) unsafe fn inherit(header: &Header, parents: &walk::Tables) {
-    // SAFETY: the only reference to this thread's state here.
+    // SAFETY: at this point, no other reference to the current thread's state exists.
     let counting = thread::counting(header, unsafe { thread::tls() });
     live::for_each(|address, mut allocation| {
         if let Some(number) = allocation.site.checked_sub(MAX_SITES as u32) {
-            // SAFETY: the caller guarantees the tables.
+            // SAFETY: the caller guarantees that the parent's session, to which `parents` leads, is mapped.
             let site = unsafe { parents.site_of(number) }.unwrap_or(OTHER);
             allocation = Allocation { site, special: false, ..allocation };
             // The leaf of this entry exists, so the insertion cannot fail.
@@ -126,7 +126,8 @@ fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
 }
 
 /// The caller and the size to count. If a pending entry point has called this entry point, they are the
-/// caller and the size of the pending entry point. Otherwise they are this entry point's own.
+/// caller and the size of the pending entry point. Otherwise, they are the caller and the size of this entry
+/// point.
 fn attribute(
     tls: &mut thread::Tls,
     caller: *const usize,
@@ -168,7 +169,7 @@ pub(crate) unsafe fn free(allocation: *mut u8) {
         // SAFETY: the caller guarantees that the target passed `allocation`.
         unsafe { free_counted(allocation) };
     }
-    // SAFETY: passes on the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     unsafe { real::free(allocation) }
 }
 
@@ -213,19 +214,20 @@ pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// Whether the free of an unknown address is no error. It is none if an outer entry point has already counted
-/// the free, or if the program's own allocator returned the address before its functions had detours.
+/// Whether the free of an unknown address is no error. The free is no error if an outer entry point has
+/// already counted the free, or if the program's own allocator returned the address before its functions had
+/// detours.
 fn is_expected_free(allocation: *mut u8) -> bool {
     let here = 0u8;
     is_being_deleted(allocation)
         || real::is_programs()
-        // SAFETY: the only reference to this thread's state in this statement.
+        // SAFETY: in this statement, no other reference to the current thread's state exists.
         || detour::is_inside(unsafe { thread::tls() }, (&raw const here) as usize)
 }
 
 /// Whether a running operator delete of this thread has already counted this allocation as freed.
 fn is_being_deleted(allocation: *mut u8) -> bool {
-    // SAFETY: the only reference to this thread's state here.
+    // SAFETY: at this point, no other reference to the current thread's state exists.
     unsafe { thread::tls() }.deleting == allocation
 }
 
@@ -240,12 +242,12 @@ pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     let session = lifecycle::session();
     // SAFETY: the target passed `old`; the side table has no entry for null and unknown addresses.
     let was = unsafe { take(old) };
-    // SAFETY: passes on the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let new = unsafe { real::realloc_any(old, size) };
     // A new session may have begun during the real call. A new session does not know allocations that were
     // counted in an older session.
     let was = was.filter(|_| lifecycle::session() == session);
-    // SAFETY: the caller guarantees this.
+    // SAFETY: the target passed `old`, and `was` was taken before the real call.
     unsafe { reallocated(old, was, new, size) }
 }
 
@@ -266,7 +268,7 @@ pub(crate) unsafe fn reallocated_after(
     // If the counters differ, another session began during the real call, or a fork has set the counters to
     // 0.
     let is_same = thread::counters() == before || thread::is_wiped();
-    // SAFETY: the caller guarantees this.
+    // SAFETY: the target passed `old`, and `was` was taken before the real call.
     unsafe { reallocated(old, is_same.then_some(was), new, size) }
 }
 
@@ -308,7 +310,7 @@ pub(crate) unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
 pub(crate) fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
     let Some(header) = lifecycle::header() else { return };
-    // SAFETY: the only reference to this thread's state here.
+    // SAFETY: at this point, no other reference to the current thread's state exists.
     let counting = thread::counting(header, unsafe { thread::tls() });
     count_free(header, counting, was);
 }

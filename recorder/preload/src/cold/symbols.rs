@@ -34,11 +34,12 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
     find(RTLD_DEFAULT, name)
 }
 
-/// Finds a symbol as the loader does for a program that is linked with glibc. Such a program asks for the
-/// functions of malloc with their version. `libc_malloc_debug.so` defines these functions only with a
-/// version, so a lookup without a version does not find it. Other allocators define no versions, so a lookup
-/// with a version does not find them. Therefore this function first looks up the symbol without a version. If
-/// the result is glibc's own function, this function prefers the result of a lookup with a version.
+/// Finds a symbol as the loader does for a program that is linked with glibc. A program that is linked with
+/// glibc asks for malloc, free and similar functions with their version. `libc_malloc_debug.so` defines these
+/// functions only with a version, so a lookup without a version does not find it. Other allocators define no
+/// versions, so a lookup with a version does not find them. Therefore this function first looks up the symbol
+/// without a version. If the result is glibc's own function, this function prefers the result of a lookup
+/// with a version.
 pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
     // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
     // caller of this function allows that.
@@ -100,8 +101,8 @@ impl Lazy {
         }
     }
 
-    /// Looks up the symbol in the libraries after this one, before the program needs it. So `get` makes no
-    /// lookup, which would clear a message of `dlerror` that the program has not read yet.
+    /// Looks up the symbol in the libraries after this library, before the program calls the function. So
+    /// `get` makes no lookup, which would clear a message of `dlerror` that the program has not read yet.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -165,8 +166,8 @@ pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
     if !dladdr.is_null() {
         // SAFETY: dladdr has this type.
         let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-        // SAFETY: the call passes an address and a place for the answer. If there is no answer, the place
-        // stays unchanged.
+        // SAFETY: the call passes an address and a place for the answer. If there is no answer, dladdr writes
+        // nothing.
         unsafe { dladdr(function, &mut info) };
     }
     (info.path, info.base)
@@ -238,7 +239,7 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     let mut info =
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
     let mut symbol = ptr::null();
-    // SAFETY: passes an address, and writable memory for both answers.
+    // SAFETY: the call passes an address, and writable memory for both answers.
     let is_known = unsafe { dladdr1(function, &mut info, &mut symbol, RTLD_DL_SYMENT) } != 0;
     // SAFETY: `symbol` is an entry of a symbol table, which stays mapped as long as its module.
     let is_stub = is_known && !symbol.is_null() && unsafe { (*symbol).section } == 0;

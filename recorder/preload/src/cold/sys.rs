@@ -1,4 +1,4 @@
-//! COLD: the raw system calls of the preload library. These calls do not change the target's errno.
+//! COLD: the raw system calls of the preload library. A raw system call does not change the target's errno.
 #![allow(unsafe_code)]
 
 use crate::arch::{numbers, syscall};
@@ -173,8 +173,8 @@ pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     if unsafe { syscall(numbers::MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) } == 0 {
         return;
     }
-    // The kernel refuses this advice for locked pages (mlockall). In this case, map new pages over the old
-    // pages.
+    // The kernel refuses this advice for locked pages (mlockall). If the pages are locked, the code maps new
+    // pages over the old pages.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     // SAFETY: the pages belong to the preload, so the new mapping replaces no memory of the target.
     unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };

@@ -32,7 +32,7 @@ pub(crate) fn hooks() -> [usize; HOOKS] {
     hooks
 }
 
-/// The address of the function that notes operations of pools. It is for a process in which the name
+/// The address of the function that notes operations of pools. The address is for a process in which the name
 /// `edleak_note_pool` does not lead to this library.
 pub(crate) fn note_pool() -> usize {
     arch::detour::note_pool as *const () as usize
@@ -87,7 +87,7 @@ pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
 /// # Safety
 /// `call` points to a [`Call`] that `arch::detour` has built on its stack.
 pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
-    // SAFETY: the caller guarantees `call`.
+    // SAFETY: the caller guarantees that `call` points to a `Call` on its stack.
     let kind = unsafe { (*call).kind };
     // SAFETY: no other reference to this thread's state exists before `take_known`.
     if is_inside(unsafe { thread::tls() }, call as usize) {
@@ -100,9 +100,9 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
         // side table, so it ignores null.
         slow::take_known(unsafe { (*call).pointer })
     };
-    // SAFETY: the caller guarantees `call`.
+    // SAFETY: the caller guarantees that `call` points to a `Call` on its stack.
     let place = unsafe { &raw mut (*call).taken };
-    // SAFETY: the caller guarantees `call`. The old value needs no drop.
+    // SAFETY: the caller guarantees that `call` points to a `Call` on its stack. The old value needs no drop.
     unsafe { place.write(taken) };
     // SAFETY: no other reference to this thread's state exists from here on.
     thread::enter(unsafe { thread::tls() }, call as usize);
@@ -116,7 +116,7 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
 pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize) -> usize {
     // SAFETY: no other reference to this thread's state exists in this statement.
     thread::leave(unsafe { thread::tls() });
-    // SAFETY: the caller guarantees `call`.
+    // SAFETY: the caller guarantees that `call` points to a `Call` on its stack.
     let call = unsafe { &mut *call };
     let taken = call.taken.take();
     let (allocation, size) = match call.kind {

@@ -40,7 +40,7 @@ macro_rules! plain_entry {
         /// The caller keeps the contract of the C function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name($first: Pointer $(, $more: usize)*) {
-            // SAFETY: passes on the arguments of the caller.
+            // SAFETY: these are the arguments that the caller passed to this entry point.
             unsafe { $hook($first.cast() $(, $more)*) }
         }
     )*};
@@ -195,7 +195,7 @@ entry! {
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { mapping::on_munmap(address, length) }
 }
 
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { mapping::on_shmdt(address) }
 }
 
@@ -215,6 +215,6 @@ pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
 /// The contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn madvise(address: Pointer, length: usize, advice: i32) -> i32 {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of the C function.
     unsafe { mapping::on_madvise(address, length, advice) }
 }

@@ -71,7 +71,7 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     if lifecycle::header().is_none() {
         return false;
     }
-    // SAFETY: the only reference to this thread's state in this call.
+    // SAFETY: in this call, no other reference to the current thread's state exists.
     let tls = unsafe { thread::tls() };
     if detour::is_inside(tls, caller as usize) {
         return false;
@@ -90,7 +90,7 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
 
 /// Ends the state that `begin` began. `false`: an entry point inside has already counted for this caller.
 fn end(caller: *const usize) -> bool {
-    // SAFETY: the only reference to this thread's state in this call.
+    // SAFETY: in this call, no other reference to the current thread's state exists.
     let tls = unsafe { thread::tls() };
     let unconsumed = tls.pending.caller == caller;
     if unconsumed {
@@ -119,7 +119,7 @@ pub(crate) unsafe extern "C" fn on_posix_memalign(
     // SAFETY: posix_memalign has this type.
     let real: PosixMemalign = unsafe { transmute(real) };
     let call = || {
-        // SAFETY: passes on the target's own call.
+        // SAFETY: this is the target's own call, with its own arguments.
         status = unsafe { real(out, align, real::spaced(size)) };
         // SAFETY: on success, posix_memalign has stored the allocation at `out`.
         if status == 0 { unsafe { *out } } else { ptr::null_mut() }
@@ -136,7 +136,7 @@ unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, 
     }
     // SAFETY: aligned_alloc and memalign have this type.
     let real: Align = unsafe { transmute(real) };
-    // SAFETY: passes on the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let call = || unsafe { real(align, real::spaced(size)) };
     // SAFETY: `caller` and `fp` come from the stub.
     unsafe { counted(size, align, caller, fp, call) }
@@ -152,7 +152,7 @@ pub(crate) unsafe extern "C" fn on_aligned_alloc(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // SAFETY: passes on the arguments of the caller.
+    // SAFETY: these are the arguments that the entry stub passed to this hook.
     unsafe { aligned(&ALIGNED_ALLOC, align, size, caller, fp) }
 }
 
@@ -166,7 +166,7 @@ pub(crate) unsafe extern "C" fn on_memalign(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // SAFETY: passes on the arguments of the caller.
+    // SAFETY: these are the arguments that the entry stub passed to this hook.
     unsafe { aligned(&MEMALIGN, align, size, caller, fp) }
 }
 
@@ -178,7 +178,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
     }
     // SAFETY: valloc and pvalloc have this type.
     let real: Page = unsafe { transmute(real) };
-    // SAFETY: passes on the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     let call = || unsafe { real(real::spaced(size)) };
     // SAFETY: `caller` and `fp` come from the stub.
     unsafe { counted(size, PAGE, caller, fp, call) }
@@ -189,7 +189,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
 /// # Safety
 /// See [`on_posix_memalign`].
 pub(crate) unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passes on the arguments of the caller.
+    // SAFETY: these are the arguments that the entry stub passed to this hook.
     unsafe { paged(&VALLOC, size, caller, fp) }
 }
 
@@ -198,7 +198,7 @@ pub(crate) unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp:
 /// # Safety
 /// See [`on_posix_memalign`].
 pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passes on the arguments of the caller.
+    // SAFETY: these are the arguments that the entry stub passed to this hook.
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
@@ -214,7 +214,7 @@ pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize
     }
     // SAFETY: reallocarray has this type.
     let real: ReallocArray = unsafe { transmute(real) };
-    // SAFETY: passes on a call of the target, which must fail.
+    // SAFETY: this is the target's own call; the real function checks the arguments and fails.
     unsafe { real(old, count, size) }
 }
 
@@ -325,8 +325,8 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     let call = unsafe { &*call };
     // If glibc's malloc was not called inside, operator new took the memory from a pool of the program.
     // edleak counts the pool's own allocations when the pool makes them. Another allocator may have its own
-    // operator new that does not call malloc. The result of such an operator new is an allocation, which the
-    // hook counts here.
+    // operator new that does not call malloc. If that operator new has called no inner entry point, the hook
+    // counts its result here.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
@@ -334,8 +334,8 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// The program called operator new, but no library defines it. In this case, the library returns memory from
-// malloc and throws no exception if malloc fails.
+// The program called operator new, but no library defines it. For such a call, the library returns memory
+// from malloc and throws no exception if malloc fails.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
@@ -347,7 +347,7 @@ unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
 /// See [`on_posix_memalign`].
 #[cold]
 pub(crate) unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passes on the arguments of the caller.
+    // SAFETY: these are the arguments that the entry stub passed to this hook.
     unsafe { new(NEW, size, 0, 0, caller, fp) }
 }
 
@@ -357,7 +357,7 @@ pub(crate) unsafe extern "C" fn new_slow(size: usize, caller: *const usize, fp: 
 /// See [`on_posix_memalign`].
 #[cold]
 pub(crate) unsafe extern "C" fn new_array_slow(size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    // SAFETY: passes on the arguments of the caller.
+    // SAFETY: these are the arguments that the entry stub passed to this hook.
     unsafe { new(NEW_ARRAY, size, 0, 0, caller, fp) }
 }
 
@@ -384,7 +384,7 @@ macro_rules! new_with_one {
         /// # Safety
         /// See [`on_posix_memalign`].
         pub(crate) unsafe extern "C" fn $name(size: usize, second: usize, caller: *const usize, fp: usize) -> *mut u8 {
-            // SAFETY: passes on the arguments of the caller.
+            // SAFETY: these are the arguments that the entry stub passed to this hook.
             unsafe { new($form, size, second, 0, caller, fp) }
         }
     )*};
@@ -403,7 +403,7 @@ macro_rules! new_with_two {
             caller: *const usize,
             fp: usize,
         ) -> *mut u8 {
-            // SAFETY: passes on the arguments of the caller.
+            // SAFETY: these are the arguments that the entry stub passed to this hook.
             unsafe { new($form, size, second, third, caller, fp) }
         }
     )*};
@@ -454,15 +454,16 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
-        // SAFETY: passes on the target's own call. This operator delete frees through edleak's free.
+        // SAFETY: this is the target's own call, with its own arguments. The operator delete of this
+        // allocator calls edleak's free.
         return unsafe { real(allocation, second, third) };
     }
     // SAFETY: the target passed `allocation`. Another allocator's operator delete may free on its own, or
     // through edleak's free. `deleting` tells edleak's free that the address is already counted as freed.
     slow::count_taken(unsafe { slow::take(allocation) });
-    // SAFETY: the only reference to this thread's state at this point.
+    // SAFETY: at this point, no other reference to the current thread's state exists.
     unsafe { thread::tls() }.deleting = allocation;
-    // SAFETY: passes on the target's own call.
+    // SAFETY: this is the target's own call, with its own arguments.
     unsafe { real(allocation, second, third) };
     // SAFETY: this is the only reference to this thread's state at this point.
     unsafe { thread::tls() }.deleting = ptr::null_mut();
@@ -480,7 +481,7 @@ macro_rules! delete {
                 // SAFETY: the default operator delete only calls free, and this code does the same.
                 unsafe { free::on_free(allocation) }
             } else {
-                // SAFETY: passes on the arguments of the caller.
+                // SAFETY: these are the arguments that the entry stub passed to this hook.
                 unsafe { delete_slow($form, allocation, second, third) }
             }
         }

@@ -57,9 +57,9 @@ pub(crate) fn set_ring(slots: *mut MappingSlot) {
     RING.store(slots, Ordering::Release);
 }
 
-/// The next definition of a function; null: there is none. This function does not start the library, because
-/// an allocator of the program may map memory while it holds its own lock. The start of the library looks up
-/// functions, and a lookup may allocate.
+/// The next definition of a function; null: there is none. The function `real` does not start the library,
+/// because an allocator of the program may map memory while it holds its own lock. The start of the library
+/// looks up functions, and a lookup may allocate.
 fn real(function: &Lazy) -> Pointer {
     function.get()
 }
@@ -217,7 +217,7 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     }
     // SAFETY: the next definition of munmap has this type.
     let real: Munmap = unsafe { transmute(real) };
-    // The kernel refuses a call with other arguments, so such a call needs no event.
+    // The kernel refuses an address that is not aligned and a length of 0, so such a call needs no event.
     let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
     let log = if is_sound { MappingLog::of_giving() } else { None };
     // Add the event before the call: after the kernel has unmapped the range, another thread may get the same
@@ -235,7 +235,7 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
 #[cold]
 fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     if let (Some(log), Some(number)) = (log, number)
-        // Otherwise another session began during the real call.
+        // If the headers differ, another session began during the real call.
         && ptr::eq(lifecycle::session(), log.header)
     {
         log.push(event(Operation::Failed, ptr::null_mut(), 0, number));

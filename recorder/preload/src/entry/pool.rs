@@ -69,7 +69,7 @@ pub(crate) unsafe extern "C" fn on_pool(
     let Some(operation) = operation else { return };
     let Some((header, ring)) = ring() else { return };
     let (direct, caller) = match operation.has_site() {
-        // SAFETY: the caller guarantees the frame.
+        // SAFETY: the caller guarantees that `frame` and `fp` come from the entry stub.
         true => unsafe { sites_of(header, caller, frame, fp) },
         false => (0, 0),
     };

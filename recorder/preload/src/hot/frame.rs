@@ -15,7 +15,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The caller of an entry point.
+    /// The frame of the function that called an entry point.
     ///
     /// # Safety
     /// `caller` and `fp` come from an entry stub.
@@ -31,11 +31,13 @@ impl Frame {
     pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
         let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
         let cfa = base.wrapping_add(rule.cfa_offset());
-        // SAFETY: the caller guarantees the rule.
+        // SAFETY: the caller guarantees that `rule` belongs to this frame, so the return address lies on the
+        // stack.
         let address = unsafe { *(cfa.wrapping_sub(RETURN_ADDRESS_TO_CFA) as *const usize) };
         let fp = match rule.fp_offset() {
             0 => self.fp,
-            // SAFETY: the caller guarantees the rule, so the saved fp lies on the stack.
+            // SAFETY: the caller guarantees that `rule` belongs to this frame, so the saved fp lies on the
+            // stack.
             offset => unsafe { *(cfa.wrapping_sub(offset) as *const usize) },
         };
         Frame { address, sp: cfa, fp }

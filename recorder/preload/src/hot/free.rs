@@ -29,7 +29,7 @@ pub(crate) static ENTRY: AtomicPtr<()> = AtomicPtr::new(count as *mut ());
 /// # Safety
 /// See [`on_free`].
 unsafe extern "C" fn count(allocation: *mut u8) {
-    // SAFETY: the caller guarantees the contract.
+    // SAFETY: the caller keeps the contract of [`on_free`].
     unsafe { on_free(allocation) }
 }
 
@@ -61,7 +61,7 @@ pub(crate) unsafe fn on_free(allocation: *mut u8) {
     entry.clear();
     // SAFETY: the counters belong to this thread and are not null.
     unsafe { thread::count_free(counters, small) };
-    // SAFETY: passes on the target's own call; only edleak's record of the address is gone.
+    // SAFETY: this is the target's own call; edleak has only removed the address from its side table.
     unsafe { real::free(allocation) }
 }
 
@@ -77,7 +77,7 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
         return unsafe { slow::reallocate(old, size) };
     };
     entry.clear();
-    // SAFETY: passes on the target's own call; only edleak's record of the address is gone. A noted
+    // SAFETY: this is the target's own call; edleak has only removed the address from its side table. A noted
     // allocation is not in the arena, because the arena serves no call once the library notes allocations.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();

@@ -18,9 +18,9 @@
 //! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! These four entries are slow entries with site 0, which no allocation has. Each of them holds twelve bits
-//! of the size; bit 47 of the size marks a special allocation. So if such an entry is left over, the library
-//! never takes it for an allocation.
+//! The four entries with the size are slow entries with site 0, and no allocation has site 0. Each of them
+//! holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size entry is left
+//! over, the library never takes this entry for an allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;

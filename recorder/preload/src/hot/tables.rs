@@ -48,7 +48,7 @@ impl Top {
 /// kernel sets the fields to 0. If a signal handler forks, this may happen between two reads.
 #[repr(C)]
 pub(crate) struct Own {
-    /// This thread's shard; null: the thread must leave the fast path.
+    /// The shard of this thread; null: the thread must leave the fast path.
     pub counters: *const Counters,
     /// Only a smaller size may take the fast path. The limit is `live::LARGE`, or 0 if this thread must not
     /// count.
@@ -95,7 +95,7 @@ impl Page {
     /// does not exist.
     pub(crate) fn counters(&self, shard: usize) -> *const Counters {
         let own = self.own[(shard + 1) % (MAX_SHARDS + 1)].get();
-        // SAFETY: the caller has found the session attached, so no thread writes to it any more.
+        // SAFETY: the caller has found the session attached, so no thread writes to `own` now.
         unsafe { (*own).counters }
     }
 }

@@ -3,9 +3,9 @@
 //! The state of a thread is 64 bytes of initial-exec thread-local storage without a destructor. The first
 //! word of the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. In a
 //! forked child, the kernel sets this page to 0 (`MADV_WIPEONFORK`). So in the child, every thread finds
-//! zeros and leaves the fast path. This method needs no `pthread_atfork` and works for every kind of fork. An
-//! offset of 0 leads to zeros, too. The offset is 0 if the thread has not started counting, or while an entry
-//! point that calls other entry points is running.
+//! zeros and leaves the fast path. Setting the page to 0 needs no `pthread_atfork` and works for every kind
+//! of fork. An offset of 0 leads to zeros, too. The offset is 0 if the thread has not started counting, or
+//! while an entry point that calls other entry points is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -29,8 +29,8 @@ pub(crate) struct Tls {
     pub hidden_offset: u16,
     /// The saved `offset` while a detoured function sets it to 0.
     pub outer_offset: u16,
-    /// Number of slow allocations of a thread without its own shard. After every 1024 of these, the thread
-    /// tries again to get a shard.
+    /// Number of slow allocations of a thread without its own shard. After every 1024 slow allocations, the
+    /// thread tries again to get a shard.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
@@ -42,7 +42,7 @@ pub(crate) struct Tls {
 const _: () = assert!(size_of::<Tls>() == 64);
 
 impl Tls {
-    /// The state of a new thread. It has the same content as new thread-local storage.
+    /// The state of a new thread. This state has the same content as new thread-local storage.
     pub(crate) const fn new() -> Tls {
         Tls {
             offset: 0,
@@ -115,7 +115,7 @@ pub(crate) fn own() -> *const Own {
     (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
 }
 
-/// This thread's counters; null: the thread must leave the fast path.
+/// The counters of the current thread; null: the thread must leave the fast path.
 #[inline(always)]
 pub(crate) fn counters() -> *const Counters {
     // SAFETY: `own` returns an entry of the page, which exists for the life of the process.
@@ -137,7 +137,7 @@ pub(crate) unsafe fn count_free(counters: *const Counters, small: live::Small) {
 /// The counters of a thread that has left the fast path.
 #[derive(Clone, Copy)]
 pub(crate) enum Counting {
-    /// This thread has its own shard and counts in it.
+    /// This thread counts in a shard of which it is the only owner.
     Owned(*const Counters),
     /// This thread counts in the last shard, together with other threads.
     Shared(*const Counters),
@@ -313,8 +313,8 @@ fn take_shard(owned: usize) -> Option<usize> {
     })
 }
 
-/// This thread's id, read from libc's data; 0: unknown. The library does not ask the kernel, because this
-/// would need a system call.
+/// The id of the current thread, which the function reads from libc's data; 0: unknown. The library does not
+/// ask the kernel, because this would need a system call.
 fn tid() -> u32 {
     match TID_OFFSET.load(Ordering::Relaxed) as usize {
         0 => 0,
@@ -324,7 +324,7 @@ fn tid() -> u32 {
     }
 }
 
-/// This thread's state, for cold code.
+/// The state of the current thread, for cold code.
 ///
 /// # Safety
 /// The reference must not outlive the call in which it was made, and only one reference may exist at a time.

@@ -54,10 +54,12 @@ impl Tables {
     /// # Safety
     /// The session of these tables is mapped.
     pub(crate) unsafe fn site_of(&self, number: u32) -> Option<u32> {
-        // SAFETY: the caller guarantees the mapping; the layout of the session fixes the number of cells.
+        // SAFETY: the caller guarantees that the session is mapped; the layout of the session fixes the
+        // number of cells.
         let cells = unsafe { core::slice::from_raw_parts(self.cells, stack::MAX_CELLS) };
         let stack = cells.get(number as usize)?.stack.load(Ordering::Acquire).checked_sub(1)?;
-        // SAFETY: the caller guarantees the mapping; the layout of the session fixes the number of stacks.
+        // SAFETY: the caller guarantees that the session is mapped; the layout of the session fixes the
+        // number of stacks.
         let infos = unsafe { core::slice::from_raw_parts(self.infos, stack::MAX_STACKS) };
         Some(infos.get(stack as usize)?.site.load(Ordering::Relaxed))
     }
@@ -106,7 +108,7 @@ pub(crate) fn cell(number: u32) -> Option<&'static Cell> {
 #[inline(never)]
 pub(crate) unsafe fn record(header: &Header, site: u32, frame: Frame) -> Option<u32> {
     let mut frames = [const { MaybeUninit::uninit() }; MAX_FRAMES];
-    // SAFETY: the caller guarantees the frame.
+    // SAFETY: the caller guarantees that `frame` lies on this thread's stack and is still in use.
     let mut walked = unsafe { walk(header, site, frame, &mut frames) };
     let mark = module_table::mark_of_stack(walked.frames);
     if mark != 0 {
@@ -153,7 +155,8 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
         let frame = Frame { address, sp, fp };
         let rule = rule_at(header, address);
         let next = match rule.kind() {
-            // SAFETY: the caller guarantees the frame, and `caller` checks the bounds.
+            // SAFETY: the caller guarantees that `start` is a frame of this thread's stack, and `caller`
+            // checks the bounds.
             Kind::Sp | Kind::Fp => unsafe { caller(frame, rule, bound) },
             Kind::End => {
                 is_cut = false;

@@ -61,8 +61,8 @@ pub(crate) unsafe extern "C" fn allocate() {
         remember!(),
         "ret",
         give_up!(),
-        // This call is lower on the stack than a call that has set `inside`. Either this is an inner
-        // function, or an exception has left `inside` set.
+        // This call of the hook lies lower on the stack than the call that has set `inside`. Either this is
+        // an inner function, or an exception has left `inside` set.
         ".cfi_adjust_cfa_offset 8",
         "5: mov r10, qword ptr fs:[rax + {inside}]",
         "push rcx",
@@ -97,8 +97,9 @@ pub(crate) unsafe extern "C" fn allocate() {
     )
 }
 
-/// The hook of a function that frees its first argument. It counts the free as [`crate::hot::free::on_free`]
-/// does, but uses only registers that hold no argument, and then jumps to the trampoline.
+/// The hook of a function that frees its first argument. The hook counts the free as
+/// [`crate::hot::free::on_free`] does, but uses only registers that hold no argument, and then jumps to the
+/// trampoline.
 ///
 /// # Safety
 /// See [`allocate`].
@@ -109,7 +110,7 @@ pub(crate) unsafe extern "C" fn free() {
         "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
         "mov rax, qword ptr fs:[rax]",
         "lea r8, [rip + {tables}]",
-        // Load the counters before the limit, as `note` does.
+        // Load the counters before the limit, as the macro `own` does.
         "mov r9, qword ptr [rax + r8 + {counters}]",
         "mov r10d, dword ptr [rax + r8 + {small}]",
         "mov rax, rdi",

@@ -14,7 +14,7 @@ macro_rules! jump_with_caller {
     ($hook:path; $_1:ident $_2:ident $_3:ident) => {
         $crate::arch::stubs::jump_with_caller!($hook => "rcx", "r8")
     };
-    // The sixth argument is the last one in a register, so the frame pointer goes onto the stack.
+    // Only six arguments fit into registers, so the frame pointer is passed on the stack.
     ($hook:path; $_1:ident $_2:ident $_3:ident $_4:ident $_5:ident) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
@@ -98,8 +98,8 @@ macro_rules! realloc {
     };
 }
 
-/// reallocarray(old, count, size). This macro works as `realloc`, but calls a second function if count × size
-/// overflows.
+/// reallocarray(old, count, size). The macro `reallocarray` works as the macro `realloc`, but calls a second
+/// function if count × size overflows.
 macro_rules! reallocarray {
     ($reallocate:path, $overflow:path) => {
         $crate::arch::note::note_in_stub!(

@@ -4,7 +4,7 @@
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 
-// This is initial-exec thread-local storage. An access needs one load of an offset, no call, no lazy
+// The library uses initial-exec thread-local storage. An access needs one load of an offset, no call, no lazy
 // allocation and no destructor. The storage lies in the surplus space that every libc reserves for libraries
 // loaded at start.
 global_asm!(
@@ -22,7 +22,7 @@ global_asm!(
 /// Number of bits of an address in a program that does not ask the kernel for addresses with more bits.
 pub(crate) const ADDRESS_BITS: u32 = 47;
 
-/// This thread's state.
+/// The address of the current thread's state.
 #[inline(always)]
 pub(crate) fn tls() -> *mut Tls {
     let tls: *mut Tls;
