@@ -1,4 +1,4 @@
-// Each tick leaks a little more memory than the tick before: growth with the square of time.
+// Each tick leaks a little more memory than the tick before, so memory grows with the square of time.
 //
 //#Expect: Leak in retry_all
 //#Expect: nothing else

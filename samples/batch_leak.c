@@ -1,4 +1,4 @@
-// Builds a report of 40 rows every quarter of a second and never frees it: the curve is an even staircase.
+// Builds a report of 40 rows every 0.25 seconds and never frees it. The curve is an even staircase.
 //
 //#Expect: Leak in build_report
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// Loads a large table at start; the same function then leaks slowly and steadily.
+// Loads a large table at the start. Later the function that loaded the table leaks slowly and steadily.
 //
 //#Expect: Leak in load_row
 //#Expect: nothing else

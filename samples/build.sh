@@ -1,10 +1,10 @@
 #!/bin/bash
 # Builds the samples: samples/build.sh [-s SOURCE_DIR] [OUTPUT_DIR (target/samples)]
 #
-# Compiles every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (this directory) to a program of the same name, with
-# -O2 -g. A source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds flags; $OUT means
-# OUTPUT_DIR. `//#Compiler: NAME` chooses another compiler. The script builds only programs that are older
-# than their source, the common files or this script. The script runs one build per processor.
+# Compiles every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (default: this script's directory) to a program of the
+# same name, with -O2 -g. A source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds
+# flags; $OUT means OUTPUT_DIR. `//#Compiler: NAME` chooses another compiler. Builds only programs that are
+# older than their source, the common files or this script. Runs one build on each processor.
 set -euo pipefail
 
 self=$(readlink -f "$0")
@@ -18,8 +18,8 @@ out=${1:-$here/../target/samples}
 mkdir -p "$out"
 out=$(readlink -f "$out")
 
-# Compiles one source. The script renames the result into place, so an interrupted build leaves no partial
-# file.
+# Compiles one source. The script renames the finished result to its final name, so an interrupted build
+# leaves no incomplete program.
 build_one() {
     local source=$1 base name flags result
     base=$(basename "$source")
@@ -44,7 +44,7 @@ build_one() {
     mv "$new" "$result"
 }
 
-# Lock the directory: two builds at the same time would do the same work twice.
+# Lock the directory, because two builds at the same time would compile every program twice.
 exec 9>"$out/.lock"
 flock 9
 

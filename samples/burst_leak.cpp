@@ -1,4 +1,4 @@
-// Connections sometimes fail and leave their state behind, one to eight at a time: bursts at random moments.
+// A connection that fails leaks its state. One to eight connections fail together, at random moments.
 //
 //#Expect: Leak in fail_connection
 //#Expect: nothing else

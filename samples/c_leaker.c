@@ -1,4 +1,4 @@
-// A small service in C: a linked list of sessions that are never closed, and a cache that fills up and stays.
+// A small C service that never closes the sessions in a linked list, and has a cache that fills up and stays.
 //
 //#Expect: Leak in open_session
 //#Expect: nothing else

@@ -1,5 +1,5 @@
-// A cache that is filled in the first third of the run and then only read. The cache is never freed, but it
-// stops growing, so it is not a leak.
+// Fills a cache in the first third of the run, and then only reads from the cache. The program never frees
+// the cache, but the cache stops growing. So the cache is not a leak.
 //
 //#Expect: no leak
 #include "pace.h"

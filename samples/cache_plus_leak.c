@@ -1,6 +1,6 @@
-// A cache and a leak at one site. Entries fill a table within the first second. From the start, every fourth
-// entry goes into a list that the program never reads or frees.
-//
+// One function allocates for a cache and for a leak. Within the first second, its entries fill a
+// table. From the start, every fourth tick makes a further entry, which the program never reads or
+// frees.
 //#Expect: Leak in make_entry
 //#Expect: nothing else
 #include "pace.h"

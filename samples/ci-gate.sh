@@ -5,11 +5,11 @@
 #   SERVICE  the command of the service (a script must start it with `exec`)
 #   TESTS    the command that tests it
 #
-# The script writes the files to archive into OUTPUT_DIR: service.edl (which can be read later without a
-# binary), leaks.sarif and leaks.txt. The script exits with edleak-analyze's code (0 no leak, 1 leaks, 2
-# undecided) unless the tests failed.
+# The script writes the files to archive into OUTPUT_DIR: service.edl (readable later without the binaries),
+# leaks.sarif and leaks.txt. The exit code is edleak-analyze's (0 no leak, 1 leaks, 2 undecided). If the tests
+# failed, the exit code is that of the tests.
 #
-# EDLEAK_BIN is the directory of edleak's programs. EDLEAK_GATE holds further options of the gate:
+# EDLEAK_BIN is the directory of edleak's programs. EDLEAK_GATE holds further options for edleak-analyze:
 # --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.
 #
 # EDLEAK_PROVE=100KB/s proves that the gate can fail: it adds a leak of that rate to the recorded counters. The job then

@@ -1,4 +1,4 @@
-// Parent and child hold each other by shared_ptr: when the last outside owner is gone, both stay allocated.
+// Parent and child hold each other by shared_ptr, so both stay allocated when nothing else holds them.
 //
 //#Expect: Leak in make_pair_of_nodes
 //#Expect: nothing else

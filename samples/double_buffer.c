@@ -1,4 +1,4 @@
-// Two frame buffers of changing size: each new frame replaces the frame before the previous one.
+// Keeps the last two frames, which have changing sizes. Each new frame replaces the older of the two.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-//! Formats and keeps every event: a `Vec<String>` that is never shortened.
+//! Formats and keeps every event in a `Vec<String>` that the program never shortens.
 //!
 //#Expect: Leak in log_event
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-//! Each existing subscriber subscribes new ones: growth in proportion to the present size.
+//! Each subscriber subscribes new subscribers, so the growth is proportional to the present size.
 //!
 //#Expect: Leak in subscribe
 //#Expect: nothing else
@@ -20,7 +20,7 @@ fn main() {
     let mut pace = pace::Pace::new(5.0, 50);
     let mut subscribers = Vec::with_capacity(100_000);
     while pace.wait() {
-        // The number of subscribers grows by a factor of e eight times over the run.
+        // During the run, the number of subscribers grows eight times by a factor of e.
         let wanted = (8.0 * pace.fraction()).exp() as usize;
         while subscribers.len() < wanted {
             subscribers.push(subscribe());

@@ -1,4 +1,4 @@
-// The error path, taken by one request in ten, returns without deleting the request.
+// One request in ten takes the error path, which returns without deleting the request.
 //
 //#Expect: Leak in accept_request
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// Appends to one log buffer and never writes it out: there are no new allocations, but this one grows.
+// Appends lines to one log buffer and never writes the buffer out. So there is one allocation, which grows.
 //
 //#Expect: Leak in append_line
 //#Expect: nothing else

@@ -1,7 +1,7 @@
 // The demo: seven leaking functions, one per allocation call, beside a cache, churn and a start-up block.
 //
-// A recursive function calls the leaking functions in turn, one per period, like edLeak's own leaker. The
-// cache fills during the first fifth of the run and stays: edleak must not report it.
+// A recursive function calls one of the leaking functions in each period, in turn, as edLeak's own leaker
+// does. The cache fills during the first fifth of the run and stays full: edleak must not report the cache.
 //
 //#Expect: Leak in leak_malloc
 //#Expect: Leak in leak_calloc
@@ -16,7 +16,7 @@
 #include <malloc.h>
 #include <new>
 
-// The exact totals of each function: requested bytes allocated and freed, as the recorder counts them.
+// The exact totals of each function, in requested bytes and in allocations, as the recorder counts them.
 struct ledger {
     const char *function;
     uint64_t allocs, allocated_bytes, frees, freed_bytes;
@@ -41,7 +41,7 @@ NOINLINE void leak_calloc() {
     books[CALLOC].add(150);
 }
 
-// A buffer that realloc enlarges: realloc frees the small block, and the program never frees the large block.
+// A buffer that realloc enlarges. realloc frees the small block, and the program never frees the large block.
 NOINLINE void leak_realloc() {
     void *small = keep(malloc(20));
     books[REALLOC].add(20);
@@ -72,7 +72,7 @@ NOINLINE void leak_new_array() {
     books[NEW_ARRAY].add(400);
 }
 
-// The cache: CACHE_SLOTS entries, each allocated once and then reused.
+// The cache has CACHE_SLOTS entries. Each entry is allocated once and then reused.
 enum { CACHE_SLOTS = 512, CACHE_ENTRY_BYTES = 1000 };
 static void *cache[CACHE_SLOTS];
 
@@ -105,7 +105,7 @@ NOINLINE void startup_table() {
     books[STARTUP].add(1024 * 1024);
 }
 
-// Each leaking function is called from its own depth of recursion.
+// Calls each leaking function from a different depth of recursion.
 NOINLINE void descend(int levels) {
     static void (*const leaks[LEAKS])() = {leak_malloc,   leak_calloc, leak_realloc,  leak_posix_memalign,
                                            leak_memalign, leak_new,    leak_new_array};
@@ -151,7 +151,7 @@ int main(int argc, char **argv) {
     }
 
     startup_table();
-    // pace_start takes whole ticks per second, but a period may be finer.
+    // pace_start accepts only whole numbers of ticks per second. The demo's period may be any time.
     pace p = pace_start(0, nullptr, 0, 1);
     p.period_ns = (long)(period_ms * 1e6);
     p.ticks = (long)(seconds * 1000 / period_ms);

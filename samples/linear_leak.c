@@ -1,4 +1,4 @@
-// A list that only grows, by one node per tick: the simplest leak.
+// The simplest leak: a list that gets one node in each tick and never loses one.
 //
 //#Expect: Leak in grow_list
 //#Expect: nothing else

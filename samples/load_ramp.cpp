@@ -1,4 +1,4 @@
-// The load rises over the first half of the run and then stays constant: more requests at a time, all freed.
+// Handles more and more requests at a time until the middle of the run, then a constant number. Frees all.
 //
 //#Expect: no leak
 #include "pace.h"

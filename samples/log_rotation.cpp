@@ -1,4 +1,4 @@
-// Collects lines in memory. At 150 lines the program drops the older of its two logs and begins a new log.
+// Collects lines in two logs. When a log has 150 lines, the program drops the older log and begins a new log.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Adds a session to a map at login; logout forgets to erase it.
+// Adds a session to a map at each login. At logout the program forgets to erase the session.
 //
 //#Expect: Leak in login
 //#Expect: nothing else
@@ -6,7 +6,7 @@
 #include <map>
 
 struct session { char data[200]; };
-// The map is never destroyed, as in services: an orderly exit would free everything and hide the leak.
+// The map is never destroyed, as in services. If the exit destroyed the map, the leak would be hidden.
 static auto &sessions = *new std::map<long, session>;
 
 NOINLINE void login(long user) { sessions[user].data[0] = 1; }

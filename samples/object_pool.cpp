@@ -1,4 +1,4 @@
-// Takes objects from a free list, and allocates only if it is empty. Demand varies but is bounded.
+// Takes objects from a free list, and allocates only if the list is empty. The demand varies below a limit.
 //
 //#Expect: no leak
 #include "pace.h"

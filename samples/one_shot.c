@@ -1,4 +1,4 @@
-// Loads a large configuration once, in the middle of the run, and keeps it.
+// Loads a large configuration once in the middle of the run, and keeps the configuration.
 //
 //#Expect: no leak
 #include "pace.h"

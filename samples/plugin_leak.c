@@ -1,4 +1,4 @@
-// Calls message handlers through a table of function pointers; one of five kinds of message is never freed.
+// Calls message handlers through function pointers. The handler for one of five kinds of message leaks.
 //
 //#Expect: Leak in handle_status
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// A pool that grows with steadily rising demand until the middle of the run, and then keeps its size.
+// A pool that grows with the demand until the middle of the run. Then demand and pool keep their size.
 //
 //#Expect: no leak
 #include "pace.h"

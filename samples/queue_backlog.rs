@@ -1,5 +1,5 @@
-//! Messages arrive a third faster than they are handled. Every message is freed after it is handled, but the
-//! queue grows for ever.
+//! In a given time, one third more messages arrive than the program handles. The program frees each message
+//! after handling it, but the queue of messages grows for ever.
 //!
 //#Expect: Leak in receive
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// A pool that grows under load and later frees only half of the growth: each load peak leaves it larger.
+// A pool that grows under load and later frees only half of the growth. So each peak of load makes it larger.
 //
 //#Expect: Leak in grow_pool
 //#Expect: nothing else

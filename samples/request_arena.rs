@@ -1,4 +1,4 @@
-//! Each request has an arena: a vector of buffers that is dropped together with it.
+//! Each request has an arena: a vector of buffers that is freed together with the request.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]
@@ -16,7 +16,7 @@ fn main() {
     let mut random = pace::Random::new();
     let mut last = Vec::new();
     while pace.wait() {
-        // The previous request's answer is still being sent while the next request is served.
+        // While one request is served, the answer to the previous request is still being sent.
         last = black_box((serve(&mut random), last)).0;
     }
     black_box(last);

@@ -1,4 +1,4 @@
-//! A small service: a session table that is never cleaned, a history that only grows, and a bounded cache.
+//! A small service with a table of sessions that it never cleans, a history that grows, and a bounded cache.
 //!
 //#Expect: Leak in open_session
 //#Expect: Leak in record_history
@@ -22,7 +22,7 @@ struct Service {
 }
 
 impl Service {
-    /// Opens a session for every client and never closes one.
+    /// Opens a session for every client and never closes the session.
     #[inline(never)]
     fn open_session(&mut self, client: u64) {
         self.sessions.insert(client, black_box(Box::new(Session { _state: [1; 240] })));
@@ -34,7 +34,7 @@ impl Service {
         self.history.push(black_box(Box::new([0; 96])));
     }
 
-    /// The cache holds at most 64 pages; the program drops the page that was loaded first.
+    /// The cache holds at most 64 pages. To add a page, the program drops the page that it loaded first.
     #[inline(never)]
     fn cache_page(&mut self, page: u32) {
         if self.cache.contains_key(&page) {
@@ -60,6 +60,6 @@ fn main() {
             service.open_session(u64::from(pace.tick));
         }
     }
-    // A service does not drop its tables one by one when it ends.
+    // A service usually ends without dropping its tables.
     std::mem::forget(service);
 }

@@ -1,4 +1,4 @@
-// Garbage collects, and about three times a second the program frees all of it.
+// Collects garbage, and about three times a second the program frees all of the garbage.
 //
 //#Expect: no leak
 #include "pace.h"

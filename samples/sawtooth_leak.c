@@ -1,5 +1,5 @@
-// Collects records and flushes them three times a second, but misses every tenth record: a leak below a
-// sawtooth.
+// Collects records, and three times a second it flushes and frees the records. But every tenth record is not
+// freed, so below the sawtooth there is a leak.
 //
 //#Expect: Leak in make_record
 //#Expect: nothing else

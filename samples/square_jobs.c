@@ -1,4 +1,4 @@
-// Jobs that each allocate a megabyte, work for a while and free everything, with pauses between them.
+// Runs jobs with pauses between them. Each job allocates a megabyte, works for a while and frees everything.
 //
 //#Expect: no leak
 #include "pace.h"

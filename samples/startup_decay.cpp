@@ -1,4 +1,4 @@
-// Loads much data at start, uses it for a while and frees it piece by piece.
+// Loads much data at the start, uses the data for a while and then frees the data piece by piece.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Duplicates a path for every lookup. The allocation happens inside libc; the caller leaks it.
+// Duplicates a path for every lookup. libc makes the allocation, and the caller never frees the copy.
 //
 //#Expect: Leak in look_up
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-//! Interns words of a finite vocabulary: each new word allocates, and soon there are no new words.
+//! Interns the words of a finite vocabulary. Each new word is allocated, and soon no new words appear.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -40,5 +40,5 @@ if [ -n "${EDLEAK_TRACES-}" ]; then
     echo "$report" >"$name.txt"
 fi
 [ $verdict -ne 1 ] || exit 1
-# 2: edleak needs more iterations for a verdict. This does not fail the test.
+# Exit code 2 means that edleak needs more iterations for a verdict. The test does not fail in this case.
 [ $verdict -eq 2 ] || exit $verdict

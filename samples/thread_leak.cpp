@@ -1,5 +1,5 @@
-// Four worker threads; each worker keeps a record of every job in its own list, which the program never
-// reads.
+// Runs four worker threads. Each worker keeps a record of every job in a list of its own, and the program
+// never reads these lists.
 //
 //#Expect: Leak in remember_job
 //#Expect: nothing else

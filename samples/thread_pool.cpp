@@ -1,5 +1,5 @@
-// A pool that starts a worker every tenth of a second until there are twenty; each worker keeps its scratch
-// memory.
+// A pool that starts a worker thread every 0.1 seconds until twenty workers exist. Each worker keeps its
+// scratch memory.
 //
 //#Expect: no leak
 #include "pace.h"

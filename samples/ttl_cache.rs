@@ -1,4 +1,4 @@
-//! Entries expire after half a second: the cache is full after that time, and then entries are replaced.
+//! Entries expire after half a second. By then the cache is full, and new entries replace expired entries.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -1,4 +1,4 @@
-// A vector that doubles until it holds all 600 items and is then reused: steps that become rarer and larger.
+// A vector that doubles until it holds all 600 items, and is then reused. Its steps become rarer and larger.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,4 +1,4 @@
-// Builds lookup tables at their first use, most of them early; after a fifth of the run all tables exist.
+// Builds each lookup table when it is first used. After 1/5 of the run, all tables exist.
 //
 //#Expect: no leak
 #include "pace.h"

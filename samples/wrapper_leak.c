@@ -1,4 +1,4 @@
-// Six functions call xmalloc, and one of them leaks. edleak steps over xmalloc, so that caller is the site.
+// Six functions call xmalloc, and one of the six leaks. edleak steps over xmalloc and reports parse_header.
 //
 //#Expect: Leak in parse_header
 //#Expect: nothing else

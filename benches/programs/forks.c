@@ -1,4 +1,4 @@
-/* `forks N`: forks N children, one after the other; each allocates once and ends. */
+/* `forks N`: forks N children, one after another. Each child allocates once and ends. */
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -61,7 +61,7 @@ static void *release(void *unused) {
         struct batch *batch = queue;
         if (batch) {
             queue = batch->next, queued--;
-            /* The last batch wakes the freeing threads that wait for another one. */
+            /* After the last batch, wake all freeing threads, because no batch follows. */
             if (--to_take == 0) pthread_cond_broadcast(&has_batch);
             pthread_cond_signal(&has_room);
         }

@@ -1,7 +1,7 @@
 /* `mappings PAIRS`: maps and unmaps 64 KiB PAIRS times, as a JIT compiler does for code.
  *
- * The program measures ten parts and writes the least nanoseconds of thread CPU time per pair to the file
- * $BENCH_OUT. */
+ * The program measures ten parts of the run. It writes the least thread CPU time per pair, in nanoseconds, to
+ * the file $BENCH_OUT.
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

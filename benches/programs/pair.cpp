@@ -2,7 +2,7 @@
 // different counts differ only by the pairs.
 //
 // `pair steps COUNT` waits for the end of its input. Then COUNT pairs of malloc and free run between two
-// breakpoints, at which a tracer begins and ends to count.
+// breakpoints. A tracer counts the instructions between the breakpoints.
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -10,7 +10,7 @@
 
 static void *volatile kept; // keeps the compiler from removing the pair
 
-// Known wrapper names, one for each kind of frame: fixed size only, rbp saved, with a frame pointer.
+// Functions with known wrapper names, one for each kind of frame: fixed size, rbp saved, frame pointer.
 extern "C" __attribute__((noipa)) void *xmalloc(std::size_t size) {
     void *made = std::malloc(size);
     kept = made; // no tail call
@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
         while (read(0, &byte, 1) > 0) {
         }
         for (long round = 0; round < 2; round++) {
-            // The first round includes all first calls.
+            // The first round runs without breakpoints, so that it makes all first calls.
             long pairs = round ? count : 2000;
             if (round) asm volatile("int3");
             for (long i = 0; i < pairs; i++) { kept = std::malloc(64); std::free(kept); }

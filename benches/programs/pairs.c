@@ -1,4 +1,4 @@
-/* `pairs THREADS LIVE PAIRS`: each thread frees a random one of LIVE allocations and makes another, PAIRS times.
+/* `pairs THREADS LIVE PAIRS`: PAIRS times, each thread frees a random allocation of LIVE and makes a new one.
  *
  * With several threads, every fourth exchange uses another thread's allocations. So a quarter of the frees
  * happen in a thread that did not make the allocation. The program writes the nanoseconds of thread CPU time

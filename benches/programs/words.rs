@@ -1,4 +1,4 @@
-//! A typical allocating Rust program: maps of strings, sorted and joined, several times.
+//! A typical Rust program that allocates: it sorts and joins maps of strings, several times.
 use std::collections::{BTreeMap, HashMap};
 
 fn main() {

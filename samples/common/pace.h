@@ -1,7 +1,7 @@
-// Shared by the C and C++ samples: ticks on a monotonic clock, fixed random numbers, `keep`.
+// For all C and C++ samples: ticks on a monotonic clock, fixed random numbers, and `keep`.
 //
-// A sample works by ticks, not by elapsed time. If the machine stalls, the sample is late and then makes the
-// missed ticks at once. So the totals of two runs are equal to the byte.
+// A sample counts ticks, not elapsed time. If the machine stalls, the sample is late and then makes the
+// missed ticks at once. So two runs of a sample have exactly the same totals.
 #pragma once
 #include <errno.h>
 #include <stdint.h>
@@ -25,7 +25,7 @@ struct pace {
     long ticks; // number of ticks
 };
 
-// `hz` ticks per second for `seconds`, or for N seconds with the arguments `--seconds N`.
+// Makes `hz` ticks per second for `seconds`, or for N seconds if the arguments are `--seconds N`.
 static inline struct pace pace_start(int argc, char **argv, double seconds, long hz) {
     for (int i = 1; i + 1 < argc; i++)
         if (strcmp(argv[i], "--seconds") == 0) seconds = atof(argv[i + 1]);
@@ -37,7 +37,7 @@ static inline struct pace pace_start(int argc, char **argv, double seconds, long
     return p;
 }
 
-// Waits for the next tick; returns false after the last one.
+// Waits for the next tick. Returns false after the last tick.
 static inline int pace_next(struct pace *p) {
     if (++p->tick >= p->ticks) return 0;
     p->next.tv_nsec += p->period_ns;
@@ -49,10 +49,10 @@ static inline int pace_next(struct pace *p) {
     return 1;
 }
 
-// The part of the run that is over, 0 to 1.
+// The part of the run that has passed, from 0 to 1.
 static inline double pace_fraction(const struct pace *p) { return (double)p->tick / (double)p->ticks; }
 
-// The same sequence in every run (xorshift64).
+// Returns random numbers. Their sequence is the same in every run (xorshift64).
 static inline uint32_t pace_random(void) {
     static uint64_t state = 0x9e3779b97f4a7c15u;
     state ^= state << 13;

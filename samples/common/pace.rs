@@ -1,7 +1,7 @@
-//! Shared by the Rust samples: a fixed number of ticks on a monotonic clock, and fixed random numbers.
+//! For all Rust samples: a fixed number of ticks on a monotonic clock, and fixed random numbers.
 //!
-//! A sample works by ticks, not by elapsed time. If the machine stalls, the sample is late and then makes the
-//! missed ticks at once. So the totals of two runs are equal to the byte.
+//! A sample counts ticks, not elapsed time. If the machine stalls, the sample is late and then makes the
+//! missed ticks at once. So two runs of a sample have exactly the same totals.
 #![allow(dead_code)] // each sample uses only a part of this file
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Makes `hz` ticks per second for `seconds`, or for N seconds with the arguments `--seconds N`.
+    /// Makes `hz` ticks per second for `seconds`, or for N seconds if the arguments are `--seconds N`.
     pub fn new(seconds: f64, hz: u32) -> Pace {
         let mut args = std::env::args().skip_while(|arg| arg != "--seconds").skip(1);
         let seconds = args.next().and_then(|n| n.parse().ok()).unwrap_or(seconds);
@@ -22,12 +22,12 @@ impl Pace {
         Pace { start: Instant::now(), period: Duration::from_secs(1) / hz, tick: 0, ticks }
     }
 
-    /// The part of the run that is over, 0 to 1.
+    /// The part of the run that has passed, from 0 to 1.
     pub fn fraction(&self) -> f64 {
         f64::from(self.tick) / f64::from(self.ticks)
     }
 
-    /// Waits for the next tick; returns false after the last one.
+    /// Waits for the next tick. Returns false after the last tick.
     pub fn wait(&mut self) -> bool {
         if self.tick >= self.ticks {
             return false;
@@ -39,7 +39,7 @@ impl Pace {
     }
 }
 
-/// Random numbers with the same sequence in every run (xorshift64).
+/// Random numbers whose sequence is the same in every run (xorshift64).
 pub struct Random(u64);
 
 impl Random {

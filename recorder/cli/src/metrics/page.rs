@@ -14,7 +14,7 @@ use std::fmt::Write;
 /// One recorded process at one instant.
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    /// Whether the recording still runs.
+    /// Whether the recording is still running.
     pub(crate) is_running: bool,
     pub(crate) snapshot: Snapshot,
 }
