@@ -173,7 +173,10 @@ fn a_pool_that_one_caller_leaks_through_is_not_blamed() {
         let [(name, bytes, count, 1)] = found.as_slice() else { panic!("{found:?}") };
         let leaked = ledger(&recording);
         assert_eq!(name, "open_session");
-        assert!(count.abs_diff(leaked) <= 3 && bytes.abs_diff(300 * leaked) <= 900, "{found:?} of {leaked}");
+        // Objects that exist at the first slice are no growth. On a busy machine, these are a few more.
+        let most = 3 + leaked / 50;
+        assert!(count.abs_diff(leaked) <= most, "{found:?} of {leaked}");
+        assert!(bytes.abs_diff(300 * leaked) <= 300 * most, "{found:?} of {leaked}");
         let text = analyze([] as [&str; 0], &recording.trace).stdout;
         assert!(text.contains("   open_session at ") && text.contains("   through pool_get\n"), "{text}");
     }
