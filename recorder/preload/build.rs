@@ -1,5 +1,5 @@
 //! Passes arguments to the linker. The library is linked without start files and without other libraries, so
-//! that one .so works with every libc. The loader resolves all symbols when it loads the library.
+//! that one .so works with every libc. The loader binds all symbols when it loads the library.
 
 fn main() {
     // The build script of edleak-record reads the same file when it builds the copy of this library that

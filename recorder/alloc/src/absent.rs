@@ -1,5 +1,5 @@
 //! Replacements for those parts of the preload library that a static program does not need. Files of
-//! src/shared call these functions. In this crate, the functions do nothing.
+//! src/shared call these functions. In the crate edleak-alloc, these functions do nothing.
 
 /// A program that counts its own allocations starts no collector.
 pub(crate) mod detached {

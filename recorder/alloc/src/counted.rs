@@ -9,12 +9,13 @@ use core::alloc::{GlobalAlloc, Layout};
 pub struct Counted<A>(A);
 
 impl<A> Counted<A> {
-    /// Wraps an allocator.
+    /// Creates an allocator that passes all calls on to `allocator`.
     pub const fn new(allocator: A) -> Counted<A> {
         Counted(allocator)
     }
 
-    /// The wrapped allocator. edleak does not count calls that a program makes through it.
+    /// The wrapped allocator. edleak does not count calls that a program makes directly to the wrapped
+    /// allocator.
     pub const fn inner(&self) -> &A {
         &self.0
     }

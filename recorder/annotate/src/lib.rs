@@ -47,7 +47,7 @@
 
 use core::ffi::CStr;
 
-/// The functions of libedleak_preload.so.
+/// Calls of the functions of libedleak_preload.so.
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
 #[allow(unsafe_code)]
 #[allow(named_asm_labels, reason = "`.ifndef` defines the label once in each file of machine code")]

@@ -213,7 +213,8 @@ fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
                 is_given.then(|| ring(&memory).push(event(Operation::Map)).expect("there is room"))
             })
         };
-        // The collector reads at the same time. The collector must see only complete events, in order.
+        // The collector reads the ring while the two threads write. The collector must see only complete
+        // events, in order.
         let early = ring(&memory).get(0);
         assert!(early.is_none_or(|found| found == event(Operation::Unmap)));
         unmapper.join().expect("it does not panic");

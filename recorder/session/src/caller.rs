@@ -21,11 +21,11 @@
 //! |               |               | N = bits 16..32 − `0x1020`; if N is 0, fp is still the caller's    |
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
-//! An empty word is 0. The xor of an address with an empty word gives 2³² or more, which is not a meaning,
-//! with two exceptions. First, an address at 2⁴⁸ or above: a program has code there only if it asks a kernel
-//! with five-level page tables for such addresses. Second, an address below [`LOWEST`], where no code lies.
-//! For such an address, the xor has the value 0 in its lower 16 bits, so it may look like the meaning of a
-//! site, but not like a rule.
+//! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
+//! is not a meaning, with two exceptions. First, an address at 2⁴⁸ or above: a program has code there only if
+//! it asks a kernel with five-level page tables for such addresses. Second, an address below [`LOWEST`],
+//! where no code lies. For such an address, the xor has the value 0 in its lower 16 bits, so it may look like
+//! the meaning of a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
 //! word, the hook searches the site table. A thread that changes a meaning in the site table afterwards
@@ -74,7 +74,7 @@ pub const fn place(address: u64) -> usize {
     address as usize % CALLERS
 }
 
-/// The meaning of a caller's word.
+/// The meaning of a caller's word in the caller cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Caller(u64);

@@ -9,7 +9,7 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// "edlkctrl", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkctrl");
-/// Number of slots.
+/// Number of slots on the control page, each for one session.
 pub const SLOTS: usize = 32;
 /// Size of the mapping of the control page in bytes.
 pub const BYTES: usize = 4096;
@@ -18,7 +18,7 @@ pub const DOMAIN_MAPPING: u32 = 1;
 /// The domain of objects that the program's own pools hand out.
 pub const DOMAIN_POOL: u32 = 2;
 
-/// The layout of the page.
+/// The layout of the control page.
 #[repr(C)]
 pub struct Control {
     /// [`MAGIC`].
@@ -64,11 +64,11 @@ const FREE: u64 = 2;
 /// A session that an image has claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claimed {
-    /// The index of the slot.
+    /// The index of the slot that had this session.
     slot: usize,
     /// The file descriptor of the session in the collector.
     pub fd: u32,
-    /// The number of the claim.
+    /// The number of the claim by which the image got this session.
     pub number: u32,
 }
 

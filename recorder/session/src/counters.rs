@@ -13,11 +13,11 @@ use crate::site::MAX_SITES;
 #[repr(C, align(32))]
 #[derive(Default)]
 pub struct Counters {
-    /// Requested bytes of all allocations.
+    /// Sum of the requested bytes of all allocations.
     pub allocated_bytes: AtomicU64,
     /// Number of allocations.
     pub allocs: AtomicU64,
-    /// Requested bytes of all frees.
+    /// Sum of the requested bytes of all freed allocations.
     pub freed_bytes: AtomicU64,
     /// Number of frees.
     pub frees: AtomicU64,
@@ -61,15 +61,15 @@ impl SiteOffset {
 }
 
 impl Counters {
-    /// Counts one allocation with a plain add, without `lock`. Call this only in the single writer of a
-    /// shard.
+    /// Counts one allocation with a plain add, without `lock`. Only the single writer of a shard may call
+    /// this function.
     #[inline(always)]
     pub fn add_owned(&self, bytes: u64) {
         bump(&self.allocated_bytes, bytes);
         bump(&self.allocs, 1);
     }
 
-    /// Counts one free. Call this only in the single writer of a shard.
+    /// Counts one free. Only the single writer of a shard may call this function.
     #[inline(always)]
     pub fn sub_owned(&self, bytes: u64) {
         bump(&self.freed_bytes, bytes);
@@ -89,9 +89,9 @@ impl Counters {
     }
 }
 
-// A relaxed load, an add and a release store are one plain `add [mem], reg` on x86-64. There, the release
-// costs nothing. On other machines, the release makes the collector see the stores of one thread in their
-// order.
+// On x86-64, a relaxed load, an add and a release store become one plain `add [mem], reg`. On x86-64, the
+// release costs nothing. On other machines, the release makes the collector see the stores of one thread in
+// their order.
 #[inline(always)]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);

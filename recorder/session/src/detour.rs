@@ -65,7 +65,7 @@ pub struct DetourModule {
     pub code_at: AtomicU32,
     /// Index of the module's first jump in the table of jumps.
     pub first_patch: AtomicU32,
-    /// Number of jumps.
+    /// Number of jumps of this module.
     pub patches: AtomicU32,
     /// The outcome: [`WAITING`], [`DONE`] or one of the values after them.
     pub result: AtomicU32,

@@ -24,8 +24,8 @@ pub struct Header {
     pub nonce: AtomicU64,
     /// Maximum time in microseconds that an attaching target waits for `ready`.
     pub rules_timeout_us: AtomicU32,
-    /// 0: the target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run. This word is a
-    /// futex.
+    /// 0: the attaching target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run. This
+    /// word is a futex.
     pub ready: AtomicU32,
     /// Number of ranges in the wrapper table. The collector replaces the table only while this number is 0.
     pub wrapper_ranges: AtomicU32,
@@ -57,7 +57,7 @@ pub struct Header {
     /// 1: the thread ids of shard owners are the kernel's thread ids, so the collector can find out which
     /// owners have ended.
     pub tids_known: AtomicU32,
-    /// The next unused site id.
+    /// The next site id that is not used yet.
     pub next_site: AtomicU32,
     /// Number of module events written since the target attached.
     pub events_written: AtomicU32,
@@ -130,7 +130,7 @@ pub struct Identity {
     pub nonce: u64,
 }
 
-/// Bytes of an [`Identity`] in the file.
+/// Number of bytes of an [`Identity`] at the start of a session's file.
 pub const IDENTITY_BYTES: usize = 32;
 const _: () = assert!(core::mem::offset_of!(Header, nonce) + 8 == IDENTITY_BYTES);
 

@@ -32,21 +32,21 @@ pub const CALLS_NOTE_TYPE: u32 = 3;
 /// The owner name in edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
 
-/// The library has not started yet.
+/// Phase: the library has not started yet.
 pub const NEW: u32 = 0;
-/// A thread is starting the library.
+/// Phase: a thread is starting the library.
 pub const STARTING: u32 = 1;
-/// The process is attached to a session.
+/// Phase: the process is attached to a session, and the library counts.
 pub const COUNTING: u32 = 2;
-/// The library counts nothing, and entry points only forward calls. A collector may write [`WAKE`] into the
-/// phase.
+/// Phase: the library counts nothing, and entry points only forward calls. A collector may write [`WAKE`]
+/// into the phase.
 pub const OFF: u32 = 3;
-/// A collector asks for a recording. The next call of an entry point begins the recording.
+/// Phase: a collector asks for a recording. The next call of an entry point begins the recording.
 pub const WAKE: u32 = 4;
-/// A thread of the running process is attaching the process to a session.
+/// Phase: a thread of the running process is attaching the process to a session.
 pub const BEGINNING: u32 = 5;
 
-/// The recording has ended. The next call of an entry point changes the phase to [`OFF`].
+/// Phase: the recording has ended. The next call of an entry point changes the phase to [`OFF`].
 pub const ENDING: u32 = 6;
 
 /// The last attempt to begin a recording has not failed.
@@ -101,7 +101,7 @@ pub struct Idle {
     pub filters: AtomicU32,
     /// 1: the library was loaded after the start of the process, so it counts only through detours.
     pub is_late: AtomicU32,
-    /// Unused.
+    /// This field is not used.
     pub reserved: AtomicU32,
     /// The `malloc` that the process uses, if the library is late.
     pub malloc: AtomicU64,

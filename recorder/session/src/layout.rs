@@ -1,4 +1,4 @@
-//! The offset of each region of a session.
+//! The offset in bytes of each region of a session.
 //!
 //! Only the number of shards varies between sessions. All other sizes are constants, so the hot path need not
 //! load these sizes. A session is a sparse file in memory: its untouched parts take only address space.
@@ -54,7 +54,7 @@ pub const fn owner_thread(owner: u64) -> u64 {
     owner >> TID_BITS
 }
 
-/// Offset of the shards' owners.
+/// Offset in bytes of the owners of the shards.
 pub const SHARDS_AT: usize = 4096;
 /// Offset of the first table. The pages before this offset hold the header and the owners of the shards.
 pub const FIRST_TABLE_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());

@@ -65,7 +65,8 @@ pub enum Operation {
     Move = 3,
     /// mremap has succeeded. The range is the new range; `flags` hold the number of the [`Operation::Move`].
     Moved = 4,
-    /// The call has failed. `flags` hold the number of the event that reported this call.
+    /// A call that has already written an event has failed. `flags` hold the number of the event that
+    /// reported this call.
     Failed = 5,
     /// shmat has attached a segment. `length` is the segment's id.
     Attach = 6,
@@ -99,7 +100,7 @@ pub struct MappingEvent {
     pub address: u64,
     /// Length in bytes that the program passed to the call.
     pub length: u64,
-    /// ID of the call's site; 0: none.
+    /// ID of the site of the call; 0: the event has no site.
     pub site: u32,
     /// ID of the site of the direct caller, which may be a wrapper; 0: none.
     pub direct: u32,
@@ -108,7 +109,7 @@ pub struct MappingEvent {
 /// The ring of mapping events in the session.
 #[derive(Clone, Copy)]
 pub struct MappingRing<'s> {
-    /// The events.
+    /// The events of the ring.
     pub slots: &'s [MappingSlot],
     /// Number of events that producers have begun.
     pub written: &'s AtomicU32,

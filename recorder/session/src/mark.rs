@@ -89,7 +89,7 @@ pub struct MarkName {
     pub length: AtomicU32,
     /// 1: the name is longer than [`MAX_NAME_BYTES`], and only its first bytes are stored.
     pub is_cut: AtomicU32,
-    /// The stored bytes of the name.
+    /// The first bytes of the name, at most [`MAX_NAME_BYTES`].
     pub bytes: [AtomicU8; MAX_NAME_BYTES],
 }
 #[cfg(not(edleak_loom))]
@@ -141,13 +141,13 @@ pub struct Marks<'s> {
 /// The counters from which a mark takes its slice.
 #[derive(Clone, Copy)]
 pub struct Counted<'s> {
-    /// Counters of all shards with one owner: [`MAX_SITES`] counters for each shard.
+    /// Counters of all shards that have a single owner: [`MAX_SITES`] counters for each shard.
     pub shards: &'s [Counters],
     /// Counters of the last shard if several threads share this shard; otherwise empty.
     pub shared: &'s [Counters],
-    /// Number of used sites.
+    /// Number of site ids that are in use.
     pub sites: usize,
-    /// The used cells.
+    /// The cells that are in use.
     pub cells: &'s [Cell],
 }
 

@@ -146,7 +146,7 @@ pub struct PoolState {
     pub lost_of_many: Line<AtomicU64>,
 }
 
-/// A value with a cache line of its own.
+/// A value that has a cache line for itself.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Line<T>(pub T);

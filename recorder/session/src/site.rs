@@ -3,9 +3,10 @@
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::rule::Rule;
 
-/// Number of bits of a slot index. The table has twice as many slots as sites, so that searches are short.
+/// Number of bits of a slot's index in the site table. The table has twice as many slots as sites, so that
+/// searches are short.
 pub const SLOT_BITS: u32 = 17;
-/// Number of slots in the table.
+/// Number of slots in the site table.
 pub const SLOTS: usize = 1 << SLOT_BITS;
 /// Every site id is less than this number. Id 0 means that there is no site; id 1 is [`OTHER`].
 pub const MAX_SITES: usize = 1 << 16;
@@ -48,7 +49,7 @@ pub const fn meaning(id: u32, action: Action) -> u64 {
 }
 
 impl SiteSlot {
-    /// The site's id and action. The id is 0 if the site has no id yet, or has just lost its id.
+    /// The id and the action of the site. The id is 0 if the site has no id yet, or has just lost its id.
     pub fn id_and_action(&self) -> (u32, Action) {
         let meaning = self.meaning.load(Ordering::Acquire);
         match meaning as u32 {

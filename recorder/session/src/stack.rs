@@ -38,7 +38,7 @@ pub const MAX_TABLES: usize = 1 << 10;
 pub const MAX_BOUNDS: usize = 1 << 12;
 const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 
-/// One distinct stack.
+/// One stack of a watched site, different from all other stacks.
 #[repr(C)]
 #[derive(Default)]
 pub struct StackInfo {
@@ -71,7 +71,7 @@ pub struct Cell {
     pub counters: Counters,
     /// Index of the stack plus 1. The library stores this field last when it creates a cell.
     pub stack: AtomicU32,
-    /// The birth epoch of the cell's allocations.
+    /// The epoch in which the allocations of this cell were made.
     pub epoch: AtomicU32,
     /// The epoch of the latest free of an allocation in this cell, plus 1. 0: no allocation of the cell was
     /// freed yet.
@@ -107,7 +107,7 @@ pub struct RuleRow {
 #[repr(C)]
 #[derive(Default)]
 pub struct Bound {
-    /// First address of the range.
+    /// The first address of the mapped range.
     pub start: AtomicU64,
     /// The address after the last byte of the range.
     pub end: AtomicU64,

@@ -5,7 +5,7 @@
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::site::Action;
 
-/// Maximum number of ranges.
+/// Maximum number of ranges in the wrapper table.
 pub const MAX_RANGES: usize = 1 << 15;
 
 /// The action for return addresses in one range: `start < address <= end`.
@@ -16,7 +16,7 @@ pub struct WrapperRange {
     pub start: AtomicU64,
     /// The address after the last byte of the range.
     pub end: AtomicU64,
-    /// An [`Action`].
+    /// The number of an [`Action`].
     pub action: AtomicU32,
     _reserved: u32,
 }

@@ -1,4 +1,5 @@
-//! One folder for each architecture: registers, stubs, system calls, thread-local storage.
+//! This folder has one folder for each architecture, with the code for registers, stubs, system calls and
+//! thread-local storage.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -1,5 +1,5 @@
-//! COLD: a bare LD_PRELOAD starts its own collector. An image starts it once, and only the outermost process
-//! does so.
+//! COLD: a bare LD_PRELOAD starts its own collector. Each image starts its collector at most once, and only
+//! the outermost process starts a collector.
 //!
 //! The collector is `edleak-record`. The library looks for this program in the library's own directory, in
 //! `../../bin`, or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the
@@ -58,7 +58,8 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
         let kept = environment.variables().filter(|&variable| !is_preload(variable));
         let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
         for (index, variable) in all.enumerate() {
-            // SAFETY: `scratch` has room for `MAX_VARIABLES` and a null, which is there already.
+            // SAFETY: `scratch` has room for `MAX_VARIABLES` pointers and a null pointer. The null is there,
+            // because the memory is zeroed.
             unsafe { variables.wrapping_add(index).write(variable) };
         }
         // SAFETY: the path ends in NUL, and both arrays end in a null pointer.

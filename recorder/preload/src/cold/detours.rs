@@ -1,5 +1,5 @@
-//! COLD: applies the detours that the collector has compiled. The library does this once, while the process
-//! has only one thread.
+//! COLD: applies the detours that the collector has compiled. The library applies detours once, while the
+//! process has only one thread.
 //!
 //! For each module, the code first compares the bytes at every entry with the expected bytes. Then the code
 //! maps memory at the address for which the stubs were compiled, copies the stubs into this memory and makes
@@ -44,7 +44,7 @@ struct Failure(u32, isize);
 /// Applies all detours.
 pub(crate) fn apply(header: &Header, regions: &Regions) {
     let count = header.detour_modules.load(Ordering::Acquire) as usize;
-    // SAFETY: the session holds `MAX_MODULES` modules there.
+    // SAFETY: the session holds `MAX_MODULES` modules at `regions.modules`.
     let modules = unsafe { core::slice::from_raw_parts(regions.modules, MAX_MODULES) };
     for module in modules.iter().take(count) {
         let result = match apply_one(module, regions) {
@@ -62,7 +62,7 @@ pub(crate) fn apply(header: &Header, regions: &Regions) {
 }
 
 fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
-    // SAFETY: the session holds `MAX_PATCHES` patches there.
+    // SAFETY: the session holds `MAX_PATCHES` patches at `regions.patches`.
     let patches = unsafe { core::slice::from_raw_parts(regions.patches, MAX_PATCHES) };
     let first = module.first_patch.load(Ordering::Relaxed) as usize;
     let patches = patches.get(first..).unwrap_or_default();
@@ -76,8 +76,8 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     let stubs = map_stubs(module, regions)?;
     let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
     let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
-    // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code does not
-    // include it.
+    // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code leaves
+    // this page unchanged.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
     // The machine code stays executable, because these pages may contain the code that is running now. If the
     // system refuses this call, the code has not changed anything yet.

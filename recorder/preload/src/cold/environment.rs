@@ -25,8 +25,8 @@ impl Environment {
         self.0 as usize
     }
 
-    /// The environment that the library found at its start. A forked child must not look it up again, because
-    /// the fork may have interrupted a `dlsym`.
+    /// The environment that the library found at its start. A forked child must not look up the environment
+    /// again, because the fork may have interrupted a `dlsym`.
     pub(super) fn known() -> Environment {
         Environment(VARIABLES.load(Ordering::Relaxed))
     }
@@ -37,8 +37,8 @@ impl Environment {
         let stack_end = symbols::global(c"__libc_stack_end").cast::<*const usize>();
         let environ = symbols::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {
-            // SAFETY: glibc stores the address of argc there. After argc come the arguments, a null and the
-            // environment.
+            // SAFETY: glibc stores the address of argc in `__libc_stack_end`. After argc come the arguments,
+            // a null and the environment.
             let argc = unsafe { *stack_end };
             STACK_START.store(argc as usize, Ordering::Relaxed);
             // SAFETY: argc lies at this address. After argc come the arguments, a null and the environment.
@@ -90,7 +90,7 @@ impl Environment {
         }
     }
 
-    /// The path with which the kernel executed this program; `None`: libc does not provide it.
+    /// The path with which the kernel executed this program; `None`: libc does not provide the path.
     pub(crate) fn executed_file(&self) -> Option<*const u8> {
         const AT_EXECFN: usize = 31;
         let file = self.auxiliary(AT_EXECFN).or_else(|| of_libc(AT_EXECFN))?;
@@ -107,7 +107,7 @@ impl Environment {
     pub(super) fn loader(&self) -> Option<(usize, usize)> {
         const AT_BASE: usize = 7;
         let base = self.auxiliary(AT_BASE)?;
-        // SAFETY: the kernel mapped the loader there.
+        // SAFETY: the kernel mapped the loader at `base`.
         unsafe { elf::elf_extent(base) }.map(|(end, _)| (base, end))
     }
 

@@ -38,7 +38,8 @@ use edleak_session::header::Header;
 use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
 use edleak_session::layout::FIRST_TABLE_AT;
 
-/// The only instance. The ELF note in `identity` contains the position of this object.
+/// The only instance of [`Idle`] in this process. The ELF note in `identity` contains the position of this
+/// object.
 pub(crate) static IDLE: Idle = Idle::new();
 
 /// Stores the addresses that a collector needs. Call this function after the library has found the real

@@ -40,7 +40,7 @@ use edleak_session::{ENV_IDLE, ENV_SESSION, VERSION};
 
 /// The phase in which the library counts nothing in this process.
 pub(crate) const OFF: u32 = edleak_session::idle::OFF;
-/// The phase of this process. Entry stubs compare it with [`OFF`].
+/// The phase of this process. Entry stubs compare the phase with [`OFF`].
 pub(crate) static PHASE: AtomicU32 = AtomicU32::new(NEW);
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(ptr::null_mut());
 /// Size in bytes of the mapping at [`HEADER`].
@@ -143,8 +143,8 @@ pub(crate) fn header() -> Option<&'static Header> {
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// Handles an entry point in a process that does not count. Begins a recording if a collector has asked for
-/// one.
+/// Handles an entry point in a process that does not count. Begins a recording if a collector has asked for a
+/// recording.
 #[cold]
 fn uncounted(phase: u32) -> Option<&'static Header> {
     let page = &TABLES.page;
@@ -313,8 +313,8 @@ fn inherited_control(nonce: u64) -> Option<&'static Control> {
     (control.nonce.load(Ordering::Relaxed) == nonce).then_some(control)
 }
 
-/// Finds and maps the session for this process, and stores the addresses of its tables. `false`: there is no
-/// session for this process.
+/// Finds and maps the session for this process, and stores the addresses of its tables. `false`: this process
+/// gets no session.
 fn attach(environment: &Environment) -> bool {
     if !only::is_wanted(environment) {
         return false;
@@ -347,7 +347,7 @@ pub(super) fn publish(
     let header = unsafe { &*base.cast::<Header>() };
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
     if parent.is_none() {
-        // A forked child inherits the settings of both calls.
+        // A forked child inherits the settings of `keep_small` and `wipe_on_fork`.
         live::keep_small();
         if !sys::wipe_on_fork((&raw const TABLES.page).cast(), size_of::<tables::Page>()) {
             return false; // a kernel before 4.14 does not wipe pages in a forked child
@@ -401,7 +401,7 @@ pub(super) fn publish(
     sys::wake(&header.state);
     // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
     if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
-        // Wake the collector only now, so that it need not wait for this process.
+        // Wake the collector only now, so that the collector need not wait for this process.
         sys::wake(&control.claims);
     }
     let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
@@ -450,7 +450,7 @@ static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// The result of an attempt to get a session.
 pub(super) enum Claim {
-    /// The session is mapped here.
+    /// The session is mapped at this address.
     Mapped(*mut u8),
     /// There is no session for this process, and the collector knows of the attempt.
     Refused,

@@ -1,4 +1,5 @@
-//! COLD: marks. Counts a mark. If a slice is due at this mark, copies the current counters into the session.
+//! COLD: counts a mark that the program sets. If a slice is due at this mark, copies the current counters
+//! into the session.
 //!
 //! A mark makes no system call, allocates no memory and never waits. [`edleak_session::mark`] explains the
 //! protocol.
@@ -20,7 +21,7 @@ use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
 /// `edleak_set_mark`: sets the mark of this name. The function `edleak_mark` of include/edleak.h calls this
-/// function. In a process that is not recorded, it does nothing.
+/// function. In a process that is not recorded, `edleak_set_mark` does nothing.
 ///
 /// # Safety
 /// `name` is null or a NUL-terminated string.
@@ -62,8 +63,8 @@ pub(crate) unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
 /// A table of `count` values, which lies at an offset in the session that begins with `header`.
 fn table<T>(header: &'static Header, at: usize, count: usize) -> &'static [T] {
     let start = (&raw const *header).cast::<u8>().wrapping_add(at).cast();
-    // SAFETY: the layout of the session has `count` values of an atomic type there. The session is mapped for
-    // the life of the process.
+    // SAFETY: the layout of the session has `count` values of an atomic type at this offset. The session is
+    // mapped for the life of the process.
     unsafe { slice::from_raw_parts(start, count) }
 }
 

@@ -3,9 +3,9 @@
 //! glibc's loader allocates a `link_map` for every module with calloc, and frees the `link_map` when it
 //! unloads the module. The calls of calloc and free go through edleak's entry points. So edleak marks every
 //! allocation of the loader as special. If such an allocation becomes a `link_map`, the loader has loaded a
-//! module. If the loader frees the `link_map`, it has unloaded the module. All code in this file runs on the
-//! thread that called dlopen or dlclose, while the loader holds its own lock. Therefore the tables of this
-//! file need no lock of their own.
+//! module. If the loader frees the `link_map`, the loader has unloaded the module. All code in this file runs
+//! on the thread that called dlopen or dlclose, while the loader holds its own lock. Therefore the tables of
+//! this file need no lock of their own.
 //!
 //! A new module may be loaded at the addresses of an old module. The new module must not inherit the sites of
 //! the old module. So this file compares the first bytes of both modules. These bytes contain the ELF header,

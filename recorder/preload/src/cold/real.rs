@@ -184,8 +184,8 @@ pub(crate) fn is_glibc() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == GLIBC
 }
 
-/// Whether the allocator comes after edleak's library in the search order and is not glibc's. Such an
-/// allocator may have its own operator new that does not call malloc.
+/// Whether the allocator comes after edleak's library in the search order and is not glibc's. An allocator
+/// other than glibc's may have its own operator new that does not call malloc.
 pub(crate) fn is_other() -> bool {
     ALLOCATOR.load(Ordering::Relaxed) == OTHER
 }
@@ -251,8 +251,8 @@ pub(crate) fn is_late() -> bool {
         return false;
     }
     // If malloc belongs to another module, this library may still have been preloaded: another allocator may
-    // come before it. `RTLD_DEFAULT` would find the symbols of this library in either case. The program's own
-    // list of libraries contains these symbols only if this library was preloaded.
+    // come before this library. `RTLD_DEFAULT` would find the symbols of this library in either case. The
+    // program's own list of libraries contains these symbols only if this library was preloaded.
     symbols::learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {
@@ -281,8 +281,8 @@ pub(crate) fn resolve_late() -> usize {
     global(c"malloc") as usize
 }
 
-/// The next malloc, calloc, realloc and free. The library has found these functions, but does not use them
-/// before [`Resolved::install`].
+/// The malloc, calloc, realloc and free that come next after this library. The library has found these
+/// functions, but does not use them before [`Resolved::install`].
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],
     /// The result of [`Resolved::is_countable`].
@@ -444,7 +444,7 @@ pub(crate) fn arena_freed() {
     ARENA_LIVE.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// The real free.
+/// The address of the real free.
 pub(crate) fn free_function() -> *mut () {
     FREE.load(Ordering::Acquire)
 }
@@ -470,12 +470,13 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
 /// `old` comes from `arena_alloc`.
 #[cold]
 unsafe fn move_out_of_arena(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: `arena_alloc` wrote the size there.
+    // SAFETY: `arena_alloc` wrote the size into the word before the allocation.
     let old_size = unsafe { old.cast::<usize>().wrapping_sub(1).read() };
     // SAFETY: malloc accepts any size.
     let new = unsafe { malloc(size) };
     if !new.is_null() {
-        // SAFETY: both allocations are at least this long, and a new allocation overlaps nothing.
+        // SAFETY: the old and the new allocation are at least as long as the copy, and a new allocation
+        // overlaps no other memory.
         unsafe { ptr::copy_nonoverlapping(old, new, old_size.min(size)) };
         arena_freed();
     }

@@ -72,9 +72,10 @@ pub(crate) fn set_tables(
 
 /// Publishes in the caller cache the meaning that an address has in the site table.
 fn publish(address: usize, slot: &SiteSlot) {
-    // If the word at this index belongs to another caller, it usually stays. If a new caller always replaced
-    // the word and two callers with one index took turns, each call would take the slow path. Every 16th
-    // time, the new caller replaces the word, so that the word of an unused caller disappears.
+    // If the word at the index of this caller belongs to another caller, the word usually stays. If a new
+    // caller always replaced the word and two callers with one index took turns, each call would take the
+    // slow path. Every 16th time, the new caller replaces the word, so that the word of an unused caller
+    // disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
@@ -92,19 +93,19 @@ fn caller_cache() -> &'static [AtomicU64] {
 /// The site of an allocation, and the frame that belongs to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
-    /// The site's id.
+    /// The id of the site.
     pub site: u32,
     /// What the hook does besides counting: `COUNT`, `WATCH` or `LOADER`.
     pub action: Action,
-    /// The frame of the site.
+    /// The stack frame of the function that contains the site.
     pub frame: Frame,
     /// The site ID of the direct caller, which may be a wrapper.
     pub direct: u32,
 }
 
 /// Maximum number of callers that the library examines for one allocation. If all of these callers are
-/// wrappers, the last one is the site. The limit is high enough for an unoptimized program with nested
-/// generics. The limit also ends the search in a wrapper that calls itself recursively.
+/// wrappers, the last of these callers is the site. The limit is high enough for an unoptimized program with
+/// nested generics. The limit also ends the search in a wrapper that calls itself recursively.
 pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the site of an allocation: the first caller that is not a wrapper.
@@ -219,8 +220,8 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
 /// # Safety
 /// `frame` is the frame of the caller of a running entry point.
 unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
-    /// Maximum number of the loader's frames that the function examines. In glibc, there are two such frames:
-    /// `allocate_dtv` and `_dl_allocate_tls`.
+    /// Maximum number of the loader's frames that the function examines. In glibc, the loader has two frames
+    /// on the stack: `allocate_dtv` and `_dl_allocate_tls`.
     const MOST_FRAMES: usize = 4;
     for _ in 0..MOST_FRAMES {
         if !module_table::is_loader(frame.address) {
@@ -256,8 +257,8 @@ fn note_thread_start(header: &Header, site: u32) {
 }
 
 /// Forgets every site with a return address in `start..end`, because another module is loaded there now. The
-/// new module must not get the counts of the module before it. The collector still reports the old ids. If
-/// the old module is loaded again, its sites get their ids again.
+/// new module must not get the counts of the old module. The collector still reports the old ids. If the old
+/// module is loaded again, its sites get their ids again.
 pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };

@@ -125,9 +125,9 @@ fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     }
 }
 
-/// The caller and the size to count. If a pending entry point has called this entry point, they are the
-/// caller and the size of the pending entry point. Otherwise, they are the caller and the size of this entry
-/// point.
+/// The caller and the size to count. If a pending entry point has called this entry point, the function
+/// returns the caller and the size of the pending entry point. Otherwise, the function returns the caller and
+/// the size of this entry point.
 fn attribute(
     tls: &mut thread::Tls,
     caller: *const usize,
@@ -140,8 +140,8 @@ fn attribute(
     }
     thread_end_pending(tls);
     if caller >= pending.caller {
-        // The frame of the pending entry point no longer exists, because an exception or longjmp has left it.
-        // So this call does not belong to the pending entry point.
+        // The frame of the pending entry point no longer exists, because an exception or longjmp has ended
+        // the entry point. So this call does not belong to the pending entry point.
         return (caller, fp, size);
     }
     let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };

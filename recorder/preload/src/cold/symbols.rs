@@ -35,11 +35,11 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
 }
 
 /// Finds a symbol as the loader does for a program that is linked with glibc. A program that is linked with
-/// glibc asks for malloc, free and similar functions with their version. `libc_malloc_debug.so` defines these
-/// functions only with a version, so a lookup without a version does not find it. Other allocators define no
-/// versions, so a lookup with a version does not find them. Therefore this function first looks up the symbol
-/// without a version. If the result is glibc's own function, this function prefers the result of a lookup
-/// with a version.
+/// glibc asks for malloc, free and similar functions with their version. The library `libc_malloc_debug.so`
+/// defines these functions only with a version, so a lookup without a version does not find its functions.
+/// Other allocators define no versions, so a lookup with a version does not find their functions. Therefore
+/// this function first looks up the symbol without a version. If the result is glibc's own function, this
+/// function prefers the result of a lookup with a version.
 pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
     // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
     // caller of this function allows that.

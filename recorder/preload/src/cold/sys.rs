@@ -11,7 +11,7 @@ const MAP_PRIVATE: usize = 0x02;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_NORESERVE: usize = 0x4000;
 /// With this flag, kernels since version 6.7 use no huge pages for the mapping. So the library need not call
-/// madvise. With huge pages, the first entry of a table would cost a small program 2 MiB.
+/// madvise for the mapping. With huge pages, the first entry of a table would cost a small program 2 MiB.
 const MAP_STACK: usize = 0x20000;
 /// Makes `openat` and `readlinkat` interpret a relative path from the working directory.
 const AT_FDCWD: usize = (-100isize).cast_unsigned();
@@ -49,7 +49,7 @@ pub(crate) fn read_at(fd: usize, into: &mut [u8], offset: usize) -> usize {
     usize::try_from(read).unwrap_or(0)
 }
 
-/// Creates a pipe: returns its read end and its write end. A child inherits both ends.
+/// Creates a pipe: returns its read end and its write end. A child process inherits both ends of the pipe.
 pub(crate) fn pipe() -> Option<[usize; 2]> {
     let mut ends = [0i32; 2];
     // SAFETY: `ends` has room for two descriptors.
@@ -111,14 +111,16 @@ pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     unsafe { syscall(numbers::MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
 }
 
-/// Asks the kernel to set these pages to 0 in a forked child. `false`: the kernel cannot do this.
+/// Asks the kernel to set these pages to 0 in a forked child. `false`: the kernel does not support this
+/// request.
 pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     const MADV_WIPEONFORK: usize = 18;
     // SAFETY: the pages belong to the preload library, and a child does not need their content.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
-/// Asks the kernel to use no huge pages here. A kernel that does not know this advice ignores the call.
+/// Asks the kernel to use no huge pages for this memory. A kernel that does not know this advice ignores the
+/// call.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
     // SAFETY: this advice does not change the content of the memory.
@@ -160,7 +162,7 @@ pub(crate) fn gettid() -> u32 {
 /// Gives the memory behind shared pages back to the kernel, for every process that maps them.
 pub(crate) fn remove_pages(address: *mut u8, bytes: usize) {
     const MADV_REMOVE: usize = 9;
-    // SAFETY: the pages belong to a session of this process that no thread needs any more.
+    // SAFETY: the pages belong to a session of this process, and no thread needs this session now.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_REMOVE, 0, 0, 0]) };
 }
 

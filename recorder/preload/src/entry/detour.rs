@@ -9,7 +9,8 @@ use crate::hot::thread::{self, Tls};
 use core::mem::transmute;
 use edleak_session::detour::{HOOKS, Hook};
 
-/// The hooks by their number. This table is copied to the start of a module's code.
+/// The addresses of the hooks, indexed by the number of a [`Hook`]. The library copies this table to the
+/// start of a module's code.
 pub(crate) fn hooks() -> [usize; HOOKS] {
     let mut hooks = [0; HOOKS];
     let known: [(Hook, unsafe extern "C" fn()); 12] = [
@@ -45,7 +46,7 @@ pub(crate) struct Call {
     taken: Option<Allocation>,
     /// The arguments of the detoured function.
     pub(crate) arguments: [usize; 6],
-    /// The requested size.
+    /// The size that the program requested.
     pub(crate) size: usize,
     /// The old address, or where to store the new address.
     pub(crate) pointer: *mut u8,
@@ -54,7 +55,7 @@ pub(crate) struct Call {
     padding: [usize; PADDING],
     /// The number of a [`Hook`].
     pub(crate) kind: usize,
-    /// The return address of the caller.
+    /// The return address of the detoured function, which lies in the caller.
     caller: usize,
 }
 const PADDING: usize = (size_of::<Option<Allocation>>() / 8 + 9) % 2;
@@ -121,7 +122,7 @@ pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize)
     let taken = call.taken.take();
     let (allocation, size) = match call.kind {
         POSIX_MEMALIGN if result as u32 != 0 => return result,
-        // SAFETY: the function has succeeded, so it has stored the allocation there.
+        // SAFETY: the function has succeeded, so it has stored the allocation at `call.pointer`.
         POSIX_MEMALIGN => (unsafe { *call.pointer.cast::<*mut u8>() }, call.size),
         RESIZE => {
             let [_, size, extra, ..] = call.arguments;

@@ -189,7 +189,8 @@ entry! {
     shmat(segment: i32, address: Pointer, flags: i32) -> Pointer => mapping::on_shmat;
 }
 
-/// `munmap`: only calls its hook. A call that unmaps memory has no site, so the hook needs no caller.
+/// `munmap`: only calls its hook, without a stub. A call that unmaps memory has no site, so the hook needs no
+/// caller.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -199,7 +200,7 @@ pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
     unsafe { mapping::on_munmap(address, length) }
 }
 
-/// `shmdt`: only calls its hook.
+/// `shmdt`: only calls its hook, without a stub.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -209,7 +210,7 @@ pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
     unsafe { mapping::on_shmdt(address) }
 }
 
-/// `madvise`: only calls its hook.
+/// `madvise`: only calls its hook, without a stub.
 ///
 /// # Safety
 /// The contract of the C function of this name.

@@ -99,7 +99,7 @@ fn end(caller: *const usize) -> bool {
     unconsumed
 }
 
-/// posix_memalign.
+/// The hook of posix_memalign.
 ///
 /// # Safety
 /// Only the entry stub of a hook calls this hook; this holds for every hook in this file.
@@ -224,7 +224,7 @@ const UNKNOWN: u32 = 0;
 /// The value of [`NEW_IS`] for the default operator new.
 pub(crate) const DEFAULT: u32 = 1;
 const REPLACED: u32 = 2;
-/// Whether operator new is the default one ([`DEFAULT`]) or one that the program replaced.
+/// Whether the program uses the default operator new ([`DEFAULT`]) or has replaced it.
 pub(crate) static NEW_IS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 #[inline(always)]
@@ -266,7 +266,7 @@ fn is_in_cxx_runtime(function: *mut c_void) -> bool {
     symbols::is_named(path, &[b"libstdc++.so", b"libc++.so", b"libc++abi.so"])
 }
 
-/// One form of operator new.
+/// One form of operator new, such as the form with an alignment.
 pub(crate) struct Form {
     real: Lazy,
     takes_align: bool,
@@ -458,8 +458,8 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
         // allocator calls edleak's free.
         return unsafe { real(allocation, second, third) };
     }
-    // SAFETY: the target passed `allocation`. Another allocator's operator delete may free on its own, or
-    // through edleak's free. `deleting` tells edleak's free that the address is already counted as freed.
+    // SAFETY: the target passed `allocation`. Another allocator's operator delete may free the memory itself,
+    // or may call edleak's free. `deleting` tells edleak's free that the address is already counted as freed.
     slow::count_taken(unsafe { slow::take(allocation) });
     // SAFETY: at this point, no other reference to the current thread's state exists.
     unsafe { thread::tls() }.deleting = allocation;
@@ -471,7 +471,8 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
 
 macro_rules! delete {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator delete. While operator new is the default one, this form calls free.
+        /// A form of operator delete. While the program uses the default operator new, this form of operator
+        /// delete calls free.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].

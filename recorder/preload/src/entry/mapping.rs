@@ -57,14 +57,15 @@ pub(crate) fn set_ring(slots: *mut MappingSlot) {
     RING.store(slots, Ordering::Release);
 }
 
-/// The next definition of a function; null: there is none. The function `real` does not start the library,
-/// because an allocator of the program may map memory while it holds its own lock. The start of the library
-/// looks up functions, and a lookup may allocate.
+/// The next definition of a function after this library; null: no library after this library defines the
+/// function. The function `real` does not start the library, because an allocator of the program may map
+/// memory while it holds its own lock. The start of the library looks up functions, and a lookup may
+/// allocate.
 fn real(function: &Lazy) -> Pointer {
     function.get()
 }
 
-/// The session and its ring, for one call.
+/// The session and the ring to which the hook of one call writes its events.
 #[derive(Clone, Copy)]
 struct MappingLog {
     header: &'static Header,

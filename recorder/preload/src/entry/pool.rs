@@ -31,17 +31,17 @@ fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
     if SESSION.load(Ordering::Acquire).is_null() {
         return None;
     }
-    // A recorded child gets its own session here. If the child is not recorded, this call does not count the
-    // child as a child that uses memory. If the child uses memory, it also calls malloc, and malloc's hook
-    // counts the child.
+    // If edleak records this forked child, `header_unless_unrecorded_child` gives the child its own session.
+    // If the child is not recorded, this call does not count the child as a child that uses memory. If the
+    // child uses memory, it also calls malloc, and malloc's hook counts the child.
     let header = lifecycle::header_unless_unrecorded_child()?;
     let session = SESSION.load(Ordering::Acquire).cast::<u8>();
     if session.is_null() {
         return None;
     }
     let at = |offset: usize| session.wrapping_add(offset);
-    // SAFETY: the layout of the session has its state there, and the session is mapped for the life of the
-    // process.
+    // SAFETY: the session has the state of the ring at this offset, and the session is mapped for the life of
+    // the process.
     let state = unsafe { &*at(POOLS_AT).cast() };
     // SAFETY: the session holds `MAX_NAMES` names.
     let names = unsafe { core::slice::from_raw_parts(at(POOL_NAMES_AT).cast(), MAX_NAMES) };

@@ -6,11 +6,11 @@ use edleak_session::rule::{Kind, RETURN_ADDRESS_TO_CFA, Rule};
 /// A frame on the stack of the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Frame {
-    /// The return address into the frame.
+    /// The return address that leads into this frame's function.
     pub address: usize,
-    /// The stack pointer just after the return.
+    /// The stack pointer just after the return into this frame's function.
     pub sp: usize,
-    /// The frame pointer just after the return.
+    /// The frame pointer just after the return into this frame's function.
     pub fp: usize,
 }
 

@@ -57,7 +57,7 @@ const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(*const AtomicU32);
 
-/// The content of an entry.
+/// The content of an entry of the side table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found(u32);
 
@@ -74,7 +74,8 @@ impl Found {
     }
 
     /// The content of a small allocation's entry; `None`: the entry is empty, large or special. One
-    /// comparison excludes all three cases. `small` is [`SMALL`], or 0 if no entry may count as small.
+    /// comparison excludes empty, large and special entries. `small` is [`SMALL`], or 0 if no entry may count
+    /// as small.
     #[inline(always)]
     pub(crate) fn small(self, small: u32) -> Option<Small> {
         let less = self.0.wrapping_sub(1);
@@ -128,7 +129,7 @@ impl Small {
         SiteOffset::of((self.0 & ((1 << SITE_BITS) - 1)) + 1)
     }
 
-    /// The size of the allocation.
+    /// The size of the allocation in bytes.
     #[inline(always)]
     pub(crate) fn size(self) -> usize {
         (self.0 >> SITE_BITS) as usize
@@ -232,7 +233,7 @@ pub(crate) fn clear() {
     }
 }
 
-/// Writes the entry of null if this leaf contains it. The entry of null must never look like a small
+/// If this leaf contains the entry of null, writes this entry. The entry of null must never look like a small
 /// allocation or like an empty entry.
 fn mark_null(leaf: *const AtomicU32, region: usize) {
     if region == 0 {
@@ -247,7 +248,7 @@ pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
 }
 
-/// An allocation, as the table stores it.
+/// An allocation that is stored in the side table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Allocation {
     /// The id of the allocation's site.

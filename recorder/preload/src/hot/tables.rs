@@ -44,8 +44,9 @@ impl Top {
 ///
 /// One thread writes these fields when it attaches the process to a session. At that time, no thread has an
 /// offset yet, or all limits are 0. If a process is attached again, the collector sets the limits when the
-/// recording begins and ends ([`edleak_session::idle`]). So plain reads are safe. In a forked child, the
-/// kernel sets the fields to 0. If a signal handler forks, this may happen between two reads.
+/// recording begins and ends ([`edleak_session::idle`]). So the threads can read these fields without atomic
+/// operations. In a forked child, the kernel sets the fields to 0. If a signal handler forks, this may happen
+/// between two reads.
 #[repr(C)]
 pub(crate) struct Own {
     /// The shard of this thread; null: the thread must leave the fast path.

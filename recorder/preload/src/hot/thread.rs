@@ -4,8 +4,8 @@
 //! word of the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. In a
 //! forked child, the kernel sets this page to 0 (`MADV_WIPEONFORK`). So in the child, every thread finds
 //! zeros and leaves the fast path. Setting the page to 0 needs no `pthread_atfork` and works for every kind
-//! of fork. An offset of 0 leads to zeros, too. The offset is 0 if the thread has not started counting, or
-//! while an entry point that calls other entry points is running.
+//! of fork. An offset of 0 leads to an [`Own`] whose fields are all 0, too. The offset is 0 if the thread has
+//! not started counting, or while an entry point that calls other entry points is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -25,9 +25,9 @@ use edleak_session::site::MAX_SITES;
 pub(crate) struct Tls {
     /// Offset of this thread's [`Own`] in `tables::Page`; 0: the thread must leave the fast path.
     pub offset: usize,
-    /// The saved `offset` while `pending` sets it to 0.
+    /// The saved value of `offset` while a pending entry point has set `offset` to 0.
     pub hidden_offset: u16,
-    /// The saved `offset` while a detoured function sets it to 0.
+    /// The saved value of `offset` while a detoured function has set `offset` to 0.
     pub outer_offset: u16,
     /// Number of slow allocations of a thread without its own shard. After every 1024 slow allocations, the
     /// thread tries again to get a shard.
@@ -63,7 +63,7 @@ impl Tls {
 pub(crate) struct Pending {
     /// The caller of the pending entry point; null: no such entry point is running.
     pub caller: *const usize,
-    /// The frame pointer of this caller.
+    /// The frame pointer of the caller of the pending entry point.
     pub fp: usize,
     /// The size that the caller requested.
     pub size: usize,
@@ -144,24 +144,24 @@ pub(crate) enum Counting {
 }
 
 impl Counting {
-    /// Counts an allocation.
+    /// Counts an allocation at its site.
     pub(crate) fn alloc(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
             Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.add_owned(size as u64),
-            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
             Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.add_shared(size as u64),
         }
     }
 
-    /// Counts a free.
+    /// Counts a free at its site.
     pub(crate) fn free(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
             Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_owned(size as u64),
-            // SAFETY: both variants hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
             Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_shared(size as u64),
         }
     }
@@ -173,8 +173,8 @@ static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
 /// Offset of the thread id from the thread pointer in libc's data; 0: unknown (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// The owners of the shards in the sessions before this one. A thread keeps its offset as long as it runs, so
-/// no other thread may get the same shard in the next session.
+/// The owners of the shards in the sessions before the attached session. A thread keeps its offset as long as
+/// it runs, so no other thread may get the same shard in the next session.
 static OWNERS: [AtomicU64; MAX_SHARDS] = [const { AtomicU64::new(0) }; MAX_SHARDS];
 
 /// The shards of the attached session that threads may own.

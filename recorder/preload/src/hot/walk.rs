@@ -21,7 +21,7 @@ use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, S
 pub(crate) struct Tables {
     /// Hash table of stacks.
     pub slots: *mut AtomicU64,
-    /// The stacks.
+    /// The watched stacks.
     pub infos: *mut StackInfo,
     /// The frames of the stacks.
     pub frames: *mut AtomicU64,
@@ -136,14 +136,14 @@ struct Walked<'f> {
 /// take as long as walking three frames.
 type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 
-/// Walks the frames. Between one frame and the next, the processor waits only for one load from the stack,
-/// one load from the cache, and two additions. Rare cases are separate functions, so that the values of the
-/// common case stay in registers.
+/// Walks the stack from the frame `start` to the outermost frame. Between one frame and the next, the
+/// processor waits only for one load from the stack, one load from the cache, and two additions. Rare cases
+/// are separate functions, so that the values of the common case stay in registers.
 #[inline(always)]
 unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
     let bound = bound_of(header, start.sp);
-    // The frame is split into three variables. A single value would be stored in memory, and each step of the
-    // walk would have to wait for the store of the step before.
+    // The current frame is split into three variables. A single value would be stored in memory, and each
+    // step of the walk would have to wait for the store of the step before.
     let Frame { mut address, mut sp, mut fp } = start;
     let mut hash = u64::from(site);
     let mut is_cut = true;
@@ -274,7 +274,7 @@ fn learn(header: &Header, address: usize) -> Rule {
     rule
 }
 
-/// The rule at an exact pc.
+/// The rule at the address `pc` itself, which is not a return address.
 #[cold]
 #[inline(never)]
 fn rule_slow(header: &Header, pc: usize) -> Rule {
@@ -293,8 +293,8 @@ pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }
-    // The test avoids writes: until a page is written, it takes no memory, because the kernel maps its shared
-    // page of zeros.
+    // The test avoids writes: until a page of the cache is written, this page takes no memory, because the
+    // kernel maps its shared page of zeros.
     for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
         entry.store(0, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
 //! COLD: the stack frame from which the library calls a real operator new.
 //!
-//! The real operator new may throw. The exception then passes through this frame, so the function of this
-//! frame is not compiled by Rust: it is assembly with unwind rules. After an exception, the next entry point
-//! ends the state that `new_begins` began (`slow::attribute`).
+//! The real operator new may throw an exception. The exception then passes through this frame. Therefore the
+//! function `edleak_call_new` is assembly with unwind rules, not Rust. After an exception, the next entry
+//! point ends the state that `new_begins` began (`slow::attribute`).
 #![allow(unsafe_code)]
 
 pub(crate) use frame::{edleak_call_new, return_address};

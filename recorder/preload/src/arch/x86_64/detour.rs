@@ -10,10 +10,10 @@
 //!
 //! Functions of one allocator call each other. While a trampoline runs, its thread is *inside*: the field
 //! `inside` of the thread's state holds rsp at the call of the trampoline, and the field `offset` is 0. So
-//! every other entry point takes the slow path and counts nothing. If a hook is called at a lower rsp, the
-//! hook only calls its trampoline. An exception may leave the detoured function without clearing `inside`. So
-//! a hook uses `inside` only if the word just below that rsp is the return address of one of the calls that
-//! set `inside`.
+//! every other entry point takes the slow path and counts nothing. If a hook is called at an rsp below the
+//! value in `inside`, the hook only calls its trampoline. An exception may leave the detoured function
+//! without clearing `inside`. So a hook uses `inside` only if the word just below the address in `inside` is
+//! the return address of a call that sets `inside`.
 #![allow(unsafe_code)]
 
 use crate::arch::note::{assembly, give_up, known, own, remember};
@@ -176,7 +176,7 @@ pub(crate) unsafe extern "C" fn free() {
 
 macro_rules! call_hook {
     ($($name:ident => $hook:expr;)*) => {$(
-        /// A hook that pushes its kind and continues in [`call`].
+        /// A hook of a detoured function. The hook pushes the number of its kind and jumps to [`call`].
         ///
         /// # Safety
         /// See [`allocate`].

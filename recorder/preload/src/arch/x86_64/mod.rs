@@ -119,9 +119,10 @@ pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const
     result
 }
 
-/// Ends the process at once.
+/// Ends the process immediately.
 #[cfg(not(test))]
 pub(crate) fn trap() -> ! {
-    // SAFETY: the undefined instruction ends the process, as the caller wants; it touches no memory.
+    // SAFETY: the undefined instruction ends the process, as the caller wants. The instruction accesses no
+    // memory.
     unsafe { asm!("ud2", options(noreturn, nostack)) }
 }

@@ -26,7 +26,7 @@
 #![allow(unsafe_code)]
 
 /// An assembly function with all operands that the macros below use. (The compiler requires that each named
-/// operand is used, so a comment in the assembly names them all.)
+/// operand is used, so a comment in the assembly names all operands.)
 macro_rules! assembly {
     ([$($line:expr),* $(,)?] $($operands:tt)*) => {
         core::arch::naked_asm!(
@@ -168,10 +168,10 @@ macro_rules! step_aside {
 /// Finds the entry of the allocation (`live::entry_of`), counts at the site in r8 and writes the entry. Jumps
 /// to label 2 if there is no leaf or the entry is stale. rdx holds the address of the tables.
 ///
-/// To test the entry, the code adds 0 to it instead of comparing it. So the first access to a page of the
-/// table is a write. If the first access were a read, the kernel would map its page of zeros, and the
-/// following write would cause a second page fault. In a program with several threads, this second fault also
-/// interrupts the other processors.
+/// To test the entry, the code adds 0 to the entry instead of comparing it with 0. So the first access to a
+/// page of the table is a write. If the first access were a read, the kernel would map its page of zeros, and
+/// the following write would cause a second page fault. In a program with several threads, this second fault
+/// also interrupts the other processors.
 macro_rules! remember {
     () => {
         "mov rcx, rax
@@ -222,8 +222,8 @@ macro_rules! call_keeping {
     };
 }
 
-/// An entry stub. `before` makes the real call and sets rax and rsi. `after` holds the code to which `before`
-/// jumps, beginning at label 4. The other arguments are operands of `before` and `after`.
+/// Defines an entry stub. `before` makes the real call and sets rax and rsi. `after` holds the code to which
+/// `before` jumps, beginning at label 4. The other arguments are operands of `before` and `after`.
 macro_rules! note_in_stub {
     ([$($before:expr),* $(,)?], [$($after:expr),* $(,)?], $($operands:tt)*) => {
         $crate::arch::note::assembly!([

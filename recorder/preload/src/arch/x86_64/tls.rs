@@ -4,9 +4,9 @@
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 
-// The library uses initial-exec thread-local storage. An access needs one load of an offset, no call, no lazy
-// allocation and no destructor. The storage lies in the surplus space that every libc reserves for libraries
-// loaded at start.
+// The library uses initial-exec thread-local storage. An access only loads an offset: there is no call, no
+// lazy allocation and no destructor. The storage lies in the surplus space that every libc reserves for
+// libraries loaded at start.
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
