@@ -12,8 +12,7 @@ use std::process::Command;
 pub(crate) enum Contender {
     /// The program runs without any tool.
     Untraced,
-    /// The program runs with a preload that only forwards calls. This is the lowest possible cost of a
-    /// preload.
+    /// The program runs with a preload that only forwards calls. Such a preload has the lowest possible cost.
     Forward,
     /// The program runs under edleak-record.
     Edleak,
@@ -25,7 +24,8 @@ pub(crate) enum Contender {
     EdleakChildren,
     /// The program runs under heaptrack.
     Heaptrack,
-    /// The program runs with jemalloc in place of malloc. Its cost is the baseline for jemalloc's profiler.
+    /// The program runs with jemalloc in place of malloc. The cost of this run is the baseline for jemalloc's
+    /// profiler.
     Jemalloc,
     /// The program runs with jemalloc and its sampling profiler.
     JemallocProfiling,

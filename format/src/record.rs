@@ -124,14 +124,14 @@ pub enum SiteKind {
     Other,
     /// The leak that `--inject-leak` makes; no code of the target allocates it.
     Injected,
-    /// A caller of mmap, mremap or shmat. Such a site belongs to the domain of mapped memory, and counts
-    /// bytes of address space. This kind exists since format version 4.
+    /// A caller of mmap, mremap or shmat. This site belongs to the domain of mapped memory, and counts bytes
+    /// of address space. This kind exists since format version 4.
     Mapping,
     /// An allocator that maps memory for itself. The sites that request memory from the allocator already
     /// count this memory, so the analyzer does not judge this site. This kind exists since format version 4.
     AllocatorMapping,
-    /// A caller of the program's own pools. Such a site belongs to the domain of pools. The site from which
-    /// the pool gets its memory also counts this memory. This kind exists since format version 5.
+    /// A caller of the program's own pools. This site belongs to the domain of pools. The site from which the
+    /// pool gets its memory also counts this memory. This kind exists since format version 5.
     Pool(PoolId),
 }
 
@@ -273,7 +273,7 @@ pub struct Allocator {
     pub symbol: String,
 }
 
-/// Functions of a module's allocator whose allocations the recording does not count. It counts the
+/// Functions of a module's allocator whose allocations the recording does not count. The recording counts the
 /// allocations of the allocator's other functions.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct UncountedFunctions {

@@ -125,7 +125,7 @@ const MEMORY: [AreaBytes; 4] = [
     AreaBytes { mapped_bytes: 1 << 40, resident_bytes: 0, proportional_bytes: 0, swapped_bytes: 0 },
 ];
 
-/// Writes the golden trace. Its period doubles twice, and its last slice is not on the grid.
+/// Writes the golden trace. The period of this trace doubles twice, and the last slice is not on the grid.
 fn fill(writer: &mut TraceWriter) -> Result<Slices, Error> {
     let ticks = (0..500).chain((500..1000).step_by(2)).chain((1000..2000).step_by(4)).chain([2001]);
     writer.memory(&MEMORY);

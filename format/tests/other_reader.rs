@@ -1,5 +1,5 @@
-//! A second reader, in another language, was written only from docs/trace-format.md. It must print the series
-//! that this crate reads.
+//! A second reader, in another language, was written only from docs/trace-format.md. The second reader must
+//! print the series that this crate reads.
 
 mod common;
 

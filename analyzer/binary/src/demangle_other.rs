@@ -133,7 +133,8 @@ impl D<'_> {
     }
 }
 
-/// Reads the number of a back reference. Its digits are `A`–`Z`, and the last digit is in lower case.
+/// Reads the number of a back reference. The digits of this number are `A`–`Z`, and the last digit is in
+/// lower case.
 fn base26(text: &str) -> Option<(usize, usize)> {
     let mut value = 0usize;
     for (index, letter) in text.bytes().enumerate() {

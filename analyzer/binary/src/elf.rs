@@ -241,8 +241,8 @@ impl<'data> Elf<'data> {
         match range.format {
             CompressionFormat::None => Some(Piece::Within(start..end)),
             CompressionFormat::Zstandard => {
-                // Use the C library of zstd, because the traces already need it. It is several times as fast
-                // as the decoder in the crate `object`.
+                // Use the C library of zstd, because the traces already need it. This library is several
+                // times as fast as the decoder in the crate `object`.
                 let reader = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
                 read_exactly(reader, range.uncompressed_size).map(Piece::Unpacked)
             }
@@ -267,7 +267,7 @@ impl<'data> Elf<'data> {
             .map(|section| (section.address(), section.address().saturating_add(section.size())))
     }
 
-    /// Whether the section with this index holds code.
+    /// Whether the section with this index contains code.
     pub(crate) fn is_code(&self, section: object::SectionIndex) -> bool {
         self.file
             .as_ref()

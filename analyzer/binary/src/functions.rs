@@ -65,7 +65,8 @@ impl<'data> Elf<'data> {
         self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
     }
 
-    /// The code symbols of the full or the dynamic symbol table. They are sorted, and each has an end.
+    /// The code symbols of the full or the dynamic symbol table. The symbols are sorted, and each symbol has
+    /// an end.
     pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
         let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
         let strings = table.strings();
@@ -122,8 +123,8 @@ impl<'data> Elf<'data> {
         table.iter().filter(is_hidden).map(|symbol| symbol.st_value(LE)).collect()
     }
 
-    /// Offsets of IFUNC symbols. Such a symbol names a resolver. While the loader loads the module, it calls
-    /// the resolver, and the resolver returns the function to use.
+    /// Offsets of IFUNC symbols. An IFUNC symbol names a resolver. While the loader loads the module, the
+    /// loader calls the resolver, and the resolver returns the function to use.
     pub fn load_time_choices(&self) -> Vec<u32> {
         let tables = [false, true].into_iter().filter_map(|is_dynamic| self.symbols(is_dynamic));
         let symbols = tables.flat_map(|table| table.iter());

@@ -1,7 +1,7 @@
 //! The files of a module: its binary, and the debug files that were separated from the binary.
 //!
 //! edleak uses a file only if the file belongs to the recorded build. edleak compares the build IDs. If there
-//! is no build ID, edleak compares the checksum in `.gnu_debuglink`. It searches the user's directories
+//! is no build ID, edleak compares the checksum in `.gnu_debuglink`. edleak searches the user's directories
 //! first, and then the usual places of distributions and debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |

@@ -25,8 +25,8 @@ impl<'raw> FunctionName<'raw> {
         FunctionName { raw, demangled, path }
     }
 
-    /// Whether a pattern matches the function. It may match the symbol, the demangled name, the path, or the
-    /// short name that the text report shows.
+    /// Whether a pattern matches the function. The pattern may match the symbol, the demangled name, the
+    /// path, or the short name that the text report shows.
     pub fn matches(&self, glob: &Glob) -> bool {
         glob.matches(&self.demangled)
             || glob.matches(&self.path)
@@ -187,8 +187,8 @@ fn operator_symbol(rest: &str) -> &str {
     symbol
 }
 
-/// The text between the bracket at the start of `text` and the matching bracket. If no bracket matches, all
-/// of the text.
+/// The text between the bracket at the start of `text` and the matching bracket. If no bracket matches, the
+/// result is all of `text`.
 fn bracketed(text: &str) -> &str {
     let mut depth = 0_u32;
     let mut previous = ' ';

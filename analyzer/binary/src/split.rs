@@ -1,8 +1,8 @@
 //! Split debug information: a .dwo file for each unit, or a .dwp package for many units.
 //!
-//! Neither kind of file has a build ID. Instead each unit has an id, which is a hash. The skeleton of the
-//! unit in the binary has the same id. If a file does not have the id, the file belongs to another build, and
-//! edleak does not use it.
+//! Neither a .dwo file nor a .dwp file has a build ID. Instead each unit has an id, which is a hash. The
+//! skeleton of the unit in the binary has the same id. If a file does not have the id, the file belongs to
+//! another build, and edleak does not use it.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};

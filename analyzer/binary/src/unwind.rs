@@ -2,8 +2,8 @@
 //! the caller from there.
 //!
 //! A row applies from its offset to the offset of the next row. [`CallerRule::Unknown`] stands for code
-//! without an entry, and for entries that a [`CallerRule`] cannot express. Such an entry computes the CFA
-//! from another register or with an expression, as in the PLT or in functions that realign their stack.
+//! without an entry, and for entries that a [`CallerRule`] cannot express. An entry of this kind computes the
+//! CFA from another register or with an expression, as in the PLT or in functions that realign their stack.
 //!
 //! The tables of a large program hold a million rules. So the packed form `R` of a rule is a parameter, and
 //! the caller chooses a small type. Each row applies to a range of pc values. A walk looks up the return
@@ -25,7 +25,7 @@ type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 /// How to find the frame of the caller from a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallerRule {
-    /// It is not known how to find the caller.
+    /// The unwind information does not show how to find the caller.
     Unknown,
     /// The frame is the outermost frame, so it has no caller.
     End,
@@ -180,7 +180,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     Some(found)
 }
 
-/// The common entry (CIE) at an offset. It is parsed only once for all entries that refer to it.
+/// The common entry (CIE) at an offset. A common entry is parsed only once for all entries that refer to it.
 fn common_entry<'section, S>(
     known: &mut HashMap<S::Offset, CommonInformationEntry<Bytes<'section>>>,
     section: &S,

@@ -433,7 +433,7 @@ fn payload(found: &[Found<'_>], histories: &[History]) -> io::Result<Vec<u8>> {
     let mut traces = Vec::new();
     for (i, (found, history)) in found.iter().zip(histories).enumerate() {
         let Found { analysis, headline, .. } = found;
-        // These rows are sites of the heap. The other domains have sections of their own on the page.
+        // These rows are sites of the heap. Mapped memory and pools have sections of their own on the page.
         let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
             .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
             .collect();

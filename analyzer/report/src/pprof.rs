@@ -2,8 +2,8 @@
 //!
 //! A caller is one sample with one address. A stack of a watched site is one sample with all its frames. The
 //! sample types are those of a heap profile, and in addition `leaked_space`. `leaked_space` holds the leaked
-//! bytes of the verdict, and they are computed from the whole record. All other values are those of the
-//! instant or range of the profile. They are exact, and their sums are the totals of the trace.
+//! bytes of the verdict. The leaked bytes are computed from the whole record. All other values are those of
+//! the instant or range of the profile. These values are exact, and their sums are the totals of the trace.
 
 mod message;
 

@@ -94,7 +94,7 @@ struct BirthFields<'a> {
     max_age_at_free: f64,
 }
 
-/// One quantity of a series. It is stored as runs of equal values and written point by point.
+/// One quantity of a series. The quantity is stored as runs of equal values and written point by point.
 struct Column<'a> {
     runs: &'a [(Point, u64)],
     value: fn(&Point) -> u64,
@@ -224,8 +224,8 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// A stack in the form of edLeak: for each address, the module and the offset. Both are known without
-/// symbols.
+/// A stack in the form of edLeak: for each address, the module and the offset. Module and offset are known
+/// without symbols.
 fn stack_of(site: &JudgedSite) -> Vec<String> {
     site.stack
         .iter()

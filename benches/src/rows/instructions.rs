@@ -27,8 +27,8 @@ pub(crate) const KINDS: [(&str, &str); 8] = [
 ];
 /// The name of the row for malloc and free in a process whose library is idle.
 const IDLE: &str = "idle";
-/// The name of the row for malloc and free in a process that was started without the library. Its
-/// instructions are counted one by one, without callgrind.
+/// The name of the row for malloc and free in a process that was started without the library. The
+/// instructions of this process are counted one by one, without callgrind.
 const ATTACHED: &str = "attached";
 /// The number of pairs in the short run, which includes all first calls.
 const FEW: u64 = 2_000;

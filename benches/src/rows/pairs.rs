@@ -14,7 +14,8 @@ const ROUNDS: usize = 7;
 
 /// One row: the number of threads, the number of all live allocations, the number of pairs per thread, and
 /// the promise in ns. The number of live allocations does not depend on the number of threads, because more
-/// live allocations would not fit into the caches and would cost more. Another row measures this cost.
+/// live allocations would not fit into the caches and would cost more. Another row measures the cost of more
+/// live allocations.
 struct Case {
     threads: u64,
     live: u64,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Number of rounds for ratios close to 1. They need the most rounds, because a single run on a shared
+/// Number of rounds for ratios close to 1. Such ratios need the most rounds, because a single run on a shared
 /// machine may differ by 10 %.
 const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;

@@ -58,8 +58,8 @@ fn forks(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds per child, for the untraced program and with every child recorded. They are computed from the
-/// difference between a run without children and a run with many children.
+/// Milliseconds per child, for the untraced program and with every child recorded. The figures are computed
+/// from the difference between a run without children and a run with many children.
 fn child_costs(
     bench: &Bench,
     program: impl AsRef<OsStr> + Copy,

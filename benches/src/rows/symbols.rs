@@ -34,8 +34,8 @@ fn build() -> Result<PathBuf> {
     Ok(tools::target_dir()?.join("debug/edleak-analyze"))
 }
 
-/// Addresses inside the functions of the program. They are spread evenly over all functions and are in random
-/// order.
+/// Addresses inside the functions of the program. The addresses are spread evenly over all functions and are
+/// in random order.
 fn addresses(program: &Path) -> Result<Vec<u64>> {
     let listed = Command::new("nm").args(["-S", "--defined-only"]).arg(program).read()?;
     let functions: Vec<(u64, u64)> = listed

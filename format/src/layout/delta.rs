@@ -1,4 +1,4 @@
-//! The payload of a block of slices. It holds differences from predicted values, stored by column.
+//! The payload of a block of slices. The payload holds differences from predicted values, stored by column.
 //!
 //! ```text
 //! payload = header_bytes | slice headers | planes

@@ -1,4 +1,5 @@
-//! Records of format version 1. They have three fields that later versions do not have and no reader uses.
+//! Records of format version 1. These records have three fields that later versions do not have and no reader
+//! uses.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::record::{

@@ -476,7 +476,7 @@ impl GrowingTrace {
         }
     }
 
-    /// All records that were read. If several records have the same key, only the newest one.
+    /// All records that were read. If several records have the same key, the list has only the newest one.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }

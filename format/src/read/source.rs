@@ -1,4 +1,4 @@
-//! The bytes of a trace. They are in a file or in memory.
+//! The bytes of a trace, which are in a file or in memory.
 
 use std::fs::File;
 use std::io;
@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt;
 
 /// The place from which a reader reads the bytes of a trace.
 ///
-/// The reader copies the file and does not map it. It checks the checksum of each copied block and decodes
-/// the block from the copy. So a recorder that still writes, a truncated file or a failing disk causes an
-/// error and never a signal. The copy takes very little time compared with decompression.
+/// The reader copies the file and does not map it. The reader checks the checksum of each copied block and
+/// decodes the block from the copy. So a recorder that still writes, a truncated file or a failing disk
+/// causes an error and never a signal. The copy takes very little time compared with decompression.
 pub(crate) enum Source {
     File { file: File, length: u64 },
     Bytes(Vec<u8>),

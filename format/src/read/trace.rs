@@ -27,7 +27,8 @@ use crate::record::{
 };
 use crate::slice::{Counters, SliceVisitor};
 
-/// Largest trace, in bytes, that the reader first reads into memory while a recorder still writes it.
+/// Maximum size of a trace, in bytes, that the reader copies into memory first because a recorder still
+/// writes the trace.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 /// Maximum number of snapshots that the reader takes. The recorder may move blocks during a snapshot, and
 /// then the reader takes another one.
@@ -309,8 +310,8 @@ impl Trace {
         by_key(&self.catalog.stacks, id, |stack| stack.id)
     }
 
-    /// All records of the catalog. If several records have the same key, only the newest one. `Start` comes
-    /// first, `End` last.
+    /// All records of the catalog. If several records have the same key, the list has only the newest one.
+    /// `Start` comes first, `End` last.
     pub fn records(&self) -> Vec<Record> {
         let catalog = &self.catalog;
         let mut records = vec![Record::Start(catalog.start.clone())];

@@ -13,8 +13,8 @@ use zstd::zstd_safe::{CParameter, Strategy};
 
 /// The compression level of zstd if the time between slices is short. This level costs 4 ns per byte.
 const LEVEL: i32 = 3;
-/// The level for at most [`SMALL_BYTES`] if slices follow each other closely. Only the traces of short
-/// children have such blocks; this level takes half of the time.
+/// The level for payloads of at most [`SMALL_BYTES`] if the time between slices is short. Only the traces of
+/// short-lived children have such small blocks. This level takes half of the time of level 3.
 const SMALL_LEVEL: i32 = 1;
 const SMALL_BYTES: usize = 16 << 10;
 /// Assumed cost of dense compression, in nanoseconds per byte. The measured cost is 40 to 50. The other half

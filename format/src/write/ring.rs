@@ -40,13 +40,14 @@ pub(crate) struct Ring {
     bytes: Bytes,
     salt: u64,
     capacity: u64,
-    /// Length of the file, or of the bytes in memory. Disk space backs all of a file.
+    /// Length of the file, or of the bytes in memory. For a file, disk space is reserved for all of this
+    /// length.
     reserved: u64,
     /// End of the highest extent that was ever used.
     end: u64,
     /// Position and length of each extent in use.
     live: BTreeMap<u64, u64>,
-    /// A function of a test. It gets the file as a kill at this instant would leave the file.
+    /// A function of a test. The function gets the file as a kill at this instant would leave the file.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }

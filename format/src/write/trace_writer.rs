@@ -41,7 +41,7 @@ const JOURNAL_RECORDS_SHARE: u64 = 4;
 /// When [`TraceWriter::slice`] returns, the slice is in the file: if the writer is killed at any instant, at
 /// most the slice that it is writing is lost. A trace [in memory](TraceWriter::in_memory) is in the file only
 /// after [`TraceWriter::map_file`] or [`TraceWriter::finish`]. The writer needs memory in proportion to the
-/// number of sites. Its memory does not grow with the length of the recording.
+/// number of sites. The memory of the writer does not grow with the length of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,

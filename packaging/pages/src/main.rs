@@ -83,7 +83,7 @@ fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
     fs::write(pages.manuals.join(format!("{name}.1")), text)
 }
 
-/// Removes line breaks next to vertical space. They have no effect, and mandoc warns about them.
+/// Removes line breaks next to vertical space. Such line breaks have no effect, and mandoc warns about them.
 fn without_idle_breaks(text: &str) -> String {
     text.replace(".br\n\n.br\n", ".sp\n")
 }
@@ -117,9 +117,9 @@ fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record accepts either a program or a command as its first argument. So that a shell can complete
-/// both, this function adds the commands as subcommands, next to the program with its arguments, which are
-/// completed as files.
+/// edleak-record accepts either a program or a command as its first argument. A shell must complete both, so
+/// this function adds the commands as subcommands of edleak-record. The program and its arguments are
+/// completed as file names.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");

@@ -8,7 +8,7 @@ use edleak_binary::Source;
 use std::fs;
 use std::path::Path;
 
-/// The generator xorshift64. It makes the same damage in every run of the test.
+/// The generator xorshift64. This generator makes the same damage in every run of the test.
 struct Dice(u64);
 
 impl Dice {

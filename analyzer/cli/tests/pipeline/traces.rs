@@ -148,7 +148,8 @@ pub(crate) fn leaker() -> Draft {
     }
 }
 
-/// A watched caller with allocations from before it was watched. It has two stacks, and one of them leaks.
+/// A watched caller with allocations from before it was watched. The caller has two stacks, and one stack
+/// leaks.
 pub(crate) fn watched() -> Draft {
     let mut draft = leaker();
     let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);

@@ -5,9 +5,9 @@
 //! page    the findings of some recordings, as one page in the text format of OpenMetrics and Prometheus
 //! mod     a thread that reads the traces of this recorder repeatedly and replaces the file
 //! ```
-//! The thread belongs to edleak-record. It reads the traces from their files, so neither the target nor the
-//! loop of the collector waits for the thread. If the file cannot be written, the thread reports the error
-//! once, and the recording goes on.
+//! The thread belongs to edleak-record. The thread reads the traces from their files, so neither the target
+//! nor the loop of the collector waits for the thread. If the file cannot be written, the thread reports the
+//! error once, and the recording goes on.
 
 mod page;
 
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use page::Recorded;
 
-/// Time before the first page. It is short, so that a short run also gets a page.
+/// Time before the first page. This time is short, so that a short run also gets a page.
 const FIRST: Duration = Duration::from_secs(1);
 /// Time between two later pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);

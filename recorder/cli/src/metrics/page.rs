@@ -1,9 +1,9 @@
 //! One page of metrics in the text format that OpenMetrics and Prometheus share.
 //!
-//! All metrics are gauges. They are not counters, because OpenMetrics and Prometheus need different names for
-//! counters. OpenMetrics requires the suffix `_total` for a counter, but not for its family; Prometheus's
-//! parser, which the node exporter uses, requires one name for both. The figures describe the recording so
-//! far.
+//! All metrics are gauges. The metrics are not counters, because OpenMetrics and Prometheus need different
+//! names for counters. OpenMetrics requires the suffix `_total` for a counter, but not for its family;
+//! Prometheus's parser, which the node exporter uses, requires one name for both. The figures describe the
+//! recording so far.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
@@ -169,8 +169,8 @@ fn plain(value: f64) -> Vec<Sample> {
     vec![(String::new(), value)]
 }
 
-/// The labels of a site. They do not contain source lines, because lines change with each build, and a graph
-/// should not break then.
+/// The labels of a site. The labels do not contain source lines, because lines change with each build, and a
+/// new build should not interrupt a graph.
 fn site(row: &Row, verdict: Option<&str>) -> String {
     let id = row.label.to_string();
     let mut all = vec![

@@ -27,7 +27,8 @@ fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static
 
 /// The opcode of call rel32.
 const CALL: u8 = 0xe8;
-/// The opcode of indirect calls, jumps and pushes. The byte ModRM shows which of them it is.
+/// The opcode of indirect calls, jumps and pushes. The byte ModRM shows whether the instruction is a call, a
+/// jump or a push.
 const GROUP_5: u8 = 0xff;
 /// Length of the longest call, in bytes: FF, ModRM, SIB and four bytes of displacement. Prefixes come before
 /// these bytes and do not count.
