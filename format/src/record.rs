@@ -116,7 +116,7 @@ pub struct Module {
 /// The kind of a site.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum SiteKind {
-    /// The first caller that is not an allocation wrapper.
+    /// The first caller of an allocation that is not a wrapper such as `xmalloc`.
     Caller,
     /// One full stack of a watched site.
     Stack,
@@ -319,7 +319,7 @@ pub struct Mark {
 }
 
 /// The counters of the sites at one instant of a mark. Not every instant has a slice. For each name, the
-/// first 64 instants have one; then 32 instants each time the count doubles.
+/// first 64 instants have a slice; then 32 instants have a slice each time the count doubles.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
     /// The number of this slice. The slices of all marks of a trace are numbered together, from 0.

@@ -52,7 +52,7 @@ struct Record {
 
 /// The reason why `debuginfod-find` returned no file.
 enum Refusal {
-    /// The servers do not know the build ID. This is a normal answer.
+    /// The servers do not know the build ID. This answer is normal and no failure.
     Unknown,
     NoProgram,
     Failed(String),

@@ -258,7 +258,7 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// The sections with code. For each, its first address and the address after its last byte.
+    /// The sections with code. For each section, its first address and the address after its last byte.
     pub(crate) fn code_sections(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.file
             .iter()
@@ -318,7 +318,7 @@ impl<'data> Elf<'data> {
         loads.filter_map(|segment| segment.data(LE, self.data).ok())
     }
 
-    /// The segments with code. For each, its link-time address and its bytes.
+    /// The segments with code. For each segment, its link-time address and its bytes.
     pub fn code_segments(&self) -> impl Iterator<Item = (u64, &'data [u8])> + '_ {
         let loads = self
             .segments

@@ -21,8 +21,8 @@ pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols
 /// The symbols to embed: the frames of each address in `requests` that can be resolved. The function also
 /// returns the source of each module's symbols.
 ///
-/// Symbols that are already embedded stay in the trace. So a second embedding without the binaries loses no
-/// symbol.
+/// Symbols that are already embedded stay in the trace. So a second embedding without the binaries does not
+/// lose any symbol.
 pub fn build(
     symbolizer: &Symbolizer,
     modules: &[Module],

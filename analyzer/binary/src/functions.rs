@@ -101,7 +101,7 @@ impl<'data> Elf<'data> {
         symbols
     }
 
-    /// The functions that other modules can call by name. For each, its offset and its name.
+    /// The functions that other modules can call by name. For each function, its offset and its name.
     pub fn exported_functions(&self) -> Vec<(u32, &'data str)> {
         let symbols = self.code_symbols(true);
         let hidden = self.hidden_symbols();

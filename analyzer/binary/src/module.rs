@@ -99,7 +99,7 @@ fn binary_path(path: &str) -> Option<&Path> {
 }
 
 struct Finder<'a> {
-    /// The build ID in the trace; empty: the trace has none.
+    /// The build ID of the module in the trace; empty if the trace has none.
     build_id: &'a [u8],
     path: Option<&'a Path>,
     options: &'a Options,

@@ -24,8 +24,8 @@ pub struct Request {
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// Whether the address is that of an instruction. If not, it is a return address, and the lookup uses the
-    /// byte before it.
+    /// Whether the address is that of an instruction. Otherwise the address is a return address, and the
+    /// lookup uses the byte before the address.
     pub is_exact: bool,
 }
 

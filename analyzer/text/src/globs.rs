@@ -43,8 +43,8 @@ impl Glob {
         Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
     }
 
-    /// Makes a pattern for parts of names. With `^` at its start, the pattern matches only at the start of a
-    /// name; with `$` at its end, only at the end.
+    /// Makes a pattern for parts of names. If the pattern begins with `^`, it matches only at the start of a
+    /// name. If the pattern ends with `$`, it matches only at the end of a name.
     pub fn part(pattern: &str) -> Glob {
         let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
         let (inner, at_end) = inner.strip_suffix('$').map_or((inner, false), |rest| (rest, true));

@@ -202,12 +202,12 @@ impl Trace {
         &self.catalog.watch_ends
     }
 
-    /// Processor time of the process and its children. `None`: the recording does not have it.
+    /// Processor time of the process and its children. `None`: the recording does not have this record.
     pub fn cpu_totals(&self) -> Option<CpuTotals> {
         self.catalog.cpu_time
     }
 
-    /// Processor time of the target. `None`: the recording does not have it.
+    /// Processor time of the target. `None`: the recording does not have this record.
     pub fn cpu_use(&self) -> Option<&CpuUse> {
         self.catalog.processor.as_ref()
     }
