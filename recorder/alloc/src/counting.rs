@@ -56,7 +56,7 @@ pub(crate) unsafe fn freed(allocation: *mut u8) {
     unsafe { free::on_free(allocation) }
 }
 
-/// An allocation that was removed from the side table because a realloc may move it.
+/// An allocation that was removed from the side table because a realloc may move the allocation.
 pub(crate) struct Taken {
     was: Option<Allocation>,
     session: *mut Header,

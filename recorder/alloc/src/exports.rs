@@ -1,5 +1,6 @@
 //! The functions that edleak.h and edleak-annotate call. In a static program, this crate defines these
-//! functions. In any other program, the preload library defines them.
+//! functions. In any other program, the preload library defines the functions that edleak.h and
+//! edleak-annotate call.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;

@@ -41,7 +41,7 @@
 //! compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`. Then edleak counts
 //! the object at the function that calls the pool, and the debug information names this function and the
 //! pool's function. If the compiler does not inline a function of the pool, name this function with
-//! `edleak-record --wrapper 'Arena::alloc*'`. edleak then skips its frame.
+//! `edleak-record --wrapper 'Arena::alloc*'`. edleak then skips the frame of this function.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -93,7 +93,7 @@ mod library {
     pub(super) fn mark(name: &CStr) {
         let address: usize;
         // SAFETY: the instructions load the address of a weak symbol from the global offset table. If the
-        // address is null, they load the word at `edleak_late`.
+        // address is null, the instructions load the word at `edleak_late`.
         unsafe {
             asm!(
                 with_words!(
@@ -118,7 +118,7 @@ mod library {
     pub(super) fn note(operation: u32, pool: usize, address: usize, size: usize) {
         let note: usize;
         // SAFETY: the instructions load the address of a weak symbol from the global offset table. If the
-        // address is null, they load the word at `edleak_late + 8`.
+        // address is null, the instructions load the word at `edleak_late + 8`.
         unsafe {
             asm!(
                 with_words!(

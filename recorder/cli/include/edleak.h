@@ -37,7 +37,7 @@
  *                    it. A recording stores at most 256 names of pools.
  *
  * The headers edleak_valgrind.h and edleak_asan.h are for code that already has the macros of valgrind or of
- * AddressSanitizer. They change these macros so that the macros call the functions of edleak.h. */
+ * AddressSanitizer. The two headers change these macros, so that the macros call the functions of edleak.h. */
 #ifndef EDLEAK_H
 #define EDLEAK_H
 
@@ -45,8 +45,8 @@
 extern "C" {
 #endif
 
-/* edleak-record --pid may load its library into a running program. In this case, the loader does not change
- * the global offset table of the program. So the program also has two words of 8 bytes, for the addresses of
+/* edleak-record --pid may load its library into a running program. The loader does not change the global
+ * offset table of a running program. So the program also has two words of 8 bytes, for the addresses of
  * edleak_set_mark and edleak_note_pool. edleak-record finds the words through an ELF note, and sets them
  * while all threads are stopped. All files of a module share the words. */
 #if defined(__x86_64__) && !defined(__ILP32__)
@@ -73,7 +73,8 @@ extern void edleak_set_mark(const char *name) __attribute__((weak));
 #endif
 
 static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
-    /* edleak_set_mark is a function of libedleak_preload.so. It is null in a process without this library. */
+    /* edleak_set_mark is a function of libedleak_preload.so. In a process without this library, the address of
+     * edleak_set_mark is null. */
 #if defined(__x86_64__) && !defined(__ILP32__)
     /* This code uses the global offset table. In an executable at a fixed address, the linker makes any other
      * reference null. The word edleak_late is for a process that edleak-record attached to. The value of this

@@ -28,10 +28,10 @@
 //! the meaning of a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
-//! word, the hook searches the site table. A thread that changes a meaning in the site table afterwards
-//! removes the word. A thread that publishes a word afterwards reads the site table again. Each thread
-//! executes a full barrier between its two accesses, so at least one of the two threads sees the change of
-//! the other thread.
+//! word, the hook searches the site table. If a thread changes a meaning in the site table, the thread then
+//! removes the word from the cache. If a thread publishes a word, the thread then reads the site table again.
+//! Each thread executes a full barrier between its two accesses, so at least one of the two threads sees the
+//! change of the other thread.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -86,7 +86,7 @@ impl Caller {
         Caller(address.rotate_left(TURN) ^ word)
     }
 
-    /// The word that has this meaning for an address.
+    /// The word to store in the cache, so that an address gets this meaning.
     const fn word(self, address: u64) -> u64 {
         address.rotate_left(TURN) ^ self.0
     }

@@ -103,7 +103,7 @@ pub struct Idle {
     pub is_late: AtomicU32,
     /// This field is not used.
     pub reserved: AtomicU32,
-    /// The `malloc` that the process uses, if the library is late.
+    /// The address of the `malloc` that the process uses, if the library is late.
     pub malloc: AtomicU64,
     /// The address of the function that sets marks (`edleak_set_mark`), if the library is late.
     pub set_mark: AtomicU64,
@@ -166,7 +166,7 @@ pub const LIMITS_AT: usize = 8;
 pub struct Limits {
     /// Only an allocation whose size is less than this value may take the fast path.
     pub size: u64,
-    /// Only a free whose entry in the side table is less than this value, plus 1, may take the fast path.
+    /// A free may take the fast path only if its entry in the side table, minus 1, is less than this value.
     pub small: u32,
 }
 /// Number of bytes of [`Limits`] that the collector writes.

@@ -1,4 +1,4 @@
-//! COLD: reads the ELF headers and the build ID of a module in memory.
+//! COLD: reads the ELF headers and the build ID of a loaded module from memory.
 #![allow(unsafe_code)]
 
 use core::sync::atomic::{AtomicU8, Ordering};

@@ -1,4 +1,5 @@
-//! COLD: the start of the library, forks and execs, as a state machine; attaching to a session.
+//! COLD: a state machine for the start of the library, for forks and for execs. This file also attaches the
+//! process to a session.
 //!
 //! ```text
 //!            first entry point                     real functions known,
@@ -406,8 +407,8 @@ pub(super) fn publish(
     }
     let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
     if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
-        // Wait once, for a short time: the collector compiles the rules of the modules in the copied memory
-        // map.
+        // Wait only once and for a short time, while the collector compiles the rules of the modules in the
+        // copied memory map.
         sys::wait(&header.ready, 0, header.rules_timeout_us.load(Ordering::Relaxed));
     }
     let is_ready = header.ready.load(Ordering::Acquire) != 0;
@@ -452,7 +453,7 @@ static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 pub(super) enum Claim {
     /// The session is mapped at this address.
     Mapped(*mut u8),
-    /// There is no session for this process, and the collector knows of the attempt.
+    /// The process gets no session, and the collector knows of the attempt.
     Refused,
     /// This process did not reach the collector, so the collector does not know of the attempt.
     Unreachable,
@@ -495,8 +496,8 @@ pub(super) fn claim(address: &Path) -> Claim {
     let Some(page) = page else { return Claim::Unreachable };
     // SAFETY: the mapped page has the length of a control page, and the collector never shortens it.
     let control = unsafe { &*page.cast::<Control>() };
-    // If the nonce is different, the first collector has ended, and another collector has the same PID. This
-    // process does not belong to the other collector.
+    // If the nonce is different, the first collector has ended, and another collector has the same PID. The
+    // other collector does not record this process.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
     let is_for_us = is_ours && is_for_this_process(control);
     let keeps = is_for_us && control.children.load(Ordering::Relaxed) != 0 && CHILDREN.path().is_none();

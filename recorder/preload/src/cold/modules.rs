@@ -8,8 +8,8 @@
 //! this file need no lock of their own.
 //!
 //! A new module may be loaded at the addresses of an old module. The new module must not inherit the sites of
-//! the old module. So this file compares the first bytes of both modules. These bytes contain the ELF header,
-//! the program headers and usually the build ID.
+//! the old module. So this file compares the first bytes of the old module with the first bytes of the new
+//! module. These bytes contain the ELF header, the program headers and usually the build ID.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -40,8 +40,8 @@ struct LinkMap {
     dynamic: usize,
     next: *const LinkMap,
     previous: *const LinkMap,
-    /// A pointer to the `link_map` itself. In another namespace of the loader: a pointer to the real
-    /// `link_map`.
+    /// A pointer to the `link_map` itself. If the loader uses the `link_map` in another namespace: a pointer
+    /// to the real `link_map`.
     real: *const LinkMap,
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     MAIN_STACK_END.store(main_stack_end, Ordering::Relaxed);
 }
 
-/// A table of the attached session with `count` values.
+/// A table of the attached session; the table has `count` values.
 fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
     // SAFETY: `set_tables` has set the address from the layout of the session, whose tables are this long,
     // before any allocation was counted. The session is mapped for the life of the process.

@@ -61,8 +61,8 @@ pub(crate) unsafe extern "C" fn allocate() {
         remember!(),
         "ret",
         give_up!(),
-        // This call of the hook lies lower on the stack than the call that has set `inside`. Either this is
-        // an inner function, or an exception has left `inside` set.
+        // This call of the hook lies lower on the stack than the call that has set `inside`. Either a
+        // detoured function has called the function of this hook, or an exception has left `inside` set.
         ".cfi_adjust_cfa_offset 8",
         "5: mov r10, qword ptr fs:[rax + {inside}]",
         "push rcx",

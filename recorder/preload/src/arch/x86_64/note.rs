@@ -22,7 +22,7 @@
 //! | r8       | a caller's address, then its meaning  | rdx      | the tables, while an entry is searched |
 //! | r9       | this thread's counters                |          |                                        |
 //! In all unusual cases, the code jumps to label 2. (If a label is missing, the assembler uses a label of the
-//! next function. So each macro lists the labels that it needs.)
+//! next function. So the comment of each macro lists the labels that the macro needs.)
 #![allow(unsafe_code)]
 
 /// An assembly function with all operands that the macros below use. (The compiler requires that each named
