@@ -1,14 +1,14 @@
-//! The function that the stacks of several leaks have in common: the innermost frame of the outer frames that
-//! all these stacks share.
+//! Finds the function that several leaks have in common. All their stacks share some outer frames, and this
+//! function is the innermost of these frames.
 //!
-//! `main` does not count as a common function, and neither does the function that a thread starts with: all
-//! code lies below them.
+//! `main` does not count as a common function, and neither does the function with which a thread starts:
+//! these functions call all other code.
 
 use crate::frame::{SiteFrame, base_name, frames};
 use crate::group::Group;
 use crate::site::JudgedSite;
 
-/// The outer frames that stacks share.
+/// The outer frames that several stacks share.
 #[derive(Clone, Debug)]
 pub(crate) struct Common<'a> {
     /// The shared frames, outermost first. The first frame is the program's own outermost function.
@@ -23,13 +23,14 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// The frames that the stacks of this group share, too; `None`: they share only the outermost function.
+    /// Those of these frames that the stacks of `group` share, too. `None`: the stacks share only the
+    /// outermost function.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// The frames that this stack shares, too. If this stack has the function at another line, this function
-    /// is the last shared frame.
+    /// Those of these frames that `stack` shares, too. If `stack` has a frame of the same function but at
+    /// another line, this frame is the last shared frame.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
         let same_place =
@@ -45,7 +46,7 @@ impl<'a> Common<'a> {
         (shared > 1).then(|| Self { frames: self.frames[..shared].to_vec() })
     }
 
-    /// The innermost shared function.
+    /// The innermost shared frame that is not part of a language's runtime.
     pub(crate) fn frame(&self) -> SiteFrame<'a> {
         let own = self.frames[1..].iter().rev().find(|frame| !frame.is_runtime());
         own.copied().unwrap_or(self.frames[self.frames.len() - 1])
@@ -65,8 +66,8 @@ fn is_same_place(one: SiteFrame<'_>, other: SiteFrame<'_>) -> bool {
         && (one.function(), one.place()) == (other.function(), other.place())
 }
 
-/// The number of frames, outermost first, before the program's own outermost function: `_start`, the start of
-/// a thread, the runtime of a language.
+/// The number of frames outside the program's own outermost function: `_start`, the start of a thread, the
+/// runtime of a language.
 fn entry_frames(frames: &[SiteFrame<'_>], is_cut: bool) -> usize {
     if is_cut {
         return 0;

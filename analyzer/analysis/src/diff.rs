@@ -1,4 +1,4 @@
-//! Compares two recordings: which leaks are new, gone, faster, slower, or the same.
+//! Compares the leaks of two recordings: which leaks are new, gone, faster, slower, or unchanged.
 
 use crate::baseline::{Baseline, Change, KnownLeak};
 use crate::findings::Findings;
@@ -8,11 +8,11 @@ use crate::site::JudgedSite;
 /// The changes from one recording to another.
 #[derive(Debug)]
 pub struct Diff<'a> {
-    /// Every leak of the second recording, and its change.
+    /// Every leak of the second recording, and its change since the first recording.
     pub leaks: Vec<(&'a JudgedSite, Change)>,
     /// The leaks of the first recording that the second recording does not have.
     pub gone: Vec<KnownLeak>,
-    /// The recordings that show too little, with the reason. Such a recording may hide a leak.
+    /// The recordings that do not suffice for a verdict, with the reason. Such a recording may hide a leak.
     pub undecided: Vec<String>,
 }
 

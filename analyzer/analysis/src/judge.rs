@@ -1,4 +1,4 @@
-//! Phase 3: from series to verdicts, for every site of a recording. This phase needs no symbols yet.
+//! Phase 3: turns the series of every site of a recording into a verdict. This phase needs no symbols.
 
 mod attached;
 mod batch;
@@ -65,7 +65,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     if let Some(clause) = uncounted::clause(&uncounted_functions, &own_heaps) {
         growth.note_uncounted(clause);
     }
-    // Points on a straight line that replaces missing slices do not count.
+    // Points for which no slice was taken do not count here; their values lie on a straight line.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
         for site in &mut sites {
@@ -98,7 +98,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let mapped = mapped::of_trace(trace, &sites, &replayed.memory, &growth, record_s);
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
-    // If the process ran before, it may free allocations from before the recording. Such frees are no loss.
+    // If the process ran before, it may free allocations from before the recording. Such frees are not an
+    // error of the recorder.
     match trace.attached() {
         Some(_) => summary.earlier_frees = losses.unknown_frees,
         None => summary.unknown_frees = losses.unknown_frees,
@@ -159,8 +160,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
 }
 
-/// Small live allocations take more resident memory than the program requested. This surplus belongs to the
-/// program: the allocator does not retain it, and it is not outside malloc.
+/// Small live allocations take more resident memory than the program requested. If this additional memory
+/// explains at least half of the growth, the function sets the kind of growth to `Live`: the allocator does
+/// not retain this memory, and it is not outside malloc.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -172,8 +174,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     }
 }
 
-/// Least share of the time that a busy program ran or waited for a processor. A slow machine does not change
-/// this share.
+/// If a program ran or waited for a processor for at least this share of the time, it counts as busy. A slow
+/// machine does not change this share.
 const BUSY_SHARE: f64 = 0.6;
 
 fn is_busy(processor: &CpuUse) -> bool {
@@ -181,8 +183,8 @@ fn is_busy(processor: &CpuUse) -> bool {
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
 
-/// The number of points that are missing after the last slice. Points are missing if the recording ended
-/// later, or if blocks are damaged and no slice of them is left.
+/// The number of points without a slice after the last slice. Such points exist if the recording ended later
+/// than its last slice, or if its last blocks are damaged.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
     // The recording ends less than a period after its last slice.
@@ -252,8 +254,8 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
     JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
 }
 
-/// The verdict on one site. If the site has stacks, the function keeps the judgement of the site together
-/// with its stacks beside it, for [`families::settle`].
+/// The verdict on one site. If the site has stacks, the result also has the judgement of the site together
+/// with its stacks, for [`families::settle`].
 fn judged(
     label: SiteLabel,
     series: &Series,
@@ -299,8 +301,8 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     survivors.epochs.iter().map(of).collect()
 }
 
-/// Adds a reason to each leaking site whose allocations libc makes for threads. After the program joined or
-/// detached a thread, libc frees the memory of this thread or gives it to the next thread.
+/// Adds a reason to each leaking site whose allocations libc makes for threads. libc frees the memory of a
+/// thread, or uses it for the next thread, only after the program joined or detached the thread.
 fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     const REASON: &str = "libc allocated this for threads; some were neither joined nor detached, here or at \
                           another call of pthread_create";

@@ -1,5 +1,5 @@
-//! Phase 5: symbols for the sites that may be listed, and for no other site. Symbols take most of the time of
-//! an analysis.
+//! Phase 5: finds the symbols of the sites that may be listed, and of no other site, because symbols take
+//! most of the time of an analysis.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -7,8 +7,9 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_binary::{Request, Symbolizer};
 use std::collections::HashSet;
 
-/// Symbolizes every `wanted` site, the callers of wanted stacks, and the stacks with which a wanted site was
-/// judged.
+/// Finds the symbols of every `wanted` site. If a wanted site is a stack, the function also finds the symbols
+/// of its caller. If a wanted site was judged together with its stacks, the function also finds the symbols
+/// of these stacks.
 pub fn name_sites(
     analysis: &mut Findings,
     recording: &Recording,
@@ -44,8 +45,8 @@ pub fn name_sites(
     analysis.outcomes = resolution.outcomes;
 }
 
-/// Symbolizes every other site as well, for a reader who may look at any site. The summary and the hints
-/// still count only the symbols of the sites that may be listed.
+/// Finds the symbols of all other sites as well, for a report in which the user may look at any site. The
+/// summary and the hints still count only the symbols of the sites that may be listed.
 pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
     let Recording::Trace(trace) = recording else { return };
     let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);

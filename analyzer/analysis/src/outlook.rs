@@ -1,4 +1,5 @@
-//! The time until the process holds a round size, if all leaks continue at the same rate.
+//! Computes the time until the memory of the process reaches a round size, if all leaks continue at the same
+//! rate.
 
 use crate::findings::Findings;
 
@@ -17,27 +18,27 @@ const SIZES: [u64; 12] = [
     16 << 40,
     64 << 40,
 ];
-/// Least ratio of the round size to the memory that the process holds. A smaller size is of no use to a
-/// reader.
+/// The round size is at least this many times the memory that the process holds. A smaller size would not
+/// help a reader of the report.
 const LEAST_FACTOR: u64 = 2;
-/// Longest time that the outlook looks ahead: ten years. Beyond ten years, today's rate predicts nothing.
+/// Longest predicted time in seconds: ten years. For a longer time, the present rate says nothing.
 const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
-/// The next round size and the time until the process holds it.
+/// The next round size, and the time until the memory of the process reaches it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Outlook {
-    /// The memory of the process at the end of the record: resident and swapped bytes, or live bytes if these
-    /// were not recorded.
+    /// The memory of the process at the end of the record: resident and swapped bytes, or live bytes if
+    /// resident bytes were not recorded.
     pub holds_bytes: u64,
     /// The round size.
     pub reaches_bytes: u64,
-    /// Seconds from the end of the record until the process holds the round size.
+    /// Seconds from the end of the record until the memory of the process reaches the round size.
     pub in_s: f64,
 }
 
 impl Outlook {
-    /// The outlook at a leak rate of `rate_bytes_per_s`; `None`: nothing leaks, or the process does not reach
-    /// the size within ten years.
+    /// The prediction for a leak rate of `rate_bytes_per_s`. `None`: nothing leaks, or the process does not
+    /// reach the size within ten years.
     pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
         let growth = &analysis.growth;
         let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);

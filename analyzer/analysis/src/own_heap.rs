@@ -4,14 +4,15 @@
 use crate::frame::base_name;
 use edleak_format::{ModuleId, Trace};
 
-/// One such runtime or allocator in a recording.
+/// A runtime or an allocator in a recording that does not take its memory from malloc.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnHeap {
     /// The name of the runtime or allocator.
     pub name: String,
-    /// The way to make the allocations visible, or another place to look.
+    /// The way to make its allocations visible to edleak, or another tool that shows them.
     pub remedy: String,
-    /// The module whose allocations the recorder did not count; `None`: only the name of the heap is known.
+    /// The module of the allocator whose allocations the recorder did not count; `None`: the runtime was
+    /// recognized only by a file name.
     pub uncounted: Option<ModuleId>,
 }
 
@@ -59,8 +60,8 @@ const RUNTIMES: &[Runtime] = &[
     Runtime { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
 ];
 
-/// The runtimes and allocators that a trace shows: allocators inside its modules, and runtimes by the names
-/// of program and modules.
+/// The runtimes and allocators in a trace. Allocators are found inside the modules, and runtimes by the file
+/// names of the program and of its modules.
 pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let program = trace.start().command.first().map(String::as_str);
     let modules = || trace.modules().iter().map(|module| module.path.as_str());

@@ -1,28 +1,28 @@
-//! Finds the frame at which the leaking stacks of one caller part from its other stacks.
+//! Finds the frame from which on the leaking stacks of one caller differ from its other stacks.
 //!
-//! A caller only hands out memory if some of its stacks leak and others do not, or if its stacks request
-//! different sizes. In both cases the leak is in the first frame that the leaking stacks do not share with
-//! the others. Each such frame is a leak of its own.
+//! If some stacks of a caller leak and others do not, or if its stacks request different sizes, the caller
+//! only allocates for other functions. In both cases, the cause is in the innermost frame that the leaking
+//! stacks do not share with the other stacks. Each such frame is a leak of its own.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;
 
-/// Least share of all allocations that stacks without a leak must make to count.
+/// The stacks that do not leak count only if they make more than this share of all allocations.
 const HEALTHY_SHARE: f64 = 0.1;
 /// If the average sizes of two stacks differ by more than this factor, the caller counts as a function that
-/// only hands out memory.
+/// only allocates for other functions.
 const SIZES_DIFFER: f64 = 2.0;
 
-/// Leaking stacks that part from all others at one frame.
+/// Leaking stacks that share one frame, which no other stack has.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch<'a> {
-    /// The stacks.
+    /// The leaking stacks.
     pub(crate) stacks: Vec<&'a JudgedSite>,
-    /// The index of this frame, counted from the allocating frame.
+    /// The index of the shared frame, counted from the allocating frame.
     pub(crate) depth: usize,
 }
 
-/// The leaking branches of the stacks of one caller.
+/// Divides the leaking stacks of one caller into branches.
 pub(crate) fn branches<'a>(leaking: &[&'a JudgedSite], healthy: &[&'a JudgedSite]) -> Vec<Branch<'a>> {
     let mut all = Vec::new();
     descend(leaking.to_vec(), healthy.to_vec(), 0, &mut all);
@@ -79,7 +79,7 @@ mod tests {
     use edleak_model::levels::Levels;
     use edleak_model::series::Series;
 
-    /// A stack of these addresses, from the inside out, with `allocs` allocations of one size.
+    /// A stack with these addresses, innermost first, and `allocs` allocations of `size` bytes.
     fn stack(number: u64, addresses: &[u64], allocs: u64, size: u64) -> JudgedSite {
         let address = |&address: &u64| Address { address, ..Address::default() };
         JudgedSite {
@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// Depth and frame of each branch.
+    /// The depth of each branch, and the address of its frame.
     fn parted(leaking: &[&JudgedSite], healthy: &[&JudgedSite]) -> Vec<(usize, u64)> {
         let branches = branches(leaking, healthy);
         branches.iter().map(|branch| (branch.depth, branch.stacks[0].stack[branch.depth].address)).collect()
@@ -124,7 +124,7 @@ mod tests {
         // A wrapper of the pool is shared by both stacks, too.
         let (leaks, uses) = (stack(1, &[10, 11, 20, 90], 500, 64), stack(2, &[10, 11, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(2, 20)]);
-        // A few allocations at the start do not count as another use.
+        // Only a few allocations by another stack, at the start, do not count.
         let warm_up = stack(2, &[10, 30, 90], 5, 64);
         assert_eq!(parted(&[&leaks], &[&warm_up]), [(0, 10)]);
     }
@@ -133,7 +133,7 @@ mod tests {
     fn an_allocation_function_whose_callers_all_leak_has_a_finding_for_each() {
         let (small, large) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 400));
         assert_eq!(parted(&[&small, &large], &[]), [(1, 20), (1, 30)]);
-        // If all objects have one size, they belong to the function itself.
+        // If all stacks request one size, the caller itself is the leak.
         let same = stack(2, &[10, 30, 90], 500, 64);
         assert_eq!(parted(&[&small, &same], &[]), [(0, 10)]);
     }

@@ -1,5 +1,5 @@
 //! Functions of counted allocators whose calls the recorder did not count, for example `mallocx` of a shared
-//! jemalloc whose code the system does not let edleak change.
+//! jemalloc, if the system does not allow edleak to change the code of this library.
 
 use crate::frame::base_name;
 use crate::own_heap::OwnHeap;
@@ -7,21 +7,21 @@ use edleak_format::{ModuleId, Trace};
 use edleak_model::growth_kind::{GrowthKind, ProcessGrowth};
 use edleak_text::units;
 
-/// Number of functions that a sentence names.
+/// Maximum number of functions that a sentence of the report names.
 const NAMED: usize = 3;
-/// Least memory outside the counted allocations that can make a report undecided. Less is usual: it is the
-/// program's own data, edleak's tables, and free memory of the allocator. In a small program, this free
-/// memory may be several times the live memory.
+/// Least memory outside the counted allocations that can make a report undecided. Every program has some of
+/// it: its own data, edleak's tables, and free memory of the allocator. In a small program, this free memory
+/// may be several times the live memory.
 const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
-/// The memory that is in no counted allocation, in bytes, if it is most of the program's memory.
+/// The number of bytes that are in no counted allocation, if they are most of the program's memory.
 pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
     (hidden > least_hidden(growth)).then_some(hidden)
 }
 
-/// As [`hidden_bytes`], without the memory of sites that map memory. Only for an allocator that is counted in
-/// part: the recorder knows the mappings of such an allocator.
+/// Like [`hidden_bytes`], but without the memory of sites that map memory. The function is only for an
+/// allocator of which some functions are counted: the recorder knows the mappings of such an allocator.
 fn hidden_beside_mappings(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = hidden_bytes(growth)?.saturating_sub(growth.mapped_bytes());
     (hidden > least_hidden(growth)).then_some(hidden)
@@ -34,11 +34,11 @@ fn least_hidden(growth: &ProcessGrowth) -> u64 {
 /// The uncounted functions of one module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UncountedFunctions {
-    /// The module in the trace.
+    /// The id of the module in the trace.
     pub module_id: ModuleId,
     /// The file name of the module.
     pub module: String,
-    /// The functions.
+    /// The names of the functions.
     pub names: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn of_trace(trace: &Trace) -> Vec<UncountedFunctions> {
     all.collect()
 }
 
-/// The clause about the first allocator of which not all allocations are counted.
+/// The part of a sentence of the report about the first allocator whose allocations are not all counted.
 pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) -> Option<String> {
     let whole = own_heaps.iter().find(|heap| heap.uncounted.is_some());
     let of_whole = whole.map(|heap| format!("allocations of {} are not counted", heap.name));

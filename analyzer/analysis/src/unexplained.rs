@@ -1,30 +1,32 @@
-//! Growth that no site explains: sites that each grew only for a moment, summed up.
+//! Growth that no single site explains: the sum of the sites that each grew only for a moment.
 //!
 //! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
 //! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their
-//! memory grows. So edleak judges the sum of these sites like one site. The sum names no site, so it can make
-//! the recording undecided but not a leak.
+//! memory grows. So edleak judges the sum of these sites like one site. If the sum grows like a leak, the
+//! recording becomes undecided. It does not become a leak, because no single site is the cause.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::series::{Point, SeriesBuilder};
 use std::collections::HashSet;
 
-/// Number of instants at which the sum is judged.
+/// Number of instants for which the sum is computed.
 const COLUMNS: usize = 64;
-/// Maximum number of instants at which such a site may rise; a site with more rises has a curve of its own.
+/// Maximum number of instants at which such a site may rise. A site with more rises can be judged by its own
+/// curve.
 const MOST_RISES: usize = 3;
-/// Least number of sites for the rule.
+/// Least number of such sites for an undecided recording.
 const LEAST_SITES: usize = 12;
-/// Least growth for the rule, as a share of the live bytes. This growth must also exceed `LEAST_BYTES`.
+/// Least growth of the sum for an undecided recording, as a share of the live bytes. This growth must also
+/// exceed `LEAST_BYTES`.
 const LEAST_SHARE: f64 = 0.05;
-/// Least growth for the rule in bytes.
+/// Least growth of the sum for an undecided recording, in bytes.
 const LEAST_BYTES: f64 = 4096.0;
 
 /// Growth of sites that each grew only for a moment.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Unexplained {
-    /// Number of these sites.
+    /// Number of sites that each grew only for a moment.
     pub sites: u64,
     /// The growth of all these sites together, in bytes.
     pub bytes: u64,

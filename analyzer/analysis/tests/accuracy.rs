@@ -1,8 +1,9 @@
 //! Tests the accuracy of verdicts: on the labelled corpus, and on simulated sites with mechanisms that are
 //! not in the corpus.
 //!
-//! A third set of families is harder than both: its growth is slower, later, rarer and rougher. A rule may
-//! fit the corpus by accident. But it cannot fit a simulator that was written later and independently.
+//! A third set of mechanisms is harder to judge than the corpus and the other simulated sites: growth is
+//! slower, later, rarer and rougher. A rule of the model may fit the corpus by accident. But such a rule
+//! cannot also fit a simulator that was written later and independently.
 
 mod support;
 
@@ -45,8 +46,8 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The corpus, with a fifth of each curve missing in one piece. `value` gives a missing point from the value
-/// before the gap, the value after it, and the fraction of the way between them.
+/// The corpus, with a fifth of each curve missing in one piece. `value` computes a missing point from the
+/// value before the gap, the value after the gap, and the position of the point in the gap (0 to 1).
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {
@@ -70,8 +71,8 @@ fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     report.expect("sound lines")
 }
 
-// This is the reason why a replay draws lines over missing slices, and why a gap of a fifth still allows a
-// verdict (`replay/gap.rs`, `gate.rs`).
+// Because of this result, a replay replaces missing slices by a straight line (`replay/gap.rs`), and a gap of
+// a fifth of the record still allows a verdict (`gate.rs`).
 #[test]
 fn line_over_a_gap_scores_better_than_a_constant() {
     let line = public_with_gaps(|was, is, way| (was as f64 + (is as f64 - was as f64) * way) as u64);
@@ -106,8 +107,8 @@ fn mechanisms_absent_from_the_corpus_are_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.955, 0.02, &report);
 }
 
-/// Half of these families are close to the cases that no curve can decide (docs/leak-factor.md), so their
-/// lower limit of F1 is lower.
+/// Half of these mechanisms are close to the cases that no curve can decide (docs/leak-factor.md). So the
+/// required accuracy (F1) is lower than in the other tests.
 #[test]
 fn mechanisms_at_the_edge_are_judged_above_their_floor() {
     let report = score(&support::simulate(support::HARDER, &[12, 20, 60, 120, 300, 600], 30, 1));
@@ -128,8 +129,8 @@ fn verdicts_do_not_depend_on_the_number_of_threads() {
     assert_eq!(scored(1), scored(2));
 }
 
-/// Run this test with `cargo test -p edleak-analysis --test accuracy -- --ignored --nocapture`. `EACH` is the
-/// number of curves per family, `SEED` the first seed.
+/// Run this test with `cargo test -p edleak-analysis --test accuracy -- --ignored --nocapture`. The
+/// environment variable `EACH` sets the number of curves per mechanism, and `SEED` sets the first seed.
 #[test]
 #[ignore = "prints figures for people, and takes minutes"]
 fn figures_on_many_fresh_curves() {

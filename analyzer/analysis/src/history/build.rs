@@ -1,12 +1,12 @@
-//! Builds the history of a recording of any kind.
+//! Builds the history of a recording, which may be a trace or series lines.
 
 use super::{History, HistoryOptions, of_lines, of_trace};
 use crate::load::Recording;
 use crate::site::JudgedSite;
 
 impl History {
-    /// The history of a judged recording. `judged` names the sites; the least important sites may become part
-    /// of the others.
+    /// The history of a judged recording. `judged` has the judged sites. Of the least important sites, the
+    /// history may have only the sum.
     pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
         let mut history = match recording {
             Recording::Trace(trace) => of_trace::history_of(trace, judged, options),

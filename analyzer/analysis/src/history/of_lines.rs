@@ -1,8 +1,9 @@
-//! The history of series lines: live bytes and count of each slice, as far as the loader kept the input.
+//! Makes the history of series lines: live bytes and live count of each slice, if the loader kept the points
+//! of the input.
 //!
 //! Series lines do not give the bytes that were allocated and freed between two slices. Live bytes rise by
-//! allocations and fall by frees. So the history uses the least numbers of both that explain the curve, and
-//! [`History::has_turnover`] is false.
+//! allocations and fall by frees. So the history uses the least numbers of allocated and freed bytes that
+//! explain the curve, and [`History::has_turnover`] is false.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory};
 use crate::load::line_series::LineSeries;
@@ -70,7 +71,7 @@ fn of_line(
     let (mut builder, mut peak) = (PackedBuilder::default(), Peak::default());
     let (mut slice, mut instant) = (line.series.absent(), 0);
     let mut now = Counters::ZERO;
-    // Stores the live bytes at the end of each instant that the run covers.
+    // Stores the counters at each instant that ends before slice `until`.
     let mut end_until = |until: u64, now: &Counters, sums: &mut [Counters]| {
         while ends.get(instant).is_some_and(|&end| end < until) {
             builder.push(instant, now);

@@ -1,4 +1,4 @@
-//! The history of a trace: one pass over all slices, and a second pass over the block with the peak.
+//! Makes the history of a trace. All slices are read once, and the block with the peak is read a second time.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory, by_importance};
 use crate::replay::Merged;
@@ -8,10 +8,10 @@ use crate::site::{Domain, JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
-/// Limit of the bytes of all packed counters while they are collected. If more sites exist, the rest goes
-/// into the sum of the others from the start.
+/// Maximum number of bytes of all packed counters while they are collected. If there are too many sites, some
+/// of them are only added to the sum of the others, from the start.
 const COLLECTED_BYTES: usize = 256 << 20;
-/// Approximate number of bytes that the counters of one instant take.
+/// Approximate number of bytes that the packed counters of one site at one instant take.
 const BYTES_PER_CHANGE: usize = 10;
 const UNKNOWN: u32 = u32::MAX;
 
@@ -30,7 +30,7 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     for block in 0..blocks.len() {
         meter::advance(1);
         pass.block = block;
-        // If a block can no longer be read, the replay has already counted the loss.
+        // If a block can no longer be read, the replay has already counted this damage.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();
@@ -80,7 +80,8 @@ fn empty_sites(judged: &[JudgedSite]) -> Vec<SiteHistory> {
     judged.iter().map(|site| empty(&site.label)).collect()
 }
 
-/// At most `most` instants: multiples of the stride from the first point on, and the last slice.
+/// The ticks of at most `most` instants: evenly spaced from the first point on, by a multiple of the stride,
+/// and the tick of the last slice.
 fn instant_ticks(first: u64, stride: u64, last: u64, most: usize) -> Vec<u64> {
     let stride = stride.max(1);
     let points = last.saturating_sub(first) / stride + 1;
@@ -97,7 +98,7 @@ struct PassSite {
     now: Counters,
     peak: Peak,
     is_dirty: bool,
-    /// Whether the site belongs to the heap; the sums count only such sites.
+    /// Whether the site counts memory of the heap; the totals of the process include only such sites.
     is_of_heap: bool,
     builder: Option<PackedBuilder>,
 }
@@ -105,7 +106,7 @@ struct PassSite {
 struct Pass {
     ticks: Vec<u64>,
     tick_s: f64,
-    /// The index into `sites`, by site id.
+    /// For each site id, the index in `sites`.
     index_of: Vec<u32>,
     sites: Vec<PassSite>,
     dirty: Vec<u32>,
@@ -126,7 +127,7 @@ impl Pass {
         let mut index_of = Vec::new();
         for (index, site) in judged.iter().enumerate() {
             let SiteLabel::Number(number) = site.label else { continue };
-            // The number fits, because the label was made from a `SiteId`.
+            // The number fits, because the label is the number of a `SiteId`.
             let number = number as usize;
             if index_of.len() <= number {
                 index_of.resize(number + 1, UNKNOWN);

@@ -3,7 +3,7 @@
 //!
 //! | field | meaning |
 //! |---|---|
-//! | skip | instants since the last change, less one (before the first change: the instant's index) |
+//! | skip | number of instants since the last change, minus one; for the first change, the instant's index |
 //! | allocated bytes, freed bytes, allocations, frees | the increase since the last change |
 //!
 //! Each field is a LEB128 number. If a hostile target makes a counter fall, the history keeps the old value.
@@ -108,7 +108,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Removes one number from the front of `bytes`. Only [`put`] wrote these numbers, and all are below 2⁵³.
+/// Removes one number from the front of `bytes`. All numbers were written by [`put`] and are below 2⁵³.
 fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..56).step_by(7) {

@@ -1,10 +1,11 @@
 //! Recordings of a process that ran before its recording began.
 //!
-//! Such a recording begins without the allocations that exist already. Take a site with a steady number of
-//! live allocations. The program frees the earlier allocations one by one and makes new ones. So the curve of
-//! the site rises from zero until no earlier allocation is left. Until then the curve looks like a leak. But
-//! for each step up there is a free of an earlier allocation, which the recording counts at no site. So only
-//! growth that exceeds these frees is evidence of a leak.
+//! Such a recording does not count the allocations that exist when it begins. An example is a site with a
+//! constant number of live allocations. The program frees the allocations from before the recording one by
+//! one, and makes a new allocation for each of them. So the curve of the site rises from zero until no
+//! earlier allocation is left, and until then the curve looks like a leak. But for each new allocation there
+//! is a free of an earlier allocation, which the recording counts at no site. So only growth that exceeds
+//! these frees is evidence of a leak.
 
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;
@@ -12,18 +13,19 @@ use edleak_model::classify::{Confidence, Judgement};
 use edleak_model::growth_class::Class;
 use edleak_model::reasons;
 
-/// Frees of earlier allocations explain the growth of a site if they reach this share of the growth.
+/// If the frees of allocations from before the recording are at least this share of the growth of a site,
+/// these frees explain the growth.
 const EXPLAINED: f64 = 0.8;
 
-/// Makes leaks undecided if frees of earlier allocations may explain their growth in the second half of the
-/// record.
+/// Makes leaks undecided if frees of allocations from before the recording may explain their growth in the
+/// second half of the record.
 pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64) {
     let frees = late_frees(attached, record_s);
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {
         if site.domain() != Domain::Heap {
-            // The recording does not count how many of the earlier mappings the program unmaps, and how many
-            // of the earlier objects a pool takes back.
+            // For mappings and for objects of pools from before the recording, the recording does not count
+            // how many the program unmaps or gives back.
             site.judgement.confidence = Some(Confidence::Suspect);
             let earlier = if site.domain() == Domain::Mapping { "mappings" } else { "objects" };
             site.judgement.why.push(format!("it may replace {earlier} from before the recording"));
@@ -38,7 +40,7 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     }
 }
 
-/// Number of earlier allocations that the program freed in the second half of the record.
+/// Number of allocations from before the recording that the program freed in the second half of the record.
 fn late_frees(attached: &Attached, record_s: f64) -> f64 {
     let half_ns = (record_s / 2.0 * 1e9) as u64;
     let last = attached.earlier_frees.last().map_or(0, |sample| sample.frees);
@@ -48,8 +50,8 @@ fn late_frees(attached: &Attached, record_s: f64) -> f64 {
 
 /// The growth of a site in the second half of the record, in allocations of its usual size.
 fn late_growth(site: &JudgedSite) -> f64 {
-    // Four columns, because the third of them begins in the middle of the record. Two columns would not do:
-    // the second is the end of the record.
+    // Four columns, because the third of them begins in the middle of the record. With two columns, the
+    // second column would be at the end of the record.
     let middle = site.levels.at(4).get(2).copied().unwrap_or(0.0);
     let bytes = (site.levels.last() - middle).max(0.0);
     match (site.totals.allocated_bytes, site.totals.allocs) {

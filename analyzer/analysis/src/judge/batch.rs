@@ -1,20 +1,22 @@
 //! Programs that compute from start to end: a compiler, a converter, a debugger that runs a script.
 //!
-//! Such a program builds up its data as steadily as a leak, until it ends. No curve tells the two apart, and
-//! a slow machine only makes the curve longer. So a strict leak becomes a suspect in each of three cases:
+//! The memory of such a program grows as steadily as a leak until the program ends. No curve can tell such
+//! growth from a leak, and on a slow machine the curve is only longer. So a strict leak becomes a suspect in
+//! each of three cases:
 //!
-//! - Most of the live memory grew late.
-//! - The program frees the leak when it ends.
+//! - Most of the live memory is growth over the last three quarters of the record.
+//! - The program freed the leak when it ended.
 //! - The program used less than [`STRICT_SECONDS`] of processor time.
 
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// Least share of the live bytes that must have grown over the last three quarters of the record for the rule
-/// to apply.
+/// The first case applies if the growth over the last three quarters of the record is at least this share of
+/// the live bytes.
 const GROWN_SHARE: f64 = 0.6;
-/// Greatest share of a site's leak that may be left at the end, if the program freed the leak when it ended.
+/// The second case applies to a site if less than this share of its live bytes is left after the program
+/// freed its memory at the end.
 const LEFT_SHARE: f64 = 0.5;
 
 /// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy the whole

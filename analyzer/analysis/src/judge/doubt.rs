@@ -6,15 +6,16 @@ use edleak_model::growth_class::Class;
 use edleak_model::reasons;
 use std::collections::HashMap;
 
-/// Least share of the live bytes that a suspect must have leaked; the stacks of the same caller count
-/// together. If a suspect leaked less, it becomes undecided.
+/// If a suspect leaked less than this share of the live bytes, it becomes undecided. The leaks of the stacks
+/// of one caller are added up for this comparison.
 const NEGLIGIBLE: f64 = 0.001;
 
-/// Turns negligible suspects into undecided sites.
+/// Turns suspects that leaked very little into undecided sites.
 ///
 /// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
-/// sites, most of them small. So every large program would have one or two small suspects. A strict leak is
-/// reported however small it is. A real leak does not stay negligible for long.
+/// sites, and most of them are small. So without this rule, every large program would have one or two small
+/// suspects. A strict leak is reported even if it is very small. A real leak soon becomes large enough for a
+/// report.
 pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -38,8 +39,8 @@ pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
 
 /// A leak of fewer allocations than this becomes undecided under two conditions: `FEW_LEFT` and `FEW_SHARE`.
 const FEW_FREED: u64 = 32;
-/// The first condition: no more than this share of the allocations is left, because the program freed them
-/// when it ended.
+/// The first condition: less than this share of the leaked bytes is left at the end, because the program
+/// freed the rest when it ended.
 const FEW_LEFT: f64 = 0.25;
 /// The second condition: the leak is less than this share of the live bytes.
 const FEW_SHARE: f64 = 0.1;
@@ -88,8 +89,8 @@ pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     }
 }
 
-/// Live bytes of each domain. Address space may be a thousand times the heap, and the bytes of pools are a
-/// part of the other domains. So the domains are never added.
+/// The live bytes of each domain. Address space may be a thousand times as large as the heap, and the bytes
+/// of pools are a part of the other domains. So the bytes of different domains are never added up.
 fn live_by_domain(sites: &[JudgedSite]) -> impl Fn(Domain) -> f64 + use<> {
     let of = |domain: Domain| {
         sites.iter().filter(|site| site.domain() == domain).map(JudgedSite::judged_bytes).sum()

@@ -1,4 +1,4 @@
-//! A watched site and its stacks: which of them leaks, and how much.
+//! Decides whether a watched site leaks or one of its stacks, and how much each of them leaks.
 
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_model::classify::{Judgement, Verdict};
@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 /// Judges a watched site together with its stacks, if they leak together. There are two cases:
 ///
 /// - Neither the site nor any of its stacks is a leak alone.
-/// - The site is a leak alone. So the site's own curve has a hole for the time in which it was watched.
+/// - The site is a leak alone. Its own curve lacks the allocations of the time in which the site was watched.
 ///
-/// The share of each stack in the leak is the share of its growth. The site's own growth counts in the same
-/// way as that of a stack. If the watch of the site has ended, its own growth does not count: the allocations
-/// of the watched time stand for all others.
+/// The share of each stack in the leak is its share of the growth of the site and all its stacks. The site's
+/// own growth is included like the growth of a stack. If the watch of the site has ended, the site's own
+/// growth does not count. In this case, the allocations that were counted by stack represent all allocations
+/// of the site.
 pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     acquit(sites);
     judge_ended_as_sums(sites, ended);
@@ -60,8 +61,8 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 /// A site is often watched late, when it begins to look like a leak. The stacks of such a site have counts
 /// only for the part of the record after the beginning of the watch. So each stack gets a share of the leak
 /// of caller and stacks together: its own leaked bytes, scaled to the longer time. The sum of these shares
-/// never exceeds the leak of caller and stacks together. The leak of caller and stacks together does not
-/// suffice alone: it would include the last tooth of a sawtooth, which the stacks describe better.
+/// never exceeds the leak of caller and stacks together. The function does not use the leak of caller and
+/// stacks alone: it may include the last tooth of a sawtooth, which the curves of the stacks show better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -99,7 +100,8 @@ fn share_out(sites: &mut [JudgedSite]) {
 }
 
 /// If the watch of a site ended before the recording did, only the curve of the site together with its stacks
-/// is whole. The site's own curve has a hole, and the curves of its stacks end in the middle of the record.
+/// is complete. The site's own curve lacks the allocations of the watched time, and the curves of its stacks
+/// do not grow after the watch ended.
 fn judge_ended_as_sums(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     for site in sites {
         if site.is_leak() && site.parent.as_ref().is_some_and(|parent| ended.contains(parent)) {
@@ -112,8 +114,9 @@ fn judge_ended_as_sums(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     }
 }
 
-/// A watched site becomes undecided together with its stacks, if the program stopped working while they grew.
-/// This rule applies only if no member alone is a leak, or undecided for this reason.
+/// A watched site becomes undecided if the program stopped working while the site and its stacks grew. This
+/// rule applies only if neither the site nor one of its stacks is a leak, or already undecided for this
+/// reason.
 fn leave_open(sites: &mut [JudgedSite]) {
     let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -125,10 +128,11 @@ fn leave_open(sites: &mut [JudgedSite]) {
     }
 }
 
-/// Withdraws the judgement of a site together with its stacks, if the ages of survivors contradict it.
+/// Drops the judgement of a site together with its stacks, if the ages of the surviving allocations
+/// contradict this judgement.
 ///
-/// The withdrawal needs two conditions: the ages are known for most allocations of the site, and by these
-/// ages no stack is a leak. The curve of the sum does not know ages, so it does not overrule them.
+/// Two conditions must hold: the ages are known for most allocations of the site, and by these ages no stack
+/// is a leak. The judgement of the sum is not based on ages, so the ages decide.
 fn acquit(sites: &mut [JudgedSite]) {
     #[derive(Default)]
     struct Family {
@@ -175,7 +179,7 @@ mod tests {
     use crate::site::WithStacks;
     use edleak_model::levels::Levels;
 
-    /// A caller whose curve is a leak, alone and together with its stacks.
+    /// A caller that is a leak by its own curve, and also together with its stacks.
     fn caller(allocs: u64, together: Judgement) -> JudgedSite {
         let alone = site(1, None, allocs, together.clone());
         JudgedSite {
@@ -197,8 +201,8 @@ mod tests {
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
         assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // The site stays a leak in three cases. The ages are not known; they are known for too few of its
-        // allocations; or one of its stacks is the leak.
+        // The site stays a leak in three cases. The ages are not known. The ages are known for too few of its
+        // allocations. One of its stacks is the leak.
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));
@@ -222,8 +226,8 @@ mod tests {
 
     #[test]
     fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
-        // The ages of the stacks cover 20 s of 40 s, at 2 B/s. The sum cannot have leaked more than its curve
-        // shows.
+        // The stacks are known for 20 s of 40 s and leaked 2 B/s in this time. Caller and stacks together
+        // cannot have leaked more than the curve of their sum shows.
         for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
             let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
             let mut sites = vec![

@@ -1,14 +1,15 @@
-//! edLeak's own JSON: a document of slices with the live bytes of every allocer, and of the allocers' stacks.
-//! (An allocer is a site in edLeak.)
+//! Reads edLeak's own JSON: one document with all slices, which give the live bytes of every allocer, and
+//! with the stacks of the allocers. (edLeak calls a site an allocer.)
 //!
 //! ```json
 //! {"slice": [[{"mem":384,"alc":0}, {"mem":248,"alc":1}], …],
 //!  "allocer": [{"id":0,"stack":["0x4008a1:main"]}]}
 //! ```
 //!
-//! The document does not give the time between two slices (one second is assumed) nor the number of live
-//! allocations. If a slice does not name an allocer, the allocer keeps its bytes. A late allocer starts at
-//! its first slice, as in edLeak.
+//! The document does not give the time between two slices, so the reader assumes one second. The document
+//! does not give the number of live allocations either. If a slice does not name an allocer, the live bytes
+//! of this allocer have not changed. The series of an allocer starts at the first slice that names it, as in
+//! edLeak.
 
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +62,7 @@ impl Growing {
 /// Reads a document.
 ///
 /// # Errors
-/// The document is not of the form that edLeak writes.
+/// The document does not have the form that edLeak writes.
 pub fn read(reader: impl Read, options: LoadOptions) -> Result<Vec<LineSeries>> {
     let document: Document = serde_json::from_reader(BufReader::new(reader)).map_err(|error| {
         Error::new(

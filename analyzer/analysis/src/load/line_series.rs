@@ -1,15 +1,15 @@
-//! The form of a text input after loading: one condensed series per site.
+//! The data of a text input after it was read: one condensed series per site.
 
 use crate::frame::Address;
 use crate::site::{SiteLabel, Survivor, Totals};
 use edleak_format::SymbolFrame;
 use edleak_model::series::{Births, Point, Series};
 
-/// The parts of an input that the loader keeps.
+/// Options for the parts of an input that the loader keeps in memory.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
-    /// Whether to keep the points of text inputs, so that they can be printed as series again. Memory then
-    /// grows with the size of the input.
+    /// Whether to keep the points of text inputs, so that they can be printed as series again. If this is
+    /// set, the memory that the loader needs grows with the size of the input.
     pub keep_points: bool,
 }
 
@@ -18,19 +18,19 @@ pub struct LoadOptions {
 pub struct LineSeries {
     /// The label of the site.
     pub label: SiteLabel,
-    /// The label of the caller; only for a stack of a watched site.
+    /// The label of the caller; `None` if the site is not a stack of a watched site.
     pub parent: Option<SiteLabel>,
     /// Seconds between two slices.
     pub period_s: f64,
     /// The series, condensed.
     pub series: Series,
-    /// The series of the site together with all its stacks; `None`: it has no stacks.
+    /// The series of the site together with all its stacks; `None`: the site has no stacks.
     pub with_stacks: Option<Series>,
     /// The newest counters of the site.
     pub totals: Totals,
-    /// The place of the site, innermost frame first, as far as the line gives it.
+    /// The place of the site in the code, innermost frame first, if the line gives the place.
     pub stack: Vec<Address>,
-    /// The survivors by their time of birth, in seconds.
+    /// The surviving allocations by the time at which they were made, in seconds.
     pub survivors: Vec<Survivor>,
     /// The points of the input; `None`: the options did not ask for them.
     pub kept: Option<KeptPoints>,
@@ -46,11 +46,12 @@ pub struct KeptPoints {
     pub has_counts: bool,
     /// The points of the site together with its stacks, as the input gives them.
     pub with_stacks: Option<Vec<(Point, u64)>>,
-    /// The births, as the input gives them.
+    /// The surviving allocations by birth epoch, as the input gives them.
     pub births: Option<Births>,
 }
 
-/// The message of serde_json without its position, which counts lines within this one line.
+/// The message of serde_json without the position. This position would be wrong, because serde_json reads
+/// each line as a text of its own.
 pub(super) fn short(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
@@ -63,7 +64,7 @@ pub(super) fn address_of(text: &str) -> Address {
         text.split_once(':').map_or((text, None), |(address, name)| (address, Some(name)));
     let digits = address.trim_start_matches("0x");
     let parsed = u64::from_str_radix(digits, 16).ok();
-    // An entry without an address is a name: series lines of other tools may give the place in words.
+    // An entry without an address is a name: series lines of other tools may have names instead of addresses.
     let function = if parsed.is_some() { function } else { Some(text) };
     let frame = function.map(|name| SymbolFrame {
         function: Some(name.to_owned()),

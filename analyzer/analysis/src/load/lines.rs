@@ -1,15 +1,16 @@
-//! Series lines: one JSON object per line describes one site (`--format series` prints such lines).
+//! Reads series lines. Each line is a JSON object that describes one site (`--format series` prints such
+//! lines).
 //!
 //! ```json
 //! {"id":7,"period_s":1.0,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,2],"frees":[0,0,0]}
 //! ```
 //!
-//! Only `live_bytes` is required. The reader skips unknown fields. If counts are missing, the bytes replace
-//! them. Every condition on counts then gives the result of the bytes. The fields of [`Births`] are read
-//! under their own names.
+//! Only `live_bytes` is required. The reader skips unknown fields. If the live counts are missing, the live
+//! bytes replace them, so that every rule on counts gives the same result as the rule on bytes. The fields of
+//! [`Births`] have the same names in a line.
 //!
-//! The reader condenses each line as soon as it is read, and then drops it. So memory grows with the number
-//! of lines, not with their length.
+//! The reader condenses each line as soon as the line is read, and does not keep the line. So the memory that
+//! the reader needs grows with the number of lines and not with their length.
 
 use super::edleak_json;
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
@@ -24,8 +25,8 @@ use std::sync::Arc;
 /// Maximum length of a line in bytes; the reader refuses a longer line.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// One line as written. Every field is optional here, so that the user of another tool gets a helpful message
-/// and not a type error.
+/// One line of the input. Every field is optional here, so that the user of another tool gets a helpful
+/// message and not a type error.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Id>,
@@ -71,7 +72,7 @@ impl From<Id> for SiteLabel {
 /// Reads series lines, or edLeak's JSON document if the input turns out to be one.
 ///
 /// # Errors
-/// A line cannot be read, or is not a series.
+/// A line cannot be read, or a line is not a series.
 pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSeries>> {
     let mut all = Vec::new();
     let mut text = Vec::new();
@@ -94,8 +95,8 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
                         .map_err(|error| error.context(format_args!("line {number}")))?,
                 );
             }
-            // If a document has many lines, its first line is not complete JSON. If a document has one line,
-            // this line has no `live_bytes`.
+            // This input may be edLeak's document. If the document has many lines, its first line is not
+            // complete JSON. If the document has one line, this line has no `live_bytes`.
             _ if all.is_empty() => return edleak_json::read((&text[..]).chain(reader), options),
             Ok(_) => return Err(not_a_series(number, "there is no `live_bytes`")),
             Err(error) => return Err(not_a_series(number, &short(&error))),
@@ -208,7 +209,7 @@ fn with_stacks(live_bytes: &[u64], live_count: Option<&[u64]>) -> Vec<(Point, u6
     (0..live_bytes.len()).map(|i| (point(i), 1)).collect()
 }
 
-/// Converts the epochs to seconds. The epochs are equal parts of the series.
+/// Converts the times of the epochs to seconds. Each epoch is an equal part of the series.
 fn survivors_of(births: &Births, start_s: f64, length_s: f64) -> Vec<Survivor> {
     let epochs = births.epochs();
     let edge = |i: usize| start_s + length_s * i as f64 / epochs as f64;

@@ -1,4 +1,4 @@
-//! Mechanisms that change the memory of a site: leaks and others.
+//! Mechanisms that change the memory of a site: some of them leak, the others do not.
 //!
 //! In a leak, the site keeps retaining allocations until the end of the record, at a rate that does not
 //! diminish.
@@ -6,10 +6,11 @@
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// A mechanism: its name, whether it leaks, its shape, and the function that fills a world.
+/// A mechanism: its name, whether it leaks, the shape of its growth, and the function that adds its
+/// allocations to a simulated site.
 pub(crate) type Family = (&'static str, bool, &'static str, fn(&mut World));
 
-/// Noise that does not hide a leak of `moved` allocations.
+/// Adds noise that does not hide a leak of `moved` allocations.
 pub(crate) fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
@@ -20,7 +21,7 @@ pub(crate) fn steady(w: &mut World, share: f64) {
     w.leak(size, |_| 1.0);
 }
 
-/// Grows along `curve`, from 0 to 1, in `size` allocations that stay.
+/// Adds `size` allocations that are never freed. Their number grows along `curve`, which goes from 0 to 1.
 pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;
@@ -35,7 +36,8 @@ pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     }
 }
 
-/// Replaces one population by another at each instant of `path`: (instant, level).
+/// At each instant of `path`, frees all allocations of the previous instant and makes new ones. An item of
+/// `path` is (instant, number of allocations).
 pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);
@@ -43,15 +45,15 @@ pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     }
 }
 
-/// Models a cache: looks up random keys and allocates memory for each unknown key. A `skew` of 0 makes all
-/// keys equally likely.
+/// Models a cache that looks up random keys and allocates memory for each unknown key. `rate_of_new` is the
+/// relative rate of unknown keys over the record.
 fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
     let noise = w.size;
     w.arrivals(keys, rate_of_new, |_, _| FOREVER);
     w.noise(noise, 0.0);
 }
 
-/// Fills memory at a steady rate, and frees all but the share `left` at each of `ends`.
+/// Allocates at a steady rate. At each instant of `ends`, all allocations are freed except the share `left`.
 pub(crate) fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(
@@ -198,7 +200,7 @@ pub(crate) const KNOWN: &[Family] = &[
     }),
     ("leak_queue_backlog", true, "linear", |w| {
         // Requests arrive faster than a FIFO server serves them. A request that arrives at time t is freed at
-        // t/s, where s is the share that is served.
+        // t/s, where s is the share of the requests that are served.
         let s = w.rng.between(0.4, 0.85);
         let size = w.size;
         w.arrivals(size / (1.0 - s), |_| 1.0, |_, at| at / s - at);
@@ -353,7 +355,8 @@ pub(crate) const KNOWN: &[Family] = &[
 /// Mechanisms that the published benchmark does not have.
 pub(crate) const UNSEEN: &[Family] = &[
     ("leak_timer", true, "linear", |w| {
-        // The leak adds a fixed amount at a fixed period, as few as twelve times, in any phase.
+        // The leak adds a fixed amount at fixed intervals, at least twelve times in the record. The time of
+        // the first addition is random.
         let (times, phase) = (w.rng.scale(12.0, 60.0), w.rng.unit());
         let each = (w.size / times).ceil();
         for k in 0..times as usize {
@@ -380,8 +383,8 @@ pub(crate) const UNSEEN: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_under_load", true, "linear", |w| {
-        // Requests come in waves. A share of them is never released, in addition to the wave's own
-        // population.
+        // Requests come in waves. A share of the requests is never released; all other requests are released
+        // soon.
         let (waves, phase, life, share) =
             (w.rng.between(3.0, 8.0), w.rng.unit(), 0.015, w.rng.scale(0.03, 0.2));
         let size = w.size;
@@ -406,7 +409,7 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.leaked = (step * (times as u64 - 1)) as f64;
     }),
     ("leak_fatter_items", true, "linear", |w| {
-        // A fixed number of tables, each of which gains entries.
+        // The site has a fixed number of tables, and each table gets more and more entries.
         let tables = w.rng.between(5.0, 30.0) as usize;
         let steps = w.rng.between(8.0, 30.0) as usize;
         let unit = w.unit_bytes();
@@ -458,8 +461,8 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("high_water_pool", false, "log", |w| {
-        // A pool keeps the memory of its highest demand. Demand varies at random, so a new highest demand
-        // becomes ever rarer.
+        // A pool keeps the memory of its highest demand. Demand varies at random, so a new maximum of the
+        // demand comes ever more rarely.
         let (mut high, demands) = (0.0, w.rng.scale(30.0, 600.0) as usize);
         for k in 0..demands {
             let demand = w.size * (1.0 + 0.25 * w.rng.normal()).max(0.0);
@@ -504,7 +507,7 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("generations", false, "other", |w| {
-        // Minor collections drop most of the young allocations, a major collection drops all of them.
+        // A minor collection frees most of the young allocations, and a major collection frees all of them.
         let (minor, major) = (cycles(w, 20.0, 40.0, 0.2), cycles(w, 3.5, 7.0, 0.2));
         let size = w.size;
         w.arrivals(
@@ -521,7 +524,7 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.arrivals(size / fill, |_| 1.0, |_, _| fill);
     }),
     ("plugins_on_use", false, "log", |w| {
-        // A dozen features, each loaded when it is first used (the coupon collector's problem).
+        // About a dozen features are each loaded at their first use (the coupon collector's problem).
         let (features, t) = (w.rng.between(6.0, 14.0) as usize, w.rng.between(0.05, 0.2));
         for _ in 0..features {
             let (at, size) = (w.rng.exponential(t), w.size / features as f64 * w.rng.scale(0.5, 2.0));

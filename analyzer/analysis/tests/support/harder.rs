@@ -1,5 +1,5 @@
-//! Mechanisms that a curve can hardly tell apart: slower, later, rarer and rougher than those of the
-//! benchmark.
+//! Mechanisms for which the curve hardly shows whether they leak: their growth is slower, later, rarer and
+//! rougher than that of the benchmark's mechanisms.
 
 use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, steady};
 use super::world::{FOREVER, World};
@@ -12,8 +12,8 @@ fn slow_base(w: &mut World, share: f64, times: f64) {
     follow(w, base, |x| (x / share).min(1.0));
 }
 
-/// Adds a pool that grows in chunks of allocations. The pool serves a demand that grows from 0 to 1 of
-/// `size`.
+/// Adds a pool that grows in chunks of allocations. The pool must satisfy `demand`, which grows from 0 to 1
+/// and is a share of `size`.
 fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f64) {
     let mut held = 0;
     for k in 0..2000 {
@@ -25,7 +25,7 @@ fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f6
     }
 }
 
-/// Mechanisms harder than those of the benchmark.
+/// Mechanisms that are harder to judge than those of the benchmark.
 pub(crate) const HARDER: &[Family] = &[
     ("leak_slow_base", true, "linear", |w| {
         let (share, times) = (w.rng.between(0.05, 0.3), w.rng.scale(0.5, 20.0));
@@ -73,7 +73,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_on_and_off", true, "linear", |w| {
-        // The site leaks while a feature is in use, which is on and off for random spans.
+        // The site leaks while a feature is in use. The feature is in use and out of use for random spans of
+        // time.
         let mut spans = vec![0.0];
         while spans[spans.len() - 1] < 1.0 {
             let next = spans[spans.len() - 1] + w.rng.between(0.01, 0.09);
@@ -98,7 +99,7 @@ pub(crate) const HARDER: &[Family] = &[
         in_chunks(w, size, chunks, |x| x);
     }),
     ("leak_rare_gc", true, "linear", |w| {
-        // A collector runs a few times; the leak is the part that it cannot free.
+        // A garbage collector runs a few times; the leak is the part that the collector cannot free.
         let (c, left) = (cycles(w, 4.0, 8.0, 0.3), w.rng.between(0.2, 0.6));
         let size = w.size;
         sawtooth(w, &c, size / left, left);
@@ -152,7 +153,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, count);
     }),
     ("leak_flushed_once", true, "linear", |w| {
-        // The site drops all its allocations once, early. After that, the site continues to grow.
+        // The site frees all its allocations once, early in the record. After that, the site continues to
+        // grow.
         let (at, size) = (w.rng.between(0.03, 0.2), w.size);
         w.arrivals(size * at, |x| f64::from(u8::from(x < at)), |_, born| at - born);
         w.leak(size, |x| f64::from(u8::from(x > at)));
@@ -192,7 +194,7 @@ pub(crate) const HARDER: &[Family] = &[
         sawtooth(w, &c, size * 4.0, 0.0);
     }),
     ("rotation_by_size", false, "other", |w| {
-        // The program drops a log buffer when it is full. Log lines arrive at an uneven pace.
+        // The program frees a log buffer when the buffer is full. Log lines arrive at an uneven pace.
         let (mut at, mut ends) = (0.0, Vec::new());
         while at < 1.0 {
             at += w.rng.between(0.05, 0.3);
@@ -203,7 +205,8 @@ pub(crate) const HARDER: &[Family] = &[
         w.noise(size * 0.5, 0.0);
     }),
     ("table_doubles", false, "log", |w| {
-        // A hash table lies beside the entries that it holds. The entries saturate, and the table doubles.
+        // The site allocates a hash table and the entries of this table. The number of entries saturates, and
+        // the table grows by doubling.
         let t = w.rng.between(0.05, 0.25);
         let (entries, unit) = (w.size, w.unit_bytes());
         follow(w, entries, |x| 1.0 - (-x / t).exp());

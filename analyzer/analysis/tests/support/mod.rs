@@ -11,7 +11,7 @@ pub(crate) use harder::HARDER;
 use rayon::prelude::*;
 use world::World;
 
-/// Simulates `each` records of every family, with each length and each level of noise in turn.
+/// Simulates `each` records of every mechanism. The lengths and the levels of noise are used in turn.
 pub(crate) fn simulate(families: &[Family], lengths: &[usize], each: usize, seed: u64) -> Vec<Case> {
     let work: Vec<(usize, usize)> =
         (0..families.len()).flat_map(|f| (0..each).map(move |k| (f, k))).collect();

@@ -1,7 +1,7 @@
 //! A simulated site: allocations with a birth, a death and a size, observed slice by slice.
 //!
 //! All data of a recording (live bytes, counts, cumulated allocations and frees, births of survivors) follows
-//! from the list of allocations. So every curve here is one that a program could produce.
+//! from the list of allocations. So a program could produce every curve that the simulator makes.
 
 use edleak_analysis::score::Case;
 use edleak_model::series::{Births, Point, SeriesBuilder};
@@ -61,13 +61,14 @@ pub(crate) struct World {
     pub rng: Rng,
     /// Number of slices.
     pub n: usize,
-    /// Level of noise, 0 to 2.
+    /// Level of noise: 0, 1 or 2.
     pub noise: usize,
     /// Number of allocations that the site's own mechanism moves: the size of a leak or of a cache.
     pub size: f64,
-    /// Bytes that were truly leaked within the record.
+    /// True number of bytes that were leaked within the record.
     pub leaked: f64,
-    /// Typical bytes of one allocation, and the spread of its logarithm.
+    /// The typical size of one allocation in bytes; `spread` is the standard deviation of the size's
+    /// logarithm.
     bytes: f64,
     spread: f64,
     groups: Vec<Group>,
@@ -87,7 +88,7 @@ impl World {
         world
     }
 
-    /// Adds allocations that were live before the record, and traffic that lives for less than a slice.
+    /// Adds allocations that were live before the record, and allocations that live for less than a slice.
     fn base(&mut self) {
         let base = if self.rng.unit() < 0.5 { 0.0 } else { self.size * self.rng.scale(0.05, 5.0) };
         self.add(0.0, FOREVER, base);
@@ -100,8 +101,8 @@ impl World {
         }
     }
 
-    /// Adds `count` allocations, alive from `birth` to `death`. If `count` has a fraction, it is rounded at
-    /// random.
+    /// Adds `count` allocations, alive from `birth` to `death`. If `count` has a fraction, `count` is rounded
+    /// up or down at random.
     pub(crate) fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
         let whole = (count + self.rng.unit()).floor().max(0.0) as u64;
         let bytes = (self.bytes * (self.spread * self.rng.normal()).exp()).max(1.0) as u64;
@@ -119,8 +120,8 @@ impl World {
         self.bytes
     }
 
-    /// Adds random arrivals over the record: `total` of them if `rate` is 1 throughout. `life` gives the
-    /// lifetime of each arrival. Returns the bytes of the allocations that are never freed.
+    /// Adds allocations at random times over the record: about `total` of them if `rate` is always 1. `life`
+    /// gives the lifetime of each allocation. Returns the bytes of the allocations that are never freed.
     pub(crate) fn arrivals(
         &mut self,
         total: f64,
@@ -151,8 +152,8 @@ impl World {
         self.leaked += kept;
     }
 
-    /// Adds a population in balance, whose size scatters by `sd` allocations. `life` is its mean lifetime in
-    /// fractions of the record.
+    /// Adds short-lived allocations, whose number stays the same on average and scatters by `sd`. `life` is
+    /// their mean lifetime in fractions of the record.
     pub(crate) fn churn(&mut self, sd: f64, life: f64) {
         let batch = (sd * sd / self.size.max(1.0)).max(1.0).min(sd.max(1.0));
         let groups = (sd / batch).powi(2).clamp(1.0, 400.0);
@@ -168,7 +169,8 @@ impl World {
         }
     }
 
-    /// Adds noise at the world's level beside a movement of `moved` allocations.
+    /// Adds noise at the site's level of noise; `moved` is the number of allocations that the mechanism
+    /// itself adds.
     ///
     /// A leak must stay visible: its growth is at least `visible` times the standard error of the growth that
     /// noise alone would show. If `visible` is 0, there is no limit.
