@@ -1,4 +1,4 @@
-// A vector that doubles until it holds all 600 items, and is then reused. Its steps become rarer and larger.
+// The vector doubles until it holds 600 items; then it is reused. So the curve has rarer and larger steps.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,6 +1,6 @@
-/* `frames DEPTH COUNT malloc|unwind`: below DEPTH frames of sixteen functions, COUNT times an allocation with its free, or
- * one walk of the stack by libunwind. The program writes the nanoseconds of
- * each walk to the file $BENCH_OUT. */
+/* `frames DEPTH COUNT malloc|unwind`: sixteen functions call each other in turn until the stack has DEPTH
+ * frames. Below these frames, the program does one of two things COUNT times: an allocation and its free, or a
+ * walk of the stack by libunwind. The program writes the nanoseconds of each walk to the file $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -74,8 +74,8 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // The symbol is a label of assembly code or of data. Only its section shows which of the two
-                // it is.
+                // The symbol is a label of assembly code or of data. Only the section of the symbol shows
+                // whether the label is one of code or of data.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))

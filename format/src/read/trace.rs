@@ -501,8 +501,8 @@ impl Trace {
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
-        /// If a trace has at most this number of slices, they do not show the stride: five slices have only
-        /// four distances. In that case the grid uses the period of `Start`.
+        /// If a trace has at most this number of slices, its slices do not show the stride: five slices have
+        /// only four distances. In that case the grid uses the period of `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

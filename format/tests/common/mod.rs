@@ -1,4 +1,5 @@
-//! The expected content of a trace, slice by slice. Tests compare it with the trace that they read.
+//! The expected content of a trace, slice by slice. Tests compare this content with the trace that a reader
+//! gives.
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 

@@ -24,7 +24,7 @@ pub(super) struct Headline {
     pub verdict: String,
     /// Questions and answers. An answer is a list of texts; some of the texts are names.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
-    /// The losses, one line each; empty if the recording missed nothing.
+    /// One line for each kind of loss; empty if the recording missed nothing.
     pub missed: Vec<String>,
 }
 

@@ -141,7 +141,8 @@ function figuresOf(trace, from, to) {
 }
 
 /**
- * Survivors at the end of the record, in bytes: of the epochs within a range, and of the epochs that overlap it.
+ * Bytes of survivors at the end of the record, as two numbers: for the epochs within a range, and for the
+ * epochs that overlap the range.
  * @param {Trace} trace @param {number} site @param {number} from_s @param {number} to_s @returns {[number, number]}
  */
 function bornBetween(trace, site, from_s, to_s) {
