@@ -44,7 +44,10 @@ fn suite(analysis: &Findings) -> TestSuite {
         case
     };
     let mut suite = TestSuite::new(printable(&analysis.source));
-    suite.set_time(Duration::from_secs_f64(analysis.header.duration_s.max(0.0)));
+    // Input that was not recorded may claim any duration.
+    if let Ok(duration) = Duration::try_from_secs_f64(analysis.header.duration_s) {
+        suite.set_time(duration);
+    }
     let undecided = too_little(analysis).filter(|_| outcome(analysis) == Outcome::Undecided);
     suite.add_test_case(case(
         "enough to judge",
