@@ -2,8 +2,8 @@
 //! are not in the baseline or that are faster now.
 //!
 //! A baseline is read from a recording, which edleak-analyze analyzes again with its current model, or from a
-//! report saved with `--format json`. One of the two recordings may have the site as a caller, and the other
-//! recording may have its stacks. Then the caller is compared with the sum of the rates of its stacks.
+//! report saved with `--format json`. If one recording has a site as a caller, and the other recording has
+//! the stacks of this caller, the rate of the caller is compared with the sum of the rates of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -46,7 +46,7 @@ pub struct Baseline {
     pub leaks: Vec<KnownLeak>,
 }
 
-/// The change of a leak against the baseline.
+/// The change of a leak since the baseline was recorded.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Change {
     /// The baseline does not contain the leak.
@@ -238,7 +238,8 @@ impl SavedSite {
         let mut stack: Vec<(Address, Vec<SymbolFrame>)> = Vec::new();
         let mut goes_on = false;
         for saved in self.stack {
-            // Inlined frames come first, with the same address as the frame that they were inlined into.
+            // In a saved report, inlined frames come before the frame into which they were inlined, and have
+            // the same address.
             if !goes_on || stack.is_empty() {
                 let is_generated =
                     saved.module.is_none() && saved.function.as_deref() == Some(GENERATED_NAME);

@@ -23,13 +23,13 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// Those of these frames that the stacks of `group` share, too. `None`: the stacks share only the
+    /// Keeps only the frames that the stacks of `group` share, too. `None`: the stacks share only the
     /// outermost function.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// Those of these frames that `stack` shares, too. If `stack` has a frame of the same function but at
+    /// Keeps only the frames that `stack` shares, too. If `stack` has a frame of the same function but at
     /// another line, this frame is the last shared frame.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);

@@ -32,14 +32,14 @@ pub struct Finding<'a> {
     pub parts: Vec<Group<'a>>,
     /// The reason why several places are one finding; `None`: there is only one place.
     pub together: Option<Together<'a>>,
-    /// Live bytes of all parts over the record.
+    /// Live bytes of all parts together, over the record.
     pub levels: LevelSum<'a>,
 }
 
 /// The reason why several places are one finding.
 #[derive(Clone, Copy, Debug)]
 pub enum Together<'a> {
-    /// The places leak in step below this function.
+    /// The places leak in step, and this function calls all of them, directly or through other functions.
     Below(SiteFrame<'a>),
     /// The places leak in step, and their stacks are not known.
     ByStep,
@@ -90,22 +90,22 @@ impl<'a> Finding<'a> {
         self.parts.iter().flat_map(|part| part.members.iter().copied())
     }
 
-    /// Bytes leaked per second.
+    /// Number of bytes leaked per second by all parts together.
     pub fn rate_bytes_per_s(&self) -> f64 {
         self.parts.iter().map(|part| part.rate_bytes_per_s).sum()
     }
 
-    /// Bytes leaked.
+    /// Number of bytes leaked by all parts together.
     pub fn leak_bytes(&self) -> f64 {
         self.parts.iter().map(|part| part.leak_bytes).sum()
     }
 
-    /// Number of leaked allocations; `None`: it is not known for every part.
+    /// Number of leaked allocations; `None`: the number is not known for every part.
     pub fn leak_count(&self) -> Option<u64> {
         self.parts.iter().map(|part| part.leak_count).sum()
     }
 
-    /// Seconds from the start of the record to the beginning of the first part.
+    /// Seconds from the start of the record until the first part began to leak.
     pub fn began_s(&self) -> f64 {
         self.parts.iter().map(|part| part.began_s).fold(f64::INFINITY, f64::min)
     }
@@ -141,7 +141,7 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The number of addresses at the outer end that all stacks of all parts share.
+    /// The number of outermost addresses that all stacks of all parts share.
     pub fn shared_tail(&self) -> usize {
         let mut stacks = self.parts.iter().flat_map(Group::stacks);
         let Some(first) = stacks.next() else { return 0 };

@@ -19,14 +19,14 @@ use edleak_model::process_series::ProcessSeries;
 use edleak_model::work::Work;
 use std::sync::Arc;
 
-/// One recording, judged.
+/// The results for one recording.
 #[derive(Debug)]
 pub struct Findings {
     /// The input as the user named it.
     pub source: String,
     /// The program, the duration of the recording, and the reason why it ended.
     pub header: Header,
-    /// The totals, and the losses.
+    /// The totals of the recording, and the counts of events that it could not record.
     pub summary: Summary,
     /// The kind of growth of the process, with its numbers.
     pub growth: ProcessGrowth,
@@ -39,7 +39,7 @@ pub struct Findings {
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that do not take their memory from malloc, each with a remedy.
     pub own_heaps: Vec<OwnHeap>,
-    /// Functions of counted allocators whose calls are not counted.
+    /// Functions whose calls are not counted, although other functions of the same allocator are counted.
     pub uncounted_functions: Vec<UncountedFunctions>,
     /// Whether the children of the process used most of the processor time.
     pub children_did_the_work: bool,
@@ -52,11 +52,11 @@ pub struct Findings {
     pub process: ProcessSeries,
     /// The work of the whole program over the record.
     pub work: Arc<Work>,
-    /// The debug files that gave the names of the reported addresses, by module.
+    /// For each module, the debug file that gave the names of the reported addresses.
     pub outcomes: Vec<Outcome>,
     /// The growth of each leaking site from slice to slice.
     pub steps: Steps,
-    /// The counters of every site over the record; `None`: no report asks for them.
+    /// The counters of every site over the record; `None`: no report needs the history.
     pub history: Option<Box<History>>,
     /// The marks of the trace.
     pub marks: Vec<MarkSeen>,
@@ -67,13 +67,13 @@ pub struct Findings {
 /// The program, the duration and the end of one recording, and other general facts about it.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Header {
-    /// The program and its arguments; empty: the input does not name them.
+    /// The program and its arguments; empty: the input does not give the program.
     pub command: Vec<String>,
     /// The process ID; 0: the input does not give it.
     pub pid: u32,
     /// Wall-clock start in nanoseconds since 1970; 0: the input does not give it.
     pub started_unix_ns: u64,
-    /// Seconds from the start to the last slice.
+    /// Seconds from the start of the recording to the last slice.
     pub duration_s: f64,
     /// Number of slices in the input.
     pub slices: u64,
@@ -105,7 +105,7 @@ pub struct Before {
     pub resident_bytes: u64,
 }
 
-/// The totals of a recording, and its losses.
+/// The totals of a recording, and the counts of events that it could not record.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Summary {
     /// Number of sites.
@@ -151,7 +151,7 @@ pub struct Summary {
     pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
-    /// Number of bytes that belong to no sound block.
+    /// Number of bytes that belong to no undamaged block.
     pub damaged_bytes: u64,
     /// Number of reported addresses without a function name.
     pub unresolved_addresses: u64,
@@ -166,11 +166,11 @@ pub struct LoadedModule {
     pub id: ModuleId,
     /// The path of the module.
     pub path: String,
-    /// The module's build ID in hexadecimal; empty: it has none.
+    /// The module's build ID in hexadecimal; empty: the module has no build ID.
     pub build_id: String,
     /// First address of the mapping.
     pub start: u64,
-    /// One past the last address of the mapping.
+    /// The first address after the mapping.
     pub end: u64,
     /// Runtime address minus link-time address.
     pub load_bias: u64,

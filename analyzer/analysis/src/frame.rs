@@ -9,11 +9,11 @@ use std::sync::Arc;
 pub struct Address {
     /// The return address in the target.
     pub address: u64,
-    /// The module that holds the address; `None`: unknown, or the input is not a trace.
+    /// The module that holds the address; `None`: the module is unknown, or the input is not a trace.
     pub module_id: Option<ModuleId>,
     /// The path of the module that holds the address.
     pub module: Option<String>,
-    /// The module's build ID in hexadecimal; empty if it has none.
+    /// The module's build ID in hexadecimal; empty if the module has no build ID.
     pub build_id: String,
     /// The return address minus the module's load bias.
     pub offset: Option<u64>,

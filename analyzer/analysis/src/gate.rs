@@ -24,9 +24,9 @@ const UNDECIDED_BYTES: f64 = 4096.0;
 
 /// If a greater share of the record than this has no slices, the report mentions the missing slices.
 pub const MUCH_MISSING: f64 = 0.05;
-/// Share of the record that one gap may take; a longer gap may hide a leak. A gap of this length lowers the
-/// accuracy of the verdicts (F1) by two and a half percentage points (`replay/gap.rs`). Short gaps in several
-/// places hide no leak.
+/// Greatest share of the record that one gap without slices may take; a longer gap may hide a leak. A gap of
+/// this length lowers the accuracy of the verdicts (F1) by two and a half percentage points
+/// (`replay/gap.rs`). Several short gaps do not hide a leak.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
@@ -183,7 +183,7 @@ impl Policy {
         for analysis in analyses {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
-            // Objects of pools lie in the heap or in mapped memory. A pool may also give out memory that it
+            // Objects of pools are in the heap or in mapped memory. A pool may also give out memory that it
             // took long ago. So both the rate of the pools and the rate of all other sites must be within the
             // budget.
             let rate_of = |is_pool: bool| -> f64 {
@@ -446,7 +446,7 @@ fn size(bytes: u64) -> String {
     units::bytes(bytes as f64)
 }
 
-/// Whether no site changed after the first quarter of the record, because the process only waited.
+/// Whether no site changed after the first quarter of the record. In this case, the process only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

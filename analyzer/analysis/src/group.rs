@@ -21,9 +21,9 @@ pub struct Group<'a> {
     pub lead: &'a JudgedSite,
     /// The listed sites of the group. The site with the highest rate comes first.
     pub members: Vec<&'a JudgedSite>,
-    /// The index of the frame to blame, counted from the allocating frame. At index 0, it is the caller
-    /// itself. Otherwise it is the innermost frame that the leaking stacks do not share with the stacks that
-    /// do not leak.
+    /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 is the caller
+    /// itself. Any other index is that of the innermost frame that the leaking stacks do not share with the
+    /// stacks that do not leak.
     pub depth: usize,
     /// The rate of all members together, in bytes per second.
     pub rate_bytes_per_s: f64,

@@ -44,7 +44,7 @@ pub struct Instant {
 /// The greatest number of live bytes, and the time of this maximum.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Peak {
-    /// Seconds since the recording began.
+    /// The time of the peak, in seconds since the recording began.
     pub at_s: f64,
     /// Live bytes at the peak.
     pub live_bytes: u64,
@@ -115,8 +115,8 @@ impl History {
                     packed.add_to(&mut others);
                     self.sites[site].packed = None;
                     self.others_sites += 1;
-                    // A site further down the list might have counters that fit. But the history keeps only
-                    // sites above the first site that does not fit.
+                    // The counters of a less important site might still fit. But the history keeps no site
+                    // that is less important than the first site that does not fit.
                     left = 0;
                 }
             }

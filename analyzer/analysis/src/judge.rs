@@ -187,7 +187,7 @@ fn is_busy(processor: &CpuUse) -> bool {
 /// than its last slice, or if its last blocks are damaged.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
-    // The recording ends less than a period after its last slice.
+    // A complete recording ends less than one period after its last slice.
     let by_time = if period_s > 0.0 { (behind_s / period_s) as u64 } else { 0 };
     let inside = replayed.missing_points.saturating_add(replayed.missing_behind);
     by_time.max(trace.damage().lost_slices.saturating_sub(inside))

@@ -1,4 +1,4 @@
-//! From a trace to findings: which sites leak, how fast, and through which stack.
+//! Turns a trace into findings: which sites leak, at which rate, and through which stack.
 //!
 //! ```text
 //! 1 load       a trace (mapped, indexed), edLeak's JSON slices, or series lines
@@ -56,7 +56,7 @@ use gate::Policy;
 use load::{LoadOptions, Recording};
 use std::path::Path;
 
-/// Loads, judges and symbolizes one recording. The gate then decides over all recordings together
+/// Loads, judges and symbolizes one recording. After that, the gate decides about all recordings together
 /// ([`Policy::apply`]).
 ///
 /// # Errors

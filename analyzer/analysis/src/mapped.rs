@@ -2,8 +2,8 @@
 //! call mapped.
 //!
 //! A mapping is address space. It takes memory only if its pages are resident or swapped out. For example, a
-//! garbage collector reserves far more address space than it uses. So growth of address space alone is no
-//! leak.
+//! garbage collector reserves much more address space than the memory that it uses. So growth of address
+//! space alone is no leak.
 
 use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};
@@ -25,7 +25,8 @@ const LEAST_SEEN_SHARE: f64 = 0.5;
 /// Least anonymous memory that no recorded call mapped for the report to mention it. Less of it is normal,
 /// for example stacks and tables of the C library.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
-/// Least growth of this memory that the report mentions, in bytes per second.
+/// Least growth of the anonymous memory that no recorded call mapped, in bytes per second, for the report to
+/// mention this growth.
 const NOTICEABLE_RATE: f64 = 1024.0;
 
 /// The totals of mapped memory.
@@ -60,9 +61,9 @@ pub struct Unseen {
     /// Resident and swapped bytes at the end. If the process ran before its recording, only the growth
     /// counts.
     pub bytes: u64,
-    /// Growth of this memory over the record.
+    /// Growth of the memory that no recorded call mapped, in bytes per second over the record.
     pub rate_bytes_per_s: f64,
-    /// The parts of this memory that have a name (`[anon:NAME]`), with their bytes; the largest part comes
+    /// The names (`[anon:NAME]`) of those parts that have a name, with their bytes; the largest part comes
     /// first.
     pub names: Vec<(String, u64)>,
 }

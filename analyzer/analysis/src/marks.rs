@@ -37,9 +37,9 @@ pub struct JudgedMark {
     pub name: String,
     /// Number of iterations from the first slice of the mark to the last.
     pub iterations: u64,
-    /// Number of these iterations that belong to the warm-up.
+    /// Number of iterations that belong to the warm-up.
     pub warm_up: u64,
-    /// The message if the iterations are too few for a verdict; `None`: there are enough.
+    /// The message if the iterations are too few for a verdict; `None`: there are enough iterations.
     pub too_few: Option<String>,
 }
 

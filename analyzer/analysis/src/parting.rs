@@ -121,10 +121,10 @@ mod tests {
     fn a_pool_that_one_caller_leaks_through_is_not_to_blame() {
         let (leaks, uses) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(1, 20)]);
-        // A wrapper of the pool is shared by both stacks, too.
+        // Both stacks also share a wrapper of the allocating function.
         let (leaks, uses) = (stack(1, &[10, 11, 20, 90], 500, 64), stack(2, &[10, 11, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(2, 20)]);
-        // Only a few allocations by another stack, at the start, do not count.
+        // If another stack makes only a few allocations, at the start, this stack does not count.
         let warm_up = stack(2, &[10, 30, 90], 5, 64);
         assert_eq!(parted(&[&leaks], &[&warm_up]), [(0, 10)]);
     }

@@ -112,8 +112,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
 }
 
 /// The domains whose counters the slices of marks have. In traces of earlier versions, these slices have only
-/// sites of the heap. So a domain counts only if a slice has one of its sites. The sites of the other domains
-/// keep their verdicts by time.
+/// sites of the heap. So the result has a domain only if a slice has a site of this domain. The sites of the
+/// other domains keep their verdicts by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();

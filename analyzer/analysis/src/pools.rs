@@ -21,7 +21,7 @@ pub struct Pools {
     pub sites: u64,
     /// Bytes of live objects at the end.
     pub live_bytes: u64,
-    /// Live objects at the end.
+    /// Number of live objects at the end.
     pub live_count: u64,
     /// Number of pools that held objects at the end.
     pub pools: u64,

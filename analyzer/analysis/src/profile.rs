@@ -2,8 +2,8 @@
 //! range of time.
 //!
 //! The instant is a slice, so its counters are exact. A range goes from the slice nearest to its start to the
-//! slice nearest to its end. All figures of a range are differences of these two slices. The rows add up to
-//! the total to the byte, because an allocation is counted either at its site or at one of its stacks.
+//! slice nearest to its end. All figures of a range are differences of these two slices. The sum of the rows
+//! is exactly the total, because an allocation is counted either at its site or at one of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -30,8 +30,8 @@ pub enum At {
 pub enum Span {
     /// One instant: the figures count from the start of the record up to this instant.
     Instant(At),
-    /// A range from one time to another, in nanoseconds since the recording began. A missing end is the end
-    /// of the record.
+    /// A range from one time to another, in nanoseconds since the recording began. If a bound is missing, the
+    /// range extends to the start or to the end of the record.
     Range {
         /// The start; `None`: the start of the record.
         from_ns: Option<u64>,
@@ -53,7 +53,8 @@ pub enum Order {
     Churn,
 }
 
-/// The figures of one site, or of all sites. Live figures of a range are differences and may be negative.
+/// The figures of one site, or of all sites. For a range, the live bytes and the live allocations are
+/// differences and may be negative.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Figures {
     /// Number of live bytes.
@@ -88,7 +89,8 @@ pub struct Row {
 pub struct Moment {
     /// Seconds since the recording began.
     pub time_s: f64,
-    /// The time between the slices around this moment, in seconds. The profile cannot show anything shorter.
+    /// The time between the slices around this moment, in seconds. The profile cannot show an event that is
+    /// shorter than this time.
     pub precision_s: f64,
 }
 
@@ -101,9 +103,9 @@ pub struct Profile {
     pub order: Order,
     /// The start of a range; `None` for an instant, because its figures count from the start of the record.
     pub from: Option<Moment>,
-    /// The instant, or the end of a range.
+    /// The instant of the profile, or the end of its range.
     pub to: Moment,
-    /// All sites together.
+    /// The figures of all sites together.
     pub total: Figures,
     /// Every site with a figure other than 0. The site with the greatest value of the figure `order` comes
     /// first; sites with equal values are in order of their labels.
@@ -125,7 +127,7 @@ impl Figures {
         }
     }
 
-    /// Adds the figures of another site.
+    /// Adds the figures of another site to these figures.
     pub fn add(&mut self, other: &Self) {
         self.live_bytes = self.live_bytes.saturating_add(other.live_bytes);
         self.live_count = self.live_count.saturating_add(other.live_count);

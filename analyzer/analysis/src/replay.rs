@@ -68,7 +68,7 @@ pub struct Replayed<T> {
     pub turnover_bytes: u64,
     /// Number of slices that were read.
     pub slices: u64,
-    /// Time of the last slice since the recording began.
+    /// The time of the last slice, in nanoseconds since the recording began.
     pub last_ns: u64,
     /// The work of the whole program over the record.
     pub work: Arc<Work>,
@@ -76,7 +76,7 @@ pub struct Replayed<T> {
     pub missing_points: u64,
     /// Number of points without a slice between the end of the grid and the end of the record.
     pub missing_behind: u64,
-    /// The greatest number of points without a slice in a row.
+    /// The greatest number of points in a row that have no slice.
     pub longest_gap: u64,
     /// Memory of single sites, and anonymous memory that no recorded call mapped, at the first and at the
     /// last reading of the judged record.
@@ -220,7 +220,7 @@ impl States {
             let mut allocs = 0u64;
             for (at, (header, step)) in opened.headers().zip(&opened.steps).enumerate() {
                 self.memory.slice(at == 0, opened.columns.memory(at));
-                // Wrapping sums of integers do not depend on the order.
+                // The result of a wrapping sum of integers does not depend on the order of the integers.
                 let sum = |of: fn(&Condensed) -> &Vec<u64>| {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
                 };
@@ -260,7 +260,7 @@ impl States {
         let kinds = self.memory.kinds();
         let now = ProcessPoint { live_bytes, resident_bytes, kinds };
         let point = step.point as usize;
-        // After the end of the grid, only a gap that began before the end matters.
+        // After the end of the grid, only a gap that began before the end of the grid matters.
         let is_of_record = step.counts || self.covered < self.grid.points;
         if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point)) {
             replayed.missing_points += gap.points().len() as u64;
@@ -319,7 +319,8 @@ impl States {
             let series = together.map(|series| series.clone().with_totals(counters.allocs, counters.frees));
             let with_stacks =
                 sums.with_stacks.get(&id).cloned().map(|series| series.beside(Arc::clone(&work)));
-            // If a caller was watched from the start, it has counted nothing itself, so no slice names it.
+            // If a caller was watched from the start, all its allocations are counted at its stacks, so no
+            // slice names the caller.
             let silent = || {
                 let whole = with_stacks.as_ref();
                 let mut builder = SeriesBuilder::new();

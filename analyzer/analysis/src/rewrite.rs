@@ -15,8 +15,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// Writes `from` to `to` and adds the frames of every address in the trace. `to` may be the file that `from`
-/// was read from.
+/// Writes `from` to `to` and adds the frames of every address in the trace. `from` may have been read from
+/// the file `to`.
 ///
 /// # Errors
 /// The new trace cannot be written.

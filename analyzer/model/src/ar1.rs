@@ -2,7 +2,8 @@
 //!
 //! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
 //! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
-//! coefficients are plain sums. So the code prewhitens no vector, and seven values of ρ cost as much as one.
+//! coefficients are plain sums. So the code prewhitens no vector, and it takes the same time for seven values
+//! of ρ as for one value.
 
 /// The autocorrelations that the comparison of models tries. The comparison uses the likeliest of these
 /// values.

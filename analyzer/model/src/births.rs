@@ -13,7 +13,7 @@ use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
 
-/// Least number of epochs for a conclusion.
+/// Least number of epochs for a score.
 const LEAST_EPOCHS: usize = 16;
 
 /// Each statistic is limited to the range from minus this value to this value, as when the score was fitted.
@@ -40,7 +40,7 @@ pub(crate) struct Survivors {
 pub(crate) struct Live<'a> {
     /// The curves of live bytes and of live count.
     pub(crate) curves: [&'a Curve; 2],
-    /// The trends of both curves.
+    /// The statistics of both curves.
     pub(crate) trends: [&'a Trend; 2],
     /// The comparison of models on live count.
     pub(crate) comparison: Comparison,

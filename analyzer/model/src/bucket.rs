@@ -32,8 +32,8 @@ impl Extent {
 /// A run of `width` slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// Live bytes.
+    /// The live bytes in these slices.
     pub bytes: Extent,
-    /// Live count.
+    /// The live count in these slices.
     pub count: Extent,
 }

@@ -65,8 +65,8 @@ impl Buckets {
         }
     }
 
-    /// The buckets in order of time. The last bucket may hold fewer slices than the others; [`Buckets::full`]
-    /// then leaves it out.
+    /// The buckets in order of time. The last bucket may cover fewer slices than every other bucket;
+    /// [`Buckets::full`] leaves out such a bucket.
     pub fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         self.first(self.buckets.len())
     }

@@ -1,10 +1,10 @@
 //! A curve over busy time. Busy time is the record without the time in which the program made almost no
 //! allocations.
 //!
-//! The weight of a bucket is the number of the program's allocations in it, relative to the buckets in which
-//! the site grew. No weight exceeds 1, so busy time is never longer than the record, and a burst of work does
-//! not stretch the curve. For a program that works evenly, busy time equals the record, and `Busy::of`
-//! returns `None`.
+//! The weight of a bucket is the number of the program's allocations in it, divided by the usual number in
+//! the buckets in which the site grew. No weight exceeds 1, so busy time is never longer than the record, and
+//! a burst of work does not stretch the curve. For a program that works evenly, busy time equals the record,
+//! and `Busy::of` returns `None`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};

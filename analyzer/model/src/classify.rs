@@ -66,7 +66,7 @@ pub struct Judgement {
     pub began_s: f64,
     /// The reasons for the verdict, in words.
     pub why: Vec<String>,
-    /// For an undecided site: by how many seconds a new recording should be longer.
+    /// For an undecided site: the number of seconds by which a new recording should be longer.
     pub record_longer_s: Option<f64>,
     /// Whether the ages of the surviving allocations were known and decided the verdict.
     pub by_survivors: bool,

@@ -51,13 +51,13 @@ pub(crate) struct Comparison {
     /// Half the BIC of the best model that stops, minus half the BIC of the best leaking model. The result is
     /// positive if the leaking model fits better. It is between −10 and 10.
     pub(crate) bic: f64,
-    /// The same difference between two leaking models: the best model that does not accelerate, and the best
-    /// model that accelerates. The result is positive if the accelerating model fits better.
+    /// Half the BIC of the best leaking model that does not accelerate, minus half the BIC of the best
+    /// leaking model that accelerates. The result is positive if the accelerating model fits better.
     pub(crate) bend: f64,
     /// Growth over the record: the mean over the leaking models, weighted by their likelihoods. Only the
     /// growing term of each model counts; its fill, step and base do not.
     pub(crate) growth: f64,
-    /// Position in the record, 0…1, at which this growth begins according to the best leaking model.
+    /// Position in the record, 0…1, at which the growth begins according to the best leaking model.
     pub(crate) begins: f64,
 }
 
@@ -91,7 +91,7 @@ struct Design {
     beside: Option<SecondColumn>,
     parameters: f64,
     leaks: bool,
-    /// Whether the growing column stands beside a base that loads: see [`LOAD_PACE`].
+    /// Whether the second column is a base that loads at the start: see [`LOAD_PACE`].
     beside_load: bool,
 }
 

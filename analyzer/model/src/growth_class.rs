@@ -1,6 +1,6 @@
-//! The kind of growth of a site, as reports and `--min-class` name it.
+//! The kinds of growth of a site, with the names that reports and `--min-class` use.
 
-/// The kind of growth, in the order of `--min-class`.
+/// The kind of growth. `--min-class` uses the order of this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// The site does not grow.

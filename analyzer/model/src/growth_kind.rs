@@ -1,7 +1,7 @@
 //! The kind of growth of the whole process: live memory compared with the kernel's resident memory.
 //!
 //! Growth of RSS has three possible causes. The program keeps more and more allocations, the allocator keeps
-//! memory that the program freed, or memory grows that never went through malloc. Live bytes and resident
+//! memory that the program freed, or memory grows that was not allocated with malloc. Live bytes and resident
 //! bytes together tell the causes apart. (Resident bytes are RssAnon + VmSwap, so they include swapped
 //! memory.)
 //!
@@ -40,16 +40,16 @@ const SCATTER_SHARE: f64 = 0.25;
 const LATE_SHARE: f64 = 0.15;
 /// Resident memory that edleak adds to the target (the side table), as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
-/// Least number of points; with fewer, the kind of growth is unknown.
+/// Least number of points; with fewer points, the kind of growth is unknown.
 const MIN_POINTS: usize = 4;
 
 /// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc makes a
 /// mapping for each large allocation, and edleak does not see this call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// Bytes at the end of the record.
+    /// Number of bytes at the end of the record.
     pub bytes: u64,
-    /// Growth since the start-up of the program.
+    /// Growth of these bytes since the start-up of the program.
     pub grown_bytes: u64,
 }
 
@@ -88,7 +88,7 @@ impl GrowthKind {
 /// The kind of growth, and the numbers from which it was determined.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProcessGrowth {
-    /// The cause.
+    /// The cause of the growth.
     pub kind: GrowthKind,
     /// Live bytes after the start-up (median of the second eighth of the recording).
     pub live_from_bytes: u64,
@@ -213,7 +213,7 @@ impl ProcessGrowth {
     /// Whether the process may have grown through allocations that are not counted. An allocator takes its
     /// memory from the heap, from mappings that the recorder knows to belong to an allocator, or by calls
     /// that the recorder does not see. If all this memory together grew by no more than the live memory, the
-    /// process grew in another way.
+    /// process did not grow through such allocations.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;
@@ -256,7 +256,7 @@ impl ProcessGrowth {
         Some(UnseenBytes { bytes, grown_bytes })
     }
 
-    /// Growth of each kind of mapping, in bytes.
+    /// The growth of the memory of each kind of mapping, in bytes.
     pub(super) fn grown(&self) -> Option<KindBytes> {
         let [from, to] = self.kinds?;
         Some(KindBytes {

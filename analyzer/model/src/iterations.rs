@@ -46,7 +46,7 @@ pub struct AtMark {
     pub live_count: u64,
 }
 
-/// The verdict on a site in the iterations of one mark.
+/// The verdict on a site, from the iterations of one mark.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Verdict {
     /// The iterations leave nothing behind.

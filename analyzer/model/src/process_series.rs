@@ -1,6 +1,7 @@
 //! The memory of the whole process over time: live bytes, resident bytes, and bytes by kind of mapping.
 
-/// Maximum number of points. When the series is full, pairs of points merge.
+/// Maximum number of points of a series. When the series has this number of points, each pair of points
+/// becomes one point.
 const MAX_POINTS: usize = 256;
 
 /// The process at one instant.
@@ -21,7 +22,7 @@ pub struct KindBytes {
     pub heap: u64,
     /// Arenas of glibc's malloc for threads.
     pub arenas: u64,
-    /// Other anonymous memory, named or not.
+    /// Other anonymous memory, with or without a name.
     pub anonymous: u64,
     /// Stacks of threads.
     pub stacks: u64,
@@ -71,7 +72,8 @@ impl KindBytes {
     }
 }
 
-/// The process over time, in bounded memory: each point covers the same number of slices.
+/// The memory of the process over time. The series has a limited number of points, and each point covers the
+/// same number of slices.
 #[derive(Clone, Debug)]
 pub struct ProcessSeries {
     points: Vec<ProcessPoint>,

@@ -63,7 +63,7 @@ pub struct Quiet {
     pub share: f64,
     /// Whether the record ends with quiet time.
     pub is_over: bool,
-    /// Whether the recorder took no slice in the quiet time at the end.
+    /// Whether the recorder took no slices in the quiet time at the end.
     pub is_missing: bool,
     /// Whether the program freed most of the growth.
     pub is_released: bool,
@@ -221,8 +221,8 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
-/// Compares the means of the eighths. Variation within an eighth does not count, so bursty growth still rises
-/// from eighth to eighth.
+/// Compares the means of the eighths. Variation within an eighth does not count, so growth in bursts still
+/// rises from eighth to eighth.
 fn windows(trend: &Trend) -> String {
     // A difference of a few bytes does not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);

@@ -32,7 +32,7 @@ struct Waves {
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
-/// Number of sums computed in parallel.
+/// Number of sums that the code computes in parallel.
 const ABREAST: usize = 8;
 
 impl Waves {

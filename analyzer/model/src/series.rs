@@ -160,7 +160,7 @@ impl SeriesBuilder {
         self.last = p;
     }
 
-    /// Adds the birth times of the survivors.
+    /// Adds the times at which the surviving allocations were made.
     pub fn births(&mut self, b: Births) {
         self.births = Some(b);
     }
@@ -255,7 +255,7 @@ impl Series {
         self.sums.as_ref()
     }
 
-    /// Birth times of the survivors; `None`: not recorded.
+    /// The times at which the surviving allocations were made; `None`: not recorded.
     pub fn survivors(&self) -> Option<&Births> {
         self.births.as_ref()
     }

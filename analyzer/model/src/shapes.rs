@@ -3,10 +3,10 @@
 /// A growing shape over x in 0…1, the elapsed fraction of the record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
-    /// Rises in a straight line until x = h, then stays: a pool warming up.
+    /// Rises in a straight line until x = h, then stays constant: a pool that fills at the start.
     Ramp(f64),
-    /// Rises in a straight line from one instant to another, then stays: a pool or a burst that comes late
-    /// and stays.
+    /// Rises in a straight line from one instant to another, then stays constant: a pool or a burst that
+    /// begins late and is never freed.
     Plateau(f64, f64),
     /// 1 − e^(−x/t): a bounded cache under random requests, or any population with a mean lifetime.
     Fill(f64),

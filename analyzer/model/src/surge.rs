@@ -2,15 +2,16 @@
 //! give all of it back.
 //!
 //! A surge many times the size of a leak hides the leak in every mean. If a part of the curve is higher than
-//! its surroundings and narrower than a twentieth of the record, it is a surge. The model cuts it off at the
-//! level of its surroundings. (The method is morphological opening: each bucket gets the least value near it,
-//! and then the greatest of these values near it.) Steps, ramps and the wide teeth of a sawtooth stay, so the
-//! cut invents no growth. A rise at the very end may be a surge, so the model cuts it off as well.
+//! its surroundings and narrower than a twentieth of the record, this part is a surge. The model lowers the
+//! curve there to the level of the surroundings. (The method is morphological opening: each bucket gets the
+//! least value near it, and then the greatest of these values near it.) Steps, ramps and the wide teeth of a
+//! sawtooth stay, so the removal of surges does not add growth. A rise at the very end may be a surge, so the
+//! model removes such a rise as well.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
 
-/// Width of the widest surge that the model cuts off, as a share of the record.
+/// Width of the widest surge that the model removes, as a share of the record.
 const WIDEST: f64 = 0.05;
 
 /// Share of the scatter about a line that the surges must explain.

@@ -167,7 +167,7 @@ impl Pass {
         }
     }
 
-    /// Ends every instant before `tick`.
+    /// Stores the counters of every instant before `tick`.
     fn end_instants_before(&mut self, tick: u64) {
         while self.ticks.get(self.instants.len()).is_some_and(|&due| due < tick) {
             self.end_instant();
@@ -238,7 +238,8 @@ impl SliceVisitor for Pass {
 }
 
 fn add_change(sum: &mut Counters, was: &Counters, is: &Counters) {
-    // A hostile target can write anything into its counters. So the sums wrap and never panic.
+    // A hostile target can write anything into its counters. So the sums use wrapping arithmetic and never
+    // panic.
     let moved = |sum: u64, was: u64, is: u64| sum.wrapping_sub(was).wrapping_add(is);
     sum.allocated_bytes = moved(sum.allocated_bytes, was.allocated_bytes, is.allocated_bytes);
     sum.freed_bytes = moved(sum.freed_bytes, was.freed_bytes, is.freed_bytes);

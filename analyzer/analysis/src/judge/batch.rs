@@ -12,11 +12,11 @@ use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// The first case applies if the growth over the last three quarters of the record is at least this share of
-/// the live bytes.
+/// If the growth over the last three quarters of the record is at least this share of the live bytes, strict
+/// leaks of a busy program become suspects.
 const GROWN_SHARE: f64 = 0.6;
-/// The second case applies to a site if less than this share of its live bytes is left after the program
-/// freed its memory at the end.
+/// If a busy program freed its memory when it ended, and less than this share of a site's live bytes is left,
+/// a strict leak of this site becomes a suspect.
 const LEFT_SHARE: f64 = 0.5;
 
 /// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy the whole

@@ -39,10 +39,10 @@ pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
 
 /// A leak of fewer allocations than this becomes undecided under two conditions: `FEW_LEFT` and `FEW_SHARE`.
 const FEW_FREED: u64 = 32;
-/// The first condition: less than this share of the leaked bytes is left at the end, because the program
-/// freed the rest when it ended.
+/// A leak of few allocations becomes undecided only if less than this share of its bytes is left at the end,
+/// because the program freed the rest when it ended.
 const FEW_LEFT: f64 = 0.25;
-/// The second condition: the leak is less than this share of the live bytes.
+/// A leak of few allocations becomes undecided only if it is less than this share of the live bytes.
 const FEW_SHARE: f64 = 0.1;
 
 /// Turns a leak of few allocations into an undecided site, if the program freed these allocations when it

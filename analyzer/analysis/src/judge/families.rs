@@ -201,8 +201,8 @@ mod tests {
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
         assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // The site stays a leak in three cases. The ages are not known. The ages are known for too few of its
-        // allocations. One of its stacks is the leak.
+        // The site stays a leak in three cases: if the ages are not known, if they are known for too few of
+        // its allocations, and if one of its stacks is a leak.
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));

@@ -43,10 +43,10 @@ impl BirthTable {
             return None;
         }
         let began_ns = self.first_ns + absent as f64 * self.period_ns;
-        // A slice shows the allocations of the period before it.
+        // A slice shows the allocations made in the period before this slice.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
-            // The site never freed anything; the labelled corpora use the same value for this.
+            // −1 means that the site never freed anything; the labelled corpora use the same value.
             0 => -1.0,
             freed_ns => ((freed_ns as f64 - began_ns) / self.period_ns).max(0.0),
         };

@@ -23,7 +23,7 @@ pub(super) struct FamilyMove {
     live_count: u64,
 }
 
-/// All sums.
+/// All sums of a replay.
 #[derive(Debug)]
 pub(super) struct Families {
     grid: Grid,
@@ -81,9 +81,9 @@ struct Family {
 struct Crossing {
     tick: u64,
     gap: Gap,
-    /// Live bytes and count of all members before the gap.
+    /// Live bytes and live count of all members together, before the gap.
     live: (u64, u64),
-    /// Live bytes and count of each changed member, before and after the gap.
+    /// Live bytes and live count of each member that changed, before and after the gap.
     moved: Vec<[(u64, u64); 2]>,
 }
 
@@ -105,7 +105,7 @@ impl Families {
             for id in members {
                 let member_of = &mut this.member_of[id.0 as usize];
                 if *member_of == NONE {
-                    // The number fits: there are fewer members than `ids`, which came from u32s.
+                    // The number fits into a u32, because there are not more members than site ids.
                     *member_of = this.members.len() as u32;
                     this.members.push(Member::default());
                 }

@@ -1,11 +1,12 @@
 //! Replaces missing slices by points on a straight line.
 //!
-//! Counters are cumulative. So a missing slice hides no allocation, only the time of the allocation. Between
-//! two slices, live bytes are assumed to lie on the straight line from one slice to the other. The
-//! alternative is to keep the value from before the gap until its end. This alternative turns every gap into
-//! a step. A test on the labelled corpus removes a fifth of each curve in one piece. The accuracy of the
-//! verdicts (F1) is then .906 with lines and .885 with steps; it is .931 if no slice is missing. Of the
-//! curves that do not leak, 2.7 % are reported with lines and 4.7 % with steps (`tests/accuracy.rs`).
+//! Counters are cumulative. So if a slice is missing, no allocation is lost; only the time of the allocation
+//! is not known exactly. Between two slices, live bytes are assumed to lie on the straight line from one
+//! slice to the other. The alternative is to keep the value from before the gap until its end. This
+//! alternative turns every gap into a step. A test on the labelled corpus removes a fifth of each curve in
+//! one piece. The accuracy of the verdicts (F1) is then .906 with lines and .885 with steps; it is .931 if no
+//! slice is missing. Of the curves that do not leak, 2.7 % are reported with lines and 4.7 % with steps
+//! (`tests/accuracy.rs`).
 //!
 //! A gap ends at the same slice for every site. So the result does not depend on the way in which the work is
 //! divided between threads.

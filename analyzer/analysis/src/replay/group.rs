@@ -3,9 +3,9 @@
 //!
 //! When a [`Series`] is built point by point, its final length is not known. So it starts with narrow buckets
 //! and merges them. Here the length is known, so each bucket has its final width from the start. At each
-//! point the values of all sixteen sites are added to their open buckets, changed or not. This addition takes
-//! a few vector instructions and no branch that the processor could mispredict. All sums are exact, so this
-//! code and [`Series`] give the same series, bit for bit.
+//! point, the values of all sixteen sites are added to their open buckets, even if a value has not changed.
+//! This addition takes a few vector instructions and no branch that the processor could mispredict. All sums
+//! are exact, so this code and [`Series`] give the same series, bit for bit.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -41,7 +41,7 @@ const NEW: Quantity = Quantity {
 pub(super) struct Group {
     bytes: Quantity,
     count: Quantity,
-    /// All ones for sites that no slice has named yet.
+    /// For each site that no slice has named yet, a value whose bits are all 1; for any other site, 0.
     unseen: GroupValues,
     covered: u32,
     /// The first point at which one of the open buckets ends.
@@ -221,7 +221,8 @@ impl Group {
     }
 
     /// Ends the series of all sites that a slice has named, and passes on each series with the site's lane in
-    /// the group. `facts` gives the counters and the births of a site, from its lane and its first point.
+    /// the group. `facts` gives the counters and the survivors' birth times of a site, from its lane and its
+    /// first point.
     pub(super) fn finish(
         mut self,
         points: usize,
@@ -380,10 +381,10 @@ mod tests {
                     every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
                 let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
                 assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
-                // Without other sites, this site has no slice at most points.
+                // In this group without other sites, most points have no slice.
                 assert_same(points, &[some]);
                 assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
-                // The site stays flat for some buckets, and then changes.
+                // The values of the first site stay the same for some buckets, and then change.
                 assert_same(points, &[vec![(first, 5, 1), ((first + points) / 2, 9, 1)], every]);
             }
         }

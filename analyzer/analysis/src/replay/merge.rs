@@ -143,7 +143,7 @@ impl Merged {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
 
-    /// The watched sites whose watch ended before the recording did.
+    /// The watched sites whose watch ended before the end of the recording.
     pub fn ended_watches(&self, trace: &Trace) -> HashSet<SiteId> {
         let ends = trace.watch_ends().iter().filter(|end| end.at_ns > 0);
         ends.map(|end| self.root(end.site)).collect()

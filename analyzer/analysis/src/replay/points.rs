@@ -27,7 +27,7 @@ pub struct SitePoints {
     pub index: usize,
     /// Number of grid points before the site's first point.
     pub absent: usize,
-    /// The runs.
+    /// The points of the site, as runs of equal points.
     pub runs: Vec<(Point, u64)>,
 }
 
@@ -222,8 +222,8 @@ fn point_of(counters: &Counters) -> Point {
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         let found = self.grid.point_of(header.tick);
-        // A slice after the last grid point is used only if there is a gap before this slice. The slice gives
-        // the values at the end of this gap.
+        // A slice after the last grid point is used only if there is a gap before this slice. Such a slice
+        // gives the values at the end of the gap.
         let point = found.unwrap_or(self.grid.points);
         let gap = self.newest.and_then(|newest| Gap::between(newest, point));
         if found.is_none() && gap.is_none() {

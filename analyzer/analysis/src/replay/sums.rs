@@ -3,8 +3,8 @@
 use edleak_format::Grid;
 use edleak_model::series::Sums;
 
-/// Σ i and Σ i² for i below each grid point. The sums over a run of points are the difference of two of these
-/// sums.
+/// Σ i and Σ i² for i below each grid point. For a run of points, the sums of i and i² are the differences of
+/// two entries.
 #[derive(Debug)]
 pub(super) struct PowerSums(Vec<(u64, u64)>);
 
@@ -45,8 +45,8 @@ impl ExactSums {
         self.bii += bytes * u128::from(ii);
     }
 
-    /// These sums with i counted from the site's first point. `extremes` are the least and greatest live
-    /// bytes.
+    /// Converts these sums into sums in which i counts from the site's first point. `extremes` are the least
+    /// and greatest live bytes.
     pub(super) fn since(&self, absent: u64, points: u64, extremes: (u64, u64)) -> Sums {
         let absent = u128::from(absent);
         Sums {

@@ -17,7 +17,7 @@ const MOST_IDLE: usize = 3;
 /// After the teardown, a slice with up to this number of allocations counts as idle, because many programs
 /// print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
-/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that take longer are work.
+/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that go on for a longer time are work.
 const MOST_OF_RECORD: u64 = 8;
 
 /// The grid of a trace. If the program ended by itself, the grid ends at the slice before the teardown.
@@ -59,8 +59,8 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
     let (first, last) = (blocks.first()?.first_tick, blocks.last()?.last_tick);
     let earliest = last - (last - first) / MOST_OF_RECORD;
     let stride = trace.grid().stride_ticks;
-    // The search begins with the newest slice and reads one block at a time: the last block nearly always
-    // suffices.
+    // The search begins with the newest slice and reads one block at a time, because the last block is nearly
+    // always enough.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
         // When the trace was opened, the damaged part of the block was already counted.
@@ -107,7 +107,7 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
 /// Adds up the calls of each slice of a block.
 #[derive(Default)]
 struct OfBlock {
-    /// Allocations and frees by site id; ids are dense.
+    /// For each site id, the numbers of allocations and frees; site ids have no gaps.
     of_site: Vec<(u64, u64)>,
     allocs: u64,
     frees: u64,

@@ -18,7 +18,7 @@ pub(super) struct Condensed {
     pub(super) allocs: Vec<u64>,
     /// Number of bytes allocated up to the first slice.
     pub(super) first_allocated_bytes: u64,
-    /// The newest counters; empty if this is not the last window.
+    /// The newest counters of each site; empty if this is not the last window.
     pub(super) totals: Vec<Counters>,
     pub(super) family_moves: Vec<FamilyMove>,
 }

@@ -1,9 +1,10 @@
 //! Growth that stopped together with the work of the whole program.
 //!
-//! A leak stops when the load stops, and so does a cache that is not full. The curve cannot tell a leak from
-//! such a cache, so the site is undecided, and the reason says why. A cache that was full before the work
-//! stopped is not a leak. If memory is freed after the work stopped, and shortly before the end of the
-//! record, a teardown or another phase of the work may have freed it. Such a site is undecided, too.
+//! When the load stops, a leak stops growing, and a cache that is not full stops growing, too. The curve
+//! cannot tell a leak from such a cache, so the site is undecided, and the reason says why. A cache that was
+//! full before the work stopped is not a leak. If memory is freed after the work stopped, and shortly before
+//! the end of the record, a teardown or another phase of the work may have freed it. Such a site is
+//! undecided, too.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
@@ -16,7 +17,7 @@ const LEAST_GROWING: f64 = 0.36;
 /// If memory was freed before this share of the record, the program's work freed it. If memory was freed
 /// later, a teardown may have freed it.
 const LATE_RELEASE: f64 = 0.65;
-/// Share of the growth that must be gone for the growth to count as released.
+/// If at least this share of the growth is no longer live, the growth counts as released.
 const RELEASED: f64 = 0.5;
 /// Least share of the growth that must be in the last third of the busy time. This limit applies only to a
 /// site with few slices.
