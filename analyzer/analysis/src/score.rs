@@ -80,7 +80,7 @@ pub struct Case {
     pub family: String,
     /// Whether the series is a leak.
     pub leaks: bool,
-    /// The kind of growth, in the words of the corpus.
+    /// The kind of growth, as the corpus names it.
     pub shape: String,
     /// Seconds between two slices.
     pub period_s: f64,
@@ -148,7 +148,7 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
     Ok(read)
 }
 
-/// The result of a method on a corpus or a part of it.
+/// The result of one method on a corpus, or on a part of the corpus.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Number of leaks that were reported.
@@ -214,7 +214,7 @@ impl Tally {
         share(self.false_alarms, self.false_alarms + self.quiet)
     }
 
-    /// The share of series with the right class, among the series with one of the four shapes.
+    /// Of the series with one of the four shapes, the share for which the method found the right class.
     pub fn shape_accuracy(&self) -> f64 {
         let right = (0..4).map(|i| self.shapes[i][i]).sum();
         share(right, self.shapes.iter().flatten().sum())
@@ -245,9 +245,9 @@ pub struct ScoreReport {
     /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if the birth
     /// times of survivors are not known.
     pub all: [Tally; 3],
-    /// The scores by family.
+    /// The scores for each mechanism that changes memory.
     pub families: BTreeMap<String, [Tally; 3]>,
-    /// The scores by number of slices.
+    /// The scores for each number of slices.
     pub lengths: BTreeMap<u64, [Tally; 3]>,
     /// Whether the birth times of survivors were known for every series.
     pub has_births: bool,
@@ -257,7 +257,7 @@ pub struct ScoreReport {
 /// id of the series.
 ///
 /// # Errors
-/// The corpus cannot be read, or holds no series.
+/// The corpus cannot be read, or the corpus has no series.
 pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     let cases = read(corpus, births)?;
     if cases.is_empty() {

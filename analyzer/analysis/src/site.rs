@@ -101,7 +101,7 @@ pub struct JudgedSite {
     /// The name of the pools from which this site takes objects; empty: the pools have no name. `None`: the
     /// site is not a caller of a pool.
     pub pool: Option<String>,
-    /// The verdict.
+    /// The verdict on the site.
     pub judgement: Judgement,
     /// The leak factor; `None` if the site was not judged by edLeak's formula.
     pub leak_factor: Option<LeakFactor>,
@@ -161,7 +161,8 @@ impl GivenBack {
     }
 }
 
-/// The phrase of the report: `3.2 GiB were given back with madvise in 1,204 calls`.
+/// The text of the report about pages that were given back: `3.2 GiB were given back with madvise in 1,204
+/// calls`.
 impl fmt::Display for GivenBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let calls = units::plural(self.calls, "call", "calls");

@@ -36,8 +36,8 @@ const MOST_APART: f64 = 0.3;
 const LEAST_CONTRAST: f64 = 2.0;
 /// If the slices show no pattern, no more than this share of the growth may differ.
 const MOST_UNLIKE: f64 = 0.05;
-/// If the slices show no pattern, the ratio of the numbers of allocations must also be a whole number, with
-/// this error.
+/// If the slices show no pattern, the ratio of the two numbers of kept allocations must also be a whole
+/// number. This is the greatest relative error of the ratio.
 const RATIO_ERROR: f64 = 0.03;
 /// In a comparison with a tolerance of one slice, growth that is moved in time must differ by more than this
 /// share. If it differs less, the events come too often for this tolerance, and leaks that take turns would
@@ -46,7 +46,7 @@ const LEAST_LOOSE: f64 = 0.3;
 /// Numbers of slices by which growth is moved in time.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 
-/// Live allocations of the leaking sites, slice by slice.
+/// The number of live allocations of each leaking site at each slice.
 #[derive(Clone, Default, Debug)]
 pub struct Steps {
     live_counts: HashMap<SiteLabel, Box<[u64]>>,
@@ -68,8 +68,8 @@ pub(crate) enum Step {
 }
 
 impl Steps {
-    /// Reads the counters of the leaking sites, their callers and their stacks once more. The result is empty
-    /// if the input is not a trace, is too large, or has no sites to compare.
+    /// Reads the counters of the leaking sites, of their callers and of their stacks a second time. The
+    /// result is empty if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
         // Sites of different domains are never in step: one counts mappings, the other allocations.
@@ -213,7 +213,7 @@ impl Growth {
     }
 }
 
-/// Whether two growths fit, and fit much worse if one of them is moved in time.
+/// Whether two growths fit well, and fit much worse if one of the two is moved in time.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64, least: f64) -> bool {
     let here = apart(one, two, 0);
     // Steady growth fits just as well after a move, so it shows no pattern.
@@ -268,10 +268,10 @@ mod tests {
     fn sites_of_one_mistake_are_in_step_and_those_of_two_are_not() {
         let one = |size| growing(400, size, |slice| slice % 7 < 2 && slice % 5 != 0);
         assert_eq!(one(1).step_with(&one(3)), Step::Together);
-        // This site grows as often and as steadily, but at other times.
+        // This site grows as often and as steadily as the first site, but at other times.
         let other = growing(400, 1, |slice| (slice + 3) % 7 < 2 && slice % 5 != 0);
         assert_eq!(one(1).step_with(&other), Step::Apart);
-        // The two sites grow in turn.
+        // The two sites grow in alternate slices.
         let [even, odd] = [0, 1].map(|of| growing(400, 1, |slice| slice % 2 == of));
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
@@ -306,7 +306,7 @@ mod tests {
             live + slice * slice % 11
         });
         assert_eq!(leak.step_with(&Growth::of(busy.collect())), Step::Apart);
-        // Work in every other slice can move the growth by one slice.
+        // If the program works in every other slice, this can move the growth by one slice.
         let leak = growing(400, 1, |slice| slice % 9 == 0);
         let mut live = 0;
         let at_work = (0..400u64).map(|slice| {

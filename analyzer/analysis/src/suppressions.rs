@@ -12,8 +12,8 @@
 //! of every frame. `*` stands for any text; `^` and `$` match the start and the end.
 //!
 //! A budget limits the leaks that a rule may hide. A budget is a number of bytes leaked over the recording
-//! or, with `/s`, `/min`, `/h` or `/day`, a rate. All leaks that a rule matches are added up; if their sum
-//! exceeds the budget, all these leaks are reported.
+//! or, with `/s`, `/min`, `/h` or `/day`, a rate. The bytes or the rates of all leaks that a rule matches are
+//! added up; if the sum exceeds the budget, all these leaks are reported.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;
@@ -47,7 +47,7 @@ pub enum Budget {
 }
 
 impl Budget {
-    /// Whether leaks of this total size and rate are within the budget.
+    /// Whether leaks with this sum of bytes and this sum of rates are within the budget.
     pub fn covers(self, leak_bytes: f64, rate_bytes_per_s: f64) -> bool {
         match self {
             Self::Bytes(most) => leak_bytes <= most,
@@ -96,7 +96,7 @@ impl Suppressions {
         let Ok(text) = std::str::from_utf8(text) else {
             return invalid(1, "not a text file", "give a file of `leak:pattern` lines in UTF-8");
         };
-        // Some editors begin a file with an invisible mark (a BOM).
+        // Some editors write an invisible mark (a BOM) at the start of a file.
         let text = text.trim_start_matches('\u{feff}');
         let mut rules = Vec::new();
         for (index, raw) in text.lines().enumerate() {

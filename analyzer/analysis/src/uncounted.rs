@@ -73,7 +73,7 @@ pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) ->
     functions.first().map(UncountedFunctions::sentence).or(of_whole)
 }
 
-/// The reason why these functions leave the report undecided: memory grows that no counted allocation
+/// The reason why the uncounted functions make the report undecided: memory grows that no counted allocation
 /// explains, or most of the memory is in no counted allocation.
 pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
     let first = functions.first()?;

@@ -3,7 +3,7 @@
 //! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
 //! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their
 //! memory grows. So edleak judges the sum of these sites like one site. If the sum grows like a leak, the
-//! recording becomes undecided. It does not become a leak, because no single site is the cause.
+//! recording becomes undecided. The recording does not get a leak, because no single site is the cause.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
@@ -15,7 +15,7 @@ const COLUMNS: usize = 64;
 /// Maximum number of instants at which such a site may rise. A site with more rises can be judged by its own
 /// curve.
 const MOST_RISES: usize = 3;
-/// Least number of such sites for an undecided recording.
+/// Least number of sites that each grew only for a moment, for an undecided recording.
 const LEAST_SITES: usize = 12;
 /// Least growth of the sum for an undecided recording, as a share of the live bytes. This growth must also
 /// exceed `LEAST_BYTES`.
@@ -28,7 +28,7 @@ const LEAST_BYTES: f64 = 4096.0;
 pub struct Unexplained {
     /// Number of sites that each grew only for a moment.
     pub sites: u64,
-    /// The growth of all these sites together, in bytes.
+    /// The growth of all sites that each grew only for a moment, in bytes.
     pub bytes: u64,
 }
 

@@ -26,7 +26,7 @@ pub struct Verification {
     pub modules: u64,
     /// Number of stacks in the catalog.
     pub stacks: u64,
-    /// Whether the recording was ended in an orderly way.
+    /// Whether the recording ended in an orderly way.
     pub is_ended: bool,
 }
 
@@ -72,7 +72,7 @@ impl Verification {
         self.damaged_blocks == 0 && self.damaged_bytes == 0 && self.lost_slices == 0
     }
 
-    /// Writes the result in a few lines.
+    /// Writes the result as a few lines of text.
     ///
     /// # Errors
     /// `out` cannot be written to.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use edleak_analysis::score::{ScoreReport, Tally, run, score};
 
-/// Positions in a report's list of methods.
+/// Index of each method in the lists of a score report.
 const EDLEAK: usize = 0;
 const CURVES: usize = 1;
 const BIRTHS: usize = 2;
@@ -46,8 +46,9 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The corpus, with a fifth of each curve missing in one piece. `value` computes a missing point from the
-/// value before the gap, the value after the gap, and the position of the point in the gap (0 to 1).
+/// The scores on the corpus, with a fifth of each curve missing in one piece. `value` computes a missing
+/// point from the value before the gap, the value after the gap, and the position of the point in the gap (0
+/// to 1).
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {

@@ -7,7 +7,7 @@
 
 use crate::buckets::Buckets;
 
-/// Allocations of the whole program over a record, in bounded memory: at most 129 numbers.
+/// The number of allocations of the whole program over a record, stored as at most 129 numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Number of slices between two numbers in `allocs`.
@@ -45,7 +45,8 @@ impl Work {
         &self.allocs
     }
 
-    /// One past the last slice that the recorder took; the slices after it are missing.
+    /// Number of slices of the record up to the last slice that the recorder took; all later slices are
+    /// missing.
     pub fn known(&self) -> u64 {
         self.known
     }
@@ -103,7 +104,7 @@ impl WorkBuilder {
         self.work.known = slice + 1;
     }
 
-    /// The last slice of the open stretch.
+    /// The last slice of the stretch that is not complete yet.
     fn next_edge(&self) -> Option<u64> {
         let Work { width, slices, allocs, .. } = &self.work;
         let open = (allocs.len() as u64).checked_sub(1)?;

@@ -200,7 +200,7 @@ fn a_handful_more_amid_much_churn_is_undecided() {
     assert_eq!(judged(1, 0).verdict, Verdict::Leak);
 }
 
-/// A program that ran for a second may only have been starting up.
+/// A program that ran for only one second may still have been starting.
 #[test]
 fn nothing_is_beyond_doubt_in_a_second() {
     let at = |period_s: f64| {
@@ -319,7 +319,7 @@ fn rate_counts_from_the_start_of_the_leak() {
         builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
     }
     let unseen = judge(&builder.finish(), 0.1, Model::Growth);
-    // The same growth at a site that was present from the start.
+    // This site grows in the same way, but was present from the start.
     let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
     for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
         assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
@@ -403,7 +403,7 @@ fn pauses_between_bursts_of_load_hide_nothing() {
 
 #[test]
 fn frees_after_the_work_are_undecided_only_near_the_end() {
-    // 300 slices of load, a teardown, and then almost no work until the end.
+    // The program has load for 300 slices, then a teardown, and then almost no work until the end.
     let freed = |teardown: u64| {
         move |slice: u64| match slice {
             ..300 => slice,

@@ -310,7 +310,7 @@ pub(crate) const KNOWN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("sessions_heavy", false, "log", |w| {
-        // Session lifetimes have a heavy tail, so the population approaches its balance slowly.
+        // Session lifetimes have a heavy tail, so the number of sessions becomes constant only slowly.
         let (tail, least) = (w.rng.between(1.3, 2.2), w.rng.scale(0.002, 0.02));
         let size = w.size;
         w.arrivals(

@@ -5,8 +5,8 @@ use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, st
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// Adds a base that is `times` as large as the leak. The base loads in a straight line over `share` of the
-/// record.
+/// Adds memory that the site loads at the start and keeps. This memory is `times` as large as the leak, and
+/// grows in a straight line over `share` of the record.
 fn slow_base(w: &mut World, share: f64, times: f64) {
     let base = w.size * times;
     follow(w, base, |x| (x / share).min(1.0));
@@ -105,7 +105,7 @@ pub(crate) const HARDER: &[Family] = &[
         sawtooth(w, &c, size / left, left);
     }),
     ("leak_heavy_sessions", true, "linear", |w| {
-        // Session lifetimes have a heavy tail, and some sessions are forgotten.
+        // Session lifetimes have a heavy tail, and the program never frees some sessions.
         let (tail, least, share) =
             (w.rng.between(1.4, 2.2), w.rng.scale(0.002, 0.01), w.rng.scale(0.05, 0.3));
         let size = w.size;
@@ -130,7 +130,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_two_sites", true, "linear", |w| {
-        // Two leaks have one caller: one leak of few large allocations, one of many small allocations.
+        // One caller has two leaks: one leak of few large allocations, and one leak of many small
+        // allocations.
         let size = w.size;
         steady(w, 0.7);
         let (times, unit) = (w.rng.between(10.0, 40.0), w.unit_bytes());

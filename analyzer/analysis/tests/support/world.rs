@@ -1,7 +1,8 @@
 //! A simulated site: allocations with a birth, a death and a size, observed slice by slice.
 //!
-//! All data of a recording (live bytes, counts, cumulated allocations and frees, births of survivors) follows
-//! from the list of allocations. So a program could produce every curve that the simulator makes.
+//! All data of a recording (live bytes, counts, cumulated allocations and frees, birth times of survivors)
+//! are computed from the list of allocations. So a program could produce every curve that the simulator
+//! makes.
 
 use edleak_analysis::score::Case;
 use edleak_model::series::{Births, Point, SeriesBuilder};
@@ -48,7 +49,8 @@ impl Rng {
     }
 }
 
-/// A number of allocations of `bytes` bytes each, alive from `birth` to `death`, in fractions of the record.
+/// A number of allocations of `bytes` bytes each. They live from `birth` to `death`, which are fractions of
+/// the record.
 struct Group {
     birth: f64,
     death: f64,
@@ -146,7 +148,7 @@ impl World {
         }
     }
 
-    /// Adds a leak of `total` allocations at a relative `rate`.
+    /// Adds a leak of about `total` allocations; `rate` is the relative rate over the record.
     pub(crate) fn leak(&mut self, total: f64, rate: impl Fn(f64) -> f64) {
         let kept = self.arrivals(total, rate, |_, _| FOREVER);
         self.leaked += kept;
@@ -188,7 +190,7 @@ impl World {
         self.churn(sd, slices / self.n as f64);
     }
 
-    /// The data that a recorder would have written.
+    /// Computes the data that a recorder would have written for this site.
     pub(crate) fn record(self, id: String, family: &str, leaks: bool, shape: &str) -> Case {
         let n = self.n;
         let slice_of = |at: f64| ((at * n as f64).ceil().max(1.0) as usize) - 1;
