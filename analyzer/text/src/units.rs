@@ -106,6 +106,7 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 
 /// Reads a size in whole bytes, in the forms that [`parse_bytes`] accepts.
 ///
+/// # Errors
 /// The text is not a size, or the size is 8 PiB or more. A float cannot represent all whole numbers above
 /// this size, and no file is so large.
 pub fn parse_size(text: &str) -> Result<u64> {
