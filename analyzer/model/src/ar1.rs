@@ -2,14 +2,14 @@
 //!
 //! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
 //! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
-//! coefficients are plain sums. So the code prewhitens no vector, and it takes the same time for seven values
-//! of ρ as for one value.
+//! coefficients are plain sums. So this code does not prewhiten any vector, and seven values of ρ take about
+//! as much time as one value.
 
-/// The autocorrelations that the comparison of models tries. The comparison uses the likeliest of these
-/// values.
+/// The autocorrelations of the noise that the comparison of models tries. The comparison uses the value of
+/// this list that fits the curve best.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
-/// One number for each entry of [`RHO`].
+/// One number for each autocorrelation in [`RHO`].
 pub(crate) type PerRho = [f64; RHO.len()];
 
 /// The parts of an inner product: ⟨a, b⟩ = `full + ρ²·inner − ρ·lag`.
@@ -29,8 +29,8 @@ impl Inner {
         Self { full, inner: full - a[0] * b[0] - a[last] * b[last], lag }
     }
 
-    /// The products of a vector with every step function, in one pass. Step `at`, in 1..len, is 0 before
-    /// index `at` and 1 from there on.
+    /// The products of a vector with every step function. The function computes them all in one pass. Step
+    /// `at`, in 1..len, is 0 before index `at` and 1 from there on.
     pub(crate) fn with_steps(a: &[f64]) -> Vec<Self> {
         let mut rest = vec![0.0; a.len() + 1];
         for k in (0..a.len()).rev() {
@@ -54,12 +54,12 @@ impl Inner {
         (1..len).map(step).collect()
     }
 
-    /// The inner product at one ρ.
+    /// The inner product for one autocorrelation ρ.
     pub(crate) fn at(self, rho: f64) -> f64 {
         self.full + rho * rho * self.inner - rho * self.lag
     }
 
-    /// The inner product at every ρ.
+    /// The inner product for each autocorrelation ρ in [`RHO`].
     pub(crate) fn all(self) -> PerRho {
         RHO.map(|rho| self.at(rho))
     }

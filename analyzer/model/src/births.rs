@@ -1,22 +1,23 @@
-//! The times at which the surviving allocations were made. They show the curve of a leak without short-lived
-//! allocations, and the share of allocations that survives.
+//! The times at which the surviving allocations were made. These times give the curve of a leak without
+//! short-lived allocations, and the share of the allocations that are still live at the end.
 //!
-//! The live curve of a busy site is mostly allocations that will soon be freed. The surviving allocations,
-//! counted by the time at which they were made, give the curve without these short-lived allocations: a
-//! survivor from an old epoch has outlived the other allocations of its epoch. The score is a logistic
-//! function, whose coefficients were fitted to the labelled benchmark. The score is computed from the live
-//! count, even if the live bytes look more like a leak than the live count does. Whether a site retains
-//! allocations depends on their number; their sizes only add scatter.
+//! At a busy site, most live allocations will soon be freed, so the curve of live bytes hides a leak. The
+//! surviving allocations, counted by the time at which they were made, give a curve without these short-lived
+//! allocations: if an allocation of an old epoch is still live, it is not short-lived. The score is a
+//! logistic function of the statistics; its coefficients were fitted to the labelled benchmark. The score is
+//! computed from the live count, even if the live bytes look more like a leak than the live count does.
+//! Whether a site retains allocations depends on their number; their sizes only add scatter.
 
 use super::comparison::{Comparison, models};
 use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
 
-/// Least number of epochs for a score.
+/// Least number of epochs; with fewer epochs, no score is computed.
 const LEAST_EPOCHS: usize = 16;
 
-/// Each statistic is limited to the range from minus this value to this value, as when the score was fitted.
+/// Each statistic is limited to the range from minus this value to this value. The same limit was used when
+/// the coefficients of the score were fitted.
 const CLIP: f64 = 8.0;
 
 /// If the comparison of models on the live curve gives less than this value, the odds are 20 to 1 that the
@@ -38,7 +39,7 @@ pub(crate) struct Survivors {
 
 /// The live curves of the site, from which the score is computed together with the surviving allocations.
 pub(crate) struct Live<'a> {
-    /// The curves of live bytes and of live count.
+    /// Two curves: first the live bytes, then the live count.
     pub(crate) curves: [&'a Curve; 2],
     /// The statistics of both curves.
     pub(crate) trends: [&'a Trend; 2],
@@ -49,7 +50,7 @@ pub(crate) struct Live<'a> {
 }
 
 impl Survivors {
-    /// The score of a site; `None`: there are too few epochs.
+    /// The score of a site; `None`: there are fewer than `LEAST_EPOCHS` epochs.
     pub(crate) fn of(births: &Births, live: &Live<'_>) -> Option<Self> {
         let epochs = births.epochs();
         if epochs < LEAST_EPOCHS {
@@ -95,8 +96,8 @@ impl Survivors {
             - 2.694 * age
             - 0.199 * balance
             - 0.328 * live.points.ln();
-        // If the live curve has clearly stopped growing, the survivors of older epochs are the memory by
-        // which the curve grew before.
+        // If the live curve has clearly stopped growing, the surviving allocations are from the growth before
+        // it stopped. So the score must not show a leak.
         let log_odds = if live.comparison.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
         let steady = models(bytes.len()).compare(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);

@@ -1,5 +1,5 @@
-//! The memory that an allocator holds beyond the requested bytes. The smaller the allocations, the greater is
-//! the share of this memory.
+//! The memory that an allocator holds in addition to the requested bytes. For small allocations, this memory
+//! is a greater share than for large allocations.
 
 use crate::series::Series;
 

@@ -1,4 +1,5 @@
-//! A bucket: the sum, the least and the greatest value of live bytes and live count over a run of slices.
+//! A bucket stands for several slices in a row. It has the sum, the least and the greatest value of the live
+//! bytes in these slices, and the same three values of the live count.
 
 /// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate at the greatest
 /// 64-bit number, which only a forged trace can reach.
@@ -13,10 +14,10 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The extent of a bucket without slices.
+    /// The values for a bucket without slices.
     pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
 
-    /// Adds `repeat` slices with this value.
+    /// Adds `repeat` slices that all have this value.
     #[inline]
     pub fn add_run(&mut self, value: u64, repeat: u64) {
         self.merge(Self { sum: value.saturating_mul(repeat), min: value, max: value });
@@ -29,7 +30,7 @@ impl Extent {
     }
 }
 
-/// A run of `width` slices.
+/// Several slices in a row, condensed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// The live bytes in these slices.

@@ -1,12 +1,13 @@
-//! The condensed curve: buckets that cover equal numbers of slices. Pairs of buckets merge when the record
-//! gets longer.
+//! The condensed curve of a site: buckets, each of which covers the same number of slices. When there are too
+//! many buckets, each pair of buckets becomes one bucket.
 
 use crate::bucket::{Bucket, Extent};
 use crate::packed::Packed;
 
-/// Maximum number of buckets. When the curve needs a further bucket, pairs merge and the width doubles. So a
-/// record of 64 slices or more has 64 to 128 buckets. With half as many buckets, the accuracy of the verdicts
-/// (F1) falls by a tenth of a percentage point; with twice as many buckets, F1 rises by a tenth of a point.
+/// Maximum number of buckets. When the curve needs one bucket more, each pair of buckets becomes one bucket,
+/// so the width doubles. So a record of 64 slices or more has 64 to 128 buckets. With half as many buckets,
+/// the accuracy of the verdicts (F1) falls by a tenth of a percentage point; with twice as many buckets, F1
+/// rises by a tenth of a point.
 pub const MOST: usize = 128;
 
 /// The buckets of one series.
@@ -34,8 +35,8 @@ impl PartialEq for Buckets {
 impl Eq for Buckets {}
 
 impl Buckets {
-    /// Takes buckets that other code has filled: the last bucket has `filled` slices, and every other bucket
-    /// has `width` slices.
+    /// Makes the buckets of a series from buckets that other code has filled: the last bucket has `filled`
+    /// slices, and every other bucket has `width` slices.
     pub fn from_parts(buckets: Packed, width: u64, filled: u64) -> Self {
         Self { buckets, width, filled }
     }
@@ -45,8 +46,8 @@ impl Buckets {
         slices.div_ceil(MOST as u64).max(1).next_power_of_two()
     }
 
-    /// Adds `repeat` slices with these values. The result has the same bits as after `repeat` single pushes,
-    /// but the function writes each bucket only once.
+    /// Adds `repeat` slices with these values. The result has the same bits as after `repeat` calls that add
+    /// one slice each, but the function writes each bucket only once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {
@@ -54,7 +55,8 @@ impl Buckets {
                 self.open();
             }
             let taken = left.min(self.width - self.filled);
-            // There is a last bucket: either it was not full, or `open` has just added one.
+            // A last bucket exists: either the last bucket was not full, or `open` has just added a new
+            // bucket.
             let last = self.buckets.len() - 1;
             let mut bucket = self.buckets.get(last);
             bucket.bytes.add_run(live_bytes, taken);
@@ -71,7 +73,7 @@ impl Buckets {
         self.first(self.buckets.len())
     }
 
-    /// The full buckets.
+    /// The buckets that cover `width` slices.
     pub fn full(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         let torn = usize::from(self.filled < self.width);
         self.first(self.buckets.len() - torn)

@@ -1,28 +1,28 @@
-//! A curve over busy time. Busy time is the record without the time in which the program made almost no
-//! allocations.
+//! A curve over busy time. Busy time is the part of the record in which the program makes allocations; time
+//! with almost no allocations does not count.
 //!
-//! The weight of a bucket is the number of the program's allocations in it, divided by the usual number in
-//! the buckets in which the site grew. No weight exceeds 1, so busy time is never longer than the record, and
-//! a burst of work does not stretch the curve. For a program that works evenly, busy time equals the record,
-//! and `Busy::of` returns `None`.
+//! The weight of a bucket is the number of allocations that the program made in this bucket, divided by the
+//! usual number in a bucket in which the site grew. No weight exceeds 1, so busy time is never longer than
+//! the record, and a burst of work does not stretch the curve. For a program that works evenly, busy time
+//! equals the record, and `Busy::of` returns `None`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};
 
-/// Least number of allocations in a bucket for a weight above 0, as a share of the allocations per bucket
-/// while the site grew. Fewer allocations than this come from health checks or a timer.
+/// If a bucket has fewer allocations than this share of the allocations per bucket while the site grew, its
+/// weight is 0: such few allocations come from health checks or a timer.
 const LEAST_SHARE: f64 = 0.25;
 /// Least share of quiet time in the record for a curve over busy time; with less quiet time, the curve over
 /// the wall clock suffices.
 const LEAST_QUIET: f64 = 0.02;
-/// The growth counts as over when the curve has reached this share of it.
+/// The growth counts as ended when the curve has reached this share of the whole growth.
 const GROWN: f64 = 0.95;
 
 /// The weight of each bucket of a curve.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Busy {
     weights: Vec<f64>,
-    /// The program's allocations per bucket while the curve rose.
+    /// Number of allocations that the program made per bucket while the curve rose.
     pace: f64,
     grown_at: usize,
 }
@@ -71,18 +71,18 @@ impl Busy {
         self.weights.iter().sum()
     }
 
-    /// The bucket in which the growth was over.
+    /// The index of the bucket in which the growth ended.
     pub(crate) fn grown_at(&self) -> usize {
         self.grown_at
     }
 
-    /// The first bucket of the last quiet time; the number of buckets if the program is busy in the last
-    /// bucket.
+    /// The index of the first bucket of the quiet time at the end of the record. If the program is busy in
+    /// the last bucket, the result is the number of buckets.
     pub(crate) fn quiet_from(&self) -> usize {
         self.weights.iter().rposition(|&weight| weight > 0.0).map_or(0, |busy| busy + 1)
     }
 
-    /// The program's allocations per bucket while the curve rose.
+    /// Number of allocations that the program made per bucket while the curve rose.
     pub(crate) fn pace(&self) -> f64 {
         self.pace
     }
@@ -112,7 +112,7 @@ impl Busy {
     }
 }
 
-/// The weighted median: the values below it have half of the total weight.
+/// The weighted median: the values below the median have half of the total weight.
 fn weighted_median(values: &[f64], weights: &[f64]) -> Option<f64> {
     let mut order: Vec<usize> = (0..values.len().min(weights.len())).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));

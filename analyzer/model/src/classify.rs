@@ -13,7 +13,7 @@ use crate::trend::{self, Line, Trend};
 
 mod quiet;
 
-/// The model that judges.
+/// The model that computes the verdicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
     /// edleak's own model: robust statistics, competing growth models, and, if they are known, the ages of
@@ -66,9 +66,10 @@ pub struct Judgement {
     pub began_s: f64,
     /// The reasons for the verdict, in words.
     pub why: Vec<String>,
-    /// For an undecided site: the number of seconds by which a new recording should be longer.
+    /// For an undecided site: the number of seconds by which a new recording should be longer than this one.
     pub record_longer_s: Option<f64>,
-    /// Whether the ages of the surviving allocations were known and decided the verdict.
+    /// Whether the verdict was decided by the ages of the surviving allocations; false if these ages are
+    /// unknown.
     pub by_survivors: bool,
     /// For a site that is undecided because the program stopped working while the site grew: the bytes that
     /// may have leaked. The number includes bytes that the program freed later.
@@ -78,8 +79,9 @@ pub struct Judgement {
 /// Least number of slices for a verdict.
 pub const LEAST_POINTS: u64 = 12;
 
-/// If a site was present for less than 1/`LEAST_PRESENCE` of the record, the model judges the site over the
-/// whole record. Growth that is seen only at the very end does not show that the site will go on growing.
+/// If the first slice of a site comes in the last 1/`LEAST_PRESENCE` of the record, the model judges the site
+/// over the whole record. Growth that is seen only at the very end does not show that the site will go on
+/// growing.
 const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
@@ -91,7 +93,8 @@ pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
 }
 
 impl Judgement {
-    /// The judgement on a stack whose caller is judged as a leak together with all its stacks.
+    /// The judgement on a stack whose leak is reported at its caller: the caller and all its stacks together
+    /// are judged as one leak.
     pub fn part_of_a_leak(class: Class) -> Self {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
@@ -147,8 +150,8 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         let before = series.absent() / buckets.width();
         (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
-    // The site allocates 0 bytes each time, but the memory that the allocator holds for these allocations
-    // grows.
+    // The program requests 0 bytes each time. But the allocator holds memory for each of these allocations,
+    // and this memory grows.
     let is_sizeless = bytes.full() <= 1.0 && count.full() > 1.0;
     if is_sizeless {
         bytes = count.scaled(SMALLEST_BLOCK_BYTES);
@@ -184,7 +187,7 @@ struct Site<'a> {
 struct Decision {
     verdict: Verdict,
     strict: bool,
-    /// Whether the birth times of the surviving allocations were known and decided the verdict.
+    /// Whether the verdict was decided by the times at which the surviving allocations were made.
     by_survivors: bool,
     /// The leaked bytes, computed from the surviving allocations.
     retained_bytes: Option<f64>,
@@ -214,7 +217,7 @@ impl Decision {
     }
 }
 
-/// Thresholds for the statistics of a curve. The statistics must reach all of them.
+/// Thresholds for the statistics of a curve. A curve passes only if its statistics reach all thresholds.
 struct Thresholds {
     rise_over_scatter: f64,
     pace: f64,
@@ -224,8 +227,8 @@ struct Thresholds {
     bic: f64,
 }
 
-/// The default thresholds. Bytes and count together must reach them, and so must the comparison of models on
-/// the count.
+/// The default thresholds. The curves of bytes and of count must both reach these thresholds, and the
+/// comparison of models on the count must also reach its threshold.
 const SUSPECT: Thresholds = Thresholds {
     rise_over_scatter: 2.2,
     pace: 0.15,
@@ -243,22 +246,22 @@ const STRICT: Thresholds = Thresholds {
     late_t: 3.0,
     bic: 3.5,
 };
-/// Least number of allocations that a strict leak must have kept. Fewer allocations may be a few events that
-/// each happened only once, even if these allocations came at a steady pace.
+/// Least number of allocations that a leak must have kept to get the confidence `Strict`. Fewer allocations
+/// may come from a few events that each happened only once, even if the pace was steady.
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
 /// If the leaked bytes are at least this share of a site's live bytes, all its live allocations count as
 /// leaked. The difference may be an error of the estimate.
 const LEAKED_ALL: f64 = 0.97;
-/// Least length of a record, in seconds, for a strict leak. In a shorter record, the program may still build
-/// up the memory that it needs, at a steady pace.
+/// Least length of a record, in seconds, for a leak with the confidence `Strict`. In a shorter record, the
+/// program may still be starting, and may allocate the memory that it needs at a steady pace.
 pub const STRICT_SECONDS: f64 = 2.0;
-/// Least rise of the live count at a site that freed more allocations than it kept. A smaller rise may come
-/// from one moment with more work than usual.
+/// Least rise of the live count for a verdict of a leak, at a site that freed more allocations than it kept.
+/// A smaller rise may come from one moment with more work than usual.
 const LEAST_EVENTS: f64 = 8.0;
-/// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are
-/// stricter, because the adjustment was chosen to fit this curve.
+/// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are higher
+/// than `SUSPECT`, because the adjustment was chosen to fit this curve.
 const ADJUSTED: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.15,
@@ -267,8 +270,8 @@ const ADJUSTED: Thresholds = Thresholds {
     late_t: 4.0,
     bic: 0.0,
 };
-/// The thresholds for sites whose allocations get larger but not more numerous. Only the curve of bytes must
-/// reach them.
+/// The thresholds for sites whose allocations get larger while their number stays the same. Only the curve of
+/// bytes must reach these thresholds.
 const BIGGER: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.05,
@@ -285,9 +288,8 @@ const BIGGER_STRICT: Thresholds = Thresholds {
     late_t: 4.0,
     bic: 2.0,
 };
-/// The thresholds of plain growth. If a curve reaches these thresholds, but a cache explains the curve as
-/// well as a leak does, the site is undecided. If a curve does not reach them and a cache explains it, the
-/// site is not a leak.
+/// The thresholds of plain growth. They apply to a curve that a cache explains as well as a leak does. If the
+/// curve reaches these thresholds, the site is undecided; otherwise, the site is not a leak.
 const PLAIN: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.35,
@@ -303,13 +305,13 @@ const PLAIN: Thresholds = Thresholds {
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// Least share of the retained bytes that must be live at the end. If a smaller share is live, the program
-/// has freed the rest, and the site is undecided. A user could not find such a leak, and perhaps the program
-/// freed this memory only because it ended.
+/// Least share of the retained bytes that must be live at the end for a leak. If less is live at the end, the
+/// program has freed the rest, and the site is undecided. A user could not find such a leak, and perhaps the
+/// program freed this memory only because it ended.
 const LEAST_LEFT: f64 = 0.25;
-/// Least result of the comparison of models on the live count, for a strict leak that the surviving
-/// allocations show. Such a leak also needs a steady pace: growth that stops late leaves the same survivors
-/// as a leak.
+/// Least result of the comparison of models on the live count, for a leak that is shown by the surviving
+/// allocations and gets the confidence `Strict`. Such a leak also needs a steady pace: growth that stops late
+/// leaves the same surviving allocations as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Thresholds {
@@ -321,8 +323,9 @@ impl Thresholds {
             && t.late_t > self.late_t
     }
 
-    /// Tests bytes and count together: of each statistic, the smaller of the two values is compared with the
-    /// threshold. Of `late_t`, only the value of the bytes is compared.
+    /// Tests the statistics of bytes (`b`) and of count (`c`). For each statistic, the smaller of the two
+    /// values is compared with the threshold. Only for `late_t`, the value of the bytes is compared and the
+    /// count does not matter.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -342,7 +345,7 @@ impl<'a> Site<'a> {
         if self.is_size_driven() { self.decide_by_size() } else { self.decide_by_births_or_curves() }
     }
 
-    /// Whether the bytes grow and the count does not: the same allocations get larger.
+    /// Whether the live bytes grow and the live count does not, so the allocations get larger.
     fn is_size_driven(&self) -> bool {
         let growth = |t: &Trend| trend::ratio(t.eighths[7], t.eighths[2]) - 1.0;
         let (b, c) = (growth(&self.bytes), growth(&self.count));
@@ -403,14 +406,14 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Whether the site kept only a handful of allocations and freed many more.
+    /// Whether the site kept only a few allocations and freed many more than it kept.
     fn is_a_few_of_many(&self) -> bool {
         let last = self.series.last();
         self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
-    /// The fast tests come first, because the comparison of models takes more time than all other tests
-    /// together.
+    /// Decides by the curves alone. The fast tests come first, because the comparison of models takes more
+    /// time than all other tests together.
     fn decide_by_curves(&self) -> Decision {
         let (b, c) = (&self.bytes, &self.count);
         let mut bic = None;
@@ -466,7 +469,8 @@ impl<'a> Site<'a> {
     }
 
     /// The exact numbers of bytes and allocations that the site made since `begins`, a position in the curve
-    /// from 0 to 1. `None`: these numbers are not known, for example because the site has freed something.
+    /// from 0 to 1. `None`: these numbers are not known, for example because some allocations of the site
+    /// were freed.
     fn kept_since(&self, begins: f64) -> Option<[f64; 2]> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
@@ -519,7 +523,7 @@ impl<'a> Site<'a> {
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = decision.retained_bytes.filter(|retained| {
             // If the growth of the fitted model exceeds the live bytes, the record ends at a high point of a
-            // wave. In this case, the leaked bytes may be less than half of this growth.
+            // wave. In this case, the leaked bytes may be less than half of the growth of the fitted model.
             let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });
@@ -554,8 +558,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all kept bytes may belong to the leak. If the kept bytes exceed the estimate by half, they also
-/// include memory that the site loaded at the start.
+/// Whether all kept bytes may belong to the leak. If the kept bytes are more than 1.5 times the estimate,
+/// they also include memory that the site loaded at the start.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

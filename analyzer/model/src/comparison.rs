@@ -1,14 +1,15 @@
-//! Compares two groups of models of a curve: models in which growth stops, and models in which growth goes
-//! on.
+//! Compares how well two groups of models fit a curve: models in which growth stops, and models in which
+//! growth continues.
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
-//! noise ([`super::ar1`]). The main result is half the difference between the best BIC of one group and the
-//! best BIC of the other group. This comparison is the main way to tell a leak from a cache that fills. A
-//! rising curve alone is weak evidence. But if no saturating shape explains a rising curve, this is strong
-//! evidence of a leak.
+//! noise ([`super::ar1`]). Each model gets a BIC, a measure of misfit that also counts the parameters of the
+//! model. The main result is half the difference between the least BIC of one group and the least BIC of the
+//! other group. This result is the main way to tell a leak from a cache that fills. A rising curve alone is
+//! weak evidence of a leak. But if no saturating shape fits a rising curve, this is strong evidence of a
+//! leak.
 //!
-//! No model has more than one step. With two or more steps, a model that stops could also explain a leak that
-//! grows in bursts.
+//! No model has more than one step. With two or more steps, a model in which growth stops would also fit a
+//! leak that grows in bursts.
 
 use std::sync::OnceLock;
 
@@ -25,7 +26,8 @@ const ESTIMATE: usize = 0;
 /// Least residual of a model, as a share of the curve's variance: no model is expected to fit exactly.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Limit of half a difference in BIC. Beyond this value, one group of models is clearly better.
+/// Greatest absolute value of a result, which is half a difference of two BICs. At this value, one group of
+/// models is clearly better than the other.
 const MOST_BIC: f64 = 10.0;
 
 /// Number of parameters that BIC counts for a model of a constant and a step: the height of the step, its
@@ -37,7 +39,7 @@ const STEP_AND_LINE: f64 = 4.0;
 /// many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
-/// Saturating shapes that may come before or beside a leak or a ramp.
+/// Saturating shapes that a model may add to a leak or to a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
 /// A base is memory that a site loads at its start. This is the least ratio of the slope at which the base
@@ -48,8 +50,8 @@ const LOAD_PACE: f64 = 5.0;
 /// The result of the comparison on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Comparison {
-    /// Half the BIC of the best model that stops, minus half the BIC of the best leaking model. The result is
-    /// positive if the leaking model fits better. It is between −10 and 10.
+    /// Half the BIC of the best model in which growth stops, minus half the BIC of the best leaking model.
+    /// The result is positive if the leaking model fits better. It is between −10 and 10.
     pub(crate) bic: f64,
     /// Half the BIC of the best leaking model that does not accelerate, minus half the BIC of the best
     /// leaking model that accelerates. The result is positive if the accelerating model fits better.
@@ -67,8 +69,8 @@ pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
     designs: Vec<Design>,
-    /// Index of the straight line in `columns`. `line_own` is the product of this line with itself, without
-    /// the part that the constant explains.
+    /// Index of the straight line in `columns`. The field `line_own` below is the product of this line with
+    /// itself, without the part that the constant explains.
     line: usize,
     line_own: PerRho,
     /// The product ⟨1, 1⟩.
@@ -95,7 +97,8 @@ struct Design {
     beside_load: bool,
 }
 
-/// The second column of a design: its product with itself and with the growing column.
+/// The second column of a design: its index, its product with itself, and its product with the growing
+/// column.
 struct SecondColumn {
     column: usize,
     own: PerRho,
@@ -297,8 +300,8 @@ struct Leaking {
 }
 
 impl Leaking {
-    /// Compares all leaking models together with the best model that stops; `stops` is the BIC of that model.
-    /// The growth is multiplied by `spread`, because the values of the curve were divided by it.
+    /// Compares the leaking models with the best model in which growth stops; `stops` is the BIC of that
+    /// model. The growth is multiplied by `spread`, because the values of the curve were divided by it.
     fn compare(all: &[Self], stops: f64, spread: f64) -> Comparison {
         let least = |accelerates: Option<bool>| {
             let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
@@ -369,7 +372,7 @@ mod tests {
     use super::*;
 
     fn compare(f: impl Fn(f64) -> f64) -> Comparison {
-        // A little scatter without pattern, the same in every test. Without scatter, all residuals would be
+        // A little scatter without pattern, equal in every test. Without scatter, all residuals would be
         // below [`LEAST_RESIDUAL`], and this limit would decide the comparison.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
@@ -383,8 +386,8 @@ mod tests {
         assert!(compare(|x| 100.0 * x.sqrt()).bic < -5.0);
         assert!(compare(|x| 100.0 * x.min(0.7)).bic < -5.0);
         assert!(compare(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
-        // A line without slope beside a step fits as well as a step: only the number of parameters tells the
-        // two models apart.
+        // A step plus a line without slope fits as well as a step alone. Only the number of parameters
+        // distinguishes these two models.
         assert!(compare(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
         assert!(compare(|_| 0.0).bic < 0.0);
     }

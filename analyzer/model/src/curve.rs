@@ -1,5 +1,5 @@
-//! One quantity of a series in the form that the statistics need: the mean, the least and the greatest value
-//! of each full bucket.
+//! The live bytes or the live count of a series in the form that the statistics need: the mean, the least and
+//! the greatest value of each full bucket.
 
 use super::bucket::{Bucket, Extent};
 use super::buckets::{Buckets, MOST};
@@ -95,8 +95,8 @@ impl Curve {
         (top - bottom).max(0.0)
     }
 
-    /// The means of eight nearly equal groups of buckets in order of time; the first groups may have one
-    /// bucket more.
+    /// The means of eight nearly equal groups of buckets in order of time. If the number of buckets is no
+    /// multiple of eight, the first groups have one bucket more than the last groups.
     pub(crate) fn eighths(&self) -> [f64; 8] {
         let (each, rest) = (self.len() / 8, self.len() % 8);
         let mut from = 0;
@@ -114,8 +114,8 @@ impl Curve {
     }
 }
 
-/// The greatest or the least of `values`; `better` chooses between two. The loop compares eight candidates in
-/// parallel; their order does not matter.
+/// The greatest or the least of `values`; `better` returns the greater or the lesser of two values. The loop
+/// compares eight candidates in parallel; their order does not matter.
 fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 {
     let (rows, rest) = values.as_chunks::<8>();
     let best = rows.iter().fold([start; 8], |best, row| std::array::from_fn(|l| better(best[l], row[l])));

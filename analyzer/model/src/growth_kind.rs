@@ -1,9 +1,9 @@
 //! The kind of growth of the whole process: live memory compared with the kernel's resident memory.
 //!
 //! Growth of RSS has three possible causes. The program keeps more and more allocations, the allocator keeps
-//! memory that the program freed, or memory grows that was not allocated with malloc. Live bytes and resident
-//! bytes together tell the causes apart. (Resident bytes are RssAnon + VmSwap, so they include swapped
-//! memory.)
+//! memory that the program freed, or the program's memory that was not allocated with malloc grows. A
+//! comparison of live bytes and resident bytes shows which of these causes applies. (Resident bytes are
+//! RssAnon + VmSwap, so they include swapped memory.)
 //!
 //! | live bytes | resident − live | cause |
 //! |---|---|---|
@@ -11,9 +11,9 @@
 //! | flat | grows; live bytes were higher before, or turnover fragments the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
-//! If the slices contain the memory of each kind of mapping, these kinds decide. Memory of malloc is in the
-//! heap and in arenas; all other memory is in other anonymous mappings and in stacks. Without the kinds of
-//! mappings, edleak can tell only the clear cases apart; all other cases are `Unclear`.
+//! If the slices contain the memory of each kind of mapping, the kinds that grow decide. Memory of malloc is
+//! in the heap and in arenas; all other memory is in other anonymous mappings and in stacks. If the kinds of
+//! mappings were not recorded, edleak decides only clear cases; all other cases are `Unclear`.
 //!
 //! In the names of the fields, `from` is the median of the second eighth of the recording, and `to` is the
 //! median of the last eighth. The first eighth is the start-up of the program. A single unusual slice does
@@ -24,7 +24,8 @@ mod sentence;
 
 use crate::process_series::{FreeBytes, KindBytes, ProcessPoint, ProcessSeries};
 
-/// Least growth that the report mentions, in bytes: an arena of glibc grows in steps of 132 KiB.
+/// Least growth that the report mentions, in bytes. One step of an arena of glibc (132 KiB) must not count as
+/// growth.
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
 /// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
@@ -32,11 +33,11 @@ const NOTICEABLE_SHARE: f64 = 0.03;
 /// `NOTICEABLE_BYTES`.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
-/// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth fall back to the live bytes
-/// after the start-up: such growth may be normal fluctuation.
+/// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth fall to the live bytes after
+/// the start-up at least once: such growth may be normal fluctuation.
 const SCATTER_SHARE: f64 = 0.25;
-/// If a smaller share of the growth is in the second half of the recording, the growth has stopped. Of steady
-/// growth, one half is in the second half.
+/// If a smaller share of the growth is in the second half of the recording, the growth has stopped. Steady
+/// growth has one half of its bytes in the second half of the recording.
 const LATE_SHARE: f64 = 0.15;
 /// Resident memory that edleak adds to the target (the side table), as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
@@ -47,7 +48,7 @@ const MIN_POINTS: usize = 4;
 /// mapping for each large allocation, and edleak does not see this call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// Number of bytes at the end of the record.
+    /// Number of these bytes at the end of the record.
     pub bytes: u64,
     /// Growth of these bytes since the start-up of the program.
     pub grown_bytes: u64,
@@ -104,7 +105,7 @@ pub struct ProcessGrowth {
     pub turnover_bytes: u64,
     /// Memory by kind of mapping, after the start-up and at the end; `None`: not recorded at both times.
     pub kinds: Option<[KindBytes; 2]>,
-    /// Whether resident memory still grew in the second half.
+    /// Whether resident memory still grew in the second half of the recording.
     pub resident_goes_on: bool,
     /// Anonymous memory that no recorded call mapped; `None`: the trace has no calls that map memory.
     pub unseen: Option<UnseenBytes>,
@@ -141,8 +142,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
-    // A recording with fewer than eight points cannot be divided into eighths. The middle of such a recording
-    // is 0, so all its growth counts as late.
+    // A recording with fewer than eight points cannot be divided into eighths. For such a recording, the
+    // value of the middle is taken as 0, so all its growth counts as growth in the second half.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
@@ -176,14 +177,14 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if let Some([from, to]) = growth.kinds {
         let in_malloc = by(from.of_malloc(), to.of_malloc());
         let elsewhere = by(from.elsewhere(), to.elsewhere());
-        // The growth of live memory is in the heap, up to the growth of the heap. The rest of the growth is
-        // in large allocations, each in a mapping of its own.
+        // The function assumes that growth of live memory is in the heap, up to the growth of the heap. The
+        // rest of it is in large allocations, each of which has a separate mapping.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
     }
-    // If live bytes were higher earlier, the allocator can still hold the memory that the program has freed
-    // since.
+    // If live bytes were higher before than at the end, the allocator can still hold the memory that the
+    // program freed in between.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
     // Fragmentation rarely takes more memory than twice the peak of live bytes. It also needs a turnover: the
     // allocated bytes must be several times the memory that fragmentation takes.
@@ -202,7 +203,7 @@ impl ProcessGrowth {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
 
-    /// Whether memory outside malloc grows and recorded calls mapped nearly all of it.
+    /// Whether memory outside malloc grows, and recorded calls mapped nearly all of this growing memory.
     pub fn is_seen_outside(&self) -> bool {
         let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64);
         let stacks = self.grown().map_or(0, |grown| grown.stacks);
@@ -212,8 +213,8 @@ impl ProcessGrowth {
 
     /// Whether the process may have grown through allocations that are not counted. An allocator takes its
     /// memory from the heap, from mappings that the recorder knows to belong to an allocator, or by calls
-    /// that the recorder does not see. If all this memory together grew by no more than the live memory, the
-    /// process did not grow through such allocations.
+    /// that the recorder does not see. If the memory from these three sources together grew by no more than
+    /// the live memory, the process did not grow through uncounted allocations.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;
@@ -307,7 +308,7 @@ mod tests {
 
     const MB: u64 = 1_000_000;
 
-    /// 80 points; each closure gives the bytes at point i.
+    /// The growth of a process with 80 points; each closure gives the bytes at point i.
     fn growth(
         live: impl Fn(u64) -> u64,
         resident: impl Fn(u64) -> u64,
@@ -326,7 +327,7 @@ mod tests {
             growth(|i| 10 * MB + i.min(until) * MB, |i| 20 * MB + i.min(until) * MB, 90 * MB).kind
         };
         assert_eq!((loaded(40), loaded(80)), (GrowthKind::None, GrowthKind::Live));
-        // Growth that gets slower but never ends counts as growth that goes on.
+        // Growth that gets slower but never ends counts as growth that continues.
         let slackens =
             growth(|i| 10 * MB * (i + 2).ilog2() as u64, |i| 20 * MB * (i + 2).ilog2() as u64, 90 * MB);
         assert_eq!(slackens.kind, GrowthKind::Live);

@@ -1,12 +1,12 @@
-//! Judges the memory that each iteration leaves behind at a site, from the counters at each instant of one
-//! mark.
+//! Judges the memory that each iteration of a loop leaves behind at a site. The program sets a mark in each
+//! iteration, and the input has the counters at these instants.
 //!
 //! The x-axis is the count of the mark, so the time that an iteration takes has no effect. The first third of
 //! the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**:
-//! the lowest level that the site has at a mark or at any later mark. So memory that a later iteration frees
-//! is not part of the kept level. At the end of the record, no later iteration shows which memory would be
-//! freed. So the model leaves out the last iterations: as many as the longest run of iterations in which the
-//! site held more than its kept level.
+//! the lowest level that the site has at a mark or at any later mark. So the kept level does not include
+//! memory that a later iteration frees. At the end of the record, there is no later iteration to show which
+//! memory would be freed. So the model leaves out the last iterations. Their number is the longest run of
+//! iterations in which the site held more than its kept level.
 //!
 //! | the kept level | verdict |
 //! |---|---|
@@ -22,9 +22,9 @@ use edleak_text::units;
 
 /// Least number of iterations for a verdict: three for the warm-up, and five that are judged.
 pub const LEAST_ITERATIONS: u64 = 8;
-/// Least number of slices that show the pace of the judged iterations.
+/// Least number of slices of the mark in the judged iterations; fewer slices do not show the pace.
 pub const LEAST_SLICES: usize = 6;
-/// Least number of rises of the kept level that show a pace.
+/// Least number of rises of the kept level; fewer rises do not show a pace.
 const LEAST_RISES: u64 = 5;
 /// Growth has ended if the iterations since the last rise are this many times the longest gap between two
 /// rises.
@@ -32,10 +32,10 @@ const LONG_GAP: f64 = 2.5;
 /// A buffer that doubles grows by at least this factor.
 const LEAST_FACTOR: f64 = 1.2;
 /// Two doublings have the same pace if their paces differ by no more than this share. The paces are not
-/// exact, because a slice may come late by 1/32 of the count.
+/// exact: the slice after a doubling may be taken too late, by up to 1/32 of the count of the mark.
 const SAME_PACE: f64 = 0.2;
 
-/// The counters of a site at one slice of the mark.
+/// The counters of a site at one slice that was taken when the program set the mark.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct AtMark {
     /// How often the program had set the mark at this slice.
@@ -49,11 +49,11 @@ pub struct AtMark {
 /// The verdict on a site, from the iterations of one mark.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Verdict {
-    /// The iterations leave nothing behind.
+    /// The iterations leave no memory behind.
     Clean,
-    /// More iterations are needed.
+    /// The recording has too few iterations for a verdict.
     Undecided,
-    /// The iterations leave something behind.
+    /// The iterations leave memory behind.
     Leak,
 }
 
@@ -64,7 +64,8 @@ pub struct Iterations {
     pub verdict: Verdict,
     /// Whether every judged iteration leaves the same number of bytes and of allocations behind.
     pub is_exact: bool,
-    /// Whether the evidence for the leak may fail a build; false if the verdict is not a leak.
+    /// Whether the evidence for the leak is strong enough to fail a build; false if the verdict is not a
+    /// leak.
     pub is_strict: bool,
     /// Number of judged iterations.
     pub judged: u64,
@@ -78,7 +79,7 @@ pub struct Iterations {
     pub allocations: f64,
     /// The reason for the verdict.
     pub why: String,
-    /// If undecided: the number of iterations that would decide.
+    /// If undecided: the number of iterations with which a recording would decide.
     pub needed: Option<u64>,
 }
 
@@ -96,7 +97,8 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     };
     let mut bytes = Kept::of(judged, |point| point.live_bytes);
     let mut allocations = Kept::of(judged, |point| point.live_count);
-    // At the end of the record, memory that a later iteration would have freed looks like kept memory.
+    // At the end of the record, memory that a later iteration would have freed looks like kept memory, so the
+    // last iterations are left out.
     let until = last.count - bytes.longest_use.max(allocations.longest_use);
     bytes.end_at(until);
     allocations.end_at(until);
@@ -115,7 +117,8 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
         is_strict,
         ..left(Verdict::Leak, why)
     };
-    // Allocations of 0 bytes leak by their count, because the allocator's memory for them grows.
+    // If all allocations have 0 bytes, the number of kept allocations is judged, because the allocator holds
+    // memory for each of them.
     let kept = if bytes.growth() == 0 { &allocations } else { &bytes };
     if kept.growth() > 0
         && iterations > 0
@@ -321,8 +324,8 @@ impl Kept {
         (c + d) / (a + b).max(f64::MIN_POSITIVE)
     }
 
-    /// The growth, if its pace does not diminish. The iterations left `left_count` allocations behind: the
-    /// greater this number, the less the pace depends on chance.
+    /// The growth, if its pace does not diminish. `left_count` is the number of allocations that the
+    /// iterations left behind: with a greater number, the pace depends less on chance.
     fn steady(&self, left_count: u64) -> Option<Steady> {
         let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
         let quarters = self.quarters();
@@ -367,10 +370,10 @@ impl Kept {
 }
 
 /// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles.
-/// `None`: the site is no such buffer, or the next step is overdue.
+/// `None`: the site is no such buffer, or the next step should already have come.
 ///
-/// A step comes when the buffer is full. So the pace at which the iterations fill the buffer is the bytes of
-/// one step, divided by the iterations up to the next step. The last two steps must show the same pace.
+/// The buffer makes a step when it is full. So the pace at which the iterations fill the buffer is the bytes
+/// of one step, divided by the iterations up to the next step. The last two steps must show the same pace.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;

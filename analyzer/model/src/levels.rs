@@ -11,7 +11,7 @@ pub struct Levels {
     points: u64,
     /// Number of slices per bucket; the last bucket may hold fewer.
     width: u64,
-    /// One mean if the site never changed; for any other site, one mean for each bucket.
+    /// The mean live bytes of each bucket; only one mean if the site never changed.
     means: Box<[f64]>,
 }
 

@@ -1,6 +1,7 @@
-//! A row of buckets that takes four bytes per number while all its numbers fit.
+//! A row of buckets that takes four bytes per number as long as all its numbers fit into four bytes.
 //!
-//! Most of a replay's memory is buckets, and almost no site has a sum of 4 GiB or more within one bucket.
+//! Most of the memory of a replay holds buckets. Almost no site has a sum of 4 GiB or more in one bucket, so
+//! four bytes per number nearly always suffice.
 
 use super::bucket::{Bucket, Extent};
 
@@ -87,14 +88,14 @@ impl Packed {
     }
 }
 
-/// A bucket of four bytes per number as a bucket of eight bytes per number.
+/// Converts a bucket from four bytes per number to eight bytes per number.
 #[inline]
 pub fn widened(&[sum, min, max, count_sum, count_min, count_max]: &Narrow) -> Bucket {
     let extent = |sum, min, max| Extent { sum: u64::from(sum), min: u64::from(min), max: u64::from(max) };
     Bucket { bytes: extent(sum, min, max), count: extent(count_sum, count_min, count_max) }
 }
 
-/// A bucket of eight bytes per number as a bucket of four bytes per number; `None`: a number does not fit in
+/// Converts a bucket from eight bytes per number to four bytes per number; `None`: a number does not fit in
 /// four bytes.
 #[inline]
 pub fn narrowed(bucket: &Bucket) -> Option<Narrow> {

@@ -22,7 +22,7 @@ pub struct KindBytes {
     pub heap: u64,
     /// Arenas of glibc's malloc for threads.
     pub arenas: u64,
-    /// Other anonymous memory, with or without a name.
+    /// Anonymous memory that is neither heap, arena nor stack, with or without a name.
     pub anonymous: u64,
     /// Stacks of threads.
     pub stacks: u64,
@@ -41,9 +41,9 @@ pub struct KindBytes {
 pub struct FreeBytes {
     /// Bytes in the main arena.
     pub main_bytes: u64,
-    /// Bytes in all other arenas.
+    /// Bytes in all arenas except the main arena.
     pub other_bytes: u64,
-    /// Number of other arenas with free memory.
+    /// Number of arenas with free memory, without the main arena.
     pub others: u64,
 }
 
@@ -61,12 +61,13 @@ impl FreeBytes {
 }
 
 impl KindBytes {
-    /// Memory of malloc: memory of libc's malloc, and of other allocators that map memory for themselves.
+    /// Memory of malloc: the heap and the arenas of libc's malloc, and memory that other allocators map for
+    /// themselves.
     pub(crate) fn of_malloc(&self) -> u64 {
         self.heap.saturating_add(self.arenas).saturating_add(self.allocators)
     }
 
-    /// Other anonymous memory and stacks.
+    /// Memory outside malloc: anonymous memory that no allocator mapped for itself, and stacks.
     pub(crate) fn elsewhere(&self) -> u64 {
         self.anonymous.saturating_sub(self.allocators).saturating_add(self.stacks)
     }

@@ -24,7 +24,7 @@ pub(crate) fn unmoved(slices: u64) -> Vec<String> {
     vec![format!("live bytes stayed the same in all {slices} slices")]
 }
 
-/// The reasons for a leak that was judged by its curve.
+/// The reasons for a leak whose verdict is computed from its curve.
 pub(crate) fn grows(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![windows(trend), pace(trend)];
     why.extend(against_a_cache(bic));
@@ -112,13 +112,13 @@ pub fn freed_at_exit() -> String {
     "the program computed from start to end, and freed these allocations when it ended".to_owned()
 }
 
-/// The reason for a leak that would be strict if the program had used more processor time.
+/// The reason for a leak that would get the confidence `Strict` if the program had used more processor time.
 pub fn little_processor_time(used_s: f64) -> String {
     format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
 }
 
-/// The reason for growth that may only replace allocations from before the recording, which the program
-/// freed.
+/// The reason for growth that may be only apparent: the program freed allocations from before the recording,
+/// and may have made new allocations in their place.
 pub fn may_replace_earlier(growth: f64, frees: f64) -> String {
     format!(
         "the process ran before: in the second half of the record, it freed {} from before, and this site grew by about \
@@ -161,7 +161,8 @@ pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<S
     why
 }
 
-/// The reason for a suspect that leaked less than a thousandth of the program's live memory.
+/// The reason for an undecided site that would be a suspect, but leaked less than a thousandth of the
+/// program's live memory.
 pub fn negligible(leak_bytes: u64) -> String {
     let leaked = units::bytes(leak_bytes as f64);
     format!("but {leaked} are less than a thousandth of the live memory, which may be chance")
@@ -175,7 +176,7 @@ pub fn few_freed_at_exit(count: u64) -> String {
     )
 }
 
-/// The reason for growth by a handful of allocations at a site that frees many.
+/// The reason for growth by a few allocations at a site that frees many allocations.
 pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "more allocation is", "more allocations are");
     let freed = units::plural(frees, "was", "were");
@@ -184,7 +185,7 @@ pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     )]
 }
 
-/// The reason for a leak that would be strict if the record were longer.
+/// The reason for a leak that would get the confidence `Strict` if the record were longer.
 pub(crate) fn young(least_s: f64) -> String {
     format!("a record of less than {least_s} s may show only the start of the program")
 }
@@ -221,8 +222,8 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
-/// Compares the means of the eighths. Variation within an eighth does not count, so growth in bursts still
-/// rises from eighth to eighth.
+/// Compares the means of the eighths of the record. Variation within an eighth does not count, so a curve
+/// that grows in bursts still rises from one eighth to the next.
 fn windows(trend: &Trend) -> String {
     // A difference of a few bytes does not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
@@ -235,8 +236,8 @@ fn windows(trend: &Trend) -> String {
 }
 
 fn pace(trend: &Trend) -> String {
-    // The pace is the late slope, divided by the sum of the late and the early slope. The report gives the
-    // late slope as a share of the early slope instead, which is easier to understand.
+    // The pace is the late slope, divided by the sum of the late and the early slope. The report instead
+    // gives the late slope as a share of the early slope, because this number is easier to understand.
     let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
     let now = match ratio {
         ratio if ratio < 10.0 => percent(ratio),

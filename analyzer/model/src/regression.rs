@@ -1,8 +1,9 @@
-//! edLeak's leak factor: a parabola fitted to one site's live bytes, exact to the last digit.
+//! edLeak's leak factor: a parabola fitted to one site's live bytes, computed without rounding errors in the
+//! sums.
 //!
 //! Let b be the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n. Least squares then give
-//! y ≈ c0·x² + c1·x + c2. If the site is flat, max = min + 1. The leak is the gain of the parabola from x = 0
-//! to x = 1, in bytes, truncated to an integer.
+//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, max is set to min + 1. The leak is the gain of the
+//! parabola from x = 0 to x = 1, in bytes, truncated to an integer.
 //!
 //! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
 //! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. A matrix solved in floating point
@@ -26,7 +27,7 @@ pub struct LeakFactor {
     pub class: Class,
 }
 
-/// Curvature beyond which growth slows down (below −0.2) or accelerates (above +0.2).
+/// Limit of the curvature: below −0.2, growth slows down; above +0.2, growth accelerates.
 const BEND: f64 = 0.2;
 
 /// Fits the leak factor. With fewer than three points there is no parabola: all numbers are zero and the
@@ -41,8 +42,8 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // These amplitudes of P1 and P2 are from the fit of b over i. They give the same parabola as the fit of y
-    // over x.
+    // These amplitudes of P1 and P2 are from a fit of b as a function of i. They give the same parabola as a
+    // fit of y as a function of x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));

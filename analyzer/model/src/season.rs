@@ -1,9 +1,9 @@
 //! Seasonal adjustment: removes a regular wave from a curve, because the wave hides the trend.
 //!
 //! Load that comes in waves (day and night, a batch job every hour) changes a site's live bytes far more than
-//! a leak does. The model fits the wave together with a parabola, so the removal of the wave does not remove
-//! the trend. A wave counts only if it repeats so often that it cannot be a trend itself. If a site has a
-//! wave and no trend, its curve is flat without the wave, so the adjustment invents no growth.
+//! a leak does. The model fits a wave and a parabola at the same time. It then removes only the wave, so the
+//! trend stays in the curve. A wave counts only if it repeats so often that it cannot be a trend itself. If a
+//! site has a wave and no trend, its curve is flat without the wave, so the adjustment invents no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -32,12 +32,12 @@ struct Waves {
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
-/// Number of sums that the code computes in parallel.
+/// Number of sums that one loop computes in parallel.
 const ABREAST: usize = 8;
 
 impl Waves {
-    /// The part of the sum of the squares of `rest` that each wave explains. `rest` is orthogonal to all
-    /// parabolas.
+    /// For each wave, the part of the sum of squares of `rest` that the wave explains. `rest` must be
+    /// orthogonal to all parabolas.
     fn explained(&self, rest: &[f64]) -> Vec<f64> {
         let sums = |units: &Vec<[f64; ABREAST]>| {
             rest.iter().zip(units).fold([0.0; ABREAST], |sums: [f64; ABREAST], (value, units)| {
@@ -139,7 +139,7 @@ fn remove(basis: &[Vec<f64>], values: &mut [f64]) {
     }
 }
 
-/// Scales a vector to length 1 and returns its former length.
+/// Scales a vector to length 1 and returns the length before.
 fn normalize(vector: &mut [f64]) -> f64 {
     let length = dot(vector, vector).sqrt();
     vector.iter_mut().for_each(|v| *v /= length);

@@ -10,9 +10,9 @@
 //! - the allocations of the whole program over time ([`crate::work`]), which all series of a record share.
 //!
 //! A site whose live bytes and count never change has no buckets. The buckets of any other site take 3 KB, or
-//! 6 KB if a number needs more than 32 bits. A series deliberately contains neither the points themselves nor
-//! the number of calls that added them. So `push_run(p, 5)` and five calls of `push(p)` give the same series,
-//! bit for bit.
+//! 6 KB if a number needs more than 32 bits. A series contains neither the points themselves nor the number
+//! of calls that added the points. So `push_run(p, 5)` and five calls of `push(p)` give the same series, bit
+//! for bit.
 
 use crate::buckets::Buckets;
 use crate::work::Work;
@@ -57,8 +57,8 @@ impl Births {
     }
 }
 
-/// Exact sums for edLeak's fit. Here b is the live bytes at slice i, and i counts from the site's first
-/// slice.
+/// Exact sums for edLeak's fit. Here b is the number of live bytes at slice i; the site's first slice has i =
+/// 0.
 ///
 /// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
 /// forged trace can exceed this limit; then the sums saturate.
@@ -224,13 +224,13 @@ impl Series {
         Self { absent, points, sums, last, buckets: buckets.map(Box::new), births, work: None }
     }
 
-    /// This series, together with the work of the whole program.
+    /// Returns this series with the work of the whole program added.
     pub fn beside(self, work: Arc<Work>) -> Self {
         Self { work: Some(work), ..self }
     }
 
-    /// This series with these numbers of allocations and frees at the last slice, if it was built without
-    /// these numbers.
+    /// Returns this series with these numbers of allocations and frees at the last slice. The function is for
+    /// a series that was built without these numbers.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }

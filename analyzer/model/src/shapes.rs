@@ -1,23 +1,23 @@
-//! Shapes of growth: some of them saturate, the others do not.
+//! Shapes of growth. Some of these shapes saturate, that is, they stop growing; the others grow for ever.
 
 /// A growing shape over x in 0…1, the elapsed fraction of the record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     /// Rises in a straight line until x = h, then stays constant: a pool that fills at the start.
     Ramp(f64),
-    /// Rises in a straight line from one instant to another, then stays constant: a pool or a burst that
-    /// begins late and is never freed.
+    /// Rises in a straight line from one instant to another, then stays constant: a pool, or memory of a
+    /// burst, that begins to grow during the record and is never freed.
     Plateau(f64, f64),
     /// 1 − e^(−x/t): a bounded cache under random requests, or any population with a mean lifetime.
     Fill(f64),
-    /// ln(1 + k·x): distinct keys with a heavy-tailed distribution.
+    /// ln(1 + k·x): the number of distinct keys, if few keys are frequent and many keys are rare.
     Log(f64),
     /// The power x^b. With b < 1, the power describes a set of distinct items that grows ever more slowly
     /// (Heaps' law). With b = 1 the power is the straight line, with b > 1 an accelerating leak.
     Power(f64),
     /// Zero until x = h, then a straight line: a leak that starts late.
     Hinge(f64),
-    /// e^(k(x−1)): a leak that feeds itself.
+    /// e^(k(x−1)): a leak that grows faster the larger it is.
     Exp(f64),
 }
 
@@ -38,7 +38,7 @@ impl Shape {
         }
     }
 
-    /// The gain of the shape over the record.
+    /// The value of the shape at the end of the record minus its value at the start.
     pub(crate) fn range(self) -> f64 {
         self.value(1.0) - self.value(0.0)
     }

@@ -1,12 +1,12 @@
 //! Removes surges from a curve. A surge is a group of requests that hold much memory for a short time and
 //! give all of it back.
 //!
-//! A surge many times the size of a leak hides the leak in every mean. If a part of the curve is higher than
-//! its surroundings and narrower than a twentieth of the record, this part is a surge. The model lowers the
-//! curve there to the level of the surroundings. (The method is morphological opening: each bucket gets the
-//! least value near it, and then the greatest of these values near it.) Steps, ramps and the wide teeth of a
-//! sawtooth stay, so the removal of surges does not add growth. A rise at the very end may be a surge, so the
-//! model removes such a rise as well.
+//! If a surge is many times as large as a leak, the leak is not visible in the means of the curve. If a part
+//! of the curve is higher than its surroundings and narrower than a twentieth of the record, this part is a
+//! surge. The model lowers the curve there to the level of the surroundings. (The method is morphological
+//! opening: each bucket gets the least value near it, and then the greatest of these values near it.) The
+//! method does not change steps, ramps and the wide teeth of a sawtooth, so it does not add growth. A rise at
+//! the very end may be a surge, so the model removes such a rise as well.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
@@ -14,11 +14,12 @@ use super::trend::{Line, greater, lesser};
 /// Width of the widest surge that the model removes, as a share of the record.
 const WIDEST: f64 = 0.05;
 
-/// Share of the scatter about a line that the surges must explain.
+/// Least share of the scatter about a straight line that the surges must explain. With a smaller share, the
+/// curve has no clear surges.
 const LEAST_SHARE: f64 = 0.6;
 
-/// Between surges, the curve must be near its surroundings: half of the buckets must exceed their
-/// surroundings by less than this share of the greatest surge.
+/// Between surges, the curve must be close to the lowered curve: half of the buckets must exceed the lowered
+/// curve by less than this share of the greatest surge.
 const MOST_BETWEEN: f64 = 0.1;
 
 /// The curve without its surges; `None`: the curve has no clear surges.
@@ -47,8 +48,8 @@ fn opened(values: &[f64], reach: usize) -> Vec<f64> {
     nearby(&nearby(values, reach, lesser), reach, greater)
 }
 
-/// The best value within `reach` of each bucket. Each pass of the loop compares all values with their
-/// neighbours at one distance.
+/// For each bucket, the greatest or least value of all buckets within `reach` of it; `better` chooses between
+/// two values. Each pass of the loop compares all values with their neighbours at one distance.
 fn nearby(values: &[f64], reach: usize, better: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let mut best = values.to_vec();
     for distance in 1..=reach.min(values.len().saturating_sub(1)) {

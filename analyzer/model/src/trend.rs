@@ -50,7 +50,7 @@ impl Trend {
     }
 }
 
-/// Growth over the last 55 % of the record as a share of the curve's full range.
+/// Growth in the last 55 % of the record, as a share of the curve's full range.
 pub(crate) fn late_rise(curve: &Curve) -> f64 {
     let late = &curve.mean[curve.at(0.45)..];
     ratio(slope(late) * late.len() as f64, curve.full())
@@ -59,8 +59,8 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
 /// Rise over scatter: the slope of a line through the means of the last six eighths, divided by the standard
 /// error of the slope. The value is between −15 and 15.
 ///
-/// The function takes at least 0.4 % of the curve's full range as the error. Otherwise the value of a
-/// perfectly smooth curve would be infinite before the limit.
+/// The function takes at least 0.4 % of the curve's full range as the error. Without this least error, the
+/// function would divide by zero for a perfectly smooth curve.
 pub(crate) fn rise_over_scatter(curve: &Curve) -> f64 {
     rise_over_scatter_of(&curve.eighths(), curve.full())
 }
@@ -98,8 +98,8 @@ fn most_share([most, _, sum]: [f64; 3]) -> f64 {
 /// share is 1 if at most two jumps make up all of the growth.
 ///
 /// A site that leaks may also grow by one large step that has another cause, so the greatest step is left
-/// out. The rest of the growth must not be a single step again: a pool that reaches new maxima, and a program
-/// that loads data at first use, grow in ever rarer steps.
+/// out. The rest of the growth must not be a single step again: pools that reach new maxima, and programs
+/// that load data at first use, also grow in steps, which become ever rarer.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }
@@ -127,7 +127,7 @@ pub(crate) fn doubles_late(curve: &Curve) -> bool {
     let Some((&end, early)) = mean.last().zip(mean.get(curve.at(0.125))) else { return false };
     let last_step = (1..max.len()).rev().find(|&k| max[k] >= STEP * max[k - 1]);
     let is_late = last_step.is_some_and(|k| 2 * k >= max.len());
-    // If the curve also grows between its steps, other rules judge this growth.
+    // If the curve also grows after its last step, other rules judge this growth.
     let is_flat_behind =
         last_step.is_some_and(|k| max[k + 1..].iter().all(|&v| v <= max[k] && v >= 0.9 * end));
     is_late && is_flat_behind && *early > 0.0 && end >= GROWTH * early
@@ -216,8 +216,8 @@ fn mean_of(sum: f64, n: f64) -> f64 {
     if n == 0.0 { 0.0 } else { sum / n }
 }
 
-/// Kendall's τ of `values` against their order: 1 if they only rise, −1 if they only fall. Two equal values
-/// count neither as a rise nor as a fall.
+/// Kendall's τ of `values` against their order: 1 if the values only rise, −1 if they only fall. Two equal
+/// values count neither as a rise nor as a fall.
 pub(crate) fn kendall(values: &[f64]) -> f64 {
     let n = values.len();
     let mut balance = 0i64;

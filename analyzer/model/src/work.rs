@@ -1,9 +1,9 @@
-//! The work of the whole program over time, measured by the number of its allocations. The work is a second
-//! clock beside the wall clock.
+//! The work of the whole program over time, measured by the number of its allocations. The work serves as a
+//! second clock in addition to the wall clock.
 //!
 //! The wall clock continues while a program waits. If growth stops while the program works on, the site has
-//! really stopped growing. If growth stops together with the work, the site may grow again with the next
-//! request (`busy`).
+//! really stopped growing. If growth stops at the same time as the work, the site may grow again with the
+//! next request (module `busy`).
 
 use crate::buckets::Buckets;
 
@@ -17,7 +17,8 @@ pub struct Work {
     /// The number of allocations up to the first slice, and then up to the last slice of each stretch. A
     /// stretch is a run of `width` slices.
     allocs: Vec<u64>,
-    /// Number of slices of the record that the recorder took; later slices are missing.
+    /// Number of slices from the start of the record to the last slice that the recorder took; all slices
+    /// after that are missing.
     known: u64,
 }
 
@@ -51,8 +52,8 @@ impl Work {
         self.known
     }
 
-    /// Allocations after slice `from` up to and including slice `to`. The function assumes that the work is
-    /// even within a stretch.
+    /// Allocations after slice `from` up to and including slice `to`. The function assumes that the program
+    /// works at a constant pace within a stretch.
     pub fn between(&self, from: u64, to: u64) -> f64 {
         (self.up_to(to) - self.up_to(from)).max(0.0)
     }
@@ -87,7 +88,7 @@ impl WorkBuilder {
     }
 
     /// Adds a slice; `allocs` is the number of allocations up to this slice. If slices before this slice are
-    /// missing, the function assumes that the work in the gap was even.
+    /// missing, the function assumes that the program worked at a constant pace in the gap.
     pub fn push(&mut self, slice: u64, allocs: u64) {
         let (before, was) = *self.newest.get_or_insert((slice, allocs));
         if self.work.allocs.is_empty() {

@@ -1,5 +1,5 @@
-//! Tests verdicts on series that are written in this file and whose right verdict is known: short demos,
-//! staircases in every phase, short records.
+//! Tests verdicts on series that this file generates and whose right verdict is known: short demos, curves in
+//! steps that begin at different times, short records.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::growth_class::Class;
@@ -8,7 +8,8 @@ use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 use edleak_model::work::WorkBuilder;
 use std::sync::Arc;
 
-/// A site with `count(slice)` live allocations of `bytes(slice)` bytes together. A falling count means frees.
+/// A site with `count(slice)` live allocations of `bytes(slice)` bytes together. If the count falls, the
+/// program has freed allocations.
 fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -> Series {
     let mut builder = SeriesBuilder::new();
     let (mut allocs, mut frees, mut before) = (0, 0, 0);
@@ -145,8 +146,8 @@ fn a_buffer_that_is_reallocated_ever_larger_is_a_leak_though_its_count_never_mov
     assert_eq!(capped.verdict, Verdict::NoLeak, "{:?}", capped.why);
 }
 
-/// A buffer that grows for ever looks like a buffer that was loaded and then stays, until the next doubling
-/// is due.
+/// A buffer that grows for ever looks like a buffer that was loaded and then stays, as long as the next
+/// doubling of the buffer has not yet had time to come.
 #[test]
 fn a_buffer_that_doubles_is_undecided_while_its_next_doubling_may_come() {
     for slices in [100u64, 600, 3000] {
@@ -194,8 +195,8 @@ fn a_handful_more_amid_much_churn_is_undecided() {
     let few = judged(1, 4);
     assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
     assert!(few.why[0].starts_with("5 more allocations are live"), "{:?}", few.why);
-    // The same curve with ten times as many allocations is a leak. A handful of allocations is also a leak if
-    // the site frees none.
+    // The same curve with ten times as many allocations is a leak. A few allocations are also a leak if the
+    // site frees none.
     assert_eq!(judged(10, 4).verdict, Verdict::Leak);
     assert_eq!(judged(1, 0).verdict, Verdict::Leak);
 }

@@ -1,26 +1,26 @@
-//! Growth that stopped together with the work of the whole program.
+//! Judges growth that stopped at the same time as the work of the whole program.
 //!
 //! When the load stops, a leak stops growing, and a cache that is not full stops growing, too. The curve
 //! cannot tell a leak from such a cache, so the site is undecided, and the reason says why. A cache that was
 //! full before the work stopped is not a leak. If memory is freed after the work stopped, and shortly before
-//! the end of the record, a teardown or another phase of the work may have freed it. Such a site is
-//! undecided, too.
+//! the end of the record, there are two possible reasons: the program was about to end and freed everything,
+//! or it began another phase of work. Such a site is undecided, too.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
 
-/// If the growth was over before this share of the record, the growth belongs to the start of the program,
-/// even if the program was quiet later.
+/// If the growth ended before this share of the record, the growth belongs to the start of the program, even
+/// if the program was quiet after that.
 const LEAST_GROWING: f64 = 0.36;
-/// If memory was freed before this share of the record, the program's work freed it. If memory was freed
-/// later, a teardown may have freed it.
+/// If memory was freed before this share of the record, the program freed the memory during its work. If
+/// memory was freed after this share, the program may have freed it because it was about to end.
 const LATE_RELEASE: f64 = 0.65;
 /// If at least this share of the growth is no longer live, the growth counts as released.
 const RELEASED: f64 = 0.5;
-/// Least share of the growth that must be in the last third of the busy time. This limit applies only to a
-/// site with few slices.
+/// Least share of the growth that must be in the last third of the busy time, for a site with few slices. For
+/// other sites, there is no such limit.
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
