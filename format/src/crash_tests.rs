@@ -1,5 +1,5 @@
-//! Tests that kill a writer at any instant, also in the middle of a write: every slice and record that the
-//! writer had acknowledged must be in the file.
+//! Tests what is in the file if the writer is killed at any instant, even in the middle of a write. The file
+//! must have every slice and record that the writer had acknowledged.
 
 use std::sync::{Arc, Mutex};
 
@@ -119,8 +119,8 @@ fn the_memory_of_a_writer_does_not_grow_with_the_recording() {
             }
         })
     };
-    // The first recording fills the capacity, so the writer merges and drops slices. The next recording
-    // writes ten times as many slices and must not need more memory than the first.
+    // The first recording fills the capacity, so the writer merges blocks and drops slices. The second
+    // recording writes ten times as many slices and must not need more memory than the first recording.
     let first = write(4_000);
     let later = write(40_000);
     assert!(later <= first, "{later} bytes at the peak after {first}");

@@ -54,8 +54,8 @@ impl Error {
         Error { kind, message: message.into(), remedy: None, source: None }
     }
 
-    /// Makes an error of the operating system. If the disk has no room, the kind is `NoSpace`, because the
-    /// recording then ends in order.
+    /// Makes an error of the operating system. If the disk has no room, the kind is `NoSpace`: the recording
+    /// then ends as usual and keeps its data.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
         let (kind, remedy) = match source.raw_os_error() {
             Some(libc::EFBIG) => (ErrorKind::NoSpace, Some("raise `ulimit -f`, or use a smaller --size")),

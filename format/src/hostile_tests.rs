@@ -1,5 +1,5 @@
-//! Tests with hostile files: the reader must not panic, and the size of the file must limit the memory of the
-//! reader.
+//! Tests with hostile files. The reader must not panic. The memory of the reader must stay below a limit that
+//! depends on the size of the file.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 

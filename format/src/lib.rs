@@ -9,10 +9,10 @@
 //!  └──────────┴─────────┴────────┴─────────────────────┴────────┴──────────┴────────┴─ ─ ─
 //! ```
 //! The blocks of a trace are in any order; the header of each block holds the block's kind and its ticks. A
-//! reader needs no other block to read a block of slices, because the first slice of the block holds absolute
-//! values. When the file reaches its capacity, the writer merges two old blocks and drops every other slice
-//! of them. So the file keeps the history since the start, with longer distances between old slices. The
-//! writer never drops the catalog. docs/trace-format.md describes every byte of a trace.
+//! reader can read each block of slices alone, because the first slice of the block holds absolute values.
+//! When the file reaches its capacity, the writer merges two old blocks and drops every other slice of these
+//! two blocks. So the file keeps the history since the start, but old slices are farther apart than new
+//! slices. The writer never drops the catalog. docs/trace-format.md describes every byte of a trace.
 //!
 //! ```text
 //! write/   trace_writer → {journal space} → {ring thin compression};  rewrite copies a trace

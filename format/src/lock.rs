@@ -14,7 +14,8 @@ pub(crate) fn may_be_written(path: &Path) -> bool {
     matches!(ask(path), Some(Err(_)))
 }
 
-/// Tries to take the lock as a reader. `None`: no file exists at `path`, or this process cannot open it.
+/// Tries to take a shared lock, as a reader does. `None`: no file exists at `path`, or this process cannot
+/// open it.
 fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
     // Only a regular file can be a trace. Opening a FIFO, for example, might wait for another process.
     let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());

@@ -1,8 +1,9 @@
 //! The memory of the process, divided by the kind of its mappings, as /proc shows it.
 //!
-//! An *area* is all memory of one kind, or all memory of one name if the mappings have names. The catalog
-//! lists the areas ([`MemoryArea`]), and each slice holds the size of each area. The target is delayed when
-//! the collector reads /proc. So most slices repeat the sizes of the previous slice.
+//! An *area* is all memory of one kind; if the mappings of this kind have names, all memory of one name. The
+//! catalog lists the areas ([`MemoryArea`]), and each slice holds the size of each area. Reading these sizes
+//! from /proc delays the target, so the collector reads them rarely. Most slices repeat the sizes of the
+//! previous slice.
 
 use crate::ids::AreaId;
 use bincode::{Decode, Encode};
@@ -29,7 +30,8 @@ pub enum AreaKind {
     /// The arenas of glibc's malloc for threads: anonymous mappings of up to 64 MiB that begin at multiples
     /// of 64 MiB.
     Arena,
-    /// Anonymous memory of no other kind, such as calls of `mmap`, other allocators, and large allocations.
+    /// Anonymous memory of no other kind: for example from calls of `mmap`, from other allocators, and for
+    /// large allocations.
     Anonymous,
     /// Anonymous memory that the program named (`PR_SET_VMA_ANON_NAME`).
     Named,

@@ -1,8 +1,8 @@
 //! Safe use of a file by its name: links are followed, files are locked, and a rename replaces no file.
 //!
-//! Between a check of a file and a later action, another process may put another file under the same name. So
-//! the caller opens the file and locks it. After each rename the caller checks that the file which it renamed
-//! is the file that it opened.
+//! After a program has checked a file, another process may put another file under the same name. So the
+//! caller opens the file and locks it. After each rename, the caller checks that the renamed file is the
+//! opened file.
 
 pub use crate::lock::take as lock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 /// Maximum length of a chain of links; the kernel has the same limit.
 const MAX_LINKS: u32 = 40;
 
-/// The name of the file that `path` leads to. The function follows links. So a writer replaces only the file
-/// at the end of the chain, and a link stays a link. The file need not exist yet.
+/// The name of the file that `path` leads to, after all links. A writer then replaces this file, and the
+/// links stay as they are. The file need not exist yet.
 ///
 /// # Errors
 /// `PermissionDenied` for two kinds of link:
 /// - a link that another user put into a sticky directory in which everybody may write (as with the kernel's
-///   `fs.protected_symlinks`, even if that is off);
+///   `fs.protected_symlinks`, even if this setting is off);
 /// - a link to an open descriptor, such as `/dev/stdout`.
 pub fn followed(path: &Path) -> io::Result<PathBuf> {
     let mut place = path.to_owned();
@@ -75,7 +75,8 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Opens a file so that the caller can lock and check it. A link is an error, and the call never waits.
+/// Opens a file so that the caller can lock and check the file. If the path is a link, the function returns
+/// an error. The call never waits for another process.
 ///
 /// # Errors
 /// The errors of opening a file.
@@ -89,7 +90,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // A hard link does not replace a file either. So a hard link is the fallback.
+        // Some file systems cannot rename without replacing. A hard link does not replace a file either.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }

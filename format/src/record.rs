@@ -24,13 +24,15 @@ pub enum Record {
     Site(Site),
     /// A call stack of a watched site.
     Stack(Stack),
-    /// Birth times of a watched site's surviving allocations.
+    /// For each birth epoch of a watched site: the allocations made in it, and those that are still live.
     Survivors(Survivors),
-    /// Symbols of one module, embedded so that the trace needs no binary.
+    /// Symbols of one module. With these symbols in the trace, a reader of the trace does not need the
+    /// binary.
     Symbols(ModuleSymbols),
     /// Events that the recording missed.
     Losses(Losses),
-    /// The end of the recording. A trace without this record was cut short or is still being written.
+    /// The end of the recording. A trace without this record is still being written, or its end is lost
+    /// because the recorder was killed.
     End(End),
     /// Number of child processes without a trace.
     Children(Children),
@@ -41,28 +43,30 @@ pub enum Record {
     Allocator(Allocator),
     /// Processor time of the process and of its children. This record exists since format version 3.
     CpuTotals(CpuTotals),
-    /// Processor time that the target used and waited for. This record exists since format version 3.
+    /// Processor time that the target used, and time for which the target waited for a processor. This record
+    /// exists since format version 3.
     CpuUse(CpuUse),
     /// A mark: the name that the target or a user gave to instants. This record exists since format version
     /// 3.
     Mark(Mark),
-    /// The counters at one instant of a mark. This record exists since format version 3.
+    /// The counters at one instant at which a mark was set. This record exists since format version 3.
     MarkSlice(MarkSlice),
-    /// How many marks have no name, and how many instants of marks have no slice. This record exists since
+    /// Number of marks, and number of slices of marks, that are not in the trace. This record exists since
     /// format version 3.
     MarkLosses(MarkLosses),
     /// The state of a process that ran before its recording began. This record exists since format version 3.
     Attached(Attached),
-    /// The recording contains the calls that map memory. This record exists since format version 4.
+    /// Exists if the recording counts mapped memory; holds the number of lost calls of mmap and similar
+    /// functions. This record exists since format version 4.
     Mappings(Mappings),
-    /// A caller that starts threads. This record exists since format version 4.
+    /// A site that starts threads. This record exists since format version 4.
     ThreadStart(ThreadStart),
     /// A site whose stacks are no longer recorded. This record exists since format version 4.
     WatchEnd(WatchEnd),
     /// The pools of one name. This record exists since format version 5.
     Pool(Pool),
-    /// The recording contains the objects of the program's own pools. This record exists since format version
-    /// 5.
+    /// Exists if the recording counts the objects of the program's own pools; holds totals and losses. This
+    /// record exists since format version 5.
     Pools(Pools),
     /// Functions of a counted allocator whose calls are not counted. This record exists since format version
     /// 5.
@@ -83,7 +87,7 @@ pub struct Start {
     /// Length of one tick in nanoseconds. A slice's `tick` is the number of ticks since the start.
     pub tick_ns: u64,
     /// The period at the start of the recording, in ticks: a power of two. The recorder may have doubled the
-    /// period later. 0 means unknown.
+    /// period during the recording. 0 means unknown.
     pub period_ticks: u64,
     /// Machine of the target, as in `uname -m`.
     pub machine: String,
@@ -100,8 +104,8 @@ pub struct Module {
     pub path: String,
     /// The GNU build ID; empty if the file has none.
     pub build_id: Vec<u8>,
-    /// Runtime address minus link-time address. For an address in the file's symbol table, subtract this
-    /// value from the runtime address.
+    /// Runtime address minus link-time address. To find a runtime address in the file's symbol table,
+    /// subtract this value from the address.
     pub load_bias: u64,
     /// First address of the mapping.
     pub start: u64,
@@ -142,7 +146,7 @@ pub struct Site {
     pub id: SiteId,
     /// The kind of the site.
     pub kind: SiteKind,
-    /// The site of the caller; only for a stack of a watched site.
+    /// For a stack of a watched site: the site of its caller. `None` for all other sites.
     pub parent: Option<SiteId>,
     /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a caller of
     /// mmap or of a pool that had no room in the site table.
@@ -175,7 +179,8 @@ pub struct StackFrame {
     pub module: Option<ModuleId>,
 }
 
-/// Birth times of a watched site's surviving allocations, in equal epochs, oldest first.
+/// The allocations of a watched site by the time at which the program made them: one entry for each epoch.
+/// All epochs have the same length.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct Survivors {
     /// The site.
@@ -184,11 +189,11 @@ pub struct Survivors {
     pub epochs: Vec<Epoch>,
     /// Time at which the collector last saw a free at this site; 0: never.
     pub last_free_ns: u64,
-    /// Upper bound of the greatest age at which an allocation of this site was freed.
+    /// Every freed allocation of this site was at most this old when the program freed the allocation.
     pub max_age_at_free_ns: u64,
 }
 
-/// One birth epoch: the allocations that were made in one span of time.
+/// One birth epoch: the allocations that one site made in one span of time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Epoch {
     /// Start of the epoch.
@@ -203,7 +208,7 @@ pub struct Epoch {
     pub allocs: u64,
 }
 
-/// Symbols of one module, embedded so that the trace needs no binary.
+/// Symbols of one module. With these symbols in the trace, a reader of the trace does not need the binary.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct ModuleSymbols {
     /// The module.
@@ -217,7 +222,7 @@ pub struct ModuleSymbols {
 pub struct AddressSymbols {
     /// The return address minus the module's load bias.
     pub offset: u64,
-    /// Inlined frames first, from the innermost outwards; the last frame is the function itself.
+    /// Inlined functions come first, innermost first; the last frame is the function that contains the code.
     pub frames: Vec<SymbolFrame>,
 }
 
@@ -237,7 +242,7 @@ pub struct SymbolFrame {
 /// Events that the recording missed. Every number is a count since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Losses {
-    /// Number of frees of addresses that no hook returned.
+    /// Number of frees of addresses that edleak did not see as the result of an allocation.
     pub unknown_frees: u64,
     /// Number of modules that were loaded or unloaded while the session had no room for the event. Sites in
     /// these modules may have no name.
@@ -245,7 +250,8 @@ pub struct Losses {
     /// Number of allocations whose site had no room in the site table. The site of kind `Other` counts these
     /// allocations.
     pub other_site_allocs: u64,
-    /// Number of allocations that the library did not count, because it had no memory for the side table.
+    /// Number of allocations that the preload library did not count, because it had no memory for its table
+    /// of allocations.
     pub untracked_allocs: u64,
     /// Number of slices that the collector took too late or not at all because the machine stalled.
     pub missed_slices: u64,
@@ -264,12 +270,12 @@ pub struct Children {
     pub unrequested: u64,
 }
 
-/// A module with its own allocator. The allocator takes memory from the kernel and not from malloc.
+/// A module with its own allocator. This allocator gets its memory from the kernel and not from malloc.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Allocator {
     /// The module.
     pub module: ModuleId,
-    /// The function whose name shows that the module has an allocator.
+    /// A function of the module; its name shows that the module has an allocator.
     pub symbol: String,
 }
 
@@ -283,20 +289,20 @@ pub struct UncountedFunctions {
     pub symbols: Vec<String>,
 }
 
-/// Processor time, as read from /proc when the recording ends.
+/// Processor time of the process and its children, as read from /proc when the recording ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct CpuTotals {
     /// Processor time of the process itself.
     pub own_ns: u64,
-    /// Processor time of the children without a trace: ended children for which the process waited, and
-    /// children that are still running.
+    /// Processor time of the children that have no trace. Two kinds of children count: children that have
+    /// ended and for which the process waited, and children that are still running.
     pub children_ns: u64,
 }
 
 /// Processor time of the target between the first and the last slice in which it was alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct CpuUse {
-    /// Time between the first and the last reading of the processor time.
+    /// Time from the first to the last instant at which the collector read the processor time.
     pub span_ns: u64,
     /// Processor time of all threads together.
     pub used_ns: u64,
@@ -304,7 +310,7 @@ pub struct CpuUse {
     pub waited_ns: u64,
 }
 
-/// All instants of one name: the calls of `edleak_mark` and the uses of `edleak-record mark`.
+/// A name of marks, and how often a mark with this name was set by `edleak_mark` or `edleak-record mark`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Mark {
     /// The id of the mark.
@@ -313,24 +319,24 @@ pub struct Mark {
     pub name: String,
     /// Whether the trace has only the first part of the name, because the name was too long.
     pub is_cut: bool,
-    /// Number of times that the mark was set until the newest record was written. In an orderly end, the
-    /// recording writes this record last.
+    /// Number of times that the mark was set before this record was written. If a recording ends without a
+    /// kill, the recorder writes this record again at the end.
     pub count: u64,
 }
 
-/// The counters of the sites at one instant of a mark. Not every instant has a slice. For each name, the
-/// first 64 instants have a slice; then 32 instants have a slice each time the count doubles.
+/// The counters of the sites at one instant of a mark. Not every instant has such a slice. For each name, the
+/// first 64 instants have one. After that, 32 instants have one in each span in which the count doubles.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
     /// The number of this slice. The slices of all marks of a trace are numbered together, from 0.
     pub number: u32,
     /// The id of the mark.
     pub mark: MarkId,
-    /// Number of times that the mark had been set, including this instant.
+    /// Number of times that the mark had been set when the slice was taken, including this time.
     pub count: u64,
     /// The tick of the first slice of the recording that follows this instant.
     pub tick: u64,
-    /// Time at which the collector read the counters, at most one period after the instant.
+    /// Time at which the collector read the counters. This time is at most one period after the mark was set.
     pub read_ns: u64,
     /// Whether the slice with the next number contains further sites of this instant.
     pub goes_on: bool,
@@ -339,7 +345,7 @@ pub struct MarkSlice {
     pub sites: Vec<(SiteId, Counters)>,
 }
 
-/// How many marks, and how many slices of marks, are not in the trace.
+/// Number of marks, and number of slices of marks, that are not in the trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkLosses {
     /// Number of marks whose name is lost: a recording has room for 256 names.
@@ -352,15 +358,15 @@ pub struct MarkLosses {
     pub left_out: u64,
 }
 
-/// A caller for which libc allocates memory for new threads: the site is a call of `pthread_create`.
+/// A site that starts threads: it calls `pthread_create`, and libc then allocates memory for the new thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct ThreadStart {
     /// The id of the site that calls `pthread_create`.
     pub site: SiteId,
 }
 
-/// The end of a watch. After this time, the site itself counts the allocations of a watched site, and its
-/// stacks no longer count them.
+/// The end of a watch. After this time, new allocations count at the site of the caller and no longer at the
+/// sites of its stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WatchEnd {
     /// The id of the caller's site.
@@ -370,7 +376,7 @@ pub struct WatchEnd {
 }
 
 /// The state of a process that ran before its recording began. The recording does not know the allocations
-/// that the process made before.
+/// that the process made before the recording began.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Attached {
     /// Age of the process when the recording began.
@@ -397,7 +403,7 @@ pub struct Mappings {
     /// Number of lost calls of mmap and similar functions. If this number is not 0, the figures of the domain
     /// are lower bounds.
     pub lost_events: u64,
-    /// Bytes that recorded calls mapped, and that were later unmapped by a call which edleak did not see.
+    /// Bytes that a recorded call mapped and that another call, which edleak did not see, unmapped.
     pub unmapped_unseen_bytes: u64,
 }
 
@@ -409,7 +415,8 @@ pub struct GivenBack {
     pub site: Option<SiteId>,
     /// Number of calls of madvise.
     pub calls: u64,
-    /// Sum of the lengths of all calls. The sum includes pages that were not resident.
+    /// Sum of the lengths that the program passed in all these calls. The sum includes pages that were not
+    /// resident.
     pub bytes: u64,
 }
 
@@ -445,9 +452,9 @@ pub enum EndReason {
     Killed(i32),
     /// The target ended in an unknown way, because it was not a child of the recorder.
     Gone,
-    /// The time of `--duration` was over; the target may run on.
+    /// The time given with `--duration` has passed; the target may still run.
     DurationReached,
-    /// A user or a signal asked the collector to stop; the target may run on.
+    /// A user or a signal asked the collector to stop; the target may still run.
     Stopped,
     /// The disk had no room left for the trace.
     DiskFull,

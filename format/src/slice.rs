@@ -6,15 +6,15 @@ use bincode::{Decode, Encode};
 
 /// The counters of one site since the recording began.
 ///
-/// The target can write to the shared memory that holds these numbers, so they may have any value. Arithmetic
-/// on the counters wraps or saturates and never panics.
+/// The target can write to the shared memory that holds these numbers, so they may have any value. So
+/// arithmetic on the counters wraps or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Counters {
     /// Requested bytes of all allocations.
     pub allocated_bytes: u64,
     /// Number of allocations.
     pub allocs: u64,
-    /// Requested bytes of all allocations that were freed later.
+    /// Requested bytes of all allocations that were freed.
     pub freed_bytes: u64,
     /// Number of allocations that were freed.
     pub frees: u64,
@@ -60,14 +60,15 @@ pub struct SliceHeader {
 
 /// Receives the slices of one block, in order.
 pub trait SliceVisitor {
-    /// The memory areas of the next slice, with absolute values. For the first slice of a block, `changed`
-    /// holds every area that is not zero. For each later slice, `changed` holds the areas that changed since
-    /// the previous slice. The reader does not call this function if `changed` would be empty.
+    /// Receives the memory areas of the next slice, with absolute values. For the first slice of a block,
+    /// `changed` holds every area that is not zero. For each later slice, `changed` holds the areas that
+    /// changed since the previous slice. The reader does not call this function if `changed` would be empty.
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
         let _not_wanted = (header, changed);
     }
 
-    /// One slice. `changed` holds absolute counters by ascending id. The first call for a block passes every
-    /// site whose counters are not zero. Later calls pass the sites that changed since the previous slice.
+    /// Receives one slice. `changed` holds absolute counters by ascending id. The first call for a block
+    /// passes every site whose counters are not zero. Later calls pass the sites that changed since the
+    /// previous slice.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);
 }

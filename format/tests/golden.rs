@@ -203,8 +203,8 @@ fn current_writer_and_reader_agree_with_the_golden_file() {
     assert_as_written(&Trace::open(&file.0).expect("a trace"), &model, VERSION);
 }
 
-/// A new format version gets a new golden trace, and the old traces stay: `cargo test -p edleak-format --test
-/// golden -- --ignored`
+/// Run this after each new format version; the golden traces of old versions stay: `cargo test -p
+/// edleak-format --test golden -- --ignored`
 #[test]
 #[ignore = "writes the golden trace of this version"]
 fn write_golden() {
@@ -212,7 +212,7 @@ fn write_golden() {
     std::fs::copy(&file.0, golden(&format!("v{VERSION}.edl"))).expect("the directory is there");
 }
 
-/// A mark and two of its slices; the second slice takes two records.
+/// The records of a mark and of two of its slices. The second slice is stored in two records.
 fn mark_records() -> Vec<Record> {
     let counters = Counters { allocated_bytes: 1 << 40, allocs: 300, freed_bytes: 70_000, frees: 299 };
     let slice = |number, count, goes_on, sites: &[(SiteId, Counters)]| {

@@ -1,4 +1,4 @@
-//! Tests the writer of a trace that begins in memory.
+//! Tests traces that the writer first keeps in memory and later writes into a file.
 
 mod common;
 

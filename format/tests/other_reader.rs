@@ -1,5 +1,5 @@
-//! A second reader, in another language, was written only from docs/trace-format.md. The second reader must
-//! print the series that this crate reads.
+//! Tests docs/trace-format.md with a second reader in another language, which was written only from this
+//! document. For each trace, the second reader must print the series that this crate reads.
 
 mod common;
 

@@ -71,7 +71,7 @@ fn a_run_two_hundred_times_longer_than_the_ring_keeps_even_history_since_the_sta
             assert_eq!(sites, expected, "tick {tick}");
         }
     }
-    // Recent history is finer than old history.
+    // Recent slices are closer together than old slices.
     let recent = read.range(slices - fit / 20..).count() as u64;
     assert_eq!(recent, fit / 20, "the newest slices are all there");
     assert_eq!(trace.sites().len(), SITES as usize);
@@ -106,7 +106,7 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
     }
 }
 
-/// Estimated number of slices for which the capacity has room: a change takes two to four bytes.
+/// Estimated number of slices for which the capacity has room. A changed site takes two to four bytes.
 fn slices_until_thinned(capacity: u64, sites: u64) -> u64 {
     capacity / (sites / 10 * 3)
 }

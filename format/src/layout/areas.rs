@@ -1,8 +1,8 @@
-//! The memory areas in a slice: the areas that changed since the slice before.
+//! How a slice stores the memory areas that changed since the previous slice.
 //!
-//! The areas are a row of varints. First comes the number of changed areas. Then each changed area has five
-//! numbers. The first number is its id, minus the previous id minus 1 (for the first area: its id). The other
-//! four are the zig-zag differences of mapped, resident, proportional and swapped bytes.
+//! The areas are stored as a sequence of varints. First comes the number of changed areas. Then each changed
+//! area has five numbers. The first number is its id, minus the previous id minus 1 (for the first area: its
+//! id). The other four are the zig-zag differences of mapped, resident, proportional and swapped bytes.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};

@@ -74,8 +74,8 @@ impl Key {
 /// The newest record of each key.
 pub(crate) type Records = BTreeMap<Key, Record>;
 
-// The configuration of bincode. The limit bounds the memory that bincode reserves for the length of a list
-// before it reads the items of the list.
+// The configuration of bincode. bincode reserves memory for a whole list before it reads the items of the
+// list. The limit bounds this memory.
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_RAW_BYTES>()
 }

@@ -1,6 +1,8 @@
-//! The journal: the newest slices and records, each durable on its own, until a block is full.
+//! The bytes of the journal. It holds the newest slices and records until there are enough of them for a
+//! compressed block.
 //!
-//! The journal's payload is a row of uncompressed chunks. A chunk is a header of 16 bytes and its content:
+//! The journal's payload is a sequence of uncompressed chunks. A chunk is a header of 16 bytes and its
+//! content:
 //!
 //! | bytes  | field      | meaning                                                                     |
 //! |--------|------------|-----------------------------------------------------------------------------|
@@ -11,11 +13,11 @@
 //!
 //! Sixteen zero bytes follow the last chunk. Other bytes after a chunk are the next chunk, which may be torn.
 //!
-//! A slice is a row of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Then each
+//! A slice is a sequence of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Then each
 //! changed site has five numbers: its id minus the previous id minus 1, and the zig-zag differences of
 //! allocations, frees, allocated bytes and freed bytes. Differences are relative to the previous slice in
-//! this journal, so the first slice holds absolute values. If memory areas changed size, the areas follow the
-//! sites ([`Areas`]).
+//! this journal, so the first slice holds absolute values. If the size of a memory area changed, the changed
+//! areas follow the sites ([`Areas`]).
 
 use crate::ids::SiteId;
 use crate::layout::areas::Areas;

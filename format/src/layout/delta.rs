@@ -28,8 +28,8 @@ pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;
 pub(crate) const PLANES: usize = 8;
-/// How many numbers of one column the decoder decodes in one step. Five tiles, one for each column, fit in
-/// the first-level cache.
+/// The decoder decodes this number of values of a column in one step. For five columns, the values of one
+/// step fit in the first-level cache.
 const TILE: usize = 256;
 
 /// The state of a site after the previous slices. The state predicts the counters in the next slice.
@@ -46,7 +46,8 @@ struct SiteState {
 }
 
 impl SiteState {
-    /// Predicts the number of frees: 0 for a site that has never freed; else the number of allocations.
+    /// Predicts the number of frees: 0 for a site that has never freed; for any other site, the number of
+    /// allocations.
     #[inline]
     fn expected_frees(&self, allocs: u64) -> u64 {
         select(self.counters.frees == 0, 0, allocs)
@@ -117,7 +118,7 @@ fn select(which: bool, a: u64, b: u64) -> u64 {
     (a & mask) | (b & !mask)
 }
 
-/// Whether the highest set bit of `after` is another bit than the highest set bit of `before`.
+/// Whether the highest set bits of `before` and `after` are at different positions.
 #[inline]
 fn gained_a_bit(before: u64, after: u64) -> bool {
     (before ^ after) > (before & after)
@@ -161,7 +162,7 @@ impl Encoder {
         }
     }
 
-    /// Begins a block that covers ticks from `from_tick`.
+    /// Begins a block whose first tick is `from_tick`.
     pub(crate) fn begin(&mut self, from_tick: u64) {
         self.states.fill(SiteState::default());
         self.clock = Clock::default();
@@ -325,8 +326,8 @@ impl Decoder {
         u32::try_from(self.shapes.len()).ok()
     }
 
-    /// Decodes the changes of one slice into `self.changed` and removes its numbers from the front of the
-    /// planes.
+    /// Decodes the changes of one slice into `self.changed` and removes the numbers of this slice from the
+    /// front of the planes.
     fn slice(&mut self, index: usize, planes: &mut [&[u8]; COLUMNS * PLANES]) -> Option<()> {
         let SliceShape { changes, widths, .. } = self.shapes[index];
         self.changed.resize(changes, (SiteId(0), Counters::ZERO));
@@ -368,7 +369,7 @@ impl Decoder {
     }
 }
 
-/// Parses the slice headers into shapes. `None`: a header is unsound. Then the positions of the planes are
+/// Parses the slice headers into shapes. `None`: a header is unsound, so the positions of the planes are
 /// unknown.
 pub(crate) fn parse_shapes(
     mut headers: &[u8],
@@ -566,8 +567,8 @@ mod tests {
         encoder.begin(0);
         let mut before = 0;
         for tick in 0..20u64 {
-            // From 2^9 allocations on, each slice adds 16. Within these slices, the number never needs one
-            // more bit.
+            // The number of allocations begins at 2^9, and each slice adds 16. So the number needs the same
+            // number of bits in all these slices.
             let allocs = 512 + 16 * tick;
             let now =
                 Counters { allocated_bytes: allocs * 48, allocs, freed_bytes: allocs * 48, frees: allocs };

@@ -1,5 +1,5 @@
-//! Records of format version 1. These records have three fields that later versions do not have and no reader
-//! uses.
+//! Records of format version 1. Later versions do not have three of the fields in these records, and no
+//! reader uses these three fields.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::record::{

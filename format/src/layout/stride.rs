@@ -2,9 +2,10 @@
 
 /// Measures the distance between slices while the recorder takes them.
 ///
-/// The level rises to l when four distances in a row are at least 2^l ticks. So the level follows a doubled
-/// period after four slices. A stalled machine causes only one wide gap, which does not raise the level. The
-/// level never falls, because the coarsest part of a trace decides the distance of its grid.
+/// The level rises to l when four distances in a row are at least 2^l ticks. So if the recorder doubles its
+/// period, the level rises after four slices. If the machine stalls once, only one distance is long, and the
+/// level does not rise. The level never falls, because the largest distance in a trace decides the distance
+/// of its grid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
     level: u8,
@@ -33,8 +34,8 @@ impl Stride {
     }
 }
 
-/// Maximum number of points of a grid. More points do not help a reader, and a hostile file could demand any
-/// number of points.
+/// Maximum number of points of a grid. A reader does not need more points than this number, and without a
+/// limit a hostile file could demand any number of points.
 const MAX_POINTS: u64 = 16_384;
 
 /// The evenly spaced points of a trace: the multiples of `stride_ticks` from the first slice to the last.
@@ -82,8 +83,8 @@ impl Grid {
         grid
     }
 
-    /// The first point whose value a slice with this tick can be. If several slices have the same point, the
-    /// last slice sets the value. `None`: the tick is after the last point.
+    /// The first point to which a slice with this tick can give the value. If several slices have the same
+    /// point, the last slice sets the value. `None`: the tick is after the last point.
     pub fn point_of(&self, tick: u64) -> Option<usize> {
         let index = tick.saturating_sub(self.first_tick).div_ceil(self.stride_ticks);
         usize::try_from(index).ok().filter(|&index| index < self.points)

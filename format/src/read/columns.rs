@@ -1,10 +1,10 @@
-//! A block of slices in a form that a reader can read site by site: its sound slices and the positions of
-//! their numbers.
+//! A decompressed block of slices that can be read site by site. It lists the sound slices and the positions
+//! of their numbers.
 //!
 //! A payload is stored by column and plane, and a plane holds the bytes of all slices in order
 //! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice begins
-//! in each plane. So `offsets` has one entry for each plane that a slice uses. Each entry stands for at least
-//! one byte of the payload, so the offsets take at most four times the memory of the payload.
+//! in each plane. `offsets` has one entry of four bytes for each plane that a slice uses. Each entry belongs
+//! to at least one byte of the payload, so the offsets take at most four times the memory of the payload.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, SliceShape, parse_shapes};
@@ -65,7 +65,8 @@ impl Columns {
         self.sites = 0;
     }
 
-    /// Encodes the slices that `replay` passes, for a journal, because a journal has no columns.
+    /// Makes a block from the slices that `replay` passes. This function is for a journal, which has no
+    /// columns.
     pub(crate) fn encode<E>(
         &mut self,
         from_tick: u64,
@@ -187,7 +188,8 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// The sum of 256 bytes fits in 16 bits, so the compiler can use vector instructions for it.
+/// The function sums 256 bytes at a time. This sum fits in 16 bits, so the compiler can use vector
+/// instructions.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

@@ -1,10 +1,10 @@
-//! Reads a trace again and again while a recorder still writes it. Each refresh reads only a part of the
-//! file.
+//! Reads a trace again and again while a recorder still writes it. Each refresh reads only the new parts of
+//! the file.
 //!
 //! A refresh reads the headers of all blocks (64 bytes each), but only those payloads that are new. New
 //! payloads are the end of the journal, blocks of slices after the newest slice that the reader has read, and
-//! catalog blocks that were written since the last refresh. When the recorder moves or thins blocks, their
-//! slices are old, and the refresh does not read these slices again.
+//! catalog blocks that were written since the last refresh. If the recorder moves or thins blocks, their
+//! slices are already known, so the refresh does not read them again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,8 +26,8 @@ use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Number of attempts to read a block, because the recorder may move blocks during a read. After the last
-/// attempt, the refresh continues without the missing block.
+/// Number of attempts to read the blocks. An attempt fails if the recorder moves blocks during the read.
+/// After the last attempt, the refresh continues without the missing block.
 const ATTEMPTS: usize = 4;
 /// Number of bytes of the journal that one step reads.
 const JOURNAL_READ_BYTES: u64 = 64 << 10;
@@ -37,11 +37,11 @@ const SEARCH_BYTES: u64 = 64 << 10;
 /// The result of a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Update {
-    /// Number of slices that the visitor received.
+    /// Number of slices that the refresh passed to the visitor.
     pub slices: u64,
     /// Number of catalog records that are new or that replaced a record.
     pub records: u64,
-    /// Whether the file now holds another recording than at the last refresh. If so, the reader has dropped
+    /// Whether the file holds another recording than at the previous refresh. If so, the reader has dropped
     /// the data of the old recording.
     pub is_new_recording: bool,
     /// Number of blocks that the refresh could not read. The slices of these blocks are missing.
@@ -53,7 +53,8 @@ pub struct Update {
 pub struct GrowingTrace {
     path: PathBuf,
     file: File,
-    /// Device and inode of the file. If another file takes the file's name, they differ.
+    /// Device and inode of the file. If the name now leads to another file, that file has another device or
+    /// inode.
     identity: (u64, u64),
     header: Header,
     /// Whether the first refresh skips all blocks of slices before the newest block.
@@ -61,10 +62,10 @@ pub struct GrowingTrace {
     journal: Option<OpenJournal>,
     /// The highest sequence of the catalog blocks that were read.
     catalog_sequence: u64,
-    /// Number of bytes that the decompressed catalog blocks of this refresh may still take.
+    /// Limit in this refresh: number of further bytes that decompressed catalog blocks may take.
     catalog_raw_left: u64,
     records: Records,
-    /// The tick from which slices are still to be read; the slice at this tick was not read.
+    /// The reader has read all slices before this tick, and no slice at this tick or after it.
     next_tick: u64,
     /// The counters of every site in the newest slice that was read.
     known: Vec<Counters>,
@@ -204,7 +205,7 @@ impl GrowingTrace {
         let expected = newest.map_or(0, |newest| usize::from(newest.catalog_blocks));
         if catalogs.len() < expected && !is_last {
             // While this loop read the headers, the recorder moved a catalog block to a position that the
-            // loop had already passed.
+            // loop had already read. So the loop did not find this block.
             return Ok(Err(Changed));
         }
         self.catalog_raw_left = raw_limit(length);
@@ -228,8 +229,8 @@ impl GrowingTrace {
             self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
         }
         for block in cover {
-            // A block begins at the tick where the previous block ends. So a block is missing between these
-            // two.
+            // Each block begins at the tick at which the previous block ends. So the block before this block
+            // is missing.
             if block.header.from_tick > self.next_tick {
                 if !is_last {
                     return Ok(Err(Changed));
@@ -249,7 +250,8 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// The headers of all sound blocks. After the last extent that was ever used, the file holds zeros.
+    /// The headers of all sound blocks. After the last extent that was ever used, the file holds only zeros,
+    /// so the search ends there.
     fn headers(&mut self, length: u64) -> Result<Headers, Error> {
         let mut headers = Headers::default();
         let mut at = PAGE_BYTES as u64;
@@ -492,12 +494,13 @@ impl GrowingTrace {
     }
 }
 
-/// Passes the slices that earlier refreshes have not passed, with the changes since the last slice that was
-/// passed.
+/// Passes to the visitor only slices that earlier refreshes have not passed, each with the changes since the
+/// last slice that was passed.
 struct NewSlices<'a, V: ?Sized> {
     next_tick: u64,
     known: &'a mut Vec<Counters>,
-    /// The newest counters in slices that earlier refreshes have passed.
+    /// Counters from slices that earlier refreshes have already passed; the next slice to pass gets the
+    /// differences.
     carried: BTreeMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
     visitor: &'a mut V,
@@ -513,8 +516,8 @@ impl<'a, V: SliceVisitor + ?Sized> NewSlices<'a, V> {
 
 impl<V: SliceVisitor + ?Sized> SliceVisitor for NewSlices<'_, V> {
     fn memory(&mut self, header: &SliceHeader, changed: &[(AreaId, AreaBytes)]) {
-        // A later slice of a block names only the areas that changed since; the visitor already has the other
-        // values.
+        // Each slice after the first of a block holds only the areas that changed; the visitor already has
+        // the other areas.
         if header.tick >= self.next_tick {
             self.visitor.memory(header, changed);
         }

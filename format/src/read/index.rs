@@ -17,8 +17,8 @@ pub struct Damage {
     pub torn_blocks: u64,
     /// Bytes that belong to no sound block.
     pub skipped_bytes: u64,
-    /// Number of slices that are known to be lost. If a span of ticks is missing, the slices that were due in
-    /// the span count as lost.
+    /// Number of slices that are known to be lost. If all blocks of a span of ticks are missing, the slices
+    /// that were due in this span count as lost.
     pub lost_slices: u64,
 }
 
@@ -50,8 +50,8 @@ pub(crate) struct Index {
 /// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 /// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
-/// file. Catalogs of real programs need 1/20 of this limit. The limit bounds the memory that a reader needs
-/// for a hostile file.
+/// file. Catalogs of real programs need 1/20 of this limit. Without this limit, a hostile file could make a
+/// reader use any amount of memory.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 

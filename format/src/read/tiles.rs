@@ -30,8 +30,8 @@ pub const CHUNK_SLICES: usize = 24;
 /// fit in seven bytes, the lower bits hold them.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
-/// Length of a cache line. The first line of the next tile is already loaded, so the line after it is
-/// prefetched.
+/// Length of a cache line. The first cache line of the next tile is already loaded, so the reader prefetches
+/// the second line.
 const LINE_BYTES: usize = 64;
 /// Number of columns, without the column of ids.
 const NUMBERS: usize = 4;
@@ -152,8 +152,8 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// The rows of one group of sixteen sites of the tile: one row for each slice of the last call of
-    /// `place`. Call this function once for each group after each `place`.
+    /// The rows of one group of sixteen sites of the tile. The group has one row for each slice that the last
+    /// call of `place` read. After each `place`, call this function once for each group.
     #[inline(always)]
     pub fn rows(&mut self, group: usize, rows: &mut Vec<Row>) {
         rows.resize(self.layouts.len(), Row::default());
@@ -173,7 +173,7 @@ impl<'a> TileReader<'a> {
     }
 }
 
-/// The cursor of a slice, at the first change of a site whose id is at least `first_site`.
+/// A cursor of a slice. The cursor is at the first change of a site whose id is at least `first_site`.
 fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     const STRIDE: usize = 256;
     let changes = columns.changes(slice);
@@ -289,7 +289,7 @@ fn sites_in_tile(
 ) -> usize {
     let taken = cursor.taken as usize;
     let gaps = Gaps::new(columns, slice);
-    // The previous site is before the tile, and may be far away from it.
+    // The previous site is before the tile, so the gap may be larger than a tile.
     let before = first_site - cursor.next_id as usize;
     let mut next = 0;
     let mut named = 0;
@@ -507,7 +507,7 @@ mod tests {
         (live, newest, allocs.into_iter().scan(0, sum).collect())
     }
 
-    /// Checks for one payload that reading by site and reading by slice give equal values.
+    /// Checks that reading a payload site by site and reading it slice by slice give equal values.
     fn assert_same(payload: &[u8], last_tick: u64) {
         let mut by_time = ByTime::default();
         let _slices = Decoder::default().decode(payload, 0, last_tick, &mut by_time);

@@ -30,8 +30,8 @@ use crate::slice::{Counters, SliceVisitor};
 /// Maximum size of a trace, in bytes, that the reader copies into memory first because a recorder still
 /// writes the trace.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
-/// Maximum number of snapshots that the reader takes. The recorder may move blocks during a snapshot, and
-/// then the reader takes another one.
+/// Maximum number of snapshots that the reader takes. If the recorder moves blocks during a snapshot, the
+/// reader takes another snapshot.
 const SNAPSHOTS: usize = 3;
 
 /// A sound block of slices. Blocks can be replayed in any order and in parallel.
@@ -197,7 +197,8 @@ impl Trace {
         &self.catalog.thread_starts
     }
 
-    /// The ends of watches, by ascending site. If a site is watched again, its time is 0.
+    /// The ends of watches, by ascending site. If a site is watched again after such an end, the time of the
+    /// end is 0.
     pub fn watch_ends(&self) -> &[WatchEnd] {
         &self.catalog.watch_ends
     }
@@ -217,12 +218,12 @@ impl Trace {
         &self.catalog.marks
     }
 
-    /// The slices of all marks, in the order of their numbers.
+    /// The slices of all marks, sorted by the number of the slice.
     pub fn mark_slices(&self) -> &[MarkSlice] {
         &self.catalog.mark_slices
     }
 
-    /// How many marks, and how many slices of marks, are not in the trace.
+    /// Number of marks, and number of slices of marks, that are not in the trace.
     pub fn mark_losses(&self) -> MarkLosses {
         self.catalog.mark_losses.unwrap_or_default()
     }
@@ -233,7 +234,8 @@ impl Trace {
         self.catalog.attached.as_ref()
     }
 
-    /// The losses of the domain of mapped memory. `None`: the recording does not have this domain.
+    /// The events that the recording missed in the domain of mapped memory. `None`: the recording does not
+    /// have this domain.
     pub fn mappings(&self) -> Option<&Mappings> {
         self.catalog.mappings.as_ref()
     }
@@ -243,7 +245,7 @@ impl Trace {
         &self.catalog.pools
     }
 
-    /// The pools of one name.
+    /// The pools with this id: all pools of one name.
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         by_key(&self.catalog.pools, id, |pool| pool.id)
     }
@@ -258,8 +260,8 @@ impl Trace {
         &self.catalog.uncounted_functions
     }
 
-    /// Pages that the program gave back with madvise. Calls whose site is unknown come first; then all others
-    /// by ascending site.
+    /// Pages that the program gave back with madvise. The calls whose site is unknown come first. The other
+    /// calls follow, sorted by site.
     pub fn given_back(&self) -> &[GivenBack] {
         &self.catalog.given_back
     }
@@ -484,7 +486,7 @@ impl Trace {
         if seen < header.slices { Err(changed_while_read()) } else { Ok(()) }
     }
 
-    /// Counts of the damaged and lost parts of this trace.
+    /// The damage of this trace: counts of its damaged and lost parts.
     pub fn damage(&self) -> &Damage {
         &self.damage
     }
@@ -501,8 +503,9 @@ impl Trace {
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
-        /// If a trace has at most this number of slices, its slices do not show the stride: five slices have
-        /// only four distances. In that case the grid uses the period of `Start`.
+        /// If a trace has at most this number of slices, the distances between the slices do not show the
+        /// stride, because five slices have only four distances. In that case the grid uses the period in the
+        /// record `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

@@ -1,4 +1,4 @@
-//! The blocks of the file, as the writer remembers them: compressed blocks and the open journal.
+//! The writer's own list of the blocks in the file: compressed blocks and the open journal.
 
 use crate::layout::block::BlockHeader;
 use crate::layout::chunk::CHUNK_HEADER_BYTES;

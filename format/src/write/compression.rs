@@ -1,10 +1,10 @@
-//! Compresses payloads. The more time there is between two slices, the more strongly.
+//! Compresses payloads. If the time between slices is long, the writer uses a slower and denser compression.
 //!
-//! The single bytes of random counters are random, so longer matches save little. Most savings come from the
-//! positions at which zstd begins a new Huffman table. zstd's optimal parser chooses these positions well,
-//! even with a small hash table and few searches. Compared with level 3, payloads become 16 % smaller for
-//! sites that allocate random sizes and 25 % smaller for steady sites. Compression takes fourteen times as
-//! long as with level 3.
+//! The bytes of random counters are random, so long matches save little. Most savings come from the positions
+//! at which zstd begins a new Huffman table. zstd's optimal parser chooses these positions well, even with a
+//! small hash table and few searches. Compared with level 3, payloads become 16 % smaller for sites that
+//! allocate random sizes and 25 % smaller for steady sites. Compression takes fourteen times as long as with
+//! level 3.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,20 +13,19 @@ use zstd::zstd_safe::{CParameter, Strategy};
 
 /// The compression level of zstd if the time between slices is short. This level costs 4 ns per byte.
 const LEVEL: i32 = 3;
-/// The level for payloads of at most [`SMALL_BYTES`] if the time between slices is short. Only the traces of
-/// short-lived children have such small blocks. This level takes half of the time of level 3.
+/// The compression level for payloads of at most [`SMALL_BYTES`] if the time between slices is short. This
+/// level takes half of the time of level 3. Only the traces of short-lived children have such small blocks.
 const SMALL_LEVEL: i32 = 1;
 const SMALL_BYTES: usize = 16 << 10;
-/// Assumed cost of dense compression, in nanoseconds per byte. The measured cost is 40 to 50. The other half
-/// of the pause stays free for other work.
+/// Assumed cost of dense compression, in nanoseconds per byte. The measured cost is 40 to 50.
 const DENSE_NS: u64 = 40;
-/// Compressing may take at most 1/`SHARE` of the time to the next slice.
+/// Compressing may take at most 1/`SHARE` of the time to the next slice. The rest stays free for other work.
 const SHARE: u64 = 2;
 
 /// Compresses payloads into single zstd frames.
 ///
-/// The dense compressor is created at its first use. All traces of a thread share the quick compressor,
-/// because creating one takes longer than compressing the trace of a child that lives for a millisecond.
+/// The dense compressor is created at its first use. All traces of a thread share one quick compressor:
+/// creating a compressor takes longer than compressing the trace of a child that lives for a millisecond.
 #[derive(Default)]
 pub(crate) struct PayloadCompressor {
     dense: Option<Compressor<'static>>,

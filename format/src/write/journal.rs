@@ -1,4 +1,4 @@
-//! The journal: the writer opens it, appends to it, and turns its content into compressed blocks.
+//! How the writer opens the journal, appends to the journal, and turns the journal into compressed blocks.
 
 use crate::error::Error;
 use crate::layout::areas::Areas;
@@ -9,7 +9,8 @@ use crate::layout::stride::Stride;
 use crate::write::blocks::{Journal, SliceBlock};
 use crate::write::trace_writer::TraceWriter;
 
-/// Maximum size of a journal, in bytes. Compressing a journal takes a few times this size in memory.
+/// Maximum size of a journal, in bytes. The writer needs memory of a few times this size to compress a
+/// journal.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
 /// Maximum size, in bytes, of a catalog block that the writer may compress densely. A larger block is
 /// compressed with the fast level of zstd.
@@ -17,7 +18,7 @@ const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
 /// Compressing a catalog block takes at most half of 1/`CATALOG_PAUSE_SHARE` of the time to the next slice.
 const CATALOG_PAUSE_SHARE: u64 = 16;
 /// A journal should have room for this number of slices with absolute values. The first slice of each block
-/// holds absolute values, and larger blocks make such slices rarer.
+/// holds absolute values, which take more bytes than differences. So larger blocks save space.
 const JOURNAL_FULL_SLICES: u64 = 24;
 /// Maximum size of a journal, in bytes, if few sites change. A block of this size already holds thousands of
 /// slices.
@@ -58,8 +59,8 @@ impl TraceWriter {
         (self.ring.capacity() / 8).min(MAX_JOURNAL_BYTES)
     }
 
-    /// The size for a new journal: large enough that slices with absolute values are rare, but only a small
-    /// share of the capacity.
+    /// The size for a new journal. The journal is large enough that slices with absolute values are rare, but
+    /// takes only a small share of the capacity.
     pub(crate) fn wanted_journal_bytes(&self) -> u64 {
         let full_slice = (self.full_slice_bytes + CHUNK_HEADER_BYTES) as u64;
         let ample = (full_slice * JOURNAL_FULL_SLICES).min(self.ring.capacity() / 16);
@@ -91,16 +92,16 @@ impl TraceWriter {
         self.stride = Stride::new(self.stride.level());
     }
 
-    /// If the open journal is empty, gives the journal a sequence that is higher than that of every block in
-    /// the file.
+    /// If the open journal is empty, gives the journal a sequence that is higher than the sequence of every
+    /// block in the file.
     pub(crate) fn renew_empty_journal(&mut self) {
         if let Some(journal) = self.journal.filter(|journal| journal.chunks == 0) {
             self.start_journal(journal.at, journal.header.payload_bytes);
         }
     }
 
-    /// Appends a chunk. The writer writes the content and the zeros after it before the header. So the file
-    /// never holds a part of a chunk.
+    /// Appends a chunk. The writer first writes the content and the zeros after the content, and then the
+    /// header. So a reader never sees an incomplete chunk.
     pub(crate) fn append(&mut self, kind: ChunkKind, content: &[u8]) {
         let journal = self.journal.as_mut().expect("the caller opened a journal with room");
         let header =
@@ -211,8 +212,9 @@ impl TraceWriter {
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.too_small());
         }
-        // If tens of thousands of stacks have survivors, their records are very similar bytes. The dense
-        // level of zstd is slow on such bytes: it took more than half of the collector's time.
+        // If tens of thousands of stacks have live allocations, the bytes of their `Survivors` records are
+        // very similar. The dense level of zstd is slow on such bytes: it took more than half of the
+        // collector's time.
         let is_large_catalog = header.kind == BlockKind::Catalog && raw.len() > MAX_DENSE_CATALOG_BYTES;
         let pause_ns = match header.kind {
             _ if is_large_catalog => 0,
@@ -240,8 +242,8 @@ impl TraceWriter {
         self.place_block(header, payload)?.ok_or_else(|| self.too_small())
     }
 
-    /// Writes a block into a free extent. The payload is written before the header. So the file never shows a
-    /// part of a block.
+    /// Writes a block into a free extent. The payload is written before the header, so a reader never sees an
+    /// incomplete block.
     pub(crate) fn place_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Option<u64>, Error> {
         let Some(at) = self.ring.allocate(header.extent_bytes())? else {
             return Ok(None);

@@ -3,9 +3,9 @@
 //!
 //! The extents follow each other without gaps, from the end of the first page to the highest byte that was
 //! ever used. A free extent begins with a header of kind free. The writer reuses any free extent that is
-//! large enough. So in a file that has reached its capacity, new blocks are between old blocks. To replace
-//! blocks, the writer writes the payload of the new block, then its header, and only then releases the old
-//! blocks. So the file is sound at every instant.
+//! large enough. So a new block may be between two old blocks. To replace blocks, the writer writes the
+//! payload of the new block, then its header, and only then releases the old blocks. So the file is sound at
+//! every instant.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layout::block::{ALIGN_BYTES, BlockHeader, BlockKind, HEADER_BYTES};
 use crate::layout::header::PAGE_BYTES;
 
-/// The file grows by at least this number of bytes, so that it grows rarely.
+/// The writer extends the file by at least this number of bytes, so that it rarely has to extend the file.
 const GROW_BYTES: u64 = 64 << 10;
 const OS_PAGE_BYTES: u64 = 4096;
 
@@ -47,7 +47,8 @@ pub(crate) struct Ring {
     end: u64,
     /// Position and length of each extent in use.
     live: BTreeMap<u64, u64>,
-    /// A function of a test. The function gets the file as a kill at this instant would leave the file.
+    /// A function that a test sets. The function gets the bytes that would be in the file if the writer were
+    /// killed now.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }
@@ -145,7 +146,7 @@ impl Ring {
         self.capacity
     }
 
-    /// Length that the file would have if the last extent in use were its end.
+    /// Length of the file if the file ended just after the last extent in use.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.live.last_key_value().map_or(PAGE_BYTES as u64, |(at, length)| at + length)
     }
@@ -185,8 +186,8 @@ impl Ring {
         assert!(at + bytes.len() as u64 <= self.reserved, "writing below what is reserved");
         #[cfg(test)]
         if let Some(mut hook) = self.after_write.take() {
-            // A test sees the file twice: as a writer leaves it that is killed in the middle of this write,
-            // and as a writer leaves it that is killed just after this write.
+            // A test gets the bytes of the file twice: as if the writer were killed in the middle of this
+            // write, and as if the writer were killed just after this write.
             let half = bytes.len() / 2;
             self.bytes_mut()[at as usize..at as usize + half].copy_from_slice(&bytes[..half]);
             hook(&self.bytes()[..self.reserved as usize]);
@@ -277,7 +278,7 @@ impl Ring {
         let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
             .next_multiple_of(OS_PAGE_BYTES)
             .clamp(at_least, self.capacity);
-        // The disk is nearly full, but may still have room for the bytes that are needed now.
+        // The disk has no room for the larger size. It may still have room for the bytes that are needed now.
         match fallocate(file, self.reserved, ample) {
             Ok(()) => self.reserved = ample,
             Err(_) => {
@@ -327,7 +328,7 @@ impl Ring {
 
 fn map(file: &File, capacity: u64) -> Result<MmapMut, Error> {
     let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
-    // SAFETY: no one can promise that no other process truncates the file. A truncation ends in SIGBUS. The
+    // SAFETY: another process could truncate the file, and an access beyond the new end causes SIGBUS. The
     // signal kills the process unless it has a handler that puts memory in place of the file (edleak-record
     // has one). Bytes beyond `reserved` are mapped but never touched.
     let map = unsafe { MmapOptions::new().len(length).map_mut(file) };
@@ -339,8 +340,8 @@ fn too_large(capacity: u64) -> Error {
         .with_remedy("use a smaller --size")
 }
 
-/// Checks that the file may have this length. If a write exceeds the limit on the file size, the kernel sends
-/// a signal that kills the process.
+/// Checks that the file may have this length. Without this check, a write beyond the limit on the file size
+/// would cause a signal that kills the process.
 fn check_limit(length: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit, and the call writes to it.

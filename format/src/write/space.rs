@@ -1,4 +1,5 @@
-//! Makes room in the file: thins old slices, merges catalog blocks, and moves blocks together.
+//! Makes room in the file: drops every other old slice, merges catalog blocks, and closes gaps between
+//! blocks.
 
 use crate::error::{Error, ErrorKind};
 use crate::layout::block::{BlockHeader, BlockKind, HEADER_BYTES, MAX_RAW_BYTES, payload_sum};
@@ -10,8 +11,8 @@ use crate::write::trace_writer::TraceWriter;
 /// The catalog may take at most 1/3 of the capacity. While the writer merges the catalog, the file holds two
 /// copies of the catalog. The last third is for slices.
 const CATALOG_SHARE: u64 = 3;
-/// Catalog blocks with more bytes than this limit are merged only if the writer needs space, because a merge
-/// takes a few times its size in memory.
+/// Catalog blocks with more than this number of bytes are merged only if the writer needs space, because a
+/// merge needs memory of a few times the size of the blocks.
 const MAX_MERGED_BYTES: usize = 8 << 20;
 /// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. The measured cost is
 /// 25 to 35.
@@ -22,7 +23,7 @@ const MERGE_SHARE: u64 = 8;
 const SMALL_MERGE_BYTES: u64 = 64 << 10;
 /// If the catalog has this number of blocks, the writer merges blocks even if the merge may delay a slice.
 const MOST_CATALOG_BLOCKS: usize = 256;
-/// If the catalog has more blocks than this, the writer has put off the merge of some blocks.
+/// If the catalog has more than this number of blocks, the writer has delayed the merge of some blocks.
 const USUAL_CATALOG_BLOCKS: usize = 8;
 /// The highest level. Slices at this level are 2^62 ticks apart, so a block has at most a few slices.
 const MAX_LEVEL: u8 = 62;
@@ -45,7 +46,7 @@ impl TraceWriter {
             }
             is_packed = false;
             if !self.merge_once()? {
-                // No two blocks can be merged any more: use the spare space.
+                // No two blocks can be merged any more, so use the space that was kept free for merges.
                 if self.ring.fits(length, 0) {
                     return Ok(());
                 }
@@ -59,8 +60,8 @@ impl TraceWriter {
         self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
     }
 
-    /// Merges two neighbouring blocks. If they would be too large together, the function thins the block with
-    /// the lower level instead. Returns `false` if no blocks can be merged.
+    /// Merges two neighbouring blocks. If the merged block would be too large, the function instead drops
+    /// every other slice of the block with the lower level. Returns `false` if no blocks can be merged.
     fn merge_once(&mut self) -> Result<bool, Error> {
         let candidates: Vec<Candidate> = self
             .blocks
@@ -76,9 +77,9 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // After half of the slices are dropped, the rest may take as many bytes as all slices before. For
-        // example, a site that changed in every second slice now changes in every remaining slice. So the
-        // loop also tries higher levels.
+        // After half of the slices are dropped, the remaining slices may take as many bytes as all slices
+        // took before. For example, a site that changed in every second slice now changes in every remaining
+        // slice. So the loop also tries higher levels.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -127,12 +128,12 @@ impl TraceWriter {
         let (header, payload) = self.compress_slices(header)?;
         let length = header.extent_bytes();
         if !self.ring.fits(length, length.max(self.largest_extent())) {
-            // Move the blocks together while there is still room to copy a block.
+            // Close the gaps between blocks while there is still room to copy a block.
             self.pack()?;
         }
         let placed = self.place_block(&header, &payload)?;
-        // No single free extent may be large enough. But one block that became shorter fits into the extent
-        // of the old block.
+        // Perhaps no free extent is large enough. But a single block that became shorter fits into its own
+        // old extent.
         if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
             return Ok(false);
         }
@@ -162,7 +163,7 @@ impl TraceWriter {
         let (header, payload) = self.encode_catalog(records)?;
         let most = self.ring.capacity() / CATALOG_SHARE;
         if self.catalog_bytes() + header.extent_bytes() > most {
-            // A merge drops replaced records and may free enough space.
+            // A merge drops records that newer records have replaced, and may free enough space.
             self.merge_catalog(0, true)?;
         }
         let bytes = self.catalog_bytes() + header.extent_bytes();
@@ -181,8 +182,8 @@ impl TraceWriter {
     }
 
     /// Whether the writer may merge catalog blocks of this size now. A merge of all records of 30,000 stacks
-    /// takes as long as several slices. So the writer puts such a merge off until slices are farther apart,
-    /// or until the end of the recording.
+    /// takes as long as several slices. So the writer delays such a merge until slices are farther apart, or
+    /// until the end of the recording.
     fn is_merge_affordable(&self, raw_bytes: usize) -> bool {
         let limit = if self.is_ending || self.catalog.len() > MOST_CATALOG_BLOCKS {
             MAX_MERGED_BYTES as u64
@@ -192,7 +193,7 @@ impl TraceWriter {
         raw_bytes as u64 <= limit.min(MAX_MERGED_BYTES as u64)
     }
 
-    /// At the end of the recording, merges the blocks whose merge was put off. If the disk has no room for a
+    /// At the end of the recording, merges the blocks whose merge was delayed. If the disk has no room for a
     /// merge, the blocks stay as they are.
     pub(crate) fn merge_put_off(&mut self) -> Result<(), Error> {
         self.is_ending = true;
@@ -240,7 +241,7 @@ impl TraceWriter {
     }
 
     /// Replaces the catalog blocks from `first` on by one block that holds the newest record of each key.
-    /// Returns `false` if the file has no room for the old and new blocks together. The function thins slices
+    /// Returns `false` if the file has no room for the old and new blocks together. The function drops slices
     /// to make room only if `is_needed`.
     fn merge_catalog(&mut self, first: usize, is_needed: bool) -> Result<bool, Error> {
         let sources = self.catalog[first..].to_vec();
@@ -248,7 +249,7 @@ impl TraceWriter {
             return Ok(false);
         };
         let mut records = EncodedRecords::default();
-        // The loop takes the newest block first, so that it never keeps a replaced record.
+        // The loop begins with the newest block. So if a key has several records, the newest record is kept.
         for CatalogBlock { at, header } in sources.iter().rev() {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
             let raw = self
@@ -378,8 +379,8 @@ impl TraceWriter {
 mod tests {
     use crate::{DEFAULT_CAPACITY_BYTES, Record, Site, SiteId, SiteKind, SliceHeader, Trace, TraceWriter};
 
-    /// A merge of all records takes as long as several slices. The merge is put off until slices are farther
-    /// apart, or until the end of the recording.
+    /// A merge of all records takes as long as several slices. The writer delays the merge until slices are
+    /// farther apart, or until the end of the recording.
     #[test]
     fn large_catalogs_merge_only_when_slices_are_far_apart() {
         const EACH: u32 = 8_000;

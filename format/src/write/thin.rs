@@ -1,11 +1,12 @@
 //! Thinning: merges two old blocks and drops every other slice of them.
 //!
 //! When the file reaches its capacity, the writer merges two neighbouring blocks and drops every other slice.
-//! A level is a distance between slices of 2^level ticks. The writer first thins the level that takes the
-//! most space, and of this level the oldest blocks. So in time all levels take equal shares of the capacity:
-//! recent slices are close together, and old slices are far apart. The number of levels grows only with the
-//! logarithm of the recording's length. Thinning begins a new highest level only in two cases. Either a new
-//! level still gives [`MIN_EVEN_SLICES`] slices over the whole recording, or no other pair can be merged.
+//! A level is a distance between slices of 2^level ticks. The writer first thins the oldest blocks of the
+//! level that takes the most space. So after some time all levels take equal shares of the capacity. Recent
+//! slices are close together, and old slices are far apart. The number of levels grows only with the
+//! logarithm of the recording's length. Thinning begins a new highest level only in two cases. Either the
+//! whole recording still has [`MIN_EVEN_SLICES`] slices at the new level, or no other pair of blocks can be
+//! merged.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -13,8 +14,7 @@ use crate::layout::delta::Encoder;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// The smallest number of evenly spaced slices that every recording keeps, if the capacity has room for so
-/// many.
+/// Every recording keeps at least this number of evenly spaced slices, if the capacity has room for them.
 pub(crate) const MIN_EVEN_SLICES: u64 = 256;
 
 /// The properties of a block by which the writer chooses a pair to merge.
@@ -51,14 +51,15 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
 }
 
 /// Receives the slices of the blocks to merge, and passes only the newest slice of each span of
-/// `stride_ticks`. A reader of evenly spaced points uses this slice for the point at the end of the span. So
-/// thinning changes no value at the points of the coarser grid.
+/// `stride_ticks`. A reader that wants one value per `stride_ticks` uses exactly this slice. So thinning does
+/// not change the values that such a reader gets.
 pub(crate) struct Thinner<'a> {
     encoder: &'a mut Encoder,
     stride_ticks: u64,
     /// The tick of the first slice of the trace, which is never dropped.
     first_tick: u64,
-    /// The newest slice that was received. The tick of the next slice decides whether this slice is dropped.
+    /// The newest slice that was received. Whether this slice is dropped depends on the tick of the next
+    /// slice.
     waiting: Option<SliceHeader>,
     table: Vec<Counters>,
     is_dirty: Vec<bool>,
@@ -82,7 +83,8 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// The next slice holds absolute values: every site that is not in it is zero.
+    /// Call this before the first slice of a block. That slice holds absolute values: the counters of every
+    /// site that is not in the slice are zero.
     pub(crate) fn begin_block(&mut self) {
         self.begins_block = true;
     }

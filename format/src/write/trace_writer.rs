@@ -22,26 +22,27 @@ use crate::write::ring::Ring;
 pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
 
 /// Size of the first journal. Each later journal has twice the size of the previous journal. So the file of a
-/// short recording is small, even if a kill ends the recording.
+/// short recording is small, even if the recorder is killed.
 const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
 /// Number of bytes that a journal keeps free, so that the last records can be written even on a full disk. A
 /// `Losses` and an `End` record with the largest numbers take 93 bytes.
 const LAST_WORDS_BYTES: usize = 128;
-/// In a young recording, compression takes at most 1/64 of the recorded time: half of 1/32.
+/// While a recording is still short, compression takes at most 1/64 of the recorded time: half of
+/// 1/`YOUNG_SHARE`.
 const YOUNG_SHARE: u64 = 32;
-/// After a lost slice, compression is quick for this number of slices.
+/// After a lost slice, the writer uses quick compression for this number of slices.
 const HURRIED_SLICES: u32 = 16;
-/// Number of bytes of waiting records at which the writer writes them to the file at once.
+/// If the records that are not yet in the file take this number of bytes, the writer writes them immediately.
 const MAX_PENDING_BYTES: usize = 2 << 20;
-/// Records that need more than 1/4 of a journal are written into a block of their own.
+/// Records that need more than 1/4 of a journal are written into a separate block.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
 
 /// Writes a trace.
 ///
-/// When [`TraceWriter::slice`] returns, the slice is in the file: if the writer is killed at any instant, at
-/// most the slice that it is writing is lost. A trace [in memory](TraceWriter::in_memory) is in the file only
-/// after [`TraceWriter::map_file`] or [`TraceWriter::finish`]. The writer needs memory in proportion to the
-/// number of sites. The memory of the writer does not grow with the length of the recording.
+/// When [`TraceWriter::slice`] returns, the slice is in the file. If the writer is killed, at most the slice
+/// that it is just writing is lost. A trace [in memory](TraceWriter::in_memory) is in the file only after
+/// [`TraceWriter::map_file`] or [`TraceWriter::finish`]. The writer needs memory in proportion to the number
+/// of sites. The memory of the writer does not grow with the length of the recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
@@ -71,7 +72,7 @@ pub struct TraceWriter {
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     pub(crate) compressor: PayloadCompressor,
-    /// For this number of further slices, compression is quick, because slices were lost.
+    /// Number of next slices during which compression is quick, because slices were lost.
     hurry: u32,
     /// Usual time between two slices, in nanoseconds, but at most a small share of the recorded time; 0 while
     /// slices are lost.
@@ -141,7 +142,8 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Writes a trace in memory into its file. After this call, each slice is written to the file at once.
+    /// Writes a trace in memory into its file. After this call, each slice is in the file when
+    /// [`slice`](Self::slice) returns.
     ///
     /// # Errors
     /// The errors of [`create_file`](Self::create_file); `NoSpace`.
@@ -150,8 +152,8 @@ impl TraceWriter {
         self.ring.map_file().map_err(|error| self.named(error))
     }
 
-    /// Empties the trace and starts it again. The collector uses this for an image that executed another
-    /// program at once. The file keeps its name and its lock.
+    /// Empties the trace and starts it again. The collector calls this function if a process executes another
+    /// program just after its recording began. The file keeps its name and its lock.
     ///
     /// # Errors
     /// The errors of [`create`](Self::create).
@@ -226,15 +228,15 @@ impl TraceWriter {
         if self.pending.len() >= MAX_PENDING_BYTES { self.sync() } else { Ok(()) }
     }
 
-    /// Number of sites for which the trace surely has room in a slice with absolute values. If the target has
-    /// more sites, the recording may end.
+    /// The trace surely has room for a slice with absolute values of this number of sites. If the target has
+    /// more sites than this number, the recording may end.
     pub fn most_sites(&self) -> usize {
         /// Number of bytes reserved for a site's id and its four counters; most sites need fewer bytes.
         const BYTES: u64 = 24;
         usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
     }
 
-    /// Whether the catalog is so large that many new records would end the recording for lack of space. Most
+    /// Whether the catalog is so large that many new records would fill the file and end the recording. Most
     /// new records are stacks.
     pub fn is_nearly_full(&self) -> bool {
         self.is_catalog_nearly_full()
@@ -278,7 +280,7 @@ impl TraceWriter {
         }
         self.ring.check_length()?;
         // A recording that has just begun may end soon, for example the recording of a shell's child. So
-        // compressing its records may take only a small share of the recorded time.
+        // compression may take only a small share of the recorded time.
         self.gap_ns = self.usual_gap_ns(header);
         self.pause_ns = self.gap_ns.min(header.time_ns / YOUNG_SHARE);
         self.last_ns = header.time_ns;
@@ -313,9 +315,9 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// The time between two slices that compression may assume; 0: no time. If slices were lost, other
-    /// programs need the processor. The time since the last slice is then long, and compression that takes so
-    /// long would lose more slices.
+    /// The usual time between two slices, from which the writer computes the time for compression; 0:
+    /// compress quickly. Slices are lost when other programs need the processor. The gap before the next
+    /// slice is then long, but slow compression would lose even more slices.
     fn usual_gap_ns(&mut self, header: &SliceHeader) -> u64 {
         let ticks = header.tick.saturating_sub(self.last_tick.unwrap_or(header.tick));
         self.hurry = match ticks >> self.stride.level() {
@@ -340,8 +342,8 @@ impl TraceWriter {
         self.ring.capacity() - self.ring.free_bytes() - spare
     }
 
-    /// Compresses the journal, moves the blocks together and truncates the file. Returns the length of the
-    /// file.
+    /// Compresses the journal, closes the gaps between blocks and truncates the file. Returns the length of
+    /// the file.
     ///
     /// # Errors
     /// `NoSpace` if there is no room for the last records. If the disk is too full to compress the journal,
@@ -375,7 +377,7 @@ impl TraceWriter {
         error.context(error::writing(&self.path))
     }
 
-    /// Writes pending records into the journal, or many records into a block of their own. At least
+    /// Writes pending records into the journal; many records are written into a separate block. At least
     /// `keep_bytes` of the journal stay free.
     fn flush_records(&mut self, keep_bytes: usize) -> Result<(), Error> {
         if self.pending.is_empty() {
@@ -393,7 +395,8 @@ impl TraceWriter {
 
     fn write_records(&mut self, encoded: &[u8], keep_bytes: usize) -> Result<(), Error> {
         if encoded.len() as u64 > self.journal_bytes / JOURNAL_RECORDS_SHARE {
-            // The journal's records are older than the pending records and must not replace them.
+            // The records in the journal are older than the pending records, so they must not replace the
+            // pending records.
             self.close_journal()?;
             let mut records = EncodedRecords::default();
             records.add(encoded).expect("the writer encoded them");
