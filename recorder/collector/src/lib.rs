@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! doctor     checks this machine, and lists the reasons why a recording would fail
-//! start      checks a program, reserves the name of the trace, starts the target; serves a bare LD_PRELOAD
-//! follow     follows each image of the run, also after exec and fork, from its claim of a session to its end
+//! start      checks a program, reserves the name of the trace, starts the target; serves targets without edleak-record
+//! follow     follows each program of the run, also after exec and fork, until the program ends
 //! recording  records one image: reads the session of the image, and writes slices into the trace
 //! attach     attaches to a running process: loads the library and redirects malloc to the library
-//! rules      compiles rules for the target: callers to step over, callers to watch, how to unwind stacks
+//! rules      compiles rules for the target: callers to skip, callers to watch, how to unwind stacks
 //! detour     compiles jumps and stubs for the functions of an allocator that is inside a module
 //! watch      handles requests to record full stacks: from the user, from auto-watch, from a running session
 //! control    serves the socket through which a user controls a running recording

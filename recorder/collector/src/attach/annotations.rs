@@ -28,8 +28,8 @@ pub(crate) struct Words {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Annotations {
     pub(crate) words: Vec<Words>,
-    /// The paths of the modules that were compiled with an earlier edleak.h: these modules call the
-    /// functions, but have no words for the addresses.
+    /// The paths of the modules that were compiled with an earlier edleak.h: these modules call the functions
+    /// for marks and pools, but have no memory for the addresses of these functions.
     pub(crate) outdated: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn find(modules: &[Module]) -> Annotations {
 }
 
 impl Words {
-    /// Whether the module that contains the words is still mapped at the same address.
+    /// Whether the module with these two words of memory is still mapped at the same address.
     pub(crate) fn is_mapped<'m>(&self, mut lines: impl Iterator<Item = Line<'m>>) -> bool {
         lines.any(|line| line.start == self.module && line.name == self.path)
     }

@@ -16,8 +16,8 @@
 //! First the collector writes this memory and the code. The thread does not use the memory or the code yet.
 //! Then the collector sets the registers of the thread in one call of ptrace. From then on the code can
 //! restore the thread without the collector, so the collector may die at any instant. If the collector still
-//! lives, the collector restores the registers, and the code does not. The kernel then continues the
-//! interrupted system call with the rest of its waiting time.
+//! lives at the end of the call, the collector restores the registers instead of the code. The kernel then
+//! continues the interrupted system call with the rest of its waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -40,7 +40,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 const RTLD_NOW: u64 = 2;
-/// Number of bytes of the stack that must be free below the block, for the frame of a signal handler.
+/// Number of bytes that the thread's stack must have below the `Block`, for the frame of a signal handler.
 const STACK_RESERVE: u64 = 16 << 10;
 
 /// The arguments for a call of `dlopen` in the process.
@@ -48,8 +48,8 @@ pub(crate) struct Call<'a> {
     pub(crate) functions: Functions,
     /// The path of the library, as the process sees it.
     pub(crate) library: &'a CStr,
-    /// Address and size of the memory for the detours of each module. The call fails if the first address
-    /// range is not free.
+    /// For each module with detours, the address and the size of the memory for these detours. The call fails
+    /// if the first address range is not free.
     pub(crate) places: &'a [(u64, u64)],
 }
 
@@ -82,7 +82,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// The threads that wait in a system call. The threads that are most likely to suit come first.
+/// The threads that wait in a system call. The threads that can most likely call `dlopen` come first.
 pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
     let ranked = |tid: u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
@@ -196,7 +196,8 @@ impl Call<'_> {
         memory.resize(frame_at, 0);
         memory.extend(frame::frame(block.frame, &frame::restarted(&registers), mask, &state));
         memory.extend(path);
-        // Some kernels let only the tracer of a thread change code, and only through the file of this thread.
+        // Some kernels let only the tracer of a thread change code, and only through the file `mem` of this
+        // thread.
         let memory_of_thread = format!("/proc/{pid}/task/{tid}/mem");
         let process = OpenOptions::new().read(true).write(true).open(memory_of_thread)?;
         process.write_all_at(&memory, block_at)?;
@@ -205,8 +206,8 @@ impl Call<'_> {
 
         thread.set_registers(&registers.running(code_at, block_at))?;
         step("set");
-        // The code blocks all signals itself. A signal that is already pending would be delivered before
-        // that, so the collector blocks all signals now.
+        // The code blocks all signals itself. But a signal that is already pending would be delivered before
+        // the code blocks signals, so the collector blocks all signals now.
         thread.set_signal_mask(u64::MAX)?;
         let restore = |thread: &Thread| -> io::Result<()> {
             thread.set_extended_state(&state)?;
@@ -294,8 +295,8 @@ impl Results {
     }
 }
 
-/// Lets the thread run until it has finished the call. `false`: the thread has not finished the call by
-/// `limit`.
+/// Lets the thread run until it has finished the call. `false`: the thread has not finished the call at the
+/// time `limit`.
 fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
     loop {
         thread.go_on_to_system_call()?;

@@ -58,7 +58,7 @@ pub(crate) fn of_process<'a>(
     candidates
 }
 
-/// A message about an allocator that edleak cannot redirect in this process; `None`: there is no such
+/// A message about an allocator whose calls edleak cannot redirect in this process; `None`: there is no such
 /// allocator.
 pub(crate) fn uncounted(
     pid: u32,
@@ -138,7 +138,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// Whether all functions that map or unmap memory can get detours. If only some of these functions had
-    /// detours, the counts would be wrong.
+    /// detours, the counts of mapped memory would be wrong.
     pub(crate) fn has_mappings(&self) -> bool {
         self.mappings.entries.len() == MAPPING_HOOKS
             && self.mappings.entries.iter().all(|entry| entry.displaced.is_ok())

@@ -5,7 +5,7 @@
 //! /proc/PID/mem also changes private memory that the process itself may only read or execute. So the
 //! collector makes no page of the process writable.
 //!
-//! While the threads stand still, the collector also sets the words through which the program calls the
+//! While the threads stand still, the collector also stores the addresses through which the program calls the
 //! functions for marks and pools ([`crate::attach::annotations`]).
 
 use crate::attach::annotations::{self, Annotations};
@@ -59,8 +59,8 @@ struct Write {
 }
 
 impl Detours {
-    /// Compiles the detours of a process whose library was loaded late. `allocator` is the module whose
-    /// malloc the process uses.
+    /// Compiles the detours of a process that already ran when a collector loaded the library into the
+    /// process. `allocator` is the module whose malloc the process uses.
     pub(crate) fn compile(
         pid: u32,
         modules: &[Module],
@@ -125,9 +125,10 @@ impl Detours {
     }
 
     /// Puts the original bytes back while all threads stand still. The stubs and the library stay in the
-    /// process, because a thread may run their code. The jumps of sized frees stay too: an allocation that
-    /// was made during the recording may be larger than its requested size, and the allocator relies on the
-    /// size that a sized free passes. Returns the time for which the threads stood still.
+    /// process, because a thread may run their code. The jump of a sized free (a free that also gets the size
+    /// of the allocation) stays, too: an allocation of the recording may be larger than its requested size,
+    /// and the allocator relies on the size that the sized free gets. Returns the time for which the threads
+    /// stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }
@@ -179,9 +180,10 @@ impl Detours {
         }
     }
 
-    /// A thread that would continue between two instructions that a jump replaces, now or after a signal
-    /// handler; `None`: there is no such thread. When a signal handler returns, the kernel restores the
-    /// registers from the stack. So the collector searches each stack for addresses of such instructions.
+    /// A thread whose next instruction is in the middle of the bytes that a jump replaces, either now or
+    /// after a signal handler returns; `None`: there is no such thread. When a signal handler returns, the
+    /// kernel restores the registers from the stack. So the collector searches each stack for addresses of
+    /// such instructions.
     fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {
         if !is_apply {
             // A jump is one instruction, so no thread can continue in the middle of a jump.
@@ -215,8 +217,8 @@ impl Detours {
         self.modules.iter().flat_map(|module| &module.compiled.patches).any(behind)
     }
 
-    /// Writes or removes the jumps, writes the stubs, and sets the words for marks and pools. All threads
-    /// stand still meanwhile.
+    /// Writes or removes the jumps, writes the stubs, and stores the addresses of the functions for marks and
+    /// pools. All threads stand still meanwhile.
     fn write_all(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
         let memory = self.memory().map_err(unreadable)?;
         let mut pending = Vec::new();
@@ -291,7 +293,8 @@ impl Detours {
         Ok(writes)
     }
 
-    /// The changes that set the words for marks and pools, or set these words back to 0.
+    /// The changes of memory that store the addresses of the functions for marks and pools, or replace these
+    /// addresses by 0.
     fn words(&self, memory: &File, is_apply: bool) -> Vec<Write> {
         let mut writes = Vec::new();
         if self.annotations.words.is_empty() {

@@ -4,7 +4,7 @@
 //! ```text
 //! priority     raises the collector's own priority while threads stand still
 //! ptrace       stops one thread, reads and sets its registers, and lets it go on
-//! stop         stops all threads at once
+//! stop         stops all threads at the same time
 //! modules      reads the functions and the unwind rules of the files that the process has mapped
 //! target       refuses processes that cannot be recorded; finds the functions to call in the process
 //! safe_point   decides whether a waiting thread may call the loader
@@ -135,8 +135,8 @@ pub(crate) fn load(
                     let placed: Vec<_> = placed.map(|(place, _)| (place.module, place.address)).collect();
                     return found(pid, &placed);
                 }
-                // If the thread did not stop this time, the message keeps the position from an earlier
-                // attempt.
+                // If the thread did not stop in this attempt, the message keeps the position that an earlier
+                // attempt has found.
                 Err(Failure::Unsuitable(position)) if position == call::RUNNING => {
                     positions.entry(tid).or_insert(position);
                 }
@@ -179,9 +179,9 @@ struct Place {
     bytes: u64,
 }
 
-/// The memory for the detours of each module. The first element is for the module of malloc. This function
-/// also checks whether malloc can be redirected. That takes time, so the check runs before the collector
-/// stops a thread.
+/// The memory for the detours of each module. The first element is for the module that contains malloc. This
+/// function also checks whether malloc can be redirected. That takes time, so the check runs before the
+/// collector stops a thread.
 fn places(
     pid: u32,
     modules: &[modules::Module],
@@ -251,7 +251,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
     }
 }
 
-/// Compiles the detours of a process whose library was loaded late.
+/// Compiles the detours of a process that already ran when a collector loaded the library into the process.
 pub(crate) fn compile(library: &Library, prefixes: &Prefixes) -> Result<Detours, Error> {
     let pid = library.pid();
     let modules = modules::of_process(pid);

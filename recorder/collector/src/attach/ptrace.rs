@@ -9,8 +9,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 const NT_PRSTATUS: usize = 1;
-/// Size in bytes of the buffer for the extended state of a thread; larger than this state is on any
-/// processor.
+/// Size in bytes of the buffer for the floating-point and vector registers of a thread. On every processor,
+/// these registers need less than this size.
 const MOST_STATE_BYTES: usize = 64 << 10;
 /// Longest pause between two checks whether a thread has stopped.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -256,7 +256,7 @@ fn request(request: libc::c_uint, tid: u32, address: usize, data: usize) -> io::
 }
 
 impl Thread {
-    /// Whether the thread is stopped for this reason.
+    /// Whether the thread is stopped for the reason `stop`.
     pub(crate) fn is_at(&self, stop: Stop) -> bool {
         self.stop == Some(stop)
     }

@@ -80,7 +80,7 @@ fn check_emulator(pid: u32) -> Result<(), Error> {
     let emulator = process::program(pid).unwrap_or_default();
     let name = emulator.file_name().unwrap_or_default().to_string_lossy();
     // `qemu-system-*` emulates a whole machine. A user may look for leaks of the emulator itself, so edleak
-    // records it.
+    // records the emulator.
     if !name.starts_with("qemu-") || name.starts_with("qemu-system-") {
         return Ok(());
     }
@@ -181,7 +181,8 @@ fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     const RUNTIMES: &[&str] = &["libasan", "libhwasan", "liblsan", "libtsan", "libmsan", "libclang_rt."];
     const MARKS: &[&str] = &["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
     let program = process::program(pid).unwrap_or_default();
-    // The runtime of the sanitizer for undefined behaviour has no allocator, so edleak accepts it.
+    // The runtime of the sanitizer for undefined behaviour has no allocator, so edleak accepts a process with
+    // this runtime.
     let is_runtime = |module: &Module| {
         RUNTIMES.iter().any(|name| module.name().starts_with(name)) && !module.name().contains("ubsan")
     };

@@ -6,9 +6,9 @@
 //! `edleak-1 watch PID SPEC…`, `edleak-1 unwatch PID SPEC…`, `edleak-1 mark PID NAME`. The first line of an
 //! answer is `ok` or `error`.
 //!
-//! Every function of this file returns at once, so a client never makes the collector's main loop wait. The
-//! collector closes the connection of a client that sends or reads too slowly. If there are already
-//! `MAX_CLIENTS` clients, the collector closes a new connection at once.
+//! No function of this file waits for a client, so a slow client does not delay the collector's main loop.
+//! The collector closes the connection of a client that sends or reads too slowly. If there are already
+//! `MAX_CLIENTS` clients, the collector immediately closes a new connection.
 
 use crate::error::Error;
 use std::fs::{DirBuilder, Metadata};
@@ -70,7 +70,8 @@ impl ControlSocket {
     /// Opens the socket of this process, in the first directory of [`directories`] in which this is possible.
     ///
     /// # Errors
-    /// In every directory, edleak could not create the socket, or another user owns the directory.
+    /// In each possible directory, either edleak could not create the socket, or another user owns the
+    /// directory.
     pub fn open() -> io::Result<ControlSocket> {
         let mut failure = io::Error::from(ErrorKind::NotFound);
         for directory in directories() {

@@ -35,8 +35,9 @@ pub(crate) struct FileEntries {
 }
 
 impl FileEntries {
-    /// The functions of a module that need a detour. The preload library already replaces nearly all
-    /// functions of an allocator in a shared library, such as libc. These functions are left out.
+    /// The functions of a module that need a detour. The result does not contain functions that the preload
+    /// library already replaces. These are nearly all functions of an allocator in a shared library, such as
+    /// libc.
     pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
         let is_shared = elf.soname().is_some() && exports_malloc(elf);
         FileEntries::find(elf, functions, own, |known| !is_shared || known.origin == Origin::Jemalloc)
@@ -57,7 +58,7 @@ impl FileEntries {
         FileEntries::find_by(elf, functions, table::lookup_mapping)
     }
 
-    /// Finds the functions of `elf` for whose names `lookup` returns an entry.
+    /// Finds the functions of `elf` for whose names `lookup` returns an entry of the table.
     fn find_by(
         elf: &Elf<'_>,
         functions: &FunctionTable<'_>,
@@ -111,7 +112,8 @@ impl FileEntries {
         let jumped_into = branches.behind(&places);
         for entry in &mut entries {
             // The source files of libc are compiled one by one, and each function that maps memory is alone
-            // in its file. So no compiler has seen such a function together with its callers.
+            // in its file. So no compiler has seen such a function together with its callers, and the callers
+            // do not rely on registers that only this function leaves unchanged.
             let is_alone = matches!(entry.shape, Shape::Mapping(_));
             if !is_alone
                 && entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at))

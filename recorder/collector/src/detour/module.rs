@@ -15,14 +15,14 @@ pub(crate) struct Patch {
     pub(crate) expected: Vec<u8>,
     /// The jump, which replaces the first bytes.
     pub(crate) jump: [u8; 5],
-    /// Whether the stub corrects the size that a sized free passes. Such a jump must stay after the
-    /// recording, because allocations of the recording may still be live.
+    /// Whether the stub corrects the size that a sized free gets. Such a jump must stay after the recording,
+    /// because live allocations of the recording may be larger than the program knows.
     pub(crate) corrects_size: bool,
     /// Whether the function maps or unmaps memory.
     pub(crate) is_mapping: bool,
 }
 
-/// The code and the jumps that redirect the entries of a module to hooks.
+/// The code and the jumps that redirect functions of a module to hooks of the preload library.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
     /// The bytes of the memory near the module: a table of the addresses of the hooks, then code. The writer
@@ -30,7 +30,7 @@ pub(crate) struct Compiled {
     pub(crate) code: Vec<u8>,
     /// The address for which the code was compiled.
     pub(crate) address: u64,
-    /// The jumps at the entries.
+    /// The jumps at the first instructions of the redirected functions.
     pub(crate) patches: Vec<Patch>,
 }
 
@@ -55,8 +55,8 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
         (false, Origin::Private) => !file.exports_malloc,
     };
     let wanted: Vec<&Entry> = file.entries.iter().filter(is_wanted).collect();
-    // A module that defines only operators of C++ has no allocator, because these operators call malloc. The
-    // same holds for functions that only check the result of malloc.
+    // A module that defines only operators of C++ has no allocator, because these operators call malloc.
+    // Functions that only check the result of malloc are no allocator either.
     if !wanted.iter().any(|entry| !entry.is_operator && matches!(entry.shape, Shape::Allocate(_))) {
         return Selection::default();
     }
@@ -74,9 +74,9 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
     Selection { redirected, unseen }
 }
 
-/// Whether a sized free may get a wrong size, and no plain free can replace it. The size is wrong if the
-/// allocation did not go through a stub. This is possible if another module can have called the allocator
-/// before the stubs were there.
+/// Whether a sized free may get a wrong size, and no plain free (a free without a size) can replace this
+/// sized free. The size is wrong if the allocation did not go through a stub. This is possible if another
+/// module can have called the allocator before the stubs were written.
 fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool {
     matches!(entry.shape, Shape::FreeSized { .. })
         && plain_free(wanted, entry).is_none()

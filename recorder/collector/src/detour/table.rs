@@ -14,8 +14,8 @@ pub(crate) enum Shape {
     Allocate(Size),
     /// `posix_memalign(out, alignment, size)` stores the address of a new allocation and returns 0.
     PosixMemalign,
-    /// The function resizes the allocation whose address is argument `old`, and returns the new address, or
-    /// null if it failed.
+    /// The function resizes the allocation whose address is argument `old`, and returns the new address. If
+    /// the function fails, it returns null.
     Reallocate {
         /// The number of the argument with the old address.
         old: u8,
@@ -340,8 +340,8 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
     bases.iter().copied().flatten().find(|(base, _)| *base == name).map(|(_, shape)| *shape)
 }
 
-/// The family of a function. All functions of one allocator in one module have the same family. The number of
-/// a family is the index of the family's prefix in the table.
+/// The family of a function. All functions of one allocator in one module belong to the same family. The
+/// number of a family is the index of the family's prefix in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Family(usize);
 

@@ -144,7 +144,7 @@ impl Machine {
     }
 
     fn call(&self, offset: usize, arguments: [u64; 3]) -> u64 {
-        // SAFETY: the tests put functions of this type there.
+        // SAFETY: the tests write a function of this type to this offset before the call.
         let function: extern "C" fn(u64, u64, u64) -> u64 =
             unsafe { std::mem::transmute(self.0.wrapping_add(offset)) };
         function(arguments[0], arguments[1], arguments[2])

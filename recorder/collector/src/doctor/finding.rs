@@ -15,7 +15,7 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Whether a finding prevents a recording.
+/// Whether the result of a check prevents a recording.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// The check found no problem.
@@ -35,12 +35,12 @@ impl Finding {
         Finding { subject, state: State::Note, what: what.into(), remedy: remedy.into() }
     }
 
-    /// Makes a finding that prevents a recording.
+    /// Makes the result of a check that found an obstacle to a recording.
     pub fn bad(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding { subject, state: State::Bad, what: what.into(), remedy: remedy.into() }
     }
 
-    /// Makes a finding from an error that prevents a recording.
+    /// Makes the result of a check from an error that prevents a recording.
     pub(crate) fn of_error(subject: &'static str, error: &Error) -> Finding {
         Finding::bad(subject, error.message(), error.remedy().unwrap_or("see `dmesg`"))
     }

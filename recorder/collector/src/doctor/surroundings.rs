@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// Number of bytes of address space that a target needs at least: for the tables of the library, and for a
 /// heap.
 const ADDRESS_BYTES: u64 = 256 << 20;
-/// Number of file descriptors that a recording needs: those for the sessions of eight images, and those that
-/// every process has.
+/// Number of file descriptors that a recording needs: the descriptors for the shared memory of eight recorded
+/// programs, and the descriptors that every process has.
 const DESCRIPTORS: u64 = 32;
 /// The default maximum size of a trace.
 const TRACE_BYTES: u64 = edleak_format::DEFAULT_CAPACITY_BYTES;

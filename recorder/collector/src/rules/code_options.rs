@@ -1,5 +1,5 @@
-//! The user's options about the code of programs: the functions to step over, the prefixes of allocators'
-//! functions, and the sites to watch.
+//! The user's options about the code of programs: the functions whose frames a walk skips, the prefixes of
+//! allocators' functions, and the sites to watch.
 
 use crate::detour::Prefixes;
 use crate::rules::wrappers::WrapperSet;
@@ -8,7 +8,7 @@ use crate::watch::request::WatchSet;
 /// The user's options about the code of programs. All recordings of a run have the same options.
 #[derive(Clone, Debug)]
 pub struct CodeOptions {
-    /// The functions that are wrappers, so that the walk steps over their frames.
+    /// The functions that count as wrappers; a walk of a stack skips the frames of these functions.
     pub wrappers: WrapperSet,
     /// The prefixes of allocators' functions that the user adds to the built-in table.
     pub allocators: Prefixes,

@@ -8,9 +8,9 @@ use edleak_session::site::Action;
 /// end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CodeRange {
-    /// One byte before the first return address.
+    /// The address one byte before the first return address of the range.
     pub start: u64,
-    /// The last return address.
+    /// The last return address of the range.
     pub end: u64,
     /// The action for allocations whose return address is in this range.
     pub action: Action,

@@ -68,7 +68,7 @@ impl Compiled {
         place
     }
 
-    /// The code ranges of the functions of a file that requests of a watch set name.
+    /// The code ranges of those functions of a file that are named by requests of a watch set.
     pub(crate) fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
         let place = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Compiles and publishes the rules for the target's code: the callers to step over, the callers to watch,
-//! and the unwind rules.
+//! Compiles and publishes the rules for the target's code: the callers whose frames a walk skips, the callers
+//! to watch, and the unwind rules.
 
 mod cache;
 pub mod code_options;

@@ -1,5 +1,5 @@
-//! Publishes the rules for the target's code: the callers to step over, the callers to watch, and the unwind
-//! rules.
+//! Publishes the rules for the target's code: the callers whose frames a walk skips, the callers to watch,
+//! and the unwind rules.
 //!
 //! The publisher compiles the rules from the files of the modules, and writes them into the session as sorted
 //! tables. To replace a table, the publisher first sets the length of the table to 0. If the target searches
@@ -272,8 +272,9 @@ impl Publisher {
         Change { watch, worker: worker.ok() }
     }
 
-    /// Applies a change of the watch set, to sites that the target has already met and to later sites.
-    /// Returns the difference between the numbers of watched sites before and after the change.
+    /// Applies a change of the watch set, both to sites that the target has already met and to sites that the
+    /// target meets later. Returns the difference between the numbers of watched sites before and after the
+    /// change.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         self.changes += 1;
         let old = std::mem::replace(&mut self.watch, change.watch);
@@ -282,8 +283,8 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // Publish the unwind rules first. Without these rules, the library would cut the walks of the
-            // newly watched sites.
+            // Publish the unwind rules first. Without these rules, the walks of the newly watched sites would
+            // end before the outermost frame.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -419,9 +420,9 @@ impl Publisher {
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
             } else if now != Action::COUNT && self.publications > 1 {
-                // A thread of the target may have begun to withdraw the caller word, and may have been
-                // interrupted: a signal handler can leave the library with longjmp. So the collector
-                // withdraws the caller word itself.
+                // A thread of the target may have been interrupted while it removed this caller from the
+                // caller cache, and may never finish: a signal handler can leave the library with longjmp. So
+                // the collector removes the caller from the cache itself.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }
@@ -433,8 +434,8 @@ impl Publisher {
     }
 
     /// Publishes the unwind rules of loaded modules. The collector writes new rows after the rows that are in
-    /// use, and does not change these. Only while the collector writes the table of modules, for a short
-    /// time, a walk finds no rules.
+    /// use, and does not change the rows in use. Only while the collector writes the table of modules, for a
+    /// short time, a walk finds no rules.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 /// The collector reads the memory map at least once in this time, because new mappings may contain new
 /// stacks.
 const PERIOD: Duration = Duration::from_secs(1);
-/// If a walk was cut, the stack may be in a new mapping. After a cut, the collector reads the map earlier
-/// than [`PERIOD`], but spends at most 1/`SHARE` of its time on reading maps.
+/// If a walk ended before the outermost frame, the stack may be in a new mapping. After such a walk, the
+/// collector reads the map before [`PERIOD`] is over, but spends at most 1/`SHARE` of its time on reading
+/// maps.
 const SHARE: u32 = 50;
 
 /// The first address of a range, and the address after its last byte.
@@ -27,7 +28,8 @@ pub(crate) struct StackBounds {
     published: Vec<Range>,
     read_at: Option<Instant>,
     cost: Duration,
-    /// Number of stacks for which the collector has checked whether their walk was cut.
+    /// Number of stacks for which the collector has checked whether the walk ended before the outermost
+    /// frame.
     stacks: usize,
     saw_cut: bool,
 }

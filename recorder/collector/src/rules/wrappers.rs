@@ -27,7 +27,7 @@ pub struct WrapperRange {
     pub start: u32,
     /// Offset of the first byte after the range.
     pub end: u32,
-    /// The unwind rule with which the walk steps over the frame of a call in this range. The kind of this
+    /// The unwind rule with which a walk of a stack skips the frame of a call in this range. The kind of this
     /// rule is always `Sp` or `Fp`.
     pub rule: Rule,
 }
@@ -353,9 +353,9 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
 /// The range that [`wrapper_functions`] returns for a file in which every function is a wrapper.
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
-/// The code ranges of these functions over whose frames the library can step. Each range contains a call and
-/// has an unwind rule. The ranges are sorted and do not overlap. To find the range of a return address, look
-/// up the address minus 1.
+/// The code ranges of these functions in which the library can skip the frame of a call. Each range contains
+/// a call and has an unwind rule. The ranges are sorted and do not overlap. To find the range of a return
+/// address, look up the address minus 1.
 ///
 /// A range may also include code without a call, so a range is meaningful only for return addresses.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {

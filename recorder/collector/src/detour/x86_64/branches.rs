@@ -66,8 +66,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         false
     }
 
-    /// Returns those addresses of `places` to whose replaced bytes a branch with an offset of four bytes
-    /// leads. The search takes every byte of the code as a possible begin of an offset.
+    /// Returns those addresses of `places` whose replaced bytes are the target of a branch with an offset of
+    /// four bytes. The search takes every byte of the code as a possible begin of an offset.
     fn far(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return BTreeSet::new() };
         let span = last + JUMP_BYTES - first;
@@ -103,7 +103,7 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether an instruction begins at `address` that the detour at `at` does not replace. The result is
+    /// Whether an instruction that the detour at `at` does not replace begins at `address`. The result is
     /// also `true` if the function around `address` is unknown.
     fn is_instruction(&self, address: u64, at: u64) -> bool {
         if (at..at + JUMP_BYTES).contains(&address) {

@@ -22,7 +22,8 @@ const ARGUMENTS: [Register; 6] =
 const ARGUMENTS_32: [Register; 6] =
     [Register::EDI, Register::ESI, Register::EDX, Register::ECX, Register::R8D, Register::R9D];
 
-/// Labels are addresses from this one on. No code has such an address.
+/// The first number for labels. No code is at such an address, so a label is never mistaken for an address of
+/// code.
 const LABELS: u64 = 0xffff_f000_0000_0000;
 
 /// Instructions to encode at one address.
@@ -65,7 +66,7 @@ impl Block {
     }
 }
 
-/// A memory operand that is encoded relative to rip. `address` must be near.
+/// A memory operand that is encoded relative to rip. `address` must be less than 2 GiB away.
 fn at(address: u64) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, address as i64)
 }
@@ -74,8 +75,8 @@ fn at(address: u64) -> MemoryOperand {
 const RETURN_ADDRESS_AT: usize = 64;
 
 /// Compiles the trampoline at `address`. The trampoline consists of the replaced instructions, which were at
-/// `original`, and of a jump to the first instruction after these. `None`: an instruction cannot be encoded
-/// at `address`.
+/// `original`, and of a jump to the first instruction after the replaced instructions. `None`: an instruction
+/// cannot be encoded at `address`.
 pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> Option<Vec<u8>> {
     let mut block = Block::new();
     let rest = original + displaced.moved as u64;

@@ -52,7 +52,7 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
 /// Functions of libraries that have C names. A `*` stands for any characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
     // The allocation functions themselves: one of these functions may call another one, and a program may
-    // define its own.
+    // define its own functions with these names.
     "malloc",
     "calloc",
     "realloc",
@@ -64,7 +64,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "pvalloc",
     "reallocf",
     "recallocarray",
-    // Functions of the C library, with the names that they have in statically linked or replaced copies.
+    // Functions of the C library, by their names in copies of the library that are statically linked or that
+    // replace libc.
     "strdup",
     "strndup",
     "__strdup",

@@ -21,8 +21,8 @@ pub(crate) const LIBRARIES: &[&str] = &[
     "libdl",
     "librt",
     "libpthread",
-    // The dynamic loader. A walk steps over a frame of the loader only if the frame is between malloc and
-    // pthread_create.
+    // The dynamic loader. A walk skips a frame of the loader only if the frame is between the frames of
+    // malloc and pthread_create.
     "ld-linux-x86-64",
     "libresolv",
     "libnsl",

@@ -74,6 +74,6 @@ pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
 pub(crate) const RUST_TRAITS: &[&str] =
     &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
-/// Rust: traits whose implementations may run the user's code. For no type are these implementations
-/// wrappers.
+/// Rust: traits whose implementations may run the user's code. So these implementations are wrappers for no
+/// type.
 pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
