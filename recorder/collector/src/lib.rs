@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! doctor     checks this machine, and lists the reasons why a recording would fail
-//! start      checks a program, reserves the name of the trace, starts the target; serves targets without edleak-record
+//! start      checks and starts the target, reserves the trace's name; serves targets with LD_PRELOAD only
 //! follow     follows each program of the run, also after exec and fork, until the program ends
 //! recording  records one image: reads the session of the image, and writes slices into the trace
 //! attach     attaches to a running process: loads the library and redirects malloc to the library

@@ -9,7 +9,7 @@ use edleak_session::rule::Kind;
 use std::process::Command;
 
 /// Asserts that both walks reach the end of the stack and find the same frames. The frame of capture() itself
-/// is not compared, because its pc differs.
+/// is not compared, because the two walks begin at different addresses in capture().
 #[track_caller]
 fn assert_equals_libgcc(stack: &Captured, what: &str, at_least: usize) {
     let (frames, end) = stack.walk();

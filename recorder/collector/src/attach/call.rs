@@ -40,7 +40,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 const RTLD_NOW: u64 = 2;
-/// Number of bytes that the thread's stack must have below the `Block`, for the frame of a signal handler.
+/// Number of bytes that must be free on the thread's stack below the `Block`, for the frame of a signal
+/// handler.
 const STACK_RESERVE: u64 = 16 << 10;
 
 /// The arguments for a call of `dlopen` in the process.

@@ -35,8 +35,8 @@ const THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Records the process `pid` until the process ends, the duration is over, or a signal ends the recording.
-/// The process runs on after the recording. Calls `started` once the collector has asked the process to
-/// begin.
+/// The process runs on after the recording. Calls `started` once the collector has asked the process to count
+/// its allocations.
 ///
 /// # Errors
 /// edleak cannot record the process, or has recorded no allocation of the process.

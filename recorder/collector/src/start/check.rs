@@ -4,7 +4,8 @@
 //! The dynamic loader loads edleak's library through LD_PRELOAD. So the program must use the dynamic loader
 //! of this system, unless the program contains the crate edleak-alloc. The loader ignores LD_PRELOAD in
 //! secure mode, which is for programs that gain privileges. If a security module raises the privileges of a
-//! program, this check does not notice that. Such a program never claims a session.
+//! program, this check does not notice that. Such a program starts without the library, so edleak records
+//! nothing.
 #![allow(unsafe_code)] // makes system calls that std does not have
 
 use crate::detour::Prefixes;
@@ -219,8 +220,8 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
         }
         Some(_) => {}
         // The program is a dynamic loader: a user can run it by hand (`ld.so ./program`). A loader needs no
-        // other loader, and obeys LD_PRELOAD. The loader of musl is also its libc; a preloaded `malloc` takes
-        // precedence over the `malloc` of this libc.
+        // other loader, and loads the libraries of LD_PRELOAD itself. The loader of musl is also its libc; a
+        // preloaded `malloc` takes precedence over the `malloc` of this libc.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => return check_static(path, &elf).map(|()| None),
     }

@@ -1,5 +1,6 @@
-//! The collector for a recording with a bare LD_PRELOAD. The preload library starts this collector, which
-//! creates the session, replies to the process, and continues in the background.
+//! The collector of a program that was started with LD_PRELOAD only, without edleak-record. The preload
+//! library starts this collector. The collector creates the session, replies to the process, and continues in
+//! the background.
 #![allow(unsafe_code)] // calls fork
 
 use crate::detour::Prefixes;
@@ -50,8 +51,8 @@ pub fn collect(args: &Request) -> ExitCode {
     // SAFETY: the preload made this descriptor for this process.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
     // The requesting process waits until the parent of the fork ends. The collector is the child: it runs in
-    // its own terminal session and keeps only the reply descriptor and the watch.
-    // SAFETY: this process has only one thread.
+    // its own terminal session, and keeps only the reply descriptor and the descriptor that shows whether the
+    // target still runs. SAFETY: this process has only one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
         return if child > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -184,8 +185,8 @@ fn log(message: &str) {
 }
 
 /// Closes every descriptor except `kept`, and opens /dev/null as stdin, stdout and stderr. Without this, the
-/// collector would keep pipes of the target open. A parent that reads such a pipe to its end would then wait
-/// for the collector.
+/// collector would keep pipes of the target open. A program that reads such a pipe to its end would then wait
+/// until the collector ends.
 fn drop_inherited(kept: &[i32]) {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {

@@ -68,7 +68,8 @@ pub(crate) fn execute_idle(
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     signals.restore();
     stdio::restore();
-    // SAFETY: `path` is a NUL-terminated string. Both arrays end in a null pointer, and all outlive the call.
+    // SAFETY: `path` is a NUL-terminated string. Both arrays end in a null pointer. The string and the arrays
+    // outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()
 }
@@ -109,8 +110,8 @@ pub(crate) fn hold(
     }
     if pid == 0 {
         // Close the child's copy of the write end of the pipe. The collector may be killed before it releases
-        // the child. Then the child's read must end, but while the child has the write end open, the pipe
-        // does not end. SAFETY: no code of this process uses this descriptor.
+        // the child. Then the child's read must end, but a read does not end while any process, also the
+        // child itself, has the write end open. SAFETY: no code of this process uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.

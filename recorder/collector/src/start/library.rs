@@ -5,9 +5,9 @@
 //!
 //! | place                                        | the library is used if                                |
 //! |----------------------------------------------|-------------------------------------------------------|
-//! | `EDLEAK_PRELOAD`                             | it is set; an unusable library is then an error       |
+//! | `EDLEAK_PRELOAD`                             | the variable is set; an unusable library is an error  |
 //! | edleak-record's directory or `../lib/edleak` | no other user could write it and its version is right |
-//! | the copy inside edleak-record                | no other is; see [`crate::start::unpack`]             |
+//! | the copy inside edleak-record                | no other library is; see [`crate::start::unpack`]     |
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};

@@ -1,8 +1,8 @@
 //! Finds the path under which a running process can open the library. If the process has another root
 //! directory (a container), copies the library into a directory that the process sees.
 //!
-//! A container controls its own files: a symbolic link in it may lead anywhere, and may change at any time.
-//! So the collector lets the kernel resolve each path inside the root directory of the process.
+//! A container controls its own files: a symbolic link in the container may lead anywhere, and may change at
+//! any time. So the collector lets the kernel resolve each path inside the root directory of the process.
 
 use crate::error::{Error, refusal};
 use crate::sys::process;

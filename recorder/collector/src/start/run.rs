@@ -168,7 +168,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         publisher,
     };
     // The preload library must write the detours of an allocator inside the program before this allocator
-    // makes its first allocation. So the target waits for the rules longer.
+    // makes its first allocation. So such a target waits longer for the rules than a target without its own
+    // allocator.
     let has_allocator = checked.own_malloc.is_some() || code_options.allocators != Prefixes::default();
     let waits_long = has_allocator || !code_options.watch.is_empty();
     let rules_timeout = if waits_long { LONG_RULES_TIMEOUT } else { RULES_TIMEOUT };

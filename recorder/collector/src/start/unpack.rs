@@ -47,8 +47,8 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether edleak-record creates missing parent directories: it creates those of a cache directory, but
-    /// not those of a temporary directory.
+    /// Whether edleak-record creates missing parent directories. edleak-record creates the parents of a cache
+    /// directory, but not the parents of a temporary directory.
     makes_parents: bool,
 }
 

@@ -11,9 +11,9 @@
 //!   heap of an arena, `malloc_state` follows.
 //!
 //! The collector does not know whether the allocator is glibc's, and the program may change the chunks during
-//! a walk. So the result of a walk counts only if every size is possible and the last chunk ends exactly at
-//! the end of the heap. Free chunks in the cache of a thread or in a fast bin look used, so the true amount
-//! of free memory may be higher.
+//! a walk. So the collector uses the result of a walk only if every size is possible and the last chunk ends
+//! exactly at the end of the heap. Free chunks in the cache of a thread or in a fast bin look used, so the
+//! true amount of free memory may be higher than the result.
 //!
 //! The collector does not read pages that are not resident. To read such a page would bring the page into
 //! memory, and so change the process.
@@ -33,7 +33,7 @@ const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of entries of the page map that one read fetches: the pages of 64 MiB.
 const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
 /// Longest time of one walk. The collector takes no slice during a walk, so the walk must be short. The time
-/// suffices for about 1 GiB; the next walk continues with the rest.
+/// suffices for about 1 GiB of heaps; the next walk continues with the rest of the heaps.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Smallest chunk (`MINSIZE`).

@@ -60,8 +60,8 @@ impl DescriptorKeeper {
         let own = File::open("/proc/self/ns/pid")?;
         let (mut ready, ready_write) = pipe()?;
         enter(&theirs)?;
-        // SAFETY: without CLONE_VM the child has its own copy of the memory, as after a fork. It makes only
-        // system calls.
+        // SAFETY: without CLONE_VM the child has its own copy of the memory, as after a fork. The child makes
+        // only system calls.
         let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
         if child == 0 {
             keep(owner, ready_write.as_raw_fd());
@@ -75,7 +75,7 @@ impl DescriptorKeeper {
         // The keeper writes two numbers: its process ID, or 0 if it failed, and an error number.
         let mut answer = [0; 8];
         // Wait with a time limit. The keeper shares the write end of the pipe with the collector, so if the
-        // keeper ends, a read would wait forever.
+        // keeper ends without an answer, a read would wait forever.
         if !wait_readable(&[ready.as_raw_fd()], START_TIMEOUT) {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -117,8 +117,8 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
         && set_dumpable() == 0;
     let failed = !done;
     let error = if failed { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) } else { 0 };
-    // SAFETY: the call passes only numbers. It comes after the change of the user, which would clear the
-    // signal.
+    // SAFETY: the call passes only numbers. The call comes after the change of the user, because that change
+    // would clear the signal.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     // SAFETY: the call has no arguments.
     let own = unsafe { libc::syscall(libc::SYS_getpid) } as u32;

@@ -53,7 +53,7 @@ fn frozen_group(groups: &str, mounts: &str) -> Option<Frozen> {
 
 /// A mounted hierarchy of control groups that can freeze processes.
 struct Hierarchy {
-    /// Whether the hierarchy is the one of version 2.
+    /// Whether the hierarchy belongs to version 2 of control groups.
     is_unified: bool,
     /// The control group that the mount shows at its mount point.
     root: PathBuf,

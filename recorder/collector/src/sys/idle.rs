@@ -3,8 +3,8 @@
 //!
 //! The ELF notes of the library contain the version of the library and the address of its state
 //! ([`edleak_session::idle`]). The collector reads the notes from the memory of the process and not from the
-//! file. So this works even if the file of the library was deleted or replaced, or is in another mount
-//! namespace.
+//! file. So the collector finds the library even if the file of the library was deleted or replaced, or is in
+//! another mount namespace.
 
 use crate::sys::maps;
 use crate::sys::process;
@@ -91,8 +91,8 @@ impl Library {
                 }
                 Some(Notes { idle: Some(idle), .. }) => {
                     let library = Library::at(pid, idle, first.start..end);
-                    // If the library is loaded as well, or if the program was started without `--idle`, the
-                    // code of the crate inside the program is not active.
+                    // The code of the crate inside the program is not active in two cases: if the preload
+                    // library is loaded too, or if the program was started without `--idle`.
                     let counts = library.as_ref().is_ok_and(|library| library.is_countable);
                     if counts || !is_program {
                         return library;
@@ -235,7 +235,7 @@ impl Library {
         if self.phase()? != COUNTING {
             return Ok(());
         }
-        // The last shard belongs to no thread, so it is not opened.
+        // The last shard belongs to no thread, so no thread needs the fast path for this shard.
         self.write_limits_of(Limits::OPEN, shards.saturating_sub(1))
     }
 

@@ -2,8 +2,8 @@
 //! the target.
 //!
 //! The collector sends a signal through a descriptor of the process (pidfd). If the kernel does not support
-//! such descriptors, the collector uses the PID, but only until it has waited for the child. After that, the
-//! PID may belong to another process.
+//! such descriptors, the collector uses the PID, but only until the collector has read the exit status of the
+//! child (waitpid). After that, the PID may belong to another process.
 #![allow(unsafe_code)] // calls waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;

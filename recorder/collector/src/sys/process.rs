@@ -28,8 +28,8 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 
 /// The process that stored the PID `claimed` in this session; `None`: the process has ended. A process stores
 /// the PID under which the collector's own /proc shows the process. If the memory map of the process does not
-/// contain the session, the process may have executed another program, or the PID may have been reused. The
-/// function accepts the process if it began after the collector.
+/// contain the session, the process may have executed another program, or the PID may have been reused. In
+/// these two cases, the function accepts the process only if the process began after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
@@ -203,8 +203,8 @@ pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
 }
 
 /// Whether the collector can open the mapped files of a process through the root directory of the process.
-/// The function looks for at most two of `files`: either all files are there, or the process has ended and
-/// none is there.
+/// The function looks for at most two of `files`, because either all files can be opened, or the process has
+/// ended and no file can be opened.
 pub(crate) fn shows_its_files<'p>(pid: u32, files: impl Iterator<Item = &'p str>) -> bool {
     files.into_iter().take(2).any(|path| path_in(pid, path) != Path::new(path))
 }

@@ -6,8 +6,8 @@
 //! | condition, as /proc shows it                              | reason                        |
 //! |-----------------------------------------------------------|-------------------------------|
 //! | the thread has ended                                      |                               |
-//! | it waits in the kernel, called by code of another module  | code that counts never waits  |
-//! | it has used [`ENOUGH`] of processor time since then       | a call takes microseconds     |
+//! | it waits in the kernel, called from outside the library   | code that counts never waits  |
+//! | it has used processor time of [`ENOUGH`] during the wait  | a call takes microseconds     |
 //!
 //! There is one exception: a signal handler interrupts a call of the library, and then waits or runs for a
 //! long time. In this case the collector wrongly assumes that the thread has left the library. The counts may

@@ -76,7 +76,8 @@ impl Memory {
 }
 
 impl Memory {
-    /// Fills all pages that exist with zeros. `false`: so many pages exist that a new file costs less time.
+    /// Fills all pages that exist with zeros. `false`: so many pages exist that it takes less time to create
+    /// a new file.
     fn clear(&mut self) -> bool {
         const MOST_BYTES: usize = 512 << 10;
         let mut left = MOST_BYTES;
@@ -148,7 +149,7 @@ impl ControlPage {
     }
 }
 
-/// The session of one image.
+/// The session of one image (a program that runs in a process until the next exec).
 pub struct Session {
     memory: Memory,
     shards: usize,
@@ -178,8 +179,9 @@ impl Session {
         header.magic.store(header::MAGIC, Ordering::Release);
     }
 
-    /// Clears the session of an ended process, so that another image can use it. `false`: another process,
-    /// such as a forked child, still has the session open, or the session has too many pages to clear.
+    /// Clears the session of an ended process, so that another program can use this session. `false`: another
+    /// process, such as a forked child, still has the session open, or the session has too many pages to
+    /// clear.
     pub(crate) fn renew(&mut self, rules_timeout_us: u32) -> bool {
         let is_clear = unshared::is_unshared(&self.memory.file) && self.memory.clear();
         if is_clear {
@@ -193,8 +195,8 @@ impl Session {
     pub fn give_back(&self) {
         let (from, bytes) = (FIRST_TABLE_AT as i64, (self.memory.bytes - FIRST_TABLE_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: the call passes no memory and does not change the length of the file. If it fails, the
-        // kernel gets the memory back when the process begins again or ends.
+        // SAFETY: the call passes no memory and does not change the length of the file. If the call fails,
+        // the memory stays in use until the next recording of the process or until the process ends.
         unsafe { libc::fallocate(self.fd(), mode, from, bytes) };
     }
 
@@ -233,7 +235,7 @@ impl Session {
         self.memory.slice(INFOS_AT, MAX_SITES)
     }
 
-    /// The caller cache, which the hot path reads: one word for each caller.
+    /// The caller cache, which the library reads at each allocation: 8 bytes for each caller.
     pub fn callers(&self) -> &[AtomicU64] {
         self.memory.slice(CALLERS_AT, CALLERS)
     }

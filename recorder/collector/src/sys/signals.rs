@@ -276,8 +276,8 @@ impl Watch {
     /// Sends a signal to the process. A process that has ended gets no signal.
     pub fn send(&self, signal: i32) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: the descriptor belongs to this value, and a null pointer means that no information goes
-        // with the signal.
+        // SAFETY: the descriptor belongs to this value, and a null pointer means that the kernel sends no
+        // data with the signal.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd(), signal, nothing, 0) };
     }
 

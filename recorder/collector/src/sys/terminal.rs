@@ -1,6 +1,6 @@
 //! Gives the target the role of the leader of a terminal session. The kernel tells only the session leader
-//! that the terminal has hung up. If edleak-record is a session leader, the target would be one without
-//! edleak. So the target must also lead a session.
+//! that the terminal has hung up. If edleak-record is a session leader, then without edleak the target would
+//! be the session leader. So edleak-record makes the target the leader of a session.
 //!
 //! When edleak-record gives up the terminal, every other process of the session loses the terminal and may
 //! get SIGHUP. So if there are other processes in the session, edleak-record keeps the terminal and passes

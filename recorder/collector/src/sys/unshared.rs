@@ -13,7 +13,7 @@ const F_SETSIG: libc::c_int = 10;
 /// mapped the file either.
 ///
 /// The kernel gives a write lease on a file only if no other descriptor of the file is open. The function
-/// closes its descriptor at once, and so ends the lease.
+/// then closes its descriptor, and so ends the lease.
 pub(crate) fn is_unshared(file: &File) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };

@@ -7,8 +7,8 @@ use edleak_model::series::{Point, SeriesBuilder};
 
 /// Number of slices after which the collector checks the sites for the first time.
 const FIRST_LOOK: u64 = 12;
-/// Maximum number of sites that auto-watch checks. The series of a site takes 3 KiB. Sites that the target
-/// met after this number was reached are not checked.
+/// Maximum number of sites that auto-watch checks. The series of a site takes 3 KiB. Auto-watch does not
+/// check further sites.
 const MOST_SITES: usize = 1 << 14;
 
 /// The series of each site, and the results of the latest check.
@@ -28,7 +28,8 @@ pub(crate) struct AutoWatch {
 }
 
 impl AutoWatch {
-    /// Adds a slice. `counters` are the counters of all sites; those of a watched site include its stacks.
+    /// Adds a slice. `counters` are the counters of all sites; the counters of a watched site include the
+    /// counters of its stacks.
     pub(crate) fn push(&mut self, counters: &[Counters]) {
         let counters = &counters[..counters.len().min(MOST_SITES)];
         let before = self.slices;
@@ -55,8 +56,8 @@ impl AutoWatch {
         self.slices += 1;
     }
 
-    /// The expected number of allocations at a site between two slices. This is the number between the two
-    /// newest slices, or the average number if the average is greater.
+    /// The expected number of allocations at a site between two slices. This is the number of allocations
+    /// between the two newest slices, or the average number for a slice if the average is greater.
     pub(crate) fn allocs_per_slice(&self, site: usize) -> u64 {
         self.allocs.get(site).map_or(0, |(sum, latest)| (*latest).max(sum / self.slices.max(1)))
     }

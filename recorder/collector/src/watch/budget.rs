@@ -3,15 +3,16 @@
 //! The budget is a share of the processor time that the target has used so far. Each allocation at a watched
 //! site costs processor time. This cost is estimated from the number of allocations and the depth of the
 //! stacks. Auto-watch begins to watch a site if the budget suffices for the number of slices in which the
-//! stacks of the site become known. After these slices, a site that alone costs more than the whole budget is
-//! no longer watched. If the budget is used up, the most expensive sites are no longer watched.
+//! stacks of the site become known. After these slices, auto-watch ends the watch of a site that alone costs
+//! more than the whole budget. If the budget is used up, auto-watch ends the watches of the most expensive
+//! sites.
 
 use std::collections::BTreeMap;
 
 /// The additional cost of an allocation and its free at a watched site, compared with a site that is not
-/// watched. The cost of the frames is not included. The time goes into the slow path, the hash table of
-/// stacks, and a cell that threads share. Measured with the frames: 150 ns for 5 frames, 235 ns for 25
-/// frames.
+/// watched. The cost of the frames is not included. The allocation needs this time for the slow path, for the
+/// hash table of stacks, and for counters that threads share. Measured with the frames: 150 ns for 5 frames,
+/// 235 ns for 25 frames.
 const ALLOCATION_NS: f64 = 130.0;
 /// The cost of walking one frame, measured on a slow machine (docs/performance.md).
 const FRAME_NS: f64 = 6.2;
@@ -21,7 +22,7 @@ const FRAME_NS: f64 = 6.2;
 const NEW_STACK_NS: f64 = 2000.0;
 /// The additional cost of each frame of a stack that the target meets for the first time.
 const NEW_FRAME_NS: f64 = 350.0;
-/// The expected number of frames of a stack, until stacks of the site are known.
+/// The assumed number of frames of a stack, for a site of which no stack is known yet.
 const USUAL_FRAMES: f64 = 24.0;
 /// Number of slices after which the stacks of a site and the ages of its live allocations are considered
 /// known.
@@ -30,9 +31,9 @@ const SLICES_TO_KNOW: u64 = 16;
 /// [`SLICES_TO_KNOW`] slices.
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
-/// The collector begins to watch another site only if at most this share of the budget is used. So this is
-/// also the highest cost for a program in which every site that looks like a leak allocates too often to be
-/// watched.
+/// The collector begins to watch another site only if at most this share of the budget is used. In some
+/// programs, every site that looks like a leak allocates too often to be watched. In such a program,
+/// auto-watch costs at most this share of the budget.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
 /// The counters of a watched site at a slice.
@@ -177,8 +178,8 @@ impl Budget {
         ended
     }
 
-    /// Ends the watches of the most expensive sites, until the ended ones together cost at least `least_ns`
-    /// between two slices.
+    /// Ends the watches of the most expensive sites. The function ends so many watches that these together
+    /// cost at least `least_ns` between two slices.
     fn end_expensive(&mut self, least_ns: f64) -> Vec<usize> {
         let mut order: Vec<(usize, f64)> = self
             .watched_accounts()

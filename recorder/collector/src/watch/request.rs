@@ -118,8 +118,8 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
-/// A request, with a flag whether it asks to watch sites or asks not to watch sites. If two requests name the
-/// same site, the later request applies.
+/// A request, with a flag that says whether the user wants to watch the sites or wants not to watch them. If
+/// two requests name the same site, the later request applies.
 #[derive(Clone, Debug)]
 struct Entry {
     request: Request,

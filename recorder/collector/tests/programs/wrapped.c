@@ -1,5 +1,5 @@
-// One case for each wrapper of C. `case_NAME` is the function that edleak must blame for the allocation below
-// it.
+// One case for each wrapper of C. Each function `case_NAME` calls a wrapper that allocates. edleak must name
+// `case_NAME` as the site of this allocation.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <regex.h>
@@ -11,7 +11,7 @@
 void arm(void);
 static void *volatile sink;
 
-// Typical wrappers of a program: one calls the next.
+// Typical wrappers of a program: each wrapper calls the next wrapper.
 __attribute__((noinline)) void *xmalloc(size_t size) {
     void *memory = malloc(size);
     if (!memory) abort();

@@ -1,10 +1,11 @@
 //! Measures the memory of a process by kind of mapping. The sizes come from /proc/PID/smaps and
 //! /proc/PID/maps.
 //!
-//! While the kernel creates these files, it holds the map lock of the process. So the collector waits between
-//! two readings, and all readings together use less than 1/1000 of the elapsed time. For smaps, the kernel
-//! checks every page, so the collector seldom reads smaps of a large process. Between two readings of smaps,
-//! the collector reads maps, which contains sizes but no resident memory.
+//! While the kernel creates these files, it holds the map lock of the process, so the process cannot map
+//! memory. So the collector waits between two readings, and all readings together use less than 1/1000 of the
+//! elapsed time. For smaps, the kernel checks every page, so the collector seldom reads smaps of a large
+//! process. Between two readings of smaps, the collector reads maps, which contains sizes but no resident
+//! memory.
 
 mod mappings;
 
