@@ -11,8 +11,8 @@ target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../target}
 install_typescript() {
     [ -e "$target/npm/node_modules/typescript/bin/tsc" ] && return
     mkdir -p "$target/npm"
-    # cargo marks a directory only if cargo creates it. Backup programs and tests look for this mark, so it is
-    # made here.
+    # cargo writes the file CACHEDIR.TAG only into a directory that cargo creates itself. Backup programs and
+    # tests look for this file, so this script writes it.
     [ -e "$target/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
     npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
 }
@@ -26,15 +26,15 @@ install_musl_target() {
 
 packages=(
     gcc g++ clang musl-tools     # the samples, and a musl-linked host
-    binutils llvm dwz gdb valgrind libc6-dbg # what symbols, stacks and costs are compared with
+    binutils llvm dwz gdb valgrind libc6-dbg # references for symbols, stacks and costs
     python3-jsonschema python3-rfc3987 # tests/tests/gate.rs: a reference for reports
     golang-go                    # tests/tests/pprof.rs: `go tool pprof`, a reference for profiles
     python3-pytest cmake # tests/tests/test_runners.rs: test runners
     python3-yaml systemd procps util-linux # tests/tests/automation.rs and containers.rs
-    prometheus python3-prometheus-client # tests/tests/metrics.rs: what reads the metrics
+    prometheus python3-prometheus-client # tests/tests/metrics.rs: programs that read the metrics
     strace qemu-user             # tests/tests/attach_refusals: processes that cannot be attached
     mandoc groff zsh fish        # packaging/test.sh pages
-    debuginfod                   # debuginfod-find, which --debuginfod runs
+    debuginfod                   # debuginfod-find, which `--debuginfod` runs
     python3 sqlite3 jq perl bash git redis-server redis-tools # the main end-to-end tests
     bzip2 xz-utils zstd zip unzip cpio file bc m4 make gawk mawk tcl lua5.4 luajit # tests/tests/distro.rs
     libssl-dev                   # tests/programs/attribution/one_bug_many_sites.cpp

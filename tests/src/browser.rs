@@ -1,4 +1,5 @@
-//! A headless Chromium, driven through chromedriver's HTTP protocol (W3C WebDriver with DevTools commands).
+//! A headless Chromium that the tests control through chromedriver's HTTP protocol (W3C WebDriver with
+//! DevTools commands).
 //!
 //! Each browser has its own driver and its own profile, so two tests do not affect each other. The browser
 //! records all log messages and requests of a page.
@@ -65,7 +66,7 @@ impl Browser {
         browser.session = session["sessionId"].as_str().expect("a session has an id").to_owned();
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics);
-        // At the start, the window shows a page of the browser itself. The requests of this page are dropped
+        // At the start, the window shows a page of the browser itself. The requests of this page are removed
         // from the log.
         browser.command("url", &json!({ "url": "about:blank" }));
         browser.requests();

@@ -20,7 +20,7 @@ pub fn cycles(few: usize) -> usize {
     }
 }
 
-/// Reads from the messages of edleak-record for how many milliseconds each stop of the process lasted.
+/// The length of each stop of the process in milliseconds, from the messages of edleak-record.
 pub fn stops_in(stderr: &str) -> Vec<f64> {
     let times = stderr.lines().filter_map(|line| line.split_once("stood still for "));
     times.filter_map(|(_, rest)| rest.split_whitespace().next()?.parse().ok()).collect()
@@ -43,8 +43,8 @@ pub fn attach_cycles(name: &str, pid: u32, cycles: usize) {
     });
 }
 
-/// Attaches, records and detaches like `attach_cycles`, but with `command` as the recorder: `command` returns
-/// the command for a trace.
+/// Attaches, records and detaches like `attach_cycles`, but with another command than edleak-record.
+/// `command` gets the path of the trace, and returns the command that records into it.
 pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path::Path) -> Command) {
     let dir = TempDir::new("cycles");
     let trace = dir.join("trace.edl");

@@ -5,9 +5,10 @@ use crate::report::{Counts, Report};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Functions of libc that allocate for their caller, such as strdup. The key is the caller's name in the
-/// program. At first edleak counts these allocations at the function of libc. After at most one period,
-/// edleak knows that the function is a wrapper, and counts the allocations at the caller.
+/// Functions of libc that allocate for their caller, such as strdup. Each entry has the function of the test
+/// program that calls strdup, and the names of strdup in libc. At first edleak counts these allocations at
+/// the function of libc. After at most one period, edleak knows that the function is a wrapper, and counts
+/// the allocations at the caller.
 const WRAPPERS: &[(&str, &[&str])] = &[
     ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
     ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),
@@ -71,7 +72,7 @@ pub fn read_ledger(stdout: &str) -> Ledger {
 /// For each function, the number of calls of madvise and the sum of their bytes.
 pub type GivenBack = BTreeMap<String, (u64, u64)>;
 
-/// The calls of madvise in a report, for each of `functions`.
+/// For each of `functions`, the number of calls of madvise in a report and the sum of their bytes.
 pub fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a String>) -> GivenBack {
     let of = |function: &String| {
         let site = report.sites_in(function).next().unwrap_or_else(|| panic!("no site in `{function}`"));
@@ -80,7 +81,7 @@ pub fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a Strin
     functions.map(of).collect()
 }
 
-/// The calls of madvise in a ledger that a program printed.
+/// For each function, the calls of madvise and their bytes in a ledger that a program printed.
 pub fn given_back_of_ledger(stdout: &str) -> GivenBack {
     let of = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("the ledger is one JSON object a line");

@@ -44,7 +44,7 @@ impl LedgerProgram {
         LedgerProgram::start(command)
     }
 
-    /// Starts the program by a command that executes the program in the command's own process.
+    /// Starts the program with a command whose process becomes the program (exec).
     pub fn start(mut command: Command) -> LedgerProgram {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("edleak-record starts");
@@ -53,8 +53,8 @@ impl LedgerProgram {
         LedgerProgram { pid: child.id(), child, commands, answers }
     }
 
-    /// Starts the program by a command that executes the program in its only child process. This child is the
-    /// first process of a PID namespace.
+    /// Starts the program with a command that runs the program in a child process. This child is the only
+    /// child of the command, and the first process of a PID namespace.
     pub fn start_in_namespace(command: Command) -> LedgerProgram {
         let mut target = LedgerProgram::start(command);
         // The answer shows that the program runs.
@@ -141,8 +141,8 @@ pub fn report_of(trace: &Path) -> Report {
 }
 
 /// Records several phases of the program's work, one recording for each phase. The counters of a recording
-/// must equal the ledger of its phase. `check` is called during each recording (without a report) and after
-/// it.
+/// must equal the ledger of its phase. `check` is called twice for each recording: during the recording
+/// without a report, and after the recording with its report.
 pub fn phases_are_exact(
     mut target: LedgerProgram,
     cycles: usize,
@@ -184,8 +184,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         wait_for_recording(target.pid());
         std::thread::sleep(Duration::from_millis(10 * (cycle as u64 % 5)));
         if cycle % 2 == 1 {
-            // This recording ends while the threads allocate. The next recording would show any counter that
-            // this recording left behind.
+            // This recording ends while the threads allocate. If edleak did not reset a counter after this
+            // recording, the counts of the next recording would be wrong.
             told.push(stop(recorder).stderr);
             std::fs::remove_file(&trace).expect("a recording writes its trace");
             continue;

@@ -89,7 +89,8 @@ fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", feature]);
         cargo.args(["--bin", name]).arg("--manifest-path").arg(manifest);
-        // The allocators are C code, and the `RUSTFLAGS` of this build are not meant for C code.
+        // The allocators are C code, and the `RUSTFLAGS` of the tests are not meant for C code. So this build
+        // runs without them.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         if let Some(libc) = libc {
             cargo.args(["--target", libc.target()]).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
@@ -114,8 +115,8 @@ pub fn stacks() -> &'static Programs {
 }
 
 impl Programs {
-    /// Builds a directory of programs once. A failed build is stored, because the build would fail again for
-    /// every other test.
+    /// Builds a directory of programs once. The error of a failed build is stored, so that the other tests
+    /// fail at once and do not build again.
     fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {
         cell.get_or_init(|| Programs::build(directory)).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }

@@ -4,7 +4,7 @@ use crate::analyze::analyze;
 use serde_json::Value;
 use std::path::Path;
 
-/// The JSON report of edleak-analyze, and the parts of it that tests use.
+/// The JSON report of edleak-analyze, with its exit code and its sites.
 #[derive(Debug)]
 pub struct Report {
     /// The exit code of edleak-analyze.
@@ -47,7 +47,7 @@ pub struct Site {
     pub parent: Option<u64>,
     /// The kind of the site: `caller`, `stack`, `other` or `injected`.
     pub kind: String,
-    /// Whether the walk ended before the outermost frame, so that frames are missing at the end of the stack.
+    /// Whether edleak stopped reading the stack before the outermost frame, so that outer frames are missing.
     pub is_stack_cut: bool,
     /// The verdict on the site: `leak`, `no-leak` or `undecided`.
     pub verdict: String,

@@ -131,20 +131,20 @@ impl Drop for Running {
     }
 }
 
-/// Makes the environment of the tested program independent of how the tests were started. Closes descriptors
-/// that are still open. Resets signals that are ignored because a shell's background job or nohup started the
-/// tests.
+/// Makes the environment of the tested program independent of how the tests were started. Makes exec close
+/// all descriptors from 3 on. Resets signals that are ignored because a shell's background job or nohup
+/// started the tests.
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: the call sets the default action, so there is no handler.
+        // SAFETY: the call sets the default action, and installs no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: `close_range` takes no pointers. The call takes effect at exec, because the standard library
-    // still has a descriptor open.
+    // SAFETY: `close_range` takes no pointers. The call closes nothing now: it marks the descriptors to be
+    // closed at exec, because the standard library still uses one of them.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
-    // A kernel before 5.11 has no close_range with this flag, so the descriptors stay open. If a descriptor
-    // is open, the test `mirror` fails.
+    // A kernel before 5.11 has no close_range with this flag, so inherited descriptors stay open. The test
+    // `mirror` fails if the tested program has such a descriptor.
     Ok(())
 }
 
@@ -197,7 +197,7 @@ impl Output {
         Output { chunks, bytes: Vec::new() }
     }
 
-    /// Takes the output that has been read so far, without waiting.
+    /// Takes the output that the thread has read so far, without waiting.
     fn collect_now(&mut self) {
         while let Ok(chunk) = self.chunks.try_recv() {
             self.bytes.extend(chunk);

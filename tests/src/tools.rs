@@ -18,7 +18,7 @@ pub struct Tools {
 /// The paths of the tested files. The first call builds the files, unless `EDLEAK_BIN_DIR` names their
 /// directory.
 pub fn tools() -> &'static Tools {
-    // A failed build is stored, because the build would fail again for every other test.
+    // The error of a failed build is stored, so that the other tests fail at once and do not build again.
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {

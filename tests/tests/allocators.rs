@@ -1,6 +1,6 @@
-//! Programs that use an allocator inside the program or inside a library. Each program counts its own
-//! allocations in a ledger. edleak must count every allocation once, at its caller, and equal the ledger to
-//! the byte.
+//! Tests programs whose allocator is linked into the program or into a library. Each program counts its own
+//! allocations in a ledger. edleak must count every allocation once, at its caller. The counts and the bytes
+//! must equal the ledger.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};

@@ -73,7 +73,7 @@ fn counters_of_64_threads_equal_their_ledger_after_an_attach() {
     attached_phases_are_exact(64, 2);
 }
 
-/// If edleak-record dies at any step, the process runs on, and the next recording is exact.
+/// If edleak-record dies at any step of an attach, the process runs on, and the next recording is exact.
 #[test]
 fn killed_recorder_leaves_the_process_running_at_every_step() {
     let steps = ["seized", "written", "set", "inside", "loaded", "restored", "code", "half", "all"];
@@ -168,8 +168,9 @@ fn leak_of_a_process_without_the_library_is_found_with_its_stack() {
     assert!(stack.is_some_and(|stack| stack.is_in("main")), "{}", report.describe());
 }
 
-/// Compares the allocations of a function in one trace with the orders that the program got. The program
-/// allocates blocks of 100 bytes and frees every second block.
+/// Compares the allocations of a function in one trace with `orders`: each order is a number of blocks that
+/// the test told the program to allocate. The program allocates blocks of 100 bytes and frees every second
+/// block.
 fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
     let report = report_of(trace);
     let (blocks, freed) = (orders.iter().sum::<u64>(), orders.iter().map(|blocks| blocks / 2).sum::<u64>());
@@ -205,7 +206,7 @@ fn children_of_an_attached_process_are_counted_exactly() {
     for pid in [target.pid(), earlier, child, parent, grandchild] {
         assert!(code_is_original(pid), "process {pid}");
     }
-    // All children that can receive commands still answer.
+    // All children to which the test can send commands still answer.
     for order in ["more 0 5", "more 1 5", "more 2 5", "fork 3"] {
         target.tell(order);
     }

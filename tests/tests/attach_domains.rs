@@ -84,7 +84,7 @@ fn calls_of_mmap_are_left_alone_with_the_heap_alone() {
     assert_eq!(report_of(&attached.trace).json["mapped"], Value::Null);
 }
 
-/// The sum of the counts of all callers of pools whose function is `function`.
+/// The sum of the counts of all sites in `function` that get objects from a pool.
 fn of_pools(report: &Report, function: &str) -> Counts {
     let mut sum = Counts::default();
     for site in report.json["sites"].as_array().expect("an array") {

@@ -1,5 +1,5 @@
-//! Tests to which function memory is attributed if modules are loaded and unloaded, if code belongs to no
-//! module, and if one bug leaks at many sites.
+//! Tests to which function edleak attributes memory in difficult cases: modules are loaded and unloaded, code
+//! belongs to no module, or one bug leaks at many sites.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::attribution;
@@ -111,7 +111,8 @@ fn generated_code_is_one_site_and_a_leak() {
     assert!(text.contains("   generated code\n"), "{text}");
 }
 
-/// The entries in a report's list of leaks: for each, its name, bytes, allocations, and number of its parts.
+/// For each entry in the report's list of leaks: the name, the leaked bytes, the leaked allocations, and the
+/// number of sites that the entry joins.
 fn findings(report: &Report) -> Vec<(String, u64, u64, usize)> {
     let findings = report.json["findings"].as_array().expect("`findings` is an array").iter();
     let all: Vec<_> = findings
@@ -144,8 +145,7 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         assert!(first == "serve_one(bool)" && *places > 20, "{options:?}: {found:?}");
         let all: u64 = found.iter().map(|(_, bytes, ..)| bytes).sum();
         assert!(*bytes as f64 > 0.97 * all as f64, "{options:?}: {found:?}");
-        // The number of objects in the listed leak is the number that the program counted, or a multiple of
-        // it.
+        // The listed leak has as many objects as the program counted, or a multiple of this number.
         let objects = ledger(&recording);
         let parts = report.json["findings"][0]["parts"].as_array().expect("parts");
         let ssl =
@@ -173,7 +173,8 @@ fn a_pool_that_one_caller_leaks_through_is_not_blamed() {
         let [(name, bytes, count, 1)] = found.as_slice() else { panic!("{found:?}") };
         let leaked = ledger(&recording);
         assert_eq!(name, "open_session");
-        // Objects that exist at the first slice are no growth. On a busy machine, these are a few more.
+        // Objects that exist at the first slice do not count as growth. On a busy machine, the first slice
+        // has a few more of these objects.
         let most = 3 + leaked / 50;
         assert!(count.abs_diff(leaked) <= most, "{found:?} of {leaked}");
         assert!(bytes.abs_diff(300 * leaked) <= 300 * most, "{found:?} of {leaked}");

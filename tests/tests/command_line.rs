@@ -419,8 +419,8 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
         true
     };
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
-    // The first page describes the file, so a file without its whole first page is no trace. Every longer
-    // prefix of the file is a trace.
+    // The first page (4096 bytes) describes the file, so a shorter file is no trace. Every longer prefix of
+    // the file is a trace.
     const FIRST_PAGE: usize = 4096;
     assert!(used > 2 * FIRST_PAGE, "a trace of {used} bytes is too short to be cut in pieces");
     for at in (0..FIRST_PAGE).step_by(256) {
@@ -438,7 +438,7 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
     }
 }
 
-/// If a trace is too short for a verdict, the verdict is undecided, never clean.
+/// If a trace is too short to decide, the verdict is undecided, never clean.
 #[test]
 fn too_short_is_undecided() {
     let recording = Recorder::new("short").record("true", [""; 0]);
@@ -561,8 +561,8 @@ fn unrecorded_children_are_reported() {
     assert!(!told(&[], "my @all = map { 'x' x $_ } 1..100"));
 }
 
-/// On request, every child of a shell gets its own trace. The names and the exit codes of the children do not
-/// change.
+/// With `--children`, every child of a shell gets its own trace. The names and the exit codes of the children
+/// do not change.
 #[test]
 fn children_of_a_shell_are_recorded_on_request() {
     let script = "python3 -c 'print(1)'; jq -n 2; (exit 3); echo $?; exec perl -e 'print 4, $/; exit 5'";

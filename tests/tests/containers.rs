@@ -77,11 +77,11 @@ const RECORD: &str =
     "$E/bin/edleak-record -q --period 50ms -o $E/traces/trace.edl $E/bin/server --seconds 2 >/dev/null";
 const PRELOAD: &str =
     "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
-/// Waits for the collector that a bare LD_PRELOAD has started. This collector ends after its target. Without
-/// the wait, the end of the namespace would kill the collector.
+/// Waits for the collector that the library has started, because LD_PRELOAD was set without edleak-record.
+/// This collector ends after its target. Without the wait, the end of the namespace would kill the collector.
 const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
-/// Makes every file system read-only except the volume for traces and mounts that the script makes. Like most
-/// container images, the directory has no writable /dev/shm.
+/// Makes every file system read-only except the volume for traces and the mounts that the script makes.
+/// /dev/shm is read-only too, as in most container images.
 const READ_ONLY: &str = "mount --bind $E/traces $E/traces; mount -o remount,bind,ro /";
 const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
@@ -170,7 +170,8 @@ fn full_disk_leads_to_the_next_place() {
     image.records(&script);
 }
 
-/// If the container lacks something, `doctor` prints the finding and its remedy, and exits with 1.
+/// If the container lacks something that edleak needs, `edleak-record doctor` prints the problem and its
+/// remedy, and exits with 1.
 #[test]
 fn doctor_names_what_a_container_lacks() {
     if !can_make_namespaces() {

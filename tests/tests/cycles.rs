@@ -164,7 +164,7 @@ fn java_web_server_answers_every_request() {
                 HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 0);
                 server.setExecutor(Executors.newFixedThreadPool(4));
                 server.createContext("/page", exchange -> {
-                    // The state of a deflater is native memory.
+                    // A deflater keeps its state in native memory.
                     Deflater deflater = new Deflater();
                     deflater.setInput(new byte[20000]);
                     deflater.finish();

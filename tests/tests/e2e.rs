@@ -108,7 +108,8 @@ fn printed_series_lead_to_the_same_verdicts() {
     let from_series = analyze(["--format", "json"], &file);
     assert_eq!(from_series.code, from_trace.code, "{}", from_series.stderr);
     let json: serde_json::Value = serde_json::from_str(&from_series.stdout).expect("a JSON report");
-    // Series contain no function names, so the report of series does not join sites below one function.
+    // Series contain no function names, so the report of the series cannot join the sites that belong to one
+    // function.
     let leaking = |json: &serde_json::Value| -> BTreeSet<u64> {
         let sites = json["sites"].as_array().expect("sites").iter();
         sites.filter(|site| site["verdict"] == "leak").filter_map(|site| site["id"].as_u64()).collect()
@@ -196,8 +197,8 @@ fn samples_are_judged_as_they_are_labelled() {
 
 // ---------------------------------------------------------------- real programs
 
-/// Runs `program` without edleak and recorded: output and status must be equal. The trace must have callers
-/// in each of `modules`.
+/// Runs `program` without edleak and recorded: output and status must be equal. The trace must contain
+/// callers in each of `modules`.
 fn assert_undisturbed(program: &str, arguments: &[&str], input: &str, modules: &[&str]) -> Recording {
     let plain = run_with_input(Command::new(program).args(arguments), input.as_bytes());
     let recording = Recorder::new("real").record_with_input(program, arguments, input.as_bytes());

@@ -69,7 +69,7 @@ fn sixty_four_threads_are_exact() {
     assert_exact(64, 4);
 }
 
-/// The number of counters in the trace, and the counters that show more frees than allocations.
+/// The number of counters in the trace, and those counters that show more frees than allocations.
 #[derive(Default)]
 struct Balance {
     counters: usize,
@@ -85,7 +85,8 @@ impl SliceVisitor for Balance {
     }
 }
 
-/// Reads the counters from the trace, because the series of edleak-analyze cannot become negative.
+/// Reads the counters directly from the trace. The series of edleak-analyze never become negative, so they
+/// would hide a free that is counted before its allocation.
 #[test]
 fn slices_of_eight_threads_show_no_free_before_its_allocation() {
     let args = ["8", "6000000", "5"];

@@ -1,5 +1,5 @@
 //! Tests the gate of a build pipeline from end to end. The gate passes programs without leaks, fails on
-//! leaks, can prove that it fails, and recognizes known leaks.
+//! leaks, proves with an injected leak that it can fail, and recognizes known leaks.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{programs, samples};
@@ -89,8 +89,8 @@ fn the_sample_job_proves_that_its_gate_can_fail() {
     assert!(job.stderr.contains("NOT PROVED"), "{}", job.stderr);
 }
 
-/// Builds a leaking program in its own directory. The code `before` moves the lines and the addresses of the
-/// leak.
+/// Builds a leaking program in its own directory. The code `before` is inserted before the leak, so it moves
+/// the lines and the addresses of the leak.
 fn build(dir: &Path, before: &str) -> PathBuf {
     std::fs::create_dir_all(dir).expect("writable");
     let (source, program) = (dir.join("grower.c"), dir.join("grower"));

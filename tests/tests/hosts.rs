@@ -145,7 +145,7 @@ fn field_of(counts: &Counts, field: &str) -> u64 {
 }
 
 /// The program has more call sites than the site table has slots. No count may be lost: one site counts all
-/// calls beyond the table, and both edleak-record and edleak-analyze report this.
+/// calls for which the table has no slot, and both edleak-record and edleak-analyze report this.
 #[test]
 fn many_sites() {
     let recording = Recorder::new("many_sites").record(hosts().binary("many_sites"), [""; 0]);
@@ -284,7 +284,7 @@ fn children_out_of_reach_are_reported() {
 }
 
 /// Before the next slice, the program loads and unloads 2,500 modules. That makes 5,000 events, but the ring
-/// holds only 4,096 events.
+/// of events holds only 4,096 events.
 #[test]
 fn module_events_beyond_the_ring_are_reported_by_both_programs() {
     let recorder = Recorder::new("lost-events").options(["--period", "1h"]);

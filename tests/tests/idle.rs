@@ -144,7 +144,7 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
 fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");
     let mut target = Target::start_idle(1);
-    // After this command, the thread has its heap. The address space is limited only afterwards.
+    // After this command, the thread has its heap. Only then does the test limit the address space.
     target.tell("go");
     target.tell("pause");
     let pid = target.pid();

@@ -1,5 +1,5 @@
 //! Tests mapped memory: the ranges of each site equal the ledger of a program, sites get verdicts, and the
-//! report tells about memory that no recorded call mapped.
+//! report shows memory that no recorded call mapped.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{assert_equal, given_back, given_back_of_ledger, read_ledger};
@@ -157,8 +157,8 @@ fn memory_given_back_is_told_beside_its_site() {
     assert!(page.contains(&format!("were given back with madvise in {calls} calls")));
 }
 
-/// A flood of madvise events must leave room for the events of calls that change ranges. Lost events of
-/// madvise are reported.
+/// If a program makes very many madvise events, the ring must keep room for the events of calls that change
+/// ranges. Lost events of madvise are reported.
 #[test]
 fn flood_of_madvise_loses_no_call_of_mmap_and_is_told() {
     let recording = Recorder::new("flood-madvise").record(programs().binary("gives_back"), ["flood"]);

@@ -38,7 +38,7 @@ impl Iterations {
     }
 }
 
-/// The sites of a report that were judged by a mark, the worst verdict first.
+/// The sites of a report with a verdict on the memory per mark, the worst verdict first.
 fn judged(report: &Report) -> Vec<&Value> {
     let sites = report.json["sites"].as_array().expect("`sites` is an array");
     sites.iter().filter(|site| !site["per_mark"].is_null()).collect()
@@ -274,7 +274,8 @@ fn names_beyond_256_are_counted_and_the_rest_is_judged() {
     assert_eq!(report.json["marks"].as_array().map(Vec::len), Some(256));
     assert_eq!(report.json["per_mark"]["unnamed_marks"], (300 - 256) * 20);
     assert_eq!(report.code, 0, "{}", report.json["summary"]);
-    // The pattern may match one of the names for which the table had no room, so the verdict is undecided.
+    // The pattern may match one of the names for which the table of 256 mark names had no room, so the
+    // verdict is undecided.
     let report = Report::of(&recording.trace, &["--per-mark", "name *"]);
     assert_eq!(report.code, 2, "{}", report.json["summary"]);
 }

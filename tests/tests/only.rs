@@ -122,8 +122,8 @@ fn pattern_with_a_colon_is_refused_with_the_remedy() {
     assert!(outcome.stderr.contains("(repeat --only for each pattern)"), "{}", outcome.stderr);
 }
 
-/// Records a service with a bare LD_PRELOAD, as in a container. The shell also runs `mkdir`, which must not
-/// take the name of the trace.
+/// Records a service with LD_PRELOAD but without edleak-record, as in a container. The shell also runs
+/// `mkdir`, which must not take the name of the trace.
 #[test]
 fn bare_preload_records_the_program_that_matches() {
     let service = Service::new("only-bare");
@@ -140,7 +140,8 @@ fn bare_preload_records_the_program_that_matches() {
 }
 
 /// The greatest number of instructions per malloc+free pair that the preload library may add to a program
-/// that does not match. A library that only forwards the calls adds 14 instructions, a recording adds 59.
+/// that does not match `--only`. A library that only forwards the calls adds 14 instructions, a recording
+/// adds 59.
 #[test]
 fn program_that_does_not_match_pays_little_more_than_a_forwarded_call() {
     const MOST: f64 = 34.0;

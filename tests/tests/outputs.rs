@@ -92,7 +92,7 @@ fn no_input_is_overwritten() {
 }
 
 /// `embed` refuses a trace whose recording still runs. If `embed` replaced the file, the recording would
-/// write its later slices to the old file, which no longer has a name.
+/// write its next slices into the deleted file, and these slices would be lost.
 #[test]
 fn a_trace_under_way_is_not_replaced() {
     let dir = TempDir::new("live");
@@ -157,8 +157,8 @@ fn a_stopped_recorder_is_named() {
     assert!(asked.stderr.contains("responds (see above)"), "{asked:?}");
 }
 
-/// Several programs start in one directory at the same time with a bare LD_PRELOAD. Each program has its own
-/// trace, and so does each program that they execute.
+/// Several programs start in one directory at the same time, with LD_PRELOAD but without edleak-record. Each
+/// of these programs, and each program that they execute, has its own trace.
 #[test]
 fn bare_preloads_do_not_share_a_trace() {
     let dir = TempDir::new("bare-many");
@@ -186,7 +186,7 @@ fn bare_preloads_do_not_share_a_trace() {
     assert_eq!(leaks, 2);
 }
 
-/// If a service executes itself again after a while, the trace of the first image is kept.
+/// If a service executes itself again after a while, the trace from before this exec is kept.
 #[test]
 fn image_before_an_exec_keeps_its_trace() {
     let script =
@@ -332,8 +332,8 @@ fn child_behind_its_own_proc_is_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// The loader ignores LD_PRELOAD for a program with set-user-ID. So the memory of this program is unknown,
-/// even if the user may not inspect the program.
+/// The loader ignores LD_PRELOAD for a program with set-user-ID. So edleak must report that the memory of
+/// this program is unknown, even if the user may not inspect the program.
 #[test]
 fn set_user_id_program_gets_no_verdict() {
     if !is_root() {

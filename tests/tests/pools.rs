@@ -21,7 +21,7 @@ fn number(site: &Value, field: &str) -> u64 {
     site[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {site}"))
 }
 
-/// The sum of the counts of all callers of pools whose function is `function`.
+/// The sum of the counts of all sites in `function` that get objects from a pool.
 fn counts_of(report: &Report, function: &str) -> Counts {
     let mut sum = Counts::default();
     let is_in = |site: &&Value| is_named(site["name"].as_str().unwrap_or_default(), function);
@@ -41,7 +41,8 @@ fn assert_pools_equal(report: &Report, ledger: &Ledger) {
     assert_eq!(&found, ledger, "trace (left) and ledger (right): {}", report.json["pools"]);
 }
 
-/// The program makes fewer events than the ring holds. So no event is lost, even if the collector is slow.
+/// The program makes fewer events than the ring of events holds. So no event is lost, even if the collector
+/// is slow.
 fn assert_exact(threads: u32, seed: u32) -> Report {
     let args = [threads.to_string(), "200000".into(), seed.to_string()];
     let recording = Recorder::new("pools").record(programs().binary("pools"), &args);
@@ -245,7 +246,7 @@ fn a_forked_child_has_the_objects_of_its_parent() {
 /// The collector is stopped while the program makes its events, so the ring of events fills up.
 #[test]
 fn exactly_the_events_beyond_the_room_of_the_ring_are_lost_and_told() {
-    /// The number of events of single objects for which the ring has room. One more place of the ring holds
+    /// The number of events of single objects for which the ring has room. One more entry of the ring holds
     /// the pool's name.
     const ROOM: u64 = (1 << 18) - (1 << 12) - (1 << 13) - 1;
     for objects in [ROOM, ROOM + 50_000] {

@@ -1,5 +1,5 @@
-//! Tests when edleak-analyze shows its progress: on a terminal if the work takes more than a second, in a
-//! pipe never.
+//! Tests when edleak-analyze shows its progress: on a terminal if the work takes more than a second, and
+//! never in a pipe.
 
 use edleak_tests::run::DEADLINE;
 use edleak_tests::temp::TempDir;

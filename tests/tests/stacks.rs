@@ -185,7 +185,7 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
         assert!(!site.is_in(others), "{site:?}");
         assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
         // edleak learns within one slice which memory a new coroutine uses as its stack. Until then, the
-        // stacks of this coroutine are cut and marked as cut.
+        // stacks of this coroutine lack their outer frames, and the report says so.
         assert!(site.counts.allocs > 400, "{site:?}");
     }
     assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());
@@ -326,7 +326,8 @@ fn peak_kib(pid: i32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-// In an earlier version, the collector used 1,500 MiB here, and a catalog without room ended the recording.
+// In an earlier version, the collector used 1,500 MiB here, and the recording ended when the trace had no
+// room for another stack.
 #[test]
 fn tens_of_thousands_of_stacks_take_bounded_memory_and_end_no_recording() {
     for (size, are_all_kept) in [("64m", true), ("1m", false)] {

@@ -79,7 +79,7 @@ fn cache_is_not_a_leak_when_the_load_ends() {
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
     });
-    // If the cache was full while the work went on, the exit code is 0: there is no leak.
+    // If the cache became full before the work stopped, there is no leak, and the exit code is 0.
     each(&[&["c:5:1000", "i:2"], &["l:0.5", "w:4", "i:1"]], |report| {
         (report.code != 0).then(|| format!("exit code {}", report.code))
     });

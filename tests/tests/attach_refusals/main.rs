@@ -47,7 +47,7 @@ impl Shared {
         Shared { record: dir.join("edleak-record"), dir }
     }
 
-    /// The command line that records a process into the shared directory.
+    /// The arguments of edleak-record for a recording of the process `pid` into the shared directory.
     fn arguments(&self, pid: u32) -> Vec<String> {
         let trace = self.dir.join("trace.edl").display().to_string();
         let record = self.record.display().to_string();

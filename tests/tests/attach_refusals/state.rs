@@ -37,8 +37,8 @@ fn refused_while_traced(name: &str, tracer: &mut Command) {
     let mut tracer: Child =
         tracer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed");
     wait_for("the tracer", is_traced);
-    // A debugger that has just attached still reads files and writes breakpoints. So the test waits until gdb
-    // waits.
+    // After gdb has attached, gdb still reads files and writes breakpoints. So the test waits until gdb
+    // sleeps and the program is stopped.
     if name == "gdb" {
         wait_for("gdb to wait", || state_of(tracer.id()) == 'S' && state_of(program.pid()) == 't');
     }
@@ -70,7 +70,8 @@ fn process_that_gdb_traces_is_refused() {
 fn refused_while_frozen(hierarchy: &Path, file: &str, [frozen, thawed]: [&str; 2]) {
     let group = hierarchy.join(format!("edleak-test-{}", std::process::id()));
     if std::fs::create_dir(&group).is_err() || !group.join(file).exists() {
-        // A machine mounts version 1 of the control groups, version 2, or both.
+        // This machine does not have this version of control groups: many machines mount only version 1 or
+        // only version 2.
         eprintln!("not run: no {file} in `{}`", hierarchy.display());
         let _ = std::fs::remove_dir(&group);
         return;
@@ -225,7 +226,7 @@ fn program_for_arm64(dir: &TempDir) -> PathBuf {
     words(&mut file, &[BASE + HEADERS, 64, 0]);
     // The flags are 0; then follow the sizes and numbers of the headers.
     halves(&mut file, &[0, 0, 64, 56, 1, 0, 0, 0]);
-    // The one segment may be read, written and executed.
+    // The only segment may be read, written and executed.
     words(&mut file, &[1 | 7 << 32, 0, BASE, BASE, size, size, 0x1000]);
     file.extend(code);
     std::fs::write(&program, file).expect("writable");
@@ -238,8 +239,8 @@ fn emulated_program_of_another_machine_is_refused() {
     let dir = TempDir::new("attach-emulated");
     let guest = program_for_arm64(&dir).display().to_string();
     let program = Fed::start(Path::new("qemu-aarch64"), &[&guest], "ready");
-    // At first the emulator translates the program and protects its code. The test waits until the program
-    // reads.
+    // At first the emulator translates the program and protects its code. The test waits until the emulated
+    // program reads its standard input.
     let syscall = format!("/proc/{}/syscall", program.pid());
     wait_for("a read", || std::fs::read_to_string(&syscall).is_ok_and(|text| text.starts_with("0 ")));
     let reason = format!("it emulates `{guest}`, a program for another machine");

@@ -28,7 +28,7 @@ fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     assert_eq!(outcome.code, 126, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("loaded edleak's library"), "the first step: {}", outcome.stderr);
     assert!(outcome.stderr.contains(" (`attach_answer`) does not stop"), "the second: {}", outcome.stderr);
-    // The main thread stands still in each attempt to stop all threads.
+    // The main thread stops in each attempt to stop all threads.
     assert!(outcome.stderr.contains("; the other threads stood still for "), "{}", outcome.stderr);
     assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&time), "{time:?}: {}", outcome.stderr);
     assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));

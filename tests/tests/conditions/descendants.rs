@@ -15,8 +15,8 @@ fn record(script: &str, options: &[&str]) -> Recording {
     recorder.env("PROGRAMS", static_child.to_str().expect("UTF-8")).record("bash", ["-c", script])
 }
 
-/// Two numbers from the trace of the first process: the unrecorded images, and the children that the user did
-/// not ask for.
+/// Two numbers from the trace of the first process: the number of programs that were not recorded, and the
+/// number of children that the user did not ask to record.
 fn told(recording: &Recording) -> (u64, u64) {
     let report = recording.all_sites();
     (report.summary("unrecorded_images"), report.summary("unasked_children"))
@@ -88,9 +88,9 @@ fn child_that_execs_as_the_duration_ends_is_not_reported() {
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
-/// The collector keeps the trace of a new child in memory for 20 ms, or until the child ends. Then it writes
-/// the trace, and finds that the disk is full. The trace of the first process has room, and reports that the
-/// child is missing.
+/// The collector keeps the trace of a new child in memory for 20 ms, or until the child ends. Then the
+/// collector writes the child's trace, and finds that the disk is full. The trace of the first process
+/// already has its space on the disk, and reports that the child is missing.
 #[test]
 fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
     for child in ["perl -e 'my @a = map { q(x) x $_ } 1..300; select undef, undef, undef, 0.3'", "(exit 3)"] {
@@ -102,8 +102,8 @@ fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
         }
         let filler = dir.join("filler");
         let fill = format!("while printf %4096s >> {}; do :; done 2> /dev/null", filler.display());
-        // The first process runs on. At its end, its own trace would shrink and leave room for the trace of
-        // the child.
+        // The first process must run on meanwhile. If it ended, its own trace would shrink and leave room for
+        // the trace of the child.
         let work = "for ((i = 0; i < 300000; i++)); do :; done";
         let script = format!("{fill}; {child}; {work}; exit 7");
         let trace = dir.join("trace.edl");

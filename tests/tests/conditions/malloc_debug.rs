@@ -1,5 +1,5 @@
-//! Tests glibc's malloc debugging, which a user preloads. glibc must see the program's calls while edleak
-//! counts them.
+//! Tests glibc's library for malloc debugging, which a user preloads. This library must see the program's
+//! calls while edleak counts them.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;

@@ -61,8 +61,8 @@ fn a_trace_that_was_moved_away_is_not_called_by_its_name() {
     assert_eq!(Report::of(&elsewhere, &["--all"]).json["trace"]["complete"], true);
 }
 
-/// `embed` works on a trace name while a recording with this name begins. The recording must keep its file.
-/// `embed` takes some time, because the trace has many symbols.
+/// While `edleak-analyze embed` prepares its output, a recording begins under the name of this output. The
+/// recording must keep its file. `embed` takes some time, because the trace has many symbols.
 #[test]
 fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
     let dir = TempDir::new("embed-race");
@@ -123,8 +123,8 @@ fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     }
 }
 
-/// A directory with the sticky bit, like /tmp. The directory contains a link of an unknown user to a file of
-/// this user.
+/// A directory with the sticky bit, like /tmp. The directory contains a link that belongs to an unknown user
+/// and leads to a file of this user.
 fn sticky(name: &str) -> Option<(TempDir, TempDir)> {
     if !is_root() {
         cannot_run("only root can give a link away");
@@ -172,7 +172,8 @@ fn embedding_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     }
 }
 
-/// If the recording used an empty file of another user as its trace, that user could read the trace.
+/// A recording must not use an empty file of another user as its trace, because that user could read the
+/// trace.
 #[test]
 fn a_strangers_file_in_a_sticky_directory_is_not_written() {
     if !is_root() {

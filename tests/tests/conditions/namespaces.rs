@@ -51,7 +51,7 @@ fn a_namesake_in_another_namespace_has_a_trace_of_its_own() {
 #[test]
 fn a_target_of_a_dead_recorder_is_not_taken_by_its_namesake() {
     let dir = TempDir::new("nonce");
-    // The target executes a program, and passes on its session's address with another number at the end.
+    // The target executes a program, and passes on the address of its session with a wrong number at the end.
     let script = "case $EDLEAK_SESSION in *'#'????????????????) ;; *) exit 9;; esac; \
                   EDLEAK_SESSION=\"${EDLEAK_SESSION%????????????????}0000000000000000\" perl -e 'my @a = map { \"x\" x 100 } 1..1000'";
     let recorder = Recorder::new("nonce").options(["--children"]);

@@ -26,7 +26,7 @@ fn private_allocator_without_names_does_not_pass() {
     assert!(strip.expect("binutils are there").success());
     let recording = Recorder::new("nameless-malloc").record(&stripped, [""; 0]);
     assert_eq!(&*recording.outcome.stdout, "ok\n");
-    // edleak sees that the allocator maps 1 MiB ten times, but does not see its allocations.
+    // edleak sees that the allocator maps 1 MiB ten times, but does not see the calls of the allocator.
     let analysis = analyze([""; 0], &recording.trace);
     assert_ne!(analysis.code, 0, "{}", analysis.stdout);
 }

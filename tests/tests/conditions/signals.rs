@@ -146,7 +146,7 @@ fn a_target_without_a_terminal_leads_its_session_as_without_a_recorder() {
     assert_eq!(leads(&recorded_leader(&dir, &[])).stdout, plain.stdout);
 }
 
-/// If the target does not lead a session without edleak, it must not lead one when recorded.
+/// A target that is no session leader without edleak must be no session leader when it is recorded.
 #[test]
 fn a_target_in_the_session_of_another_stays_there() {
     let dir = TempDir::new("no-leader");

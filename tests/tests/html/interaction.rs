@@ -82,8 +82,9 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     assert_eq!(tile("allocated"), 1400.0 * slices);
     assert_eq!(tile("freed"), 1000.0 * slices);
-    // The site frees all but its newest 1000 bytes. So between 0 and 1000 bytes of the allocations in a range
-    // are alive.
+    // When the site frees bytes, the counters do not say whether these were allocated in the range. Up to
+    // 1000 of the freed bytes may be older than the range. So the live bytes from the range have a lower and
+    // an upper limit.
     assert_eq!((tile("kept-low"), tile("kept-high")), (400.0 * slices, 400.0 * slices + 1000.0));
     // The flame graph must use the same range as the table.
     browser.click("#flame button[data-value='grew']");
@@ -99,8 +100,8 @@ fn everything_answers_for_the_range_that_is_dragged() {
 
 #[test]
 fn birth_epochs_narrow_what_is_alive_of_a_range() {
-    // The site frees half of its bytes: 50 bytes of each slice stay alive, as the birth epochs of the
-    // survivors show.
+    // The site frees half of its bytes: 50 bytes of each slice are never freed. The trace shows this, because
+    // it gives for each epoch (span of time) how many bytes allocated in it are still live.
     fn half(slice: u64) -> edleak_format::Counters {
         counters(100 * (slice + 1), 2 * (slice + 1), 50 * (slice + 1), slice + 1)
     }
@@ -117,8 +118,8 @@ fn birth_epochs_narrow_what_is_alive_of_a_range() {
     let browser = Page::of(&draft, &[]).open();
     set_range(&browser, "10", "20");
     browser.wait_for("Number(document.querySelector('#range').dataset.from) === 10");
-    // The counters show only that the site kept between 5000 and 10 000 bytes of the range. The birth epochs
-    // show that it kept ten epochs of 500 bytes.
+    // The counters alone show only that between 5000 and 10 000 bytes from the range are still live. The
+    // epochs show the exact number: ten epochs of the range have 500 live bytes each.
     assert_eq!(
         browser.text("document.querySelector('tr[data-site=\"1\"] td[data-key=kept]').textContent"),
         "4.9 KiB"

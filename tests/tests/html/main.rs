@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The trace of a draft, its HTML page, and the directory of both files.
+/// A trace that a test wrote, its HTML page, and the directory of both files.
 struct Page {
     dir: TempDir,
     trace: PathBuf,

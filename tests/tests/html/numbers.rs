@@ -38,7 +38,8 @@ fn table_tells_the_numbers_of_the_json_report() {
         let id = site["id"].to_string();
         let number = |field: &str| site[field].as_f64().expect("a number");
         assert_eq!(cell(&browser, &id, "leaked"), number("leak_bytes"), "site {id}");
-        // A leaking site shows the rate of its finding, which is the rate in the list of leaks.
+        // For a leaking site, the table shows the growth rate of the entry in the list of leaks to which the
+        // site belongs.
         let has_site = |part: &Value| {
             part["site"] == site["id"]
                 || part["stacks"].as_array().is_some_and(|stacks| stacks.contains(&site["id"]))
@@ -125,7 +126,8 @@ fn two_traces_are_a_comparison() {
 
 #[test]
 fn a_peak_between_two_instants_is_not_lost() {
-    // The allocation lives for only one of 1200 slices, but the page keeps at most 500 instants.
+    // The allocation lives for only one of 1200 slices, and the page keeps the values at no more than 500
+    // instants. The page must still show the peak of this slice.
     fn burst(slice: u64) -> edleak_format::Counters {
         counters(
             1_000_000 * u64::from(slice >= 601),
