@@ -1,5 +1,5 @@
-// In the middle of the run, one job makes many small allocations. One allocation in a hundred stays, so the
-// page of this allocation cannot be returned.
+// In the middle of the run, one job makes many small allocations. One allocation in a hundred stays live, so
+// the allocator cannot return its page to the kernel.
 #include "pace.h"
 
 int main(int argc, char **argv) {

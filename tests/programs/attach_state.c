@@ -1,5 +1,5 @@
-// Waits in a system call with known values in all registers that the call must preserve, in the red zone, in the
-// vector registers and in errno. Checks them after the call.
+// Waits in a system call with known values in errno, the red zone, the vector registers and all registers
+// that the call must preserve. Checks these values after the call.
 //
 //   attach_state read|poll|futex
 //

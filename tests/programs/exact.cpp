@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Keeps the call before it from becoming a jump, because the function still uses the result of the call.
+// Uses the result of the call before it, so that the compiler does not turn this call into a jump.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 // Functions of C23; glibc has them since 2.43. The program calls these functions if a library provides them.
@@ -163,7 +163,7 @@ NOINLINE void site_fail(unsigned kind) {
         break;
     case 5:
         if (posix_memalign(&untouched, 64, huge) != ENOMEM || untouched != (void *)0x1234) fail("posix_memalign(huge)");
-        want = errno; // unspecified: glibc sets it
+        want = errno; // glibc sets errno, although no standard requires it
         break;
     case 6: p = aligned_alloc(64, huge); break;
     case 7: p = memalign(64, huge); break;

@@ -18,7 +18,7 @@
 namespace {
 
 size_t size = 1024, period = 10;
-// The bytes and the number of allocations that the function of the chosen kind holds.
+// The live bytes and the number of live allocations of the function of the chosen kind.
 size_t held_bytes, held_count;
 
 void *keep(void *p) {

@@ -27,7 +27,7 @@
 #include "attach_wait.h"
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Uses the result of the call before it, so that this call does not become a jump.
+// Uses the result of the call before it, so that the compiler does not turn this call into a jump.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 enum site { MMAP, MMAP64, FIXED, MREMAP, SHMAT, SITES };
@@ -124,7 +124,7 @@ static void *work(void *argument) {
             remember(wide ? MMAP64 : MMAP, (uintptr_t)p / PAGE, count);
             break;
         }
-        case 2: case 3: {                                  // munmap of a part; another thread may get it at once
+        case 2: case 3: {                                  // munmap a part; a thread may map it again at once
             size_t n;
             uintptr_t run;
             { std::lock_guard<std::mutex> guard(lock); run = some_run(w, count, &n); if (n) forget(run, n); }
@@ -169,7 +169,7 @@ static void *work(void *argument) {
             uintptr_t span = some_span(w, count, &n);
             if (!n) break;
             bool done = madvise((void *)(span * PAGE), n * PAGE - below(w, PAGE), advice) == 0;
-            need(done == (advice != MADV_REMOVE), "madvise");  // only shared memory has a store to remove pages from
+            need(done == (advice != MADV_REMOVE), "madvise");  // MADV_REMOVE fails for private memory
             if (done && advice != MADV_NORMAL) give_back(span, n);
             break;
         }

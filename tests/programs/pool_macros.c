@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Keeps the last call of a function from becoming a jump.
+// Keeps the last call of a function from becoming a jump (a tail call).
 #define KEEP() __asm__ volatile("" : : : "memory")
 
 static char memory[1 << 16];

@@ -1,6 +1,6 @@
 // Two processes have the same PID: the recorded process here, and another process in its own PID namespace.
 //
-// Exits with 77 if it is not permitted to create namespaces. tests/tests/conditions/namespaces.rs records it.
+// Exits with 77 if it may not create namespaces. Recorded by tests/tests/conditions/namespaces.rs.
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
         default:
             sub(slot);
             if (how == 5) free(slots[slot].p);
-            // The size that the program requested from xallocx is not always the size of a size class.
+            // After xallocx the size class of the block is unknown, so the block is freed without a size.
             else if (how == 6 || slots[slot].site == XALLOCX) dallocx(slots[slot].p, slots[slot].flags);
             else sdallocx(slots[slot].p, slots[slot].size, slots[slot].flags & ~MALLOCX_ZERO);
             slots[slot].p = NULL;

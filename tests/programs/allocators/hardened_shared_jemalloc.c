@@ -1,4 +1,4 @@
-// The kernel forbids new code to this program with a shared jemalloc. The program leaks through mallocx,
+// The kernel forbids new executable memory to this program with a shared jemalloc. It leaks through mallocx,
 // which a preloaded library cannot replace. The first run sets the rule and executes the program again.
 //
 //   hardened_shared_jemalloc SECONDS

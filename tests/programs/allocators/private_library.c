@@ -1,4 +1,4 @@
-// Allocates in turn from libc and from a library with its own allocator. Prints its counts for the two.
+// Allocates in turn from libc and from a library with its own allocator. Prints counts for both.
 //
 //   private_library ROUNDS [wait]
 //

@@ -1,5 +1,5 @@
 //#Expect: memory grows outside malloc
-// A video pipeline: 3.2 MB of live tables, many short-lived mallocs, and one mapped frame kept per tick.
+// A video pipeline: 3.2 MB of live tables, many short-lived mallocs, and a mapped frame per tick that stays.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 // An allocator that ends the program if free gets an unknown address. The allocator has no reallocarray and
-// no operator new, as many small allocators. The library versions of these functions must call it.
+// no operator new, like many small allocators. If a library provides them, they must call this allocator.
 #pragma once
 #include <errno.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-// Starts children that use another malloc before edleak's: their own, or one that a script preloads. In such
-// a child, edleak must pass all calls to that allocator.
+// Starts children whose malloc takes precedence over edleak's: their own, or one that a script preloads. In
+// such a child, edleak must pass all calls to that allocator.
 //#Run:
 //#Record: --children
 #include "allocate_everything.h"

@@ -44,7 +44,7 @@ static void add(unsigned short code, unsigned char jt, unsigned char jf, unsigne
 static void refuse(const int *calls, size_t count) {
     for (size_t i = 0; i < count; i++) {
         add(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (unsigned)calls[i]);
-        // Only if the kernel reports ENOSYS for clone3 does glibc use an older call instead.
+        // glibc uses an older call instead of clone3 only if the kernel reports ENOSYS.
         add(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | (calls[i] == SYS_clone3 ? ENOSYS : EPERM));
     }
 }

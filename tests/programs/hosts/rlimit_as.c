@@ -1,4 +1,4 @@
-// Limits the address space. If it is used up, malloc must fail with ENOMEM. After frees it must work again.
+// Limits the address space. If none is left, malloc must fail with ENOMEM. After frees, malloc must work.
 //#Run: 208
 //#Run: 512
 #include "check.h"

@@ -32,7 +32,7 @@ int main(void) {
     static void *held[20000];
     for (int i = 0; i < 20000; i++) held[i] = sandboxed(); // 40 MB, which needs new address space
     for (int i = 0; i < 20000; i++) free(held[i]);
-    for (int i = 0; i < 20; i++) free(keep(malloc((size_t)20 << 20))); // each one is mapped anew
+    for (int i = 0; i < 20; i++) free(keep(malloc((size_t)20 << 20))); // each block gets a new mapping
     void *calloced = keep(calloc(1000, 1000));
     void *grown = keep(realloc(calloced, 5000000));
     free(grown);

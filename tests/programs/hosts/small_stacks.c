@@ -18,9 +18,9 @@ static void *thread(void *unused) {
 }
 
 int main(void) {
-    free(keep(malloc(100))); // so that the dynamic linker resolves symbols on a large stack
+    free(keep(malloc(100))); // now the dynamic linker resolves the symbols, on a large stack
     free(keep(calloc(3, 50)));
-    size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) + 2048; // and what malloc itself needs
+    size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) + 2048; // plus the bytes that malloc itself needs
     char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(stack != MAP_FAILED && size + 4096 < 65536);
     CHECK(mprotect(stack, 4096, PROT_NONE) == 0); // an overflow faults

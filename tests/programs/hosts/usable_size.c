@@ -1,4 +1,4 @@
-// Writes all bytes that malloc_usable_size reports, as for example systemd's greedy arrays do.
+// Writes all bytes that malloc_usable_size reports, as systemd does for its growing arrays.
 #include "check.h"
 #include <malloc.h>
 

@@ -1,4 +1,4 @@
-// `many_stacks ROUNDS`: one site with 32,768 different stacks. Each stack frees and allocates in every round.
+// `many_stacks ROUNDS`: one site with 32,768 different stacks. In each round, each stack frees and allocates.
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -41,7 +41,7 @@ int main(int argc, char **argv) {
             free(kept[path]);
             kept[path] = descend(path, DEPTH, 16 + path % 64);
         }
-        usleep(50000); // a slice or two
+        usleep(50000); // the time of one or two slices
     }
     puts("ok");
     return 0;

@@ -10,7 +10,7 @@ static int compared;
 void *volatile kept;
 
 static int compare(const void *left, const void *right) {
-    if (!compared++) kept = malloc(54321); // below qsort
+    if (!compared++) kept = malloc(54321); // called by qsort
     return *(const int *)left - *(const int *)right;
 }
 

@@ -1,4 +1,4 @@
-// Makes one allocation of a special size, below std::sort, a lambda, a virtual call, a template and a catch.
+// Allocates once, with a special size: inside a catch, a template, a virtual call, a lambda and std::sort.
 //
 //#Build: -fomit-frame-pointer -fno-optimize-sibling-calls
 #include <algorithm>

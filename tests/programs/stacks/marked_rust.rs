@@ -1,4 +1,5 @@
-//! Makes one allocation with a special size, below trait objects and comparisons of qsort and of Rust's sort.
+//! Makes one allocation of a special size. Its stack has frames of trait objects, and of comparison functions
+//! that qsort and Rust's sort call.
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;

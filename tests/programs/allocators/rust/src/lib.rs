@@ -24,7 +24,8 @@ struct Slot {
     epoch: u32,
 }
 
-/// The number of `reset` commands so far. A slot of an earlier epoch is not in the ledger.
+/// The number of `reset` commands so far. If a block was allocated before the newest `reset`, the ledger does
+/// not contain it.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 static RUNS: AtomicBool = AtomicBool::new(false);
 static RUNNING: AtomicU32 = AtomicU32::new(0);

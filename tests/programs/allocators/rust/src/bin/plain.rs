@@ -1,4 +1,4 @@
-//! Runs the operations of the library with the system's allocator alone. Linked statically.
+//! Runs the operations of the library with the system's allocator, without edleak-alloc. Linked statically.
 
 fn main() {
     allocators::main();
