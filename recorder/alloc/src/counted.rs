@@ -28,7 +28,7 @@ const SPACING: usize = 32;
 /// The layout to request from the wrapped allocator in a process that counts.
 #[inline(always)]
 fn spaced(layout: Layout) -> Layout {
-    // SAFETY: the alignment is that of a valid layout. A size of 32, rounded up to any alignment that a
+    // SAFETY: the alignment comes from a valid layout. A size of 32, rounded up to any alignment that a
     // layout may have, is at most `isize::MAX`.
     unsafe { Layout::from_size_align_unchecked(layout.size().max(SPACING), layout.align()) }
 }

@@ -37,11 +37,11 @@
 //!
 //! # The caller of a pool
 //!
-//! A Rust function cannot ask for its caller. So edleak counts an object at the function into which the
-//! compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`. Then edleak counts
-//! the object at the function that calls the pool, and the debug information names this function and the
-//! pool's function. If the compiler does not inline a function of the pool, name this function with
-//! `edleak-record --wrapper 'Arena::alloc*'`. edleak then skips the frame of this function.
+//! A Rust function cannot get the return address of its caller. So edleak counts an object at the function
+//! into which the compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`. Then
+//! edleak counts the object at the function that calls the pool, and the debug information names this
+//! function and the pool's function. If the compiler does not inline a function of the pool, name this
+//! function with `edleak-record --wrapper 'Arena::alloc*'`. edleak then skips the frame of this function.
 #![no_std]
 #![deny(unsafe_code)]
 

@@ -7,8 +7,9 @@
 //! need no hash: callers lie everywhere in the code, and neighbouring callers get different words of one
 //! cache line.
 //!
-//! A word is the xor of two values: the meaning of an address, and the address, rotated so that its upper 32
-//! bits are at the top. The table lists the meanings:
+//! A word is the xor of two values. The first value is the meaning of an address: the site or the unwind rule
+//! of this address. The second value is the address, rotated so that the upper 32 bits of the address are at
+//! the top. The table lists the meanings:
 //!
 //! | from          | to            | meaning                                                            |
 //! |---------------|---------------|--------------------------------------------------------------------|
@@ -28,10 +29,10 @@
 //! the meaning of a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
-//! word, the hook searches the site table. If a thread changes a meaning in the site table, the thread then
-//! removes the word from the cache. If a thread publishes a word, the thread then reads the site table again.
-//! Each thread executes a full barrier between its two accesses, so at least one of the two threads sees the
-//! change of the other thread.
+//! word, the hook searches the site table. If a thread changes the meaning of an address in the site table,
+//! the thread then removes the word of this address from the cache. If a thread stores a word in the cache,
+//! the thread then reads the site table again. Both threads execute a full barrier between these two steps.
+//! So if the two threads run at the same time, at least one of them sees the change of the other thread.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -52,9 +53,9 @@ pub const TURN: u32 = 64 - ADDRESS_BITS;
 /// Number of the lower bits of a rule's meaning. These bits are the offset of the CFA in bytes, which is a
 /// multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The meaning of a rule for a function that keeps a frame pointer. Every meaning between the sites and this
-/// value is a rule that computes the CFA from sp and leaves fp unchanged. Every meaning above this value is
-/// another rule.
+/// The meaning of a rule for a function that keeps a frame pointer. Every meaning that is less than this
+/// value and is not a site is a rule that computes the CFA from sp and leaves fp unchanged. Every meaning
+/// that is greater than this value is a rule of another kind.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
@@ -74,7 +75,7 @@ pub const fn place(address: u64) -> usize {
     address as usize % CALLERS
 }
 
-/// The meaning of a caller's word in the caller cache.
+/// The site or the unwind rule that a word of the caller cache holds for its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Caller(u64);
@@ -98,7 +99,7 @@ impl Caller {
     }
 
     /// The rule that skips the caller's frame, of kind `Sp` or `Fp`. `None`: the caller is not a wrapper, or
-    /// the word tells nothing about the caller.
+    /// the word is empty or belongs to another caller.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {
         let (upper, cfa_offset) = (self.0 >> CFA_BITS, (self.0 % (1 << CFA_BITS)) as i64);
@@ -125,7 +126,7 @@ impl Caller {
         let rule = action.as_step()?;
         let (cfa_offset, fp_words) = (rule.cfa_offset() as u64, rule.fp_offset() as u64 / 8);
         // The hook reads no table while it follows these rules, so each step must move up the stack. A step
-        // with a CFA offset of 0 would not move.
+        // with a CFA offset of 0 would not move up, so the cache stores no such rule.
         if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
@@ -137,8 +138,8 @@ impl Caller {
     }
 }
 
-/// Publishes the meaning that an address has in the site table. If the word belongs to another address, the
-/// function replaces the word only if `takes_over` returns true.
+/// Copies the meaning of an address from the site table into the caller cache. If the word at the index of
+/// this address belongs to another address, the function replaces the word only if `takes_over` returns true.
 pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
@@ -169,8 +170,8 @@ pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Call
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // If another thread has changed the word meanwhile, that thread reads the site table after this
-        // change.
+        // If another thread has changed the word meanwhile, this other thread then reads the site table
+        // again.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -209,8 +210,8 @@ mod tests {
         })
     }
 
-    // The lowest and the highest address for every index. For these addresses, the test is most likely to
-    // take an empty word for the word of the address.
+    // The lowest and the highest address for every index. For these addresses, a wrong comparison is most
+    // likely to treat an empty word as the word of the address.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])
@@ -309,9 +310,9 @@ mod tests {
         assert_eq!(known(&cache, rival).site(), None);
     }
 
-    // Tests that a publishing thread notices a change of the meaning. The meaning changes after the publisher
-    // has read it and before the publisher stores the word, so the withdrawal finds no word. The test changes
-    // the meaning in `takes_over`, which runs at just this moment.
+    // Tests that a thread that stores a word notices a change of the meaning. The meaning changes after the
+    // thread has read the meaning and before the thread stores the word, so `withdraw` finds no word. The
+    // test changes the meaning in `takes_over`, which runs between these two steps.
     #[test]
     fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();

@@ -39,8 +39,9 @@ pub struct Control {
     /// Number of images of processes other than the recorded process. The preload library does not record
     /// these processes, because the user did not ask to record children.
     pub others: AtomicU32,
-    /// The number at the end of the control page's address. PIDs are reused. If a target has another number
-    /// in its address, the target has found the wrong collector.
+    /// The number after the `#` in the address of the control page (`/proc/COLLECTOR/fd/N#NONCE`). PIDs are
+    /// reused. If the address that a target got ends in another number, this page belongs to a collector that
+    /// does not record the target.
     pub nonce: AtomicU64,
     /// The slots for sessions.
     pub slots: [Slot; SLOTS],
@@ -56,7 +57,7 @@ pub struct Slot(AtomicU64);
 
 /// The value of a slot that the collector has not filled yet.
 const EMPTY: u64 = 0;
-/// Added to the value of a slot when an image claims its session.
+/// An image adds this number to the value of a slot when the image claims the session in this slot.
 const CLAIMED: u64 = 1 << 63;
 /// The value for file descriptor 0; descriptor N is stored as `FREE + N`.
 const FREE: u64 = 2;

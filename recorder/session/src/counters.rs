@@ -90,8 +90,8 @@ impl Counters {
 }
 
 // On x86-64, a relaxed load, an add and a release store become one plain `add [mem], reg`. On x86-64, the
-// release costs nothing. On other machines, the release makes the collector see the stores of one thread in
-// their order.
+// release ordering costs nothing. On other machines, the release ordering makes the collector see the stores
+// of one thread in their order.
 #[inline(always)]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);

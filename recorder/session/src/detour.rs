@@ -16,23 +16,23 @@ pub const MAX_PATCHES: usize = 2048;
 pub const CODE_BYTES: usize = 512 << 10;
 /// Maximum number of bytes that a jump replaces: four bytes plus the longest instruction.
 pub const EXPECTED_BYTES: usize = 20;
-/// Minimum distance in bytes between two counted allocations. The stubs request at least this number of
-/// bytes.
+/// Minimum distance in bytes between the starts of two counted allocations. The stubs request at least this
+/// number of bytes.
 pub const SPACING: usize = 32;
 
 /// The hook to which a stub leads. The number is an index into the table at the start of each module's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Hook {
-    /// The function returns an allocation of r10 bytes.
+    /// The function returns an allocation whose size in bytes is in r10.
     Allocate,
-    /// The function stores an allocation at rax.
+    /// The function stores the address of an allocation in memory, at the address in rax.
     PosixMemalign,
-    /// The function moves the allocation at rax.
+    /// The function moves the allocation whose address is in rax.
     Reallocate,
-    /// The function moves the allocation at rax, or frees it if that fails.
+    /// The function moves the allocation whose address is in rax, or frees the allocation if the move fails.
     ReallocateOrFree,
-    /// The function resizes the allocation at rax in place.
+    /// The function resizes the allocation whose address is in rax, without moving the allocation.
     Resize,
     /// The function frees its first argument.
     Free,
@@ -67,7 +67,7 @@ pub struct DetourModule {
     pub first_patch: AtomicU32,
     /// Number of jumps of this module.
     pub patches: AtomicU32,
-    /// The outcome: [`WAITING`], [`DONE`] or one of the values after them.
+    /// The outcome: one of the constants of this file, from [`WAITING`] to [`UNPROTECTED`].
     pub result: AtomicU32,
     /// The error number of the system call that failed.
     pub errno: AtomicU32,

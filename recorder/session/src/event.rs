@@ -4,7 +4,7 @@
 //! malloc and frees each `link_map` with free. So the hooks see when the loader fills in a `link_map` (the
 //! module is loaded) and when the loader frees the `link_map` (the module is unloaded).
 //! `SiteInfo::events_before` tells the collector which module contained an address when the target first saw
-//! the site. The collector finds this module even if it was loaded only for a short time.
+//! the site. The collector finds this module even if the module was loaded only for a short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -30,7 +30,7 @@ pub struct ModuleEvent {
     /// Number of used bytes in `build_id`; 0: the module has no build ID.
     pub build_id_len: AtomicU32,
     /// The module's GNU build ID, read from memory. The target reads the build ID because the file may be
-    /// deleted or replaced before the collector looks.
+    /// deleted or replaced before the collector opens the file.
     pub build_id: [AtomicU8; BUILD_ID_BYTES],
     /// The path that the loader opened.
     pub name: [AtomicU8; NAME_BYTES],
@@ -57,7 +57,8 @@ pub fn publish_next(written: &AtomicU32) {
     written.store(written.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
 }
 
-/// The number of events to read after the first `read` events, at most `places`.
+/// The number of events that the collector has not read yet, at most `places`. `read` is the number of events
+/// that the collector has read.
 pub fn waiting(written: &AtomicU32, read: u32, places: usize) -> u32 {
     (written.load(Ordering::Acquire).wrapping_sub(read) as usize).min(places) as u32
 }

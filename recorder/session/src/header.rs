@@ -8,8 +8,8 @@ use crate::stack::Next;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlksess");
 
 /// The first page of a session. The collector writes the first group of fields before it puts the session
-/// into a slot. The target writes the second group when it attaches, and the counts of the third group
-/// whenever an operation fails.
+/// into a slot. The target writes the second group when it attaches and while it runs. The third group
+/// contains counts of the events that the target could not record.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`].
@@ -49,8 +49,8 @@ pub struct Header {
     pub state: AtomicU32,
     /// The process ID of the target, as the collector's /proc shows it.
     pub pid: AtomicU32,
-    /// The number of the claim with which an image got this session. If a process claims two sessions, the
-    /// image that started later has the higher number.
+    /// The number of the claim with which an image got this session. If two images of one process claim a
+    /// session each, the newer image has the higher number.
     pub claim: AtomicU32,
     /// Length in bytes of the target's memory map, which the target stores in the area `maps` of the session.
     pub maps_bytes: AtomicU32,
@@ -67,7 +67,7 @@ pub struct Header {
     pub events_lost: AtomicU32,
     /// The indexes of the next unused stack, the next unused return address and the next unused cell.
     pub stacks: Next,
-    /// Number of mapping events that the target has begun.
+    /// Number of mapping events that threads of the target have begun to write.
     pub mappings_written: AtomicU32,
     /// Number of mapping events that the collector has read.
     pub mappings_read: AtomicU32,
@@ -79,11 +79,12 @@ pub struct Header {
     /// The highest index of a shard that a thread has ever owned, plus 1. No thread has touched a shard with
     /// this index or a higher index, except the shared shard (see `shared_in_use`).
     pub shards_used: AtomicU32,
-    /// 1: a forked child without a recording has allocated memory.
+    /// 1: a forked child that edleak does not record has allocated memory.
     pub has_forked: AtomicU32,
     /// Number of forked children that the collector should record, but that could not reach the collector.
     pub lost_children: AtomicU32,
-    /// The `serial` of the session of the process that forked this one; 0: no recorded process forked it.
+    /// The `serial` of the session of the process that forked this one; 0: no recorded process forked this
+    /// process.
     pub parent: AtomicU64,
     /// Number of module events that the parent had written at the fork. If `maps` is empty, this process has
     /// the modules that its parent had at the fork.

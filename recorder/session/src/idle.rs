@@ -9,11 +9,12 @@
 //!
 //! To begin a recording, the collector writes the address of its control page, then [`WAKE`] into the phase.
 //! At the next call of an entry point, the library sees that the phase is not [`OFF`], and attaches to a
-//! session as at program start. To end the recording, the collector writes [`ENDING`] into the phase and
-//! zeros into the limits of every thread.
+//! session, as the library does when a program starts. To end the recording, the collector writes [`ENDING`]
+//! into the phase and zeros into the limits of every thread.
 //!
-//! A library that the collector has loaded into a running process is *late*: its exported names replace no
-//! function. The collector redirects the calls of the process's allocator to the hooks of the library.
+//! A library that the collector has loaded into a running process is called *late*: the names that this
+//! library exports replace no function of the process. The collector redirects the calls of the process's
+//! allocator to the hooks of the library.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::detour::HOOKS;
@@ -49,11 +50,12 @@ pub const BEGINNING: u32 = 5;
 /// Phase: the recording has ended. The next call of an entry point changes the phase to [`OFF`].
 pub const ENDING: u32 = 6;
 
-/// The last attempt to begin a recording has not failed.
+/// Value of the field `failure`: the last attempt to begin a recording has not failed.
 pub const NO_FAILURE: u32 = 0;
-/// The process could not open the control page.
+/// Value of the field `failure`: the process could not open the control page.
 pub const UNREACHABLE: u32 = 1;
-/// The control page had no free session, or the process could not map the session.
+/// Value of the field `failure`: the control page had no free session, or the process could not map the
+/// session.
 pub const NO_SESSION: u32 = 2;
 
 /// Maximum length in bytes of the address of a control page, with the NUL at its end.
@@ -85,8 +87,9 @@ pub struct Idle {
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
-    /// 1: the library can count the allocations of this process. 0: the process calls another allocator
-    /// before the library, or the kernel gave the process the privileges of its executable file.
+    /// 1: the library can count the allocations of this process. 0: the calls of the process reach another
+    /// allocator before they reach the library, or the kernel gave the process the privileges of its
+    /// executable file.
     pub is_countable: AtomicU32,
     /// The address of the phase, which has four bytes.
     pub phase: AtomicU64,
@@ -141,7 +144,8 @@ impl Idle {
         }
     }
 
-    /// Publishes the object after all other fields are stored.
+    /// Marks the object as complete: stores the version and the magic number. Call this function after all
+    /// other fields are stored.
     pub fn publish(&self) {
         self.version.store(crate::VERSION, Ordering::Relaxed);
         self.magic.store(MAGIC, Ordering::Release);

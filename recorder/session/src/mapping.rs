@@ -15,8 +15,8 @@
 //!
 //! | call | takes its number | reason |
 //! |---|---|---|
-//! | munmap, shmdt, old range of mremap | before the kernel's work | another thread may get the range next |
-//! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range earlier |
+//! | munmap, shmdt, old range of mremap | before the kernel's work | then another thread may get the range |
+//! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range before it |
 //! | madvise | after the kernel's work | the range stays mapped |
 //!
 //! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. A took its number
@@ -63,7 +63,8 @@ pub enum Operation {
     Unmap = 2,
     /// mremap is about to move, shrink or grow the range.
     Move = 3,
-    /// mremap has succeeded. The range is the new range; `flags` hold the number of the [`Operation::Move`].
+    /// mremap has succeeded. The range is the new range; `flags` hold the number of the event
+    /// [`Operation::Move`] of the same call.
     Moved = 4,
     /// A call that has already written an event has failed. `flags` hold the number of the event that
     /// reported this call.
@@ -102,7 +103,7 @@ pub struct MappingEvent {
     pub length: u64,
     /// ID of the site of the call; 0: the event has no site.
     pub site: u32,
-    /// ID of the site of the direct caller, which may be a wrapper; 0: none.
+    /// ID of the site of the direct caller, which may be a wrapper; 0: the event has no site.
     pub direct: u32,
 }
 
@@ -111,7 +112,7 @@ pub struct MappingEvent {
 pub struct MappingRing<'s> {
     /// The events of the ring.
     pub slots: &'s [MappingSlot],
-    /// Number of events that producers have begun.
+    /// Number of events that producers have begun to write.
     pub written: &'s AtomicU32,
     /// Number of events that the collector has read.
     pub read: &'s AtomicU32,

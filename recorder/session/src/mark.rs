@@ -40,7 +40,7 @@ pub const HEAD_WORDS: usize = 2;
 pub const ID_WORDS: usize = 5;
 /// Number of first counts of a name at which a slice is always due.
 const ALL_DUE: u64 = 64;
-/// After that: number of due slices while the count doubles.
+/// Number of slices that are due while a count of `ALL_DUE` or more doubles.
 const DUE_IN_A_DOUBLING: u64 = 32;
 
 /// The count at which the next slice is due after a slice at `count`. While the count doubles,
@@ -71,7 +71,7 @@ pub struct MarkState {
     pub full_at: AtomicU64,
     /// Number of marks whose name found no free place in the table of names.
     pub unnamed: AtomicU64,
-    /// Number of times that a slice was due and a mark could not take it.
+    /// Number of times that a slice was due and a mark could not take the slice.
     pub put_off: AtomicU64,
 }
 
@@ -110,7 +110,8 @@ pub struct Seen {
 pub struct GivenName<'n> {
     /// The bytes of the name, at most [`MAX_NAME_BYTES`].
     pub bytes: &'n [u8],
-    /// Hash of `bytes`. Longer names whose first bytes are equal count as the same mark.
+    /// Hash of `bytes`. If two names differ only after the first [`MAX_NAME_BYTES`] bytes, they count as the
+    /// same mark.
     pub hash: u64,
     /// Whether the name is longer than `bytes`.
     pub is_cut: bool,
@@ -161,8 +162,8 @@ struct Sum {
 }
 
 impl Sum {
-    /// Loads all frees before any allocation. The target counts an allocation before malloc returns its
-    /// address, so the live bytes are never negative.
+    /// Loads the counts of frees before the counts of allocations. The target counts an allocation before the
+    /// free of this allocation, so the live bytes are never negative.
     fn of<'c>(all: impl Iterator<Item = &'c Counters> + Clone) -> Sum {
         let mut sum = Sum::default();
         for counters in all.clone() {

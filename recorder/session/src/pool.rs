@@ -8,25 +8,25 @@
 //!
 //! # Room
 //!
-//! Other threads may take numbers between a producer's check and its addition. So the check leaves [`SLACK`]
-//! events of the ring free. This number is larger than the number of threads that can be between the check
-//! and the addition at one time. If a reset were lost, all objects of a pool would stay live. If a name were
-//! lost, the objects of the pool would be counted at other sites. If a mark were lost, the counters of an
-//! iteration would be wrong. So events of single objects also leave [`RESERVE`] events of the ring free for
-//! resets, names, moves and marks.
+//! After a producer has checked the room and before the producer takes its number, other threads may take
+//! numbers. So the check leaves [`SLACK`] events of the ring free. [`SLACK`] is larger than the number of
+//! threads that can be between these two steps at one time. If a reset were lost, all objects of a pool would
+//! stay live. If a name were lost, the objects of the pool would be counted at other sites. If a mark were
+//! lost, the counters of an iteration would be wrong. So events of single objects also leave [`RESERVE`]
+//! events of the ring free for resets, names, moves and marks.
 //!
 //! # Order
 //!
-//! A pool calls `edleak_pool_free` before another thread can get the object, and `edleak_pool_alloc` after
-//! the thread has taken the object. So if one thread frees an object and another thread gets the object, the
-//! free has the lower number.
+//! A pool calls `edleak_pool_free` before another thread can get the object, and `edleak_pool_alloc` after a
+//! thread has got the object. So if one thread frees an object and another thread gets the object, the free
+//! has the lower number.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::mark::{GivenName, MarkName, place_of};
 
 /// Number of events that fit into the ring.
 pub const MAX_EVENTS: usize = 1 << 18;
-/// Number of events in the ring that always stay free.
+/// Number of events that must be free in the ring when a producer checks whether the ring has room.
 pub const SLACK: usize = 1 << 12;
 /// Number of events in the ring that only resets, names, moves and marks may use.
 pub const RESERVE: usize = 1 << 13;
@@ -134,7 +134,7 @@ pub struct PoolEvent {
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct PoolState {
-    /// Number of events that producers have begun.
+    /// Number of events that producers have begun to write.
     pub written: Line<AtomicU32>,
     /// Number of events that the collector has read.
     pub read: Line<AtomicU32>,

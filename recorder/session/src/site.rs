@@ -1,4 +1,4 @@
-//! The site table: finds the site of a return address and the action for it.
+//! The site table: finds the site of a return address, and the action for an allocation from this address.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::rule::Rule;
@@ -69,7 +69,7 @@ impl SiteSlot {
     }
 
     /// Forgets the id, so that the next allocation from this address gets a site in the module that is loaded
-    /// there now. The slot remembers the old id, because the module from before may be loaded again.
+    /// there now. The slot remembers the old id, because the old module may be loaded again.
     pub fn forget(&self) {
         let id = self.id();
         if id != 0 {
@@ -124,7 +124,7 @@ impl Action {
         Action(rule.0)
     }
 
-    /// The rule with which the hook skips this frame; `None`: the action is another one.
+    /// The rule with which the hook skips this frame; `None`: the action is not to skip this frame.
     #[inline]
     pub fn as_step(self) -> Option<Rule> {
         use crate::rule::Kind;
@@ -141,7 +141,8 @@ fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     let first_of = |bits: u32| (hash >> (64 - bits)) as usize;
     let near = first_of(NEAR_BITS);
     let near = (0..NEAR_PROBES).map(move |probe| (near + probe) % NEAR);
-    // When the near region is full, it is full everywhere, so the later probes skip the near region.
+    // If the first `NEAR_PROBES` probes find no slot, the near region is nearly full. So all other probes
+    // are outside the near region.
     let first = first_of(SLOT_BITS);
     let first = if first < NEAR { first + SLOTS / 2 } else { first };
     let beyond =
@@ -149,14 +150,14 @@ fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     near.chain(beyond).filter_map(|index| slots.get(index & slots.len().wrapping_sub(1)))
 }
 
-/// The slot of a return address; `None`: the target has never met this address.
+/// The slot of a return address; `None`: the table does not contain this address.
 pub fn find(slots: &[SiteSlot], address: u64) -> Option<&SiteSlot> {
     let key = |slot: &&SiteSlot| slot.key.load(Ordering::Acquire);
     places(slots, address).take_while(|slot| key(slot) != 0).find(|slot| key(slot) == address)
 }
 
-/// Puts a return address and its meaning into a table that no other thread uses yet. Does nothing if the
-/// table already contains the address.
+/// Puts a return address, with its site id and its action, into a table that no other thread uses yet. Does
+/// nothing if the table already contains the address.
 pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
     let place = places(slots, address).find(|slot| [0, address].contains(&slot.key.load(Ordering::Relaxed)));
     if let Some(slot) = place.filter(|slot| slot.key.load(Ordering::Relaxed) == 0) {
@@ -169,8 +170,8 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
 ///
 /// The function takes no lock. A signal handler may call it, even if the signal interrupted an insertion. If
 /// a thread finds a key without an id, the thread takes a new id and stores it; only the first stored id
-/// counts. (If two threads do this at once, the id of the second thread is never used.) `None`: the table is
-/// full, and the allocation belongs to [`OTHER`].
+/// counts. (If two threads do this at the same time, the id of the second thread is never used.) `None`: the
+/// table is full, and the allocation belongs to [`OTHER`].
 ///
 /// For a slot without an id, the function calls `on_new`. `on_new` returns the number of the module at the
 /// address (see [`SiteInfo::events_before`]) and the action. If this module was at the address before, the
@@ -246,8 +247,8 @@ fn give_id(
 /// The id that `address` had when `module` was loaded there before. The function searches the ring of ids
 /// that begins at `last`.
 fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
-    /// The maximum number of ids that the search visits. No address belongs to so many modules. The limit
-    /// also ends the search if the target has damaged the ring.
+    /// The maximum number of ids that the search visits. No address has belonged to more modules than this.
+    /// The limit also ends the search if the target has damaged the ring.
     const MOST: usize = 64;
     let mut id = last;
     for _ in 0..MOST {

@@ -12,15 +12,16 @@
 //! ```
 //!
 //! There is one cell per birth epoch, so an allocation updates only one cell, and the live bytes of each cell
-//! show the age of the survivors. For a watched allocation, the side table stores the id of the cell, which
-//! is [`MAX_SITES`] or more.
+//! show how old the live allocations of the stack are. For a watched allocation, the side table stores the id
+//! of the cell, which is [`MAX_SITES`] or more.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
 use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
 
-/// Maximum number of return addresses of a stack. If a stack is deeper, the library cuts the walk.
+/// Maximum number of return addresses of a stack. If a stack has more frames, the walk stops at this number,
+/// and the library marks the stack as cut.
 pub const MAX_FRAMES: usize = 128;
 /// Maximum number of distinct stacks.
 pub const MAX_STACKS: usize = 1 << 15;
@@ -51,7 +52,7 @@ pub struct StackInfo {
     pub site: AtomicU32,
     /// The index of the stack's first return address in the table of frames.
     pub frames_at: AtomicU32,
-    /// Number of frames of the stack. If the highest bit is set, the library cut the walk.
+    /// Number of frames of the stack. If the highest bit is set, the walk stopped before the outermost frame.
     pub frames: AtomicU32,
     /// Number of module events before the library first saw the stack. This number tells the collector which
     /// modules contained the stack's addresses.
@@ -60,7 +61,7 @@ pub struct StackInfo {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 
-/// A bit of [`StackInfo::frames`]: the library cut the walk before the outermost frame.
+/// A bit of [`StackInfo::frames`]: the walk stopped before the outermost frame.
 pub const CUT: u32 = 1 << 31;
 
 /// The counts of the allocations that one stack made in one birth epoch.

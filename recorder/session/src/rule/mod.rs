@@ -26,7 +26,7 @@ compile_error!("edleak's unwind rules know x86-64 only (add a file beside rule/x
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
-    /// No rule: the walk stops here, and the library marks the stack as cut.
+    /// No rule: the walk stops here, before the outermost frame, and the library marks the stack as cut.
     Unknown = 0,
     /// CFA = sp + offset.
     Sp = 1,
