@@ -1,5 +1,6 @@
-//! COLD: a bare LD_PRELOAD starts its own collector. Each image starts its collector at most once, and only
-//! the outermost process starts a collector.
+//! COLD: if the program was started with LD_PRELOAD only, without edleak-record, the library itself starts a
+//! collector. Each image starts a collector at most once. A process with a recorded ancestor starts no
+//! collector.
 //!
 //! The collector is `edleak-record`. The library looks for this program in the library's own directory, in
 //! `../../bin`, or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the
@@ -152,8 +153,8 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 
 fn ancestor_is_recorded() -> bool {
     const GENERATIONS: usize = 64;
-    // The library does not call the kernel's getppid: in a PID namespace, its result may differ from the
-    // number in /proc.
+    // The library does not call the kernel's getppid: in a PID namespace, the result of getppid may differ
+    // from the number in /proc.
     let mut pid = parent_in(b"/proc/self/status\0");
     for _ in 0..GENERATIONS {
         if pid <= 1 {

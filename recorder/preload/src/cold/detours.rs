@@ -22,7 +22,7 @@ const PAGE: usize = 4096;
 /// Whether this process has detours: its own detours, or detours that a forked child has from its parent.
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
 
-/// Whether any module of this process has its detours.
+/// Whether any module of this process has detours.
 pub(crate) fn are_in_place() -> bool {
     IN_PLACE.load(Ordering::Relaxed)
 }
@@ -80,7 +80,7 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     // this page unchanged.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
     // The machine code stays executable, because these pages may contain the code that is running now. If the
-    // system refuses this call, the code has not changed anything yet.
+    // system refuses this call, the machine code of the module is still unchanged.
     let opened = sys::protect(start, end - start, sys::READ_WRITE_EXECUTE);
     if opened < 0 {
         sys::unmap(stubs.0, stubs.1);

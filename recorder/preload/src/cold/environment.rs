@@ -97,7 +97,7 @@ impl Environment {
         (file != 0).then_some(file as *const u8)
     }
 
-    /// The address of the program's own headers, which lie in its first page.
+    /// The address of the program's own ELF program headers, which lie in the first page of the program.
     pub(super) fn program_headers(&self) -> Option<usize> {
         const AT_PHDR: usize = 3;
         self.auxiliary(AT_PHDR).or_else(|| of_libc(AT_PHDR))
@@ -111,8 +111,8 @@ impl Environment {
         unsafe { elf::elf_extent(base) }.map(|(end, _)| (base, end))
     }
 
-    /// A value of the auxiliary vector; `None`: the vector does not contain the value, or the environment is
-    /// not the kernel's.
+    /// A value of the auxiliary vector; `None`: the vector does not contain the value, or the library did not
+    /// find the environment on the initial stack.
     fn auxiliary(&self, kind: usize) -> Option<usize> {
         const AT_NULL: usize = 0;
         if self.0.is_null() || stack_start() == 0 {

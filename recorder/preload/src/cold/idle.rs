@@ -45,7 +45,7 @@ pub(crate) static IDLE: Idle = Idle::new();
 /// Stores the addresses that a collector needs. Call this function after the library has found the real
 /// functions.
 pub(super) fn describe(is_countable: bool, waits: bool) {
-    /// The library did not read the number of filters.
+    /// The number that is stored if the library did not read the number of filters.
     const UNKNOWN: u32 = u32::MAX;
     IDLE.is_countable.store(u32::from(is_countable), Ordering::Relaxed);
     IDLE.phase.store((&raw const lifecycle::PHASE) as u64, Ordering::Relaxed);
@@ -67,8 +67,9 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
     describe(is_countable, true);
 }
 
-/// Number of seccomp filters of this process. If the number grows later, the process has restricted its
-/// system calls. To begin a recording, the library may then need a forbidden call.
+/// Number of seccomp filters of this process. If the number is higher when a collector asks for a recording,
+/// the process has restricted its system calls. To begin the recording, the library may then need a system
+/// call that the filter forbids.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
     lines::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {

@@ -155,7 +155,8 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     }
     if phase == ENDING {
         free::forward();
-        // The exchange fails if a collector has already asked for the next recording.
+        // If a collector has already asked for the next recording, the exchange fails, and the phase keeps
+        // the value that the collector wrote.
         let _ = PHASE.compare_exchange(ENDING, OFF, Ordering::AcqRel, Ordering::Relaxed);
     }
     if phase != WAKE {
@@ -302,8 +303,8 @@ pub(super) fn forget_children() {
     }
 }
 
-/// The control page; null: edleak does not record children. The page stays mapped, so that a forked child has
-/// it, too.
+/// The control page; null: edleak does not record children. The page stays mapped, so that a forked child
+/// also has the page.
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
 
 /// The control page that a forked child has from its parent; `None`: the page of the parent has another

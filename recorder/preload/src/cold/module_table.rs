@@ -25,8 +25,8 @@ pub(crate) fn is_loader(address: usize) -> bool {
     address > LOADER_START.load(Ordering::Acquire) && address <= LOADER_END.load(Ordering::Relaxed)
 }
 
-/// A module that the loader has loaded at one address after the start of the library. If several modules take
-/// turns at one address, each of them has its own entry.
+/// A module that the loader has loaded at one address after the start of the library. If several modules are
+/// loaded at one address, one after the other, each of them has its own entry.
 pub(super) struct Known {
     /// The address of the module's `link_map`; 0: the module is unloaded.
     pub(super) map: AtomicUsize,

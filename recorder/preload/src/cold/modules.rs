@@ -81,7 +81,7 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
 /// Checks again the allocations that this thread made inside dlopen and that may be a `link_map`. After the
 /// loader has filled in a `link_map`, the loader allocates again before any code of the module runs. If an
 /// older allocation is still no `link_map` when the loader makes the next allocation of this size, this
-/// function drops the older allocation.
+/// function stops checking the older allocation.
 fn settle(header: &Header, me: usize, at_next_candidate: bool) {
     for pending in &PENDING {
         let map = pending.map.load(Ordering::Acquire);

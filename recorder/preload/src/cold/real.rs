@@ -37,7 +37,8 @@ static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 /// The caller must keep the contract of the C function; the same holds for every function here.
 #[inline(always)]
 pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
-    // SAFETY: the pointer is a malloc: a function of this file or the real one.
+    // SAFETY: the pointer leads to a function with the type of malloc: a function of this file or the real
+    // malloc.
     let real: Malloc = unsafe { transmute(MALLOC.load(Ordering::Relaxed)) };
     // SAFETY: the caller keeps the contract of malloc.
     unsafe { real(size) }
@@ -49,7 +50,8 @@ pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
 /// See [`malloc`].
 #[inline(always)]
 pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
-    // SAFETY: the pointer is a calloc: a function of this file or the real one.
+    // SAFETY: the pointer leads to a function with the type of calloc: a function of this file or the real
+    // calloc.
     let real: Calloc = unsafe { transmute(CALLOC.load(Ordering::Relaxed)) };
     // SAFETY: the caller keeps the contract of calloc.
     unsafe { real(count, size) }
@@ -61,7 +63,8 @@ pub(crate) unsafe fn calloc(count: usize, size: usize) -> *mut u8 {
 /// See [`malloc`]; `old` is not in the arena.
 #[inline(always)]
 pub(crate) unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the pointer is a realloc: a function of this file or the real one.
+    // SAFETY: the pointer leads to a function with the type of realloc: a function of this file or the real
+    // realloc.
     let real: Realloc = unsafe { transmute(REALLOC.load(Ordering::Relaxed)) };
     // SAFETY: the caller keeps the contract of realloc.
     unsafe { real(old, size) }
@@ -87,7 +90,8 @@ pub(crate) unsafe fn realloc_any(old: *mut u8, size: usize) -> *mut u8 {
 /// See [`malloc`].
 #[inline(always)]
 pub(crate) unsafe fn free(allocation: *mut u8) {
-    // SAFETY: the pointer is a free: a function of this file or the real one.
+    // SAFETY: the pointer leads to a function with the type of free: a function of this file or the real
+    // free.
     let real: Free = unsafe { transmute(FREE.load(Ordering::Relaxed)) };
     // SAFETY: the caller keeps the contract of free.
     unsafe { real(allocation) }
@@ -345,7 +349,7 @@ impl Resolved {
     /// Installs the program's own malloc, whose functions have detours. If the program calls the preload
     /// library, the library passes the call on to the program's malloc and counts it. If the program's malloc
     /// calls the preload library, the library passes the call on to the next definition. The library does not
-    /// count such an inner call, because the outer call counts.
+    /// count such an inner call, because the library counts the outer call.
     pub(crate) fn install_behind_program(&self) {
         let names = [c"malloc", c"calloc", c"realloc", c"free"];
         for ((index, function), name) in self.functions.iter().enumerate().zip(names) {

@@ -29,8 +29,8 @@ static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 pub(crate) unsafe fn ask_parent(parents: *mut u8) {
     // SAFETY: a session begins with its header.
     let ready = &unsafe { &*parents.cast::<Header>() }.ready;
-    // If the collector has not yet set `ready` for the parent, the collector may still set it without
-    // publishing rules.
+    // If the collector has not yet set `ready` for the parent, the collector may later set `ready` without
+    // publishing rules. So the parent counts as a process without rules.
     let has_none = ready.load(Ordering::Acquire) != READY;
     // The session of the parent's parent is still mapped in a forked child.
     if !has_none || PARENT.load(Ordering::Relaxed).is_null() {
@@ -209,7 +209,8 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
     // SAFETY: the session holds `MAX_RANGES` ranges.
     let ranges = unsafe { core::slice::from_raw_parts(ranges, count.min(MAX_RANGES)) };
     // If the collector has replaced the table during the search, the search may have returned a wrong action.
-    // The collector checks the action of every new site, so this function ignores the result.
+    // The collector checks the action of every new site, so this function may ignore a result that is
+    // possibly wrong.
     wrapper::find(ranges, address as u64)
         .filter(|_| header.wrapper_ranges.load(Ordering::Acquire) as usize == count)
 }

@@ -26,8 +26,8 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // Before this test, the stub saves nothing on the stack, because each call in an unrecorded process makes
-    // the test.
+    // Each call in an unrecorded process makes this test. To keep the test short, the code saves no register
+    // on the stack before it.
     if lifecycle::is_off() {
         return allocation;
     }

@@ -102,7 +102,8 @@ impl Lazy {
     }
 
     /// Looks up the symbol in the libraries after this library, before the program calls the function. So
-    /// `get` makes no lookup, which would clear a message of `dlerror` that the program has not read yet.
+    /// `get` need not look up the symbol later. A later lookup would clear a message of `dlerror` that the
+    /// program has not read yet.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -214,7 +215,7 @@ pub(crate) enum Seen {
     Foreign,
 }
 
-/// Tells where an address lies that `global` has returned.
+/// Tells in which kind of module an address lies that `global` has returned.
 pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
     /// The first fields of an `Elf64_Sym`.

@@ -33,8 +33,8 @@ pub(crate) fn hooks() -> [usize; HOOKS] {
     hooks
 }
 
-/// The address of the function that notes operations of pools. The address is for a process in which the name
-/// `edleak_note_pool` does not lead to this library.
+/// The address of the function that notes operations of pools. The collector uses this address in a process
+/// in which the name `edleak_note_pool` does not lead to this library.
 pub(crate) fn note_pool() -> usize {
     arch::detour::note_pool as *const () as usize
 }
@@ -48,7 +48,8 @@ pub(crate) struct Call {
     pub(crate) arguments: [usize; 6],
     /// The size that the program requested.
     pub(crate) size: usize,
-    /// The old address, or where to store the new address.
+    /// The address of the old allocation; for posix_memalign: the address at which the function stores the
+    /// address of the new allocation.
     pub(crate) pointer: *mut u8,
     /// The address of the trampoline.
     pub(crate) trampoline: usize,
@@ -169,12 +170,12 @@ pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
     }
 }
 
-/// Calls `function` of an allocator in the state *inside*. If this thread is already inside, `function`
-/// itself has called the entry point. Then this function calls `next`, the next definition after the preload
-/// library.
+/// Calls `function` of an allocator. The field `inside` of this thread is set during the call, so inner calls
+/// are not counted. If the field is already set, `function` itself has called the entry point. Then this
+/// function calls `next`, the next definition after the preload library.
 ///
 /// # Safety
-/// Both functions take these arguments.
+/// `function` and `next` take the arguments `first` and `second`.
 pub(crate) unsafe fn call_or_next(
     function: *const (),
     next: *const (),

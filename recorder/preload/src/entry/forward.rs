@@ -7,10 +7,10 @@
 //! inner entry point allocates, the outer entry point counts the allocation itself. So edleak counts every
 //! allocation once, at the outer caller.
 //!
-//! Programs call the default operator new too often for this pending state. The default operator new (of
-//! libstdc++ or libc++) calls malloc and throws if malloc fails; the default operator delete calls free. So
-//! for the default operators, the hooks call malloc and free themselves. If the program replaces any form of
-//! these operators, the hooks always call the program's own functions.
+//! Programs call the default operator new very often, and making a caller pending takes time. The default
+//! operator new (of libstdc++ or libc++) calls malloc and throws if malloc fails; the default operator delete
+//! calls free. So for the default operators, the hooks call malloc and free themselves. If the program
+//! replaces any form of these operators, the hooks always call the program's own functions.
 #![allow(unsafe_code)]
 
 use crate::arch::{call_new, note};
@@ -88,7 +88,8 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     true
 }
 
-/// Ends the state that `begin` began. `false`: an entry point inside has already counted for this caller.
+/// Ends the state that `begin` began. `false`: an inner entry point has already counted the allocation for
+/// this caller.
 fn end(caller: *const usize) -> bool {
     // SAFETY: in this call, no other reference to the current thread's state exists.
     let tls = unsafe { thread::tls() };
@@ -102,7 +103,7 @@ fn end(caller: *const usize) -> bool {
 /// The hook of posix_memalign.
 ///
 /// # Safety
-/// Only the entry stub of a hook calls this hook; this holds for every hook in this file.
+/// Only its entry stub calls this hook. The same holds for every hook in this file.
 pub(crate) unsafe extern "C" fn on_posix_memalign(
     out: *mut *mut u8,
     align: usize,
@@ -236,7 +237,7 @@ fn new_is_malloc() -> bool {
 fn learn_new() {
     sites::set_own_call(call_new::return_address());
     // The symbols that the program uses must be edleak's symbols, and the next definitions must belong to a
-    // C++ runtime. Without this check, edleak could skip an operator new of the program.
+    // C++ runtime. Without this check, edleak could call malloc instead of an operator new of the program.
     let forms = [
         c"_Znwm",
         c"_Znam",
@@ -323,10 +324,10 @@ pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
 pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut u8) -> *mut u8 {
     // SAFETY: `edleak_call_new` has stored `call` on its stack.
     let call = unsafe { &*call };
-    // If glibc's malloc was not called inside, operator new took the memory from a pool of the program.
-    // edleak counts the pool's own allocations when the pool makes them. Another allocator may have its own
-    // operator new that does not call malloc. If that operator new has called no inner entry point, the hook
-    // counts its result here.
+    // If glibc is the allocator and operator new has not called malloc, operator new took the memory from a
+    // pool of the program. edleak counts the pool's own allocations when the pool makes them. Another
+    // allocator may have its own operator new that does not call malloc. If that operator new has called no
+    // inner entry point, the hook counts its result here.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };

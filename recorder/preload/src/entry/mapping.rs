@@ -1,9 +1,10 @@
 //! COLD: mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the real function and adds an event
 //! to the ring.
 //!
-//! `session::mapping` explains when each call takes its number. A hook does not change errno and does not
-//! wait. After the library has found the real functions, a hook makes no system call of its own. A hook does
-//! not use the state of the thread, so a signal handler may map memory at any time.
+//! `session::mapping` explains whether a call takes the number of its event before or after the kernel
+//! executes the call. A hook does not change errno and does not wait. After the library has found the real
+//! functions, a hook makes no system call of its own. A hook does not use the state of the thread, so a
+//! signal handler may map memory at any time.
 //!
 //! The loader, libc's malloc and libc's threads call mmap by internal names, so these calls do not reach the
 //! hooks. Allocators in other libraries call the public names, so their calls reach the hooks. The collector

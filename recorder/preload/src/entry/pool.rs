@@ -2,8 +2,8 @@
 //!
 //! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the call
 //! in the pool's function, and the caller of this function. If the compiler inlines the pool's function, the
-//! first site lies in the function that requests the object. The analyzer finds this out from the debug
-//! information.
+//! first site lies in the function that requests the object. The analyzer learns from the debug information
+//! that the compiler inlined the pool's function.
 //!
 //! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. In each session, the
 //! hook makes only one system call: after its first event, it wakes the collector.
@@ -132,8 +132,8 @@ unsafe fn sites_of(header: &Header, caller: usize, frame: *const usize, fp: usiz
     (sites::id_of(header, direct), sites::id_of(header, caller))
 }
 
-/// The two sites for a program that does not know the caller of the pool's function. The collector compiles a
-/// rule for the pool's function, and with this rule the library finds the caller.
+/// The two sites of an event, if the program did not pass the return address of the pool's function. The
+/// collector compiles a rule for the pool's function, and with this rule the library finds the caller.
 ///
 /// # Safety
 /// `frame` and `fp` come from the entry stub.

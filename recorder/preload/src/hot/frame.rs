@@ -27,7 +27,8 @@ impl Frame {
     /// The frame of the function that called this frame's function.
     ///
     /// # Safety
-    /// `rule` is the unwind rule at `self.address`, so the words that the rule names are on the stack.
+    /// `rule` is the unwind rule at `self.address`, so the return address and the saved fp that the rule
+    /// describes are on the stack.
     pub(crate) unsafe fn caller(self, rule: Rule) -> Frame {
         let base = if rule.kind() == Kind::Fp { self.fp } else { self.sp };
         let cfa = base.wrapping_add(rule.cfa_offset());

@@ -33,7 +33,8 @@ unsafe extern "C" fn count(allocation: *mut u8) {
     unsafe { on_free(allocation) }
 }
 
-/// From now on, `free` jumps to the real free, unless the program may still free memory of the arena.
+/// From now on, `free` jumps to the real free, unless the program may still free memory that the library's
+/// own arena has handed out.
 #[cold]
 pub(crate) fn forward() {
     if !real::is_arena_in_use() {

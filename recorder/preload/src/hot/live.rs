@@ -18,9 +18,9 @@
 //! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! The four entries with the size are slow entries with site 0, and no allocation has site 0. Each of them
-//! holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size entry is left
-//! over, the library never takes this entry for an allocation.
+//! The four entries with the size have the slow bit and the site 0, and no allocation has site 0. Each of
+//! them holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size entry
+//! stays in the table after its allocation was freed, the library never treats this entry as an allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -40,8 +40,9 @@ const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
 const SLOW_SITE_BITS: u32 = 19;
 const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
 const SLOW_SIZE_BITS: u32 = 12;
-/// A slow entry stores a size only if the size is less than this limit. Any other size is stored in the next
-/// [`SIZE_ENTRIES`] entries, because an allocation of this size covers the memory of these entries.
+/// An entry with the slow bit stores the size only if the size is less than this limit. Any other size is
+/// stored in the next [`SIZE_ENTRIES`] entries. No other allocation uses these entries, because this
+/// allocation covers their addresses.
 const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
 const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
@@ -62,7 +63,7 @@ pub(crate) struct Entry(*const AtomicU32);
 pub(crate) struct Found(u32);
 
 /// The value of a small entry, minus 1. The site in a small entry is never 0. So after the subtraction, empty
-/// and slow entries have the greatest values.
+/// entries and entries with the slow bit have the greatest values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Small(u32);
 
@@ -185,7 +186,7 @@ impl Entry {
 }
 
 /// The entry of an address; `None`: the table has no leaf for this address. A target may pass null or any
-/// other number to free; the library treats each of them as an address.
+/// other number to free; the library treats every such number as an address.
 #[inline(always)]
 pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
@@ -242,7 +243,7 @@ fn mark_null(leaf: *const AtomicU32, region: usize) {
 }
 
 /// Asks the kernel not to use huge pages for the upper level, because a program with few allocations touches
-/// only a small part of it.
+/// only a small part of the upper level.
 #[cold]
 pub(crate) fn keep_small() {
     sys::no_huge_pages((&raw const TABLES.top).cast(), size_of::<Top>());
@@ -280,9 +281,9 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
-/// Removes stale allocations from the table: the entries or size entries of these allocations are overwritten
-/// by the new allocation at `address`. Passes each stale allocation to `visit`. The library has missed the
-/// frees of these allocations, and malloc has given their memory out again.
+/// Removes stale allocations from the table: all allocations whose entries or size entries the new allocation
+/// at `address` will overwrite. Passes each stale allocation to `visit`. The library has missed the frees of
+/// these allocations, and malloc has given their memory out again.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
@@ -356,7 +357,7 @@ fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
 }
 
 /// Passes every allocation in the table and its address to `visit`; `visit` may store the allocation again. A
-/// leaf has 8 MiB, but a small heap has touched only some of these pages. A read of any other page would make
+/// leaf has 8 MiB, but a small heap has touched only some of its pages. A read of any other page would make
 /// the kernel map this page, so the library asks the kernel which pages exist.
 #[cold]
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {

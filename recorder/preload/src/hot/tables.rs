@@ -45,14 +45,14 @@ impl Top {
 /// One thread writes these fields when it attaches the process to a session. At that time, no thread has an
 /// offset yet, or all limits are 0. If a process is attached again, the collector sets the limits when the
 /// recording begins and ends ([`edleak_session::idle`]). So the threads can read these fields without atomic
-/// operations. In a forked child, the kernel sets the fields to 0. If a signal handler forks, this may happen
-/// between two reads.
+/// operations. In a forked child, the kernel sets the fields to 0. If a signal handler forks, the kernel may
+/// set the fields to 0 between two reads of one thread.
 #[repr(C)]
 pub(crate) struct Own {
     /// The shard of this thread; null: the thread must leave the fast path.
     pub counters: *const Counters,
-    /// Only a smaller size may take the fast path. The limit is `live::LARGE`, or 0 if this thread must not
-    /// count.
+    /// Only an allocation with fewer bytes than this limit may take the fast path. The limit is
+    /// `live::LARGE`, or 0 if this thread must not count.
     pub size_limit: usize,
     /// The limit that `live::Found::small` compares with: `live::SMALL`, or 0 if this thread must not
     /// count.
@@ -68,7 +68,7 @@ impl Own {
 /// The page of counters. In a forked child, the kernel sets this page to 0.
 #[repr(C, align(4096))]
 pub(crate) struct Page {
-    /// Entry 0 is always 0; entry n belongs to the owner of shard n − 1.
+    /// All fields of entry 0 are always 0; entry n belongs to the owner of shard n − 1.
     pub own: [UnsafeCell<Own>; MAX_SHARDS + 1],
     /// 1 after the session is attached. In a forked child, the kernel has set this field to 0.
     pub alive: AtomicU32,

@@ -29,8 +29,8 @@ pub(crate) struct Tls {
     pub hidden_offset: u16,
     /// The saved value of `offset` while a detoured function has set `offset` to 0.
     pub outer_offset: u16,
-    /// Number of slow allocations of a thread without its own shard. After every 1024 slow allocations, the
-    /// thread tries again to get a shard.
+    /// Number of allocations that a thread without its own shard has counted on the slow path. After every
+    /// 1024 such allocations, the thread tries again to get a shard.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
@@ -57,7 +57,7 @@ impl Tls {
 }
 
 /// A running entry point that may call other entry points. The first inner entry point that allocates counts
-/// the allocation for this caller and size.
+/// the allocation for the caller and the size in this object.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {
@@ -68,7 +68,7 @@ pub(crate) struct Pending {
     /// The size that the caller requested.
     pub size: usize,
     /// The greatest number of bytes that the entry point may add to the size when it calls an inner entry
-    /// point: the alignment, at least one byte.
+    /// point. This number is the alignment, but at least 1.
     pub slack: usize,
 }
 
@@ -194,8 +194,8 @@ pub(crate) fn keep_owners() {
     }
 }
 
-/// Gives each shard of the attached session to the thread that owned it in the session before, while no
-/// thread counts.
+/// Gives each shard of the attached session to the thread that owned the shard with the same index in the
+/// session before. Call this function while no thread counts.
 #[cold]
 pub(crate) fn restore_owners() {
     for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
@@ -217,8 +217,8 @@ pub(crate) fn is_wiped() -> bool {
     TABLES.page.alive.load(Ordering::Relaxed) == 0
 }
 
-/// Lets every thread that has its own shard use the fast path. At this call, no thread may hold a pointer to
-/// counters of an older session.
+/// Lets every thread that has its own shard use the fast path. When this function is called, no thread may
+/// hold a pointer to counters of an older session.
 pub(crate) fn open() {
     let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
     for own in TABLES.page.own.iter().skip(1).take(owned) {
@@ -250,7 +250,8 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
     SHARD_COUNT.store(count as u32, Ordering::Release);
 }
 
-/// Number of slow allocations after which a thread without its own shard tries again to get a shard.
+/// Number of allocations on the slow path after which a thread without its own shard tries again to get a
+/// shard.
 const ASK_AGAIN: u32 = 1024;
 
 /// The counters of a thread that has left the fast path. Call this function only while a session is attached.

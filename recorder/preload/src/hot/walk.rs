@@ -2,9 +2,9 @@
 //!
 //! For each frame, the walk reads one entry of a cache (return address → rule) and one or two words of the
 //! stack. If the cache does not contain a rule, the walk searches for the rule in the published tables. If
-//! the published tables have no rule for the address either, the walk ends, and the library marks the stack
-//! as cut. The walk takes no loader lock, reads no DWARF and causes no fault: every load lies below the known
-//! end of the stack's memory.
+//! the published tables have no rule for the address either, the walk ends before the outermost frame, and
+//! the library marks the stack as cut. The walk takes no loader lock, reads no DWARF and causes no fault:
+//! every load lies below the known end of the stack's memory.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -210,8 +210,8 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     Some(unsafe { frame.caller(rule) })
 }
 
-/// The maximum number of bytes above sp that the walk may read if nothing else is known about the stack: up
-/// to the end of the page.
+/// Size of a page in bytes. If nothing is known about a stack, the walk reads only up to the end of the page
+/// that contains sp.
 const PAGE: usize = 4096;
 
 /// The end of the memory that contains the stack with this sp.
@@ -293,8 +293,8 @@ pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }
-    // The test avoids writes: until a page of the cache is written, this page takes no memory, because the
-    // kernel maps its shared page of zeros.
+    // The loop does not write to entries that are already 0. Until a page of the cache is written, this page
+    // takes no memory, because the kernel maps its shared page of zeros.
     for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
         entry.store(0, Ordering::Relaxed);
     }

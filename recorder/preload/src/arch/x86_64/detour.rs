@@ -296,7 +296,7 @@ mapping_hook! {
 }
 
 // In a process that was started without this library, the exported names (entry/exports.rs) belong to the
-// functions of libc. So these copies of the entry stubs have no exported name.
+// functions of libc. So the stubs below are copies of the entry stubs, without exported names.
 
 #[unsafe(naked)]
 unsafe extern "C" fn mmap() {

@@ -21,8 +21,8 @@ use core::arch::global_asm;
 use core::ffi::CStr;
 
 // The compiled `core` refers to `rust_eh_personality` and `_Unwind_Resume` in unwind tables that no code
-// reads. The memory functions are defined here because a compiler may call them, and this library must not
-// depend on the target's libc.
+// reads. So this library defines both names, but nothing calls them. The memory functions are defined here
+// because a compiler may call them, and this library must not depend on the target's libc.
 #[cfg(not(test))]
 global_asm!(
     ".pushsection .text.edleak_support,\"ax\",@progbits",
@@ -82,7 +82,7 @@ pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
 /// Executes a program in a child that shares this process's memory and stack while the parent waits.
 ///
 /// Returns the child's PID, or −errno. The kernel sends no signal when the child ends (exit signal 0), so the
-/// target's SIGCHLD handling never sees it. Wait for the child with `__WALL`.
+/// target's handler of SIGCHLD never sees this child. Wait for the child with `__WALL`.
 ///
 /// # Safety
 /// `path`, `argv` and `envp` must be valid for `execve`.

@@ -99,8 +99,9 @@ macro_rules! known {
 /// Skips the frame of a wrapper, and then the frames of its callers, until a caller is a site (label 7).
 /// Jumps to label 2 if a caller is unknown. The macro `step_over` needs the labels of the macro `step_aside`.
 ///
-/// A rule is stored in the word of the address for which the rule was compiled, so the words of the stack
-/// that the rule names exist. Each step by a rule that starts from rsp moves up the stack.
+/// A rule is stored in the word of the address for which the rule was compiled, so the return address and the
+/// saved rbp that the rule describes are on the stack. Each step by a rule that starts from rsp moves up the
+/// stack.
 ///
 /// If the program built the stack itself, the stack ends with a small number instead of an address
 /// (`caller::LOWEST`). A comparison at the end distinguishes this number from a site. If the number looks
@@ -208,8 +209,8 @@ macro_rules! give_up {
     };
 }
 
-/// Makes a call and saves a register, which holds the size, during the call. After the call, the size is in
-/// rsi.
+/// Makes a call, and keeps the register with the size on the stack during the call. After the call, the size
+/// is in rsi.
 macro_rules! call_keeping {
     ($register:literal, $target:literal) => {
         concat!(
