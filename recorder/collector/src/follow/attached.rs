@@ -22,8 +22,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub struct Attached {
     pub(crate) library: Library,
     pub(crate) watch: Watch,
-    /// The jumps to a library that was loaded while the process ran. The jumps are removed when this value is
-    /// dropped.
+    /// The jumps from the process's code to the edleak library; `None`: the process loaded the library when
+    /// it started. Dropping this value removes the jumps.
     _redirected: Option<Redirected>,
     control: String,
     quiet: bool,
@@ -37,8 +37,8 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Asks the library to begin counting, with a session from the control page `control`. During this call,
-    /// no thread of the process may use the session of an earlier recording.
+    /// Asks the library to begin counting, with a session from the control page `control`. The caller must
+    /// ensure that no thread of the process uses the session of an earlier recording during this call.
     pub(crate) fn wake(
         library: Library,
         redirected: Option<Redirected>,
@@ -62,15 +62,16 @@ impl Attached {
         })
     }
 
-    /// Checks a request to begin that the process has not answered yet, and repeats a failed request.
-    /// `has_claimed` means that a process has claimed a session but has not attached to this session. Returns
-    /// whether the collector has repeated the request. An error ends the recording.
+    /// Checks whether the process has answered the request to begin counting, and repeats the request if it
+    /// failed. `has_claimed` means that a process has claimed a session but has not attached to this session.
+    /// Returns whether the collector has repeated the request. If the function returns an error, the
+    /// recording ends.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
-        // The first failed attempt may come from a thread that tried to reach an earlier edleak-record
-        // process, which was killed.
+        // The first attempts may fail only because a thread tried to reach an earlier edleak-record process
+        // that was killed. So the function returns an error only after more than this number of attempts.
         const SURE_ATTEMPTS: u32 = 4;
         // On a busy machine, many attempts may fail within milliseconds before the collector offers a
-        // session.
+        // session. So the function also waits for `LEAST_TIME` before it returns an error.
         const MOST_ATTEMPTS: u32 = 50;
         const LEAST_TIME: Duration = Duration::from_secs(2);
         let pid = self.library.pid();

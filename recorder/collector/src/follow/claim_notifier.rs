@@ -1,9 +1,9 @@
 //! Wakes the collector when an image claims a session. The image waits for the rules of its wrappers, so a
 //! collector that only polls would delay the image's start.
 //!
-//! The claim counter lies in shared memory, but the main loop waits for descriptors. So a thread waits until
-//! the counter changes, and then writes to an eventfd. If the collector cannot create a thread, the main loop
-//! finds claims by polling.
+//! The number of claims is a counter in shared memory, but the main loop can wait only for file descriptors.
+//! So a separate thread waits until the counter changes, and then writes to an eventfd. If the collector
+//! cannot create a thread, the main loop finds claims by polling.
 
 use crate::sys::shm::{self, ControlPage};
 use rustix::event::{EventfdFlags, eventfd};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Longest time until the thread notices that its notifier was dropped.
+/// After a notifier is dropped, its thread ends within this time.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Notifies the main loop of claims on one control page.

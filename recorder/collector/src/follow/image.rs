@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Interval between checks of a process. For a new image, the interval is `NEW_LOOK`, because a shell's child
-/// soon executes another program.
+/// Interval between checks of a process. In the first `NEW` of a recording, the interval is `NEW_LOOK`,
+/// because a shell's child soon executes another program.
 const LOOK: Duration = Duration::from_millis(100);
 const NEW_LOOK: Duration = Duration::from_millis(20);
 const NEW: Duration = Duration::from_secs(1);
-/// Longest time for the next image to claim its own session, after the collector has noticed the exec.
+/// If the next image claims no session within this time after the collector noticed the exec, the collector
+/// assumes that the next image is not recorded.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
 /// Identifies one image of a process by the image's file and by the start of the process's stack. The stack
@@ -63,8 +64,8 @@ pub(crate) struct ImageWatch {
 }
 
 impl ImageWatch {
-    /// Creates the watch of a process. `stack_start` is the stack start of the image that attached; 0: that
-    /// image did not know its stack start. When the collector calls this function, the process may already
+    /// Creates the watch of a process. `stack_start` is the stack start of the image that attached; 0: the
+    /// image did not report its stack start. When the collector calls this function, the process may already
     /// run the next image. `status` is the status of the process; `None`: the process has ended.
     pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
@@ -107,7 +108,8 @@ impl ImageWatch {
         }
     }
 
-    /// Notes that another recording covers the next image. From now on, this watch reports no other image.
+    /// Notes that the image after the exec has its own recording. From now on, [`ImageWatch::is_left`]
+    /// returns `false`.
     pub(crate) fn set_followed(&mut self) {
         (self.recorded, self.left_at) = (None, None);
     }

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// An image that ran for at least this time before it executed another image keeps its trace.
+/// If an image ran for at least this time before its process executed another program, the collector keeps
+/// the trace of this image.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
 
 impl Follower<'_> {
@@ -51,8 +52,8 @@ impl Follower<'_> {
         };
         let claim = session.header().claim.load(Ordering::Relaxed);
         if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
-            // This session belongs to an older image, which has executed the recorded image. The collector
-            // sees this session only now.
+            // This session belongs to an image that the process ran before the image that is already
+            // recorded. The collector sees this session only now.
             return;
         }
         // After an exec, the trace of the new image gets the name that the trace of the old image had.

@@ -1,5 +1,6 @@
-//! Follows every image of a run from the claim of its session to its end. One thread does this work; signals,
-//! claims and the clock wake this thread.
+//! Follows each image of a run (a program in a process until its next exec) from the time at which the image
+//! claims a session until the image ends. One thread does this work; signals, claims and the clock wake this
+//! thread.
 
 pub(crate) mod attached;
 pub(crate) mod claim_notifier;
@@ -37,17 +38,17 @@ use std::time::{Duration, Instant};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
-/// Interval between checks for claims while a run starts. The interval is short, because the target may wait
-/// for its rules.
+/// Interval between checks for claims while a run starts. The interval is short, because a starting target
+/// may wait until the collector has published its rules.
 const START_POLL: Duration = Duration::from_micros(500);
 /// Interval between checks for claims after the start of the run.
 const POLL: Duration = Duration::from_millis(20);
-/// Interval between checks whether the preparation of a watch request is done.
+/// Interval between checks while the collector prepares a watch request in the background.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// Interval between scans for children that have not allocated yet, when no recorded process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
-/// The first part of a run, in which the collector checks for claims most often. (The first part of one
-/// recording is shorter; see `recording/young.rs`.)
+/// Length of the first part of a run. In this part, the collector checks for claims most often. (Each
+/// recording also has a first part, which is shorter than this one; see `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
 /// If children are not recorded, claims are rare after this time, so the collector checks for claims only
 /// every 10 × [`POLL`].
@@ -103,7 +104,7 @@ pub struct RunSettings {
     pub output: PathBuf,
     /// The time after which the run ends; `None`: the run has no time limit.
     pub duration: Option<Duration>,
-    /// Whether to record child processes, too.
+    /// Whether the run also records child processes.
     pub children: bool,
     /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
     /// own name with the patterns.
@@ -134,8 +135,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Keeps a failure and prints it at once, because the program may run on for weeks. The collector prints
-    /// a repeated failure only once.
+    /// Stores a failure for the outcome, and prints the failure immediately, because the program may run on
+    /// for weeks. If the same failure occurs again, the collector does not print it again.
     fn fail(&mut self, path: &Path, error: Error) {
         let failure = Failure { path: path.to_owned(), error };
         if !self.failures.contains(&failure) {
@@ -170,23 +171,24 @@ pub struct Follower<'a> {
     /// The inode numbers of the sessions that a child may have inherited.
     inherited: HashSet<u64>,
     looked_at: Option<Instant>,
-    /// The kept parts of the recordings that finished last; the newest part is at the end.
+    /// For each of the latest finished recordings, oldest first: the part that the collector keeps for the
+    /// children of the ended process.
     finished: VecDeque<Remains>,
     /// For each PID: number of children so far that had this PID.
     child_numbers: HashMap<u32, u32>,
     /// Number of traces that the collector has renamed because their image executed another image.
     executed: u32,
-    /// The trace of the root process. The collector creates and locks the trace early, so that no other
-    /// process takes its name.
+    /// The writer of the root process's trace, until a recording uses this writer. The collector creates and
+    /// locks the trace early, so that no other process takes the name of the trace.
     reserved: Option<TraceWriter>,
     /// The start time of the first recording of the root process. With `--only`, the start time of the first
     /// recording of any process.
     recorded_since: Option<Instant>,
-    /// Finds descendants that have no recording.
+    /// Finds descendants of the root process that have no recording.
     unrecorded: UnrecordedProcesses,
     /// Number of descendants without a recording that the collector has found so far.
     seen_unrecorded: u64,
-    /// Processes that have or had a recording.
+    /// The PIDs of all processes that have or had a recording.
     recorded: HashSet<u32>,
     /// Number of children without a trace. The collector could not create or write the trace, or the child
     /// never attached to its session.
@@ -311,7 +313,8 @@ impl<'a> Follower<'a> {
             recording.next_turn(now).map_or(due, |turn| due.min(turn))
         });
         let due = due.min();
-        // If no child can claim a session and the run began long ago, check for claims less often.
+        // If children are not recorded and the run began more than 10 s ago, check for claims only ten times
+        // less often.
         let calm = self.began.elapsed() > CALM_AFTER && !self.plan.children;
         let poll = if calm { 10 * POLL } else { poll };
         due.map_or(poll, |due| due.min(poll))
@@ -423,8 +426,8 @@ impl<'a> Follower<'a> {
     }
 
     fn add_unrecorded(&mut self, found: &[Unrecorded]) {
-        /// The collector names at most this number of processes without a recording, and only counts further
-        /// processes.
+        /// Maximum number of unrecorded processes for which the collector prints a message. The collector
+        /// only counts all further unrecorded processes.
         const MOST_NAMED: u64 = 5;
         for one in found {
             if self.plan.children && !one.is_out_of_reach() && self.wake_idle(one.pid()) {
@@ -440,11 +443,13 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Counts the unrecorded processes that still run after the end of the root process. These processes have
-    /// another parent now. Children for which the root process has waited no longer exist.
+    /// Counts the unrecorded processes that still run after the end of the root process. After the end of the
+    /// root process, these processes have another parent. The function does not count children for which the
+    /// root process has waited, because they no longer exist.
     fn look_at_legacy(&mut self) {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= START);
-        // A program that ran for less than [`START`] gets no verdict, so its trace does not need this count.
+        // edleak gives no verdict on a program that ran for less than [`START`], so the trace of such a
+        // program does not need the number of unrecorded processes.
         if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
             let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
             self.add_unrecorded(&found);
@@ -498,7 +503,8 @@ impl<'a> Follower<'a> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        // The duration of an attached process's recording begins with the first allocation of the process.
+        // If the collector attached to a running process, the duration counts from the start of the first
+        // recording. This recording begins at the next allocation of the process.
         let began = match (&self.root, self.recorded_since) {
             (Root::Attached(_), None) => return false,
             (_, since) => since.unwrap_or(self.began),
@@ -512,13 +518,14 @@ impl<'a> Follower<'a> {
             self.look_at_legacy();
         }
         if let Some(recording) = self.recording.take() {
-            // If a process claimed a session but never attached, this process has ended or cannot attach. If
-            // the program still runs, a process with a new claim may still attach.
+            // A process that claimed a session but did not attach counts as unrecorded, because it has ended
+            // or cannot attach. If the root process still runs, a process with a new claim may still attach,
+            // so only a process with an older claim counts.
             let could_not =
                 |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
-            // The trace of a young child may have no file yet. If the collector cannot create this file, the
-            // root's trace must report the loss.
+            // The trace of a child that started a few milliseconds ago may have no file yet. If the collector
+            // cannot create this file, the root's trace must report the loss.
             let young = self.children.iter_mut().filter(|child| !child.recording.has_file());
             let fileless = young.filter_map(|child| child.recording.create_file().err()).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached + fileless;
@@ -595,8 +602,8 @@ fn unwritten(error: &edleak_format::Error, is_in_memory: bool) -> Error {
     Error::output(error, remedy)
 }
 
-/// The error if edleak could not create a session. The next image that the target executes may then get no
-/// session.
+/// The error for a session that edleak could not create. Without this session, the next program that the
+/// target executes may have no recording.
 fn no_session(error: &io::Error) -> Error {
     Error::system("the program that it executes next may not be recorded", error, "see `ulimit -a`")
 }

@@ -9,7 +9,7 @@ use crate::watch::request::Request;
 use std::time::Instant;
 
 impl Follower<'_> {
-    /// Reads new requests, and answers older requests that are done.
+    /// Reads new requests of clients, and answers older requests whose work is done.
     pub(super) fn serve(&mut self, now: Instant) {
         let mut answers = Vec::new();
         for recording in self.recordings() {

@@ -12,31 +12,31 @@ use std::time::Duration;
 
 /// Longest time that a target waits, once at its start, for the wrapper rules and detours of its modules. The
 /// collector needs a few milliseconds to prepare the rules and detours. On a busy machine, the collector
-/// needs more time, but the program also starts later on a busy machine. Without the rules, edleak would
-/// count the program's first allocations at the wrong callers.
+/// needs more time than that, but such a machine delays the start of the program anyway. Without the rules,
+/// edleak would count the program's first allocations at the wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest time that a target waits at its start, if the program has its own allocator, or if sites are
 /// watched from the start. Without detours, edleak counts no allocation of the program's own allocator.
 /// Without unwind rules, the first allocations of a watched site have no stacks.
 pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
-/// Number of slots that the collector keeps filled. An image takes one session when it starts; the collector
-/// fills empty slots several times a second.
+/// Number of slots of the control page in which the collector keeps a free session. An image takes one
+/// session when it starts. The collector fills empty slots several times a second.
 const STOCK: usize = 8;
-/// Number of slots that the collector fills before the target starts. The collector fills the other slots
-/// while the target starts.
+/// Number of slots in which the collector puts a session before the target starts. The collector fills the
+/// other slots while the target starts.
 const FIRST_STOCK: usize = 2;
-/// Number of slots that the collector keeps filled when it also records child processes.
+/// Number of slots in which the collector keeps a free session if it also records child processes.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
-/// Maximum number of fresh sessions that the collector keeps outside the slots. Each of these sessions still
-/// has the memory pages that its last child used, at most 512 KiB.
+/// Maximum number of sessions of ended children that the collector keeps for later children, outside the
+/// slots. Each of these sessions still has the memory pages that the ended child used, at most 512 KiB.
 const MOST_SPARE: usize = 8;
 
 /// The stock of sessions for the images of one run.
 pub struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
-    /// Fresh sessions that ended children have used before.
+    /// Sessions of ended children, reset so that later children can claim these sessions.
     spare: Vec<Session>,
     shards: usize,
     /// The user and the group of the target, if the target cannot open the descriptors of this process.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// see a process that starts and ends between two scans.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LEAST_OFTEN: Duration = Duration::from_secs(1);
-/// The pause between two scans is at least this many times the duration of a scan.
+/// After a scan, the collector waits for at least this number of times the duration of the scan.
 const REST: u32 = 50;
 /// If an image claims no session within this time, the collector assumes that the image started without the
 /// library.
@@ -30,7 +30,7 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Unrecorded {
     pid: u32,
     name: String,
-    /// Whether the process has the address of the control page but cannot open it.
+    /// Whether the process has the address of the control page but cannot open this page.
     is_out_of_reach: bool,
 }
 
@@ -143,7 +143,8 @@ impl UnrecordedProcesses {
         new
     }
 
-    /// Whether the latest scan found processes without a session, reported or not.
+    /// Whether the latest scan found processes without a session, including processes that the collector has
+    /// already reported.
     pub(super) fn are_there(&self) -> bool {
         !self.seen.is_empty()
     }
@@ -167,8 +168,8 @@ fn name_of(pid: u32) -> String {
 }
 
 /// Whether a process has mapped neither its own session nor the session of its parent. If this user may not
-/// read the memory map of the process, the function compares user IDs: a program with a set-user-ID file runs
-/// as another user, and ignores LD_PRELOAD.
+/// read the memory map of the process, the function compares user IDs: a program whose file has the
+/// set-user-ID bit runs as another user and ignores LD_PRELOAD.
 fn is_without_session(pid: u32) -> bool {
     match maps::text_of(pid) {
         // If a process has ended and its parent has not waited for it yet, the memory map of the process is
@@ -184,8 +185,8 @@ fn was_told(pid: u32, control: &str) -> bool {
     environment.split(|&byte| byte == 0).any(|word| OsStr::from_bytes(word) == told.as_str())
 }
 
-/// Whether a process has the address of the control page but cannot open it. A process that this user may not
-/// inspect counts as reachable.
+/// Whether a process has the address of the control page but cannot open this page. If this user may not
+/// inspect the process, the function returns `false`.
 fn is_out_of_reach(pid: u32, control: &str) -> bool {
     let Some(map) = maps::text_of(pid) else { return false };
     was_told(pid, control) && !process::has_session(&map) && !can_reach(pid, control)
