@@ -1,5 +1,6 @@
-//! Facts about a process that already ran when its recording began: the state of the process at this time,
-//! and samples of how many older allocations the process has freed since then.
+//! Facts about a process that already ran when its recording began: the age and the size of the process at
+//! this time, and samples. Each sample has the number of allocations from before the recording that the
+//! process has freed so far.
 
 use crate::sys::process;
 use edleak_format::{Attached, EarlierFrees};

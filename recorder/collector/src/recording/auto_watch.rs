@@ -1,4 +1,5 @@
-//! Auto-watch of one recording: picks sites that look like leaks, and ends watches that cost too much.
+//! Auto-watch of one recording: watches sites that look like leaks, and stops watching sites whose stacks
+//! cost too much processor time.
 
 use super::Recording;
 use super::auto_watch_state::Watching;
@@ -15,14 +16,15 @@ use std::time::Instant;
 const LEAST_USE: u64 = 20;
 
 /// To compile the unwind rules of a module, the collector needs this number of nanoseconds for each byte of
-/// the module. Measured: 1.1 s for a compiler whose file has 33 MB.
+/// the module. Measured with a compiler whose file has 33 MB: 1.1 s.
 const RULES_NS_PER_BYTE: u64 = 33;
 /// The collector compiles unwind rules only if this work takes at most 1/5 of the time that the program has
 /// run so far. The time in which the program waited for a processor does not count.
 const RULES_SHARE: u64 = 5;
 
 impl Recording {
-    /// Watches the sites that look like leaks, as far as the budget allows. Ends watches that cost too much.
+    /// Watches the sites that look like leaks, as far as the budget allows. Stops watching sites whose stacks
+    /// cost too much processor time.
     pub(super) fn watch_suspects(&mut self) {
         let Some(mut watching) = self.watching.take() else { return };
         if let Some(suspects) = watching.auto_watch.suspects(self.schedule.period().as_secs_f64()) {

@@ -5,7 +5,8 @@ use crate::watch::auto_watch::AutoWatch;
 use crate::watch::budget::Budget;
 use std::collections::BTreeMap;
 
-/// Auto-watch, its budget, its suspects, and the unwind rules that the collector compiles for it.
+/// The search for sites that look like leaks, the budget of processor time for stacks, the sites found, and
+/// the unwind rules for the stacks of these sites.
 pub(super) struct Watching {
     pub(super) auto_watch: AutoWatch,
     pub(super) budget: Budget,

@@ -72,8 +72,8 @@ impl Recording {
         }
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
-        // For a process that has ended already, /proc has no link to the program. In a memory map, the first
-        // entry is the program.
+        // For a process that has ended already, /proc has no link to the program. The first entry of a memory
+        // map is the program, so the first module is the program, too.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let surroundings = Surroundings {
             pid,

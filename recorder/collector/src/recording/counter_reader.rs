@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 /// Reads the counters of one session for each slice of a recording.
 pub(crate) struct CounterReader {
-    /// For each shard: whether the shard has ever had an owner. Reading an unused shard would allocate the
+    /// For each shard: whether a thread has ever owned the shard. Reading an unused shard would allocate the
     /// memory pages of this shard.
     used: Vec<bool>,
     /// The counters in the latest slice, indexed by the session id of the site.
@@ -34,7 +34,7 @@ impl CounterReader {
         &self.stacks
     }
 
-    /// Reads all counters of the site ids in use, and of the first `stacks` watched stacks.
+    /// Reads the counters of every site id that is in use, and of the first `stacks` watched stacks.
     ///
     /// The function reads all free counters first and all alloc counters after them. The target counts an
     /// allocation before malloc returns its address. So for every free that the collector reads, the

@@ -38,7 +38,7 @@ struct ModuleDetours {
     path: String,
     /// The function whose name stands for the allocator in messages.
     symbol: String,
-    /// The names of all functions of the allocator that allocate.
+    /// The names of all functions of the allocator that allocate memory.
     functions: Vec<String>,
     /// Whether the module is a library that exports `malloc`. The dynamic linker finds the malloc of the
     /// preload library first, so edleak counts the calls of malloc even without a detour.
@@ -71,7 +71,7 @@ pub(crate) struct Unseen {
     pub message: String,
 }
 
-/// The facts about a target on which its detours depend.
+/// The facts about a target that decide which detours the target gets.
 pub(crate) struct Surroundings<'a> {
     /// The process ID.
     pub pid: u32,
@@ -85,7 +85,7 @@ pub(crate) struct Surroundings<'a> {
 
 impl Detours {
     /// Compiles and publishes the detours of all `modules`. The target waits for the detours, and applies
-    /// them when the collector sets the session ready.
+    /// them when the collector marks the session as ready.
     pub(crate) fn publish(
         session: &Session,
         modules: &[Loaded],
@@ -189,7 +189,7 @@ impl Detours {
     }
 
     /// Writes the detours of a module into the session. Returns the index of the module in the session;
-    /// `None`: the session has no room.
+    /// `None`: the session has no room for these detours.
     fn write(&mut self, session: &Session, compiled: &Compiled) -> Option<usize> {
         let place = self.modules.iter().filter(|module| module.place.is_some()).count();
         let patches = session.detour_patches().get(self.patches..)?.get(..compiled.patches.len())?;
@@ -274,7 +274,7 @@ impl ModuleDetours {
     }
 }
 
-/// The names of the functions of an allocator that allocate, without C++ operators.
+/// The names of those functions of an allocator that allocate memory. The list omits C++ operators.
 fn allocating(selection: &Selection<'_>) -> Vec<String> {
     let all = selection.redirected.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
     let allocating = all.filter(|entry| entry.shape.allocates() && !entry.is_operator);
@@ -335,7 +335,7 @@ fn has_jumps(pid: u32, entries: &[&Entry], bias: u64) -> bool {
     })
 }
 
-/// Whether all jumps lie in one mapping that is executable and readable.
+/// Whether all addresses at which a jump will be written are in one mapping that is executable and readable.
 fn lies_in_code(maps: &[u8], compiled: &Compiled) -> bool {
     let (Some(first), Some(last)) = (compiled.patches.first(), compiled.patches.last()) else { return false };
     let end = last.address + last.expected.len() as u64;

@@ -1,12 +1,14 @@
-//! The counters of a domain at each mark. The collector computes these counters from the domain's ring of
-//! events. For each slice that the target takes at a mark, this ring contains an event of its own.
+//! The counters of one domain (mapped memory or pools) at each mark. The collector computes these counters
+//! from the domain's ring of events. For each slice that the target takes at a mark, the target also adds one
+//! event to this ring.
 
 use edleak_format::Counters;
 use edleak_session::mark::RING_WORDS;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of waiting marks. A target that writes garbage may add any number of marks. The collector
-/// adds the changes of further marks to the last waiting mark.
+/// Maximum number of marks whose slice the collector has not read yet. If there are more such marks, the
+/// collector adds their changes to the last of these marks. Without this limit, a damaged target could add
+/// marks until the memory of the collector is full.
 const MOST_WAITING: usize = 4096;
 
 /// For each changed site, by its index in a ledger: the new counters.
@@ -27,7 +29,8 @@ pub(crate) struct CountersAtMarks {
 impl CountersAtMarks {
     /// Notes the counters at a mark. `slice` is the position of the mark's slice in the ring of marks.
     pub(crate) fn note(&mut self, slice: u64, counters: &[Counters]) {
-        // A position that no slice can have would keep all later marks waiting.
+        // Ignore a position that no slice can have. Otherwise, the collector would wait forever for this
+        // slice, and would not use the counters of later marks.
         if slice.wrapping_sub(self.read) > 2 * RING_WORDS as u64 {
             return;
         }

@@ -1,4 +1,5 @@
-//! The end of a recording: the last slice, the survivors, the end record, and the summary.
+//! The end of a recording: the last slice, the survivors (allocations that are still live), the end record,
+//! and the summary.
 
 use super::{Others, Recording, Summary};
 use crate::recording::slice::{call_sites, sum_of};
@@ -17,7 +18,7 @@ impl Recording {
     /// that edleak does not record, the end reason in the trace is `Replaced`.
     ///
     /// The destructors of an ending program free memory that the program kept until its end. So the collector
-    /// records the survivors from the time before the destructors ran.
+    /// records the survivors (the allocations that were still live) from the time before the destructors ran.
     ///
     /// # Errors
     /// The collector cannot write the end of the trace.

@@ -91,7 +91,7 @@ fn known(path: &Path) -> Arc<Known> {
 }
 
 /// Identifies one version of a file. If another file replaces a file of the same name, the new file has
-/// another version. A change of its content also gives a file another version.
+/// another version. A file whose content changes also gets another version.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,

@@ -109,8 +109,8 @@ impl Recording {
         address: u64,
         module: Option<ModuleId>,
     ) -> Result<(), Error> {
-        // The target may have stored an outdated action for this site while the collector was replacing the
-        // rule tables.
+        // While the collector was replacing the rule tables, the target may have stored an outdated action
+        // for this site. So the collector sends the current action to the target.
         self.publisher.tell(&self.session, address);
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);

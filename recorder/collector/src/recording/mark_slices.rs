@@ -46,8 +46,8 @@ fn escaped(byte: u8) -> String {
 struct NamedMark {
     name: String,
     is_cut: bool,
-    /// For each index of the name in the session: how often the target set the mark. Names with the same
-    /// printable form are one mark.
+    /// For each index at which the session stores this name: how often the target set the mark. Names with
+    /// the same printable form are one mark, so a mark can have several indices.
     by_place: BTreeMap<usize, u64>,
     by_command: u64,
     /// The trace gets the next slice at this mark when the count reaches this number.
@@ -88,11 +88,12 @@ pub(crate) struct Marks {
     read: u64,
     /// Whether the ring contains data that is not a slice. If so, the collector reads no more slices.
     is_broken: bool,
-    /// For each cell in a slice: its site in the trace, and its counters.
+    /// For each cell (the counters of one stack for one epoch) in a slice: the site in the trace, and the
+    /// counters.
     cells: BTreeMap<usize, (SiteId, Counters)>,
-    /// For each call site: its own counters, without the counters of its cells.
+    /// For each call site: the counters of the site itself, without the counters of the site's cells.
     callers: BTreeMap<SiteId, Counters>,
-    /// For each site: the sum of the counters of its cells.
+    /// For each site: the sum of the counters of the site's cells.
     of_cells: BTreeMap<SiteId, Counters>,
     /// The counters of each site of the trace at the latest mark.
     current: Vec<Counters>,
@@ -118,8 +119,9 @@ impl Marks {
     }
 
     /// Reads the slices up to the position `until` of the ring. Returns the records for the trace. The trace
-    /// may grow to `capacity_bytes`. `others` gets the position of a slice, and returns the counters that
-    /// have changed up to this slice in the domains whose counters are not in the session.
+    /// may grow to `capacity_bytes`. The function calls `others` with the position of each slice. `others`
+    /// returns the changed counters of mapped memory and pools at this slice, because the session does not
+    /// contain these counters.
     pub(crate) fn read(
         &mut self,
         session: &Session,
@@ -161,8 +163,8 @@ impl Marks {
         slices
     }
 
-    /// Sets a mark for a user. `counters` has the current counters of every site of the trace. Returns the
-    /// count of the mark, and the records for the trace.
+    /// Sets a mark that a user asked for. `counters` has the current counters of every site of the trace.
+    /// Returns the count of the mark, and the records for the trace.
     pub(crate) fn set(
         &mut self,
         name: &str,
@@ -226,7 +228,8 @@ impl Marks {
         };
         let Some(in_session) = session.cells().get(cell) else { return };
         let Some(stack) = in_session.stack.load(Ordering::Acquire).checked_sub(1) else { return };
-        // A stack without a site in the trace counts at its call site, as in a slice of the recording.
+        // If a stack has no site in the trace, its allocations count at its call site. The regular slices of
+        // the recording use the same rule.
         let parent =
             || session.stack_infos().get(stack as usize)?.site.load(Ordering::Acquire).try_into().ok();
         let site = sites.stacks.get(stack as usize).or_else(|| caller(parent()?));

@@ -1,5 +1,5 @@
-//! The recording of one image. The collector reads the session of the image, and writes one slice after the
-//! other into the trace.
+//! The recording of one image. At regular intervals, the collector reads the counters in the session of the
+//! image and writes a slice into the trace.
 
 mod attached;
 mod auto_watch;
@@ -137,7 +137,8 @@ pub struct Recording {
     image_watch: ImageWatch,
     /// The state of the process at the start of the recording, if the process already ran before this start.
     attached: Option<Attached>,
-    /// Whether the target no longer counts. The collector can then give back the memory of the session.
+    /// Whether the library in the target no longer counts allocations. If so, the collector frees the memory
+    /// of the session at the end of the recording.
     is_idle: bool,
 }
 
@@ -160,7 +161,8 @@ impl Recording {
     /// The rules and modules of a child that this process forked after `events` module events.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
-        // The publisher uses the module numbers of this recording.
+        // The publisher stores module numbers of this recording. So the child can get the same publisher only
+        // if the child has the same modules.
         let is_same = modules.all().len() == self.modules.all().len();
         let publisher = if is_same { self.publisher.for_child() } else { self.publisher.for_another() };
         KnownCode { publisher, modules: Some(modules) }
@@ -248,7 +250,8 @@ impl Recording {
         }
     }
 
-    /// Takes a slice if one is due. Due slices that the collector has not taken count as missed.
+    /// Takes a slice if a slice is due. If the collector comes too late for a due slice, this slice counts as
+    /// missed.
     ///
     /// # Errors
     /// The collector cannot write the trace any more.
@@ -279,7 +282,7 @@ impl Recording {
         self.image_watch.look(now);
     }
 
-    /// Notes that the process now runs another image, and that another recording covers the other image.
+    /// Notes that the process now runs another image, which has its own recording.
     pub fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }

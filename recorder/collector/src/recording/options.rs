@@ -15,7 +15,7 @@ pub struct Options {
     pub command: Vec<String>,
     /// The interval between slices.
     pub period: Period,
-    /// The maximum size of a trace.
+    /// The maximum size of a trace in bytes.
     pub capacity_bytes: u64,
     /// The share of the target's processor time that auto-watch may use to watch sites that look like leaks.
     pub auto_watch: Option<f64>,

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The first and shortest value of an automatic period.
 pub const FINEST: Duration = Duration::from_millis(20);
 /// An automatic period doubles when the recording has lasted for this number of periods. After the doubling,
-/// half of the slices so far lie on the grid of the new period.
+/// the times of half of the slices so far are multiples of the new period.
 const MOST_SLICES: u64 = 1024;
 
 /// Estimated time that the collector needs in each slice for one watched stack.
@@ -26,7 +26,7 @@ const MANY_STACKS: usize = 1 << 10;
 /// collector takes in time reduces the count of lost slices by 1/8. A gap of any length adds at most two lost
 /// slices, because the machine may have been suspended.
 const MOST_LOST: u64 = 4;
-/// The longest automatic period to which the work for watched stacks can lead.
+/// The work for watched stacks can lengthen an automatic period only up to this length.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
 
 /// The interval between slices.

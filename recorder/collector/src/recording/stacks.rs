@@ -46,8 +46,8 @@ impl Epochs {
     }
 
     /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`] epochs. Call this function
-    /// before a snapshot. If slices were lost and the length did not double, the snapshot would have hundreds
-    /// of epochs for each stack.
+    /// before a snapshot. Otherwise, the epochs could still be short after lost slices, and the snapshot
+    /// would have hundreds of epochs for each stack.
     pub(crate) fn grow(&mut self, now_ns: u64) {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -148,8 +148,9 @@ impl WatchedStacks {
         &self.sites
     }
 
-    /// The survivors at this instant, by stack and birth epoch. The new snapshot reuses the memory of `used`,
-    /// an old snapshot. New memory for 200,000 cells would cost 2,000 page faults in each slice.
+    /// The survivors (live allocations) at this instant, for each stack and for each epoch in which they were
+    /// made. The new snapshot reuses the memory of `used`, an old snapshot. New memory for 200,000 cells
+    /// would cost 2,000 page faults in each slice.
     pub(crate) fn snapshot(
         &self,
         session: &Session,

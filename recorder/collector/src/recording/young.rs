@@ -40,8 +40,8 @@ impl Recording {
         self.writer.as_ref().is_some_and(TraceWriter::is_in_memory)
     }
 
-    /// Creates the file of the trace, which stays empty until [`Recording::poll`] or [`Recording::finish`].
-    /// The collector keeps an existing file of this name as `.old`.
+    /// Creates the file of the trace. The file stays empty until [`Recording::poll`] or
+    /// [`Recording::finish`]. The collector keeps an existing file of this name as `.old`.
     pub(crate) fn create_file(&mut self) -> Result<(), crate::error::Error> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         output::create_file(writer, &self.path)

@@ -11,7 +11,7 @@ use edleak_format::Counters;
 use std::collections::{BTreeMap, VecDeque};
 
 const PAGE: u64 = 4096;
-/// The bits of an event's number by which a later event refers to this event.
+/// The lower bits of the number of an event. A later event refers to an earlier event by these bits.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
 /// Number of munmap and shmdt calls that the ledger can undo. If a call fails, a second event reports the
 /// failure immediately after the call.
@@ -71,8 +71,8 @@ pub(crate) struct Ledger {
     mappings: BTreeMap<u64, Mapping>,
     next_mapping: u64,
     counters: Vec<Counters>,
-    /// For each owner: the bytes given back. The list is shorter than `counters` if the last owners gave
-    /// nothing back.
+    /// For each site, in the order of `counters`: the bytes that the program gave back with madvise. The list
+    /// is shorter than `counters` if the program gave nothing back at the last sites.
     given_back: Vec<GivenBack>,
     /// The newest calls of munmap and shmdt, with the pieces that each call removed. The ledger puts the
     /// pieces back if the call has failed.
@@ -90,18 +90,18 @@ fn pages(start: u64, length: u64) -> Option<(u64, u64)> {
 }
 
 impl Ledger {
-    /// The counters of each owner.
+    /// The counters of each site that maps memory.
     pub(crate) fn counters(&self) -> &[Counters] {
         &self.counters
     }
 
-    /// For each owner: the bytes that the program gave back in the owner's mappings. The list ends with the
-    /// last owner that has given bytes back.
+    /// For each site: the bytes that the program gave back with madvise in the mappings of this site. The
+    /// list ends with the last site that has such bytes.
     pub(crate) fn given_back(&self) -> &[GivenBack] {
         &self.given_back
     }
 
-    /// Live bytes of all owners.
+    /// Live bytes of all sites together.
     #[cfg(test)]
     pub(crate) fn live_bytes(&self) -> u64 {
         self.counters.iter().map(Counters::live_bytes).sum()
@@ -202,8 +202,8 @@ impl Ledger {
     pub(crate) fn detach(&mut self, number: u32, start: u64) {
         let Some(piece) = self.pieces.get(&start).copied() else { return };
         let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
-        // The kernel detaches all remaining parts of the segment, but no other mapping in the holes of the
-        // segment.
+        // The kernel detaches all remaining parts of the segment. Other mappings in the holes of the segment
+        // stay mapped.
         let starts = self.pieces.range(start..end.max(start));
         let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
         let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
@@ -225,7 +225,8 @@ impl Ledger {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         if self.moving.len() == MOST_MOVES {
-            // The event that ends the oldest of these calls was lost.
+            // The event for the end of the oldest mremap call was lost, so the ledger frees the old range of
+            // this call.
             let lost = self.moving.pop_front();
             lost.into_iter().for_each(|(_, lost)| self.count_freed(&lost));
         }
@@ -279,7 +280,8 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // The mapping has no other piece, so the ledger has counted the mapping as freed.
+                // The mapping has no other piece, so the ledger has counted the mapping as freed and must now
+                // undo this count.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -329,8 +331,9 @@ impl Ledger {
         }
     }
 
-    /// Frees the parts of mappings that are older than `mark` and lie outside `ranges`. A call that edleak
-    /// did not see has unmapped these parts. Returns the number of freed bytes. `ranges` must be sorted.
+    /// For each mapping that is older than `mark`: frees the parts of the mapping that lie outside `ranges`.
+    /// A call that edleak did not see has unmapped these parts. Returns the number of freed bytes. `ranges`
+    /// must be sorted.
     ///
     /// The caller must read all events, then take `mark`, then read `ranges`, and then read all events again.
     /// If a range is then missing in `ranges`, a call without an event has unmapped this range.
@@ -358,9 +361,9 @@ impl Ledger {
         bytes
     }
 
-    /// The ledger of a forked child. `ranges` is the child's memory map. The child inherits the parent's
-    /// pieces that lie in `ranges` and for whose owner `owner_of` returns an owner. The inherited pieces
-    /// count as mapped by the child.
+    /// The ledger of a forked child. `ranges` is the child's memory map. The child inherits a piece of the
+    /// parent if the piece lies in `ranges`, and if `owner_of` returns the site of the piece in the child.
+    /// The inherited pieces count as mapped by the child.
     pub(crate) fn inherited(
         &self,
         ranges: &[(u64, u64)],

@@ -56,7 +56,7 @@ pub(crate) struct Mappings {
     passed_over: u64,
     segments: Segments,
     at_marks: CountersAtMarks,
-    /// For each owner: the bytes given back, as the collector last recorded them in the trace.
+    /// For each site: the bytes that the program gave back with madvise, as the trace contains them now.
     told_given_back: Vec<GivenBack>,
     /// Number of events that the latest reading found.
     found: usize,
@@ -127,7 +127,8 @@ impl Mappings {
         self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
     }
 
-    /// For each site in the trace: the bytes given back, if this number has changed since the last call.
+    /// For each site in the trace: the bytes that the program gave back with madvise, if this number has
+    /// changed since the last call.
     pub(crate) fn new_given_back(&mut self) -> Vec<(SiteId, GivenBack)> {
         let given_back = self.ledger.given_back();
         self.told_given_back.resize(given_back.len(), GivenBack::default());
@@ -141,7 +142,7 @@ impl Mappings {
     }
 
     /// Number of lost events. An event is lost if the ring is full, or if the thread that began the event
-    /// never publishes it.
+    /// never publishes the event.
     pub(crate) fn lost(&self, session: &Session) -> u64 {
         session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
     }
@@ -271,7 +272,7 @@ mod tests {
         mappings.name(0, SiteId(9));
         let expected = Counters { allocs: 2, allocated_bytes: 12 * PAGE, frees: 0, freed_bytes: 2 * PAGE };
         assert_eq!(mappings.counters().collect::<Vec<_>>(), [(SiteId(9), expected)]);
-        // A producer has taken a number and was stopped before it published the event.
+        // A thread has taken the number of an event, and was stopped before the thread published the event.
         ring.written.fetch_add(1, Ordering::AcqRel);
         ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
         assert!(!mappings.read(&source));

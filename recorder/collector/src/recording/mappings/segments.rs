@@ -5,7 +5,8 @@ use crate::sys::maps;
 use std::collections::HashMap;
 use std::fs;
 
-/// For each segment ID: the size of the segment in bytes. The kernel reuses an ID only after many other IDs.
+/// For each segment ID: the size of the segment in bytes. The kernel reuses an ID only after many other IDs,
+/// so the stored sizes stay correct.
 #[derive(Default)]
 pub(super) struct Segments(HashMap<u32, u64>);
 

@@ -90,7 +90,7 @@ pub(crate) struct Ledger {
     owners: Addresses<SiteIndex>,
     /// Number of live objects.
     live: usize,
-    /// Maximum number of live objects.
+    /// Maximum number of live objects in the ledger.
     most: usize,
     /// Number of objects for which the ledger had no room.
     refused: u64,
@@ -117,7 +117,7 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// The sites, indexed by owner.
+    /// The sites that get objects from pools. The ledger refers to a site by its index in this list.
     pub(crate) fn sites(&self) -> &[PoolSite] {
         &self.sites
     }
@@ -132,7 +132,7 @@ impl Ledger {
         &self.names
     }
 
-    /// The counters of each owner.
+    /// The counters of each site, in the order of [`Ledger::sites`].
     pub(crate) fn by_owner(&self) -> &[Counters] {
         &self.counters
     }
@@ -320,7 +320,7 @@ impl Ledger {
     }
 
     /// The ledger of a forked child. The child's counters begin with the live objects of the parent.
-    /// `is_same` says whether a site's ID means the same code in the child.
+    /// `is_same` tells whether the ID of a site belongs to the same code in the child.
     pub(crate) fn inherited(&self, is_same: impl Fn(u16) -> bool) -> Ledger {
         let mut own = self.clone();
         let is_known = |site: &PoolSite| is_same(site.direct) && is_same(site.caller);

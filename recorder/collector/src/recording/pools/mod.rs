@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// Longest sleep of the reader thread while the target has not added its first event.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
-/// If one reading finds this number of events or more, the next reading follows at once.
+/// If one reading finds this number of events or more, the next reading follows immediately.
 const MANY: usize = MAX_EVENTS / 64;
 /// If a reading finds fewer than [`MANY`] events, the next reading follows after this time.
 const SOON: Duration = Duration::from_millis(1);
@@ -137,8 +137,8 @@ impl Shared {
     }
 }
 
-/// The thread starts at this age of a recording, so a child that ends earlier costs no thread. Until this
-/// age, the ring has room for all events of the fastest pool.
+/// The thread starts when the recording has this age, so the collector starts no thread for a child that ends
+/// before this age. Until this age, the ring has room for all events of the fastest pool.
 const START: Duration = Duration::from_millis(5);
 
 /// Reads the events of one recording in a thread, until the value is dropped.
@@ -150,8 +150,8 @@ pub(crate) struct PoolReader {
 }
 
 impl PoolReader {
-    /// Creates a reader. [`PoolReader::tend`] starts its thread later. `inherited` has the objects that a
-    /// forked child inherits from its parent.
+    /// Creates a reader. [`PoolReader::tend`] starts its thread later. `inherited` contains the objects that
+    /// a forked child inherits from its parent.
     pub(crate) fn new(session: &Arc<Session>, inherited: Option<Ledger>, now: Instant) -> PoolReader {
         let pools = Pools { ledger: inherited.unwrap_or_default(), ..Pools::default() };
         let shared = Arc::new(Shared {

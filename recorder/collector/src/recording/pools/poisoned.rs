@@ -1,4 +1,5 @@
-//! Objects of pools that the program only makes accessible and inaccessible, with ASan's macros.
+//! Objects of pools in a program that does not report its objects to edleak, but uses ASan's macros. These
+//! macros make memory accessible, or poison memory (make it inaccessible).
 //!
 //! Such a program poisons a chunk of memory as soon as it has allocated the chunk. The program makes the
 //! bytes of an object accessible when it hands the object out, and poisons these bytes again when it takes
