@@ -1,5 +1,5 @@
-//! Tests with real files that the collector refuses programs that it cannot record. The tests check the kind
-//! of the error, and that the message is one line that ends with the remedy.
+//! The tests use real files, and check that the collector refuses a program that the collector cannot record.
+//! The tests check the kind of the error, and that the message is one line that ends with the remedy.
 
 mod common;
 

@@ -2,7 +2,7 @@
 //! the wrapper allocates once. edleak must name the first caller that is not a wrapper.
 //!
 //! The test finds this function as the preload library does. The walk starts at the return address of
-//! `malloc`. If the address is in a wrapper range, the walk steps over the frame with the unwind rule of this
+//! `malloc`. If the address is in a wrapper range, the walk skips the frame with the unwind rule of this
 //! range.
 
 mod common;
@@ -56,8 +56,8 @@ impl<'set> Modules<'set> {
         })
     }
 
-    /// The function that edleak names as the site of the captured allocation, and the frames over which the
-    /// walk stepped.
+    /// The function that edleak names as the site of the captured allocation, and the frames that the walk
+    /// skipped.
     fn blamed(&mut self, stack: &Captured) -> (String, Vec<String>) {
         let (frames, _) = stack.walk();
         let mut stepped = Vec::new();

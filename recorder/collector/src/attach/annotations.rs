@@ -2,9 +2,9 @@
 //!
 //! A program calls the library's functions for marks and pools through its global offset table. The loader
 //! fills the global offset table when it loads the program. If the library is loaded after the program, the
-//! table has no addresses of the library's functions. Therefore each module with such calls has two
-//! additional words of memory, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The
-//! collector stores the addresses of the two functions in these words while all threads stand still.
+//! table has no addresses of the library's functions. Therefore each module with such calls has additional
+//! memory for two addresses, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The collector
+//! stores the addresses of the two functions in this memory while all threads stand still.
 
 use crate::attach::modules::Module;
 use crate::sys::maps::Line;
@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 /// The functions of the library that a program with edleak.h may call.
 const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
 
-/// Two words in the memory of a module. The collector stores the address of the function for marks in the
-/// first word, and the address of the function for pools in the second.
+/// Memory for two addresses (16 bytes) in a module. The collector stores first the address of the function
+/// for marks, and then the address of the function for pools.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
-    /// The address of the first of the two words.
+    /// The address of these 16 bytes.
     pub(crate) address: u64,
     module: u64,
     path: String,
@@ -64,7 +64,7 @@ pub(crate) fn find(modules: &[Module]) -> Annotations {
 }
 
 impl Words {
-    /// Whether the module with these two words of memory is still mapped at the same address.
+    /// Whether the module that contains this memory is still mapped at the same address.
     pub(crate) fn is_mapped<'m>(&self, mut lines: impl Iterator<Item = Line<'m>>) -> bool {
         lines.any(|line| line.start == self.module && line.name == self.path)
     }

@@ -58,7 +58,7 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Loaded {
     /// The time in which the thread did no work of its own, because the thread stood still or made the call.
     pub(crate) time: Duration,
-    /// For each element of [`Call::places`], whether the memory for the detours is mapped.
+    /// For each element of [`Call::places`], whether the thread has mapped this memory for detours.
     pub(crate) is_placed: [bool; MAX_PLACES],
 }
 
@@ -69,7 +69,8 @@ pub(crate) enum Failure {
     Unsuitable(String),
     /// `dlopen` failed, with this message.
     Refused(String),
-    /// The process has used the memory for the detours of malloc for another mapping meanwhile.
+    /// The process has mapped other memory at the address that the collector had chosen for the detours of
+    /// malloc.
     NoPlace,
     /// The thread has not finished the call at the time limit.
     Unfinished,

@@ -247,8 +247,8 @@ fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     entries.iter().filter(allocate).all(|entry| known.contains(&entry.family))
 }
 
-/// Whether the jemalloc in a module is set to free an allocation at a `realloc` to size 0. This is jemalloc's
-/// default on Linux, but `MALLOC_CONF` can change the setting.
+/// Whether the jemalloc in a module is configured so that a `realloc` to size 0 frees the allocation. This is
+/// jemalloc's default on Linux, but `MALLOC_CONF` can change the setting.
 fn realloc_frees(pid: u32, module: &Module) -> bool {
     const FREE: u32 = 1;
     let Some(elf) = module.elf() else { return false };

@@ -218,7 +218,7 @@ impl Detours {
     }
 
     /// Writes or removes the jumps, writes the stubs, and stores the addresses of the functions for marks and
-    /// pools. All threads stand still meanwhile.
+    /// pools. All threads must stand still during this call.
     fn write_all(&self, step: &dyn Fn(&str), is_apply: bool) -> Result<(), Error> {
         let memory = self.memory().map_err(unreadable)?;
         let mut pending = Vec::new();

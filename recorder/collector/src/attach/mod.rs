@@ -145,7 +145,8 @@ pub(crate) fn load(
             }
         }
         if Instant::now() >= limit {
-            // The process may have been stopped meanwhile, so check its state again.
+            // The process may have been stopped since the first check, so check the state of the process
+            // again.
             target::check_state(pid)?;
             let message = format!("no thread can load the library now: {}", describe(pid, &positions));
             let remedy = "use a longer --attach-timeout, or start the process with `edleak-record --idle`";
@@ -239,7 +240,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
         }),
         Failure::System(error) if error.raw_os_error() == Some(libc::EPERM) => {
             // No other program traced the process a moment ago. Check again, because a debugger may have
-            // attached meanwhile.
+            // attached to the process since then.
             target::check_state(pid).err().unwrap_or_else(|| {
                 refusal(
                     "the kernel or a seccomp filter of edleak-record forbids `ptrace`",

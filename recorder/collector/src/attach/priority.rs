@@ -1,7 +1,7 @@
 //! Runs the collector with a high priority for a moment.
 //!
 //! While threads of the process stand still, the collector must not wait for a processor. A user without
-//! privileges may not raise the priority. For such a user the priority stays as it is.
+//! privileges may not raise the priority. For a user without privileges, the priority does not change.
 #![allow(unsafe_code)] // two system calls
 
 /// A raised priority. Dropping this value restores the earlier priority.

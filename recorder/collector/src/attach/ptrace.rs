@@ -181,7 +181,8 @@ impl Drop for Thread {
 }
 
 /// Keeps SIGCHLD blocked while this value lives. The kernel sends SIGCHLD when a thread stops. If SIGCHLD is
-/// blocked, a wait for a stop ends at once; if not, the wait ends only after [`PAUSE`].
+/// blocked, a wait for a stop ends as soon as the thread stops; if SIGCHLD is not blocked, the wait ends only
+/// after [`PAUSE`].
 pub(crate) struct ChildSignals {
     before: libc::sigset_t,
 }

@@ -36,7 +36,8 @@ pub(crate) enum Unstopped {
 }
 
 impl Stopped {
-    /// Stops all threads of a process before `limit`, including threads that begin meanwhile.
+    /// Stops all threads of a process before the time `limit`. Threads that the process starts in this time
+    /// are stopped, too.
     pub(crate) fn all(pid: u32, limit: Instant) -> Result<Stopped, Unstopped> {
         let _signals = ChildSignals::block();
         let priority = Priority::raise();

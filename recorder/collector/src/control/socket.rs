@@ -19,7 +19,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The first word of every request.
+/// The text with which every request begins.
 pub const PROTOCOL: &str = "edleak-1";
 /// Maximum number of clients at the same time.
 const MAX_CLIENTS: usize = 16;
@@ -33,7 +33,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientId(u64);
 
-/// The words of one request.
+/// One request, split into words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
     /// The client that sent the request.

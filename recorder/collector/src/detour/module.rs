@@ -145,8 +145,8 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
             entries.iter().position(|other| std::ptr::eq(*other, entry)).map(|index| trampolines[index])
         };
         let realloc = realloc_for(entries, entry).filter(|_| placement.realloc_frees);
-        // The stub passes jemalloc's flags to the plain free. If the plain free takes no flags, it ignores
-        // them.
+        // The stub passes jemalloc's flags to the plain free. If the plain free takes no flags, the plain
+        // free ignores this argument.
         let small_free = match (plain.and_then(trampoline_of), realloc.and_then(trampoline_of)) {
             (Some(plain), _) => SmallFree::Plain(plain),
             (None, Some(realloc)) => SmallFree::Reallocated(realloc),

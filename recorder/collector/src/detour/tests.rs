@@ -153,7 +153,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // SAFETY: this mapping belongs to `self`, and nothing uses it after the drop.
+        // SAFETY: this mapping belongs to `self`, and no code uses this memory after the drop.
         unsafe { libc::munmap(self.0.cast(), 4 * PAGE) };
     }
 }

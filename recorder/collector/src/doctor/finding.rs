@@ -5,7 +5,7 @@ use crate::error::Error;
 /// The result of one check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// The subject of the check, in one or two words.
+    /// A name of one or two words for the part of the system that was checked.
     pub subject: &'static str,
     /// Whether the result prevents a recording.
     pub state: State,

@@ -1,5 +1,5 @@
-//! Finds the wrappers, the unwind rules and the allocator functions of a file. This is done once for each
-//! file, for all processes of the run.
+//! Finds the wrappers, the unwind rules and the allocator functions of a file. The collector compiles each
+//! file only once, for all processes of the run.
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
@@ -35,7 +35,8 @@ pub(crate) struct FileCode {
 pub(crate) type FileKey = (String, Vec<u8>);
 /// The identity of a file, and the version number of a watch set.
 type AskedKey = (FileKey, u64);
-/// A value that the first caller computes. All other callers wait for this value and share it.
+/// A value that the first caller computes. All other callers wait until the value is computed, and share the
+/// value.
 pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
 /// The compiled code of all files in this run, including files that another thread is compiling now.

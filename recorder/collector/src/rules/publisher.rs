@@ -3,7 +3,7 @@
 //!
 //! The publisher compiles the rules from the files of the modules, and writes them into the session as sorted
 //! tables. To replace a table, the publisher first sets the length of the table to 0. If the target searches
-//! the table meanwhile, it finds no entry, and searches again at the next new site.
+//! the table while the length is 0, the target finds no entry, and searches again at the next new site.
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
@@ -90,7 +90,8 @@ impl Publisher {
     }
 
     /// Whether this publisher has taken over all `modules` from the publisher of a parent process, and the
-    /// target walks no stacks. Then the child process finds all its rules in the session of its parent.
+    /// target walks no stacks. In this case, the child process finds all its rules in the session of its
+    /// parent.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }
@@ -134,8 +135,8 @@ impl Publisher {
         self.walks
     }
 
-    /// Compiles files that the target will load. This happens in another thread, while the target starts. If
-    /// the collector cannot create a thread, [`Publisher::publish`] compiles the files later.
+    /// Compiles files that the target will load. Another thread compiles the files, while the target starts.
+    /// If the collector cannot create a thread, [`Publisher::publish`] compiles the files later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -398,8 +399,8 @@ impl Publisher {
         }
     }
 
-    /// Updates the actions of the sites that the target met before the collector published or changed the
-    /// rules for them.
+    /// Updates the actions of those sites that the target met before the collector published or changed the
+    /// rules for these sites.
     fn tell_known_sites(&mut self, session: &Session) {
         let refused = std::mem::take(&mut self.refused);
         self.picked.retain(|&address| {

@@ -81,8 +81,9 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
     ))
 }
 
-/// Finds the file of a program. If `program` contains a slash, it is the path of the file. If not, the file
-/// is the first executable file of this name in the directories of PATH.
+/// Finds the file of a program. If `program` contains a slash, `program` is the path of the file. If
+/// `program` contains no slash, the file is the first executable file of this name in the directories of
+/// PATH.
 fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     if program.as_bytes().contains(&b'/') {
         return Ok(PathBuf::from(program));
@@ -310,8 +311,8 @@ fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static
     if mode & libc::S_ISUID != 0 && owner != us.uid {
         return Some("is setuid");
     }
-    // If S_ISGID is set without the execute bit of the group, the file raises no privilege. This combination
-    // of bits once meant mandatory locking.
+    // If S_ISGID is set without the execute bit of the group, the file raises no privilege. In earlier
+    // kernels, this combination of bits meant mandatory locking.
     (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
 }
 

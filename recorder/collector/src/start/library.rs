@@ -1,7 +1,7 @@
 //! Finds the library to load into the target, and checks that the library has the version of this
 //! edleak-record.
 //!
-//! The collector looks at these places in this order:
+//! The collector looks for a library at these places, in this order:
 //!
 //! | place                                        | the library is used if                                |
 //! |----------------------------------------------|-------------------------------------------------------|

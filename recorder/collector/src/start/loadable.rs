@@ -32,7 +32,7 @@ pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
 pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
     let file = File::open(path).map_err(library)?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE);
-    // SAFETY: the kernel chooses the address of the new mapping, and no code reads from it.
+    // SAFETY: the kernel chooses the address of the new mapping, and no code reads from this mapping.
     let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 1, protection, flags, file.as_raw_fd(), 0) };
     if mapped == libc::MAP_FAILED {
         let error = io::Error::last_os_error();

@@ -71,8 +71,8 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Ok(Some(Held(None))),
         };
-        // Another collector may have renamed this file before it released the lock, and may have created its
-        // own trace under this name.
+        // Another collector may have renamed this file while that collector had the lock, and may have
+        // created its own trace under this name.
         if !place::lock(&file) || !place::is_at(&file, path) {
             return Err(in_use(path));
         }
@@ -137,8 +137,8 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Maximum number of attempts. Another process may create a trace after this process has renamed the old file
-/// and before it creates the new file. This hardly happens many times in a row.
+/// Maximum number of attempts. Between the renaming of the old file and the creation of the new file, another
+/// process may create a trace with this name. This hardly happens many times in a row.
 const ATTEMPTS: u32 = 8;
 
 /// Creates the trace `path`, and renames an existing file to `path.old`. If `path` exists and is not a
@@ -271,7 +271,7 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     if moved.is_ok() && held.is_at(&old) {
         return Ok(Some(Kept { old, older }));
     }
-    // Another process has given the name `path` to another file meanwhile. Undo the renaming.
+    // Another process has given the name `path` to another file since the file was locked. Undo the renaming.
     if moved.is_ok() {
         let _ = place::rename_new(&old, path);
     }
@@ -384,7 +384,7 @@ mod tests {
         let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
         reserved.settle();
         assert_eq!((names(), text(&before).as_str()), (2, "old"));
-        // `give_back` does not restore a name that another process has taken meanwhile.
+        // `give_back` does not restore a name that another process has taken since the reservation.
         fs::remove_file(&path).expect("it is there");
         fs::write(&path, "theirs").expect("it is ours");
         drop(writer);

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest time that edleak-record waits for the end of the target after it has sent SIGTERM.
+/// Longest time that edleak-record waits for the end of the target after edleak-record has sent SIGTERM.
 const TERMINATION: Duration = Duration::from_secs(10);
 
 /// The settings of a recording.
@@ -212,7 +212,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
 }
 
 /// The path of the collector's own libc. The target probably uses the same file. A statically linked
-/// edleak-record uses no libc.so.6, so it tries the usual paths.
+/// edleak-record uses no libc.so.6 itself, so the function tries the usual paths of libc.so.6.
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
         ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
@@ -254,7 +254,8 @@ fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
-/// The exit code of the program if the program failed; `otherwise` if it did not.
+/// The exit code of the program if the program failed. If the program did not fail, the result is
+/// `otherwise`.
 fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,
@@ -278,7 +279,7 @@ fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     true
 }
 
-/// A command line as text, shortened so that it fits into one line of a message.
+/// A command line as text. A long command line is shortened, so that it fits into one line of a message.
 fn shown(command: &[OsString]) -> String {
     const MOST: usize = 40;
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();

@@ -1,10 +1,10 @@
 //! Measures the free memory inside the arenas of glibc's malloc, from outside the process.
 //!
-//! glibc places the chunks of an arena one after another in memory. Each chunk begins with two words. The
-//! first word is the size of the previous chunk, if the previous chunk is free. The second word is the size
-//! of the chunk itself, together with three flags. So the collector can walk from chunk to chunk and finds
-//! every free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in glibc 2.27 and
-//! later, on 64-bit systems:
+//! glibc places the chunks of an arena one after another in memory. Each chunk begins with two numbers of 8
+//! bytes. The first number is the size of the previous chunk, if the previous chunk is free. The second
+//! number is the size of the chunk itself, together with three flags. So the collector can walk from chunk to
+//! chunk and finds every free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in
+//! glibc 2.27 and later, on 64-bit systems:
 //!
 //! - The main arena is in the heap of `brk`. The first chunk of this arena is at the start of the heap.
 //! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with `heap_info`. In the first
@@ -38,7 +38,8 @@ const LONGEST: Duration = Duration::from_millis(100);
 
 /// Smallest chunk (`MINSIZE`).
 const LEAST_CHUNK: u64 = 32;
-/// Size of the fence: two words at the end of every heap of an arena except the newest heap (`CHUNK_HDR_SZ`).
+/// Size in bytes of the fence (`CHUNK_HDR_SZ`). The fence is at the end of every heap of an arena, except the
+/// newest heap.
 const FENCE_BYTES: u64 = 16;
 const PREVIOUS_IS_USED: u64 = 1;
 const IS_MAPPED: u64 = 2;
@@ -57,9 +58,10 @@ pub(crate) struct FreeBytes {
     pub resident_bytes: u64,
 }
 
-/// Reads the memory of a process word by word.
+/// Reads the memory of a process in units of 8 bytes.
 trait Memory {
-    /// The word at `address`; `None`: the page of this word is not resident, or the time of the walk is over.
+    /// The 8 bytes at `address` as a number; `None`: the page of these bytes is not resident, or the time of
+    /// the walk is over.
     fn word(&mut self, address: u64) -> Option<u64>;
     /// The number of bytes of the range that are on resident pages; `None`: the time of the walk is over.
     fn resident(&mut self, range: Range<u64>) -> Option<u64>;
@@ -273,7 +275,7 @@ mod tests {
 
     const AT: u64 = 7 * HEAP_BYTES;
 
-    /// The memory of a test, which the test fills word by word. All pages are resident.
+    /// The memory of a test, which the test fills in units of 8 bytes. All pages are resident.
     #[derive(Default)]
     struct Words(HashMap<u64, u64>);
 

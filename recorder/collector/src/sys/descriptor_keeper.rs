@@ -37,7 +37,7 @@ pub(crate) struct DescriptorKeeper {
     pub(crate) pid_there: u32,
 }
 
-/// Whether a process needs a keeper, because it cannot open the descriptors of this process.
+/// Whether a process needs a keeper, because the process cannot open the descriptors of the collector.
 pub(crate) fn is_needed_for(pid: u32) -> bool {
     let user = |pid| process::read_status(pid).map(|status| status.privileges.ids);
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -138,7 +138,7 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
 fn drop_capabilities() -> libc::c_long {
     const VERSION_3: u32 = 0x2008_0522;
     let (header, none) = ([VERSION_3, 0], [0u32; 6]);
-    // SAFETY: the kernel only reads a header, and three sets of two words.
+    // SAFETY: the kernel only reads a header, and three sets of two numbers.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }
 }
 

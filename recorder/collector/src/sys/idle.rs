@@ -39,7 +39,8 @@ pub(crate) struct Library {
     pub(crate) is_late: bool,
 }
 
-/// Addresses that the collector needs to write detours in a process into which it has loaded the library.
+/// Addresses that the collector needs to write detours, if a collector has loaded the library into the
+/// running process.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
     /// The address of the `malloc` that the process uses.
@@ -328,7 +329,7 @@ fn read_notes(segment: &[u8], address: u64, notes: &mut Notes) {
     }
 }
 
-/// The word at an offset of `bytes`, or 0 if the offset is beyond the end.
+/// The 8 bytes at an offset of `bytes` as a number, or 0 if the offset is beyond the end of `bytes`.
 fn word_at(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..at.saturating_add(8)).and_then(|word| word.try_into().ok());
     word.map_or(0, u64::from_ne_bytes)

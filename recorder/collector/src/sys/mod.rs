@@ -1,6 +1,6 @@
 //! The interface to the operating system: shared memory, /proc, signals, limits, standard descriptors,
 //! stderr, and the target as a child process with its terminal. Also reads and writes the memory of other
-//! processes, to control edleak's library in them.
+//! processes, to control edleak's library in these processes.
 
 pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;

@@ -85,8 +85,8 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether the child process has itself waited for child processes. This is known only after the child
-    /// has ended.
+    /// Whether the child process has itself waited for child processes. The kernel shows this only after the
+    /// child has ended.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }

@@ -1,5 +1,6 @@
-//! Reads files of /proc with three system calls. The standard library would make about ten: it asks for the
-//! size of the file, which is 0 in /proc, and then begins with a read of 32 bytes.
+//! Reads files of /proc with three system calls. The standard library would make about ten system calls: the
+//! standard library asks for the size of the file, which is 0 in /proc, and then begins with a read of 32
+//! bytes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};

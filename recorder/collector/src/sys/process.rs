@@ -21,7 +21,7 @@ fn numbers_in(directory: &str) -> impl Iterator<Item = u32> + use<> {
 }
 
 /// Whether any process has one of these sessions mapped. A forked child has the session of its parent mapped
-/// until the child claims a session for itself.
+/// until the child gets its own session.
 pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
     others().any(|pid| maps_session(pid, |inode| inodes.contains(&inode)))
 }
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn holder_of_a_session_is_found_by_its_file() {
         // No process has mapped a session with this number. Process 1 began before this test, and the child
-        // process begins after it.
+        // process begins after the start of this test.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");

@@ -19,9 +19,9 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// If a thread has used this much processor time since the start of the wait, it has left the library. The
-/// time is longer than a call of the library takes, and longer than the delay with which the kernel updates
-/// the processor time of a running thread.
+/// If a thread has used this much processor time since the start of the wait, the thread has left the library
+/// since then. The time is longer than a call of the library takes, and longer than the delay with which the
+/// kernel updates the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.

@@ -87,7 +87,8 @@ impl Memory {
             };
             left = rest;
             let place = self.base.wrapping_add(pages.start);
-            // SAFETY: the pages lie inside the mapping, and no reference into it exists beside `self`.
+            // SAFETY: the pages lie inside the mapping, and no reference into the mapping exists except
+            // `self`.
             unsafe { place.write_bytes(0, pages.len()) };
         }
         true
@@ -311,17 +312,17 @@ impl Session {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
 
-    /// The state that all marks share.
+    /// The common state of all marks (named instants that the target sets).
     pub fn mark_state(&self) -> &MarkState {
         &self.memory.slice::<MarkState>(MARKS_AT, 1)[0]
     }
 
-    /// For each name of a mark, its state.
+    /// The state of each name of a mark (a named instant that the target sets).
     pub fn mark_names(&self) -> &[MarkName] {
         self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
     }
 
-    /// The ring of slices that the target has taken at marks.
+    /// The ring of the counters that the target has copied at marks (named instants).
     pub fn mark_ring(&self) -> &[AtomicU64] {
         self.memory.slice(MARK_RING_AT, RING_WORDS)
     }
@@ -349,14 +350,14 @@ impl Session {
     }
 }
 
-/// Wakes all threads that wait on a word of shared memory.
+/// Wakes all threads that wait for a change of a number in shared memory (futex).
 pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
     // SAFETY: the word is mapped, and FUTEX_WAKE reads and writes no memory.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Waits as long as a word of shared memory has the value `value`, but no longer than `at_most`. The wait may
-/// end early.
+/// Waits (futex) as long as a number in shared memory has the value `value`, but no longer than `at_most`.
+/// The wait may end early.
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };

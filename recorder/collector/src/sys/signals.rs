@@ -11,9 +11,9 @@ use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Signals that edleak-record passes on to the target, because a user who sends them to edleak-record means
-/// the target. Signals that stop and continue a process are not in this list, because a terminal sends these
-/// signals to both processes. [`Signals::block`] adds the real-time signals.
+/// Signals that edleak-record passes on to the target, because a user who sends such a signal to
+/// edleak-record means the target. Signals that stop and continue a process are not in this list, because a
+/// terminal sends these signals to both processes. [`Signals::block`] adds the real-time signals.
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -64,9 +64,9 @@ impl Signal {
 impl Signals {
     /// Blocks SIGCHLD and every signal that edleak-record passes on.
     pub fn block() -> io::Result<Signals> {
-        // SAFETY: a signal set is plain data; the calls below fill it in.
+        // SAFETY: a signal set is plain data; the calls below fill in the set.
         let mut set: libc::sigset_t = unsafe { zeroed() };
-        // SAFETY: a signal set is plain data; the calls below fill it in.
+        // SAFETY: a signal set is plain data; the calls below fill in the set.
         let mut original: libc::sigset_t = unsafe { zeroed() };
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
         for number in PASSED_ON.into_iter().chain([libc::SIGCHLD]).chain(real_time) {
@@ -83,7 +83,7 @@ impl Signals {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new, and no other code has it.
+        // SAFETY: the descriptor is new, and no other code owns this descriptor.
         let reader = unsafe { File::from_raw_fd(fd) };
         let ignored = PASSED_ON.into_iter().filter(|&number| is_ignored(number)).collect();
         let bus_action = survive_cut_files();
@@ -204,7 +204,7 @@ static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
 
 extern "C" fn note_sigpipe() {
-    // SAFETY: an action is plain data; the call fills it in.
+    // SAFETY: an action is plain data; the call fills in the action.
     let mut action: libc::sigaction = unsafe { zeroed() };
     // SAFETY: the call only reads the current action.
     if unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) } == 0 {
@@ -226,7 +226,7 @@ fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sig
 
 /// Unblocks a signal that the parent process had blocked.
 fn unblock(number: libc::c_int) {
-    // SAFETY: a signal set is plain data; the next call fills it in.
+    // SAFETY: a signal set is plain data; the next call fills in the set.
     let mut set: libc::sigset_t = unsafe { zeroed() };
     // SAFETY: the call passes a local set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut set, number) };
@@ -235,7 +235,7 @@ fn unblock(number: libc::c_int) {
 }
 
 fn is_ignored(number: libc::c_int) -> bool {
-    // SAFETY: an action is plain data; the call fills it in.
+    // SAFETY: an action is plain data; the call fills in the action.
     let mut action: libc::sigaction = unsafe { zeroed() };
     // SAFETY: the call only reads the current action.
     let known = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;

@@ -44,8 +44,8 @@ impl Leadership {
     }
 
     /// Makes this process the leader of a new session with the terminal. The forked child calls this
-    /// function, which is async-signal-safe. `false`: the terminal has hung up meanwhile, so the program must
-    /// get a SIGHUP.
+    /// function, which is async-signal-safe. `false`: the terminal has hung up before this call, so the
+    /// program must get a SIGHUP.
     pub(crate) fn take_over(&self) -> bool {
         // SAFETY: the call passes no memory.
         unsafe { libc::setsid() };
@@ -80,7 +80,7 @@ fn is_alone() -> bool {
 
 /// Removes the pending SIGHUP that the kernel sent when this process gave up the terminal.
 fn take_hangup() {
-    // SAFETY: a signal set is plain data; the call fills it in.
+    // SAFETY: a signal set is plain data; the call fills in the set.
     let mut hangup: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: the call passes a local set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut hangup, libc::SIGHUP) };

@@ -22,7 +22,7 @@ impl Node for Leaf {
     fn visit(&self, depth: u32) -> u64 {
         let mut values = self.0.clone();
         values.sort_by(|left, right| {
-            // SAFETY: any code may call `capture`; it does not return.
+            // SAFETY: any code may call `capture`, and `capture` does not return.
             unsafe { capture() };
             (left ^ depth).cmp(right)
         });

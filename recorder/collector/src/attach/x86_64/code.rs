@@ -180,7 +180,7 @@ pub(crate) fn code() -> &'static [u8] {
     }
     let start = &raw const edleak_attach_code;
     let end = &raw const edleak_attach_code_end;
-    // SAFETY: both symbols mark the ends of the assembly above, which never changes.
+    // SAFETY: the two symbols mark the start and the end of the assembly above, and these bytes never change.
     unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) }
 }
 

@@ -71,7 +71,8 @@ fn at(address: u64) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, address as i64)
 }
 
-/// Offset in a trampoline of the return address that the trampoline pushes if it replaces a call.
+/// Offset, in a trampoline, at which a return address is stored. A trampoline whose last moved instruction is
+/// a call pushes this return address.
 const RETURN_ADDRESS_AT: usize = 64;
 
 /// Compiles the trampoline at `address`. The trampoline consists of the replaced instructions, which were at
@@ -222,9 +223,9 @@ pub(crate) fn stub(
 }
 
 /// Compiles code for a function that maps memory. If the module's own code made the call, the compiled code
-/// jumps to the original function; for all other calls, it jumps to `end`. So edleak does not count the
-/// memory that libc maps for malloc and for threads. The code leaves rax unchanged, because a variadic
-/// function may read rax.
+/// jumps to the original function; for all other calls, the compiled code jumps to `end`. So edleak does not
+/// count the memory that libc maps for malloc and for threads. The code leaves rax unchanged, because a
+/// variadic function may read rax.
 fn pass_over_own_calls(
     block: &mut Block,
     (start, bytes): (u64, u32),
@@ -241,9 +242,10 @@ fn pass_over_own_calls(
 }
 
 /// Compiles code that puts the requested size into r10. If `spacing` is [`Spacing::Requested`] and the size
-/// is smaller than [`SPACING`], the code raises the size argument to [`SPACING`]. If the code does not change
-/// the argument, it jumps to `end`. `old` is the register with the old address, if the function reallocates.
-/// If the old address is not null, a size of 0 may mean a free, so the code does not raise this size.
+/// is smaller than [`SPACING`], the code raises the size argument to [`SPACING`]. If the code leaves the
+/// argument unchanged, the code jumps to `end`. `old` is the register with the old address, if the function
+/// reallocates. If the old address is not null, a size of 0 may mean a free, so the code does not raise this
+/// size.
 fn raise(
     block: &mut Block,
     size: Size,

@@ -11,7 +11,7 @@ pub(crate) const JUMP: u8 = 0xe9;
 /// The reason why an entry cannot get a detour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Obstacle {
-    /// The loader chooses the function while it loads the module (IFUNC).
+    /// The loader chooses the code of the function when the loader loads the module (IFUNC).
     LoadTimeChoice,
     /// The file does not contain the function's code.
     NoCode,
@@ -26,7 +26,8 @@ pub(crate) enum Obstacle {
     /// The function calls no function outside its module. So the compiler may have compiled callers that rely
     /// on registers which this function does not change. A hook could change these registers.
     Closed,
-    /// The function is a sized free, and the allocator has no plain free that can replace it.
+    /// The function is a sized free (a free that gets a size), and the allocator has no plain free that can
+    /// replace this function.
     NoPlainFree,
 }
 

@@ -1,8 +1,9 @@
 //! Allocation wrappers of C++: namespaces, classes and functions.
 
-/// C++: paths of namespaces, classes and functions that are wrappers. Each path is given by its first words.
-/// For a class, all members are wrappers. The paths do not contain the inline namespaces of the standard
-/// libraries. A `*` at the end of a word stands for any characters.
+/// C++: paths of namespaces, classes and functions that are wrappers. Each entry contains only the first
+/// words of a path, and matches every path that begins with these words. For a class, all members are
+/// wrappers. The paths do not contain the inline namespaces of the standard libraries. A `*` at the end of a
+/// word stands for any characters.
 pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",

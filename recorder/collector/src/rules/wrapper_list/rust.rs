@@ -1,7 +1,8 @@
 //! Allocation wrappers of Rust: crates, modules, functions and traits.
 
 /// Rust: paths of crates, modules and functions that are wrappers, and of types whose trait implementations
-/// are wrappers. Each path is given by its first words.
+/// are wrappers. Each entry contains only the first words of a path, and matches every path that begins with
+/// these words.
 pub(crate) const RUST_PATHS: &[&str] = &[
     "__rustc",
     "__rust_alloc",

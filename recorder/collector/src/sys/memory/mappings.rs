@@ -80,8 +80,8 @@ pub(super) fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(A
         huge_bytes += mapping.huge_bytes;
         let parts = calls.map(|calls| calls(mapping.start, mapping.end)).unwrap_or_default();
         let seen = parts.iter().map(|part| part.bytes).sum::<u64>().min(all);
-        // If recorded calls have mapped most of this mapping, it is neither an arena of glibc nor memory of
-        // edleak, even if it looks like one of these.
+        // If recorded calls have mapped most of this mapping, the mapping is neither an arena of glibc nor
+        // memory of edleak, even if the mapping looks like such memory.
         let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Edleak) && mapping.name.is_empty();
         let kind = if is_guess && seen > all / 2 { AreaKind::Anonymous } else { kind };
         areas.push((kind, name.to_owned(), mapping.share(all, all)));
