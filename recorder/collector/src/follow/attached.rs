@@ -62,9 +62,9 @@ impl Attached {
         })
     }
 
-    /// Checks whether the process has answered the request to begin counting, and repeats the request if it
-    /// failed. `has_claimed` means that a process has claimed a session but has not attached to this session.
-    /// Returns whether the collector has repeated the request. If the function returns an error, the
+    /// Checks whether the process has answered the request to begin counting, and repeats the request if the
+    /// request failed. `has_claimed` means that a process has claimed a session but has not attached to this
+    /// session. Returns whether the collector has repeated the request. If the function returns an error, the
     /// recording ends.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
         // The first attempts may fail only because a thread tried to reach an earlier edleak-record process
@@ -123,7 +123,7 @@ impl Attached {
             self.opening.get_or_insert_with(|| Quiescence::new(library.pid(), library.range.clone()));
         if opening.is_reached() {
             self.was_attached = false;
-            // This call of `open` fails only if the process has ended.
+            // This call of `open` fails only if the process has ended, so the collector ignores the error.
             let _ = library.open(shards);
         }
     }

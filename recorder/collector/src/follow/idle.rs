@@ -25,7 +25,7 @@ impl Follower<'_> {
             None if self.recorded_since.is_none() => {
                 match attached.look_after_request(now, !self.attaching.is_empty()) {
                     // If edleak does not record children, only the attached process can have claimed these
-                    // sessions.
+                    // sessions. So these claims belong to the failed request.
                     Ok(true) if !self.plan.children => self.attaching.clear(),
                     Ok(_) => {}
                     Err(error) => {

@@ -109,7 +109,7 @@ pub struct RunSettings {
     /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
     /// own name with the patterns.
     pub only: String,
-    /// Publishes the rules that the targets get.
+    /// Publishes the rules for wrappers and stacks to the targets.
     pub publisher: Publisher,
 }
 
@@ -146,7 +146,7 @@ impl Outcome {
     }
 }
 
-/// A recorded child process, and the watch that notices its end.
+/// A recorded child process, and the watch that notices the end of this process.
 struct Child {
     recording: Recording,
     watch: Option<Watch>,
@@ -176,7 +176,7 @@ pub struct Follower<'a> {
     finished: VecDeque<Remains>,
     /// For each PID: number of children so far that had this PID.
     child_numbers: HashMap<u32, u32>,
-    /// Number of traces that the collector has renamed because their image executed another image.
+    /// Number of traces that the collector has renamed because the recorded process executed another program.
     executed: u32,
     /// The writer of the root process's trace, until a recording uses this writer. The collector creates and
     /// locks the trace early, so that no other process takes the name of the trace.
@@ -245,8 +245,8 @@ impl<'a> Follower<'a> {
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
             signals::wait_readable(&fds, self.time_to_wait());
-            // The loop resets the notifier before it takes claims, so a later claim makes the descriptor
-            // readable again.
+            // The loop resets the notifier before it takes claims, so a claim after the reset makes the
+            // descriptor readable again.
             self.claim_notifier.iter().for_each(ClaimNotifier::reset);
             let stop = self.pass_on(signals);
             self.take_claims();

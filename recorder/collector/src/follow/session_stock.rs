@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Longest time that a target waits, once at its start, for the wrapper rules and detours of its modules. The
-/// collector needs a few milliseconds to prepare the rules and detours. On a busy machine, the collector
-/// needs more time than that, but such a machine delays the start of the program anyway. Without the rules,
-/// edleak would count the program's first allocations at the wrong callers.
+/// collector needs a few milliseconds to prepare the rules and detours. On a busy machine, the preparation
+/// takes longer than a few milliseconds, but a busy machine delays the start of the program anyway. Without
+/// the rules, edleak would count the program's first allocations at the wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest time that a target waits at its start, if the program has its own allocator, or if sites are
 /// watched from the start. Without detours, edleak counts no allocation of the program's own allocator.
@@ -76,8 +76,9 @@ impl SessionStock {
             page: Arc::new(ControlPage::create(children)?),
             sessions: (0..sessions).map(|_| None).collect(),
             spare: Vec::new(),
-            // The number of shards is larger than the number of threads that can run at once, so that threads
-            // seldom share a shard. The number is limited because each shard costs address space.
+            // The number of shards is larger than the number of threads that can run at the same time, so
+            // that threads seldom share a shard. The number is limited because each shard costs address
+            // space.
             rules_timeout_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
             shards: (8 * cores).clamp(16, MAX_SHARDS),
             owner,

@@ -44,8 +44,8 @@ impl Recording {
     fn pick_suspects(&mut self, watching: &mut Watching, used_ns: u64) {
         let Watching { auto_watch, budget, suspects, rules } = watching;
         let price = |site: usize| auto_watch.allocs_per_slice(site);
-        // If the budget does not allow the collector to watch any suspect, the collector compiles no unwind
-        // rules, because a small program may never need these rules.
+        // If the budget does not allow the collector to watch any site that looks like a leak, the collector
+        // compiles no unwind rules, because a small program may never need these rules.
         if !suspects.iter().any(|&site| budget.can_begin(site, price(site), used_ns)) || !self.can_walk(rules)
         {
             return;
@@ -59,8 +59,8 @@ impl Recording {
         }
     }
 
-    /// Whether the target has unwind rules. At the first suspect, the collector begins to compile the unwind
-    /// rules in the background.
+    /// Whether the target has unwind rules. When a site looks like a leak for the first time, the collector
+    /// begins to compile the unwind rules in the background.
     fn can_walk(&mut self, rules: &mut Option<(Change, usize)>) -> bool {
         if self.publisher.walks() {
             return true;
@@ -88,8 +88,9 @@ impl Recording {
     }
 
     /// Whether the program has run long enough to justify the time for compiling the unwind rules of its
-    /// modules. In its first one or two seconds, a program that builds up its data looks like a leak.
-    /// Compiling the unwind rules of a large program takes one or two seconds, too.
+    /// modules. A program that builds up its data looks like a leak in the first one or two seconds.
+    /// Compiling the unwind rules of a large program takes one or two seconds, too. So the collector does not
+    /// compile the unwind rules of a large program in this phase.
     fn do_rules_pay(&self) -> bool {
         let loaded = self.modules.all().iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         let bytes: u64 = loaded.map(|loaded| loaded.module.end.saturating_sub(loaded.module.start)).sum();

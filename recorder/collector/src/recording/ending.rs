@@ -24,7 +24,9 @@ impl Recording {
     /// The collector cannot write the end of the trace.
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
-        // If the process still runs, it may just have executed a program that has not claimed a session yet.
+        // If the process still runs, the process may have executed a program a moment ago, and this program
+        // may still claim a session. So the program counts as unrecorded only after some time without a
+        // claim.
         let is_replaced =
             if runs_on { self.image_watch.is_over(Instant::now()) } else { self.image_watch.is_left() };
         let reason = if is_replaced { EndReason::Replaced } else { reason };

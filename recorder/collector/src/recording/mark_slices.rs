@@ -164,7 +164,7 @@ impl Marks {
     }
 
     /// Sets a mark that a user asked for. `counters` has the current counters of every site of the trace.
-    /// Returns the count of the mark, and the records for the trace.
+    /// Returns how often this mark was set so far, and the records for the trace.
     pub(crate) fn set(
         &mut self,
         name: &str,

@@ -76,8 +76,8 @@ pub struct Recording {
     publisher: Publisher,
     /// Whether the target uses the rules in the session of its parent.
     has_parents_rules: bool,
-    /// Trace ids, indexed by session id. A site gets the next trace id when the collector first sees the
-    /// site.
+    /// For each site, indexed by its id in the session: its id in the trace. A site gets the next free trace
+    /// id when the collector first sees the site.
     trace_ids: Vec<SiteId>,
     /// Session ids of sites whose address the target had not stored when the collector last read these sites.
     late_sites: Vec<u32>,
@@ -108,7 +108,7 @@ pub struct Recording {
     counters: Vec<Counters>,
     events_read: u32,
     losses: Losses,
-    /// The losses that the collector last wrote into the trace.
+    /// The losses (counts of events that were not recorded) that the collector last wrote into the trace.
     recorded_losses: Losses,
     size: Size,
     /// The first and the newest reading of the processor time, each with its time since the start of the

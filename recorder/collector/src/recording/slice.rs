@@ -24,9 +24,10 @@ impl Recording {
         self.write_slice(tick)
     }
 
-    /// Lets the target run; until then, the target waits for its rules. The collector calls this function
-    /// after it has read the counters of the first slice, so the first slice shows the state before the
-    /// target runs. The target does not wait until the collector has written this slice.
+    /// Lets the target run. The target waits for its rules until the collector calls this function. The
+    /// collector calls this function after it has read the counters of the first slice, so the first slice
+    /// shows the state before the target runs. The target does not have to wait until the collector has
+    /// written this slice.
     pub(super) fn let_target_go(&self) {
         let ready = &self.session.header().ready;
         if ready.load(Ordering::Relaxed) == 0 {

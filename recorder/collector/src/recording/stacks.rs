@@ -323,10 +323,10 @@ impl Snapshots {
         }
     }
 
-    /// The newest survivors from the time before the program began to free everything at its end. The
-    /// function returns the latest survivors if their number is at least 15/16 of the number of kept
-    /// survivors; otherwise, the function returns the kept survivors. If the heap shrank in normal work, the
-    /// returned survivors are a few epochs old, which does no harm.
+    /// The newest survivors (live allocations) from the time before the ending program began to free
+    /// everything. The function returns the latest survivors if their number is at least 15/16 of the number
+    /// of kept survivors; otherwise, the function returns the kept survivors. If the heap shrank in normal
+    /// work, the returned survivors are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
         if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }

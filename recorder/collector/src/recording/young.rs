@@ -35,7 +35,7 @@ impl Recording {
         !self.has_file() && now.saturating_duration_since(self.began) >= YOUNG
     }
 
-    /// Whether no byte of the trace is in its file yet.
+    /// Whether the collector has written no byte of the trace into a file yet.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.writer.as_ref().is_some_and(TraceWriter::is_in_memory)
     }

@@ -147,7 +147,8 @@ impl Ledger {
         counters.allocated_bytes = counters.allocated_bytes.wrapping_add(end - start);
     }
 
-    /// Extends the mapping of the same owner that ends at `start`. Returns whether such a mapping exists.
+    /// If a mapping of `owner` ends at `start`, extends this mapping to `end`. Returns whether such a mapping
+    /// exists.
     fn extend(&mut self, start: u64, end: u64, owner: SiteIndex) -> bool {
         let Some((_, piece)) = self.pieces.range_mut(..start).next_back() else { return false };
         let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { return false };
@@ -551,8 +552,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
-        // The kernel has moved the range away. The mmap call of another thread gets this range before the
-        // event that ends the move.
+        // The kernel has moved the old range away. Another thread maps the old range with mmap before the
+        // ledger gets the event for the end of the move.
         ledger.map(10 * PAGE, 4 * PAGE, 1);
         ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
         let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();

@@ -83,8 +83,8 @@ impl Mappings {
         let Mappings { sites, owners, .. } = &mut own;
         let ledger = self.ledger.inherited(ranges, |owner| {
             let site = self.sites.get(owner)?;
-            // The child has the sites that its parent had at the fork. A site that the parent added later can
-            // have an ID that belongs to another site in the child.
+            // The child has the sites that its parent had at the fork. A site that the parent added after the
+            // fork can have an ID that belongs to another site in the child.
             let is_same = address(child, site.id) == address(parent, site.id);
             is_same.then(|| owner_of(sites, owners, site.id, site.is_allocator))
         });

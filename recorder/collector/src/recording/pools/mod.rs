@@ -2,8 +2,8 @@
 //! counters of sites from these events.
 //!
 //! A busy pool hands out ten million objects a second, so the ring is full after a few milliseconds. The
-//! thread that takes slices may need longer than this time to write a slice, so a separate thread reads the
-//! ring.
+//! thread that takes slices may need more than a few milliseconds to write a slice, so a separate thread
+//! reads the ring.
 
 pub(crate) mod ledger;
 mod poisoned;

@@ -1,9 +1,9 @@
 //! Objects of pools in a program that does not report its objects to edleak, but uses ASan's macros. These
 //! macros make memory accessible, or poison memory (make it inaccessible).
 //!
-//! Such a program poisons a chunk of memory as soon as it has allocated the chunk. The program makes the
-//! bytes of an object accessible when it hands the object out, and poisons these bytes again when it takes
-//! the object back. From each such call, the collector concludes:
+//! A program that uses these macros poisons a chunk of memory as soon as the program has allocated the chunk.
+//! The program makes the bytes of an object accessible when it hands the object out, and poisons these bytes
+//! again when it takes the object back. From each call of a macro, the collector concludes:
 //!
 //! | the program | meaning |
 //! |---|---|
