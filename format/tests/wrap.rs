@@ -90,7 +90,7 @@ fn no_mix_of_sites_and_capacity_ends_a_recording() {
             let mut random = Random(sites);
             let mut counters = vec![Counters::ZERO; sites as usize];
             // The recording is so long that all slices in the file were thinned several times.
-            let slices = 3 * slices_until_thinned(capacity, sites);
+            let slices = 2 * slices_until_thinned(capacity, sites);
             for tick in 0..slices {
                 churn(&mut counters, tick, &mut random);
                 writer.slice(&header(tick), &counters).expect("old slices make room");

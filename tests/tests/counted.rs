@@ -20,7 +20,7 @@ fn with_each_libc(check: impl Fn(Static)) {
 fn counts_of_a_static_program_are_exact_at_any_number_of_threads() {
     with_each_libc(|libc| {
         let program = static_program("counted", libc);
-        for (threads, rounds) in [("1", "1000000"), ("8", "200000"), ("80", "20000")] {
+        for (threads, rounds) in [("1", "200000"), ("8", "40000"), ("80", "4000")] {
             let recording = Recorder::new("counted").record(&program, [threads, rounds]);
             assert_eq!(recording.outcome.code, 0, "{libc:?}: {}", recording.outcome.stderr);
             let stderr = &recording.outcome.stderr;
