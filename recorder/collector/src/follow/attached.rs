@@ -1,5 +1,5 @@
-//! A process that already ran before its recording. The collector asks the library in this process to begin
-//! counting.
+//! A process that already ran when its recording began. The collector asks the library in this process to
+//! begin counting.
 //!
 //! ```text
 //! wake ──▶ the next allocation attaches the process ──▶ open, when no thread uses an older session

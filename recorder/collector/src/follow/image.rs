@@ -39,7 +39,7 @@ fn stack_start(stat: &str) -> Option<u64> {
 }
 
 /// The privileges of a process and the user mapping of its user namespace. A process that enters its own user
-/// namespace gets all privileges without an exec.
+/// namespace gets all privileges without an exec, so new privileges alone do not prove an exec.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Rights {
     privileges: Privileges,

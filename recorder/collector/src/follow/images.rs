@@ -159,11 +159,11 @@ impl Follower<'_> {
         }
     }
 
-    /// Ends the recording of an image that executed another image. If the first image ran for at least
-    /// [`WORTH_KEEPING`], the collector keeps its trace under another name. For example, a shell that only
-    /// starts a server runs for less than [`WORTH_KEEPING`]. Returns the writer for the trace of the next
-    /// image. The name of the trace stays reserved, because the collector reuses the file or immediately
-    /// replaces the file.
+    /// Ends the recording of an image whose process has executed another program. If the old image ran for at
+    /// least [`WORTH_KEEPING`], the collector keeps the trace of the old image under another name. For
+    /// example, a shell that only starts a server runs for less than [`WORTH_KEEPING`]. Returns the writer
+    /// for the trace of the next image. The name of the trace stays reserved, because the collector reuses
+    /// the file or immediately replaces the file.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();

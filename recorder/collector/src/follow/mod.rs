@@ -73,7 +73,7 @@ pub enum Root<'a> {
     Child(&'a OwnChild),
     /// A process that started this collector.
     Other(u32, Watch),
-    /// A process that already ran before its recording.
+    /// A process that already ran when its recording began.
     Attached(Box<Attached>),
 }
 

@@ -1,7 +1,7 @@
 //! Finds descendants of the root process that have no recording. Some descendants cannot reach the collector,
 //! because they run in a chroot, as another user, or with another /proc. Some descendants started without the
-//! library, and some ended too early. If edleak did not report such descendants, a user could believe that
-//! they have no leaks.
+//! library, and some ended before they could claim a session. If edleak did not report such descendants, a
+//! user could believe that they have no leaks.
 
 use crate::error::{Error, ErrorKind};
 use crate::sys::maps;

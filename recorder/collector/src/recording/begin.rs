@@ -85,9 +85,9 @@ impl Recording {
 
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
-        // A starting target waits until now for its rules, but at most for its timeout. The recording begins
-        // after this wait. If the recording began before the wait, slices that are due during the wait would
-        // count as lost, for example for a large program on a busy machine.
+        // A starting target has waited for its rules until now, or until its timeout if the timeout is
+        // shorter. The recording begins after this wait. If the recording began before the wait, slices that
+        // are due during the wait would count as lost, for example for a large program on a busy machine.
         let waited = match has_parents_rules || is_attached {
             true => Duration::ZERO,
             false => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),

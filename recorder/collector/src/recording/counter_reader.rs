@@ -71,7 +71,7 @@ impl CounterReader {
         }
     }
 
-    /// Frees the shards of ended threads, so that later threads do not have to share a shard. The counts stay
+    /// Frees the shards of ended threads, so that new threads do not have to share a shard. The counts stay
     /// in the freed shard, and the next thread that uses this shard adds to these counts.
     ///
     /// The function does nothing unless the shards hold the kernel's thread ids. With other ids, the function

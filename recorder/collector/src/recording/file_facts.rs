@@ -90,7 +90,7 @@ fn known(path: &Path) -> Arc<Known> {
     known
 }
 
-/// Identifies one version of a file. If another file replaces a file of the same name, the new file has
+/// Identifies one version of a file. If another file replaces a file of the same name, the new file counts as
 /// another version. A file whose content changes also gets another version.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {

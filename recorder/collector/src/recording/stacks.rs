@@ -1,6 +1,7 @@
-//! The stacks of watched sites as the trace stores them: each stack is a child site of its watched site. For
-//! each stack, the trace also stores when its survivors were allocated. A survivor is an allocation that is
-//! still live. A teardown is the phase in which an ending program frees everything.
+//! The stacks of watched sites as the trace stores them. In the trace, each stack is a separate site, and the
+//! parent of this site is the watched site. For each stack, the trace also stores when its survivors were
+//! allocated. A survivor is an allocation that is still live. A teardown is the phase in which an ending
+//! program frees everything.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;

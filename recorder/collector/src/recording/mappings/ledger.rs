@@ -108,7 +108,7 @@ impl Ledger {
     }
 
     /// The live pieces that overlap `start..end`: for each piece, the start and the end of its part in this
-    /// range, and its owner.
+    /// range, and the site that owns the piece.
     pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, SiteIndex)> {
         let before = self.pieces.range(..start).next_back();
         let before = before.filter(|(_, piece)| piece.end > start);

@@ -1,8 +1,8 @@
 //! The objects that the program's own pools have handed out, and the counters of the sites that asked for
 //! these objects.
 //!
-//! The program names each pool by an address. Two pools may hold objects at the same address, because a pool
-//! may take its memory from another pool. So the pool and the address together identify an object.
+//! The program identifies each pool by an address. Two pools may hold objects at the same address, because a
+//! pool may take its memory from another pool. So the pool and the address together identify an object.
 
 use crate::recording::pools::poisoned::{Poisoned, SiteIndex};
 use edleak_format::{Counters, SiteId};
