@@ -1,9 +1,10 @@
-//! A baseline is the set of leaks of an earlier recording. With a baseline, the gate reports only leaks that
-//! are not in the baseline or that are faster now.
+//! A baseline is the set of leaks of an earlier recording. With a baseline, the gate reports only two kinds
+//! of leaks: leaks that are not in the baseline, and leaks that are clearly faster than in the baseline.
 //!
 //! A baseline is read from a recording, which edleak-analyze analyzes again with its current model, or from a
-//! report saved with `--format json`. If one recording has a site as a caller, and the other recording has
-//! the stacks of this caller, the rate of the caller is compared with the sum of the rates of its stacks.
+//! report saved with `--format json`. A leak may be listed as a caller in one recording, and as several
+//! stacks of this caller in the other recording. In this case, the rate of the caller is compared with the
+//! sum of the rates of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -16,8 +17,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Version of the JSON report: the crate `report` writes the report, and this module reads it as a baseline.
-/// A change of the format that older readers cannot read needs a new version.
+/// Version of the format of the JSON report. The crate `report` writes this report, and this module reads the
+/// report as a baseline. If the format changes so that older versions of edleak cannot read it, the version
+/// must change.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Least ratio of the new rate to the old rate at which a leak counts as faster than in the baseline.
@@ -29,7 +31,7 @@ pub const FASTER: f64 = 1.5;
 /// One leak of the baseline.
 #[derive(Clone, Debug)]
 pub struct KnownLeak {
-    /// The keys by which this leak is found again in another recording.
+    /// The keys with which this leak can be recognized in another recording.
     pub identity: Identity,
     /// The name of the leak, for people.
     pub name: String,
@@ -129,8 +131,8 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // Exact matches come first: otherwise, a site could be matched by a function name that several sites
-        // have, although another site is the exact match.
+        // The function first compares the exact code, and then the function names. With the names first, a
+        // site could be matched with a wrong site of an equal name.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =
@@ -145,9 +147,9 @@ impl Baseline {
                 }
             }
         }
-        // Perhaps only one of the two recordings has stacks for the caller of a remaining leak. So the
-        // function compares the sum of all leaks of this caller in one recording with the sum in the other
-        // recording.
+        // A leak that is still without a match may be a caller in one recording and stacks of this caller in
+        // the other recording. So the function compares the sums of all leaks of this caller in the two
+        // recordings.
         for &i in &order {
             if changes[i].is_some() {
                 continue;

@@ -1,5 +1,5 @@
-//! Finds the function that several leaks have in common. All their stacks share some outer frames, and this
-//! function is the innermost of these frames.
+//! Finds the function that several leaks have in common. All stacks of these leaks share some outer frames,
+//! and the common function is the innermost of the shared frames.
 //!
 //! `main` does not count as a common function, and neither does the function with which a thread starts:
 //! these functions call all other code.
@@ -23,14 +23,14 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// Keeps only the frames that the stacks of `group` share, too. `None`: the stacks share only the
-    /// outermost function.
+    /// Keeps only those shared frames that the stacks of `group` also have. `None`: only the outermost
+    /// function is left.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// Keeps only the frames that `stack` shares, too. If `stack` has a frame of the same function but at
-    /// another line, this frame is the last shared frame.
+    /// Keeps only those shared frames that `stack` also has. If `stack` has a frame of the same function but
+    /// at another line, this frame is the last shared frame.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
         let same_place =
@@ -42,7 +42,8 @@ impl<'a> Common<'a> {
         if self.frames.get(shared).zip(own.get(shared)).is_some_and(is_same) {
             shared += 1;
         }
-        // All stacks of a thread share its outermost function, so this function shows nothing.
+        // All stacks of a thread share the thread's outermost function. So if only this function is shared,
+        // the stacks have no common function.
         (shared > 1).then(|| Self { frames: self.frames[..shared].to_vec() })
     }
 

@@ -10,7 +10,7 @@ use crate::site::JudgedSite;
 pub struct Diff<'a> {
     /// Every leak of the second recording, and its change since the first recording.
     pub leaks: Vec<(&'a JudgedSite, Change)>,
-    /// The leaks of the first recording that the second recording does not have.
+    /// The leaks of the first recording that are not in the second recording.
     pub gone: Vec<KnownLeak>,
     /// The recordings that do not suffice for a verdict, with the reason. Such a recording may hide a leak.
     pub undecided: Vec<String>,

@@ -1,8 +1,9 @@
 //! The errors of the analyzer, by kind.
 //!
 //! A message is lowercase and quotes values in backticks. The remedy is a separate field, printed after the
-//! message in parentheses. With `context`, a caller adds its own information in front of the message. A
-//! damaged block of a trace does not cause an error: the analyzer counts the block and reports the number.
+//! message in parentheses. With `context`, a caller adds text in front of the message, such as the name of
+//! the file. A damaged block of a trace does not cause an error: the analyzer counts the block and reports
+//! the number.
 
 use std::fmt;
 
@@ -63,7 +64,7 @@ impl Error {
         self.kind
     }
 
-    /// Puts `what` in front of the message; `what` is information that only the caller has.
+    /// Puts `what` in front of the message. `what` is text about the operation that failed.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);

@@ -1,7 +1,8 @@
 //! A finding is one entry of the list of leaks: a single place in the code that leaks, or several places that
 //! leak in step (at the same times).
 //!
-//! Places that leak in step come from one mistake in the program. These rules decide:
+//! Places that leak in step probably have one mistake in the program as their cause. These rules decide
+//! whether they are one finding:
 //!
 //! | two places in step | result |
 //! |---|---|
@@ -20,9 +21,10 @@ use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
 /// Least number of places in shared libraries that become one finding only because they grow in step. This
-/// limit applies if their stacks are not known.
+/// rule is for places whose stacks are not known.
 const LEAST_BY_STEP: usize = 3;
-/// Maximum number of places of a finding that are compared with a new place.
+/// To decide whether a place belongs to a finding, the place is compared with at most this number of places
+/// of the finding.
 const MOST_COMPARED: usize = 3;
 
 /// One entry of the list of leaks.
@@ -51,8 +53,8 @@ impl<'a> Finding<'a> {
         &self.parts[0]
     }
 
-    /// The site whose verdict is the verdict of the finding. This is the first strict leak among the parts
-    /// or, if no part is strict, the lead of the largest part.
+    /// The site whose verdict is the verdict of the finding. This site is the lead of the first part with the
+    /// confidence `Strict`. If no part has this confidence, the site is the lead of the largest part.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);
@@ -62,8 +64,8 @@ impl<'a> Finding<'a> {
         leads.reduce(better).unwrap_or(self.parts[0].lead)
     }
 
-    /// The frame that the user should look at first: the function that has called all parts, directly or
-    /// through other functions, or the place of the only part.
+    /// The frame that the user should look at first: the function that calls all parts, directly or through
+    /// other functions. If there is only one part, the frame is the place of this part.
     pub fn headline(&self) -> Option<SiteFrame<'a>> {
         match self.together {
             Some(Together::Below(frame)) => Some(frame),
@@ -85,7 +87,7 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The listed sites of all parts, one part after the other.
+    /// The listed sites of all parts, in the order of the parts.
     pub fn sites(&self) -> impl Iterator<Item = &'a JudgedSite> + '_ {
         self.parts.iter().flat_map(|part| part.members.iter().copied())
     }
@@ -100,7 +102,7 @@ impl<'a> Finding<'a> {
         self.parts.iter().map(|part| part.leak_bytes).sum()
     }
 
-    /// Number of leaked allocations; `None`: the number is not known for every part.
+    /// Number of leaked allocations; `None`: for at least one part, the number is not known.
     pub fn leak_count(&self) -> Option<u64> {
         self.parts.iter().map(|part| part.leak_count).sum()
     }
@@ -116,8 +118,8 @@ impl<'a> Finding<'a> {
         freed.sum::<f64>() > self.leak_bytes() / 2.0
     }
 
-    /// The least and the greatest number of allocations that a part leaked; `None`: the number is not known
-    /// for every part.
+    /// The least and the greatest number of allocations that a part leaked; `None`: for at least one part,
+    /// the number is not known.
     pub fn counts_of_parts(&self) -> Option<(u64, u64)> {
         let counts: Vec<u64> = self.parts.iter().map(|part| part.leak_count).collect::<Option<_>>()?;
         Some((*counts.iter().min()?, *counts.iter().max()?))
@@ -129,7 +131,8 @@ impl<'a> Finding<'a> {
         if let ([part], None) = (self.parts.as_slice(), self.together) {
             return Identity::of(part.lead).fingerprint();
         }
-        // Which part is the largest depends on chance, so the hash must not depend on the order of the parts.
+        // The parts are ordered by size, and their sizes depend on chance. So the hash must not depend on the
+        // order of the parts.
         let parts = self.parts.iter().map(|part| Identity::of(part.lead).fingerprint());
         match (self.together, self.parts.iter().find_map(|part| part.stacks().next())) {
             (Some(Together::Below(frame)), Some(stack)) => {
@@ -198,14 +201,14 @@ fn growth_of(group: &Group<'_>, steps: &Steps) -> Option<Growth> {
     if !matches!(group.site.kind, Kind::Caller | Kind::Stack) {
         return None;
     }
-    // If the stacks of a caller are split into groups, the caller's own counters belong to all of these
-    // groups, so the function does not use these counters.
+    // If the stacks of a caller are split into several groups, the function does not use the caller's own
+    // counters, because they belong to no single group.
     let caller = (group.depth == 0).then_some(&group.site.label);
     let stacks = group.shares.iter().filter_map(|share| share.site).map(|stack| &stack.label);
     steps.growth_of(caller.into_iter().chain(stacks))
 }
 
-/// The groups that grow in step with `seed`, and the reason why they are one finding.
+/// The groups that grow in step with the group `seed`, and the reason why these groups are one finding.
 fn in_step<'a>(
     seed: usize,
     others: &[usize],
@@ -264,9 +267,9 @@ fn in_step<'a>(
     (members, together)
 }
 
-/// Selects the groups that become one finding with the members only because they grow in step, without known
-/// stacks. Such groups are in shared libraries. Groups in the program itself are selected only if all of them
-/// are in one function.
+/// Selects the groups that become one finding with `members`. Their stacks are not known, so the only
+/// evidence is that they grow in step. Such groups are in shared libraries. Groups in the program itself are
+/// selected only if all of them are in one function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -401,7 +404,7 @@ mod tests {
         };
         let sites = [site(1, 900, in_main("leak_a", 10)), site(2, 500, in_main("leak_bb", 20))];
         assert_eq!(found(&sites, &[0, 0]).len(), 2);
-        // The function that a thread starts with counts as the thread's `main`.
+        // The function with which a thread starts counts as the thread's `main`.
         let in_thread = |function: &str, line| {
             vec![
                 frame("/bin/server", function, 5),
@@ -431,7 +434,8 @@ mod tests {
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
         // If one function of the program grows in step with the libraries, the finding gets the name of this
-        // function. If there are two such functions, the name is unknown.
+        // function. If two functions of the program grow in step with the libraries, they are not part of the
+        // finding.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

@@ -1,5 +1,5 @@
-//! The findings of one recording: all data that the gate and the reports need, so that no report computes
-//! anything.
+//! The findings of one recording: all data that the gate and the reports need. So a report only prints these
+//! data and computes nothing.
 
 use crate::finding::{self, Finding};
 use crate::group;
@@ -35,13 +35,14 @@ pub struct Findings {
     /// The totals of the program's own pools; `None`: the trace does not record pools, or the program reports
     /// no pool with edleak.h.
     pub pools: Option<Pools>,
-    /// Growth that no single site explains.
+    /// Growth that no single site explains; `None`: there is no such growth.
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that do not take their memory from malloc, each with a remedy.
     pub own_heaps: Vec<OwnHeap>,
-    /// Functions whose calls are not counted, although other functions of the same allocator are counted.
+    /// Functions of an allocator whose calls are not counted, although calls of other functions of this
+    /// allocator are counted.
     pub uncounted_functions: Vec<UncountedFunctions>,
-    /// Whether the children of the process used most of the processor time.
+    /// Whether child processes without a recording used more processor time than the process itself.
     pub children_did_the_work: bool,
     /// Every site: the leaks come first, and the leak with the highest rate is the first. Sites with equal
     /// rates are in order of their labels.
@@ -54,7 +55,7 @@ pub struct Findings {
     pub work: Arc<Work>,
     /// For each module, the debug file that gave the names of the reported addresses.
     pub outcomes: Vec<Outcome>,
-    /// The growth of each leaking site from slice to slice.
+    /// The live allocations of each leaking site at each slice, to find leaks that grow at the same times.
     pub steps: Steps,
     /// The counters of every site over the record; `None`: no report needs the history.
     pub history: Option<Box<History>>,
@@ -81,7 +82,7 @@ pub struct Header {
     pub judged_slices: u64,
     /// Seconds from one judged slice to the next.
     pub period_s: f64,
-    /// Whether the recording ended in an orderly way, and no part of it is damaged.
+    /// Whether the recording ended in an orderly way and no part of the trace is damaged.
     pub complete: bool,
     /// The reason why the recording ended, in words.
     pub end: Option<String>,
@@ -126,7 +127,8 @@ pub struct Summary {
     pub frees: u64,
     /// Number of frees of addresses that no recorded allocation function had returned.
     pub unknown_frees: u64,
-    /// Number of frees of allocations from before the recording; 0 if the process did not run before.
+    /// Number of frees of allocations from before the recording; 0 if the process did not run before the
+    /// recording.
     pub earlier_frees: u64,
     /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,
@@ -139,15 +141,15 @@ pub struct Summary {
     /// Number of modules that were loaded or unloaded without an event in the trace. Sites in these modules
     /// may have no name.
     pub lost_module_events: u64,
-    /// Number of allocations whose site did not fit into the site table; the site of kind `Other` counts
-    /// them.
+    /// Number of allocations whose site did not fit into the site table; these allocations are counted at the
+    /// site of kind `Other`.
     pub other_site_allocs: u64,
     /// Number of stacks of watched sites that did not fit into the session.
     pub lost_stacks: u64,
-    /// Number of images and child processes that edleak could not record.
+    /// Number of programs (after an exec) and of child processes that edleak could not record.
     pub unrecorded_images: u64,
-    /// Number of child processes that edleak did not record, because the user did not ask for them; the
-    /// number may be too low.
+    /// Number of child processes that edleak did not record, because the user did not request it; the number
+    /// may be too low.
     pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
@@ -183,15 +185,15 @@ impl Findings {
         site::parts_of(&self.sites, site)
     }
 
-    /// Groups the leaks in `listed` in the way in which a person counts leaks. A watched caller and its
-    /// stacks are one leak. Places that keep new allocations at the same times, below one function, are also
-    /// one leak. The site with the highest rate must come first in `listed`.
+    /// Groups the leaks in `listed`, so that one mistake in the program counts as one leak. A watched caller
+    /// and its stacks are one leak. Places that one function calls and that keep new allocations at the same
+    /// times are also one leak. The site with the highest rate must come first in `listed`.
     pub fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
         finding::findings(group::groups(&self.sites, listed), &self.steps)
     }
 
-    /// The findings made of the leaks whose standing satisfies `is`; the standing is the decision of the
-    /// gate.
+    /// The findings for which `is` returns true. `is` gets the standing of each leak, which is the decision
+    /// of the gate.
     pub fn with_standing(&self, is: impl Fn(Standing) -> bool) -> Vec<Finding<'_>> {
         self.of_leaks(self.sites.iter().filter(|site| is(site.standing)))
     }
@@ -199,8 +201,9 @@ impl Findings {
     /// The stacks that hold a site's leaked bytes.
     ///
     /// If the site was judged together with its stacks, the result has these stacks, and the stack with the
-    /// largest share comes first. An entry for the site itself then has the bytes that the site leaked while
-    /// it was not watched. If the site was judged alone, the result is only the site's own stack.
+    /// largest share comes first. In this case, an entry for the site itself gives the bytes that the site
+    /// leaked while it was not watched. If the site was judged alone, the result is only the site's own
+    /// stack.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);
@@ -210,7 +213,8 @@ impl Findings {
         // The shares refer to the growth of all stacks together. A cast from float to integer saturates.
         let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
         let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
-        // Each share is rounded, so the sum of the shares may differ from `bytes` by one byte per share.
+        // Each share is rounded, so the sum of the shares may differ from `bytes` by up to one byte per
+        // share.
         let rest = bytes.saturating_sub(all.iter().map(|(_, bytes)| bytes).sum());
         if rest > all.len() as u64 {
             all.push((site, rest));

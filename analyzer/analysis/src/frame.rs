@@ -17,18 +17,18 @@ pub struct Address {
     pub build_id: String,
     /// The return address minus the module's load bias.
     pub offset: Option<u64>,
-    /// Whether the program generated this code: the input names modules, but the address lies in none of
-    /// them.
+    /// Whether the program generated this code when it ran: the input names modules, but no module contains
+    /// the address.
     pub is_generated: bool,
     /// The frames, innermost first, inlined frames included; empty if no symbol is known.
     pub frames: Arc<[SymbolFrame]>,
 }
 
-/// The name of code that lies in no module.
+/// The name that stands for code outside all modules.
 pub const GENERATED_NAME: &str = "generated code";
 
-/// Every frame of these addresses. An inlined frame is an item of its own, and so is an address without
-/// symbols.
+/// Every frame of these addresses. Each inlined frame is a separate item, and each address without symbols is
+/// one item.
 pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
     stack.iter().flat_map(|address| {
         let unresolved = address.frames.is_empty().then_some(SiteFrame { address, frame: None });
@@ -85,7 +85,7 @@ impl<'a> SiteFrame<'a> {
             || is_in_crate(file, "alloc")
     }
 
-    /// Whether this is one of edleak's functions, with which a pool reports its objects to edleak.
+    /// Whether this frame is a function of edleak.h with which a pool reports its objects.
     pub fn is_pool_note(self) -> bool {
         let function = self.function().unwrap_or_default();
         let file = self.place().map_or("", |(file, _)| file);
@@ -113,8 +113,8 @@ impl<'a> SiteFrame<'a> {
 }
 
 /// Whether a source file belongs to edleak's crate `edleak-NAME`. Debug information with only line tables
-/// does not have the full names of functions, so the path of the file decides. The folder of the crate is
-/// `edleak-NAME-VERSION` in a registry, and `recorder/NAME` in the repository.
+/// does not have the full names of functions, so this function uses the path of the file. The folder of the
+/// crate is `edleak-NAME-VERSION` in a registry, and `recorder/NAME` in the repository.
 fn is_in_crate(file: &str, name: &str) -> bool {
     let Some((directory, file)) = file.rsplit_once("/src/") else { return false };
     let mut parts = directory.rsplit('/');

@@ -1,7 +1,7 @@
 //! Decides which sites are listed, and whether the build may pass.
 //!
-//! The gate applies these rules in this order: class and confidence, suppressions, baseline, budget. Each
-//! rule counts the leaks that it lets pass; the summary shows these numbers.
+//! The gate applies these rules in this order: class and confidence, suppressions, baseline, budget. For each
+//! rule, the summary shows the number of leaks that the rule removes from the report.
 
 use crate::baseline::Baseline;
 use crate::findings::Findings;
@@ -17,9 +17,11 @@ use edleak_text::units;
 /// If the undecided sites hold more than this share of the live bytes, and also more than `UNDECIDED_BYTES`,
 /// the result is undecided.
 const UNDECIDED_SHARE: f64 = 0.05;
-/// If the recorder lost more events of pools than this share of the counted objects, the result is undecided.
+/// If the recorder lost more events of pools than this share of the number of counted objects, the result is
+/// undecided.
 const LOST_SHARE: f64 = 0.05;
-/// If the undecided sites hold no more than this number of bytes, they do not make the result undecided.
+/// If all undecided sites together hold no more than this number of bytes, they do not make the result
+/// undecided.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
 /// If a greater share of the record than this has no slices, the report mentions the missing slices.
@@ -32,10 +34,10 @@ const LONG_GAP: f64 = 0.2;
 /// The options of the gate.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The lowest class of leaks that are listed. If this class is below `linear`, the list also has sites
-    /// that grow and do not leak.
+    /// The lowest class of leaks that are listed. If this class is below `linear`, the list also contains
+    /// sites that grow but do not leak.
     pub min_class: Class,
-    /// Whether to list only strict leaks.
+    /// Whether to list only leaks with the confidence `Strict`.
     pub strict: bool,
     /// Whether to list every site.
     pub all: bool,
@@ -45,7 +47,7 @@ pub struct Policy {
     pub baseline: Option<Baseline>,
     /// The leaks that the user accepts.
     pub suppressions: Suppressions,
-    /// The marks to judge by; `None`: judge by time.
+    /// The marks whose iterations are judged; `None`: the sites are judged by time.
     pub per_mark: Option<PerMarkOptions>,
 }
 
@@ -81,8 +83,8 @@ pub enum RuleUse {
     Unused,
     /// The rule hid every leak that it matched.
     Used,
-    /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget. So these leaks
-    /// are reported.
+    /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget. So the leaks
+    /// that the rule matched are reported.
     Exceeded,
 }
 
@@ -98,8 +100,8 @@ impl Outcome {
 }
 
 impl Policy {
-    /// Whether the site is a leak of the class and confidence that the user asked for. The next steps of the
-    /// gate need the symbols of such a site.
+    /// Whether the site is a leak of the class and confidence that the user asked for. The other rules of the
+    /// gate, such as suppressions, need the symbols of such a site.
     pub fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class
@@ -118,7 +120,8 @@ impl Policy {
     }
 
     /// Decides for every site whether it is listed, and whether it fails the build. A budget applies to each
-    /// recording separately, and so to each process. Returns the effect of each suppression rule.
+    /// recording separately, so each process may use the whole budget. Returns the effect of each suppression
+    /// rule.
     pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
@@ -183,7 +186,8 @@ impl Policy {
         for analysis in analyses {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
-            // Objects of pools are in the heap or in mapped memory. A pool may also give out memory that it
+            // Objects of pools are in the heap or in mapped memory. So the bytes of a pool are also counted
+            // at other sites, and the two rates must not be added up. A pool may also hand out memory that it
             // took long ago. So both the rate of the pools and the rate of all other sites must be within the
             // budget.
             let rate_of = |is_pool: bool| -> f64 {
@@ -249,7 +253,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         );
     }
     if let Some(per_mark) = &analysis.per_mark {
-        // Verdicts by marks do not cover memory that the recorder did not count.
+        // A verdict by marks says nothing about memory that the recorder did not count.
         let uncounted = || {
             uncounted_allocator(analysis)
                 .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
@@ -257,7 +261,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
-        // In a trace of an earlier version of edleak, the sites of pools are judged by time.
+        // In a trace of an earlier version of edleak, slices of marks have no sites of pools. So these sites
+        // are judged by time, and undecided sites of pools count here.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))
@@ -270,8 +275,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // In the gap, a straight line replaces the slices. So the record does not show whether a leak grew only
-    // there.
+    // In the gap, a straight line replaces the missing slices. So a leak that grew only during the gap would
+    // not be visible.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes =
@@ -311,8 +316,8 @@ fn lost_objects(analysis: &Findings) -> Option<String> {
 }
 
 /// The reason why the undecided sites of a domain make the result undecided, with the remedy. The bytes of
-/// these sites are compared with the live bytes of the same domain only, because address space may be a
-/// thousand times as large as the heap.
+/// these sites are compared only with the live bytes of this domain, because address space may be a thousand
+/// times as large as the heap.
 fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
     let of_domain = || analysis.sites.iter().filter(|site| site.domain() == domain);
     let undecided = || of_domain().filter(|site| site.judgement.verdict == Verdict::Undecided);
@@ -446,7 +451,7 @@ fn size(bytes: u64) -> String {
     units::bytes(bytes as f64)
 }
 
-/// Whether no site changed after the first quarter of the record. In this case, the process only waited.
+/// Whether no site changed after the first quarter of the record. Such a process probably only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

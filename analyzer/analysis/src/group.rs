@@ -1,6 +1,6 @@
 //! A group is one place in the code that leaks: a caller, a watched caller with its stacks, or some of the
-//! stacks of a caller. In the last case, these stacks differ from the caller's other stacks from one frame
-//! on.
+//! stacks of a caller. In the last case, there is one frame that all these stacks have and that no other
+//! stack of the caller has.
 
 use crate::frame::{SiteFrame, frames};
 use crate::parting::{Branch, branches};
@@ -9,7 +9,7 @@ use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
 use std::collections::{HashMap, HashSet};
 
-/// Least share of a leak for a line of its own in the report.
+/// Least share of a stack in a leak; the report shows no separate line for a smaller share.
 const LEAST_SHARE: f64 = 0.005;
 
 /// A caller with its stacks, or a single site.
@@ -22,8 +22,8 @@ pub struct Group<'a> {
     /// The listed sites of the group. The site with the highest rate comes first.
     pub members: Vec<&'a JudgedSite>,
     /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 is the caller
-    /// itself. Any other index is that of the innermost frame that the leaking stacks do not share with the
-    /// stacks that do not leak.
+    /// itself. Any other index is that of the innermost frame at which the leaking stacks differ from the
+    /// caller's other stacks.
     pub depth: usize,
     /// The rate of all members together, in bytes per second.
     pub rate_bytes_per_s: f64,
@@ -51,13 +51,13 @@ pub struct Share<'a> {
     pub of_leaked: f64,
 }
 
-/// The sum of the live bytes of several sites over the record. Of each site, only a share counts, which is
-/// stored with its live bytes.
+/// The sum of the live bytes of several sites over the record. Each site is stored with a factor, by which
+/// its live bytes are multiplied before they are added.
 #[derive(Clone, Default, Debug)]
 pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 
 impl<'a> LevelSum<'a> {
-    /// Makes one sum of several sums.
+    /// Adds several sums together.
     pub(crate) fn of<'b>(sums: impl Iterator<Item = &'b LevelSum<'a>>) -> Self
     where
         'a: 'b,
@@ -242,9 +242,9 @@ fn shares_of<'a>(
     shares
 }
 
-/// Splits a group at each frame from which on its leaking stacks differ from the caller's other stacks. The
-/// bytes that leaked before the caller was watched are divided between the parts in proportion to their
-/// shares.
+/// Splits a group into parts, one for each frame at which leaking stacks differ from the caller's other
+/// stacks. The bytes that leaked before the caller was watched are divided between the parts in proportion to
+/// their shares.
 fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     let leaking: Vec<&JudgedSite> = group.stacks().filter(|stack| is_plain_share(&group, stack)).collect();
     let is_leaking: HashSet<&SiteLabel> = group.stacks().map(|stack| &stack.label).collect();
@@ -264,7 +264,8 @@ fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     }
 }
 
-/// Whether the stack leaks alone, or has a share that is large enough for a finding.
+/// Whether the stack is judged as a leak without its caller, or its share of the leak is large enough for a
+/// finding.
 fn is_plain_share(group: &Group<'_>, stack: &JudgedSite) -> bool {
     const PLAIN_SHARE: f64 = 0.02;
     stack.is_leak()
@@ -294,8 +295,8 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
         }
     }
     let part = Group { depth: branch.depth, shares, members: Vec::new(), ..group.clone() };
-    // If each stack of a part is a leak alone, take the figures of these stacks. The caller's figures also
-    // include the fluctuation of the stacks that do not leak.
+    // If each stack of a part is judged as a leak without its caller, use the figures of these stacks. The
+    // caller's figures are less exact: they include the fluctuation of the stacks that do not leak.
     if !branch.stacks.iter().all(|stack| stack.is_leak()) {
         return Group {
             leak_bytes: group.leak_bytes * of_group,

@@ -1,9 +1,9 @@
 //! The counters of every site at evenly spaced instants, with the peak of each site and the totals of the
 //! process.
 //!
-//! The verdicts are computed from [`edleak_model::series`], which keeps no counters. But the HTML page, a
-//! profile of an instant and a profile of a range need the counters. The history keeps these counters in
-//! packed form ([`Packed`]), for at most as many instants as a screen has columns.
+//! The verdicts are computed from [`edleak_model::series`], which does not keep the counters of single
+//! slices. But the HTML page and the profiles need counters. The history keeps these counters in packed form
+//! ([`Packed`]), for at most as many instants as a screen has columns.
 //!
 //! ```text
 //!   instants   0    1    2    3  …        evenly spaced; the last one is the last slice
@@ -98,8 +98,8 @@ pub struct HistoryOptions {
 }
 
 impl History {
-    /// Replaces the counters of the least important sites by their sum, which is part of `others`, so that
-    /// the packed counters fit into `packed_bytes`.
+    /// Removes the counters of the least important sites and adds them to the sum `others`, so that the
+    /// packed counters take at most `packed_bytes` bytes.
     pub fn keep(&mut self, judged: &[JudgedSite], packed_bytes: usize) {
         if self.packed_bytes() <= packed_bytes {
             return;
@@ -124,8 +124,8 @@ impl History {
         self.others = Packed::of(&others);
     }
 
-    /// Replaces the counters of every site after the first `sites` sites by their sum, which is part of
-    /// `others`.
+    /// Keeps the counters of the first `sites` sites, and adds the counters of all sites after them to the
+    /// sum `others`.
     pub fn sum_up_beyond(&mut self, sites: usize) {
         let mut others = vec![Counters::ZERO; self.instants.len()];
         self.others.add_to(&mut others);
@@ -142,8 +142,9 @@ impl History {
     }
 }
 
-/// The indexes of the sites by falling importance: first the leaks, then the sites that hold most memory. Of
-/// two sites that hold the same memory, the site that allocated more bytes comes first.
+/// The indexes of the sites; the most important site comes first. Leaks come before all other sites. After
+/// that, a site that holds more memory comes first. Of two sites that hold equally many bytes, the site that
+/// allocated more bytes comes first.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
     // To compute a key, the whole curve of a site is read. So each key is computed only once.
     let key = |site: &JudgedSite| {

@@ -9,8 +9,8 @@
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
-/// The keys that recognize a site in another recording. `code` is compared with `code` of the other site, and
-/// `names` with `names`. If one of the two is equal, both sites are the same code.
+/// The keys with which a site is recognized in another recording. If the two sites have the same `code` or
+/// the same `names`, they are the same piece of code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Build IDs and offsets of the stack; `None`: a module has no build ID.
@@ -70,12 +70,12 @@ impl Identity {
         Self { code, names, caller: None }
     }
 
-    /// Whether both sites are the same code of the same build.
+    /// Whether both sites are the same piece of code in the same build of the program.
     pub fn is_same_code(&self, other: &Self) -> bool {
         self.code.is_some() && self.code == other.code
     }
 
-    /// Whether both sites are the same functions, possibly of different builds.
+    /// Whether the stacks of both sites have the same functions. The builds of the program may differ.
     pub fn is_same_function(&self, other: &Self) -> bool {
         self.names.is_some() && self.names == other.names
     }
@@ -98,8 +98,8 @@ fn names_of(address: &Address) -> String {
     format!("{module}!{}", if functions.is_empty() { "?".into() } else { functions.join("<") })
 }
 
-/// The hash FNV-1a. The hash is the same across machines, builds and versions; `std`'s hasher does not
-/// guarantee this.
+/// The hash FNV-1a. The hash of a text never changes, on any machine and in any version of edleak. `std`'s
+/// hasher does not guarantee this.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

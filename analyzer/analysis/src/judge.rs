@@ -65,7 +65,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     if let Some(clause) = uncounted::clause(&uncounted_functions, &own_heaps) {
         growth.note_uncounted(clause);
     }
-    // Points for which no slice was taken do not count here; their values lie on a straight line.
+    // Points for which no slice was taken do not count here, because their values are only estimated by a
+    // straight line.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
         for site in &mut sites {
@@ -98,7 +99,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let mapped = mapped::of_trace(trace, &sites, &replayed.memory, &growth, record_s);
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
-    // If the process ran before, it may free allocations from before the recording. Such frees are not an
+    // If the process ran before the recording, it may free allocations from that time. Such frees are not an
     // error of the recorder.
     match trace.attached() {
         Some(_) => summary.earlier_frees = losses.unknown_frees,
@@ -161,8 +162,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
 }
 
 /// Small live allocations take more resident memory than the program requested. If this additional memory
-/// explains at least half of the growth, the function sets the kind of growth to `Live`: the allocator does
-/// not retain this memory, and it is not outside malloc.
+/// explains at least half of the growth, the function sets the kind of growth to `Live`, because the memory
+/// belongs to live allocations.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -183,8 +184,8 @@ fn is_busy(processor: &CpuUse) -> bool {
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
 
-/// The number of points without a slice after the last slice. Such points exist if the recording ended later
-/// than its last slice, or if its last blocks are damaged.
+/// The number of points without a slice after the last slice. Such points exist if the recording went on
+/// after its last slice, or if its last blocks are damaged.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
     // A complete recording ends less than one period after its last slice.
@@ -254,8 +255,8 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
     JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
 }
 
-/// The verdict on one site. If the site has stacks, the result also has the judgement of the site together
-/// with its stacks, for [`families::settle`].
+/// The verdict on one site. If the site has stacks, the result also contains the judgement on the site
+/// together with its stacks. [`families::settle`] chooses between the two judgements.
 fn judged(
     label: SiteLabel,
     series: &Series,

@@ -1,4 +1,5 @@
-//! Turns a trace into findings: which sites leak, at which rate, and through which stack.
+//! Turns a trace into findings: which sites leak, how many bytes per second they leak, and which stacks lead
+//! to them.
 //!
 //! ```text
 //! 1 load       a trace (mapped, indexed), edLeak's JSON slices, or series lines
@@ -56,8 +57,8 @@ use gate::Policy;
 use load::{LoadOptions, Recording};
 use std::path::Path;
 
-/// Loads, judges and symbolizes one recording. After that, the gate decides about all recordings together
-/// ([`Policy::apply`]).
+/// Loads, judges and symbolizes one recording. After that, call [`Policy::apply`]: the gate decides about all
+/// recordings together.
 ///
 /// # Errors
 /// The recording cannot be read.

@@ -2,8 +2,8 @@
 //!
 //! The size of a series does not depend on the length of the record. A series holds:
 //!
-//! - only if the user chose edLeak's model: exact integer sums of the live bytes, with which edLeak's
-//!   quadratic fit loses no digit ([`crate::regression`]);
+//! - only if the user chose edLeak's model: exact integer sums of the live bytes, so that edLeak's quadratic
+//!   fit has no rounding error in its sums ([`crate::regression`]);
 //! - 64 to 128 buckets of the curve ([`crate::buckets`]); all other statistics are computed from these
 //!   buckets;
 //! - the last point, and, if they were recorded, the times at which the surviving allocations were made;
@@ -57,8 +57,8 @@ impl Births {
     }
 }
 
-/// Exact sums for edLeak's fit. Here b is the number of live bytes at slice i; the site's first slice has i =
-/// 0.
+/// Exact sums for edLeak's fit. Here b is the number of live bytes at slice i. The site's first slice is
+/// slice 0.
 ///
 /// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
 /// forged trace can exceed this limit; then the sums saturate.

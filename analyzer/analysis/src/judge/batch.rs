@@ -1,8 +1,9 @@
-//! Programs that compute from start to end: a compiler, a converter, a debugger that runs a script.
+//! Lowers the confidence in leaks of programs that compute from start to end, such as a compiler, a
+//! converter, or a debugger that runs a script.
 //!
 //! The memory of such a program grows as steadily as a leak until the program ends. No curve can tell such
-//! growth from a leak, and on a slow machine the curve is only longer. So a strict leak becomes a suspect in
-//! each of three cases:
+//! growth from a leak, and on a slow machine the curve is only longer. So a leak with the confidence `Strict`
+//! gets the confidence `Suspect` in each of three cases:
 //!
 //! - Most of the live memory is growth over the last three quarters of the record.
 //! - The program freed the leak when it ended.
@@ -12,15 +13,15 @@ use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// If the growth over the last three quarters of the record is at least this share of the live bytes, strict
-/// leaks of a busy program become suspects.
+/// If the growth in the last three quarters of the record is at least this share of the live bytes, leaks of
+/// a busy program get the confidence `Suspect` instead of `Strict`.
 const GROWN_SHARE: f64 = 0.6;
 /// If a busy program freed its memory when it ended, and less than this share of a site's live bytes is left,
-/// a strict leak of this site becomes a suspect.
+/// a leak of this site gets the confidence `Suspect` instead of `Strict`.
 const LEFT_SHARE: f64 = 0.5;
 
-/// Turns strict leaks into suspects. `used_s` is the processor time of the program, which was busy the whole
-/// time.
+/// Changes the confidence of leaks from `Strict` to `Suspect`, by the rules above. `used_s` is the processor
+/// time of the program, which was busy the whole time.
 pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     let of_heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
     let live: f64 = of_heap().map(JudgedSite::judged_bytes).sum();

@@ -1,4 +1,4 @@
-//! Leaks that are so small, or of so few allocations, that they may be chance. Such leaks become undecided.
+//! Makes leaks undecided that are very small, or that have very few allocations. Such growth may be chance.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Judgement};
@@ -14,8 +14,8 @@ const NEGLIGIBLE: f64 = 0.001;
 ///
 /// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
 /// sites, and most of them are small. So without this rule, every large program would have one or two small
-/// suspects. A strict leak is reported even if it is very small. A real leak soon becomes large enough for a
-/// report.
+/// suspects. A leak with the confidence `Strict` is reported even if it is very small. A real leak soon
+/// becomes large enough for a report.
 pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -37,7 +37,8 @@ pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     }
 }
 
-/// A leak of fewer allocations than this becomes undecided under two conditions: `FEW_LEFT` and `FEW_SHARE`.
+/// A leak of fewer allocations than this becomes undecided if it also meets the conditions of `FEW_LEFT` and
+/// `FEW_SHARE`.
 const FEW_FREED: u64 = 32;
 /// A leak of few allocations becomes undecided only if less than this share of its bytes is left at the end,
 /// because the program freed the rest when it ended.
@@ -49,9 +50,9 @@ const FEW_SHARE: f64 = 0.1;
 /// ended.
 ///
 /// Examples are a queue for each thread, and a table that gets a page for each new kind of request. Such a
-/// structure grows in even steps until the program has used all its parts, and its destructor frees it. A
-/// short record ends before the program has used all parts. A leak of more memory, or of more allocations,
-/// stays a leak: the program may hold them until its end by mistake.
+/// structure grows in even steps until the program has used all its parts, and its destructor frees it. In a
+/// short record, this growth looks like a leak. A leak above the limits stays a leak, even if the program
+/// freed the memory when it ended: the program may have held the memory so long by mistake.
 pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     #[derive(Default)]
     struct Leaked {

@@ -1,4 +1,4 @@
-//! Decides whether a watched site leaks or one of its stacks, and how much each of them leaks.
+//! Decides for a watched site and its stacks which of them leak, and how much each of them leaks.
 
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_model::classify::{Judgement, Verdict};
@@ -6,13 +6,14 @@ use std::collections::{HashMap, HashSet};
 
 /// Judges a watched site together with its stacks, if they leak together. There are two cases:
 ///
-/// - Neither the site nor any of its stacks is a leak alone.
-/// - The site is a leak alone. Its own curve lacks the allocations of the time in which the site was watched.
+/// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of the curves does.
+/// - The site's own curve shows a leak. This curve lacks the allocations of the time in which the site was
+///   watched, so the sum of the curves gives better figures.
 ///
 /// The share of each stack in the leak is its share of the growth of the site and all its stacks. The site's
-/// own growth is included like the growth of a stack. If the watch of the site has ended, the site's own
-/// growth does not count. In this case, the allocations that were counted by stack represent all allocations
-/// of the site.
+/// own growth, from the time in which it was not watched, is treated like the growth of a stack. If the watch
+/// of the site has ended, the site's own growth does not count. In this case, the shares of the stacks in the
+/// watched time are also used for the rest of the record.
 pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     acquit(sites);
     judge_ended_as_sums(sites, ended);
@@ -60,9 +61,10 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 ///
 /// A site is often watched late, when it begins to look like a leak. The stacks of such a site have counts
 /// only for the part of the record after the beginning of the watch. So each stack gets a share of the leak
-/// of caller and stacks together: its own leaked bytes, scaled to the longer time. The sum of these shares
-/// never exceeds the leak of caller and stacks together. The function does not use the leak of caller and
-/// stacks alone: it may include the last tooth of a sawtooth, which the curves of the stacks show better.
+/// of caller and stacks together: its own leaked bytes, scaled from the watched time to the whole record. The
+/// sum of these shares never exceeds the leak of caller and stacks together. The function does not use the
+/// leak of caller and stacks alone: it may include the last tooth of a sawtooth, which the curves of the
+/// stacks show better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -115,8 +117,7 @@ fn judge_ended_as_sums(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 }
 
 /// A watched site becomes undecided if the program stopped working while the site and its stacks grew. This
-/// rule applies only if neither the site nor one of its stacks is a leak, or already undecided for this
-/// reason.
+/// rule applies only if the site and all its stacks are neither leaks nor already undecided for this reason.
 fn leave_open(sites: &mut [JudgedSite]) {
     let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -179,7 +180,7 @@ mod tests {
     use crate::site::WithStacks;
     use edleak_model::levels::Levels;
 
-    /// A caller that is a leak by its own curve, and also together with its stacks.
+    /// A caller that leaks according to its own curve, and also according to the sum with its stacks.
     fn caller(allocs: u64, together: Judgement) -> JudgedSite {
         let alone = site(1, None, allocs, together.clone());
         JudgedSite {
