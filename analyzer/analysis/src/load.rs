@@ -1,8 +1,9 @@
 //! Phase 1: opens an input, which is a trace, edLeak's JSON slices, or series lines.
 //!
-//! The content of the input shows its kind; the name of the file does not matter. When a trace is opened, its
-//! blocks are indexed but no slice is decoded. Each series of a text input is condensed while it is read, so
-//! the memory that the loader needs grows with the number of sites.
+//! The loader recognizes the kind of an input by its content; the name of the file does not matter. When a
+//! trace is opened, its blocks are indexed but no slice is decoded. Each series of a text input is condensed
+//! while the loader reads it. So the memory that the loader needs grows with the number of sites, and not
+//! with the size of the input.
 
 pub mod edleak_json;
 pub mod line_series;
@@ -21,7 +22,8 @@ use std::path::Path;
 const MAX_STDIN_BYTES: u64 = 4 << 30;
 /// Number of bytes at the start of an input that are enough to recognize a trace.
 const PROBED_BYTES: u64 = 1 << 16;
-/// Number of bytes at the start of a text input that must contain a character other than white space.
+/// The loader looks for the first character that is not white space in this number of bytes at the start of
+/// an input.
 const SNIFFED_BYTES: usize = 4096;
 
 /// An opened input.
@@ -95,15 +97,14 @@ fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<
     reader.take(bytes).read_to_end(into).map(|_| ()).map_err(|error| io_error(&error))
 }
 
-/// Text inputs are JSON objects, so they begin with `{`. Everything else goes to the trace reader, which
-/// accepts or refuses it.
+/// Text inputs are JSON objects, so they begin with `{`. The trace reader gets every other input, and accepts
+/// or refuses it.
 fn is_text(start: &[u8]) -> bool {
     start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
 /// Whether the input is a report saved with `--format json`. Such a report has its version at the start. This
-/// test needs only the start of the input, so it takes less time than parsing a whole document of edLeak or a
-/// gigabyte of series.
+/// test needs only the start of the input, so it is fast even for a text input of a gigabyte.
 pub(crate) fn is_report(start: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&start[..start.len().min(SNIFFED_BYTES)]);
     start.trim_start().starts_with('{') && start.contains("\"format_version\"")

@@ -1,5 +1,5 @@
-//! Mapped memory: the resident share of each site that maps memory, and the anonymous memory that no recorded
-//! call mapped.
+//! Mapped memory: computes the resident share of each site that maps memory, and the anonymous memory that no
+//! recorded call mapped.
 //!
 //! A mapping is address space. It takes memory only if its pages are resident or swapped out. For example, a
 //! garbage collector reserves much more address space than the memory that it uses. So growth of address
@@ -17,22 +17,22 @@ use std::collections::HashMap;
 /// If the resident memory of a site grew by less than this share of its leaked address space, the site leaks
 /// only address space and no memory.
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
-/// The least resident growth of a leak in bytes: one page.
+/// If the resident memory of a site grew by fewer bytes than this (one page), the site is not a leak.
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
-/// Least share of a site's address space that the readings of /proc must have seen. If the program mapped
-/// most of the memory after the last reading, the readings do not show whether this memory is resident.
+/// Least share of a site's address space that was already mapped at the last reading of /proc. If the program
+/// mapped most of this address space after the last reading, the readings do not show whether it is resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
-/// Least anonymous memory that no recorded call mapped for the report to mention it. Less of it is normal,
-/// for example stacks and tables of the C library.
+/// The report mentions anonymous memory that no recorded call mapped if there is at least this number of
+/// bytes. A smaller amount is normal, for example stacks and tables of the C library.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
-/// Least growth of the anonymous memory that no recorded call mapped, in bytes per second, for the report to
-/// mention this growth.
+/// The report mentions the growth of the anonymous memory that no recorded call mapped if this memory grows
+/// by at least this number of bytes per second.
 const NOTICEABLE_RATE: f64 = 1024.0;
 
 /// The totals of mapped memory.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Mapped {
-    /// Number of sites that map memory; allocators do not count.
+    /// Number of sites that map memory, without the sites of allocators.
     pub sites: u64,
     /// Address space that these sites hold mapped at the end.
     pub live_bytes: u64,
@@ -58,18 +58,18 @@ pub struct Mapped {
 /// Anonymous memory that no recorded call mapped.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unseen {
-    /// Resident and swapped bytes at the end. If the process ran before its recording, only the growth
-    /// counts.
+    /// Resident and swapped bytes at the end. If the process ran before its recording, this is only the
+    /// growth of these bytes.
     pub bytes: u64,
     /// Growth of the memory that no recorded call mapped, in bytes per second over the record.
     pub rate_bytes_per_s: f64,
-    /// The names (`[anon:NAME]`) of those parts that have a name, with their bytes; the largest part comes
+    /// The names (`[anon:NAME]`) of the named parts of this memory, with their bytes; the largest part comes
     /// first.
     pub names: Vec<(String, u64)>,
 }
 
 impl Unseen {
-    /// The sentence of the report.
+    /// The sentence about this memory in the report.
     pub fn sentence(&self) -> String {
         let mut text = format!(
             "{} of anonymous memory was mapped by no call that edleak saw",
@@ -111,7 +111,8 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
             site.judgement = Judgement::without_memory(class, why.into());
         }
         let Some(&[from, to]) = readings.get(&site.label) else { continue };
-        // The last reading of /proc is older than the last slice, so the reading gives a share and not bytes.
+        // The last reading of /proc is older than the last slice. So only the resident share is taken from
+        // the reading, and multiplied by the newest number of bytes.
         let live = site.totals.live_bytes as f64;
         site.resident_bytes = share_of(SiteBytes::default(), to, live).map(|share| (share * live) as u64);
         if let Some(share) = share_of(from, to, site.judgement.leak_bytes as f64) {
@@ -165,12 +166,13 @@ pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
     }
 }
 
-/// The greatest resident share that a leak can have, if its site has only `resident` resident bytes.
+/// The greatest possible resident share of a leak of `leak_bytes` bytes, if its site has only `resident`
+/// resident bytes.
 fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
     (resident as f64 / leak_bytes.max(1) as f64).min(1.0)
 }
 
-/// Changes an undecided site to no leak if all its resident memory is too little for a leak. In this case,
+/// Changes an undecided site to no leak if the site has too little resident memory for a leak. In this case,
 /// the iterations left only address space behind.
 fn settle_undecided(site: &mut JudgedSite, resident: u64) {
     let left = site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes) as f64;
@@ -181,7 +183,7 @@ fn settle_undecided(site: &mut JudgedSite, resident: u64) {
     }
 }
 
-/// The least resident bytes that make `leaked` bytes of address space a leak of memory.
+/// If `leaked` bytes of address space have at least this number of resident bytes, they are a leak of memory.
 fn least_grown(leaked: f64) -> f64 {
     (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES)
 }
@@ -240,8 +242,8 @@ pub(crate) fn of_trace(
         mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
         mapped.given_back.add(site.given_back.unwrap_or_default());
     }
-    // edleak does not know which memory was mapped by calls before the recording. So if the process ran
-    // before, the report gives only the growth.
+    // If the process ran before the recording, edleak does not know which memory was mapped at that time. So
+    // in this case the report gives only the growth.
     let ran_before = trace.attached().is_some();
     let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
     mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {

@@ -7,7 +7,7 @@ use edleak_model::iterations::Iterations;
 pub struct MarkSeen {
     /// The name of the mark.
     pub name: String,
-    /// Whether the name was too long, so that the trace does not have its end.
+    /// Whether the name was too long. In this case, the trace has only the beginning of the name.
     pub is_cut: bool,
     /// How often the program set the mark.
     pub count: u64,
@@ -19,14 +19,14 @@ pub struct MarkSeen {
     pub last_s: f64,
 }
 
-/// The marks by which the sites were judged.
+/// The result of `--per-mark`: the marks by whose iterations the sites were judged.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PerMark {
     /// The pattern of `--per-mark`.
     pub pattern: String,
     /// The marks that match the pattern.
     pub marks: Vec<JudgedMark>,
-    /// Number of marks whose name is not in the trace, because a recording has room for only 256 names.
+    /// Number of marks whose name is not in the trace, because a trace stores at most 256 names of marks.
     pub unnamed: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Phase 5: finds the symbols of the sites that may be listed, and of no other site, because symbols take
-//! most of the time of an analysis.
+//! Phase 5: finds the symbols of the sites that may be listed. The symbols of all other sites are left out,
+//! because finding symbols takes most of the time of an analysis.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -45,8 +45,8 @@ pub fn name_sites(
     analysis.outcomes = resolution.outcomes;
 }
 
-/// Finds the symbols of all other sites as well, for a report in which the user may look at any site. The
-/// summary and the hints still count only the symbols of the sites that may be listed.
+/// Also finds the symbols of the sites that are not listed, for a report in which the user may look at any
+/// site. The summary and the hints still count only the symbols of the sites that may be listed.
 pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
     let Recording::Trace(trace) = recording else { return };
     let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);

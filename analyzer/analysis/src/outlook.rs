@@ -18,10 +18,11 @@ const SIZES: [u64; 12] = [
     16 << 40,
     64 << 40,
 ];
-/// The round size is at least this many times the memory that the process holds. A smaller size would not
-/// help a reader of the report.
+/// The round size is at least this many times the memory that the process holds. A smaller size tells the
+/// user nothing about the future.
 const LEAST_FACTOR: u64 = 2;
-/// Longest predicted time in seconds: ten years. For a longer time, the present rate says nothing.
+/// Longest predicted time in seconds: ten years. For a longer time, a prediction from the present rate is
+/// worthless.
 const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
 /// The next round size, and the time until the memory of the process reaches it.
@@ -38,7 +39,7 @@ pub struct Outlook {
 
 impl Outlook {
     /// The prediction for a leak rate of `rate_bytes_per_s`. `None`: nothing leaks, or the process does not
-    /// reach the size within ten years.
+    /// reach the round size within ten years.
     pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
         let growth = &analysis.growth;
         let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);

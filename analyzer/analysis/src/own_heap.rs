@@ -9,7 +9,8 @@ use edleak_format::{ModuleId, Trace};
 pub struct OwnHeap {
     /// The name of the runtime or allocator.
     pub name: String,
-    /// The way to make its allocations visible to edleak, or another tool that shows them.
+    /// Advice for the user: how to make the allocations of this runtime or allocator visible to edleak, or
+    /// another tool that shows these allocations.
     pub remedy: String,
     /// The module of the allocator whose allocations the recorder did not count; `None`: the runtime was
     /// recognized only by a file name.
@@ -60,8 +61,8 @@ const RUNTIMES: &[Runtime] = &[
     Runtime { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
 ];
 
-/// The runtimes and allocators in a trace. Allocators are found inside the modules, and runtimes by the file
-/// names of the program and of its modules.
+/// The runtimes and allocators in a trace. The function finds allocators by the contents of the modules, and
+/// runtimes by the file names of the program and of its modules.
 pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let program = trace.start().command.first().map(String::as_str);
     let modules = || trace.modules().iter().map(|module| module.path.as_str());

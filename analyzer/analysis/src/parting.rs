@@ -1,19 +1,20 @@
-//! Finds the frame from which on the leaking stacks of one caller differ from its other stacks.
+//! Finds the innermost frame at which the leaking stacks of one caller differ from its other stacks.
 //!
 //! If some stacks of a caller leak and others do not, or if its stacks request different sizes, the caller
-//! only allocates for other functions. In both cases, the cause is in the innermost frame that the leaking
-//! stacks do not share with the other stacks. Each such frame is a leak of its own.
+//! only allocates for other functions. In both cases, the cause is in the innermost frame at which the
+//! leaking stacks differ from the other stacks. If there are several such frames, each frame is reported as a
+//! separate leak.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;
 
-/// The stacks that do not leak count only if they make more than this share of all allocations.
+/// The stacks that do not leak are ignored unless they make more than this share of the caller's allocations.
 const HEALTHY_SHARE: f64 = 0.1;
 /// If the average sizes of two stacks differ by more than this factor, the caller counts as a function that
 /// only allocates for other functions.
 const SIZES_DIFFER: f64 = 2.0;
 
-/// Leaking stacks that share one frame, which no other stack has.
+/// Leaking stacks that share one frame, and the index of this frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch<'a> {
     /// The leaking stacks.
@@ -124,7 +125,7 @@ mod tests {
         // Both stacks also share a wrapper of the allocating function.
         let (leaks, uses) = (stack(1, &[10, 11, 20, 90], 500, 64), stack(2, &[10, 11, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(2, 20)]);
-        // If another stack makes only a few allocations, at the start, this stack does not count.
+        // A stack with only a few allocations, at the start, is ignored.
         let warm_up = stack(2, &[10, 30, 90], 5, 64);
         assert_eq!(parted(&[&leaks], &[&warm_up]), [(0, 10)]);
     }
@@ -133,7 +134,7 @@ mod tests {
     fn an_allocation_function_whose_callers_all_leak_has_a_finding_for_each() {
         let (small, large) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 400));
         assert_eq!(parted(&[&small, &large], &[]), [(1, 20), (1, 30)]);
-        // If all stacks request one size, the caller itself is the leak.
+        // If all stacks leak and request one size, the caller itself is the leak.
         let same = stack(2, &[10, 30, 90], 500, 64);
         assert_eq!(parted(&[&small, &same], &[]), [(0, 10)]);
     }

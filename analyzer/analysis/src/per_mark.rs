@@ -20,7 +20,7 @@ use edleak_text::globs::Glob;
 use edleak_text::units::{self, plural};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The marks to judge by.
+/// The options of `--per-mark`: the marks by whose iterations the sites are judged.
 #[derive(Clone, Debug)]
 pub struct PerMarkOptions {
     /// The pattern for the names of the marks.
@@ -72,8 +72,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
         Recording::Trace(trace) => covered_domains(trace),
         Recording::Lines(_) => vec![Domain::Heap],
     };
-    // Memory that an allocator maps is not judged here, but at the sites that request memory from the
-    // allocator.
+    // Memory that an allocator maps for itself is not judged here, because a leak of it is visible at the
+    // sites that request memory from the allocator.
     let has_marks = |site: &&mut JudgedSite| {
         !matches!(site.kind, Kind::Injected | Kind::Allocator) && covered.contains(&site.domain())
     };
@@ -111,9 +111,9 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains whose counters the slices of marks have. In traces of earlier versions, these slices have only
-/// sites of the heap. So the result has a domain only if a slice has a site of this domain. The sites of the
-/// other domains keep their verdicts by time.
+/// The domains whose counters are in the slices of marks. In traces of earlier versions, these slices have
+/// only sites of the heap. So the result has a domain only if a slice has a site of this domain. The sites of
+/// the other domains keep their verdicts by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
@@ -132,7 +132,7 @@ fn covered_domains(trace: &Trace) -> Vec<Domain> {
     covered
 }
 
-/// Divides a leak of a watched caller between its stacks, in proportion to the bytes that the iterations left
+/// Divides the leak of a watched caller among its stacks, in proportion to the bytes that the iterations left
 /// behind at each stack.
 fn share_out(sites: &mut [JudgedSite]) {
     let left =
@@ -187,7 +187,8 @@ fn judgement(verdict: Verdict, why: String) -> Judgement {
 }
 
 impl PerMark {
-    /// The reason why the report is undecided, with the remedy; `None`: the report is decided.
+    /// The reason why the result is undecided, with the remedy; `None`: the verdicts by marks decide the
+    /// result.
     pub fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
         if self.marks.is_empty() {
             return Some(match all {

@@ -10,8 +10,8 @@ use edleak_model::growth_class::Class;
 use edleak_text::units::plural;
 use std::collections::BTreeMap;
 
-/// A leak stays a leak if its number of objects is more than this many times the number of lost events. After
-/// a lost event, an object may count as live although the pool took it back.
+/// If the recorder lost the event of an object that a pool took back, the object still counts as live. So a
+/// leak stays a leak only if its objects are more than this many times as numerous as the lost events.
 const OBJECTS_PER_LOST_EVENT: u64 = 2;
 
 /// The totals of the program's own pools.
@@ -25,9 +25,10 @@ pub struct Pools {
     pub live_count: u64,
     /// Number of pools that held objects at the end.
     pub pools: u64,
-    /// Number of lost events of single objects. If this number is not 0, the figures are not exact.
+    /// Number of events of single objects that the recorder lost. If this number is not 0, all figures of
+    /// pools are inexact.
     pub lost_events: u64,
-    /// Number of lost events of whole pools.
+    /// Number of events of whole pools that the recorder lost.
     pub lost_resets: u64,
     /// Number of objects that a pool took back although it had not handed them out.
     pub unknown_frees: u64,

@@ -2,8 +2,9 @@
 //! range of time.
 //!
 //! The instant is a slice, so its counters are exact. A range goes from the slice nearest to its start to the
-//! slice nearest to its end. All figures of a range are differences of these two slices. The sum of the rows
-//! is exactly the total, because an allocation is counted either at its site or at one of its stacks.
+//! slice nearest to its end. All figures of a range are differences of these two slices. The rows add up
+//! exactly to the total, because each allocation is counted in only one row: at a caller or at one of its
+//! stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -40,7 +41,7 @@ pub enum Span {
     },
 }
 
-/// The figure that ranks the sites.
+/// The figure by which the sites are ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
     /// Live bytes; for a range, the growth of the live bytes in it.
@@ -71,7 +72,7 @@ pub struct Figures {
     pub frees: u64,
     /// A lower bound of the number of allocations that were freed before the next slice.
     pub temporary_allocs: u64,
-    /// A lower bound of the bytes of these temporary allocations.
+    /// A lower bound of the number of bytes in the allocations that were freed before the next slice.
     pub temporary_bytes: u64,
 }
 
@@ -99,7 +100,7 @@ pub struct Moment {
 pub struct Profile {
     /// The span that the user asked for.
     pub span: Span,
-    /// The figure that ranks the rows.
+    /// The figure by which the rows are ordered.
     pub order: Order,
     /// The start of a range; `None` for an instant, because its figures count from the start of the record.
     pub from: Option<Moment>,
@@ -139,7 +140,7 @@ impl Figures {
         self.temporary_bytes = self.temporary_bytes.saturating_add(other.temporary_bytes);
     }
 
-    /// The figure by which `order` ranks the sites.
+    /// The figure by which the rows are ordered for this `order`.
     pub fn by(&self, order: Order) -> i128 {
         match order {
             Order::Live => self.live_bytes,
@@ -166,7 +167,7 @@ impl Profile {
             .with_remedy("record the program again"));
         }
         let (first, last) = bounds(&whole, span)?;
-        // Temporary allocations depend on every slice of the span, so this part of the record is read again.
+        // Temporary allocations depend on all slices of the span, so all slices of the span are read again.
         let tick = |index: usize| whole.instants()[index].tick;
         let is_whole = first.is_none() && last + 1 == whole.instants().len();
         let part = match is_whole {
@@ -209,7 +210,7 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     let instants = slices.instants();
     let (start_ns, end) = (instants[0].time_ns, instants.len() - 1);
     let end_ns = instants[end].time_ns;
-    // Selects the nearest slice, as the page of `--format html` does.
+    // Selects the slice nearest to the time, as the HTML page does.
     let at = |time_ns: u64| {
         let before = slices.newest_at(time_ns).unwrap_or(0);
         let distance = |index: usize| instants[index].time_ns.abs_diff(time_ns);

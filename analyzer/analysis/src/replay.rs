@@ -53,14 +53,14 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// Number of ranges of sites per thread. With more than one range, other threads can take over the remaining
-/// ranges of a thread that is slow.
+/// Number of ranges of sites per thread. With more than one range per thread, fast threads can take over
+/// ranges that a slow thread has not begun.
 const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
 #[derive(Debug)]
 pub struct Replayed<T> {
-    /// The result for each site that a slice names, by ascending id.
+    /// The results for all sites that a slice names, in ascending order of the site ids.
     pub sites: Vec<T>,
     /// The memory of the process at each grid point.
     pub process: ProcessSeries,
@@ -74,7 +74,7 @@ pub struct Replayed<T> {
     pub work: Arc<Work>,
     /// Number of grid points without a slice; their values lie on a straight line.
     pub missing_points: u64,
-    /// Number of points without a slice between the end of the grid and the end of the record.
+    /// Number of points without a slice between the end of the grid and the last slice of the trace.
     pub missing_behind: u64,
     /// The greatest number of points in a row that have no slice.
     pub longest_gap: u64,
@@ -98,8 +98,8 @@ pub struct ReplayedSite {
     pub counters: Counters,
 }
 
-/// Replays the slices of a trace on its `grid`, and converts each site with `each`, in parallel. So only a
-/// few complete series are in memory at the same time.
+/// Replays the slices of a trace on its `grid`, and converts each site with `each`, in parallel. Each series
+/// is dropped after `each` has returned, so only a few complete series are in memory at the same time.
 ///
 /// With `with_sums`, each series also gets the sums for edLeak's fit, which only `--model edleak` needs.
 pub fn replay<T: Send>(
@@ -143,7 +143,7 @@ pub fn replay<T: Send>(
     replayed
 }
 
-/// The series of all sites while the replay builds them, by id.
+/// The series of all sites while the replay builds them. The index of a site is its id.
 #[derive(Debug)]
 struct States {
     grid: Grid,
@@ -155,7 +155,8 @@ struct States {
     first_allocated_bytes: Option<u64>,
     /// Number of grid points up to the newest slice.
     covered: usize,
-    /// Number of points of the whole record up to the newest slice. The grid may end before the record.
+    /// Number of points of the whole record up to the newest slice. The grid may end before the end of the
+    /// record.
     all_covered: usize,
     whole: Grid,
     work: WorkBuilder,
@@ -260,7 +261,8 @@ impl States {
         let kinds = self.memory.kinds();
         let now = ProcessPoint { live_bytes, resident_bytes, kinds };
         let point = step.point as usize;
-        // After the end of the grid, only a gap that began before the end of the grid matters.
+        // A slice after the end of the grid is used only if it ends a gap that began before the end of the
+        // grid.
         let is_of_record = step.counts || self.covered < self.grid.points;
         if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point)) {
             replayed.missing_points += gap.points().len() as u64;
@@ -274,7 +276,8 @@ impl States {
         if is_of_record {
             self.covered = self.covered.max(point + usize::from(step.counts));
         }
-        // The work of the program in a gap at the end is unknown, so it does not count as work.
+        // If the record ends with a gap, the number of allocations in this gap is unknown, so they do not
+        // count as work.
         if step.counts {
             self.work.push(point as u64, allocs);
             self.memory.count();
@@ -337,7 +340,7 @@ impl States {
             .enumerate()
             .map(|(group, sites)| {
                 let first = group * GROUP_SITES;
-                // The number fits into a u32, because it is the number of a `SiteId`.
+                // The index fits into a u32, because it is the number of a `SiteId`.
                 let id = |lane: usize| SiteId((first + lane) as u32);
                 let mut made = Vec::with_capacity(GROUP_SITES);
                 let facts = |lane: usize, absent| {

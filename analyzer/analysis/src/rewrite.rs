@@ -15,8 +15,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// Writes `from` to `to` and adds the frames of every address in the trace. `from` may have been read from
-/// the file `to`.
+/// Writes `from` to `to` and adds the frames of every address in the trace. `to` may be the file from which
+/// `from` was read.
 ///
 /// # Errors
 /// The new trace cannot be written.
@@ -99,16 +99,16 @@ fn is_named_by_the_program(area: &MemoryArea) -> bool {
 /// The hash that replaces a name: sixteen hexadecimal digits.
 ///
 /// The function uses the keyed hash SipHash-2-4 and not a simple hash of the key followed by the name. Names
-/// like `main` are in every trace, so their hashes are known. Known hashes must not help anyone to confirm a
-/// guess of another name.
+/// like `main` are in every trace, so anyone can tell which hash belongs to such a name. This must not help
+/// anyone to confirm a guess of another name.
 fn pseudonym(key: &str, name: &[u8]) -> String {
     let key = SipHasher24::new().hash(key.as_bytes());
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
 }
 
 /// Writes the new trace to a file in the folder of `to`, and renames this file to `to` when it is complete.
-/// So an interrupted run does not change the old file. The new file gets the owner and the mode of the old
-/// file. If `to` is a symbolic link, the file to which it points is replaced.
+/// So if the run is interrupted, the old file stays as it was. The new file gets the owner and the mode of
+/// the old file. If `to` is a symbolic link, the file to which it points is replaced.
 fn replace(
     from: &Trace,
     to: &Path,
@@ -120,8 +120,8 @@ fn replace(
         Error::new(ErrorKind::Output, message).with_remedy("give another file with `-o`")
     };
     let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
-    // The lock is held until the new file has replaced the old file, so that no recording can use the name
-    // before.
+    // The function holds the lock until the new file has replaced the old file, so that no recording can
+    // begin to write to the old file in the meantime.
     let held = match std::fs::symlink_metadata(&place) {
         Ok(there) if !there.is_file() => return Err(failed("it is not a file")),
         Ok(_) => Some(place::open(&place).map_err(|error| failed(&reason(&error)))?),
@@ -134,8 +134,8 @@ fn replace(
     rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
         .map_err(|error| failed(&error.to_string()))?;
     if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-        // A user without the right to change the owner stays the owner of the new file. This is not an error,
-        // because the trace itself is complete.
+        // If the user may not change the owner of a file, the new file belongs to this user. This is not an
+        // error, because the trace itself is complete.
         let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
         let _ = made.set_permissions(old.permissions());
     }
@@ -183,7 +183,8 @@ mod tests {
         assert_ne!(pseudonym("k", b"main"), pseudonym("l", b"main"));
         assert_ne!(pseudonym("k", b"main"), pseudonym("k", b"mair"));
         assert_eq!(pseudonym("", b"").len(), 16);
-        // These values never change: users compare traces of different years by them.
+        // These hashes must never change, because users compare traces that different versions of edleak
+        // anonymized.
         assert_eq!(pseudonym("key", b"main"), "70e767086352f127");
     }
 }

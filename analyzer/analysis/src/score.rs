@@ -1,5 +1,5 @@
-//! Scores the models on a labelled corpus: computes how often a verdict is right, for each mechanism that
-//! changes memory and for each length.
+//! Measures the accuracy of the models on a labelled corpus: how often a verdict is right, for each mechanism
+//! that changes memory and for each number of slices.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -40,7 +40,8 @@ enum Label {
     NotLeak,
 }
 
-/// The surviving allocations of one series by birth epoch, if they are known.
+/// For each birth epoch of one series, the allocations that are still live at the end; all fields are
+/// optional.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct BirthFields {
     epoch_live_bytes: Option<Vec<u64>>,
@@ -62,7 +63,7 @@ impl BirthFields {
     }
 }
 
-/// One line of a file with the surviving allocations by birth epoch.
+/// One line of the separate file that gives the surviving allocations for each birth epoch.
 #[derive(Debug, Deserialize)]
 struct BirthLine {
     id: String,
@@ -159,11 +160,12 @@ pub struct Tally {
     pub false_alarms: u32,
     /// Number of series without a leak that were not reported.
     pub quiet: u32,
-    /// Number of reports of a strict leak: first the right reports, then the wrong reports.
+    /// Numbers of series that were reported as leaks with the confidence `Strict`: first of series that leak,
+    /// then of series that do not leak.
     pub strict: [u32; 2],
     /// Number of undecided series.
     pub undecided: u32,
-    /// First the number of reported leaks whose true amount is known. Then the number of those whose
+    /// First the number of reported leaks whose true amount is known. Then the number of these leaks whose
     /// estimated amount differs from the true amount by at most a quarter.
     pub amounts: [u32; 2],
     /// Number of series for each true shape (constant, log, linear, exp) and each class that the method
@@ -239,7 +241,7 @@ fn share(part: u32, whole: u32) -> f64 {
 /// The names of the three methods that judge a corpus.
 pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 
-/// The scores of every method on a whole corpus and on parts of it.
+/// The scores of every method on a whole corpus and on parts of the corpus.
 #[derive(Debug, Default)]
 pub struct ScoreReport {
     /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if the birth

@@ -26,7 +26,7 @@ impl fmt::Display for SiteLabel {
     }
 }
 
-/// Counters of one site at the end of the recording; `None` if the input does not give them.
+/// Counters of one site at the end of the recording; a counter is `None` if the input does not give it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Totals {
     /// Number of live bytes.
@@ -51,7 +51,7 @@ pub enum Kind {
     Caller,
     /// One full stack of a watched caller.
     Stack,
-    /// All allocations whose site did not fit into the site table.
+    /// A site that stands for all allocations whose own site did not fit into the site table.
     Other,
     /// The known leak of `--inject-leak`.
     Injected,
@@ -66,10 +66,10 @@ pub enum Kind {
 /// The kind of memory that a site counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub enum Domain {
-    /// Allocations; their size is the number of requested bytes.
+    /// Allocations on the heap; the size of an allocation is the number of requested bytes.
     #[default]
     Heap,
-    /// Mappings; their size is the number of bytes of address space.
+    /// Mappings; the size of a mapping is the number of bytes of its address space.
     Mapping,
     /// Objects that the program's own pools hand out.
     Pool,
@@ -116,18 +116,19 @@ pub struct JudgedSite {
     pub per_mark: Option<Box<SitePerMark>>,
     /// The counters at the end of the recording.
     pub totals: Totals,
-    /// Live allocations at the last judged slice. The last slice of the recording may be later, after the
-    /// program freed everything.
+    /// Live allocations at the last judged slice. After this slice, the recording may have slices in which
+    /// the program freed everything because it was about to end.
     pub judged_count: Option<u64>,
     /// Resident and swapped bytes at the end, for a site that maps memory. They are computed from the
     /// resident share of the site at the last reading of /proc; `None`: no reading has this site.
     pub resident_bytes: Option<u64>,
     /// Pages that the program gave back with madvise, for a site that maps memory; `None`: the program gave
-    /// none back, or the number is unknown.
+    /// back no pages, or the number is unknown.
     pub given_back: Option<GivenBack>,
     /// Live bytes over the judged record.
     pub levels: Levels,
-    /// The growth of the memory that the allocator holds beyond the requested bytes of this site, in bytes.
+    /// Growth, in bytes, of the memory that the allocator holds for this site in addition to the requested
+    /// bytes.
     pub block_growth_bytes: f64,
     /// The surviving allocations, counted by the epoch in which they were made, oldest first.
     pub survivors: Vec<Survivor>,
@@ -138,7 +139,8 @@ pub struct JudgedSite {
     /// stack has several. A caller of a pool has two: the address in the pool's own function, and then the
     /// address in the caller of this function.
     pub stack: Vec<Address>,
-    /// Whether the walk stopped although the stack has more frames.
+    /// Whether `stack` is not complete, because the recorder stopped reading the stack before its outermost
+    /// frame.
     pub is_stack_cut: bool,
     /// The decision of the gate.
     pub standing: Standing,
@@ -149,7 +151,7 @@ pub struct JudgedSite {
 pub struct GivenBack {
     /// Number of calls of madvise.
     pub calls: u64,
-    /// Sum of the lengths of all calls, whether or not the pages were resident.
+    /// Sum of the lengths of all these calls, whether or not the pages were resident.
     pub bytes: u64,
 }
 
@@ -206,7 +208,7 @@ pub enum Standing {
     InBaseline,
     /// The site is a leak that this rule of the suppressions hides.
     Suppressed(usize),
-    /// The site is a leak within the budget.
+    /// The site is a leak, and the budget covers the leaks of the recording.
     Tolerated,
 }
 
@@ -249,8 +251,8 @@ impl JudgedSite {
         self.levels.last() - self.levels.first()
     }
 
-    /// Every frame, innermost first. An inlined frame is an item of its own, and so is an address without
-    /// symbols.
+    /// Every frame, innermost first. Each inlined frame is a separate item, and each address without symbols
+    /// is one item.
     pub fn frames(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         frames(&self.stack)
     }
@@ -276,8 +278,8 @@ impl JudgedSite {
     }
 
     /// The frames of the site without edleak's own frames. For a caller of a pool, the frames of the pool's
-    /// own function are left out too, even if the compiler inlined this function and only the debug
-    /// information shows it.
+    /// own function are left out too, even if the compiler inlined this function, so that only the debug
+    /// information shows its frames.
     fn frames_outside_pool(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         let is_of_pool = self.kind == Kind::Pool;
         let outside = self.frames().skip_while(move |frame| is_of_pool && frame.is_pool_note());

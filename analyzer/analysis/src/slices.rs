@@ -1,22 +1,21 @@
-//! The data of single slices: the totals of the program at every slice, the counters of all sites at one
-//! slice, and temporary allocations.
+//! Reads the data of single slices: the totals of the program at every slice, the counters of all sites at
+//! one slice, and the allocations that were freed before the next slice.
 //!
 //! The series of `replay` and a `history` do not contain every slice. But a profile needs the exact counters
-//! of one slice (which sites held the memory at the peak?) or of all slices (which sites soon free their
-//! allocations?). So a profile reads the slices themselves. Blocks are read in parallel, and their results
-//! are joined in order of time. The memory that this takes grows with the number of sites plus the number of
-//! slices, and not with the product of both numbers.
+//! of one slice (to show which sites held the memory at the peak) or of all slices (to show which sites soon
+//! free their allocations). So a profile reads the slices themselves. Blocks are read in parallel, and their
+//! results are joined in order of time. The memory that a profile takes grows with the number of sites plus
+//! the number of slices, and not with the product of these two numbers.
 
 use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
 
-/// Limit of site ids, as a multiple of the number of sites in the catalog: an id far above this number is
-/// forged.
+/// Limit of site ids, as a multiple of the number of sites in the catalog: an id above this limit is forged.
 const SLACK: usize = 4;
-/// The limit of site ids is at least this number: a damaged catalog must not hide slices that are not
-/// damaged.
+/// The limit of site ids is never below this number. If the catalog is damaged and has too few sites,
+/// undamaged slices must still be readable.
 const MIN_ID_LIMIT: usize = 1 << 16;
 
 /// The whole program at one slice.
@@ -35,8 +34,8 @@ pub struct Instant {
 }
 
 /// The allocations of one site that were freed before the next slice; both numbers are lower bounds. If a
-/// site frees more between two slices than it held at the first of these slices, the difference was allocated
-/// and freed between the two slices.
+/// site frees more allocations between two slices than it held at the first slice, the difference was both
+/// allocated and freed between these slices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Temporaries {
     /// Number of allocations.
@@ -56,8 +55,8 @@ impl Slices {
     /// Reads every slice. Temporary allocations are counted only between slices whose ticks are in the range
     /// `ticks`.
     ///
-    /// The function leaves out a block that can no longer be read; the replay has counted this block as
-    /// damaged.
+    /// The function leaves out blocks that can no longer be read; the replay has already counted such blocks
+    /// as damaged.
     pub fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
         let limit = id_limit(trace);
         let mut slices = Slices::default();
@@ -87,8 +86,8 @@ impl Slices {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
 
-    /// The index of the slice with the most live bytes; of several such slices, the first. `None`: there is
-    /// no slice.
+    /// The index of the slice with the most live bytes; if several slices have equally many, the index of the
+    /// first of them. `None`: there is no slice.
     pub fn peak(&self) -> Option<usize> {
         let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)

@@ -1,10 +1,10 @@
-//! Decides whether leaks grow in step. One mistake in the program leaks at all of its places at the same
-//! times.
+//! Decides whether leaks grow in step. If one mistake in the program causes leaks at several places, these
+//! places leak at the same times.
 //!
 //! Two steady leaks are both straight lines, so their curves do not show a common cause. But a common cause
 //! is visible in the slices. The places of one mistake keep new allocations in the same slices; places of
 //! different mistakes do not. So the analyzer compares the growth of two places slice by slice. After that,
-//! the analyzer compares the two places again, with the growth of one place moved in time. If the growth fits
+//! the analyzer moves the growth of one place in time, by some slices, and compares again. If the growth fits
 //! much better without the move, this is evidence of a common cause. If every slice has many new allocations,
 //! the growth fits with and without the move. This is no evidence for or against a common cause.
 
@@ -31,17 +31,17 @@ const LEAST_KEPT: f64 = 6.0;
 /// Two places are in step only if no more than this share of their growth is in different slices. The share
 /// is not 0, because a slice may be taken in the middle of an event.
 const MOST_APART: f64 = 0.3;
-/// For two places in step, the difference of their growth must be at least this many times as large if one of
-/// them is moved in time.
+/// If two places are in step, a move in time must make the difference of their growth at least this many
+/// times as large as without the move.
 const LEAST_CONTRAST: f64 = 2.0;
-/// If the slices show no pattern, no more than this share of the growth may differ.
+/// Greatest share of the growth that may be in different slices, for two places whose slices show no pattern.
 const MOST_UNLIKE: f64 = 0.05;
 /// If the slices show no pattern, the ratio of the two numbers of kept allocations must also be a whole
 /// number. This is the greatest relative error of the ratio.
 const RATIO_ERROR: f64 = 0.03;
-/// In a comparison with a tolerance of one slice, growth that is moved in time must differ by more than this
-/// share. If it differs less, the events come too often for this tolerance, and leaks that take turns would
-/// look like one leak.
+/// A comparison with a tolerance of one slice is valid only if growth that is moved in time differs by more
+/// than this share. Otherwise the events come so often that leaks which grow in turns would look like one
+/// leak.
 const LEAST_LOOSE: f64 = 0.3;
 /// Numbers of slices by which growth is moved in time.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
@@ -72,7 +72,7 @@ impl Steps {
     /// result is empty if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
-        // Sites of different domains are never in step: one counts mappings, the other allocations.
+        // Only sites of the heap are compared: mappings and allocations are never in step.
         let leaking = sites.iter().filter(|site| site.is_leak() && site.domain() == Domain::Heap);
         let leaking: Vec<&JudgedSite> = leaking.take(MOST_SITES).collect();
         let together: HashSet<&SiteLabel> =
@@ -213,7 +213,7 @@ impl Growth {
     }
 }
 
-/// Whether two growths fit well, and fit much worse if one of the two is moved in time.
+/// Whether two growths fit well without a move, and fit much worse if one of the two is moved in time.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64, least: f64) -> bool {
     let here = apart(one, two, 0);
     // Steady growth fits just as well after a move, so it shows no pattern.
@@ -233,9 +233,9 @@ fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
     one.iter().zip(moved).map(|(one, two)| (one - two).abs()).sum::<f64>() / 2.0
 }
 
-/// The share of the growth that is in different slices. Here two growths fit even if one of them comes a
-/// slice earlier or later: an allocation that is freed one slice later can hide another allocation, which
-/// stays, for one slice.
+/// The share of the growth that is in different slices, with a tolerance of one slice: growth in two
+/// neighbouring slices counts as growth in the same slice. The reason: if a short-lived allocation is freed
+/// in the slice in which a kept allocation is made, the growth appears one slice too early.
 fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =
@@ -306,7 +306,8 @@ mod tests {
             live + slice * slice % 11
         });
         assert_eq!(leak.step_with(&Growth::of(busy.collect())), Step::Apart);
-        // If the program works in every other slice, this can move the growth by one slice.
+        // A site with short-lived allocations in every other slice: its growth can appear one slice too
+        // early.
         let leak = growing(400, 1, |slice| slice % 9 == 0);
         let mut live = 0;
         let at_work = (0..400u64).map(|slice| {

@@ -1,4 +1,4 @@
-//! Suppression files. They have LeakSanitizer's syntax, and each rule may have a budget.
+//! Reads suppression files. The syntax is that of LeakSanitizer, with an optional budget for each rule.
 //!
 //! ```text
 //! # a comment
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! As in LeakSanitizer, a pattern may match any part of the function name, the file name or the module name
-//! of every frame. `*` stands for any text; `^` and `$` match the start and the end.
+//! of every frame. `*` stands for any text; `^` and `$` match the start and the end of a name.
 //!
 //! A budget limits the leaks that a rule may hide. A budget is a number of bytes leaked over the recording
 //! or, with `/s`, `/min`, `/h` or `/day`, a rate. The bytes or the rates of all leaks that a rule matches are

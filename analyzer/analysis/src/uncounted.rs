@@ -1,5 +1,6 @@
-//! Functions of counted allocators whose calls the recorder did not count, for example `mallocx` of a shared
-//! jemalloc, if the system does not allow edleak to change the code of this library.
+//! Functions whose calls the recorder did not count, although it counted other functions of their allocator.
+//! An example is `mallocx` of a shared jemalloc, if the system does not allow edleak to change the code of
+//! this library.
 
 use crate::frame::base_name;
 use crate::own_heap::OwnHeap;
@@ -9,19 +10,21 @@ use edleak_text::units;
 
 /// Maximum number of functions that a sentence of the report names.
 const NAMED: usize = 3;
-/// Least memory outside the counted allocations that can make a report undecided. Every program has some of
-/// it: its own data, edleak's tables, and free memory of the allocator. In a small program, this free memory
-/// may be several times the live memory.
+/// Least memory outside the counted allocations that can make a report undecided. Every program has some
+/// memory outside these allocations: its own data, edleak's tables, and free memory of the allocator. In a
+/// small program, this free memory may be several times the live memory.
 const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
-/// The number of bytes that are in no counted allocation, if they are most of the program's memory.
+/// The number of resident bytes that are in no counted allocation; `None`: there are no more than 8 MiB of
+/// them, or no more than four times the live bytes.
 pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
     (hidden > least_hidden(growth)).then_some(hidden)
 }
 
-/// Like [`hidden_bytes`], but without the memory of sites that map memory. The function is only for an
-/// allocator of which some functions are counted: the recorder knows the mappings of such an allocator.
+/// Like [`hidden_bytes`], but without the memory that recorded calls mapped. The function is only for an
+/// allocator of which some functions are counted, because the recorder knows the mappings of such an
+/// allocator.
 fn hidden_beside_mappings(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = hidden_bytes(growth)?.saturating_sub(growth.mapped_bytes());
     (hidden > least_hidden(growth)).then_some(hidden)
@@ -43,7 +46,7 @@ pub struct UncountedFunctions {
 }
 
 impl UncountedFunctions {
-    /// The sentence of the report.
+    /// The sentence about these functions in the report.
     pub fn sentence(&self) -> String {
         let named: Vec<String> = self.names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
         let more = match self.names.len().saturating_sub(NAMED) {

@@ -1,9 +1,9 @@
-//! Growth that no single site explains: the sum of the sites that each grew only for a moment.
+//! Finds growth that no single site explains: the sum of the sites that each grew only for a moment.
 //!
 //! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
 //! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their
 //! memory grows. So edleak judges the sum of these sites like one site. If the sum grows like a leak, the
-//! recording becomes undecided. The recording does not get a leak, because no single site is the cause.
+//! recording becomes undecided. No leak is reported, because no single site is the cause.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
@@ -12,10 +12,10 @@ use std::collections::HashSet;
 
 /// Number of instants for which the sum is computed.
 const COLUMNS: usize = 64;
-/// Maximum number of instants at which such a site may rise. A site with more rises can be judged by its own
-/// curve.
+/// Maximum number of instants at which the live bytes of such a site may rise. A site with more rises can be
+/// judged by its own curve.
 const MOST_RISES: usize = 3;
-/// Least number of sites that each grew only for a moment, for an undecided recording.
+/// Least number of sites that each grew only for a moment; with fewer such sites, the sum is not judged.
 const LEAST_SITES: usize = 12;
 /// Least growth of the sum for an undecided recording, as a share of the live bytes. This growth must also
 /// exceed `LEAST_BYTES`.
