@@ -1,5 +1,5 @@
-//! The protocols of `recorder/session`. This crate compiles them from the files of `recorder/session`, with
-//! loom's atomics instead of the processor's.
+//! The protocols of `recorder/session`. This crate compiles these protocols from the files of
+//! `recorder/session`, with loom's atomics instead of the processor's.
 //!
 //! The tests run each protocol with two or three threads in every order that the memory model allows.
 

@@ -53,7 +53,8 @@ fn two_threads_that_meet_a_site_agree_on_its_id() {
         let ours = sites.intern(ADDRESS).expect("there is room");
         let theirs = other.join().expect("it does not panic").expect("there is room");
         assert_eq!(ours, theirs);
-        // The collector can find the site, because its address is stored under its id.
+        // The collector can find the site, because the address of the site is stored under the id of the
+        // site.
         assert_eq!(sites.infos[ours.0 as usize].address.load(Ordering::Acquire), ADDRESS);
     });
 }
@@ -133,7 +134,8 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     const PLACES: usize = 2;
     const EVENTS: u32 = 3;
     struct Ring {
-        /// The events are plain memory: loom reports every access that the two counters do not order.
+        /// The events are plain memory. loom reports an error if the two counters do not order two accesses
+        /// to one event.
         events: Vec<UnsafeCell<u64>>,
         written: AtomicU32,
         read: AtomicU32,

@@ -1,7 +1,7 @@
 //! The library inside the target: it only counts allocations and frees.
 //!
-//! The list below shows the hot files before the cold files. A hot file calls cold code only through a
-//! `#[cold]` function.
+//! The list below shows the files of the fast path (hot) before the other files (cold). A hot file calls cold
+//! code only through a `#[cold]` function.
 //!
 //! ```text
 //! entry exports     the exported C symbols

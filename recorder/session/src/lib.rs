@@ -1,5 +1,6 @@
 //! The layouts of the shared memory of one recorded process. The preload library and the collector use the
-//! same layouts. This crate is `no_std` and makes no decisions.
+//! same layouts. This crate is `no_std`. The crate contains the layouts and the functions that read and write
+//! them.
 //!
 //! ```text
 //!  control (one page)            one per recording, for all processes of the run

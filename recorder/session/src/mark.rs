@@ -2,9 +2,9 @@
 //!
 //! A mark adds one to the count of its name. At some counts, a slice is due: the thread that sets the mark
 //! copies the counters of sites into a ring, which the collector reads. The slice has all sites that changed
-//! since the previous slice. So the counters of a mark are exact for its instant, and iterations may be
-//! short. A slice is due at each of the first 64 counts of a name, and then 32 times while the count doubles.
-//! So a million marks take about 500 slices.
+//! since the previous slice. So the counters in the slice are exact for the instant of the mark, even if
+//! iterations are short. A slice is due at each of the first 64 counts of a name, and then 32 times while the
+//! count doubles. So a million marks of one name cause about 500 slices.
 //!
 //! The counters of mapped memory and of pools are not in the session: the collector computes these counters
 //! from two rings of events. So the thread also adds an event for the slice to each of the two rings. This

@@ -10,7 +10,7 @@
 //!                              └──▶ ( Off ) with the reason in `failure`, if the process gets no session
 //! ```
 //!
-//! A process may begin a recording any number of times. The table tells what remains of the session before:
+//! A process may begin a recording any number of times. The table tells what remains of the previous session:
 //!
 //! | what remains                     | what the library does                                               |
 //! |----------------------------------|---------------------------------------------------------------------|

@@ -294,7 +294,7 @@ fn start_late() {
     PHASE.store(OFF, Ordering::Release);
 }
 
-/// Clears the address through which forked children found a session in the recording before this one.
+/// Clears the address through which forked children found a session in the previous recording.
 pub(super) fn forget_children() {
     CHILDREN.set(&Path::new());
     let page = CONTROL.swap(ptr::null_mut(), Ordering::Relaxed);

@@ -85,8 +85,8 @@ pub(super) fn place_for_another() -> Option<&'static Known> {
     KNOWN.iter().find(is_gone)
 }
 
-/// The module that contains a return address now; `None`: no module that was loaded after the start contains
-/// the address.
+/// The module that contains a return address now; `None`: no module that was loaded after the start of the
+/// library contains the address.
 fn current_at(address: usize) -> Option<&'static Known> {
     known().iter().find(|known| {
         known.is_current.load(Ordering::Acquire)

@@ -453,8 +453,8 @@ pub(crate) fn free_function() -> *mut () {
     FREE.load(Ordering::Acquire)
 }
 
-/// Returns memory from the arena that contains only zeros. The word before the memory holds its size. Null:
-/// the arena has too little room.
+/// Returns memory from the arena that contains only zeros. The word before the memory holds the size of the
+/// memory. Null: the arena has too little room.
 fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
     let at = ARENA_USED.fetch_add((room + 15) & !15, Ordering::Relaxed);

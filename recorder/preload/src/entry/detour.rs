@@ -10,7 +10,7 @@ use core::mem::transmute;
 use edleak_session::detour::{HOOKS, Hook};
 
 /// The addresses of the hooks, indexed by the number of a [`Hook`]. The library copies this table to the
-/// start of a module's code.
+/// start of the code that it maps for the detours of a module.
 pub(crate) fn hooks() -> [usize; HOOKS] {
     let mut hooks = [0; HOOKS];
     let known: [(Hook, unsafe extern "C" fn()); 12] = [
@@ -39,7 +39,7 @@ pub(crate) fn note_pool() -> usize {
     arch::detour::note_pool as *const () as usize
 }
 
-/// A call of a trampoline. `arch::detour` builds this object on the stack.
+/// The arguments and the state of one call of a trampoline. `arch::detour` builds this object on the stack.
 #[repr(C)]
 pub(crate) struct Call {
     /// The entry of the old allocation. The hook took this entry out of the side table before the call.
@@ -66,7 +66,7 @@ const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
 /// Whether a detoured function on this thread called the entry point whose stack pointer is `sp`. If an
-/// exception has left the detoured function, this function ends the state *inside*.
+/// exception has left the detoured function, this function clears the field `inside` of the thread.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;

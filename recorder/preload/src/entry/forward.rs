@@ -88,8 +88,8 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     true
 }
 
-/// Ends the state that `begin` began. `false`: an inner entry point has already counted the allocation for
-/// this caller.
+/// Ends the pending state that `begin` began. `false`: an inner entry point has already counted the
+/// allocation for this caller.
 fn end(caller: *const usize) -> bool {
     // SAFETY: in this call, no other reference to the current thread's state exists.
     let tls = unsafe { thread::tls() };
@@ -316,7 +316,7 @@ pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
     if real.is_null() { without_runtime as *mut c_void } else { real }
 }
 
-/// Ends the state that [`new_begins`] began. Returns the allocation.
+/// Ends the pending state that [`new_begins`] began. Returns the allocation.
 ///
 /// # Safety
 /// Only `edleak_call_new` calls this function.
@@ -335,14 +335,15 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// The program called operator new, but no library defines it. For such a call, the library returns memory
-// from malloc and throws no exception if malloc fails.
+// The program called operator new, but no library defines operator new. For such a call, the library returns
+// memory from malloc and throws no exception if malloc fails.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
 }
 
-/// Calls the real operator new, which handles the new-handler and the exception.
+/// Calls the real operator new. If there is no memory, the real operator new calls the new-handler or throws
+/// an exception.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -452,7 +453,7 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
         // SAFETY: without a C++ runtime, memory from `without_runtime` comes from malloc.
         return unsafe { free::on_free(allocation) };
     }
-    // SAFETY: a form of operator delete takes at most three arguments and ignores those it does not have.
+    // SAFETY: a form of operator delete takes at most three arguments and ignores all further arguments.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
         // SAFETY: this is the target's own call, with its own arguments. The operator delete of this

@@ -212,7 +212,8 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
 fn entry_in_new_leaf(address: usize) -> Option<Entry> {
     let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
-    // If a program is linked at a low fixed address, its heap may lie in the same leaf as null.
+    // If a program is linked at a low fixed address, the entries of its heap may lie in the same leaf as the
+    // entry of null.
     mark_null(leaf, (address >> LEAF_SHIFT) & (LEAVES - 1));
     MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
     if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {

@@ -29,8 +29,8 @@ pub(crate) struct Tls {
     pub hidden_offset: u16,
     /// The saved value of `offset` while a detoured function has set `offset` to 0.
     pub outer_offset: u16,
-    /// Number of allocations that a thread without its own shard has counted on the slow path. After every
-    /// 1024 such allocations, the thread tries again to get a shard.
+    /// Number of allocations and frees that a thread without its own shard has counted in the last shard.
+    /// After every 1024 of them, the thread tries again to get a shard.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
@@ -250,8 +250,7 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
     SHARD_COUNT.store(count as u32, Ordering::Release);
 }
 
-/// Number of allocations on the slow path after which a thread without its own shard tries again to get a
-/// shard.
+/// Number of allocations and frees after which a thread without its own shard tries again to get a shard.
 const ASK_AGAIN: u32 = 1024;
 
 /// The counters of a thread that has left the fast path. Call this function only while a session is attached.

@@ -2,7 +2,7 @@
 //!
 //! The real operator new may throw an exception. The exception then passes through this frame. Therefore the
 //! function `edleak_call_new` is assembly with unwind rules, not Rust. After an exception, the next entry
-//! point ends the state that `new_begins` began (`slow::attribute`).
+//! point ends the pending state that `new_begins` began (`slow::attribute`).
 #![allow(unsafe_code)]
 
 pub(crate) use frame::{edleak_call_new, return_address};

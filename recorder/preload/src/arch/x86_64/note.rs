@@ -244,7 +244,7 @@ macro_rules! note_in_stub {
 
 pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remember};
 
-/// The stubs continue here if their caller is a wrapper or unknown.
+/// The stubs continue here if their caller is a wrapper or has no word in the caller cache.
 ///
 /// # Safety
 /// Only the stubs jump here, with the registers of the table at the head of this file.
