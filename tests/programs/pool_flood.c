@@ -1,4 +1,4 @@
-// Stops the process that records it, and makes more events of a pool than the ring holds. So exactly the
+// Stops the process that records it, and makes more pool events than the ring of events holds. So exactly the
 // events that do not fit into the ring are lost. Then lets the recording process run on.
 //
 //   pool_flood OBJECTS

@@ -4,7 +4,7 @@
 //
 //   leak    each request leaves an object in the arena of the connection
 //   cache   the connection has a table of 200 objects, which is full after a third of the run
-//   calm    allocates for requests only
+//   calm    allocates only in the arenas of the requests
 //   fork    keeps four objects, and a forked child frees one of its copies and keeps two more
 //
 //#Build: -L$OUT -l:libpool_arena.so -Wl,-rpath,$OUT

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 
 __attribute__((noinline)) static void *reserve(void) {
-    // The volatile variable keeps the call of mmap from becoming a jump.
+    // The volatile variable keeps the call of mmap from becoming a jump (a tail call).
     void *volatile m = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return m;
 }

@@ -135,7 +135,7 @@ pub fn stop(recorder: Running) -> Outcome {
     outcome
 }
 
-/// The report of a trace with every site, not only the leaks.
+/// The report of a trace. The report has every site, not only the leaks.
 pub fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
 }

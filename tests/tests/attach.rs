@@ -73,7 +73,8 @@ fn counters_of_64_threads_equal_their_ledger_after_an_attach() {
     attached_phases_are_exact(64, 2);
 }
 
-/// If edleak-record dies at any step of an attach, the process runs on, and the next recording is exact.
+/// If edleak-record dies at any step of an attach, the process runs on, and the next recording counts
+/// correctly.
 #[test]
 fn killed_recorder_leaves_the_process_running_at_every_step() {
     let steps = ["seized", "written", "set", "inside", "loaded", "restored", "code", "half", "all"];

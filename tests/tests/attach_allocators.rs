@@ -52,7 +52,8 @@ fn tcmalloc_in_the_program_is_exact() {
     phases_of_the_program_are_exact(&program("ledger_tcmalloc"), 8);
 }
 
-/// tikv-jemallocator gives its functions a prefix, so the program has both jemalloc and libc's malloc.
+/// tikv-jemallocator gives its functions a prefix, so the program has two allocators: jemalloc and libc's
+/// malloc.
 #[test]
 fn jemalloc_of_a_rust_program_is_exact() {
     let program = rust_allocator("jemalloc", "release");
@@ -90,8 +91,8 @@ fn jemalloc_of_a_library_is_exact_beside_libc() {
     assert_equal(&report_of(&trace), &ledger);
 }
 
-/// Kills edleak-record at each step that changes two modules. The program must run on, and the next recording
-/// must be exact.
+/// Kills edleak-record at each step of an attach that changes two modules. The program must run on, and the
+/// next recording must count correctly.
 fn killed_recorder_leaves_the_program_running(name: &str, program: &Path) {
     let dir = TempDir::new("attach-killed");
     for step in ["inside", "code", "half", "all"] {

@@ -208,8 +208,8 @@ fn marks_of_a_second_recording_are_counted_and_the_words_are_set_back() {
     target.finish();
 }
 
-/// The first version of edleak.h has no variables through which a library that is loaded later could get the
-/// marks.
+/// The first version of edleak.h has no variables through which a library that is loaded by an attach could
+/// get the marks. So edleak-record must report that the marks are not recorded.
 #[test]
 fn marks_of_an_earlier_header_are_told_as_not_recorded() {
     let dir = TempDir::new("attach-earlier-header");
@@ -229,7 +229,8 @@ static inline void edleak_mark(const char *name) {
     target.finish();
 }
 
-/// A Python program finds the mark function only in the loaded library, not among the global symbols.
+/// A Python program must look for the mark function in the loaded library itself, because the function is not
+/// among the global symbols.
 #[test]
 fn marks_of_a_program_that_finds_the_function_in_the_library_are_counted() {
     const PROGRAM: &str = r"

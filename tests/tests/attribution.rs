@@ -88,8 +88,8 @@ fn a_launcher_whose_child_did_the_work_is_undecided() {
         arguments.extend([service.clone().into_os_string(), "150".into()]);
         Recorder::new("launcher").options(options).record("sh", arguments)
     };
-    // The user did not ask for children. But the shell starts a child, and in one case this child has no
-    // LD_PRELOAD.
+    // The user did not ask to record children. But the shell starts a child, and in one case this child has
+    // no LD_PRELOAD.
     for clean in [false, true] {
         let recording = launch(&[], clean);
         let report = recording.leaks();

@@ -1,5 +1,5 @@
-//! Tests edleak under restrictions that containers have: a read-only root, no home directory, no root user,
-//! no /proc/sys, forbidden system calls, missing capabilities, no disk space.
+//! Tests edleak under restrictions that containers have: a read-only root, no home directory, another user
+//! than root, no /proc/sys, forbidden system calls, missing capabilities, a full disk.
 //!
 //! Each test is a row of the table in docs/containers.md. The tests use Linux namespaces instead of
 //! containers, because they cannot download a container image.

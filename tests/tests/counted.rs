@@ -1,5 +1,5 @@
 //! Static programs that count their allocations with the crate edleak-alloc. The tests compare these counts
-//! with the ledgers of the programs.
+//! with the counts that each program makes itself.
 
 use edleak_tests::ledger::{assert_equal, read_ledger};
 use edleak_tests::programs::{Static, rust_allocator, static_program};

@@ -286,8 +286,8 @@ fn postgres_backend_answers_pgbench() {
         let title = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         children(server.pid()).into_iter().find(|pid| title(pid).contains("bench postgres 127.0.0.1"))
     };
-    // The first backend process only tells pgbench the sizes of the tables. The later backend runs the
-    // transactions.
+    // The first backend process only tells pgbench the sizes of the tables. A later backend process runs
+    // the transactions.
     let text = || std::fs::read_to_string(&progress).expect("it is ours");
     wait_for("transactions", || text().contains(" tps"));
     let backend = backend().expect("it lives as long as pgbench");

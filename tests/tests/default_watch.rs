@@ -1,5 +1,5 @@
 //! Tests that edleak-record watches sites without an option. The first recording of a leaking program has
-//! full stacks, and the time for these stacks stays within the budget.
+//! full stacks, and the time that edleak spends on these stacks stays within the budget.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{samples, stacks};

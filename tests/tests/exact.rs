@@ -103,7 +103,7 @@ fn slices_of_eight_threads_show_no_free_before_its_allocation() {
     assert!(balance.counters > 1000, "only {} counters: the recording was too short", balance.counters);
 }
 
-/// Compares the trace of the sample leaker with the ledger that the leaker prints.
+/// Compares the trace of the sample leaker with the counts of its allocations that the leaker prints.
 #[test]
 fn the_leaker_is_exact() {
     let recording =

@@ -11,7 +11,7 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The maximum private memory of the collector in KiB. Normally the collector needs a tenth of this amount.
+/// The maximum private memory of the collector in KiB. Normally the collector needs a tenth of this limit.
 const MOST_KB: u32 = 400 << 10;
 
 /// Records `scribble MODE` and asserts that the collector survives.

@@ -187,8 +187,8 @@ fn children_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children"]);
 }
 
-/// If a child frees an allocation that it inherited from a watched site, edleak counts this allocation at the
-/// caller site and not at a full stack. The full stacks stay in the parent's session.
+/// If a child frees an allocation that its parent made at a watched site, edleak counts this allocation at
+/// the caller site and not at a full stack. The full stacks stay in the parent's session.
 #[test]
 fn children_of_a_watched_program_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children", "--watch", "*"]);
@@ -240,8 +240,8 @@ fn a_daemon_is_recorded_with_its_children() {
     assert_eq!(report.counts_of("in_daemon").allocs, 40, "{}", report.describe());
 }
 
-/// The collector reuses the session of an ended child, but not while a grandchild may still read this
-/// session.
+/// The collector reuses the session (shared memory) of an ended child, but not while a grandchild may still
+/// read this memory.
 #[test]
 fn a_late_grandchild_has_the_allocations_of_its_ended_parent() {
     let recorder = Recorder::new("late-grandchild").options(["--children"]);

@@ -46,7 +46,7 @@ fn hundred_recordings_under_load_are_exact() {
     cycles_under_load_are_exact(Target::start_idle(1), 20);
 }
 
-/// If edleak-record is killed at any moment, the process runs on, and the next recording is exact.
+/// If edleak-record is killed at any moment, the process runs on, and the next recording counts correctly.
 #[test]
 fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
     let dir = TempDir::new("idle-killed");
@@ -138,8 +138,8 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     plain.wait().expect("ours");
 }
 
-/// The process claims a session, but has too little address space to map the session, and so does not answer.
-/// edleak-record must print the reason and end.
+/// The process has too little address space to map the shared memory of the recording, and so does not
+/// answer. edleak-record must print the reason and end.
 #[test]
 fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");

@@ -1,4 +1,4 @@
-//! Tests mapped memory: the ranges of each site equal the ledger of a program, sites get verdicts, and the
+//! Tests mapped memory: the ranges of each site equal the program's own counts, sites get verdicts, and the
 //! report shows memory that no recorded call mapped.
 
 use edleak_tests::analyze::analyze;

@@ -48,8 +48,8 @@ fn number(value: &Value, field: &str) -> u64 {
     value[field].as_u64().unwrap_or_else(|| panic!("no `{field}` in {value}"))
 }
 
-/// Compares the only leak of a report with the program's ledger, from the end of the warm-up on. Bytes and
-/// number of allocations must be equal.
+/// Compares the only leak of a report with the growth of the program's own counts since the end of the
+/// warm-up. The bytes and the number of allocations must be equal.
 fn assert_as_in_the_ledger(found: &Iterations, report: &Report) {
     let leaks: Vec<_> = judged(report).into_iter().filter(|site| site["verdict"] == "leak").collect();
     assert_eq!(leaks.len(), 1, "{leaks:#?}");
@@ -81,8 +81,8 @@ fn leaks_are_counted_as_the_program_counts_them() {
     }
 }
 
-/// Compares the leak of one domain with the program's ledger. Each row of the ledger has the bytes at index
-/// `place`, and the number of objects after them.
+/// Compares the leak of one domain (for example mapped memory) with the program's own counts. Each row of
+/// `ledger` has the bytes at index `place`, and the number of objects after them.
 fn assert_leak_of_domain(report: &Report, ledger: &[[u64; 4]], domain: &str, function: &str, place: usize) {
     let of_domain = |site: &&&Value| site["domain"] == domain && site["verdict"] == "leak";
     let sites = judged(report);

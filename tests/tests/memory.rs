@@ -28,8 +28,8 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
 }
 
 /// A page of the side table covers 32 KiB of heap. So 64 MiB of heap may cause 2,048 additional page faults:
-/// one for each page of the table. The first write to a page that was read before must cause no second fault.
-/// The margin of 300 faults is for pages of the session.
+/// one for each page of the table. A page of the table may be read first and written later; the write must
+/// cause no second fault. The margin of 300 faults is for pages of the session.
 #[test]
 fn each_page_of_the_side_table_causes_one_page_fault() {
     for bytes in ["512", "20000", "40000"] {

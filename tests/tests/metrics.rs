@@ -1,5 +1,5 @@
-//! Reads `--metrics FILE` with the parsers of Prometheus and of OpenMetrics, and compares it with the JSON
-//! report.
+//! Reads `--metrics FILE` with the parsers of Prometheus and of OpenMetrics, and compares the file with the
+//! JSON report.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::samples;

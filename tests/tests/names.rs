@@ -1,4 +1,4 @@
-//! `--watch` and `--wrapper` must know the same function names as a report. This includes the names of a
+//! `--watch` and `--wrapper` must know every function name that a report shows. This includes the names of a
 //! stripped program, whose symbols are in `.gnu_debugdata` or in a separate debug file.
 
 use edleak_tests::record::Recorder;

@@ -1,5 +1,6 @@
-//! Tests where traces and messages are written: links, devices, traces of running recordings, a full stderr.
-//! Also tests recordings of programs that execute other programs, have children, or change their user.
+//! Tests where traces and messages are written: links, devices, traces of running recordings, a stderr that
+//! cannot be written. Also tests recordings of programs that execute other programs, have children, or change
+//! their user.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::{hosts, samples};

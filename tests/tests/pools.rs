@@ -1,5 +1,5 @@
 //! Tests pools, the allocators that a program writes for its own objects. The counts must equal the program's
-//! own ledger, the callers of a pool get verdicts, and the programs must also run without edleak.
+//! own counts, the callers of a pool get verdicts, and the programs must also run without edleak.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, read_ledger};

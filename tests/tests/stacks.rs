@@ -110,7 +110,7 @@ fn the_leaks_of_an_earlier_trace_are_watched() {
 }
 
 /// The frames that gdb shows when the program allocates `size` bytes. The first list has module and offset of
-/// each real frame. The second list has function and line of each frame in the file `source`.
+/// each frame that is not inlined. The second list has function and line of each frame in the file `source`.
 fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
     let script = repository().join("tests/programs/stacks/backtrace.py");
     let mut gdb = Command::new("gdb");
@@ -211,7 +211,8 @@ fn session_of(trace: &Path) -> String {
 }
 
 /// Eight threads allocate while all functions, or some of them, are watched and unwatched again and again.
-/// For every caller, the sum of its counts and the counts of its stacks must equal the program's own ledger.
+/// For every caller, the sum of its counts and the counts of its stacks must equal the count that the program
+/// made itself.
 #[test]
 fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
     let dir = TempDir::new("watch-storm");

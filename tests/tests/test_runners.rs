@@ -7,8 +7,8 @@ use edleak_tests::tools::{repository, tools};
 use std::path::Path;
 use std::process::Command;
 
-/// A directory with a test program in C. The program leaks if its argument is `leak`, and fails if it is
-/// `fail`.
+/// A directory with a test program in C. The program leaks if its argument is `leak`, and fails if its
+/// argument is `fail`.
 struct Tests {
     dir: TempDir,
 }

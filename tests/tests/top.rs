@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Starts a recording of the sample leaker. The collector of this recording and every `top` use the same
-/// directory of sockets. The leaks have no stacks until a test asks for them.
+/// directory of sockets. The leaks have no full stacks until a test asks for full stacks.
 fn recording(dir: &TempDir) -> Running {
     let trace = dir.join("trace.edl");
     let recorder =

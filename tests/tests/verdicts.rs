@@ -74,8 +74,8 @@ fn leak_freed_at_the_end_does_not_pass() {
 
 #[test]
 fn cache_is_not_a_leak_when_the_load_ends() {
-    // When the work stops, the cache is full, nearly full, or far from full. The verdict on the third cache
-    // may be undecided.
+    // When the work of these three programs stops, the cache is full, nearly full, or far from full. The
+    // verdict on the third cache may be undecided.
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
     });

@@ -1,6 +1,6 @@
 //#Expect: the allocator retains what the program freed
 // A thread pool. Each burst of work allocates much in one arena, and frees all but one small session above
-// them. New sessions replace old sessions. So live bytes are bounded, but the arenas keep their memory.
+// the rest. New sessions replace old sessions. So live bytes are bounded, but the arenas keep their memory.
 #include <thread>
 #include <vector>
 #include <mutex>

@@ -11,7 +11,7 @@ static void *work(void *nothing) { return nothing; }
 __attribute__((noinline)) static void start_and_forget(pthread_attr_t *attributes) {
     pthread_t thread;
     if (pthread_create(&thread, attributes, work, NULL)) exit(9);
-    __asm__ volatile("" ::: "memory"); // keeps the call from being a jump
+    __asm__ volatile("" ::: "memory"); // keeps the call from becoming a jump (a tail call)
 }
 
 int main(int argc, char **argv) {

@@ -1,4 +1,4 @@
-// Makes a process by clone without CLONE_VM. No library function and no atfork handler notices it.
+// Makes a process by clone without CLONE_VM. No library function and no atfork handler notices this.
 //#Trace: in_both allocs=10 allocated_bytes=1000 frees=10
 #include "check.h"
 #include <sched.h>

@@ -5,7 +5,7 @@
 
 #define DEPTH 15
 static void *kept[1 << DEPTH];
-static volatile int after; // keeps every call from becoming a jump
+static volatile int after; // keeps every call from becoming a jump (a tail call)
 
 __attribute__((noinline)) static void *leaf(size_t size) {
     void *allocation = malloc(size);

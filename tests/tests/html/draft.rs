@@ -66,7 +66,7 @@ pub(crate) fn caller(name: &str, counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite { stack: vec![frame(name)], parent: None, counters, epochs: Vec::new() }
 }
 
-/// A stack of the watched caller with the index `parent`.
+/// A full stack of the caller site with the index `parent`.
 pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) -> DraftSite {
     DraftSite {
         stack: names.iter().map(|name| frame(name)).collect(),
@@ -77,8 +77,8 @@ pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) 
 }
 
 impl Draft {
-    /// A trace with two leaks, a site that soon frees what it allocates, and a constant site. One leak is
-    /// watched and has two stacks.
+    /// A trace with two leaks, a site that soon frees its allocations, and a site whose live bytes are
+    /// constant. For one leak, the trace has two full stacks.
     pub(crate) fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {

@@ -1,5 +1,5 @@
-//! Tests sorting, filtering, ranges, the details of a site, the scatter plot and the flame graph, by mouse
-//! and by keys.
+//! Tests sorting, filtering, time ranges, the details of a site, the scatter plot and the flame graph, by
+//! mouse and by keys.
 
 use super::{Draft, Page, cell, listed};
 use crate::draft::{DraftSite, counters, stack};
