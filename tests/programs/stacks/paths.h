@@ -18,7 +18,7 @@ static inline __attribute__((always_inline)) struct node *new_node(long tick) {
 NOINLINE struct node *make(long tick) { return keep(new_node(tick)); } // inlined here
 
 NOINLINE struct node *descend(int depth, long tick) {
-    if (depth == 0) return keep(make(tick)); // the end of the recursion
+    if (depth == 0) return keep(make(tick)); // the bottom
     struct node *node = keep(descend(depth - 1, tick)); // the recursion
     node->tick += depth;
     return node;

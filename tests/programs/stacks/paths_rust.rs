@@ -18,7 +18,7 @@ fn make(tick: u32) -> Box<[u32]> {
 #[inline(never)]
 fn descend(depth: u32, tick: u32) -> Box<[u32]> {
     if depth == 0 {
-        return black_box(make(tick)); // the end of the recursion
+        return black_box(make(tick)); // the bottom
     }
     let mut node = black_box(descend(depth - 1, tick)); // the recursion
     node[0] += depth;
