@@ -31,7 +31,7 @@ pub enum ErrorKind {
     DataLimit,
     /// The operating system could not start the program.
     Start,
-    /// edleak-record cannot record a process that already runs.
+    /// The process already runs, and edleak-record cannot record this process.
     Process,
     /// edleak-record found no usable preload library.
     Library,

@@ -13,11 +13,11 @@
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
 //!
-//! First the collector writes this memory and the code. The thread does not use the memory or the code yet.
-//! Then the collector sets the registers of the thread in one call of ptrace. From then on the code can
-//! restore the thread without the collector, so the collector may die at any instant. If the collector still
-//! lives at the end of the call, the collector restores the registers instead of the code. The kernel then
-//! continues the interrupted system call with the rest of its waiting time.
+//! First the collector writes this memory and the code, which the thread does not use yet. Then the collector
+//! sets the registers of the thread in one call of ptrace. From then on the code can restore the thread
+//! without the collector, so the collector may die at any instant. If the collector still lives at the end of
+//! the call, the collector restores the registers instead of the code. The kernel then continues the
+//! interrupted system call with the rest of its waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -218,7 +218,7 @@ impl Call<'_> {
         };
         match run_to_the_end(&mut thread, limit, step) {
             Ok(true) => {}
-            // The collector lets the thread go. The thread finishes the call and then restores its own
+            // The collector detaches from the thread. The thread finishes the call and then restores its own
             // registers.
             Ok(false) => return Err(Failure::Unfinished),
             Err(failure) => {

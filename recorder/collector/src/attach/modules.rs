@@ -34,7 +34,7 @@ pub(crate) fn of_process(pid: u32) -> Vec<Module> {
     let map = maps::read(pid, "maps").unwrap_or_default();
     let mappings = maps::files(&map);
     // If a mapped file was deleted, another file may have the same path now. So the collector does not open
-    // this path.
+    // the path of a deleted file.
     let text = String::from_utf8_lossy(&map);
     let deleted: BTreeSet<&str> =
         maps::lines(&text).filter_map(|line| line.name.strip_suffix(" (deleted)")).collect();

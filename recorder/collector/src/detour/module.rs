@@ -25,8 +25,8 @@ pub(crate) struct Patch {
 /// The code and the jumps that redirect functions of a module to hooks of the preload library.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
-    /// The bytes of the memory near the module: a table of the addresses of the hooks, then code. The writer
-    /// fills in the table.
+    /// The bytes of the memory near the module: a table of the addresses of the hooks, then code. The library
+    /// or the collector, which writes these bytes into the process, fills in the table.
     pub(crate) code: Vec<u8>,
     /// The address for which the code was compiled.
     pub(crate) address: u64,

@@ -21,7 +21,7 @@ pub(crate) enum Shape {
         old: u8,
         /// The arguments that hold the new size.
         size: Size,
-        /// Whether a failure also frees the old allocation.
+        /// Whether the function also frees the old allocation if the function fails.
         frees_on_failure: bool,
     },
     /// `xallocx(allocation, size, extra, flags)` resizes an allocation without moving it, and returns the

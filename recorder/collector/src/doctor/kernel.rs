@@ -145,7 +145,7 @@ fn memory_and_handshake() -> Vec<Finding> {
         }
     };
     let address = page.address();
-    // An address consists of a path, a `#` and a nonce.
+    // The address of a control page consists of a path, a `#` and a nonce.
     let path = address.split('#').next().unwrap_or_default();
     let path = CString::new(path).expect("a path without NUL");
     let handshake = match opens_in_a_child(&path) {

@@ -374,8 +374,8 @@ struct Ranges<'elf, 'data> {
 
 impl Ranges<'_, '_> {
     /// Adds the parts of `start..end` that contain a call and have an unwind rule. If two neighbouring parts
-    /// have the same rule and no call is between them, they become one range. This halves the number of
-    /// ranges.
+    /// have the same rule and no call is between them, they become one range. To join such parts halves the
+    /// number of ranges.
     fn push(&mut self, start: u32, end: u32) {
         for (start, end, rule) in self.table.known_in(start, end) {
             if !matches!(rule.kind(), Kind::Sp | Kind::Fp) || !self.code.may_call(start, end) {

@@ -53,7 +53,8 @@ const MAX_SCRIPTS: usize = 5;
 /// Number of bytes of a script's first line that the kernel reads.
 const MAX_SHEBANG: usize = 256;
 
-/// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that edleak can record it.
+/// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that edleak can record this
+/// program.
 ///
 /// # Errors
 /// The program is missing, or edleak cannot record it. The error contains the reason and the remedy.

@@ -2,10 +2,10 @@
 //! from using the name.
 //!
 //! To reserve a name, a collector creates and locks the file before the first slice. Before a collector
-//! renames a finished trace, it locks this trace. If two collectors try this at the same time, the second
-//! collector cannot get the lock. This collector reports that the name is in use, and renames nothing. A
-//! collector also locks the file `t.edl.old` before it replaces this file, because that file may be the trace
-//! of a running recording.
+//! renames a finished trace, the collector locks this trace. If two collectors try this at the same time, the
+//! second collector cannot get the lock. This collector reports that the name is in use, and renames nothing.
+//! A collector also locks the file `t.edl.old` before it replaces this file, because that file may be the
+//! trace of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_format::{TraceWriter, place};

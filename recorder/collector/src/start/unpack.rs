@@ -1,8 +1,8 @@
 //! Unpacks the copy of the library inside edleak-record into a directory to which no other user can write.
 //!
-//! The unpacked file stays after the recording. A program that runs on still has the path of this file in
-//! LD_PRELOAD, so the loader of each child process needs the file. Each version of edleak has its own
-//! directory, so one version does not overwrite the library of another.
+//! edleak-record does not delete the unpacked file after the recording. A program that runs on still has the
+//! path of this file in LD_PRELOAD, so the loader of each child process needs the file. Each version of
+//! edleak has its own directory, so one version does not overwrite the library of another.
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};

@@ -61,7 +61,7 @@ pub(crate) enum NotFound {
     Memory(io::Error),
     /// The process has not mapped the library, or the library has not started yet.
     Absent,
-    /// The library has another version.
+    /// The library has another version than this edleak-record.
     Version(String),
 }
 
@@ -162,7 +162,7 @@ impl Library {
         self.pid
     }
 
-    /// The phase of the library.
+    /// The phase of the library, such as `COUNTING` or `OFF`.
     pub(crate) fn phase(&self) -> io::Result<u32> {
         remote::read_u32(self.pid, self.phase)
     }

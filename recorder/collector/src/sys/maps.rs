@@ -48,8 +48,8 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 /// The content of a process's file `maps` or `smaps`; empty: the process has ended.
 ///
 /// The kernel creates a long file in parts, one for each read. If the process ends between two reads, the
-/// rest of the file is missing, but there is no error. So the function reads the beginning of the file again
-/// after the last part. If the process has ended, the beginning is missing, too.
+/// rest of the file is missing, but the read returns no error. So the function reads the beginning of the
+/// file again after the last part. If the process has ended, the beginning is missing, too.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }

@@ -109,8 +109,8 @@ pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     Some(stat_field(&stat, CHILDRENS_MINOR_FAULTS)? > 0)
 }
 
-/// A field of /proc/PID/stat. `number` is the number of the field in proc(5). The second field is a name in
-/// parentheses, and may contain any character.
+/// The value of one field of /proc/PID/stat. `number` is the number of the field in proc(5). The second field
+/// is a name in parentheses, and may contain any character.
 pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
@@ -133,8 +133,8 @@ pub(crate) struct ProcessorTime {
 
 /// Reads the processor time; `None`: the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
-    /// Length of a clock tick. Linux always reports these times in units of 1/100 s, whatever clock rate the
-    /// kernel uses.
+    /// Length of a clock tick in nanoseconds. Linux always reports these times in units of 1/100 s, whatever
+    /// clock rate the kernel uses.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
     // Prefer the clock of the process. /proc has a resolution of 1/100 s, and a program that mostly sleeps
@@ -182,7 +182,8 @@ pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
 }
 
 fn parse_cpu(stat: &str) -> Option<Cpu> {
-    /// Length of a clock tick. The kernel reports times to programs in hundredths of a second (`USER_HZ`).
+    /// Length of a clock tick in nanoseconds. The kernel reports times to programs in hundredths of a second
+    /// (`USER_HZ`).
     const TICK_NS: u64 = 10_000_000;
     let field = |number| stat_field(stat, number);
     let time = |user: u64, system: u64| user.saturating_add(system).saturating_mul(TICK_NS);
@@ -249,7 +250,7 @@ pub(crate) struct Status {
     pub own_pid_namespace: bool,
     /// The privileges of the process.
     pub privileges: Privileges,
-    /// The process ID in its own PID namespace.
+    /// The process ID of the process in its own PID namespace.
     pub own_number: u32,
     /// The process ID of the process to which the thread belongs.
     pub group: u32,

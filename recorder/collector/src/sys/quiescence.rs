@@ -11,7 +11,7 @@
 //!
 //! There is one exception: a signal handler interrupts a call of the library, and then waits or runs for a
 //! long time. In this case the collector wrongly assumes that the thread has left the library. The counts may
-//! become inexact, but no memory is damaged, because the last two sessions stay mapped.
+//! become inexact, but no memory is damaged, because the target keeps the last two sessions mapped.
 
 use crate::sys::process;
 use std::collections::HashMap;

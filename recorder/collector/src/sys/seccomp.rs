@@ -14,8 +14,8 @@ pub(crate) struct Filtered {
     pub(crate) filters: u32,
 }
 
-/// The thread of a process that has the most filters. If several threads have the same number, this is the
-/// thread that began first.
+/// The thread with the most filters among the threads of a process. If several threads have the same number,
+/// this is the thread that began first.
 pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     let of_thread = |tid| process::read_thread_status(pid, tid).map_or(0, |status| status.seccomp_filters);
     let threads = process::thread_ids(pid).map(|tid| Filtered { tid, filters: of_thread(tid) });

@@ -33,7 +33,7 @@ const PASSED_ON: [libc::c_int; 12] = [
 /// descriptor.
 pub struct Signals {
     original: libc::sigset_t,
-    /// The inherited dispositions that the collector changed for itself.
+    /// The original dispositions of those signals whose dispositions the collector has changed for itself.
     inherited: [(libc::c_int, libc::sigaction); 4],
     /// The signals that were ignored when edleak-record started, because the parent process set this, as
     /// `nohup` does.
@@ -185,7 +185,7 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         // SAFETY: a SIGBUS has an address.
         let page = unsafe { info.si_addr() } as usize & !(PAGE - 1);
         // SAFETY: the page belonged to a file mapping, and the file no longer has this part, so no reference
-        // reads it.
+        // leads to bytes of this page.
         is_replaced =
             unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
     }

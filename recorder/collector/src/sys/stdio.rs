@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// descriptors.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
-/// The loader calls this function before Rust's runtime starts. A call from `main` would be too late.
+/// The loader calls this function before Rust's runtime starts. A call from `main` would be too late, because
+/// Rust's runtime has then already opened /dev/null.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;

@@ -71,7 +71,7 @@ struct Account {
 pub(crate) struct Budget {
     share: f64,
     spent_ns: f64,
-    /// Number of slices so far.
+    /// Number of slices since the recording began.
     slices: u64,
     accounts: BTreeMap<usize, Account>,
 }

@@ -28,8 +28,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         Branches { elf, functions }
     }
 
-    /// Returns those addresses of `places` for which some instruction jumps to a replaced byte after the
-    /// first one.
+    /// Returns those addresses of `places` at which no detour is possible, because some instruction jumps to
+    /// a replaced byte that is not the first replaced byte.
     pub(crate) fn behind(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let mut found = self.far(places);
         found.extend(

@@ -1,7 +1,7 @@
 //! Compiles the code of detours: trampolines, stubs and jumps.
 //!
 //! A stub may use rax, r10 and r11, because no function gets an argument in these registers. The stub passes
-//! to its hook:
+//! these values to its hook:
 //!
 //! | register | content                                                  |
 //! |----------|----------------------------------------------------------|

@@ -1,4 +1,4 @@
-//! The part of the detour compiler for x86-64.
+//! The part of the detour compiler that depends on the processor (x86-64).
 
 pub(crate) mod branches;
 pub(crate) mod code;
