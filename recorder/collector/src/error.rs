@@ -74,7 +74,7 @@ impl Error {
         Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
     }
 
-    /// Makes the error of a trace that edleak-record cannot write. The remedy of `error` is kept. If `error`
+    /// Makes the error for a trace that edleak-record cannot write. The remedy of `error` is kept. If `error`
     /// has no remedy, the new remedy is to raise the limit that caused `error`, or `otherwise` if no limit
     /// caused `error`.
     pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {

@@ -11,8 +11,9 @@
 //! name is not in `UNSAFE_FUNCTIONS`.
 //!
 //! A program can contain its own allocator, and the internal functions of this allocator may have any name.
-//! So in such a program, no frame may belong to a function of the allocator's interface. Also, the thread
-//! must wait in one of the functions of `WAITS`, because an allocator waits for its locks in other functions.
+//! So in such a program, no frame of the thread may belong to a function of the allocator's interface, such
+//! as malloc. Also, the thread must wait in one of the functions of `WAITS`, because an allocator waits for
+//! its locks in other functions.
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};

@@ -93,8 +93,8 @@ impl Drop for Stopped {
 
 /// Makes a system call that waits for events continue after the thread was stopped. A stop ends some waiting
 /// system calls with the error EINTR; the kernel continues all other waiting system calls by itself. This
-/// function changes the error, so that the kernel also restarts a system call that ended with EINTR, unless a
-/// signal handler runs.
+/// function replaces EINTR by a code with which the kernel restarts the system call, unless a signal handler
+/// runs.
 pub(crate) fn restart_wait(thread: &Thread) {
     let Ok(mut registers) = thread.registers() else { return };
     if is_ended_wait(&registers) {

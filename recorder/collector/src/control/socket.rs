@@ -1,5 +1,5 @@
-//! The control socket: other programs ask a running recording for its progress, change its watches and set
-//! marks.
+//! The control socket: through this socket, other programs ask a running recording for its progress, change
+//! the watched sites and set marks.
 //!
 //! Each collector has one socket, `PID.sock`, in a directory that only the user of the collector can enter. A
 //! client sends one line and reads the whole answer. Tabs separate the words of a request: `edleak-1 list`,
@@ -62,7 +62,8 @@ pub struct ControlSocket {
     path: PathBuf,
     clients: Vec<Client>,
     next_id: u64,
-    /// If the collector had no free descriptor for a new client, it accepts no client before this time.
+    /// If the collector had no free descriptor for a new client, the collector accepts no client before this
+    /// time.
     paused_until: Option<Instant>,
 }
 

@@ -102,7 +102,7 @@ const C_FUNCTIONS: &[Base] = &[
     ("pvalloc", allocate(0)),
 ];
 
-/// The functions of jemalloc that the C library does not have.
+/// The functions of jemalloc for which the C library has no function of the same name.
 const JEMALLOC_FUNCTIONS: &[Base] = &[
     ("mallocx", allocate(0)),
     ("rallocx", reallocate(0, 1)),
@@ -111,7 +111,7 @@ const JEMALLOC_FUNCTIONS: &[Base] = &[
     ("dallocx", Shape::Free),
 ];
 
-/// The functions of tcmalloc that the C library does not have.
+/// The functions of tcmalloc for which the C library has no function of the same name.
 const TCMALLOC_FUNCTIONS: &[Base] = &[
     ("malloc_skip_new_handler", allocate(0)),
     ("new", allocate(0)),
@@ -227,7 +227,7 @@ const RPMALLOC_FUNCTIONS: &[Base] = &[
     ("aligned_realloc", reallocate(0, 2)),
 ];
 
-/// The functions of TBB that the C library does not have.
+/// The functions of TBB for which the C library has no function of the same name.
 const SCALABLE_FUNCTIONS: &[Base] =
     &[("aligned_malloc", allocate(0)), ("aligned_realloc", reallocate(0, 1)), ("aligned_free", Shape::Free)];
 

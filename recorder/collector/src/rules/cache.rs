@@ -1,5 +1,6 @@
-//! The rule cache keeps the compiled rules of libraries for the next run. Without the cache, even a program
-//! that runs for only 1 ms waits several milliseconds until the rules for the wrappers of libc are compiled.
+//! The rule cache stores the compiled rules of libraries on disk, for the next run of edleak-record. Without
+//! the cache, even a program that runs for only 1 ms waits several milliseconds until the rules for the
+//! wrappers of libc are compiled.
 //!
 //! The cache has one small file for each build ID, below `$XDG_CACHE_HOME/edleak` or `~/.cache/edleak`.
 //! `EDLEAK_CACHE_DIR` names another directory; if the variable is empty, edleak-record uses no cache. A wrong

@@ -17,7 +17,7 @@ pub(crate) struct CodeRange {
 }
 
 /// Inserts the request for one return address into the list. If the list contains an older request for the
-/// surrounding function, the new request applies at the address instead.
+/// function that contains this address, the new request replaces the older request at this address.
 pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);

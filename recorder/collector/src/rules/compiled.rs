@@ -93,7 +93,7 @@ impl Compiled {
 
 impl FileCode {
     /// Compiles the module at `path` from its file at `file`, or reads the module's rules from the rule
-    /// cache. The flag in the result is `true` if the result need not be written into the cache.
+    /// cache. The flag in the result is `true` if the caller need not write the result into the cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
         let nothing = FileCode {

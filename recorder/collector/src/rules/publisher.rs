@@ -89,9 +89,9 @@ impl Publisher {
         child
     }
 
-    /// Whether this publisher has taken over all `modules` from the publisher of a parent process, and the
-    /// target walks no stacks. In this case, the child process finds all its rules in the session of its
-    /// parent.
+    /// Whether this publisher has taken over all of `modules` from the publisher of the parent process, and
+    /// the child process walks no stacks. In this case, the child process finds all its rules in the session
+    /// of its parent.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }

@@ -1,5 +1,5 @@
-//! Publishes the writable mappings of the target while the library walks stacks. A stack ends at the end of
-//! its mapping at the latest.
+//! Publishes the writable mappings of the target, so that a walk of a stack does not read beyond the end of
+//! the mapping in which the stack is.
 //!
 //! A walk never reads beyond the end of the mapping in which it began. The library knows the stacks of the
 //! main thread and of libc's threads itself. The stack of a coroutine can be in any mapping, so the collector

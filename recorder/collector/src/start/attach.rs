@@ -1,4 +1,4 @@
-//! Begins the recording of a process that already runs. If the process does not have the library, loads the
+//! Begins the recording of a process that already runs. If the process runs without the library, loads the
 //! library into the process first ([`crate::attach`]).
 
 use crate::attach;

@@ -42,7 +42,7 @@ pub(crate) struct Reserved {
 #[derive(Debug)]
 pub(crate) struct Kept {
     old: PathBuf,
-    /// The older `.old` file. edleak-record keeps this file until the new recording has started successfully.
+    /// The older `.old` file, which edleak-record keeps until the new recording has started successfully.
     older: Option<Older>,
 }
 
@@ -191,7 +191,8 @@ pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), E
 }
 
 impl Kept {
-    /// Gives the two older files their previous names back, if no file has the name `path`.
+    /// Gives the two older files the names back that they had before the recording, if no file has the name
+    /// `path`.
     fn put_back(mut self, path: &Path) {
         if place::rename_new(&self.old, path).is_ok()
             && let Some(older) = self.older.take()
@@ -202,8 +203,8 @@ impl Kept {
 }
 
 impl Reserved {
-    /// Restores the older files after a recording that recorded nothing, unless another process uses the name
-    /// now.
+    /// Gives the older files their names back after a recording that recorded nothing, unless another process
+    /// has taken the name of the trace.
     pub(crate) fn give_back(&self) {
         if self.made.is_none() || made_at(&self.path) != self.made {
             return;

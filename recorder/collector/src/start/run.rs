@@ -61,8 +61,8 @@ pub struct RunOptions {
     pub domains: Domains,
     /// The settings for an attach to a process that does not have the library.
     pub attach: Settings,
-    /// The directory into which edleak-record may copy the library, if the process to attach to sees other
-    /// files.
+    /// The directory into which edleak-record may copy the library, if the process to attach to has another
+    /// root directory.
     pub attach_copy: Option<PathBuf>,
     /// Whether to print only errors.
     pub quiet: bool,

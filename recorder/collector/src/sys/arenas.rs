@@ -350,7 +350,7 @@ mod tests {
         let mut arenas = Arenas { heaps: BTreeMap::from([(AT, (AT + 0x30, free))]), next: AT + 1 };
         assert!(arenas.read(u32::MAX, None, std::iter::empty()).is_empty());
         let mut arenas = Arenas { heaps: BTreeMap::from([(AT, (AT + 0x30, free))]), next: AT + 1 };
-        // For a process that has ended, the values of the latest walk stay.
+        // After a process has ended, the function returns the values of the latest walk.
         let heap = std::iter::once(AT..AT + HEAP_BYTES);
         assert_eq!(arenas.read(u32::MAX, None, heap), BTreeMap::from([(AT + 0x30, free)]));
     }

@@ -172,7 +172,7 @@ impl Library {
         remote::read_u32(self.pid, self.idle + offset_of!(Idle, failure) as u64)
     }
 
-    /// The address of the control page, as the last request to begin a recording has set it.
+    /// The address of the control page that the latest request to begin a recording has set.
     pub(crate) fn control(&self) -> io::Result<String> {
         let mut bytes = [0; ADDRESS_BYTES];
         remote::read(self.pid, self.idle + offset_of!(Idle, address) as u64, &mut bytes)?;
@@ -217,8 +217,8 @@ impl Library {
     }
 
     /// Sets the library idle: from now on every entry point only forwards its calls. Returns whether the
-    /// library was counting. A thread that is inside an entry point at this moment may still count one
-    /// allocation or free.
+    /// library was counting. A thread that is inside a function of the library at this moment may still count
+    /// one allocation or free.
     pub(crate) fn end(&self) -> io::Result<bool> {
         match self.phase()? {
             COUNTING => {}

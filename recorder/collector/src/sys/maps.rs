@@ -49,7 +49,8 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 ///
 /// The kernel creates a long file in parts, one for each read. If the process ends between two reads, the
 /// rest of the file is missing, but the read returns no error. So the function reads the beginning of the
-/// file again after the last part. If the process has ended, the beginning is missing, too.
+/// file again after the last part. If the process has ended, this second read of the beginning returns
+/// nothing.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }

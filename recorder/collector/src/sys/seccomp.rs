@@ -23,9 +23,9 @@ pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     threads.max_by_key(key).unwrap_or(Filtered { tid: pid, filters: 0 })
 }
 
-/// Whether a process that has this number of filters has no filter that this process does not have. Processes
-/// of one container inherit the same filters from the first process of the container. But processes of two
-/// containers may have the same number of filters, although the filters are different.
+/// Whether all seccomp filters of a process also apply to this process. `filters` is the number of filters of
+/// that process. Processes of one container inherit the same filters from the first process of the container.
+/// But processes of two containers may have the same number of filters, although the filters are different.
 pub(crate) fn are_ours(pid: u32, filters: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = std::process::id();

@@ -19,10 +19,11 @@ pub(crate) struct AutoWatch {
     next_look: u64,
     /// The sites that looked like leaks at the previous check.
     suspected: Vec<usize>,
-    /// The live bytes of every site at the newest slice. The collector checks only sites whose live bytes
-    /// have grown since the previous check.
+    /// The live bytes of every site at the newest slice. The collector checks only those sites whose live
+    /// bytes are now greater than at the previous check.
     live_bytes: Vec<u64>,
-    /// For every site, the number of its allocations so far, and the number between the two newest slices.
+    /// For every site, the number of its allocations since the start, and the number of its allocations
+    /// between the two newest slices.
     allocs: Vec<(u64, u64)>,
     looked_at_bytes: Vec<u64>,
 }

@@ -41,7 +41,7 @@ const SHARE_TO_BEGIN: f64 = 0.5;
 pub(crate) struct Watched {
     /// The site.
     pub site: usize,
-    /// Number of allocations that were counted at the stacks of the site so far.
+    /// Number of allocations that were counted at the stacks of the site since the recording began.
     pub allocs: u64,
     /// Number of stacks of the site.
     pub stacks: u64,

@@ -1,5 +1,5 @@
-//! The allocation wrappers that edleak knows: functions that allocate for their caller. A leak is always a
-//! mistake of the caller and not of such a function.
+//! The allocation wrappers that edleak knows: functions that allocate for their caller. If memory leaks that
+//! such a function has allocated, the caller of the function has made the mistake.
 //!
 //! The list does not contain functions that call a function which the user passes (`std::sort`, the start of
 //! a `std::thread`, `FnOnce::call_once`, `catch_unwind`). The compiler may inline the user's function into

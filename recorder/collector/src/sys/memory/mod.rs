@@ -23,7 +23,8 @@ pub(crate) use mappings::{Calls, Part};
 /// half of 1/1000 of the elapsed time.
 const PAUSE_PER_READING: u32 = 2000;
 /// The pause after a walk over the arenas of malloc, divided by the processor time of the walk. This pause
-/// can be shorter, because the process does not wait during a walk.
+/// can be shorter than the pause after a reading of smaps or maps, because the process does not wait during a
+/// walk.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -90,8 +91,8 @@ impl AreaReader {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads smaps or maps if a reading is due. `None`: no reading is due, or the process has ended. In both
-    /// cases the areas stay as they are.
+    /// Reads smaps or maps if a reading is due. `None`: no reading is due, or the process has ended. In these
+    /// two cases, the function does not change the areas.
     pub(crate) fn read(&mut self, pid: u32, now: Instant) -> Option<Reading> {
         if !self.is_due(now) {
             return None;
@@ -103,8 +104,8 @@ impl AreaReader {
         let pause = (cost * PAUSE_PER_READING).max(LEAST_PAUSE);
         if is_full {
             self.next_full = Some(now + pause);
-            // A reading of maps takes much less time than a reading of smaps. So try maps soon; that reading
-            // measures the time of maps.
+            // A reading of maps takes much less time than a reading of smaps. So read maps after a short
+            // pause; that reading shows how long a reading of maps takes.
             self.next = Some(now + LEAST_PAUSE);
         } else {
             self.next = Some(now + pause);
@@ -291,7 +292,7 @@ mod tests {
         assert!(reader.next_full.is_some_and(|next| next >= now + LEAST_PAUSE));
         assert!(reader.areas().iter().any(|area| area.resident_bytes > 0), "{:?}", reader.areas());
         let before = reader.areas().to_vec();
-        // For a process that has ended, the areas of the latest reading stay.
+        // After a process has ended, the reader keeps the areas of the latest reading.
         assert!(reader.read(u32::MAX, now + Duration::from_secs(3600)).is_none());
         assert_eq!(reader.areas(), before);
     }
