@@ -1,4 +1,4 @@
-//! What all groups of rows share: the programs, the directory and the table.
+//! The data that all groups of rows use: the programs, the directory and the table.
 
 use crate::{contender, table, tools};
 use anyhow::Result;

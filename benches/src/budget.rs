@@ -1,5 +1,5 @@
-//! The regression gate: it compares the instructions of a malloc+free pair with `budget.txt`. The counts are
-//! exact. The tolerance covers only differences between compilers.
+//! A check that edleak has not become slower: it compares the instructions of a malloc+free pair with
+//! `budget.txt`. The counts are exact. The tolerance covers only differences between compilers.
 
 use crate::bench::Bench;
 use crate::rows::instructions::{self, KINDS};

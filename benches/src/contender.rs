@@ -1,5 +1,5 @@
-//! The contenders: the program without any tool, with a preload that only forwards, with edleak, and with
-//! other installed tools (the peers).
+//! The contenders are the ways to run a program: without any tool, with a preload that only forwards calls,
+//! with edleak, and with other installed tools (the peers).
 
 use crate::tools::{self, Tools};
 use anyhow::Result;
@@ -56,7 +56,7 @@ impl Contender {
         }
     }
 
-    /// The contender with whose cost this contender's cost is compared.
+    /// The baseline: the cost of this contender is compared with the cost of the baseline.
     pub(crate) fn baseline(self) -> Contender {
         match self {
             Contender::JemallocProfiling => Contender::Jemalloc,
@@ -65,7 +65,8 @@ impl Contender {
         }
     }
 
-    /// The work of this contender is divided by this factor, so that a run ends in reasonable time.
+    /// A slow contender gets only a part of the work, so that its run ends in reasonable time: the work is
+    /// divided by this factor.
     pub(crate) fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
@@ -81,10 +82,10 @@ pub(crate) const PEERS: [Contender; 4] =
 
 /// The commands that start each contender on this machine.
 ///
-/// The bench copies the preloads again for each round. Behind wrappers, some copies of one file are slower
-/// than other copies, by up to ten nanoseconds per pair. The cause is the physical pages of the file, which
-/// stay the same while the file is cached. A new copy in each round averages this effect out, both for the
-/// forward-only preload and for edleak.
+/// The bench copies the preloads again for each round. If the allocation goes through wrapper functions, some
+/// copies of one file are slower than other copies, by up to ten nanoseconds per pair. The cause is the
+/// physical pages of the file, which stay the same while the file is cached. A new copy in each round
+/// averages this effect out, both for the forward-only preload and for edleak.
 pub(crate) struct Starter {
     record: PathBuf,
     preload: Preload,
@@ -96,7 +97,7 @@ pub(crate) struct Starter {
     dir: PathBuf,
 }
 
-/// A preload, and the copy of it that a run loads.
+/// A preload library, and the copy of this library that a run loads.
 struct Preload {
     original: PathBuf,
     copy: PathBuf,
@@ -113,8 +114,8 @@ impl Preload {
 }
 
 impl Starter {
-    /// Finds the other tools and builds the forward-only preload in `dir`. The output of the tools is also
-    /// written to `dir`.
+    /// Finds the other tools and builds the forward-only preload in `dir`. The contenders also write their
+    /// output to `dir`.
     pub(crate) fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
         let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
         tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;

@@ -58,8 +58,8 @@ const GROUPS: &[Group] = &[
     ("detours", rows::detours::rows),
     ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),
-    // These groups run first, before other groups make this process large. The peak memory of a child is
-    // visible only if it is higher than the peak of this process.
+    // These groups measure the peak memory of children. This peak is visible only if it is higher than the
+    // peak of this process, so they run before other groups make this process large.
     ("programs", rows::programs::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),

@@ -1,5 +1,5 @@
-//! Measurements: the time and peak memory of a child, rounds in which several contenders alternate, and
-//! medians.
+//! Functions for measurements: the time and peak memory of a child, rounds in which the contenders take
+//! turns, and medians.
 
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::ExitStatusExt;
@@ -77,15 +77,15 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The ratio to a baseline. The ratio is computed for each round, because the runs of a round follow each
-/// other directly; the result is the median of these ratios.
+/// The ratio of a value to a baseline: the median of the ratios of all rounds. Both runs of a round are close
+/// together in time, so a slow phase of the machine affects both.
 pub(crate) fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)
 }
 
-/// Measures several things in alternating rounds, so that a slow phase of the machine affects all of them.
-/// Returns one series of values for each thing.
+/// Measures several things by turns, so that a slow phase of the machine affects all of them. Returns one
+/// series of values for each thing.
 pub(crate) fn rounds<T: Copy>(
     rounds: usize,
     things: &[T],
@@ -94,8 +94,8 @@ pub(crate) fn rounds<T: Copy>(
     let mut values = vec![Vec::with_capacity(rounds); things.len()];
     for round in 0..rounds {
         for at in 0..things.len() {
-            // Every second round has the reverse order. So a contender does not always run after the same
-            // other contender.
+            // Every second round has the reverse order, so that no contender always runs directly after the
+            // same contender.
             let at = if round % 2 == 0 { at } else { things.len() - 1 - at };
             values[at].push(one(things[at])?);
         }
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_within_each_round() {
-        // The machine became ten times slower after half of the rounds.
+        // In the test data, the machine becomes ten times slower after half of the rounds.
         assert_eq!(ratio(&[1.1, 1.2, 11.0, 10.0, 12.0], &[1.0, 1.0, 10.0, 10.0, 10.0]), 1.1);
     }
 

@@ -1,7 +1,7 @@
 //! Counts the instructions of a program by executing one instruction at a time (`PTRACE_SINGLESTEP`).
 //!
-//! callgrind cannot count an attached process. Under callgrind the program of the process is valgrind, so
-//! edleak-record would redirect the malloc of valgrind.
+//! callgrind cannot count an attached process. Under callgrind, the process runs valgrind, so edleak-record
+//! would redirect the malloc of valgrind and not the malloc of the measured program.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::io;
@@ -22,7 +22,7 @@ pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u6
         steps += 1;
         if is_breakpoint(pid)? {
             request(libc::PTRACE_DETACH, pid, 0)?;
-            // The breakpoint is not an instruction of the pairs, so it does not count.
+            // The breakpoint itself is not an instruction of the measured pairs, so it does not count.
             return Ok(steps - 1);
         }
     }

@@ -1,4 +1,4 @@
-//! The table. Each measure has one row with the promise, the measured value, and the values of other
+//! The table. Each row has the name of a measure, the promised limit, edleak's value, and the values of other
 //! contenders in the same run.
 
 use std::fmt::Write;
@@ -14,7 +14,7 @@ pub(crate) struct Row {
     pub(crate) edleak: String,
     /// Whether edleak keeps the promise. `None`: there is no promise.
     pub(crate) is_kept: Option<bool>,
-    /// The figures of the other contenders in the same run.
+    /// The names and figures of the other contenders in the same run.
     pub(crate) others: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn times(value: f64) -> String {
     format!("×{value:.2}")
 }
 
-/// A size as text, in a unit that fits the size.
+/// A size as text with a unit, such as `9.4 KiB`.
 pub(crate) fn bytes(value: u64) -> String {
     edleak_text::units::bytes(value as f64)
 }

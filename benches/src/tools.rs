@@ -69,7 +69,8 @@ pub(crate) fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()
         _ => "cc",
     };
     let mut command = Command::new(compiler);
-    // The linker needs libraries after the objects that use them.
+    // Libraries must follow the source file, because the linker needs libraries after the objects that use
+    // them.
     command.arg(source).arg("-o").arg(output).args(flags);
     command.run().with_context(|| format!("cannot compile `{}`", source.display()))
 }

@@ -43,7 +43,7 @@ impl BinaryFile {
         Ok(BinaryFile { path, bytes, build_id })
     }
 
-    /// Reads the headers. The result borrows the headers from the bytes, so a second call is cheap.
+    /// Reads the headers. The result only refers to the bytes, so each call is cheap.
     ///
     /// # Errors
     /// Another process overwrote the file after it was opened.

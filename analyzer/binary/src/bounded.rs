@@ -3,9 +3,9 @@
 //!
 //! In DWARF a few bytes can cause much work. For example, a thousand units may share one range list, or a
 //! tree of inlined functions may be as deep as the section is long. All work of addr2line consists of reads.
-//! So each read costs one unit of the budget, and a read fails if the call stack is too deep. The lookup then
-//! ends with an error, as for any damaged unit, and edleak takes the function's name from the symbol table. A
-//! sound file uses 1/8 of its budget.
+//! So each read costs one unit of the budget. A read fails if the budget is spent or if the call stack is too
+//! deep. The lookup then ends with an error, as for any damaged unit, and edleak takes the function's name
+//! from the symbol table. A sound file uses 1/8 of its budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
@@ -18,8 +18,8 @@ const READS_PER_BYTE: u64 = 8;
 /// The budget of the smallest file, as a number of reads.
 const READS_AT_LEAST: u64 = 1 << 20;
 
-/// Number of characters that the names and paths of one address may have, on average over all addresses. A
-/// hundred inlined frames of C++ fit into this number.
+/// Number of characters that the names and paths of one address may have, on average over all addresses. This
+/// number is enough for the names of a hundred inlined frames of C++.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
 /// The greatest depth of the call stack, in bytes. addr2line calls itself once for each level of inlining. A
@@ -36,7 +36,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Makes a guard for lookups of `addresses` addresses. The lookups must run on the thread that calls this
-    /// function, at about the same stack depth.
+    /// function, and at about the stack depth of this call.
     pub(crate) fn new(addresses: usize) -> Self {
         Guard {
             reads_left: Cell::new(READS_AT_LEAST),
@@ -73,7 +73,7 @@ impl Guard {
 
     #[inline]
     fn is_too_deep(&self) -> bool {
-        // The distance counts in both directions, because on some machines the stack grows upwards.
+        // On some machines the stack grows upwards, so the code uses the absolute distance.
         self.stack_base.abs_diff(stack_address()) > MAX_STACK_BYTES
     }
 }
@@ -81,7 +81,8 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // The failed read also uses up the rest of the budget, so that later reads fail at once, even small ones.
+    // The failed read also uses up the rest of the budget, so that every further read fails, even if it is
+    // small.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }

@@ -1,5 +1,5 @@
-//! Keeps opened modules for the next batch of addresses. So edleak finds files, decompresses sections and
-//! sorts symbol tables only once.
+//! Keeps opened modules for the next batch of addresses. So edleak finds the files of a module, decompresses
+//! their sections and sorts their symbol tables only once.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::Servers;

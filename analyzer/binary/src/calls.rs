@@ -1,7 +1,7 @@
 //! Finds the positions in machine code at which a call may be, without disassembling the code.
 //!
 //! A return address follows a call, so code without a call needs no unwind rule. Prologues, epilogues and
-//! leaf functions are such code, and most rows of an unwind table belong to them. The search also reports
+//! leaf functions have no call, and most rows of an unwind table belong to this code. The search also reports
 //! bytes that only look like a call, but never misses a call.
 
 use crate::elf::Elf;
@@ -50,7 +50,7 @@ mod tests {
     use crate::binary_file::BinaryFile;
     use std::path::Path;
 
-    // The reference implementation, which checks each byte of a range.
+    // The test compares with a simple implementation that checks each byte of a range.
     #[test]
     fn code_range_may_call_if_one_of_its_bytes_ends_a_call() {
         let file = BinaryFile::open(Path::new("/proc/self/exe")).expect("a process can read its own file");

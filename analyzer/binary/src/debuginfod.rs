@@ -1,9 +1,9 @@
 //! Gets files from debuginfod servers with the program `debuginfod-find` (Debian: package debuginfod).
 //!
-//! `debuginfod-find` has its own transport, cache and time limits, and users have already configured them. An
-//! HTTP and TLS client inside edleak would double the size of edleak-analyze. edleak runs `debuginfod-find`
-//! only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. Without `--debuginfod`, an analysis
-//! must not wait for the network.
+//! edleak uses this program because it has a transport, a cache and time limits, which users have already
+//! configured. An HTTP and TLS client inside edleak would double the size of edleak-analyze. edleak runs
+//! `debuginfod-find` only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. Without
+//! `--debuginfod`, an analysis must not wait for the network.
 
 use super::binary_file::BinaryFile;
 use super::outcome::Hex;
@@ -16,8 +16,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Number of seconds without progress after which `debuginfod-find` gives up on a file, if the user sets no
-/// other time. The default of `debuginfod-find` is 90.
+/// Number of seconds without progress after which `debuginfod-find` stops waiting for a file, if the user
+/// sets no other time. The default of `debuginfod-find` is 90.
 const TIMEOUT_S: &str = "30";
 
 /// If a request takes longer than this time and then fails, edleak makes no more requests, because a trace
@@ -70,8 +70,8 @@ impl Servers {
         Servers { program: program.into(), is_configured, record: Mutex::default() }
     }
 
-    /// Fetches a file of the build `build_id` from a server, or from the cache of `debuginfod-find`. `None`
-    /// stands for every failure, because the caller does the same after each: it looks in other places.
+    /// Fetches a file of the build `build_id` from a server, or from the cache of `debuginfod-find`. `None`:
+    /// the request failed for any reason. The caller then looks in other places.
     pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;

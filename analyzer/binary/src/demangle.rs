@@ -17,7 +17,8 @@ const MAX_MANGLED_BYTES: usize = 64 << 10;
 /// hostile name to any length.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
-/// The text by which gcc mangles `std::is_array<T>::value` and similar names in an expression.
+/// The text that gcc writes for the `std` in `std::is_array<T>::value` and similar names, if such a name is
+/// in an expression.
 ///
 /// cpp_demangle 0.5 expects the form of the C++ ABI, and stops at this text. This text occurs in the return
 /// type of functions that use `enable_if`, such as `std::make_shared` up to C++17. When cpp_demangle stops,
@@ -56,7 +57,8 @@ pub(crate) fn is_mangled(name: &[u8]) -> bool {
 
 /// The name of a function that a compiler split or copied: both `grow.part.0` and `grow.cold` become `grow`.
 ///
-/// Debug information also says `grow`. Other dots stay, because `main.main` is a name of Go.
+/// Debug information also has the name `grow`. Other dots stay, because for example `main.main` is a name of
+/// Go.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
         ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn hostile_names_are_given_up_soon() {
-        // Each pair doubles the text before it, so the result would have 2^40 characters.
+        // Each of the 40 pairs doubles the text, so the result would have 2^40 characters.
         let mut doubling = String::from("_Z1fPFvii");
         for i in 0..40_u8 {
             doubling.push_str(&format!("PFvS{0}_S{0}_E", char::from(b'0' + i % 10)));

@@ -1,8 +1,8 @@
 //! Turns names of D (`_D…`) and of Go into source names. The source names have no types of parameters.
 //!
-//! The rules of D are in its specification ("Name Mangling"). A mangled name is `_D` and then a row of names,
-//! each after its length. An item of the row may also be a back reference `Q` to an earlier name, a template
-//! instance `__T…Z`, or an anonymous part (`0`).
+//! The rules of D are in its specification ("Name Mangling"). A mangled name is `_D` and then a list of
+//! names. Before each name stands its length. An item of the list may also be a back reference `Q` to a
+//! previous name, a template instance `__T…Z`, or an anonymous part (`0`).
 //!
 //! Go's linker writes names unchanged, except `%2e` for a dot in the last part of an import path. gccgo
 //! writes `..z2e`, `..u00b7` and similar codes.
@@ -67,7 +67,8 @@ impl D<'_> {
             self.template(from, has_dot, depth + 1)?;
             return Some(from + length);
         }
-        // A function inside another function has a number, which helps no reader.
+        // A function inside another function gets a number from the compiler. The number does not help a
+        // reader, so it is left out.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {

@@ -15,7 +15,7 @@ use typed_arena::Arena;
 /// The debug information of one module, for lookups on one thread.
 ///
 /// A thread parses a unit of debug information when it first looks up an address in that unit. So each thread
-/// should get a run of ascending addresses: nearly every unit is then parsed by only one thread.
+/// should get neighbouring addresses in ascending order. Then nearly every unit is parsed by only one thread.
 pub(crate) struct Lines<'a> {
     opened: &'a Opened,
     context: Context<BoundedSlice<'a>>,
@@ -53,14 +53,15 @@ impl<'a> Lines<'a> {
             dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
             Context::from_dwarf(dwarf).ok()
         };
-        // If the index is damaged, it is not used, because the units also contain their address ranges.
+        // If the index of address ranges is damaged, read without it, because the units also contain their
+        // address ranges.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })
     }
 
-    /// The frames at `address`, inlined frames first, the function itself last. The list is empty if the
-    /// debug information has no function at `address`.
+    /// The frames at `address`. Inlined functions come first, and the function that contains the code comes
+    /// last. The list is empty if the debug information has no function at `address`.
     pub(crate) fn frames(&mut self, address: u64) -> Vec<SymbolFrame> {
         if address == u64::MAX {
             return Vec::new(); // addr2line adds one, which would overflow

@@ -2,8 +2,8 @@
 //!
 //! An offset is a link-time address minus the link-time address of the file's first byte. So a PIE, a library
 //! and a fixed-address executable all have offsets that begin at 0. 32 bits suffice for every file up to 4
-//! GiB. The code trusts no size that a file states: it compares each size with the existing bytes before it
-//! allocates memory.
+//! GiB. A damaged file may contain wrong sizes. So before the code allocates memory, it compares each size
+//! with the number of bytes in the file.
 
 use crate::arch::{self, Arch};
 use crate::error::{Error, ErrorKind};
@@ -19,8 +19,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Greatest ratio of a section's decompressed size to its compressed size. Real debug information grows by a
-/// factor of up to 10. With deflate, a hostile file could grow by a factor of 1,032: gigabytes from a few
-/// megabytes.
+/// factor of up to 10. Without this limit, a hostile file of a few megabytes could need gigabytes, because
+/// deflate allows a factor of 1,032.
 const MAX_RATIO: u64 = 64;
 /// A decompressed section may always have this size in bytes, because tables of zeros exceed the ratio.
 const FREE_BYTES: u64 = 16 << 20;
@@ -104,8 +104,8 @@ impl<'data> Elf<'data> {
         Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// Checks that the file contains all bytes that a loader maps. A file with only debug information does
-    /// not contain these bytes.
+    /// Checks that the file contains all bytes that a loader maps. If a file has only debug information, this
+    /// check fails.
     ///
     /// # Errors
     /// A segment lies beyond the end of the file.
@@ -304,7 +304,7 @@ impl<'data> Elf<'data> {
         self.file.as_ref()?.gnu_debugaltlink().ok().flatten()
     }
 
-    /// The bytes from `address` to the end of the segment's bytes in the file.
+    /// The bytes in the file from `address` to the end of the segment that contains `address`.
     pub fn loaded_from(&self, address: u64) -> Option<&'data [u8]> {
         self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD).find_map(|segment| {
             let skip = usize::try_from(address.checked_sub(segment.p_vaddr(LE))?).ok()?;
@@ -327,7 +327,7 @@ impl<'data> Elf<'data> {
         loads.filter_map(|segment| Some((segment.p_vaddr(LE), segment.data(LE, self.data).ok()?)))
     }
 
-    /// Address of the segment from which a reader finds `.eh_frame`.
+    /// Address of the segment `PT_GNU_EH_FRAME`, which tells a reader where `.eh_frame` is.
     pub fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
         Some(segment.p_vaddr(LE))
@@ -344,7 +344,7 @@ impl<'data> Elf<'data> {
 }
 
 /// This function checks the flags of the section and not its kind. In a file with only debug information,
-/// .text has no bytes, so its kind is that of uninitialized data.
+/// .text has no bytes, so the kind of this section is that of uninitialized data.
 fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     match section.flags() {
         object::SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(elf::SHF_EXECINSTR),

@@ -1,4 +1,5 @@
-//! Makes the symbols that a trace needs when the binaries of the recorded program no longer exist.
+//! Makes the symbols to store in a trace. With these symbols, a report has names even if the binaries of the
+//! recorded program no longer exist.
 
 use crate::resolve::{Request, Resolution, Symbolizer};
 use edleak_format::{AddressSymbols, Module, ModuleId, ModuleSymbols, SymbolFrame, Trace};

@@ -32,9 +32,9 @@ impl FileBytes {
         if file.metadata()?.len() == 0 {
             return Ok(FileBytes::Owned(Vec::new())); // mmap refuses length 0, but an empty file is valid
         }
-        // SAFETY: the mapping is private and read-only. Nobody can guarantee that no other process truncates
-        // the file while it is read; the result would be SIGBUS. Package managers and linkers replace files
-        // instead.
+        // SAFETY: the mapping is private and read-only. If another process truncates the file while edleak
+        // reads it, the result is SIGBUS. edleak cannot prevent this, but package managers and linkers
+        // replace files and do not truncate them.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(FileBytes::Mapped(map))
     }

@@ -1,8 +1,10 @@
-//! The functions in a symbol table. Reports, `--watch` and `--wrapper` all use the names in this list.
+//! The functions in a symbol table. Reports, `--watch` and `--wrapper` all use these functions and their
+//! names.
 //!
-//! The name of a symbol is used only for the addresses that the symbol covers. In a stripped library, the
-//! nearest exported function before an address is usually not the function that contains the address. A
-//! symbol without a size, as in hand-written assembly, covers all addresses up to the next symbol.
+//! The name of a symbol is used only for the addresses that the symbol covers. Otherwise a stripped library
+//! would give wrong names: the nearest exported function before an address is usually not the function that
+//! contains the address. A symbol without a size, as in hand-written assembly, covers all addresses up to the
+//! next symbol.
 
 use crate::elf::{Elf, LE};
 use object::elf;
@@ -38,7 +40,7 @@ pub struct Function<'data> {
 pub struct FunctionTable<'data> {
     /// The functions, by offset.
     pub functions: Vec<Function<'data>>,
-    /// Whether the list has every function of the file, and not only the exported functions.
+    /// `true`: the list has every function of the file. `false`: it has only the exported functions.
     pub is_full: bool,
 }
 
@@ -75,7 +77,7 @@ impl<'data> Elf<'data> {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
                 // The symbol is a label of assembly code or of data. Only the section of the symbol shows
-                // whether the label is one of code or of data.
+                // whether the label belongs to code or to data.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))
@@ -114,7 +116,7 @@ impl<'data> Elf<'data> {
             .collect()
     }
 
-    /// Addresses of dynamic symbols that code of other modules cannot use.
+    /// Addresses of the dynamic symbols that are hidden from other modules.
     fn hidden_symbols(&self) -> Vec<u64> {
         let Some(table) = self.symbols(true) else { return Vec::new() };
         let is_hidden = |symbol: &&elf::Sym64<object::LittleEndian>| {

@@ -1,4 +1,4 @@
-//! The files of a module: its binary, and the debug files that were separated from the binary.
+//! Finds the files of a module: its binary, and the debug files that were separated from the binary.
 //!
 //! edleak uses a file only if the file belongs to the recorded build. edleak compares the build IDs. If there
 //! is no build ID, edleak compares the checksum in `.gnu_debuglink`. edleak searches the user's directories
@@ -24,8 +24,8 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of a `.gnu_debugdata` after decompression, in bytes. This section holds only a symbol table,
-/// and edleak does not read more of it.
+/// Maximum size of a `.gnu_debugdata` after decompression, in bytes. edleak reads no more of this section,
+/// because the section holds only a symbol table.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
 /// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. A file's header may request 4 GiB; a
@@ -122,7 +122,7 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // The first problem is about the module's own path. edleak reports this problem.
+                // edleak reports only the first problem, because the first path is the module's own path.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -246,8 +246,8 @@ impl Finder<'_> {
             .collect()
     }
 
-    /// The path of the file that the link names, in the module's own directory, with `root` as the root
-    /// directory.
+    /// The path of the file that the link names. The file is in the module's own directory, in a system whose
+    /// root directory is `root`.
     fn linked(&self, link: Option<&Debuglink>, root: &Path) -> Option<PathBuf> {
         Some(below(root, self.path?.parent()?).join(&link?.name))
     }
@@ -263,7 +263,8 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-/// The small ELF file with symbols that Fedora and other distributions add to stripped binaries.
+/// Unpacks `.gnu_debugdata`: a small ELF file with symbols that Fedora and other distributions add to
+/// stripped binaries.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

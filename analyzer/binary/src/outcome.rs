@@ -14,8 +14,8 @@ pub struct Outcome {
     pub path: String,
     /// Where the module's names come from.
     pub source: Source,
-    /// Whether the build of the file is unverified, because the trace has no build ID for the module. In that
-    /// case edleak cannot tell whether the file was rebuilt after the recording.
+    /// Whether edleak could not check that the file is the recorded file, because the trace has no build ID
+    /// for the module. The file may have been rebuilt after the recording.
     pub is_unverified: bool,
     /// Number of different addresses in the requests for this module.
     pub addresses: usize,

@@ -7,17 +7,18 @@ use object::read::elf::Sym;
 /// An allocator that is linked into a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMalloc {
-    /// The function by which edleak recognized the allocator.
+    /// A function of the allocator; edleak recognized the allocator by the name of this function.
     pub symbol: String,
-    /// Whether every module of the process calls this allocator. This is the case if the program exports the
-    /// allocator as `malloc`, because the loader finds the program's symbols before those of a preloaded
-    /// library. If this is false, only code that was linked with the allocator calls it.
+    /// `true`: every module of the process calls this allocator. The program exports the allocator as
+    /// `malloc`, and the loader finds the program's symbols before the symbols of a preloaded library.
+    /// `false`: only code that was linked with the allocator calls it.
     pub replaces_all: bool,
 }
 
 impl Elf<'_> {
     /// The allocator that is linked into the program. `None`: the program's symbols show no allocator.
-    /// Allocators in shared libraries do not count, because the loader finds a preloaded library before them.
+    /// Allocators in shared libraries do not count: the loader finds edleak's preloaded library first, so
+    /// such an allocator does not hide calls from edleak.
     pub fn own_malloc(&self) -> Option<OwnMalloc> {
         let dynamic = self.symbols(true)?;
         if own_malloc_in(dynamic, &["malloc"]).is_some() {
@@ -30,8 +31,8 @@ impl Elf<'_> {
 }
 
 impl Elf<'_> {
-    /// The name of an allocator in a program without a symbol table. edleak recognizes the allocator by its
-    /// messages.
+    /// The name of an allocator in a program without a symbol table. edleak recognizes the allocator by the
+    /// texts of its error messages.
     pub fn nameless_allocator(&self) -> Option<&'static str> {
         const MESSAGES: [(&str, &str); 3] =
             [("jemalloc", "<jemalloc>: "), ("mimalloc", "mimalloc: "), ("tcmalloc", "tcmalloc: ")];

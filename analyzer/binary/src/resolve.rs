@@ -1,5 +1,5 @@
-//! Turns a batch of addresses into frames. The batch is divided among threads, by module and by run of
-//! addresses. Each address is looked up only once.
+//! Turns a batch of addresses into frames. The batch is divided among threads: each thread gets neighbouring
+//! addresses of one module. Each address is looked up only once.
 
 use super::bounded::Guard;
 use super::cache::{Cache, Opened, key_of};
@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// The smallest number of addresses in a run for one thread. For fewer addresses, a second thread is not
-/// worthwhile, because it must first read the headers of all units.
+/// The smallest number of addresses for one thread. For fewer addresses, a second thread would not save time,
+/// because each thread must first read the headers of all units.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -24,8 +24,8 @@ pub struct Request {
     pub address: u64,
     /// The module that holds the address; `None`: unknown.
     pub module: Option<ModuleId>,
-    /// Whether the address is that of an instruction. Otherwise the address is a return address, and the
-    /// lookup uses the byte before the address.
+    /// `true`: the address is that of an instruction. `false`: the address is a return address, so the lookup
+    /// uses the byte before the address.
     pub is_exact: bool,
 }
 
@@ -38,8 +38,8 @@ impl From<StackFrame> for Request {
 /// The frames that were found for one address.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Resolved {
-    /// Inlined frames first, from the innermost outwards; the function itself comes last. The list is empty
-    /// if no frame was found.
+    /// Inlined functions come first, innermost first; the function that contains the code comes last. The
+    /// list is empty if no frame was found.
     pub frames: Arc<[SymbolFrame]>,
     /// The address minus the module's load bias. If the module is unknown, the address itself.
     pub offset: u64,
@@ -164,8 +164,8 @@ impl Symbolizer {
     }
 }
 
-/// The key of a request: the offset, and the module with the address to look up. If an address has no module,
-/// its offset is the address itself.
+/// The key of a request: its offset, its module, and the address to look up in the module's file. If an
+/// address has no module, its offset is the address itself.
 struct Place {
     offset: u64,
     within: Option<(ModuleId, u64)>,
@@ -274,7 +274,8 @@ impl Run<'_> {
     }
 }
 
-/// If debug information does not name the function itself, names it from the symbol table.
+/// If debug information has no name for the function that contains the code, takes the name from the symbol
+/// table.
 fn with_symbol(mut frames: Vec<SymbolFrame>, opened: &Opened, address: u64) -> Vec<SymbolFrame> {
     match frames.last_mut() {
         Some(SymbolFrame { function: Some(_), .. }) => {}

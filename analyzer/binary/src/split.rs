@@ -1,8 +1,8 @@
 //! Split debug information: a .dwo file for each unit, or a .dwp package for many units.
 //!
 //! Neither a .dwo file nor a .dwp file has a build ID. Instead each unit has an id, which is a hash. The
-//! skeleton of the unit in the binary has the same id. If a file does not have the id, the file belongs to
-//! another build, and edleak does not use it.
+//! short entry for this unit in the binary (its skeleton) has the same id. If a .dwo or .dwp file does not
+//! have this id, the file belongs to another build, and edleak does not use the file.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};

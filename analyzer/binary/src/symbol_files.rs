@@ -5,7 +5,7 @@ use crate::binary_file::BinaryFile;
 use crate::functions::FunctionTable;
 use crate::module::{self, Options};
 
-/// A file of a module, and which of its symbol tables edleak reads.
+/// One symbol table: a file of a module, and whether edleak reads the full or the dynamic table of this file.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(crate) file: &'a BinaryFile,
@@ -76,8 +76,8 @@ impl SymbolFiles {
         self.binary
     }
 
-    /// A number that tells apart files of one build ID that name different functions. For example, a stripped
-    /// file alone and a stripped file with a debug file have different numbers.
+    /// A number that changes if the known functions change although the build ID does not. For example, a
+    /// stripped file alone and a stripped file with a debug file have different numbers.
     pub fn version(&self) -> u64 {
         let debug = self.debug.as_ref().map_or(0, |debug| debug.bytes().len());
         self.binary.bytes().len() as u64 | (debug as u64).rotate_left(32)

@@ -3,12 +3,12 @@
 use crate::demangle::{demangle, is_mangled};
 use crate::symbol_files::Table;
 
-/// Maximum number of symbols that a lookup skips backwards, if they end before the address. A lookup must go
-/// back because symbols may overlap.
+/// Symbols may overlap, so a lookup goes back over symbols that end before the address. This is the maximum
+/// number of such symbols.
 const MAX_STEPS_BACK: usize = 64;
 
-/// Maximum number of names of one address that are compared. If an address has more names than this, any of
-/// them will do.
+/// Maximum number of names of one address that are compared. If an address has more names, the best of the
+/// compared names is used.
 const MAX_ALIASES: usize = 32;
 
 /// The functions of one module, by address.
@@ -59,7 +59,7 @@ impl Symtab {
     pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
         let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
         let part = format!("{}{base}", base.len());
-        // In a mangled name, an operator is a code and not a name.
+        // In a mangled name, an operator is written as two letters, so the text `operator` does not occur.
         let has_part = |name: &[u8]| {
             base.starts_with("operator") || name.windows(part.len()).any(|window| window == part.as_bytes())
         };

@@ -1,13 +1,15 @@
-//! Compiles .eh_frame into a sorted table of rules. For each code offset, the table has the rule that finds
-//! the caller from there.
+//! Compiles .eh_frame into a sorted table of rules. For each code offset, the table has the rule to find the
+//! caller of a frame whose pc is at this offset.
 //!
 //! A row applies from its offset to the offset of the next row. [`CallerRule::Unknown`] stands for code
-//! without an entry, and for entries that a [`CallerRule`] cannot express. An entry of this kind computes the
-//! CFA from another register or with an expression, as in the PLT or in functions that realign their stack.
+//! without an entry, and for entries that a [`CallerRule`] cannot express. Such an entry computes the CFA
+//! with an expression, or from a register other than the stack pointer and the frame pointer. Examples are
+//! the PLT and functions that realign their stack.
 //!
 //! The tables of a large program hold a million rules. So the packed form `R` of a rule is a parameter, and
-//! the caller chooses a small type. Each row applies to a range of pc values. A walk looks up the return
-//! address − 1. Only the pc that a signal interrupted is looked up unchanged.
+//! the caller chooses a small type. Each row applies to a range of pc values. For a return address, a walk
+//! looks up the address − 1. For the pc at which a signal interrupted the code, a walk looks up the pc
+//! itself.
 
 use crate::arch::Registers;
 use crate::elf::Elf;
@@ -96,8 +98,8 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         compiler.finish()
     }
 
-    /// Compiles only the rules of some functions, which are sorted ranges without overlap. The table may have
-    /// rules of other code; these rules are correct, too.
+    /// Compiles only the rules of some functions. `functions` are sorted ranges without overlap. The table
+    /// may also have correct rules of other code.
     ///
     /// In a large program, the function finds the entries of a few functions in the sorted index. This takes
     /// a small part of the time that it takes to read all entries. If the file has no index, the function
@@ -163,7 +165,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // An entry ends at or before the start of the next entry. The end of the last entry does not matter.
+        // An entry ends at or before the start of the next entry. For the last entry, any end is good enough.
         let start = elf.offset_of(start.direct().ok()?)?;
         let end = match &next {
             Some((next, _)) => elf.offset_of(next.direct().ok()?)?,
@@ -296,8 +298,8 @@ where
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // If an entry cannot be read to its end, its first rows are not trustworthy either, so
-                    // they are dropped.
+                    // If an entry cannot be read to its end, its first rows may be wrong, too. So all of its
+                    // rows are dropped.
                     self.stretches.truncate(first);
                     self.bad_entries += 1;
                     break;

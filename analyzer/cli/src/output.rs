@@ -23,7 +23,7 @@ pub(crate) fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
 }
 
-/// Reports the symbols that the user requested and that edleak could not get.
+/// Prints a message if the user requested symbols and edleak could not get them.
 pub(crate) fn complain(symbolizer: &Symbolizer) {
     if let Some(complaint) = symbolizer.complaint() {
         say(complaint);
@@ -32,7 +32,7 @@ pub(crate) fn complain(symbolizer: &Symbolizer) {
 
 /// Refuses to overwrite an input, because the recording in the input would be lost.
 pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    // The comparison is by inode, because another name of a file, or stdin, may be the same recording.
+    // Compare inodes and not names, because the input may have a second name, or may be stdin.
     let file = |path: &Path| std::fs::metadata(path).map(|file| identity(&file)).ok();
     let stdin = || {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
@@ -65,8 +65,8 @@ pub(crate) fn write_out(
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    // Truncate the file only after locking it. A recording into this file may begin at any time, and a
-    // truncation without the lock would destroy its first slices.
+    // Lock the file before truncating it. Otherwise a recording into this file could begin just before the
+    // truncation, and its first slices would be lost.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         if !place::lock(&file) {

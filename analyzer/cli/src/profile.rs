@@ -52,7 +52,8 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Count => Order::Count,
         By::Churn => Order::Churn,
     };
-    // For totals over time, the default is the whole record and not one instant.
+    // Totals such as allocated bytes need a range of time, so their default is the whole record and not one
+    // instant.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,

@@ -122,7 +122,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
-    // A report that is written to the terminal is itself visible, so no progress is printed.
+    // If the report itself is written to the terminal, no progress is printed.
     let is_shown = args.output.is_some() || !io::stdout().is_terminal();
     let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;
@@ -148,7 +148,7 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
     let (_, analysis) =
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
     if let Some(why) = too_little(&analysis) {
-        // Leaks that the baseline does not know are reported as new.
+        // Leaks that are not in the baseline are reported as new.
         say(format_args!("the baseline `{}` is undecided: {why}", path.display()));
     }
     Ok(Baseline::of(&analysis))
@@ -179,7 +179,7 @@ impl AnalyzeArgs {
 }
 
 impl Format {
-    /// The part of every site's history that this format needs.
+    /// Options for the history of the sites that this format needs. `None`: the format needs no history.
     fn history(self) -> Option<HistoryOptions> {
         match self {
             Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),

@@ -1,5 +1,5 @@
 //! HTML: one page that any browser can open. The page shows the verdict first, then the evidence. The page
-//! needs no server and makes no request. edleak writes the page without a build step.
+//! needs no server and makes no request.
 //!
 //! ```text
 //!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
@@ -16,9 +16,9 @@
 //! | `html/headline.rs`, `chart.rs`, `leaks.rs`, `escape.rs` | the static parts |
 //! | `html/page.css`, `html/*.js` | the style, and the script: one function, of the files in the order of `SCRIPT` |
 //!
-//! The policy in the head of the page allows only this script and this style, which it names by their hashes.
-//! So if a name were written as markup by mistake, the browser would not run it and would load nothing for
-//! it.
+//! The security policy in the head of the page names this script and this style by their hashes, and allows
+//! no others. So even if a function's name were written as markup by mistake, the browser would not run this
+//! markup and would load nothing.
 
 mod chart;
 mod escape;
@@ -47,7 +47,7 @@ use std::io::{self, Write};
 use trace_data::Found;
 
 /// The files of the script in their order. The script is one function, so all files share one scope, and no
-/// name is visible outside.
+/// name is visible outside the script.
 const SCRIPT: [&str; 13] = [
     include_str!("html/format.js"),
     include_str!("html/dom.js"),
@@ -67,8 +67,8 @@ const STYLE: &str = include_str!("html/page.css");
 
 /// Number of instants on a page. A screen has about the same number of columns.
 pub const INSTANTS: usize = 500;
-/// Maximum size of the packed counters that a history keeps for a page, in bytes; the page itself may keep
-/// fewer.
+/// Maximum size of the packed counters that a history keeps for a page, in bytes. The page itself may contain
+/// only a part of these counters.
 pub const PACKED_BYTES: usize = 48 << 20;
 /// Maximum size of a page's data in base 64, in bytes. With the script and the static parts, the page is
 /// smaller than 20 MB.
@@ -322,7 +322,7 @@ fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     )
 }
 
-/// A sentence with the number of leaks that the list of leaks has in one domain.
+/// A sentence that gives the number of leaks of one domain in the list of leaks.
 fn listed_above(leaks: &[Finding<'_>], domain: Domain, of: &str) -> String {
     match leaks.iter().filter(|leak| leak.lead().domain() == domain).count() as u64 {
         0 => format!("No leak of {of} is reported."),
@@ -365,7 +365,7 @@ fn title_of(analysis: &Findings) -> String {
     }
 }
 
-/// Whether every word of the command line is a hash, as `edleak-analyze anonymize` writes it.
+/// Whether `edleak-analyze anonymize` has replaced every word of the command line by a hash.
 fn is_anonymous(analysis: &Findings) -> bool {
     let command = &analysis.header.command;
     let is_hash = |word: &String| {
@@ -374,7 +374,8 @@ fn is_anonymous(analysis: &Findings) -> bool {
     !command.is_empty() && command.iter().all(is_hash)
 }
 
-/// The data in base 64, with the counters of as many sites as the page has room for.
+/// The data in base 64. If the page has no room for the counters of all sites, it contains only the counters
+/// of some sites.
 fn data(found: &[Found<'_>]) -> io::Result<String> {
     let recordings = found.len();
     let made = |packed_bytes: usize| {
@@ -397,8 +398,8 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
             return Ok(escape::base64(&bytes));
         }
     }
-    // The page keeps all other data. The size of the data grows about in proportion to the number of sites
-    // with counters. So a sample of the counters shows for how many sites there is room.
+    // The page always contains all data other than the counters. The counters take about the same size for
+    // each site. So a sample of the counters shows for how many sites the page has room.
     meter::begin(3);
     let fixed = made(0)?.len();
     meter::advance(1);

@@ -1,14 +1,14 @@
 //! JSON: a stable format. The name of a field never changes; new fields may be added.
 //!
-//! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}` with one such
-//! object for each recording. All sizes are exact integers. If the input does not have a value, the value is
-//! null. Without `--all`, only the listed sites appear. After a site that was judged together with its
-//! stacks, the list has those stacks that have a share in the leak. Each of these stacks has its `parent` and
+//! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}`, where the list
+//! has one object for each recording. All sizes are exact integers. If the input does not have a value, the
+//! value is null. Without `--all`, only the listed sites appear. If a site was judged together with its
+//! stacks, the stacks that leaked follow the site in the list. Each of these stacks has its `parent` and
 //! `leak_share`.
 //!
 //! `findings` lists the leaks as the text report counts them, each with its parts. `summary.leaks` is the
 //! number of findings that fail the gate. `--top` shortens the lists of findings and sites, but does not
-//! change this number.
+//! change `summary.leaks`.
 
 mod finding;
 mod marks;

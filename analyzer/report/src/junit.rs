@@ -26,7 +26,7 @@ impl Exporter for Junit {
     }
 }
 
-/// The decisions of the gate by which a leak does not fail the build.
+/// One function for each decision of the gate that lets a leak pass; it returns true for this decision.
 const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::InBaseline,
     |standing| matches!(standing, Standing::Suppressed(_)),
@@ -44,7 +44,7 @@ fn suite(analysis: &Findings) -> TestSuite {
         case
     };
     let mut suite = TestSuite::new(printable(&analysis.source));
-    // Input that was not recorded may claim any duration.
+    // In input that edleak did not record, the duration may be too large to convert.
     if let Ok(duration) = Duration::try_from_secs_f64(analysis.header.duration_s) {
         suite.set_time(duration);
     }

@@ -1,5 +1,5 @@
-//! Writes findings as text and in machine-readable formats. Each format has one file and one implementation
-//! of the trait [`Exporter`].
+//! Writes reports about leaks, as text for people and in formats for programs. Each format has one file and
+//! one implementation of the trait [`Exporter`].
 #![forbid(unsafe_code)]
 
 pub mod diff;
@@ -33,15 +33,16 @@ pub(crate) const CURVE_COLUMNS: usize = 40;
 /// The data of a report.
 #[derive(Debug)]
 pub struct Report<'a> {
-    /// The judged recordings, in the order in which the user gave them.
+    /// The recordings with their verdicts, in the order in which the user gave them.
     pub analyses: &'a [Findings],
-    /// The recordings themselves, for exporters that print counters.
+    /// The recordings themselves, for exporters that print the counters of sites.
     pub recordings: &'a [Recording],
     /// The suppression rules. A rule's index in this list is its number.
     pub rules: &'a [Rule],
-    /// What each rule did: for each rule, an entry at the same index.
+    /// For each rule, at the same index: whether the rule matched a leak, and whether its budget was
+    /// exceeded.
     pub rule_uses: Vec<RuleUse>,
-    /// Maximum number of entries to list for each recording. The list begins with the findings; other sites
+    /// Maximum number of entries to list for each recording. The list begins with the leaks; other sites
     /// follow.
     pub top: Option<usize>,
 }
@@ -56,12 +57,12 @@ pub trait Exporter {
 }
 
 impl Report<'_> {
-    /// The rules whose effect is `wanted`.
+    /// The rules whose use in this report is `wanted`.
     pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
 
-    /// The outcome for the build, computed from all recordings together.
+    /// The worst outcome of all recordings. It decides whether the build passes.
     pub fn outcome(&self) -> Outcome {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
     }
@@ -104,8 +105,8 @@ impl Report<'_> {
         all.filter(|site| kept.contains(&site.label)).collect()
     }
 
-    /// The sites to list, in order. After a site that was judged together with its stacks, the list has those
-    /// stacks that have a share in the leak.
+    /// The sites to list, in order. If a site was judged together with its stacks, the stacks that leaked
+    /// follow the site in the list.
     pub fn with_parts<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let listed = self.listed(analysis);
         let labels: HashSet<&SiteLabel> = listed.iter().map(|site| &site.label).collect();
@@ -148,7 +149,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
         if let Some(heading) = heading {
             text += &format!("\n{heading}");
         }
-        // Only the first stack shows the outer callers, which all stacks share.
+        // All stacks share the outer callers, so only the first stack shows them.
         let own = if i == 0 {
             stack.stack.len()
         } else {
@@ -165,7 +166,8 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
     text
 }
 
-/// The reason why several places are one finding. `None`: the finding has only one place.
+/// The reason why the report shows several places in the code as one leak. `None`: the leak has only one
+/// place.
 pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
     let grow = grow_together(finding);
     match finding.together? {
@@ -177,11 +179,12 @@ pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
     }
 }
 
-/// The note on a finding whose stacks are unknown: the report cannot name the common function of its places.
+/// The note on a leak with several places in the code whose stacks are unknown. Without stacks, the report
+/// cannot name the function that calls all of these places.
 pub(crate) const CALLER_IS_UNKNOWN: &str =
     "their common caller is not known (record longer, without --no-watch)";
 
-/// The number of places in a finding, and the number of allocations that each place leaked.
+/// The number of places of a leak, and the number of allocations that each place leaked.
 pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
     let by = match finding.counts_of_parts() {
         Some((one, all)) if one == all => {
@@ -196,19 +199,21 @@ pub(crate) fn grow_together(finding: &Finding<'_>) -> String {
     format!("{places} grow together{by}")
 }
 
-/// All reasons of a finding in one line: the reason why it is one finding, and the reasons of its lead.
+/// All reasons of a leak in one line: the reason why several places are one leak, and the reasons of the
+/// verdict on its first place.
 pub(crate) fn why_of(finding: &Finding<'_>) -> String {
     let why = why(finding.lead());
     in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))
 }
 
-/// The bytes and allocations that each iteration leaves behind at the places of these findings. `None`: the
-/// verdicts are computed from time and not from marks.
+/// The bytes and allocations that each iteration leaks, summed over these leaks. `None`: the verdicts are
+/// computed from time and not from marks.
 pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     let parts = finding::counted_once(findings).flat_map(|finding| &finding.parts);
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
-        // The verdict is about all stacks of the caller, but a part may contain only some of these stacks.
+        // The verdict covers all stacks of the caller, but this part of the leak may contain only some of
+        // these stacks.
         let all = part.lead.judgement.leak_bytes as f64;
         let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
         Some((found.bytes * share, found.allocations * share))
@@ -219,7 +224,7 @@ pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     })
 }
 
-/// The pace of a finding's leak: per iteration if the verdict is computed from a mark, else per unit of time.
+/// The pace of a leak: per iteration if the verdict is computed from marks, else per unit of time.
 pub(crate) fn pace(finding: &Finding<'_>) -> String {
     match by_iteration(std::slice::from_ref(finding)) {
         Some((bytes, allocations)) => per_iteration(bytes, allocations),

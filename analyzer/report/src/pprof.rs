@@ -1,9 +1,9 @@
 //! A gzipped pprof profile, for `go tool pprof` and for every other viewer that reads this format.
 //!
 //! A caller is one sample with one address. A stack of a watched site is one sample with all its frames. The
-//! sample types are those of a heap profile, and in addition `leaked_space`. `leaked_space` holds the leaked
-//! bytes of the verdict. The leaked bytes are computed from the whole record. All other values are those of
-//! the instant or range of the profile. These values are exact, and their sums are the totals of the trace.
+//! sample types are the types of a heap profile, and in addition `leaked_space` with the leaked bytes of the
+//! verdict. The leaked bytes are always computed from the whole record. All other values are from the instant
+//! or the range of the profile. These values are exact, and their sums are the totals of the trace.
 
 mod message;
 
@@ -100,7 +100,8 @@ fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     leaked
 }
 
-/// For each kind of item, the index of every item that the message already has, by content.
+/// The items that the message already has. For each kind of item, a table gives the index of an item by its
+/// content.
 #[derive(Default)]
 struct Tables {
     strings: HashMap<String, i64>,

@@ -1,5 +1,5 @@
-//! A memory profile as text and as JSON: sites ranked by the memory that they hold, by allocations, or by
-//! temporary allocations.
+//! A memory profile as text and as JSON. It ranks the sites by live memory, by allocations, or by allocations
+//! that were soon freed.
 
 mod json;
 mod text;

@@ -80,8 +80,8 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 /// The fingerprint of each finding.
 ///
 /// Several findings may have equal fingerprints, for example two calls of malloc in one function. So each
-/// fingerprint ends with a number, which follows the order of the sites in the code. The order in the report
-/// is not usable, because the report sorts findings by rate, and the rates may differ in another run.
+/// fingerprint ends with a number, in the order of the sites in the code. The order of the report would give
+/// other numbers in another run, because the report sorts by rate and rates differ from run to run.
 fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
     let mut order: Vec<usize> = (0..findings.len()).collect();
     let offsets = |finding: &Finding<'_>| {
@@ -178,7 +178,8 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// Besides letters and digits, the characters of a path that a URI leaves unchanged.
+/// The characters of a path that must be encoded in a URI. Letters, digits and the characters in this list
+/// stay unchanged.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

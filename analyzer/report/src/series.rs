@@ -9,7 +9,8 @@
 //! | `live_bytes`, `live_count`, `allocs`, `frees` | one number per slice; the last two count from the start |
 //! | `with_stacks_first_slice`, `…_live_bytes`, `…_live_count` | only a watched site: the sum over the site and its stacks |
 //! | `program_allocs`, `program_allocs_every` | allocations of the whole program, cumulated: at the recording's first slice, then after every so many slices |
-//! | `epoch_*`, `last_free_slice`, `max_age_at_free` | births of the survivors, if they were recorded |
+//! | `epoch_*`, `last_free_slice`, `max_age_at_free` | for each birth epoch, the allocations that are still
+//! live, if this was recorded |
 //!
 //! The points of all sites together do not fit in memory. So the exporter replays the trace several times,
 //! each time for as many sites as fit in memory.
@@ -94,7 +95,8 @@ struct BirthFields<'a> {
     max_age_at_free: f64,
 }
 
-/// One quantity of a series. The quantity is stored as runs of equal values and written point by point.
+/// One quantity of a series. The quantity is stored as runs of equal values, but the output has one value for
+/// each point.
 struct Column<'a> {
     runs: &'a [(Point, u64)],
     value: fn(&Point) -> u64,
@@ -150,8 +152,8 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let together = families.get(&id);
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
-            // If a caller was watched from the start of the recording, its own counters stayed 0, and the
-            // trace has no slice of it.
+            // If a caller was watched from the start of the recording, its own counters stayed 0, so no slice
+            // of the trace contains the caller.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])

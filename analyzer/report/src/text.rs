@@ -1,7 +1,7 @@
 //! The report as text for a person, in 80 columns.
 //!
 //! The report begins with the leaks, highest rate first. A watched caller and its stacks are one leak. After
-//! the leaks come the totals, the losses, and perhaps a next step.
+//! the leaks come the totals, the events that the recording missed, and perhaps advice.
 
 mod names;
 mod style;
@@ -178,8 +178,8 @@ impl Text {
                 self.paragraph(&text, INDENT, INDENT, out)?;
             }
         }
-        // The last value of the curve may be from a teardown. Before the teardown, at least the leaked bytes
-        // were live.
+        // If the program frees everything before it ends, the last value of the curve is too low. At the
+        // highest point, at least the leaked bytes were live.
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
@@ -192,7 +192,7 @@ impl Text {
             )?;
         }
         if finding.is_freed_at_end() {
-            // An exit handler or a destructor may free memory that had grown without a limit until then.
+            // At the end of the program, an exit handler or a destructor may free leaked memory.
             writeln!(
                 out,
                 "{INDENT}{}",
@@ -402,7 +402,8 @@ impl Text {
     }
 
     /// The lines of a stack. If a frame repeats, as in recursion, it gets one line with the number of
-    /// repetitions. Several runtime frames in a row get one line with the outermost of these frames.
+    /// repetitions. Several neighbouring frames of a language's runtime get one line, with the outermost of
+    /// these frames.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
         let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
@@ -478,8 +479,8 @@ impl Text {
     }
 }
 
-/// The number of outer frames that two stacks share. The number is 0 if the stacks share too few frames for a
-/// separate line.
+/// The number of outer frames that two stacks share. If the stacks share so few frames that a separate line
+/// is not worth while, the number is 0.
 fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     const WORTH_IT: usize = 2;
     let is_same = |(one, other): &(&Address, &Address)| {
@@ -496,11 +497,12 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
 enum Run {
     /// The same frame, repeated this number of times.
     Repeated(usize),
-    /// A frame of a language's runtime, which stands also for this number of runtime frames that it called.
+    /// A frame of a language's runtime. It also stands for the runtime frames that it called; the number
+    /// counts these frames.
     Runtime(usize),
 }
 
-/// Replaces runtime frames in a row by the outermost of them, if there are enough frames.
+/// Replaces neighbouring runtime frames by the outermost of these frames, if there are enough of them.
 fn folded(runs: Vec<(SiteFrame<'_>, Run)>) -> Vec<(SiteFrame<'_>, Run)> {
     const WORTH_IT: usize = 3;
     let mut all = Vec::with_capacity(runs.len());

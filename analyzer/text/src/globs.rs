@@ -9,9 +9,9 @@
 //! patterns for whole names, a blank matters only between two words: `vector<int, A<int> >` and
 //! `vector<int,A<int>>` are one name.
 //!
-//! Each text between two `*` is matched at its first occurrence in the name. This is right, because a later
-//! `*` can match any text that an earlier `*` leaves. So the time is at most the length of the name times the
-//! length of the longest text, for any number of `*`.
+//! Each text between two `*` is matched at its first possible place in the name. No match is lost: the next
+//! `*` can match all characters up to any further place. So the time is at most the length of the name times
+//! the length of the longest text, for any number of `*`.
 
 use std::borrow::Cow;
 
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Matches as the definition of `*` says: tries every number of characters for each `*`.
+    /// The reference implementation for the test: for each `*`, tries every number of characters.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

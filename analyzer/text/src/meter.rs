@@ -1,8 +1,8 @@
 //! The progress of long work. The work counts the parts that it has done, and the program shows this count to
 //! the user.
 //!
-//! A process does only one such piece of work at a time, so there is only one meter. Each count is one
-//! addition for a block or a file.
+//! A process does only one such work at a time, so one meter is enough. The work adds to the count once for
+//! each block or file, so counting costs little.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

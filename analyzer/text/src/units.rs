@@ -44,7 +44,7 @@ pub fn duration(seconds: f64) -> String {
     if seconds < 9.95 && (seconds - seconds.round()).abs() >= 0.05 {
         return format!("{seconds:.1} s");
     }
-    // This limit is far longer than any recording. Below it, the cast is exact.
+    // The limit of 1e15 seconds is far longer than any recording. Below this limit, the cast is exact.
     let whole = seconds.round().min(1e15) as u64;
     let (major, minor) = match whole {
         0..60 => return format!("{whole} s"),
@@ -107,8 +107,8 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 /// Reads a size in whole bytes, in the forms that [`parse_bytes`] accepts.
 ///
 /// # Errors
-/// The text is not a size, or the size is 8 PiB or more. A float cannot represent all whole numbers above
-/// this size, and no file is so large.
+/// The text is not a size, or the size is 8 PiB or more. A float cannot represent all whole numbers above 8
+/// PiB, and no file is so large.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_bytes(text)?;
     if bytes < 2f64.powi(53) {

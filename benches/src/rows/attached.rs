@@ -1,5 +1,5 @@
-//! The cost of a pair in a process that edleak-record did not start: either edleak's library waits in the
-//! process, or edleak-record attaches to the process.
+//! The cost of a pair of malloc and free in a process that edleak-record did not start. Either the process
+//! was started with edleak's library, which waits, or edleak-record attaches to the process.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -23,7 +23,7 @@ struct Attached {
 }
 
 impl Attached {
-    /// Attaches to a process. Returns when the process calls edleak's library.
+    /// Attaches to a process, and returns as soon as the process calls edleak's library.
     fn attach(bench: &Bench, pid: u32) -> Result<Attached> {
         let mut command = bench.starter.attach(pid);
         let mut recorder =
@@ -95,7 +95,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     tools::compile(&tools::source("pairs.c"), &program, &["-O2", "-fno-builtin", "-pthread"])?;
     let arguments = [1, 1_000, 6_000_000].map(|n: u64| n.to_string());
     let started = [Contender::Untraced, Contender::EdleakIdle, Contender::Edleak];
-    // `None` is the attached process.
+    // `None` stands for the process to which edleak-record attaches.
     let contenders: Vec<Option<Contender>> = started.into_iter().map(Some).chain([None]).collect();
     let figures = measure::rounds(ROUNDS, &contenders, |contender| match contender {
         Some(contender) => {

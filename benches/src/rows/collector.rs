@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 const SITES: usize = 5_000;
 
-/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms each site frees its allocation and
-/// makes a new one, with a probability that differs from site to site (1 to 1/8). One site in sixteen keeps
-/// some allocations for ever. Two of three sites allocate a fixed size, like `new` of one type; each other
-/// site allocates random sizes, like strings and buffers. A site that is active frees and allocates BURST
-/// times, so that the program makes more allocations without more active sites.
+/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms, a site frees its allocation and
+/// makes a new one with a certain probability, which differs from site to site (1 to 1/8). One site in
+/// sixteen keeps some allocations for ever. Two of three sites allocate a fixed size, like `new` of one type;
+/// each other site allocates random sizes, like strings and buffers. A site that is active frees and
+/// allocates BURST times. So a larger BURST makes more allocations, but the number of active sites stays the
+/// same.
 fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
@@ -178,8 +179,8 @@ fn size_of_a_change(bench: &mut Bench, program: &Path) -> Result<()> {
         let row = Row::plain("trace per minute of this program", bytes(length_per_minute(sizes[0].0, 12)));
         let theirs = match measure::cost(command.args(["2", "1"])) {
             Ok(_) => bytes(length_per_minute(take_heaptracks_file(bench)?, 2)),
-            // heaptrack 1.4 runs out of memory in heaptrack_interpret, because of 5,000 call sites in
-            // functions of a hundred sites.
+            // The program heaptrack_interpret of heaptrack 1.4 runs out of memory, because this program has
+            // 5,000 call sites in functions of a hundred sites each.
             Err(error) => error.to_string(),
         };
         bench.add(row.beside("heaptrack", theirs));

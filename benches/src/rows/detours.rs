@@ -1,9 +1,9 @@
-//! The cost of detours: a program with jemalloc linked into it is compared with a program that uses jemalloc
-//! as a shared library. The loader finds edleak's library before the shared library, so the shared library
-//! needs no detour.
+//! The cost of detours, which are jumps that edleak writes into an allocator's functions. A program that
+//! contains jemalloc needs detours. A program that uses jemalloc as a shared library needs none, because the
+//! loader finds edleak's library first. The rows compare the two programs.
 //!
-//! This bench counts no instructions. Under callgrind the program of the process is valgrind, so the
-//! collector would not find the allocator.
+//! The rows give times and not instructions, because callgrind cannot be used here: under callgrind the
+//! process runs valgrind, so the collector would not find the allocator.
 
 use crate::Bench;
 use crate::contender::Contender;

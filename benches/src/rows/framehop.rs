@@ -1,4 +1,4 @@
-//! Walks stacks of this program with framehop, as a profiler inside its target would.
+//! Walks stacks of this program with the library framehop, as a profiler inside its target would do it.
 #![allow(unsafe_code)] // reads registers and the stack
 
 use anyhow::{Context, Result};
@@ -69,8 +69,8 @@ impl Framehop {
                  options(nomem, nostack, preserves_flags));
         }
         let mut cache = self.cache.borrow_mut();
-        // SAFETY: framehop follows this program's own unwind rules, so it reads only addresses up this
-        // thread's stack.
+        // SAFETY: framehop follows this program's own unwind rules, so it reads only addresses in the part of
+        // this thread's stack that is in use.
         let mut read = |address: u64| Ok(unsafe { (address as *const u64).read() });
         let regs = UnwindRegsX86_64::new(ip, sp, bp);
         let mut frames = self.unwinder.iter_frames(ip, regs, &mut cache, &mut read);
@@ -83,7 +83,8 @@ impl Framehop {
     }
 }
 
-/// A function that calls the next function `depth` times, and then calls the closure.
+/// A function of the chain: it passes the depth and the closure to the next function; at depth 0 it calls the
+/// closure.
 type Descent = fn(usize, &dyn Fn() -> f64) -> f64;
 
 /// Makes `depth` nested calls, of sixteen functions in turn, and then calls `then`.

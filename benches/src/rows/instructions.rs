@@ -2,8 +2,7 @@
 //! other load on the machine does not change them.
 //!
 //! Each count is the difference of two runs that differ only in the number of pairs. So the instructions of
-//! the start-up cancel out. The bench subtracts the count of the untraced program, and the rest is the cost
-//! of edleak.
+//! the start-up cancel out. The cost of edleak is this count minus the count of the untraced program.
 
 use crate::bench::Bench;
 use crate::contender::Contender;

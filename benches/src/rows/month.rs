@@ -42,7 +42,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         counters[0].allocated_bytes += 100;
         let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
         writer.slice(&header, &counters)?;
-        // The file is full after five days. From then on, the writer also has the memory that thinning needs.
+        // The file is full after five days. After five days, the writer also has allocated the memory that it
+        // needs to drop old slices.
         if tick == SLICES / 3 {
             early = resident_bytes()?;
         }

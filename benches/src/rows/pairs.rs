@@ -13,9 +13,8 @@ use std::path::Path;
 const ROUNDS: usize = 7;
 
 /// One row: the number of threads, the number of all live allocations, the number of pairs per thread, and
-/// the promise in ns. The number of live allocations does not depend on the number of threads, because more
-/// live allocations would not fit into the caches and would cost more. Another row measures the cost of more
-/// live allocations.
+/// the promise in ns. The number of live allocations is the same for every number of threads. With more live
+/// allocations, the caches would be too small and each pair would cost more; another row measures this cost.
 struct Case {
     threads: u64,
     live: u64,
@@ -73,8 +72,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         let slow_figures = measure::rounds(2, &slow, one)?;
         figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
 
-        // The result is the difference of two medians. The runs of both series alternate, so slow changes of
-        // the machine affect both series.
+        // The result is the difference of two medians. The runs of the two contenders take turns, so slow
+        // changes of the machine affect both.
         let above = |contender: Contender| {
             let mine = figures.get(contender.name())?;
             Some(median(mine) - median(figures.get(contender.baseline().name())?))

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Number of rounds for ratios close to 1. Such ratios need the most rounds, because a single run on a shared
-/// machine may differ by 10 %.
+/// Number of rounds for ratios close to 1. Such ratios need many rounds, because on a shared machine a single
+/// run may take 10 % more or less time.
 const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;
 const PORT: &str = "17391";
@@ -217,7 +217,7 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // If the server has already ended, the error of `kill` has no effect.
+        // If the server has already ended, `kill` returns an error, which does not matter.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -29,9 +29,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     shell(bench)
 }
 
-/// The cost of two kinds of children of a shell: a child that is forked and ends, and a child that executes a
-/// program. A shell has more sites and a larger heap than the program `forks.c`, and it forks before it
-/// allocates.
+/// The cost of two kinds of children of a shell: a child that only ends, and a child that executes a program.
+/// A shell has more sites and a larger heap than the program `forks.c`, and it forks before it allocates.
 fn shell(bench: &mut Bench) -> Result<()> {
     for (what, one, most) in [
         ("ms added to a fork of bash, `(:)`, --children", "(:)", 0.4),

@@ -68,8 +68,8 @@ fn build_id(program: &Path) -> Result<Vec<u8>> {
         .collect()
 }
 
-/// A trace with one site at each address. Every site whose index is a multiple of `leaking` leaks. The live
-/// blocks of the other sites rise and fall.
+/// A trace with one site at each address. Every site whose index is a multiple of `leaking` leaks. At all
+/// other sites, the number of live blocks rises and falls.
 fn write(path: &Path, program: &Path, addresses: &[u64], slices: u64, leaking: usize) -> Result<()> {
     let mut writer = TraceWriter::create(path, 64 << 20)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;

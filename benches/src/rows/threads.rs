@@ -1,5 +1,6 @@
-//! Two programs with several threads, after the benchmarks larson and xmalloc-test. In the first, threads end
-//! and leave their blocks to a successor. In the second, threads free the blocks of other threads.
+//! Two programs with several threads, modelled on the benchmarks larson and xmalloc-test. In the first
+//! program, each thread ends and leaves its blocks to a new thread. In the second program, threads free
+//! blocks that other threads allocated.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -80,7 +81,7 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         }
     }
     for contender in slow {
-        // For a ratio of this size, one run is exact enough.
+        // The ratio is so large that one run is exact enough.
         let own = one(contender)?;
         let base = match of(contender.baseline()) {
             Some(base) => median(base),

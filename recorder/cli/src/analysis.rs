@@ -1,5 +1,5 @@
-//! The parts of edleak-record that need the analyzer: finding the leaks of an earlier trace, embedding
-//! symbols into finished traces, and printing the report.
+//! The parts of edleak-record that use the code of edleak-analyze: finding the leaks of an existing trace,
+//! embedding symbols into finished traces, and printing the report.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -16,7 +16,7 @@ use edleak_report::{Exporter, Report};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-/// The sites that leak in an earlier trace, for `--watch-from`.
+/// The sites that leak in the trace that the user gave with `--watch-from`.
 pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, Error> {
     let recording = load(path, LoadOptions::default()).map_err(earlier_trace)?;
     let analysis = judge_recording(path.display().to_string(), &recording, Model::Growth);
@@ -25,7 +25,7 @@ pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, Error> {
     Ok(leaks.filter_map(|site| number(&site.label)).collect())
 }
 
-/// The error for an earlier trace that edleak-record cannot read.
+/// The error if edleak-record cannot read an existing trace that the user gave.
 pub(crate) fn earlier_trace(error: edleak_analysis::Error) -> Error {
     let remedy = error.remedy().unwrap_or("name a trace of edleak-record").to_owned();
     Error::new(ErrorKind::EarlierTrace, error.message()).with_remedy(remedy)

@@ -33,7 +33,7 @@ pub(crate) fn sessions() -> ExitCode {
     if running.is_empty() && silent.is_empty() {
         say("no recording is running (start one: edleak-record PROGRAM)");
     } else if !running.is_empty() {
-        // If the reader has closed the pipe, it does not need the rest.
+        // If the reader has closed the pipe, it does not need the rest of the output.
         let is_for_a_person = io::stdout().is_terminal();
         let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }
@@ -51,7 +51,7 @@ pub(crate) fn unpack(args: &UnpackArgs) -> ExitCode {
     }
 }
 
-/// Starts or ends the watch of sites in a running recording.
+/// Starts or ends the recording of full stacks at sites in a running recording.
 pub(crate) fn watch(args: &WatchArgs, is_for: bool) -> ExitCode {
     print_answer(steer(args, is_for))
 }
@@ -71,8 +71,8 @@ fn print_answer(answer: Result<String, Error>) -> ExitCode {
 }
 
 fn steer(args: &WatchArgs, is_for: bool) -> Result<String, Error> {
-    // The client parses the requests. The collector cannot do it, because the names of traces are relative to
-    // the client's directory.
+    // The client and not the collector parses the requests, because the names of traces are relative to the
+    // client's directory.
     let requests: Vec<_> = args.specs.iter().map(|spec| Request::parse(spec)).collect::<Result<_, _>>()?;
     let session = select(args.session)?;
     let verb = if is_for { "watch" } else { "unwatch" };
@@ -157,8 +157,8 @@ fn running() -> (Vec<Running>, Vec<String>) {
                 continue;
             }
             if is_stale(&socket) {
-                // The collector of this socket was killed. If the removal fails, another process has already
-                // removed the socket.
+                // The collector of this socket was killed, so remove the socket. If the removal fails,
+                // another process has already removed the socket.
                 let _ = std::fs::remove_file(&socket);
                 continue;
             }

@@ -38,7 +38,8 @@ fn lines(finding: &Finding) -> String {
     format!("{mark:<5}{subject:<12}{what}\n{remedy}")
 }
 
-/// Records a program that every system has. The trace is written to the directory for temporary files.
+/// Records a short run of a program that every system has, and writes the trace to the directory for
+/// temporary files.
 fn trial() -> Finding {
     const SUBJECT: &str = "trial";
     let Some(program) =

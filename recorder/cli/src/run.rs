@@ -132,8 +132,8 @@ fn only(args: &Args) -> Result<Vec<String>, Error> {
 /// report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // The trace contains nothing about the program. The failure message says so, and a summary line would
-    // contradict it.
+    // The trace contains nothing about the program. The failure message says this, and a summary line would
+    // say the opposite.
     if blind.is_some() {
         outcome.summaries.pop();
     }
@@ -161,7 +161,7 @@ fn is_misspelt_option(program: &OsStr) -> bool {
     is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
 }
 
-/// The traces that are still at their paths: no other process has moved or deleted them.
+/// The traces that are still at their paths, because no other process has moved or deleted them.
 fn in_place(summaries: &[Summary]) -> impl Iterator<Item = &Summary> {
     summaries.iter().filter(|summary| !summary.is_moved)
 }
@@ -251,7 +251,8 @@ fn sentence(summary: &Summary) -> String {
         ..
     } = summary;
     let path = shell_word(path);
-    // In an attached process, frees of allocations from before the recording are normal and no loss.
+    // An attached process also frees allocations from before the recording. These frees are normal and not a
+    // loss.
     let losses = Losses { unknown_frees: if *attached { 0 } else { losses.unknown_frees }, ..*losses };
     let next = if *is_moved {
         format!("{path} is not this trace: the trace was moved or deleted during the recording")

@@ -105,8 +105,8 @@ impl Reader {
     }
 }
 
-/// All sites: leaks first, then by the sum of live bytes and growth. The first sites of this list get names,
-/// so the first rows of every order have names.
+/// All sites: leaks first, and then the other sites by the sum of live bytes and growth. Only the first sites
+/// of this list get names. So for any order that the user chooses, the first rows have names.
 fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {
@@ -229,7 +229,8 @@ impl Row {
             b.totals.live_bytes.cmp(&a.totals.live_bytes).then_with(|| a.label.cmp(&b.label))
         });
         let all = || std::iter::once(site).chain(stacks.iter().copied());
-        // The row gets the verdict of the member that leaks fastest.
+        // A row stands for a site and its stacks. If several of these leak, the row gets the verdict of the
+        // fastest leak.
         let leak = all()
             .filter(|site| site.is_leak())
             .max_by(|a, b| a.judgement.rate_bytes_per_s.total_cmp(&b.judgement.rate_bytes_per_s));

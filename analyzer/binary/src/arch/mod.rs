@@ -1,5 +1,5 @@
-//! The machines on which edleak records. All code about registers and machine code is in the folders beside
-//! this file.
+//! The machines on which edleak records. All code that depends on registers or machine code is in the folders
+//! beside this file.
 //!
 //! To support another machine, add a folder beside `x86_64` and a variant of [`Arch`].
 

@@ -90,7 +90,7 @@ fn rates(rate: f64, number: u64) -> String {
     format!("{}{together}", units::rate(rate))
 }
 
-/// `is_clean`: no site leaks. In that case, growth of live memory needs an explanation.
+/// `is_clean`: no site leaks. If live memory grows although no site leaks, the answer explains the growth.
 fn is_it_the_heap(analysis: &Findings, is_clean: bool) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",

@@ -5,8 +5,8 @@ use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::site::JudgedSite;
 use std::collections::HashMap;
 
-/// Maximum length of a name in bytes. A longer name is cut, because nobody reads so much of a name and the
-/// page must stay small.
+/// Maximum length of a name in bytes. A longer name is cut, because nobody reads so long a name, and the page
+/// must stay small.
 const MAX_NAME_BYTES: usize = 16 << 10;
 /// When all names together exceed this size, each further name is cut to [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;

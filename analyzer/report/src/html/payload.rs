@@ -13,8 +13,8 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// The greatest integer up to which a double holds every integer exactly. The payload stores this integer in
-/// place of every greater number.
+/// The greatest number in the payload. A double of JavaScript holds all integers up to this number exactly.
+/// The payload stores this number in place of any greater number.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The columns collected so far.

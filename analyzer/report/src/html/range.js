@@ -3,7 +3,8 @@
 // Counters are exact at every instant, so growth, allocations and frees between two instants are exact.
 // Counters do not show how many of the allocations of a range are still live at its end. At least the growth
 // of the site is live, and at most all bytes that the site allocated. If the site freed nothing in the range,
-// these two limits are equal. The birth epochs of a watched site bring the limits closer together.
+// these two limits are equal. For a watched site, the birth epochs narrow the distance between these two
+// limits.
 
 /**
  * @typedef {{grew: Float64Array, live: Float64Array, liveCount: Float64Array, allocated: Float64Array, freed: Float64Array,

@@ -25,8 +25,8 @@ pub(super) struct Found<'a> {
 
 /// Number of columns of a site's curve, if the page has no room for the site's counters.
 const CURVE_COLUMNS: usize = 40;
-/// Maximum size of the reasons for sites that do not leak, on one page, in bytes. Readers rarely open these
-/// reasons.
+/// Limit on the text that says why sites do not leak: the maximum for one page, in bytes. Readers rarely open
+/// this text.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
 /// Adds the columns of `analysis`, with names that begin with `prefix`. Returns the part of the header that
@@ -149,8 +149,8 @@ fn write_figures(
     payload.options(format!("{prefix}frees"), sites().map(|site| site.totals.frees));
     payload.options(format!("{prefix}allocated_bytes"), sites().map(|site| site.totals.allocated_bytes));
     payload.options(format!("{prefix}freed_bytes"), sites().map(|site| site.totals.freed_bytes));
-    // The list of leaks gives the rate of a finding. If one site is the whole finding, the site has the same
-    // rate as the finding.
+    // The list of leaks gives the rate of a finding. If a finding has only one site, this site gets the rate
+    // of the finding.
     let mut rate_of: HashMap<&SiteLabel, f64> = HashMap::new();
     for finding in findings {
         let mut sites = finding.sites();
@@ -174,8 +174,8 @@ fn write_figures(
     payload.numbers(format!("{prefix}bytes_at_peak"), past().map(|site| site.live_bytes_at_peak));
     payload.numbers(format!("{prefix}count_at_peak"), past().map(|site| site.live_count_at_peak));
 
-    // The flame graph has the weights of the folded stacks: if a leaking caller has stacks, the leaked bytes
-    // count at the stacks and not at the caller.
+    // The flame graph uses the same weights as the format `folded`: if a leaking caller has stacks, the
+    // leaked bytes count at the stacks and not at the caller.
     let mut leaked: HashMap<&SiteLabel, u64> = HashMap::new();
     for site in analysis.sites.iter().filter(|site| site.is_leak()) {
         for (part, bytes) in analysis.leaked_by_stack(site) {

@@ -1,4 +1,4 @@
-//! JSON: a finding, which is one leak as a person counts leaks, with its parts.
+//! JSON: a finding. A finding is one leak with all places in the code that belong to it.
 
 use crate::json::place::{FrameJson, LabelJson};
 use crate::json::words::confidence_name;
@@ -7,14 +7,14 @@ use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::group::Group;
 use serde::Serialize;
 
-/// One leak as a person counts leaks. The text report shows each finding with a number.
+/// One leak, with all places in the code that belong to it. The text report shows each finding with a number.
 #[derive(Serialize)]
 pub(super) struct FindingJson<'a> {
     name: String,
     /// `step` if several places are one finding because they grow at the same instants. Null if the finding
     /// has only one place.
     together: Option<&'static str>,
-    /// The innermost function that all parts have among their callers; null: unknown.
+    /// The innermost function that is in the stacks of all parts; null: unknown.
     below: Option<FrameJson<'a>>,
     headline: Option<FrameJson<'a>>,
     class: &'static str,

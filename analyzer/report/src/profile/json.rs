@@ -21,7 +21,8 @@ struct Document<'a> {
     by: &'static str,
     from_s: Option<f64>,
     to_s: f64,
-    /// The time in seconds between two slices, around the instant or the two ends of the range.
+    /// The precision of the times: the distance of neighbouring slices, in seconds, at the instant or at the
+    /// ends of the range.
     precision_s: f64,
     total: FiguresJson,
     sites: Vec<RowJson<'a>>,

@@ -17,7 +17,7 @@ const SITES: usize = 20;
 const LEAST_SHARE: f64 = 0.01;
 /// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;
-/// Maximum indent of a branch, in columns. Branches below that depth have the same indent.
+/// Maximum indent of a branch, in columns. Deeper branches get this indent too.
 const DEEPEST_INDENT: usize = 24;
 
 impl ProfileReport<'_> {

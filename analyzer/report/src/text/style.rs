@@ -7,7 +7,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// Number of columns in a line of the report.
 pub const WIDTH: usize = 80;
 
-/// What may be printed: colours, and characters outside ASCII.
+/// Whether the output may contain colours and characters outside ASCII.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// Escape sequences for colours.
@@ -21,7 +21,7 @@ pub struct Style {
 pub enum Ink {
     /// Ordinary text.
     Plain,
-    /// A result for which the user ran edleak: a leak.
+    /// A leak.
     Alarm,
     /// A possible leak.
     Warning,

@@ -1,4 +1,5 @@
-//! The end of the text report: the result, the totals, the losses, and the next step.
+//! The end of the text report: the result, the totals, the events that the recording missed, and the next
+//! step.
 
 use super::super::{Report, by_iteration};
 use super::style::{Ink, Style, WIDTH, fill, printable};
@@ -114,7 +115,8 @@ fn result(analysis: &Findings) -> (Ink, String) {
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
-            // The summary counts leaks as the list does: several places that grow in step are one leak.
+            // The summary counts leaks as the list does: several places that grow at the same instants are
+            // one leak.
             let findings = analysis.with_standing(|standing| standing == Standing::Reported);
             let leaks = findings.len() as u64;
             let (rate, leaked) = totals(&findings);
@@ -145,7 +147,7 @@ pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     }
 }
 
-/// The memory that the iterations leave behind at all reported sites together, in words.
+/// A sentence with the memory that each iteration leaks at all reported sites together.
 pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], among: &str) -> String {
     let (bytes, allocations) = by_iteration(leaks).unwrap_or_default();
     let number = plural(leaks.len() as u64, "leak", "leaks");
@@ -153,8 +155,8 @@ pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], amo
     format!("{number}{among}: {}{together}, in {}", per_iteration(bytes, allocations), per_mark.judged())
 }
 
-/// The marks of a trace. If the verdicts are computed from time, the line ends with the option that judges by
-/// a mark.
+/// The marks of a trace. If the verdicts are computed from time, the line ends with the option that computes
+/// verdicts from marks.
 pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     const SHOWN: usize = 8;
     let first = analysis.marks.first()?;

@@ -1,13 +1,13 @@
 //! `--metrics FILE`: writes the leaks and figures so far to a text file for a monitoring system. A reader of
-//! the file never sees a part of a page.
+//! the file always sees a complete page.
 //!
 //! ```text
 //! page    the findings of some recordings, as one page in the text format of OpenMetrics and Prometheus
 //! mod     a thread that reads the traces of this recorder repeatedly and replaces the file
 //! ```
 //! The thread belongs to edleak-record. The thread reads the traces from their files, so neither the target
-//! nor the loop of the collector waits for the thread. If the file cannot be written, the thread reports the
-//! error once, and the recording goes on.
+//! nor the collector waits for the thread. If the file cannot be written, the thread reports the error once,
+//! and the recording goes on.
 
 mod page;
 
@@ -26,11 +26,12 @@ use std::time::{Duration, Instant};
 
 use page::Recorded;
 
-/// Time before the first page. This time is short, so that a short run also gets a page.
+/// Time before the first page. This time is short, so that even a short recording writes a page before it
+/// ends.
 const FIRST: Duration = Duration::from_secs(1);
-/// Time between two later pages. Monitoring systems read the file every 15 to 60 seconds.
+/// Time between two pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Reading the traces takes at most 1/`MOST_BUSY` of the time, so the thread reads large traces less often.
+/// The thread spends at most 1/`MOST_BUSY` of its time on reading, so it reads large traces less often.
 const MOST_BUSY: u32 = 10;
 
 /// Writes the file again and again until this value is dropped or [`finish`](Self::finish)ed.

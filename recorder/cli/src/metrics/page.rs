@@ -1,9 +1,9 @@
 //! One page of metrics in the text format that OpenMetrics and Prometheus share.
 //!
 //! All metrics are gauges. The metrics are not counters, because OpenMetrics and Prometheus need different
-//! names for counters. OpenMetrics requires the suffix `_total` for a counter, but not for its family;
-//! Prometheus's parser, which the node exporter uses, requires one name for both. The figures describe the
-//! recording so far.
+//! names for counters. In OpenMetrics, the values of a counter have the suffix `_total`, and the `TYPE` line
+//! has the name without this suffix. The parser of Prometheus, which the node exporter uses, requires the
+//! same name in both places. The figures describe the recording so far.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};

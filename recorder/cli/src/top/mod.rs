@@ -5,8 +5,8 @@
 //! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
 //! ```
-//! The viewer reads the trace file, and sends one request to the collector at each refresh. So the view costs
-//! the target nothing, and no process is disturbed if the viewer dies.
+//! The viewer reads the trace file, and sends one request to the collector at each refresh. So the target
+//! does no work for the viewer, and the recording goes on if the viewer is killed.
 
 mod draw;
 mod once;
@@ -50,7 +50,7 @@ fn show(args: &TopArgs) -> Result<(), Error> {
             TopFormat::Text => once::text(&snapshot, &session.progress, args.sort),
             TopFormat::Json => once::json(&snapshot, &session.progress),
         };
-        // If the reader has closed the pipe, it does not need the rest.
+        // If the reader has closed the pipe, it does not need the rest of the output.
         let _ = io::stdout().write_all(text.as_bytes());
         return Ok(());
     }
@@ -90,7 +90,8 @@ fn interact(
         if !event::poll(patience)? {
             continue;
         }
-        // After a resize of the terminal, the next drawing is enough.
+        // A resize of the terminal is also an event. It needs no action, because the next drawing uses the
+        // new size.
         let Event::Key(key) = event::read()? else { continue };
         if key.kind == KeyEventKind::Release {
             continue;

@@ -15,7 +15,7 @@ const WIDTH: usize = 80;
 /// On a screen with fewer columns, rows have no curves, because the names of the functions need the space.
 const NARROW: usize = 60;
 
-/// What the first screen of the view would show, as text.
+/// The content of the first screen of the live view, as text.
 pub(super) fn text(snapshot: &Snapshot, progress: &Progress, sort: SortArg) -> String {
     let style = Style::of_environment(false);
     let lost = match snapshot.lost_slices {
@@ -59,9 +59,9 @@ pub(super) fn heading(sort: SortArg, width: usize) -> String {
     format!("{:<8} {figure:>9}  {:>10}{curve}  function", "so far", "rate")
 }
 
-/// One row of at most `width` columns. The first figure is the number of allocations if the rows are sorted
-/// by allocations, else the live bytes. The row also shows file and line if the function's name leaves space
-/// for them.
+/// One row of at most `width` columns. If the rows are sorted by allocations, the first figure is the number
+/// of allocations. Otherwise it is the live bytes. The row also shows file and line if the function's name
+/// leaves space for them.
 pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> String {
     let figure = match sort {
         SortArg::Allocs => units::count(row.allocs),

@@ -99,7 +99,7 @@ impl State {
         self.rows().get(self.selected()).copied()
     }
 
-    /// Whether the site is watched because a user named exactly this site.
+    /// Whether the collector watches the site because a user requested the watch of exactly this site.
     pub(super) fn is_watched(&self, row: &Row) -> bool {
         !row.spec.is_empty() && self.progress.watched.split(", ").any(|watched| watched == row.spec)
     }

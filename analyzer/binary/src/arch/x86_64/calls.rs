@@ -2,8 +2,8 @@
 
 use memchr::memchr2_iter;
 
-/// Whether the last byte of a call may be in `code[from..]`. `is_code(n)` tells whether the byte at offset n
-/// from the start of `code` is code of the file.
+/// Whether a call may end in `code[from..]`, with its last byte there. `is_code(n)` tells whether the byte at
+/// offset n from the start of `code` is code of the file.
 pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
     memchr2_iter(CALL, GROUP_5, code).any(|i| {
         let lengths = call_lengths(&code[i..], i as i64, &is_code);
