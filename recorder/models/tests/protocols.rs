@@ -72,8 +72,8 @@ fn an_action_changed_while_a_site_is_met_is_never_lost() {
                 caller::publish(&sites.cache, ADDRESS, slot, || true);
             })
         };
-        // The collector watches the site: it first changes the meaning in the site table, then the word in
-        // the caller cache.
+        // The collector watches the site: the collector first changes the action in the site table, then the
+        // word in the caller cache.
         let slot = sites.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == ADDRESS);
         slot.expect("it was just made").set_action(Action::WATCH);
         caller::withdraw(&sites.cache, ADDRESS);

@@ -25,8 +25,8 @@
 //! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
 //! is not a meaning, with two exceptions. First, an address at 2⁴⁸ or above: a program has code there only if
 //! it asks a kernel with five-level page tables for such addresses. Second, an address below [`LOWEST`],
-//! where no code lies. For such an address, the xor has the value 0 in its lower 16 bits, so it may look like
-//! the meaning of a site, but not like a rule.
+//! where no code lies. For such an address, the xor has the value 0 in its lower 16 bits, so this value may
+//! look like a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
 //! word, the hook searches the site table. If a thread changes the meaning of an address in the site table,
@@ -50,22 +50,22 @@ pub const LOWEST: usize = 1 << PLACE_BITS;
 const ADDRESS_BITS: u32 = 48;
 /// Number of bits by which an address is rotated to the left before the xor with its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
-/// Number of the lower bits of a rule's meaning. These bits are the offset of the CFA in bytes, which is a
+/// Number of the lower bits of an encoded rule. These bits hold the offset of the CFA in bytes, which is a
 /// multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The meaning of a rule for a function that keeps a frame pointer. Every meaning that is less than this
-/// value and is not a site is a rule that computes the CFA from sp and leaves fp unchanged. Every meaning
-/// that is greater than this value is a rule of another kind.
+/// The value that encodes the rule of a function that keeps a frame pointer. Every smaller value that is not
+/// a site encodes a rule that computes the CFA from sp and leaves fp unchanged. Every greater value up to
+/// [`LAST`] encodes a rule of another kind.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
 /// The lowest value of the upper bits in rules that compute the CFA from sp and restore fp from the stack.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
-/// The highest meaning of a rule that computes the CFA from sp and restores fp from the stack.
+/// The highest value that encodes a rule that computes the CFA from sp and restores fp from the stack.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 /// The lowest value of the upper bits in rules that compute the CFA from fp.
 pub const OTHERS_FROM: u64 = (LAST_SAVED + 1) >> CFA_BITS;
-/// The largest meaning of a word in the caller cache.
+/// The largest value that encodes a site or a rule.
 pub const LAST: u64 = ((OTHERS_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
 const _: () = assert!(LAST < 1 << (TURN + PLACE_BITS) && LAST <= i32::MAX as u64);
 
@@ -81,7 +81,7 @@ pub const fn place(address: u64) -> usize {
 pub struct Caller(u64);
 
 impl Caller {
-    /// The meaning of `word` for an address. `word` is stored at the index of this address.
+    /// Decodes `word` for an address. `word` is stored at the index of this address.
     #[inline(always)]
     pub const fn by(word: u64, address: u64) -> Caller {
         Caller(address.rotate_left(TURN) ^ word)
@@ -115,7 +115,7 @@ impl Caller {
         Rule::pack(kind, cfa_offset, if fp_offset > 0 { Some(fp_offset) } else { None })
     }
 
-    /// The meaning for a site and its action; `None`: a word of the cache cannot express this action.
+    /// Encodes a site and its action; `None`: a word of the cache cannot express this action.
     fn of(id: u32, action: Action) -> Option<Caller> {
         if id == 0 || id as usize >= MAX_SITES {
             return None;
@@ -159,12 +159,13 @@ pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
     }
 }
 
-/// Clears the cached word of `address`. Call this after the site table's meaning of `address` has changed.
+/// Clears the cached word of `address`. Call this function after the site id or the action of `address` in
+/// the site table has changed.
 pub fn withdraw(cache: &[AtomicU64], address: u64) {
     withdraw_if(cache, address, |_| true);
 }
 
-/// Clears the cached word of `address` if `is_wrong` returns true for the meaning of this word.
+/// Clears the cached word of `address` if `is_wrong` returns true for the site or rule in this word.
 pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
     let Some(place) = cache.get(place(address)) else { return };
@@ -310,9 +311,9 @@ mod tests {
         assert_eq!(known(&cache, rival).site(), None);
     }
 
-    // Tests that a thread that stores a word notices a change of the meaning. The meaning changes after the
-    // thread has read the meaning and before the thread stores the word, so `withdraw` finds no word. The
-    // test changes the meaning in `takes_over`, which runs between these two steps.
+    // Tests that a thread that stores a word notices a change in the site table. The action changes after the
+    // thread has read the action and before the thread stores the word, so `withdraw` finds no word. The test
+    // changes the action in `takes_over`, which runs between these two steps.
     #[test]
     fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();

@@ -1,9 +1,9 @@
-//! The control page. Through this page, an image claims a free session, and the collector learns of the
-//! claim.
+//! The control page. Through this page, an image claims a free session, and the collector learns that an
+//! image has claimed a session.
 //!
 //! The collector fills every empty slot with a fresh session, so a target never waits for a session. A chain
 //! of `exec`s or a burst of children can claim as many sessions as there are slots. An image that finds no
-//! session runs unrecorded and increments `missed`.
+//! session is not recorded and increments `missed`.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 

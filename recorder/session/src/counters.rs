@@ -8,8 +8,8 @@ use crate::site::MAX_SITES;
 ///
 /// A shard has one writer, which uses plain adds. Several threads share the last shard, so they update it
 /// with atomic adds. The collector reads all `frees` of a slice before any `allocs`. The target counts an
-/// allocation before malloc returns its address. So for every free that the collector has read, it also reads
-/// the allocation. Therefore the live count is never negative.
+/// allocation before malloc returns its address. So for every free that the collector has read, the collector
+/// also reads the allocation. Therefore the live count is never negative.
 #[repr(C, align(32))]
 #[derive(Default)]
 pub struct Counters {
@@ -26,7 +26,7 @@ pub struct Counters {
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
 /// The offset in bytes of a site's counters from the start of a shard. The hot path uses this offset instead
-/// of the site's id, which saves a multiplication.
+/// of the site's id, because an id would need a multiplication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteOffset(usize);
 

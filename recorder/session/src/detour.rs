@@ -20,7 +20,8 @@ pub const EXPECTED_BYTES: usize = 20;
 /// number of bytes.
 pub const SPACING: usize = 32;
 
-/// The hook to which a stub leads. The number is an index into the table at the start of each module's code.
+/// The hook to which the stub of a detoured function jumps. The number is an index into the table at the
+/// start of each module's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Hook {

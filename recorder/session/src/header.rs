@@ -49,8 +49,8 @@ pub struct Header {
     pub state: AtomicU32,
     /// The process ID of the target, as the collector's /proc shows it.
     pub pid: AtomicU32,
-    /// The number of the claim with which an image got this session. If two images of one process claim a
-    /// session each, the newer image has the higher number.
+    /// The number of the claim with which an image (a program in a process, from exec to exec) got this
+    /// session. If two images of one process claim a session each, the newer image has the higher number.
     pub claim: AtomicU32,
     /// Length in bytes of the target's memory map, which the target stores in the area `maps` of the session.
     pub maps_bytes: AtomicU32,
@@ -71,8 +71,9 @@ pub struct Header {
     pub mappings_written: AtomicU32,
     /// Number of mapping events that the collector has read.
     pub mappings_read: AtomicU32,
-    /// 1: some thread counts in the shared shard. While this is 0, no thread has touched this shard, and the
-    /// collector must not read it: reading would allocate its memory pages.
+    /// 1: some thread counts in the shared shard. While this field is 0, no thread has touched this shard.
+    /// The collector must not read an untouched shard, because reading would allocate the memory pages of the
+    /// shard.
     pub shared_in_use: AtomicU32,
     /// 1: the process was running before it attached, so it has allocations that the library never counted.
     pub attached: AtomicU32,
@@ -101,7 +102,7 @@ pub struct Header {
     /// The address at which the image's first stack starts, as in /proc/PID/stat (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 
-    /// Number of frees of addresses that no hook ever returned.
+    /// Number of frees of addresses that are not in the side table.
     pub unknown_frees: AtomicU64,
     /// Number of allocations whose site found no free slot in the site table.
     pub other_site_allocs: AtomicU64,

@@ -125,8 +125,8 @@ impl MappingRing<'_> {
         self.push_below(self.slots.len(), event)
     }
 
-    /// Adds an event that changes no range. `push_note` works as [`MappingRing::push`], but uses only three
-    /// quarters of the ring.
+    /// Adds an event of a call that neither maps nor unmaps memory. `push_note` works as
+    /// [`MappingRing::push`], but uses only three quarters of the ring.
     pub fn push_note(&self, event: MappingEvent) -> Option<u32> {
         self.push_below(self.slots.len() - self.slots.len() / 4, event)
     }

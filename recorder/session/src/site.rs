@@ -26,8 +26,8 @@ const NEAR_PROBES: usize = 8;
 const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
-/// One slot: a return address and its meaning. If a reader sees a key without an id, another thread has not
-/// finished inserting the slot. The reader then finishes the insertion.
+/// One slot: a return address, with its site id and its action. If a reader sees a key without an id, another
+/// thread has not finished inserting the slot. The reader then finishes the insertion.
 #[repr(C, align(16))]
 #[derive(Default)]
 pub struct SiteSlot {
@@ -35,7 +35,7 @@ pub struct SiteSlot {
     /// confuse two addresses.
     pub key: AtomicU64,
     /// The site's id in the low half (0: no id) and an [`Action`] in the high half (0: count at this site).
-    /// The meaning is less than 2³² if and only if the action is to count. If the slot has no id, the high
+    /// The whole word is less than 2³² if and only if the action is to count. If the slot has no id, the high
     /// half is the id that the address had while another module was loaded at this address, or 0 if the
     /// address never had an id.
     pub meaning: AtomicU64,

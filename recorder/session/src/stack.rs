@@ -237,9 +237,10 @@ fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
 /// The rule for a pc, from the published tables. `None`: no module contains the pc, or no row of the module
 /// covers the pc.
 ///
-/// If the byte before a function is not code, it gets [`Rule::END`]. No call returns to the first byte of a
-/// function. So if such an address is on the stack, the program itself has put it there, as the start of a
-/// stack that the program built. (makecontext does this, and glibc's own rules for this address are wrong.)
+/// If the byte before a function is not code, this byte gets [`Rule::END`]. No call returns to the first byte
+/// of a function. So if such an address is on the stack, the program itself has put the address there, as the
+/// start of a stack that the program built. (makecontext does this, and glibc's own rules for this address
+/// are wrong.)
 pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
     let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
     let table = tables.get(after.checked_sub(1)?)?;

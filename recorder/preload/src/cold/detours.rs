@@ -37,7 +37,7 @@ pub(crate) struct Regions {
     pub code: *const AtomicU8,
 }
 
-/// The reason why a module stays unchanged: the result to store for the module, and the error of a system
+/// The reason why a module gets no detours: the result to store for the module, and the error of a system
 /// call.
 struct Failure(u32, isize);
 

@@ -140,7 +140,8 @@ pub(crate) fn header() -> Option<&'static Header> {
     if TABLES.page.alive.load(Ordering::Relaxed) == 0 {
         return forked();
     }
-    // SAFETY: the pointer is set before the phase, and the session stays mapped for the life of the process.
+    // SAFETY: the library sets the pointer before it sets the phase, and the session stays mapped for the
+    // life of the process.
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
@@ -178,7 +179,8 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     if !counts {
         free::forward();
     }
-    // SAFETY: the pointer is set before the phase, and the session stays mapped for the life of the process.
+    // SAFETY: the library sets the pointer before it sets the phase, and the session stays mapped for the
+    // life of the process.
     counts.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
@@ -232,7 +234,8 @@ fn forked() -> Option<&'static Header> {
         published
     });
     PHASE.store(if own { COUNTING } else { OFF }, Ordering::Relaxed);
-    // SAFETY: the header is set before the phase, and the session stays mapped for the life of the process.
+    // SAFETY: the library sets the pointer before it sets the phase, and the session stays mapped for the
+    // life of the process.
     own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 

@@ -70,7 +70,7 @@ pub(crate) fn set_tables(
     TABLE.store(slots, Ordering::Release);
 }
 
-/// Publishes in the caller cache the meaning that an address has in the site table.
+/// Copies the site or the rule of an address from the site table into the caller cache.
 fn publish(address: usize, slot: &SiteSlot) {
     // If the word at the index of this caller belongs to another caller, the word usually stays. If a new
     // caller always replaced the word and two callers with one index took turns, each call would take the

@@ -42,7 +42,8 @@ pub(crate) fn note_pool() -> usize {
 /// The arguments and the state of one call of a trampoline. `arch::detour` builds this object on the stack.
 #[repr(C)]
 pub(crate) struct Call {
-    /// The entry of the old allocation. The hook took this entry out of the side table before the call.
+    /// The side-table entry of the old allocation. The hook took this entry out of the side table before the
+    /// call.
     taken: Option<Allocation>,
     /// The arguments of the detoured function.
     pub(crate) arguments: [usize; 6],

@@ -4,7 +4,8 @@
 //! The stubs of frequent functions call the real function and note the allocation that this function returns.
 //! The other stubs add two arguments, from which the hook finds its caller: the address of the stub's return
 //! address, and the frame pointer. Then these stubs jump to the hook, and the hook returns directly to the
-//! caller. Entry points that free memory need no caller.
+//! caller. Entry points that free memory need no caller, because a free is counted at the site of the
+//! allocation.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
@@ -31,7 +32,7 @@ macro_rules! entry {
 }
 
 /// Defines an entry point without a stub, written as `name(arguments) => hook`. Entry points that free memory
-/// need no caller.
+/// need no caller, because a free is counted at the site of the allocation.
 macro_rules! plain_entry {
     ($($name:ident ( $first:ident $(, $more:ident)* ) => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: what its hook does.")]

@@ -326,8 +326,8 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     let call = unsafe { &*call };
     // If glibc is the allocator and operator new has not called malloc, operator new took the memory from a
     // pool of the program. edleak counts the pool's own allocations when the pool makes them. Another
-    // allocator may have its own operator new that does not call malloc. If that operator new has called no
-    // inner entry point, the hook counts its result here.
+    // allocator may have its own operator new that does not call malloc. If such an operator new has called
+    // no inner entry point, the hook counts the returned allocation here.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
@@ -461,7 +461,8 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
         return unsafe { real(allocation, second, third) };
     }
     // SAFETY: the target passed `allocation`. Another allocator's operator delete may free the memory itself,
-    // or may call edleak's free. `deleting` tells edleak's free that the address is already counted as freed.
+    // or may call edleak's free. The field `deleting` tells edleak's free that the address is already counted
+    // as freed.
     slow::count_taken(unsafe { slow::take(allocation) });
     // SAFETY: at this point, no other reference to the current thread's state exists.
     unsafe { thread::tls() }.deleting = allocation;

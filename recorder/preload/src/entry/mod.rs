@@ -1,5 +1,6 @@
-//! The exported symbols, and the hooks that they lead to. There are hooks for functions that may call other
-//! entry points, for mmap and similar calls, for the pools of the program, and for detoured functions.
+//! The exported functions, and the hooks that these functions call. There are hooks for functions that may
+//! call other entry points, for mmap and similar calls, for the pools of the program, and for detoured
+//! functions.
 
 pub(crate) mod detour;
 mod exports;

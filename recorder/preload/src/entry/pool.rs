@@ -6,7 +6,7 @@
 //! that the compiler inlined the pool's function.
 //!
 //! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. In each session, the
-//! hook makes only one system call: after its first event, it wakes the collector.
+//! hook makes only one system call: after the first event, the hook wakes the collector.
 #![allow(unsafe_code)]
 
 use crate::cold::{lifecycle, marks, sites, sys};

@@ -83,7 +83,7 @@ const _: () = assert!((MAX_SHARDS + 1) * size_of::<Own>() <= u16::MAX as usize, 
 unsafe impl Sync for Page {}
 
 impl Page {
-    /// A page on which no thread counts.
+    /// A page of counters that no thread uses yet.
     pub(crate) const fn new() -> Page {
         Page {
             own: [const { UnsafeCell::new(Own::NONE) }; MAX_SHARDS + 1],

@@ -90,7 +90,7 @@ impl Rule {
         Some(Rule(kind as u32 | cfa_words << CFA_SHIFT | fp_words << FP_SHIFT))
     }
 
-    /// The kind of the rule. A bit pattern without a meaning counts as unknown.
+    /// The kind of the rule. If the bits stand for no kind, the kind is `Unknown`.
     #[inline]
     pub const fn kind(self) -> Kind {
         match self.0 & 7 {

@@ -2,9 +2,9 @@
 //! runs inside the entry stub.
 //!
 //! The fast path takes no lock, makes no system call and allocates no memory. If the fast path does not
-//! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples: the process is
-//! not started or is a forked child, the caller has no word in the cache, the size is large, the entry is
-//! stale.
+//! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples: the library has
+//! not started in this process, the process is a forked child, the caller has no word in the cache, the size
+//! is large, the entry is stale.
 //!
 //! The code is assembly because in the stub, every value already is where the code needs it: the return
 //! address is at rsp, rbp still belongs to the caller, and the allocation stays in rax until the stub
@@ -84,9 +84,9 @@ macro_rules! own {
     };
 }
 
-/// Computes a caller's meaning from the address in r8 and from the word at the address's index
-/// (`session::caller`). After this code, the CPU flags tell whether the meaning is a site: a site is less
-/// than `sites_end`.
+/// Decodes the word of a caller in the caller cache (`session::caller`). r8 holds the caller's address before
+/// this code, and the caller's site or rule after this code. The CPU flags then tell whether r8 holds a site:
+/// a site is less than `sites_end`.
 macro_rules! known {
     () => {
         "movzx ecx, r8w
@@ -127,7 +127,7 @@ macro_rules! step_over {
 }
 
 /// The code for rules that concern rbp: the rule of a frame pointer, rules that load rbp from the stack, and
-/// rules that compute the CFA from rbp. If the lower bits of a meaning are 0, the meaning is not a rule.
+/// rules that compute the CFA from rbp. If the lower bits of the decoded word are 0, the word is not a rule.
 macro_rules! step_aside {
     () => {
         concat!(
