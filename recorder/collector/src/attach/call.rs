@@ -110,9 +110,9 @@ pub(crate) fn position_of(pid: u32, tid: u32) -> String {
     }
 }
 
-/// The rank of a thread, computed from its line in /proc/PID/task/TID/syscall. Threads with a low rank are
-/// tried first; a wait without a time limit has rank 0. `None`: the thread runs, or waits in a system call
-/// that must not be interrupted.
+/// The rank of a thread, computed from its line in /proc/PID/task/TID/syscall. The collector tries threads
+/// with a low rank first. A thread that waits without a time limit has rank 0. `None`: the thread runs, or
+/// waits in a system call that must not be interrupted.
 fn rank(line: &str) -> Option<u32> {
     let mut fields = line.split_whitespace();
     let number: libc::c_long = fields.next()?.parse().ok()?;
@@ -323,7 +323,8 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
     }
 }
 
-/// Whether a thread has a control block of glibc. Only such a thread may call functions of libc.
+/// Whether a thread has a control block of glibc. Only a thread with such a control block may call functions
+/// of libc.
 fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     let own = process::read_thread_status(pid, tid).map(|status| status.own_number);
     let block = registers.thread_pointer();

@@ -197,8 +197,8 @@ impl<'a> Candidate<'a> {
     }
 
     /// Checks that the most important functions can be redirected. edleak does not count the calls of a
-    /// function that cannot be redirected. If such a function frees memory, or is in [`REQUIRED_FUNCTIONS`],
-    /// the collector redirects no function at all.
+    /// function that cannot be redirected. If a function that frees memory, or a function of
+    /// [`REQUIRED_FUNCTIONS`], cannot be redirected, the collector redirects no function at all.
     fn check_required(&self) -> Result<(), String> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         let is_required =

@@ -68,7 +68,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The settings for an attach to a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Longest time for the whole attach: until the library is loaded and all jumps are written.
+    /// Longest time for the whole attach, which ends when the library is loaded and all jumps are written.
     pub timeout: Duration,
     /// The name of a step at which edleak-record kills itself. Only tests set a step.
     pub die_at: Option<String>,
@@ -239,8 +239,8 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
             )
         }),
         Failure::System(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            // No other program traced the process a moment ago. Check again, because a debugger may have
-            // attached to the process since then.
+            // No other program traced the process at the first check. Check again, because a debugger may
+            // have attached to the process since then.
             target::check_state(pid).err().unwrap_or_else(|| {
                 refusal(
                     "the kernel or a seccomp filter of edleak-record forbids `ptrace`",

@@ -77,7 +77,8 @@ impl Thread {
         Ok(self.stop)
     }
 
-    /// Waits until the thread has stopped, at most until `limit`. `None`: the thread still runs at `limit`.
+    /// Waits until the thread has stopped, at most until the time `limit`. `None`: the thread still runs at
+    /// the time `limit`.
     pub(crate) fn wait(&mut self, limit: Instant) -> io::Result<Option<Stop>> {
         loop {
             let stop = self.look()?;

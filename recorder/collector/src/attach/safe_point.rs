@@ -1,10 +1,10 @@
 //! Decides whether a waiting thread may call the dynamic loader.
 //!
-//! The call of `dlopen` takes locks of the loader and of malloc. So the thread must not hold such a lock, or
-//! wait for one. The collector therefore requires that no function on the thread's stack belongs to malloc,
-//! to the loader or to fork. Also, no function may be a signal handler that may have interrupted one of these
-//! functions. The collector walks the stack with the unwind rules of the modules. If the collector cannot
-//! walk the stack to the end, the thread may not call the loader.
+//! The call of `dlopen` takes locks of the loader and of malloc. So the thread must neither hold such a lock
+//! nor wait for such a lock. The collector therefore requires that no function on the thread's stack belongs
+//! to malloc, to the loader or to fork. Also, no function may be a signal handler that may have interrupted
+//! one of these functions. The collector walks the stack with the unwind rules of the modules. If the
+//! collector cannot walk the stack to the end, the thread may not call the loader.
 //!
 //! Distributions strip libc, so many of its functions have no name. The collector accepts frames of such
 //! functions only under this condition: the function of libc that other code has called has a name, and this
@@ -167,8 +167,8 @@ impl<'a> SafePoints<'a> {
             }
         }
         // For each group of neighbouring frames of libc, check the outermost frame: the function that other
-        // code has called. The outermost group of the stack is not checked, because its functions only begin
-        // the thread.
+        // code has called. The outermost group of the stack is not checked, because the functions of this
+        // group only start the thread.
         let mut inner = 0;
         while inner < frames.len() {
             let length = frames[inner..].iter().take_while(|frame| is_libc(frame)).count();

@@ -104,11 +104,11 @@ pub(crate) fn restart_wait(thread: &Thread) {
     }
 }
 
-/// Whether a stop has ended a waiting system call with EINTR, and this call may begin again with its full
-/// time limit.
+/// Whether a stop has ended a waiting system call with EINTR, and this system call may start again with its
+/// full time limit.
 fn is_ended_wait(registers: &Registers) -> bool {
-    /// Longest time limit of a wait that may begin again. The restarted wait has its full time limit again,
-    /// so a wait with a longer limit could end much too late.
+    /// Longest time limit of a wait that may begin again. The restarted system call waits again for its full
+    /// time limit, so a system call with a longer time limit could return much too late.
     const LONGEST_MS: i32 = 1000;
     let is_interrupted = registers.result() == -i64::from(libc::EINTR);
     let is_short = |timeout: u64| (timeout as i32) <= LONGEST_MS;

@@ -22,9 +22,10 @@
 //! library is the writer; in a running process, `crate::attach` is.
 //!
 //! The side table of the preload library has one entry for 32 bytes of memory, so two allocations must start
-//! at least 32 bytes apart. The stubs therefore request at least 32 bytes. If the program then frees such an
-//! allocation and passes a size of less than 32 bytes, this size is wrong. So the stub of the sized free (a
-//! free that gets a size) calls the plain free (without a size) of the same allocator instead.
+//! at least 32 bytes apart. The stubs therefore request at least 32 bytes. If the program frees such an
+//! allocation and passes a size of less than 32 bytes, the allocator would get a wrong size. So the stub of
+//! the sized free (a free that gets a size) calls the plain free (without a size) of the same allocator
+//! instead.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 pub(crate) mod arch;

@@ -28,8 +28,8 @@ pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> O
     fits(lowest, gap_end, bytes).filter(|&place| place >= lowest)
 }
 
-/// The highest address in a gap for `bytes` bytes that are at least `DISTANCE` away from both ends of the
-/// gap; `None`: the gap is too small.
+/// The highest address in a gap at which `bytes` bytes fit. These bytes are at least `DISTANCE` away from the
+/// start and the end of the gap. `None`: the gap is too small.
 fn fits(gap_start: u64, gap_end: u64, bytes: u64) -> Option<u64> {
     let place = gap_end.checked_sub(DISTANCE)?.checked_sub(bytes)? & !(PAGE - 1);
     (place >= gap_start.checked_add(DISTANCE)?).then_some(place)

@@ -303,8 +303,8 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
 /// The kind of interface to which the name of a function belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// A name of the C library or of C++. If a shared library exports such a name, calls go to the first
-    /// module that defines the name.
+    /// A name of the C library or of C++. If a shared library exports a name of this kind, the loader directs
+    /// calls to the first module that defines the name.
     Standard,
     /// A name of jemalloc's own interface, without a prefix. No other allocator defines such a name.
     Jemalloc,

@@ -4,9 +4,10 @@
 //!
 //! The cache has one small file for each build ID, below `$XDG_CACHE_HOME/edleak` or `~/.cache/edleak`.
 //! `EDLEAK_CACHE_DIR` names another directory; if the variable is empty, edleak-record uses no cache. A wrong
-//! rule would make the target read outside its stack. So edleak-record uses a cache file only if four values
-//! match: the version of edleak-record, the build ID, the version of the library file, and the checksum.
-//! edleak-record never uses a directory to which other users can write.
+//! rule would make the target read outside its stack. So edleak-record uses a cache file only if all four of
+//! these values match: the version of edleak-record, the build ID of the library, the version of the library
+//! file, and the checksum of the cache file. edleak-record never uses a directory to which other users can
+//! write.
 
 use crate::rules::code_range::CodeRange;
 use edleak_session::site::Action;

@@ -32,7 +32,7 @@ pub struct Publisher {
     compiled: Arc<Compiled>,
     code: Vec<Shared<FileCode>>,
     code_ranges: Vec<CodeRange>,
-    /// The code ranges that the user asked not to watch, sorted by address.
+    /// The code ranges that the user has excluded from watching, sorted by address.
     refused: Vec<RequestRange>,
     /// The return addresses that auto-watch has picked and that are watched.
     picked: HashSet<u64>,
@@ -494,8 +494,8 @@ impl Publisher {
 }
 
 /// The return addresses of the sites that the target has met. The function reads the list of callers by site
-/// id, and not the site table: most slots of the site table are empty, and reading an empty slot would
-/// allocate its memory page.
+/// id, and not the site table: most slots of the site table are empty, and a read of an empty slot would
+/// allocate memory for the page of this slot.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));

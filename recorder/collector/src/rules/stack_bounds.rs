@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// stacks.
 const PERIOD: Duration = Duration::from_secs(1);
 /// If a walk ended before the outermost frame, the stack may be in a new mapping. After such a walk, the
-/// collector reads the map before [`PERIOD`] is over, but spends at most 1/`SHARE` of its time on reading
-/// maps.
+/// collector reads the map before [`PERIOD`] is over, but the collector spends at most 1/`SHARE` of its time
+/// on reading memory maps.
 const SHARE: u32 = 50;
 
 /// The first address of a range, and the address after its last byte.

@@ -71,8 +71,8 @@ impl Paths {
 
     fn contains(&self, name: &str) -> bool {
         // If the name begins with a prefix of the list, this prefix is the last entry of the sorted list that
-        // is not greater than the name. An entry between the prefix and the name would itself begin with the
-        // prefix, and [`Paths`] contains no such entry.
+        // is not greater than the name. A list entry between the prefix and the name would itself begin with
+        // the prefix, and [`Paths`] contains no prefix that begins with another prefix.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }

@@ -353,7 +353,7 @@ fn is_nosuid(path: &Path) -> bool {
     result == 0 && stat.f_flag & libc::ST_NOSUID != 0
 }
 
-/// Whether neither this process nor any process that it starts can gain privileges.
+/// Whether this process, and every process that this process starts, is unable to gain privileges.
 fn has_no_new_privileges() -> bool {
     // SAFETY: this option only reads a flag of the process.
     let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };

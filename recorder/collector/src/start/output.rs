@@ -55,7 +55,7 @@ struct Older {
 }
 
 /// The lock of a file: no recording writes the file while this value lives. `None`: this user may not open
-/// the file, so edleak cannot lock it. No other recording of this user can write such a file either.
+/// the file, so edleak cannot lock it. Another recording of the same user cannot write this file either.
 #[derive(Debug)]
 struct Held(Option<File>);
 
@@ -172,7 +172,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
     }
 }
 
-/// Creates the file of a trace that was only in memory so far, and renames an existing file to `path.old`.
+/// Creates the file of a trace that existed only in memory before, and renames an existing file to
+/// `path.old`.
 pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let kept = keep_old(path)?;

@@ -136,8 +136,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
     // Block signals before the first thread is created. Otherwise, that thread would receive signals that are
-    // meant for the main loop. This call also prevents the fatal signal of the file size limit: a write
-    // beyond the limit then returns an error.
+    // meant for the main loop. This call also makes edleak-record ignore the signal that kills a process at
+    // the file size limit (`ulimit -f`). A write beyond this limit then returns an error.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
@@ -264,8 +264,8 @@ fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     }
 }
 
-/// Sends SIGTERM to the target and waits for its end. Returns `false` if the time limit is over or the user
-/// interrupts the wait before the target has ended.
+/// Sends SIGTERM to the target and waits for its end. Returns `false` if the target has not ended when the
+/// time limit is over, or when the user interrupts the wait.
 fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     child.send(libc::SIGTERM);
     let limit = Instant::now() + TERMINATION;

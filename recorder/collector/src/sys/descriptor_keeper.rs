@@ -89,7 +89,8 @@ impl DescriptorKeeper {
 
 impl Drop for DescriptorKeeper {
     fn drop(&mut self) {
-        // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
+        // SAFETY: this process has not waited for the child (waitpid), so the process ID still belongs to the
+        // child.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
         // SAFETY: the call passes no memory.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };

@@ -66,8 +66,8 @@ impl OwnChild {
         }
         match &self.watch {
             Some(watch) => watch.send(signal),
-            // SAFETY: the call passes no memory. This process has not waited for the child, so the PID is
-            // still the child's.
+            // SAFETY: the call passes no memory. This process has not waited for the child (waitpid), so the
+            // PID still belongs to the child.
             None => _ = unsafe { libc::kill(self.pid as libc::pid_t, signal) },
         }
     }

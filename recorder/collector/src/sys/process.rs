@@ -138,7 +138,7 @@ pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
     // Prefer the clock of the process. /proc has a resolution of 1/100 s, and a program that mostly sleeps
-    // may use less than this in a whole recording.
+    // may use less processor time than 1/100 s in a whole recording.
     let exact_ns = processor_clock(pid);
     let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);
     // If the kernel has no scheduler statistics, this file does not exist.

@@ -20,8 +20,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// If a thread has used this much processor time since the start of the wait, the thread has left the library
-/// since then. The time is longer than a call of the library takes, and longer than the delay with which the
-/// kernel updates the processor time of a running thread.
+/// since then. This time is longer than the time that a call of the library takes, and longer than the delay
+/// with which the kernel updates the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.
@@ -63,8 +63,8 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
-    // If the kernel has no scheduler statistics, it shows the processor time in hundredths of a second. This
-    // resolution suffices for the wait.
+    // If the kernel has no scheduler statistics, it shows the processor time in hundredths of a second. A
+    // resolution of 1/100 s suffices for the wait.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| process::stat_field(&stat, number);

@@ -1,8 +1,8 @@
 //! Counts the seccomp filters of a process. With such filters, a process has forbidden itself some system
 //! calls.
 //!
-//! A filter belongs to a thread. A process may have threads with more filters than its main thread, so the
-//! collector looks at every thread.
+//! A filter belongs to a thread. A thread of a process may have more filters than the main thread of the
+//! process, so the collector looks at every thread.
 
 use crate::sys::process;
 use std::fs;

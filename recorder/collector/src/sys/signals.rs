@@ -109,7 +109,7 @@ impl Signals {
             // SAFETY: the call restores the action that was in force before.
             unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
         }
-        // SAFETY: the call passes the signal set that was in force before.
+        // SAFETY: the call passes the signal set that was in force before `block` changed it.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
@@ -117,7 +117,7 @@ impl Signals {
     /// Signals that have arrived before this call were meant for the target, so the function discards them.
     pub fn release(mut self) {
         self.take();
-        // SAFETY: the call passes the signal set that was in force before.
+        // SAFETY: the call passes the signal set that was in force before `block` changed it.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 

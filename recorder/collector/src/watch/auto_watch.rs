@@ -8,7 +8,7 @@ use edleak_model::series::{Point, SeriesBuilder};
 /// Number of slices after which the collector checks the sites for the first time.
 const FIRST_LOOK: u64 = 12;
 /// Maximum number of sites that auto-watch checks. The series of a site takes 3 KiB. Auto-watch does not
-/// check further sites.
+/// check sites beyond this number.
 const MOST_SITES: usize = 1 << 14;
 
 /// The series of each site, and the results of the latest check.

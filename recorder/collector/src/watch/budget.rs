@@ -2,10 +2,10 @@
 //!
 //! The budget is a share of the processor time that the target has used so far. Each allocation at a watched
 //! site costs processor time. This cost is estimated from the number of allocations and the depth of the
-//! stacks. Auto-watch begins to watch a site if the budget suffices for the number of slices in which the
-//! stacks of the site become known. After these slices, auto-watch ends the watch of a site that alone costs
-//! more than the whole budget. If the budget is used up, auto-watch ends the watches of the most expensive
-//! sites.
+//! stacks. The stacks of a site become known only after some slices. Auto-watch begins to watch a site if the
+//! budget suffices for this number of slices. After these slices, auto-watch ends the watch of a site that
+//! alone costs more than the whole budget. If the budget is used up, auto-watch ends the watches of the most
+//! expensive sites.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ struct Account {
     stacks: u64,
     /// The cost of the site between the two newest slices.
     latest_ns: f64,
-    /// The cost of the site so far.
+    /// The cost of the site since the recording began.
     spent_ns: f64,
     /// The part of the budget that is reserved for this site until its stacks are known.
     reserved_ns: f64,
@@ -111,10 +111,10 @@ impl Budget {
         self.watched_accounts().map(|(site, _)| site)
     }
 
-    /// Begins to watch a site, if the budget suffices. Returns whether the site is watched now. The site
-    /// makes `allocs_per_slice` allocations between two slices; the target has used `used_ns` of processor
-    /// time so far. If the budget has ended the watch of this site and the stacks are known, the site is not
-    /// watched again.
+    /// Begins to watch a site, if enough of the budget is left. Returns whether the site is watched now. The
+    /// site makes `allocs_per_slice` allocations between two slices; the target has used `used_ns` of
+    /// processor time so far. If the budget has ended the watch of this site and the stacks are known, the
+    /// site is not watched again.
     pub(crate) fn begin(&mut self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
         let Some(price_ns) = self.price_ns(site, allocs_per_slice, used_ns) else { return false };
         let account = self.accounts.entry(site).or_default();
@@ -122,7 +122,7 @@ impl Budget {
         true
     }
 
-    /// Whether [`Budget::begin`] would begin to watch this site.
+    /// Whether the budget allows to begin the watch of this site ([`Budget::begin`]).
     pub(crate) fn can_begin(&self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
         self.price_ns(site, allocs_per_slice, used_ns).is_some()
     }

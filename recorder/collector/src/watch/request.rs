@@ -301,9 +301,9 @@ fn site_of(path: &Path, id: SiteId) -> Result<Request, Error> {
 }
 
 /// Makes a request for a site of a trace. The request contains the build ID of the module and an offset, so
-/// the request is also valid after a restart of the program at other addresses. If the module has no build
-/// ID, the request contains the path of the module. If `id` is a stack, the request names the site to which
-/// the stack belongs.
+/// the request is also valid if the program is started again and has other addresses. If the module has no
+/// build ID, the request contains the path of the module. If `id` is a stack, the request names the site to
+/// which the stack belongs.
 fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
     let mut site = trace.site(id)?;
     if site.kind == SiteKind::Stack {

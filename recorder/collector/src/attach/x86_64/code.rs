@@ -12,7 +12,7 @@
 //!
 //! The collector normally stops the thread at step 5 and restores the registers itself. If the collector has
 //! died, step 6 restores the registers, the floating-point state and the blocked signals, and the thread goes
-//! on with the system call in which it waited.
+//! on with the system call in which the thread waited before.
 #![allow(unsafe_code)] // two symbols of the assembly
 
 use edleak_session::idle::MAX_PLACES;

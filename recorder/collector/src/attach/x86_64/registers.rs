@@ -64,8 +64,8 @@ impl Registers {
         self.0.rax = result.cast_unsigned();
     }
 
-    /// The registers with which the thread runs the code at `code` ([`super::code`]); `block` is the address
-    /// of the code's arguments; the code uses the memory below `block` as its stack.
+    /// The registers with which the thread runs the code at the address `code` ([`super::code`]). `block` is
+    /// the address of the arguments of the code. The code uses the memory below `block` as its stack.
     pub(crate) fn running(&self, code: u64, block: u64) -> Registers {
         const TRAP_AND_DIRECTION: u64 = 0x500;
         Registers(libc::user_regs_struct {

@@ -39,9 +39,9 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 
     /// Whether the code at `address`, or a function that this code calls, makes a call through a pointer or
-    /// into another module. The compiler does not know the called function. So callers of the code at
-    /// `address` rely only on the registers that every function preserves. (If the compiler knows all called
-    /// functions in a file, GCC's `-fipa-ra` lets callers rely on other registers, too.)
+    /// into another module. In such a call, the compiler does not know the called function. So callers of the
+    /// code at `address` rely only on the registers that every function preserves. (If the compiler knows all
+    /// called functions in a file, GCC's `-fipa-ra` lets callers rely on other registers, too.)
     pub(crate) fn calls_unknown(&self, address: u64) -> bool {
         const MOST_FUNCTIONS: usize = 400;
         let mut known = BTreeSet::from([address]);

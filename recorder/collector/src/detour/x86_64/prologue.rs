@@ -57,7 +57,8 @@ pub(crate) struct Displaced {
     pub(crate) at: u64,
     /// The bytes of the replaced instructions, and of the padding after the last of these instructions.
     pub(crate) original: Vec<u8>,
-    /// Number of bytes of `original` that are instructions to move; the rest is padding.
+    /// Number of bytes of `original` that are instructions to move; the other bytes of `original` are
+    /// padding.
     pub(crate) moved: usize,
     /// Whether the last replaced instruction never continues to the next instruction. In that case the
     /// trampoline needs no jump back.

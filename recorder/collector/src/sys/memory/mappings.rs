@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 /// The size of one leaf of the preload library's side table.
 const LEAF_BYTES: u64 = 8 << 20;
-/// The largest size in bytes of the guard of a thread's stack. A larger mapping without access is not such a
-/// guard.
+/// The largest size in bytes of the guard of a thread's stack. A larger mapping without access is not the
+/// guard of a stack.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 
 /// A part of a mapping that recorded calls of one site have mapped.

@@ -33,9 +33,9 @@ const LEAST_SITE_BYTES: u64 = 64 << 10;
 /// Maximum number of sites whose memory is recorded as a separate memory area.
 const MOST_SITE_AREAS: usize = 128;
 /// Maximum number of arenas whose free memory is recorded as a separate memory area. The free memory of all
-/// further arenas is recorded as one common area.
+/// arenas beyond this number is recorded as one common area.
 const MOST_FREE_AREAS: usize = 64;
-/// The name of the common area for the free memory of all further arenas.
+/// The name of the common area for the free memory of all arenas beyond `MOST_FREE_AREAS`.
 const OTHER_ARENAS: &str = "others";
 
 /// Reads the memory areas of one process from time to time.
