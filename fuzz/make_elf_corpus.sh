@@ -13,7 +13,7 @@ __attribute__((noinline)) int work(int n) { Box<int> box{n}; return malloc(twice
 extern "C" void *malloc(unsigned long n) { return (void *)n; }
 extern "C" void _start() { work(twice(3)); for (;;) ; }
 SOURCE
-# The program has no C library, and no page of padding between segments.
+# To keep the file small, the program has no C library and no padding between its segments.
 build() {
     g++ -Os -nostdlib -static -ffreestanding -fno-exceptions -fasynchronous-unwind-tables \
         -Wl,-N,--build-id,--eh-frame-hdr "$@" "$work/a.cpp"

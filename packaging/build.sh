@@ -4,7 +4,7 @@
 # packaging/build.sh deb       a .deb for Debian 12 and later, and similar distributions
 # packaging/build.sh tarball   a .tar.gz with statically linked programs, for any x86-64 Linux
 #
-# EDLEAK_PROFILE names another profile than release; `quick` builds a trial package much faster.
+# EDLEAK_PROFILE is the build profile (default: release); with `quick`, a trial package is built much faster.
 # EDLEAK_MAINTAINER is the maintainer in the .deb ("Name <address>"); default: the author of the last commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,7 +2,7 @@
 # Tests the packages, each in its own file system. Run as root, on Debian, with access to Debian's packages.
 #
 # packaging/test.sh            all tests
-# packaging/test.sh NAME...    some of them: pages install crates deb tarball ignored
+# packaging/test.sh NAME...    the named tests: pages install crates deb tarball ignored
 #
 # | name    | tests that                                                                 | takes about     |
 # |---------|----------------------------------------------------------------------------|-----------------|
@@ -15,8 +15,8 @@
 #
 # EDLEAK_BUILT=1 tests the existing packages in target/packages.
 #
-# CI runs pages (.ci/run). The other tests rebuild everything or fetch a Debian, so run them for
-# releases.
+# CI runs pages (.ci/run). The other tests rebuild everything or download a Debian system, so run them only
+# before a release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export EDLEAK_PROFILE=${EDLEAK_PROFILE:-release}
@@ -33,7 +33,7 @@ need() { # PACKAGE=PROGRAM...
     done
 }
 
-# Mounts are visible only to this script, and end with it.
+# The mounts are visible only to this script, and the kernel removes them when the script ends.
 if [ -z "${EDLEAK_MOUNTS-}" ] && [ "$(id -u)" -eq 0 ]; then
     EDLEAK_MOUNTS=own exec unshare --mount --propagation private "$0" "$@"
 fi
@@ -56,7 +56,8 @@ leaker() { # COMPILER OUTPUT FLAGS...
     "$compiler" -O1 -g -D_GNU_SOURCE "$@" -Isamples/common samples/c_leaker.c -o "$output" -pthread
 }
 
-# Records and analyzes the leaker. PREFIX comes before every program: `chroot ROOT`, `env -i`, a path.
+# Records and analyzes the leaker. Each command begins with PREFIX, for example `chroot ROOT`, `env -i` or a
+# path.
 records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     local where=$1 bin=$2 program=$3 trace=$4 code=0
     shift 4
@@ -69,7 +70,7 @@ records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     say "$where: recorded, analyzed, examined"
 }
 
-# The path of a Debian system of this suite, kept for later runs.
+# Prints the path of a Debian system of this suite. The next runs of this script use the same system.
 debian() { # SUITE
     local suite=$1 tree=$target/debootstrap/$1
     if [ ! -e "$tree/.complete" ]; then
@@ -152,7 +153,7 @@ PYTHON
 install() {
     local clone=$work/clone prefix=$work/prefix program=$work/leaker user
     git clone --quiet . "$clone"
-    # The test reuses compiled files; the prefix and the clone are empty.
+    # The test reuses compiled files, but installs into an empty prefix from a new clone.
     for crate in recorder/cli analyzer/cli; do
         cargo install --quiet --path "$clone/$crate" --root "$prefix" --target-dir "$target" \
             --profile "$EDLEAK_PROFILE" --locked
@@ -168,7 +169,8 @@ install() {
 }
 
 crates() {
-    # Only the crates that are published. edleak-record contains the sources of the library.
+    # Test only the crates that are published. The package of edleak-record contains the sources of the
+    # library.
     cargo package --workspace --exclude edleak-tests --exclude edleak-benches --exclude edleak-pages \
         --exclude edleak-preload --exclude edleak-session-models --locked --allow-dirty
     say "crates: each one can be packaged and built from its package"
@@ -215,7 +217,7 @@ tarball() {
     leaker gcc "$root/tmp/leaker"
     records_and_analyzes "tarball on Debian 12" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl chroot "$root" env -C /tmp
 
-    # As in Alpine: musl's loader and libc, busybox, and no glibc.
+    # A system like Alpine: it has musl's loader and libc and busybox, but no glibc.
     local musl=$work/musl
     mkdir -p "$musl"/{bin,lib,proc,tmp,opt}
     chmod 1777 "$musl/tmp"
@@ -228,8 +230,8 @@ tarball() {
     records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
         chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
-    # The library needs one unversioned symbol, and the programs need no libc. So the test uses the oldest
-    # available glibc.
+    # The library needs only one symbol of libc, without a version, and the programs need no libc. To check
+    # this, the test uses the oldest available glibc.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
     tar -C "$root/opt" -xf "$archive"
     # This system has no compiler for the leaker, so the test records perl instead.

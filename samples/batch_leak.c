@@ -1,4 +1,5 @@
-// Builds a report of 40 rows every 0.25 seconds and never frees it. The curve is an even staircase.
+// Builds a report of 40 rows every 0.25 seconds and never frees the report. So the curve rises in equal
+// steps.
 //
 //#Expect: Leak in build_report
 //#Expect: nothing else

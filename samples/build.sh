@@ -3,8 +3,8 @@
 #
 # Compiles every *.c, *.cpp, *.S and *.rs of SOURCE_DIR (default: this script's directory) to a program of the
 # same name, with -O2 -g. A source named lib*.c becomes a shared library. `//#Build: FLAGS` in a source adds
-# flags; $OUT means OUTPUT_DIR. `//#Compiler: NAME` chooses another compiler. Builds only programs that are
-# older than their source, the common files or this script. Runs one build on each processor.
+# flags; $OUT means OUTPUT_DIR. `//#Compiler: NAME` chooses another compiler. Builds a program only if it is
+# missing or older than its source, the common files or this script. Runs one build on each processor.
 set -euo pipefail
 
 self=$(readlink -f "$0")

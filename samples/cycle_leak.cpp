@@ -1,4 +1,5 @@
-// Parent and child hold each other by shared_ptr, so both stay allocated when nothing else holds them.
+// A parent and a child refer to each other by shared_ptr. So both stay allocated when the program has no
+// other reference to them.
 //
 //#Expect: Leak in make_pair_of_nodes
 //#Expect: nothing else

@@ -20,7 +20,7 @@ fn main() {
     let mut pace = pace::Pace::new(5.0, 50);
     let mut subscribers = Vec::with_capacity(100_000);
     while pace.wait() {
-        // During the run, the number of subscribers grows eight times by a factor of e.
+        // During the run, the number of subscribers grows by the factor e^8.
         let wanted = (8.0 * pace.fraction()).exp() as usize;
         while subscribers.len() < wanted {
             subscribers.push(subscribe());

@@ -1,7 +1,7 @@
-// The demo: seven leaking functions, one per allocation call, beside a cache, churn and a start-up block.
+// The demo: seven leaking functions, one for each allocation call, a cache, short-lived and start-up blocks.
 //
-// A recursive function calls one of the leaking functions in each period, in turn, as edLeak's own leaker
-// does. The cache fills during the first fifth of the run and stays full: edleak must not report the cache.
+// In each period, a recursive function calls the next leaking function, as edLeak's own test program does.
+// The cache fills during the first fifth of the run and stays full: edleak must not report the cache.
 //
 //#Expect: Leak in leak_malloc
 //#Expect: Leak in leak_calloc
@@ -16,7 +16,7 @@
 #include <malloc.h>
 #include <new>
 
-// The exact totals of each function, in requested bytes and in allocations, as the recorder counts them.
+// For each function, the exact totals of requested bytes and allocations. The recorder must count the same.
 struct ledger {
     const char *function;
     uint64_t allocs, allocated_bytes, frees, freed_bytes;

@@ -1,4 +1,4 @@
-// The simplest leak: a list that gets one node in each tick and never loses one.
+// The simplest leak: in each tick the program adds one node to a list, and it never removes a node.
 //
 //#Expect: Leak in grow_list
 //#Expect: nothing else

@@ -1,4 +1,5 @@
-// Handles more and more requests at a time until the middle of the run, then a constant number. Frees all.
+// Until the middle of the run, the number of requests in progress grows. Then it stays constant. Every
+// request is freed.
 //
 //#Expect: no leak
 #include "pace.h"

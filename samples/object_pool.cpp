@@ -1,4 +1,5 @@
-// Takes objects from a free list, and allocates only if the list is empty. The demand varies below a limit.
+// Takes objects from a free list, and allocates only if the list is empty. The number of objects in use
+// varies, but stays below a limit.
 //
 //#Expect: no leak
 #include "pace.h"

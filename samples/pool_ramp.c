@@ -1,4 +1,5 @@
-// A pool that grows with the demand until the middle of the run. Then demand and pool keep their size.
+// A pool that grows until the middle of the run, because the program needs more and more objects. Then the
+// need and the pool stay constant.
 //
 //#Expect: no leak
 #include "pace.h"

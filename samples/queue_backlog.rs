@@ -1,4 +1,4 @@
-//! In a given time, one third more messages arrive than the program handles. The program frees each message
+//! For every three messages that the program handles, four messages arrive. The program frees each message
 //! after handling it, but the queue of messages grows for ever.
 //!
 //#Expect: Leak in receive

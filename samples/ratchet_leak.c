@@ -1,4 +1,5 @@
-// A pool that grows under load and later frees only half of the growth. So each peak of load makes it larger.
+// A pool grows while the load is high, and then frees only half of this growth. So each peak of load leaves
+// the pool larger.
 //
 //#Expect: Leak in grow_pool
 //#Expect: nothing else

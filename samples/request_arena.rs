@@ -16,7 +16,8 @@ fn main() {
     let mut random = pace::Random::new();
     let mut last = Vec::new();
     while pace.wait() {
-        // While one request is served, the answer to the previous request is still being sent.
+        // The arena of the previous request lives until this request is served, as if its answer were still
+        // being sent.
         last = black_box((serve(&mut random), last)).0;
     }
     black_box(last);

@@ -1,4 +1,4 @@
-// Collects garbage, and about three times a second the program frees all of the garbage.
+// Makes objects that it no longer needs, and frees all of these objects about three times a second.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -1,5 +1,5 @@
-// Collects records, and three times a second it flushes and frees the records. But every tenth record is not
-// freed, so below the sawtooth there is a leak.
+// Collects records, and three times a second it flushes and frees the records. But the program never frees
+// every tenth record, so the low points of the curve rise: this is a leak.
 //
 //#Expect: Leak in make_record
 //#Expect: nothing else

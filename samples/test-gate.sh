@@ -1,12 +1,13 @@
 #!/bin/bash
-# Runs a test under edleak and fails the test if its iterations leave memory behind:
+# Runs a test under edleak and fails if the iterations of the test leak memory:
 #
 #   test-gate.sh [--] TEST [ARGUMENT]...
 #
-# The test must do its work EDLEAK_ITERATIONS times (default 30). It must set the mark `iteration` before each
-# time, with edleak_mark of edleak.h. If the test fails, the script exits with the test's exit code. If the
-# iterations leak, the script exits with 1. Otherwise, and for a test without marks, it exits with 0.
-# EDLEAK_TRACES names a directory for the traces and reports of tests that leak or are undecided.
+# The test must do its work EDLEAK_ITERATIONS times (default 30). Before each repetition, the test must set
+# the mark `iteration`, with edleak_mark of edleak.h. If the test fails, the script exits with the test's exit
+# code. If the iterations leak, the script exits with 1. Otherwise, and for a test without marks, it exits
+# with 0. EDLEAK_TRACES names a directory. If a test leaks or is undecided, its trace and report are kept
+# there.
 #
 #   ctest           add_test(NAME parser COMMAND test-gate.sh $<TARGET_FILE:parser_test>)
 #   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh cargo nextest run

@@ -1,4 +1,5 @@
-//! Entries expire after half a second. By then the cache is full, and new entries replace expired entries.
+//! The entries of a cache expire after half a second. From then on the cache does not grow, because new
+//! entries replace expired entries.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -1,4 +1,5 @@
-// The vector doubles until it holds 600 items; then it is reused. So the curve has rarer and larger steps.
+// The vector doubles until it holds 600 items; then the program reuses it. So the steps of the curve become
+// larger and rarer, and then stop.
 //
 //#Expect: no leak
 #include "pace.h"

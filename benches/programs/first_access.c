@@ -26,7 +26,7 @@ static void read_then_write(volatile int *at) {
     if (*at == 0) *at = 1;
 }
 
-/* One instruction that reads and writes memory, as the library's entry stub has it. */
+/* Uses one instruction that reads and writes memory, as edleak's library does. */
 static void add_then_write(volatile int *at) {
     __asm__ volatile("addl $0, %0" : "+m"(*at));
     *at = 1;

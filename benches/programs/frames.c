@@ -1,5 +1,5 @@
 /* `frames DEPTH COUNT malloc|unwind`: sixteen functions call each other in turn until the stack has DEPTH
- * frames. Below these frames, the program does one of two things COUNT times: an allocation and its free, or a
+ * frames. Then the innermost function does one of two things COUNT times: an allocation and its free, or a
  * walk of the stack by libunwind. The program writes the nanoseconds of each walk to the file $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. The instructions of two runs with
-// different counts differ only by the pairs.
+// `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. Two runs with different COUNT differ
+// only in the instructions of the additional pairs.
 //
 // `pair steps COUNT` waits for the end of its input. Then COUNT pairs of malloc and free run between two
 // breakpoints. A tracer counts the instructions between the breakpoints.
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
         for (long i = 0; i < count; i++) { kept = std::calloc(1, 64); std::free(kept); }
     else if (!std::strcmp(argv[1], "realloc")) {
         kept = std::malloc(64);
-        for (long i = 0; i < count; i++) kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: 72 bytes fit into the same block
+        for (long i = 0; i < count; i++) kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: the block has room for 72 bytes
         std::free(kept);
     } else if (!std::strcmp(argv[1], "new"))
         for (long i = 0; i < count; i++) { kept = ::operator new(64); ::operator delete(kept, std::size_t(64)); }

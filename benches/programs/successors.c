@@ -1,10 +1,10 @@
 /* `successors THREADS BLOCKS PAIRS GENERATIONS`: threads end, and their successors inherit their blocks.
  *
  * This program follows the pattern of larson, which imitates a server. Each of THREADS threads has BLOCKS
- * blocks. PAIRS times, it frees a random one of them and makes another of 8 to 1,000 bytes. Then it starts a
- * new thread, gives its blocks to that thread, and ends. Each line of threads has GENERATIONS of them. The
- * main thread makes the first blocks and deals them out in random order, so neighbours in memory belong to
- * different threads.
+ * blocks. PAIRS times, a thread frees a random one of its blocks and allocates a new block of 8 to 1,000
+ * bytes. Then the thread starts a new thread, gives its blocks to the new thread, and ends. This is repeated
+ * GENERATIONS times. The main thread makes the first blocks and deals them out in random order, so neighbours
+ * in memory belong to different threads.
  *
  * The program writes the nanoseconds of CPU time of the whole process per pair to the file $BENCH_OUT: the
  * machine may have fewer cores than threads. */

@@ -42,7 +42,8 @@ pub fn reader(input: &[u8]) {
     report(&Recording::Trace(Box::new(trace)));
 }
 
-/// Reads a trace. The input is the content of blocks; their checksums are made to match.
+/// Reads a trace that is made from the input: the input is the content of the blocks, and the function adds
+/// right checksums.
 pub fn content(input: &[u8]) {
     reader(&file_of(input));
 }

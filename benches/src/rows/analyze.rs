@@ -18,8 +18,8 @@ const SITES: usize = 100_000;
 const SLICES: u64 = 3_600;
 const CAPACITY: u64 = 4 << 30;
 
-/// Writes the trace. In each slice half of the sites change, each by a few allocations. Most of these
-/// allocations are freed in a following slice. One site in a thousand leaks.
+/// Writes the trace. In each slice half of the sites change, each by a few allocations. The program frees
+/// most of these allocations. One site in a thousand leaks.
 fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     let mut writer = TraceWriter::create(path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;

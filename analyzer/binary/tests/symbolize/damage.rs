@@ -41,7 +41,7 @@ fn flipped_bytes() {
         for _ in 0..150 {
             let mut damaged = sound.clone();
             for _ in 0..1 + dice.below(8) {
-                // Half of the damage is in the headers and in the debug information.
+                // Half of the damage hits the headers or the debug information.
                 let at = match dice.below(4) {
                     0 => dice.below(64),
                     1 => dice.below(sound.len()),

@@ -60,14 +60,14 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let theirs = oracle::llvm(program, addresses);
     compare(program, addresses, "llvm", &unnamed(ours.clone()), &unnamed(theirs));
 
-    // GNU addr2line drops or merges frames of deeper inlining, and prints bare names. So the test compares
-    // only its lines.
+    // If functions are inlined several levels deep, GNU addr2line leaves out or merges frames. Also, it
+    // prints names without parameters. So the test compares only its line of the innermost frame.
     let innermost = |frames: Vec<Vec<Frame>>| {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
     };
-    // For some line tables, addr2line also takes the file from the wrong entry. The test notices this if the
-    // line lies beyond the end of the file.
+    // For some line tables, addr2line takes the file from a wrong entry. The test recognizes this error if
+    // the file has fewer lines than the line number.
     let mut lengths = HashMap::new();
     let mut is_possible = |frame: &Frame| {
         let count =

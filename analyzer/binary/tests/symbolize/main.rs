@@ -1,5 +1,5 @@
-//! Compares symbolization with two reference tools, `llvm-symbolizer` and GNU `addr2line`, and with debug
-//! information separated in every usual way.
+//! Tests symbolization: compares the frames with two reference tools, `llvm-symbolizer` and GNU `addr2line`,
+//! and tests debug information that was separated in every usual way.
 
 mod damage;
 mod files;

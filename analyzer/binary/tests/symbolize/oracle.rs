@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A frame in a form in which all tools agree: demangled by edleak, the file without `.` and `..`, line 0 if
-/// it is unknown.
+/// A frame in a form that can be compared between tools: the name is demangled by edleak, the path has no `.`
+/// and `..`, and an unknown line is 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Frame {
     pub function: String,
@@ -89,8 +89,8 @@ fn converse(tool: &str, arguments: &[&str], addresses: &[u64]) -> String {
         .expect("it ran a moment ago");
     let mut stdin = child.stdin.take().expect("it was asked for");
     let questions: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
-    // A separate thread writes the addresses: the tool prints results meanwhile, and a full pipe would block
-    // both.
+    // A separate thread writes the addresses, while this thread reads the results. Otherwise a full pipe
+    // could block the tool and the test for ever.
     let asking = std::thread::spawn(move || stdin.write_all(questions.as_bytes()));
     let output = child.wait_with_output().expect("it was started");
     asking.join().expect("writing does not panic").expect("the tool reads all questions");

@@ -34,7 +34,7 @@ fn a_flipped_bit_never_invents_growth() {
         assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
-    // In this trace one block contains all slices. So a flipped bit in this block loses all slices, and a
-    // flipped bit elsewhere loses none.
+    // In this trace one block contains all slices. If the flipped bit is in this block, all slices are lost;
+    // if the bit is elsewhere, no slice is lost.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

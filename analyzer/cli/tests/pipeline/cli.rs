@@ -79,7 +79,8 @@ fn unreadable_trace_does_not_hide_the_others() {
 }
 
 /// Damage has destroyed the record that holds the length of a tick. In this case edleak computes the length
-/// from the slices. With a length of 0, every rate would be 0, and every budget would tolerate the leaks.
+/// from the slices. If edleak used a length of 0, every rate would be 0, so every budget would tolerate the
+/// leaks.
 #[test]
 fn without_its_first_record_a_trace_has_its_rates() {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
-//! Tests traces with pools, and with allocators that the recorder did not count. The tests check verdicts,
-//! JSON, text, and anonymized traces.
+//! Tests traces of programs with their own pools, and with allocators whose calls the recorder did not count.
+//! The tests check verdicts, JSON, text, and anonymized traces.
 
 use crate::programs::{Ran, run};
 use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
@@ -62,7 +62,7 @@ fn a_leak_of_a_pool_is_judged_and_its_bytes_count_in_no_total_of_the_heap() {
     assert_eq!(report["summary"]["live_bytes"], 4096, "the chunk alone");
 }
 
-/// Ten times the bytes of [`leaking`], with the same number of allocations.
+/// The same number of allocations as [`leaking`], but ten times as many bytes.
 fn leaking_fast(slice: u64) -> Counters {
     Counters { allocated_bytes: 10 * leaking(slice).allocated_bytes, ..leaking(slice) }
 }
@@ -142,7 +142,7 @@ fn used(bytes: u64) -> AreaBytes {
     AreaBytes { mapped_bytes: bytes, resident_bytes: bytes, ..AreaBytes::ZERO }
 }
 
-/// An area that is only address space: no byte is resident.
+/// An area of address space in which no byte is resident.
 fn reserved(bytes: u64) -> AreaBytes {
     AreaBytes { mapped_bytes: bytes, ..AreaBytes::ZERO }
 }

@@ -79,7 +79,7 @@ fn a_range_counts_what_happened_between_its_two_slices() {
     let expected = [("buffer", 10_000), ("scratch", 5_000), ("format", 3_500), ("leak", 1_000)];
     assert_eq!(figure(&range, "allocated_bytes"), expected.map(|(name, bytes)| (name.into(), bytes)));
     assert_eq!(range["total"]["live_bytes"], 11_000);
-    // After the peak, the buffer shrinks by 1,000 bytes a slice.
+    // After the peak, the buffer becomes smaller by 1,000 bytes in each slice.
     let after = profile(&hump(), &["--from=5s", "--to=6s"]);
     assert_eq!(figure(&after, "live_bytes").last().unwrap(), &("buffer".into(), -10_000));
 }
@@ -88,7 +88,8 @@ fn a_range_counts_what_happened_between_its_two_slices() {
 fn churn_is_what_a_site_frees_beyond_what_it_held() {
     let churn = profile(&hump(), &["--by=churn"]);
     // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held in the
-    // previous slice. So it is not certain that any allocation of `scratch` was temporary.
+    // previous slice. So the trace does not show whether any allocation of `scratch` was freed before the
+    // next slice.
     let expected = [("format", 400), ("buffer", 0), ("leak", 0), ("scratch", 0)];
     let mut seen = figure(&churn, "temporary_allocs");
     seen[1..].sort();

@@ -210,7 +210,8 @@ fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     }
 }
 
-/// The recorder got no processor time from the middle of the record to the end of the program.
+/// From the middle of the record to the end of the program, the recorder got no processor time and took no
+/// slices.
 #[test]
 fn gap_at_the_end_counts_as_missing() {
     fn leaks_in_the_gap(slice: u64) -> Counters {
@@ -289,7 +290,8 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert!(said.contains("the program did next to nothing in the last 9.6 s (no allocation)"), "{said}");
     let series = run([trace.as_os_str(), "--format=series".as_ref()]);
     assert_eq!(run_with_input(&["-"], series.out.as_bytes()).code, 2);
-    // If the work of the program goes on, the same growth is that of a full cache.
+    // If the program goes on working after the growth has stopped, the growth was that of a cache that is now
+    // full.
     draft.sites[1].counters = churning;
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
@@ -313,7 +315,7 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     };
     draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
     assert_eq!(confidence(&draft), "strict");
-    // In this case the program mostly waited for requests.
+    // In this case the program used little processor time, because it mostly waited for requests.
     draft.processor = processor(1, 0);
     assert_eq!(confidence(&draft), "strict");
     for (used_s, waited_s) in [(8, 0), (3, 4)] {
@@ -321,12 +323,12 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
         assert_eq!(confidence(&draft), "suspect");
     }
     // Most of the program's memory existed from the start, and the program worked for a long time. In this
-    // case the leak is strict.
+    // case the leak gets the confidence `strict`.
     draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
     assert_eq!(confidence(&draft), "strict");
     draft.processor = processor(1, 6);
     assert_eq!(confidence(&draft), "suspect");
-    // In this case the program frees the leaked memory when it ends.
+    // In this case the program frees the leaked memory just before it ends.
     draft.processor = processor(8, 0);
     draft.sites[0].counters = |slice| match slice {
         ..79 => leaking(slice),
@@ -335,8 +337,8 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     assert_eq!(confidence(&draft), "suspect");
 }
 
-/// Among a thousand sites, some look like a small leak by chance. But a strict leak is reported, even if it
-/// is small.
+/// Among a thousand sites, some look like a small leak by chance, so a small suspect is undecided. But a leak
+/// with the confidence `strict` is reported, even if it is small.
 #[test]
 fn negligible_suspect_is_undecided() {
     let scratch = Scratch::new();
@@ -401,8 +403,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let scratch = Scratch::new();
     let mut draft = watched();
     let stack = draft.sites[1].clone();
-    // Each stack allocates five times, and then the next stack allocates five times. So no stack grows for
-    // long.
+    // Each stack allocates five times, and then the next stack allocates five times. So no single stack grows
+    // for a long time, but the site does.
     draft.sites.truncate(1);
     draft.sites.extend((0..16).map(|i| {
         let mut stack = stack.clone();
@@ -436,8 +438,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
-/// The caller allocates 100 bytes in each slice. From slice 30 or 72 on, its stack allocates in place of the
-/// caller, for a while or to the end.
+/// The caller allocates 100 bytes in each slice. From slice 30 or 72 on, these allocations count at a stack
+/// of the caller and not at the caller, for some slices or until the end.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
@@ -507,8 +509,8 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
-/// The site is watched only in the first 60 of 80 slices. After the watch ended, the ages of the stack's
-/// allocations do not show the leak.
+/// The site is watched only in the first 60 of 80 slices. After the end of the watch, the stack gets no new
+/// allocations, so the ages of its allocations do not show the leak.
 #[test]
 fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
@@ -525,7 +527,7 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
         let trace = draft.write(&scratch.path("t.edl"));
         run([trace.as_os_str(), "--format=json".as_ref()])
     };
-    // Without the record of the watch's end, the stack looks like a cache that is full.
+    // If the trace does not record the end of the watch, the stack looks like a cache that is full.
     assert_eq!(judged(&draft).code, 0);
     draft.watch_end = Some(60);
     let ran = judged(&draft);
@@ -548,7 +550,7 @@ fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
     let mut draft = watched();
     draft.sites.truncate(2);
-    // Each slice makes one allocation and frees the oldest one.
+    // In each slice the program makes one allocation and frees the oldest allocation.
     draft.sites[0].counters = |slice| match slice {
         0..56 => counters(0, 0, 0, 0),
         _ => counters(100 * (slice - 55), slice - 55, 0, 0),

@@ -172,7 +172,7 @@ class Flame {
     event.preventDefault();
   }
 
-  /** A note: if a range is chosen, the sites without counters have no weight. */
+  /** The text of a note to the user: if a range is chosen, the sites without counters have no weight. */
   leftOut() {
     const { others_sites } = this.view.trace.header;
     if (others_sites === 0 || this.view.isWhole || this.weight === "leaked" || this.weight === "peak") return "";

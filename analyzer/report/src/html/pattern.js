@@ -1,5 +1,5 @@
-// The patterns of suppression files. A pattern may match anywhere in a name. `*` stands for any text, and `^`
-// and `$` match the start and the end of the name.
+// The patterns of suppression files. A pattern matches if it occurs anywhere in a name. `*` stands for any
+// text, and `^` and `$` match the start and the end of the name.
 
 /**
  * @param {string} text

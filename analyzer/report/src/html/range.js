@@ -98,7 +98,7 @@ function figuresOf(trace, from, to) {
     const bytes = trace.packedOf(site);
     const reader = new Reader(bytes);
     // The counters at three instants: the instant before the range, the first instant of the range, and its
-    // end. For each, the last change up to that instant counts.
+    // end. For each of these instants, the code takes the counters of the last change up to that instant.
     let allocated = 0, freed = 0, allocs = 0, frees = 0, next = 0;
     let allocated0 = 0, freed0 = 0, allocs0 = 0, frees0 = 0, live0 = 0;
     while (reader.at < bytes.length) {
@@ -142,9 +142,9 @@ function figuresOf(trace, from, to) {
 }
 
 /**
- * Bytes of survivors at the end of the record, as two numbers: for the epochs within a range, and for the
- * epochs that overlap the range.
- * @param {Trace} trace @param {number} site @param {number} from_s @param {number} to_s @returns {[number, number]}
+ * Bytes that are still live at the end of the record, as two numbers: bytes allocated in the epochs that are
+ * completely in a range, and in the epochs that overlap the range. @param {Trace} trace @param {number} site
+ * @param {number} from_s @param {number} to_s @returns {[number, number]}
  */
 function bornBetween(trace, site, from_s, to_s) {
   let within = 0;

@@ -1,4 +1,5 @@
-// Size against growth, with one mark for each site. A large site that grows has its mark at the upper right.
+// A chart of size and growth, with one mark for each site. A large site that grows fast has its mark at the
+// upper right.
 
 const SCATTER = { left: 68, right: 16, top: 14, height: 300, bottom: 44 };
 /**

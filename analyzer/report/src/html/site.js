@@ -1,4 +1,5 @@
-// The details of one site: its curve, the reasons of its verdict, the ages of its survivors, and its stacks.
+// The details of one site: its curve, the reasons of its verdict, the ages of its live allocations, and its
+// stacks.
 
 /** @param {View} view @param {Frames} frames @param {number} site @returns {HTMLElement} */
 function siteDetails(view, frames, site) {

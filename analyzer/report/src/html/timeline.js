@@ -157,7 +157,7 @@ class Timeline {
     for (const [isShown, name, values] of lines) {
       if (!isShown) continue;
       const path = linePath(trace.instants, x, (i) => y(values[i]), (i) => missing(i) || values[i] < floor);
-      // A pale line below this line makes it visible on the areas that it crosses.
+      // A pale, wider line is drawn first, so that this line is visible on top of the areas.
       root.append(svg("path", { class: "halo", d: path }), svg("path", { class: "line " + name, d: path }));
     }
   }

@@ -1,4 +1,4 @@
-/* Functions inlined into one another, a recursion, a switch, a loop: line tables with something to get wrong. */
+/* Inlined functions, a recursion, a switch and a loop: a reader of line tables may make mistakes here. */
 #include <stdio.h>
 #include <stdlib.h>
 

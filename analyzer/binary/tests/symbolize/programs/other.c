@@ -1,4 +1,4 @@
-/* A second unit, with a function called as one in the first. */
+/* A second unit of debug information. One function has the same name as a function of the first unit. */
 static inline int helper(int value) { return value ^ 0x55; }
 
 int checksum(const unsigned char *bytes, unsigned length) {
