@@ -1,9 +1,9 @@
 //! Tests the accuracy of verdicts: on the labelled corpus, and on simulated sites with mechanisms that are
 //! not in the corpus.
 //!
-//! A third set of mechanisms is harder to judge than the corpus and the other simulated sites: growth is
-//! slower, later, rarer and rougher. A rule of the model may fit the corpus by accident. But such a rule
-//! cannot also fit a simulator that was written later and independently.
+//! A third set of mechanisms is harder to judge than the corpus and the other simulated sites, because their
+//! growth is slower, begins later, comes in rarer steps, and has more noise. A rule of the model may fit the
+//! corpus by accident. But such a rule cannot also fit a simulator that was written later and independently.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use edleak_analysis::score::{ScoreReport, Tally, run, score};
 
-/// Index of each method in the lists of a score report.
+/// Indexes of the methods in the lists of a score report.
 const EDLEAK: usize = 0;
 const CURVES: usize = 1;
 const BIRTHS: usize = 2;
@@ -46,9 +46,9 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The scores on the corpus, with a fifth of each curve missing in one piece. `value` computes a missing
-/// point from the value before the gap, the value after the gap, and the position of the point in the gap (0
-/// to 1).
+/// The scores on the corpus after one piece of each curve, a fifth of its length, was removed. `value`
+/// computes a missing point from the value before the gap, the value after the gap, and the position of the
+/// point in the gap (0 to 1).
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {

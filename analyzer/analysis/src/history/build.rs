@@ -5,8 +5,8 @@ use crate::load::Recording;
 use crate::site::JudgedSite;
 
 impl History {
-    /// The history of a judged recording. `judged` has the judged sites. Of the least important sites, the
-    /// history may have only the sum.
+    /// The history of a judged recording. `judged` contains the judged sites. If the counters of all sites
+    /// take too much memory, the history has only the sum of the least important sites.
     pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
         let mut history = match recording {
             Recording::Trace(trace) => of_trace::history_of(trace, judged, options),

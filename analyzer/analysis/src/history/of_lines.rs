@@ -1,5 +1,5 @@
-//! Makes the history of series lines: live bytes and live count of each slice, if the loader kept the points
-//! of the input.
+//! Makes the history of series lines: live bytes and live count at each instant. The loader must have kept
+//! the points of the input.
 //!
 //! Series lines do not give the bytes that were allocated and freed between two slices. Live bytes rise by
 //! allocations and fall by frees. So the history uses the least numbers of allocated and freed bytes that
@@ -71,7 +71,7 @@ fn of_line(
     let (mut builder, mut peak) = (PackedBuilder::default(), Peak::default());
     let (mut slice, mut instant) = (line.series.absent(), 0);
     let mut now = Counters::ZERO;
-    // Stores the counters at each instant that ends before slice `until`.
+    // Stores the counters `now` at each instant whose last slice is before slice `until`.
     let mut end_until = |until: u64, now: &Counters, sums: &mut [Counters]| {
         while ends.get(instant).is_some_and(|&end| end < until) {
             builder.push(instant, now);

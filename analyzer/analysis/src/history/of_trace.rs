@@ -8,8 +8,9 @@ use crate::site::{Domain, JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
-/// Maximum number of bytes of all packed counters while they are collected. If there are too many sites, some
-/// of them are only added to the sum of the others, from the start.
+/// Maximum number of bytes of all packed counters while they are collected. If there are too many sites, only
+/// the most important sites get packed counters, and all other sites are added to the sum `others` from the
+/// start.
 const COLLECTED_BYTES: usize = 256 << 20;
 /// Approximate number of bytes that the packed counters of one site at one instant take.
 const BYTES_PER_CHANGE: usize = 10;
@@ -30,7 +31,7 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     for block in 0..blocks.len() {
         meter::advance(1);
         pass.block = block;
-        // If a block can no longer be read, the replay has already counted this damage.
+        // An error is ignored here, because the replay has already counted blocks that can no longer be read.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();
@@ -80,8 +81,8 @@ fn empty_sites(judged: &[JudgedSite]) -> Vec<SiteHistory> {
     judged.iter().map(|site| empty(&site.label)).collect()
 }
 
-/// The ticks of at most `most` instants: evenly spaced from the first point on, by a multiple of the stride,
-/// and the tick of the last slice.
+/// The ticks of at most `most` instants. They are evenly spaced from the first point on, at a distance that
+/// is a multiple of the stride. The last instant is the tick of the last slice.
 fn instant_ticks(first: u64, stride: u64, last: u64, most: usize) -> Vec<u64> {
     let stride = stride.max(1);
     let points = last.saturating_sub(first) / stride + 1;
@@ -127,7 +128,7 @@ impl Pass {
         let mut index_of = Vec::new();
         for (index, site) in judged.iter().enumerate() {
             let SiteLabel::Number(number) = site.label else { continue };
-            // The number fits, because the label is the number of a `SiteId`.
+            // The label fits into the type of an index, because it is the number of a `SiteId`.
             let number = number as usize;
             if index_of.len() <= number {
                 index_of.resize(number + 1, UNKNOWN);
@@ -238,8 +239,8 @@ impl SliceVisitor for Pass {
 }
 
 fn add_change(sum: &mut Counters, was: &Counters, is: &Counters) {
-    // A hostile target can write anything into its counters. So the sums use wrapping arithmetic and never
-    // panic.
+    // A hostile target can write anything into its counters. So the sums use wrapping arithmetic, which never
+    // panics.
     let moved = |sum: u64, was: u64, is: u64| sum.wrapping_sub(was).wrapping_add(is);
     sum.allocated_bytes = moved(sum.allocated_bytes, was.allocated_bytes, is.allocated_bytes);
     sum.freed_bytes = moved(sum.freed_bytes, was.freed_bytes, is.freed_bytes);

@@ -1,17 +1,18 @@
-//! The counters of one site at the instants, packed as differences. A difference is stored only where a
-//! counter changed.
+//! The counters of one site at the instants of a history, packed as differences. Differences are stored only
+//! for the instants at which a counter changed.
 //!
 //! | field | meaning |
 //! |---|---|
 //! | skip | number of instants since the last change, minus one; for the first change, the instant's index |
 //! | allocated bytes, freed bytes, allocations, frees | the increase since the last change |
 //!
-//! Each field is a LEB128 number. If a hostile target makes a counter fall, the history keeps the old value.
-//! A browser reads these numbers as doubles, so no number exceeds 2⁵³ − 1.
+//! Each field is a LEB128 number. These four counters never fall in a normal trace. If a hostile target makes
+//! one fall, the history keeps the higher value. A browser reads these numbers as doubles, so no number
+//! exceeds 2⁵³ − 1.
 
 use edleak_format::Counters;
 
-/// The greatest integer up to which a double holds every integer exactly.
+/// The greatest number in a history: a double holds every integer up to this one exactly.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The counters of one site at the instants.
@@ -65,7 +66,7 @@ impl Packed {
         &self.0
     }
 
-    /// The counters where they changed: (instant, counters), in order.
+    /// All changes as (instant, counters from this instant on), in order of time.
     pub fn changes(&self) -> impl Iterator<Item = (usize, Counters)> + '_ {
         let (mut rest, mut next, mut last) = (&self.0[..], 0usize, Counters::ZERO);
         std::iter::from_fn(move || {

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The document does not give the time between two slices, so the reader assumes one second. The document
-//! does not give the number of live allocations either. If a slice does not name an allocer, the live bytes
-//! of this allocer have not changed. The series of an allocer starts at the first slice that names it, as in
-//! edLeak.
+//! does not give the number of live allocations either. If a slice does not name an allocer, its live bytes
+//! are the same as in the slice before. The series of an allocer starts at the first slice that names it, as
+//! in edLeak.
 
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +39,7 @@ struct Allocer {
     stack: Vec<String>,
 }
 
-/// A series under construction, and the number of slices that it covers so far.
+/// The series of one allocer while the reader builds it, and the number of slices that it covers so far.
 struct Growing {
     builder: SeriesBuilder,
     first: u64,

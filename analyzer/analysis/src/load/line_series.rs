@@ -1,4 +1,4 @@
-//! The data of a text input after it was read: one condensed series per site.
+//! The data that the loader keeps of a text input: one condensed series per site.
 
 use crate::frame::Address;
 use crate::site::{SiteLabel, Survivor, Totals};
@@ -8,8 +8,8 @@ use edleak_model::series::{Births, Point, Series};
 /// Options for the parts of an input that the loader keeps in memory.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
-    /// Whether to keep the points of text inputs, so that they can be printed as series again. If this is
-    /// set, the memory that the loader needs grows with the size of the input.
+    /// Whether to keep the points of text inputs, so that they can be printed as series lines again. With
+    /// `true`, the memory that the loader needs grows with the size of the input.
     pub keep_points: bool,
 }
 
@@ -36,11 +36,11 @@ pub struct LineSeries {
     pub kept: Option<KeptPoints>,
 }
 
-/// The numbers of a text input, kept to print them again.
+/// The points of one site of a text input, kept so that they can be printed again.
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
-    /// Each point, with the number of consecutive slices that have it. So a short input cannot ask for much
-    /// memory.
+    /// Each point, with the number of consecutive slices that have it. So a short input that stands for many
+    /// slices takes little memory.
     pub runs: Vec<(Point, u64)>,
     /// Whether the input gave the number of live allocations.
     pub has_counts: bool,
@@ -50,8 +50,8 @@ pub struct KeptPoints {
     pub births: Option<Births>,
 }
 
-/// The message of serde_json without the position. This position would be wrong, because serde_json reads
-/// each line as a text of its own.
+/// The message of serde_json without the position. This position would be wrong, because serde_json gets each
+/// line separately and counts from the start of this line.
 pub(super) fn short(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()

@@ -5,12 +5,12 @@
 //! {"id":7,"period_s":1.0,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,2],"frees":[0,0,0]}
 //! ```
 //!
-//! Only `live_bytes` is required. The reader skips unknown fields. If the live counts are missing, the live
-//! bytes replace them, so that every rule on counts gives the same result as the rule on bytes. The fields of
-//! [`Births`] have the same names in a line.
+//! Only `live_bytes` is required. The reader skips unknown fields. If the live counts are missing, the reader
+//! uses the live bytes in their place, so that every rule about counts gives the same result as the rule
+//! about bytes. A line may also have the fields of [`Births`], under the same names.
 //!
 //! The reader condenses each line as soon as the line is read, and does not keep the line. So the memory that
-//! the reader needs grows with the number of lines and not with their length.
+//! the reader needs depends on the number of lines, and not on their length.
 
 use super::edleak_json;
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
@@ -25,8 +25,8 @@ use std::sync::Arc;
 /// Maximum length of a line in bytes; the reader refuses a longer line.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// One line of the input. Every field is optional here, so that the user of another tool gets a helpful
-/// message and not a type error.
+/// One line of the input. Every field is optional in this type. So if the output of another tool lacks a
+/// field, the user gets a helpful message and not a type error.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Id>,
@@ -69,7 +69,7 @@ impl From<Id> for SiteLabel {
     }
 }
 
-/// Reads series lines, or edLeak's JSON document if the input turns out to be one.
+/// Reads series lines. If the input is edLeak's JSON document, reads this document.
 ///
 /// # Errors
 /// A line cannot be read, or a line is not a series.
@@ -209,7 +209,7 @@ fn with_stacks(live_bytes: &[u64], live_count: Option<&[u64]>) -> Vec<(Point, u6
     (0..live_bytes.len()).map(|i| (point(i), 1)).collect()
 }
 
-/// Converts the times of the epochs to seconds. Each epoch is an equal part of the series.
+/// Converts the times of the epochs to seconds. All epochs of a series have the same length.
 fn survivors_of(births: &Births, start_s: f64, length_s: f64) -> Vec<Survivor> {
     let epochs = births.epochs();
     let edge = |i: usize| start_s + length_s * i as f64 / epochs as f64;

@@ -20,8 +20,8 @@ impl BirthTable {
     pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
-        // After the watch of a site ends, no new allocations are counted at its stacks. The model would see
-        // this as growth that stopped, so these stacks get no birth times.
+        // After the watch of a site ends, no new allocations are counted at its stacks. The model would take
+        // this for growth that stopped. So stacks whose watch has ended get no birth times.
         let ended = merged.ended_watches(trace);
         let is_ended = |id: &SiteId| {
             let parent = trace.site(*id).and_then(|site| site.parent);
@@ -35,15 +35,16 @@ impl BirthTable {
         }
     }
 
-    /// The surviving allocations of a site by birth epoch. The site has its first slice at grid point
-    /// `absent`; the function leaves out epochs before this slice.
+    /// For each birth epoch, the allocations of a site that are still live at the end. The site's first slice
+    /// is at grid point `absent`; the function leaves out epochs before this slice.
     pub fn of(&self, site: SiteId, absent: usize) -> Option<Births> {
         let survivors = self.survivors.get(&site)?;
         if survivors.epochs.is_empty() || self.period_ns <= 0.0 {
             return None;
         }
         let began_ns = self.first_ns + absent as f64 * self.period_ns;
-        // A slice shows the allocations made in the period before this slice.
+        // A slice counts the allocations made in the period before this slice, so the time of the site begins
+        // one period before its first slice.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
             // −1 means that the site never freed anything; the labelled corpora use the same value.

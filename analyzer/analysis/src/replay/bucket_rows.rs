@@ -1,8 +1,8 @@
-//! The finished buckets of neighbouring sites, stored in rows: row k holds the bucket with index k of every
-//! site.
+//! The finished buckets of neighbouring sites, stored in rows: row k contains, for each site of the group,
+//! the bucket with index k.
 //!
-//! The sites of a group finish their buckets at nearly the same time. So the memory that one site writes is
-//! still in the cache when the next site writes to the same row. Each group allocates memory for its rows
+//! The sites of a group finish their buckets at nearly the same time. So when a site writes its bucket into a
+//! row, this row is usually still in the cache from the site before. Each group allocates memory for its rows
 //! only once. A site that never changes has no bucket here, and a group of such sites has no row.
 
 use edleak_format::GROUP_SITES;
@@ -15,16 +15,17 @@ pub(super) struct BucketRows {
     rows: Vec<[Narrow; GROUP_SITES]>,
 }
 
-/// The buckets of one site, and the position of the site in the rows.
+/// The state of one site: its position in the rows, and the number and the values of its finished buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     lane: usize,
     /// Number of finished buckets.
     closed: u32,
-    /// Bytes and count, if all finished buckets have the same values; in this case, none of these buckets is
-    /// in the rows.
+    /// Live bytes and live count, if they are equal in all finished buckets. In this case, none of these
+    /// buckets is in the rows.
     flat: Option<(u64, u64)>,
-    /// All finished buckets, if one of them does not fit into a row.
+    /// All finished buckets of the site, if a number of one of them needs more than four bytes and so does
+    /// not fit into a row.
     wide: Option<Box<Packed>>,
 }
 
@@ -37,7 +38,7 @@ impl Place {
         self.closed
     }
 
-    /// Whether bytes and count had the same values in this bucket and in all buckets before it.
+    /// Whether live bytes and live count stayed constant in this bucket and in all buckets before it.
     #[inline]
     pub(super) fn stays_flat(&self, bucket: &Bucket) -> bool {
         let Bucket { bytes, count } = bucket;
@@ -61,7 +62,7 @@ impl BucketRows {
         place.closed += 1;
     }
 
-    /// Writes the buckets that had the same values into the rows.
+    /// Writes the buckets with constant values, which were not stored so far, into the rows.
     #[cold]
     fn unfold(&mut self, place: &mut Place, (bytes, count): (u64, u64), width: u32, most: u32) {
         let of = |value| {
@@ -97,7 +98,7 @@ impl BucketRows {
         }
     }
 
-    /// All buckets of a site, including the open bucket; `None`: the site's values never changed.
+    /// All buckets of a site, including the open bucket; `None`: live bytes and live count never changed.
     pub(super) fn take(&self, place: Place, open: &Bucket, width: u32) -> Option<Packed> {
         if place.stays_flat(open) {
             return None;

@@ -1,9 +1,10 @@
-//! Sums of sites: a watched site with its stacks, and sites that are merged ([`Merged`]).
+//! Builds the series of sums of sites. There are two kinds of sums: a watched site with all its stacks, and
+//! sites that are merged ([`Merged`]).
 //!
 //! When a site becomes watched, its new allocations are counted at its stacks. So the site's own series stops
 //! growing, and the series of its stacks begin late. A leak that is spread over many stacks may be visible in
-//! none of them. The sum of caller and stacks has neither problem. A sum takes extra time only for its
-//! members.
+//! none of them. The sum of caller and stacks solves these two problems. Sites that are in no sum cost no
+//! extra time.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -14,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 
 const NONE: u32 = u32::MAX;
 
-/// A change of one member of a sum.
+/// A change of the counters of one member of a sum, at one slice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FamilyMove {
     tick: u64,
@@ -34,7 +35,7 @@ pub(super) struct Families {
     families: Vec<Family>,
 }
 
-/// The series of each sum, by the site that represents it.
+/// The series of each sum. The key is the site that represents the members of the sum.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     /// The series of each watched site together with its stacks.
@@ -45,15 +46,15 @@ pub(super) struct Sums {
 
 #[derive(Debug, Default)]
 struct Member {
-    /// The sums that this site is part of: the sum of its caller with all stacks, and the sum of the sites
-    /// merged with it.
+    /// The indexes of the sums that this site is part of: the sum of its caller with all stacks, and the sum
+    /// of the sites merged with it.
     families: [Option<usize>; 2],
     live_bytes: u64,
     live_count: u64,
     is_seen: bool,
 }
 
-/// The reason why a sum exists.
+/// The kind of a sum.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Of {
     CallerWithStacks,
@@ -75,8 +76,8 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap without slices, before the values of a sum in it are known. The slice after the gap has all changes
-/// of the members.
+/// A gap without slices whose points are not yet added to a sum. The slice after the gap gives the changes of
+/// the members; after that, the points can be computed.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,
@@ -105,7 +106,8 @@ impl Families {
             for id in members {
                 let member_of = &mut this.member_of[id.0 as usize];
                 if *member_of == NONE {
-                    // The number fits into a u32, because there are not more members than site ids.
+                    // The number of members fits into a u32, because there are not more members than site
+                    // ids.
                     *member_of = this.members.len() as u32;
                     this.members.push(Member::default());
                 }
@@ -188,8 +190,8 @@ impl Families {
         }
     }
 
-    /// The series of every sum. `births` gives the birth times of the survivors of merged sites; its
-    /// arguments are the site that represents them and the first point.
+    /// The series of every sum. `births` gives the birth times of the surviving allocations of merged sites.
+    /// Its arguments are the site that represents the merged sites, and their first grid point.
     pub(super) fn finish(self, births: impl Fn(SiteId, usize) -> Option<Births>) -> Sums {
         let points = self.grid.points;
         let mut sums = Sums::default();

@@ -1,19 +1,19 @@
 //! Replaces missing slices by points on a straight line.
 //!
-//! Counters are cumulative. So if a slice is missing, no allocation is lost; only the time of the allocation
-//! is not known exactly. Between two slices, live bytes are assumed to lie on the straight line from one
-//! slice to the other. The alternative is to keep the value from before the gap until its end. This
-//! alternative turns every gap into a step. A test on the labelled corpus removes a fifth of each curve in
-//! one piece. The accuracy of the verdicts (F1) is then .906 with lines and .885 with steps; it is .931 if no
-//! slice is missing. Of the curves that do not leak, 2.7 % are reported with lines and 4.7 % with steps
-//! (`tests/accuracy.rs`).
+//! Counters are cumulative. So if a slice is missing, the next slice still counts all allocations; only the
+//! times of these allocations are not known exactly. Between two slices, live bytes are assumed to change at
+//! a constant rate, from the value of one slice to the value of the other. The alternative is to keep the
+//! value from before the gap until its end. This alternative turns every gap into a step. A test on the
+//! labelled corpus removes a fifth of each curve in one piece. The accuracy of the verdicts (F1) is then .906
+//! with lines and .885 with steps; it is .931 if no slice is missing. Of the curves that do not leak, 2.7 %
+//! are reported with lines and 4.7 % with steps (`tests/accuracy.rs`).
 //!
 //! A gap ends at the same slice for every site. So the result does not depend on the way in which the work is
 //! divided between threads.
 
 use std::ops::Range;
 
-/// Grid points without a slice, one after the other.
+/// One or more neighbouring grid points without a slice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Gap {
     /// The point of the newest slice before the gap.
@@ -34,8 +34,8 @@ impl Gap {
         self.before + 1..self.after
     }
 
-    /// The value at one of the points, rounded towards `was`. Here `was` is the value before the gap, and
-    /// `is` is the value after the gap.
+    /// The value at one of the points of the gap, rounded towards `was`. Here `was` is the value before the
+    /// gap, and `is` is the value after the gap.
     pub(super) fn value(&self, point: usize, was: u64, is: u64) -> u64 {
         let (passed, whole) = ((point - self.before) as u128, (self.after - self.before) as u128);
         // The result fits in 64 bits, because it is at most the difference of two 64-bit numbers.

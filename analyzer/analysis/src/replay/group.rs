@@ -1,11 +1,11 @@
 //! Builds the series of sixteen neighbouring sites from the slices. HOT: a replay spends most of its time
 //! here.
 //!
-//! When a [`Series`] is built point by point, its final length is not known. So it starts with narrow buckets
-//! and merges them. Here the length is known, so each bucket has its final width from the start. At each
-//! point, the values of all sixteen sites are added to their open buckets, even if a value has not changed.
-//! This addition takes a few vector instructions and no branch that the processor could mispredict. All sums
-//! are exact, so this code and [`Series`] give the same series, bit for bit.
+//! When a [`Series`] is built point by point, its final length is not known. So the series starts with narrow
+//! buckets, and merges them when it gets longer. A replay knows the length, so each bucket has its final
+//! width from the start. At each point, the values of all sixteen sites are added to their open buckets, even
+//! if a value has not changed. This addition takes a few vector instructions and no branch that the processor
+//! could mispredict. All sums are exact, so this code and [`Series`] give the same series, bit for bit.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -55,7 +55,7 @@ pub(super) struct Group {
     exact: Option<Box<[ExactSums; GROUP_SITES]>>,
 }
 
-/// The data of one site that the loops rarely use.
+/// Those data of one site that the loops rarely use.
 #[derive(Clone, Debug)]
 struct Site {
     absent: u32,
@@ -118,7 +118,7 @@ impl Group {
         }
     }
 
-    /// Begins the series of the sites that no earlier slice has named.
+    /// Begins the series of each site that is named by this slice and by no slice before it.
     #[cold]
     #[inline(never)]
     fn begin(&mut self, row: &Row, point: u32, points: u32) {
@@ -153,9 +153,10 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Adds the points before `point` that are not in the buckets yet, with the current values. If slices are
-    /// missing before `next`, the values of these points lie on a straight line to the values of `next`. If
-    /// `next` comes after the last grid point, the series ends with the last point on this line.
+    /// Adds all points before `point` that are not in the buckets yet. These points get the current values.
+    /// If slices are missing before `next`, the values of these points lie on a straight line to the values
+    /// of `next`. If `next` comes after the last grid point, the series ends with the last point on this
+    /// line.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
@@ -197,7 +198,7 @@ impl Group {
         if let Some(exact) = &mut self.exact {
             exact[l].add(bytes, points.start, points.end, powers);
         }
-        // The numbers fit, because a grid has less than 2³² points.
+        // The indexes fit into a u32, because a grid has less than 2³² points.
         let (mut at, end) = (points.start as u32, points.end as u32);
         while at < end {
             if at == self.edges[l] {
@@ -221,8 +222,8 @@ impl Group {
     }
 
     /// Ends the series of all sites that a slice has named, and passes on each series with the site's lane in
-    /// the group. `facts` gives the counters and the survivors' birth times of a site, from its lane and its
-    /// first point.
+    /// the group. `facts` returns the counters of a site and the birth times of its surviving allocations;
+    /// its arguments are the site's lane and first point.
     pub(super) fn finish(
         mut self,
         points: usize,
@@ -258,8 +259,9 @@ impl Group {
     }
 }
 
-/// Chooses `one` where the mask is all ones, and `other` where it is zero. The code builds the result as one
-/// vector: the processor cannot forward sixteen single stores to the vector load that follows.
+/// For each lane, returns the value of `one` if all bits of the mask are 1, and the value of `other` if the
+/// mask is 0. The code builds the result as one vector: the processor cannot forward sixteen single stores to
+/// the vector load that follows.
 #[inline(always)]
 fn chosen(mask: &GroupValues, one: &GroupValues, other: &GroupValues) -> GroupValues {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
@@ -328,8 +330,8 @@ mod tests {
         ended
     }
 
-    /// Builds the same series point by point. The value of a point is the value of the newest change, or lies
-    /// on a straight line between two slices.
+    /// Builds the series that a group must give, but point by point with [`SeriesBuilder`]. The value of a
+    /// point is the value of the newest change, or lies on a straight line between two slices.
     fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);
@@ -381,7 +383,7 @@ mod tests {
                     every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
                 let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
                 assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
-                // In this group without other sites, most points have no slice.
+                // In a group with only this site, most points have no slice.
                 assert_same(points, &[some]);
                 assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
                 // The values of the first site stay the same for some buckets, and then change.

@@ -1,4 +1,4 @@
-//! The memory of the process by kind of mapping, slice by slice.
+//! Collects the memory of the process at each slice, by kind of mapping.
 
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
 use edleak_model::process_series::{FreeBytes, KindBytes};
@@ -6,14 +6,14 @@ use edleak_model::process_series::{FreeBytes, KindBytes};
 /// The mappings of a site at one reading of /proc.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SiteBytes {
-    /// Number of bytes of address space.
+    /// Number of bytes of address space in the mappings.
     pub mapped: u64,
-    /// Number of resident and swapped bytes.
+    /// Number of resident and swapped bytes in the mappings.
     pub held: u64,
 }
 
 impl SiteBytes {
-    /// The sum of two sites.
+    /// The sums of the numbers of two sites.
     pub fn plus(self, other: SiteBytes) -> SiteBytes {
         SiteBytes {
             mapped: self.mapped.saturating_add(other.mapped),
@@ -26,8 +26,8 @@ impl SiteBytes {
 /// bytes are from the first and the last reading of /proc within the judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
-    /// For each site id, the first and the last reading. The first reading is 0 if the site was still too
-    /// small to have a memory area of its own.
+    /// For each site id, the first and the last reading. The first reading is 0 if the site was then too
+    /// small, so that its memory was not recorded as a separate area.
     pub sites: Vec<(u32, [SiteBytes; 2])>,
     /// Anonymous memory at the end that no recorded call mapped, with its name.
     pub unseen: Vec<(String, u64)>,
@@ -64,7 +64,7 @@ impl Memory {
         Self { kinds, names, areas: Vec::new(), has_calls: trace.mappings().is_some(), ends: None }
     }
 
-    /// Adds the areas of a slice. The first slice of a block names every area.
+    /// Stores the areas that changed in a slice. The first slice of a block names every area.
     pub(super) fn slice(&mut self, begins_block: bool, changed: &[(AreaId, AreaBytes)]) {
         if begins_block {
             self.areas.clear();
@@ -111,7 +111,7 @@ impl Memory {
         ends
     }
 
-    /// Whether the areas are from a reading of /proc, and not only from recorded calls.
+    /// Whether some areas are from a reading of /proc; false if all areas are from recorded calls.
     fn is_read(&self) -> bool {
         let of_proc =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind != Some(AreaKind::Counted));

@@ -23,17 +23,17 @@ use std::collections::{HashMap, HashSet};
 /// The merged sites of a trace.
 #[derive(Debug, Default)]
 pub struct Merged {
-    /// For each site that another site represents, this other site.
+    /// For each site that is represented by another site, the id of the representing site.
     root_of: HashMap<SiteId, SiteId>,
     /// For each site that represents other sites, the sites that it represents, in ascending order and
     /// including itself.
     members: HashMap<SiteId, Vec<SiteId>>,
-    /// Sites that do not count memory of the heap.
+    /// Sites that count mappings or objects of pools, and not memory of the heap.
     beside_heap: HashSet<SiteId>,
 }
 
-/// Passes slices on to another visitor, with merged sites. Such a slice names only the site that represents
-/// the merged sites, with the sum of their counters.
+/// Merges the sites in slices, and passes the slices on to another visitor. Of merged sites, the other
+/// visitor sees only the site that represents them, with the sum of their counters.
 #[derive(Debug)]
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
@@ -73,7 +73,8 @@ impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
     }
 }
 
-/// The place of a frame in the code, which does not depend on its address.
+/// The place of a frame in the code. Two frames of the same code have equal places, even if their addresses
+/// differ.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Place<'a> {
     Build(&'a [u8], u64),
@@ -132,8 +133,8 @@ impl Merged {
         }
     }
 
-    /// Makes a visitor of the slices of one block. It passes the slices on to `visitor`, which gets merged
-    /// sites as one site.
+    /// Makes a visitor of the slices of one block. The new visitor passes the slices on to `visitor`, and
+    /// gives merged sites as one site.
     pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }

@@ -17,7 +17,7 @@ pub(super) struct Opened {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     /// The values apply from this grid point on. For a slice after the last grid point, this is the number of
-    /// grid points. Of such a slice, only the totals are used.
+    /// grid points. The values of such a slice are used only as totals at the end of the recording.
     pub point: u32,
     /// Whether the slice belongs to the grid.
     pub counts: bool,
@@ -30,7 +30,7 @@ impl Opened {
         self.steps.clear();
         self.steps.extend((0..self.columns.slices()).map(|slice| {
             let point = grid.point_of(self.columns.header(slice).tick);
-            // The number fits, because a grid has less than 2³² points.
+            // The point fits into a u32, because a grid has less than 2³² points.
             Step { point: point.unwrap_or(grid.points) as u32, counts: point.is_some() }
         }));
     }

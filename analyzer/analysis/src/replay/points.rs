@@ -1,8 +1,9 @@
-//! Gives every point of a few sites at a time, so that the caller can print the points.
+//! Replays a trace for a few sites at a time and gives the caller all points of these sites, for example to
+//! print them.
 //!
 //! The points of all sites do not fit into memory. So the trace is replayed several times, each time for a
-//! group of sites that is small enough. Threads replay the groups in parallel; the results are passed on in
-//! order.
+//! group of sites that is small enough. Threads replay the groups in parallel; the caller gets the results in
+//! the order of the sites.
 
 use super::gap::Gap;
 use super::merge::Merged;
@@ -15,8 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of bytes for the points of all groups that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
-/// Maximum number of points. A longer grid is forged: one point per second for a year makes only 32 million
-/// points.
+/// Maximum number of points of a grid. A grid with more points must be forged: one point per second for a
+/// year makes only 32 million points.
 const MAX_POINTS: usize = 1 << 26;
 
 /// All points of one site, from the site's first point on. Equal points in a row are one run: (point,
@@ -123,7 +124,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
-        // If a block can no longer be read, the replay has already counted this damage.
+        // An error is ignored here, because the replay has already counted blocks that can no longer be read.
         let _ = trace.replay_block(block, &mut collector);
     }
     let end = |(i, mut site): (usize, Collected)| {
@@ -135,7 +136,7 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     collector.sites.into_iter().enumerate().map(end).collect()
 }
 
-/// Sums over each watched site and its stacks.
+/// Computes the sum of each watched site and its stacks.
 #[derive(Debug)]
 pub struct Families;
 

@@ -9,7 +9,8 @@ use edleak_model::series::Sums;
 pub(super) struct PowerSums(Vec<(u64, u64)>);
 
 impl PowerSums {
-    /// A grid has at most some thousands of points, so these sums fit in 64 bits.
+    /// Computes the sums for all points of `grid`. A grid has at most some thousands of points, so the sums
+    /// fit in 64 bits.
     pub(super) fn new(grid: Grid) -> Self {
         let mut sums = Vec::with_capacity(grid.points + 1);
         let mut sum = (0u64, 0u64);
@@ -27,7 +28,7 @@ impl PowerSums {
     }
 }
 
-/// Σ b, Σ b·i and Σ b·i²; here i counts from the start of the grid.
+/// Σ b, Σ b·i and Σ b·i², where b is the number of live bytes at grid point i.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ExactSums {
     b: u128,

@@ -1,9 +1,9 @@
 //! Finds the slice at which a program began to free everything because it was about to end (the teardown).
 //!
 //! If memory grew until the teardown, nothing bounded its growth, even if destructors and exit handlers free
-//! this memory later. But if the curve fell at its very end, the model would not see this growth. So a record
-//! is judged only up to the teardown. A teardown differs from work by this: in each of its slices, the
-//! program makes at least four times as many frees as allocations.
+//! this memory later. But the frees of the teardown make the curve fall at its end, which would hide the
+//! growth from the model. So a record is judged only up to the teardown. A teardown is recognized by its
+//! frees: in each of its slices, the program makes at least four times as many frees as allocations.
 //!
 //! If a phase of work looks like a teardown, the only effect is that the judged record ends a little earlier.
 
@@ -17,7 +17,7 @@ const MOST_IDLE: usize = 3;
 /// After the teardown, a slice with up to this number of allocations counts as idle, because many programs
 /// print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
-/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that go on for a longer time are work.
+/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that take a longer time count as work.
 const MOST_OF_RECORD: u64 = 8;
 
 /// The grid of a trace. If the program ended by itself, the grid ends at the slice before the teardown.
@@ -63,7 +63,8 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
     // always enough.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
-        // When the trace was opened, the damaged part of the block was already counted.
+        // An error is ignored here, because the damaged part of the block was already counted when the trace
+        // was opened.
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
@@ -73,9 +74,10 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 /// Searches slices from the newest to the oldest; a slice is due every `stride` ticks. Returns the tick of
 /// the newest slice before the teardown.
 ///
-/// If the teardown seems to begin before `earliest`, it counts as work. But if its beginning is in a gap
-/// without slices, it counts as a teardown, because it may have begun late in the gap. If there is a gap at
-/// the end, and the program makes almost no calls after this gap, the record ends with the gap.
+/// If the frees seem to begin before tick `earliest`, they count as work. There is one exception: if they
+/// begin in a gap without slices, they count as a teardown, because they may have begun late in the gap. If
+/// there is a gap at the end, and the program makes almost no calls after this gap, the record ends with the
+/// gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
@@ -160,7 +162,7 @@ mod tests {
         // The program prints a last message.
         assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
         assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
-        // If a program always makes so few allocations, they are its work.
+        // If a program always makes so few allocations, these allocations count as work.
         assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
         assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
         // The program frees memory, and continues its work.
@@ -172,11 +174,12 @@ mod tests {
     fn frees_that_take_long_are_work() {
         let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
-        // All slices show nothing but frees.
+        // Every slice has only frees, so the frees count as work.
         assert_eq!(before(&[(0, 5); 8], 0), None);
     }
 
-    /// The same search with a gap of 30 ticks, followed by `after` slices without calls.
+    /// Searches slices that have a gap of 30 ticks, followed by `after` slices without calls. `in_gap` has
+    /// the numbers of allocations and frees in the gap.
     fn before_a_gap(in_gap: (u64, u64), after: usize, earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];

@@ -1,4 +1,4 @@
-//! Adds the slices of a window to the series of one range of sites.
+//! Adds the slices of a window, which is some decompressed blocks, to the series of one range of sites.
 
 use super::family::{Families, FamilyMove};
 use super::group::Group;
@@ -13,10 +13,10 @@ pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 pub(super) struct Condensed {
     /// Live bytes after each slice.
     pub(super) live_bytes: Vec<u64>,
-    /// Allocations since the slice before. For the first slice of a block, allocations since the start of the
-    /// recording.
+    /// For each slice, the number of allocations since the previous slice. For the first slice of a block,
+    /// the number of allocations since the start of the recording.
     pub(super) allocs: Vec<u64>,
-    /// Number of bytes allocated up to the first slice.
+    /// Number of bytes allocated up to the first slice of the trace.
     pub(super) first_allocated_bytes: u64,
     /// The newest counters of each site; empty if this is not the last window.
     pub(super) totals: Vec<Counters>,

@@ -10,7 +10,7 @@ use std::f64::consts::TAU;
 /// allocations to a simulated site.
 pub(crate) type Family = (&'static str, bool, &'static str, fn(&mut World));
 
-/// Adds noise that does not hide a leak of `moved` allocations.
+/// Adds noise that is small enough not to hide a leak of `moved` allocations.
 pub(crate) fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
@@ -37,7 +37,7 @@ pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
 }
 
 /// At each instant of `path`, frees all allocations of the previous instant and makes new ones. An item of
-/// `path` is (instant, number of allocations).
+/// `path` is (instant, number of new allocations).
 pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);
@@ -53,7 +53,8 @@ fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
     w.noise(noise, 0.0);
 }
 
-/// Allocates at a steady rate. At each instant of `ends`, all allocations are freed except the share `left`.
+/// Allocates at a steady rate. At each instant of `ends`, the site frees its allocations, except for the
+/// share `left`.
 pub(crate) fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(

@@ -1,5 +1,5 @@
-//! Mechanisms for which the curve hardly shows whether they leak: their growth is slower, later, rarer and
-//! rougher than that of the benchmark's mechanisms.
+//! Mechanisms whose curves hardly show whether they leak: their growth is slower, begins later, comes in
+//! rarer steps and has more noise than the growth of the benchmark's mechanisms.
 
 use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, steady};
 use super::world::{FOREVER, World};
@@ -73,8 +73,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_on_and_off", true, "linear", |w| {
-        // The site leaks while a feature is in use. The feature is in use and out of use for random spans of
-        // time.
+        // The site leaks while a feature is in use. The feature is in use for a random time, then unused for
+        // a random time, and so on.
         let mut spans = vec![0.0];
         while spans[spans.len() - 1] < 1.0 {
             let next = spans[spans.len() - 1] + w.rng.between(0.01, 0.09);

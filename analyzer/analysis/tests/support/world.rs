@@ -1,4 +1,4 @@
-//! A simulated site: allocations with a birth, a death and a size, observed slice by slice.
+//! A simulated site: a list of allocations, each with a time of birth, a time of death and a size.
 //!
 //! All data of a recording (live bytes, counts, cumulated allocations and frees, birth times of survivors)
 //! are computed from the list of allocations. So a program could produce every curve that the simulator
@@ -10,7 +10,7 @@ use edleak_model::series::{Births, Point, SeriesBuilder};
 /// Number of birth epochs over the record.
 const EPOCHS: usize = 16;
 
-/// The random numbers of splitmix64: small, seedable, the same on every machine.
+/// A generator of random numbers (splitmix64). For the same seed, it gives the same numbers on every machine.
 pub(crate) struct Rng(pub u64);
 
 impl Rng {
@@ -49,8 +49,8 @@ impl Rng {
     }
 }
 
-/// A number of allocations of `bytes` bytes each. They live from `birth` to `death`, which are fractions of
-/// the record.
+/// Several allocations of `bytes` bytes each. They live from `birth` to `death`, which are fractions of the
+/// record.
 struct Group {
     birth: f64,
     death: f64,
@@ -65,7 +65,8 @@ pub(crate) struct World {
     pub n: usize,
     /// Level of noise: 0, 1 or 2.
     pub noise: usize,
-    /// Number of allocations that the site's own mechanism moves: the size of a leak or of a cache.
+    /// Number of allocations that the mechanism under test makes, without noise: the size of a leak or of a
+    /// cache.
     pub size: f64,
     /// True number of bytes that were leaked within the record.
     pub leaked: f64,
@@ -171,11 +172,11 @@ impl World {
         }
     }
 
-    /// Adds noise at the site's level of noise; `moved` is the number of allocations that the mechanism
-    /// itself adds.
+    /// Adds noise of the site's level. `moved` is the number of allocations that the mechanism adds without
+    /// the noise.
     ///
-    /// A leak must stay visible: its growth is at least `visible` times the standard error of the growth that
-    /// noise alone would show. If `visible` is 0, there is no limit.
+    /// A leak must stay visible: its growth must be at least `visible` times the standard error of the growth
+    /// that the noise alone would show. If `visible` is 0, there is no limit.
     pub(crate) fn noise(&mut self, moved: f64, visible: f64) {
         let share = match self.noise {
             0 => self.rng.between(0.003, 0.015),

@@ -1,5 +1,5 @@
-//! Chooses the loops of a replay for the processor that runs edleak-analyze. For a processor architecture
-//! without a folder here, the replay uses the loops of `window.rs`.
+//! Chooses a version of the replay's loops that suits the processor on which edleak-analyze runs. For a
+//! processor architecture without a folder here, the replay uses the loops of `window.rs`.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -1,4 +1,5 @@
-//! The loops of a replay compiled for AVX2 and AVX-512. The program chooses one of the two when it runs.
+//! The loops of a replay compiled for AVX2 and AVX-512. edleak-analyze chooses one of these two versions at
+//! run time.
 #![allow(unsafe_code)] // calls functions for CPU features that were detected before
 
 use crate::replay::group::Group;
