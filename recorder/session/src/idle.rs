@@ -27,8 +27,8 @@ pub const NOTE_TYPE: u32 = 2;
 /// The type of the ELF note of a module that contains calls of edleak.h or of the crate edleak-annotate. The
 /// content of the note is a number of four bytes: the distance in bytes from the content to two words. These
 /// words contain the addresses of [`Idle::set_mark`] and [`Idle::note_pool`], or 0. The program calls a
-/// function only if its word is not 0. The collector sets both words in a process that was started without
-/// the library.
+/// function only if the word of this function is not 0. The collector sets both words in a process that was
+/// started without the library.
 pub const CALLS_NOTE_TYPE: u32 = 3;
 /// The owner name in edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";

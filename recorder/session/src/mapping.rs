@@ -19,10 +19,10 @@
 //! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range before it |
 //! | madvise | after the kernel's work | the range stays mapped |
 //!
-//! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. A took its number
-//! before the kernel executed A's call, and B took its number after the kernel executed B's call. So A's
-//! number is lower. Example 2: B maps a range and A then unmaps this range. A learned the address after B's
-//! call had returned, so B's number is lower.
+//! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. Thread A took its
+//! number before the kernel executed the call of A, and thread B took its number after the kernel executed
+//! the call of B. So A's number is lower. Example 2: B maps a range and A then unmaps this range. A learned
+//! the address after B's call had returned, so B's number is lower.
 //!
 //! `MAP_FIXED` replaces mappings of the program. During such a call, no other thread can get the replaced
 //! ranges, so the call counts as mmap. If a call fails after its thread took a number, a second event with

@@ -8,11 +8,12 @@
 //!
 //! The counters of mapped memory and of pools are not in the session: the collector computes these counters
 //! from two rings of events. So the thread also adds an event for the slice to each of the two rings. This
-//! event contains the position of the slice in the ring of marks. When the collector reads the event, it
-//! knows the counters at the instant of the mark.
+//! event contains the position of the slice in the ring of marks. When the collector reads the event, the
+//! collector knows the counters at the instant of the mark.
 //!
 //! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of the same
-//! name takes the slice. Counters are cumulative, so a slice at a later mark still counts every allocation.
+//! name takes the slice. Counters are cumulative, so the slice at the next mark still counts every
+//! allocation.
 //!
 //! | word of a slice in the ring | content |
 //! |---|---|
@@ -60,13 +61,13 @@ pub struct MarkState {
     /// 1: a thread is taking a slice.
     pub busy: AtomicU32,
     /// 1: the program has set a mark. While this field is 0, the collector must not read the names of marks,
-    /// because the kernel would allocate memory pages for them.
+    /// because the kernel would allocate memory pages for the names.
     pub named: AtomicU32,
     /// Number of words of the ring that the target has written.
     pub written: AtomicU64,
     /// Number of words of the ring that the collector has read.
     pub read: AtomicU64,
-    /// The value of `read` when a slice found too little room in the ring, plus 1. While `read` keeps this
+    /// The value of `read` when the ring had too little room for a slice, plus 1. While `read` keeps this
     /// value, no mark takes a slice.
     pub full_at: AtomicU64,
     /// Number of marks whose name found no free place in the table of names.
@@ -225,7 +226,7 @@ pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option
 
 impl Marks<'_> {
     /// Sets a mark, without a lock. Calls `counted` only if a slice is due. Calls `note` with the position of
-    /// the slice in the ring, before it publishes the slice.
+    /// the slice in the ring, before the function publishes the slice.
     pub fn set<'c>(
         &self,
         name: GivenName<'_>,

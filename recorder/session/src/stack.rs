@@ -1,5 +1,5 @@
-//! Watched stacks: every distinct stack of a watched site, the counts of its allocations by birth epoch, and
-//! the unwind tables.
+//! Watched stacks: every distinct stack of a watched site, the counts of the allocations that each stack made
+//! in each epoch, and the unwind tables.
 //!
 //! ```text
 //!  slots   hash of (site, frames) → stack      read without a lock, written once

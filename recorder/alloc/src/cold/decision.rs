@@ -34,8 +34,9 @@ pub(crate) fn is_plain() -> bool {
     earlier.err().unwrap_or(own) == PLAIN
 }
 
-/// Whether edleak-record may record this process. The process may be recorded if a session or a later request
-/// is possible, no preloaded library counts already, and the process has no additional privileges.
+/// Whether edleak-record may record this process. The process may be recorded if `EDLEAK_SESSION` or
+/// `EDLEAK_IDLE` is set, no preloaded library counts already, and the kernel gave the process no additional
+/// privileges.
 fn may_be_recorded() -> bool {
     let environment = Environment::of_process();
     let is_set = |name: &str| {

@@ -14,9 +14,9 @@
 //! process whose phase is Counting ([`idle`]).
 //!
 //! An exec starts a new image, which begins in the phase New and claims its own session. vfork, and clone
-//! with shared memory, change no phase: the child shares the parent's state until it executes a program. All
-//! code in this file, with its system calls, runs before the first call of an entry point returns. At that
-//! time, the process usually has only one thread.
+//! with shared memory, change no phase: the child shares the parent's state until the child executes a
+//! program. All code in this file, with its system calls, runs before the first call of an entry point
+//! returns. At that time, the process usually has only one thread.
 #![allow(unsafe_code)]
 
 use crate::arch;

@@ -200,7 +200,7 @@ pub(crate) fn freed(header: &Header, allocation: *mut u8) {
     for known in known() {
         if known.map.load(Ordering::Relaxed) == allocation as usize {
             known.map.store(0, Ordering::Relaxed);
-            // SAFETY: the allocation still exists; the library frees it only after this read.
+            // SAFETY: the allocation still exists; the library frees the allocation only after this read.
             let link_map = unsafe { allocation.cast::<LinkMap>().read() };
             write_event(header, UNLOADED, &LinkMap { name: ptr::null(), ..link_map }, 0);
         }

@@ -168,7 +168,8 @@ unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
 unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: `install` stores the real function before it publishes this function.
     let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller keeps the contract of realloc. A size of 0 may mean free, so it stays 0.
+    // SAFETY: the caller keeps the contract of realloc. With the size 0, realloc may free `old`, so the size
+    // stays 0.
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
 }
 

@@ -277,8 +277,8 @@ pub(crate) fn forget(header: &Header, start: usize, end: usize) {
 }
 
 /// The id and the address of each site that the target has met. The function reads the site infos in the
-/// order of their ids. The function does not read the slots of the site table: most slots are empty, and
-/// reading them would allocate their pages.
+/// order of their ids. The function does not read the slots of the site table: most slots are empty, and a
+/// read of an empty slot would allocate the memory page of this slot.
 fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize, u64)> {
     let met = infos.get(..(next_site as usize).min(infos.len())).unwrap_or_default();
     let addresses = met.iter().map(|info| info.address.load(Ordering::Acquire)).enumerate();

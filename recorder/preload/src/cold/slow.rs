@@ -27,7 +27,7 @@ pub(crate) unsafe extern "C" fn note(
     fp: usize,
 ) -> *mut u8 {
     // Each call in an unrecorded process makes this test. To keep the test short, the code saves no register
-    // on the stack before it.
+    // on the stack before the test.
     if lifecycle::is_off() {
         return allocation;
     }
@@ -52,8 +52,8 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
         return allocation;
     }
     let counting = thread::counting(header, tls);
-    // SAFETY: `caller` and `fp` belong to the stub's frame, or to the frame of the entry point around it,
-    // which is still running.
+    // SAFETY: `caller` and `fp` belong to the stub's frame, or to the frame of the outer entry point, which
+    // is still running.
     let frame = unsafe { Frame::of_caller(caller, fp) };
     // SAFETY: the frame belongs to the caller of an entry point that is still running.
     let place = unsafe { sites::place(header, frame) };

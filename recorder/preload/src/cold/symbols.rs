@@ -256,7 +256,7 @@ pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     }
     // SAFETY: libc's `dlopen` has this type.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
-    // SAFETY: this call only looks for a library that is already loaded; it loads nothing.
+    // SAFETY: this call only looks for a library that is already loaded, and loads nothing.
     let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };
     if handle.is_null() {
         return ptr::null_mut();

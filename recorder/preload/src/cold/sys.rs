@@ -101,7 +101,7 @@ pub(crate) const READ_WRITE_EXECUTE: usize = 7;
 
 /// Changes what the process may do with pages: `allowed` is a sum of PROT flags. Returns 0 or −errno.
 pub(crate) fn protect(address: usize, bytes: usize, allowed: usize) -> isize {
-    // SAFETY: all callers leave the pages readable, so no read of them fails.
+    // SAFETY: all callers leave the pages readable, so no read of these pages fails.
     unsafe { syscall(numbers::MPROTECT, [address, bytes, allowed, 0, 0, 0]) }
 }
 

@@ -190,8 +190,8 @@ entry! {
     shmat(segment: i32, address: Pointer, flags: i32) -> Pointer => mapping::on_shmat;
 }
 
-/// `munmap`: only calls its hook, without a stub. A call that unmaps memory has no site, so the hook needs no
-/// caller.
+/// `munmap`: this function only calls its hook, and has no assembly stub. A call that unmaps memory has no
+/// site, so the hook needs no caller.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
     unsafe { mapping::on_munmap(address, length) }
 }
 
-/// `shmdt`: only calls its hook, without a stub.
+/// `shmdt`: this function only calls its hook, and has no assembly stub.
 ///
 /// # Safety
 /// The contract of the C function of this name.
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
     unsafe { mapping::on_shmdt(address) }
 }
 
-/// `madvise`: only calls its hook, without a stub.
+/// `madvise`: this function only calls its hook, and has no assembly stub.
 ///
 /// # Safety
 /// The contract of the C function of this name.

@@ -60,8 +60,8 @@ pub(crate) fn set_ring(slots: *mut MappingSlot) {
 
 /// The next definition of a function after this library; null: no library after this library defines the
 /// function. The function `real` does not start the library, because an allocator of the program may map
-/// memory while it holds its own lock. The start of the library looks up functions, and a lookup may
-/// allocate.
+/// memory while the allocator holds its own lock. The start of the library looks up functions, and a lookup
+/// may allocate.
 fn real(function: &Lazy) -> Pointer {
     function.get()
 }

@@ -19,8 +19,9 @@
 //! | 31     | slow  | 1                                                                                     |
 //!
 //! The four entries with the size have the slow bit and the site 0, and no allocation has site 0. Each of
-//! them holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size entry
-//! stays in the table after its allocation was freed, the library never treats this entry as an allocation.
+//! these entries holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size
+//! entry stays in the table after its allocation was freed, the library never treats this entry as an
+//! allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -377,7 +378,7 @@ pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
             for page in (0..PAGES_AT_A_TIME).filter(|&page| is_there(page)) {
                 let first = (first + page) * PAGE_ENTRIES;
                 for pair in (first..first + PAGE_ENTRIES).step_by(2) {
-                    // Most entries are empty, so the code reads two entries at once.
+                    // Most entries are empty, so the code reads two entries with one load.
                     // SAFETY: the index is below the leaf's size, and a pair of entries is aligned.
                     let both = unsafe { &*leaf.wrapping_add(pair).cast::<AtomicU64>() };
                     if both.load(Ordering::Relaxed) == 0 {
@@ -436,8 +437,8 @@ mod tests {
         Allocation { site, size, special: false }
     }
 
-    // No process maps these addresses: the table never touches the memory that it describes. Tests run in
-    // parallel, so each test has its own addresses.
+    // No process maps these addresses: the table never touches the memory that the table describes. Tests run
+    // in parallel, so each test has its own addresses.
     const BASE: usize = 0x1234_0000_0000;
 
     #[test]
@@ -506,8 +507,8 @@ mod tests {
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
     }
 
-    // The hooks missed the free of a large block, and malloc gave out its memory again at a slightly higher
-    // address.
+    // The hooks missed the free of a large block, and malloc gave out the memory of this block again at a
+    // slightly higher address.
     #[test]
     fn size_word_of_a_freed_block_is_not_an_allocation() {
         let address = BASE + 0xa0_0000;

@@ -30,7 +30,7 @@ pub(crate) struct Tls {
     /// The saved value of `offset` while a detoured function has set `offset` to 0.
     pub outer_offset: u16,
     /// Number of allocations and frees that a thread without its own shard has counted in the last shard.
-    /// After every 1024 of them, the thread tries again to get a shard.
+    /// After every 1024 allocations and frees, the thread tries again to get a shard.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
@@ -328,7 +328,7 @@ fn tid() -> u32 {
 ///
 /// # Safety
 /// The reference must not outlive the call in which it was made, and only one reference may exist at a time.
-/// Cold code makes one reference when it begins.
+/// A cold function makes one reference when the function begins.
 #[inline]
 pub(crate) unsafe fn tls<'a>() -> &'a mut Tls {
     // SAFETY: thread-local storage is zeroed at a thread's start, and zero is a valid `Tls`.

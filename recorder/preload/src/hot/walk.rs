@@ -206,7 +206,8 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     if rule.fp_offset() > cfa - frame.sp {
         return None;
     }
-    // SAFETY: both words that the rule names lie in `frame.sp..cfa`, inside the stack.
+    // SAFETY: the return address and the saved fp that the rule describes lie in `frame.sp..cfa`, inside the
+    // stack.
     Some(unsafe { frame.caller(rule) })
 }
 
