@@ -1,4 +1,4 @@
-//! Keeps the last 150 commands in a ring. Each new command replaces the oldest command.
+//! Keeps the last 150 commands in a ring buffer. Each new command replaces the oldest command.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -1,6 +1,5 @@
-// One function allocates for a cache and for a leak. Within the first second, its entries fill a
-// table. From the start, every fourth tick makes a further entry, which the program never reads or
-// frees.
+// One function makes the entries of a cache and also entries that leak. The cache is full within the first
+// second. In every fourth tick, the function makes a further entry that the program never reads or frees.
 //#Expect: Leak in make_entry
 //#Expect: nothing else
 #include "pace.h"

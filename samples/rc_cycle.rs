@@ -1,4 +1,4 @@
-//! Parents and children hold each other by `Rc`, so no reference count ever reaches zero.
+//! Parents and children refer to each other by `Rc`, so no reference count ever becomes zero.
 //!
 //#Expect: Leak in make_family
 //#Expect: nothing else

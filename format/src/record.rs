@@ -124,7 +124,7 @@ pub enum SiteKind {
     Caller,
     /// One full stack of a watched site.
     Stack,
-    /// The site that counts all allocations whose own site had no room in the site table.
+    /// If the site table has no room for a new site, this site counts the allocations of the new site.
     Other,
     /// The leak that `--inject-leak` makes; no code of the target allocates it.
     Injected,
@@ -248,7 +248,7 @@ pub struct Losses {
     /// these modules may have no name.
     pub lost_module_events: u64,
     /// Number of allocations whose site had no room in the site table. The site of kind `Other` counts these
-    /// allocations.
+    /// allocations instead.
     pub other_site_allocs: u64,
     /// Number of allocations that the preload library did not count, because it had no memory for its table
     /// of allocations.
@@ -458,9 +458,9 @@ pub enum EndReason {
     Stopped,
     /// The disk had no room left for the trace.
     DiskFull,
-    /// The process executed a program that is not recorded.
+    /// The process executed (exec) another program, and edleak does not record that program.
     Replaced,
-    /// The process executed another program, which has its own trace.
+    /// The process executed (exec) another program. The other program has its own trace.
     Executed,
 }
 

@@ -1,4 +1,4 @@
-//! Finds the positions in machine code at which a call may be, without disassembling the code.
+//! Finds the positions in machine code at which a call instruction may be, without disassembling the code.
 //!
 //! A return address follows a call, so code without a call needs no unwind rule. Prologues, epilogues and
 //! leaf functions have no call, and most rows of an unwind table belong to this code. The search also reports

@@ -22,7 +22,8 @@ use std::path::PathBuf;
 /// factor of up to 10. Without this limit, a hostile file of a few megabytes could need gigabytes, because
 /// deflate allows a factor of 1,032.
 const MAX_RATIO: u64 = 64;
-/// A decompressed section may always have this size in bytes, because tables of zeros exceed the ratio.
+/// A decompressed section may have this number of bytes even if it exceeds the ratio, because tables of zeros
+/// compress very well.
 const FREE_BYTES: u64 = 16 << 20;
 /// Maximum size of a decompressed section, in bytes. Linkers never write more than 16 GiB of debug
 /// information.
@@ -36,12 +37,12 @@ pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
 /// An ELF file of a machine on which edleak records, with parsed headers.
 ///
 /// The program headers must be sound, because the kernel reads them too. Section headers and symbols may be
-/// missing or broken, as after `sstrip`. In that case the file names no functions.
+/// missing or broken, for example after `sstrip`. In that case the functions of the file have no names.
 pub struct Elf<'data> {
     data: &'data [u8],
     header: &'data Header,
     segments: &'data [Segment],
-    /// The file with its sections and symbols. `None`: they are not sound.
+    /// The sections and symbols of the file. `None`: the table of sections is missing or damaged.
     file: Option<ElfFile64<'data, LittleEndian>>,
     arch: Arch,
     base: u64,
@@ -202,7 +203,7 @@ impl<'data> Elf<'data> {
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
-    /// The name by which other modules refer to this library.
+    /// The name of this library in the lists of needed libraries of other modules (SONAME).
     pub fn soname(&self) -> Option<&'data str> {
         let sections = self.file.as_ref()?.elf_section_table();
         let (dynamic, strings) = sections.dynamic(LE, self.data).ok().flatten()?;

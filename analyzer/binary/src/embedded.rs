@@ -1,4 +1,4 @@
-//! An index of the symbols that are embedded in a trace.
+//! An index of the symbols that are stored in a trace.
 
 use edleak_format::{ModuleId, ModuleSymbols, SymbolFrame};
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! The fuzz target `symbols`: it makes every kind of lookup, in files that exist only in memory.
+//! The code of the fuzz target `symbols`: it makes every kind of lookup, in files that exist only in memory.
 
 use super::binary_file::BinaryFile;
 use super::cache::Opened;
@@ -8,8 +8,8 @@ use edleak_format::ModuleId;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::Path;
 
-/// Maximum number of symbols and of sections to look up. In a small file, this number reaches every unit and
-/// every table.
+/// Maximum number of symbols and of sections to look up. In a small file, so many lookups reach every unit
+/// and every table.
 const MAX_ADDRESSES: usize = 64;
 
 /// Looks up addresses in `input` and returns the number of addresses that got a name.

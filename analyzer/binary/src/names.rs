@@ -151,7 +151,7 @@ pub fn short(name: &str) -> String {
     ALIASES.iter().fold(name, |name, (from, to)| name.replace(from, to))
 }
 
-/// Namespaces that people do not write in names: the inline namespaces of libstdc++ and libc++.
+/// The inline namespaces of libstdc++ and libc++, which people leave out when they write a name.
 pub const INLINE_NAMESPACES: [&str; 5] = ["::__cxx11::", "::__1::", "::__ndk1::", "::__debug::", "::_V2::"];
 
 fn ends_in_word(path: &str) -> bool {

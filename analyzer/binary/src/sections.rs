@@ -6,7 +6,8 @@ use gimli::{Dwarf, DwarfPackageSections, DwarfSections, SectionId};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// The sections that lookups read. Lookups do not need locations, macros, types and names of variables.
+/// The sections that lookups read. Lookups do not need the sections with locations, macros, types and names
+/// of variables.
 const MAIN_SECTIONS: [SectionId; 10] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,

@@ -143,7 +143,7 @@ fn eh_bases(elf: &Elf<'_>, eh_frame: u64) -> BaseAddresses {
     }
 }
 
-/// Address and bytes of .eh_frame in a file without section headers.
+/// Finds .eh_frame in a file without section headers: its address and its bytes.
 fn eh_frame_from_header<'data>(elf: &Elf<'data>) -> Option<(u64, &'data [u8])> {
     let address = elf.eh_frame_hdr()?;
     let bases = BaseAddresses::default().set_eh_frame_hdr(address);
@@ -182,7 +182,8 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     Some(found)
 }
 
-/// The common entry (CIE) at an offset. A common entry is parsed only once for all entries that refer to it.
+/// Returns the common entry (CIE) at an offset. Many entries refer to one common entry, so each common entry
+/// is parsed only once.
 fn common_entry<'section, S>(
     known: &mut HashMap<S::Offset, CommonInformationEntry<Bytes<'section>>>,
     section: &S,
@@ -278,7 +279,7 @@ where
     ) where
         S: UnwindSection<Bytes<'section>>,
     {
-        // For discarded functions, the linker leaves entries with address 0 or length 0.
+        // If the linker discarded a function, an entry with address 0 or length 0 may remain.
         if fde.initial_address() == 0 || fde.len() == 0 {
             return;
         }
@@ -319,7 +320,7 @@ where
     }
 
     fn finish(mut self) -> UnwindTable<R> {
-        // A linker that sorts .eh_frame_hdr leaves .eh_frame in link order, so the ranges are nearly sorted.
+        // The entries of .eh_frame are in link order, so the ranges are nearly sorted already.
         self.stretches.sort_by_key(|stretch| stretch.start);
         let mut rows: Vec<Row<R>> = Vec::with_capacity(self.stretches.len() + self.stretches.len() / 4 + 1);
         let mut push = |start: u32, rule: R| match rows.last_mut() {

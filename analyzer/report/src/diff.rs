@@ -68,7 +68,7 @@ pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-/// For a change: its rank for sorting, the word for it, and the rate in the earlier recording.
+/// For a change: its rank for sorting, its name in the output, and the rate in the first recording.
 fn word_of(change: Change) -> (u8, &'static str, Option<f64>) {
     match change {
         Change::New => (0, "new", None),

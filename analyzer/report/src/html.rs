@@ -81,7 +81,7 @@ const MAX_ROWS: usize = 100_000;
 pub struct Html {
     /// The title of the page; without it, the page has the name of the program as its title.
     pub title: Option<String>,
-    /// Messages about the traces that could not be read.
+    /// One message for each trace that could not be read.
     pub failures: Vec<String>,
 }
 

@@ -38,7 +38,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.shown.take() {
             drop(sender);
-            // The thread has no result that matters.
+            // An error of this thread only means that no progress was shown, so ignore the error.
             let _ = thread.join();
         }
     }

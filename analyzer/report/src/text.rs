@@ -183,7 +183,7 @@ impl Text {
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
-        // A record with few slices has no curve.
+        // If the record has few slices, the report has no curve.
         if lead.per_mark.is_none() || to > 0.0 {
             writeln!(
                 out,
@@ -247,7 +247,8 @@ impl Text {
             let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
         }
-        // The user passes this number to `edleak-record --watch TRACE#NUMBER`.
+        // To record the stacks of this site, the user passes this number to `edleak-record --watch
+        // TRACE#NUMBER`.
         let number = match site.label {
             SiteLabel::Number(number) => format!("site {number}"),
             SiteLabel::Text(_) => String::new(),

@@ -22,7 +22,7 @@ const ADDRESSES: usize = 10_000;
 /// minutes.
 const USUAL_SITES: usize = 300;
 const USUAL_SLICES: u64 = 600;
-/// In the usual trace, every hundredth site leaks.
+/// In the usual trace, every site whose index is a multiple of this number leaks.
 const USUAL_LEAK: usize = 100;
 /// The promise: for the usual trace, edleak-analyze prints its report after at most this number of
 /// milliseconds.

@@ -90,7 +90,7 @@ struct Headers {
     newest: Option<BlockHeader>,
 }
 
-/// The error of a read during which the recorder changed the block.
+/// The error for a read that failed because the recorder changed the block at the same time.
 struct Changed;
 
 impl GrowingTrace {
@@ -329,7 +329,7 @@ impl GrowingTrace {
     /// record.
     fn take_records(&mut self, encoded: &[u8]) -> u64 {
         let mut found = Records::new();
-        // Reading stops at an unsound record; the records before the unsound record are used.
+        // Decoding stops at the first unsound record, and the records before it are used.
         let _unsound = catalog::decode(encoded, self.header.version, &mut found);
         let mut count = 0;
         for (key, record) in found {

@@ -1,4 +1,5 @@
-//! Reading a trace: the reader finds the sound blocks, reads their columns, and decodes many sites at once.
+//! Reading a trace: the reader finds the sound blocks, reads their columns, and decodes many sites in one
+//! step.
 
 pub(crate) mod columns;
 pub(crate) mod growing;

@@ -1,4 +1,4 @@
-//! Thinning: merges two old blocks and drops every other slice of them.
+//! Thinning: merges two old blocks and drops every other slice of these blocks.
 //!
 //! When the file reaches its capacity, the writer merges two neighbouring blocks and drops every other slice.
 //! A level is a distance between slices of 2^level ticks. The writer first thins the oldest blocks of the
@@ -56,7 +56,7 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
 pub(crate) struct Thinner<'a> {
     encoder: &'a mut Encoder,
     stride_ticks: u64,
-    /// The tick of the first slice of the trace, which is never dropped.
+    /// The tick of the first slice of the trace; this slice is never dropped.
     first_tick: u64,
     /// The newest slice that was received. Whether this slice is dropped depends on the tick of the next
     /// slice.

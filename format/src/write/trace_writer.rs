@@ -420,7 +420,8 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Keeps only `Losses` and `End` of the pending records, because the file has no room for all of them.
+    /// Drops all pending records except `Losses` and `End`, because the file has no room for all pending
+    /// records.
     fn keep_losses_and_end(&mut self) {
         let mut records = Records::new();
         catalog::decode(&self.pending, FORMAT_VERSION, &mut records).expect("the writer encoded them");

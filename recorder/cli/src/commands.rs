@@ -23,7 +23,8 @@ pub(crate) const FAILED: u8 = 125;
 /// How long a client waits for a collector to handle a request. The collector may have to read the symbols of
 /// a large program.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client waits for the progress. A collector can always answer this request at once.
+/// How long a client waits for the progress. This time is short, because a collector always answers this
+/// request immediately.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
@@ -167,7 +168,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
                     let sessions = list.lines().filter_map(Progress::parse);
                     running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
                 }
-                // The recording has ended since its socket was found.
+                // The recording ended just after this function had found its socket.
                 Err(_) if !socket.exists() => {}
                 Err(_) => silent.push(format!(
                     "edleak-record with pid {0} does not answer (is it stopped? `kill -CONT {0}`)",

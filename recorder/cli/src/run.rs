@@ -205,8 +205,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // If edleak recorded nothing, it searched no module for these patterns, so it cannot say that they match
-    // nothing.
+    // If edleak recorded no program, it searched no module for these patterns. So edleak prints no message
+    // that the patterns match nothing.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(

@@ -18,8 +18,8 @@ function showGone(columns, view) {
 }
 
 /**
- * The index of the recording to show: the recording in the address of the page, else the last recording.
- * @param {number} count @returns {number}
+ * The index of the recording to show. If the address of the page names a recording, this recording is shown;
+ * otherwise the last recording. @param {number} count @returns {number}
  */
 function chosenTrace(count) {
   const chosen = Number(/^#recording-(\d+)$/.exec(location.hash)?.[1] ?? count);

@@ -23,7 +23,8 @@ pub(super) struct Found<'a> {
     pub(super) diff: Option<&'a Diff<'a>>,
 }
 
-/// Number of columns of a site's curve, if the page has no room for the site's counters.
+/// If the page has no room for the counters of a site, the page contains a curve of the site with this number
+/// of columns.
 const CURVE_COLUMNS: usize = 40;
 /// Limit on the text that says why sites do not leak: the maximum for one page, in bytes. Readers rarely open
 /// this text.
@@ -272,7 +273,7 @@ fn coarse(curve: &[f64]) -> Vec<u8> {
     let highest = curve.iter().copied().fold(0.0, f64::max);
     let byte = |column: usize| {
         let bytes = curve.get(column).copied().unwrap_or(0.0);
-        // The result lies between 0 and 255.
+        // The result is between 0 and 255, so the cast is exact.
         if highest > 0.0 { (255.0 * bytes / highest).round() as u8 } else { 0 }
     };
     (0..CURVE_COLUMNS).map(byte).collect()

@@ -1,5 +1,5 @@
-//! Shortens function names to a width. The least important parts of a name are removed first, and the last
-//! component of the name is kept.
+//! Shortens function names to a width. The function removes the least important parts of a name first, and
+//! keeps the last component of the name.
 
 use super::style::{Style, columns};
 use edleak_binary::names::short;
@@ -37,7 +37,8 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // The tail may begin with the rest of shortened brackets, which tells the reader nothing.
+    // The tail may begin with the remains of shortened brackets. Remove these characters, because they do not
+    // help the reader.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }

@@ -25,7 +25,7 @@ pub enum Ink {
     Alarm,
     /// A possible leak.
     Warning,
-    /// A good result, such as no leak.
+    /// A good result, for example that no site leaks.
     Calm,
     /// Text that a reader should see first.
     Strong,

@@ -42,7 +42,7 @@ pub(crate) struct Metrics {
     thread: Option<(Sender<()>, JoinHandle<Traces>)>,
 }
 
-/// The traces that were read so far. The symbols of each trace are read only once.
+/// The readers of the traces. Each reader stays, so that the symbols of a trace are read only once.
 #[derive(Debug, Default)]
 struct Traces {
     readers: HashMap<PathBuf, Reader>,
@@ -63,8 +63,8 @@ impl Metrics {
         Ok(Self { file, most_sites, thread: None })
     }
 
-    /// Starts the thread. Call this function only after the target has started, because a thread that exists
-    /// before would receive the signals for the target.
+    /// Starts the thread. Call this function only after the target has started. If the thread existed before,
+    /// it would receive signals that edleak-record must pass to the target.
     pub(crate) fn start(&mut self) {
         let (file, most_sites) = (self.file.clone(), self.most_sites);
         let (stop, stopped) = mpsc::channel();
