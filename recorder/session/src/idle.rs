@@ -93,7 +93,8 @@ pub struct Idle {
     pub is_countable: AtomicU32,
     /// The address of the phase, which has four bytes.
     pub phase: AtomicU64,
-    /// The address of the [`Limits`] of the first shard's owner. The limits of the other owners follow.
+    /// The address of the [`Limits`] of the first shard's owner. The limits of the owners of the other shards
+    /// follow in memory.
     pub limits: AtomicU64,
     /// The address of the header of the session that is attached, or that was attached last; 0: the process
     /// never had a session.

@@ -58,10 +58,10 @@ pub const fn owner_thread(owner: u64) -> u64 {
 pub const SHARDS_AT: usize = 4096;
 /// Offset of the first table. The pages before this offset hold the header and the owners of the shards.
 pub const FIRST_TABLE_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
-/// Offset of the site infos. The site infos, the caller words and the first slots of the site table lie
-/// within 2 MiB, so the kernel needs few page tables for the session of a small program.
+/// Offset of the site infos. The site infos, the words of the caller cache and the first slots of the site
+/// table lie within 2 MiB, so the kernel needs few page tables for the session of a small program.
 pub const INFOS_AT: usize = FIRST_TABLE_AT;
-/// Offset of the caller words.
+/// Offset of the words of the caller cache.
 pub const CALLERS_AT: usize = page(INFOS_AT + MAX_SITES * size_of::<SiteInfo>());
 /// Offset of the site table.
 pub const SLOTS_AT: usize = page(CALLERS_AT + CALLERS * size_of::<AtomicU64>());

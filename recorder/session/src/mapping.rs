@@ -30,8 +30,8 @@
 //!
 //! # Room
 //!
-//! An allocator may call madvise thousands of times a second. Events of madvise change no range, so these
-//! events may use only three quarters of the ring. The other calls may use the whole ring.
+//! An allocator may call madvise thousands of times a second. Calls of madvise neither map nor unmap memory,
+//! so their events may use only three quarters of the ring. The other calls may use the whole ring.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -168,10 +168,10 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
 
 /// Finds the slot of `address`, or creates a slot with an id from `next_id`.
 ///
-/// The function takes no lock. A signal handler may call it, even if the signal interrupted an insertion. If
-/// a thread finds a key without an id, the thread takes a new id and stores it; only the first stored id
-/// counts. (If two threads do this at the same time, the id of the second thread is never used.) `None`: the
-/// table is full, and the allocation belongs to [`OTHER`].
+/// The function takes no lock. A signal handler may call the function, even if the signal interrupted an
+/// insertion. If a thread finds a key without an id, the thread takes a new id and stores it; only the first
+/// stored id counts. (If two threads do this at the same time, the id of the second thread is never used.)
+/// `None`: the table is full, and the allocation belongs to [`OTHER`].
 ///
 /// For a slot without an id, the function calls `on_new`. `on_new` returns the number of the module at the
 /// address (see [`SiteInfo::events_before`]) and the action. If this module was at the address before, the

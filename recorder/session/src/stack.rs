@@ -11,9 +11,9 @@
 //!  bounds  mapped memory ranges that may contain a stack
 //! ```
 //!
-//! There is one cell per birth epoch, so an allocation updates only one cell, and the live bytes of each cell
-//! show how old the live allocations of the stack are. For a watched allocation, the side table stores the id
-//! of the cell, which is [`MAX_SITES`] or more.
+//! Each stack has one cell for each epoch, so an allocation updates only one cell, and the live bytes of each
+//! cell show how old the live allocations of the stack are. For a watched allocation, the side table stores
+//! the id of the cell, which is [`MAX_SITES`] or more.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
@@ -64,7 +64,7 @@ const _: () = assert!(core::mem::size_of::<StackInfo>() == 32);
 /// A bit of [`StackInfo::frames`]: the walk stopped before the outermost frame.
 pub const CUT: u32 = 1 << 31;
 
-/// The counts of the allocations that one stack made in one birth epoch.
+/// The counts of the allocations that one stack made in one epoch (a span of time).
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Cell {

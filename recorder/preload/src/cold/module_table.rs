@@ -104,9 +104,9 @@ pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     )
 }
 
-/// A value for the hash of a stack. The value distinguishes two stacks with equal addresses if different
-/// modules were loaded at these addresses, one after the other. 0: no two modules were ever loaded at one
-/// address, or the stack does not contain such an address.
+/// A value that becomes a part of the hash of a stack. The value distinguishes two stacks with equal
+/// addresses if different modules were loaded at these addresses, one after the other. 0: no two modules were
+/// ever loaded at one address, or the stack does not contain such an address.
 #[inline]
 pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }

@@ -93,9 +93,9 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     allocation
 }
 
-/// Counts every live allocation as allocated in a forked child: the parent made the allocation, and the child
-/// will free it. Only the parent's session holds the stacks of watched sites. So the child counts an
-/// inherited allocation at its site, not at its stack.
+/// Counts every live allocation of the parent in the counters of a forked child: the parent made these
+/// allocations, and the child will free them. Only the parent's session holds the stacks of watched sites. So
+/// the child counts an inherited allocation at its site, not at its stack.
 ///
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.

@@ -233,7 +233,8 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     status
 }
 
-/// Adds the event that a call has failed. `number` is the number of the event that reported this call.
+/// Adds an event that tells that a call has failed. `number` is the number of the event that reported this
+/// call.
 #[cold]
 fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     if let (Some(log), Some(number)) = (log, number)
