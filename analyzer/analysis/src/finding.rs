@@ -20,8 +20,8 @@ use crate::site::{Domain, JudgedSite, Kind};
 use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
-/// Least number of places in shared libraries that become one finding only because they grow in step. This
-/// rule is for places whose stacks are not known.
+/// Least number of places in shared libraries that become one finding only because they grow at the same
+/// times. This rule is for places whose stacks are not known.
 const LEAST_BY_STEP: usize = 3;
 /// To decide whether a place belongs to a finding, the place is compared with at most this number of places
 /// of the finding.
@@ -34,16 +34,17 @@ pub struct Finding<'a> {
     pub parts: Vec<Group<'a>>,
     /// The reason why several places are one finding; `None`: there is only one place.
     pub together: Option<Together<'a>>,
-    /// Live bytes of all parts together, over the record.
+    /// The sum of the live bytes of all parts, as a curve over the time of the record.
     pub levels: LevelSum<'a>,
 }
 
 /// The reason why several places are one finding.
 #[derive(Clone, Copy, Debug)]
 pub enum Together<'a> {
-    /// The places leak in step, and this function calls all of them, directly or through other functions.
+    /// The places leak at the same times, and this function calls all of them, directly or through other
+    /// functions.
     Below(SiteFrame<'a>),
-    /// The places leak in step, and their stacks are not known.
+    /// The places leak at the same times, and their stacks are not known.
     ByStep,
 }
 
@@ -112,7 +113,7 @@ impl<'a> Finding<'a> {
         self.parts.iter().map(|part| part.began_s).fold(f64::INFINITY, f64::min)
     }
 
-    /// Whether the program freed most of the leaked bytes when it ended.
+    /// Whether most of the leaked bytes were freed when the program ended.
     pub fn is_freed_at_end(&self) -> bool {
         let freed = self.parts.iter().filter(|part| part.is_freed_at_end).map(|part| part.leak_bytes);
         freed.sum::<f64>() > self.leak_bytes() / 2.0
@@ -125,8 +126,8 @@ impl<'a> Finding<'a> {
         Some((*counts.iter().min()?, *counts.iter().max()?))
     }
 
-    /// A short hash of the finding for tools that follow results over time. The hash is the same in every run
-    /// and after a rebuild.
+    /// A short hash of the finding, for tools that compare the results of many runs. The hash is the same in
+    /// every run and after a rebuild of the program.
     pub fn fingerprint(&self) -> String {
         if let ([part], None) = (self.parts.as_slice(), self.together) {
             return Identity::of(part.lead).fingerprint();
@@ -208,7 +209,8 @@ fn growth_of(group: &Group<'_>, steps: &Steps) -> Option<Growth> {
     steps.growth_of(caller.into_iter().chain(stacks))
 }
 
-/// The groups that grow in step with the group `seed`, and the reason why these groups are one finding.
+/// The groups that grow at the same times as the group `seed`, and the reason why these groups are one
+/// finding.
 fn in_step<'a>(
     seed: usize,
     others: &[usize],
@@ -268,8 +270,8 @@ fn in_step<'a>(
 }
 
 /// Selects the groups that become one finding with `members`. Their stacks are not known, so the only
-/// evidence is that they grow in step. Such groups are in shared libraries. Groups in the program itself are
-/// selected only if all of them are in one function.
+/// evidence is that the groups grow at the same times. Such groups are in shared libraries. Groups in the
+/// program itself are selected only if all of them are in one function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -388,8 +390,8 @@ mod tests {
             site(3, 100, below_main("log_line", "serve_one", 29)),
         ];
         assert_eq!(found(&sites, &[0, 0, 0]), [("serve_one".to_owned(), 3)]);
-        // A site that grows at other times than the rest comes from another mistake, even if the same
-        // function calls it.
+        // A site that grows at other times than the other sites is caused by another mistake, even if one
+        // function calls all these sites.
         let names = |found: Vec<(String, usize)>| found.into_iter().collect::<Vec<_>>();
         assert_eq!(
             names(found(&sites, &[0, 0, 1])),
@@ -433,9 +435,9 @@ mod tests {
             let own = (4..).zip(names).map(|(number, name)| in_module(number, "/bin/server", name));
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
-        // If one function of the program grows in step with the libraries, the finding gets the name of this
-        // function. If two functions of the program grow in step with the libraries, they are not part of the
-        // finding.
+        // If one function of the program grows at the same times as the libraries, the finding gets the name
+        // of this function. If two functions of the program grow at the same times as the libraries, they are
+        // not part of the finding.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

@@ -22,11 +22,11 @@ use std::sync::Arc;
 /// The results for one recording.
 #[derive(Debug)]
 pub struct Findings {
-    /// The input as the user named it.
+    /// The name of the input, as the user gave it.
     pub source: String,
     /// The program, the duration of the recording, and the reason why it ended.
     pub header: Header,
-    /// The totals of the recording, and the counts of events that it could not record.
+    /// The totals of the recording, and the numbers of events that the recorder could not record.
     pub summary: Summary,
     /// The kind of growth of the process, with its numbers.
     pub growth: ProcessGrowth,
@@ -49,9 +49,10 @@ pub struct Findings {
     pub sites: Vec<JudgedSite>,
     /// The modules of the target, with their load addresses; empty: the input does not name modules.
     pub modules: Vec<LoadedModule>,
-    /// Live and resident bytes of the process over the record; empty: the input does not contain these bytes.
+    /// Live and resident bytes of the process at evenly spaced times of the record; empty: the input does not
+    /// contain these bytes.
     pub process: ProcessSeries,
-    /// The work of the whole program over the record.
+    /// The number of allocations of the whole program, as a curve over the time of the record.
     pub work: Arc<Work>,
     /// For each module, the debug file that gave the names of the reported addresses.
     pub outcomes: Vec<Outcome>,
@@ -65,7 +66,7 @@ pub struct Findings {
     pub per_mark: Option<PerMark>,
 }
 
-/// The program, the duration and the end of one recording, and other general facts about it.
+/// General facts about one recording, such as its program, its duration and the reason why it ended.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Header {
     /// The program and its arguments; empty: the input does not give the program.
@@ -106,7 +107,7 @@ pub struct Before {
     pub resident_bytes: u64,
 }
 
-/// The totals of a recording, and the counts of events that it could not record.
+/// The totals of a recording, and the numbers of events that the recorder could not record.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Summary {
     /// Number of sites.
@@ -202,8 +203,8 @@ impl Findings {
     ///
     /// If the site was judged together with its stacks, the result has these stacks, and the stack with the
     /// largest share comes first. In this case, an entry for the site itself gives the bytes that the site
-    /// leaked while it was not watched. If the site was judged alone, the result is only the site's own
-    /// stack.
+    /// leaked while it was not watched. If the site was judged without its stacks, the result is only the
+    /// site itself, with all its leaked bytes.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);

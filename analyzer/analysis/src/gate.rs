@@ -26,9 +26,9 @@ const UNDECIDED_BYTES: f64 = 4096.0;
 
 /// If a greater share of the record than this has no slices, the report mentions the missing slices.
 pub const MUCH_MISSING: f64 = 0.05;
-/// Greatest share of the record that one gap without slices may take; a longer gap may hide a leak. A gap of
-/// this length lowers the accuracy of the verdicts (F1) by two and a half percentage points
-/// (`replay/gap.rs`). Several short gaps do not hide a leak.
+/// Greatest share of the record that one gap without slices may take. With a longer gap, the result is
+/// undecided, because the gap may hide a leak. A gap of this length lowers the accuracy of the verdicts (F1)
+/// by two and a half percentage points (`replay/gap.rs`). Several short gaps do not hide a leak.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
@@ -81,7 +81,7 @@ pub enum Outcome {
 pub enum RuleUse {
     /// The rule matched nothing.
     Unused,
-    /// The rule hid every leak that it matched.
+    /// The rule matched at least one leak, and hid all leaks that it matched.
     Used,
     /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget. So the leaks
     /// that the rule matched are reported.
@@ -299,8 +299,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// The reason why lost events of pools may hide a leak: the recorder lost more events than a twentieth of the
-/// objects that it counted.
+/// The reason why lost events of pools may hide a leak: the number of lost events is more than a twentieth of
+/// the number of counted objects.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);

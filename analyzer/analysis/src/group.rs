@@ -35,7 +35,7 @@ pub struct Group<'a> {
     pub leak_count: Option<u64>,
     /// Whether less than half of the leaked bytes was still live when the recording ended.
     pub is_freed_at_end: bool,
-    /// Live bytes of all members together, over the record.
+    /// The sum of the live bytes of all members, as a curve over the time of the record.
     pub levels: LevelSum<'a>,
     /// The share of each stack in the leak. The greatest share comes first; the list is empty if there are no
     /// stacks.
@@ -45,14 +45,14 @@ pub struct Group<'a> {
 /// The share of one stack in a leak.
 #[derive(Clone, Copy, Debug)]
 pub struct Share<'a> {
-    /// The stack; `None`: the bytes that the caller leaked while it was not watched.
+    /// The stack; `None`: this share stands for the bytes that the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
     /// The stack's share of the leaked bytes, 0 to 1.
     pub of_leaked: f64,
 }
 
-/// The sum of the live bytes of several sites over the record. Each site is stored with a factor, by which
-/// its live bytes are multiplied before they are added.
+/// The sum of the live bytes of several sites, as a curve over the time of the record. Each site is stored
+/// with a factor, by which its live bytes are multiplied before they are added.
 #[derive(Clone, Default, Debug)]
 pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A counter at an instant is the counter of the newest slice that is not after the instant. If no slice was
-//! taken since the previous instant, the instant is marked as missing, and its counters are the counters of
-//! the newest slice before it.
+//! taken since the previous instant, the instant is marked as missing, and its counters are those of the
+//! newest slice before the instant.
 
 mod build;
 mod of_lines;
@@ -50,7 +50,7 @@ pub struct Peak {
     pub live_bytes: u64,
 }
 
-/// One site over the record.
+/// The counters and the peak of one site, at the instants of the history.
 #[derive(Clone, Debug)]
 pub struct SiteHistory {
     /// The site.
@@ -66,7 +66,7 @@ pub struct SiteHistory {
     pub live_count_at_peak: u64,
 }
 
-/// The counters of every site over the record.
+/// The counters of every site at evenly spaced instants of the record.
 #[derive(Clone, Default, Debug)]
 pub struct History {
     /// The instants, in time order.

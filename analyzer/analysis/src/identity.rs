@@ -3,8 +3,9 @@
 //! The exact key consists of the build ID and the offset of every return address. This key is the same after
 //! a restart, also with address space randomization. A rebuilt binary has another build ID and other offsets.
 //! If the build IDs differ, the functions of the whole stack are compared, with the names of their modules.
-//! So a change of line numbers or of directories has no effect. If several sites have the same functions too
-//! (for example two calls of malloc in one function), the order of the sites in the code tells them apart.
+//! So a change of line numbers or of directories has no effect. Several sites can have the same functions,
+//! for example two calls of malloc in one function. In this case, the order of the sites in the code decides
+//! which sites belong together.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
@@ -17,7 +18,7 @@ pub struct Identity {
     pub code: Option<String>,
     /// Modules and functions of the stack; `None`: the innermost function is unknown.
     pub names: Option<String>,
-    /// The keys of the caller alone; `None`: the site is not a stack of a caller.
+    /// The keys of the caller, without the rest of the stack; `None`: the site is not a stack of a caller.
     pub caller: Option<Box<Identity>>,
 }
 
@@ -80,8 +81,8 @@ impl Identity {
         self.names.is_some() && self.names == other.names
     }
 
-    /// A short hash that identifies the code; it is the same on every machine. Tools use the fingerprint to
-    /// follow results over time.
+    /// A short hash that identifies the code; the hash is the same on every machine. With this fingerprint,
+    /// tools can compare the results of many runs.
     pub fn fingerprint(&self) -> String {
         let key = self.names.as_deref().or(self.code.as_deref()).unwrap_or_default();
         format!("{:016x}", fnv1a(key.as_bytes()))

@@ -70,7 +70,7 @@ pub struct Replayed<T> {
     pub slices: u64,
     /// The time of the last slice, in nanoseconds since the recording began.
     pub last_ns: u64,
-    /// The work of the whole program over the record.
+    /// The number of allocations of the whole program, as a curve over the time of the record.
     pub work: Arc<Work>,
     /// Number of grid points without a slice; their values lie on a straight line.
     pub missing_points: u64,
@@ -162,7 +162,8 @@ struct States {
     work: WorkBuilder,
     /// The memory of the process at the newest slice.
     newest: ProcessPoint,
-    /// The gaps: for each gap, the tick of the slice after it, and its points.
+    /// All gaps so far: for each gap, the tick of the slice that ends the gap, and the grid points of the
+    /// gap.
     gaps: Vec<(u64, Gap)>,
     memory: Memory,
     /// The newest counters of every site, from the last block. The first slice of a block names every site

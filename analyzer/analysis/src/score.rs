@@ -87,12 +87,12 @@ pub struct Case {
     pub period_s: f64,
     /// The true number of leaked bytes, if the corpus gives it.
     pub leak_bytes: Option<f64>,
-    /// The series without the birth times of survivors, and the same series with them.
+    /// Two versions of the series: first without, then with the birth times of the surviving allocations.
     pub series: [Series; 2],
 }
 
-/// Reads a labelled corpus. If `births` is given, each series gets the birth times of its survivors from the
-/// line of this file with the same id.
+/// Reads a labelled corpus. If `births` is given, the birth times of the surviving allocations are read from
+/// this file, in which each line has the id of a series.
 ///
 /// # Errors
 /// The corpus cannot be read, or a line of it has a wrong form.
@@ -245,18 +245,18 @@ pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 #[derive(Debug, Default)]
 pub struct ScoreReport {
     /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if the birth
-    /// times of survivors are not known.
+    /// times of the surviving allocations are not known.
     pub all: [Tally; 3],
     /// The scores for each mechanism that changes memory.
     pub families: BTreeMap<String, [Tally; 3]>,
     /// The scores for each number of slices.
     pub lengths: BTreeMap<u64, [Tally; 3]>,
-    /// Whether the birth times of survivors were known for every series.
+    /// Whether the birth times of the surviving allocations were known for every series.
     pub has_births: bool,
 }
 
-/// Scores a corpus of labelled series. `births` is a separate file with the birth times of survivors, by the
-/// id of the series.
+/// Scores a corpus of labelled series. `births` is a separate file with the birth times of the surviving
+/// allocations; each of its lines names the id of a series.
 ///
 /// # Errors
 /// The corpus cannot be read, or the corpus has no series.

@@ -119,13 +119,13 @@ pub struct JudgedSite {
     /// Live allocations at the last judged slice. After this slice, the recording may have slices in which
     /// the program freed everything because it was about to end.
     pub judged_count: Option<u64>,
-    /// Resident and swapped bytes at the end, for a site that maps memory. They are computed from the
+    /// Resident and swapped bytes at the end, for a site that maps memory. These bytes are computed from the
     /// resident share of the site at the last reading of /proc; `None`: no reading has this site.
     pub resident_bytes: Option<u64>,
     /// Pages that the program gave back with madvise, for a site that maps memory; `None`: the program gave
     /// back no pages, or the number is unknown.
     pub given_back: Option<GivenBack>,
-    /// Live bytes over the judged record.
+    /// Live bytes, as a curve over the time of the judged record.
     pub levels: Levels,
     /// Growth, in bytes, of the memory that the allocator holds for this site in addition to the requested
     /// bytes.
@@ -177,7 +177,7 @@ impl fmt::Display for GivenBack {
 pub struct WithStacks {
     /// The verdict on the sum of the site and its stacks.
     pub judgement: Judgement,
-    /// Live bytes of the site and its stacks together, over the record.
+    /// Live bytes of the site and its stacks together, as a curve over the time of the record.
     pub levels: Levels,
 }
 
@@ -246,7 +246,7 @@ impl JudgedSite {
         self.levels.last()
     }
 
-    /// The growth of the site's live bytes over the record.
+    /// The live bytes at the end of the judged record, minus the live bytes at its beginning.
     pub fn growth(&self) -> f64 {
         self.levels.last() - self.levels.first()
     }

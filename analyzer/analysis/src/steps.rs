@@ -1,12 +1,13 @@
-//! Decides whether leaks grow in step. If one mistake in the program causes leaks at several places, these
-//! places leak at the same times.
+//! Decides whether leaks grow in step, that is, at the same times. If one mistake in the program causes leaks
+//! at several places, these places leak at the same times.
 //!
 //! Two steady leaks are both straight lines, so their curves do not show a common cause. But a common cause
 //! is visible in the slices. The places of one mistake keep new allocations in the same slices; places of
 //! different mistakes do not. So the analyzer compares the growth of two places slice by slice. After that,
 //! the analyzer moves the growth of one place in time, by some slices, and compares again. If the growth fits
 //! much better without the move, this is evidence of a common cause. If every slice has many new allocations,
-//! the growth fits with and without the move. This is no evidence for or against a common cause.
+//! the growth fits with and without the move. In this case, the slices do not show whether there is a common
+//! cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -28,11 +29,11 @@ const MOST_SITES: usize = 400;
 const MOST_COUNTERS: usize = 60_000_000;
 /// Least number of kept allocations that can show a pattern.
 const LEAST_KEPT: f64 = 6.0;
-/// Two places are in step only if no more than this share of their growth is in different slices. The share
-/// is not 0, because a slice may be taken in the middle of an event.
+/// Two places grow at the same times only if no more than this share of their growth is in different slices.
+/// The share is not 0, because a slice may be taken in the middle of an event.
 const MOST_APART: f64 = 0.3;
-/// If two places are in step, a move in time must make the difference of their growth at least this many
-/// times as large as without the move.
+/// If two places grow at the same times, a move in time must make the difference of their growth at least
+/// this many times as large as without the move.
 const LEAST_CONTRAST: f64 = 2.0;
 /// Greatest share of the growth that may be in different slices, for two places whose slices show no pattern.
 const MOST_UNLIKE: f64 = 0.05;
@@ -50,7 +51,7 @@ const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 #[derive(Clone, Default, Debug)]
 pub struct Steps {
     live_counts: HashMap<SiteLabel, Box<[u64]>>,
-    /// The results of earlier comparisons. They are stored, because a report lists the same leaks several
+    /// The results of all comparisons so far. Results are stored because a report lists each leak several
     /// times.
     compared: Arc<Mutex<HashMap<(u64, u64), Step>>>,
 }
@@ -58,12 +59,12 @@ pub struct Steps {
 /// Whether two growths have a common cause.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Step {
-    /// The two growths are not in step.
+    /// The two sites do not grow at the same times.
     Apart,
-    /// The two growths may be in step: every slice has so many new allocations that the slices show no
-    /// pattern.
+    /// The two sites may grow at the same times: every slice has so many new allocations that the slices show
+    /// no pattern.
     Possible,
-    /// The two growths are in step.
+    /// The two sites grow at the same times.
     Together,
 }
 
@@ -72,7 +73,8 @@ impl Steps {
     /// result is empty if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
-        // Only sites of the heap are compared: mappings and allocations are never in step.
+        // Only sites of the heap are compared: a mapping and an allocation never count as leaks of one
+        // mistake.
         let leaking = sites.iter().filter(|site| site.is_leak() && site.domain() == Domain::Heap);
         let leaking: Vec<&JudgedSite> = leaking.take(MOST_SITES).collect();
         let together: HashSet<&SiteLabel> =
@@ -92,8 +94,8 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// Makes sites for tests. Each site grows by one of several patterns; two sites are in step only if they
-    /// have the same pattern.
+    /// Makes sites for tests. Each site grows by one of several patterns; two sites grow at the same times
+    /// only if they have the same pattern.
     #[cfg(test)]
     pub(crate) fn of_patterns<'a>(sites: impl Iterator<Item = (&'a SiteLabel, u64)>) -> Self {
         let counts = |pattern: u64| {
@@ -166,8 +168,8 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     all
 }
 
-/// The growth of one or more sites: for each slice, the number of allocations made in it that stay live until
-/// the end.
+/// The growth of one or more sites: for each slice, the number of allocations that were made in the slice and
+/// are still live at the end.
 #[derive(Debug)]
 pub(crate) struct Growth {
     /// A hash of the labels of the sites.
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
         // These leaks take turns about every three slices, as the leaks of samples/leaker.cpp do. The
-        // tolerance of one slice must not make one leak of them.
+        // tolerance of one slice must not make one finding of these two leaks.
         let late = |event: u64| u64::from(event * event % 5 < 2);
         let [first, second] = [0, 1].map(|of| {
             growing(400, 1, |slice| {

@@ -32,8 +32,8 @@ pub(crate) struct Survivors {
     pub(crate) log_odds: f64,
     /// The share of allocations that are still live, among those made between 1/8 and 13/16 of the record.
     pub(crate) kept: f64,
-    /// Bytes retained over the whole record if the growth after 13/16 of the record continues as before
-    /// 13/16.
+    /// Bytes that the site retains until the end of the record. They are computed from the first 13/16 of the
+    /// record, with the assumption that the growth then continues at the same rate.
     pub(crate) retained_bytes: f64,
 }
 

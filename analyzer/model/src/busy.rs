@@ -1,5 +1,5 @@
-//! A curve over busy time. Busy time is the part of the record in which the program makes allocations; time
-//! with almost no allocations does not count.
+//! Computes a curve whose x-axis is busy time instead of the wall clock. Busy time is the part of the record
+//! in which the program makes allocations; time with almost no allocations does not count.
 //!
 //! The weight of a bucket is the number of allocations that the program made in this bucket, divided by the
 //! usual number in a bucket in which the site grew. No weight exceeds 1, so busy time is never longer than
@@ -12,8 +12,8 @@ use crate::trend::{greater, lesser};
 /// If a bucket has fewer allocations than this share of the allocations per bucket while the site grew, its
 /// weight is 0: such few allocations come from health checks or a timer.
 const LEAST_SHARE: f64 = 0.25;
-/// Least share of quiet time in the record for a curve over busy time; with less quiet time, the curve over
-/// the wall clock suffices.
+/// Least share of quiet time in the record. With a smaller share, no curve over busy time is needed, because
+/// the curve over the wall clock is nearly the same.
 const LEAST_QUIET: f64 = 0.02;
 /// The growth counts as ended when the curve has reached this share of the whole growth.
 const GROWN: f64 = 0.95;

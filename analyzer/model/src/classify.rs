@@ -31,7 +31,7 @@ pub enum Verdict {
     Leak,
     /// The site does not leak, as far as the record shows.
     NoLeak,
-    /// The record does not suffice to decide.
+    /// The record is too short, or shows too little, to decide whether the site leaks.
     Undecided,
 }
 
@@ -80,8 +80,8 @@ pub struct Judgement {
 pub const LEAST_POINTS: u64 = 12;
 
 /// If the first slice of a site comes in the last 1/`LEAST_PRESENCE` of the record, the model judges the site
-/// over the whole record. Growth that is seen only at the very end does not show that the site will go on
-/// growing.
+/// over the whole record. If a site grows only at the very end of the record, the record does not show that
+/// this growth will continue.
 const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
@@ -99,7 +99,7 @@ impl Judgement {
         Self::no_leak(class, vec!["a part of its caller's leak".into()])
     }
 
-    /// The judgement on a site that maps address space, but has no resident memory of its own.
+    /// The judgement on a site that maps address space, if this address space has no resident memory.
     pub fn without_memory(class: Class, why: String) -> Self {
         Self::no_leak(class, vec![why])
     }

@@ -19,8 +19,9 @@ use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
 /// Index in [`RHO`] of the autocorrelation with which the growth is estimated: ρ = 0, which is plain least
-/// squares. On a sawtooth, plain least squares averages over whole cycles, while prewhitening would follow
-/// the last tooth. On a straight line under AR(1) noise, plain least squares is only a little less exact.
+/// squares. On a sawtooth curve, plain least squares averages whole cycles, while a prewhitened fit would
+/// follow the last tooth. On a straight line under AR(1) noise, plain least squares is only a little less
+/// exact.
 const ESTIMATE: usize = 0;
 
 /// Least residual of a model, as a share of the curve's variance: no model is expected to fit exactly.
@@ -34,9 +35,9 @@ const MOST_BIC: f64 = 10.0;
 /// position, and the constant. A model that also has a line has one parameter more.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
-/// Number of parameters that BIC counts for a line beside a base, which is memory that the site loads at the
-/// start. The number includes two extra parameters, because a curve with a bend at any position also fits
-/// many caches.
+/// Number of parameters that BIC counts for a model of a line plus a base. The base is memory that the site
+/// loads at the start. The number includes two extra parameters, because a curve with a bend at any position
+/// also fits many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
 /// Saturating shapes that a model may add to a leak or to a ramp.
@@ -56,8 +57,9 @@ pub(crate) struct Comparison {
     /// Half the BIC of the best leaking model that does not accelerate, minus half the BIC of the best
     /// leaking model that accelerates. The result is positive if the accelerating model fits better.
     pub(crate) bend: f64,
-    /// Growth over the record: the mean over the leaking models, weighted by their likelihoods. Only the
-    /// growing term of each model counts; its fill, step and base do not.
+    /// Growth from the start to the end of the record: the mean of the growth of all leaking models, weighted
+    /// by the likelihoods of the models. Only the growing term of each model counts; its fill, step and base
+    /// do not.
     pub(crate) growth: f64,
     /// Position in the record, 0…1, at which the growth begins according to the best leaking model.
     pub(crate) begins: f64,

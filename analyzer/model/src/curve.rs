@@ -58,7 +58,7 @@ impl Curve {
     }
 
     /// Makes the curve of a longer record. In the `buckets` buckets before this curve, the site was absent,
-    /// so it had no live memory.
+    /// so all values of these buckets are 0.
     pub(crate) fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;
         let mut group = 1u64;

@@ -61,7 +61,7 @@ pub enum GrowthKind {
     Live,
     /// The allocator retains memory that the program freed.
     Retained,
-    /// Memory grows outside malloc.
+    /// The program's memory that was not allocated with malloc grows.
     Outside,
     /// Resident memory grows, and the recording does not say whether the allocator retains it or malloc never
     /// saw it.
@@ -178,7 +178,7 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
         let in_malloc = by(from.of_malloc(), to.of_malloc());
         let elsewhere = by(from.elsewhere(), to.elsewhere());
         // The function assumes that growth of live memory is in the heap, up to the growth of the heap. The
-        // rest of it is in large allocations, each of which has a separate mapping.
+        // rest of the growth of live memory is in large allocations, each of which has a separate mapping.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };

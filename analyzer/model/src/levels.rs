@@ -1,8 +1,8 @@
-//! Live bytes of one site over the record, for a chart of any width.
+//! The curve of the live bytes of one site, for a chart of any width.
 
 use crate::series::Series;
 
-/// Live bytes over the record: a mean for each bucket of a series.
+/// The curve of live bytes: the mean of each bucket of a series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Levels {
     /// Number of slices before the site was first seen.

@@ -133,8 +133,8 @@ pub(crate) fn too_little_work(slices: usize) -> Vec<String> {
     vec![format!("the program worked in only {}", units::plural(slices as u64, "slice", "slices"))]
 }
 
-/// The reasons if the surviving allocations show a leak, but the program freed most of it before the record
-/// ended.
+/// The reasons for an undecided site: the surviving allocations show a leak, but the program freed most of
+/// the leaked memory before the record ended.
 pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(

@@ -28,7 +28,7 @@ struct Waves {
     waves: Vec<Wave>,
     /// The cosine units of all waves, and then their sine units. For each bucket, the values of [`ABREAST`]
     /// units are side by side, so that the code adds to [`ABREAST`] independent sums in parallel. Each sum
-    /// has the same bits as if it were computed alone.
+    /// has the same bits as if it were computed without the other sums.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 

@@ -1,4 +1,5 @@
-//! One site's series: live bytes and live count over the record, condensed in one pass and in bounded memory.
+//! The series of one site: its live bytes and live count at each slice, condensed in one pass and in bounded
+//! memory.
 //!
 //! The size of a series does not depend on the length of the record. A series holds:
 //!

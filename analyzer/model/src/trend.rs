@@ -1,5 +1,5 @@
-//! Statistics of a curve that take little time to compute. They show whether the curve rises, whether it
-//! rises steadily and to the end, and whether it rises in more than one jump.
+//! Statistics of a curve that take little time to compute. The statistics show whether the curve rises,
+//! whether the rise is steady and lasts to the end, and whether the rise has more than one jump.
 //!
 //! Each statistic is a pure function of a [`Curve`], is finite for any input, and has no unit. So the same
 //! threshold applies to a site of forty bytes and to a site of forty gigabytes.

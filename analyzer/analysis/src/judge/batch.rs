@@ -5,8 +5,8 @@
 //! growth from a leak, and on a slow machine the curve is only longer. So a leak with the confidence `Strict`
 //! gets the confidence `Suspect` in each of three cases:
 //!
-//! - Most of the live memory is growth over the last three quarters of the record.
-//! - The program freed the leak when it ended.
+//! - Most of the live memory was added in the last three quarters of the record.
+//! - The program freed the leaked memory when it ended.
 //! - The program used less than [`STRICT_SECONDS`] of processor time.
 
 use crate::site::{Domain, JudgedSite, Kind};
@@ -43,7 +43,7 @@ pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     }
 }
 
-/// The growth of a site over the last three quarters of the record.
+/// The growth of a site in the last three quarters of the record.
 fn late_growth(site: &JudgedSite) -> f64 {
     let quarter = site.levels.at(4).get(1).copied().unwrap_or(0.0);
     (site.levels.last() - quarter).max(0.0)

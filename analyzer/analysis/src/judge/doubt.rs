@@ -6,16 +6,16 @@ use edleak_model::growth_class::Class;
 use edleak_model::reasons;
 use std::collections::HashMap;
 
-/// If a suspect leaked less than this share of the live bytes, it becomes undecided. The leaks of the stacks
-/// of one caller are added up for this comparison.
+/// If a leak with the confidence `Suspect` has less than this share of the live bytes, the site becomes
+/// undecided. For this comparison, the leaks of all stacks of one caller are added up.
 const NEGLIGIBLE: f64 = 0.001;
 
-/// Turns suspects that leaked very little into undecided sites.
+/// Turns leaks with the confidence `Suspect` into undecided sites, if they leaked very little.
 ///
-/// Of the sites that do not leak, about one in fifty becomes a suspect. A large program has thousands of
-/// sites, and most of them are small. So without this rule, every large program would have one or two small
-/// suspects. A leak with the confidence `Strict` is reported even if it is very small. A real leak soon
-/// becomes large enough for a report.
+/// Of the sites that do not leak, about one in fifty is wrongly judged as a leak, with the confidence
+/// `Suspect`. A large program has thousands of sites, and most of them are small. So without this rule, the
+/// report of every large program would have one or two small leaks that are none. A leak with the confidence
+/// `Strict` is reported even if it is very small. A real leak soon becomes large enough for a report.
 pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());

@@ -62,9 +62,9 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 /// A site is often watched late, when it begins to look like a leak. The stacks of such a site have counts
 /// only for the part of the record after the beginning of the watch. So each stack gets a share of the leak
 /// of caller and stacks together: its own leaked bytes, scaled from the watched time to the whole record. The
-/// sum of these shares never exceeds the leak of caller and stacks together. The function does not use the
-/// leak of caller and stacks alone: it may include the last tooth of a sawtooth, which the curves of the
-/// stacks show better.
+/// sum of these shares never exceeds the leak of caller and stacks together. The function does not simply
+/// divide the leak of caller and stacks among the stacks, because this leak may include the last tooth of a
+/// sawtooth. The curves of the stacks show such a tooth better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -202,8 +202,8 @@ mod tests {
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
         assert!(!is_leak(0, &[(500, Verdict::Undecided, true), (400, Verdict::NoLeak, false)]));
-        // The site stays a leak in three cases: if the ages are not known, if they are known for too few of
-        // its allocations, and if one of its stacks is a leak.
+        // The site stays a leak in three cases: the ages are not known, the ages are known for too few
+        // allocations, or one of the stacks is a leak.
         assert!(is_leak(100, &[(900, Verdict::NoLeak, false)]));
         assert!(is_leak(1000, &[(900, Verdict::NoLeak, true)]));
         assert!(is_leak(0, &[(900, Verdict::NoLeak, true), (5, Verdict::Leak, true)]));

@@ -30,23 +30,23 @@ pub struct LineSeries {
     pub totals: Totals,
     /// The place of the site in the code, innermost frame first, if the line gives the place.
     pub stack: Vec<Address>,
-    /// The surviving allocations by the time at which they were made, in seconds.
+    /// The allocations that are still live at the end, for each epoch in which they were made.
     pub survivors: Vec<Survivor>,
-    /// The points of the input; `None`: the options did not ask for them.
+    /// The points of the input; `None`: the points were not kept, because the options did not ask for them.
     pub kept: Option<KeptPoints>,
 }
 
 /// The points of one site of a text input, kept so that they can be printed again.
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
-    /// Each point, with the number of consecutive slices that have it. So a short input that stands for many
-    /// slices takes little memory.
+    /// Each point, with the number of slices in a row that have the counters of this point. So a short input
+    /// that stands for many slices takes little memory.
     pub runs: Vec<(Point, u64)>,
     /// Whether the input gave the number of live allocations.
     pub has_counts: bool,
     /// The points of the site together with its stacks, as the input gives them.
     pub with_stacks: Option<Vec<(Point, u64)>>,
-    /// The surviving allocations by birth epoch, as the input gives them.
+    /// For each birth epoch, the allocations that are still live at the end, as the input gives them.
     pub births: Option<Births>,
 }
 

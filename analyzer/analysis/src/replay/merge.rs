@@ -345,7 +345,8 @@ mod tests {
         let trace = trace("stacks", 14, &records);
         let merged = Merged::of(&trace);
         assert_eq!(groups(&merged), [vec![0, 1], vec![4, 5], vec![7, 8], vec![9, 10], vec![12, 13]]);
-        // A caller with its stacks is the sum over all merged callers and all their stacks.
+        // The series of a caller with its stacks is the sum of all merged callers and of all stacks of these
+        // callers.
         let sites = replay(&trace, &merged, trace.grid(), false, |site| site).sites;
         let root = sites.iter().find(|site| site.id == SiteId(0)).expect("it has slices");
         let last = root.with_stacks.as_ref().expect("it has stacks").last();

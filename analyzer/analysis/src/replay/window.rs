@@ -8,7 +8,7 @@ use edleak_format::{CHUNK_SLICES, Counters, GROUP_SITES, Row, TILE_SITES, TileRe
 
 pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 
-/// The sums over the sites of one range, for each slice of a window.
+/// The sums of the counters of all sites of one range, for each slice of a window.
 #[derive(Default)]
 pub(super) struct Condensed {
     /// Live bytes after each slice.
@@ -50,8 +50,8 @@ impl Range<'_> {
                 let site = first_site + tile * TILE_SITES;
                 let mut first = 0;
                 while first < opened.steps.len() {
-                    // The first slice of the trace is read alone, to get the number of bytes that were
-                    // allocated up to it.
+                    // The first slice of the trace is added separately, so that the number of bytes allocated
+                    // up to this slice can be read.
                     let is_first = slices + first == 0;
                     let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
                     reader.place(first, end - first);
