@@ -3,9 +3,9 @@
 //! The exact key consists of the build ID and the offset of every return address. This key is the same after
 //! a restart, also with address space randomization. A rebuilt binary has another build ID and other offsets.
 //! If the build IDs differ, the functions of the whole stack are compared, with the names of their modules.
-//! So a change of line numbers or of directories has no effect. Several sites can have the same functions,
-//! for example two calls of malloc in one function. In this case, the order of the sites in the code decides
-//! which sites belong together.
+//! So a change of line numbers or of directories does not change the result. Several sites can have the same
+//! functions, for example two calls of malloc in one function. In this case, the order of the sites in the
+//! code decides which sites belong together.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};

@@ -3,7 +3,7 @@
 //!
 //! A mapping is address space. It takes memory only if its pages are resident or swapped out. For example, a
 //! garbage collector reserves much more address space than the memory that it uses. So growth of address
-//! space alone is no leak.
+//! space is no leak if resident memory does not grow as well.
 
 use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};

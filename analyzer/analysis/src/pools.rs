@@ -11,7 +11,7 @@ use edleak_text::units::plural;
 use std::collections::BTreeMap;
 
 /// If the recorder lost the event of an object that a pool took back, the object still counts as live. So a
-/// leak stays a leak only if its objects are more than this many times as numerous as the lost events.
+/// leak stays a leak only if it has more than this number of objects for each lost event.
 const OBJECTS_PER_LOST_EVENT: u64 = 2;
 
 /// The totals of the program's own pools.

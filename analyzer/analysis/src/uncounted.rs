@@ -1,6 +1,6 @@
-//! Functions whose calls the recorder did not count, although it counted other functions of their allocator.
-//! An example is `mallocx` of a shared jemalloc, if the system does not allow edleak to change the code of
-//! this library.
+//! Finds functions whose calls the recorder did not count, although it counted other functions of the same
+//! allocator. An example is `mallocx` of a shared jemalloc, if the system does not allow edleak to change the
+//! code of this library.
 
 use crate::frame::base_name;
 use crate::own_heap::OwnHeap;

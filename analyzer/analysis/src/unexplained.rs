@@ -1,4 +1,5 @@
-//! Finds growth that no single site explains: the sum of the sites that each grew only for a moment.
+//! Finds growth that no single site explains, because it is spread over many sites that each grew only for a
+//! moment.
 //!
 //! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
 //! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their

@@ -1,5 +1,5 @@
-//! The memory that an allocator holds in addition to the requested bytes. For small allocations, this memory
-//! is a greater share than for large allocations.
+//! Computes the memory that an allocator holds in addition to the requested bytes. For small allocations,
+//! this memory is a greater share than for large allocations.
 
 use crate::series::Series;
 

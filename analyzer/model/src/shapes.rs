@@ -17,7 +17,7 @@ pub(crate) enum Shape {
     Power(f64),
     /// Zero until x = h, then a straight line: a leak that starts late.
     Hinge(f64),
-    /// e^(k(x−1)): a leak that grows faster the larger it is.
+    /// e^(k(x−1)): a leak whose rate rises with its size.
     Exp(f64),
 }
 

@@ -112,8 +112,8 @@ impl WorkBuilder {
         (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
     }
 
-    /// Ends the record and returns the work. Allocations after the newest slice are unknown, so the work does
-    /// not count them.
+    /// Ends the record and returns the work. The number of allocations after the newest slice is unknown and
+    /// taken as 0.
     pub fn finish(mut self) -> Work {
         let (_, allocs) = self.newest.unwrap_or_default();
         if self.work.allocs.is_empty() {

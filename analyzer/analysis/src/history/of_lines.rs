@@ -1,5 +1,5 @@
-//! Makes the history of series lines: live bytes and live count at each instant. The loader must have kept
-//! the points of the input.
+//! Makes the history of series lines: live bytes and live count at each instant. This needs the points of the
+//! input, which the loader keeps only if its options ask for them.
 //!
 //! Series lines do not give the bytes that were allocated and freed between two slices. Live bytes rise by
 //! allocations and fall by frees. So the history uses the least numbers of allocated and freed bytes that

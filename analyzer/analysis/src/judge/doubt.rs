@@ -14,8 +14,9 @@ const NEGLIGIBLE: f64 = 0.001;
 ///
 /// Of the sites that do not leak, about one in fifty is wrongly judged as a leak, with the confidence
 /// `Suspect`. A large program has thousands of sites, and most of them are small. So without this rule, the
-/// report of every large program would have one or two small leaks that are none. A leak with the confidence
-/// `Strict` is reported even if it is very small. A real leak soon becomes large enough for a report.
+/// report of every large program would list one or two small sites that do not leak. A leak with the
+/// confidence `Strict` is reported even if it is very small. A real leak soon becomes large enough for a
+/// report.
 pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());

@@ -43,8 +43,8 @@ impl BirthTable {
             return None;
         }
         let began_ns = self.first_ns + absent as f64 * self.period_ns;
-        // A slice counts the allocations made in the period before this slice, so the time of the site begins
-        // one period before its first slice.
+        // A slice counts the allocations made in the period before this slice, so the first allocations of
+        // the site may be one period older than its first slice.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
             // −1 means that the site never freed anything; the labelled corpora use the same value.

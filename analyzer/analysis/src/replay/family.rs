@@ -3,8 +3,8 @@
 //!
 //! When a site becomes watched, its new allocations are counted at its stacks. So the site's own series stops
 //! growing, and the series of its stacks begin late. A leak that is spread over many stacks may be visible in
-//! none of them. The sum of caller and stacks solves these two problems. Sites that are in no sum cost no
-//! extra time.
+//! none of them. The sum of caller and stacks solves these two problems. Only the members of a sum need extra
+//! time.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};

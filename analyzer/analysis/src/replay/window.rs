@@ -1,4 +1,4 @@
-//! Adds the slices of a window, which is some decompressed blocks, to the series of one range of sites.
+//! Adds the slices of a window to the series of one range of sites. A window is a few decompressed blocks.
 
 use super::family::{Families, FamilyMove};
 use super::group::Group;
