@@ -5,9 +5,9 @@
 #
 # The test must do its work EDLEAK_ITERATIONS times (default 30). Before each repetition, the test must set
 # the mark `iteration`, with edleak_mark of edleak.h. If the test fails, the script exits with the test's exit
-# code. If the iterations leak, the script exits with 1. Otherwise, and for a test without marks, it exits
-# with 0. EDLEAK_TRACES names a directory. If a test leaks or is undecided, its trace and report are kept
-# there.
+# code. If the iterations leak, the script exits with 1. Otherwise the script exits with 0, even if the test
+# sets no marks. EDLEAK_TRACES names a directory. If a test leaks or is undecided, its trace and report are
+# kept there.
 #
 #   ctest           add_test(NAME parser COMMAND test-gate.sh $<TARGET_FILE:parser_test>)
 #   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh cargo nextest run

@@ -165,8 +165,8 @@ pub struct Stack {
     pub id: StackId,
     /// The frames, innermost first.
     pub frames: Vec<StackFrame>,
-    /// Whether the walk stopped before the outermost frame: the stack is deeper than the limit, or a frame
-    /// has no unwind rule.
+    /// Whether frames are missing at the outer end. The reason is that the stack is deeper than the limit, or
+    /// that a frame has no unwind rule.
     pub is_cut: bool,
 }
 
@@ -187,7 +187,7 @@ pub struct Survivors {
     pub site: SiteId,
     /// The epochs, oldest first; each epoch begins where the previous epoch ends.
     pub epochs: Vec<Epoch>,
-    /// Time at which the collector last saw a free at this site; 0: never.
+    /// Time at which the collector last saw that an allocation of this site was freed; 0: never.
     pub last_free_ns: u64,
     /// Every freed allocation of this site was at most this old when the program freed the allocation.
     pub max_age_at_free_ns: u64,
@@ -253,7 +253,7 @@ pub struct Losses {
     /// Number of allocations that the preload library did not count, because it had no memory for its table
     /// of allocations.
     pub untracked_allocs: u64,
-    /// Number of slices that the collector took too late or not at all because the machine stalled.
+    /// Number of slices that the collector took too late, or never took, because the machine was too busy.
     pub missed_slices: u64,
     /// Number of distinct stacks that had no room in the stack table. The library counted the allocations of
     /// these stacks at the parent site.
@@ -319,13 +319,14 @@ pub struct Mark {
     pub name: String,
     /// Whether the trace has only the first part of the name, because the name was too long.
     pub is_cut: bool,
-    /// Number of times that the mark was set before this record was written. If a recording ends without a
-    /// kill, the recorder writes this record again at the end.
+    /// Number of times that the mark was set before this record was written. If the recorder is not killed,
+    /// it writes this record again at the end of the recording.
     pub count: u64,
 }
 
 /// The counters of the sites at one instant of a mark. Not every instant has such a slice. For each name, the
-/// first 64 instants have one. After that, 32 instants have one in each span in which the count doubles.
+/// first 64 instants have one. After that, in each span in which the number of instants doubles, 32 instants
+/// have such a slice.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
     /// The number of this slice. The slices of all marks of a trace are numbered together, from 0.

@@ -132,7 +132,7 @@ impl Reader for BoundedSlice<'_> {
     }
 
     // Every entry of a tree begins with a LEB128 number, and reading that number calls this function. So it
-    // is enough to check the depth here.
+    // is enough to check the depth of the call stack in this function.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

@@ -152,8 +152,8 @@ impl Servers {
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
-        // A server sends complete files. If a file was cut short in transit, it still has its build ID but no
-        // sections.
+        // If the download of a file was interrupted, the file has its build ID, which is at its beginning,
+        // but no table of sections.
         let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
         if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }

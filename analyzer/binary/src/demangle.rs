@@ -40,7 +40,7 @@ pub fn plain(name: &str) -> &str {
         return name; // most names of a large program end here
     }
     let name = name.split_once('@').map_or(name, |(name, _)| name);
-    // In a legacy Rust name, dots as in `alloc..vec` are a part of the name.
+    // In a legacy Rust name, dots are a part of the name, for example in `alloc..vec`.
     rust_legacy(name).unwrap_or_else(|| without_clone(name))
 }
 
@@ -122,7 +122,7 @@ fn rust_legacy(name: &str) -> Option<&str> {
     (is_hash && (rest == "E" || rest.starts_with("E."))).then(|| &name[..=end])
 }
 
-/// A string that refuses to grow beyond a limit.
+/// A string with a maximum length. A write beyond this length fails.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {

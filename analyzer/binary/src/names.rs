@@ -158,7 +158,7 @@ fn ends_in_word(path: &str) -> bool {
     path.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// The symbol after the word `operator`.
+/// The characters after the word `operator`, such as `<<`.
 fn operator_symbol(rest: &str) -> &str {
     const SYMBOLS: [&str; 18] = [
         " new[]",

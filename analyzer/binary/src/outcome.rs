@@ -33,9 +33,9 @@ pub enum Source {
     Embedded,
     /// This file has debug information.
     DebugInfo(PathBuf),
-    /// This file has a full symbol table, which names all functions but gives no lines.
+    /// This file has a full symbol table: all functions get names, but no line numbers.
     SymbolTable(PathBuf),
-    /// This file is stripped and names only its exported functions.
+    /// This file is stripped, so only its exported functions get names.
     ExportedOnly(PathBuf),
     /// This file has no symbols.
     NoSymbols(PathBuf),

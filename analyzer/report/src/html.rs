@@ -65,7 +65,7 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Number of instants on a page. A screen has about the same number of columns.
+/// Number of instants on a page. A screen has room for about this number of columns.
 pub const INSTANTS: usize = 500;
 /// Maximum size of the packed counters that a history keeps for a page, in bytes. The page itself may contain
 /// only a part of these counters.

@@ -88,7 +88,7 @@ impl Glob {
 }
 
 impl Piece {
-    /// If `text` begins with the piece, the end of the piece in `text`.
+    /// If `text` begins with this piece of the pattern, returns the position after the piece.
     fn end_at_start(&self, text: &str) -> Option<usize> {
         if !self.has_any {
             return text.starts_with(&self.text).then_some(self.text.len());
@@ -98,7 +98,7 @@ impl Piece {
         self.text.chars().all(is_met).then(|| text.len() - characters.as_str().len())
     }
 
-    /// The end of the first occurrence of the piece in `text`.
+    /// Returns the position after the first occurrence of this piece of the pattern in `text`.
     fn first_end(&self, text: &str) -> Option<usize> {
         if !self.has_any {
             return text.find(&self.text).map(|at| at + self.text.len());

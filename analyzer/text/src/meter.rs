@@ -1,5 +1,5 @@
-//! The progress of long work. The work counts the parts that it has done, and the program shows this count to
-//! the user.
+//! The progress of long work. The code that does the work counts the parts that are done, and the program
+//! shows this count to the user.
 //!
 //! A process does only one such work at a time, so one meter is enough. The work adds to the count once for
 //! each block or file, so counting costs little.

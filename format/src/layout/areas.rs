@@ -78,8 +78,8 @@ impl Areas {
         true
     }
 
-    /// The inverse of [`Areas::encode`], for a slice in which `encode` wrote something. `None`: the bytes are
-    /// not sound.
+    /// Reads the bytes that [`Areas::encode`] wrote. Call this function only for a slice in which `encode`
+    /// wrote something. `None`: the bytes are not sound.
     pub(crate) fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         self.changed.clear();
         let mut next = 0u64;

@@ -223,7 +223,7 @@ impl<'a> Gaps<'a> {
         &self.raw[self.planes[plane] as usize..][..self.changes]
     }
 
-    /// Returns one gap. A sound gap needs at most three bytes.
+    /// Returns the gap before one of the changed sites. A sound gap needs at most three bytes.
     fn at(&self, change: usize) -> u32 {
         let planes = self.planes.iter().take(3).enumerate();
         planes.fold(0, |gap, (i, &start)| gap | u32::from(self.raw[start as usize + change]) << (8 * i))
@@ -528,7 +528,7 @@ mod tests {
         }
     }
 
-    /// Counters with few or with many bits, so that both cell layouts occur.
+    /// Makes counters with few bits and counters with many bits, so that the test uses both layouts of cells.
     fn counters() -> impl Strategy<Value = Counters> {
         (any::<[u64; 4]>(), 0..64u32).prop_map(|(numbers, shift)| {
             let [allocated_bytes, allocs, freed_bytes, frees] = numbers.map(|number| number >> shift);

@@ -216,7 +216,7 @@ impl Ring {
         self.gaps().map(|(_, length)| length).sum()
     }
 
-    /// Whether a free extent of `length` bytes exists, and in addition a free extent of `spare` bytes.
+    /// Whether there is room for two new extents at the same time, of `length` and of `spare` bytes.
     pub(crate) fn fits(&self, length: u64, spare: u64) -> bool {
         let mut is_placed = false;
         let mut is_spare_left = spare == 0;

@@ -47,7 +47,7 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // If the linker has merged equal functions, the name of each of them is right.
+    // If the linker has merged equal functions, the names of all merged functions are right.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {

@@ -165,6 +165,7 @@ fn diff_with_a_short_recording_is_undecided() {
             run([OsStr::new("diff"), "--format=json".as_ref(), before.as_os_str(), after.as_os_str()]).json();
         assert!(json["undecided"].as_array().is_some_and(|all| !all.is_empty()), "{json}");
     }
-    // Although the earlier recording is too short, the diff still reports a leak that is worse.
+    // The first recording is too short for a verdict, but the diff still reports the leak of the second
+    // recording as new or faster.
     assert_eq!(run([OsStr::new("diff"), short.as_os_str(), leaking.as_os_str()]).code, 1);
 }

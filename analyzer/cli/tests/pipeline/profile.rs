@@ -152,7 +152,7 @@ from the outermost frame inward; sites without recorded stacks stand alone:
 #[test]
 fn one_piece_of_code_at_two_addresses_is_one_row() {
     let mut draft = hump();
-    // In this trace the site has another id, but the same build and the same offset.
+    // The trace has the site `leak` twice: with two ids, but with the same build ID and the same offset.
     draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
     let end = profile(&draft, &["--at=end", "--by=allocated"]);
     assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);

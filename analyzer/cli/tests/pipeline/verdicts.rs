@@ -225,8 +225,8 @@ fn gap_at_the_end_counts_as_missing() {
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // After the gap the recorder took 0, 1 or 3 slices on the grid. One final slice, outside the grid,
-    // follows.
+    // After the gap the recorder took 0, 1 or 3 slices at regular times, and then a final slice at an
+    // irregular time.
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),

@@ -76,9 +76,9 @@ function visible(name) {
 }
 
 /**
- * The text without the content of its outermost brackets. If the last closing bracket has no opening bracket,
- * as in `operator>>`, the text stays unchanged.
- * @param {string} text @param {string} open @param {string} close @returns {string}
+ * The text, with the content of its outermost brackets left out. If the last closing bracket has no opening
+ * bracket, as in `operator>>`, the text stays unchanged. @param {string} text @param {string} open @param
+ * {string} close @returns {string}
  */
 function collapsed(text, open, close) {
   let short = "";
