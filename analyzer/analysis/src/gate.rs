@@ -373,6 +373,17 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
         return Some(why);
     }
     let growth = &analysis.growth;
+    if let Some(uncounted) = &growth.uncounted
+        && growth.resident_goes_on
+        && growth.may_be_uncounted()
+        && !is_explained(analysis)
+    {
+        return Some(format!(
+            "resident memory grew from {} to {}, and {uncounted} (see docs/allocators.md)",
+            size(growth.resident_from_bytes),
+            size(growth.resident_to_bytes)
+        ));
+    }
     if growth.kind != GrowthKind::Outside || !growth.resident_goes_on || is_explained(analysis) {
         return None;
     }

@@ -139,7 +139,12 @@ fn replace(
         let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
         let _ = made.set_permissions(old.permissions());
     }
-    put_in_place(&beside, &place, held.as_ref()).map_err(|error| failed(&reason(&error)))
+    let put = put_in_place(&beside, &place, held.as_ref());
+    if put.is_err() && !place::is_at(&made, &beside) {
+        // Another file has the name `beside` now. Without this call, the drop of `beside` would remove that file.
+        let _ = beside.keep();
+    }
+    put.map_err(|error| failed(&reason(&error)))
 }
 
 /// Renames the file `beside` to `place`. The rename may replace only the file `held` and no other file.

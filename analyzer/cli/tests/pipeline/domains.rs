@@ -247,6 +247,27 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
     }
 }
 
+// The program has 100 MiB of counted allocations, so the uncounted memory is not most of its memory.
+#[test]
+fn growth_of_an_allocator_that_is_not_counted_is_undecided_beside_a_large_heap() {
+    let of_allocator = |slice: u64| {
+        let bytes = (slice + 1) * MIB;
+        vec![used(bytes), used(bytes), used(0), used(bytes), reserved(10 * bytes + 4096)]
+    };
+    let allocator = Record::Allocator(Allocator { module: ModuleId(0), symbol: "je_malloc".into() });
+    let code = |further: Vec<Record>| {
+        let mut draft = with_mappings(of_allocator, further);
+        draft.sites[0].counters = |_| Counters { allocated_bytes: 100 * MIB, allocs: 1, ..Counters::ZERO };
+        draft.sites[1].counters = constant;
+        draft.sites[2].counters = constant;
+        draft.resident = |slice| (102 + slice) * MIB;
+        let ran = report(&draft, &["--format=json"]);
+        (ran.code, ran.json()["growth"]["kind"].clone())
+    };
+    assert_eq!(code(Vec::new()), (0, json!("retained")));
+    assert_eq!(code(vec![allocator]), (2, json!("unclear")));
+}
+
 // The allocator reserves 10 MiB of address space in each slice and uses none of it.
 #[test]
 fn address_space_that_an_allocator_reserves_explains_no_growth() {
