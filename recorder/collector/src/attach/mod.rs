@@ -112,17 +112,23 @@ pub(crate) fn load(
 ) -> Result<Library, Error> {
     let target = Target::examine(pid)?;
     let allocator = target::allocator_of(pid, &target.modules, None)?;
-    let places = places(pid, &target.modules, allocator, prefixes)?;
-    let ranges: Vec<(u64, u64)> = places.iter().map(|place| (place.address, place.bytes)).collect();
+    let found_places = || {
+        let places = places(pid, &target.modules, allocator, prefixes)?;
+        let ranges: Vec<(u64, u64)> = places.iter().map(|place| (place.address, place.bytes)).collect();
+        Ok::<_, Error>((places, ranges))
+    };
+    let (mut places, mut ranges) = found_places()?;
     let library = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| refusal("the path of the library has a NUL", "move the library"))?;
-    let call = Call { functions: target.functions, library: &library, places: &ranges };
     let safe_points = SafePoints::new(pid, &target.modules, allocator);
     let step = |name: &str| settings.step(name);
     let mut positions: BTreeMap<u32, String> = BTreeMap::new();
     loop {
         for tid in call::waiting_threads(pid) {
+            let call = Call { functions: target.functions, library: &library, places: &ranges };
             match call.run(pid, tid, &target.modules, &safe_points, limit, &step) {
+                // The process itself has mapped memory there meanwhile, for example for a thread.
+                Err(Failure::NoPlace) if Instant::now() < limit => (places, ranges) = found_places()?,
                 Ok(Loaded { time, is_placed }) => {
                     if !quiet || time > LONG_STOP {
                         let thread = target::name_of(pid, tid);
