@@ -510,6 +510,10 @@ pub(super) fn claim(address: &Path) -> Claim {
         CONTROL.store(page.cast(), Ordering::Relaxed);
     }
     let claimed = if is_for_us { claim_from(control, path) } else { Claim::Refused };
+    if keeps && matches!(claimed, Claim::Unreachable) {
+        // A new image has no session of a parent in which it could count this.
+        control.missed.fetch_add(1, Ordering::Relaxed);
+    }
     if !keeps {
         sys::wake(&control.claims);
         sys::unmap(page, control::BYTES);

@@ -145,7 +145,7 @@ fn kind_of<'m>(
             return Some((AreaKind::Named, name.trim_start_matches("[anon:").trim_end_matches(']')));
         }
         _ if name.starts_with('[') => return None,
-        _ if name.starts_with("/memfd:edleak-session") => return of(AreaKind::Edleak),
+        _ if name.starts_with("/memfd:edleak-") => return of(AreaKind::Edleak),
         _ => {
             let shared = ["/memfd:", "/dev/shm/", "/dev/zero", "/SYSV", "/anon_hugepage"];
             let is_shared = shared.iter().any(|start| name.starts_with(start));
