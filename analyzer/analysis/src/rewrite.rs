@@ -141,7 +141,8 @@ fn replace(
     }
     let put = put_in_place(&beside, &place, held.as_ref());
     if put.is_err() && !place::is_at(&made, &beside) {
-        // Another file has the name `beside` now. Without this call, the drop of `beside` would remove that file.
+        // Another file has the name `beside` now. Without this call, the drop of `beside` would remove that
+        // file.
         let _ = beside.keep();
     }
     put.map_err(|error| failed(&reason(&error)))
