@@ -49,6 +49,8 @@ struct ModuleDetours {
     compiled: Compiled,
     /// Whether the process uses the malloc of this module.
     is_required: bool,
+    /// Whether some of the detours redirect mmap and its kin.
+    has_mappings: bool,
 }
 
 /// A change of memory: at `address`, the bytes `after` replace the bytes `before`.
@@ -93,8 +95,9 @@ impl Detours {
             match candidate.compile(*address) {
                 Ok(mut compiled) => {
                     set_hooks(&mut compiled, late);
-                    detours.has_mappings |= candidate.has_mappings();
-                    detours.modules.push(ModuleDetours { compiled, is_required });
+                    let has_mappings = candidate.has_mappings();
+                    detours.has_mappings |= has_mappings;
+                    detours.modules.push(ModuleDetours { compiled, is_required, has_mappings });
                 }
                 Err(error) if is_required => return Err(error),
                 Err(_) => {}
@@ -227,6 +230,10 @@ impl Detours {
             match self.writes_of(module, &memory, is_apply) {
                 Ok(writes) => pending.extend(writes),
                 Err(error) if module.is_required && is_apply => return Err(error),
+                // Without these jumps, the recording would claim to have seen all calls of mmap.
+                Err(error) if module.has_mappings && self.records_mappings && is_apply => {
+                    return Err(error.with_remedy("record with `--domains heap`"));
+                }
                 // The process may have unloaded this module. The jumps of the other modules must be written
                 // or removed nevertheless.
                 Err(error) if module.is_required => failure = Some(error),
@@ -272,8 +279,7 @@ impl Detours {
                 let (before, after) = (before[..bytes].to_vec(), after[..bytes].to_vec());
                 writes.push(Write { address: patch.address, before, after });
             } else if found != *after {
-                let message =
-                    format!("the code of its malloc at {:#x} is not that of its file", patch.address);
+                let message = format!("its code at {:#x} is not that of its file", patch.address);
                 return Err(refusal(
                     message,
                     "end the program that changed it, or start the process recorded",
