@@ -254,10 +254,14 @@ pub(crate) struct Status {
     pub own_number: u32,
     /// The process ID of the process to which the thread belongs.
     pub group: u32,
-    /// Number of seccomp filters. The number is 1 in strict mode, and also if the kernel only tells that
-    /// there are filters.
+    /// Number of seccomp filters: 1 in strict mode, and [`UNKNOWN_FILTERS`] if the kernel only tells that there
+    /// are filters.
     pub seccomp_filters: u32,
 }
+
+/// The number of seccomp filters of a process that has filters, if Linux is older than 5.9 and does not tell
+/// their number.
+pub(crate) const UNKNOWN_FILTERS: u32 = u32::MAX;
 
 /// The privileges of a process. These values show whether the process gained privileges from the file of its
 /// program. Every user may read these values.
@@ -300,12 +304,16 @@ fn parse_status(text: &str) -> Status {
                 status.privileges.capabilities = u64::from_str_radix(value.trim(), 16).unwrap_or(0)
             }
             Some(("Tgid", value)) => status.group = value.trim().parse().unwrap_or(0),
-            // Linux before 5.9 shows only whether there are filters. Later kernels also show the number of
-            // filters in the line `Seccomp_filters`. In strict mode, this number is 0.
-            Some(("Seccomp", value)) => status.seccomp_filters = u32::from(value.trim() != "0"),
-            Some(("Seccomp_filters", value)) => {
-                let number = value.trim().parse().unwrap_or(0);
-                status.seccomp_filters = status.seccomp_filters.max(number);
+            Some(("Seccomp", value)) => {
+                status.seccomp_filters = match value.trim() {
+                    "0" => 0,
+                    "1" => 1,
+                    _ => UNKNOWN_FILTERS,
+                }
+            }
+            // Linux has this line since 5.9. In strict mode, the number is 0.
+            Some(("Seccomp_filters", value)) if status.seccomp_filters == UNKNOWN_FILTERS => {
+                status.seccomp_filters = value.trim().parse().unwrap_or(UNKNOWN_FILTERS);
             }
             Some(("NSpid", value)) => {
                 status.own_pid_namespace = value.split_whitespace().count() > 1;
@@ -375,7 +383,7 @@ mod tests {
             parse_status(&format!("Seccomp:\t{mode}\nSeccomp_filters:\t{number}\n")).seccomp_filters
         };
         assert_eq!((filters(0, 0), filters(1, 0), filters(2, 3)), (0, 1, 3), "strict mode is a filter");
-        assert_eq!(parse_status("Seccomp:\t2\n").seccomp_filters, 1);
+        assert_eq!(parse_status("Seccomp:\t2\n").seccomp_filters, UNKNOWN_FILTERS);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A filter belongs to a thread. A thread of a process may have more filters than the main thread of the
 //! process, so the collector looks at every thread.
 
-use crate::sys::process;
+use crate::sys::process::{self, UNKNOWN_FILTERS};
 use std::fs;
 
 /// The thread with the most filters, and the number of its filters. Strict mode counts as one filter.
@@ -25,9 +25,11 @@ pub(crate) fn strictest_thread(pid: u32) -> Filtered {
 
 /// Whether all seccomp filters of a process also apply to this process. `filters` is the number of filters of
 /// that process. Processes of one container inherit the same filters from the first process of the container.
-/// But processes of two containers may have the same number of filters, although the filters are different.
+/// But processes of two containers may have the same number of filters, although the filters are different. If
+/// the number is unknown, the filters may be others.
 pub(crate) fn are_ours(pid: u32, filters: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = std::process::id();
-    filters == 0 || (filters <= strictest_thread(own).filters && namespace(pid) == namespace(own))
+    let may_be_ours = || filters != UNKNOWN_FILTERS && filters <= strictest_thread(own).filters;
+    filters == 0 || (may_be_ours() && namespace(pid) == namespace(own))
 }
