@@ -140,6 +140,20 @@ pub fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
 }
 
+/// Records a program that works, from a reset of its ledger on. The counters of the trace must equal the ledger.
+/// `options` are options of edleak-record.
+pub fn next_recording_is_exact(target: &mut LedgerProgram, trace: &Path, options: &[&str]) {
+    target.tell("pause");
+    target.tell("reset");
+    let recorder = ask(target.pid(), trace, options);
+    target.tell("tick");
+    target.tell("go");
+    target.tell("pause");
+    let ledger = target.ledger();
+    stop(recorder);
+    assert_equal(&report_of(trace), &ledger);
+}
+
 /// Records several phases of the program's work, one recording for each phase. The counters of a recording
 /// must equal the ledger of its phase. `check` is called twice for each recording: during the recording
 /// without a report, and after the recording with its report.

@@ -2,9 +2,9 @@
 //! the library into the process, and redirects the malloc of the process to the library.
 
 use edleak_tests::fed::Fed;
-use edleak_tests::ledger::assert_equal;
 use edleak_tests::ledger_program::{
-    LedgerProgram, ask, phases_are_exact, recorder, report_of, stop, wait_for_recording,
+    LedgerProgram, ask, next_recording_is_exact, phases_are_exact, recorder, report_of, stop,
+    wait_for_recording,
 };
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::report::Counts;
@@ -87,15 +87,7 @@ fn killed_recorder_leaves_the_process_running_at_every_step() {
         assert_eq!(killed.code, 128 + libc::SIGKILL, "{step}: {}", killed.stderr);
         target.tell("pause");
         target.tell("go");
-        target.tell("pause");
-        target.tell("reset");
-        let recorder = ask(target.pid(), &dir.join(format!("{step}-after.edl")), &[]);
-        target.tell("tick");
-        target.tell("go");
-        target.tell("pause");
-        let ledger = target.ledger();
-        stop(recorder);
-        assert_equal(&report_of(&dir.join(format!("{step}-after.edl"))), &ledger);
+        next_recording_is_exact(&mut target, &dir.join(format!("{step}-after.edl")), &[]);
         assert!(code_is_original(target.pid()), "{step}");
     }
 }

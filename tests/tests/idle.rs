@@ -2,10 +2,9 @@
 //! and is recorded later while it runs.
 
 use edleak_tests::analyze::analyze;
-use edleak_tests::ledger::assert_equal;
 use edleak_tests::ledger_program::{
-    LedgerProgram as Target, ask, cycles_under_load_are_exact, phases_are_exact, recorder, report_of, stop,
-    wait_for_recording,
+    LedgerProgram as Target, ask, cycles_under_load_are_exact, next_recording_is_exact, phases_are_exact,
+    recorder, report_of, stop, wait_for_recording,
 };
 use edleak_tests::programs::{programs, samples};
 use edleak_tests::run::{Running, run, wait_for};
@@ -64,16 +63,7 @@ fn killed_recorder_leaves_the_process_running_and_the_next_recording_exact() {
         target.tell("pause");
         target.tell("go");
     }
-    let trace = dir.join("after.edl");
-    target.tell("pause");
-    target.tell("reset");
-    let recorder = ask(target.pid(), &trace, &[]);
-    target.tell("tick");
-    target.tell("go");
-    target.tell("pause");
-    let ledger = target.ledger();
-    stop(recorder);
-    assert_equal(&report_of(&trace), &ledger);
+    next_recording_is_exact(&mut target, &dir.join("after.edl"), &[]);
 }
 
 #[test]

@@ -3,8 +3,7 @@
 
 use super::{is_root, refused, refused_and_answers};
 use edleak_tests::fed::Fed;
-use edleak_tests::ledger::assert_equal;
-use edleak_tests::ledger_program::{LedgerProgram, ask, report_of, stop};
+use edleak_tests::ledger_program::{LedgerProgram, next_recording_is_exact};
 use edleak_tests::programs::programs;
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
@@ -19,17 +18,8 @@ fn is_exact_with_a_copy(mut target: LedgerProgram, directory: &str) {
         target.pid(),
         &["it cannot open `", "it has other files (copy the library", "`--copy-into /tmp`)"],
     );
-    target.tell("pause");
-    target.tell("reset");
     let dir = TempDir::new("attach-copy");
-    let trace = dir.join("trace.edl");
-    let recorder = ask(target.pid(), &trace, &["--copy-into", directory]);
-    target.tell("tick");
-    target.tell("go");
-    target.tell("pause");
-    let ledger = target.ledger();
-    stop(recorder);
-    assert_equal(&report_of(&trace), &ledger);
+    next_recording_is_exact(&mut target, &dir.join("trace.edl"), &["--copy-into", directory]);
     assert_eq!(target.tell("drain"), "", "it answers");
 }
 
