@@ -16,7 +16,7 @@ struct Document<'a> {
     command: &'a [String],
     pid: u32,
     duration_s: f64,
-    /// What the profile shows: `peak`, `end`, `time` or `range`.
+    /// The part of the recording that the profile shows: `peak`, `end`, `time` or `range`.
     at: &'static str,
     by: &'static str,
     from_s: Option<f64>,

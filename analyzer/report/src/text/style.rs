@@ -1,4 +1,4 @@
-//! What a terminal can show: colours, characters, and lines of limited width.
+//! The style of text on a terminal: colours, characters, and lines that fit.
 
 use anstyle::AnsiColor;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};

@@ -20,7 +20,7 @@ __attribute__((noinline)) static uint64_t recurse(int depth, uint64_t a, uint64_
 }
 
 __attribute__((noinline)) static void variable(int bytes, void (*then)(void)) {
-    char room[bytes]; // needs a frame pointer, whatever the compiler flags
+    char room[bytes]; // needs a frame pointer with all compiler flags
     memset(room, 1, bytes);
     recurse(3, room[0], bytes, 3, 4, then);
     sink += room[bytes / 2];

@@ -95,7 +95,7 @@ fn caller_cache() -> &'static [AtomicU64] {
 pub(crate) struct Place {
     /// The id of the site.
     pub site: u32,
-    /// What the hook does besides counting: `COUNT`, `WATCH` or `LOADER`.
+    /// The work of the hook besides counting: `COUNT` (none), `WATCH` or `LOADER`.
     pub action: Action,
     /// The stack frame of the function that contains the site.
     pub frame: Frame,
