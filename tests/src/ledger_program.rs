@@ -140,8 +140,8 @@ pub fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
 }
 
-/// Records a program that works, from a reset of its ledger on. The counters of the trace must equal the ledger.
-/// `options` are options of edleak-record.
+/// Records a program that works, from a reset of its ledger on. The counters of the trace must equal the
+/// ledger. `options` are options of edleak-record.
 pub fn next_recording_is_exact(target: &mut LedgerProgram, trace: &Path, options: &[&str]) {
     target.tell("pause");
     target.tell("reset");

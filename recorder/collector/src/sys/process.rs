@@ -254,8 +254,8 @@ pub(crate) struct Status {
     pub own_number: u32,
     /// The process ID of the process to which the thread belongs.
     pub group: u32,
-    /// Number of seccomp filters: 1 in strict mode, and [`UNKNOWN_FILTERS`] if the kernel only tells that there
-    /// are filters.
+    /// Number of seccomp filters: 1 in strict mode, and [`UNKNOWN_FILTERS`] if the kernel only tells that
+    /// there are filters.
     pub seccomp_filters: u32,
 }
 

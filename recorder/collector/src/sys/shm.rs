@@ -4,8 +4,8 @@
 //! The memory consists of files in memory (`memfd_create`). Such files have no name in a file system. The
 //! target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user.
 //! All values in this memory are atomics, so shared references to the values are sound even if the target
-//! writes arbitrary bytes. The collector checks every index that it reads from this memory, and seals the length of each
-//! file.
+//! writes arbitrary bytes. The collector checks every index that it reads from this memory, and seals the
+//! length of each file.
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::UserAndGroup;
