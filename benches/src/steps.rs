@@ -7,6 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use std::io;
 use std::process::Child;
 
+/// The code of a signal that the kernel sends for an exception of the processor other than a debug exception.
+/// The `libc` crate does not define it.
+const SI_KERNEL: libc::c_int = 0x80;
+
 /// Counts the instructions of a child between its first and its second breakpoint (`int3`). The child waits
 /// in a system call until `go` is called. After the second breakpoint, the child runs on without a tracer.
 pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u64> {
@@ -30,6 +34,9 @@ pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u6
 
 /// Waits for the next stop of a traced child. Returns whether a breakpoint caused the stop; if not, the stop
 /// is the end of a step.
+///
+/// Linux gives the code `SI_KERNEL` to the signal of `int3` only. The end of a step has the code `TRAP_TRACE`,
+/// or `TRAP_BRKPT` if the step was a system call.
 fn is_breakpoint(pid: libc::pid_t) -> Result<bool> {
     let mut status = 0;
     // SAFETY: the call waits for this process's own child and writes into a local variable.
@@ -41,7 +48,7 @@ fn is_breakpoint(pid: libc::pid_t) -> Result<bool> {
     // SAFETY: the structure consists of plain numbers, for which zeros are valid.
     let mut signal: libc::siginfo_t = unsafe { std::mem::zeroed() };
     request(libc::PTRACE_GETSIGINFO, pid, (&raw mut signal) as usize)?;
-    Ok(signal.si_code != libc::TRAP_TRACE)
+    Ok(signal.si_code == SI_KERNEL)
 }
 
 fn request(request: libc::c_uint, pid: libc::pid_t, data: usize) -> io::Result<()> {
@@ -49,5 +56,37 @@ fn request(request: libc::c_uint, pid: libc::pid_t, data: usize) -> io::Result<(
     match unsafe { libc::ptrace(request, pid, 0, data) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn system_call_is_a_step_and_no_breakpoint() {
+        let dir = edleak_tests::temp::TempDir::new("steps");
+        let source = dir.path().join("calls.c");
+        // `mov` and `syscall` are the two instructions between the breakpoints.
+        let code = "#include <unistd.h>\n\
+            int main(void) {\n\
+                char byte;\n\
+                while (read(0, &byte, 1) > 0) {}\n\
+                asm volatile(\"int3; mov $39, %%eax; syscall; int3\" ::: \"rax\", \"rcx\", \"r11\");\n\
+                return 0;\n\
+            }\n";
+        std::fs::write(&source, code).unwrap();
+        let program = dir.path().join("calls");
+        crate::tools::compile(&source, &program, &["-O2"]).unwrap();
+        let mut child = Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take();
+        let steps = between_breakpoints(&child, || drop(input));
+        if steps.is_err() {
+            let _ = child.kill();
+        }
+        let status = child.wait().unwrap();
+        assert_eq!(steps.unwrap(), 2);
+        assert!(status.success(), "the program ended with {status}");
     }
 }
