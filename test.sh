@@ -15,10 +15,10 @@ cargo build --profile suite --workspace --exclude edleak-preload --all-targets
 mkdir -p "$target/tested"
 ln -f "$target"/suite/edleak-{record,analyze} "$target/release/libedleak_preload.so" "$target/tested"
 export EDLEAK_BIN_DIR=$target/tested
-# Most tests wait for a recorded program, so twice as many run at once as there are processors.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 samples/build.sh target/samples
 if [ $# -gt 0 ]; then
+    # Most tests wait for a recorded program, so twice as many run at once as there are processors.
+    export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
     exec cargo test --profile suite "$@"
 fi
-exec cargo test --profile suite --workspace
+exec tests/run.sh --profile suite

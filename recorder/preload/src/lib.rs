@@ -32,6 +32,8 @@
 //!       symbols     symbols of the program and its libraries
 //!       detours     applies the collector's detours to functions of allocators when the program starts
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
+//!       claim       claims a session from the control page and maps the session
+//!       thread_id   the place of a thread's ID in libc's data
 //!       environment the environment and the auxiliary vector
 //!       path        a short path on the stack
 //!       detached    a bare LD_PRELOAD starts its own collector

@@ -2,6 +2,8 @@
 
 pub(crate) use crate::absent::{detached, detours};
 
+#[path = "../shared/cold/claim.rs"]
+mod claim;
 pub(crate) mod decision;
 #[path = "../shared/cold/elf.rs"]
 pub(crate) mod elf;
@@ -33,3 +35,5 @@ pub(crate) mod slow;
 pub(crate) mod symbols;
 #[path = "../shared/cold/sys.rs"]
 pub(crate) mod sys;
+#[path = "../shared/cold/thread_id.rs"]
+mod thread_id;

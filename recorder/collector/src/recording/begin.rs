@@ -85,12 +85,14 @@ impl Recording {
 
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
-        // A starting target has waited for its rules until now, or until its timeout if the timeout is
-        // shorter. The recording begins after this wait. If the recording began before the wait, slices that
+        // A starting target, which copies its memory map, has waited for its rules until now, or until its
+        // timeout if the timeout is shorter. The recording begins after this wait. If the recording began before the wait, slices that
         // are due during the wait would count as lost, for example for a large program on a busy machine.
-        let waited = match has_parents_rules || is_attached {
-            true => Duration::ZERO,
-            false => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
+        // A forked child with the rules of its parent runs on at once, also if these rules are compiled again
+        // here. So slices that are due meanwhile count as lost.
+        let waited = match is_map_copied && !is_attached {
+            true => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
+            false => Duration::ZERO,
         };
         let began = claimed + waited;
         let schedule = Schedule::new(options.period);

@@ -27,10 +27,10 @@
 //! call takes the slow path.
 #![allow(unsafe_code)]
 
+use crate::cold::claim::{self, Claim};
 use crate::cold::environment::Environment;
-use crate::cold::lifecycle::{self, Claim};
 use crate::cold::path::Path;
-use crate::cold::{lines, marks, modules, sites, sys};
+use crate::cold::{lifecycle, lines, marks, modules, sites, sys};
 use crate::entry::detour;
 use crate::hot::{live, thread, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -99,8 +99,8 @@ pub(super) fn begin() -> bool {
         walk::forget_rules();
         sites::forget_parent();
     }
-    lifecycle::forget_children();
-    let claimed = lifecycle::claim(&address);
+    claim::forget_children();
+    let claimed = claim::claim(&address);
     let failure = match claimed {
         Claim::Unreachable => UNREACHABLE,
         Claim::Refused => NO_SESSION,

@@ -19,25 +19,24 @@
 //! returns. At that time, the process usually has only one thread.
 #![allow(unsafe_code)]
 
-use crate::arch;
+use crate::cold::claim::{self, CHILDREN, Claim, own_number};
 use crate::cold::environment::{Environment, stack_start};
 use crate::cold::path::Path;
-use crate::cold::{detached, detours, idle, module_table, modules, only, real, sites, slow, sys};
+use crate::cold::{detached, detours, idle, module_table, modules, only, real, sites, slow, sys, thread_id};
 use crate::entry::{forward, mapping, pool};
 use crate::hot::tables::{self, TABLES};
 use crate::hot::{free, live, thread, walk};
-use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
-use edleak_session::control::{self, Control};
-use edleak_session::header::{ATTACHED, Header, IDENTITY_BYTES, Identity, MAGIC};
+use edleak_session::control;
+use edleak_session::header::{ATTACHED, Header};
 use edleak_session::idle::{BEGINNING, COUNTING, ENDING, NEW, STARTING, WAKE};
 use edleak_session::layout::{
     BOUNDS_AT, CALLERS_AT, CELLS_AT, COUNTERS_AT, DETOUR_CODE_AT, DETOUR_MODULES_AT, DETOUR_PATCHES_AT,
     EVENTS_AT, FRAMES_AT, INFOS_AT, MAPPINGS_AT, MAPS_AT, MAPS_BYTES, MAX_SHARDS, ROWS_AT, SHARDS_AT,
     SLOTS_AT, STACK_SLOTS_AT, STACKS_AT, TABLES_AT, WRAPPERS_AT, total_bytes,
 };
-use edleak_session::{ENV_IDLE, ENV_SESSION, VERSION};
+use edleak_session::{ENV_IDLE, ENV_SESSION};
 
 /// The phase in which the library counts nothing in this process.
 pub(crate) const OFF: u32 = edleak_session::idle::OFF;
@@ -62,9 +61,6 @@ pub(super) fn is_of_this_process(session: *mut Header) -> bool {
 pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
-
-/// The domains of memory that the control page asks the library to record, besides the heap.
-static DOMAINS: AtomicU32 = AtomicU32::new(0);
 
 /// Starts the preload library once. If another thread is starting the library at this moment, the call
 /// returns immediately, and the library does not count this allocation.
@@ -92,7 +88,7 @@ fn start_slow() {
     let waits = environment.get(ENV_IDLE.as_bytes()).is_some_and(is_set);
     idle::describe(is_countable, waits);
     if waits {
-        tid_offset(); // another thread may begin a recording
+        thread_id::offset(); // another thread may begin a recording
     }
     let may_start = !waits && !is_secure;
     let counting = may_start && found.is_some_and(|found| start_counting(&found, &environment));
@@ -209,7 +205,7 @@ fn forked() -> Option<&'static Header> {
     let parents_stacks = walk::Tables::in_use();
     // SAFETY: fork has copied only this thread, and the shard of this thread belonged to the parent.
     *unsafe { thread::tls() } = thread::Tls::new();
-    let claimed = claim(path);
+    let claimed = claim::claim(path);
     if matches!(claimed, Claim::Unreachable) {
         // SAFETY: the parent's session is still mapped here.
         unsafe { &*parents.cast::<Header>() }.lost_children.fetch_add(1, Ordering::Relaxed);
@@ -239,32 +235,6 @@ fn forked() -> Option<&'static Header> {
     own.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// The address of the control page, through which a forked child claims a session; empty: edleak does not
-/// record children.
-struct ChildrenPath(UnsafeCell<Path>);
-
-// SAFETY: the path is written before any allocation is counted, and afterwards threads only read it.
-unsafe impl Sync for ChildrenPath {}
-
-static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
-
-impl ChildrenPath {
-    fn path(&self) -> Option<&Path> {
-        // SAFETY: the path was written before this read, and no thread writes the path now.
-        let path = unsafe { &*self.0.get() };
-        (!path.is_empty()).then_some(path)
-    }
-
-    fn set(&self, path: &Path) {
-        // SAFETY: only one thread writes: the thread that starts the preload or begins a recording.
-        let own = unsafe { &mut *self.0.get() };
-        *own = Path::new();
-        if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {
-            *own = Path::new();
-        }
-    }
-}
-
 #[cfg(not(test))]
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -292,30 +262,9 @@ fn start_late() {
     let malloc = real::resolve_late();
     let is_secure = Environment::of_process().is_secure();
     free::forward();
-    learn_tid_offset_late();
+    thread_id::learn_late();
     idle::describe_late(!is_secure, malloc);
     PHASE.store(OFF, Ordering::Release);
-}
-
-/// Clears the address through which forked children found a session in the previous recording.
-pub(super) fn forget_children() {
-    CHILDREN.set(&Path::new());
-    let page = CONTROL.swap(ptr::null_mut(), Ordering::Relaxed);
-    if !page.is_null() {
-        sys::unmap(page.cast(), control::BYTES);
-    }
-}
-
-/// The control page; null: edleak does not record children. The page stays mapped, so that a forked child
-/// also has the page.
-static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
-
-/// The control page that a forked child has from its parent; `None`: the page of the parent has another
-/// nonce.
-fn inherited_control(nonce: u64) -> Option<&'static Control> {
-    // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
-    let control = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() }?;
-    (control.nonce.load(Ordering::Relaxed) == nonce).then_some(control)
 }
 
 /// Finds and maps the session for this process, and stores the addresses of its tables. `false`: this process
@@ -332,7 +281,7 @@ fn attach(environment: &Environment) -> bool {
     if !found {
         return false;
     }
-    let Some(base) = claim(&path).session() else { return false };
+    let Some(base) = claim::claim(&path).session() else { return false };
     let published = publish(base, environment, None, |_| {});
     thread::open();
     published
@@ -358,7 +307,7 @@ pub(super) fn publish(
             return false; // a kernel before 4.14 does not wipe pages in a forked child
         }
     }
-    let tid_offset = tid_offset();
+    let tid_offset = thread_id::offset();
     header.pid.store(own_number(), Ordering::Relaxed);
     header.stack_start.store(stack_start() as u64, Ordering::Relaxed);
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
@@ -392,9 +341,9 @@ pub(super) fn publish(
         bounds: at(BOUNDS_AT).cast(),
     };
     walk::set_tables(&tables, environment.address());
-    let records_mappings = DOMAINS.load(Ordering::Relaxed) & control::DOMAIN_MAPPING != 0;
+    let records_mappings = claim::is_recorded(control::DOMAIN_MAPPING);
     mapping::set_ring(if records_mappings { at(MAPPINGS_AT).cast() } else { ptr::null_mut() });
-    let records_pools = DOMAINS.load(Ordering::Relaxed) & control::DOMAIN_POOL != 0;
+    let records_pools = claim::is_recorded(control::DOMAIN_POOL);
     pool::set_session(if records_pools { base.cast() } else { ptr::null_mut() });
     HEADER.store(base.cast(), Ordering::Relaxed);
     SESSION_BYTES.store(total_bytes(shards), Ordering::Relaxed);
@@ -404,12 +353,9 @@ pub(super) fn publish(
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
-    // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
-    if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
-        // Wake the collector only now, so that the collector need not wait for this process.
-        sys::wake(&control.claims);
-    }
-    let needs_rules = shared_code.is_none() || ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2;
+    // Wake the collector only now, so that the collector need not wait for this process.
+    claim::wake_collector();
+    let needs_rules = shared_code.is_none() || claim::left_few_sessions();
     if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
         // Wait only once and for a short time, while the collector compiles the rules of the modules in the
         // copied memory map.
@@ -448,131 +394,6 @@ fn shared_code(parent: &Header) -> Option<u32> {
     is_known.then_some(events)
 }
 
-/// Number of free sessions that were left on the control page when this process claimed its session. If few
-/// sessions are left, every forked child waits for its rules. If a parent forks faster than the collector can
-/// follow, this wait slows the parent down, so that every child gets a session.
-static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
-
-/// The result of an attempt to get a session.
-pub(super) enum Claim {
-    /// The session is mapped at this address.
-    Mapped(*mut u8),
-    /// The process gets no session, and the collector knows of the attempt.
-    Refused,
-    /// This process did not reach the collector, so the collector does not know of the attempt.
-    Unreachable,
-}
-
-impl Claim {
-    pub(super) fn session(self) -> Option<*mut u8> {
-        match self {
-            Claim::Mapped(base) => Some(base),
-            Claim::Refused | Claim::Unreachable => None,
-        }
-    }
-}
-
-/// The ID of this process in the collector's /proc. If this process runs in its own PID namespace, its ID in
-/// that namespace is different, and may equal the ID of the process to record.
-fn own_number() -> u32 {
-    let mut link = [0; 16];
-    let length = sys::read_link(b"/proc/self\0", &mut link);
-    let digits = link.get(..length).filter(|digits| !digits.is_empty());
-    digits.and_then(|digits| digits.iter().try_fold(0u32, decimal)).unwrap_or_else(sys::getpid)
-}
-
-/// Appends a decimal digit to a number.
-fn decimal(number: u32, &byte: &u8) -> Option<u32> {
-    let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
-    number.checked_mul(10)?.checked_add(digit)
-}
-
-/// Claims a session from the control page at `address` (`/proc/COLLECTOR/fd/N#NONCE`) and maps the session.
-pub(super) fn claim(address: &Path) -> Claim {
-    let Some((path, nonce)) = address.split_nonce() else { return Claim::Refused };
-    let path = &path;
-    if let Some(control) = inherited_control(nonce) {
-        return claim_from(control, path);
-    }
-    let Some(fd) = sys::open(path.as_c(), true) else { return Claim::Unreachable };
-    let page = sys::map_shared(fd, control::BYTES);
-    sys::close(fd);
-    let Some(page) = page else { return Claim::Unreachable };
-    // SAFETY: the mapped page has the length of a control page, and the collector never shortens it.
-    let control = unsafe { &*page.cast::<Control>() };
-    // If the nonce is different, the first collector has ended, and another collector has the same PID. The
-    // other collector does not record this process.
-    let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
-    let is_for_us = is_ours && is_for_this_process(control);
-    let keeps = is_for_us && control.children.load(Ordering::Relaxed) != 0 && CHILDREN.path().is_none();
-    if keeps {
-        CHILDREN.set(address);
-        CONTROL.store(page.cast(), Ordering::Relaxed);
-    }
-    let claimed = if is_for_us { claim_from(control, path) } else { Claim::Refused };
-    if keeps && matches!(claimed, Claim::Unreachable) {
-        // A new image has no session of a parent in which it could count this.
-        control.missed.fetch_add(1, Ordering::Relaxed);
-    }
-    if !keeps {
-        sys::wake(&control.claims);
-        sys::unmap(page, control::BYTES);
-    }
-    claimed
-}
-
-/// Whether the collector of this control page records this process.
-fn is_for_this_process(control: &Control) -> bool {
-    if control.magic.load(Ordering::Relaxed) != control::MAGIC
-        || control.version.load(Ordering::Relaxed) != VERSION
-    {
-        return false;
-    }
-    let root = control.root_pid.load(Ordering::Acquire);
-    let children = control.children.load(Ordering::Relaxed) != 0;
-    if root != 0 && !children && root != own_number() {
-        control.others.fetch_add(1, Ordering::Relaxed);
-        return false;
-    }
-    true
-}
-
-/// Claims a session from a control page and maps the session. `path` is the file of the control page in
-/// /proc.
-fn claim_from(control: &Control, path: &Path) -> Claim {
-    DOMAINS.store(control.domains.load(Ordering::Acquire), Ordering::Relaxed);
-    let Some(claimed) = control.claim() else { return Claim::Refused };
-    ON_OFFER.store(control.on_offer(), Ordering::Relaxed);
-    let mut path = path.parent();
-    path.push_number(claimed.fd);
-    let Some(fd) = sys::open(path.as_c(), true) else {
-        // This process cannot reach the collector, or the collector has been killed.
-        return if control.unclaim(claimed) { Claim::Unreachable } else { Claim::Refused };
-    };
-    let nonce = control.nonce.load(Ordering::Relaxed);
-    let base = session_bytes_of(fd, nonce).and_then(|bytes| sys::map_shared(fd, bytes));
-    sys::close(fd);
-    let Some(base) = base else { return Claim::Refused };
-    // SAFETY: a session begins with its header.
-    unsafe { &*base.cast::<Header>() }.claim.store(claimed.number, Ordering::Relaxed);
-    Claim::Mapped(base)
-}
-
-/// The length of the session in this file; `None`: the file is no session of the collector with this nonce.
-/// If the collector has been killed, another process may have the collector's PID and an open file with this
-/// number. The library reads the file before it maps the file: if the file is shorter than a session, an
-/// access to the mapping would kill the target.
-fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
-    let mut bytes = [0; IDENTITY_BYTES];
-    let read = sys::read_at(fd, &mut bytes, 0);
-    let found = Identity::from_bytes(&bytes);
-    let total = found.total_bytes as usize;
-    let is_sound = read == bytes.len()
-        && (found.magic, found.version, found.nonce) == (MAGIC, VERSION, nonce)
-        && total == total_bytes(found.shards as usize);
-    is_sound.then_some(total)
-}
-
 /// Copies the current memory map of the process into the session. So the collector knows every module that is
 /// loaded now, even if the process ends soon.
 fn copy_maps(header: &Header, to: *mut u8) {
@@ -588,44 +409,4 @@ fn copy_maps(header: &Header, to: *mut u8) {
     }
     sys::close(fd);
     header.maps_bytes.store(used as u32, Ordering::Release);
-}
-
-/// The offset of the thread ID from the thread pointer in glibc, in bytes.
-const GLIBC_TID_OFFSET: usize = 0x2d0;
-const UNKNOWN_OFFSET: usize = usize::MAX;
-static TID_OFFSET: AtomicUsize = AtomicUsize::new(UNKNOWN_OFFSET);
-
-/// The offset of the thread ID from the thread pointer in libc's data, in bytes. The function reads the ID at
-/// the offset that glibc or musl uses, and compares the ID with the ID of the main thread. 0: the two IDs
-/// differ, or this is not the main thread.
-fn tid_offset() -> usize {
-    let known = TID_OFFSET.load(Ordering::Relaxed);
-    if known != UNKNOWN_OFFSET {
-        return known;
-    }
-    const MUSL: usize = 0x30;
-    let (tid, pointer) = (sys::gettid(), arch::thread_pointer());
-    if tid != sys::getpid() {
-        return 0;
-    }
-    // The control block of musl may end before the offset that glibc uses.
-    let offset = if real::has_glibcs_threads() { GLIBC_TID_OFFSET } else { MUSL };
-    // SAFETY: the control block of glibc is over 2,000 bytes long, and the control block of musl is over 100
-    // bytes long.
-    let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
-    let offset = if found == tid { offset } else { 0 };
-    TID_OFFSET.store(offset, Ordering::Relaxed);
-    offset
-}
-
-/// Finds the offset of the thread ID in a library that was loaded into a running process. The thread that
-/// loads the library need not be the main thread. For each thread, libc stored the thread ID when the thread
-/// started.
-#[cfg_attr(test, allow(dead_code))] // the test build has no constructor
-fn learn_tid_offset_late() {
-    // SAFETY: a collector loads the library only into a running process with glibc, and glibc's control block
-    // is over 2,000 bytes long.
-    let found = unsafe { ((arch::thread_pointer() + GLIBC_TID_OFFSET) as *const u32).read_volatile() };
-    let offset = if found == sys::gettid() { GLIBC_TID_OFFSET } else { 0 };
-    TID_OFFSET.store(offset, Ordering::Relaxed);
 }

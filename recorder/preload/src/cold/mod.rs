@@ -1,5 +1,6 @@
 //! All code of the library that is not on the fast path.
 
+mod claim;
 pub(crate) mod detached;
 pub(crate) mod detours;
 pub(crate) mod elf;
@@ -18,3 +19,4 @@ pub(crate) mod sites;
 pub(crate) mod slow;
 pub(crate) mod symbols;
 pub(crate) mod sys;
+mod thread_id;
