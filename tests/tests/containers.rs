@@ -57,6 +57,7 @@ impl Image {
             ])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("XDG_RUNTIME_DIR", self.dir.path())
             .env("E", self.dir.path()))
     }
 

@@ -34,6 +34,7 @@ impl Installed {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("XDG_CACHE_HOME", self.dir.join("cache"))
+            .env("XDG_RUNTIME_DIR", self.dir.path())
             .envs(variables.iter().copied()))
     }
 
