@@ -3,8 +3,8 @@
 //!
 //! A baseline is read from a recording, which edleak-analyze analyzes again with its current model, or from a
 //! report saved with `--format json`. A leak may be listed as a caller in one recording, and as several
-//! stacks of this caller in the other recording. In this case, the rate of the caller is compared with the
-//! sum of the rates of its stacks.
+//! stacks of this caller in the other recording. If so, edleak compares the rate of the caller with the sum
+//! of the rates of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -18,33 +18,33 @@ use std::io::Read;
 use std::path::Path;
 
 /// Version of the format of the JSON report. The crate `report` writes this report, and this module reads the
-/// report as a baseline. If the format changes so that older versions of edleak cannot read it, the version
-/// must change.
+/// report as a baseline. Increase this version with every change of the format after which older versions of
+/// edleak cannot read a report.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Least ratio of the new rate to the old rate at which a leak counts as faster than in the baseline.
 ///
-/// Two estimates of the rate of the same leak differ by up to a quarter in either direction. So a rate that
-/// is 1.5 times as high is a real change.
+/// Two estimates of the rate of the same leak differ by up to a quarter in either direction. So a leak whose
+/// new rate is 1.5 times the old rate has really become faster.
 pub const FASTER: f64 = 1.5;
 
 /// One leak of the baseline.
 #[derive(Clone, Debug)]
 pub struct KnownLeak {
-    /// The keys with which this leak can be recognized in another recording.
+    /// The keys by which edleak recognizes this leak in another recording.
     pub identity: Identity,
     /// The name of the leak, for people.
     pub name: String,
     /// The rate of the leak in the earlier recording.
     pub rate_bytes_per_s: f64,
-    /// The offset of the leak in its module; the leaks are ordered by this offset.
+    /// The offset of the leaking code in its module; a baseline sorts its leaks by this offset.
     offset: u64,
 }
 
 /// The leaks of an earlier recording.
 #[derive(Clone, Default, Debug)]
 pub struct Baseline {
-    /// The leaks, ordered by their offset in the code.
+    /// The leaks, sorted by the offset of their code in its module.
     pub leaks: Vec<KnownLeak>,
 }
 
@@ -70,15 +70,16 @@ impl Change {
         }
     }
 
-    /// Whether the gate lets this leak pass.
+    /// Whether the baseline has the leak with about this rate or a higher rate, so that the gate does not
+    /// report it.
     pub fn is_known(self) -> bool {
         matches!(self, Self::Same(_) | Self::Slower(_))
     }
 }
 
 impl Baseline {
-    /// The leaks of an analyzed recording. The sites must be symbolized, so that the leaks can be found again
-    /// after a rebuild of the program.
+    /// The leaks of an analyzed recording. The sites must have symbols, so that edleak can find the leaks
+    /// again after a rebuild of the program.
     pub fn of(analysis: &Findings) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
@@ -122,8 +123,8 @@ impl Baseline {
         Ok(Self::of_leaks(leaks))
     }
 
-    /// Compares `leaks` with the baseline. Returns the change of each leak, by its index in `leaks`, and the
-    /// leaks of the baseline that are not in `leaks`.
+    /// Compares `leaks` with the baseline. Returns two lists: the change of each leak, in the order of
+    /// `leaks`, and the leaks of the baseline that are not in `leaks`.
     pub fn compare(&self, leaks: &[&JudgedSite]) -> (Vec<Change>, Vec<&KnownLeak>) {
         let mut order: Vec<usize> = (0..leaks.len()).collect();
         order.sort_by_key(|&i| leaks[i].stack.first().and_then(|address| address.offset));
@@ -131,8 +132,8 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // The function first compares the exact code, and then the function names. With the names first, a
-        // site could be matched with a wrong site of an equal name.
+        // The function compares the exact code first, and the function names only after that. If it compared
+        // the names first, a site could get the rate of another site in a function of the same name.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =
@@ -147,9 +148,9 @@ impl Baseline {
                 }
             }
         }
-        // A leak that is still without a match may be a caller in one recording and stacks of this caller in
-        // the other recording. So the function compares the sums of all leaks of this caller in the two
-        // recordings.
+        // If a leak has no match in the baseline, one recording may list it as a caller, and the other
+        // recording as stacks of this caller. So the function adds up all leaks of the caller in each
+        // recording, and compares the two sums.
         for &i in &order {
             if changes[i].is_some() {
                 continue;
@@ -240,8 +241,8 @@ impl SavedSite {
         let mut stack: Vec<(Address, Vec<SymbolFrame>)> = Vec::new();
         let mut goes_on = false;
         for saved in self.stack {
-            // In a saved report, inlined frames come before the frame into which they were inlined, and have
-            // the same address.
+            // In a saved report, an inlined frame comes before the frame into which the compiler inlined it,
+            // and the two frames have the same address.
             if !goes_on || stack.is_empty() {
                 let is_generated =
                     saved.module.is_none() && saved.function.as_deref() == Some(GENERATED_NAME);

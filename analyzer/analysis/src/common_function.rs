@@ -1,8 +1,9 @@
-//! Finds the function that several leaks have in common. All stacks of these leaks share some outer frames,
-//! and the common function is the innermost of the shared frames.
+//! Finds the common function of several leaks: the innermost function that calls all of them, directly or
+//! through other functions. To find it, the module compares the stacks of the leaks from the outermost frame
+//! inwards.
 //!
-//! `main` does not count as a common function, and neither does the function with which a thread starts:
-//! these functions call all other code.
+//! `main` and the function with which a thread starts do not count as common functions, because they call all
+//! other code of the program or of the thread.
 
 use crate::frame::{SiteFrame, base_name, frames};
 use crate::group::Group;
@@ -11,7 +12,8 @@ use crate::site::JudgedSite;
 /// The outer frames that several stacks share.
 #[derive(Clone, Debug)]
 pub(crate) struct Common<'a> {
-    /// The shared frames, outermost first. The first frame is the program's own outermost function.
+    /// The shared frames, outermost first. The first of these frames is the program's own outermost function,
+    /// such as `main`.
     frames: Vec<SiteFrame<'a>>,
 }
 
@@ -23,14 +25,14 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// Keeps only those shared frames that the stacks of `group` also have. `None`: only the outermost
-    /// function is left.
+    /// Keeps only those shared frames that the stacks of `group` also have. `None`: all these stacks share
+    /// only the program's outermost function.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// Keeps only those shared frames that `stack` also has. If `stack` has a frame of the same function but
-    /// at another line, this frame is the last shared frame.
+    /// Keeps only those shared frames that `stack` also has. The last shared frame may be at two different
+    /// lines of one function.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
         let same_place =
@@ -42,8 +44,8 @@ impl<'a> Common<'a> {
         if self.frames.get(shared).zip(own.get(shared)).is_some_and(is_same) {
             shared += 1;
         }
-        // All stacks of a thread share the thread's outermost function. So if only this function is shared,
-        // the stacks have no common function.
+        // All stacks of a thread share the thread's outermost function. So if two stacks share only the
+        // thread's outermost function, they have no common function.
         (shared > 1).then(|| Self { frames: self.frames[..shared].to_vec() })
     }
 
@@ -67,8 +69,8 @@ fn is_same_place(one: SiteFrame<'_>, other: SiteFrame<'_>) -> bool {
         && (one.function(), one.place()) == (other.function(), other.place())
 }
 
-/// The number of frames outside the program's own outermost function: `_start`, the start of a thread, the
-/// runtime of a language.
+/// The number of frames that call the program's own outermost function, such as `_start`, the start of a
+/// thread, or the runtime of a language.
 fn entry_frames(frames: &[SiteFrame<'_>], is_cut: bool) -> usize {
     if is_cut {
         return 0;
@@ -81,7 +83,8 @@ fn entry_frames(frames: &[SiteFrame<'_>], is_cut: bool) -> usize {
             || is_libc.clone().any(|name| module.starts_with(name))
     };
     let mut entry = frames.iter().take_while(|frame| is_before(frame)).count();
-    // Rust's `main` calls the runtime, and the runtime calls the program's `main`.
+    // A Rust program has two functions `main`: the outer one calls Rust's runtime, and the runtime calls the
+    // program's own `main`.
     let is_main = |at: usize| frames.get(at).is_some_and(|frame| frame.function() == Some("main"));
     if is_main(entry) && frames.get(entry + 1).is_some_and(is_before) {
         entry += 1;

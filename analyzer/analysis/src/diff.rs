@@ -12,12 +12,12 @@ pub struct Diff<'a> {
     pub leaks: Vec<(&'a JudgedSite, Change)>,
     /// The leaks of the first recording that are not in the second recording.
     pub gone: Vec<KnownLeak>,
-    /// The recordings that do not suffice for a verdict, with the reason. Such a recording may hide a leak.
+    /// For each recording that does not suffice for a verdict, the reason; such a recording may hide a leak.
     pub undecided: Vec<String>,
 }
 
 impl<'a> Diff<'a> {
-    /// Compares two recordings; both must be symbolized.
+    /// Compares two recordings; the sites of both recordings must have symbols.
     pub fn of(before: &Findings, after: &'a Findings) -> Self {
         let leaks: Vec<&JudgedSite> = after.sites.iter().filter(|site| site.is_leak()).collect();
         let baseline = Baseline::of(before);

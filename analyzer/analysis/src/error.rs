@@ -1,9 +1,9 @@
 //! The errors of the analyzer, by kind.
 //!
-//! A message is lowercase and quotes values in backticks. The remedy is a separate field, printed after the
-//! message in parentheses. With `context`, a caller adds text in front of the message, such as the name of
-//! the file. A damaged block of a trace does not cause an error: the analyzer counts the block and reports
-//! the number.
+//! A message is lowercase and quotes values in backticks. The remedy (advice for the user) is a separate
+//! field; edleak-analyze prints the remedy in parentheses after the message. With `context`, a caller adds
+//! text in front of the message, such as the name of the file. A damaged block of a trace does not cause an
+//! error: the analyzer counts the block and reports the number.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ impl Error {
         Self { kind, message: message.into(), remedy: None }
     }
 
-    /// Returns the same error with a remedy.
+    /// Adds a remedy to this error and returns the error.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
@@ -64,7 +64,8 @@ impl Error {
         self.kind
     }
 
-    /// Puts `what` in front of the message. `what` is text about the operation that failed.
+    /// Puts `what` in front of the message. `what` is a text that names the failed operation, such as "failed
+    /// to read" with the path of the file.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);

@@ -1,8 +1,8 @@
 //! A finding is one entry of the list of leaks: a single place in the code that leaks, or several places that
 //! leak in step (at the same times).
 //!
-//! Places that leak in step probably have one mistake in the program as their cause. These rules decide
-//! whether they are one finding:
+//! Places that leak in step probably have one mistake in the program as their cause. This table shows when
+//! such places become one finding:
 //!
 //! | two places in step | result |
 //! |---|---|
@@ -21,7 +21,7 @@ use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
 /// Least number of places in shared libraries that become one finding only because they grow at the same
-/// times. This rule is for places whose stacks are not known.
+/// times. The number applies only to places whose stacks are not known.
 const LEAST_BY_STEP: usize = 3;
 /// To decide whether a place belongs to a finding, the place is compared with at most this number of places
 /// of the finding.
@@ -30,7 +30,8 @@ const MOST_COMPARED: usize = 3;
 /// One entry of the list of leaks.
 #[derive(Clone, Debug)]
 pub struct Finding<'a> {
-    /// The places that leak. There is at least one, and the place that leaked most bytes comes first.
+    /// The places that leak. There is at least one place, and the place that leaked the most bytes comes
+    /// first.
     pub parts: Vec<Group<'a>>,
     /// The reason why several places are one finding; `None`: there is only one place.
     pub together: Option<Together<'a>>,
@@ -55,7 +56,7 @@ impl<'a> Finding<'a> {
     }
 
     /// The site whose verdict is the verdict of the finding. This site is the lead of the first part with the
-    /// confidence `Strict`. If no part has this confidence, the site is the lead of the largest part.
+    /// confidence `Strict`. If no part has the confidence `Strict`, the site is the lead of the largest part.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);
@@ -66,7 +67,7 @@ impl<'a> Finding<'a> {
     }
 
     /// The frame that the user should look at first: the function that calls all parts, directly or through
-    /// other functions. If there is only one part, the frame is the place of this part.
+    /// other functions. If the finding has only one part, this is the frame in which the part allocates.
     pub fn headline(&self) -> Option<SiteFrame<'a>> {
         match self.together {
             Some(Together::Below(frame)) => Some(frame),
@@ -88,7 +89,7 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The listed sites of all parts, in the order of the parts.
+    /// All listed sites of the finding, sorted by the part to which they belong.
     pub fn sites(&self) -> impl Iterator<Item = &'a JudgedSite> + '_ {
         self.parts.iter().flat_map(|part| part.members.iter().copied())
     }
@@ -103,7 +104,7 @@ impl<'a> Finding<'a> {
         self.parts.iter().map(|part| part.leak_bytes).sum()
     }
 
-    /// Number of leaked allocations; `None`: for at least one part, the number is not known.
+    /// Number of leaked allocations; `None`: for at least one part of the finding, the number is not known.
     pub fn leak_count(&self) -> Option<u64> {
         self.parts.iter().map(|part| part.leak_count).sum()
     }
@@ -119,21 +120,21 @@ impl<'a> Finding<'a> {
         freed.sum::<f64>() > self.leak_bytes() / 2.0
     }
 
-    /// The least and the greatest number of allocations that a part leaked; `None`: for at least one part,
-    /// the number is not known.
+    /// The least and the greatest number of allocations that a part leaked; `None`: for at least one part of
+    /// the finding, the number is not known.
     pub fn counts_of_parts(&self) -> Option<(u64, u64)> {
         let counts: Vec<u64> = self.parts.iter().map(|part| part.leak_count).collect::<Option<_>>()?;
         Some((*counts.iter().min()?, *counts.iter().max()?))
     }
 
-    /// A short hash of the finding, for tools that compare the results of many runs. The hash is the same in
-    /// every run and after a rebuild of the program.
+    /// A short hash of the finding, for tools that compare the results of many runs. A finding has the same
+    /// hash in every run of the program and after every rebuild.
     pub fn fingerprint(&self) -> String {
         if let ([part], None) = (self.parts.as_slice(), self.together) {
             return Identity::of(part.lead).fingerprint();
         }
-        // The parts are ordered by size, and their sizes depend on chance. So the hash must not depend on the
-        // order of the parts.
+        // The parts are ordered by size, and their sizes depend on chance. So the hash of a finding without
+        // stacks is the least hash of all its parts, and not the hash of the first part.
         let parts = self.parts.iter().map(|part| Identity::of(part.lead).fingerprint());
         match (self.together, self.parts.iter().find_map(|part| part.stacks().next())) {
             (Some(Together::Below(frame)), Some(stack)) => {
@@ -172,7 +173,8 @@ fn shared_addresses(one: &JudgedSite, other: &JudgedSite) -> usize {
     pairs.take_while(|(one, other)| (one.address, one.module_id) == (other.address, other.module_id)).count()
 }
 
-/// Makes findings of the groups. The finding with the highest rate comes first.
+/// Converts groups into findings: groups that leak in step become one finding. The finding with the highest
+/// rate comes first.
 pub(crate) fn findings<'a>(mut groups: Vec<Group<'a>>, steps: &Steps) -> Vec<Finding<'a>> {
     groups.sort_by(|a, b| b.leak_bytes.total_cmp(&a.leak_bytes));
     let growths: Vec<Option<Growth>> = groups.iter().map(|group| growth_of(group, steps)).collect();
@@ -197,7 +199,8 @@ pub(crate) fn findings<'a>(mut groups: Vec<Group<'a>>, steps: &Steps) -> Vec<Fin
     findings
 }
 
-/// The growth of a group; `None`: the growth of a part of the group is not known.
+/// The growth of a group at each slice; `None`: the growth is not known, or the group has another kind than
+/// `Caller` or `Stack`.
 fn growth_of(group: &Group<'_>, steps: &Steps) -> Option<Growth> {
     if !matches!(group.site.kind, Kind::Caller | Kind::Stack) {
         return None;
@@ -227,7 +230,8 @@ fn in_step<'a>(
         let compared = members.iter().take(MOST_COMPARED).map(step);
         compared.fold(Step::Apart, Step::max)
     };
-    // The function compares stacks first, because this takes almost no time.
+    // A comparison of stacks takes almost no time, so the function compares the stacks of two groups before
+    // their growth.
     let may_be_by_step = |other: usize| {
         (!has_stacks(seed) || !has_stacks(other))
             && (is_in_library(&groups[seed])
@@ -269,9 +273,9 @@ fn in_step<'a>(
     (members, together)
 }
 
-/// Selects the groups that become one finding with `members`. Their stacks are not known, so the only
-/// evidence is that the groups grow at the same times. Such groups are in shared libraries. Groups in the
-/// program itself are selected only if all of them are in one function.
+/// Selects the groups that become one finding with `members`. The stacks of these groups are not known, so
+/// the only evidence for one cause is that the groups grow at the same times. The function selects groups in
+/// shared libraries. It selects groups in the program itself only if all of them are in one function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -365,8 +369,8 @@ mod tests {
         }
     }
 
-    /// The name and the number of parts of each finding. `events` gives each site one of two patterns of
-    /// growth.
+    /// The name and the number of parts of each finding. `events` has a number for each site; sites with the
+    /// same number grow at the same times.
     fn found(sites: &[JudgedSite], events: &[u64]) -> Vec<(String, usize)> {
         let steps = Steps::of_patterns(sites.iter().map(|site| &site.label).zip(events.iter().copied()));
         let groups = crate::group::groups(sites, sites.iter());
@@ -390,8 +394,8 @@ mod tests {
             site(3, 100, below_main("log_line", "serve_one", 29)),
         ];
         assert_eq!(found(&sites, &[0, 0, 0]), [("serve_one".to_owned(), 3)]);
-        // A site that grows at other times than the other sites is caused by another mistake, even if one
-        // function calls all these sites.
+        // If a site does not grow at the same times as the other sites, another mistake causes its growth,
+        // even if one function calls all these sites.
         let names = |found: Vec<(String, usize)>| found.into_iter().collect::<Vec<_>>();
         assert_eq!(
             names(found(&sites, &[0, 0, 1])),
@@ -436,8 +440,8 @@ mod tests {
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
         // If one function of the program grows at the same times as the libraries, the finding gets the name
-        // of this function. If two functions of the program grow at the same times as the libraries, they are
-        // not part of the finding.
+        // of this function. If two functions of the program grow at the same times as the libraries, the
+        // finding contains only the libraries.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

@@ -1,5 +1,5 @@
-//! The findings of one recording: all data that the gate and the reports need. So a report only prints these
-//! data and computes nothing.
+//! The findings of one recording: all data that the gate and the reports need. A report only prints these
+//! data, so all reports show the same figures.
 
 use crate::finding::{self, Finding};
 use crate::group;
@@ -39,24 +39,25 @@ pub struct Findings {
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that do not take their memory from malloc, each with a remedy.
     pub own_heaps: Vec<OwnHeap>,
-    /// Functions of an allocator whose calls are not counted, although calls of other functions of this
-    /// allocator are counted.
+    /// Functions of an allocator whose calls the recorder did not count, although it counted calls of other
+    /// functions of this allocator.
     pub uncounted_functions: Vec<UncountedFunctions>,
     /// Whether child processes without a recording used more processor time than the process itself.
     pub children_did_the_work: bool,
-    /// Every site: the leaks come first, and the leak with the highest rate is the first. Sites with equal
-    /// rates are in order of their labels.
+    /// All sites, sorted: leaks come before all other sites, and the leak with the highest rate is the first.
+    /// If two sites have the same rate, their labels decide the order.
     pub sites: Vec<JudgedSite>,
     /// The modules of the target, with their load addresses; empty: the input does not name modules.
     pub modules: Vec<LoadedModule>,
-    /// Live and resident bytes of the process at evenly spaced times of the record; empty: the input does not
-    /// contain these bytes.
+    /// Live and resident bytes of the process at evenly spaced times of the record; the series is empty if
+    /// the input does not contain these bytes.
     pub process: ProcessSeries,
     /// The number of allocations of the whole program, as a curve over the time of the record.
     pub work: Arc<Work>,
-    /// For each module, the debug file that gave the names of the reported addresses.
+    /// For each module, the debug file from which edleak read the names of the reported addresses.
     pub outcomes: Vec<Outcome>,
-    /// The live allocations of each leaking site at each slice, to find leaks that grow at the same times.
+    /// The number of live allocations of each leaking site at each slice; reports use it to list leaks that
+    /// grow at the same times as one finding.
     pub steps: Steps,
     /// The counters of every site over the record; `None`: no report needs the history.
     pub history: Option<Box<History>>,
@@ -71,15 +72,16 @@ pub struct Findings {
 pub struct Header {
     /// The program and its arguments; empty: the input does not give the program.
     pub command: Vec<String>,
-    /// The process ID; 0: the input does not give it.
+    /// The process ID; 0 if the input does not give the process ID.
     pub pid: u32,
-    /// Wall-clock start in nanoseconds since 1970; 0: the input does not give it.
+    /// The time at which the recording began, in nanoseconds since 1970 (wall clock); 0 if the input does not
+    /// give this time.
     pub started_unix_ns: u64,
     /// Seconds from the start of the recording to the last slice.
     pub duration_s: f64,
     /// Number of slices in the input.
     pub slices: u64,
-    /// Number of evenly spaced slices from which the verdicts are computed.
+    /// Number of evenly spaced slices from which edleak computes the verdicts.
     pub judged_slices: u64,
     /// Seconds from one judged slice to the next.
     pub period_s: f64,
@@ -89,16 +91,17 @@ pub struct Header {
     pub end: Option<String>,
     /// Whether the recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,
-    /// Version of the edleak-record that wrote the trace; empty if the input does not give it.
+    /// Version of the edleak-record that wrote the trace; empty if the input does not give the version.
     pub recorder: String,
     /// Machine of the target, as in `uname -m`; empty if the input does not give it.
     pub machine: String,
-    /// The state of the process when its recording began; `None`: the recording began when the process
-    /// started.
+    /// If the process ran before its recording began, its age and its memory at the beginning of the
+    /// recording. `None`: the recording began when the process started.
     pub before: Option<Before>,
 }
 
-/// A process that ran before its recording began.
+/// The age and the memory that a process had when its recording began, if the process ran before the
+/// recording.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Before {
     /// Age of the process when its recording began, in seconds.
@@ -112,7 +115,7 @@ pub struct Before {
 pub struct Summary {
     /// Number of sites.
     pub sites: u64,
-    /// Number of undecided sites.
+    /// Number of sites with the verdict `Undecided`.
     pub undecided: u64,
     /// Live bytes of all sites at the end of the recording.
     pub live_bytes: u64,
@@ -126,46 +129,49 @@ pub struct Summary {
     pub allocs: u64,
     /// Number of frees of all sites.
     pub frees: u64,
-    /// Number of frees of addresses that no recorded allocation function had returned.
+    /// Number of frees of unknown memory: no allocation function that edleak records had returned the
+    /// address.
     pub unknown_frees: u64,
-    /// Number of frees of allocations from before the recording; 0 if the process did not run before the
-    /// recording.
+    /// Number of frees of allocations that the process had made before the recording began; 0 if the
+    /// recording began when the process started.
     pub earlier_frees: u64,
     /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,
-    /// Share of the record without slices, 0 to 1. A straight line replaces the missing slices.
+    /// Share of the record without slices, 0 to 1. In place of the missing slices, the analysis uses values
+    /// on a straight line.
     pub missing_share: f64,
     /// Length of the longest gap without slices, as a share of the record, 0 to 1.
     pub longest_gap_share: f64,
     /// Number of allocations that the recorder did not count, because the side table had no memory for them.
     pub untracked_allocs: u64,
-    /// Number of modules that were loaded or unloaded without an event in the trace. Sites in these modules
-    /// may have no name.
+    /// Number of modules that the program loaded or unloaded and that the trace does not mention. Sites in
+    /// these modules may have no name.
     pub lost_module_events: u64,
-    /// Number of allocations whose site did not fit into the site table; these allocations are counted at the
-    /// site of kind `Other`.
+    /// Number of allocations whose site did not fit into the site table. All these allocations are counted at
+    /// one site, which has the kind `Other`.
     pub other_site_allocs: u64,
     /// Number of stacks of watched sites that did not fit into the session.
     pub lost_stacks: u64,
     /// Number of programs (after an exec) and of child processes that edleak could not record.
     pub unrecorded_images: u64,
-    /// Number of child processes that edleak did not record, because the user did not request it; the number
-    /// may be too low.
+    /// Number of child processes that edleak did not record, because the user did not request a recording of
+    /// children. The number may be too low.
     pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
     /// Number of bytes that belong to no undamaged block.
     pub damaged_bytes: u64,
-    /// Number of reported addresses without a function name.
+    /// Number of code addresses that a report shows without a function name.
     pub unresolved_addresses: u64,
-    /// Number of reported addresses.
+    /// Number of code addresses that a report shows, with or without a function name.
     pub reported_addresses: u64,
 }
 
 /// A file that was loaded into the target.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LoadedModule {
-    /// The module that [`Address::module_id`](crate::frame::Address::module_id) names.
+    /// The id of the module; the field [`Address::module_id`](crate::frame::Address::module_id) refers to
+    /// this id.
     pub id: ModuleId,
     /// The path of the module.
     pub path: String,
@@ -187,14 +193,15 @@ impl Findings {
     }
 
     /// Groups the leaks in `listed`, so that one mistake in the program counts as one leak. A watched caller
-    /// and its stacks are one leak. Places that one function calls and that keep new allocations at the same
-    /// times are also one leak. The site with the highest rate must come first in `listed`.
+    /// and its stacks count as one leak. Several places also count as one leak if one function calls all of
+    /// them and they keep new allocations at the same times. The site with the highest rate must come first
+    /// in `listed`.
     pub fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
         finding::findings(group::groups(&self.sites, listed), &self.steps)
     }
 
-    /// The findings for which `is` returns true. `is` gets the standing of each leak, which is the decision
-    /// of the gate.
+    /// The findings for which `is` returns true. The argument of `is` is the standing of a leak, which is the
+    /// decision of the gate on this leak.
     pub fn with_standing(&self, is: impl Fn(Standing) -> bool) -> Vec<Finding<'_>> {
         self.of_leaks(self.sites.iter().filter(|site| is(site.standing)))
     }
@@ -202,16 +209,17 @@ impl Findings {
     /// The stacks that hold a site's leaked bytes.
     ///
     /// If the site was judged together with its stacks, the result has these stacks, and the stack with the
-    /// largest share comes first. In this case, an entry for the site itself gives the bytes that the site
-    /// leaked while it was not watched. If the site was judged without its stacks, the result is only the
-    /// site itself, with all its leaked bytes.
+    /// largest share comes first. Such a result also has an entry for the site itself, with the bytes that
+    /// the site leaked while it was not watched. If the site was judged without its stacks, the result is
+    /// only the site itself, with all its leaked bytes.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);
         if parts.is_empty() {
             return vec![(site, bytes)];
         }
-        // The shares refer to the growth of all stacks together. A cast from float to integer saturates.
+        // A share is a part of the growth of all stacks together. The cast from float to integer cannot
+        // overflow, because such a cast saturates.
         let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
         let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
         // Each share is rounded, so the sum of the shares may differ from `bytes` by up to one byte per

@@ -4,7 +4,8 @@
 use edleak_format::{ModuleId, SymbolFrame};
 use std::sync::Arc;
 
-/// One return address in the target. The analyzer symbolizes the address only if it is reported.
+/// One return address in the target. The analyzer looks up symbols for the address only if a report shows the
+/// address.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Address {
     /// The return address in the target.
@@ -17,18 +18,19 @@ pub struct Address {
     pub build_id: String,
     /// The return address minus the module's load bias.
     pub offset: Option<u64>,
-    /// Whether the program generated this code when it ran: the input names modules, but no module contains
-    /// the address.
+    /// Whether the address is in code that the program generated at run time; true if the input names
+    /// modules, but no module contains the address.
     pub is_generated: bool,
-    /// The frames, innermost first, inlined frames included; empty if no symbol is known.
+    /// The frames at this address, including inlined frames, innermost first; the list is empty if no symbol
+    /// is known.
     pub frames: Arc<[SymbolFrame]>,
 }
 
-/// The name that stands for code outside all modules.
+/// The name that reports use for code outside all modules.
 pub const GENERATED_NAME: &str = "generated code";
 
-/// Every frame of these addresses. Each inlined frame is a separate item, and each address without symbols is
-/// one item.
+/// Returns every frame of these addresses. Each inlined frame is a separate item, and each address without
+/// symbols is one item.
 pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
     stack.iter().flat_map(|address| {
         let unresolved = address.frames.is_empty().then_some(SiteFrame { address, frame: None });
@@ -51,7 +53,7 @@ impl<'a> SiteFrame<'a> {
         self.frame?.function.as_deref()
     }
 
-    /// Whether the code belongs to a language's runtime or standard library.
+    /// Whether the frame is code of a language's runtime or standard library.
     pub fn is_runtime(self) -> bool {
         const FUNCTIONS: [&str; 12] = [
             "std::",
@@ -94,14 +96,14 @@ impl<'a> SiteFrame<'a> {
             || is_in_crate(file, "annotate")
     }
 
-    /// File and line, if both are known. Line 0 means that the line is unknown.
+    /// The source file and the line of the frame, if both are known. Line 0 counts as unknown.
     pub fn place(self) -> Option<(&'a str, u32)> {
         let frame = self.frame?;
         Some((frame.file.as_deref()?, frame.line))
     }
 
-    /// The name of the frame: the name of the function if it is known, otherwise `module+0x12`. Without a
-    /// module, the name is [`GENERATED_NAME`] or the address.
+    /// The name of the frame: the name of the function if it is known, otherwise `module+0x12`. If the
+    /// address is in no module, the name is [`GENERATED_NAME`] or the address.
     pub fn name(self) -> String {
         match (self.function(), &self.address.module, self.address.offset) {
             (Some(function), _, _) => function.to_owned(),
@@ -113,8 +115,8 @@ impl<'a> SiteFrame<'a> {
 }
 
 /// Whether a source file belongs to edleak's crate `edleak-NAME`. Debug information with only line tables
-/// does not have the full names of functions, so this function uses the path of the file. The folder of the
-/// crate is `edleak-NAME-VERSION` in a registry, and `recorder/NAME` in the repository.
+/// does not have the full names of functions, so `is_in_crate` compares the path of the source file instead.
+/// The folder of the crate is `edleak-NAME-VERSION` in a registry, and `recorder/NAME` in the repository.
 fn is_in_crate(file: &str, name: &str) -> bool {
     let Some((directory, file)) = file.rsplit_once("/src/") else { return false };
     let mut parts = directory.rsplit('/');

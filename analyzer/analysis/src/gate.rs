@@ -1,7 +1,7 @@
 //! Decides which sites are listed, and whether the build may pass.
 //!
-//! The gate applies these rules in this order: class and confidence, suppressions, baseline, budget. For each
-//! rule, the summary shows the number of leaks that the rule removes from the report.
+//! The gate applies its rules in this order: first class and confidence, then suppressions, the baseline, and
+//! the budget. For each rule, the summary shows the number of leaks that the rule removes from the report.
 
 use crate::baseline::Baseline;
 use crate::findings::Findings;
@@ -14,21 +14,22 @@ use edleak_model::growth_class::Class;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units;
 
-/// If the undecided sites hold more than this share of the live bytes, and also more than `UNDECIDED_BYTES`,
-/// the result is undecided.
+/// The result is undecided if the undecided sites hold more than this share of the live bytes, and also more
+/// bytes than `UNDECIDED_BYTES`.
 const UNDECIDED_SHARE: f64 = 0.05;
-/// If the recorder lost more events of pools than this share of the number of counted objects, the result is
-/// undecided.
+/// The result is undecided if the number of pool events that the recorder lost is more than this share of the
+/// number of counted objects.
 const LOST_SHARE: f64 = 0.05;
-/// If all undecided sites together hold no more than this number of bytes, they do not make the result
-/// undecided.
+/// Undecided sites do not make the result undecided if all of them together hold no more than this number of
+/// bytes.
 const UNDECIDED_BYTES: f64 = 4096.0;
 
-/// If a greater share of the record than this has no slices, the report mentions the missing slices.
+/// The report mentions missing slices if more than this share of the record has no slices.
 pub const MUCH_MISSING: f64 = 0.05;
-/// Greatest share of the record that one gap without slices may take. With a longer gap, the result is
-/// undecided, because the gap may hide a leak. A gap of this length lowers the accuracy of the verdicts (F1)
-/// by two and a half percentage points (`replay/gap.rs`). Several short gaps do not hide a leak.
+/// Greatest share of the record that one gap without slices may take. If a gap is longer than this share, the
+/// result is undecided, because the gap may hide a leak. A gap of a fifth of the record lowers the accuracy
+/// of the verdicts (F1) by two and a half percentage points (`replay/gap.rs`). Several short gaps do not hide
+/// a leak.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
@@ -70,7 +71,7 @@ impl Default for Policy {
 pub enum Outcome {
     /// The recording was judged, and no leak is reported.
     Clean,
-    /// The recording shows too little for a verdict.
+    /// The recording does not contain enough evidence for a verdict, so it may hide a leak.
     Undecided,
     /// At least one leak is reported.
     Leaks,
@@ -83,8 +84,8 @@ pub enum RuleUse {
     Unused,
     /// The rule matched at least one leak, and hid all leaks that it matched.
     Used,
-    /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget. So the leaks
-    /// that the rule matched are reported.
+    /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget, so the gate
+    /// reports these leaks.
     Exceeded,
 }
 
@@ -100,8 +101,9 @@ impl Outcome {
 }
 
 impl Policy {
-    /// Whether the site is a leak of the class and confidence that the user asked for. The other rules of the
-    /// gate, such as suppressions, need the symbols of such a site.
+    /// Whether the site is a leak of the class and confidence that the user asked for. If so, the analyzer
+    /// looks up the symbols of the site, because the other rules of the gate (such as suppressions) compare
+    /// names.
     pub fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class
@@ -119,9 +121,9 @@ impl Policy {
         self.wants_leak(site) || self.wants_shown(site)
     }
 
-    /// Decides for every site whether it is listed, and whether it fails the build. A budget applies to each
-    /// recording separately, so each process may use the whole budget. Returns the effect of each suppression
-    /// rule.
+    /// Decides for every site whether the report lists the site, and whether the site fails the build. A
+    /// budget applies to each recording separately, so each recorded process may leak as much as the whole
+    /// budget. Returns the effect of each suppression rule.
     pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
@@ -187,9 +189,9 @@ impl Policy {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
             // Objects of pools are in the heap or in mapped memory. So the bytes of a pool are also counted
-            // at other sites, and the two rates must not be added up. A pool may also hand out memory that it
-            // took long ago. So both the rate of the pools and the rate of all other sites must be within the
-            // budget.
+            // at a site of the heap or of mapped memory, and the two rates must not be added up. A pool may
+            // also hand out memory that it took long ago. So both the rate of the pools and the rate of all
+            // other sites must be within the budget.
             let rate_of = |is_pool: bool| -> f64 {
                 let sites = reported_now.iter().filter(|site| (site.domain() == Domain::Pool) == is_pool);
                 sites.map(|site| site.judgement.rate_bytes_per_s).sum()
@@ -214,7 +216,7 @@ fn names_of(site: &JudgedSite) -> Vec<&str> {
     functions.chain(files).chain(modules).collect()
 }
 
-/// The result for the build of one judged recording.
+/// The result of one judged recording for the build.
 pub fn outcome(analysis: &Findings) -> Outcome {
     if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
         return Outcome::Leaks;
@@ -222,7 +224,7 @@ pub fn outcome(analysis: &Findings) -> Outcome {
     if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
 }
 
-/// The reason why the recording does not suffice for a verdict, with the remedy; `None`: the recording
+/// If the recording does not suffice for a verdict, the reason and the remedy; `None`: the recording
 /// suffices.
 pub fn too_little(analysis: &Findings) -> Option<String> {
     let slices = analysis.header.judged_slices;
@@ -253,7 +255,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         );
     }
     if let Some(per_mark) = &analysis.per_mark {
-        // A verdict by marks says nothing about memory that the recorder did not count.
+        // Verdicts by marks are only about memory that the recorder counted, so an uncounted allocator still
+        // makes the result undecided.
         let uncounted = || {
             uncounted_allocator(analysis)
                 .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
@@ -261,8 +264,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
-        // In a trace of an earlier version of edleak, slices of marks have no sites of pools. So these sites
-        // are judged by time, and undecided sites of pools count here.
+        // In a trace of an earlier version of edleak, slices of marks have no sites of pools. So in such a
+        // trace, sites of pools are judged by time, and undecided sites of pools can make the result
+        // undecided.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))
@@ -275,8 +279,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // In the gap, a straight line replaces the missing slices. So a leak that grew only during the gap would
-    // not be visible.
+    // In the gap, the analysis uses values on a straight line in place of the missing slices. So a leak that
+    // grew only during the gap would not be visible.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes =
@@ -292,15 +296,15 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     if let Some(why) = unmeasured(analysis).or_else(|| lost_objects(analysis)) {
         return Some(why);
     }
-    // The size of a mapping is address space and not memory. So an undecided site that maps memory counts
-    // only if memory outside malloc grows.
+    // The size of a mapping is address space and not memory. So an undecided site that maps memory makes the
+    // result undecided only if memory outside malloc grows.
     let grows_outside = analysis.growth.kind == GrowthKind::Outside && analysis.growth.resident_goes_on;
     let domains = if grows_outside { &Domain::ALL[..] } else { &[Domain::Heap, Domain::Pool] };
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// The reason why lost events of pools may hide a leak: the number of lost events is more than a twentieth of
-/// the number of counted objects.
+/// If lost events of pools may hide a leak, the reason for this doubt. They may hide a leak if their number
+/// is more than a twentieth of the number of counted objects.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
@@ -315,9 +319,9 @@ fn lost_objects(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// The reason why the undecided sites of a domain make the result undecided, with the remedy. The bytes of
-/// these sites are compared only with the live bytes of this domain, because address space may be a thousand
-/// times as large as the heap.
+/// If the undecided sites of a domain make the result undecided, the reason and the remedy. The function
+/// compares the bytes of undecided sites only with the live bytes of the same domain, because address space
+/// may be a thousand times as large as the heap.
 fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
     let of_domain = || analysis.sites.iter().filter(|site| site.domain() == domain);
     let undecided = || of_domain().filter(|site| site.judgement.verdict == Verdict::Undecided);
@@ -342,8 +346,8 @@ fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
 
 /// The bytes of an undecided site that may have leaked.
 ///
-/// These bytes are the site's live bytes at the end of the judged record. If fewer bytes are live at the end
-/// of the whole record, only these fewer bytes count, because freed memory has not leaked. If the site grew
+/// The result is the site's live bytes at the end of the judged record. If fewer bytes are live at the end of
+/// the whole record, the result is this smaller number, because freed memory has not leaked. If the site grew
 /// until the program had no more work, the function returns the site's
 /// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
 fn in_question(site: &JudgedSite) -> f64 {
@@ -353,8 +357,8 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// The reason why the recording does not show where the process grew: the growth was in child processes,
-/// outside malloc, or spread over so many sites that none of them can be judged.
+/// If the recording does not show where the process grew, the reason: the growth was in child processes,
+/// outside malloc, or spread over so many sites that edleak can judge none of them.
 fn unmeasured(analysis: &Findings) -> Option<String> {
     if let Some(why) = unrecorded_work(analysis) {
         return Some(why);
@@ -400,7 +404,8 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
     ))
 }
 
-/// The reason if the recording measured nothing, because child processes did the work and were not recorded.
+/// If child processes did the work and were not recorded, the sentence that tells the user why the recording
+/// shows nothing.
 fn unrecorded_work(analysis: &Findings) -> Option<String> {
     let has_children = analysis.summary.unrequested_children > 0;
     let is_idle = || analysis.children_did_the_work || did_nothing_after_the_start(analysis);
@@ -411,8 +416,8 @@ fn unrecorded_work(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// The reason if the recording measured little: most of the memory is in no counted allocation, and the
-/// process has an allocator that the recorder did not count.
+/// If most of the memory is in no counted allocation, and the process has an allocator that the recorder did
+/// not count, the sentence that tells the user why the recording shows little.
 fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     let growth = &analysis.growth;
     let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;
@@ -427,9 +432,9 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// Whether sites that map memory explain growth outside malloc. Recorded calls must have mapped the memory.
-/// At least half of the growth must belong to sites that leak or are undecided, or to allocators whose
-/// allocations are all counted.
+/// Whether sites that map memory explain growth outside malloc. The growth is explained if recorded calls
+/// mapped the memory, and if at least half of the growth belongs to certain sites: sites that leak, undecided
+/// sites, and allocators whose allocations are all counted.
 fn is_explained(analysis: &Findings) -> bool {
     let growth = &analysis.growth;
     if !growth.is_seen_outside() {
@@ -462,7 +467,8 @@ fn size(bytes: u64) -> String {
     units::bytes(bytes as f64)
 }
 
-/// Whether no site changed after the first quarter of the record. Such a process probably only waited.
+/// Whether no site changed after the first quarter of the record. A process without such a change probably
+/// only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

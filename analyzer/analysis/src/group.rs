@@ -1,5 +1,5 @@
 //! A group is one place in the code that leaks: a caller, a watched caller with its stacks, or some of the
-//! stacks of a caller. In the last case, there is one frame that all these stacks have and that no other
+//! stacks of a caller. If a group has only some of the stacks, all its stacks have one frame that no other
 //! stack of the caller has.
 
 use crate::frame::{SiteFrame, frames};
@@ -9,20 +9,20 @@ use edleak_model::classify::Verdict;
 use edleak_model::levels::Levels;
 use std::collections::{HashMap, HashSet};
 
-/// Least share of a stack in a leak; the report shows no separate line for a smaller share.
+/// If the share of a stack in a leak is smaller than this, the report shows no separate line for the stack.
 const LEAST_SHARE: f64 = 0.005;
 
-/// A caller with its stacks, or a single site.
+/// A caller with all or some of its stacks, or a single site.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
-    /// The caller.
+    /// The caller that leaks. If the input does not contain the caller, this is the stack that leaks.
     pub site: &'a JudgedSite,
-    /// The member with the highest rate; its verdict is the verdict of the group.
+    /// The member of the group with the highest rate; the verdict on this member is the verdict on the group.
     pub lead: &'a JudgedSite,
     /// The listed sites of the group. The site with the highest rate comes first.
     pub members: Vec<&'a JudgedSite>,
-    /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 is the caller
-    /// itself. Any other index is that of the innermost frame at which the leaking stacks differ from the
+    /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 means the
+    /// caller itself. A greater index means the innermost frame at which the leaking stacks differ from the
     /// caller's other stacks.
     pub depth: usize,
     /// The rate of all members together, in bytes per second.
@@ -31,21 +31,22 @@ pub struct Group<'a> {
     pub began_s: f64,
     /// The leaked bytes of all members together.
     pub leak_bytes: f64,
-    /// Number of leaked allocations; `None`: the allocations only got larger, or only bytes are known.
+    /// Number of leaked allocations; `None`: the number of allocations did not grow because the same
+    /// allocations got larger, or only the bytes are known.
     pub leak_count: Option<u64>,
-    /// Whether less than half of the leaked bytes was still live when the recording ended.
+    /// Whether the program freed more than half of the leaked bytes before the recording ended.
     pub is_freed_at_end: bool,
     /// The sum of the live bytes of all members, as a curve over the time of the record.
     pub levels: LevelSum<'a>,
-    /// The share of each stack in the leak. The greatest share comes first; the list is empty if there are no
-    /// stacks.
+    /// The share of each stack in the leak. The greatest share comes first; the list is empty if the caller
+    /// was not watched.
     pub shares: Vec<Share<'a>>,
 }
 
 /// The share of one stack in a leak.
 #[derive(Clone, Copy, Debug)]
 pub struct Share<'a> {
-    /// The stack; `None`: this share stands for the bytes that the caller leaked while it was not watched.
+    /// The stack; `None`: this entry stands for the bytes that the caller leaked while it was not watched.
     pub site: Option<&'a JudgedSite>,
     /// The stack's share of the leaked bytes, 0 to 1.
     pub of_leaked: f64,
@@ -57,7 +58,7 @@ pub struct Share<'a> {
 pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 
 impl<'a> LevelSum<'a> {
-    /// Adds several sums together.
+    /// Makes one sum of several sums.
     pub(crate) fn of<'b>(sums: impl Iterator<Item = &'b LevelSum<'a>>) -> Self
     where
         'a: 'b,
@@ -79,7 +80,7 @@ impl<'a> LevelSum<'a> {
         self.0.iter().map(|(levels, share)| levels.last() * share).sum()
     }
 
-    /// The greatest live bytes of the sum.
+    /// The greatest number of live bytes that all sites of the sum hold together.
     pub fn highest(&self) -> f64 {
         const COLUMNS: usize = 64;
         match self.0.as_slice() {
@@ -124,14 +125,14 @@ impl<'a> Group<'a> {
 
     /// The stacks that leak.
     pub fn stacks(&self) -> impl Iterator<Item = &'a JudgedSite> + Clone {
-        // If the caller of a stack is not in the input, the group consists of this stack only.
+        // If the input does not contain the caller of a stack, the group consists of this stack only.
         let own = self.shares.is_empty().then_some(self.site);
         let stacks = self.shares.iter().filter_map(|share| share.site).chain(own);
         stacks.filter(|site| site.stack.len() > 1)
     }
 }
 
-/// Makes groups of the listed leaks. The group with the highest rate comes first.
+/// Divides the listed leaks into groups. The group with the highest rate comes first.
 pub(crate) fn groups<'a>(
     sites: &'a [JudgedSite],
     listed: impl Iterator<Item = &'a JudgedSite>,
@@ -182,8 +183,8 @@ fn group_of<'a>(
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
     let own_count = members.iter().map(|member| member.judgement.leak_count).sum();
-    // The judgement on the caller together with its stacks also includes the bytes that leaked before the
-    // caller was watched.
+    // The figures come from the judgement on the caller together with its stacks, because they include the
+    // bytes that leaked before the caller was watched.
     let together = site.with_stacks.as_deref();
     let (leak_bytes, leak_count, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
@@ -264,8 +265,8 @@ fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     }
 }
 
-/// Whether the stack is judged as a leak without its caller, or its share of the leak is large enough for a
-/// finding.
+/// Whether the stack belongs to the leak: the stack alone is judged as a leak, or its share of the caller's
+/// leak is large enough for a finding.
 fn is_plain_share(group: &Group<'_>, stack: &JudgedSite) -> bool {
     const PLAIN_SHARE: f64 = 0.02;
     stack.is_leak()
@@ -295,8 +296,9 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
         }
     }
     let part = Group { depth: branch.depth, shares, members: Vec::new(), ..group.clone() };
-    // If each stack of a part is judged as a leak without its caller, use the figures of these stacks. The
-    // caller's figures are less exact: they include the fluctuation of the stacks that do not leak.
+    // If each stack of a part alone is judged as a leak, the function uses the figures of these stacks. The
+    // figures of the caller are less exact, because they include the fluctuation of the stacks that do not
+    // leak.
     if !branch.stacks.iter().all(|stack| stack.is_leak()) {
         return Group {
             leak_bytes: group.leak_bytes * of_group,

@@ -2,8 +2,8 @@
 //! process.
 //!
 //! The verdicts are computed from [`edleak_model::series`], which does not keep the counters of single
-//! slices. But the HTML page and the profiles need counters. The history keeps these counters in packed form
-//! ([`Packed`]), for at most as many instants as a screen has columns.
+//! slices. But the HTML page and the profiles need counters. The history keeps the counters in packed form
+//! ([`Packed`]), for at most as many instants as a screen has columns of pixels.
 //!
 //! ```text
 //!   instants   0    1    2    3  …        evenly spaced; the last one is the last slice
@@ -26,7 +26,7 @@ pub use packed::{Packed, PackedBuilder};
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::Counters;
 
-/// The process at one instant.
+/// The counters and the memory of the whole process at one instant.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Instant {
     /// Seconds since the recording began.
@@ -35,13 +35,13 @@ pub struct Instant {
     pub is_missing: bool,
     /// The counters of all sites together.
     pub counters: Counters,
-    /// RssAnon in bytes; 0 if it was not recorded.
+    /// RssAnon of the process in bytes; 0 if RssAnon was not recorded.
     pub resident_bytes: u64,
-    /// VmSwap, in bytes.
+    /// VmSwap of the process in bytes.
     pub swap_bytes: u64,
 }
 
-/// The greatest number of live bytes, and the time of this maximum.
+/// The greatest number of live bytes of a site or of the process, and the time at which this number was live.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Peak {
     /// The time of the peak, in seconds since the recording began.
@@ -58,7 +58,7 @@ pub struct SiteHistory {
     /// The site's counters at the instants; `None`: the counters did not fit into the limit of bytes and are
     /// part of [`History::others`].
     pub packed: Option<Packed>,
-    /// The peak of the site.
+    /// The greatest number of live bytes of this site, and its time.
     pub peak: Peak,
     /// The site's live bytes when the process had its peak.
     pub live_bytes_at_peak: u64,
@@ -75,12 +75,12 @@ pub struct History {
     pub sites: Vec<SiteHistory>,
     /// For each instant, the sum of all sites whose own counters are not in this history.
     pub others: Packed,
-    /// Number of sites in [`History::others`].
+    /// Number of sites whose counters are added up in [`History::others`].
     pub others_sites: u64,
-    /// The peak of the process.
+    /// The greatest number of live bytes of the process, and its time.
     pub peak: Peak,
-    /// The end of the judged record, in seconds since the recording began. After this time, the program freed
-    /// everything because it was about to end.
+    /// The end of the judged record, in seconds since the recording began. After this time, the program only
+    /// freed its memory because it was about to end.
     pub judged_until_s: f64,
     /// Whether the input gives the allocated and freed bytes, and not only the live bytes.
     pub has_turnover: bool,
@@ -98,8 +98,8 @@ pub struct HistoryOptions {
 }
 
 impl History {
-    /// Removes the counters of the least important sites and adds them to the sum `others`, so that the
-    /// packed counters take at most `packed_bytes` bytes.
+    /// Limits the packed counters to `packed_bytes` bytes: removes the counters of the least important sites,
+    /// and adds these counters to the sum `others`.
     pub fn keep(&mut self, judged: &[JudgedSite], packed_bytes: usize) {
         if self.packed_bytes() <= packed_bytes {
             return;
@@ -115,8 +115,8 @@ impl History {
                     packed.add_to(&mut others);
                     self.sites[site].packed = None;
                     self.others_sites += 1;
-                    // The counters of a less important site might still fit. But the history keeps no site
-                    // that is less important than the first site that does not fit.
+                    // The counters of a less important site might still fit into the limit. But the history
+                    // never keeps a site if a more important site did not fit.
                     left = 0;
                 }
             }
@@ -142,11 +142,12 @@ impl History {
     }
 }
 
-/// The indexes of the sites; the most important site comes first. Leaks come before all other sites. After
-/// that, a site that holds more memory comes first. Of two sites that hold equally many bytes, the site that
-/// allocated more bytes comes first.
+/// The indexes of the sites; the most important site comes first. Leaks come before all other sites. If two
+/// sites are both leaks or both no leaks, the site that holds more memory comes first. Of two sites that hold
+/// equally many bytes, the site that allocated more bytes comes first.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
-    // To compute a key, the whole curve of a site is read. So each key is computed only once.
+    // The function computes the sort key of each site only once, because each computation reads the whole
+    // curve of the site.
     let key = |site: &JudgedSite| {
         let size = site.levels.highest().max(site.totals.live_bytes as f64);
         (site.is_leak() || site.leak_share.is_some(), size, site.totals.allocated_bytes.unwrap_or(0))

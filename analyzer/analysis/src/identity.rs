@@ -1,24 +1,25 @@
 //! Decides whether two sites of different recordings are the same piece of code.
 //!
-//! The exact key consists of the build ID and the offset of every return address. This key is the same after
-//! a restart, also with address space randomization. A rebuilt binary has another build ID and other offsets.
-//! If the build IDs differ, the functions of the whole stack are compared, with the names of their modules.
-//! So a change of line numbers or of directories does not change the result. Several sites can have the same
-//! functions, for example two calls of malloc in one function. In this case, the order of the sites in the
-//! code decides which sites belong together.
+//! The exact key consists of the build ID and the offset of every return address. The exact key stays the
+//! same after a restart of the program, even if address space layout randomization changes all addresses. A
+//! rebuilt binary has another build ID and other offsets. If the build IDs differ, edleak compares the names
+//! of all functions and modules of the two stacks. Line numbers and directories are not compared, so they may
+//! change between two builds. If several sites have the same functions (for example, two calls of malloc in
+//! one function), the order of the sites in the code decides which site is which.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 
-/// The keys with which a site is recognized in another recording. If the two sites have the same `code` or
-/// the same `names`, they are the same piece of code.
+/// The keys by which edleak recognizes a site in another recording. Two sites are the same piece of code if
+/// they have the same `code` or the same `names`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// Build IDs and offsets of the stack; `None`: a module has no build ID.
+    /// Build IDs and offsets of the stack; `None`: at least one module of the stack has no build ID.
     pub code: Option<String>,
     /// Modules and functions of the stack; `None`: the innermost function is unknown.
     pub names: Option<String>,
-    /// The keys of the caller, without the rest of the stack; `None`: the site is not a stack of a caller.
+    /// If the site is a stack of a watched caller, the keys of this caller without the rest of the stack;
+    /// `None` for any other site.
     pub caller: Option<Box<Identity>>,
 }
 
@@ -35,13 +36,15 @@ impl Identity {
         }
         let mut identity = Self::of_stack(stack);
         if matches!(kind, Kind::Mapping | Kind::Allocator) {
-            // A function may both allocate and map memory, so the keys must differ.
+            // One function may both allocate and map memory, so the key of a site that maps memory gets a
+            // prefix.
             for key in [&mut identity.code, &mut identity.names].into_iter().flatten() {
                 key.insert_str(0, "mapping:");
             }
         }
         if kind == Kind::Pool {
-            // A function may both allocate memory and call a pool, so the keys must differ.
+            // One function may both allocate memory and call a pool, so the key of a caller of a pool gets a
+            // prefix.
             for key in [&mut identity.code, &mut identity.names].into_iter().flatten() {
                 key.insert_str(0, "pool:");
             }
@@ -81,8 +84,8 @@ impl Identity {
         self.names.is_some() && self.names == other.names
     }
 
-    /// A short hash that identifies the code; the hash is the same on every machine. With this fingerprint,
-    /// tools can compare the results of many runs.
+    /// A short hash that identifies the code; the hash is the same on every machine. Tools use the hash to
+    /// find the same leak in the results of many runs.
     pub fn fingerprint(&self) -> String {
         let key = self.names.as_deref().or(self.code.as_deref()).unwrap_or_default();
         format!("{:016x}", fnv1a(key.as_bytes()))
@@ -99,8 +102,8 @@ fn names_of(address: &Address) -> String {
     format!("{module}!{}", if functions.is_empty() { "?".into() } else { functions.join("<") })
 }
 
-/// The hash FNV-1a. The hash of a text never changes, on any machine and in any version of edleak. `std`'s
-/// hasher does not guarantee this.
+/// The hash FNV-1a. The hash of a text is the same on every machine and in every version of edleak. The
+/// hasher of `std` does not guarantee this stability.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

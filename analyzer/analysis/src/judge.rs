@@ -1,4 +1,5 @@
-//! Phase 3: turns the series of every site of a recording into a verdict. This phase needs no symbols.
+//! Phase 3: turns the series of every site of a recording into a verdict. This phase needs no symbols, so
+//! edleak looks up symbols only after the verdicts.
 
 mod attached;
 mod batch;
@@ -65,8 +66,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     if let Some(clause) = uncounted::clause(&uncounted_functions, &own_heaps) {
         growth.note_uncounted(clause);
     }
-    // Points for which no slice was taken do not count here, because their values are only estimated by a
-    // straight line.
+    // Only points with a slice count towards the least number of points, because the values of all other
+    // points are estimates on a straight line.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
         for site in &mut sites {
@@ -99,8 +100,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let mapped = mapped::of_trace(trace, &sites, &replayed.memory, &growth, record_s);
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
-    // If the process ran before the recording, it may free allocations from that time. Such frees are not an
-    // error of the recorder.
+    // If the process ran before the recording, it may free allocations that it made before the recording.
+    // These frees of unknown addresses are not an error of the recorder.
     match trace.attached() {
         Some(_) => summary.earlier_frees = losses.unknown_frees,
         None => summary.unknown_frees = losses.unknown_frees,
@@ -162,8 +163,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
 }
 
 /// Small live allocations take more resident memory than the program requested. If this additional memory
-/// explains at least half of the growth, the function sets the kind of growth to `Live`, because the memory
-/// belongs to live allocations.
+/// explains at least half of the growth, the function sets the kind of growth to `Live`, because live
+/// allocations cause the growth.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -175,8 +176,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     }
 }
 
-/// If a program ran or waited for a processor for at least this share of the time, it counts as busy. A slow
-/// machine does not change this share.
+/// A program counts as busy if it ran or waited for a processor for at least this share of the record. A slow
+/// machine makes the record longer, but does not change this share.
 const BUSY_SHARE: f64 = 0.6;
 
 fn is_busy(processor: &CpuUse) -> bool {
@@ -184,8 +185,8 @@ fn is_busy(processor: &CpuUse) -> bool {
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
 
-/// The number of points without a slice after the last slice. Such points exist if the recording went on
-/// after its last slice, or if its last blocks are damaged.
+/// The number of points without a slice after the last slice. If the recording went on after its last slice,
+/// or if the last blocks of the trace are damaged, the end of the record has points without a slice.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
     // A complete recording ends less than one period after its last slice.
@@ -318,7 +319,8 @@ fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     }
 }
 
-/// Whether the children without a trace used more processor time than the process itself, and at least 20 ms.
+/// Whether the child processes without a trace used at least 20 ms of processor time, and more processor time
+/// than the process itself.
 fn children_did_the_work(trace: &Trace) -> bool {
     const LEAST_NS: u64 = 20_000_000;
     trace.cpu_totals().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)

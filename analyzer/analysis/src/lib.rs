@@ -57,8 +57,8 @@ use gate::Policy;
 use load::{LoadOptions, Recording};
 use std::path::Path;
 
-/// Loads, judges and symbolizes one recording. After that, call [`Policy::apply`]: the gate decides about all
-/// recordings together.
+/// Loads and judges one recording, and looks up the symbols of its sites. The caller must then call
+/// [`Policy::apply`] once for all recordings, so that the gate decides which sites are listed.
 ///
 /// # Errors
 /// The recording cannot be read.

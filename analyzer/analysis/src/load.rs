@@ -1,9 +1,9 @@
 //! Phase 1: opens an input, which is a trace, edLeak's JSON slices, or series lines.
 //!
 //! The loader recognizes the kind of an input by its content; the name of the file does not matter. When a
-//! trace is opened, its blocks are indexed but no slice is decoded. Each series of a text input is condensed
-//! while the loader reads it. So the memory that the loader needs grows with the number of sites, and not
-//! with the size of the input.
+//! trace is opened, its blocks are indexed but no slice is decoded. The loader condenses each series of a
+//! text input while it reads the input. So the loader needs memory in proportion to the number of sites, and
+//! not to the size of the input.
 
 pub mod edleak_json;
 pub mod line_series;
@@ -17,13 +17,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Maximum number of bytes of a trace on stdin, because edleak-analyze must keep the whole trace in memory. A
-/// larger trace is refused; the user can give it as a file instead.
+/// Maximum number of bytes of a trace on stdin. edleak-analyze must keep such a trace in memory, so it
+/// refuses a larger trace; the user can give the larger trace as a file.
 const MAX_STDIN_BYTES: u64 = 4 << 30;
-/// Number of bytes at the start of an input that are enough to recognize a trace.
+/// Number of bytes at the start of an input in which the loader recognizes a trace.
 const PROBED_BYTES: u64 = 1 << 16;
-/// The loader looks for the first character that is not white space in this number of bytes at the start of
-/// an input.
+/// Number of bytes at the start of an input in which the loader searches for the first character that is not
+/// white space.
 const SNIFFED_BYTES: usize = 4096;
 
 /// An opened input.
@@ -81,7 +81,8 @@ fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recordi
     }
     let mut bytes = Vec::new();
     read_up_to(&mut reader, PROBED_BYTES, &mut bytes)?;
-    // Check whether the input is a trace before reading all of it, because a pipe may never end.
+    // A pipe may never end, so the loader checks whether the input is a trace before it reads the whole
+    // input.
     Trace::from_bytes(bytes.clone()).map_err(|error| trace_error(&error))?;
     read_up_to(&mut reader, MAX_STDIN_BYTES + 1, &mut bytes)?;
     if bytes.len() as u64 > MAX_STDIN_BYTES {
@@ -97,14 +98,14 @@ fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<
     reader.take(bytes).read_to_end(into).map(|_| ()).map_err(|error| io_error(&error))
 }
 
-/// Text inputs are JSON objects, so they begin with `{`. The trace reader gets every other input, and accepts
-/// or refuses it.
+/// Whether the input is text: a text input is a JSON object, so it begins with `{`. The trace reader gets
+/// every input that is not text, and refuses the input if it is not a trace.
 fn is_text(start: &[u8]) -> bool {
     start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// Whether the input is a report saved with `--format json`. Such a report has its version at the start. This
-/// test needs only the start of the input, so it is fast even for a text input of a gigabyte.
+/// Whether the input is a report saved with `--format json`. Such a report has its version at the start, so
+/// the function looks only at the start and is fast even for a text input of a gigabyte.
 pub(crate) fn is_report(start: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&start[..start.len().min(SNIFFED_BYTES)]);
     start.trim_start().starts_with('{') && start.contains("\"format_version\"")

@@ -1,9 +1,9 @@
-//! Makes the history of series lines: live bytes and live count at each instant. This needs the points of the
-//! input, which the loader keeps only if its options ask for them.
+//! Makes the history of series lines: live bytes and live count at each instant. The history is made from the
+//! points of the input, so the options of the loader must say that it keeps these points.
 //!
-//! Series lines do not give the bytes that were allocated and freed between two slices. Live bytes rise by
-//! allocations and fall by frees. So the history uses the least numbers of allocated and freed bytes that
-//! explain the curve, and [`History::has_turnover`] is false.
+//! Series lines do not give the bytes that were allocated and freed between two slices. So if live bytes
+//! rise, the history counts the rise as allocated bytes; if they fall, it counts the fall as freed bytes.
+//! These numbers are lower bounds, so [`History::has_turnover`] is false.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory};
 use crate::load::line_series::LineSeries;
@@ -71,7 +71,7 @@ fn of_line(
     let (mut builder, mut peak) = (PackedBuilder::default(), Peak::default());
     let (mut slice, mut instant) = (line.series.absent(), 0);
     let mut now = Counters::ZERO;
-    // Stores the counters `now` at each instant whose last slice is before slice `until`.
+    // Stores the counters `now` for each instant that ends before slice `until`.
     let mut end_until = |until: u64, now: &Counters, sums: &mut [Counters]| {
         while ends.get(instant).is_some_and(|&end| end < until) {
             builder.push(instant, now);

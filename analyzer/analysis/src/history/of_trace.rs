@@ -1,4 +1,5 @@
-//! Makes the history of a trace. All slices are read once, and the block with the peak is read a second time.
+//! Makes the history of a trace. The module reads all slices once, and then reads the block with the peak of
+//! the process a second time, to find which memory was live at the peak.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory, by_importance};
 use crate::replay::Merged;
@@ -8,9 +9,9 @@ use crate::site::{Domain, JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
-/// Maximum number of bytes of all packed counters while they are collected. If there are too many sites, only
-/// the most important sites get packed counters, and all other sites are added to the sum `others` from the
-/// start.
+/// Maximum number of bytes that all packed counters take while the trace is being read. If the sites are too
+/// many for this limit, only the most important sites get packed counters. The counters of all other sites
+/// are added to the sum `others` from the start.
 const COLLECTED_BYTES: usize = 256 << 20;
 /// Approximate number of bytes that the packed counters of one site at one instant take.
 const BYTES_PER_CHANGE: usize = 10;
@@ -31,7 +32,8 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     for block in 0..blocks.len() {
         meter::advance(1);
         pass.block = block;
-        // An error is ignored here, because the replay has already counted blocks that can no longer be read.
+        // The function ignores an error, because the replay has already counted the blocks that can no longer
+        // be read.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();
@@ -81,8 +83,9 @@ fn empty_sites(judged: &[JudgedSite]) -> Vec<SiteHistory> {
     judged.iter().map(|site| empty(&site.label)).collect()
 }
 
-/// The ticks of at most `most` instants. They are evenly spaced from the first point on, at a distance that
-/// is a multiple of the stride. The last instant is the tick of the last slice.
+/// The ticks of at most `most` instants. The instants are evenly spaced and begin at the first point; the
+/// distance between two instants is a multiple of the stride. The last instant is always the tick of the last
+/// slice.
 fn instant_ticks(first: u64, stride: u64, last: u64, most: usize) -> Vec<u64> {
     let stride = stride.max(1);
     let points = last.saturating_sub(first) / stride + 1;
@@ -128,7 +131,7 @@ impl Pass {
         let mut index_of = Vec::new();
         for (index, site) in judged.iter().enumerate() {
             let SiteLabel::Number(number) = site.label else { continue };
-            // The label fits into the type of an index, because it is the number of a `SiteId`.
+            // The label fits into a `usize`, because it is the number of a `SiteId`.
             let number = number as usize;
             if index_of.len() <= number {
                 index_of.resize(number + 1, UNKNOWN);

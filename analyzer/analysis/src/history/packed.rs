@@ -1,18 +1,18 @@
-//! The counters of one site at the instants of a history, packed as differences. Differences are stored only
-//! for the instants at which a counter changed.
+//! The counters of one site at the instants of a history, packed as differences. A difference is stored only
+//! for an instant at which a counter changed.
 //!
 //! | field | meaning |
 //! |---|---|
 //! | skip | number of instants since the last change, minus one; for the first change, the instant's index |
 //! | allocated bytes, freed bytes, allocations, frees | the increase since the last change |
 //!
-//! Each field is a LEB128 number. These four counters never fall in a normal trace. If a hostile target makes
-//! one fall, the history keeps the higher value. A browser reads these numbers as doubles, so no number
-//! exceeds 2⁵³ − 1.
+//! Each field is a LEB128 number. The four counters of a site never fall in a normal trace. If a hostile
+//! target makes one of them fall, the history keeps the higher value. A browser reads the packed numbers as
+//! doubles, so no number exceeds 2⁵³ − 1.
 
 use edleak_format::Counters;
 
-/// The greatest number in a history: a double holds every integer up to this one exactly.
+/// The greatest number in a history: a double can store every integer up to 2⁵³ − 1 without an error.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The counters of one site at the instants.
@@ -66,7 +66,8 @@ impl Packed {
         &self.0
     }
 
-    /// All changes as (instant, counters from this instant on), in order of time.
+    /// All changes in order of time. Each item has an instant, and the counters that the site has from this
+    /// instant on.
     pub fn changes(&self) -> impl Iterator<Item = (usize, Counters)> + '_ {
         let (mut rest, mut next, mut last) = (&self.0[..], 0usize, Counters::ZERO);
         std::iter::from_fn(move || {
@@ -109,7 +110,8 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Removes one number from the front of `bytes`. All numbers were written by [`put`] and are below 2⁵³.
+/// Removes one number from the front of `bytes`. The function [`put`] wrote all these numbers, so they are
+/// below 2⁵³.
 fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..56).step_by(7) {

@@ -1,12 +1,12 @@
 //! Recordings of a process that ran before its recording began.
 //!
-//! Such a recording does not count the allocations that exist when it begins. This can make a site look like
-//! a leak. An example is a site with a constant number of live allocations. The program frees the allocations
+//! Such a recording does not count the allocations that exist when it begins. So a site with a constant
+//! number of live allocations can look like a leak, as in this example. The program frees the allocations
 //! from before the recording one by one, and makes a new allocation for each of them. The recording counts
 //! only the new allocations, so the curve of the site rises from zero like a leak until all allocations from
-//! before the recording are freed. But for each new allocation, the program also frees an allocation from
-//! before the recording. The recording counts such frees, but not by site. So the growth of a site is
-//! evidence of a leak only if it exceeds the number of these frees.
+//! before the recording are freed. The recording counts how many allocations from before the recording the
+//! program frees, but does not know their sites. So the growth of a site is evidence of a leak only if the
+//! site grew by more allocations than this number.
 
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;
@@ -25,8 +25,8 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {
         if site.domain() != Domain::Heap {
-            // The recording does not count how many mappings from before the recording the program unmaps.
-            // The same is true for objects of pools from before the recording.
+            // The recording does not count how many mappings or objects of pools from before the recording
+            // the program gave back. So a leak of mappings or of objects gets the confidence `Suspect`.
             site.judgement.confidence = Some(Confidence::Suspect);
             let earlier = if site.domain() == Domain::Mapping { "mappings" } else { "objects" };
             site.judgement.why.push(format!("it may replace {earlier} from before the recording"));
@@ -49,10 +49,11 @@ fn late_frees(attached: &Attached, record_s: f64) -> f64 {
     last.saturating_sub(before.map_or(0, |sample| sample.frees)) as f64
 }
 
-/// The growth of a site in the second half of the record, in allocations of its usual size.
+/// The growth of a site in the second half of the record, as a number of allocations: the growth in bytes,
+/// divided by the usual size of an allocation of this site.
 fn late_growth(site: &JudgedSite) -> f64 {
-    // The function reads the third of four columns, because this column begins in the middle of the record.
-    // With only two columns, the second column would be at the end of the record.
+    // Of four evenly spaced columns, the third one begins in the middle of the record. (Of two columns, the
+    // second one would be at the end of the record.)
     let middle = site.levels.at(4).get(2).copied().unwrap_or(0.0);
     let bytes = (site.levels.last() - middle).max(0.0);
     match (site.totals.allocated_bytes, site.totals.allocs) {

@@ -1,9 +1,9 @@
 //! Lowers the confidence in leaks of programs that compute from start to end, such as a compiler, a
 //! converter, or a debugger that runs a script.
 //!
-//! The memory of such a program grows as steadily as a leak until the program ends. No curve can tell such
-//! growth from a leak, and on a slow machine the curve is only longer. So a leak with the confidence `Strict`
-//! gets the confidence `Suspect` in each of three cases:
+//! The memory of such a program grows as steadily as a leak until the program ends. The curve of such a
+//! program looks like the curve of a leak; on a slow machine, only the times are longer. So a leak with the
+//! confidence `Strict` gets the confidence `Suspect` in each of three cases:
 //!
 //! - Most of the live memory was added in the last three quarters of the record.
 //! - The program freed the leaked memory when it ended.
@@ -13,15 +13,16 @@ use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// If the growth in the last three quarters of the record is at least this share of the live bytes, leaks of
-/// a busy program get the confidence `Suspect` instead of `Strict`.
+/// Leaks of a busy program get the confidence `Suspect` instead of `Strict` if the growth in the last three
+/// quarters of the record is at least this share of the live bytes.
 const GROWN_SHARE: f64 = 0.6;
-/// If a busy program freed its memory when it ended, and less than this share of a site's live bytes is left,
-/// a leak of this site gets the confidence `Suspect` instead of `Strict`.
+/// A leak of a busy program gets the confidence `Suspect` instead of `Strict` if less than this share of the
+/// site's live bytes is left at the end, because the program freed the rest when it ended.
 const LEFT_SHARE: f64 = 0.5;
 
-/// Changes the confidence of leaks from `Strict` to `Suspect`, by the rules above. `used_s` is the processor
-/// time of the program, which was busy the whole time.
+/// Changes the confidence of leaks from `Strict` to `Suspect`, in the three cases at the top of this file.
+/// The caller has checked that the program was busy. `used_s` is the processor time of the program, in
+/// seconds.
 pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     let of_heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
     let live: f64 = of_heap().map(JudgedSite::judged_bytes).sum();

@@ -1,4 +1,5 @@
-//! Makes leaks undecided that are very small, or that have very few allocations. Such growth may be chance.
+//! Makes leaks undecided if they are very small or have very few allocations, because such growth may be
+//! chance.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Judgement};
@@ -7,16 +8,16 @@ use edleak_model::reasons;
 use std::collections::HashMap;
 
 /// If a leak with the confidence `Suspect` has less than this share of the live bytes, the site becomes
-/// undecided. For this comparison, the leaks of all stacks of one caller are added up.
+/// undecided. The leaks of all stacks of one caller are added up before they are compared with this share.
 const NEGLIGIBLE: f64 = 0.001;
 
 /// Turns leaks with the confidence `Suspect` into undecided sites, if they leaked very little.
 ///
-/// Of the sites that do not leak, about one in fifty is wrongly judged as a leak, with the confidence
-/// `Suspect`. A large program has thousands of sites, and most of them are small. So without this rule, the
-/// report of every large program would list one or two small sites that do not leak. A leak with the
-/// confidence `Strict` is reported even if it is very small. A real leak soon becomes large enough for a
-/// report.
+/// The model wrongly judges about one in fifty of the sites that do not leak as a leak with the confidence
+/// `Suspect`. A large program has thousands of sites, and most of them are small. So without the function
+/// `negligible`, the report of every large program would list one or two small sites that do not leak. A leak
+/// with the confidence `Strict` is reported even if it is very small. A real leak soon becomes large enough
+/// for a report.
 pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -38,8 +39,8 @@ pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
     }
 }
 
-/// A leak of fewer allocations than this becomes undecided if it also meets the conditions of `FEW_LEFT` and
-/// `FEW_SHARE`.
+/// A leak becomes undecided if it has fewer allocations than this number and also meets the conditions of
+/// `FEW_LEFT` and `FEW_SHARE`.
 const FEW_FREED: u64 = 32;
 /// A leak of few allocations becomes undecided only if less than this share of its bytes is left at the end,
 /// because the program freed the rest when it ended.
@@ -51,9 +52,10 @@ const FEW_SHARE: f64 = 0.1;
 /// ended.
 ///
 /// Examples are a queue for each thread, and a table that gets a page for each new kind of request. Such a
-/// structure grows in even steps until the program has used all its parts, and its destructor frees it. In a
-/// short record, this growth looks like a leak. A leak above the limits stays a leak, even if the program
-/// freed the memory when it ended: the program may have held the memory so long by mistake.
+/// queue or table grows in even steps until the program has used all its threads or kinds of requests, and
+/// its destructor frees it. In a short record, this growth looks like a leak. A leak of more allocations or
+/// more bytes stays a leak, even if the program freed the memory when it ended, because the program may have
+/// kept the memory so long by mistake.
 pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     #[derive(Default)]
     struct Leaked {

@@ -6,14 +6,15 @@ use std::collections::{HashMap, HashSet};
 
 /// Judges a watched site together with its stacks, if they leak together. There are two cases:
 ///
-/// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of the curves does.
+/// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of these curves shows
+///   a leak.
 /// - The site's own curve shows a leak. This curve lacks the allocations of the time in which the site was
 ///   watched, so the sum of the curves gives better figures.
 ///
 /// The share of each stack in the leak is its share of the growth of the site and all its stacks. The site's
 /// own growth, from the time in which it was not watched, is treated like the growth of a stack. If the watch
-/// of the site has ended, the site's own growth does not count. In this case, the shares of the stacks in the
-/// watched time are also used for the rest of the record.
+/// of the site has ended, the site's own growth does not count, and the shares that the stacks have in the
+/// watched time are used for the whole record.
 pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     acquit(sites);
     judge_ended_as_sums(sites, ended);
@@ -59,12 +60,12 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 
 /// Scales the leaks of stacks to the whole record.
 ///
-/// A site is often watched late, when it begins to look like a leak. The stacks of such a site have counts
-/// only for the part of the record after the beginning of the watch. So each stack gets a share of the leak
-/// of caller and stacks together: its own leaked bytes, scaled from the watched time to the whole record. The
-/// sum of these shares never exceeds the leak of caller and stacks together. The function does not simply
-/// divide the leak of caller and stacks among the stacks, because this leak may include the last tooth of a
-/// sawtooth. The curves of the stacks show such a tooth better.
+/// The recorder often begins to watch a site late, when the site begins to look like a leak. So the stacks of
+/// the site have counts only for the part of the record after the watch began. So the function scales the
+/// leaked bytes of each stack from the watched time to the whole record. The sum of the scaled bytes never
+/// exceeds the leak of caller and stacks together. The function does not simply divide the leak of caller and
+/// stacks among the stacks: if the curve is a sawtooth, this leak may include the last tooth, which is not
+/// leaked. The curves of the stacks show better what is leaked.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -116,8 +117,9 @@ fn judge_ended_as_sums(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     }
 }
 
-/// A watched site becomes undecided if the program stopped working while the site and its stacks grew. This
-/// rule applies only if the site and all its stacks are neither leaks nor already undecided for this reason.
+/// Makes a watched site undecided if the program stopped working while the site and its stacks grew. The
+/// function does nothing if the site or one of its stacks is a leak, or is already undecided because the
+/// program stopped working.
 fn leave_open(sites: &mut [JudgedSite]) {
     let is_answered = |site: &JudgedSite| site.is_leak() || site.judgement.open_bytes > 0;
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
@@ -132,8 +134,9 @@ fn leave_open(sites: &mut [JudgedSite]) {
 /// Drops the judgement of a site together with its stacks, if the ages of the surviving allocations
 /// contradict this judgement.
 ///
-/// Two conditions must hold: the ages are known for most allocations of the site, and by these ages no stack
-/// is a leak. The judgement of the sum is not based on ages, so the ages decide.
+/// The ages contradict the judgement if they are known for most allocations of the site, and if they show
+/// that no stack is a leak. In this case the ages decide, because the judgement of the sum was made without
+/// ages.
 fn acquit(sites: &mut [JudgedSite]) {
     #[derive(Default)]
     struct Family {
@@ -180,7 +183,8 @@ mod tests {
     use crate::site::WithStacks;
     use edleak_model::levels::Levels;
 
-    /// A caller that leaks according to its own curve, and also according to the sum with its stacks.
+    /// A caller whose own curve shows a leak; the sum of its curve and the curves of its stacks shows a leak
+    /// too.
     fn caller(allocs: u64, together: Judgement) -> JudgedSite {
         let alone = site(1, None, allocs, together.clone());
         JudgedSite {
@@ -227,8 +231,8 @@ mod tests {
 
     #[test]
     fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
-        // The stacks are known for 20 s of 40 s and leaked 2 B/s in this time. Caller and stacks together
-        // cannot have leaked more than the curve of their sum shows.
+        // The counts of the stacks cover 20 s of a record of 40 s, and the stacks leaked 2 B/s in these 20 s.
+        // Scaled to the whole record, the leak must not exceed the leak of caller and stacks together.
         for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
             let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
             let mut sites = vec![

@@ -1,5 +1,5 @@
-//! Reads edLeak's own JSON: one document with all slices, which give the live bytes of every allocer, and
-//! with the stacks of the allocers. (edLeak calls a site an allocer.)
+//! Reads edLeak's own JSON format. (edLeak calls a site an allocer.) The input is one document with all
+//! slices and with the stacks of the allocers. A slice gives the live bytes of each allocer.
 //!
 //! ```json
 //! {"slice": [[{"mem":384,"alc":0}, {"mem":248,"alc":1}], …],
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The document does not give the time between two slices, so the reader assumes one second. The document
-//! does not give the number of live allocations either. If a slice does not name an allocer, its live bytes
-//! are the same as in the slice before. The series of an allocer starts at the first slice that names it, as
-//! in edLeak.
+//! does not give the number of live allocations either. If a slice does not name an allocer, the allocer has
+//! the same live bytes as in the slice before. The series of an allocer starts at the first slice that names
+//! the allocer, as in edLeak.
 
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +39,7 @@ struct Allocer {
     stack: Vec<String>,
 }
 
-/// The series of one allocer while the reader builds it, and the number of slices that it covers so far.
+/// The unfinished series of one allocer, and the number of slices that this series covers so far.
 struct Growing {
     builder: SeriesBuilder,
     first: u64,

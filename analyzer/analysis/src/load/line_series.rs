@@ -8,8 +8,8 @@ use edleak_model::series::{Births, Point, Series};
 /// Options for the parts of an input that the loader keeps in memory.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
-    /// Whether to keep the points of text inputs, so that they can be printed as series lines again. With
-    /// `true`, the memory that the loader needs grows with the size of the input.
+    /// Whether to keep the points of text inputs, so that they can be printed as series lines again. If
+    /// `true`, the loader needs memory in proportion to the size of the input.
     pub keep_points: bool,
 }
 
@@ -26,21 +26,21 @@ pub struct LineSeries {
     pub series: Series,
     /// The series of the site together with all its stacks; `None`: the site has no stacks.
     pub with_stacks: Option<Series>,
-    /// The newest counters of the site.
+    /// The counters of the site at the end of the input.
     pub totals: Totals,
     /// The place of the site in the code, innermost frame first, if the line gives the place.
     pub stack: Vec<Address>,
     /// The allocations that are still live at the end, for each epoch in which they were made.
     pub survivors: Vec<Survivor>,
-    /// The points of the input; `None`: the points were not kept, because the options did not ask for them.
+    /// The points of the input; `None` if [`LoadOptions::keep_points`] is `false`.
     pub kept: Option<KeptPoints>,
 }
 
 /// The points of one site of a text input, kept so that they can be printed again.
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
-    /// Each point, with the number of slices in a row that have the counters of this point. So a short input
-    /// that stands for many slices takes little memory.
+    /// Each point, with the number of slices in a row that have the counters of this point. A short input can
+    /// stand for many slices with equal counters, and takes little memory in this form.
     pub runs: Vec<(Point, u64)>,
     /// Whether the input gave the number of live allocations.
     pub has_counts: bool,
@@ -50,8 +50,8 @@ pub struct KeptPoints {
     pub births: Option<Births>,
 }
 
-/// The message of serde_json without the position. This position would be wrong, because serde_json gets each
-/// line separately and counts from the start of this line.
+/// The message of serde_json without the position. The position would be wrong: serde_json gets each line
+/// separately, so it always says line 1.
 pub(super) fn short(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
@@ -64,7 +64,8 @@ pub(super) fn address_of(text: &str) -> Address {
         text.split_once(':').map_or((text, None), |(address, name)| (address, Some(name)));
     let digits = address.trim_start_matches("0x");
     let parsed = u64::from_str_radix(digits, 16).ok();
-    // An entry without an address is a name: series lines of other tools may have names instead of addresses.
+    // If an entry has no address, the whole entry is a name, because series lines of other tools may have
+    // names instead of addresses.
     let function = if parsed.is_some() { function } else { Some(text) };
     let frame = function.map(|name| SymbolFrame {
         function: Some(name.to_owned()),

@@ -1,16 +1,16 @@
-//! Reads series lines. Each line is a JSON object that describes one site (`--format series` prints such
-//! lines).
+//! Reads series lines. Each series line is a JSON object that describes one site; `--format series` prints
+//! series lines.
 //!
 //! ```json
 //! {"id":7,"period_s":1.0,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,2],"frees":[0,0,0]}
 //! ```
 //!
 //! Only `live_bytes` is required. The reader skips unknown fields. If the live counts are missing, the reader
-//! uses the live bytes in their place, so that every rule about counts gives the same result as the rule
+//! uses the live bytes as live counts, so that every rule about counts gives the same result as the rule
 //! about bytes. A line may also have the fields of [`Births`], under the same names.
 //!
-//! The reader condenses each line as soon as the line is read, and does not keep the line. So the memory that
-//! the reader needs depends on the number of lines, and not on their length.
+//! The reader condenses each line as soon as it has read the line, and does not keep the text. So the reader
+//! needs memory in proportion to the number of lines; the length of a line does not matter.
 
 use super::edleak_json;
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// One line of the input. Every field is optional in this type. So if the output of another tool lacks a
-/// field, the user gets a helpful message and not a type error.
+/// field, edleak can print a helpful message instead of a type error.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Id>,
@@ -95,8 +95,8 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
                         .map_err(|error| error.context(format_args!("line {number}")))?,
                 );
             }
-            // This input may be edLeak's document. If the document has many lines, its first line is not
-            // complete JSON. If the document has one line, this line has no `live_bytes`.
+            // The input may be edLeak's document. The first line of such a document is not complete JSON, or,
+            // if the document has only one line, the line has no `live_bytes`.
             _ if all.is_empty() => return edleak_json::read((&text[..]).chain(reader), options),
             Ok(_) => return Err(not_a_series(number, "there is no `live_bytes`")),
             Err(error) => return Err(not_a_series(number, &short(&error))),
