@@ -7,9 +7,9 @@
 //! need no hash: callers lie everywhere in the code, and neighbouring callers get different words of one
 //! cache line.
 //!
-//! A word is the xor of two values. The first value is the meaning of an address: the site or the unwind rule
-//! of this address. The second value is the address, rotated so that the upper 32 bits of the address are at
-//! the top. The table lists the meanings:
+//! A word is the xor of two values. The first value is the meaning of an address: it encodes the site or the
+//! unwind rule of this address. The second value is the address, rotated so that the upper 32 bits of the
+//! address are at the top. The table shows which values encode a site, and which values encode a rule:
 //!
 //! | from          | to            | meaning                                                            |
 //! |---------------|---------------|--------------------------------------------------------------------|
@@ -23,16 +23,17 @@
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
 //! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
-//! is not a meaning, with two exceptions. First, an address at 2⁴⁸ or above: a program has code there only if
-//! it asks a kernel with five-level page tables for such addresses. Second, an address below [`LOWEST`],
-//! where no code lies. For such an address, the xor has the value 0 in its lower 16 bits, so this value may
-//! look like a site, but not like a rule.
+//! encodes neither a site nor a rule. There are two exceptions. First, an address at 2⁴⁸ or above: a program
+//! has code there only if it asks a kernel with five-level page tables for such addresses. Second, an address
+//! below [`LOWEST`], where no code lies. For an address below [`LOWEST`], the lower 16 bits of the xor are 0,
+//! so the xor may look like a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
-//! word, the hook searches the site table. If a thread changes the meaning of an address in the site table,
-//! the thread then removes the word of this address from the cache. If a thread stores a word in the cache,
-//! the thread then reads the site table again. Both threads execute a full barrier between these two steps.
-//! So if the two threads run at the same time, at least one of them sees the change of the other thread.
+//! word, the hook searches the site table. A thread that changes the site or the action of an address in the
+//! site table then removes the word of this address from the cache. A thread that stores a word in the cache
+//! then reads the site table again. Each of these threads executes a full memory barrier between its two
+//! steps. So if the two threads run at the same time, at least one of them sees the change of the other
+//! thread.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -50,12 +51,12 @@ pub const LOWEST: usize = 1 << PLACE_BITS;
 const ADDRESS_BITS: u32 = 48;
 /// Number of bits by which an address is rotated to the left before the xor with its word.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
-/// Number of the lower bits of an encoded rule. These bits hold the offset of the CFA in bytes, which is a
+/// Number of the lower bits of an encoded rule that hold the offset of the CFA in bytes; this offset is a
 /// multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The value that encodes the rule of a function that keeps a frame pointer. Every smaller value that is not
-/// a site encodes a rule that computes the CFA from sp and leaves fp unchanged. Every greater value up to
-/// [`LAST`] encodes a rule of another kind.
+/// The value that encodes the rule of a function that keeps a frame pointer. Every smaller value that does
+/// not encode a site encodes a rule that computes the CFA from sp and leaves fp unchanged. Every greater
+/// value up to [`LAST`] encodes a rule of another kind.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
@@ -87,7 +88,7 @@ impl Caller {
         Caller(address.rotate_left(TURN) ^ word)
     }
 
-    /// The word to store in the cache, so that an address gets this meaning.
+    /// The word to store in the cache, so that `address` gets this site or rule.
     const fn word(self, address: u64) -> u64 {
         address.rotate_left(TURN) ^ self.0
     }
@@ -125,8 +126,8 @@ impl Caller {
         }
         let rule = action.as_step()?;
         let (cfa_offset, fp_words) = (rule.cfa_offset() as u64, rule.fp_offset() as u64 / 8);
-        // The hook reads no table while it follows these rules, so each step must move up the stack. A step
-        // with a CFA offset of 0 would not move up, so the cache stores no such rule.
+        // While the hook skips frames with these rules, each step must move up the stack. A step with a CFA
+        // offset of 0 would not move up, so the cache stores no such rule.
         if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
@@ -171,8 +172,8 @@ pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Call
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // If another thread has changed the word meanwhile, this other thread then reads the site table
-        // again.
+        // If another thread has stored a word at this index meanwhile, the other thread now reads the site
+        // table again, so its word is correct, too.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -211,8 +212,8 @@ mod tests {
         })
     }
 
-    // The lowest and the highest address for every index. For these addresses, a wrong comparison is most
-    // likely to treat an empty word as the word of the address.
+    // The lowest and the highest address for every index of the cache. For these addresses, a wrong
+    // comparison is most likely to treat an empty word as the word of the address.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])

@@ -1,9 +1,9 @@
-//! The control page. Through this page, an image claims a free session, and the collector learns that an
-//! image has claimed a session.
+//! The control page. Through this page, an image (a program in a process, from exec to exec) claims a free
+//! session, and the collector learns that an image has claimed a session.
 //!
-//! The collector fills every empty slot with a fresh session, so a target never waits for a session. A chain
-//! of `exec`s or a burst of children can claim as many sessions as there are slots. An image that finds no
-//! session is not recorded and increments `missed`.
+//! The collector fills every empty slot with a fresh session, so a target never waits for a session. Until
+//! the collector refills the slots, a chain of `exec`s or many new children can together claim at most as
+//! many sessions as there are slots. An image that finds no session is not recorded and increments `missed`.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -30,18 +30,18 @@ pub struct Control {
     pub root_pid: AtomicU32,
     /// 1: the collector records child processes, too.
     pub children: AtomicU32,
-    /// Domains of memory to record beside the heap: a sum of [`DOMAIN_MAPPING`] and [`DOMAIN_POOL`].
+    /// Domains of memory to record in addition to the heap: a sum of [`DOMAIN_MAPPING`] and [`DOMAIN_POOL`].
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,
     /// Number of claims. Each claim wakes the threads that wait for a change of this number.
     pub claims: AtomicU32,
-    /// Number of images of processes other than the recorded process. The preload library does not record
-    /// these processes, because the user did not ask to record children.
+    /// Number of images that the library did not record, because they run in processes other than the
+    /// recorded process and the user did not ask to record children.
     pub others: AtomicU32,
     /// The number after the `#` in the address of the control page (`/proc/COLLECTOR/fd/N#NONCE`). PIDs are
-    /// reused. If the address that a target got ends in another number, this page belongs to a collector that
-    /// does not record the target.
+    /// reused, so a target may open the control page of a wrong collector. If the number in the target's
+    /// address differs from the number in this field, the collector of this page does not record the target.
     pub nonce: AtomicU64,
     /// The slots for sessions.
     pub slots: [Slot; SLOTS],
@@ -59,7 +59,8 @@ pub struct Slot(AtomicU64);
 const EMPTY: u64 = 0;
 /// An image adds this number to the value of a slot when the image claims the session in this slot.
 const CLAIMED: u64 = 1 << 63;
-/// The value for file descriptor 0; descriptor N is stored as `FREE + N`.
+/// The value of a slot with a fresh session whose file descriptor is 0; for descriptor N, the value is `FREE
+/// + N`.
 const FREE: u64 = 2;
 
 /// A session that an image has claimed.
@@ -93,7 +94,7 @@ impl Slot {
         if word & CLAIMED != 0 {
             return None;
         }
-        // A file descriptor is an int, so the number fits.
+        // A file descriptor is an int, so the number fits into 32 bits.
         let fd = word.checked_sub(FREE)? as u32;
         self.0
             .compare_exchange(word, word | CLAIMED, Ordering::AcqRel, Ordering::Relaxed)

@@ -3,13 +3,15 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;
 
-/// The counters are cumulative since the target attached. The four counters take half a cache line, so that
-/// one allocation writes to only one cache line of counters.
+/// The counters count from the time at which the target attached, and never decrease. The four counters take
+/// half a cache line, so that one allocation writes to only one cache line of counters.
 ///
-/// A shard has one writer, which uses plain adds. Several threads share the last shard, so they update it
-/// with atomic adds. The collector reads all `frees` of a slice before any `allocs`. The target counts an
-/// allocation before malloc returns its address. So for every free that the collector has read, the collector
-/// also reads the allocation. Therefore the live count is never negative.
+/// Only the owner of a shard writes to the shard, so the owner uses plain adds. The last shard is an
+/// exception: several threads share the last shard and use atomic adds. For each slice, the collector reads
+/// the field `frees` of all counters before the field `allocs` of any counter. The target counts an
+/// allocation before malloc returns the address of the allocation. So if the collector has read the free of
+/// an allocation, the collector also reads the allocation. Therefore the number of live allocations (`allocs`
+/// − `frees`) is never negative.
 #[repr(C, align(32))]
 #[derive(Default)]
 pub struct Counters {
@@ -26,7 +28,7 @@ pub struct Counters {
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
 /// The offset in bytes of a site's counters from the start of a shard. The hot path uses this offset instead
-/// of the site's id, because an id would need a multiplication.
+/// of the site's id: to find the counters by the id, the hot path would need a multiplication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteOffset(usize);
 
@@ -34,7 +36,7 @@ impl SiteOffset {
     /// The size of a shard in bytes. Every offset is less than this size.
     pub const END: usize = MAX_SITES * size_of::<Counters>();
 
-    /// The offset of the site with this id, which must be an id of the site table.
+    /// The offset of the counters of the site `id`, which must be an id of the site table.
     #[inline(always)]
     pub const fn of(id: u32) -> SiteOffset {
         SiteOffset(id as usize * size_of::<Counters>())
@@ -61,8 +63,8 @@ impl SiteOffset {
 }
 
 impl Counters {
-    /// Counts one allocation with a plain add, without `lock`. Only the single writer of a shard may call
-    /// this function.
+    /// Counts one allocation with plain adds, without the prefix `lock`. Only the single writer of a shard
+    /// may call this function.
     #[inline(always)]
     pub fn add_owned(&self, bytes: u64) {
         bump(&self.allocated_bytes, bytes);
@@ -76,13 +78,13 @@ impl Counters {
         bump(&self.frees, 1);
     }
 
-    /// Counts one allocation in a shard with several writers.
+    /// Counts one allocation in the shard to which several threads write.
     pub fn add_shared(&self, bytes: u64) {
         self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.allocs.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts one free in a shard with several writers.
+    /// Counts one free in the shard to which several threads write.
     pub fn sub_shared(&self, bytes: u64) {
         self.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.frees.fetch_add(1, Ordering::Release);
@@ -91,7 +93,7 @@ impl Counters {
 
 // On x86-64, a relaxed load, an add and a release store become one plain `add [mem], reg`. On x86-64, the
 // release ordering costs nothing. On other machines, the release ordering makes the collector see the stores
-// of one thread in their order.
+// of one thread in the order in which the thread made them.
 #[inline(always)]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);

@@ -1,10 +1,11 @@
 //! Detours: the jumps that the target writes at the entries of allocator functions in its modules. The target
-//! writes these jumps before it has a second thread. In a process that was running before the recording
-//! began, the collector writes the jumps and does not use these tables.
+//! writes these jumps while it has only one thread. In a process that was running before the recording began,
+//! the collector writes the jumps and does not use these tables.
 //!
 //! The collector fills these tables before it sets `Header::ready`. For each module, the target then maps the
-//! code at the address for which the collector compiled the code. The target stores the addresses of its
-//! hooks at the start of the code. Then the target writes the jumps and stores the outcome in `result`.
+//! code of the detours at the address for which the collector compiled this code. The target stores the
+//! addresses of its hooks at the start of the code. Then the target writes the jumps and stores the outcome
+//! in `result`.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
@@ -20,8 +21,8 @@ pub const EXPECTED_BYTES: usize = 20;
 /// number of bytes.
 pub const SPACING: usize = 32;
 
-/// The hook to which the stub of a detoured function jumps. The number is an index into the table at the
-/// start of each module's code.
+/// The hook to which the stub of a detoured function jumps. The number of a hook is its index in the table of
+/// hooks at the start of each module's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Hook {
@@ -58,7 +59,7 @@ pub const HOOKS: usize = 16;
 #[repr(C)]
 #[derive(Default)]
 pub struct DetourModule {
-    /// The address for which the code was compiled.
+    /// The address for which the collector compiled the code of the detours.
     pub address: AtomicU64,
     /// Number of bytes of code, including the table of hooks at the start of the code.
     pub code_bytes: AtomicU32,
@@ -74,7 +75,7 @@ pub struct DetourModule {
     pub errno: AtomicU32,
 }
 
-/// A jump that the target shall write.
+/// A jump that the target must write.
 #[repr(C)]
 pub struct Patch {
     /// The address at which the target writes the jump.
@@ -92,13 +93,13 @@ const _: () = assert!(core::mem::size_of::<Patch>() == 40);
 pub const WAITING: u32 = 0;
 /// The target has written all jumps.
 pub const DONE: u32 = 1;
-/// The target could not map the code at the address for which it was compiled.
+/// The target could not map the code of the detours at the address for which the code was compiled.
 pub const NO_PLACE: u32 = 2;
 /// The system did not allow the target to make the memory for the code executable.
 pub const NO_NEW_CODE: u32 = 3;
 /// The system did not allow the target to change the module's code.
 pub const NO_CHANGE: u32 = 4;
-/// The module's code differs from its file.
+/// The module's code in memory differs from the code in the module's file.
 pub const OTHER_BYTES: u32 = 5;
 /// The target has written all jumps, but the system did not allow the target to make the code read-only
 /// again.

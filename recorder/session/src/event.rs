@@ -1,18 +1,19 @@
 //! Module events: ELF files that were loaded or unloaded after the target attached.
 //!
-//! The target writes these events without hooking the loader. glibc's loader allocates every `link_map` with
-//! malloc and frees each `link_map` with free. So the hooks see when the loader fills in a `link_map` (the
-//! module is loaded) and when the loader frees the `link_map` (the module is unloaded).
-//! `SiteInfo::events_before` tells the collector which module contained an address when the target first saw
-//! the site. The collector finds this module even if the module was loaded only for a short time.
+//! The target writes these events without a hook in the dynamic loader. glibc's loader allocates every
+//! `link_map` with malloc and frees each `link_map` with free. So the hooks see when the loader fills in a
+//! `link_map` (the module is loaded) and when the loader frees the `link_map` (the module is unloaded).
+//! `SiteInfo::events_before` tells the collector which module contained the address of a site when the target
+//! first saw the site. So the collector finds the module of a site even if the module was loaded only for a
+//! short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// Number of events in the ring. The collector reads the events from this ring.
+/// Number of module events that fit into the ring.
 pub const MAX_EVENTS: usize = 1 << 12;
 /// Maximum number of bytes of a module's path that the target stores in an event.
 pub const NAME_BYTES: usize = 448;
-/// Maximum number of bytes of a build ID that the target stores; linkers write at most 20 (SHA-1).
+/// Maximum number of bytes of a build ID that the target stores; linkers write at most 20 bytes (SHA-1).
 pub const BUILD_ID_BYTES: usize = 28;
 
 /// A module that was loaded or unloaded.
@@ -38,13 +39,13 @@ pub struct ModuleEvent {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<ModuleEvent>() == 512);
 
-/// A module was loaded.
+/// Value of [`ModuleEvent::kind`]: a module was loaded.
 pub const LOADED: u32 = 1;
-/// A module was unloaded.
+/// Value of [`ModuleEvent::kind`]: a module was unloaded.
 pub const UNLOADED: u32 = 2;
 
 /// The index of the next event in a ring with `places` events. `None`: the ring is full, because the
-/// collector has not read the oldest event. Only one thread may write at a time.
+/// collector has not read the oldest event. Only one thread at a time may write events.
 pub fn next_place(written: &AtomicU32, read: &AtomicU32, places: usize) -> Option<usize> {
     let number = written.load(Ordering::Relaxed);
     // The target may write to this index only after the collector has read the old event at this index.

@@ -20,7 +20,7 @@ pub struct Header {
     pub shards: AtomicU32,
     /// Size of the whole session in bytes.
     pub total_bytes: AtomicU64,
-    /// The `nonce` of the control page that offers this session.
+    /// The `nonce` of the control page through which a target gets this session.
     pub nonce: AtomicU64,
     /// Maximum time in microseconds that an attaching target waits for `ready`.
     pub rules_timeout_us: AtomicU32,
@@ -32,13 +32,15 @@ pub struct Header {
     /// Number of modules in the table of unwind rules. The collector replaces the table only while this
     /// number is 0.
     pub rule_tables: AtomicU32,
-    /// Number of published mapped ranges. The collector replaces these ranges only while this number is 0.
+    /// Number of mapped ranges that the collector has published in this session. The collector replaces these
+    /// ranges only while this number is 0.
     pub bounds: AtomicU32,
     /// 1: the target records the stacks of every site from the first allocation on.
     pub watch_all: AtomicU32,
     /// The number of the current epoch, in which new allocations at watched sites are counted.
     pub epoch: AtomicU32,
-    /// The number of this session among all sessions of its collector; never 0.
+    /// The number of this session. No two sessions of one collector have the same number, and no session has
+    /// the number 0.
     pub serial: AtomicU64,
     /// The process ID of the collector in its own PID namespace.
     pub collector: AtomicU32,
@@ -63,7 +65,7 @@ pub struct Header {
     pub events_written: AtomicU32,
     /// Number of module events that the collector has read.
     pub events_read: AtomicU32,
-    /// Number of module events lost because the ring was full.
+    /// Number of module events lost because the ring of module events was full.
     pub events_lost: AtomicU32,
     /// The indexes of the next unused stack, the next unused return address and the next unused cell.
     pub stacks: Next,
@@ -71,53 +73,59 @@ pub struct Header {
     pub mappings_written: AtomicU32,
     /// Number of mapping events that the collector has read.
     pub mappings_read: AtomicU32,
-    /// 1: some thread counts in the shared shard. While this field is 0, no thread has touched this shard.
-    /// The collector must not read an untouched shard, because reading would allocate the memory pages of the
-    /// shard.
+    /// 1: some thread counts in the shared shard, which is the last shard. While this field is 0, no thread
+    /// has touched the shared shard. The collector must not read an untouched shard, because the kernel would
+    /// then allocate memory pages for the shard.
     pub shared_in_use: AtomicU32,
-    /// 1: the process was running before it attached, so it has allocations that the library never counted.
+    /// 1: the process was already running when the recording began, so the process has allocations that the
+    /// library never counted.
     pub attached: AtomicU32,
-    /// The highest index of a shard that a thread has ever owned, plus 1. No thread has touched a shard with
-    /// this index or a higher index, except the shared shard (see `shared_in_use`).
+    /// The highest index of a shard that a thread has ever owned, plus 1. No thread has touched a shard whose
+    /// index is this number or higher, except the shared shard (see `shared_in_use`).
     pub shards_used: AtomicU32,
     /// 1: a forked child that edleak does not record has allocated memory.
     pub has_forked: AtomicU32,
     /// Number of forked children that the collector should record, but that could not reach the collector.
     pub lost_children: AtomicU32,
-    /// The `serial` of the session of the process that forked this one; 0: no recorded process forked this
-    /// process.
+    /// The field `serial` of the session of the parent, which is the recorded process that forked this
+    /// process; 0: no recorded process forked this process.
     pub parent: AtomicU64,
-    /// Number of module events that the parent had written at the fork. If `maps` is empty, this process has
-    /// the modules that its parent had at the fork.
+    /// Number of module events that the parent had written at the fork. If the area `maps` of this session is
+    /// empty, this process has the same modules as its parent had at the fork.
     pub parent_events: AtomicU32,
     /// 1: this process is a forked child and has the detours of its parent.
     pub has_detours: AtomicU32,
-    /// 1: the code that counts is linked into the program (the crate edleak-alloc), and no library is loaded.
+    /// 1: the code that counts allocations is linked into the program (the crate edleak-alloc), and the
+    /// preload library is not loaded.
     pub counts_itself: AtomicU32,
     /// 1: the target has tried to apply its detours. 2: the target began to run before the collector had
     /// published the detours.
     pub detours_done: AtomicU32,
-    /// IDs of sites that are calls of `pthread_create`; 0 ends the list.
+    /// IDs of the sites that call `pthread_create`; 0 ends the list.
     pub thread_starts: [AtomicU32; 32],
-    /// The address at which the image's first stack starts, as in /proc/PID/stat (`startstack`); 0: unknown.
+    /// The start address of the stack that the kernel gave the program at the last exec, as in /proc/PID/stat
+    /// (`startstack`); 0: unknown.
     pub stack_start: AtomicU64,
 
     /// Number of frees of addresses that are not in the side table.
     pub unknown_frees: AtomicU64,
-    /// Number of allocations whose site found no free slot in the site table.
+    /// Number of allocations whose site is not in the site table, because the table had no free slot.
     pub other_site_allocs: AtomicU64,
-    /// Number of allocations for which the side table had no memory.
+    /// Number of allocations that are not in the side table, because there was no memory for a leaf of the
+    /// table.
     pub untracked_allocs: AtomicU64,
-    /// Number of distinct stacks that found no free slot in the stack table.
+    /// Number of allocations at watched sites that were not counted by stack, because the tables of stacks
+    /// were full.
     pub lost_stacks: AtomicU64,
-    /// Number of mapping events lost because the ring was full.
+    /// Number of mapping events lost because the ring of mapping events was full.
     pub lost_mappings: AtomicU64,
     /// Number of events of madvise that were lost because the ring had too little room.
     pub lost_give_backs: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
 
-/// The first fields of a [`Header`], as a target reads them from the file before it maps the session.
+/// The first fields of a [`Header`]. A target reads these fields from the file before the target maps the
+/// session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// [`Header::magic`].
@@ -155,8 +163,8 @@ impl Identity {
 /// `maps`.
 pub const READY: u32 = 1;
 /// The value of [`Header::ready`] for a forked child that need not wait, although the collector has not
-/// published the child's rules. The child uses the rules in the session of its parent. If the parent's
-/// session has this value, too, the child uses the rules of the parent's parent.
+/// published the child's rules. The child uses the rules in the session of its parent. If `ready` in the
+/// parent's session has this value, too, the child uses the rules of the parent's parent.
 pub const READY_WITH_PARENTS_RULES: u32 = 2;
 
 /// The value of [`Header::state`] before a target attaches.

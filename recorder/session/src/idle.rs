@@ -10,11 +10,11 @@
 //! To begin a recording, the collector writes the address of its control page, then [`WAKE`] into the phase.
 //! At the next call of an entry point, the library sees that the phase is not [`OFF`], and attaches to a
 //! session, as the library does when a program starts. To end the recording, the collector writes [`ENDING`]
-//! into the phase and zeros into the limits of every thread.
+//! into the phase and zeros into the limits of every thread, so that every thread leaves the fast path.
 //!
-//! A library that the collector has loaded into a running process is called *late*: the names that this
-//! library exports replace no function of the process. The collector redirects the calls of the process's
-//! allocator to the hooks of the library.
+//! A library that the collector has loaded into a running process is called *late*. The exported functions of
+//! a late library do not replace functions of the process. So the collector redirects the calls of the
+//! process's allocator to the hooks of the library.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::detour::HOOKS;
@@ -25,10 +25,10 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
 /// a number of four bytes: the distance in bytes from the content to the [`Idle`].
 pub const NOTE_TYPE: u32 = 2;
 /// The type of the ELF note of a module that contains calls of edleak.h or of the crate edleak-annotate. The
-/// content of the note is a number of four bytes: the distance in bytes from the content to two words. These
-/// words contain the addresses of [`Idle::set_mark`] and [`Idle::note_pool`], or 0. The program calls a
-/// function only if the word of this function is not 0. The collector sets both words in a process that was
-/// started without the library.
+/// content of the note is a number of four bytes: the distance in bytes from the content to two words. The
+/// first word is 0 or the address in [`Idle::set_mark`], and the second word is 0 or the address in
+/// [`Idle::note_pool`]. The program calls one of these functions only if the word of this function is not 0.
+/// The collector sets both words in a process that was started without the library.
 pub const CALLS_NOTE_TYPE: u32 = 3;
 /// The owner name in edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
@@ -58,7 +58,8 @@ pub const UNREACHABLE: u32 = 1;
 /// session.
 pub const NO_SESSION: u32 = 2;
 
-/// Maximum length in bytes of the address of a control page, with the NUL at its end.
+/// Maximum length in bytes of the address of a control page, including the NUL byte at the end of the
+/// address.
 pub const ADDRESS_BYTES: usize = 512;
 
 /// Maximum number of modules with detours in a process that was started without the library.
@@ -91,7 +92,7 @@ pub struct Idle {
     /// allocator before they reach the library, or the kernel gave the process the privileges of its
     /// executable file.
     pub is_countable: AtomicU32,
-    /// The address of the phase, which has four bytes.
+    /// The address of the variable with the phase; this variable has four bytes.
     pub phase: AtomicU64,
     /// The address of the [`Limits`] of the first shard's owner. The limits of the owners of the other shards
     /// follow in memory.
@@ -101,7 +102,7 @@ pub struct Idle {
     pub header: AtomicU64,
     /// The reason why the last attempt to begin a recording failed.
     pub failure: AtomicU32,
-    /// Number of seccomp filters when the library started.
+    /// Number of seccomp filters that the process had when the library started.
     pub filters: AtomicU32,
     /// 1: the library was loaded after the start of the process, so it counts only through detours.
     pub is_late: AtomicU32,
@@ -114,11 +115,11 @@ pub struct Idle {
     /// The address of the function that notes operations of pools (`edleak_note_pool`), if the library is
     /// late.
     pub note_pool: AtomicU64,
-    /// The memory for the code of detours, written by the collector.
+    /// For each module with detours, the memory for the code of the detours. The collector writes this field.
     pub places: [DetourPlace; MAX_PLACES],
     /// The addresses of the library's hooks ([`crate::detour::Hook`]), if the library is late.
     pub hooks: [AtomicU64; HOOKS],
-    /// The address of a control page, NUL-terminated.
+    /// The address of a control page, as a NUL-terminated text.
     pub address: [AtomicU8; ADDRESS_BYTES],
 }
 
@@ -159,7 +160,8 @@ impl Default for Idle {
     }
 }
 
-/// Distance in bytes between the entries of two threads. An entry contains a pointer to counters, and limits.
+/// Distance in bytes between the entries of two neighbouring threads in the page of counters. An entry
+/// contains a pointer to counters, and limits.
 pub const LIMITS_STRIDE: usize = 32;
 /// Offset in bytes of the limits from the start of a thread's entry. The entry begins with a pointer to
 /// counters.
@@ -169,9 +171,10 @@ pub const LIMITS_AT: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
-    /// Only an allocation whose size is less than this value may take the fast path.
+    /// Only an allocation whose size in bytes is less than this value may take the fast path.
     pub size: u64,
-    /// A free may take the fast path only if its entry in the side table, minus 1, is less than this value.
+    /// A free may take the fast path only if the side table's entry of the freed allocation, minus 1, is less
+    /// than this value.
     pub small: u32,
 }
 /// Number of bytes of [`Limits`] that the collector writes.

@@ -1,7 +1,8 @@
 //! The offset in bytes of each region of a session.
 //!
 //! Only the number of shards varies between sessions. All other sizes are constants, so the hot path need not
-//! load these sizes. A session is a sparse file in memory: its untouched parts take only address space.
+//! load these sizes from memory. A session is a sparse file in memory: a page of the session takes memory
+//! only after a process has touched this page.
 
 use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;
@@ -23,12 +24,12 @@ pub const MAPS_BYTES: usize = 256 << 10;
 /// Size in bytes of one shard of counters.
 pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
 
-/// The owner of a shard: the thread pointer (bits 22..64, shifted right by 6) and the thread id (bits 0..22).
-/// 0: no owner.
+/// The thread that owns a shard, in one word: the thread pointer shifted right by 6 bits (bits 22..64 of the
+/// word) and the thread id (bits 0..22). 0: no thread owns the shard.
 ///
 /// Two live threads never have the same thread pointer. So if a thread finds its own thread pointer in the
-/// owner word of a shard, the former owner has ended, and the thread takes over the shard. The collector uses
-/// the thread id to free the shards of ended threads.
+/// owner word of a shard, the thread that stored this word has ended. The new thread then takes over the
+/// shard. The collector uses the thread id to free the shards of ended threads.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Shard {
@@ -49,7 +50,7 @@ pub const fn owner_tid(owner: u64) -> u32 {
     (owner & ((1 << TID_BITS) - 1)) as u32
 }
 
-/// The thread pointer in an owner word, shifted right by 6.
+/// The thread pointer in an owner word, shifted right by 6 bits.
 pub const fn owner_thread(owner: u64) -> u64 {
     owner >> TID_BITS
 }
@@ -83,7 +84,7 @@ pub const CELLS_AT: usize = page(FRAMES_AT + stack::MAX_ADDRESSES * size_of::<At
 pub const TABLES_AT: usize = page(CELLS_AT + stack::MAX_CELLS * size_of::<Cell>());
 /// Offset of the rows of the unwind tables.
 pub const ROWS_AT: usize = page(TABLES_AT + stack::MAX_TABLES * size_of::<RuleTable>());
-/// Offset of the mapped ranges.
+/// Offset of the mapped ranges that may contain a stack.
 pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>());
 /// Offset of the state of the marks.
 pub const MARKS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
@@ -101,9 +102,9 @@ pub const POOLS_AT: usize = page(MAPPINGS_AT + mapping::MAX_EVENTS * size_of::<M
 pub const POOL_NAMES_AT: usize = page(POOLS_AT + size_of::<PoolState>());
 /// Offset of the ring of pool events.
 pub const POOL_RING_AT: usize = page(POOL_NAMES_AT + pool::MAX_NAMES * size_of::<MarkName>());
-/// Offset of the modules with detours.
+/// Offset of the table of modules with detours.
 pub const DETOUR_MODULES_AT: usize = page(POOL_RING_AT + pool::MAX_EVENTS * size_of::<PoolSlot>());
-/// Offset of the jumps of all modules.
+/// Offset of the table of the jumps that the target writes into its modules.
 pub const DETOUR_PATCHES_AT: usize =
     page(DETOUR_MODULES_AT + detour::MAX_MODULES * size_of::<DetourModule>());
 /// Offset of the code to which the jumps of all modules lead.
@@ -112,7 +113,7 @@ pub const DETOUR_CODE_AT: usize = page(DETOUR_PATCHES_AT + detour::MAX_PATCHES *
 /// because only their size varies.
 pub const COUNTERS_AT: usize = page(DETOUR_CODE_AT + detour::CODE_BYTES);
 
-/// Size in bytes of a session with this many shards.
+/// Size in bytes of a session with `shards` shards.
 pub const fn total_bytes(shards: usize) -> usize {
     COUNTERS_AT + shards * SHARD_BYTES
 }

@@ -1,5 +1,5 @@
 //! Mapping events: the ranges of address space that a program maps and unmaps. Any thread may write an event
-//! into this ring; only the collector reads the events.
+//! into the ring of mapping events; only the collector reads the events.
 //!
 //! A producer is a thread that writes an event. A producer takes a number with one compare-and-swap and
 //! writes the event at the index of this number. Then the producer stores the number into the event, which
@@ -15,8 +15,8 @@
 //!
 //! | call | takes its number | reason |
 //! |---|---|---|
-//! | munmap, shmdt, old range of mremap | before the kernel's work | then another thread may get the range |
-//! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range before it |
+//! | munmap, shmdt, old range of mremap | before the kernel's work | another thread may get the range soon |
+//! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range earlier |
 //! | madvise | after the kernel's work | the range stays mapped |
 //!
 //! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. Thread A took its
@@ -25,13 +25,14 @@
 //! the address after B's call had returned, so B's number is lower.
 //!
 //! `MAP_FIXED` replaces mappings of the program. During such a call, no other thread can get the replaced
-//! ranges, so the call counts as mmap. If a call fails after its thread took a number, a second event with
-//! this number reports the failure.
+//! ranges, so the thread takes the number after the kernel's work, as for any other mmap. If a call fails
+//! after its thread took a number, a second event with this number reports the failure.
 //!
 //! # Room
 //!
 //! An allocator may call madvise thousands of times a second. Calls of madvise neither map nor unmap memory,
-//! so their events may use only three quarters of the ring. The other calls may use the whole ring.
+//! so the events of madvise may use only three quarters of the ring. The events of all other calls may use
+//! the whole ring.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -73,7 +74,8 @@ pub enum Operation {
     Attach = 6,
     /// shmdt is about to detach the segment at the address.
     Detach = 7,
-    /// A mark takes a slice. `address` is the position of the slice in the ring of marks.
+    /// A thread has set a mark and takes a slice. `address` is the position of the slice in the ring of
+    /// marks.
     Mark = 8,
     /// madvise has given the pages of the range back to the kernel. The range stays mapped.
     GiveBack = 9,
@@ -95,7 +97,8 @@ pub const FLAG_BITS: u32 = 24;
 pub struct MappingEvent {
     /// The kind of the event.
     pub operation: Operation,
-    /// The lower [`FLAG_BITS`] bits of the flags that the program passed, or of the number of another event.
+    /// The lower [`FLAG_BITS`] bits of the flags that the program passed. For [`Operation::Moved`] and
+    /// [`Operation::Failed`]: of the number of the event that reported the same call.
     pub flags: u32,
     /// First address of the range.
     pub address: u64,

@@ -1,19 +1,20 @@
 //! Marks: named instants of the target. At some marks, the thread that sets the mark also takes a slice.
 //!
-//! A mark adds one to the count of its name. At some counts, a slice is due: the thread that sets the mark
-//! copies the counters of sites into a ring, which the collector reads. The slice has all sites that changed
-//! since the previous slice. So the counters in the slice are exact for the instant of the mark, even if
-//! iterations are short. A slice is due at each of the first 64 counts of a name, and then 32 times while the
-//! count doubles. So a million marks of one name cause about 500 slices.
+//! Each mark has a name, and setting a mark adds one to the count of the name. At some counts, a slice is
+//! due: the thread that sets the mark copies the counters of sites into a ring, which the collector reads.
+//! The slice contains all sites whose counters changed since the previous slice. So the counters in the slice
+//! are exact for the instant of the mark, even if iterations are short. A slice is due at each of the first
+//! 64 counts of a name. Afterwards, 32 slices are due each time that the count doubles. So a million marks of
+//! one name cause about 500 slices.
 //!
 //! The counters of mapped memory and of pools are not in the session: the collector computes these counters
-//! from two rings of events. So the thread also adds an event for the slice to each of the two rings. This
-//! event contains the position of the slice in the ring of marks. When the collector reads the event, the
-//! collector knows the counters at the instant of the mark.
+//! from two rings of events. So the thread that takes a slice also adds an event to each of the two rings.
+//! This event contains the position of the slice in the ring of marks. When the collector reads the event
+//! from a ring, the collector has computed the counters of this ring for the instant of the mark.
 //!
-//! A mark never waits. If another thread is taking a slice, or if the ring is full, the next mark of the same
-//! name takes the slice. Counters are cumulative, so the slice at the next mark still counts every
-//! allocation.
+//! A thread that sets a mark never waits. If another thread is taking a slice, or if the ring is full, the
+//! next mark of the same name takes the slice. Counters are cumulative, so the slice at the next mark still
+//! counts every allocation.
 //!
 //! | word of a slice in the ring | content |
 //! |---|---|
@@ -39,9 +40,10 @@ pub const RING_WORDS: usize = 1 << 19;
 pub const HEAD_WORDS: usize = 2;
 /// Number of words that a slice has for each ID.
 pub const ID_WORDS: usize = 5;
-/// Number of first counts of a name at which a slice is always due.
+/// Up to this count of a name, a slice is due at each count.
 const ALL_DUE: u64 = 64;
-/// Number of slices that are due while a count of `ALL_DUE` or more doubles.
+/// Number of slices that are due each time that the count of a name doubles, after the first `ALL_DUE`
+/// counts.
 const DUE_IN_A_DOUBLING: u64 = 32;
 
 /// The count at which the next slice is due after a slice at `count`. While the count doubles,
@@ -63,14 +65,14 @@ pub struct MarkState {
     /// 1: the program has set a mark. While this field is 0, the collector must not read the names of marks,
     /// because the kernel would allocate memory pages for the names.
     pub named: AtomicU32,
-    /// Number of words of the ring that the target has written.
+    /// Number of words that the target has written into the ring since the target attached.
     pub written: AtomicU64,
-    /// Number of words of the ring that the collector has read.
+    /// Number of words that the collector has read from the ring.
     pub read: AtomicU64,
-    /// The value of `read` when the ring had too little room for a slice, plus 1. While `read` keeps this
-    /// value, no mark takes a slice.
+    /// The value of `read` when the ring had too little room for a slice, plus 1. Until `read` changes, no
+    /// mark takes a slice.
     pub full_at: AtomicU64,
-    /// Number of marks whose name found no free place in the table of names.
+    /// Number of marks that were not counted, because the table of names had no free entry for the name.
     pub unnamed: AtomicU64,
     /// Number of times that a slice was due and a mark could not take the slice.
     pub put_off: AtomicU64,
@@ -79,14 +81,14 @@ pub struct MarkState {
 /// The mark of one name.
 #[repr(C, align(64))]
 pub struct MarkName {
-    /// Hash of the name. Two names with the same hash count as one name. 0: this place is free.
+    /// Hash of the name. Two names with the same hash count as one name. 0: this entry of the table is free.
     pub hash: AtomicU64,
     /// Number of marks of this name.
     pub count: AtomicU64,
     /// The count at which the next slice is due.
     pub due: AtomicU64,
-    /// Number of stored bytes of the name, plus 1. The thread that stores the name stores this field last, so
-    /// the field is 0 until the name is complete.
+    /// Number of bytes in `bytes`, plus 1. The thread that stores a name stores this field last, so the field
+    /// is 0 until the name is complete.
     pub length: AtomicU32,
     /// 1: the name is longer than [`MAX_NAME_BYTES`], and only its first bytes are stored.
     pub is_cut: AtomicU32,
@@ -96,7 +98,7 @@ pub struct MarkName {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<MarkName>() == 128);
 
-/// The counts of one ID in the latest slice that contains this ID.
+/// The counts that one ID (of a site or of a cell) had in the latest slice that contains this ID.
 #[repr(C)]
 #[derive(Default)]
 pub struct Seen {
@@ -106,7 +108,7 @@ pub struct Seen {
     pub frees: AtomicU64,
 }
 
-/// The name that the caller of `edleak_mark` passes, cut to [`MAX_NAME_BYTES`].
+/// The name that the caller of `edleak_mark` passes, shortened to at most [`MAX_NAME_BYTES`] bytes.
 #[derive(Clone, Copy)]
 pub struct GivenName<'n> {
     /// The bytes of the name, at most [`MAX_NAME_BYTES`].
@@ -132,7 +134,7 @@ pub const EMPTY_HASH: u64 = 0xCBF2_9CE4_8422_2325;
 pub struct Marks<'s> {
     /// The state that all marks share.
     pub state: &'s MarkState,
-    /// The marks by index of their name.
+    /// One entry for each name of a mark.
     pub names: &'s [MarkName],
     /// The counts of each ID in the latest slice that contains this ID.
     pub seen: &'s [Seen],
@@ -164,7 +166,8 @@ struct Sum {
 
 impl Sum {
     /// Loads the counts of frees before the counts of allocations. The target counts an allocation before the
-    /// free of this allocation, so the live bytes are never negative.
+    /// free of this allocation. So if the sum contains a free, the sum also contains its allocation, and the
+    /// live bytes are never negative.
     fn of<'c>(all: impl Iterator<Item = &'c Counters> + Clone) -> Sum {
         let mut sum = Sum::default();
         for counters in all.clone() {
@@ -265,7 +268,7 @@ impl Marks<'_> {
         {
             return false;
         }
-        // Another mark of this name may have taken this slice first.
+        // Another thread that set a mark of this name may already have taken this slice.
         let is_due = count >= place.due.load(Ordering::Relaxed);
         let is_taken = !is_due || self.write_slice(index, count, read, &counted(), note);
         if is_due && is_taken {

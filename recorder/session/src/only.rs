@@ -19,7 +19,7 @@ pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
 }
 
 /// Matches a pattern. At a mismatch, the function returns to the last `*` and lets this `*` match one
-/// character more than before. The function never returns to any `*` before the last one, so the number of
+/// character more than before. The function never returns to a `*` before the last `*`, so the number of
 /// steps is at most the product of the lengths of `pattern` and `text`.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut in_pattern, mut in_text) = (0, 0);

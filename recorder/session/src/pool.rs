@@ -1,5 +1,5 @@
 //! Pool events: the objects that the program's own pools hand out and take back. Any thread may write an
-//! event into this ring; only the collector reads the events.
+//! event into the ring of pool events; only the collector reads the events.
 //!
 //! A producer is a thread that writes an event. A producer checks whether the ring has room, takes a number
 //! with one addition and writes the event at the index of this number. Then the producer stores the number
@@ -9,26 +9,28 @@
 //! # Room
 //!
 //! After a producer has checked the room and before the producer takes its number, other threads may take
-//! numbers. So the check leaves [`SLACK`] events of the ring free. [`SLACK`] is larger than the number of
-//! threads that can be between these two steps at one time. If a reset were lost, all objects of a pool would
-//! stay live. If a name were lost, the objects of the pool would be counted at other sites. If a mark were
-//! lost, the counters of an iteration would be wrong. So events of single objects also leave [`RESERVE`]
-//! events of the ring free for resets, names, moves and marks.
+//! numbers. So the check succeeds only if at least [`SLACK`] places of the ring are free. [`SLACK`] is larger
+//! than the number of threads that can be between the check and the addition at one time. If a reset were
+//! lost, all objects of a pool would stay live. If a name were lost, the objects of the pool would be counted
+//! at other sites. If a mark were lost, the counters of an iteration would be wrong. So events of single
+//! objects may not use the last [`RESERVE`] free places of the ring; only resets, names, trims, moves and
+//! marks may use these places.
 //!
 //! # Order
 //!
 //! A pool calls `edleak_pool_free` before another thread can get the object, and `edleak_pool_alloc` after a
-//! thread has got the object. So if one thread frees an object and another thread gets the object, the free
-//! has the lower number.
+//! thread has got the object. So if one thread frees an object and another thread then gets the object, the
+//! event of the free has the lower number.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::mark::{GivenName, MarkName, place_of};
 
 /// Number of events that fit into the ring.
 pub const MAX_EVENTS: usize = 1 << 18;
-/// Number of events that must be free in the ring when a producer checks whether the ring has room.
+/// Number of free places that the ring must have when a producer checks whether the ring has room for an
+/// event.
 pub const SLACK: usize = 1 << 12;
-/// Number of events in the ring that only resets, names, moves and marks may use.
+/// Number of places in the ring that only resets, names, trims, moves and marks may use.
 pub const RESERVE: usize = 1 << 13;
 /// Maximum number of names of pools.
 pub const MAX_NAMES: usize = 256;
@@ -68,7 +70,7 @@ pub enum Operation {
     Name = 4,
     /// The pool is about to take back all objects outside a range.
     Trim = 5,
-    /// The pool now has the address that the field `address` contains.
+    /// The pool has moved: from now on, the address in the field `address` identifies the pool.
     Move = 6,
     /// The program has made a range inaccessible (AddressSanitizer calls this poisoning).
     Poison = 7,
@@ -124,7 +126,7 @@ pub struct PoolEvent {
     pub address: u64,
     /// The size of the object or of the range, at most [`MAX_SIZE`].
     pub size: u64,
-    /// ID of the site in the pool's own function that reports the object; 0: none.
+    /// ID of the site in the pool's own function that reports the object; 0: the event has no site.
     pub direct: u16,
     /// ID of the site of the caller of the pool's own function; 0: unknown.
     pub caller: u16,
@@ -140,9 +142,9 @@ pub struct PoolState {
     pub read: Line<AtomicU32>,
     /// A futex. 1: a producer has written an event. 2: the collector reads no more events.
     pub noticed: Line<AtomicU32>,
-    /// Number of lost events of single objects.
+    /// Number of events of single objects that were lost because the ring was full.
     pub lost: Line<AtomicU64>,
-    /// Number of lost resets, names, trims, moves and marks.
+    /// Number of resets, names, trims, moves and marks that were lost because the ring was full.
     pub lost_of_many: Line<AtomicU64>,
 }
 
@@ -163,7 +165,7 @@ pub struct PoolRing<'s> {
     pub state: &'s PoolState,
     /// The names of pools.
     pub names: &'s [MarkName],
-    /// The events.
+    /// The events of the ring.
     pub slots: &'s [PoolSlot],
 }
 

@@ -10,7 +10,8 @@ pub const SLOT_BITS: u32 = 17;
 pub const SLOTS: usize = 1 << SLOT_BITS;
 /// Every site id is less than this number. Id 0 means that there is no site; id 1 is [`OTHER`].
 pub const MAX_SITES: usize = 1 << 16;
-/// The site that counts all allocations whose caller found no free slot in the table.
+/// The site that counts all allocations whose caller is not in the site table, because the table had no free
+/// slot.
 pub const OTHER: u32 = 1;
 /// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
@@ -19,10 +20,11 @@ pub const FIRST: u32 = 2;
 const NEAR_BITS: u32 = 10;
 const NEAR: usize = 1 << NEAR_BITS;
 const _: () = assert!(NEAR < SLOTS / 2);
-/// Number of slots in the near region that a search probes before it continues beyond the region.
+/// Number of slots in the near region that a search probes. Then the search continues outside the near
+/// region.
 const NEAR_PROBES: usize = 8;
-/// Number of slots beyond the near region that a search probes. If none of these slots is free, the table
-/// counts as full for this address.
+/// Number of slots outside the near region that a search probes. If none of these slots is free, the search
+/// treats the table as full.
 const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
@@ -31,13 +33,13 @@ const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 #[repr(C, align(16))]
 #[derive(Default)]
 pub struct SiteSlot {
-    /// The return address; 0: the slot is empty. Once written, the key never changes, so a reader cannot
-    /// confuse two addresses.
+    /// The return address; 0: the slot is empty. After a thread has written the key, the key never changes,
+    /// so a reader cannot confuse two addresses.
     pub key: AtomicU64,
     /// The site's id in the low half (0: no id) and an [`Action`] in the high half (0: count at this site).
-    /// The whole word is less than 2³² if and only if the action is to count. If the slot has no id, the high
-    /// half is the id that the address had while another module was loaded at this address, or 0 if the
-    /// address never had an id.
+    /// If the slot has an id, the whole word is less than 2³² if and only if the action is to count. If the
+    /// slot has no id, the high half is the id that the address had while another module was loaded at this
+    /// address, or 0 if the address never had an id.
     pub meaning: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
@@ -68,8 +70,8 @@ impl SiteSlot {
         self.id_and_action().1
     }
 
-    /// Forgets the id, so that the next allocation from this address gets a site in the module that is loaded
-    /// there now. The slot remembers the old id, because the old module may be loaded again.
+    /// Forgets the id, so that the next allocation from this address gets a site in the module that is now
+    /// loaded at this address. The slot remembers the old id, because the old module may be loaded again.
     pub fn forget(&self) {
         let id = self.id();
         if id != 0 {
@@ -90,15 +92,15 @@ impl SiteSlot {
     }
 }
 
-/// The collector's data about one site id.
+/// The data about one site id, which the collector reads.
 #[repr(C)]
 #[derive(Default)]
 pub struct SiteInfo {
     /// The return address; 0 until the id is in use.
     pub address: AtomicU64,
-    /// The number of the event that first loaded the module of this site. If this number is unknown, the
-    /// field contains the number of events before the site's first allocation. The field tells the collector
-    /// which module contained the address.
+    /// The number of the module event that reported the first load of this site's module. If this number is
+    /// unknown, the field contains the number of module events before the site's first allocation. The field
+    /// tells the collector which module contained the site's address.
     pub events_before: AtomicU32,
     /// Another id of the same address, from a time when another module was loaded at this address. The ids of
     /// one address form a ring; 0: the address has had only one id.
@@ -119,7 +121,7 @@ impl Action {
     /// The dynamic loader allocates memory at this address, perhaps for a `link_map`.
     pub const LOADER: Action = Action(6);
 
-    /// The hook skips this frame by `rule` and looks up the action for the frame's caller.
+    /// The hook skips this frame with `rule` and looks up the action for the frame's caller.
     pub const fn step(rule: Rule) -> Action {
         Action(rule.0)
     }
@@ -217,7 +219,7 @@ fn give_id(
 ) -> Option<()> {
     let old = slot.meaning.load(Ordering::Acquire);
     if old as u32 != 0 {
-        return Some(()); // another thread was first
+        return Some(()); // another thread has stored an id
     }
     let last = (old >> 32) as u32;
     let (module, action) = on_new();
@@ -244,11 +246,11 @@ fn give_id(
     Some(())
 }
 
-/// The id that `address` had when `module` was loaded there before. The function searches the ring of ids
-/// that begins at `last`.
+/// The id that `address` had when `module` was loaded at this address before. The function searches the ring
+/// of ids that begins at `last`.
 fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
-    /// The maximum number of ids that the search visits. No address has belonged to more modules than this.
-    /// The limit also ends the search if the target has damaged the ring.
+    /// The maximum number of ids that the search visits. The limit is higher than the number of modules that
+    /// a program loads at one address. The limit also ends the search if the target has damaged the ring.
     const MOST: usize = 64;
     let mut id = last;
     for _ in 0..MOST {
@@ -338,7 +340,7 @@ mod tests {
                 assert_eq!((slot.id(), slot.action()), (first_ids[index], Action::WATCH));
                 slot.forget();
                 assert_eq!(slot.id_and_action(), (0, Action::COUNT));
-                slot.forget(); // nothing more to forget
+                slot.forget(); // the slot has no id, so nothing changes
             }
         }
         assert_eq!(next.load(Ordering::Relaxed), FIRST + 3);
@@ -363,7 +365,7 @@ mod tests {
         let addresses: Vec<u64> = (0..20_001)
             .map(|i| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                0x7000_0000_0000 + (state >> 40 << 16) + i // no two are the same
+                0x7000_0000_0000 + (state >> 40 << 16) + i // all addresses are different
             })
             .collect();
         let address = |i: u64| addresses[i as usize];

@@ -11,9 +11,9 @@
 //!  bounds  mapped memory ranges that may contain a stack
 //! ```
 //!
-//! Each stack has one cell for each epoch, so an allocation updates only one cell, and the live bytes of each
-//! cell show how old the live allocations of the stack are. For a watched allocation, the side table stores
-//! the id of the cell, which is [`MAX_SITES`] or more.
+//! Each stack has one cell (a set of counters) for each epoch, so an allocation updates only one cell. The
+//! live bytes of the cells show in which epochs the live allocations of the stack were made. For a watched
+//! allocation, the side table stores the id of the cell, which is [`MAX_SITES`] or more.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::Counters;
@@ -33,9 +33,9 @@ pub const MAX_ADDRESSES: usize = 1 << 20;
 pub const MAX_CELLS: usize = (1 << 18) - MAX_SITES;
 /// Maximum number of unwind rows.
 pub const MAX_ROWS: usize = 1 << 22;
-/// Maximum number of modules with published rows.
+/// Maximum number of modules whose unwind rows the collector publishes in the session.
 pub const MAX_TABLES: usize = 1 << 10;
-/// Maximum number of published mapped ranges.
+/// Maximum number of mapped ranges that the collector publishes in the session.
 pub const MAX_BOUNDS: usize = 1 << 12;
 const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 
@@ -70,7 +70,7 @@ pub const CUT: u32 = 1 << 31;
 pub struct Cell {
     /// The counters of the allocations of this epoch, and of the frees of these allocations until now.
     pub counters: Counters,
-    /// Index of the stack plus 1. The library stores this field last when it creates a cell.
+    /// Index of the cell's stack, plus 1. The library stores this field last when it creates a cell.
     pub stack: AtomicU32,
     /// The epoch in which the allocations of this cell were made.
     pub epoch: AtomicU32,
@@ -153,8 +153,8 @@ pub struct Next {
 }
 
 impl Stacks<'_> {
-    /// The cell that counts an allocation of this stack in this epoch. The function creates the stack and the
-    /// cell if needed. The function takes no lock.
+    /// The id of the cell that counts the allocations of the stack `frames` in `epoch`. The function creates
+    /// the stack and the cell if needed. The function takes no lock.
     ///
     /// `None`: there is no room for a new stack or a new cell.
     pub fn cell(&self, site: u32, frames: &[u64], hash: u64, cut: bool, epoch: u32) -> Option<u32> {
@@ -228,19 +228,19 @@ impl Stacks<'_> {
 fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
     let first = next.load(Ordering::Relaxed);
     if first as usize + count as usize > all {
-        return None; // tested before the add, so that a full table does not count further
+        return None; // tested before the addition, so that `next` does not grow while the table is full
     }
     let first = next.fetch_add(count, Ordering::Relaxed);
     (first as usize + count as usize <= all).then_some(first)
 }
 
-/// The rule for a pc, from the published tables. `None`: no module contains the pc, or no row of the module
-/// covers the pc.
+/// The unwind rule for a code address (`pc`), from the tables that the collector has published. `None`: no
+/// module contains the pc, or no row of the module covers the pc.
 ///
 /// If the byte before a function is not code, this byte gets [`Rule::END`]. No call returns to the first byte
-/// of a function. So if such an address is on the stack, the program itself has put the address there, as the
-/// start of a stack that the program built. (makecontext does this, and glibc's own rules for this address
-/// are wrong.)
+/// of a function. So if the stack holds the address of a function's first byte as a return address, the
+/// program itself has put this address there, as the start of a stack that the program built. (makecontext
+/// does this, and glibc's own rules for this address are wrong.)
 pub fn find_rule(tables: &[RuleTable], rows: &[RuleRow], pc: u64) -> Option<Rule> {
     let after = tables.partition_point(|table| table.start.load(Ordering::Relaxed) <= pc);
     let table = tables.get(after.checked_sub(1)?)?;

@@ -1,6 +1,7 @@
-//! Sorted code ranges of allocation wrappers and of watched functions. If the caller of a new site lies in
-//! the range of a wrapper, the library skips the caller's frame. If the caller lies in a watched function,
-//! the library records the stack from the first allocation on.
+//! Sorted code ranges of allocation wrappers and of watched functions. If the return address of a new site
+//! lies in the range of a wrapper, the library skips the wrapper's frame. If the return address lies in a
+//! watched function, the library records the stack of every allocation of this site, from the first
+//! allocation on.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::site::Action;
@@ -26,7 +27,8 @@ const _: () = assert!(core::mem::size_of::<WrapperRange>() == 24);
 /// address, so the search uses `address - 1`.
 ///
 /// `ranges` is sorted by `start`, without overlap. The collector may replace `ranges` during the search, so
-/// the caller compares the number of ranges before the search with the number after the search.
+/// the caller of this function compares the number of ranges before the search with the number after the
+/// search.
 pub fn find(ranges: &[WrapperRange], address: u64) -> Option<Action> {
     let pc = address.wrapping_sub(1);
     let after = ranges.partition_point(|range| range.start.load(Ordering::Relaxed) <= pc);

@@ -1,16 +1,16 @@
-//! One unwind rule in 32 bits. With this rule, the library finds the frame of the caller from a return
-//! address.
+//! One unwind rule in 32 bits. With the rule of a return address, the library finds the frame of the caller.
 //!
 //! | bits   | field        | meaning                                                                    |
 //! |--------|--------------|----------------------------------------------------------------------------|
 //! | 0..3   | kind         | [`Kind`]                                                                   |
-//! | 3..20  | `cfa_words`  | CFA = sp (or fp) + 8 · this; at most 1 MiB − 8                           |
-//! | 20..32 | `fp_words`  | the caller's fp lies at CFA − 8 · this; 0: this frame did not change fp  |
+//! | 3..20  | `cfa_words`  | CFA = sp (or fp) + 8 · `cfa_words`; at most 1 MiB − 8                      |
+//! | 20..32 | `fp_words`   | the caller's fp lies at CFA − 8 · `fp_words`; 0: this frame keeps fp       |
 //!
-//! "sp" is the stack pointer just after the call returned to this frame. The return address of a frame always
-//! lies [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA. If the return address of a frame lies elsewhere, the
-//! collector makes no rule for this frame. The collector compiles the rules from .eh_frame; the target only
-//! reads the rules.
+//! The CFA (canonical frame address) is the value of sp in the caller, just before the caller called this
+//! frame's function. "sp" is the stack pointer just after the call returned to this frame. The return address
+//! of a frame always lies [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA. If the return address of a frame
+//! lies elsewhere, the collector makes no rule for this frame. The collector compiles the rules from
+//! .eh_frame; the target only reads the rules.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -72,7 +72,7 @@ impl Rule {
     /// the saved fp up to the CFA (`None`: the frame did not save fp).
     pub const fn pack(kind: Kind, cfa_offset: i64, fp_offset: Option<i64>) -> Option<Rule> {
         let fp_offset = match fp_offset {
-            Some(0) => return None, // 0 means "not saved"; at the CFA the caller's frame begins
+            Some(0) => return None, // in a rule, 0 means that fp was not saved
             Some(bytes) => bytes,
             None => 0,
         };
@@ -90,7 +90,7 @@ impl Rule {
         Some(Rule(kind as u32 | cfa_words << CFA_SHIFT | fp_words << FP_SHIFT))
     }
 
-    /// The kind of the rule. If the bits stand for no kind, the kind is `Unknown`.
+    /// The kind of the rule. If the bits are not the number of a kind, the kind is `Unknown`.
     #[inline]
     pub const fn kind(self) -> Kind {
         match self.0 & 7 {
