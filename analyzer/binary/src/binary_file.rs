@@ -21,15 +21,15 @@ impl BinaryFile {
     /// Opening a FIFO would wait for ever.
     ///
     /// # Errors
-    /// The file cannot be read, or is not an ELF file of a machine that edleak records on.
+    /// The file cannot be read, is not an ELF file, or is for a machine on which edleak cannot record.
     pub fn open(path: &Path) -> io::Result<BinaryFile> {
         let bytes = FileBytes::open(path)?;
         let file = BinaryFile::new(path.to_owned(), bytes);
         file.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Reads an ELF file that was packed inside another file. For messages, the result keeps the path of the
-    /// outer file.
+    /// Reads an ELF file that was packed inside another file. Messages about the inner file name `path`, the
+    /// path of the outer file.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, Error> {
         BinaryFile::new(path.to_owned(), FileBytes::Owned(bytes))
     }
@@ -37,16 +37,17 @@ impl BinaryFile {
     /// Reads an ELF file from bytes in memory; `path` names the file from which the bytes come.
     ///
     /// # Errors
-    /// The bytes are not an ELF file of a machine that edleak records on.
+    /// The bytes are no ELF file, or the ELF file is for a machine on which edleak cannot record.
     pub fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, Error> {
         let build_id = Elf::parse(&bytes)?.build_id().unwrap_or_default().to_vec();
         Ok(BinaryFile { path, bytes, build_id })
     }
 
-    /// Reads the headers. The result only refers to the bytes, so each call is cheap.
+    /// Reads the headers. The result refers to the bytes of the file and copies nothing, so each call is
+    /// cheap.
     ///
     /// # Errors
-    /// Another process overwrote the file after it was opened.
+    /// The headers are damaged, because another process overwrote the file after edleak opened it.
     pub fn elf(&self) -> Result<Elf<'_>, Error> {
         Elf::parse(&self.bytes)
     }
@@ -65,7 +66,7 @@ impl BinaryFile {
         &self.bytes
     }
 
-    /// The bytes of `piece`, which must belong to this file.
+    /// The bytes of `piece`. The piece must be a section of this file.
     pub(crate) fn slice<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
         match piece {
             Piece::Within(range) => self.bytes.get(range.clone()).unwrap_or_default(),
@@ -73,9 +74,10 @@ impl BinaryFile {
         }
     }
 
-    /// Whether the file contains DWARF, either all of it or a part that refers to split files.
+    /// Whether the file contains debug information (DWARF). It may also be only a part that refers to split
+    /// debug files.
     pub(crate) fn has_dwarf(&self) -> bool {
-        // This name also finds `.zdebug_info`.
+        // A search for `.debug_info` also finds a section `.zdebug_info`.
         self.elf().is_ok_and(|elf| elf.has_section(".debug_info"))
     }
 

@@ -1,32 +1,34 @@
-//! A reader of DWARF with a budget. The budget grows with the size of the file, so a damaged or hostile file
-//! cannot cost much time or memory.
+//! A reader of debug information (DWARF) that stops when its budget of reads is used up. So a damaged or
+//! hostile file cannot cost much time or memory. The budget is proportional to the size of the file.
 //!
 //! In DWARF a few bytes can cause much work. For example, a thousand units may share one range list, or a
-//! tree of inlined functions may be as deep as the section is long. All work of addr2line consists of reads.
-//! So each read costs one unit of the budget. A read fails if the budget is spent or if the call stack is too
-//! deep. The lookup then ends with an error, as for any damaged unit, and edleak takes the function's name
-//! from the symbol table. A sound file uses 1/8 of its budget.
+//! tree of inlined functions may be as deep as the section is long. All work of the crate addr2line consists
+//! of reads, so each read costs one unit of the budget. A read fails if the budget is used up or if the call
+//! stack is too deep. After a failed read, the lookup ends with an error, as for a damaged unit, and edleak
+//! takes the function's name from the symbol table. The lookups in a file that is not damaged use about 1/8
+//! of the budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
 use std::cell::Cell;
 
-/// Number of reads that a lookup may make for each byte of debug information. Sound files of C, C++ and Rust
-/// need less than one read for each byte. Each read may leave some 20 bytes in memory.
+/// Number of reads that a lookup may make for each byte of debug information. Undamaged files of C, C++ and
+/// Rust programs need less than one read for each byte. Each read may use about 20 bytes of memory that stay
+/// in use.
 const READS_PER_BYTE: u64 = 8;
 
-/// The budget of the smallest file, as a number of reads.
+/// Number of reads that every budget contains, even that of the smallest file.
 const READS_AT_LEAST: u64 = 1 << 20;
 
-/// Number of characters that the names and paths of one address may have, on average over all addresses. This
-/// number is enough for the names of a hundred inlined frames of C++.
+/// Budget for names and paths: number of bytes for each address, on average over all addresses that one guard
+/// covers. This number is enough for the names of a hundred inlined C++ frames.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
 /// The greatest depth of the call stack, in bytes. addr2line calls itself once for each level of inlining. A
-/// thread has 2 MiB of stack, and a lookup begins when little of the stack is in use.
+/// thread has 2 MiB of stack, and uses little of this stack before a lookup begins.
 const MAX_STACK_BYTES: usize = 768 << 10;
 
-/// The budget of one addr2line context. All readers of the context share it.
+/// The budget of one addr2line context. All readers of the context share this budget.
 #[derive(Debug)]
 pub(crate) struct Guard {
     reads_left: Cell<u64>,
@@ -36,7 +38,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Makes a guard for lookups of `addresses` addresses. The lookups must run on the thread that calls this
-    /// function, and at about the stack depth of this call.
+    /// function, and must begin at about the same stack depth as this call.
     pub(crate) fn new(addresses: usize) -> Self {
         Guard {
             reads_left: Cell::new(READS_AT_LEAST),
@@ -45,21 +47,21 @@ impl Guard {
         }
     }
 
-    /// Adds the budget for `bytes` of debug information.
+    /// Adds to the budget the reads for `bytes` bytes of debug information.
     pub(crate) fn admit(&self, bytes: u64) {
         let budget = bytes.saturating_mul(READS_PER_BYTE);
         self.reads_left.set(self.reads_left.get().saturating_add(budget));
     }
 
-    /// Charges the length of a name or path. In a hostile file, a small section can make a lookup repeat one
-    /// text for every address.
+    /// Takes the length of a name or path from the budget for text. Without this budget, a hostile file could
+    /// make every lookup return the same long text and so fill the memory.
     pub(crate) fn charge_text(&self, length: usize) -> Result<()> {
         let left = self.text_left.get().checked_sub(length as u64).ok_or_else(|| spent_slow(self))?;
         self.text_left.set(left);
         Ok(())
     }
 
-    /// Charges the budget for `cost` reads.
+    /// Takes `cost` reads from the budget.
     #[inline]
     fn charge(&self, cost: u64) -> Result<()> {
         match self.reads_left.get().checked_sub(cost) {
@@ -73,7 +75,7 @@ impl Guard {
 
     #[inline]
     fn is_too_deep(&self) -> bool {
-        // On some machines the stack grows upwards, so the code uses the absolute distance.
+        // On some machines the stack grows to higher addresses, so the code uses the absolute distance.
         self.stack_base.abs_diff(stack_address()) > MAX_STACK_BYTES
     }
 }
@@ -81,8 +83,7 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // The failed read also uses up the rest of the budget, so that every further read fails, even if it is
-    // small.
+    // Set the budget to 0, so that every further read fails. Otherwise a smaller read could still succeed.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
@@ -106,7 +107,7 @@ impl<'a> BoundedSlice<'a> {
         BoundedSlice { slice: EndianSlice::new(bytes, endian), guard }
     }
 
-    /// The bytes of the slice, which live as long as the file is open.
+    /// The bytes of the slice. They stay valid as long as the file is open.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.slice.slice()
     }
@@ -131,8 +132,8 @@ impl Reader for BoundedSlice<'_> {
         self.slice.is_empty()
     }
 
-    // Every entry of a tree begins with a LEB128 number, and reading that number calls this function. So it
-    // is enough to check the depth of the call stack in this function.
+    // Every entry of a DWARF tree begins with a LEB128 number, and the code that reads this number calls
+    // `read_u8`. So only `read_u8` has to check the depth of the call stack.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

@@ -1,5 +1,5 @@
-//! Keeps opened modules for the next batch of addresses. So edleak finds the files of a module, decompresses
-//! their sections and sorts their symbol tables only once.
+//! Keeps opened modules from one batch of addresses to the next. So edleak needs to find the files of a
+//! module, decompress their sections and sort their symbol tables only once.
 
 use super::binary_file::BinaryFile;
 use super::debuginfod::Servers;
@@ -23,13 +23,13 @@ pub(crate) struct Cache {
     servers: OnceLock<Servers>,
 }
 
-/// The key of a file: path and build ID. Two modules with equal keys are one file.
+/// The key of a file: its path and its build ID. If two modules have equal keys, they are the same file.
 pub(crate) type Key = (String, Vec<u8>);
 
 impl Cache {
-    /// The files of `module`. The function does not hold the lock while it opens the files, because callers
-    /// usually work on different modules. If two callers open one module at the same time, both get the files
-    /// that were stored first.
+    /// The files of `module`. The function does not hold the lock of the cache while it opens the files,
+    /// because several threads usually open different modules at the same time. If two threads open the same
+    /// module at the same time, both get the files that the first of these threads stores.
     pub(crate) fn open(&self, module: &Module, options: &Options) -> Arc<Opened> {
         let key = key_of(module);
         let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
@@ -40,7 +40,7 @@ impl Cache {
         })
     }
 
-    /// A message about requests to the servers that failed. `None`: no request failed.
+    /// A message about failed requests to debuginfod servers. `None`: no request failed.
     pub(crate) fn complaint(&self) -> Option<String> {
         self.servers.get()?.complaint()
     }
@@ -50,7 +50,7 @@ pub(crate) fn key_of(module: &Module) -> Key {
     (module.path.clone(), module.build_id.clone())
 }
 
-/// The files of one module, which any thread can use for lookups.
+/// The files of one module. Any thread can use these files for lookups.
 #[derive(Debug)]
 pub(crate) struct Opened {
     files: Files,
@@ -92,8 +92,8 @@ impl Opened {
         self.symtab.get_or_init(|| Symtab::new(&tables)).find(&tables, address)
     }
 
-    /// The full name of the function at `address`, for the case that debug information has only the short
-    /// name `plain`.
+    /// The full name of the function at `address`. Use this function if the debug information has only the
+    /// short name `plain`.
     pub(crate) fn full_name(&self, address: u64, plain: &str) -> Option<String> {
         let tables = self.tables();
         self.symtab.get_or_init(|| Symtab::new(&tables)).find_full(&tables, address, plain)

@@ -1,8 +1,8 @@
 //! Finds the positions in machine code at which a call instruction may be, without disassembling the code.
 //!
-//! A return address follows a call, so code without a call needs no unwind rule. Prologues, epilogues and
-//! leaf functions have no call, and most rows of an unwind table belong to this code. The search also reports
-//! bytes that only look like a call, but never misses a call.
+//! A stack contains only return addresses, and a return address follows a call. So code without a call needs
+//! no unwind rule. Prologues, epilogues and leaf functions have no call, and most rows of an unwind table
+//! belong to them. The search may report bytes that only look like a call, but never misses a call.
 
 use crate::elf::Elf;
 
@@ -21,7 +21,7 @@ impl<'elf, 'data> Code<'elf, 'data> {
     }
 
     /// Whether the last byte of a call may be in `start..end`; the call may begin before `start`. The answer
-    /// is true for code that the file does not contain.
+    /// is also `true` if the file does not contain the bytes of the range.
     pub fn may_call(&mut self, start: u32, end: u32) -> bool {
         let Some(last) = end.checked_sub(1).filter(|last| start <= *last) else { return false };
         if self.bytes_from(start).is_none_or(|bytes| bytes.len() <= (last - start) as usize) {
@@ -32,7 +32,8 @@ impl<'elf, 'data> Code<'elf, 'data> {
         let (from, bytes) = self.segment;
         let at = (start - from) as usize;
         let arch = self.elf.arch();
-        // A call that begins before this segment belongs to another function.
+        // `bytes` begins at the first range that was looked up in this segment. A call before these bytes
+        // belongs to another function, so the search leaves it out.
         let before = at.min(arch.max_call() - 1);
         let Some(code) = bytes.get(at - before..at + (end - start) as usize) else { return true };
         let first = i64::from(start) - before as i64;

@@ -1,8 +1,8 @@
 //! Gets files from debuginfod servers with the program `debuginfod-find` (Debian: package debuginfod).
 //!
-//! edleak uses this program because it has a transport, a cache and time limits, which users have already
-//! configured. An HTTP and TLS client inside edleak would double the size of edleak-analyze. edleak runs
-//! `debuginfod-find` only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. Without
+//! edleak uses this program because it handles the network transfer, the cache and the time limits, and users
+//! have already configured it. An HTTP and TLS client inside edleak would double the size of edleak-analyze.
+//! edleak runs `debuginfod-find` only if the user gave `--debuginfod` and `DEBUGINFOD_URLS` is set. Without
 //! `--debuginfod`, an analysis must not wait for the network.
 
 use super::binary_file::BinaryFile;
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// sets no other time. The default of `debuginfod-find` is 90.
 const TIMEOUT_S: &str = "30";
 
-/// If a request takes longer than this time and then fails, edleak makes no more requests, because a trace
-/// may name hundreds of modules.
+/// If a request takes longer than this time and then fails, edleak makes no further requests. A trace may
+/// name hundreds of modules, so the user would wait this time for each module.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 
 /// The kind of file to fetch.
@@ -39,7 +39,8 @@ pub(crate) struct Servers {
     record: Mutex<Record>,
 }
 
-/// The failures. edleak reports them once at the end, and not for every module.
+/// The failed requests. edleak reports all failures in one message at the end, not one message for each
+/// module.
 #[derive(Default, Debug)]
 struct Record {
     has_no_program: bool,
@@ -52,7 +53,7 @@ struct Record {
 
 /// The reason why `debuginfod-find` returned no file.
 enum Refusal {
-    /// The servers do not know the build ID. This answer is normal and no failure.
+    /// The servers do not know the build ID. This answer is normal, so edleak does not count it as a failure.
     Unknown,
     NoProgram,
     Failed(String),
@@ -71,7 +72,7 @@ impl Servers {
     }
 
     /// Fetches a file of the build `build_id` from a server, or from the cache of `debuginfod-find`. `None`:
-    /// the request failed for any reason. The caller then looks in other places.
+    /// the request failed for any reason. In that case the caller looks for the file in other directories.
     pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;
@@ -97,7 +98,7 @@ impl Servers {
         None
     }
 
-    /// A message about the failures and their remedy, in one line.
+    /// A message of one line that names the failed requests and tells the user what to do.
     pub(crate) fn complaint(&self) -> Option<String> {
         let record = self.record();
         if !self.is_configured {
@@ -152,8 +153,9 @@ impl Servers {
         }
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
-        // If the download of a file was interrupted, the file has its build ID, which is at its beginning,
-        // but no table of sections.
+        // If a download was interrupted, the end of the file is missing. The build ID is near the beginning
+        // of a file, and the table of sections is at its end. So a file with a build ID but without this
+        // table is incomplete.
         let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
         if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }
@@ -194,7 +196,8 @@ mod tests {
         assert!(servers.fetch(Artifact::DebugInfo, &[0xac]).is_none());
         let complaint = servers.complaint().expect("both failed");
         assert!(complaint.starts_with("debuginfod: 2 requests failed: no reason given"), "{complaint}");
-        // `echo` prints text that is not the path of a file.
+        // In place of `debuginfod-find`, the test runs `echo`, which prints a text that is not the path of a
+        // file.
         let servers = Servers::new("echo", true);
         assert!(servers.fetch(Artifact::DebugInfo, &[0xab]).is_none());
         let complaint = servers.complaint().expect("it was no use");

@@ -1,28 +1,29 @@
 //! Turns mangled names into source names: C++ (Itanium) and Rust (legacy and v0, without the hash).
 //! `demangle_other` handles the names of D and Go.
 //!
-//! The source names have no return types. So a pattern such as `ns::max_of*` matches both functions and
-//! function templates. A name stays unchanged if it is not mangled, or if demangling it would exceed the
-//! limits.
+//! The source names have no return types. So a pattern such as `ns::max_of*` also matches function templates,
+//! whose mangled names contain a return type. A name stays unchanged if it is not mangled, or if demangling
+//! it would exceed the limits.
 
 use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Maximum length of a mangled name in bytes; a longer name stays mangled. Real names are shorter than 1/10
-/// of this limit.
+/// Maximum length of a mangled name in bytes; a name above this limit stays mangled. Names in real programs
+/// have less than 1/10 of this length.
 const MAX_MANGLED_BYTES: usize = 64 << 10;
 
 /// Maximum length of a demangled name in bytes. Without this limit, substitutions could expand a short
 /// hostile name to any length.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
-/// The text that gcc writes for the `std` in `std::is_array<T>::value` and similar names, if such a name is
-/// in an expression.
+/// The code that gcc writes into a mangled name for the `std` in an expression such as
+/// `std::is_array<T>::value`.
 ///
-/// cpp_demangle 0.5 expects the form of the C++ ABI, and stops at this text. This text occurs in the return
-/// type of functions that use `enable_if`, such as `std::make_shared` up to C++17. When cpp_demangle stops,
-/// it has already read the function's name with its template arguments, but not its parameters.
+/// The C++ ABI specifies another code, so the crate cpp_demangle 0.5 stops at gcc's code with an error. gcc's
+/// code occurs in the return type of functions that use `enable_if`, such as `std::make_shared` up to C++17.
+/// When cpp_demangle stops, it has already demangled the function's name and template arguments, but not the
+/// parameters. So edleak uses the name without parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
 /// The source name of `name`, or `name` itself if it is not mangled.
@@ -37,10 +38,11 @@ pub fn demangle(name: &str) -> Cow<'_, str> {
 /// A symbol without the suffix that a compiler or linker added: `f.part.0`, `f.cold`, `f@@V_1`.
 pub fn plain(name: &str) -> &str {
     if memchr::memchr2(b'@', b'.', name.as_bytes()).is_none() {
-        return name; // most names of a large program end here
+        return name; // most names of a large program have no such suffix
     }
     let name = name.split_once('@').map_or(name, |(name, _)| name);
-    // In a legacy Rust name, dots are a part of the name, for example in `alloc..vec`.
+    // In a legacy Rust name, dots belong to the name, for example in `alloc..vec`, so they do not begin a
+    // suffix.
     rust_legacy(name).unwrap_or_else(|| without_clone(name))
 }
 
@@ -50,15 +52,15 @@ pub fn is_rust(name: &str) -> bool {
     name.starts_with("_R") || rust_legacy(name).is_some()
 }
 
-/// Whether `name` is mangled in a way that this file can demangle.
+/// Whether `name` is a mangled name that this file can demangle.
 pub(crate) fn is_mangled(name: &[u8]) -> bool {
     name.starts_with(b"_Z") || name.starts_with(b"_R")
 }
 
 /// The name of a function that a compiler split or copied: both `grow.part.0` and `grow.cold` become `grow`.
 ///
-/// Debug information also has the name `grow`. Other dots stay, because for example `main.main` is a name of
-/// Go.
+/// The debug information of such a function also has the name `grow`. A dot with another text after it stays:
+/// for example, `main.main` is the full name of a Go function.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
         ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
@@ -92,7 +94,7 @@ fn try_demangle(name: &str) -> Option<String> {
         };
         let mut out = Bounded(String::new());
         parsed.structured_demangle(&mut out, &options).ok()?;
-        // An empty parameter pack leaves a comma in the text.
+        // cpp_demangle prints a comma too many for an empty parameter pack.
         return Some(out.0.replace(", >", ">").replace(", )", ")"));
     }
     if name.starts_with("_D") {
@@ -101,14 +103,15 @@ fn try_demangle(name: &str) -> Option<String> {
     demangle_other::go(name)
 }
 
-/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without a suffix of LLVM. Only the hash shows that a name
-/// is a Rust name, because C++ names look alike without a hash.
+/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without the suffix that LLVM may add. C++ names have the
+/// same form, but no hash, so the hash shows that a name is a Rust name.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
     if !name.starts_with("_ZN") {
         return None;
     }
-    // In most names the hash is at the end. If a name has a suffix, the suffix begins with a dot.
+    // In most names the hash is at the end. In the other names, a suffix that begins with a dot follows the
+    // hash.
     let hash_at_end = name.len().checked_sub("17hE".len() + HASH_DIGITS);
     if !name.contains('.')
         && !hash_at_end.is_some_and(|at| name.get(at..).is_some_and(|end| end.starts_with("17h")))
@@ -207,7 +210,7 @@ mod tests {
         }
         doubling.push('E');
         let _ = demangle(&doubling);
-        // Empty packs of empty packs take exponential time and produce almost no text.
+        // Nested empty parameter packs take exponential time, although they produce almost no text.
         let mut packs = String::from("_Z1fI");
         for i in 0..30_u32 {
             packs.push_str(&format!(

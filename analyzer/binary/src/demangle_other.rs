@@ -1,15 +1,16 @@
 //! Turns names of D (`_D…`) and of Go into source names. The source names have no types of parameters.
 //!
-//! The rules of D are in its specification ("Name Mangling"). A mangled name is `_D` and then a list of
-//! names. Before each name stands its length. An item of the list may also be a back reference `Q` to a
-//! previous name, a template instance `__T…Z`, or an anonymous part (`0`).
+//! The rules of D are in its specification ("Name Mangling"). A mangled name is `_D`, and then a list of
+//! names. The length of each name stands before the name. In place of a name, the list may also have a back
+//! reference `Q` to a previous name, a template instance `__T…Z`, or an anonymous part (`0`).
 //!
-//! Go's linker writes names unchanged, except `%2e` for a dot in the last part of an import path. gccgo
-//! writes `..z2e`, `..u00b7` and similar codes.
+//! Go's linker writes names unchanged, except that it writes `%2e` for a dot in the last part of an import
+//! path. The compiler gccgo writes codes such as `..z2e` and `..u00b7` for special characters.
 
 /// Maximum depth of nested back references.
 const MAX_DEPTH: usize = 32;
-/// Maximum length of a result in bytes; a name with a longer result stays mangled.
+/// Maximum length of a demangled name in bytes. If the demangled name would be longer, the name stays
+/// mangled.
 const MAX_BYTES: usize = 4096;
 
 /// The qualified name of a D symbol.
@@ -30,7 +31,8 @@ struct D<'a> {
 }
 
 impl D<'_> {
-    /// Reads names from `at` on and joins them with dots. Returns the end of the last name.
+    /// Reads the list of names that begins at `at`, and joins the names with dots. Returns the end of the
+    /// last name.
     fn qualified(&mut self, mut at: usize, depth: usize) -> Option<usize> {
         let begin = at;
         while let Some(next) = self.symbol(at, at > begin, depth) {
@@ -48,7 +50,8 @@ impl D<'_> {
         if let Some(reference) = rest.strip_prefix('Q') {
             let (distance, length) = base26(reference)?;
             let target = at.checked_sub(distance)?;
-            // A back reference may lead to a type. In that case the names end here.
+            // A back reference may also refer to a type. A type is no part of the list of names, so the list
+            // ends here.
             self.text.get(target..)?.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
             self.symbol(target, has_dot, depth + 1)?;
             return Some(at + 1 + length);
@@ -67,8 +70,8 @@ impl D<'_> {
             self.template(from, has_dot, depth + 1)?;
             return Some(from + length);
         }
-        // A function inside another function gets a number from the compiler. The number does not help a
-        // reader, so it is left out.
+        // For a function inside another function, the compiler adds `__S` and a number to the list. The
+        // number does not help a reader, so the result leaves it out.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {
@@ -83,8 +86,8 @@ impl D<'_> {
             });
         }
         let mut end = from + length;
-        // Skips the text between a function and a name inside the function: `M` for a method, the calling
-        // convention, and the type.
+        // If a name inside this function follows, skip the text between the two names: `M` for a method, the
+        // calling convention, and the type of the function.
         if let Some(next) = self.function_type(end) {
             end = next;
         }
@@ -95,8 +98,8 @@ impl D<'_> {
     fn template(&mut self, at: usize, has_dot: bool, depth: usize) -> Option<usize> {
         let after_name = self.symbol(at + 3, has_dot, depth + 1)?;
         self.out.push_str("!(…)");
-        // Arguments may contain further templates, so the `Z` that ends the arguments must be on the same
-        // level.
+        // The arguments may contain template instances, which also end with `Z`. So count the nesting level
+        // to find the `Z` that ends the arguments of this template.
         let mut level = 1usize;
         let bytes = self.text.as_bytes();
         let mut at = after_name;
@@ -114,7 +117,8 @@ impl D<'_> {
             } else if bytes[at].is_ascii_digit() {
                 let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
                 let length: usize = rest[..digits].parse().ok()?;
-                // The code reads the name of a nested template and skips any other name.
+                // A name may be a nested template instance. Read such a name to find its end, and skip any
+                // other name by its length.
                 let name = rest.get(digits..)?;
                 at += digits + if name.starts_with("__T") { 0 } else { length };
             } else {

@@ -15,19 +15,19 @@ use typed_arena::Arena;
 /// The debug information of one module, for lookups on one thread.
 ///
 /// A thread parses a unit of debug information when it first looks up an address in that unit. So each thread
-/// should get neighbouring addresses in ascending order. Then nearly every unit is parsed by only one thread.
+/// should get neighbouring addresses in ascending order; otherwise several threads would parse the same unit.
 pub(crate) struct Lines<'a> {
     opened: &'a Opened,
     context: Context<BoundedSlice<'a>>,
     split: Loader<'a>,
     guard: &'a Guard,
-    /// Names that were already demangled. Demangling a long C++ name takes as long as the lookup itself, and
-    /// many lookups return the same function.
+    /// For each mangled name that a lookup returned so far, the demangled name. Many lookups return the same
+    /// function, and to demangle a long C++ name takes as long as the lookup itself.
     names: HashMap<&'a [u8], String>,
 }
 
 impl<'a> Lines<'a> {
-    /// Reads the headers of all units. `None`: the file has no debug information, or it is damaged.
+    /// Reads the headers of all units. `None`: the debug information is missing or damaged.
     pub(crate) fn new(
         opened: &'a Opened,
         debug_dirs: &'a [PathBuf],
@@ -53,8 +53,8 @@ impl<'a> Lines<'a> {
             dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::Duplicates);
             Context::from_dwarf(dwarf).ok()
         };
-        // If the index of address ranges is damaged, read without it, because the units also contain their
-        // address ranges.
+        // If the index of address ranges (`.debug_aranges`) is damaged, read the debug information without
+        // this index. The units also contain their address ranges.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })
@@ -69,7 +69,7 @@ impl<'a> Lines<'a> {
         self.try_frames(address).unwrap_or_default()
     }
 
-    /// The ids of units whose split debug file was needed and not found.
+    /// The ids of the units for which lookups needed a split debug file and did not find the file.
     pub(crate) fn into_missing_dwo(self) -> BTreeSet<u64> {
         self.split.missing
     }

@@ -1,9 +1,9 @@
 //! One ELF file: its kind, its code, its sections, and the names of its debug files.
 //!
 //! An offset is a link-time address minus the link-time address of the file's first byte. So a PIE, a library
-//! and a fixed-address executable all have offsets that begin at 0. 32 bits suffice for every file up to 4
-//! GiB. A damaged file may contain wrong sizes. So before the code allocates memory, it compares each size
-//! with the number of bytes in the file.
+//! and a fixed-address executable all have offsets that begin at 0. An offset has 32 bits, which suffice for
+//! files up to 4 GiB. A damaged file may contain wrong sizes. So the code compares each size with the number
+//! of bytes in the file before it allocates memory of this size.
 
 use crate::arch::{self, Arch};
 use crate::error::{Error, ErrorKind};
@@ -18,12 +18,12 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Greatest ratio of a section's decompressed size to its compressed size. Real debug information grows by a
-/// factor of up to 10. Without this limit, a hostile file of a few megabytes could need gigabytes, because
-/// deflate allows a factor of 1,032.
+/// Greatest ratio of a section's decompressed size to its compressed size. In real debug information, this
+/// ratio is at most about 10. Without the limit, a hostile file of a few megabytes could fill gigabytes of
+/// memory, because deflate allows a ratio of 1,032.
 const MAX_RATIO: u64 = 64;
-/// A decompressed section may have this number of bytes even if it exceeds the ratio, because tables of zeros
-/// compress very well.
+/// A decompressed section may have up to this number of bytes, even if its ratio is greater than `MAX_RATIO`.
+/// For example, a table of zeros compresses better than that.
 const FREE_BYTES: u64 = 16 << 20;
 /// Maximum size of a decompressed section, in bytes. Linkers never write more than 16 GiB of debug
 /// information.
@@ -34,10 +34,11 @@ type Header = FileHeader64<LittleEndian>;
 type Segment = ProgramHeader64<LittleEndian>;
 pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
 
-/// An ELF file of a machine on which edleak records, with parsed headers.
+/// An ELF file with parsed headers, for a machine on which edleak can record.
 ///
-/// The program headers must be sound, because the kernel reads them too. Section headers and symbols may be
-/// missing or broken, for example after `sstrip`. In that case the functions of the file have no names.
+/// The program headers must be undamaged, because the kernel needs them, too, to run the program. Section
+/// headers and symbols may be missing or broken, for example after `sstrip`. In that case the functions of
+/// the file have no names.
 pub struct Elf<'data> {
     data: &'data [u8],
     header: &'data Header,
@@ -81,7 +82,8 @@ impl<'data> Elf<'data> {
     /// Reads the headers of a file.
     ///
     /// # Errors
-    /// The bytes are not an ELF file, belong to another machine, or have damaged headers.
+    /// The bytes are no ELF file, are an ELF file for a machine on which edleak cannot record, or have
+    /// damaged headers.
     pub fn parse(data: &'data [u8]) -> Result<Elf<'data>, Error> {
         if !data.starts_with(&elf::ELFMAG) {
             return Err(Error::new(ErrorKind::NotElf, "not an ELF file"));
@@ -93,7 +95,7 @@ impl<'data> Elf<'data> {
         let is_little_endian = data[5] == elf::ELFDATA2LSB.0;
         let arch = Arch::of(machine).filter(|_| class == elf::ELFCLASS64.0 && is_little_endian);
         let Some(arch) = arch else {
-            // If the file has the other byte order, the bytes of the machine number are swapped.
+            // In a big-endian file, the bytes of the machine number are swapped.
             let machine = if is_little_endian { machine } else { machine.swap_bytes() };
             let message = format!("an ELF file for {}", arch::machine_name(class, machine));
             return Err(Error::new(ErrorKind::Foreign, message));
@@ -105,8 +107,8 @@ impl<'data> Elf<'data> {
         Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// Checks that the file contains all bytes that a loader maps. If a file has only debug information, this
-    /// check fails.
+    /// Checks that the file contains all bytes that a loader maps. This check fails for a separate debug
+    /// file, which has the debug information but not the code.
     ///
     /// # Errors
     /// A segment lies beyond the end of the file.
@@ -121,8 +123,8 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// Whether the table of sections is sound. The table is at the end of the file, so a file that was cut
-    /// short has no sound table.
+    /// Whether the table of sections is undamaged. The table is at the end of the file, so a download that
+    /// was interrupted lacks this table.
     pub(crate) fn has_sections(&self) -> bool {
         self.file.is_some()
     }
@@ -149,7 +151,8 @@ impl<'data> Elf<'data> {
         end.unwrap_or(0).saturating_sub(self.base)
     }
 
-    /// The offset that belongs to a link-time address of this file.
+    /// The offset of a link-time address of this file. `None`: the address is below the first byte, or the
+    /// offset does not fit in 32 bits.
     pub fn offset_of(&self, address: u64) -> Option<u32> {
         u32::try_from(address.checked_sub(self.base)?).ok()
     }
@@ -159,14 +162,15 @@ impl<'data> Elf<'data> {
         self.header.e_type(LE)
     }
 
-    /// The dynamic loader that the file requests. A program without this request is statically linked.
+    /// The path of the dynamic loader that the file requests (`PT_INTERP`). `None`: the program is statically
+    /// linked.
     pub fn interpreter(&self) -> Option<PathBuf> {
         let path =
             self.segments.iter().find_map(|segment| segment.interpreter(LE, self.data).ok().flatten())?;
         Some(PathBuf::from(OsStr::from_bytes(path)))
     }
 
-    /// The content of the first note in a segment that has this owner and this kind.
+    /// The content of the first note with this owner and this kind, in the note segments of the file.
     pub fn note(&self, owner: &[u8], kind: elf::NoteType) -> Option<&'data [u8]> {
         self.segments.iter().find_map(|segment| {
             let mut notes = segment.notes(LE, self.data).ok().flatten()?;
@@ -179,8 +183,8 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// All notes in segments that have this owner and this kind: the link-time address of the content, and
-    /// the content.
+    /// All notes with this owner and this kind, in the note segments of the file. For each note, the
+    /// link-time address of its content, and the content.
     pub fn notes(&self, owner: &[u8], kind: u32) -> impl Iterator<Item = (u64, &'data [u8])> {
         let mut found = Vec::new();
         for segment in self.segments {
@@ -199,11 +203,12 @@ impl<'data> Elf<'data> {
     /// The GNU build ID.
     pub fn build_id(&self) -> Option<&'data [u8]> {
         let in_segment = self.note(elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID);
-        // A debug file that other debug files share (dwz) has no segments, so its build ID is in a section.
+        // A supplementary file that several debug files share (dwz) has no segments. Its build ID is in a
+        // section.
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
-    /// The name of this library in the lists of needed libraries of other modules (SONAME).
+    /// The SONAME of this library: the name under which other modules list it as a library that they need.
     pub fn soname(&self) -> Option<&'data str> {
         let sections = self.file.as_ref()?.elf_section_table();
         let (dynamic, strings) = sections.dynamic(LE, self.data).ok().flatten()?;
@@ -242,7 +247,7 @@ impl<'data> Elf<'data> {
         match range.format {
             CompressionFormat::None => Some(Piece::Within(start..end)),
             CompressionFormat::Zstandard => {
-                // Use the C library of zstd, because the traces already need it. This library is several
+                // Use the C library of zstd, which edleak needs for traces anyway. This library is several
                 // times as fast as the decoder in the crate `object`.
                 let reader = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
                 read_exactly(reader, range.uncompressed_size).map(Piece::Unpacked)
@@ -295,12 +300,14 @@ impl<'data> Elf<'data> {
     /// The debug file that the `.gnu_debuglink` section of this file names.
     pub(crate) fn debuglink(&self) -> Option<Debuglink> {
         let (name, crc) = self.file.as_ref()?.gnu_debuglink().ok().flatten()?;
-        // A link names a file and not a path, so only the last part of the name is used.
+        // The section must contain a file name without directories. If a hostile file contains a path, use
+        // only the last part of the path.
         let name = PathBuf::from(OsStr::from_bytes(name)).file_name()?.to_owned();
         Some(Debuglink { name: name.into(), crc })
     }
 
-    /// Path and build ID of the file that holds shared debug information of this file (dwz).
+    /// Path and build ID of the supplementary file (dwz): the file with the debug information that this file
+    /// shares with other files.
     pub(crate) fn debugaltlink(&self) -> Option<(&'data [u8], &'data [u8])> {
         self.file.as_ref()?.gnu_debugaltlink().ok().flatten()
     }
@@ -328,14 +335,15 @@ impl<'data> Elf<'data> {
         loads.filter_map(|segment| Some((segment.p_vaddr(LE), segment.data(LE, self.data).ok()?)))
     }
 
-    /// Address of the segment `PT_GNU_EH_FRAME`, which tells a reader where `.eh_frame` is.
+    /// Address of the segment `PT_GNU_EH_FRAME`. The content of this segment gives the address of
+    /// `.eh_frame`.
     pub fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
         Some(segment.p_vaddr(LE))
     }
 
-    /// Whether the dynamic symbol table has the name `name`. This file may define the symbol or need it from
-    /// another file.
+    /// Whether the dynamic symbol table has a symbol called `name`. The symbol may be defined in this file,
+    /// or in another file from which this file needs it.
     pub fn mentions(&self, name: &str) -> bool {
         let Some(table) = self.symbols(true) else { return false };
         table
@@ -344,8 +352,9 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// This function checks the flags of the section and not its kind. In a file with only debug information,
-/// .text has no bytes, so the kind of this section is that of uninitialized data.
+/// Whether a section contains code. The function checks the flags of the section and not its kind, because in
+/// a separate debug file the section .text has no bytes. For such a section, the crate `object` reports the
+/// kind "uninitialized data".
 fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     match section.flags() {
         object::SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(elf::SHF_EXECINSTR),
@@ -353,7 +362,8 @@ fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     }
 }
 
-/// Whether a section is uncompressed, or has a decompressed size that is possible in a sound file.
+/// Whether edleak may decompress a section: its decompressed size must be possible in an undamaged file.
+/// Uncompressed sections are always allowed.
 pub(crate) fn may_unpack(range: &object::CompressedFileRange) -> bool {
     let limit = range.compressed_size.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_SECTION_BYTES);
     range.format == CompressionFormat::None || range.uncompressed_size <= limit

@@ -19,11 +19,11 @@ pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols
     build(symbolizer, trace.modules(), trace.symbols(), &addresses_of(trace))
 }
 
-/// The symbols to embed: the frames of each address in `requests` that can be resolved. The function also
-/// returns the source of each module's symbols.
+/// The symbols to embed: the frames of each address in `requests` that can be resolved. The second value
+/// tells, for each module, from which file its symbols come.
 ///
-/// Symbols that are already embedded stay in the trace. So a second embedding without the binaries does not
-/// lose any symbol.
+/// The result also contains the symbols that are already embedded in the trace. So no symbol is lost if the
+/// user embeds symbols again when the binaries no longer exist.
 pub fn build(
     symbolizer: &Symbolizer,
     modules: &[Module],

@@ -8,14 +8,14 @@ use std::fmt;
 pub enum ErrorKind {
     /// The bytes do not begin with the ELF magic.
     NotElf,
-    /// The file is an ELF file for another machine, word size or byte order.
+    /// The file is an ELF file, but for a machine, a word size or a byte order that edleak does not support.
     Foreign,
-    /// The file was cut short, or its parts contradict each other.
+    /// The end of the file is missing, or its headers contradict each other.
     Damaged,
 }
 
-/// The reason why bytes are not a usable ELF file. The caller adds the remedy, because the remedy depends on
-/// the use of the file.
+/// The reason why bytes are not a usable ELF file. The caller adds the advice for the user, because the
+/// advice depends on the purpose for which the caller needs the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     kind: ErrorKind,

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The bytes of a file, or the bytes of a module that has no file (the vDSO).
+/// The bytes of a file, or a copy of the bytes of a module that has no file, such as the vDSO.
 #[derive(Debug)]
 pub enum FileBytes {
     /// A mapped file. The kernel reads only those pages that are used.
@@ -23,8 +23,8 @@ impl FileBytes {
     /// # Errors
     /// The path is not a regular file, or the file cannot be opened or mapped.
     pub fn open(path: &Path) -> io::Result<FileBytes> {
-        // A target may name a pipe as its module. Opening a pipe would wait for another process, so the
-        // function opens only regular files.
+        // A hostile target may name a pipe as one of its modules. Opening a pipe would wait for another
+        // process, so the function opens only regular files.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -33,8 +33,9 @@ impl FileBytes {
             return Ok(FileBytes::Owned(Vec::new())); // mmap refuses length 0, but an empty file is valid
         }
         // SAFETY: the mapping is private and read-only. If another process truncates the file while edleak
-        // reads it, the result is SIGBUS. edleak cannot prevent this, but package managers and linkers
-        // replace files and do not truncate them.
+        // reads it, the kernel sends SIGBUS to edleak. edleak cannot prevent this case, but the case is rare:
+        // package managers and linkers write a new file in place of an old one and do not truncate the old
+        // file.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(FileBytes::Mapped(map))
     }

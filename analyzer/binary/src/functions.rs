@@ -1,5 +1,5 @@
-//! The functions in a symbol table. Reports, `--watch` and `--wrapper` all use these functions and their
-//! names.
+//! The functions that a symbol table names. Reports and the options `--watch` and `--wrapper` all take
+//! function names from this file, so that they agree.
 //!
 //! The name of a symbol is used only for the addresses that the symbol covers. Otherwise a stripped library
 //! would give wrong names: the nearest exported function before an address is usually not the function that
@@ -13,7 +13,7 @@ use object::read::elf::Sym;
 /// Maximum length of a name in bytes; a longer name is treated as damaged.
 const MAX_NAME_BYTES: usize = 64 << 10;
 
-/// A symbol that names code, in link-time addresses.
+/// A symbol that names code. Its addresses are link-time addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct CodeSymbol<'data> {
     pub(crate) start: u64,
@@ -24,18 +24,18 @@ pub(crate) struct CodeSymbol<'data> {
     pub(crate) name: &'data [u8],
 }
 
-/// A function, in offsets from the first byte of its file.
+/// A function. Its start and end are offsets from the first byte of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Function<'data> {
     /// Offset of the function's first byte.
     pub start: u32,
     /// Offset one past the function's last byte.
     pub end: u32,
-    /// The function's name, as the linker knows it.
+    /// The function's name in the symbol table. For C++ and Rust, this is the mangled name.
     pub name: &'data str,
 }
 
-/// The functions of a module. A function with several names is several times in the table.
+/// The functions of a module. A function with several names has one entry for each name.
 #[derive(Clone, Debug, Default)]
 pub struct FunctionTable<'data> {
     /// The functions, by offset.
@@ -51,7 +51,7 @@ impl<'data> FunctionTable<'data> {
         FunctionTable::new(elf, elf.code_symbols(!is_full), is_full)
     }
 
-    /// Makes a table of `symbols`. The symbols come from the file `binary` or from its debug files.
+    /// Makes a table from `symbols`. The symbols come from the file `binary` or from one of its debug files.
     pub(crate) fn new(binary: &Elf<'_>, symbols: Vec<CodeSymbol<'data>>, is_full: bool) -> Self {
         let function = |symbol: CodeSymbol<'data>| {
             let (start, end) = (binary.offset_of(symbol.start)?, binary.offset_of(symbol.end)?);
@@ -67,8 +67,8 @@ impl<'data> Elf<'data> {
         self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
     }
 
-    /// The code symbols of the full or the dynamic symbol table. The symbols are sorted, and each symbol has
-    /// an end.
+    /// The code symbols of the full or the dynamic symbol table. The symbols are sorted by address. A symbol
+    /// without a size gets an end, too.
     pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
         let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
         let strings = table.strings();
@@ -76,8 +76,8 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // The symbol is a label of assembly code or of data. Only the section of the symbol shows
-                // whether the label belongs to code or to data.
+                // The symbol has no type, as labels in assembly code have none. Only the section of the
+                // symbol shows whether the label names code or data.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))
@@ -89,7 +89,7 @@ impl<'data> Elf<'data> {
             }
             let Ok(name) = symbol.name(LE, strings) else { continue };
             if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with(b"$") {
-                continue; // `$x` and `$d` mark the border of code and data
+                continue; // the symbols `$x` and `$d` only mark where code and data begin
             }
             let rank = match symbol.st_bind() {
                 elf::STB_WEAK => 1,
@@ -147,7 +147,7 @@ impl<'data> Elf<'data> {
         for at in (0..symbols.len()).rev() {
             let start = symbols[at].start;
             if symbols[at].end == start {
-                // Several symbols without a size at one address all get the same end.
+                // If several symbols without a size have the same address, all of them get the same end.
                 let after = sections.partition_point(|section| section.0 <= start);
                 let section_end = after.checked_sub(1).map_or(start, |index| sections[index].1.max(start));
                 symbols[at].end = section_end.min(next_start);
@@ -159,7 +159,8 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// Whether a symbol is code or data of this file.
+/// Whether this file contains the code or data that a symbol names. Otherwise another module defines the
+/// symbol.
 fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)
         && symbol.st_value(LE) != 0

@@ -1,4 +1,5 @@
-//! The code of the fuzz target `symbols`: it makes every kind of lookup, in files that exist only in memory.
+//! The code of the fuzz target `symbols`. It makes every kind of symbol lookup, in files that exist only in
+//! memory.
 
 use super::binary_file::BinaryFile;
 use super::cache::Opened;
@@ -8,14 +9,14 @@ use edleak_format::ModuleId;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::Path;
 
-/// Maximum number of symbols and of sections to look up. In a small file, so many lookups reach every unit
-/// and every table.
+/// Maximum number of symbols, and maximum number of sections, for which addresses are looked up. The inputs
+/// are small files, in which 64 lookups are enough to reach every unit and every table.
 const MAX_ADDRESSES: usize = 64;
 
 /// Looks up addresses in `input` and returns the number of addresses that got a name.
 ///
-/// `input` is a program. A second ELF file may follow the program. The function then uses the second file as
-/// debug file, as shared debug file and as package.
+/// `input` is a program. A second ELF file may follow the program. The function then uses this second file in
+/// three roles: as the debug file, as the supplementary file (dwz), and as the package of split debug files.
 pub fn look_up_everything(input: &[u8]) -> usize {
     let path = Path::new("/nowhere/program");
     let second = (1..input.len()).rev().find(|&at| input[at..].starts_with(b"\x7fELF"));

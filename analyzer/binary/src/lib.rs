@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! file_bytes elf binary_file      a file's bytes · its headers, sections, links · an open file
-//! functions own_malloc            functions of the symbol tables · an allocator inside the program
-//! demangle names                  mangled names to source names · names as patterns see them
-//! module debuginfod symbol_files  files of a module · files from servers · files that name its functions
+//! functions own_malloc            functions that symbol tables name · an allocator linked into the program
+//! demangle names                  mangled names to source names · the names that a pattern may match
+//! module debuginfod symbol_files  files of a module · files from servers · files with a module's functions
 //! bounded sections                reader with a budget · sections of debug information, decompressed
 //! symtab cache                    the function at an address · opened modules
 //! dwarf split embedded resolve    frames · split debug files · symbols in a trace · a batch of addresses
-//! embed                           symbols for a trace that must outlive its binaries
+//! embed                           symbols to store in a trace, for use without the binaries
 //! arch calls unwind               machines · possible calls in code · rules to find a caller
-//! outcome                         the source of a module's symbols, for the user
+//! outcome                         message to the user: from which file a module's symbols come
 //! ```
 //!
-//! In the list of modules below, each module uses only the modules above it. edleak turns return addresses
-//! into frames after the recording, from the files of the recorded build.
+//! The list of modules below is sorted by dependency: each module uses only modules that stand before it in
+//! the list. edleak turns return addresses into frames only after the recording, with the files of the
+//! recorded build.
 #![deny(unsafe_code)]
 
 mod arch;

@@ -1,8 +1,9 @@
 //! Finds the files of a module: its binary, and the debug files that were separated from the binary.
 //!
-//! edleak uses a file only if the file belongs to the recorded build. edleak compares the build IDs. If there
-//! is no build ID, edleak compares the checksum in `.gnu_debuglink`. edleak searches the user's directories
-//! first, and then the usual places of distributions and debuggers:
+//! edleak uses a file only if the file belongs to the recorded build. To check this, edleak compares build
+//! IDs. For a debug file without a build ID, edleak compares the file's checksum with the checksum in
+//! `.gnu_debuglink` of the binary. edleak searches the user's directories first, and then the usual places of
+//! distributions and debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
 //! |--------------------------------|-----------------------------------------------------------------|
@@ -24,12 +25,12 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of a `.gnu_debugdata` after decompression, in bytes. edleak reads no more of this section,
-/// because the section holds only a symbol table.
+/// Maximum size of the section `.gnu_debugdata` after decompression, in bytes. The section contains only a
+/// small symbol table, so edleak stops to decompress a section that is larger.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. A file's header may request 4 GiB; a
-/// file that `xz -9` made needs a little more than 64 MiB.
+/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. A hostile header may request 4 GiB. The
+/// output of `xz -9`, the highest level, needs a little more than 64 MiB.
 const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
 /// The directory in which the system keeps debug files.
@@ -42,8 +43,8 @@ pub struct Options {
     /// Directories that the user gave. Each directory may be a tree of build IDs, a plain directory, or the
     /// root of another system.
     pub debug_dirs: Vec<PathBuf>,
-    /// Whether edleak also asks a debuginfod server, if `DEBUGINFOD_URLS` is set. edleak runs
-    /// `debuginfod-find` for this.
+    /// Whether edleak also asks the debuginfod servers of `DEBUGINFOD_URLS`. edleak runs the program
+    /// `debuginfod-find` to ask the servers.
     pub debuginfod: bool,
 }
 
@@ -52,10 +53,10 @@ pub struct Options {
 pub(crate) struct Files {
     /// The binary.
     pub(crate) binary: Option<BinaryFile>,
-    /// A separate file with debug information. `None`: the binary has its own debug information, or there is
-    /// none.
+    /// A separate file with the debug information. `None`: the debug information is in the binary, or edleak
+    /// found none.
     pub(crate) debug: Option<BinaryFile>,
-    /// The debug file that this and other debug files share (dwz).
+    /// The supplementary file (dwz): debug information that several debug files share.
     pub(crate) shared: Option<BinaryFile>,
     /// The package of split debug files.
     pub(crate) package: Option<BinaryFile>,
@@ -66,7 +67,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// The file whose debug information edleak uses.
+    /// The file whose debug information edleak uses: the separate debug file, or else the binary.
     pub(crate) fn dwarf(&self) -> Option<&BinaryFile> {
         self.debug.iter().chain(&self.binary).find(|elf| elf.has_dwarf())
     }
@@ -91,7 +92,8 @@ pub(crate) fn find_debug(path: &str, binary: &BinaryFile, options: &Options) -> 
     finder.debug(Some(binary))
 }
 
-/// The path of a module's file. `None`: the module has no file, as for `[vdso]` and anonymous mappings.
+/// The path of a module's file. `None`: the module has no file. Examples are `[vdso]` and the memory of a
+/// memfd.
 fn binary_path(path: &str) -> Option<&Path> {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let is_none = path.is_empty() || path.starts_with('[') || path.starts_with("/memfd:");
@@ -122,7 +124,8 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // edleak reports only the first problem, because the first path is the module's own path.
+                // If no path leads to the right file, the user sees only the first problem. It concerns the
+                // module's own path, which the user knows.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -174,8 +177,8 @@ impl Finder<'_> {
             .or_else(|| self.fetch(Artifact::DebugInfo))
     }
 
-    /// Whether `elf` belongs to the recorded build. edleak refuses a debug file that has another build ID,
-    /// even if the link names the file.
+    /// Whether `elf` belongs to the recorded build. edleak refuses a file with another build ID, even if
+    /// `.gnu_debuglink` names this file.
     fn is_same_build(&self, elf: &BinaryFile, link: Option<&Debuglink>) -> bool {
         if !self.build_id.is_empty() && !elf.build_id().is_empty() {
             return elf.build_id() == self.build_id;
@@ -187,7 +190,8 @@ impl Finder<'_> {
     fn shared(&self, elf: &BinaryFile) -> Option<BinaryFile> {
         let (name, build_id) = elf.elf().ok()?.debugaltlink()?;
         let named = Path::new(OsStr::from_bytes(name));
-        // The name is relative to the directory of the real file, after all symbolic links.
+        // The name in `.gnu_debugaltlink` is relative to the directory of the file `elf`, after all symbolic
+        // links are resolved.
         let real = std::fs::canonicalize(elf.path()).unwrap_or_else(|_| elf.path().to_owned());
         let mut candidates = Vec::new();
         let base = named.file_name().unwrap_or_default();
@@ -205,8 +209,8 @@ impl Finder<'_> {
             .find(|elf| elf.build_id() == build_id)
     }
 
-    /// The package of split debug files. A package has no build ID, so edleak checks the id of each unit that
-    /// it uses.
+    /// The package of split debug files. A package has no build ID. So edleak checks the id of each unit when
+    /// a lookup uses this unit.
     fn package(&self, binary: Option<&BinaryFile>, debug: Option<&BinaryFile>) -> Option<BinaryFile> {
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
@@ -230,7 +234,8 @@ impl Finder<'_> {
         self.servers?.fetch(artifact, self.build_id)
     }
 
-    /// The paths to try in `dir`. The directory may be a plain directory or the root of another system.
+    /// The paths to try in `dir`: one for the case that `dir` is a plain directory, and one for the case that
+    /// `dir` is the root of another system.
     fn in_directory(&self, dir: &Path, suffix: &str) -> Vec<PathBuf> {
         let Some(path) = self.path else { return Vec::new() };
         let mut name = path.as_os_str().to_owned();
@@ -246,14 +251,14 @@ impl Finder<'_> {
             .collect()
     }
 
-    /// The path of the file that the link names. The file is in the module's own directory, in a system whose
-    /// root directory is `root`.
+    /// The path at which the file named in `.gnu_debuglink` may be: below the directory `root`, in a
+    /// directory with the same path as the module's directory.
     fn linked(&self, link: Option<&Debuglink>, root: &Path) -> Option<PathBuf> {
         Some(below(root, self.path?.parent()?).join(&link?.name))
     }
 }
 
-/// The path `path` in a system whose root directory is `dir`.
+/// The absolute path `path`, moved below `dir`: `/usr/bin/prog` becomes `dir/usr/bin/prog`.
 fn below(dir: &Path, path: &Path) -> PathBuf {
     dir.join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -263,8 +268,8 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-/// Unpacks `.gnu_debugdata`: a small ELF file with symbols that Fedora and other distributions add to
-/// stripped binaries.
+/// Decompresses the section `.gnu_debugdata`. Fedora and other distributions add this section to stripped
+/// binaries. It contains a small ELF file with symbols.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// The three names of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FunctionName<'raw> {
-    /// The name that the linker knows.
+    /// The name in the symbol table. For C++ and Rust, this is the mangled name.
     pub raw: &'raw str,
     /// The name that reports show.
     pub demangled: Cow<'raw, str>,
@@ -18,15 +18,15 @@ pub struct FunctionName<'raw> {
 }
 
 impl<'raw> FunctionName<'raw> {
-    /// The names of the symbol `raw`.
+    /// Computes the three names from `raw`, the name in the symbol table.
     pub fn new(raw: &'raw str) -> FunctionName<'raw> {
         let demangled = demangle(raw);
         let path = path_of(&demangled);
         FunctionName { raw, demangled, path }
     }
 
-    /// Whether a pattern matches the function. The pattern may match the symbol, the demangled name, the
-    /// path, or the short name that the text report shows.
+    /// Whether a pattern matches the function. It is enough if the pattern matches one of these four names:
+    /// the raw name, the demangled name, the path, or the short name that the text report shows.
     pub fn matches(&self, glob: &Glob) -> bool {
         glob.matches(&self.demangled)
             || glob.matches(&self.path)
@@ -68,7 +68,8 @@ pub fn path_of(demangled: &str) -> String {
                 rest = &rest["(anonymous namespace)".len()..];
             }
             '(' => {
-                // The parameters end the name, unless the name of a local item follows the parameters.
+                // The parameters are the end of the name. But if the name of a function or type inside this
+                // function follows, go on after the parameters.
                 let after = rest.get(bracketed(rest).len() + 2..).unwrap_or_default();
                 let after = after.strip_prefix(" const").unwrap_or(after);
                 if !after.starts_with("::") {
@@ -88,7 +89,7 @@ pub fn path_of(demangled: &str) -> String {
             }
             ' ' => {
                 if !rest.starts_with(" <") {
-                    path.clear(); // the text so far was a return type, or `vtable for`
+                    path.clear(); // the text before the space is a return type, or `vtable for`
                 }
                 rest = &rest[1..];
             }
@@ -115,8 +116,8 @@ const DEFAULTS: [&str; 6] = [
     "std::equal_to<",
     "std::default_delete<",
 ];
-/// Names of the standard library, and the shorter names that people write. Names with ABI namespaces come
-/// first.
+/// For each long name of the standard library, the shorter name that people write. The two names with ABI
+/// namespaces stand first in the list.
 const ALIASES: [(&str, &str); 6] = [
     ("std::__cxx11::", "std::"),
     ("std::__1::", "std::"),
@@ -125,7 +126,8 @@ const ALIASES: [(&str, &str); 6] = [
     ("std::basic_ostream<char>", "std::ostream"),
     ("std::basic_istream<char>", "std::istream"),
 ];
-/// The name without default template arguments, and with short names of the standard library.
+/// Shortens a name: removes default template arguments, and replaces long names of the standard library by
+/// short names.
 pub fn short(name: &str) -> String {
     let [abi @ .., _, _, _, _] = &ALIASES;
     let mut name = abi.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to));
@@ -158,7 +160,7 @@ fn ends_in_word(path: &str) -> bool {
     path.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// The characters after the word `operator`, such as `<<`.
+/// The characters of an operator, such as `<<`; `rest` is the text after the word `operator`.
 fn operator_symbol(rest: &str) -> &str {
     const SYMBOLS: [&str; 18] = [
         " new[]",
@@ -209,7 +211,8 @@ fn bracketed(text: &str) -> &str {
     text.get(1..).unwrap_or_default()
 }
 
-/// Adds a type in the form of Rust, `<Type as Trait>` or `<Type>`.
+/// Adds to `path` the text inside Rust's angle brackets, without generic arguments. `<Type as Trait>` keeps
+/// its brackets, and `<Type>` becomes `Type`.
 fn push_qualified(path: &mut String, inside: &str) {
     match split_as(inside) {
         Some((implementor, of)) => {
@@ -237,7 +240,7 @@ fn path_of_type(name: &str) -> String {
     name.to_owned()
 }
 
-/// Splits a text at the outermost ` as `.
+/// Splits a text at the ` as ` that is not inside brackets.
 fn split_as(inside: &str) -> Option<(&str, &str)> {
     inside.match_indices(" as ").map(|(at, _)| (&inside[..at], &inside[at + 4..])).find(|(before, _)| {
         let opened = before.matches('<').count();

@@ -1,4 +1,4 @@
-//! The source of a module's symbols, and the message to the user about this source.
+//! Tells the user where the symbols of a module come from, and what to do if symbols are missing.
 
 use edleak_format::ModuleId;
 use std::fmt;
@@ -14,18 +14,19 @@ pub struct Outcome {
     pub path: String,
     /// Where the module's names come from.
     pub source: Source,
-    /// Whether edleak could not check that the file is the recorded file, because the trace has no build ID
-    /// for the module. The file may have been rebuilt after the recording.
+    /// `true`: the trace has no build ID for the module, so edleak could not check that the file is the
+    /// recorded file. The user may have rebuilt the file after the recording, and then the names are wrong.
     pub is_unverified: bool,
     /// Number of different addresses in the requests for this module.
     pub addresses: usize,
-    /// Number of these addresses without a function name.
+    /// Number of different addresses in this module that got no function name.
     pub unresolved: usize,
     /// Number of split debug files (.dwo) that edleak needed and did not find.
     pub missing_dwo: usize,
 }
 
-/// Where a module's names come from; the best source first.
+/// Where a module's names come from. The sources are in order; the source with the most information is the
+/// first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
@@ -33,7 +34,8 @@ pub enum Source {
     Embedded,
     /// This file has debug information.
     DebugInfo(PathBuf),
-    /// This file has a full symbol table: all functions get names, but no line numbers.
+    /// This file has a full symbol table but no debug information: all functions get names, but no line
+    /// numbers.
     SymbolTable(PathBuf),
     /// This file is stripped, so only its exported functions get names.
     ExportedOnly(PathBuf),
@@ -48,7 +50,7 @@ pub enum Source {
         /// The build ID in the trace.
         expected: Vec<u8>,
     },
-    /// The module never had a file: it is the kernel's `[vdso]`, or generated code.
+    /// The module has no file, because it is the kernel's `[vdso]`, or code that the program generated.
     NoFile,
     /// The file of the module does not exist.
     Missing {
@@ -65,7 +67,8 @@ pub enum Source {
 }
 
 impl Outcome {
-    /// Whether the user can do something so that more functions get names.
+    /// Whether the user can do something to get more function names or line numbers, for example install a
+    /// debug file.
     pub fn needs_attention(&self) -> bool {
         if is_pseudonym(&self.path) {
             return false;
@@ -76,7 +79,8 @@ impl Outcome {
     }
 }
 
-/// Whether `edleak-analyze anonymize` made this path. No file has such a path.
+/// Whether this path is a hash that `edleak-analyze anonymize` wrote in place of the real path. No file has
+/// such a path.
 fn is_pseudonym(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))

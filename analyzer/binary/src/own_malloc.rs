@@ -7,18 +7,18 @@ use object::read::elf::Sym;
 /// An allocator that is linked into a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMalloc {
-    /// A function of the allocator; edleak recognized the allocator by the name of this function.
+    /// The name of the allocator's function by which edleak recognized the allocator.
     pub symbol: String,
-    /// `true`: every module of the process calls this allocator. The program exports the allocator as
-    /// `malloc`, and the loader finds the program's symbols before the symbols of a preloaded library.
-    /// `false`: only code that was linked with the allocator calls it.
+    /// `true`: the program exports the allocator as `malloc`, so every module of the process calls this
+    /// allocator: the loader finds the program's symbols before the symbols of a preloaded library. `false`:
+    /// only code that was linked together with the allocator calls the allocator.
     pub replaces_all: bool,
 }
 
 impl Elf<'_> {
-    /// The allocator that is linked into the program. `None`: the program's symbols show no allocator.
-    /// Allocators in shared libraries do not count: the loader finds edleak's preloaded library first, so
-    /// such an allocator does not hide calls from edleak.
+    /// The allocator that is linked into the program. `None`: the program's symbols show no allocator. An
+    /// allocator in a shared library does not count, because it does not hide calls from edleak: the loader
+    /// finds the symbols of edleak's preloaded library first.
     pub fn own_malloc(&self) -> Option<OwnMalloc> {
         let dynamic = self.symbols(true)?;
         if own_malloc_in(dynamic, &["malloc"]).is_some() {
@@ -31,8 +31,8 @@ impl Elf<'_> {
 }
 
 impl Elf<'_> {
-    /// The name of an allocator in a program without a symbol table. edleak recognizes the allocator by the
-    /// texts of its error messages.
+    /// The name of the allocator that is linked into a program, if the program has no full symbol table. In
+    /// that case, edleak recognizes the allocator by the texts of its error messages.
     pub fn nameless_allocator(&self) -> Option<&'static str> {
         const MESSAGES: [(&str, &str); 3] =
             [("jemalloc", "<jemalloc>: "), ("mimalloc", "mimalloc: "), ("tcmalloc", "tcmalloc: ")];
@@ -46,7 +46,7 @@ impl Elf<'_> {
     }
 }
 
-/// The first function of the table with one of these names.
+/// The name of the first function in `table` that has one of the names in `names`.
 fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static str> {
     table.iter().filter(|symbol| is_defined_function(symbol)).find_map(|symbol| {
         let name = symbol.name(LE, table.strings()).ok()?;

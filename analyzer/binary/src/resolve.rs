@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// The smallest number of addresses for one thread. For fewer addresses, a second thread would not save time,
-/// because each thread must first read the headers of all units.
+/// The smallest number of addresses for one thread. With fewer addresses for each thread, a second thread
+/// would not save time, because each thread must first read the headers of all units of debug information.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -22,7 +22,7 @@ const MIN_RUN: usize = 256;
 pub struct Request {
     /// The address in the target.
     pub address: u64,
-    /// The module that holds the address; `None`: unknown.
+    /// The module that contains the address. `None`: the module is unknown.
     pub module: Option<ModuleId>,
     /// `true`: the address is that of an instruction. `false`: the address is a return address, so the lookup
     /// uses the byte before the address.
@@ -38,8 +38,8 @@ impl From<StackFrame> for Request {
 /// The frames that were found for one address.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Resolved {
-    /// Inlined functions come first, innermost first; the function that contains the code comes last. The
-    /// list is empty if no frame was found.
+    /// The frames from the innermost to the outermost: the inlined functions, and then the function that
+    /// contains the code. The list is empty if no frame was found.
     pub frames: Arc<[SymbolFrame]>,
     /// The address minus the module's load bias. If the module is unknown, the address itself.
     pub offset: u64,
@@ -57,14 +57,14 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// Number of different addresses that have no function name, so that reports show `module+offset` or the
-    /// address.
+    /// Number of different addresses without a function name. In place of a name, reports show
+    /// `module+offset` or the address.
     pub fn unresolved(&self) -> usize {
         self.without_module + self.outcomes.iter().map(|outcome| outcome.unresolved).sum::<usize>()
     }
 }
 
-/// Resolves addresses. A symbolizer keeps its files open for the next batch.
+/// Resolves batches of addresses. A symbolizer keeps the opened files from one batch to the next.
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     options: Options,
@@ -77,20 +77,20 @@ impl Symbolizer {
         Symbolizer { options, cache: Cache::default() }
     }
 
-    /// The problem with the debuginfod servers, in one line. `None`: there was no problem. Call this function
-    /// once, after all batches.
+    /// A message of one line about failed requests to the debuginfod servers. `None`: no request failed. Call
+    /// this function once, after all batches.
     pub fn complaint(&self) -> Option<String> {
         self.cache.complaint()
     }
 
-    /// Resolves `requests` about the modules of `trace`, first with the symbols that are embedded in the
-    /// trace, and then with files.
+    /// Resolves `requests`, which are addresses in the modules of `trace`. The function looks in the symbols
+    /// that are embedded in the trace first, and in files for all other addresses.
     pub fn resolve_trace(&self, trace: &Trace, requests: &[Request]) -> Resolution {
         self.resolve(trace.modules(), trace.symbols(), requests)
     }
 
-    /// Resolves `requests` about `modules`, first with the symbols `embedded` in the trace, and then with
-    /// files.
+    /// Resolves `requests`, which are addresses in `modules`. The function looks in `embedded`, the symbols
+    /// that are embedded in the trace, first, and in files for all other addresses.
     pub fn resolve(
         &self,
         modules: &[Module],
@@ -164,21 +164,22 @@ impl Symbolizer {
     }
 }
 
-/// The key of a request: its offset, its module, and the address to look up in the module's file. If an
-/// address has no module, its offset is the address itself.
+/// Where a request leads: its offset, and, if its module is known, the module and the address to look up in
+/// the module's file. If the module is unknown, the offset is the address itself.
 struct Place {
     offset: u64,
     within: Option<(ModuleId, u64)>,
 }
 
-/// An address in a module's file, and its offset in the embedded symbols.
+/// One lookup: the address to look up in a module's file, and the offset to look up in the embedded symbols.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Lookup {
     address: u64,
     offset: u64,
 }
 
-/// The lookups for one module, and the results so far. The key of a result is the address that was looked up.
+/// The lookups for one module, and in `found` the results so far. The key of a result is the address that was
+/// looked up.
 struct Group<'a> {
     module: &'a Module,
     lookups: BTreeSet<Lookup>,
@@ -199,7 +200,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The addresses that must be looked up in files, in ascending order.
+    /// The addresses that have no result so far and must be looked up in files, in ascending order.
     fn open_lookups(&self) -> Vec<u64> {
         let mut addresses: Vec<u64> = self
             .lookups
@@ -242,7 +243,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Ascending addresses of one module, which one thread looks up.
+/// Addresses of one module, in ascending order. One thread looks up all of them.
 pub(super) struct Run<'o> {
     pub(super) module: ModuleId,
     pub(super) opened: &'o Opened,
@@ -274,8 +275,8 @@ impl Run<'_> {
     }
 }
 
-/// If debug information has no name for the function that contains the code, takes the name from the symbol
-/// table.
+/// Adds a name from the symbol table, if the debug information has no name for the function that contains the
+/// code.
 fn with_symbol(mut frames: Vec<SymbolFrame>, opened: &Opened, address: u64) -> Vec<SymbolFrame> {
     match frames.last_mut() {
         Some(SymbolFrame { function: Some(_), .. }) => {}

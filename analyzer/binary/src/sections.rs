@@ -1,4 +1,4 @@
-//! The sections of debug information that lookups read. Compressed sections are decompressed.
+//! Loads the sections of debug information that lookups read, and decompresses the compressed sections.
 
 use crate::binary_file::BinaryFile;
 use crate::elf::Piece;
@@ -6,8 +6,8 @@ use gimli::{Dwarf, DwarfPackageSections, DwarfSections, SectionId};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// The sections that lookups read. Lookups do not need the sections with locations, macros, types and names
-/// of variables.
+/// The sections that lookups read. The sections for variable locations, macros, types and lists of names are
+/// left out, because lookups do not need them.
 const MAIN_SECTIONS: [SectionId; 10] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,
@@ -22,8 +22,8 @@ const MAIN_SECTIONS: [SectionId; 10] = [
 ];
 
 pub(crate) fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    // Decompression takes most of the time. The sections do not depend on each other, so threads decompress
-    // them in parallel.
+    // To decompress the sections takes most of the time of this function. So several threads decompress
+    // different sections at the same time.
     let mut pieces: HashMap<&str, Piece> =
         MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
     let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
@@ -41,7 +41,7 @@ pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
 }
 
 /// All sections of a package, including sections that lookups do not read. The index of the package refers to
-/// every section, so a unit would look damaged if one section were missing.
+/// all sections of a unit. If one of these sections were missing, the reader would treat the unit as damaged.
 pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())

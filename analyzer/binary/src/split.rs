@@ -1,8 +1,8 @@
 //! Split debug information: a .dwo file for each unit, or a .dwp package for many units.
 //!
-//! Neither a .dwo file nor a .dwp file has a build ID. Instead each unit has an id, which is a hash. The
-//! short entry for this unit in the binary (its skeleton) has the same id. If a .dwo or .dwp file does not
-//! have this id, the file belongs to another build, and edleak does not use the file.
+//! Neither a .dwo file nor a .dwp file has a build ID. Instead, each unit has an id, which is a hash. The
+//! binary has a short entry for each unit (the skeleton) with the id of this unit. If no unit in a .dwo or
+//! .dwp file has the id in the skeleton, the file belongs to another build, and edleak does not use the file.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
@@ -27,7 +27,8 @@ pub(crate) struct SplitFile {
 /// Finds the split debug information of a unit when a lookup first needs it.
 pub(crate) struct Loader<'a> {
     package: Option<DwarfPackage<BoundedSlice<'a>>>,
-    /// Owns the opened files, so that lookups can borrow data from the files as long as needed.
+    /// The opened .dwo files. They stay open until all lookups of this thread are done, because the lookups
+    /// borrow data from these files.
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],
     beside: Option<&'a Path>,
@@ -45,8 +46,9 @@ impl<'a> Loader<'a> {
         guard: &'a Guard,
     ) -> Self {
         let package = opened.package().and_then(|(elf, sections)| {
-            // The budget must cover the units that the lookup reads. A .dwo file adds its size to the budget
-            // when it is opened. A package adds the size of the whole package at once.
+            // The budget must be large enough for all units that lookups read. For a .dwo file, the budget
+            // grows when the file is opened. For a package, the budget grows here by the size of the whole
+            // package.
             guard.admit(elf.bytes().len() as u64);
             let empty = BoundedSlice::new(&[], RunTimeEndian::Little, guard);
             sections
@@ -56,7 +58,7 @@ impl<'a> Loader<'a> {
         Loader { package, files, debug_dirs, beside: elf.path().parent(), guard, missing: BTreeSet::new() }
     }
 
-    /// Finds the split debug information that `load` describes.
+    /// Finds the split debug information of the unit that `load` names.
     pub(crate) fn load(
         &mut self,
         load: &SplitDwarfLoad<BoundedSlice<'a>>,

@@ -5,7 +5,8 @@ use crate::binary_file::BinaryFile;
 use crate::functions::FunctionTable;
 use crate::module::{self, Options};
 
-/// One symbol table: a file of a module, and whether edleak reads the full or the dynamic table of this file.
+/// One symbol table of a file. `is_dynamic` tells whether it is the dynamic symbol table or the full symbol
+/// table.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(crate) file: &'a BinaryFile,
@@ -16,14 +17,15 @@ pub(crate) struct Table<'a> {
 /// three may be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that together have all names. Each entry holds the index of a file in [`Owners`], and
-/// whether edleak reads the dynamic table of this file.
+/// The symbol tables that together contain all known function names. Each entry has the index of a file in
+/// [`Owners`], and a flag: `true` for the dynamic table of this file, `false` for the full table.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 
 impl Tables {
-    /// Chooses the tables that edleak reads. A full table contains the symbols of the dynamic table, but the
-    /// table in `.gnu_debugdata` does not.
+    /// Chooses the tables that edleak reads. If a file has a full table, its dynamic table is not needed,
+    /// because the full table contains the same symbols. The table in `.gnu_debugdata` does not contain them,
+    /// so edleak also reads the dynamic table.
     pub(crate) fn choose(owners: Owners<'_>) -> Tables {
         let [debug, own, mini] = [0, 1, 2];
         let is_filled = |(owner, is_dynamic): &(usize, bool)| {
@@ -44,7 +46,7 @@ impl Tables {
     }
 }
 
-/// The files with the names of one module's functions.
+/// The files whose symbol tables name the functions of one module.
 #[derive(Debug)]
 pub struct SymbolFiles {
     binary: BinaryFile,
@@ -53,10 +55,11 @@ pub struct SymbolFiles {
 }
 
 impl SymbolFiles {
-    /// Finds the files that a report would use. `path` is the path of the module in its process.
+    /// Finds the files from which a report would take the function names. `path` is the path of the module in
+    /// the process that loaded the module.
     pub fn find(path: &str, binary: BinaryFile, options: &Options) -> SymbolFiles {
-        // A debug file is made from the binary before the binary is stripped. So if the binary has a full
-        // table, the debug file has no further names.
+        // A debug file gets a copy of the binary's full symbol table. So if the binary still has this table,
+        // the debug file has no additional names.
         let has_all = binary.elf().is_ok_and(|elf| elf.has_symbols(false));
         if has_all {
             return SymbolFiles { binary, debug: None, mini: None };
@@ -76,8 +79,9 @@ impl SymbolFiles {
         self.binary
     }
 
-    /// A number that changes if the known functions change although the build ID does not. For example, a
-    /// stripped file alone and a stripped file with a debug file have different numbers.
+    /// A number that changes when edleak finds other functions in the same build, although the build ID stays
+    /// the same. For example, a stripped file alone and a stripped file with a debug file have different
+    /// numbers.
     pub fn version(&self) -> u64 {
         let debug = self.debug.as_ref().map_or(0, |debug| debug.bytes().len());
         self.binary.bytes().len() as u64 | (debug as u64).rotate_left(32)

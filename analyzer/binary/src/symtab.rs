@@ -1,17 +1,18 @@
-//! Finds the function at an address in symbol tables, for code without debug information.
+//! Finds the function that contains an address, with the symbol tables of a module. edleak needs this for
+//! code without debug information.
 
 use crate::demangle::{demangle, is_mangled};
 use crate::symbol_files::Table;
 
-/// Symbols may overlap, so a lookup goes back over symbols that end before the address. This is the maximum
-/// number of such symbols.
+/// Maximum number of symbols that a lookup checks. Symbols may overlap, so the last symbol that begins before
+/// an address may end before this address, while a previous symbol contains the address.
 const MAX_STEPS_BACK: usize = 64;
 
-/// Maximum number of names of one address that are compared. If an address has more names, the best of the
-/// compared names is used.
+/// Maximum number of names of one address that a lookup compares to find the best name. Any further names are
+/// ignored.
 const MAX_ALIASES: usize = 32;
 
-/// The functions of one module, by address.
+/// The functions of one module, sorted by address.
 #[derive(Debug, Default)]
 pub(crate) struct Symtab {
     symbols: Vec<Symbol>,
@@ -26,7 +27,7 @@ struct Symbol {
     rank: u8,
     /// The index of the symbol's table in the list that `new` got.
     table: u8,
-    /// The position of the name in its file.
+    /// Where the name begins and ends in the file of the symbol's table, in bytes from the start of the file.
     name: (usize, usize),
 }
 
@@ -53,13 +54,14 @@ impl Symtab {
         self.best(tables, address, |_| true)
     }
 
-    /// The full name of the function at `address`, for the case that debug information has only the name
-    /// `plain`. gcc writes only such names for members of anonymous namespaces. Several functions may share
-    /// code, so only a name that contains `plain` is used.
+    /// The full name of the function at `address`. Use this function if the debug information has only
+    /// `plain`, a name without namespaces. gcc writes such names for members of anonymous namespaces. Several
+    /// functions may share one piece of code, so the function returns only a name that contains `plain`.
     pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
         let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
         let part = format!("{}{base}", base.len());
-        // In a mangled name, an operator is written as two letters, so the text `operator` does not occur.
+        // A mangled name has two letters for an operator and does not contain the text `operator`, so for an
+        // operator the function accepts every mangled name.
         let has_part = |name: &[u8]| {
             base.starts_with("operator") || name.windows(part.len()).any(|window| window == part.as_bytes())
         };
@@ -88,8 +90,9 @@ impl Symtab {
     }
 }
 
-/// The number of leading underscores. Names with few underscores are preferred: people say `malloc`, not
-/// `__libc_malloc`. The `_` of a mangled name does not count, because it means nothing.
+/// The number of leading underscores. If a function has several names, edleak prefers the name with the
+/// fewest leading underscores: people say `malloc`, not `__libc_malloc`. The `_` at the start of a mangled
+/// name does not count, because every mangled name has it.
 fn underscores(name: &[u8]) -> usize {
     if is_mangled(name) {
         return 0;

@@ -1,15 +1,14 @@
-//! Compiles .eh_frame into a sorted table of rules. For each code offset, the table has the rule to find the
-//! caller of a frame whose pc is at this offset.
+//! Compiles the section .eh_frame into a sorted table of rules. A rule tells how to find the caller of a
+//! frame: the table is sorted by code offset, and the offset of the frame's pc selects the rule.
 //!
-//! A row applies from its offset to the offset of the next row. [`CallerRule::Unknown`] stands for code
-//! without an entry, and for entries that a [`CallerRule`] cannot express. Such an entry computes the CFA
-//! with an expression, or from a register other than the stack pointer and the frame pointer. Examples are
-//! the PLT and functions that realign their stack.
+//! A row applies from its offset to the offset of the next row. Code without an entry in .eh_frame has the
+//! rule [`CallerRule::Unknown`]. Code whose entry is too complex for a [`CallerRule`] has this rule, too:
+//! such an entry computes the CFA with an expression, or from a register other than the stack pointer and the
+//! frame pointer. Examples are the PLT and functions that realign their stack.
 //!
-//! The tables of a large program hold a million rules. So the packed form `R` of a rule is a parameter, and
-//! the caller chooses a small type. Each row applies to a range of pc values. For a return address, a walk
-//! looks up the address − 1. For the pc at which a signal interrupted the code, a walk looks up the pc
-//! itself.
+//! The tables of a large program hold a million rules. So the type `R` of a packed rule is a parameter, and
+//! the caller chooses a small type. For a return address, a walk looks up the address − 1, which is inside
+//! the call. For the pc at which a signal interrupted the code, a walk looks up the pc itself.
 
 use crate::arch::Registers;
 use crate::elf::Elf;
@@ -24,7 +23,7 @@ use std::ops::Range;
 
 type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 
-/// How to find the frame of the caller from a frame.
+/// How to find the caller of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallerRule {
     /// The unwind information does not show how to find the caller.
@@ -39,8 +38,8 @@ pub enum CallerRule {
         from: Base,
         /// Distance from the register's value to the CFA, in bytes.
         offset: i64,
-        /// Distance from the saved frame pointer up to the CFA, in bytes; `None` if the frame did not save
-        /// the frame pointer.
+        /// Distance from the place on the stack where this frame saved the frame pointer up to the CFA, in
+        /// bytes. `None`: the frame did not save the frame pointer.
         saved_fp: Option<i64>,
     },
 }
@@ -54,10 +53,10 @@ pub enum Base {
     Fp,
 }
 
-/// One row: a rule, and the offset from which it applies.
+/// One row: a rule, and the offset of the first code to which the rule applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row<R> {
-    /// Offset of the row from the file's link-time base.
+    /// Offset of the first code of the row, from the file's link-time base.
     pub start: u32,
     /// The rule to find the caller of a frame whose pc is in this row.
     pub rule: R,
@@ -68,11 +67,11 @@ pub struct Row<R> {
 pub struct UnwindTable<R> {
     /// The rows, sorted by `start`. Two neighbouring rows have different rules.
     pub rows: Vec<Row<R>>,
-    /// Number of entries that could not be read. The code of these entries has no rule.
+    /// Number of damaged entries of .eh_frame. The code that these entries describe has no rule.
     pub bad_entries: usize,
 }
 
-/// A range of code with one rule, before the ranges are sorted.
+/// A range of code with one rule. The compiler collects ranges first and sorts them at the end.
 #[derive(Clone, Copy)]
 struct Stretch<R> {
     start: u32,
@@ -98,12 +97,12 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         compiler.finish()
     }
 
-    /// Compiles only the rules of some functions. `functions` are sorted ranges without overlap. The table
-    /// may also have correct rules of other code.
+    /// Compiles only the rules for the code ranges in `functions`, which must be sorted and must not overlap.
+    /// The table may also contain rules for other code; these rules are correct.
     ///
-    /// In a large program, the function finds the entries of a few functions in the sorted index. This takes
-    /// a small part of the time that it takes to read all entries. If the file has no index, the function
-    /// reads all entries.
+    /// The function finds the entries of these ranges in the sorted index of the file. In a large program,
+    /// this takes a small part of the time that it takes to read all entries. If the file has no index, the
+    /// function reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
@@ -133,8 +132,8 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     }
 }
 
-/// The base addresses of pointers in .eh_frame. On the machines on which edleak records, no pointer is
-/// relative to text or to the GOT.
+/// The addresses to which pointers in .eh_frame may be relative. On the machines on which edleak records, no
+/// pointer is relative to the section .text or to the GOT, so these bases are not set.
 fn eh_bases(elf: &Elf<'_>, eh_frame: u64) -> BaseAddresses {
     let bases = BaseAddresses::default().set_eh_frame(eh_frame);
     match elf.eh_frame_hdr() {
@@ -152,7 +151,8 @@ fn eh_frame_from_header<'data>(elf: &Elf<'data>) -> Option<(u64, &'data [u8])> {
     Some((eh_frame, elf.loaded_from(eh_frame)?))
 }
 
-/// The entries that overlap some functions, from the index in .eh_frame_hdr. `None`: the file has no index.
+/// The entries of .eh_frame that overlap one of `functions`, found with the index in .eh_frame_hdr. `None`:
+/// the file has no index.
 fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrameOffset>> {
     let address = elf.eh_frame_hdr()?;
     let (eh_frame, _) = elf.section(".eh_frame")?;
@@ -165,7 +165,8 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // An entry ends at or before the start of the next entry. For the last entry, any end is good enough.
+        // The index has no ends. The code of an entry ends at the latest where the code of the next entry
+        // begins. The last entry has no next entry, so take the greatest offset as its end.
         let start = elf.offset_of(start.direct().ok()?)?;
         let end = match &next {
             Some((next, _)) => elf.offset_of(next.direct().ok()?)?,
@@ -182,8 +183,8 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     Some(found)
 }
 
-/// Returns the common entry (CIE) at an offset. Many entries refer to one common entry, so each common entry
-/// is parsed only once.
+/// Returns the common entry (CIE) at an offset. Many entries refer to the same common entry, so the function
+/// parses a common entry once and keeps it.
 fn common_entry<'section, S>(
     known: &mut HashMap<S::Offset, CommonInformationEntry<Bytes<'section>>>,
     section: &S,
@@ -244,8 +245,8 @@ where
         }
     }
 
-    /// Compiles the listed entries. `None`: all entries together are longer than their section, so the index
-    /// must be damaged.
+    /// Compiles the entries in `offsets`. `None`: these entries together are longer than their section, so
+    /// the index must be damaged.
     fn run_listed(
         &mut self,
         section: &EhFrame<Bytes<'_>>,
@@ -279,7 +280,8 @@ where
     ) where
         S: UnwindSection<Bytes<'section>>,
     {
-        // If the linker discarded a function, an entry with address 0 or length 0 may remain.
+        // If the linker removed a function, the entry of this function may remain, with address 0 or length
+        // 0. Skip such an entry.
         if fde.initial_address() == 0 || fde.len() == 0 {
             return;
         }
@@ -299,8 +301,8 @@ where
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // If an entry cannot be read to its end, its first rows may be wrong, too. So all of its
-                    // rows are dropped.
+                    // If an entry cannot be read to its end, its first rows may be wrong, too. So drop all
+                    // rows of this entry.
                     self.stretches.truncate(first);
                     self.bad_entries += 1;
                     break;

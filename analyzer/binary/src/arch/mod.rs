@@ -1,5 +1,5 @@
-//! The machines on which edleak records. All code that depends on registers or machine code is in the folders
-//! beside this file.
+//! The machines on which edleak can record. All code of this crate that depends on registers or on machine
+//! code is in the folders beside this file, one folder for each machine.
 //!
 //! To support another machine, add a folder beside `x86_64` and a variant of [`Arch`].
 
@@ -17,7 +17,8 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    /// The machine with this number in ELF headers (`e_machine`).
+    /// The machine with the number `machine` in ELF headers (`e_machine`). `None`: edleak cannot record on
+    /// this machine.
     pub(crate) fn of(machine: u16) -> Option<Arch> {
         match elf::Machine(machine) {
             elf::EM_X86_64 => Some(Arch::X86_64),
@@ -38,9 +39,9 @@ impl Arch {
         }
     }
 
-    /// Whether the last byte of a call may be in `code[from..]`. `is_code` tells whether the byte at an
-    /// offset from the start of `code` is code of the file. The destination of a direct call must be such a
-    /// byte.
+    /// Whether the last byte of a call may be in `code[from..]`. `is_code` gets an offset from the start of
+    /// `code` and tells whether the file has code at this offset. The bytes of a direct call count as a call
+    /// only if the destination is code.
     pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
         match self {
             Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),

@@ -5,7 +5,7 @@ use gimli::Register;
 /// The registers of one machine that are needed to unwind a stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
-    /// The column number that DWARF gives to the return address.
+    /// The register number that DWARF uses for the return address.
     pub(crate) return_address: Register,
     pub(crate) sp: Register,
     pub(crate) fp: Register,

@@ -2,8 +2,8 @@
 
 use memchr::memchr2_iter;
 
-/// Whether a call may end in `code[from..]`, with its last byte there. `is_code(n)` tells whether the byte at
-/// offset n from the start of `code` is code of the file.
+/// Whether the last byte of a call may be in `code[from..]`. `is_code(n)` tells whether the file has code at
+/// the offset n from the start of `code`.
 pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
     memchr2_iter(CALL, GROUP_5, code).any(|i| {
         let lengths = call_lengths(&code[i..], i as i64, &is_code);
@@ -11,8 +11,8 @@ pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) 
     })
 }
 
-/// The possible lengths of a call at the start of `code`, which is at offset `at` of the searched code. The
-/// list is empty if no call begins there.
+/// The possible lengths of a call that begins with the first byte of `code`, in bytes. `at` is the offset of
+/// this byte in the searched code. The list is empty if no call begins with this byte.
 fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static [usize] {
     match *code {
         [CALL, a, b, c, d, ..] => {
@@ -30,12 +30,12 @@ const CALL: u8 = 0xe8;
 /// The opcode of indirect calls, jumps and pushes. The byte ModRM shows whether the instruction is a call, a
 /// jump or a push.
 const GROUP_5: u8 = 0xff;
-/// Length of the longest call, in bytes: FF, ModRM, SIB and four bytes of displacement. Prefixes come before
-/// these bytes and do not count.
+/// Length of the longest call, in bytes: FF, ModRM, SIB and four bytes of displacement. A call may also have
+/// prefixes before these bytes, but the search does not need the prefixes.
 pub(crate) const MAX_CALL: usize = 7;
-/// Lengths of FF /2, by the mode bits of ModRM. The four modes are: no displacement (but four bytes for rip
-/// and without a base), one byte of displacement, four bytes of displacement, and a register. The first three
-/// modes exist with and without SIB.
+/// Possible lengths of FF /2 in bytes, for each value of the mode bits of ModRM. The four modes are: no
+/// displacement (but four bytes with rip or without a base register), one byte of displacement, four bytes of
+/// displacement, and a register. The first three modes exist with and without SIB.
 const INDIRECT_LENGTHS: [&[usize]; 4] = [&[2, 3, 6, 7], &[3, 4], &[6, 7], &[2]];
 
 #[cfg(test)]
