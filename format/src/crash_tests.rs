@@ -1,5 +1,5 @@
-//! Tests what is in the file if the writer is killed at any instant, even in the middle of a write. The file
-//! must have every slice and record that the writer had acknowledged.
+//! Tests that no acknowledged data is lost if the writer is killed at any instant, even in the middle of a
+//! write. The file must have every slice and record that the writer acknowledged before it was killed.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,8 +18,9 @@ struct Promised {
 }
 
 impl Promised {
-    /// Checks one state of the file. Every slice in the file must be a slice that was written. The first and
-    /// the newest slice must be in the file. Before the first thinning, all slices must be in the file.
+    /// Checks the bytes that the file holds at one instant. Every slice in the file must be a slice that was
+    /// written. The first and the newest slice must be in the file. Before the first thinning, all slices
+    /// must be in the file.
     fn check(&mut self, file: &[u8], writing: Option<u64>) {
         self.checks += 1;
         let trace = Trace::from_bytes(file.to_vec()).expect("the first page was written before");
@@ -96,8 +97,8 @@ fn killed_at_any_write_of_a_short_recording() {
 
 #[test]
 fn killed_at_any_write_while_blocks_are_sealed_merged_and_moved() {
-    // The recording is long enough for three thinnings. The number of writes between two checks is a prime
-    // number, so the checks test every kind of write.
+    // The recording is so long that the writer thins the slices three times. The number of writes between two
+    // checks is a prime number, so the checks test every kind of write.
     let (checks, trace) = run("crash-long", 5_000, 37);
     assert!(trace.damage().is_sound(), "{:?}", trace.damage());
     assert!(trace.stride_ticks() > 1, "{checks} checks, {:?}", trace.grid());

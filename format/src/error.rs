@@ -1,4 +1,4 @@
-//! Errors of trace files: one error type, sorted by kind.
+//! The error type for trace files. Each error has a kind.
 //!
 //! Damage inside a trace is not an error: [`Damage`](crate::Damage) counts it. An `Error` means that the
 //! reader cannot read anything, or that the writer cannot continue to write.
@@ -26,15 +26,15 @@ pub enum ErrorKind {
     InUse,
     /// A file with this name already exists.
     AlreadyExists,
-    /// Another process truncated the file while the writer was writing it. The data after the new end is
-    /// lost.
+    /// Another process truncated the file while the writer was writing it. The data beyond the new end of the
+    /// file is lost.
     CutOff,
     /// The requested capacity is too small for a trace with this number of sites.
     CapacityTooSmall,
     /// The records of modules, sites, stacks and symbols need more than a third of the capacity.
     CatalogTooLarge,
-    /// A caller broke a rule of the writer: ticks increase, the number of sites never falls, ids stay below
-    /// the limit.
+    /// A caller passed invalid data to the writer: a tick that is not higher than the previous tick, fewer
+    /// sites than in the previous slice, or an id that is not below the limit.
     InvalidInput,
     /// The checksum of a block was right when the reader opened the trace, and is wrong now.
     ChangedWhileRead,
@@ -54,8 +54,8 @@ impl Error {
         Error { kind, message: message.into(), remedy: None, source: None }
     }
 
-    /// Makes an error of the operating system. If the disk has no room, the kind is `NoSpace`: the recording
-    /// then ends as usual and keeps its data.
+    /// Makes an `Error` from an error of the operating system. If the disk has no room, the kind is
+    /// `NoSpace`: the recording then ends as usual and keeps its data.
     pub(crate) fn io(what: &str, source: io::Error) -> Error {
         let (kind, remedy) = match source.raw_os_error() {
             Some(libc::EFBIG) => (ErrorKind::NoSpace, Some("raise `ulimit -f`, or use a smaller --size")),
@@ -95,7 +95,7 @@ impl Error {
         &self.message
     }
 
-    /// The action that the user can take, if edleak knows one.
+    /// The action with which the user can solve the problem; `None`: edleak knows no such action.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }
@@ -126,8 +126,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains the source. So a printer that walks the chain of sources does not
-        // print the source twice.
+        // The message already contains the text of the source. If this function also returned the source, a
+        // program that prints an error and all its sources would print this text twice.
         None
     }
 }

@@ -7,7 +7,7 @@
 
 use bincode::{Decode, Encode};
 
-/// An allocation site: a caller, or for a watched caller one of its stacks.
+/// An allocation site. A site is a caller or, if the caller is watched, one stack of this caller.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct SiteId(pub u32);
 
@@ -19,7 +19,7 @@ pub struct ModuleId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct AreaId(pub u32);
 
-/// A mark. All instants with the same name have one id.
+/// A mark: a named instant. All marks with the same name have the same id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct MarkId(pub u32);
 

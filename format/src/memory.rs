@@ -30,8 +30,8 @@ pub enum AreaKind {
     /// The arenas of glibc's malloc for threads: anonymous mappings of up to 64 MiB that begin at multiples
     /// of 64 MiB.
     Arena,
-    /// Anonymous memory of no other kind: for example from calls of `mmap`, from other allocators, and for
-    /// large allocations.
+    /// Anonymous memory that has none of the other kinds: for example from calls of `mmap`, from allocators
+    /// other than glibc's, and for large allocations.
     Anonymous,
     /// Anonymous memory that the program named (`PR_SET_VMA_ANON_NAME`).
     Named,

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 /// Maximum length of a chain of links; the kernel has the same limit.
 const MAX_LINKS: u32 = 40;
 
-/// The name of the file that `path` leads to, after all links. A writer then replaces this file, and the
-/// links stay as they are. The file need not exist yet.
+/// The name of the file that `path` leads to, after all links. If a writer uses this name, it replaces the
+/// file, and the links stay as they are. The file need not exist yet.
 ///
 /// # Errors
 /// `PermissionDenied` for two kinds of link:
-/// - a link that another user put into a sticky directory in which everybody may write (as with the kernel's
-///   `fs.protected_symlinks`, even if this setting is off);
+/// - a link that another user put into a sticky directory in which everybody may write (the rule of the
+///   kernel's setting `fs.protected_symlinks`, here also if the setting is off);
 /// - a link to an open descriptor, such as `/dev/stdout`.
 pub fn followed(path: &Path) -> io::Result<PathBuf> {
     let mut place = path.to_owned();
@@ -42,7 +42,7 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Whether a file belongs to another user and lies in a sticky directory that everybody may write to. The
+/// Whether a file belongs to another user and is in a sticky directory in which everybody may write. The
 /// other user may have put the file there as a trap for edleak. The function trusts the owner of the
 /// directory.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
@@ -90,7 +90,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // Some file systems cannot rename without replacing. A hard link does not replace a file either.
+        // Some file systems do not support `NOREPLACE`. Creating a hard link also fails if the name is taken.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }

@@ -2,9 +2,9 @@
 //!
 //! A later record with the same key replaces the earlier record. `Module`, `Site`, `Stack`, `Survivors`,
 //! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool`,
-//! `UncountedFunctions` and `GivenBack` have an id as their key. The trace keeps one record of each other
-//! kind. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses in the
-//! target.
+//! `UncountedFunctions` and `GivenBack` have an id as their key. Of every other kind, the trace keeps only
+//! one record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses
+//! in the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -189,7 +189,7 @@ pub struct Survivors {
     pub epochs: Vec<Epoch>,
     /// Time at which the collector last saw that an allocation of this site was freed; 0: never.
     pub last_free_ns: u64,
-    /// Every freed allocation of this site was at most this old when the program freed the allocation.
+    /// The greatest age that an allocation of this site had when the program freed the allocation.
     pub max_age_at_free_ns: u64,
 }
 
@@ -222,7 +222,7 @@ pub struct ModuleSymbols {
 pub struct AddressSymbols {
     /// The return address minus the module's load bias.
     pub offset: u64,
-    /// Inlined functions come first, innermost first; the last frame is the function that contains the code.
+    /// The frames, innermost first: the inlined functions, and last the function into which they are inlined.
     pub frames: Vec<SymbolFrame>,
 }
 
@@ -258,7 +258,7 @@ pub struct Losses {
     /// Number of distinct stacks that had no room in the stack table. The library counted the allocations of
     /// these stacks at the parent site.
     pub lost_stacks: u64,
-    /// Number of images (after `exec`) and child processes that edleak could not record.
+    /// Number of child processes, and of programs started with `exec`, that edleak could not record.
     pub unrecorded_images: u64,
 }
 
@@ -324,9 +324,8 @@ pub struct Mark {
     pub count: u64,
 }
 
-/// The counters of the sites at one instant of a mark. Not every instant has such a slice. For each name, the
-/// first 64 instants have one. After that, in each span in which the number of instants doubles, 32 instants
-/// have such a slice.
+/// The counters of the sites at one instant of a mark. Only some instants of a mark have such a slice: for
+/// each name, the first 64 instants, and after that 32 instants each time the number of instants doubles.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
     /// The number of this slice. The slices of all marks of a trace are numbered together, from 0.
@@ -366,8 +365,8 @@ pub struct ThreadStart {
     pub site: SiteId,
 }
 
-/// The end of a watch. After this time, new allocations count at the site of the caller and no longer at the
-/// sites of its stacks.
+/// The end of a watch. From then on, the recording counts new allocations of the caller at the caller's site
+/// and no longer at the sites of its stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WatchEnd {
     /// The id of the caller's site.
@@ -404,7 +403,7 @@ pub struct Mappings {
     /// Number of lost calls of mmap and similar functions. If this number is not 0, the figures of the domain
     /// are lower bounds.
     pub lost_events: u64,
-    /// Bytes that a recorded call mapped and that another call, which edleak did not see, unmapped.
+    /// Number of bytes that a recorded call mapped and that a call which edleak did not see unmapped.
     pub unmapped_unseen_bytes: u64,
 }
 

@@ -6,7 +6,7 @@ mod common;
 use common::{Random, Slices, TempFile, read, write};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
-/// A finished trace of several blocks.
+/// The file of a recorder that finished its trace: several compressed blocks.
 fn sealed() -> (Vec<u8>, Slices) {
     let file = TempFile::new("damage-sealed");
     let mut writer = TraceWriter::create(&file.0, MIN_CAPACITY_BYTES).expect("a new file");
@@ -44,8 +44,8 @@ fn a_file_cut_at_any_byte_reads_up_to_the_cut() {
                 assert!(length < 4096, "cut at {length}");
                 continue;
             };
-            // Decode the file only if it has more slices than at the previous length; otherwise the decoded
-            // slices are the same.
+            // Decode the file only if it has more slices than the file of the previous length; otherwise both
+            // files give the same slices.
             let slices: usize = trace.blocks().iter().map(|block| block.slices as usize).sum();
             assert!(slices >= most, "fewer slices at {length}");
             if slices > most || length % 1009 == 0 {

@@ -17,10 +17,10 @@ fn golden(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../tests/golden", name].iter().collect()
 }
 
-/// The version that the writer writes now.
+/// The format version that the writer writes.
 const VERSION: u32 = 5;
 
-/// Records of every kind that a format version has. Together they use every kind of field.
+/// Records of every kind that a format version has. Together these records use every kind of field.
 fn records(version: u32) -> Vec<Record> {
     let mut records = records_of_version_1();
     if version >= 3 {
@@ -203,7 +203,7 @@ fn current_writer_and_reader_agree_with_the_golden_file() {
     assert_as_written(&Trace::open(&file.0).expect("a trace"), &model, VERSION);
 }
 
-/// Run this after each new format version; the golden traces of old versions stay: `cargo test -p
+/// Run this test after each new format version; the golden traces of old versions stay: `cargo test -p
 /// edleak-format --test golden -- --ignored`
 #[test]
 #[ignore = "writes the golden trace of this version"]

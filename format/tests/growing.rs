@@ -30,7 +30,7 @@ impl SliceVisitor for Follow {
     }
 }
 
-/// Writes slices and refreshes the reader after at most `most_between` of them. Returns the slices that were
+/// Writes slices, and refreshes the reader after at most `most_between` slices. Returns the slices that were
 /// written and the slices that the reader passed.
 fn followed(
     name: &str,
@@ -66,7 +66,7 @@ fn followed(
     assert_eq!(growing.end().map(|end| end.reason), Some(EndReason::Stopped));
     assert_eq!(growing.start().map(|start| start.pid), Some(42));
     let trace = Trace::open(&file.0).expect("a finished trace");
-    // An opened trace returns `Losses` even if the file has no such record.
+    // Ignore `Losses` without losses: an opened trace returns this record even if the file does not have it.
     let is_written = |record: &&Record| **record != Record::Losses(Losses::default());
     let records = trace.records();
     assert!(growing.records().eq(records.iter().filter(is_written)), "the catalog is that of the trace");
@@ -150,14 +150,14 @@ fn recording_that_starts_again_is_reported_and_read_from_its_start() {
     let mut growing = GrowingTrace::open(&file.0).expect("its first page is there");
     growing.refresh(&mut Follow::default()).expect("it can be read");
     assert_eq!(growing.counters(), one);
-    // A new recording in the same file.
+    // Start a new recording in the same file.
     let mut writer = writer.restart().expect("there is room");
     writer.slice(&header(0), &two).expect("there is room");
     let mut follow = Follow::default();
     let update = growing.refresh(&mut follow).expect("it can be read");
     assert_eq!((update.is_new_recording, update.slices), (true, 1));
     assert_eq!((follow.slices.len(), growing.counters()), (1, &two[..]));
-    // A new recording under the same name.
+    // Start a new recording in another file with the same name.
     let old = TempFile::new("anew-old");
     std::fs::rename(&file.0, &old.0).expect("it is there");
     writer.slice(&header(1), &one).expect("there is room");

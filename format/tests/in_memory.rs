@@ -45,7 +45,7 @@ fn killed_writer_leaves_all_slices_since_the_trace_has_its_file() {
     let so_far = Trace::open(&file.0).expect("a sound trace");
     assert_eq!((ticks_of(&so_far), so_far.sites().len()), (vec![0], 2));
     writer.slice(&header(1), &counters(2)).expect("there is room");
-    std::mem::forget(writer); // as if it were killed: nothing is finished
+    std::mem::forget(writer); // as if the recorder were killed: the trace is never finished
     assert_eq!(ticks_of(&Trace::open(&file.0).expect("a sound trace")), [0, 1]);
 }
 

@@ -10,7 +10,7 @@ use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, T
 fn a_file_size_limit_is_an_error_and_not_a_signal() {
     const LIMIT: u64 = 200_000;
     let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: `limit` is a valid rlimit to read from.
+    // SAFETY: `limit` is a valid rlimit, and the call only reads it.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
 
     let file = TempFile::new("no-space");

@@ -35,9 +35,9 @@ fn every_slice_is_read_back_before_and_after_finish() {
     }
 }
 
-/// Slices are two ticks apart, and the last slice is at an odd tick. From five slices, a reader cannot
-/// compute the distance of two ticks. Without the period in `Start`, a reader would count missing slices
-/// between them.
+/// Slices are two ticks apart, and the last slice is at an odd tick. From only five slices, a reader cannot
+/// compute this distance. Without the period in `Start`, a reader would take the distance for one tick, and
+/// would count a missing slice between each two slices.
 #[test]
 fn few_slices_keep_the_period_of_the_recorder() {
     let ticks = [0, 2, 4, 6, 8, 10, 12, 14, 16];

@@ -6,7 +6,7 @@ mod common;
 use common::{Random, TempFile, advance_wide, header, non_zero, read, site, start};
 use edleak_format::{Counters, Losses, MIN_CAPACITY_BYTES, Record, Trace, TraceWriter};
 
-/// Number of slices for which a capacity has room before the writer thins any.
+/// Number of slices for which a capacity has room before the writer drops the first slice.
 fn slices_that_fit(capacity: u64, sites: u32) -> u64 {
     let file = TempFile::new(&format!("fit-{capacity}-{sites}"));
     let mut writer = TraceWriter::create(&file.0, capacity).expect("a new file");

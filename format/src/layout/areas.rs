@@ -2,7 +2,8 @@
 //!
 //! The areas are stored as a sequence of varints. First comes the number of changed areas. Then each changed
 //! area has five numbers. The first number is its id, minus the previous id minus 1 (for the first area: its
-//! id). The other four are the zig-zag differences of mapped, resident, proportional and swapped bytes.
+//! id). The other four numbers are the differences from the previous slice, in zig-zag encoding: of the
+//! mapped, resident, proportional and swapped bytes.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
@@ -22,7 +23,7 @@ impl Areas {
         self.changed.clear();
     }
 
-    /// The areas that the latest slice changes.
+    /// The areas whose sizes changed in the latest slice.
     pub(crate) fn changed(&self) -> &[(AreaId, AreaBytes)] {
         &self.changed
     }

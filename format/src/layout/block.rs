@@ -7,7 +7,7 @@
 //! | 8..16  | `sequence`       | of two blocks, the one written later has the higher sequence              |
 //! | 16     | `kind`           | 1 free, 2 catalog, 3 slices, 4 journal                                    |
 //! | 17     | `level`          | distance of slices is 2^level ticks                                       |
-//! | 18..20 | `catalog_blocks` | catalog blocks in the file when this was written                          |
+//! | 18..20 | `catalog_blocks` | number of catalog blocks in the file when this block was written          |
 //! | 20..24 | `slices`         | slices in the payload (kind 3)                                            |
 //! | 24..32 | `payload_bytes`  | bytes after the header, without padding                                   |
 //! | 32..36 | `raw_bytes`      | length of the decompressed payload (kinds 2 and 3)                        |
@@ -18,14 +18,15 @@
 
 /// Every block begins at a multiple of this number of bytes, counted from the start of the file.
 pub(crate) const ALIGN_BYTES: u64 = 64;
-/// Bytes of a block before its payload.
+/// Length of the header of a block, in bytes.
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Maximum length of the decompressed payload of a block, in bytes. A reader rejects a header with a greater
 /// length.
 pub(crate) const MAX_RAW_BYTES: usize = 64 << 20;
 
 const MAGIC: [u8; 4] = *b"EDLB";
-/// The highest level. Ticks have 64 bits, so at level 63 a trace could hold at most two slices.
+/// The highest level; slices of this level are 2^62 ticks apart. Ticks have 64 bits, so a trace could hold at
+/// most two slices of level 63.
 const MAX_LEVEL: u8 = 62;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,10 +69,10 @@ impl BlockHeader {
         }
     }
 
-    /// The sequence at which the block was written; the newest block has the highest. A merged catalog block
-    /// keeps the `sequence` of the newest block that it replaces, because the records in an open journal are
-    /// newer than those in the merged block. The sequence at which the merged block was written is in
-    /// `first_tick`.
+    /// The sequence number with which the block was written; the newest block has the highest number. A
+    /// merged catalog block keeps the `sequence` of the newest block that it replaces. So an open journal,
+    /// whose records are newer, still has a higher `sequence` than the merged block. The number with which
+    /// the merged block was written is in `first_tick`.
     pub(crate) fn written(&self) -> u64 {
         match self.kind {
             BlockKind::Catalog => self.sequence.max(self.first_tick),
@@ -140,7 +141,7 @@ impl BlockHeader {
     }
 }
 
-/// Bytes that a block with this payload takes in the file.
+/// Length in the file, in bytes, of a block with `payload_bytes` bytes of payload.
 pub(crate) fn extent_bytes(payload_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + payload_bytes.next_multiple_of(ALIGN_BYTES)
 }

@@ -91,7 +91,7 @@ pub(crate) fn decode(bytes: &[u8], version: u32, records: &mut Records) -> Optio
     each(bytes, version, |record, _| _ = records.insert(Key::of(&record), record))
 }
 
-/// Calls `visit` with each record, both decoded and encoded.
+/// Calls `visit` for each record, with the decoded record and with its encoded bytes.
 fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) -> Option<()> {
     while !bytes.is_empty() {
         let (record, used) = match version {
@@ -116,7 +116,8 @@ fn each(mut bytes: &[u8], version: u32, mut visit: impl FnMut(Record, &[u8])) ->
     Some(())
 }
 
-/// The newest record of each key, in encoded form. Decoded records would need several times as much memory.
+/// The newest record of each key. The records stay encoded, because decoded records would need several times
+/// as much memory.
 #[derive(Default)]
 pub(crate) struct EncodedRecords {
     bytes: Vec<u8>,
@@ -131,7 +132,8 @@ impl EncodedRecords {
         each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))
     }
 
-    /// Adds older encoded records, except records with a key that is already here.
+    /// Adds encoded records that are older than the records already here. The function skips a record if a
+    /// newer record has the same key.
     pub(crate) fn add_older(&mut self, encoded: &[u8]) -> Option<()> {
         let newer: BTreeSet<Key> = self.places.keys().copied().collect();
         each(encoded, FORMAT_VERSION, |record, bytes| {

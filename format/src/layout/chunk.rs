@@ -1,5 +1,5 @@
-//! The bytes of the journal. It holds the newest slices and records until there are enough of them for a
-//! compressed block.
+//! The bytes of the journal. The journal holds the newest slices and records until there are enough slices
+//! and records for a compressed block.
 //!
 //! The journal's payload is a sequence of uncompressed chunks. A chunk is a header of 16 bytes and its
 //! content:
@@ -9,15 +9,16 @@
 //! | 0..4   | `checksum` | CRC-32 of salt, the journal's sequence, bytes 4..16 and the content         |
 //! | 4..8   | `bytes`    | length of the content                                                       |
 //! | 8..12  | `kind`     | 1 slice, 2 records                                                          |
-//! | 12..16 | `index`    | number of the chunk in this journal; an earlier journal's chunk cannot pass |
+//! | 12..16 | `index`    | number of the chunk in this journal, so a reader sees if a chunk is missing |
 //!
-//! Sixteen zero bytes follow the last chunk. Other bytes after a chunk are the next chunk, which may be torn.
+//! Sixteen zero bytes follow the last chunk. If the bytes after a chunk are not zero, they are the next
+//! chunk, which may be torn.
 //!
 //! A slice is a sequence of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Then each
-//! changed site has five numbers: its id minus the previous id minus 1, and the zig-zag differences of
-//! allocations, frees, allocated bytes and freed bytes. Differences are relative to the previous slice in
-//! this journal, so the first slice holds absolute values. If the size of a memory area changed, the changed
-//! areas follow the sites ([`Areas`]).
+//! changed site has five numbers: its id minus the previous id minus 1, and the differences of allocations,
+//! frees, allocated bytes and freed bytes, in zig-zag encoding. These are differences from the previous slice
+//! in this journal, so the first slice holds absolute values. If the size of a memory area changed, the
+//! changed areas follow the sites ([`Areas`]).
 
 use crate::ids::SiteId;
 use crate::layout::areas::Areas;
@@ -27,8 +28,7 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader};
 
-/// Number of bytes of a chunk before its content. After the last chunk, the same number of zero bytes
-/// follows.
+/// Length of the header of a chunk, in bytes. After the last chunk, the same number of zero bytes follows.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn chunk_header(
     bytes
 }
 
-/// The sound chunks of a journal, up to the first unsound one.
+/// An iterator over the chunks of a journal. The iterator ends before the first unsound chunk.
 pub(crate) struct Chunks<'a> {
     salt: u64,
     sequence: u64,
@@ -72,14 +72,14 @@ impl<'a> Chunks<'a> {
         Chunks::from_index(salt, header, payload, 0)
     }
 
-    /// The chunks of a journal from the chunk with the number `index` on. The bytes of this chunk begin at
-    /// `payload`.
+    /// The chunks of a journal from the chunk with the number `index` on. `payload` begins with the bytes of
+    /// this chunk.
     pub(crate) fn from_index(salt: u64, header: &BlockHeader, payload: &'a [u8], index: u32) -> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// Whether the journal ends in a torn chunk, because the zeros that end a journal are missing. The answer
-    /// is valid only after the last sound chunk was read.
+    /// Whether the journal ends in a torn chunk: then the zeros that end a journal are missing. The answer is
+    /// valid only after the iterator has returned the last sound chunk.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }

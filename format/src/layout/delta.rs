@@ -5,16 +5,18 @@
 //! ```
 //! `header_bytes` and the slice headers are varints. A slice header holds the tick, the time, RssAnon,
 //! VmSwap, and the number of changed sites. The tick is stored as the difference from the previous tick; for
-//! the first slice, from the block's `from_tick`. Time, RssAnon and VmSwap are zig-zag differences; the time
-//! is a difference of differences. Three bytes with the widths of the five columns follow, low nibble first.
-//! The sixth nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
+//! the first slice, from the block's `from_tick`. Time, RssAnon and VmSwap are stored as differences from the
+//! previous slice, in zig-zag encoding. For the time, only the change of this difference is stored. Three
+//! bytes with the widths of the five columns follow, low nibble first. The sixth nibble is 1 if changed
+//! memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four columns hold allocations, frees, allocated bytes and freed bytes. Each number is
 //! the zig-zag difference from the value that [`SiteState`] predicts. A column of width w is stored in w
-//! planes; plane j holds byte j of every number. The payload stores each plane for all slices together: all
-//! plane 0 of ids, plane 1 of ids, … plane 7 of freed bytes. So similar bytes are close together for zstd,
-//! and the decoder's loops have no branch per number.
+//! planes; plane j holds byte j of every number. The payload stores each plane for all slices together: first
+//! plane 0 of the ids in all slices, then plane 1 of the ids in all slices, …, at last plane 7 of the freed
+//! bytes. So similar bytes are close together, which zstd compresses well, and the decoder's loops need no
+//! branch for each number.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -22,26 +24,26 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Limit of site ids. A block with an id at or above this limit is unsound. The limit bounds the memory that
-/// a reader needs.
+/// Every site id is below this limit. A block with an id at or above this limit is unsound. The limit bounds
+/// the memory that a reader needs.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;
 pub(crate) const PLANES: usize = 8;
-/// The decoder decodes this number of values of a column in one step. For five columns, the values of one
-/// step fit in the first-level cache.
+/// Number of values of one column that the decoder decodes in one step. The values that one step decodes for
+/// all five columns fit in the first-level cache.
 const TILE: usize = 256;
 
 /// The state of a site after the previous slices. The state predicts the counters in the next slice.
 #[derive(Clone, Copy, Default)]
 struct SiteState {
     counters: Counters,
-    /// Allocations between the last slice in which the site changed and the slice before it. A steady site
-    /// makes this number of allocations in each slice.
+    /// Number of allocations in the last slice in which the site changed. The state predicts that the site
+    /// makes the same number of allocations in the next slice.
     step: u64,
-    /// Mean size of an allocation. The encoder computes the mean again only when the number of allocations
-    /// needs one more bit, so divisions are rare. If all allocations of a site have one size, the prediction
-    /// is exact.
+    /// Mean size of an allocation, in bytes. The encoder computes the mean again only when the number of
+    /// allocations needs one more bit, so divisions are rare. If all allocations of a site have one size, the
+    /// prediction is exact.
     mean_bytes: u64,
 }
 
@@ -65,7 +67,8 @@ impl SiteState {
     }
 
     /// Predicts the freed bytes. If the numbers of frees and allocations are equal, the program probably
-    /// freed the allocations that it had just made.
+    /// freed the allocations that it had just made. In that case the prediction is the number of allocated
+    /// bytes.
     #[inline]
     fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
         select(frees == allocs, bytes, frees.wrapping_mul(self.mean_bytes))

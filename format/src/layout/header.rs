@@ -8,7 +8,7 @@
 //! | 8..12  | `version`  | format version; a reader refuses a higher one                             |
 //! | 12..16 | `checksum` | CRC-32 of bytes 0..12 and 16..32                                          |
 //! | 16..24 | `capacity` | greatest length that the file may ever reach, in bytes                    |
-//! | 24..32 | `salt`     | random; begins every other checksum: remains of another trace cannot pass |
+//! | 24..32 | `salt`     | random; first input of other checksums; bytes of another trace never match |
 //!
 //! Copies begin at 0, 1024, 2048 and 3072; the bytes between them are zero. All numbers of the format are
 //! little-endian.
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The version that this crate writes, and the highest version that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 5;
-/// Bytes before the first block.
+/// Length of the first page, in bytes. The first block begins after this page.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"edleak\x1a\n";

@@ -16,7 +16,8 @@ pub(crate) enum RecordV1 {
     Stack(Stack),
     Survivors(Survivors),
     Symbols(ModuleSymbols),
-    /// In format version 1 the second number was always 0. Since version 2 it counts lost module events.
+    /// In format version 1 the second number of `Losses` was always 0. Since version 2 this number counts
+    /// lost module events.
     Losses(Losses),
     End(End),
     Children(Children),

@@ -1,11 +1,11 @@
-//! The distance between slices, which is a power of two of ticks, and the grid of points at this distance.
+//! The distance between slices (a power of two, in ticks), and a grid of points that are this distance apart.
 
-/// Measures the distance between slices while the recorder takes them.
+/// Measures the distance between slices while the recorder takes the slices.
 ///
 /// The level rises to l when four distances in a row are at least 2^l ticks. So if the recorder doubles its
 /// period, the level rises after four slices. If the machine stalls once, only one distance is long, and the
-/// level does not rise. The level never falls, because the largest distance in a trace decides the distance
-/// of its grid.
+/// level does not rise. The level never falls, because the largest distance between slices determines the
+/// distance between the points of the grid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
     level: u8,
@@ -44,7 +44,7 @@ const MAX_POINTS: u64 = 16_384;
 /// the point is missing, the previous slice gives the value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
-    /// Distance between two points, in ticks: the coarsest stride in the trace.
+    /// Distance between two points, in ticks. It is at least the largest stride in the trace.
     pub stride_ticks: u64,
     /// Tick of the first point.
     pub first_tick: u64,

@@ -25,7 +25,7 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
         let (&byte, rest) = bytes.split_first()?;
         *bytes = rest;
         let bits = u64::from(byte & 0x7f);
-        // The tenth byte holds the last of the 64 bits.
+        // Nine bytes hold 63 bits, so the tenth byte can hold only one more bit.
         if shift == 63 && bits > 1 {
             return None;
         }

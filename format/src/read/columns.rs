@@ -1,5 +1,5 @@
-//! A decompressed block of slices that can be read site by site. It lists the sound slices and the positions
-//! of their numbers.
+//! A decompressed block of slices that can be read site by site. [`Columns`] lists the sound slices of the
+//! block and the positions of their numbers.
 //!
 //! A payload is stored by column and plane, and a plane holds the bytes of all slices in order
 //! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice begins
@@ -13,7 +13,7 @@ use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
 /// Number of values that one step of a tile builds from their bytes. The buffer has this number of spare
-/// bytes at its end.
+/// bytes at its end, because a step may read beyond the last value.
 pub(crate) const JOIN_STRIDE: usize = 16;
 
 /// One decompressed block. The buffers are reused for the next block.
@@ -188,8 +188,8 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// The function sums 256 bytes at a time. This sum fits in 16 bits, so the compiler can use vector
-/// instructions.
+/// The sum of all bytes. The function adds 256 bytes at a time. The sum of 256 bytes fits in 16 bits, so the
+/// compiler can use vector instructions.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

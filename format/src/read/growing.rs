@@ -62,7 +62,7 @@ pub struct GrowingTrace {
     journal: Option<OpenJournal>,
     /// The highest sequence of the catalog blocks that were read.
     catalog_sequence: u64,
-    /// Limit in this refresh: number of further bytes that decompressed catalog blocks may take.
+    /// Number of bytes that decompressed catalog blocks may still take in this refresh.
     catalog_raw_left: u64,
     records: Records,
     /// The reader has read all slices before this tick, and no slice at this tick or after it.
@@ -168,8 +168,8 @@ impl GrowingTrace {
                 self.forget(header);
                 Ok(true)
             }
-            // The recording is still the old one, or its first page is damaged or is just being written. In
-            // both cases, keep all data that was read.
+            // The file still holds the old recording, or its first page is damaged, or the recorder is just
+            // writing the first page. In all three cases, keep the data that was read.
             _ => Ok(false),
         }
     }
@@ -222,15 +222,15 @@ impl GrowingTrace {
         let mut cover = newest_cover(slices);
         cover.retain(|block| block.header.last_tick >= self.next_tick);
         if self.skips_history {
-            // The journal may still have no slice. In that case the block before the journal holds the newest
-            // slice.
+            // Keep the last compressed block too: if the journal has no slice yet, this block holds the
+            // newest slice.
             let closed = cover.iter().rposition(|block| block.header.kind == BlockKind::Slices);
             cover.drain(..closed.unwrap_or(0));
             self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
         }
         for block in cover {
-            // Each block begins at the tick at which the previous block ends. So the block before this block
-            // is missing.
+            // Each block begins at the tick at which the previous block ends. If this block begins at a later
+            // tick, the block before this block is missing.
             if block.header.from_tick > self.next_tick {
                 if !is_last {
                     return Ok(Err(Changed));
@@ -430,7 +430,8 @@ impl GrowingTrace {
         }
     }
 
-    /// The end of the recording. `None`: the recording still runs, or it was cut short.
+    /// The end of the recording. `None`: the recording still runs, or its end is lost because the recorder
+    /// was killed.
     pub fn end(&self) -> Option<&End> {
         match self.records.get(&Key::End) {
             Some(Record::End(end)) => Some(end),
@@ -499,8 +500,8 @@ impl GrowingTrace {
 struct NewSlices<'a, V: ?Sized> {
     next_tick: u64,
     known: &'a mut Vec<Counters>,
-    /// Counters from slices that earlier refreshes have already passed; the next slice to pass gets the
-    /// differences.
+    /// Counters from the slices in this block that earlier refreshes have already passed. The next slice that
+    /// is passed contains these counters too, if they have changed.
     carried: BTreeMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
     visitor: &'a mut V,

@@ -108,8 +108,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Returns the position of the next sound header, or the end of the file. Zeros are space that the writer
-    /// never used, so they do not count as skipped.
+    /// Returns the position of the next sound header, or the end of the file. Zeros do not count as skipped
+    /// bytes, because they are space that the writer has never used.
     fn search(&mut self, mut at: u64) -> io::Result<u64> {
         let mut buffer = Vec::new();
         loop {

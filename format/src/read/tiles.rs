@@ -1,5 +1,5 @@
-//! HOT: reads sixteen neighbouring sites through many slices at once. A reader spends most of its time in
-//! this file.
+//! HOT: reads the numbers of sixteen neighbouring sites together, slice by slice. A reader spends most of its
+//! time in this file.
 //!
 //! ```text
 //!   slices  ▒▒░▒ ░▒▒░ …   place: each slice's numbers for a tile of sites become a row of cells;
@@ -9,8 +9,8 @@
 //!
 //! The steps do not depend on the number of sites that changed, so the processor mispredicts no branch. Each
 //! step is one loop over sixteen lanes, which the compiler turns into vector instructions. All functions are
-//! inlined, so the calling function decides which vector instructions the compiler may use. The encoding is
-//! that of `SiteState` in [`crate::layout::delta`].
+//! inlined, so the calling function decides which vector instructions the compiler may use. `SiteState` in
+//! [`crate::layout::delta`] defines the encoding of the numbers.
 
 use crate::layout::delta::PLANES;
 use crate::layout::varint::unzigzag;
@@ -30,8 +30,8 @@ pub const CHUNK_SLICES: usize = 24;
 /// fit in seven bytes, the lower bits hold them.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
-/// Length of a cache line. The first cache line of the next tile is already loaded, so the reader prefetches
-/// the second line.
+/// Length of a cache line, in bytes. The first cache line of the next tile is already loaded, so the reader
+/// prefetches the second line.
 const LINE_BYTES: usize = 64;
 /// Number of columns, without the column of ids.
 const NUMBERS: usize = 4;
@@ -43,8 +43,8 @@ pub type GroupValues = [u64; GROUP_SITES];
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
 pub struct Row {
-    /// For each site, all ones if the site changed in the slice, else zero. If a site has zero here, its
-    /// other fields have no meaning.
+    /// A mask for each site: all bits are 1 if the site changed in the slice, else all bits are 0. If the
+    /// mask of a site is 0, the other fields of the site have no meaning.
     pub named: GroupValues,
     /// Bytes allocated and not yet freed.
     pub live_bytes: GroupValues,
@@ -93,15 +93,16 @@ enum Layout {
         shifts: [u32; NUMBERS],
         masks: [u64; NUMBERS],
     },
-    /// The numbers are stored column by column in the wide cells; this is the index of the row of wide cells.
+    /// The numbers are stored column by column in a row of wide cells. The value of this variant is the index
+    /// of that row.
     Wide(usize),
 }
 
 /// The layout of a row in which no site changed.
 const NOTHING: Layout = Layout::Packed { shifts: [0; NUMBERS], masks: [0; NUMBERS] };
 
-/// One number for each site of a tile. The row is aligned, because a vector in two cache lines takes as long
-/// as two vectors.
+/// One number for each site of a tile. The row is aligned, because loading a vector that extends over two
+/// cache lines takes as long as loading two vectors.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct CellRow([u64; TILE_SITES]);
@@ -277,8 +278,8 @@ fn place(
     Layout::Packed { shifts, masks }
 }
 
-/// Reads the ids of a tile's sites that changed in a slice with unread changes. Returns the number of these
-/// sites; `sites` receives their positions in the tile.
+/// Reads the ids of the sites of a tile that changed in one slice; the slice must have unread changes.
+/// Returns the number of these sites; `sites` receives their positions in the tile.
 #[inline(always)]
 fn sites_in_tile(
     columns: &Columns,
@@ -463,7 +464,7 @@ mod tests {
         slices: usize,
         live: Live,
         newest: BTreeMap<u32, Counters>,
-        /// For each slice, the number of allocations of all sites until then.
+        /// For each slice, the number of allocations of all sites from the start up to this slice.
         allocs: Vec<u64>,
     }
 

@@ -121,7 +121,7 @@ impl Trace {
                 return Err(Error::new(ErrorKind::NotATrace, "a directory is not a trace")
                     .with_remedy("give the file in it"));
             }
-            // A FIFO has no length, and its bytes cannot be read twice.
+            // Refuse a FIFO, for example: it has no length, and its bytes cannot be read twice.
             let source = if metadata.is_file() {
                 Source::File { file, length: metadata.len() }
             } else {
@@ -170,7 +170,8 @@ impl Trace {
         &self.catalog.start
     }
 
-    /// The end of the recording. `None`: the recording was cut short or still runs.
+    /// The end of the recording. `None`: the recording still runs, or its end is lost because the recorder
+    /// was killed.
     pub fn end(&self) -> Option<&End> {
         self.catalog.end.as_ref()
     }
@@ -255,7 +256,8 @@ impl Trace {
         self.catalog.pool_totals.as_ref()
     }
 
-    /// Functions of counted allocators whose calls are not counted, by ascending module.
+    /// Functions whose calls the recording does not count, although it counts the other functions of the same
+    /// allocator; by ascending module id.
     pub fn uncounted_functions(&self) -> &[UncountedFunctions] {
         &self.catalog.uncounted_functions
     }
@@ -292,7 +294,7 @@ impl Trace {
         &self.catalog.survivors
     }
 
-    /// Embedded symbols, by ascending module.
+    /// The symbols that are stored in the trace, by ascending module id.
     pub fn symbols(&self) -> &[ModuleSymbols] {
         &self.catalog.symbols
     }
@@ -377,7 +379,8 @@ impl Trace {
         columns.clear();
         let found = &self.found[index];
         if found.header.kind == BlockKind::Journal {
-            // A trace has at most one journal, as its last block, and a journal is short.
+            // Turn the journal into columns. This takes little time, because a trace has at most one journal
+            // and a journal is short.
             return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
         }
         let mut scratch = SCRATCH.take().unwrap_or_default();

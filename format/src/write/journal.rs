@@ -15,7 +15,8 @@ const MAX_JOURNAL_BYTES: u64 = 16 << 20;
 /// Maximum size, in bytes, of a catalog block that the writer may compress densely. A larger block is
 /// compressed with the fast level of zstd.
 const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
-/// Compressing a catalog block takes at most half of 1/`CATALOG_PAUSE_SHARE` of the time to the next slice.
+/// Compressing a catalog block may take at most 1/32 of the time to the next slice: half of
+/// 1/`CATALOG_PAUSE_SHARE`.
 const CATALOG_PAUSE_SHARE: u64 = 16;
 /// A journal should have room for this number of slices with absolute values. The first slice of each block
 /// holds absolute values, which take more bytes than differences. So larger blocks save space.
@@ -218,7 +219,8 @@ impl TraceWriter {
         let is_large_catalog = header.kind == BlockKind::Catalog && raw.len() > MAX_DENSE_CATALOG_BYTES;
         let pause_ns = match header.kind {
             _ if is_large_catalog => 0,
-            // A program that makes many stacks adds a block to the catalog at each slice.
+            // A program that makes many stacks adds a catalog block at each slice, so each block gets less
+            // time than a block of slices.
             BlockKind::Catalog if !self.is_ending => self.pause_ns / CATALOG_PAUSE_SHARE,
             _ => self.pause_ns,
         };

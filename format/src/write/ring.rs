@@ -47,8 +47,8 @@ pub(crate) struct Ring {
     end: u64,
     /// Position and length of each extent in use.
     live: BTreeMap<u64, u64>,
-    /// A function that a test sets. The function gets the bytes that would be in the file if the writer were
-    /// killed now.
+    /// A function that a test sets. Each write calls the function with the bytes that would be in the file if
+    /// the writer were killed at that instant.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }
@@ -315,7 +315,8 @@ impl Ring {
                 let file = file.expect("the caller has set the file");
                 check_limit(length).and_then(|()| file.write_all_at(&bytes[..length as usize], 0)).map_err(
                     |error| {
-                        // If only a part of the trace fits on the disk, that part is not a readable trace.
+                        // If only a part of the trace fits on the disk, nobody can read that part, so leave
+                        // the file empty.
                         let _ = file.set_len(0);
                         Error::io("cannot write the file", error)
                     },

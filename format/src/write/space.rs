@@ -15,11 +15,11 @@ const CATALOG_SHARE: u64 = 3;
 /// merge needs memory of a few times the size of the blocks.
 const MAX_MERGED_BYTES: usize = 8 << 20;
 /// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. The measured cost is
-/// 25 to 35.
+/// 25 to 35 ns per byte.
 const MERGE_NS: u64 = 32;
 /// A merge between two slices may take at most 1/`MERGE_SHARE` of the time to the next slice.
 const MERGE_SHARE: u64 = 8;
-/// A merge of at most this number of bytes takes 2 ms, so the writer does it at once.
+/// A merge of at most this number of bytes takes at most 2 ms, so the writer never delays such a merge.
 const SMALL_MERGE_BYTES: u64 = 64 << 10;
 /// If the catalog has this number of blocks, the writer merges blocks even if the merge may delay a slice.
 const MOST_CATALOG_BLOCKS: usize = 256;
@@ -142,9 +142,9 @@ impl TraceWriter {
             self.ring.release(self.blocks[source].at);
         }
         // If the catalog is too large to be moved, free space can stay in pieces that are too small. In that
-        // case the writer releases the source blocks before it writes the new block. If a kill ends the
-        // recorder just then, the slices of these blocks are lost. The only alternative is to end the
-        // recording.
+        // case the writer releases the source blocks before it writes the new block. If the recorder is
+        // killed between these two steps, the slices of these blocks are lost. Without this risk, the
+        // recording would have to end here.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -182,8 +182,8 @@ impl TraceWriter {
     }
 
     /// Whether the writer may merge catalog blocks of this size now. A merge of all records of 30,000 stacks
-    /// takes as long as several slices. So the writer delays such a merge until slices are farther apart, or
-    /// until the end of the recording.
+    /// takes several times as long as the time between two slices. So the writer delays such a merge until
+    /// slices are farther apart, or until the end of the recording.
     fn is_merge_affordable(&self, raw_bytes: usize) -> bool {
         let limit = if self.is_ending || self.catalog.len() > MOST_CATALOG_BLOCKS {
             MAX_MERGED_BYTES as u64
@@ -379,8 +379,8 @@ impl TraceWriter {
 mod tests {
     use crate::{DEFAULT_CAPACITY_BYTES, Record, Site, SiteId, SiteKind, SliceHeader, Trace, TraceWriter};
 
-    /// A merge of all records takes as long as several slices. The writer delays the merge until slices are
-    /// farther apart, or until the end of the recording.
+    /// A merge of all records takes several times as long as the time between two slices. The writer delays
+    /// the merge until slices are farther apart, or until the end of the recording.
     #[test]
     fn large_catalogs_merge_only_when_slices_are_far_apart() {
         const EACH: u32 = 8_000;

@@ -1,12 +1,11 @@
 //! Thinning: merges two old blocks and drops every other slice of these blocks.
 //!
 //! When the file reaches its capacity, the writer merges two neighbouring blocks and drops every other slice.
-//! A level is a distance between slices of 2^level ticks. The writer first thins the oldest blocks of the
-//! level that takes the most space. So after some time all levels take equal shares of the capacity. Recent
-//! slices are close together, and old slices are far apart. The number of levels grows only with the
-//! logarithm of the recording's length. Thinning begins a new highest level only in two cases. Either the
-//! whole recording still has [`MIN_EVEN_SLICES`] slices at the new level, or no other pair of blocks can be
-//! merged.
+//! Slices of one level are 2^level ticks apart. The writer first thins the oldest blocks of the level that
+//! takes the most space. So after some time all levels take equal shares of the capacity. Recent slices are
+//! close together, and old slices are far apart. The number of levels grows only with the logarithm of the
+//! recording's length. Thinning begins a new highest level only in two cases. Either the whole recording
+//! still has [`MIN_EVEN_SLICES`] slices at the new level, or no other pair of blocks can be merged.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -36,7 +35,8 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
     }
     let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
     // The best pair is on the level with the most bytes. If several levels have equally many bytes, the
-    // lowest level comes first. On one level, a pair of equal levels comes first, and then the oldest blocks.
+    // lowest level comes first. Among the pairs on one level, the best pair has two blocks of equal level; if
+    // there are several, the oldest of these pairs is best.
     let best = |may_begin_level: bool| {
         pairs()
             .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_even_slices_of_the_whole_run_are_kept_while_anything_else_can_give_way() {
-        // 500 slices at level 1; level 2 would leave 250.
+        // At level 1 the trace has 500 slices. Level 2 would leave 250 slices, fewer than `MIN_EVEN_SLICES`.
         assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0, 0]), 1000), Some(3));
         assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0]), 1000), Some(2));
         assert_eq!(choose_pair(&blocks(&[1, 1, 1]), 1000), Some(0), "nothing else is left");

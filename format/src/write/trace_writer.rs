@@ -72,14 +72,14 @@ pub struct TraceWriter {
     pub(crate) from_tick: u64,
     pub(crate) encoder: Encoder,
     pub(crate) compressor: PayloadCompressor,
-    /// Number of next slices during which compression is quick, because slices were lost.
+    /// Number of slices, from the next slice on, that the writer compresses quickly because slices were lost.
     hurry: u32,
     /// Usual time between two slices, in nanoseconds, but at most a small share of the recorded time; 0 while
     /// slices are lost.
     pub(crate) pause_ns: u64,
     /// Time between the last two slices, in nanoseconds; 0 while slices are lost.
     pub(crate) gap_ns: u64,
-    /// Whether the recording takes no more slices.
+    /// Whether the writer has received the last slice of the recording.
     pub(crate) is_ending: bool,
     last_ns: u64,
     pub(crate) decoder: Decoder,
@@ -228,8 +228,8 @@ impl TraceWriter {
         if self.pending.len() >= MAX_PENDING_BYTES { self.sync() } else { Ok(()) }
     }
 
-    /// The trace surely has room for a slice with absolute values of this number of sites. If the target has
-    /// more sites than this number, the recording may end.
+    /// The largest number of sites for which a slice with absolute values surely fits into the trace. If the
+    /// target has more sites than this number, the recording may end.
     pub fn most_sites(&self) -> usize {
         /// Number of bytes reserved for a site's id and its four counters; most sites need fewer bytes.
         const BYTES: u64 = 24;
@@ -253,9 +253,9 @@ impl TraceWriter {
     /// must increase.
     ///
     /// # Errors
-    /// `NoSpace`: the trace does not have this slice, but has everything before it. `CutOff`: another process
-    /// truncated the file, and the data after the new end is lost. `CapacityTooSmall`, `CatalogTooLarge`,
-    /// `InvalidInput`.
+    /// `NoSpace`: the trace does not have this slice, but has all earlier slices and records. `CutOff`:
+    /// another process truncated the file, and the data after the new end is lost. `CapacityTooSmall`,
+    /// `CatalogTooLarge`, `InvalidInput`.
     pub fn slice(&mut self, header: &SliceHeader, counters: &[Counters]) -> Result<(), Error> {
         self.slice_inner(header, counters).map_err(|error| self.named(error))
     }
@@ -308,7 +308,7 @@ impl TraceWriter {
         let level = self.stride.level();
         self.stride.note(header.tick);
         if self.stride.level() > level {
-            self.hurry = 0; // the period is longer now, and no slice was lost
+            self.hurry = 0; // the recorder has doubled the period, and no slice was lost
         }
         self.first_tick.get_or_insert(header.tick);
         self.last_tick = Some(header.tick);

@@ -48,7 +48,8 @@ impl Random {
     }
 }
 
-/// Four kinds of sites in turn: a leak, a steady site, a noisy site, and a site that rarely allocates.
+/// Advances the counters of all sites. The sites are of four kinds in turn: a leak, a steady site, a noisy
+/// site, and a site that rarely allocates.
 pub(crate) fn advance(counters: &mut [Counters], random: &mut Random) {
     for (index, site) in counters.iter_mut().enumerate() {
         let allocs = match index % 4 {
