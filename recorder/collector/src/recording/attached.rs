@@ -1,5 +1,5 @@
 //! Facts about a process that already ran when its recording began: the age and the size of the process at
-//! this time, and samples. Each sample has the number of allocations from before the recording that the
+//! this time, and samples. Each sample tells how many allocations from the time before the recording the
 //! process has freed so far.
 
 use crate::sys::process;
@@ -16,7 +16,8 @@ pub(super) fn begin(pid: u32) -> Attached {
     Attached { age_ns, resident_bytes, earlier_frees: Vec::new() }
 }
 
-/// Adds a sample if a sample is due or if `is_last` is true. Returns whether the function added the sample.
+/// Adds `sample` to `samples` if a sample is due or if `is_last` is true. Returns whether the function has
+/// added it.
 pub(super) fn add(samples: &mut Vec<EarlierFrees>, sample: EarlierFrees, is_last: bool) -> bool {
     let is_due = samples.last().is_none_or(|last| sample.at_ns > last.at_ns + last.at_ns / 16);
     if !is_due && !is_last {

@@ -11,8 +11,9 @@ use edleak_session::stack::CUT;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// The budget treats a program that mostly sleeps as if the program used 1/20 of a processor. With the
-/// default budget of 2 %, the stacks of such a program then cost at most 1/1000 of a processor.
+/// If a program mostly sleeps, auto-watch computes its budget as if the program used 1/20 of a processor.
+/// With the default budget of 2 %, recording the stacks of such a program then takes at most 1/1000 of a
+/// processor.
 const LEAST_USE: u64 = 20;
 
 /// To compile the unwind rules of a module, the collector needs this number of nanoseconds for each byte of
@@ -59,8 +60,8 @@ impl Recording {
         }
     }
 
-    /// Whether the target has unwind rules. When a site looks like a leak for the first time, the collector
-    /// begins to compile the unwind rules in the background.
+    /// Whether the target has unwind rules, without which it cannot walk stacks. When a site looks like a
+    /// leak for the first time, this function begins to compile the unwind rules in the background.
     fn can_walk(&mut self, rules: &mut Option<(Change, usize)>) -> bool {
         if self.publisher.walks() {
             return true;
@@ -90,7 +91,7 @@ impl Recording {
     /// Whether the program has run long enough to justify the time for compiling the unwind rules of its
     /// modules. A program that builds up its data looks like a leak in the first one or two seconds.
     /// Compiling the unwind rules of a large program takes one or two seconds, too. So the collector does not
-    /// compile the unwind rules of a large program in this phase.
+    /// compile the unwind rules of a large program in the first one or two seconds.
     fn do_rules_pay(&self) -> bool {
         let loaded = self.modules.all().iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         let bytes: u64 = loaded.map(|loaded| loaded.module.end.saturating_sub(loaded.module.start)).sum();
@@ -129,8 +130,8 @@ impl Recording {
         all
     }
 
-    /// Notes that a watched site has a stack in the trace. If the site is no longer watched, the function
-    /// records this in the trace.
+    /// Notes that a watched site has a stack in the trace. If the collector no longer watches this site, the
+    /// function also writes the end of the watch into the trace.
     pub(super) fn note_watch(&mut self, site: u32, now_ns: u64) -> Result<(), Error> {
         if self.watches.of_sites.contains_key(&site) {
             return Ok(());
@@ -139,8 +140,8 @@ impl Recording {
         self.note_if_ended(site, true, now_ns)
     }
 
-    /// Records each site whose watch has ended since the previous slice, and each site that is watched again
-    /// since then.
+    /// Writes into the trace each site whose watch has ended since the previous slice, and each site that is
+    /// watched again since the previous slice.
     pub(super) fn note_ended_watches(&mut self, now_ns: u64) -> Result<(), Error> {
         let changes = self.publisher.changes();
         if changes == std::mem::replace(&mut self.watches.changes, changes) {

@@ -5,15 +5,15 @@ use crate::watch::auto_watch::AutoWatch;
 use crate::watch::budget::Budget;
 use std::collections::BTreeMap;
 
-/// The search for sites that look like leaks, the budget of processor time for stacks, the sites found, and
-/// the unwind rules for the stacks of these sites.
+/// The data of auto-watch: the search for sites that look like leaks, the budget of processor time for
+/// stacks, the sites found, and the unwind rules for the stacks of these sites.
 pub(super) struct Watching {
     pub(super) auto_watch: AutoWatch,
     pub(super) budget: Budget,
-    /// The sites that looked like leaks at the newest check, as indices into the counters of call sites.
+    /// The sites that looked like leaks at the latest check, as indices into the counters of call sites.
     pub(super) suspects: Vec<usize>,
-    /// The unwind rules that the collector compiles in the background, and the number of modules to which
-    /// these rules belong.
+    /// The unwind rules that the collector compiles in the background, and the number of modules for which it
+    /// compiles them.
     pub(super) rules: Option<(Change, usize)>,
 }
 

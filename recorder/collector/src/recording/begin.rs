@@ -1,5 +1,5 @@
-//! The beginning of a recording: the modules, the rules for the target, the start record, and the first
-//! slice.
+//! Begins a recording: learns the modules, publishes the rules for the target, writes the start record into
+//! the trace, and takes the first slice.
 
 use crate::follow::image::ImageWatch;
 use crate::recording::auto_watch_state::{Watches, Watching};
@@ -73,7 +73,7 @@ impl Recording {
         let program = process::program(pid).map(|path| path.display().to_string());
         let image = modules.all().iter().find(|loaded| Some(&loaded.module.path) == program.as_ref());
         // For a process that has ended already, /proc has no link to the program. The first entry of a memory
-        // map is the program, so the first module is the program, too.
+        // map is the program, so the function takes the first module as the program.
         let image = image.or(modules.all().first()).map(|loaded| loaded.module.id);
         let surroundings = Surroundings {
             pid,
@@ -85,11 +85,11 @@ impl Recording {
 
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
-        // A starting target, which copies its memory map, has waited for its rules until now, or until its
-        // timeout if the timeout is shorter. The recording begins after this wait. If the recording began before the wait, slices that
-        // are due during the wait would count as lost, for example for a large program on a busy machine.
-        // A forked child with the rules of its parent runs on at once, also if these rules are compiled again
-        // here. So slices that are due meanwhile count as lost.
+        // A starting target copies its memory map into the session, and then waits until its rules are
+        // published or its timeout is over. The recording begins after this wait. Otherwise, slices that are
+        // due during the wait would count as lost, for example for a large program on a busy machine. A
+        // forked child that has the rules of its parent does not wait, even if the collector compiles these
+        // rules again here. So slices that are due during this compilation count as lost.
         let waited = match is_map_copied && !is_attached {
             true => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
             false => Duration::ZERO,
@@ -113,7 +113,7 @@ impl Recording {
         let counter_reader = CounterReader::new(session.shards().len());
         let status = process::read_status(pid);
         let image_watch = ImageWatch::new(pid, session.header().stack_start.load(Ordering::Relaxed), status);
-        // If every site is watched, auto-watch has no further site to pick.
+        // If the user has asked to watch every site, auto-watch has no site to pick.
         let share = options.auto_watch.filter(|share| *share > 0.0 && !publisher.watch().is_everything());
         let watching = share.map(Watching::new);
         let pools = options.domains.pool.then(|| PoolReader::new(&session, inherited.pools, began));

@@ -1,4 +1,5 @@
-//! Reads all counters of a session for one slice. Also frees the shards of ended threads.
+//! Reads all counters of a session for one slice. Also makes the shards (sets of counters) of ended threads
+//! free for new threads.
 
 use crate::recording::stacks::cells;
 use crate::sys::process;
@@ -14,7 +15,7 @@ pub(crate) struct CounterReader {
     used: Vec<bool>,
     /// The counters in the latest slice, indexed by the session id of the site.
     sites: Vec<Counters>,
-    /// The counters in the latest slice, indexed by watched stack.
+    /// The counters in the latest slice, indexed by the number of the watched stack.
     stacks: Vec<Counters>,
 }
 
@@ -71,11 +72,13 @@ impl CounterReader {
         }
     }
 
-    /// Frees the shards of ended threads, so that new threads do not have to share a shard. The counts stay
-    /// in the freed shard, and the next thread that uses this shard adds to these counts.
+    /// Makes the shards of ended threads free for new threads, so that new threads do not have to share a
+    /// shard. A shard keeps its counts when it becomes free, and the next thread that uses this shard adds to
+    /// these counts.
     ///
-    /// The function does nothing unless the shards hold the kernel's thread ids. With other ids, the function
-    /// could free the shard of a living thread, and two threads would then write into this shard.
+    /// The function does nothing unless the shards contain the kernel's thread ids. With other ids, the
+    /// function could free the shard of a living thread. Two threads would then write into this shard at the
+    /// same time and lose counts.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;
@@ -84,8 +87,8 @@ impl CounterReader {
             let owner = shard.owner.load(Ordering::Acquire);
             let tid = owner_tid(owner);
             if owner != 0 && tid != 0 && !process::has_thread(pid, tid) {
-                // A new thread with the same thread pointer may have taken the shard in the meantime. In this
-                // case, the compare-and-exchange fails, and the new thread keeps the shard.
+                // Meanwhile, a new thread with the same thread pointer may have taken the shard. Then the
+                // compare-and-exchange fails, and the new thread keeps the shard.
                 let _ = shard.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }

@@ -1,5 +1,5 @@
-//! Compiles the detours for the modules of one target, publishes the detours in the session, and reads
-//! whether the target has applied them.
+//! Compiles the detours (jumps from an allocator's functions to edleak's hooks) for the modules of one
+//! target. Also publishes the detours in the session, and reads whether the target has applied the detours.
 
 use crate::detour::arch::code::{Placement, Spacing};
 use crate::detour::arch::prologue::JUMP;
@@ -18,7 +18,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// The detours of one target.
+/// The detours (jumps at the entries of allocators' functions) of one target.
 #[derive(Default)]
 pub(crate) struct Detours {
     modules: Vec<ModuleDetours>,
@@ -32,7 +32,7 @@ pub(crate) struct Detours {
     nameless: OnceCell<Option<Unseen>>,
 }
 
-/// The allocator of one module.
+/// The allocator inside one module, and the detours of its functions.
 struct ModuleDetours {
     id: ModuleId,
     path: String,
@@ -65,13 +65,13 @@ pub(crate) struct Unseen {
     pub symbol: String,
     /// The functions whose allocations are not counted.
     pub functions: Vec<String>,
-    /// Whether edleak counts other functions of the allocator.
+    /// Whether edleak counts the allocations of other functions of the allocator.
     pub is_in_part: bool,
     /// The message for the user.
     pub message: String,
 }
 
-/// The facts about a target that decide which detours the target gets.
+/// Facts about a target; from these facts, the collector decides which detours the target gets.
 pub(crate) struct Surroundings<'a> {
     /// The process ID.
     pub pid: u32,
@@ -79,13 +79,14 @@ pub(crate) struct Surroundings<'a> {
     pub maps: &'a [u8],
     /// The module of the program's own file.
     pub program: Option<ModuleId>,
-    /// Whether the target has only one thread, so that no other thread can run in the changed code.
+    /// Whether the target has only one thread, so that no other thread can be in the code that a jump
+    /// replaces.
     pub has_one_thread: bool,
 }
 
 impl Detours {
-    /// Compiles and publishes the detours of all `modules`. The target waits for the detours, and applies
-    /// them when the collector marks the session as ready.
+    /// Compiles and publishes the detours of all `modules`. The target waits until the collector marks the
+    /// session as ready, and then applies the detours.
     pub(crate) fn publish(
         session: &Session,
         modules: &[Loaded],
@@ -95,8 +96,9 @@ impl Detours {
         let mut detours =
             Detours { modules_at_start: modules.len(), program: surroundings.program, ..Detours::default() };
         if session.header().counts_itself.load(Ordering::Relaxed) != 0 {
-            // The program itself counts the calls of its global allocator. The global allocator calls the
-            // functions that a detour would count, so a detour would count these allocations a second time.
+            // This program contains the crate edleak-alloc, which counts the calls of the program's global
+            // allocator. The global allocator calls the functions that would get detours, so with detours
+            // these allocations would count twice.
             return Detours { program: None, ..detours };
         }
         let mut mapped = maps::ranges(&String::from_utf8_lossy(surroundings.maps));
@@ -274,7 +276,7 @@ impl ModuleDetours {
     }
 }
 
-/// The names of those functions of an allocator that allocate memory. The list omits C++ operators.
+/// The names of those functions of an allocator that allocate memory, without C++ operators.
 fn allocating(selection: &Selection<'_>) -> Vec<String> {
     let all = selection.redirected.iter().copied().chain(selection.unseen.iter().map(|(entry, _)| *entry));
     let allocating = all.filter(|entry| entry.shape.allocates() && !entry.is_operator);

@@ -1,23 +1,24 @@
-//! The counters of one domain (mapped memory or pools) at each mark. The collector computes these counters
-//! from the domain's ring of events. For each slice that the target takes at a mark, the target also adds one
-//! event to this ring.
+//! The counters of mapped memory or of pools at each mark. The collector computes these counters from a ring
+//! of events. When the target takes a slice at a mark, it also adds one event to this ring, so the collector
+//! knows which events came before the mark.
 
 use edleak_format::Counters;
 use edleak_session::mark::RING_WORDS;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of marks whose slice the collector has not read yet. If there are more such marks, the
-/// collector adds their changes to the last of these marks. Without this limit, a damaged target could add
-/// marks until the memory of the collector is full.
+/// Maximum number of marks whose slice the collector has not read yet. If more marks wait, the collector adds
+/// their changes to the last of the waiting marks. Without this limit, a damaged target could add marks until
+/// the memory of the collector is full.
 const MOST_WAITING: usize = 4096;
 
-/// For each changed site, by its index in a ledger: the new counters.
+/// For each site whose counters have changed, by its index in a ledger: the new counters.
 type Changes = BTreeMap<usize, Counters>;
 
-/// For each waiting mark: the counters that have changed since the previous mark.
+/// For each mark whose slice the collector has not read yet: the counters that have changed since the
+/// previous mark.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct CountersAtMarks {
-    /// For each site, in the order of the ledger: its counters at the latest mark.
+    /// For each site, in the order of the ledger: the counters of the site at the latest mark.
     latest: Vec<Counters>,
     /// The marks whose slice the collector has not read yet. For each such mark: the position of its slice in
     /// the ring of marks, and the changed counters.

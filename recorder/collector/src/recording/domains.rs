@@ -1,4 +1,5 @@
-//! The domains of memory that a recording covers. The user names these domains on the command line.
+//! The domains (kinds) of memory that a recording covers: the heap, mapped memory and pools. The user names
+//! these domains on the command line.
 
 use crate::error::{Error, ErrorKind};
 use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};

@@ -24,9 +24,9 @@ impl Recording {
     /// The collector cannot write the end of the trace.
     pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
-        // If the process still runs, the process may have executed a program a moment ago, and this program
-        // may still claim a session. So the program counts as unrecorded only after some time without a
-        // claim.
+        // If the process still runs, it may have executed a program a moment ago, and this program may still
+        // claim a session. So the program counts as not recorded only if it has claimed no session for some
+        // time.
         let is_replaced =
             if runs_on { self.image_watch.is_over(Instant::now()) } else { self.image_watch.is_left() };
         let reason = if is_replaced { EndReason::Replaced } else { reason };
@@ -37,7 +37,7 @@ impl Recording {
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child sets a flag in the session, but the session does not count the children.
         self.look_at_children();
-        // A child that lost LD_PRELOAD claims no session and sets no flag. In this case, /proc still shows
+        // A child without LD_PRELOAD in its environment claims no session and sets no flag. But /proc shows
         // that the process has had a child.
         let seen = u64::from(self.has_children && !others.children_are_recorded);
         let children = Children { unrequested: others.unrequested.max(u64::from(forked)).max(seen) };
@@ -77,8 +77,8 @@ impl Recording {
         if let Some(mut writer) = self.writer.take() {
             writer.record(&Record::End(End { reason, at_ns: elapsed.as_nanos() as u64 }))?;
             is_moved = !writer.is_at(&self.path);
-            // If the disk is full, the file of a short trace is still empty. An empty file is not a trace, so
-            // the collector removes the file.
+            // If the disk is full and the trace is short, the file of the trace is still empty. An empty file
+            // is not a trace, so the collector removes this file.
             let is_empty = writer.is_in_memory() && writer.has_file() && !is_moved;
             bytes = writer.finish().inspect_err(|_| {
                 if is_empty {
@@ -136,7 +136,7 @@ impl Recording {
     pub fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {
-            return None; // no trace to close
+            return None; // there is no trace to close
         }
         if error.kind() == ErrorKind::NoSpace {
             let at_ns = self.began.elapsed().as_nanos() as u64;
@@ -150,7 +150,7 @@ impl Recording {
             Ok(bytes) => bytes,
             Err(_) if has_slices => std::fs::metadata(&self.path).ok()?.len(),
             Err(_) => {
-                // The file is empty or has only a part of the first slices, so it is no trace.
+                // The file is empty or contains only a part of the first slices, so it is no readable trace.
                 if is_own {
                     let _ = std::fs::remove_file(&self.path);
                 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-/// The facts about a file that the list of modules needs.
+/// The facts about a file that the collector needs to add the file to the list of modules.
 #[derive(Clone)]
 pub(crate) struct FileFacts {
     /// The build ID; empty: the file has no build ID.
@@ -90,8 +90,8 @@ fn known(path: &Path) -> Arc<Known> {
     known
 }
 
-/// Identifies one version of a file. If another file replaces a file of the same name, the new file counts as
-/// another version. A file whose content changes also gets another version.
+/// Identifies one version of a file. If a new file replaces a file of the same name, or if the content of the
+/// file changes, the value differs from the old value.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,

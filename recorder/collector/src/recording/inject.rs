@@ -1,5 +1,5 @@
-//! The artificial leak of `--inject-leak`. The leak adds to the counters without allocating memory, so that a
-//! user can test whether a leak makes a check fail.
+//! The artificial leak of `--inject-leak`. edleak adds the leak only to the counters and allocates no memory,
+//! so that a user can test whether a leak makes a check fail.
 
 use edleak_format::{Counters, SiteId};
 

@@ -88,13 +88,13 @@ impl Recording {
         Ok(())
     }
 
-    /// Records each site that starts threads, unless the trace already contains this fact.
+    /// Writes into the trace which sites start threads, unless the trace already contains this fact.
     pub(super) fn learn_thread_starts(&mut self) -> Result<(), Error> {
         while let Some(noted) = self.session.header().thread_starts.get(self.thread_starts) {
             let id = noted.load(Ordering::Acquire);
             let Some(&site) = id.checked_sub(OTHER).and_then(|index| self.trace_ids.get(index as usize))
             else {
-                break; // no further site, or the collector learns the site only with the next slice
+                break; // no further site, or the collector learns the site only at the next slice
             };
             self.thread_starts += 1;
             self.record(&Record::ThreadStart(ThreadStart { site }))?;
@@ -128,8 +128,9 @@ impl Recording {
     pub(super) fn learn_stacks(&mut self, now_ns: u64) -> Result<(), Error> {
         let ends_nowhere =
             |stack: &Stack| stack.is_cut && stack.frames.last().is_some_and(|f| f.module.is_none());
-        // A full catalog would end the recording. So the collector adds no more stacks when the trace is
-        // nearly full, and keeps the room for slices.
+        // If the room for sites, stacks and modules in the trace were used up, the recording would end. So
+        // the collector adds no more stacks when the trace is nearly full, and keeps the rest of the room for
+        // slices.
         if self.writer.as_ref().is_some_and(TraceWriter::is_nearly_full) {
             self.stacks.close();
         }
@@ -138,8 +139,8 @@ impl Recording {
         }
         let mut new = self.new_stacks();
         if new.iter().any(|new| ends_nowhere(&new.stack)) {
-            // A stack ends in code whose module was mapped without a module event. Publish the rules of this
-            // code for later walks.
+            // The walk of a stack ended in a module that was mapped without a module event. Publish the
+            // unwind rules of this module, so that later walks do not end there.
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }
@@ -195,8 +196,8 @@ fn event_of(event: &ModuleEvent, number: u32) -> Event {
 }
 
 impl Recording {
-    /// Records how many allocations from before the recording have been freed so far. Does so only if such a
-    /// record is due or `is_last` is true.
+    /// Writes into the trace how many allocations from the time before the recording the process has freed so
+    /// far. The function writes only if such a record is due or if `is_last` is true.
     pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
         let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
         let Some(before) = &mut self.attached else { return Ok(()) };

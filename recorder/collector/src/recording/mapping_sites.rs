@@ -1,5 +1,5 @@
-//! The domain of mapped memory in a recording. Reads the events between slices, gives each site its ID in the
-//! trace, and compares the recorded ranges with the mappings in /proc.
+//! Records mapped memory: reads the events of calls such as mmap between slices, gives each site its ID in
+//! the trace, and compares the recorded ranges with the mappings in /proc.
 
 use super::Recording;
 use crate::recording::mappings::ledger::GivenBack;
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 /// The collector searches for the function name of a site only if the site has mapped at least this number of
 /// bytes.
 const LEAST_NAMED_BYTES: u64 = 64 << 10;
-/// The shortest time between two records of the bytes that the program gave back with madvise.
+/// The shortest time after which the collector again records the bytes that the program gave back with
+/// madvise.
 const LEAST_PAUSE_OF_GIVEN_BACK: Duration = Duration::from_secs(1);
 
 impl Recording {
@@ -26,7 +27,8 @@ impl Recording {
         self.mappings.as_mut().is_none_or(|mappings| mappings.read(&source))
     }
 
-    /// Time until the next reading of events; `None`: the collector reads events only with the next slice.
+    /// Time until the collector next reads events; `None`: the collector reads events only with the next
+    /// slice.
     fn next_reading(&self) -> Option<Duration> {
         self.mappings.as_ref()?.next_reading()
     }
@@ -125,8 +127,8 @@ impl Recording {
     }
 
     /// Records the bytes that the program gave back with madvise, for each site at which this number has
-    /// changed. Each record replaces the previous record of the site, so the collector writes these records
-    /// at longer and longer intervals.
+    /// changed. Each record replaces the previous record of the site. To save room in the trace, the
+    /// collector writes these records at longer and longer intervals.
     pub(super) fn record_given_back(&mut self, is_end: bool) -> Result<(), Error> {
         let elapsed = self.began.elapsed();
         let Some(mappings) = &mut self.mappings else { return Ok(()) };
@@ -160,9 +162,9 @@ impl Recording {
         self.record(&Record::Mappings(now))
     }
 
-    /// Records which sites of mapped memory lie in functions of an allocator inside a module. Reading the
-    /// function names of a large module takes long. So before the end of the recording, the collector
-    /// searches only modules that contain an allocator.
+    /// Writes into the trace which sites of mapped memory are in functions of an allocator inside a module.
+    /// Reading the function names of a large module takes long. So before the end of the recording, the
+    /// collector searches only modules that contain an allocator.
     pub(super) fn settle_allocators(&mut self, is_end: bool) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let mut by_module: BTreeMap<u32, Vec<(usize, SiteId, u64)>> = BTreeMap::new();

@@ -1,5 +1,6 @@
-//! Reads the slices that the target's threads took at marks, and makes records for the trace from these
-//! slices, as far as the trace has room.
+//! Reads the slices (copies of the counters) that the target's threads took at marks, and makes records for
+//! the trace from these slices, as far as the trace has room. A mark is a named instant that the target or
+//! the user sets.
 
 use crate::sys::shm::Session;
 use edleak_format::{Counters, Mark, MarkId, MarkLosses, MarkSlice, SiteId};
@@ -11,13 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The slices at marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
-/// While the count of a mark doubles, the trace gets this number of slices at the mark. If the trace has
-/// little room, the trace gets fewer slices.
+/// Each time the count of a mark doubles, the trace gets this number of further slices at the mark; if the
+/// trace has little room, the number is smaller.
 const IN_A_DOUBLING: u64 = 32;
 /// Maximum number of sites in one record. A slice with more sites becomes several records.
 const SITES_OF_A_RECORD: usize = 1024;
-/// Estimated maximum size of a record without its sites, in bytes. `SITE_BYTES` is the estimate for each
-/// site.
+/// Estimated maximum size in bytes of a record without its sites. `SITE_BYTES` is the estimated maximum size
+/// in bytes of each site in a record.
 const RECORD_BYTES: u64 = 32;
 const SITE_BYTES: u64 = 24;
 
@@ -46,11 +47,11 @@ fn escaped(byte: u8) -> String {
 struct NamedMark {
     name: String,
     is_cut: bool,
-    /// For each index at which the session stores this name: how often the target set the mark. Names with
-    /// the same printable form are one mark, so a mark can have several indices.
+    /// For each index at which the session stores this name: how often the target set the mark. Two names
+    /// with the same printable form count as one mark, so a mark can have several indices.
     by_place: BTreeMap<usize, u64>,
     by_command: u64,
-    /// The trace gets the next slice at this mark when the count reaches this number.
+    /// When the count of this mark reaches this number, the trace gets the next slice at this mark.
     due: u64,
     /// The count in the latest record of this mark; 0: the trace does not contain the name yet.
     recorded_count: u64,
@@ -65,16 +66,17 @@ impl NamedMark {
 /// The trace ids of the sites of a session.
 #[derive(Clone, Copy)]
 pub(crate) struct TraceSites<'r> {
-    /// The trace ids of call sites. The first entry belongs to the session id [`OTHER`].
+    /// The trace ids of call sites, in the order of their session ids. The first entry belongs to the session
+    /// id [`OTHER`].
     pub callers: &'r [SiteId],
     /// The trace ids of the sites of watched stacks, indexed by stack.
     pub stacks: &'r [SiteId],
 }
 
-/// The time at which the collector read a slice.
+/// The time at which the collector read a slice of a mark.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadAt {
-    /// The tick of the next slice of the recording.
+    /// The tick of the next regular slice of the recording.
     pub tick: u64,
     /// The time since the start of the recording, in nanoseconds.
     pub ns: u64,
@@ -86,14 +88,16 @@ pub(crate) struct Marks {
     places: BTreeMap<usize, usize>,
     known: Vec<NamedMark>,
     read: u64,
-    /// Whether the ring contains data that is not a slice. If so, the collector reads no more slices.
+    /// Whether the ring of marks is damaged (contains data that is not a slice). If so, the collector reads
+    /// no more slices from this ring.
     is_broken: bool,
-    /// For each cell (the counters of one stack for one epoch) in a slice: the site in the trace, and the
-    /// counters.
+    /// For each cell (the counters of one stack for one epoch) in a slice: the trace id of the stack's site,
+    /// and the counters.
     cells: BTreeMap<usize, (SiteId, Counters)>,
-    /// For each call site: the counters of the site itself, without the counters of the site's cells.
+    /// For each call site: the counters of the site itself, without the counters of its stacks (cells).
     callers: BTreeMap<SiteId, Counters>,
-    /// For each site: the sum of the counters of the site's cells.
+    /// For each site: the sum of the counters of all cells of this site. A cell has the counters of one stack
+    /// for one epoch.
     of_cells: BTreeMap<SiteId, Counters>,
     /// The counters of each site of the trace at the latest mark.
     current: Vec<Counters>,
@@ -119,9 +123,9 @@ impl Marks {
     }
 
     /// Reads the slices up to the position `until` of the ring. Returns the records for the trace. The trace
-    /// may grow to `capacity_bytes`. The function calls `others` with the position of each slice. `others`
-    /// returns the changed counters of mapped memory and pools at this slice, because the session does not
-    /// contain these counters.
+    /// may grow to `capacity_bytes`. The session does not contain the counters of mapped memory and pools. So
+    /// the function calls `others` with the position of each slice, and `others` returns those counters of
+    /// mapped memory and pools that have changed at this slice.
     pub(crate) fn read(
         &mut self,
         session: &Session,
@@ -163,8 +167,8 @@ impl Marks {
         slices
     }
 
-    /// Sets a mark that a user asked for. `counters` has the current counters of every site of the trace.
-    /// Returns how often this mark was set so far, and the records for the trace.
+    /// Sets a mark that a user asked for. `counters` contains the current counters of every site of the
+    /// trace. Returns how often this mark was set so far, and the records for the trace.
     pub(crate) fn set(
         &mut self,
         name: &str,
@@ -202,7 +206,8 @@ impl Marks {
         records
     }
 
-    /// The losses of marks; `None`: these losses have not changed since the last call.
+    /// The losses of marks (numbers of names and slices that edleak could not record); `None`: these numbers
+    /// have not changed since the last call.
     pub(crate) fn losses(&mut self, session: &Session) -> Option<MarkLosses> {
         let state = session.mark_state();
         let losses = MarkLosses {
@@ -228,8 +233,8 @@ impl Marks {
         };
         let Some(in_session) = session.cells().get(cell) else { return };
         let Some(stack) = in_session.stack.load(Ordering::Acquire).checked_sub(1) else { return };
-        // If a stack has no site in the trace, its allocations count at its call site. The regular slices of
-        // the recording use the same rule.
+        // If a stack has no site in the trace, the allocations of this stack count at its call site, as in
+        // the regular slices of the recording.
         let parent =
             || session.stack_infos().get(stack as usize)?.site.load(Ordering::Acquire).try_into().ok();
         let site = sites.stacks.get(stack as usize).or_else(|| caller(parent()?));
@@ -300,7 +305,8 @@ impl Marks {
             return Vec::new();
         }
         self.spent_bytes += bytes;
-        // Each time the free room for marks has halved, the collector halves the number of further slices.
+        // Each time the free room for slices at marks has halved, the collector halves the number of slices
+        // that it takes while the count of a mark doubles.
         let halvings = (budget / (budget - self.spent_bytes).max(1)).max(1).ilog2();
         self.known[known].due = due_after(count, (IN_A_DOUBLING >> halvings.min(5)).max(1));
         let sites: Vec<_> = std::mem::take(&mut self.changed)

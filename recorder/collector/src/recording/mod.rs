@@ -79,7 +79,8 @@ pub struct Recording {
     /// For each site, indexed by its id in the session: its id in the trace. A site gets the next free trace
     /// id when the collector first sees the site.
     trace_ids: Vec<SiteId>,
-    /// Session ids of sites whose address the target had not stored when the collector last read these sites.
+    /// Session ids of sites that still had no address when the collector last read them, because a thread of
+    /// the target was still inserting the site.
     late_sites: Vec<u32>,
     /// Number of sites in [`edleak_session::header::Header::thread_starts`] that the trace already contains.
     thread_starts: usize,
@@ -99,7 +100,8 @@ pub struct Recording {
     image: Option<ModuleId>,
     own_allocator: Option<PathBuf>,
     detours: Detours,
-    /// The modules of uncounted allocators about which the collector has told the user.
+    /// The modules with an allocator that edleak does not count, if the collector has already told the user
+    /// about this allocator.
     told_unseen: Vec<ModuleId>,
     /// Number of modules at the time when the collector last told the user about uncounted allocators.
     modules_when_told: usize,
@@ -115,7 +117,7 @@ pub struct Recording {
     /// recording.
     processor: Option<[(u64, ProcessorTime); 2]>,
     areas: AreaReader,
-    /// The mapped memory of the process; `None`: edleak does not record this domain.
+    /// The mapped memory of the process; `None`: the recording does not cover mapped memory.
     mappings: Option<Mappings>,
     unmapped_unseen_bytes: u64,
     recorded_mappings: Option<edleak_format::Mappings>,
@@ -123,7 +125,7 @@ pub struct Recording {
     /// program gave back with madvise.
     next_given_back: Duration,
     recorded_lost_give_backs: u64,
-    /// The program's own pools; `None`: edleak does not record this domain.
+    /// The program's own pools; `None`: the recording does not cover pools.
     pools: Option<PoolReader>,
     /// Number of pool names that the trace contains.
     pool_names: usize,
@@ -135,7 +137,8 @@ pub struct Recording {
     /// collector; `None`: /proc does not show this.
     own_pid_namespace: Option<bool>,
     image_watch: ImageWatch,
-    /// The state of the process at the start of the recording, if the process already ran before this start.
+    /// The state of the process at the start of the recording; `None`: the process did not run before this
+    /// start.
     attached: Option<Attached>,
     /// Whether the library in the target no longer counts allocations. If so, the collector frees the memory
     /// of the session at the end of the recording.
@@ -158,11 +161,12 @@ impl Recording {
         Arc::clone(&self.session)
     }
 
-    /// The rules and modules of a child that this process forked after `events` module events.
+    /// The rules and modules of a child that the recorded process forked after it had reported `events` loads
+    /// and unloads of modules.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
-        // The publisher stores module numbers of this recording. So the child can get the same publisher only
-        // if the child has the same modules.
+        // The publisher stores the module numbers of the parent's recording. So the child can get the
+        // parent's publisher only if child and parent have the same modules.
         let is_same = modules.all().len() == self.modules.all().len();
         let publisher = if is_same { self.publisher.for_child() } else { self.publisher.for_another() };
         KnownCode { publisher, modules: Some(modules) }
@@ -174,7 +178,7 @@ impl Recording {
         Remains { serial: self.serial(), modules: self.modules.clone(), command: self.command.clone() }
     }
 
-    /// The number of the claim with which this recording began.
+    /// The number that the image got when it claimed the session of this recording.
     pub(crate) fn claim(&self) -> u32 {
         self.session.header().claim.load(Ordering::Relaxed)
     }
@@ -189,7 +193,7 @@ impl Recording {
         &self.path
     }
 
-    /// Number of shards of the session.
+    /// Number of shards (sets of counters) of the session.
     pub fn shards(&self) -> usize {
         self.session.shards().len()
     }
@@ -209,9 +213,9 @@ impl Recording {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// Handles watch requests and updates the ends of the threads' stacks. The caller may call this function
-    /// at any time. If a watch request is done, the function returns the client that sent the request, and
-    /// the answer.
+    /// Handles watch requests, and updates the addresses at which a walk of a thread's stack must end. The
+    /// caller may call this function at any time. If a watch request is done, the function returns the client
+    /// that sent the request, and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -287,15 +291,15 @@ impl Recording {
         self.image_watch.set_followed();
     }
 
-    /// Whether the process has run another image for at least 100 ms, so that the recording of the other
-    /// image should have begun by now.
+    /// Whether the process executed another program (image) at least 100 ms ago, so that the recording of the
+    /// new image should have begun by now.
     pub fn is_left_behind(&self, now: Instant) -> bool {
         const WHILE: Duration = Duration::from_millis(100);
         self.image_watch.is_left_for(now, WHILE)
     }
 
-    /// Whether the process has run another image for a long time, and this image is not recorded. If so, the
-    /// counters of this recording no longer change.
+    /// Whether the process executed another program (image) so long ago that edleak will not record the new
+    /// image. If so, the counters of this recording no longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }

@@ -41,9 +41,9 @@ pub(crate) struct Event {
     pub number: u32,
 }
 
-/// Number of the latest loads that the collector remembers. From these loads, the collector finds the right
-/// module for a site that was first seen between two loads at the same address. The target can report at most
-/// this number of module events between two slices.
+/// Maximum number of module loads that the collector remembers. If several modules were loaded at one address
+/// in turn, these loads tell which of these modules contains a site. This number suffices, because the target
+/// can report at most this number of loads between two slices.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
@@ -57,7 +57,7 @@ pub(crate) struct Modules {
     not_elf: HashMap<String, ()>,
 }
 
-/// A module found in the memory map or through an event.
+/// A module that the collector found in the memory map or through a load event.
 struct Found<'a> {
     path: &'a str,
     start: u64,
@@ -74,8 +74,8 @@ impl Modules {
         Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
     }
 
-    /// The modules of a child that this process forked after `events` module events. The child's own session
-    /// starts without module events.
+    /// The modules of a child that this process forked after it had reported `events` loads and unloads of
+    /// modules. In the child's own session, the numbers of module events begin anew.
     pub(crate) fn at_fork(&self, events: u32) -> Modules {
         let is_before = |event: u32| events.wrapping_sub(event) as i32 >= 0;
         let is_there = |one: &&Loaded| {
@@ -90,7 +90,8 @@ impl Modules {
         Modules { pid: self.pid, loaded, loads: VecDeque::new(), not_elf: self.not_elf.clone() }
     }
 
-    /// Turns this list into the list of the process `pid`, which has the same modules.
+    /// Turns this list into the list of the process `pid`, which has the same modules as the process of this
+    /// list.
     pub(crate) fn of_process(mut self, pid: u32) -> Modules {
         self.pid = pid;
         let shows_files = process::shows_its_files(pid, self.loaded.iter().map(|one| &*one.module.path));
@@ -133,8 +134,8 @@ impl Modules {
     /// Adds a module that the loader has mapped. Returns the index of the module if the module is new or was
     /// loaded again. `None`: the module is known and was never unloaded.
     ///
-    /// The name and build ID in the event identify the module. The memory map may already show another module
-    /// at the address of this module.
+    /// The function takes the name and the build ID from the event and not from the memory map, because the
+    /// memory map may already show another module at this address.
     pub(crate) fn add_loaded(&mut self, event: &Event, now_ns: u64) -> Option<usize> {
         let path = self.path_of(event);
         let end = match event.end {
@@ -188,7 +189,8 @@ impl Modules {
         let (first, second) = (covering.next()?, covering.next());
         let Some(second) = second else { return Some(first.module.id) };
         let all = || [first, second].into_iter().chain(self.loaded.iter().filter(covers).skip(2));
-        // The target identifies a site's module by the event that loaded the module first.
+        // If a site is in a module, the target stores the number of the first load event of this module as
+        // `events`.
         let by_name = all().find(|loaded| loaded.first_event == events && events != 0);
         let by_load = || {
             let before = self.loads.iter().rev().filter(|(event, _)| *event <= events);
@@ -205,8 +207,8 @@ impl Modules {
         let file = process::path_in(self.pid, path);
         let mut facts = match kind(&file) {
             Kind::Elf(facts) => facts,
-            // If the target reported a build ID, the loader mapped an ELF file, and another file has this
-            // name now. Otherwise, the mapped file is not a module.
+            // If the target reported a build ID, the loader did map an ELF file, and by now a file that is
+            // not ELF has the name. If the target reported no build ID, the mapped file is not a module.
             Kind::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
@@ -217,9 +219,9 @@ impl Modules {
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);
         let load_bias = bias.unwrap_or(start.wrapping_sub(facts.link_base));
-        // A module that is still loaded or was loaded again needs no new record. If each load added a record,
-        // a program that reloads plugins for weeks would fill the trace with records. A copy of a plugin
-        // under another name counts as the same module.
+        // A module that is still loaded or was loaded again needs no further record in the trace. If each
+        // load added a record, a program that reloads plugins for weeks would fill the trace with these
+        // records. A copy of a plugin under another name counts as the same module.
         let is_same = |old: &Loaded| {
             let Module { path: old_path, build_id, start: old_start, .. } = &old.module;
             let is_same_file = match facts.build_id.is_empty() {
@@ -367,7 +369,7 @@ mod tests {
         assert_eq!(modules.all().len(), count);
     }
 
-    /// Two files that are loaded in turn at one address, and their load events.
+    /// Two files that the test loads in turn at one address, and the load events of these files.
     struct Turns {
         modules: Modules,
         files: [String; 2],

@@ -17,9 +17,11 @@ pub struct Options {
     pub period: Period,
     /// The maximum size of a trace in bytes.
     pub capacity_bytes: u64,
-    /// The share of the target's processor time that auto-watch may use to watch sites that look like leaks.
+    /// The share of the target's processor time that auto-watch may use to watch sites that look like leaks;
+    /// `None`: there is no auto-watch.
     pub auto_watch: Option<f64>,
-    /// The rate of an artificial leak that the collector adds to the counters, in bytes per second.
+    /// The rate, in bytes per second, of an artificial leak that the collector adds to the counters; `None`:
+    /// there is no such leak.
     pub inject_bytes_per_s: Option<f64>,
     /// The path of the program's file, if the program contains its own allocator.
     pub own_allocator: Option<PathBuf>,
@@ -39,8 +41,10 @@ pub(crate) struct KnownCode {
 /// mapped memory and pools.
 #[derive(Default)]
 pub(crate) struct Inherited {
-    /// The inherited mappings; `None`: edleak does not record the parent or the parent's mapped memory.
+    /// The inherited mappings; `None`: edleak records no parent, or does not record the parent's mapped
+    /// memory.
     pub mappings: Option<Mappings>,
-    /// The inherited objects of pools; `None`: edleak does not record the parent or the parent's pools.
+    /// The inherited objects of pools; `None`: edleak records no parent, or does not record the parent's
+    /// pools.
     pub pools: Option<PoolLedger>,
 }

@@ -1,9 +1,9 @@
 //! Decides when a slice is due. The period between two slices is fixed, or doubles as the recording becomes
 //! longer.
 //!
-//! A tick is half of the shortest period, so regular slices lie on even ticks. The final slice gets an odd
-//! tick, because the target's destructors may have freed memory before this slice. A reader takes the totals
-//! from the final slice, but does not use the final slice as a point of a curve.
+//! A tick is half of the shortest period, so every regular slice has an even tick. The final slice gets an
+//! odd tick. A reader of the trace takes the totals from the final slice, but does not use the final slice as
+//! a point of a curve, because the target's destructors may have freed memory before this slice.
 
 use crate::error::{Error, ErrorKind};
 use edleak_text::units;
@@ -15,7 +15,7 @@ pub const FINEST: Duration = Duration::from_millis(20);
 /// the times of half of the slices so far are multiples of the new period.
 const MOST_SLICES: u64 = 1024;
 
-/// Estimated time that the collector needs in each slice for one watched stack.
+/// Estimated time that the collector needs for one watched stack when it takes a slice.
 const STACK_WORK: Duration = Duration::from_nanos(200);
 /// The work for watched stacks may take at most 1/`WORK_SHARE` of an automatic period.
 const WORK_SHARE: u32 = 8;
@@ -60,7 +60,8 @@ pub struct Schedule {
     tick: Duration,
     stride: u64,
     doubles: bool,
-    /// Number of recently lost slices; each slice that the collector takes in time reduces this number.
+    /// Number of recently lost slices. The number becomes 1/8 smaller with each slice that the collector
+    /// takes in time.
     lost: u64,
 }
 
@@ -88,7 +89,7 @@ impl Schedule {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(self.stride))
     }
 
-    /// Whether a tick lies on the grid of the current period.
+    /// Whether a tick is a multiple of the current period. Only at such ticks, regular slices are due.
     pub fn is_even(&self, tick: u64) -> bool {
         tick.is_multiple_of(self.stride)
     }
@@ -103,15 +104,15 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The newest due tick that is not after `tick`, and the number of lost slices. A slice is lost for each
-    /// due tick between `last` and the newest due tick.
+    /// The latest tick up to `tick` at which a slice is due, and the number of lost slices. For each other
+    /// due tick after `last`, a slice is lost.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
     }
 
-    /// The tick of a final slice at `elapsed`, after the slice at `last`. This tick is odd, and due ticks are
-    /// even.
+    /// The tick of the final slice, taken at the time `elapsed`; `last` is the tick of the slice before the
+    /// final slice. The tick of the final slice is odd, because the ticks of regular slices are even.
     pub fn final_tick(&self, last: u64, elapsed: Duration) -> u64 {
         self.tick_at(elapsed).max(last + 1) | 1
     }
@@ -124,8 +125,8 @@ impl Schedule {
     /// Notes that the collector has taken a slice at `tick`, after `missed` lost slices. `stacks` is the
     /// number of watched stacks of the target. An automatic period doubles after enough slices, or if the
     /// work for stacks takes too much of the period. On a busy machine, lost slices show that this work takes
-    /// too much time. A longer period only gives a curve fewer points, but lost slices would leave gaps of
-    /// unknown length in the curve.
+    /// too much time. Doubling the period is better than losing slices: a longer period only gives a curve
+    /// fewer points, but lost slices would leave gaps of unknown length in the curve.
     pub fn taken(&mut self, tick: u64, stacks: usize, missed: u64) {
         self.lost = if missed > 0 { self.lost + missed.min(2) } else { self.lost - self.lost.div_ceil(8) };
         let work = STACK_WORK.saturating_mul(u32::try_from(stacks).unwrap_or(u32::MAX));

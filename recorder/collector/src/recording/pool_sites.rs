@@ -1,5 +1,5 @@
-//! The domain of pools in a recording: gives each caller of a pool its ID in the trace, and writes the
-//! counters of the callers into each slice.
+//! Records the objects of pools: gives each caller of a pool its ID in the trace, and writes the counters of
+//! these callers into each slice.
 
 use super::Recording;
 use crate::recording::pools::ledger::{Ledger, PoolSite};
@@ -72,8 +72,9 @@ impl Recording {
         Ok(())
     }
 
-    /// The return address in the pool's own function, and the return address in the caller of this function.
-    /// `None`: a thread is still inserting one of these sites.
+    /// The two frames of a pool site: the return address in the pool's own function, and the return address
+    /// in the caller of this function. `None`: a thread of the target is still inserting one of the two
+    /// addresses into the site table.
     fn pool_frames(&self, site: &PoolSite) -> Option<Vec<StackFrame>> {
         let mut frames: Vec<StackFrame> = Vec::with_capacity(2);
         for id in [site.direct, site.caller].into_iter().filter(|&id| id != 0) {
@@ -86,8 +87,8 @@ impl Recording {
             }
             let module: Option<ModuleId> =
                 self.modules.at(address, info.events_before.load(Ordering::Relaxed));
-            // If the call is the last statement of the pool's function, the compiler may have turned the call
-            // into a jump, so that both return addresses are equal.
+            // If the pool's function calls edleak as its last statement, the compiler may have turned this
+            // call into a jump. Both return addresses are then equal.
             if frames.last().is_none_or(|frame| frame.address != address) {
                 frames.push(StackFrame { address, module });
             }

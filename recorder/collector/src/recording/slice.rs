@@ -24,10 +24,10 @@ impl Recording {
         self.write_slice(tick)
     }
 
-    /// Lets the target run. The target waits for its rules until the collector calls this function. The
-    /// collector calls this function after it has read the counters of the first slice, so the first slice
-    /// shows the state before the target runs. The target does not have to wait until the collector has
-    /// written this slice.
+    /// Lets the target run; until this call, the target waits for its rules. The collector calls this
+    /// function after it has read the counters of the first slice, so the first slice shows the state before
+    /// the target runs. The collector writes the first slice after this call, so the target does not wait for
+    /// this work.
     pub(super) fn let_target_go(&self) {
         let ready = &self.session.header().ready;
         if ready.load(Ordering::Relaxed) == 0 {
@@ -37,7 +37,8 @@ impl Recording {
         }
     }
 
-    /// Stores the memory size of the process. After the end of the process, the last known size stays stored.
+    /// Stores the memory size of the process. If the process has ended, the function keeps the size that it
+    /// stored before.
     pub(super) fn note_size(&mut self, status: Option<Status>) {
         if let Some(status) = status.filter(|status| status.size != Size::default()) {
             self.size = status.size;
@@ -57,11 +58,11 @@ impl Recording {
         self.learn_mapping_sites()?;
         self.read_pools(false);
         self.learn_pool_sites()?;
-        // By now, the collector has read the mapping and pool events for all mark slices up to
-        // `marked_until`.
+        // The collector has now read the events of mapped memory and pools up to the position `marked_until`
+        // in the ring of marks, so it can read the slices at marks.
         self.read_marks(marked_until, tick)?;
-        // Learning sites may take a while, so the collector reads the time of the slice just before the
-        // counters.
+        // Learning new sites may take long, so the collector takes the time of the slice only now, just
+        // before it reads the counters.
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.counter_reader.read(&self.session, self.stacks.in_slice(&self.session));
         self.epochs.grow(now_ns);
@@ -117,8 +118,8 @@ impl Recording {
         for (id, counters) in of_sites.chain(of_stacks) {
             self.counters[id.0 as usize] = *counters;
         }
-        // If the trace takes no more stacks, the collector adds the counters of each further stack to the
-        // call site of this stack.
+        // If a stack got no site in the trace because the trace was nearly full, the collector adds the
+        // counters of this stack to its call site.
         let named = self.stacks.sites().len();
         let others = self.session.stack_infos().iter().zip(self.counter_reader.stacks()).skip(named);
         for (info, counters) in others {
@@ -133,8 +134,8 @@ impl Recording {
         }
     }
 
-    /// Number of sites whose counters are not all zero. So the number does not include the call sites in
-    /// wrappers, which the library skips.
+    /// Number of sites whose counters are not all zero. The library skips call sites in wrappers, so their
+    /// counters are zero and the number does not include them.
     pub(super) fn seen_sites(&self) -> usize {
         let injected = self.injected.map(|injected| injected.site.0 as usize);
         let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);

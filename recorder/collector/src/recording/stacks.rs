@@ -1,7 +1,7 @@
 //! The stacks of watched sites as the trace stores them. In the trace, each stack is a separate site, and the
-//! parent of this site is the watched site. For each stack, the trace also stores when its survivors were
-//! allocated. A survivor is an allocation that is still live. A teardown is the phase in which an ending
-//! program frees everything.
+//! parent of this site is the watched site. For each stack, the trace also stores when the survivors of this
+//! stack were allocated. A survivor is an allocation that is still live. A teardown is the phase in which an
+//! ending program frees everything.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;
@@ -11,13 +11,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of epochs in a recording; a long recording has at least half of this number.
+/// Maximum number of birth epochs that the trace stores for a stack. A birth epoch is a span of time; a long
+/// recording has at least half of this number of epochs.
 const MOST_EPOCHS: u64 = 32;
-/// Length of each epoch at the start, in nanoseconds.
+/// Length of an epoch at the start of a recording, in nanoseconds. The length doubles repeatedly later.
 const FIRST_EPOCH_NS: u64 = 20_000_000;
 
-/// The birth epochs of a recording. The target knows only the number of the current epoch; the collector
-/// keeps the start times of all epochs here.
+/// The birth epochs of a recording: spans of time by which the allocations are counted. The target knows only
+/// the number of the current epoch, so the collector keeps the start times of all epochs here.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     starts: Vec<u64>,
@@ -46,9 +47,9 @@ impl Epochs {
         true
     }
 
-    /// Doubles the epoch length until the recording has at most [`MOST_EPOCHS`] epochs. Call this function
-    /// before a snapshot. Otherwise, the epochs could still be short after lost slices, and the snapshot
-    /// would have hundreds of epochs for each stack.
+    /// Doubles the epoch length until at most [`MOST_EPOCHS`] epochs of this length fit into the recording.
+    /// Call this function before a snapshot: if slices were lost, the epoch length may be too short for the
+    /// recording, and the snapshot would have hundreds of epochs for each stack.
     pub(crate) fn grow(&mut self, now_ns: u64) {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -73,18 +74,18 @@ pub(crate) struct NewStack {
     pub parent: u32,
 }
 
-/// The stacks of one session.
+/// The stacks that the target has stored in one session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchedStacks {
     /// For each stack, in the order of the session: the trace id of its site.
     sites: Vec<SiteId>,
-    /// Whether the trace takes no more stacks.
+    /// Whether the collector adds no more stacks to the trace, because the trace is nearly full.
     is_closed: bool,
 }
 
 impl WatchedStacks {
-    /// The new stacks whose watched site is in `sites`, in the order of the session. The caller then assigns
-    /// a site of the trace to each new stack with [`WatchedStacks::name`].
+    /// The new stacks whose watched site is in `sites`, in the order in which the session stores them. For
+    /// each new stack, the caller must then call [`WatchedStacks::name`] with the stack's site in the trace.
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = made(session);
         let mut new = Vec::new();
@@ -95,7 +96,7 @@ impl WatchedStacks {
             let info = &session.stack_infos()[index];
             let parent = info.site.load(Ordering::Acquire);
             if !sites.contains(&parent) {
-                break; // the stack is incomplete or its site is newer; the next slice learns the stack
+                break; // the stack is incomplete, or its site is not in `sites` yet; retry at the next slice
             }
             let at = (info.frames_at.load(Ordering::Relaxed) as usize).min(MAX_ADDRESSES);
             let frames = info.frames.load(Ordering::Relaxed);
@@ -118,28 +119,28 @@ impl WatchedStacks {
         new
     }
 
-    /// From now on, the trace takes no more stacks. The allocations of a stack without a site then count at
-    /// the call site of this stack.
+    /// Stops adding stacks to the trace. From then on, the allocations of a stack that has no site in the
+    /// trace count at the call site of this stack.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
     }
 
-    /// Whether the trace takes no more stacks.
+    /// Whether the collector adds no more stacks to the trace, because the trace is nearly full.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// Number of stacks whose counters a slice reads.
+    /// Number of stacks whose counters the collector reads for a slice.
     pub(crate) fn in_slice(&self, session: &Session) -> usize {
         if self.is_closed { made(session) } else { self.sites.len() }
     }
 
-    /// Number of stacks that have no site in the trace and will not get a site.
+    /// Number of stacks that have no site in the trace and will never get one.
     pub(crate) fn without_site(&self, session: &Session) -> usize {
         self.in_slice(session).saturating_sub(self.sites.len())
     }
 
-    /// Assigns a site of the trace to the first stack without a site.
+    /// Assigns the trace site `site` to the first stack that has no site in the trace yet.
     pub(crate) fn name(&mut self, site: SiteId) {
         self.sites.push(site);
     }
@@ -185,7 +186,7 @@ impl WatchedStacks {
     }
 }
 
-/// The counters of one cell at one instant.
+/// The counters of one cell (of one stack for one birth epoch) at one instant.
 #[derive(Clone, Copy, Debug)]
 struct CellState {
     stack: u32,
@@ -196,8 +197,8 @@ struct CellState {
     allocs: u64,
 }
 
-/// The survivors at one instant, stored as a copy of the cells. In the form of the trace, the survivors would
-/// take ten times as much memory.
+/// The survivors (live allocations) at one instant, stored as a copy of the cells in the session. In the form
+/// in which the trace stores survivors, they would take ten times as much memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     now_ns: u64,
@@ -292,18 +293,20 @@ impl Snapshot {
     }
 }
 
-/// The survivors at the latest slice, and the survivors at the end of one epoch before that slice.
+/// The survivors (live allocations) at the latest slice, and the survivors at the end of an epoch before that
+/// slice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
     /// The survivors at the latest slice.
     pub latest: Arc<Snapshot>,
     kept: Arc<Snapshot>,
-    /// Number of live allocations at the end of each of the latest epochs, newest first.
+    /// Number of live allocations at the end of each of the latest epochs; the newest epoch is the first.
     live: [u64; EPOCHS_OF_A_TEARDOWN],
 }
 
-/// Maximum number of epochs in which a teardown can run. A teardown lasts at most 1/10 of the recording, and
-/// an epoch lasts between 1/32 and 1/16 of the recording.
+/// Maximum number of epochs in which a teardown (an ending program frees everything) can run. edleak assumes
+/// that a teardown lasts at most 1/10 of the recording. An epoch lasts between 1/32 and 1/16 of the
+/// recording.
 const EPOCHS_OF_A_TEARDOWN: usize = 5;
 
 /// Whether `live` is at least 15/16 of `most`.
@@ -312,10 +315,12 @@ fn is_most(live: u64, most: u64) -> bool {
 }
 
 impl Snapshots {
-    /// At the end of an epoch, keeps the latest survivors, unless a teardown may have begun since the
-    /// collector last kept survivors. Survivors from the middle of a teardown would hide part of a leak. If
-    /// the program has had fewer live allocations for longer than a teardown can last, normal work has freed
-    /// the memory, and the collector keeps the latest survivors again.
+    /// Keeps the latest survivors (live allocations) as the state before a possible teardown, in which an
+    /// ending program frees everything. The caller calls this function at the end of each epoch. If the
+    /// number of live allocations has fallen, a teardown may have begun. Then the function keeps the older
+    /// survivors, because survivors from the middle of a teardown would hide part of a leak. If the number
+    /// stays low for longer than a teardown can last, the program has freed this memory in normal work, and
+    /// the function keeps the latest survivors again.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = self.latest.live_count;
@@ -325,9 +330,9 @@ impl Snapshots {
     }
 
     /// The newest survivors (live allocations) from the time before the ending program began to free
-    /// everything. The function returns the latest survivors if their number is at least 15/16 of the number
-    /// of kept survivors; otherwise, the function returns the kept survivors. If the heap shrank in normal
-    /// work, the returned survivors are a few epochs old, which does no harm.
+    /// everything. The function returns the survivors at the latest slice if their number is at least 15/16
+    /// of the number of kept survivors ([`Snapshots::keep`]); otherwise, it returns the kept survivors. If
+    /// the heap shrank in normal work, the returned survivors are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
         if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }
@@ -338,7 +343,7 @@ fn made(session: &Session) -> usize {
     (session.header().stacks.stack.load(Ordering::Acquire) as usize).min(MAX_STACKS)
 }
 
-/// The cells that are in use, each with the index of its stack.
+/// The cells (counters of one stack for one epoch) that are in use, each with the index of the cell's stack.
 pub(crate) fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
     // The index 0 means "no cell". Reading the unused cell 0 would allocate its memory page.
@@ -374,7 +379,7 @@ mod tests {
         };
         let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
         assert_eq!(ends, [100; 5]);
-        // The program continued with fewer live allocations for longer than a teardown lasts.
+        // The program has continued with only five live allocations for longer than a teardown can last.
         assert_eq!([5; EPOCHS_OF_A_TEARDOWN - 1].map(&mut survivors_after).last(), Some(&5));
     }
 

@@ -29,8 +29,8 @@ pub struct Summary {
     pub is_replaced: bool,
     /// Whether edleak counted almost nothing of the program, because the program has its own allocator.
     pub is_blind: bool,
-    /// Whether another process moved or deleted the trace during the recording. If so, `path` now belongs to
-    /// another file or to no file.
+    /// Whether another process moved or deleted the trace during the recording. If so, `path` is now the path
+    /// of another file or of no file.
     pub is_moved: bool,
     /// Number of child processes without a trace.
     pub children: Children,
@@ -49,7 +49,7 @@ pub(crate) struct Remains {
     pub command: Vec<String>,
 }
 
-/// Counts of the images that have no trace.
+/// Counts of the images (programs in processes) that have no trace.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Others {
     /// Number of images that got no session.

@@ -29,14 +29,14 @@ impl Recording {
         self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }
 
-    /// The allocators of which edleak counts no function, as the trace stores them.
+    /// The allocators none of whose functions edleak counts, in the form in which the trace stores them.
     pub(super) fn uncounted_allocators(&self) -> Vec<Allocator> {
         let whole = self.unseen().into_iter().filter(|unseen| !unseen.is_in_part);
         whole.map(|unseen| Allocator { module: unseen.module, symbol: unseen.symbol }).collect()
     }
 
-    /// For each allocator that edleak counts only in part: the functions that edleak does not count, as the
-    /// trace stores them.
+    /// For each allocator that edleak counts only in part: the functions that edleak does not count, in the
+    /// form in which the trace stores them.
     pub(super) fn uncounted_functions(&self) -> Vec<UncountedFunctions> {
         let in_part = self.unseen().into_iter().filter(|unseen| unseen.is_in_part);
         let some = in_part.filter(|unseen| !unseen.functions.is_empty());

@@ -1,4 +1,5 @@
-//! An event in a ring that a thread of the target has begun to write but has not published.
+//! An event in a ring that a thread of the target has begun to write but has not published. The collector
+//! cannot read such an event yet.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 /// event was stopped, or left the call through a longjmp.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// An unpublished event for which the collector waits before it reads the later events of a ring.
+/// An unpublished event in a ring. The collector waits for this event before it reads the events after it.
 #[derive(Default)]
 pub(crate) struct Unpublished {
     /// The number of the unpublished event, and the time at which the collector first saw this event.

@@ -28,7 +28,7 @@ pub(crate) struct PendingRequests {
 }
 
 impl PendingRequests {
-    /// Whether a request waits or is in preparation.
+    /// Whether a request is not answered yet.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.is_some() || !self.waiting.is_empty()
     }
@@ -45,7 +45,7 @@ impl PendingRequests {
     }
 
     /// Begins to prepare the next request, or applies a request whose preparation is done. If the function
-    /// has applied a request, the function returns the client of this request and the answer for this client.
+    /// has applied a request, it returns the client that sent the request, and the answer for this client.
     pub(crate) fn advance(
         &mut self,
         publisher: &mut Publisher,
