@@ -1,13 +1,14 @@
 //! Builds the preload library that edleak-record contains, from the sources of `recorder/preload` and
 //! `recorder/session`.
 //!
-//! These sources are links under `embedded/`. `cargo package` stores the files themselves there. So an
-//! installation from a checkout or from crates.io needs no further step and no network.
+//! The directory `embedded/` contains links to these sources. `cargo package` replaces the links by the
+//! files. So an installation from a checkout or from crates.io needs no further step, and the script needs no
+//! network.
 //!
-//! The script calls the compiler without cargo, for three reasons. The library must abort on panic in every
-//! profile of the programs. `RUSTFLAGS` are meant for the programs. A library built with coverage, with a
-//! sanitizer or for a static libc could not be loaded into other programs. A second cargo would wait for the
-//! lock of the first cargo.
+//! The script calls the compiler without cargo, for three reasons. First, the library must abort on panic, in
+//! every build profile of the programs. Second, the library must not be built with the user's `RUSTFLAGS`: a
+//! library built with coverage, with a sanitizer or for a static libc could not be loaded into other
+//! programs. Third, a second cargo would wait for the lock of the first cargo.
 //!
 //! The script keeps the library in the target directory, under a hash of the library's inputs. `cargo check`,
 //! `clippy` and each profile run this script again, but the script compiles the library only once for all of
@@ -43,7 +44,8 @@ fn main() {
     if fs::copy(&kept, &finished).is_ok() {
         return;
     }
-    // The real path is the same for every build, so the library is the same, too.
+    // The library contains paths of its sources. The real path is the same for every build, so the library is
+    // the same, too.
     build.sources = fs::canonicalize(&build.sources).expect("a directory of this package");
     build.compile_session();
     build.link_preload();

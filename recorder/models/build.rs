@@ -1,5 +1,5 @@
-//! Sets a cfg that tells the files of recorder/session that they use loom's atomics. The sizes of loom's
-//! atomics differ from the sizes of the words in shared memory.
+//! Sets a cfg that tells the files of recorder/session that this build uses loom's atomics. These atomics are
+//! larger than the words in shared memory, so the files must not check the sizes of their types.
 
 fn main() {
     println!("cargo:rustc-cfg=edleak_loom");

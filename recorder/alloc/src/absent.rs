@@ -1,5 +1,5 @@
-//! Replacements for those parts of the preload library that a static program does not need. Files of
-//! src/shared call these functions. In the crate edleak-alloc, these functions do nothing.
+//! Functions that do nothing, in place of those parts of the preload library that a static program does not
+//! need. The files of src/shared, which the preload library and this crate share, call these functions.
 
 /// A program that counts its own allocations starts no collector.
 pub(crate) mod detached {

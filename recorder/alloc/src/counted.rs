@@ -33,9 +33,9 @@ fn spaced(layout: Layout) -> Layout {
     unsafe { Layout::from_size_align_unchecked(layout.size().max(SPACING), layout.align()) }
 }
 
-// SAFETY: each method makes exactly one call of the wrapped allocator and returns its result. For one
-// allocation, `spaced` yields the same layout in each call. After its first call, `is_plain` always returns
-// the same value.
+// SAFETY: each method makes exactly one call of the wrapped allocator and returns the result of this call.
+// The wrapped allocator gets the same layout for the allocation and for its free, because `spaced` computes
+// the same layout each time, and `is_plain` always returns the same value after its first call.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

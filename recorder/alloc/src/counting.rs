@@ -1,9 +1,9 @@
 //! HOT: the functions with which [`crate::Counted`] counts allocations and frees.
 //!
-//! The files of the preload library (src/shared) do the counting. In the preload library, an entry point
-//! calls the real malloc or free. In this crate, [`crate::Counted`] itself calls the wrapped allocator,
-//! before or after these functions. So the functions in [`crate::cold::real`] that stand for the real malloc
-//! and free do nothing.
+//! The files of the preload library (src/shared) contain the code that counts. In the preload library, an
+//! entry point calls the real malloc or free. In this crate, [`crate::Counted`] itself calls the wrapped
+//! allocator, before or after these functions. So the functions in [`crate::cold::real`] in place of the real
+//! malloc and free do nothing.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;
@@ -12,7 +12,7 @@ use crate::hot::free;
 use crate::hot::live::Allocation;
 use edleak_session::header::Header;
 
-/// Whether it is already decided that this process never counts. This function makes only one comparison,
+/// Whether the process has already decided that it never counts. This function makes only one comparison,
 /// because an unrecorded program calls it for each allocation and free.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
@@ -35,8 +35,8 @@ fn decide() -> bool {
     is_plain
 }
 
-/// Counts a new allocation and returns its address. In the trace, the function that calls `allocated` is the
-/// direct caller. edleak skips the frame of this function to find the site.
+/// Counts a new allocation and returns its address. The function that calls `allocated` belongs to this
+/// crate, so edleak skips the frame of that function to find the site.
 ///
 /// # Safety
 /// The wrapped allocator has just returned `allocation`, which may be null.
@@ -56,7 +56,7 @@ pub(crate) unsafe fn freed(allocation: *mut u8) {
     unsafe { free::on_free(allocation) }
 }
 
-/// An allocation that was removed from the side table because a realloc may move the allocation.
+/// An allocation that [`take`] removed from the side table, because a realloc may move the allocation.
 pub(crate) struct Taken {
     was: Option<Allocation>,
     session: *mut Header,
@@ -73,14 +73,15 @@ pub(crate) unsafe fn take(old: *mut u8) -> Taken {
     Taken { was: unsafe { slow::take(old) }, session }
 }
 
-/// Counts the free of a moved allocation. If the realloc failed, puts the allocation back.
+/// Counts the free of an allocation that a realloc moved. If the realloc failed, the function puts the
+/// allocation back into the side table.
 ///
 /// # Safety
 /// `taken` is the result of `take(old)`, and the wrapped allocator has returned `new` for `old`.
 #[inline(never)]
 pub(crate) unsafe fn moved(old: *mut u8, taken: Taken, new: *mut u8, size: usize) {
-    // A new session may have begun while the wrapped allocator ran. A new session does not know allocations
-    // that were counted in an older session.
+    // A new session may have begun while the wrapped allocator ran. In that case drop the allocation, because
+    // a new session does not know allocations that an older session counted.
     let was = taken.was.filter(|_| lifecycle::session() == taken.session);
     // SAFETY: the caller guarantees that `new` is the result of the realloc of `old`.
     unsafe { slow::reallocated(old, was, new, size.max(1)) };

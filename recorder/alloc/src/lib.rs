@@ -21,18 +21,18 @@
 //!
 //! # Costs
 //!
-//! While nobody records the program, a call costs 4 or 5 instructions with one comparison, and the crate
-//! makes no system call. The crate takes 64 bytes for each thread and 17 MiB of address space. Most of this
-//! address space never becomes memory. While edleak-record records the program, a call costs as much as with
-//! the preloaded library. In a recorded process, requests of less than 32 bytes become requests of 32 bytes,
-//! because no two allocations may start in the same 32 bytes of memory. The trace contains the sizes that the
-//! program requested.
+//! While edleak-record does not record the program, a call costs 4 or 5 instructions, one of which is a
+//! comparison, and the crate makes no system call. The crate takes 64 bytes for each thread and 17 MiB of
+//! address space. Most of this address space never becomes memory. While edleak-record records the program, a
+//! call costs as much as a call in a program with the preloaded library. In a recorded process, requests of
+//! less than 32 bytes become requests of 32 bytes, because no two allocations may start in the same 32 bytes
+//! of memory. The trace contains the sizes that the program requested.
 //!
 //! # What edleak counts
 //!
 //! edleak counts all calls of the global allocator. edleak does not count calls of `malloc` by C code in the
-//! same static executable, nor calls of `mmap`. In a static executable, the marks and pools of edleak.h and
-//! of the crate `edleak-annotate` work as well.
+//! same static executable, nor calls of `mmap`. A static executable can also use the marks and pools of
+//! edleak.h and of the crate `edleak-annotate`.
 //!
 //! If edleak's library is preloaded, the library counts the calls, and [`Counted`] only passes all calls on
 //! to the wrapped allocator.

@@ -57,9 +57,9 @@ mod library {
     use core::mem::transmute;
 
     /// Defines two words of 8 bytes for the addresses of the two functions, and an ELF note that contains the
-    /// position of the words. If edleak-record loads its library into the running program, edleak-record sets
-    /// the words while all threads are stopped. Each file of machine code contains this definition once; the
-    /// linker merges the definitions of one module.
+    /// position of the words. If edleak-record loads its library into the running program, it writes the
+    /// addresses into these words while all threads are stopped. Each file of machine code contains this
+    /// definition once; the linker merges the definitions of one module.
     macro_rules! with_words {
         ($($line:literal),*) => {
             concat!(
@@ -134,7 +134,8 @@ mod library {
         if note != 0 {
             // SAFETY: the library defines the symbol as a function of this type.
             let note: Note = unsafe { transmute(note) };
-            // SAFETY: the function accepts any numbers; for a name, `address` is a C string.
+            // SAFETY: the function accepts any numbers; if the operation gives a name, `address` leads to a C
+            // string.
             unsafe { note(operation, pool, address, size, 0) };
             // SAFETY: the assembly has no instruction. Without the assembly, the compiler may turn the call
             // above into a jump, and then edleak could not find the call by its return address.
@@ -143,7 +144,7 @@ mod library {
     }
 }
 
-/// edleak records only x86-64 Linux, so there is nothing to call on other systems.
+/// edleak records only programs on x86-64 Linux, so these functions do nothing on other systems.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
 mod library {
     use core::ffi::CStr;

@@ -1,6 +1,6 @@
 /* edleak.h: marks and pools for edleak-record. C and C++, GCC and Clang.
  *
- * The program links no library. In a process without edleak-record, each call costs 5 instructions. A call
+ * A program needs no library for these calls. Without edleak-record, each call costs 5 instructions. A call
  * makes no system call, allocates no memory and never waits. So any code may call these functions, even a
  * signal handler.
  *

@@ -25,14 +25,14 @@ pub(crate) fn leaks_of(path: &Path) -> Result<Vec<u32>, Error> {
     Ok(leaks.filter_map(|site| number(&site.label)).collect())
 }
 
-/// The error if edleak-record cannot read an existing trace that the user gave.
+/// The error for an existing trace that the user gave and that edleak-record cannot read.
 pub(crate) fn earlier_trace(error: edleak_analysis::Error) -> Error {
     let remedy = error.remedy().unwrap_or("name a trace of edleak-record").to_owned();
     Error::new(ErrorKind::EarlierTrace, error.message()).with_remedy(remedy)
 }
 
-/// Embeds the symbols of all addresses into a trace. The trace file is either replaced completely or not
-/// changed at all.
+/// Stores the symbols of all addresses in a trace. The function replaces the trace file completely, or does
+/// not change the file at all.
 pub(crate) fn embed(path: &Path) -> edleak_analysis::Result<()> {
     let symbolizer = Symbolizer::new(Options::default());
     let trace = Trace::open(path)?;

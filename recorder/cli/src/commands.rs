@@ -1,5 +1,5 @@
-//! `sessions`, `watch`, `unwatch`, `mark` and `unpack`. The first four send requests to the control socket of
-//! a running recording.
+//! The commands `sessions`, `watch`, `unwatch`, `mark` and `unpack`. All commands except `unpack` send
+//! requests to the control socket of a running recording.
 
 use crate::args::{MarkArgs, UnpackArgs, WatchArgs};
 use crate::embedded::{HEADERS, LIBRARY};
@@ -20,11 +20,11 @@ use std::time::Duration;
 
 /// The exit code of a failed command. A failed recording has the same exit code.
 pub(crate) const FAILED: u8 = 125;
-/// How long a client waits for a collector to handle a request. The collector may have to read the symbols of
-/// a large program.
+/// Maximum time for which a client waits for the answer to a request. The time is long, because the collector
+/// may have to read the symbols of a large program.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client waits for the progress. This time is short, because a collector always answers this
-/// request immediately.
+/// Maximum time for which a client waits for the progress of a recording. This time is short, because a
+/// collector always answers this request immediately.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
@@ -98,7 +98,7 @@ fn set_mark(args: &MarkArgs) -> Result<String, Error> {
     ask(&session.socket, &["mark".to_owned(), session.progress.pid.to_string(), name], REQUEST_TIMEOUT)
 }
 
-/// The running recording of the process `session`. Without a PID, the only running recording.
+/// The running recording of the process `session`. If `session` is `None`, the only running recording.
 pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);
@@ -190,7 +190,7 @@ pub(crate) fn own_sessions() -> Vec<Progress> {
     list.iter().flat_map(|list| list.lines()).filter_map(Progress::parse).collect()
 }
 
-/// The present progress of the recording. `None`: the recording has ended or does not answer.
+/// The current progress of the recording. `None`: the recording has ended, or its collector does not answer.
 pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
     let list = ask(&session.socket, &["list".to_owned()], PROGRESS_TIMEOUT).ok()?;
     list.lines().filter_map(Progress::parse).find(|progress| progress.pid == session.progress.pid)
@@ -226,10 +226,10 @@ fn ask(socket: &Path, words: &[String], timeout: Duration) -> Result<String, Err
     }
 }
 
-/// The list of recordings as text. On a terminal, a command line is cut so that it fits in one line. The PID
-/// still identifies the recording.
+/// The list of recordings as text. On a terminal, a long command line is shortened, so that each recording
+/// takes one line. The PID still identifies the recording.
 fn table(running: &[Running], is_for_a_person: bool) -> String {
-    // Five columns with figures are before the column of the command.
+    // The five columns of figures to the left of the command take 43 characters.
     const COMMAND_COLUMNS: usize = 80 - 43;
     let mut text =
         format!("{:>7}  {:>8}  {:>6}  {:>6}  {:>6}  program\n", "pid", "for", "slices", "sites", "stacks");

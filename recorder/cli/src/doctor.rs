@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 /// Runs all probes. The exit code is 1 if the probes found something that prevents a recording.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let mut findings = examine(Some(LIBRARY), args.program.as_deref());
-    // If a probe already shows that a recording fails, a trial would show nothing new.
+    // If a probe already shows that a recording fails, skip the trial: it would fail, too.
     if !findings.iter().any(|finding| finding.state == State::Bad && finding.subject != "target") {
         findings.push(trial());
     }
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     if in_the_way == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One line for what a probe found, and a second line for the remedy.
+/// One line with the result of a probe, and a second line with the remedy if there is one.
 fn lines(finding: &Finding) -> String {
     let Finding { subject, state, what, remedy } = finding;
     let mark = match state {
@@ -38,7 +38,7 @@ fn lines(finding: &Finding) -> String {
     format!("{mark:<5}{subject:<12}{what}\n{remedy}")
 }
 
-/// Records a short run of a program that every system has, and writes the trace to the directory for
+/// Records a short run of a program that every system has. The trace is written to the directory for
 /// temporary files.
 fn trial() -> Finding {
     const SUBJECT: &str = "trial";

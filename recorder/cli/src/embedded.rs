@@ -6,7 +6,7 @@ use edleak_collector::start::library::Embedded;
 pub(crate) const LIBRARY: Embedded =
     Embedded(include_bytes!(concat!(env!("OUT_DIR"), "/libedleak_preload.so")));
 
-/// The headers through which a target sets marks and reports its pools, each with its name.
+/// The names and texts of the headers with which a target sets marks and reports its pools.
 pub(crate) const HEADERS: [(&str, &str); 3] = [
     ("edleak.h", include_str!("../include/edleak.h")),
     ("edleak_valgrind.h", include_str!("../include/edleak_valgrind.h")),

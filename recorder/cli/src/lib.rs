@@ -52,8 +52,8 @@ pub fn main() -> ExitCode {
     code.unwrap_or_else(|code| code)
 }
 
-/// Parses a command line. If the command line is wrong, edleak-record exits with 125, so that the exit code
-/// does not look like that of the target.
+/// Parses a command line. If the command line is wrong, edleak-record exits with 125, so that a script does
+/// not take this exit code for the target's exit code.
 fn parse<T: Parser>(arguments: &[std::ffi::OsString]) -> Result<T, ExitCode> {
     const FAILED: u8 = 125;
     T::try_parse_from(arguments).map_err(|error| {

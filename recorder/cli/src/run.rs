@@ -112,7 +112,7 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
     })
 }
 
-/// The patterns of `--only`. Without that option, the patterns of EDLEAK_ONLY.
+/// The patterns of `--only`; if the user did not give `--only`, the patterns of EDLEAK_ONLY.
 fn only(args: &Args) -> Result<Vec<String>, Error> {
     let mut patterns = args.only.clone();
     if patterns.is_empty() {
@@ -132,8 +132,8 @@ fn only(args: &Args) -> Result<Vec<String>, Error> {
 /// report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // The trace contains nothing about the program. The failure message says this, and a summary line would
-    // say the opposite.
+    // The trace contains nothing about the program. Print only the failure message, because a summary line
+    // would suggest that the recording succeeded.
     if blind.is_some() {
         outcome.summaries.pop();
     }
@@ -154,8 +154,8 @@ fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     }
 }
 
-/// Whether the argument in the place of the program is a misspelt option: it begins with `-`, and `--` does
-/// not come before it.
+/// Whether the argument in the place of the program is a misspelt option: it begins with `-`, and no earlier
+/// argument is `--`.
 fn is_misspelt_option(program: &OsStr) -> bool {
     let is_option = program.as_encoded_bytes().starts_with(b"-");
     is_option && !std::env::args_os().take_while(|word| word != program).any(|word| word == "--")
@@ -205,8 +205,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // If edleak recorded no program, it searched no module for these patterns. So edleak prints no message
-    // that the patterns match nothing.
+    // If edleak recorded no program, it did not search any module for these patterns. In that case do not
+    // report that the patterns match nothing.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(

@@ -1,4 +1,4 @@
-//! The present content and verdicts of a trace: the process, and one row for each site.
+//! The content of a trace at the time of reading: the process, and one row with a verdict for each site.
 
 use crate::args::SortArg;
 use edleak_analysis::findings::{Findings, Summary};
@@ -18,7 +18,8 @@ use std::path::PathBuf;
 
 /// Number of columns of a site's curve.
 pub(crate) const CURVE_COLUMNS: usize = 12;
-/// Maximum number of sites that get names. Finding names is most of the work, and no screen shows more sites.
+/// Maximum number of sites for which the reader finds function names. Finding names takes most of the time,
+/// and no screen shows more sites than this number.
 const NAMED_SITES: usize = 500;
 
 /// Reads one trace again and again.
@@ -52,7 +53,7 @@ pub(crate) struct Snapshot {
     pub(crate) rows: Vec<Row>,
 }
 
-/// One site; a watched site includes its stacks.
+/// One site. The row of a watched site also contains the stacks of the site.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) label: SiteLabel,
@@ -105,8 +106,9 @@ impl Reader {
     }
 }
 
-/// All sites: leaks first, and then the other sites by the sum of live bytes and growth. Only the first sites
-/// of this list get names. So for any order that the user chooses, the first rows have names.
+/// All sites: leaks first, and then the other sites, sorted by the sum of live bytes and growth. Only the
+/// first sites of this list get function names. With this order, the first rows have names if the user sorts
+/// by live bytes or by growth.
 fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {
@@ -154,7 +156,8 @@ impl Snapshot {
         }
     }
 
-    /// Sorts the rows. Equal rows are sorted by label, so that they keep their order.
+    /// Sorts the rows. Rows of equal rank are sorted by label, so that their order does not change at a
+    /// refresh.
     pub(crate) fn sort(&mut self, by: SortArg) {
         self.rows.sort_by(|a, b| Row::order(by, a, b));
     }
@@ -182,7 +185,8 @@ fn losses(summary: &Summary) -> Vec<(&'static str, u64)> {
 }
 
 impl Row {
-    /// The order of two rows. Rows of equal rank are sorted by label, so that they keep their order.
+    /// The order of two rows. Rows of equal rank are sorted by label, so that their order does not change at
+    /// a refresh.
     pub(crate) fn order(by: SortArg, a: &Row, b: &Row) -> Ordering {
         let rank = |row: &Row| match row.verdict {
             Verdict::Leak => 0,
@@ -229,8 +233,8 @@ impl Row {
             b.totals.live_bytes.cmp(&a.totals.live_bytes).then_with(|| a.label.cmp(&b.label))
         });
         let all = || std::iter::once(site).chain(stacks.iter().copied());
-        // A row stands for a site and its stacks. If several of these leak, the row gets the verdict of the
-        // fastest leak.
+        // A row shows a site together with its stacks. If several of them leak, the row gets the verdict of
+        // the fastest leak.
         let leak = all()
             .filter(|site| site.is_leak())
             .max_by(|a, b| a.judgement.rate_bytes_per_s.total_cmp(&b.judgement.rate_bytes_per_s));
@@ -275,7 +279,7 @@ impl Row {
         }
     }
 
-    /// A word for the present verdict.
+    /// The word that the view shows for the verdict.
     pub(crate) fn word(&self) -> &'static str {
         match (self.verdict, self.is_strict) {
             (Verdict::Leak, true) => "LEAK",

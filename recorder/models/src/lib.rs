@@ -1,7 +1,8 @@
-//! The protocols of `recorder/session`. This crate compiles these protocols from the files of
-//! `recorder/session`, with loom's atomics instead of the processor's.
+//! The protocols by which threads and processes use the shared memory of `recorder/session`. This crate
+//! compiles the files of `recorder/session` with loom's atomics instead of the processor's atomics.
 //!
-//! The tests run each protocol with two or three threads in every order that the memory model allows.
+//! The tests run each protocol with two or three threads, and try every order of memory accesses that the
+//! memory model allows.
 
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};

@@ -1,4 +1,4 @@
-//! Runs each protocol of the shared memory in every order that the memory model allows.
+//! Runs each protocol of the shared memory in every order of memory accesses that the memory model allows.
 
 use edleak_session_models::mapping::{MappingEvent, MappingRing, MappingSlot, Operation};
 use edleak_session_models::site::{Action, FIRST, SiteInfo, SiteSlot, intern};
@@ -9,8 +9,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 
-/// A return address whose lower 16 bits are 0. The lower 16 bits of an address choose the address's word in
-/// the caller cache.
+/// A return address whose lower 16 bits are 0. The lower 16 bits of a return address choose the entry of the
+/// caller cache.
 const ADDRESS: u64 = 0x5555_0001_0000;
 
 struct Sites {
@@ -72,8 +72,8 @@ fn an_action_changed_while_a_site_is_met_is_never_lost() {
                 caller::publish(&sites.cache, ADDRESS, slot, || true);
             })
         };
-        // The collector watches the site: the collector first changes the action in the site table, then the
-        // word in the caller cache.
+        // The collector watches the site: the collector first changes the action in the site table, and then
+        // the entry in the caller cache.
         let slot = sites.slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == ADDRESS);
         slot.expect("it was just made").set_action(Action::WATCH);
         caller::withdraw(&sites.cache, ADDRESS);
@@ -142,7 +142,8 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     }
     // SAFETY: the model checks that no two threads access an event at the same time.
     unsafe impl Sync for Ring {}
-    /// Reads the events that wait in the ring. Returns the number of all events that were read until now.
+    /// Reads the events that wait in the ring. Returns the number of all events that the collector has read
+    /// since the start.
     fn look(ring: &Ring, seen: u32) -> u32 {
         let waiting = event::waiting(&ring.written, seen, PLACES);
         for number in seen..seen + waiting {
@@ -177,7 +178,7 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     });
 }
 
-/// One thread unmaps a range; then the kernel gives this range to another thread that calls mmap.
+/// One thread unmaps a range. Then the kernel gives the same range to another thread, which calls mmap.
 #[test]
 fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
     const PLACES: usize = 2;

@@ -1,7 +1,7 @@
 //! Code for x86-64 from the preload library: the fast path, thread-local storage and system calls.
 //!
-//! The preload library's file arch/x86_64/mod.rs also defines functions that a program already has, such as
-//! memcpy. So this crate does not use the file arch/x86_64/mod.rs and lists its own modules here.
+//! The preload library's file arch/x86_64/mod.rs also defines functions such as memcpy, which a program
+//! already has. So this crate does not use that file, and lists the modules that it needs here.
 
 #[path = "../shared/arch/x86_64/note.rs"]
 pub(crate) mod note;

@@ -1,5 +1,5 @@
-//! COLD: decides once whether this process may be recorded. The decision is made before the program starts a
-//! second thread.
+//! COLD: decides whether this process may be recorded. The process makes this decision only once, before it
+//! starts a second thread.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;
@@ -13,20 +13,20 @@ const OPEN: u8 = 0;
 const PLAIN: u8 = 1;
 const COUNTS: u8 = 2;
 
-/// Whether it is already decided that this process never counts.
+/// Whether the decision is made, and is that this process never counts.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
     DECISION.load(Ordering::Relaxed) == PLAIN
 }
 
-/// Whether it is already decided that this process may count.
+/// Whether the decision is made, and is that this process may count.
 #[inline(always)]
 pub(crate) fn is_made_to_count() -> bool {
     DECISION.load(Ordering::Relaxed) == COUNTS
 }
 
-/// Whether this process never counts. The first call makes the decision. The constructor makes the first
-/// call.
+/// Whether this process never counts. The first call of this function makes the decision; the constructor of
+/// the program makes this first call.
 #[cold]
 pub(crate) fn is_plain() -> bool {
     let own = if may_be_recorded() { COUNTS } else { PLAIN };
@@ -41,7 +41,7 @@ fn may_be_recorded() -> bool {
     let environment = Environment::of_process();
     let is_set = |name: &str| {
         let value = environment.get(name.as_bytes());
-        // SAFETY: the value of a variable ends in NUL.
+        // SAFETY: the value of an environment variable ends in NUL, so its first byte is readable.
         value.is_some_and(|value| unsafe { *value } != 0)
     };
     (is_set(ENV_SESSION) || is_set(ENV_IDLE)) && !is_preloaded() && !environment.is_secure()

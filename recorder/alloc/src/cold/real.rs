@@ -1,9 +1,9 @@
-//! COLD: tells the files of src/shared which allocator and which libc the program has. The preload library
-//! has a file of the same name, which looks up symbols with `dlsym`. A static program has no loader and no
-//! `dlsym`.
+//! COLD: tells the files of src/shared which allocator and which libc the program has. In the preload
+//! library, a file of the same name looks up symbols with `dlsym`. This crate has its own file, because a
+//! static program has no loader and no `dlsym`.
 //!
-//! The functions that stand for the real malloc and free do nothing: [`crate::Counted`] calls the wrapped
-//! allocator itself.
+//! The functions in place of the real malloc and free do nothing, because [`crate::Counted`] calls the
+//! wrapped allocator itself.
 #![allow(unsafe_code)]
 
 use crate::cold::decision;
@@ -12,7 +12,7 @@ use core::ptr;
 /// `true`: this code is linked into the program and is not a loaded library.
 pub(crate) const IS_IN_PROGRAM: bool = true;
 
-/// Says that the allocator is known and ready.
+/// A value of this type shows that the allocator is known and ready.
 pub(crate) struct Resolved;
 
 /// `None`: this process never counts.

@@ -1,5 +1,5 @@
-//! COLD: finds symbols of libc for the files of src/shared. The preload library has a file of the same name,
-//! which asks the loader. A static program has no loader.
+//! COLD: finds symbols of libc for the files of src/shared. In the preload library, a file of the same name
+//! asks the loader. This crate has its own file, because a static program has no loader.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_void};
@@ -15,7 +15,7 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
     match name.to_bytes() {
         b"environ" => (&raw const environ).cast_mut().cast(),
         b"getauxval" => getauxval as *mut c_void,
-        // In a static program, glibc's `__libc_stack_end` does not point at argc.
+        // Null also for glibc's `__libc_stack_end`: in a static program, this symbol does not point at argc.
         _ => ptr::null_mut(),
     }
 }

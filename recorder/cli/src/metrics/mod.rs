@@ -1,13 +1,13 @@
-//! `--metrics FILE`: writes the leaks and figures so far to a text file for a monitoring system. A reader of
-//! the file always sees a complete page.
+//! `--metrics FILE`: writes the leaks and figures of a running recording to a text file for a monitoring
+//! system. A reader of the file always sees a complete page.
 //!
 //! ```text
 //! page    the findings of some recordings, as one page in the text format of OpenMetrics and Prometheus
 //! mod     a thread that reads the traces of this recorder repeatedly and replaces the file
 //! ```
-//! The thread belongs to edleak-record. The thread reads the traces from their files, so neither the target
-//! nor the collector waits for the thread. If the file cannot be written, the thread reports the error once,
-//! and the recording goes on.
+//! The thread runs in edleak-record and reads the traces from their files, so neither the target nor the
+//! collector waits for the thread. If the file cannot be written, the thread reports the error once, and the
+//! recording goes on.
 
 mod page;
 
@@ -31,7 +31,8 @@ use page::Recorded;
 const FIRST: Duration = Duration::from_secs(1);
 /// Time between two pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// The thread spends at most 1/`MOST_BUSY` of its time on reading, so it reads large traces less often.
+/// The thread spends at most 1/`MOST_BUSY` of its time on reading. So it reads large traces less often than
+/// small traces.
 const MOST_BUSY: u32 = 10;
 
 /// Writes the file again and again until this value is dropped or [`finish`](Self::finish)ed.
@@ -42,7 +43,8 @@ pub(crate) struct Metrics {
     thread: Option<(Sender<()>, JoinHandle<Traces>)>,
 }
 
-/// The readers of the traces. Each reader stays, so that the symbols of a trace are read only once.
+/// The readers of the traces. The thread keeps each reader, so that the symbols of a trace are read only
+/// once.
 #[derive(Debug, Default)]
 struct Traces {
     readers: HashMap<PathBuf, Reader>,
@@ -122,7 +124,7 @@ impl Traces {
         }
     }
 
-    /// Reads one trace. If this fails, the figures of the previous read stay.
+    /// Reads one trace. If the trace cannot be read, the page keeps the figures of the previous read.
     fn read(&mut self, trace: &Path, is_running: bool) {
         let reader = self.readers.entry(trace.to_owned()).or_insert_with(|| Reader::new(trace.to_owned()));
         match reader.read() {
@@ -147,7 +149,8 @@ impl Traces {
     }
 }
 
-/// Replaces `file` by a new file with this text. So a reader sees either the old page or the new page.
+/// Replaces `file` by a new file with this text. So a reader sees either the whole old page or the whole new
+/// page.
 fn replace(file: &Path, text: &str) -> io::Result<()> {
     // The new file is in the directory of the old file, because a rename cannot cross file systems.
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -3,7 +3,8 @@
 //! All metrics are gauges. The metrics are not counters, because OpenMetrics and Prometheus need different
 //! names for counters. In OpenMetrics, the values of a counter have the suffix `_total`, and the `TYPE` line
 //! has the name without this suffix. The parser of Prometheus, which the node exporter uses, requires the
-//! same name in both places. The figures describe the recording so far.
+//! same name in the values and in the `TYPE` line. All figures describe the recording from its start up to
+//! the present.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
@@ -28,7 +29,7 @@ const GROWTH_KINDS: [GrowthKind; 6] = [
     GrowthKind::Unknown,
 ];
 
-/// The value of a metric for one process, and the labels that it has in addition to those of the process.
+/// The labels that the value of a metric has in addition to the labels of the process, and the value.
 type Sample = (String, f64);
 
 /// A metric that has one or more values for each process.

@@ -38,7 +38,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     frame.render_widget(Line::styled(text, ink.faint()), keys);
 }
 
-/// The third line: the last answer, or the settings that differ from the defaults.
+/// The third line of the screen: the last answer of the collector, or the settings that differ from the
+/// defaults.
 fn status(state: &State) -> String {
     let mut parts = Vec::new();
     if !state.message.is_empty() {
@@ -136,7 +137,7 @@ fn stacks(frame: &mut Frame<'_>, state: &mut State, ink: Ink, area: Rect) {
     frame.render_widget(Paragraph::new(shown.collect::<Vec<_>>()), area);
 }
 
-/// Colours, unless the environment says that edleak must not use colours.
+/// The colours of the view; no colours if the environment (for example `NO_COLOR`) forbids them.
 #[derive(Clone, Copy)]
 struct Ink {
     has_colour: bool,

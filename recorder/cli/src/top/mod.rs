@@ -5,7 +5,7 @@
 //! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
 //! ```
-//! The viewer reads the trace file, and sends one request to the collector at each refresh. So the target
+//! At each refresh, the viewer reads the trace file and sends one request to the collector. So the target
 //! does no work for the viewer, and the recording goes on if the viewer is killed.
 
 mod draw;
@@ -25,10 +25,12 @@ use std::time::{Duration, Instant};
 
 /// Shortest time between two reads of the trace.
 const REFRESH: Duration = Duration::from_secs(1);
-/// A refresh takes at most 1/`MOST_BUSY` of the viewer's time, so the viewer reads a large trace less often.
+/// Refreshes take at most 1/`MOST_BUSY` of the viewer's time. So the viewer reads a large trace less often
+/// than a small trace.
 const MOST_BUSY: u32 = 10;
 
-/// Shows the recording until the user quits. With `--once` or without a terminal, prints it once and exits.
+/// Shows the recording until the user quits. With `--once`, or if the output is not a terminal, prints one
+/// snapshot of the recording and exits.
 pub(crate) fn run(args: &TopArgs) -> ExitCode {
     match show(args) {
         Ok(()) => ExitCode::SUCCESS,

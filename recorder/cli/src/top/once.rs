@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 /// Number of rows that fit on a screen of 24 lines, below the heading.
 const ROWS: usize = 20;
 const WIDTH: usize = 80;
-/// On a screen with fewer columns, rows have no curves, because the names of the functions need the space.
+/// On a screen with fewer columns than this number, rows have no curves, because the names of the functions
+/// need the space.
 const NARROW: usize = 60;
 
 /// The content of the first screen of the live view, as text.
@@ -60,8 +61,8 @@ pub(super) fn heading(sort: SortArg, width: usize) -> String {
 }
 
 /// One row of at most `width` columns. If the rows are sorted by allocations, the first figure is the number
-/// of allocations. Otherwise it is the live bytes. The row also shows file and line if the function's name
-/// leaves space for them.
+/// of allocations; for any other order, the first figure is the live bytes. The row also shows file and line
+/// if there is space for them after the function's name.
 pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> String {
     let figure = match sort {
         SortArg::Allocs => units::count(row.allocs),
@@ -73,7 +74,7 @@ pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> Stri
     };
     let figures =
         format!("{:<8} {figure:>9}  {:>10}{curve}  ", row.word(), units::rate(row.rate_bytes_per_s));
-    // Mapped memory is not a part of the process's live bytes.
+    // Name the domain, because the live bytes of the process do not contain mapped memory.
     let tag = if row.domain == "mapping" { "mmap: " } else { "" };
     let place = match base_name(&row.file) {
         "" => String::new(),

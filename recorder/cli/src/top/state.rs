@@ -37,13 +37,14 @@ pub(super) struct State {
     pub(super) page: Page,
     pub(super) filter: String,
     pub(super) is_filtering: bool,
-    /// Number of lines of the page of stacks that are above the visible part.
+    /// Number of lines of the page of stacks that are scrolled out of view at the top.
     pub(super) scroll: usize,
     /// The last answer of the collector, or the last error.
     pub(super) message: String,
     pub(super) has_ended: bool,
     is_paused: bool,
-    /// The label of the selected row. With the label, the row stays selected when the order changes.
+    /// The label of the selected row. The view stores the label and not the index, so that the same site
+    /// stays selected when the order changes.
     selected: Option<SiteLabel>,
 }
 
