@@ -37,7 +37,7 @@ pub(crate) fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     let budget = parse(&text)?;
     let mut recorded = String::from(
         "# Instructions that edleak adds per pair (callgrind, release build).\n\
-         # `edleak-bench budget` fails above these by more than 2; `edleak-bench budget --update` records them anew.\n\
+         # `edleak-bench budget` fails if a value grows by more than 2; `edleak-bench budget --update` records new values.\n\
          # `attached` is counted step by step (benches/src/steps.rs).\n",
     );
     let mut is_over = false;

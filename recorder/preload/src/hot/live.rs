@@ -6,6 +6,10 @@
 //! belongs to one allocation. The table takes at most 1/8 of the heap's size, and takes memory only for
 //! addresses that the heap uses.
 //!
+//! The lower 32 bits of an address, divided by 32, are the index of its entry. The lowest index in a leaf is
+//! a multiple of the leaf's length, so the upper level does not hold the address of the leaf, but its
+//! *origin*: the address at which index 0 would lie. So a lookup needs no instruction that masks the index.
+//!
 //! | bits   | field | content for a small allocation; its free is only counted                              |
 //! |--------|-------|---------------------------------------------------------------------------------------|
 //! | 0..16  | site  | the site's id, never 0; the whole entry is 0 where there is no allocation             |
@@ -52,8 +56,25 @@ const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
 /// The limit of small entries, minus 1. One comparison with this value finds out whether an entry is small.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
-pub(crate) const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
+const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
 const LEAF_BYTES: usize = LEAF_ENTRIES * 4;
+
+/// The lowest index of an entry in the leaf of a region.
+fn first_index(region: usize) -> usize {
+    index_of(region << LEAF_SHIFT)
+}
+
+/// The index of the entry of an address. The entry lies at the origin of the address's leaf plus the index.
+#[inline(always)]
+fn index_of(address: usize) -> usize {
+    (address as u32 >> GRANULE_SHIFT) as usize
+}
+
+/// The leaf of a region; null: the region has no leaf.
+fn leaf_of(region: usize) -> *mut AtomicU32 {
+    let origin = TABLES.top.0[region].load(Ordering::Acquire);
+    if origin.is_null() { ptr::null_mut() } else { origin.wrapping_add(first_index(region)) }
+}
 
 /// One entry of the side table.
 #[derive(Clone, Copy)]
@@ -192,13 +213,12 @@ impl Entry {
 pub(crate) fn entry_of(allocation: *const u8) -> Option<Entry> {
     let address = allocation as usize;
     // SAFETY: the index is masked to the table's size.
-    let leaf =
+    let origin =
         unsafe { TABLES.top.0.get_unchecked((address >> LEAF_SHIFT) & (LEAVES - 1)) }.load(Ordering::Relaxed);
-    if leaf.is_null() {
+    if origin.is_null() {
         return None;
     }
-    // SAFETY: the index is masked to the leaf's size.
-    Some(Entry(unsafe { leaf.add((address >> GRANULE_SHIFT) & (LEAF_ENTRIES - 1)) }))
+    Some(Entry(origin.wrapping_add(index_of(address))))
 }
 
 /// The entry of an address. The function maps the leaf if needed. `None`: there is no memory for the leaf.
@@ -211,13 +231,21 @@ fn entry_or_leaf(address: usize) -> Option<Entry> {
 
 #[cold]
 fn entry_in_new_leaf(address: usize) -> Option<Entry> {
-    let top = &TABLES.top.0[(address >> LEAF_SHIFT) & (LEAVES - 1)];
+    let region = (address >> LEAF_SHIFT) & (LEAVES - 1);
+    let top = &TABLES.top.0[region];
     let leaf = sys::map_private(LEAF_BYTES)?.cast::<AtomicU32>();
+    let origin = leaf.wrapping_sub(first_index(region));
+    if origin.is_null() {
+        // The kernel has mapped the leaf in the first 512 MiB of the address space, at the only address whose
+        // origin cannot be distinguished from a missing leaf.
+        sys::unmap(leaf.cast(), LEAF_BYTES);
+        return None;
+    }
     // If a program is linked at a low fixed address, the entries of its heap may lie in the same leaf as the
     // entry of null.
-    mark_null(leaf, (address >> LEAF_SHIFT) & (LEAVES - 1));
-    MADE.add((address >> LEAF_SHIFT) & (LEAVES - 1));
-    if let Err(theirs) = top.compare_exchange(ptr::null_mut(), leaf, Ordering::AcqRel, Ordering::Acquire) {
+    mark_null(leaf, region);
+    MADE.add(region);
+    if let Err(theirs) = top.compare_exchange(ptr::null_mut(), origin, Ordering::AcqRel, Ordering::Acquire) {
         debug_assert!(!theirs.is_null());
         sys::unmap(leaf.cast(), LEAF_BYTES);
     }
@@ -228,7 +256,7 @@ fn entry_in_new_leaf(address: usize) -> Option<Entry> {
 #[cold]
 pub(crate) fn clear() {
     for region in MADE.regions() {
-        let leaf = TABLES.top.0[region].load(Ordering::Acquire);
+        let leaf = leaf_of(region);
         if !leaf.is_null() {
             sys::clear_pages(leaf.cast(), LEAF_BYTES);
             mark_null(leaf, region);
@@ -365,7 +393,7 @@ fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
     for region in MADE.regions() {
-        let leaf = TABLES.top.0[region].load(Ordering::Acquire);
+        let leaf = leaf_of(region);
         if leaf.is_null() {
             continue;
         }

@@ -28,7 +28,7 @@ const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 /// The only instance of [`Tables`].
 pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };
 
-/// The upper level of the side table: pointers to leaves.
+/// The upper level of the side table: for each region of addresses, the origin of its leaf (`hot::live`).
 #[repr(transparent)]
 pub(crate) struct Top(pub [AtomicPtr<AtomicU32>; LEAVES]);
 
