@@ -68,7 +68,8 @@ pub fn write_json(diff: &Diff<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-/// For a change: its rank for sorting, its name in the output, and the rate in the first recording.
+/// For a change: its rank (the lowest rank is listed first), its name in the output, and the rate in the
+/// first recording, if the leak existed there.
 fn word_of(change: Change) -> (u8, &'static str, Option<f64>) {
     match change {
         Change::New => (0, "new", None),

@@ -1,5 +1,5 @@
-//! GitHub annotations, one for each leak: `::error file=src/list.c,line=42,title=…::…`. A pull request shows
-//! each annotation at its line of code.
+//! GitHub annotations, one for each leak: `::error file=src/list.c,line=42,title=…::…`. GitHub shows each
+//! annotation in the pull request, at the line of code that the annotation names.
 
 use super::{Exporter, Report, pace, source_path, stack_text, why_of};
 use edleak_analysis::finding::Finding;
@@ -10,8 +10,8 @@ use std::io::{self, Write};
 /// The exporter of annotations.
 #[derive(Clone, Debug)]
 pub struct Github {
-    /// The root of the repository. The exporter prints the paths of files in the repository relative to this
-    /// root, as GitHub expects.
+    /// The root directory of the repository. GitHub expects paths relative to this directory, so the exporter
+    /// removes it from the paths of source files.
     pub root: String,
 }
 
@@ -48,7 +48,8 @@ fn message(finding: &Finding<'_>) -> String {
     text + &stack_text(finding)
 }
 
-/// Replaces control characters, because names may contain them, and encodes line breaks as GitHub expects.
+/// Replaces control characters in a text, because names may contain control characters. Encodes line breaks
+/// as GitHub expects.
 fn data(text: &str) -> String {
     let text = text.replace(|c: char| c.is_control() && c != '\n' && c != '\r', "?");
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")

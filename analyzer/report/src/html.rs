@@ -3,11 +3,11 @@
 //!
 //! ```text
 //!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
-//!                nothing is computed here; the least important counters are summed up until the page is
-//!                small enough
-//!   page         static parts, written here: headline, timeline, leaks with reasons and stacks, losses
-//!   interaction  the script opens the payload and replaces the static parts; all of its views share two
-//!                states: a range of time, and a selected site
+//!                no verdict is computed here; if the page would be too large, the counters of the least
+//!                important sites are replaced by one sum
+//!   page         static parts, written in Rust: headline, timeline, leaks with reasons and stacks, losses
+//!   interaction  the script decodes the payload and replaces the static parts; all views of the script
+//!                share two states: the selected range of time, and the selected site
 //! ```
 //!
 //! | file | holds |
@@ -16,9 +16,9 @@
 //! | `html/headline.rs`, `chart.rs`, `leaks.rs`, `escape.rs` | the static parts |
 //! | `html/page.css`, `html/*.js` | the style, and the script: one function, of the files in the order of `SCRIPT` |
 //!
-//! The security policy in the head of the page names this script and this style by their hashes, and allows
-//! no others. So even if a function's name were written as markup by mistake, the browser would not run this
-//! markup and would load nothing.
+//! The security policy in the head of the page contains the hashes of this script and this style, and forbids
+//! every other script and style. So even if a bug wrote a function's name into the page as markup, the
+//! browser would run no script from this name and would load nothing.
 
 mod chart;
 mod escape;
@@ -46,8 +46,8 @@ use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use trace_data::Found;
 
-/// The files of the script in their order. The script is one function, so all files share one scope, and no
-/// name is visible outside the script.
+/// The files of the script, in the order in which they are joined. The joined script is one function, so all
+/// files share one scope, and no name is visible outside the script.
 const SCRIPT: [&str; 13] = [
     include_str!("html/format.js"),
     include_str!("html/dom.js"),
@@ -65,13 +65,14 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Number of instants on a page. A screen has room for about this number of columns.
+/// Number of instants for which a page has counters. Charts have one column for each instant, and a screen
+/// has room for about this number of columns.
 pub const INSTANTS: usize = 500;
-/// Maximum size of the packed counters that a history keeps for a page, in bytes. The page itself may contain
-/// only a part of these counters.
+/// Maximum size of the packed counters that edleak keeps in memory to make a page, in bytes. The page may
+/// contain only a part of these counters.
 pub const PACKED_BYTES: usize = 48 << 20;
-/// Maximum size of a page's data in base 64, in bytes. With the script and the static parts, the page is
-/// smaller than 20 MB.
+/// Maximum size of a page's data in base 64, in bytes. With this maximum, the whole page with its script and
+/// static parts is smaller than 20 MB.
 const MAX_DATA_BYTES: usize = 18_500_000;
 /// Maximum number of rows in the tables of a page.
 const MAX_ROWS: usize = 100_000;
@@ -79,7 +80,7 @@ const MAX_ROWS: usize = 100_000;
 /// The HTML exporter.
 #[derive(Clone, Default, Debug)]
 pub struct Html {
-    /// The title of the page; without it, the page has the name of the program as its title.
+    /// The title of the page. `None`: the title is the name of the program.
     pub title: Option<String>,
     /// One message for each trace that could not be read.
     pub failures: Vec<String>,
@@ -97,7 +98,7 @@ impl Exporter for Html {
             [before, after] => Some(Diff::of(before, after)),
             _ => None,
         };
-        // If there are two recordings, the page first shows the second recording.
+        // If the report has several recordings, the page shows the last one first.
         let shown = report.analyses.len() - 1;
         let found: Vec<Found<'_>> = report
             .analyses
@@ -129,8 +130,7 @@ impl Html {
         self.title.as_deref().filter(|title| !title.trim().is_empty())
     }
 
-    /// Writes a page for the case that no recording could be read: the page gives the reasons and has no
-    /// empty charts.
+    /// Writes a page if no recording could be read. The page has only the reasons, and no empty charts.
     fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
         let title = self.title().unwrap_or("No recording");
         page_head(title, "", out)?;
@@ -153,7 +153,8 @@ impl Html {
     }
 }
 
-/// The script as one function. Comments and indentation are removed, so that the page stays small.
+/// The script, joined to one function. The function removes comments and indentation, so that the page stays
+/// small.
 fn script() -> String {
     let mut script = String::from("(()=>{\"use strict\";\n");
     let mut is_comment = false;
@@ -237,7 +238,8 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
         hidden(!is_empty),
         hidden(is_empty)
     )?;
-    // The page contains the leaks of every recording; the script shows the leaks of the chosen recording.
+    // The page contains one list of leaks for each recording. The script shows only the list of the recording
+    // that the user selects.
     let leaks = found.iter().map(|found| leaks::table(&found.leaks)).collect();
     by_recording("leaks", "Leaks", leaks, out)?;
     let mapped = found.iter().map(|found| mapped_memory(found.analysis, &found.leaks)).collect();
@@ -251,7 +253,7 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
         ("scatter", "Size against growth", String::new()),
         ("flame", "Flame graph", String::new()),
     ] {
-        // The script fills these sections and shows them.
+        // A section without static content stays hidden until the script fills this section.
         let hidden = hidden(content.is_empty());
         writeln!(
             out,
@@ -274,7 +276,8 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// Writes a section with one part for each recording. If all parts are empty, the function writes nothing.
+/// Writes a section of the page; `parts` has one part for each recording. If all parts are empty, the
+/// function writes nothing.
 fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write) -> io::Result<()> {
     if parts.iter().all(String::is_empty) {
         return Ok(());
@@ -292,9 +295,8 @@ fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write
     writeln!(out, "</section>")
 }
 
-/// The section of mapped memory: the totals, the number of leaks, and the memory that no recorded call
-/// mapped. The section is empty if the trace has neither sites of mapped memory nor memory that no recorded
-/// call mapped.
+/// The section about mapped memory: the totals, the number of leaks, and the memory that no recorded call
+/// mapped. If the trace has no such memory and no site of mapped memory, the section is empty.
 fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {
@@ -311,8 +313,8 @@ fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     )
 }
 
-/// The section of pools: the totals and the number of leaks. The section is empty if the program has no pool
-/// of edleak.h.
+/// The section about pools: the totals and the number of leaks. The section is empty if the program has no
+/// pool of edleak.h.
 fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(pools) = &analysis.pools else { return String::new() };
     let leaks = listed_above(leaks, Domain::Pool, "pools");
@@ -322,7 +324,7 @@ fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     )
 }
 
-/// A sentence that gives the number of leaks of one domain in the list of leaks.
+/// A sentence with the number of leaks that the list of leaks has in one domain.
 fn listed_above(leaks: &[Finding<'_>], domain: Domain, of: &str) -> String {
     match leaks.iter().filter(|leak| leak.lead().domain() == domain).count() as u64 {
         0 => format!("No leak of {of} is reported."),
@@ -374,8 +376,8 @@ fn is_anonymous(analysis: &Findings) -> bool {
     !command.is_empty() && command.iter().all(is_hash)
 }
 
-/// The data in base 64. If the page has no room for the counters of all sites, it contains only the counters
-/// of some sites.
+/// The data of the page in base 64. If the page has no room for the counters of all sites, the data has the
+/// counters of some sites only.
 fn data(found: &[Found<'_>]) -> io::Result<String> {
     let recordings = found.len();
     let made = |packed_bytes: usize| {
@@ -398,8 +400,9 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
             return Ok(escape::base64(&bytes));
         }
     }
-    // The page always contains all data other than the counters. The counters take about the same size for
-    // each site. So a sample of the counters shows for how many sites the page has room.
+    // First make the data without counters, because this part always stays in the page. Then compute from a
+    // sample how much the counters shrink when they are deflated. The result shows how many bytes of counters
+    // fit in the rest of the page.
     meter::begin(3);
     let fixed = made(0)?.len();
     meter::advance(1);
@@ -416,7 +419,7 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
     }
 }
 
-/// The deflated size of the counters divided by their size, computed from a sample of the sites.
+/// The ratio of the counters' deflated size to their size, computed from a sample of the sites.
 fn packed_share(found: &[Found<'_>]) -> f64 {
     const SAMPLED: usize = 1000;
     let sites: Vec<&[u8]> = found
@@ -434,7 +437,8 @@ fn payload(found: &[Found<'_>], histories: &[History]) -> io::Result<Vec<u8>> {
     let mut traces = Vec::new();
     for (i, (found, history)) in found.iter().zip(histories).enumerate() {
         let Found { analysis, headline, .. } = found;
-        // These rows are sites of the heap. Mapped memory and pools have sections of their own on the page.
+        // The table of sites has only sites of the heap. The page has other sections for mapped memory and
+        // for pools.
         let rows: Vec<usize> = (0..analysis.sites.len().min(MAX_ROWS).min(history.sites.len()))
             .filter(|&row| analysis.sites[row].domain() == Domain::Heap)
             .collect();

@@ -1,14 +1,14 @@
 //! JSON: a stable format. The name of a field never changes; new fields may be added.
 //!
 //! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}`, where the list
-//! has one object for each recording. All sizes are exact integers. If the input does not have a value, the
-//! value is null. Without `--all`, only the listed sites appear. If a site was judged together with its
-//! stacks, the stacks that leaked follow the site in the list. Each of these stacks has its `parent` and
-//! `leak_share`.
+//! has one object for each recording. All sizes are exact integers. A value that the input does not have is
+//! null. Without `--all`, the list of sites has only the sites that the text report would list. If a site was
+//! judged together with its stacks, the stacks that leaked follow the site in the list. Each of these stacks
+//! has its `parent` and `leak_share`.
 //!
-//! `findings` lists the leaks as the text report counts them, each with its parts. `summary.leaks` is the
-//! number of findings that fail the gate. `--top` shortens the lists of findings and sites, but does not
-//! change `summary.leaks`.
+//! `findings` lists the leaks as the text report counts them. Each leak has a list of its parts, which are
+//! places in the code. `summary.leaks` is the number of findings that fail the gate. `--top` shortens the
+//! lists of findings and sites, but does not change `summary.leaks`.
 
 mod finding;
 mod marks;
@@ -72,12 +72,12 @@ struct TraceJson<'a> {
     trace: HeaderJson<'a>,
     summary: SummaryJson<'a>,
     growth: GrowthJson,
-    /// The totals of the domain of mapped memory. Null: the trace does not have this domain.
+    /// The totals of mapped memory. Null: the recording did not count mapped memory.
     mapped: Option<MappedJson<'a>>,
-    /// The totals of the domain of pools. Null: the program has no pool of edleak.h, or its pools were not
-    /// recorded.
+    /// The totals of pools. Null: the program has no pool of edleak.h, or its pools were not recorded.
     pools: Option<PoolsJson<'a>>,
-    /// Functions of counted allocators whose calls are not counted.
+    /// Functions that allocate memory, but whose calls edleak did not count. edleak counts the other
+    /// functions of their allocators.
     uncounted_functions: Vec<UncountedJson<'a>>,
     damage: DamageJson,
     marks: Vec<MarkJson<'a>>,
@@ -125,7 +125,7 @@ impl<'a> TraceJson<'a> {
             end,
             recorder,
             machine,
-            is_replaced: _, // is part of `end` and `too_little`, in words
+            is_replaced: _, // the sentences in `end` and `too_little` already tell this fact
         } = &analysis.header;
         let histories = analysis.history.iter().flat_map(|history| &history.sites);
         let peaks: HashMap<&SiteLabel, Peak> = histories.map(|known| (&known.label, known.peak)).collect();

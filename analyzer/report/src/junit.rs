@@ -26,7 +26,7 @@ impl Exporter for Junit {
     }
 }
 
-/// One function for each decision of the gate that lets a leak pass; it returns true for this decision.
+/// The reasons for which the gate lets a leak pass. Each function returns `true` for one of these reasons.
 const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::InBaseline,
     |standing| matches!(standing, Standing::Suppressed(_)),
@@ -44,7 +44,8 @@ fn suite(analysis: &Findings) -> TestSuite {
         case
     };
     let mut suite = TestSuite::new(printable(&analysis.source));
-    // In input that edleak did not record, the duration may be too large to convert.
+    // If the input does not come from edleak, its duration may be too large for `Duration`. In that case the
+    // suite has no time.
     if let Ok(duration) = Duration::try_from_secs_f64(analysis.header.duration_s) {
         suite.set_time(duration);
     }

@@ -27,7 +27,7 @@ use edleak_text::units;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-/// Number of columns of a site's curve in the text report and in JSON.
+/// Number of columns of a site's curve, in the text report and in JSON.
 pub(crate) const CURVE_COLUMNS: usize = 40;
 
 /// The data of a report.
@@ -42,8 +42,7 @@ pub struct Report<'a> {
     /// For each rule, at the same index: whether the rule matched a leak, and whether its budget was
     /// exceeded.
     pub rule_uses: Vec<RuleUse>,
-    /// Maximum number of entries to list for each recording. The list begins with the leaks; other sites
-    /// follow.
+    /// Maximum number of entries to list for each recording: leaks first, then other sites. `None`: no limit.
     pub top: Option<usize>,
 }
 
@@ -62,7 +61,7 @@ impl Report<'_> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
 
-    /// The worst outcome of all recordings. It decides whether the build passes.
+    /// The worst outcome of all recordings. The exit code of edleak-analyze depends on this outcome.
     pub fn outcome(&self) -> Outcome {
         self.analyses.iter().map(outcome).max().unwrap_or(Outcome::Undecided)
     }
@@ -105,8 +104,8 @@ impl Report<'_> {
         all.filter(|site| kept.contains(&site.label)).collect()
     }
 
-    /// The sites to list, in order. If a site was judged together with its stacks, the stacks that leaked
-    /// follow the site in the list.
+    /// The sites to list, in order, with their stacks: if a site was judged together with its stacks, the
+    /// stacks that leaked follow this site in the list.
     pub fn with_parts<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let listed = self.listed(analysis);
         let labels: HashSet<&SiteLabel> = listed.iter().map(|site| &site.label).collect();
@@ -149,7 +148,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
         if let Some(heading) = heading {
             text += &format!("\n{heading}");
         }
-        // All stacks share the outer callers, so only the first stack shows them.
+        // The outer callers are the same in all stacks, so only the first stack shows these callers.
         let own = if i == 0 {
             stack.stack.len()
         } else {
@@ -206,14 +205,14 @@ pub(crate) fn why_of(finding: &Finding<'_>) -> String {
     in_step(finding).map_or_else(|| why.clone(), |together| format!("{together}; {why}"))
 }
 
-/// The bytes and allocations that each iteration leaks, summed over these leaks. `None`: the verdicts are
-/// computed from time and not from marks.
+/// The bytes and the number of allocations that one iteration leaks, summed over all leaks in `findings`.
+/// `None`: the verdicts are computed from time and not from marks.
 pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     let parts = finding::counted_once(findings).flat_map(|finding| &finding.parts);
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
-        // The verdict covers all stacks of the caller, but this part of the leak may contain only some of
-        // these stacks.
+        // The figures of one iteration cover all stacks of the caller, but this part of the leak may have
+        // only some of these stacks. So take only the part's share of the figures.
         let all = part.lead.judgement.leak_bytes as f64;
         let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
         Some((found.bytes * share, found.allocations * share))
@@ -224,7 +223,8 @@ pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     })
 }
 
-/// The pace of a leak: per iteration if the verdict is computed from marks, else per unit of time.
+/// How fast a leak grows: for each iteration if the verdict is computed from marks, else for each unit of
+/// time.
 pub(crate) fn pace(finding: &Finding<'_>) -> String {
     match by_iteration(std::slice::from_ref(finding)) {
         Some((bytes, allocations)) => per_iteration(bytes, allocations),

@@ -1,9 +1,10 @@
-//! A gzipped pprof profile, for `go tool pprof` and for every other viewer that reads this format.
+//! Writes a gzipped pprof profile, for `go tool pprof` and for other viewers that read this format.
 //!
-//! A caller is one sample with one address. A stack of a watched site is one sample with all its frames. The
-//! sample types are the types of a heap profile, and in addition `leaked_space` with the leaked bytes of the
-//! verdict. The leaked bytes are always computed from the whole record. All other values are from the instant
-//! or the range of the profile. These values are exact, and their sums are the totals of the trace.
+//! Each site without recorded stacks is a sample with one address. Each recorded stack is a sample with all
+//! its frames. The values of a sample are the values of a heap profile, and in addition `leaked_space`, the
+//! leaked bytes. The leaked bytes always come from the verdict on the whole record. All other values belong
+//! to the instant or to the range of time for which the user wants the profile. These values are exact, so
+//! their sums over all samples are the totals of the trace.
 
 mod message;
 
@@ -30,7 +31,7 @@ const SAMPLE_TYPES: [(&str, &str); 5] = [
     ("leaked_space", "bytes"),
 ];
 
-/// The exporter that writes a profile of the first recording.
+/// The pprof exporter. It writes only the first recording of a report.
 #[derive(Debug)]
 pub struct Pprof {
     /// The profile to write.
@@ -50,7 +51,7 @@ impl Exporter for Pprof {
     }
 }
 
-/// Writes the profile of one trace. The sites of `analysis` must have symbols.
+/// Writes the profile of one trace. The symbols of the sites in `analysis` must be resolved before the call.
 ///
 /// # Errors
 /// `out` cannot be written to.
@@ -63,8 +64,9 @@ pub fn write_pprof(
     let mut builder = Builder { trace, message: Message::default(), tables: Tables::default() };
     builder.string("");
     builder.header(analysis, profile);
-    // pprof shows the name and the build ID of the first mapping as those of the program. The recorder finds
-    // the modules in the order of their addresses, and the kernel maps the program at the lowest address.
+    // pprof takes the name and the build ID of the program from the first mapping. So the first module of the
+    // trace must become the first mapping. This module is the program: the recorder finds modules in the
+    // order of their addresses, and the kernel maps the program at the lowest address.
     if let Some(program) = trace.modules().first() {
         builder.mapping(program.id);
     }
@@ -85,8 +87,8 @@ pub fn write_pprof(
     gzip.finish().map(|_| ())
 }
 
-/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leaked bytes are
-/// divided among the stacks.
+/// The leaked bytes of each site. If a watched site was judged together with its stacks, its leaked bytes
+/// count at the stacks and not at the site.
 fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     let index: HashMap<_, usize> = (0..).zip(&analysis.sites).map(|(i, site)| (&site.label, i)).collect();
     let mut leaked = vec![0u64; analysis.sites.len()];
@@ -100,8 +102,8 @@ fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     leaked
 }
 
-/// The items that the message already has. For each kind of item, a table gives the index of an item by its
-/// content.
+/// The items that the message already has, by kind. Each table maps the content of an item to its index or
+/// id, so that the message contains no item twice.
 #[derive(Default)]
 struct Tables {
     strings: HashMap<String, i64>,
@@ -156,7 +158,7 @@ impl Builder<'_> {
         self.message.sample.push(Sample { location_id, value: values.map(saturated).to_vec(), label });
     }
 
-    /// The index of a text in the string table. The function adds a text that the table does not have.
+    /// The index of a text in the string table. If the table does not have the text, the function adds it.
     fn string(&mut self, text: &str) -> i64 {
         if let Some(&index) = self.tables.strings.get(text) {
             return index;
@@ -195,7 +197,7 @@ impl Builder<'_> {
         id
     }
 
-    /// The id of the location of a site that has a name but no address.
+    /// For a site that has a name but no address: the id of its location.
     fn named_location(&mut self, name: &str) -> u64 {
         if let Some(&id) = self.tables.named.get(name) {
             return id;
@@ -243,7 +245,8 @@ impl Builder<'_> {
     }
 }
 
-/// Limits a value to the 63 bits that pprof can store. A hostile target can write anything into its counters.
+/// Limits a value to the range of 64-bit integers, which pprof needs. A hostile target can write any number
+/// into its counters, so the value may be outside this range.
 fn saturated(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

@@ -1,5 +1,5 @@
-//! A memory profile as text and as JSON. It ranks the sites by live memory, by allocations, or by allocations
-//! that were soon freed.
+//! A memory profile as text and as JSON. The sites are sorted by live memory, by allocated memory, or by
+//! allocations that were freed before the next slice.
 
 mod json;
 mod text;
@@ -9,10 +9,10 @@ use edleak_analysis::findings::Findings;
 use edleak_analysis::profile::{At, Order, Profile, Span};
 use edleak_text::units;
 
-/// A profile, and the findings that contain its sites.
+/// A profile to print, and the analysis that contains the sites of the profile.
 #[derive(Clone, Copy, Debug)]
 pub struct ProfileReport<'a> {
-    /// The findings. Their sites have symbols.
+    /// The analysis of the recording. The symbols of its sites are resolved.
     pub analysis: &'a Findings,
     /// The profile.
     pub profile: &'a Profile,
@@ -20,7 +20,7 @@ pub struct ProfileReport<'a> {
     pub top: Option<usize>,
 }
 
-/// The word that JSON uses for the figure by which the sites are ranked.
+/// The word in JSON for the figure by which the sites are sorted.
 fn order_name(order: Order) -> &'static str {
     match order {
         Order::Live => "live",
@@ -31,7 +31,7 @@ fn order_name(order: Order) -> &'static str {
 }
 
 impl ProfileReport<'_> {
-    /// The instant or the range in words: `at the peak, 3.2 s of 8 s`.
+    /// The instant or the range of time that the profile shows, in words: `at the peak, 3.2 s of 8 s`.
     fn when(&self) -> String {
         let (to, length) = (self.profile.to.time_s, self.analysis.header.duration_s);
         let of = |what: &str| format!("{what}, {} of {}", units::duration(to), units::duration(length));
@@ -45,7 +45,7 @@ impl ProfileReport<'_> {
         }
     }
 
-    /// The precision of the profile's times, in one line.
+    /// A line about the precision of the profile's times: the time between two slices.
     fn precision(&self) -> String {
         let precision_s =
             self.profile.from.map_or(0.0, |from| from.precision_s).max(self.profile.to.precision_s);

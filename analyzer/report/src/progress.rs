@@ -1,5 +1,6 @@
-//! Shows the progress of long work on a terminal: the stage, the share that is done, and the time so far. A
-//! stage is shown only if it takes more than a second. If the output is a pipe, no progress is written.
+//! Shows the progress of long work on a terminal: the name of the current stage, the share of the work that
+//! is done, and the elapsed time. A stage is shown only if it takes more than a second. If stderr is not a
+//! terminal, nothing is written.
 
 use edleak_text::{meter, units};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,18 +9,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A stage is shown only if it takes at least this long.
+/// Progress is shown only for stages that take at least this time.
 const LEAST_SHOWN: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A stage of the work. The stage is shown while this value exists.
+/// A stage of the work. Its progress is shown until this value is dropped.
 #[derive(Debug)]
 pub struct Stage {
     shown: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Stage {
-    /// Begins a stage. The stage is written only to stderr, and only if stderr is a terminal.
+    /// Begins a stage. Its progress is written to stderr, but only if stderr is a terminal.
     pub fn begin(name: impl Into<String>) -> Self {
         meter::begin(0);
         if !io::stderr().is_terminal() {
@@ -27,7 +28,7 @@ impl Stage {
         }
         let (sender, receiver) = channel();
         let name = name.into();
-        // If the system cannot create a thread, no progress is shown; nothing else changes.
+        // If the system cannot create a thread, the work goes on and no progress is shown.
         let thread =
             std::thread::Builder::new().name("progress".into()).spawn(move || show(&name, &receiver));
         Self { shown: thread.ok().map(|thread| (sender, thread)) }

@@ -20,8 +20,8 @@ const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// The SARIF exporter.
 #[derive(Clone, Debug)]
 pub struct Sarif {
-    /// The root of the repository. The exporter prints the paths of files in the repository relative to
-    /// `%SRCROOT%`.
+    /// The root directory of the repository. SARIF calls this directory `%SRCROOT%`, and the exporter prints
+    /// the paths of source files relative to this directory.
     pub root: String,
 }
 
@@ -58,8 +58,8 @@ impl Exporter for Sarif {
     }
 }
 
-/// The notification for a recording that is too short or has too little data for a verdict. SARIF has a
-/// separate list for notifications.
+/// The notification for a recording that is too short or has too little data for a verdict. SARIF has a list
+/// of notifications in addition to the list of results.
 fn notification(analysis: &Findings) -> Option<Value> {
     let why = too_little(analysis)?;
     Some(
@@ -79,9 +79,10 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 
 /// The fingerprint of each finding.
 ///
-/// Several findings may have equal fingerprints, for example two calls of malloc in one function. So each
-/// fingerprint ends with a number, in the order of the sites in the code. The order of the report would give
-/// other numbers in another run, because the report sorts by rate and rates differ from run to run.
+/// Several findings may have equal fingerprints, for example two calls of malloc in one function. So the
+/// function adds a number to each fingerprint: it numbers equal fingerprints in the order of the code
+/// addresses. The order of the report would give other numbers in the next run, because the report sorts
+/// leaks by rate, and rates differ from run to run.
 fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
     let mut order: Vec<usize> = (0..findings.len()).collect();
     let offsets = |finding: &Finding<'_>| {
@@ -178,8 +179,8 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// The characters of a path that must be encoded in a URI. Letters, digits and the characters in this list
-/// stay unchanged.
+/// The characters of a path that must be encoded in a URI: all except letters, digits, and the characters
+/// that are removed from the set here.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

@@ -1,5 +1,5 @@
-//! Series lines: every point of every site, with one JSON object on each line. edleak-analyze can read these
-//! lines, and gives the same verdicts as for the trace.
+//! Writes series lines: one JSON object for each site on one line, with the counters of the site at every
+//! slice. edleak-analyze can read these lines, and then gives the same verdicts as for the trace.
 //!
 //! | field | meaning |
 //! |---|---|
@@ -12,8 +12,8 @@
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | for each birth epoch, the allocations that are still
 //! live, if this was recorded |
 //!
-//! The points of all sites together do not fit in memory. So the exporter replays the trace several times,
-//! each time for as many sites as fit in memory.
+//! In a large trace, the counters of all sites do not fit in memory at the same time. So the exporter reads
+//! the trace several times, each time for as many sites as fit in memory.
 
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;
@@ -95,8 +95,8 @@ struct BirthFields<'a> {
     max_age_at_free: f64,
 }
 
-/// One quantity of a series. The quantity is stored as runs of equal values, but the output has one value for
-/// each point.
+/// One counter of a site, for example the live bytes, at every slice. In memory, equal values in a row are
+/// stored only once; the output has one value for each slice.
 struct Column<'a> {
     runs: &'a [(Point, u64)],
     value: fn(&Point) -> u64,
@@ -152,8 +152,8 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let together = families.get(&id);
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
-            // If a caller was watched from the start of the recording, its own counters stayed 0, so no slice
-            // of the trace contains the caller.
+            // If a caller was watched from the start of the recording, all its allocations count at its
+            // stacks. Its own counters stayed 0, so no slice contains them. Write zeros for such a caller.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])
@@ -226,8 +226,8 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// A stack in the form of edLeak: for each address, the module and the offset. Module and offset are known
-/// without symbols.
+/// A stack in the form that edLeak uses: for each address, the module and the offset. This form needs no
+/// symbols.
 fn stack_of(site: &JudgedSite) -> Vec<String> {
     site.stack
         .iter()

@@ -1,7 +1,8 @@
 //! The report as text for a person, in 80 columns.
 //!
-//! The report begins with the leaks, highest rate first. A watched caller and its stacks are one leak. After
-//! the leaks come the totals, the events that the recording missed, and perhaps advice.
+//! The report begins with the leaks; the leak with the highest rate comes first. A watched caller and its
+//! stacks together are one leak. After the leaks, the report gives the totals, the events that the recording
+//! missed, and, if possible, advice for the next step.
 
 mod names;
 mod style;
@@ -28,8 +29,8 @@ use style::Ink;
 const MAX_FRAMES: usize = 32;
 /// Maximum number of stacks that the report shows for one leak.
 const MAX_STACKS: usize = 8;
-/// Maximum number of parts that the report shows for one finding. The first few parts hold nearly all of its
-/// leaked bytes.
+/// Maximum number of parts that the report shows for one leak. Nearly all leaked bytes are in the first few
+/// parts, because the largest parts come first.
 const MAX_PARTS: usize = 12;
 /// If a leak began after this share of the record, the report gives the time at which the leak began.
 const BEGAN_LATE: f64 = 0.05;
@@ -178,12 +179,13 @@ impl Text {
                 self.paragraph(&text, INDENT, INDENT, out)?;
             }
         }
-        // If the program frees everything before it ends, the last value of the curve is too low. At the
-        // highest point, at least the leaked bytes were live.
+        // If the program frees everything before it ends, the last value of the curve is lower than the
+        // leaked bytes. In that case print the highest value of the curve.
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
-        // If the record has few slices, the report has no curve.
+        // If the verdict is computed from marks, the recording may have too few slices for a curve. Then all
+        // values are 0, and the report shows no curve.
         if lead.per_mark.is_none() || to > 0.0 {
             writeln!(
                 out,
@@ -192,7 +194,8 @@ impl Text {
             )?;
         }
         if finding.is_freed_at_end() {
-            // At the end of the program, an exit handler or a destructor may free leaked memory.
+            // An exit handler or a destructor may free leaked memory when the program ends. The memory is a
+            // leak nevertheless, because it grew until then.
             writeln!(
                 out,
                 "{INDENT}{}",
@@ -214,8 +217,8 @@ impl Text {
         fill(text, first, rest, WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
-    /// Writes the function, the file and line, and the module. If an inlined function made the allocation,
-    /// the text also names the inlined function.
+    /// Writes the function of a leak, its file and line, and its module. If an inlined function made the
+    /// allocation, the text also names this inlined function.
     fn place(&self, part: &Group<'_>, out: &mut dyn Write) -> io::Result<()> {
         let site = part.site;
         let Some(frame) = part.headline() else {
@@ -267,12 +270,12 @@ impl Text {
         Ok(())
     }
 
-    /// A function's name, shortened to at most `width` columns.
+    /// The name of a function, shortened to at most `width` columns and without control characters.
     fn fitted(&self, name: &str, width: usize) -> String {
         names::fitted(self.style, &printable(name), width)
     }
 
-    /// `function at file:line` in one line, or in two lines if one line is too short.
+    /// The text `function at file:line`, on one line of `width` columns if it fits, else on two lines.
     fn frame_lines(&self, frame: SiteFrame<'_>, width: usize) -> Vec<String> {
         let name = printable(&frame.name());
         let (function, fitted) = (short(&name), || self.fitted(&name, width));
@@ -288,7 +291,7 @@ impl Text {
         vec![strong(&fitted()), format!("  at {}", self.style.paint(Ink::Place, &place))]
     }
 
-    /// Writes the tree from the site to its stacks.
+    /// Writes the stacks of a site as the branches of a tree, each with its share of the leaked bytes.
     fn stacks(&self, shares: &[Share<'_>], out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         if shares.is_empty() {
@@ -333,8 +336,8 @@ impl Text {
         Ok(())
     }
 
-    /// Writes the parts of a finding, each with the frames of its first stack. The outer frames, which all
-    /// stacks share, are written only once, at the end.
+    /// Writes the parts of a leak, each with the frames of its first stack. The outer frames that are the
+    /// same in all parts are written only once, after the last part.
     fn parts(&self, finding: &Finding<'_>, out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         writeln!(out, "{INDENT}parts, by share of the leaked bytes:")?;
@@ -377,8 +380,8 @@ impl Text {
         Ok(())
     }
 
-    /// The lines of a part: its size and place, and then its first stack without the outer frames that all
-    /// parts share.
+    /// The lines of one part of a leak: its size and its site number, and then its first stack, without the
+    /// outer frames that are the same in all parts.
     fn part_lines(&self, part: &Group<'_>, tail: usize, width: usize) -> Vec<String> {
         let count = part.leak_count.map_or_else(String::new, |count| format!(" in {}", units::count(count)));
         let number = match part.site.label {
@@ -403,8 +406,8 @@ impl Text {
     }
 
     /// The lines of a stack. If a frame repeats, as in recursion, it gets one line with the number of
-    /// repetitions. Several neighbouring frames of a language's runtime get one line, with the outermost of
-    /// these frames.
+    /// repetitions. If several frames in a row belong to the runtime of a language, they get one line
+    /// together. This line shows the outermost of these frames.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
         let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
@@ -480,8 +483,8 @@ impl Text {
     }
 }
 
-/// The number of outer frames that two stacks share. If the stacks share so few frames that a separate line
-/// is not worth while, the number is 0.
+/// The number of outer frames that are the same in both stacks. For fewer than two frames, the number is 0,
+/// because the line "then N callers as above" would save no line.
 fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     const WORTH_IT: usize = 2;
     let is_same = |(one, other): &(&Address, &Address)| {
@@ -493,17 +496,18 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     if shared >= WORTH_IT { shared } else { 0 }
 }
 
-/// Several frames that are shown on one line.
+/// How many frames a line of a stack stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
     /// The same frame, repeated this number of times.
     Repeated(usize),
-    /// A frame of a language's runtime. It also stands for the runtime frames that it called; the number
-    /// counts these frames.
+    /// A frame of a language's runtime. The line also stands for the runtime frames inside this frame; the
+    /// number is the number of frames inside.
     Runtime(usize),
 }
 
-/// Replaces neighbouring runtime frames by the outermost of these frames, if there are enough of them.
+/// If at least `WORTH_IT` frames in a row belong to a language's runtime, replaces them by the outermost of
+/// these frames.
 fn folded(runs: Vec<(SiteFrame<'_>, Run)>) -> Vec<(SiteFrame<'_>, Run)> {
     const WORTH_IT: usize = 3;
     let mut all = Vec::with_capacity(runs.len());

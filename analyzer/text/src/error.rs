@@ -1,8 +1,9 @@
-//! The error for a value in a wrong form. The message tells how to write the value.
+//! The error for a size, rate or duration that cannot be read. The message tells the user how to write the
+//! value.
 
 use std::fmt;
 
-/// The error for a value in a wrong form.
+/// The error for a size, rate or duration that cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     kind: ErrorKind,

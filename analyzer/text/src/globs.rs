@@ -3,15 +3,16 @@
 //! | pattern | matches | special characters |
 //! |---|---|---|
 //! | [`Glob::new`]: `--watch`, `--wrapper` | the whole name | `*`, `?` (any one character) |
-//! | [`Glob::part`]: suppressions, as in LeakSanitizer | any part of it | `*`, leading `^`, trailing `$` |
+//! | [`Glob::part`]: suppressions, as in LeakSanitizer | a part of the name | `*`, leading `^`, trailing `$` |
 //!
 //! Brackets are ordinary characters, because many names contain them (`operator new[]`, `<[T]>::to_vec`). In
-//! patterns for whole names, a blank matters only between two words: `vector<int, A<int> >` and
-//! `vector<int,A<int>>` are one name.
+//! patterns for whole names, a blank matters only between two words: the patterns `vector<int, A<int> >` and
+//! `vector<int,A<int>>` match the same names.
 //!
-//! Each text between two `*` is matched at its first possible place in the name. No match is lost: the next
-//! `*` can match all characters up to any further place. So the time is at most the length of the name times
-//! the length of the longest text, for any number of `*`.
+//! The search takes, for each text between two `*`, the first place in the name where this text occurs, and
+//! never tries a second place. It misses no match, because the next `*` can match all characters up to any
+//! further place. So the time is at most the length of the name times the length of the longest text, for any
+//! number of `*`.
 
 use std::borrow::Cow;
 
@@ -30,7 +31,7 @@ pub struct Glob {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Piece {
     text: String,
-    /// Whether the text has a `?`, which stands for any one character.
+    /// Whether the text contains the special character `?`, which matches any one character.
     has_any: bool,
 }
 
@@ -117,7 +118,7 @@ impl Piece {
     }
 }
 
-/// `text` without those blanks that do not separate two words.
+/// `text` without blanks, except the blanks that separate two words.
 fn without_idle_blanks(text: &str) -> Cow<'_, str> {
     if !text.contains(' ') {
         return Cow::Borrowed(text);
@@ -191,7 +192,8 @@ mod tests {
         }
     }
 
-    /// The reference implementation for the test: for each `*`, tries every number of characters.
+    /// A simple implementation to which the test compares the real one. For each `*`, it tries every number
+    /// of characters.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

@@ -1,5 +1,5 @@
-//! Sizes, rates, durations and patterns as people write them. `edleak-record` and `edleak-analyze` accept the
-//! same forms.
+//! Reads and prints sizes, rates, durations and patterns as people write them. `edleak-record` and
+//! `edleak-analyze` both use this crate, so they accept the same forms.
 #![forbid(unsafe_code)]
 
 pub mod error;

@@ -1,8 +1,8 @@
-//! The progress of long work. The code that does the work counts the parts that are done, and the program
-//! shows this count to the user.
+//! Measures the progress of long work. The code that does the work counts the parts that are done, and the
+//! program shows the share to the user.
 //!
-//! A process does only one such work at a time, so one meter is enough. The work adds to the count once for
-//! each block or file, so counting costs little.
+//! A process does only one such work at a time, so one global count is enough. The code adds to the count
+//! once for each block or file, so the counting takes almost no time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static AWAITED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Begins work that has `all` parts. 0: the number of parts is not known.
+/// Begins work that consists of `all` parts. If `all` is 0, the number of parts is not known.
 pub fn begin(all: u64) {
     ALL.store(0, Ordering::Relaxed);
     DONE.store(0, Ordering::Relaxed);
@@ -29,13 +29,14 @@ pub fn share() -> Option<f64> {
     (all > 0).then(|| (DONE.load(Ordering::Relaxed) as f64 / all as f64).min(1.0))
 }
 
-/// Sets the name of the thing outside of this process for which the work waits. `None`: the work does not
-/// wait.
+/// Tells the user that the work waits for something outside of this process, such as a server; `what` names
+/// it. `None`: the work does not wait any more.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// The name of the thing outside of this process for which the work waits. `None`: the work does not wait.
+/// The name that [`wait_for`] got: the work waits for this thing outside of the process. `None`: the work
+/// does not wait.
 pub fn awaited() -> Option<String> {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -1,7 +1,7 @@
-//! Bytes, rates and durations, as people read and write them.
+//! Prints and reads sizes, rates, durations and counts.
 //!
-//! Printed sizes are binary (KiB = 1024), as in allocators and in `/proc`. In the input, `KB` is 1000 bytes
-//! and `KiB` is 1024 bytes. A bare `k` is also 1024 bytes, as in dd.
+//! Printed sizes are binary (KiB = 1024), as in allocators and in `/proc`. When edleak reads a size, `KB` is
+//! 1000 bytes and `KiB` is 1024 bytes. A `k` alone is also 1024 bytes, as in the program dd.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 pub fn bytes(bytes: f64) -> String {
     let mut value = bytes.abs();
     let mut unit = 0;
-    // Without this step, 999.5 would be printed as "1000". A number in the next unit is shorter.
+    // From 999.5 on, the number would be printed with four digits, as "1000". So take the next unit.
     while value >= 999.5 && unit + 1 < BINARY.len() {
         value /= 1024.0;
         unit += 1;
@@ -25,8 +25,8 @@ pub fn bytes(bytes: f64) -> String {
     }
 }
 
-/// Prints a rate with a unit of time for which the number is easy to read: `1.2 KiB/s`, `34 B/min`, `5
-/// B/day`.
+/// Prints a rate per second, minute, hour or day, so that the number is easy to read: `1.2 KiB/s`, `34
+/// B/min`, `5 B/day`.
 pub fn rate(bytes_per_s: f64) -> String {
     const UNITS: [(&str, f64); 4] = [("s", 1.0), ("min", 60.0), ("h", 3600.0), ("day", 86400.0)];
     let (unit, seconds) = UNITS
@@ -44,7 +44,7 @@ pub fn duration(seconds: f64) -> String {
     if seconds < 9.95 && (seconds - seconds.round()).abs() >= 0.05 {
         return format!("{seconds:.1} s");
     }
-    // The limit of 1e15 seconds is far longer than any recording. Below this limit, the cast is exact.
+    // No recording is as long as 1e15 seconds, and every number up to 1e15 can be cast exactly.
     let whole = seconds.round().min(1e15) as u64;
     let (major, minor) = match whole {
         0..60 => return format!("{whole} s"),
@@ -59,7 +59,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Prints a count with a comma before every three digits, in every locale: `1,234,567`.
+/// Prints a count with commas between groups of three digits: `1,234,567`. The locale does not matter.
 pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -77,7 +77,7 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// Reads a size: `512`, `10KB`, `1.5 MiB`, `64M`. `KB` is 1000 bytes; `KiB` and a bare `k` are 1024 bytes.
+/// Reads a size: `512`, `10KB`, `1.5 MiB`, `64M`. `KB` is 1000 bytes; `KiB` and a `k` alone are 1024 bytes.
 ///
 /// # Errors
 /// The text is not a number with a unit.
@@ -107,8 +107,8 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 /// Reads a size in whole bytes, in the forms that [`parse_bytes`] accepts.
 ///
 /// # Errors
-/// The text is not a size, or the size is 8 PiB or more. A float cannot represent all whole numbers above 8
-/// PiB, and no file is so large.
+/// The text is not a size, or the size is 8 PiB or more. A float cannot represent every whole number above
+/// this limit, and no file is so large.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_bytes(text)?;
     if bytes < 2f64.powi(53) {
@@ -173,7 +173,8 @@ fn seconds_of(unit: &str) -> Option<f64> {
     })
 }
 
-/// Splits a text into a number without sign or exponent, and the word after the number.
+/// Splits a text into the number at its start and the word after the number. The number may have no sign and
+/// no exponent.
 fn number_and_unit(text: &str) -> (Option<f64>, &str) {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

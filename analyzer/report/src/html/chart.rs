@@ -8,7 +8,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 180.0;
 
-/// Draws live and resident bytes over the record.
+/// Draws the live bytes and the resident bytes of the process, for the whole recording.
 pub(super) fn timeline(history: &History) -> String {
     let instants = &history.instants;
     let end_s = instants.last().map_or(0.0, |instant| instant.at_s);

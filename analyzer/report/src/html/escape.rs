@@ -1,9 +1,10 @@
-//! Escapes text for a page, because anybody may have chosen the names in it. Also encodes bytes as base 64.
+//! Escapes text for a page, because a hostile program may have names that look like markup. Also encodes
+//! bytes as base 64.
 
 use std::fmt::Write;
 
-/// Escapes text between tags or inside a quoted attribute. Invisible characters, and characters that change
-/// the direction of text, are replaced by their number.
+/// Escapes text between tags or inside a quoted attribute. In place of an invisible character, or a character
+/// that changes the direction of text, the result has the number of this character.
 pub(super) fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len() + raw.len() / 8);
     for c in raw.chars() {
@@ -23,7 +24,7 @@ pub(super) fn text(raw: &str) -> String {
     out
 }
 
-/// Escapes a sentence. Words between backticks become code.
+/// Escapes a sentence. Text between backticks becomes a `<code>` element.
 pub(super) fn sentence(raw: &str) -> String {
     let parts: Vec<String> = raw.split('`').map(text).collect();
     if parts.len().is_multiple_of(2) {

@@ -1,5 +1,5 @@
-//! The verdict as answers to questions. Is the heap the cause? Which site leaks, and how fast? When does the
-//! leak matter? What did the recording miss?
+//! The top of the page: the verdict, and answers to the user's first questions. Is the heap the cause? Which
+//! site leaks, and how fast? When does the leak matter? What did the recording miss?
 
 use crate::pace;
 use crate::text::summary;
@@ -12,7 +12,7 @@ use edleak_analysis::site::Standing;
 use edleak_model::growth_kind::GrowthKind;
 use edleak_text::units::{self, plural};
 
-/// A text, and whether the text is a name.
+/// A piece of text; the flag tells whether the piece is a name, which the page shows in another style.
 pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
@@ -22,9 +22,10 @@ pub(super) struct Headline {
     pub mark: &'static str,
     /// The verdict in a sentence.
     pub verdict: String,
-    /// Questions and answers. An answer is a list of texts; some of the texts are names.
+    /// Questions and answers. Each answer is a list of pieces of text.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
-    /// One line for each kind of loss; empty if the recording missed nothing.
+    /// For each kind of event that the recording missed, one line. The list is empty if the recording missed
+    /// nothing.
     pub missed: Vec<String>,
 }
 
@@ -90,7 +91,7 @@ fn rates(rate: f64, number: u64) -> String {
     format!("{}{together}", units::rate(rate))
 }
 
-/// `is_clean`: no site leaks. If live memory grows although no site leaks, the answer explains the growth.
+/// Answers the question whether the heap is the cause of the growth. `is_clean` tells that no site leaks.
 fn is_it_the_heap(analysis: &Findings, is_clean: bool) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",
@@ -137,7 +138,8 @@ fn when(analysis: &Findings, rate: f64) -> String {
     }
 }
 
-/// The numbers of new, faster and other leaks, and the names of the leaks that need attention.
+/// Tells how many leaks are new, faster, unchanged, slower and gone since the other recording, and names the
+/// leaks that need attention.
 fn what_changed(diff: &Diff<'_>) -> Vec<Piece> {
     use edleak_analysis::baseline::Change;
     const NAMED: usize = 3;

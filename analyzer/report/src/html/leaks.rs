@@ -1,5 +1,5 @@
-//! The list of leaks for a browser without script. Each finding has one row with its figures, reasons and
-//! stacks.
+//! The list of leaks as static HTML, for browsers that run no script. Each leak has one row with its figures,
+//! reasons and stacks.
 
 use super::chart::sparkline;
 use super::escape::text;
@@ -11,7 +11,8 @@ use edleak_analysis::site::{Domain, JudgedSite};
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 
-/// Maximum number of leaks in the list. A longer list needs sorting and filtering.
+/// Maximum number of leaks in the list. With more leaks, a user needs sorting and filtering, which only the
+/// script offers.
 const MAX_LEAKS: usize = 40;
 /// Number of leaks that the list shows at first; the reader can unfold the rest.
 const FIRST_LEAKS: usize = 8;
@@ -92,7 +93,8 @@ fn row(leak: &Finding<'_>) -> String {
     )
 }
 
-/// The pool that handed the objects out, if the site is a caller of a pool.
+/// The name of the pool from which the site got its objects. The result is empty if the site does not call a
+/// pool.
 fn of_pool(site: &JudgedSite) -> String {
     match site.pool.as_deref() {
         None => String::new(),
@@ -107,8 +109,8 @@ fn place(frame: Option<SiteFrame<'_>>) -> String {
     })
 }
 
-/// The stacks of a finding with one place. For a finding with several places: the share and the stacks of
-/// each place.
+/// If a leak has one place in the code: its stacks. If a leak has several places: for each place, its share
+/// of the leaked bytes and its stacks.
 fn parts(leak: &Finding<'_>) -> String {
     if leak.together.is_none() {
         return stacks(leak.largest());

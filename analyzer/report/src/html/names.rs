@@ -1,14 +1,15 @@
-//! Stores every name only once: functions, files, modules, and the frames that consist of these names.
+//! The tables of names and frames in the page's data. Each name of a function, file or module is stored only
+//! once, and each frame refers to its names by number.
 
 use super::payload::Payload;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::site::JudgedSite;
 use std::collections::HashMap;
 
-/// Maximum length of a name in bytes. A longer name is cut, because nobody reads so long a name, and the page
-/// must stay small.
+/// Maximum length of a name in bytes. A longer name loses its end, so that the page stays small.
 const MAX_NAME_BYTES: usize = 16 << 10;
-/// When all names together exceed this size, each further name is cut to [`SHORT_NAME_BYTES`].
+/// Limit for the size of all names together, in bytes. Each name that is added above this limit is cut to
+/// [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;
 const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;
@@ -34,7 +35,7 @@ struct FrameKey {
     flags: u64,
 }
 
-/// The name, cut to at most `most` bytes.
+/// The name, without its end if it has more than `most` bytes.
 fn cut(name: &str, most: usize) -> String {
     if name.len() <= most {
         return name.to_owned();
@@ -47,7 +48,7 @@ fn cut(name: &str, most: usize) -> String {
 }
 
 impl Names {
-    /// The number of a name; a new name is added.
+    /// The number of a name. The function adds the name if the table does not have it.
     pub(super) fn number(&mut self, name: &str) -> u64 {
         if name.is_empty() {
             return 0;
@@ -64,7 +65,7 @@ impl Names {
         number
     }
 
-    /// The numbers of the frames of a site, innermost first.
+    /// The frames of a site, innermost first. Each frame is given as its number in the table of frames.
     pub(super) fn stack_of(&mut self, site: &JudgedSite) -> Vec<u64> {
         site.frames().map(|frame| self.frame(frame)).collect()
     }
@@ -86,7 +87,7 @@ impl Names {
         })
     }
 
-    /// Writes the columns that describe the frames.
+    /// Writes the table of frames, one column for each property.
     pub(super) fn write(&self, payload: &mut Payload) {
         let mut column = |name: &str, value: fn(&FrameKey) -> u64| {
             payload.numbers(format!("frame.{name}"), self.table.iter().map(value));

@@ -13,8 +13,8 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// The greatest number in the payload. A double of JavaScript holds all integers up to this number exactly.
-/// The payload stores this number in place of any greater number.
+/// The greatest number in the payload. JavaScript has only doubles, and above this number a double cannot
+/// represent all integers. The payload stores this number in place of any greater number.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The columns collected so far.
@@ -46,8 +46,8 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Adds a column of numbers, some of which may be unknown. An entry of 0 means unknown; any other entry
-    /// is the number plus 1.
+    /// Adds a column of numbers, some of which may be unknown. The column stores 0 for an unknown number, and
+    /// the number plus 1 for any other number.
     pub(super) fn options(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = Option<u64>>) {
         self.numbers(name, numbers.map(|number| number.map_or(0, |number| number.min(MOST - 1) + 1)));
     }
@@ -58,7 +58,7 @@ impl Payload {
         self.bytes(name, &bytes);
     }
 
-    /// Joins the header and the columns, and deflates them.
+    /// Joins the header and the columns, and compresses the result with deflate.
     pub(super) fn deflate(self, mut header: Map<String, Value>) -> io::Result<Vec<u8>> {
         header.insert("columns".into(), Value::Object(self.columns));
         let header = serde_json::to_vec(&header)?;

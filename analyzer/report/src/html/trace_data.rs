@@ -1,5 +1,5 @@
-//! One recording as columns: one row for each site, the state of the process at each instant, and the packed
-//! counters.
+//! Writes one recording into the page's data, as columns. Some columns have one row for each site, and some
+//! have one row for each instant of the process. The packed counters are one column of bytes.
 
 use super::headline::Headline;
 use super::names::Names;
@@ -23,15 +23,15 @@ pub(super) struct Found<'a> {
     pub(super) diff: Option<&'a Diff<'a>>,
 }
 
-/// If the page has no room for the counters of a site, the page contains a curve of the site with this number
-/// of columns.
+/// Number of columns of a site's curve. The page contains such a curve for each site whose counters do not
+/// fit in the page.
 const CURVE_COLUMNS: usize = 40;
-/// Limit on the text that says why sites do not leak: the maximum for one page, in bytes. Readers rarely open
-/// this text.
+/// Maximum size of the text that says why sites do not leak, in bytes for each recording. Without this limit,
+/// the text could fill the page, although readers rarely open it.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
-/// Adds the columns of `analysis`, with names that begin with `prefix`. Returns the part of the header that
-/// describes this recording.
+/// Adds the columns of one recording. The name of each column begins with `prefix`. Returns the part of the
+/// header that describes this recording.
 pub(super) fn write(
     payload: &mut Payload,
     names: &mut Names,
@@ -137,7 +137,8 @@ fn write_figures(
             + 2 * u64::from(site.judged_with_stacks)
             + 4 * u64::from(freed.contains(&site.label))
     });
-    // The numbers of the leaks in the list, from 1. Sites with equal numbers belong to one finding.
+    // For each leaking site, the number of its leak in the list of leaks, from 1. Sites with equal numbers
+    // belong to the same leak.
     let finding_of: HashMap<&SiteLabel, u64> = (1..)
         .zip(findings)
         .flat_map(|(number, finding)| finding.sites().map(move |site| (&site.label, number)))
@@ -150,8 +151,8 @@ fn write_figures(
     payload.options(format!("{prefix}frees"), sites().map(|site| site.totals.frees));
     payload.options(format!("{prefix}allocated_bytes"), sites().map(|site| site.totals.allocated_bytes));
     payload.options(format!("{prefix}freed_bytes"), sites().map(|site| site.totals.freed_bytes));
-    // The list of leaks gives the rate of a finding. If a finding has only one site, this site gets the rate
-    // of the finding.
+    // If a leak has only one site, the table of sites shows the rate of the leak at this site. So the table
+    // agrees with the list of leaks.
     let mut rate_of: HashMap<&SiteLabel, f64> = HashMap::new();
     for finding in findings {
         let mut sites = finding.sites();
@@ -175,8 +176,8 @@ fn write_figures(
     payload.numbers(format!("{prefix}bytes_at_peak"), past().map(|site| site.live_bytes_at_peak));
     payload.numbers(format!("{prefix}count_at_peak"), past().map(|site| site.live_count_at_peak));
 
-    // The flame graph uses the same weights as the format `folded`: if a leaking caller has stacks, the
-    // leaked bytes count at the stacks and not at the caller.
+    // The leaked bytes for the flame graph. As in the format `folded`, if a leaking caller has recorded
+    // stacks, the leaked bytes count at these stacks and not at the caller.
     let mut leaked: HashMap<&SiteLabel, u64> = HashMap::new();
     for site in analysis.sites.iter().filter(|site| site.is_leak()) {
         for (part, bytes) in analysis.leaked_by_stack(site) {

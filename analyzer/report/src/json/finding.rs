@@ -1,4 +1,4 @@
-//! JSON: a finding. A finding is one leak with all places in the code that belong to it.
+//! JSON: a finding, which is one leak. Several places in the code may belong to the same leak.
 
 use crate::json::place::{FrameJson, LabelJson};
 use crate::json::words::confidence_name;
@@ -11,10 +11,11 @@ use serde::Serialize;
 #[derive(Serialize)]
 pub(super) struct FindingJson<'a> {
     name: String,
-    /// `step` if several places are one finding because they grow at the same instants. Null if the finding
+    /// `step`: the finding has several places in the code, which grow at the same instants. Null: the finding
     /// has only one place.
     together: Option<&'static str>,
-    /// The innermost function that is in the stacks of all parts; null: unknown.
+    /// The innermost function that is in the stacks of all parts. Null: unknown, or the finding has only one
+    /// place.
     below: Option<FrameJson<'a>>,
     headline: Option<FrameJson<'a>>,
     class: &'static str,
@@ -30,14 +31,14 @@ pub(super) struct FindingJson<'a> {
     parts: Vec<PartJson<'a>>,
 }
 
-/// A place of a finding.
+/// A part of a finding: one place in the code.
 #[derive(Serialize)]
 struct PartJson<'a> {
     name: String,
     headline: Option<FrameJson<'a>>,
-    /// The site of the caller of malloc.
+    /// The label of the site: the function that calls malloc.
     site: LabelJson<'a>,
-    /// The stacks of the place that have a share in the leak.
+    /// The recorded stacks of this site that leaked.
     stacks: Vec<LabelJson<'a>>,
     share: f64,
     leak_bytes: u64,

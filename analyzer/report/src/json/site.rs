@@ -14,11 +14,12 @@ pub(super) struct SiteJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     kind: &'static str,
-    /// `heap`, `mapping` or `pool`. In the domain `mapping`, bytes are bytes of address space, and
-    /// allocations are mappings. In the domain `pool`, allocations are objects; the bytes of these objects
-    /// are also counted in `heap` or in `mapping`.
+    /// The kind of memory that the site allocates: `heap`, `mapping` or `pool`. In the domain `mapping`,
+    /// bytes are bytes of address space, and allocations are mappings. In the domain `pool`, allocations are
+    /// objects; the bytes of these objects are also counted in `heap` or in `mapping`.
     domain: &'static str,
-    /// The name of the pools; empty if they have no name. Null in other domains.
+    /// Only in the domain `pool`: the name of the pools from which the site gets its objects; empty if these
+    /// pools have no name.
     pool: Option<&'a str>,
     name: String,
     class: &'static str,
@@ -28,7 +29,7 @@ pub(super) struct SiteJson<'a> {
     why: &'a [String],
     record_longer_s: Option<f64>,
     judged_with_stacks: bool,
-    /// The memory that each iteration leaves behind. Null: the verdict is computed from time.
+    /// The memory that each iteration leaks. Null: the verdict is computed from time and not from marks.
     per_mark: Option<SitePerMarkJson<'a>>,
     leak_share: Option<f64>,
     leak_bytes: i128,
@@ -42,10 +43,11 @@ pub(super) struct SiteJson<'a> {
     frees: Option<u64>,
     allocated_bytes: Option<u64>,
     freed_bytes: Option<u64>,
-    /// Resident and swapped bytes at the end, for a site that maps memory; null if unknown.
+    /// Only in the domain `mapping`: the resident and swapped bytes at the end of the recording; null if
+    /// unknown.
     resident_bytes: Option<u64>,
-    /// Bytes that the program gave back with madvise and kept mapped, summed over all calls. Null: there was
-    /// no such call.
+    /// Bytes that the program returned to the kernel with madvise but kept mapped, summed over all calls.
+    /// Null: the program made no such call.
     given_back_bytes: Option<u64>,
     given_back_calls: Option<u64>,
     curve: Vec<u64>,
@@ -58,8 +60,8 @@ pub(super) struct SiteJson<'a> {
     stack: Vec<FrameJson<'a>>,
 }
 
-/// The coefficients of edLeak's parabola c0·x² + c1·x + c2 over the scaled series, and the factors of the
-/// scaling.
+/// Only with `--model edleak`: the coefficients of the parabola c0·x² + c1·x + c2 that edLeak fits to the
+/// scaled series, and the numbers with which the series was scaled.
 #[derive(Serialize)]
 struct LeakFactorJson {
     coef: [f64; 3],
@@ -99,7 +101,8 @@ impl<'a> SiteJson<'a> {
             judged_with_stacks: site.judged_with_stacks,
             per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
             leak_share: site.leak_share,
-            // edLeak's formula gives leaked bytes for every class. The number is negative if memory shrank.
+            // edLeak's formula computes leaked bytes for every class of site. The number is negative if the
+            // site's memory became smaller.
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
@@ -120,7 +123,8 @@ impl<'a> SiteJson<'a> {
             resident_bytes: site.resident_bytes,
             given_back_bytes: site.given_back.map(|given| given.bytes),
             given_back_calls: site.given_back.map(|given| given.calls),
-            // The values are means of buckets. A cast from float to integer saturates.
+            // The values are floats, because each value is the mean of several slices. A cast from float to
+            // integer saturates.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             peak_bytes: peak.map(|peak| peak.live_bytes),
             peak_s: peak.map(|peak| peak.at_s),

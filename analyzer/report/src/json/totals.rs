@@ -91,13 +91,15 @@ struct NamedJson<'a> {
     bytes: u64,
 }
 
-/// The bytes of pools are also in the heap or in mapped memory, so no sum in `summary` contains them.
+/// Functions of one module that allocate memory, but whose calls edleak did not count.
 #[derive(Serialize)]
 pub(super) struct UncountedJson<'a> {
     module: &'a str,
     functions: &'a [String],
 }
 
+/// The totals of pools. The bytes of pools are also counted in the heap or in mapped memory, so the sums in
+/// `summary` do not contain these bytes a second time.
 #[derive(Serialize)]
 pub(super) struct PoolsJson<'a> {
     sites: u64,

@@ -1,8 +1,9 @@
-//! The messages of a pprof profile. The field numbers are those of the description of the pprof format.
+//! The protobuf messages of a pprof profile. The field numbers come from `profile.proto`, the definition of
+//! the pprof format.
 //!
-//! Every text is an index into one string table; the first entry of the table is empty. Ids of mappings,
-//! locations and functions are positive. The lines of a location begin with the innermost inlined function
-//! and end with the function that contains the code.
+//! The profile has one string table, whose first entry is empty. All other messages store a text as an index
+//! into this table. Ids of mappings, locations and functions are positive. The lines of a location begin with
+//! the innermost inlined function and end with the function that contains the code.
 
 use prost::Message;
 
@@ -36,7 +37,7 @@ pub(super) struct Profile {
     pub(super) default_sample_type: i64,
 }
 
-/// Two indices into the string table.
+/// The type and the unit of a value, both as indices into the string table.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct ValueType {
     #[prost(int64, tag = "1")]

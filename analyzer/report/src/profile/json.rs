@@ -21,8 +21,7 @@ struct Document<'a> {
     by: &'static str,
     from_s: Option<f64>,
     to_s: f64,
-    /// The precision of the times: the distance of neighbouring slices, in seconds, at the instant or at the
-    /// ends of the range.
+    /// The precision of `from_s` and `to_s`: the time between two slices near these times, in seconds.
     precision_s: f64,
     total: FiguresJson,
     sites: Vec<RowJson<'a>>,
@@ -45,8 +44,8 @@ struct RowJson<'a> {
     id: LabelJson<'a>,
     parent: Option<LabelJson<'a>>,
     name: String,
-    /// The site's share of the figure by which the sites are ranked, from 0 to 1. Null: the total is not
-    /// positive.
+    /// The site's share of the total, from 0 to 1, for the figure by which the sites are sorted. Null: the
+    /// total is not positive.
     share: Option<f64>,
     #[serde(flatten)]
     figures: FiguresJson,

@@ -17,11 +17,12 @@ const SITES: usize = 20;
 const LEAST_SHARE: f64 = 0.01;
 /// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;
-/// Maximum indent of a branch, in columns. Deeper branches get this indent too.
+/// Maximum indentation of a line in the tree, in columns. All deeper levels of the tree have this
+/// indentation.
 const DEEPEST_INDENT: usize = 24;
 
 impl ProfileReport<'_> {
-    /// Writes the table. If stacks were recorded, writes the tree as well.
+    /// Writes the table of sites, and then, if the profile has recorded stacks, the tree of stacks.
     ///
     /// # Errors
     /// `out` cannot be written to.
@@ -92,8 +93,8 @@ impl ProfileReport<'_> {
         Ok(())
     }
 
-    /// The rows, highest figure first. The figure is the one by which the sites are ranked, and rows with the
-    /// figure 0 are left out. A watched site and its stacks are one row.
+    /// The rows of the table. A watched site and its stacks together are one row. The rows are sorted by the
+    /// figure that the user chose, highest first; rows in which this figure is 0 are left out.
     fn callers(&self) -> Vec<(&JudgedSite, Figures)> {
         let order = self.profile.order;
         let sites = &self.analysis.sites;
@@ -142,8 +143,9 @@ impl ProfileReport<'_> {
     }
 }
 
-/// Writes the children of a node. `depth` is the depth of the node, or `None` for the root, which has no
-/// line. If a node has one child with the full weight of the node, the child is not indented further.
+/// Writes the children of a node. `depth` is the depth of the node; `None`: the node is the root, which has
+/// no line. If a node has only one child and this child has the full weight of the node, the child gets the
+/// same indentation as the node.
 fn write_node(style: Style, node: &Node, all: i128, depth: Option<usize>, lines: &mut Vec<String>) {
     let is_shown = |child: &&Node| child.weight as f64 >= LEAST_SHARE * all as f64;
     let shown: Vec<&Node> = node.children.iter().filter(is_shown).collect();
@@ -180,7 +182,8 @@ fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> St
     format!("{share:>8}  {first:>12}  {second:>12}")
 }
 
-/// Function, file and line, in at most `width` columns. A function name that is too long is shortened.
+/// Function, file and line, in at most `width` columns. If the text is too long, the function shortens the
+/// name.
 fn place(style: Style, site: &JudgedSite, width: usize) -> String {
     let Some(frame) = site.headline() else { return style.clip_end(&printable(&site.name()), width) };
     let line = frame.place().map(|(file, line)| format!(" {}:{line}", printable(base_name(file))));

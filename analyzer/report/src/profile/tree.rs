@@ -33,7 +33,8 @@ impl Node {
         }
     }
 
-    /// Sorts all levels by falling weight, and nodes of equal weight by name.
+    /// Sorts the children of every node: the node with the greatest weight comes first. Nodes of equal weight
+    /// are sorted by name.
     pub(super) fn sort(&mut self) {
         self.by_name.clear();
         self.children.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));

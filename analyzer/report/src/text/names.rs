@@ -1,15 +1,16 @@
-//! Shortens function names to a width. The function removes the least important parts of a name first, and
-//! keeps the last component of the name.
+//! Shortens function names that are wider than the space for them. Parameters and template arguments are
+//! removed first. The last component of a name, which is the function itself, is kept as long as possible.
 
 use super::style::{Style, columns};
 use edleak_binary::names::short;
 
-/// Operators with characters that look like brackets but are not brackets. If one operator is the beginning
-/// of another, the longer operator comes first.
+/// Operators whose characters look like brackets but are not brackets. If an operator is the beginning of a
+/// longer operator, the longer operator comes first in the list.
 const OPERATORS: [&str; 12] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "<", ">"];
 
-/// Shortens a name to at most `width` columns. The function first removes the parameters and then the
-/// template arguments, innermost first. If the name is still too long, the function cuts out the middle.
+/// Shortens a name to at most `width` columns. The function first replaces the parameters by an ellipsis, and
+/// then the template arguments, innermost first. If the name is still too long, the function removes the
+/// middle of the name.
 pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     let mut name: Vec<char> = short(name).chars().collect();
     let ellipsis: Vec<char> = style.ellipsis().chars().collect();
@@ -22,7 +23,7 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
                 .filter(|group| if pick { is_parameters(group) } else { group.opens_with == '<' })
                 .collect();
             let Some(deepest) = groups.iter().map(|group| group.depth).max() else { break };
-            // Replace the last group first, so that the positions of the earlier groups stay valid.
+            // Replace the last group in the name first. The positions of all groups before it stay valid.
             for group in groups.iter().rev().filter(|group| group.depth == deepest) {
                 name.splice(group.open + 1..group.close, ellipsis.iter().copied());
             }
@@ -37,8 +38,8 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // The tail may begin with the remains of shortened brackets. Remove these characters, because they do not
-    // help the reader.
+    // The tail may begin with characters of shortened template arguments, such as `…>`. Remove these
+    // characters, because they do not help the reader.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }
@@ -61,7 +62,8 @@ impl Group {
     }
 }
 
-/// All matching pairs of brackets, by position. The list is empty if the brackets do not match.
+/// All pairs of brackets in the name, in the order in which they open. The list is empty if the brackets do
+/// not match.
 fn groups(name: &[char]) -> Vec<Group> {
     let starts =
         |at: usize, word: &str| name[at..].iter().copied().take(word.chars().count()).eq(word.chars());

@@ -7,7 +7,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// Number of columns in a line of the report.
 pub const WIDTH: usize = 80;
 
-/// Whether the output may contain colours and characters outside ASCII.
+/// The style of the output: whether it may contain colours, and characters outside ASCII.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// Escape sequences for colours.
@@ -16,7 +16,7 @@ pub struct Style {
     pub unicode: bool,
 }
 
-/// The meaning of a text, which decides its colour and weight.
+/// The meaning of a piece of text. The colour and the weight of the text depend on its meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ink {
     /// Ordinary text.
@@ -36,8 +36,8 @@ pub enum Ink {
 }
 
 impl Style {
-    /// The style for this environment. If the output is a terminal, the style has colour unless NO_COLOR is
-    /// set, and it has block characters if the locale has them.
+    /// The style for this environment. The style has colours if the output is a terminal and NO_COLOR is not
+    /// set. It has characters outside ASCII if the locale allows them.
     pub fn of_environment(is_terminal: bool) -> Style {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale =
@@ -72,8 +72,9 @@ impl Style {
         if self.unicode { "…" } else { "..." }
     }
 
-    /// A curve in one line of text. The lowest row stands for the least value and the highest row for the
-    /// greatest value, because the line shows only the shape. The figures are printed beside it.
+    /// A curve in one line of text, with one character for each value. The lowest character stands for the
+    /// least value and not for 0, because the curve shows only a shape. The report prints the figures beside
+    /// the curve.
     pub fn sparkline(self, curve: &[f64]) -> String {
         const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         const ASCII: [char; 5] = ['_', '.', '-', '=', '#'];
@@ -111,7 +112,7 @@ impl Style {
     }
 }
 
-/// For each character, the number of columns from the start of the text up to and including it.
+/// For each character, the number of columns that the text takes from its start to the end of this character.
 fn running_width(characters: impl Iterator<Item = char>) -> impl Iterator<Item = usize> {
     characters.scan(0, |width, c| {
         *width += c.width().unwrap_or(0);
@@ -125,14 +126,14 @@ pub(crate) fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// The text without control characters. Names come from files that anybody may have written, and a terminal
-/// executes control characters.
+/// The text without control characters. Names come from files that a stranger may have written, and a
+/// terminal would execute control characters in a name.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Fills words into lines of at most `width` columns. The first line is indented by `first`, and each further
-/// line by `rest`. A word that is longer than a line is not cut.
+/// Breaks a text into lines of at most `width` columns. The first line begins with `first`, and all other
+/// lines begin with `rest`. A word that is longer than a line is not cut.
 pub fn fill(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.is_empty() {

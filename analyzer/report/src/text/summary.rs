@@ -1,5 +1,5 @@
-//! The end of the text report: the result, the totals, the events that the recording missed, and the next
-//! step.
+//! The end of the text report: the result, the totals, the events that the recording missed, and advice for
+//! the next step.
 
 use super::super::{Report, by_iteration};
 use super::style::{Ink, Style, WIDTH, fill, printable};
@@ -16,7 +16,8 @@ use edleak_model::iterations::{LEAST_ITERATIONS, per_iteration};
 use edleak_text::units::{self, plural};
 use std::io::{self, Write};
 
-/// Maximum number of hints about symbols. With more hints, the user might overlook the result.
+/// Maximum number of hints about missing symbols in one report. With more hints, the user might overlook the
+/// result.
 const MAX_HINTS: usize = 4;
 
 pub(super) fn write(
@@ -83,7 +84,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The note about a process that ran before its recording.
+/// The note that the recorded process had already run before the recording began.
 fn ran_before(before: &Before, summary: &Summary) -> String {
     format!(
         "the process had run for {} and held {} of anonymous memory when the recording began; allocations from before are \
@@ -115,8 +116,8 @@ fn result(analysis: &Findings) -> (Ink, String) {
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
     match (outcome(analysis), too_little(analysis)) {
         (Outcome::Leaks, _) => {
-            // The summary counts leaks as the list does: several places that grow at the same instants are
-            // one leak.
+            // Count the leaks in the same way as the list of leaks: several places that grow at the same
+            // instants are one leak.
             let findings = analysis.with_standing(|standing| standing == Standing::Reported);
             let leaks = findings.len() as u64;
             let (rate, leaked) = totals(&findings);
@@ -135,7 +136,8 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-/// The number of suspects among the leaks, as the words that follow the number of leaks in a sentence.
+/// Words that tell how many of the leaks are only suspects. The words follow the number of leaks in a
+/// sentence.
 pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     let is_suspect =
         |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
@@ -147,7 +149,7 @@ pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     }
 }
 
-/// A sentence with the memory that each iteration leaks at all reported sites together.
+/// A sentence that tells how much memory one iteration leaks, summed over all `leaks`.
 pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], among: &str) -> String {
     let (bytes, allocations) = by_iteration(leaks).unwrap_or_default();
     let number = plural(leaks.len() as u64, "leak", "leaks");
@@ -155,8 +157,8 @@ pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], amo
     format!("{number}{among}: {}{together}, in {}", per_iteration(bytes, allocations), per_mark.judged())
 }
 
-/// The marks of a trace. If the verdicts are computed from time, the line ends with the option that computes
-/// verdicts from marks.
+/// A line with the marks of a trace and their numbers. If the verdicts are computed from time although the
+/// trace has enough marks, the line also tells the user how to get verdicts from marks.
 pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     const SHOWN: usize = 8;
     let first = analysis.marks.first()?;
@@ -175,7 +177,7 @@ pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     Some(format!("{}{more}{hint}", shown.join(", ")))
 }
 
-/// The reason why resident memory grows although no site leaks, in words.
+/// If memory grows although no site leaks: a clause that tells the reason, as far as it is known.
 fn growth_beside_no_leak(analysis: &Findings) -> String {
     let growth = &analysis.growth;
     let by = format!("resident memory still grows {:.1} times", growth.times());
@@ -193,7 +195,8 @@ fn growth_beside_no_leak(analysis: &Findings) -> String {
 pub(crate) fn seen(summary: &Summary) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
-    // The slices of edLeak itself hold only live bytes. Series of other tools hold no allocated bytes.
+    // Only edleak's own traces have all these figures: slices of edLeak have only live bytes, and series
+    // lines of other tools have no allocated bytes.
     if summary.allocs > 0 {
         text += &format!(" in {}", plural(summary.live_count, "allocation", "allocations"));
         text += &match summary.allocated_bytes {
@@ -207,7 +210,7 @@ pub(crate) fn seen(summary: &Summary) -> String {
     text
 }
 
-/// The totals of the domain of mapped memory, in one line.
+/// The totals of mapped memory, in one line.
 pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let least = if mapped.lost_events > 0 { "at least " } else { "" };
@@ -234,7 +237,7 @@ pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
     text
 }
 
-/// The totals of the domain of pools, in one line.
+/// The totals of all pools, in one line.
 pub(crate) fn pools_in_words(pools: &Pools) -> String {
     const SHOWN: usize = 4;
     let size = |bytes: u64| units::bytes(bytes as f64);
@@ -296,7 +299,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// The number of leaks that do not fail the gate, with the reasons. `None`: there are no such leaks.
+/// The number of leaks that do not fail the gate, for each reason. `None`: no leak passes the gate.
 pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     let count = |is: fn(Standing) -> bool| analysis.with_standing(is).len() as u64;
     let parts = [
