@@ -1,7 +1,8 @@
-//! Recognizes allocators that map memory, by the name of their library or of their functions.
+//! Recognizes by the name of a library or of a function that a call for mapped memory comes from an
+//! allocator.
 //!
-//! The heap domain counts the allocations of these allocators. So the collector does not also count the
-//! mappings of these allocators, because it would then count the same memory twice.
+//! edleak already counts the allocations of these allocators as heap memory. So the collector does not also
+//! count the memory that these allocators map, because the same memory would then count twice.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
@@ -59,7 +60,7 @@ pub(crate) fn is_library(path: &str) -> bool {
     LIBRARIES.iter().any(|start| name.starts_with(start))
 }
 
-/// Whether a file is a library that defines malloc. A program that defines malloc is not such a library,
+/// Whether a file is a library that defines malloc. The result is `false` for a program that defines malloc,
 /// because a program also maps memory for other work.
 pub(crate) fn is_malloc(file: &Path) -> bool {
     let Ok(bytes) = FileBytes::open(file) else { return false };
@@ -69,8 +70,8 @@ pub(crate) fn is_malloc(file: &Path) -> bool {
     has("malloc") && !has("main")
 }
 
-/// The elements of `offsets` that lie in functions of an allocator. Each offset is an address minus the load
-/// bias of the module.
+/// The elements of `offsets` that are in functions of an allocator. Each offset is a return address minus the
+/// load bias of the module.
 pub(crate) fn offsets_in_allocator(file: &Path, offsets: &[u64]) -> Vec<u64> {
     let Ok(bytes) = FileBytes::open(file) else { return Vec::new() };
     let Ok(elf) = Elf::parse(&bytes) else { return Vec::new() };

@@ -1,23 +1,25 @@
 //! The ledger of mapped memory: the exact address ranges that a program has mapped, and the site of each
-//! range. The collector builds the ledger only from the program's calls. The ledger still equals the kernel's
-//! list of mappings.
+//! range. The collector computes the ledger only from the program's calls of mmap, munmap and similar
+//! functions, in a way that gives the same ranges as in the kernel's list of mappings.
 //!
-//! A **mapping** is the range of one call. Later calls may cut holes into a mapping, replace parts of it or
-//! move parts away. So a mapping consists of one or more **pieces**. A mapping counts as one allocation. A
-//! mapping counts as one free when none of its pieces is left. When a piece is removed, the bytes of this
-//! piece count as freed. All ranges are whole pages, because the kernel rounds each range to whole pages.
+//! A **mapping** is the range of one call. Other calls may then unmap, replace or move parts of a mapping. So
+//! a mapping consists of one or more **pieces**. A mapping counts as one allocation, and as one free when its
+//! last piece is removed. When a piece is removed, the bytes of this piece count as freed. All ranges are
+//! whole pages, because the kernel rounds each range to whole pages.
 
 use edleak_format::Counters;
 use std::collections::{BTreeMap, VecDeque};
 
 const PAGE: u64 = 4096;
-/// The lower bits of the number of an event. A later event refers to an earlier event by these bits.
+/// A mask for the lower bits of an event's number. An event that reports the result of a call refers by these
+/// bits to the event that reported the start of the call.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
-/// Number of munmap and shmdt calls that the ledger can undo. If a call fails, a second event reports the
-/// failure immediately after the call.
+/// Number of the latest munmap and shmdt calls that the ledger can undo. The target reports each such call
+/// before it makes the call; if the call fails, a second event reports the failure immediately after the
+/// call.
 const MOST_UNDOABLE: usize = 256;
-/// Above this number of mappings, the ledger merges neighbouring mappings of one site, so that the memory of
-/// the ledger stays bounded.
+/// If there are more than this number of mappings, the ledger merges neighbouring mappings of one site, so
+/// that the memory of the ledger stays bounded.
 const MOST_MAPPINGS: usize = 1 << 20;
 /// Maximum number of mremap calls that run at the same time. Each thread can run one mremap call.
 const MOST_MOVES: usize = 4096;
@@ -39,17 +41,18 @@ struct Mapping {
     live_bytes: u64,
     /// Number of merged calls; 1 unless the ledger has more than [`MOST_MAPPINGS`] mappings.
     calls: u64,
-    /// The end of a System V segment; 0: the mapping is not a segment. The ledger needs this end for shmdt,
-    /// because shmdt passes only the start.
+    /// The end of a System V segment; 0: the mapping is not a segment. The ledger needs this end when the
+    /// program calls shmdt, because shmdt gets only the start of the segment.
     attached_end: u64,
 }
 
-/// The bytes that a program gave back with madvise, at one site. The ranges stay mapped.
+/// The bytes that a program gave back with madvise, at one site. The address ranges of these bytes stay
+/// mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct GivenBack {
     /// Number of madvise calls.
     pub calls: u64,
-    /// Sum of the lengths of all calls, whether or not the pages were resident.
+    /// Sum of the lengths that the program passed to these calls, whether or not the pages were resident.
     pub bytes: u64,
 }
 
@@ -72,13 +75,13 @@ pub(crate) struct Ledger {
     next_mapping: u64,
     counters: Vec<Counters>,
     /// For each site, in the order of `counters`: the bytes that the program gave back with madvise. The list
-    /// is shorter than `counters` if the program gave nothing back at the last sites.
+    /// ends with the last site that has such bytes, so it may be shorter than `counters`.
     given_back: Vec<GivenBack>,
-    /// The newest calls of munmap and shmdt, with the pieces that each call removed. The ledger puts the
-    /// pieces back if the call has failed.
+    /// The latest calls of munmap and shmdt, with the pieces that each call removed. If a call turns out to
+    /// have failed, the ledger puts the pieces of this call back.
     undoable: VecDeque<(u32, Vec<Removed>)>,
-    /// Calls of mremap that still run, with the pieces of their old ranges. Until the call ends, these pieces
-    /// are not in `pieces`, but count as live.
+    /// Calls of mremap that still run, with the pieces of the ranges that these calls move. Until a call
+    /// ends, its pieces are not in `pieces`, but count as live.
     moving: VecDeque<(u32, Vec<Removed>)>,
 }
 
@@ -107,8 +110,8 @@ impl Ledger {
         self.counters.iter().map(Counters::live_bytes).sum()
     }
 
-    /// The live pieces that overlap `start..end`: for each piece, the start and the end of its part in this
-    /// range, and the site that owns the piece.
+    /// The live pieces that overlap `start..end`. For each such piece: the start and the end of the overlap,
+    /// and the site that owns the piece.
     pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, SiteIndex)> {
         let before = self.pieces.range(..start).next_back();
         let before = before.filter(|(_, piece)| piece.end > start);
@@ -119,7 +122,8 @@ impl Ledger {
         })
     }
 
-    /// The serial number of the next mapping. All mappings that exist now have lower numbers.
+    /// The serial number that the next mapping will get. All mappings that exist now have lower serial
+    /// numbers.
     pub(crate) fn mark(&self) -> u64 {
         self.next_mapping
     }
@@ -129,7 +133,7 @@ impl Ledger {
         self.insert(start, length, owner, 0);
     }
 
-    /// Adds the mapping of a System V segment.
+    /// Adds the mapping of a System V segment (shared memory that the program attached with shmat).
     pub(crate) fn attach(&mut self, start: u64, length: u64, owner: SiteIndex) {
         self.insert(start, length, owner, start.saturating_add(length).saturating_add(PAGE - 1));
     }
@@ -171,8 +175,8 @@ impl Ledger {
         serial
     }
 
-    /// Notes that madvise gave back the pages of a range. One call counts once at each site that owns a
-    /// part of the range.
+    /// Notes that the program gave back the pages of a range with madvise. This call counts once at each site
+    /// that owns a part of the range.
     pub(crate) fn give_back(&mut self, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let mut parts: Vec<(SiteIndex, u64)> = Vec::new();
@@ -192,19 +196,21 @@ impl Ledger {
         }
     }
 
-    /// Removes a range that munmap is about to unmap. `number` is the number of the call.
+    /// Removes a range that munmap is about to unmap. `number` is the number of the event that reports this
+    /// call.
     pub(crate) fn unmap(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         self.free_undoably(number, removed);
     }
 
-    /// Removes the segment that shmdt is about to detach from an address. `number` is the number of the call.
+    /// Removes the segment that shmdt is about to detach from an address. `number` is the number of the event
+    /// that reports this call.
     pub(crate) fn detach(&mut self, number: u32, start: u64) {
         let Some(piece) = self.pieces.get(&start).copied() else { return };
         let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
-        // The kernel detaches all remaining parts of the segment. Other mappings in the holes of the segment
-        // stay mapped.
+        // The kernel detaches all remaining parts of the segment. It does not unmap other mappings that now
+        // fill holes between these parts.
         let starts = self.pieces.range(start..end.max(start));
         let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
         let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
@@ -221,13 +227,13 @@ impl Ledger {
     }
 
     /// Removes a range that mremap is about to move. The bytes of this range still count as live. `number` is
-    /// the number of the call.
+    /// the number of the event that reports this call.
     pub(crate) fn begin_move(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
         if self.moving.len() == MOST_MOVES {
-            // The event for the end of the oldest mremap call was lost, so the ledger frees the old range of
-            // this call.
+            // There are more mremap calls than can run at the same time, so the event for the end of the
+            // oldest call was lost. The ledger counts the range that this call moved as freed.
             let lost = self.moving.pop_front();
             lost.into_iter().for_each(|(_, lost)| self.count_freed(&lost));
         }
@@ -262,8 +268,8 @@ impl Ledger {
         }
     }
 
-    /// Whether no piece lies in the range of a removed piece. If the ring is damaged, another piece may lie
-    /// in this range.
+    /// Whether no piece is in the range of a removed piece, so that the ledger can put the removed piece
+    /// back. If the ring of events is damaged, another piece may be in this range.
     fn is_free(&self, piece: Removed) -> bool {
         self.pieces_in(piece.start, piece.end).next().is_none()
     }
@@ -281,8 +287,8 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // The mapping has no other piece, so the ledger has counted the mapping as freed and must now
-                // undo this count.
+                // The mapping has no other piece, so the ledger has counted the mapping as freed. Now the
+                // ledger must count it as mapped again.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -294,8 +300,8 @@ impl Ledger {
         }
     }
 
-    /// Removes and returns all pieces in `start..end`. If a piece reaches beyond this range, the function
-    /// removes only the part of the piece in the range. The removed bytes still count as live.
+    /// Removes and returns all pieces in `start..end`. If a piece is only partly in this range, the function
+    /// removes only the part that is in the range. The removed bytes still count as live.
     fn take(&mut self, start: u64, end: u64) -> Vec<Removed> {
         let mut removed = Vec::new();
         self.cut_at(start);
@@ -332,12 +338,12 @@ impl Ledger {
         }
     }
 
-    /// For each mapping that is older than `mark`: frees the parts of the mapping that lie outside `ranges`.
-    /// A call that edleak did not see has unmapped these parts. Returns the number of freed bytes. `ranges`
-    /// must be sorted.
+    /// Counts those parts of mappings as freed that are outside `ranges` (the kernel's list), because a call
+    /// that edleak did not see has unmapped these parts. The function skips mappings whose serial number is
+    /// not below `mark`. Returns the number of freed bytes. `ranges` must be sorted.
     ///
-    /// The caller must read all events, then take `mark`, then read `ranges`, and then read all events again.
-    /// If a range is then missing in `ranges`, a call without an event has unmapped this range.
+    /// The caller must read all events, then get `mark`, then read `ranges`, and then read all events again.
+    /// Only in this order, a range that is missing in `ranges` was unmapped by a call without an event.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
         for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {
@@ -363,8 +369,8 @@ impl Ledger {
     }
 
     /// The ledger of a forked child. `ranges` is the child's memory map. The child inherits a piece of the
-    /// parent if the piece lies in `ranges`, and if `owner_of` returns the site of the piece in the child.
-    /// The inherited pieces count as mapped by the child.
+    /// parent if the piece is in `ranges`, and if `owner_of` returns the site that the piece has in the
+    /// child. The inherited pieces count as mapped by the child.
     pub(crate) fn inherited(
         &self,
         ranges: &[(u64, u64)],
@@ -467,7 +473,8 @@ mod tests {
                 let first = below(&mut state, SPACE);
                 let count = 1 + below(&mut state, 9);
                 let owner = below(&mut state, OWNERS as u64) as SiteIndex;
-                // Use lengths that are not whole pages, because the kernel rounds lengths up to whole pages.
+                // The test uses lengths that are not whole pages, because the ledger must round them up as
+                // the kernel does.
                 let length = count * PAGE - below(&mut state, PAGE);
                 match below(&mut state, 8) {
                     0..3 => {
@@ -552,8 +559,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
-        // The kernel has moved the old range away. Another thread maps the old range with mmap before the
-        // ledger gets the event for the end of the move.
+        // The kernel has already moved the range. Before the ledger gets the event for the end of the move,
+        // another thread maps new memory at the old place of the range.
         ledger.map(10 * PAGE, 4 * PAGE, 1);
         ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
         let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();

@@ -1,5 +1,6 @@
-//! The domain of mapped memory. The collector computes exact address ranges from the events in the ring, and
-//! computes the counters of sites from these ranges.
+//! Counts mapped memory by site. The target reports each call of mmap, munmap and similar functions as an
+//! event in a ring. From these events, the collector computes the exact address ranges that are mapped, and
+//! from these ranges the counters of each site.
 
 pub(crate) mod allocators;
 pub(crate) mod ledger;
@@ -17,21 +18,22 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// If one reading finds this number of events or more, the next reading follows after [`SOON`].
+/// If the collector finds this number of events or more when it reads the ring, it reads the ring again after
+/// [`SOON`].
 const MANY: usize = mapping::MAX_EVENTS / 16;
 const SOON: Duration = Duration::from_millis(2);
-/// If a reading finds fewer than [`MANY`] events, the next reading follows after this time. The ring has room
-/// for all calls that eight threads make in this time.
+/// If the collector finds fewer than [`MANY`] events when it reads the ring, it reads the ring again after
+/// this time. The ring has room for all calls that eight threads can make in this time.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A site that maps memory. A call site has two mapping sites if only some of its calls come from an
-/// allocator.
+/// A site that maps memory. If only some of the calls at a call site come from an allocator, this call site
+/// has two mapping sites.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappingSite {
     /// The site's ID in the session.
     pub id: u32,
-    /// Whether an allocator makes the calls. An allocator maps memory for the allocations of the program, and
-    /// edleak already counts these allocations at the sites that request them.
+    /// Whether an allocator makes the calls. An allocator maps memory for the program's heap allocations, and
+    /// edleak already counts these allocations at the sites that make them.
     pub is_allocator: bool,
     /// The site's ID in the trace; `None`: the trace does not contain the site yet.
     pub in_trace: Option<SiteId>,
@@ -47,7 +49,7 @@ pub(crate) struct Mappings {
     /// The sites, indexed by their owner number in the ledger.
     sites: Vec<MappingSite>,
     owners: HashMap<(u32, bool), SiteIndex>,
-    /// For each ID of a direct caller: whether the caller lies in an allocator.
+    /// For each ID of a caller of mmap or a similar function: whether this caller is in an allocator.
     in_allocator: Vec<Option<bool>>,
     /// For each module ID: whether the module is an allocator.
     allocator_modules: HashMap<u32, bool>,
@@ -56,9 +58,10 @@ pub(crate) struct Mappings {
     passed_over: u64,
     segments: Segments,
     at_marks: CountersAtMarks,
-    /// For each site: the bytes that the program gave back with madvise, as the trace contains them now.
+    /// For each site: the number of bytes given back with madvise that the collector last wrote into the
+    /// trace.
     told_given_back: Vec<GivenBack>,
-    /// Number of events that the latest reading found.
+    /// Number of events that the collector found when it last read the ring.
     found: usize,
 }
 
@@ -73,8 +76,8 @@ pub(crate) struct Source<'a> {
 }
 
 impl Mappings {
-    /// The mappings of a forked child: all mappings of the parent that the child's memory map `ranges` still
-    /// contains.
+    /// The mappings of a forked child: all mappings of the parent that are also in the child's memory map
+    /// `ranges`.
     pub(crate) fn inherited(&self, parent: &Session, child: &Session, ranges: &[(u64, u64)]) -> Mappings {
         let mut own = Mappings::default();
         let address = |session: &Session, id: u32| {
@@ -92,7 +95,7 @@ impl Mappings {
         own
     }
 
-    /// The ledger of ranges.
+    /// The ledger, which contains the mapped address ranges and the site of each range.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -141,13 +144,14 @@ impl Mappings {
         new.collect()
     }
 
-    /// Number of lost events. An event is lost if the ring is full, or if the thread that began the event
-    /// never publishes the event.
+    /// Number of lost events. An event is lost if the ring is full, or if the thread that began to write the
+    /// event never publishes it.
     pub(crate) fn lost(&self, session: &Session) -> u64 {
         session.header().lost_mappings.load(Ordering::Relaxed).saturating_add(self.passed_over)
     }
 
-    /// Time until the next reading; `None`: the latest reading found no event.
+    /// Time until the collector next reads the ring; `None`: the collector found no event when it last read
+    /// the ring.
     pub(crate) fn next_reading(&self) -> Option<Duration> {
         match self.found {
             0 => None,
@@ -199,8 +203,8 @@ impl Mappings {
         }
     }
 
-    /// The owner of an event's range. If an allocator made the call, the owner is the allocator's own call
-    /// site; otherwise, the owner is the event's site.
+    /// The site that owns the range of an event. If an allocator made the call, the owner is the call site in
+    /// the allocator; otherwise, the owner is the site that the event names.
     fn owner(&mut self, event: &MappingEvent, source: &Source<'_>) -> SiteIndex {
         let is_allocator = self.is_in_allocator(event.direct, source);
         let id = if is_allocator { event.direct } else { event.site };
@@ -214,7 +218,8 @@ impl Mappings {
         let Some(info) = source.session.infos().get(direct as usize) else { return false };
         let address = info.address.load(Ordering::Acquire);
         let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
-        // The function stores no answer here, because the collector may learn this module later.
+        // The collector does not know the module of this caller yet. So the function does not store the
+        // answer: the collector may learn this module later.
         let Some(id) = module else { return false };
         let Some(module) = source.modules.all().get(id.0 as usize) else { return false };
         let is_allocator = *self.allocator_modules.entry(id.0).or_insert_with(|| {
@@ -226,9 +231,8 @@ impl Mappings {
         is_allocator
     }
 
-    /// Frees the ranges that the kernel no longer has, as [`Ledger::retain_mapped`] does. The caller must
-    /// take `mark` and read `ranges` between two readings of events, and both readings must leave no event
-    /// unread.
+    /// Counts ranges that the kernel no longer has as freed, as [`Ledger::retain_mapped`] does. The caller
+    /// must read all events, then get `mark` and read `ranges`, and then read all events again.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         self.ledger.retain_mapped(ranges, mark)
     }
@@ -272,7 +276,7 @@ mod tests {
         mappings.name(0, SiteId(9));
         let expected = Counters { allocs: 2, allocated_bytes: 12 * PAGE, frees: 0, freed_bytes: 2 * PAGE };
         assert_eq!(mappings.counters().collect::<Vec<_>>(), [(SiteId(9), expected)]);
-        // A thread has taken the number of an event, and was stopped before the thread published the event.
+        // A thread has taken the number of an event, and was then stopped before it published this event.
         ring.written.fetch_add(1, Ordering::AcqRel);
         ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
         assert!(!mappings.read(&source));

@@ -1,12 +1,12 @@
-//! Finds the size of System V segments. shmat does not return this size, and the target must not ask the
-//! kernel for it.
+//! Finds the size of System V segments (shared memory that a program attaches with shmat). shmat does not
+//! return this size, and the target must not make another system call to get the size.
 
 use crate::sys::maps;
 use std::collections::HashMap;
 use std::fs;
 
-/// For each segment ID: the size of the segment in bytes. The kernel reuses an ID only after many other IDs,
-/// so the stored sizes stay correct.
+/// For each segment ID: the size of the segment in bytes. The kernel reuses an ID only after it has used many
+/// other IDs, so the stored sizes stay correct.
 #[derive(Default)]
 pub(super) struct Segments(HashMap<u32, u64>);
 
@@ -17,7 +17,8 @@ impl Segments {
         if let Some(bytes) = self.0.get(&segment) {
             return *bytes;
         }
-        // In another IPC namespace, the same ID belongs to another segment.
+        // If the process is in another IPC namespace than the collector, this ID belongs to another segment
+        // in the collector's namespace.
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/ipc")).ok();
         let is_ours = namespace("self") == namespace(&pid.to_string());
         let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();

@@ -1,8 +1,9 @@
 //! The objects that the program's own pools have handed out, and the counters of the sites that asked for
 //! these objects.
 //!
-//! The program identifies each pool by an address. Two pools may hold objects at the same address, because a
-//! pool may take its memory from another pool. So the pool and the address together identify an object.
+//! The program identifies each pool by an address. Two pools may have an object at the same address, because
+//! a pool may take its memory from another pool. So only the pool and the address together identify an
+//! object.
 
 use crate::recording::pools::poisoned::{Poisoned, SiteIndex};
 use edleak_format::{Counters, SiteId};
@@ -10,21 +11,23 @@ use edleak_session::pool::{Operation, PoolEvent};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Above this number of live objects, the collector counts no further objects, so that the memory of the
-/// collector stays bounded.
+/// If there are more than this number of live objects, the collector counts no further objects, so that the
+/// memory of the collector stays bounded.
 const MOST_OBJECTS: usize = 1 << 25;
-/// Maximum number of names of pools. Pools with further names count as pools without a name.
+/// Maximum number of names of pools. If a program uses more names, the pools with the additional names count
+/// as pools without a name.
 const MOST_NAMES: usize = 1 << 16;
 /// The name of the pool that contains all objects that the program marks with ASan's poisoning macros.
 const POISONED_NAME: &str = "memory that the program poisons";
-/// If the program resets a pool and the ledger has room for more than this number of objects of the pool, the
-/// ledger frees this room.
+/// When the program resets a pool (frees all its objects), the ledger keeps its memory for up to this number
+/// of objects of the pool. If the ledger has memory for more objects of the pool, it frees this memory.
 const KEPT_ROOM: usize = 256;
 
 /// A map whose keys are addresses or small numbers.
 type Addresses<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
-/// A hash of one number. The standard hash would take as long as all other work for an event.
+/// Computes the hash of one number. The hash function of the standard library would take as long as all other
+/// work for an event.
 #[derive(Default)]
 struct AddressHasher(u64);
 
@@ -45,14 +48,15 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// A site that gets objects from pools of one name.
+/// A site that gets objects from pools with one name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PoolSite {
     /// The index of the pool's name.
     pub name: u32,
-    /// The session id of the site at which the pool's own function reports an object; 0: none.
+    /// The session id of the return address in the pool's own function, which reports an object to edleak; 0:
+    /// there is no such address.
     pub direct: u16,
-    /// The session id of the site that called the pool's own function; 0: unknown.
+    /// The session id of the return address in the caller of the pool's own function; 0: unknown.
     pub caller: u16,
     /// The site's ID in the trace; `None`: the trace does not contain the site yet.
     pub in_trace: Option<SiteId>,
@@ -76,7 +80,7 @@ struct Pool {
     objects: Addresses<Object>,
 }
 
-/// The objects and counters of one process.
+/// The live objects of all pools of one process, and the counters of the sites that got these objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     pools: Addresses<Pool>,
@@ -150,7 +154,7 @@ impl Ledger {
     }
 
     /// Number of objects for which the ledger or the trace has no room. The number includes the objects of
-    /// new sites: if there is room, the next slice adds these sites to the trace.
+    /// new sites until the next slice, which adds these sites to the trace if there is room.
     pub(crate) fn refused(&self) -> u64 {
         let all = self.sites.iter().zip(&self.counters);
         let unnamed = all.filter(|(site, _)| site.in_trace.is_none());
@@ -162,7 +166,8 @@ impl Ledger {
         self.unknown_frees
     }
 
-    /// Applies an event. `name` returns the name of a pool at an index in the session.
+    /// Changes the objects and counters as an event reports. `name` returns the pool name at an index in the
+    /// session.
     pub(crate) fn apply(&mut self, event: &PoolEvent, name: impl FnOnce(u64) -> String) {
         let PoolEvent { operation, pool, address, size, .. } = *event;
         match operation {
@@ -202,7 +207,7 @@ impl Ledger {
     fn alloc(&mut self, event: &PoolEvent) {
         let pool = self.pools.get(&event.pool);
         let name = pool.map_or(0, |pool| pool.name);
-        // An object that replaces an object at the same address needs no additional room.
+        // If the new object replaces an object at the same address, it needs no additional room.
         let replaces = || pool.is_some_and(|pool| pool.objects.contains_key(&event.address));
         if self.live >= self.most && !replaces() {
             self.refused += 1;
@@ -213,7 +218,8 @@ impl Ledger {
         let replaced = self.pools.entry(event.pool).or_default().objects.insert(event.address, object);
         self.live += 1;
         if let Some(replaced) = replaced {
-            // The pool has taken the replaced object back without an event.
+            // The pool must have taken the replaced object back without an event, so the replaced object
+            // counts as freed.
             self.count_freed(replaced.owner, replaced.size);
         }
         self.count_allocated(owner, event.size);
@@ -263,7 +269,7 @@ impl Ledger {
         }
     }
 
-    /// Counts the objects of a pool that lie outside a range as freed. If an object lies partly in the range,
+    /// Counts the objects of a pool that are outside a range as freed. If an object is partly in the range,
     /// only its bytes outside the range count as freed.
     fn trim(&mut self, pool: u64, start: u64, size: u64) {
         let end = start.saturating_add(size);
@@ -285,8 +291,8 @@ impl Ledger {
         found.objects.extend(moved);
     }
 
-    /// The index of a name, which the function adds if the name is new; 0: the name is empty, or there is no
-    /// room.
+    /// The index of a pool's name. If the name is new, the function adds the name. 0: the name is empty, or
+    /// there is no room for a further name.
     fn name(&mut self, name: String) -> u32 {
         let known = self.names.iter().position(|known| *known == name);
         let index = known.unwrap_or_else(|| {
@@ -320,7 +326,8 @@ impl Ledger {
     }
 
     /// The ledger of a forked child. The child's counters begin with the live objects of the parent.
-    /// `is_same` tells whether the ID of a site belongs to the same code in the child.
+    /// `is_same` tells whether the ID of a site stands for the same code address in the child as in the
+    /// parent.
     pub(crate) fn inherited(&self, is_same: impl Fn(u16) -> bool) -> Ledger {
         let mut own = self.clone();
         let is_known = |site: &PoolSite| is_same(site.direct) && is_same(site.caller);
@@ -401,7 +408,8 @@ mod tests {
         // The second object at an address replaces the first object.
         apply(&mut ledger, &[(Alloc, 1, 8, 30)]);
         assert_eq!((ledger.live, ledger.refused), (2, 2));
-        // The ledger removes the bytes of a refused object from the older object in this range.
+        // The ledger has no room for the new object, but still removes the bytes of the new object from the
+        // older object in this range.
         apply(&mut ledger, &[(Unpoison, 0, 4096, 32)]);
         assert_eq!((ledger.live, ledger.refused), (2, 3));
         assert_eq!(counted(&ledger), [[1, 64, 0, 32], [2, 40, 1, 10]]);

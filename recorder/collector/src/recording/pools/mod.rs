@@ -1,5 +1,5 @@
-//! The domain of pools. A thread of the collector reads the events of pools from the ring, and computes the
-//! counters of sites from these events.
+//! Counts the objects of pools by site. A thread of the collector reads the events of pools from a ring, and
+//! computes the counters of each site from these events.
 //!
 //! A busy pool hands out ten million objects a second, so the ring is full after a few milliseconds. The
 //! thread that takes slices may need more than a few milliseconds to write a slice, so a separate thread
@@ -21,16 +21,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Longest sleep of the reader thread while the target has not added its first event.
+/// Longest time that the reader thread sleeps at once while the target has not added its first event.
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
-/// If one reading finds this number of events or more, the next reading follows immediately.
+/// If the thread finds this number of events or more when it reads the ring, it reads the ring again
+/// immediately.
 const MANY: usize = MAX_EVENTS / 64;
-/// If a reading finds fewer than [`MANY`] events, the next reading follows after this time.
+/// If the thread finds events, but fewer than [`MANY`], when it reads the ring, it reads the ring again after
+/// this time.
 const SOON: Duration = Duration::from_millis(1);
-/// If a reading finds no event, the next reading follows after this time.
+/// If the thread finds no event when it reads the ring, it reads the ring again after this time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Number of read events after which the collector tells the target that the room of these events is free
-/// again.
+/// Each time the collector has read this number of events, it tells the target that the room of these events
+/// in the ring is free again.
 const AT_A_TIME: usize = 1024;
 
 /// The pools of one process.
@@ -53,9 +55,9 @@ impl Pools {
         self.at_marks.take(slice).into_iter().filter_map(in_trace).collect()
     }
 
-    /// Reads the published events that are in the ring now. Returns the number of read events. `is_over`
-    /// means that no thread of the target runs any more. If `is_over` is true, the function skips unpublished
-    /// events, because no thread will publish these events.
+    /// Reads the published events that are in the ring now, and returns their number. If `is_over` is true,
+    /// no thread of the target runs any more. Then the function skips events that are not published, because
+    /// no thread will publish these events.
     pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);
@@ -120,7 +122,8 @@ impl Shared {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads events until the reader is dropped. Sleeps until the target adds its first event.
+    /// Reads events until the [`PoolReader`] is dropped. The function first sleeps until the target adds its
+    /// first event.
     fn read(&self) {
         let noticed = &self.session.pools().state.noticed.0;
         while !self.is_over.load(Ordering::Acquire) {
@@ -137,8 +140,8 @@ impl Shared {
     }
 }
 
-/// The thread starts when the recording has this age, so the collector starts no thread for a child that ends
-/// before this age. Until this age, the ring has room for all events of the fastest pool.
+/// The reader thread starts when the recording has this age, so the collector starts no thread for a child
+/// that ends earlier. Before this age, the ring has room for all events, even of the fastest pool.
 const START: Duration = Duration::from_millis(5);
 
 /// Reads the events of one recording in a thread, until the value is dropped.
@@ -150,8 +153,8 @@ pub(crate) struct PoolReader {
 }
 
 impl PoolReader {
-    /// Creates a reader. [`PoolReader::tend`] starts its thread later. `inherited` contains the objects that
-    /// a forked child inherits from its parent.
+    /// Creates a reader without a thread. [`PoolReader::tend`] starts the thread later. `inherited` contains
+    /// the objects that a forked child inherits from its parent.
     pub(crate) fn new(session: &Arc<Session>, inherited: Option<Ledger>, now: Instant) -> PoolReader {
         let pools = Pools { ledger: inherited.unwrap_or_default(), ..Pools::default() };
         let shared = Arc::new(Shared {
@@ -182,7 +185,7 @@ impl PoolReader {
         self.thread = thread.ok();
     }
 
-    /// Locks the pools. The thread reads no events while the caller holds the lock.
+    /// Locks the pools. While the caller holds the lock, the reader thread reads no events.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Pools> {
         self.shared.lock()
     }

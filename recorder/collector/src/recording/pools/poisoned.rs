@@ -1,5 +1,5 @@
-//! Objects of pools in a program that does not report its objects to edleak, but uses ASan's macros. These
-//! macros make memory accessible, or poison memory (make it inaccessible).
+//! Finds the objects of pools in a program that does not report its objects to edleak, but uses the macros of
+//! ASan (AddressSanitizer). These macros make memory accessible, or poison memory (make it inaccessible).
 //!
 //! A program that uses these macros poisons a chunk of memory as soon as the program has allocated the chunk.
 //! The program makes the bytes of an object accessible when it hands the object out, and poisons these bytes
@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 /// A site of pools, as an index into the sites of the ledger.
 pub(super) type SiteIndex = u32;
 
-/// A piece of an object. If the program poisons the middle of an object, two pieces of the object are left.
+/// A piece of an object. An object consists of one piece; if the program poisons the middle of the object,
+/// two pieces are left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Piece {
     end: u64,
@@ -27,7 +28,8 @@ struct Piece {
     counts: bool,
 }
 
-/// The regions and objects of one process.
+/// The regions (chunks of memory that the program has poisoned) and the objects in these regions, for one
+/// process.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Poisoned {
     /// For the start of each region: the end of the region.
@@ -53,9 +55,9 @@ impl Poisoned {
         self.pieces.iter().map(|(start, piece)| (piece.owner, piece.end - start, piece.counts))
     }
 
-    /// Notes that the program has poisoned a range, so the bytes of all objects in this range are taken back.
-    /// For each piece of an object in the range, calls `freed` with the owner, the number of bytes, and
-    /// whether the object is gone.
+    /// Notes that the program has poisoned a range, and so has taken back the bytes of all objects in this
+    /// range. For each piece of an object in the range, calls `freed` with the owner, the number of bytes in
+    /// the range, and whether the object now counts as freed.
     pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(SiteIndex, u64, bool)) {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return };
         self.take(start, end, freed);
@@ -70,8 +72,8 @@ impl Poisoned {
     }
 
     /// Notes that the program has made a range accessible. Returns whether the range is a new object; the
-    /// caller adds this object with [`Self::hand_out`]. For older objects in the range, calls `freed` as
-    /// [`Self::poison`] does.
+    /// caller adds this object with [`Self::hand_out`]. For objects that were in the range before, calls
+    /// `freed` as [`Self::poison`] does.
     pub(super) fn unpoison(
         &mut self,
         start: u64,
@@ -101,7 +103,7 @@ impl Poisoned {
         (end <= its_end).then_some(region)
     }
 
-    /// Removes the bytes of a range from all objects.
+    /// Removes the bytes in a range from all objects, and calls `freed` for each piece that loses bytes.
     fn take(&mut self, start: u64, end: u64, mut freed: impl FnMut(SiteIndex, u64, bool)) {
         for (from, to) in overlapping(&self.pieces, start, end, |piece| piece.end) {
             let Some(piece) = self.pieces.remove(&from) else { continue };
