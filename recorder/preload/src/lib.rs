@@ -1,4 +1,4 @@
-//! The library inside the target: it only counts allocations and frees.
+//! The preload library runs inside the target. The library only counts allocations and frees.
 //!
 //! The list below shows the files of the fast path (hot) before the other files (cold). A hot file calls cold
 //! code only through a `#[cold]` function.
@@ -44,12 +44,13 @@
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! A file uses only files below it in this list, with one exception. The first call of any entry point starts
-//! the library, and the start sets up the entry points. Therefore `lifecycle`, `idle`, `real`, `detours`,
-//! `slow`, `free`, `marks` and `entry` use each other.
+//! A file uses only the files that stand below this file in the list, with one exception. The first call of
+//! any entry point starts the library, and the start sets up the entry points. Therefore `lifecycle`, `idle`,
+//! `real`, `detours`, `slow`, `free`, `marks` and `entry` use each other.
 //!
 //! Rules for all code here: no allocation, no lock, no panic, no change of errno (system calls are raw).
-//! After the initialization, the library makes only one system call: the `mmap` of a side-table leaf.
+//! After the initialization, the library makes only one kind of system call: the `mmap` of a leaf of the side
+//! table.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(dead_code))]

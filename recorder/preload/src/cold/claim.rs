@@ -63,7 +63,7 @@ pub(super) fn forget_children() {
 /// also has the page.
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
 
-/// Tells the collector that a process has claimed a session. The collector need not wait for this process.
+/// Wakes the collector, which then sees that this process has claimed a session.
 pub(super) fn wake_collector() {
     // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
     if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
@@ -71,8 +71,8 @@ pub(super) fn wake_collector() {
     }
 }
 
-/// The control page that a forked child has from its parent; `None`: the page of the parent has another
-/// nonce.
+/// The control page that a forked child has from its parent; `None`: the child has no such page, or the page
+/// has another nonce.
 fn inherited_control(nonce: u64) -> Option<&'static Control> {
     // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
     let control = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() }?;
@@ -81,7 +81,7 @@ fn inherited_control(nonce: u64) -> Option<&'static Control> {
 
 /// Number of free sessions that were left on the control page when this process claimed its session. If few
 /// sessions are left, every forked child waits for its rules. If a parent forks faster than the collector can
-/// follow, this wait slows the parent down, so that every child gets a session.
+/// prepare sessions, this wait slows the parent down, so that every child gets a session.
 static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether few sessions were left on the control page when this process claimed its session.
@@ -147,7 +147,8 @@ pub(super) fn claim(address: &Path) -> Claim {
     }
     let claimed = if is_for_us { claim_from(control, path) } else { Claim::Refused };
     if keeps && matches!(claimed, Claim::Unreachable) {
-        // A new image has no session of a parent in which it could count this.
+        // A new image has no parent's session in which the image could count this failure, so the image
+        // counts the failure on the control page.
         control.missed.fetch_add(1, Ordering::Relaxed);
     }
     if !keeps {
@@ -195,9 +196,9 @@ fn claim_from(control: &Control, path: &Path) -> Claim {
 }
 
 /// The length of the session in this file; `None`: the file is no session of the collector with this nonce.
-/// If the collector has been killed, another process may have the collector's PID and an open file with this
-/// number. The library reads the file before it maps the file: if the file is shorter than a session, an
-/// access to the mapping would kill the target.
+/// If the collector has been killed, another process may have the collector's PID and an open file with the
+/// same descriptor number. The library reads the file before it maps the file: if the file is shorter than a
+/// session, an access to the mapping would kill the target.
 fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
     let mut bytes = [0; IDENTITY_BYTES];
     let read = sys::read_at(fd, &mut bytes, 0);

@@ -59,8 +59,8 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
         let kept = environment.variables().filter(|&variable| !is_preload(variable));
         let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
         for (index, variable) in all.enumerate() {
-            // SAFETY: `scratch` has room for `MAX_VARIABLES` pointers and a null pointer. The null is there,
-            // because the memory is zeroed.
+            // SAFETY: `scratch` has room for `MAX_VARIABLES` pointers and a null pointer. The null pointer is
+            // already there, because the memory contains only zeros.
             unsafe { variables.wrapping_add(index).write(variable) };
         }
         // SAFETY: the path ends in NUL, and both arrays end in a null pointer.
@@ -93,8 +93,8 @@ fn is_preload(variable: *const u8) -> bool {
     b"LD_PRELOAD=".iter().enumerate().all(|(i, &byte)| unsafe { *variable.wrapping_add(i) } == byte)
 }
 
-/// Whether this process is a recorder: it has the recorder's name, or it runs the file that the library would
-/// start as the collector.
+/// Whether this process runs `edleak-record`: its program has this name, or its program is the file that the
+/// library would start as the collector.
 fn is_recorder(program: &Path) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
@@ -154,7 +154,7 @@ fn range(line: &[u8]) -> Option<(usize, usize)> {
 fn ancestor_is_recorded() -> bool {
     const GENERATIONS: usize = 64;
     // The library does not call the kernel's getppid: in a PID namespace, the result of getppid may differ
-    // from the number in /proc.
+    // from the parent's PID in /proc.
     let mut pid = parent_in(b"/proc/self/status\0");
     for _ in 0..GENERATIONS {
         if pid <= 1 {

@@ -4,8 +4,8 @@
 //! For each module, the code first compares the bytes at every entry with the expected bytes. Then the code
 //! maps memory at the address for which the stubs were compiled, copies the stubs into this memory and makes
 //! the memory executable. Then the code makes the module's machine code writable, writes all jumps, and makes
-//! the machine code read-only again. If the system refuses a step before the first jump, the module stays
-//! unchanged.
+//! the machine code read-only again. If the system refuses a step before the code writes the first jump, the
+//! module stays unchanged.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -29,9 +29,9 @@ pub(crate) fn are_in_place() -> bool {
 
 /// The regions of a session that contain the detours.
 pub(crate) struct Regions {
-    /// The address of [`MAX_MODULES`] modules.
+    /// The address of a table of [`MAX_MODULES`] modules.
     pub modules: *const DetourModule,
-    /// The address of [`MAX_PATCHES`] jumps.
+    /// The address of a table of [`MAX_PATCHES`] jumps.
     pub patches: *const Patch,
     /// The address of [`CODE_BYTES`] bytes of code.
     pub code: *const AtomicU8,
@@ -76,8 +76,8 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     let stubs = map_stubs(module, regions)?;
     let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
     let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
-    // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code leaves
-    // this page unchanged.
+    // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code does not
+    // change the protection of the next page.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
     // The machine code stays executable, because these pages may contain the code that is running now. If the
     // system refuses this call, the machine code of the module is still unchanged.

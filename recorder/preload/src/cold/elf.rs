@@ -39,7 +39,7 @@ pub(crate) unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usiz
     const PT_NOTE: u32 = 4;
     const PF_R: u32 = 4;
     const NT_GNU_BUILD_ID: u32 = 3;
-    const NOTE_HEADER_BYTES: usize = 16; // with the name `GNU`
+    const NOTE_HEADER_BYTES: usize = 16; // including the name `GNU`
     // SAFETY: all reads are in the first page, or in a note that lies in a segment.
     let half = |at: usize| unsafe { (at as *const u32).read_unaligned() };
     // SAFETY: all reads are in the first page, or in a note that lies in a segment.

@@ -1,4 +1,4 @@
-//! COLD: stores the version of this library in an ELF note; `readelf --notes` shows it.
+//! COLD: stores the version of this library in an ELF note; `readelf --notes` shows the version.
 //!
 //! edleak-record reads the note before it uses a library. A note is the right place for the version, because
 //! linkers keep notes even if no code refers to them.

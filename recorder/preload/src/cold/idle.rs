@@ -67,9 +67,9 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
     describe(is_countable, true);
 }
 
-/// Number of seccomp filters of this process. If the number is higher when a collector asks for a recording,
-/// the process has restricted its system calls. To begin the recording, the library may then need a system
-/// call that the filter forbids.
+/// Number of seccomp filters of this process. If the number has grown by the time at which a collector asks
+/// for a recording, the process has restricted its system calls after its start. To begin the recording, the
+/// library may then need a system call that the filter forbids.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
     lines::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
@@ -83,7 +83,8 @@ fn seccomp_filters() -> u32 {
 }
 
 /// Attaches this process to a session of the collector that asked for a recording. `false`: the process could
-/// not be attached, and the reason is stored. Only one thread at a time runs this function.
+/// not be attached, and the function has stored the reason in `failure`. Only one thread at a time runs this
+/// function.
 pub(super) fn begin() -> bool {
     let mut address = Path::new();
     let bytes = IDLE.address.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|&byte| byte != 0);

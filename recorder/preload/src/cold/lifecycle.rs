@@ -141,8 +141,8 @@ pub(crate) fn header() -> Option<&'static Header> {
     Some(unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// Handles an entry point in a process that does not count. Begins a recording if a collector has asked for a
-/// recording.
+/// Handles the call of an entry point in a process that does not count. Begins a recording if a collector has
+/// asked for a recording.
 #[cold]
 fn uncounted(phase: u32) -> Option<&'static Header> {
     let page = &TABLES.page;
@@ -169,7 +169,7 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     free::hook();
     let begun = idle::IDLE.is_countable.load(Ordering::Relaxed) != 0 && idle::begin();
     let phase = if begun { COUNTING } else { OFF };
-    // If the phase is no longer Beginning, the collector has withdrawn its request.
+    // If the phase is no longer Beginning, the collector has withdrawn its request for a recording.
     let is_wanted = PHASE.compare_exchange(BEGINNING, phase, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     let counts = begun && is_wanted;
     if !counts {
@@ -188,9 +188,9 @@ pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
     if is_child && CHILDREN.path().is_none() { None } else { header() }
 }
 
-/// Handles the first entry point in a forked child. At this time, the session that the child knows is the
-/// parent's session. If edleak records children, the child claims its own session. Otherwise the library
-/// turns itself off in the child.
+/// Handles the first call of an entry point in a forked child. At this time, the session that the child knows
+/// is the parent's session. If edleak records children, the child claims its own session. Otherwise the
+/// library turns itself off in the child.
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
@@ -203,7 +203,8 @@ fn forked() -> Option<&'static Header> {
     PHASE.store(STARTING, Ordering::Relaxed);
     let parents = HEADER.load(Ordering::Relaxed).cast::<u8>();
     let parents_stacks = walk::Tables::in_use();
-    // SAFETY: fork has copied only this thread, and the shard of this thread belonged to the parent.
+    // SAFETY: fork has copied only this thread, and no other reference to its state exists. The child resets
+    // the state, because the shard of this thread belongs to the parent.
     *unsafe { thread::tls() } = thread::Tls::new();
     let claimed = claim::claim(path);
     if matches!(claimed, Claim::Unreachable) {
@@ -353,7 +354,8 @@ pub(super) fn publish(
     prepare(header);
     header.state.store(ATTACHED, Ordering::Release);
     sys::wake(&header.state);
-    // Wake the collector only now, so that the collector need not wait for this process.
+    // Wake the collector only after the session is complete, so that the collector need not wait for this
+    // process.
     claim::wake_collector();
     let needs_rules = shared_code.is_none() || claim::left_few_sessions();
     if header.ready.load(Ordering::Acquire) == 0 && needs_rules {
@@ -381,8 +383,8 @@ pub(super) fn publish(
 }
 
 /// The number of module events of `parent`, if the child can begin with the modules and rules of `parent`.
-/// `None`: the collector has not read all of these events, or the child must walk stacks, which needs more
-/// tables. The child then waits for its own rules.
+/// `None`: the collector has not read all of these events, or the child must walk stacks, for which it needs
+/// the unwind tables of its own session. The child then waits for its own rules.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
     let is_known = module_table::are_all_told()

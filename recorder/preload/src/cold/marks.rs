@@ -1,8 +1,8 @@
 //! COLD: counts a mark that the program sets. If a slice is due at this mark, copies the current counters
 //! into the session.
 //!
-//! A mark makes no system call, allocates no memory and never waits. [`edleak_session::mark`] explains the
-//! protocol.
+//! Setting a mark makes no system call, allocates no memory and never waits. [`edleak_session::mark`]
+//! explains the protocol.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
@@ -41,7 +41,7 @@ pub(crate) unsafe extern "C" fn on_mark(name: *const u8) {
     marks(header).set(name, || counted(header), note);
 }
 
-/// The name in a C string, cut to [`MAX_NAME_BYTES`], and the hash of the name.
+/// The name in a C string, shortened to at most [`MAX_NAME_BYTES`] bytes, and the hash of the name.
 ///
 /// # Safety
 /// `name` is a NUL-terminated string.

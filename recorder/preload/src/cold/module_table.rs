@@ -37,10 +37,10 @@ pub(super) struct Known {
     /// A hash of the first bytes of the module. If the module has no build ID, the hash also includes the
     /// module's name.
     pub(super) identity: AtomicU64,
-    /// The number of the event that first loaded the module.
+    /// The number of the module event that reported the first load of the module.
     pub(super) events: AtomicU32,
-    /// Whether the sites in the module's range belong to this module, because no other module was loaded
-    /// there afterwards.
+    /// Whether the sites in the module's range belong to this module, because no other module was loaded at
+    /// these addresses afterwards.
     pub(super) is_current: AtomicBool,
     /// Whether another module was loaded at the same addresses, before or after this module.
     pub(super) is_contested: AtomicBool,
@@ -95,8 +95,8 @@ fn current_at(address: usize) -> Option<&'static Known> {
     })
 }
 
-/// The number of the event that first loaded the module at this address. If no known module contains the
-/// address: the number of all events until now.
+/// The number of the module event that reported the first load of the module at this address. If no known
+/// module contains the address: the number of all module events until now.
 pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     current_at(address).map_or_else(
         || header.events_written.load(Ordering::Relaxed),

@@ -1,4 +1,4 @@
-//! COLD: notices the modules that the loader loads and unloads, without hooking the loader.
+//! COLD: notices the modules that the loader loads and unloads, without a hook in the loader.
 //!
 //! glibc's loader allocates a `link_map` for every module with calloc, and frees the `link_map` when it
 //! unloads the module. The calls of calloc and free go through edleak's entry points. So edleak marks every
@@ -58,7 +58,7 @@ static PENDING_COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Handles an allocation that the loader has made.
 pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
-    // The least size of a `link_map` in bytes; the smallest `link_map`, in glibc 2.17, has 1,080 bytes. The
+    // Every `link_map` has more bytes than this: the smallest `link_map`, in glibc 2.17, has 1,080 bytes. The
     // loader makes few other allocations of this size.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();

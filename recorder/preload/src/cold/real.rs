@@ -1,5 +1,5 @@
-//! COLD to find, HOT to call: the real malloc, free and similar functions. The real functions come after this
-//! library in the loader's search order.
+//! COLD and HOT: finds the real malloc, free and similar functions (cold), and calls them (hot). The real
+//! functions come after this library in the loader's search order.
 //!
 //! Every pointer to a real function first points to a function of this file, which runs `lifecycle::start`.
 //! While `start` looks up functions, `dlsym` may itself allocate memory, above all if a lookup fails. An
@@ -348,7 +348,7 @@ impl Resolved {
     }
 
     /// Installs the program's own malloc, whose functions have detours. If the program calls the preload
-    /// library, the library passes the call on to the program's malloc and counts it. If the program's malloc
+    /// library, the library counts the call and passes it on to the program's malloc. If the program's malloc
     /// calls the preload library, the library passes the call on to the next definition. The library does not
     /// count such an inner call, because the library counts the outer call.
     pub(crate) fn install_behind_program(&self) {

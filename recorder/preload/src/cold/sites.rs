@@ -90,7 +90,7 @@ fn caller_cache() -> &'static [AtomicU64] {
     unsafe { core::slice::from_raw_parts(CALLER_CACHE.load(Ordering::Relaxed), CALLERS) }
 }
 
-/// The site of an allocation, and the frame that belongs to it.
+/// The site of an allocation, and the stack frame that belongs to the site.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     /// The id of the site.

@@ -45,7 +45,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     // SAFETY: from here on, this is the only reference to the current thread's state.
     let tls = unsafe { thread::tls() };
     if detour::is_inside(tls, caller as usize) {
-        return allocation; // the outer detoured function counts
+        return allocation; // the hook of the outer function counts
     }
     let (caller, fp, size) = attribute(tls, caller, fp, size);
     if allocation.is_null() {

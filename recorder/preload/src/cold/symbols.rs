@@ -202,7 +202,7 @@ fn is_glibcs_own(function: *mut c_void) -> bool {
     !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
 }
 
-/// Where the program finds a function that edleak also defines.
+/// The place where the program finds a function that edleak also defines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// The function is in this library, or the loader does not tell where the function is.

@@ -77,8 +77,8 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
     map(bytes, MAP_SHARED | MAP_NORESERVE, fd)
 }
 
-/// Maps private memory, which contains only zeros, at exactly this address. `None`: another mapping lies
-/// there, or the kernel refuses the mapping.
+/// Maps private memory, which contains only zeros, at exactly this address. `None`: another mapping lies at
+/// this address, or the kernel refuses the mapping.
 pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
     // A kernel before 4.17 ignores this flag and may choose another address.
     const MAP_FIXED_NOREPLACE: usize = 0x100000;
@@ -159,7 +159,7 @@ pub(crate) fn gettid() -> u32 {
     unsafe { syscall(numbers::GETTID, [0; 6]) as u32 }
 }
 
-/// Gives the memory behind shared pages back to the kernel, for every process that maps them.
+/// Gives the memory behind shared pages back to the kernel, for every process that maps these pages.
 pub(crate) fn remove_pages(address: *mut u8, bytes: usize) {
     const MADV_REMOVE: usize = 9;
     // SAFETY: the pages belong to a session of this process, and no thread needs this session now.

@@ -42,8 +42,7 @@ pub(crate) fn note_pool() -> usize {
 /// The arguments and the state of one call of a trampoline. `arch::detour` builds this object on the stack.
 #[repr(C)]
 pub(crate) struct Call {
-    /// The side-table entry of the old allocation. The hook took this entry out of the side table before the
-    /// call.
+    /// The old allocation, which the hook has removed from the side table before the call.
     taken: Option<Allocation>,
     /// The arguments of the detoured function.
     pub(crate) arguments: [usize; 6],
@@ -66,8 +65,9 @@ const POSIX_MEMALIGN: usize = Hook::PosixMemalign as usize;
 const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
-/// Whether a detoured function on this thread called the entry point whose stack pointer is `sp`. If an
-/// exception has left the detoured function, this function clears the field `inside` of the thread.
+/// Whether a detoured function that runs on this thread has called the entry point whose stack pointer is
+/// `sp`. If an exception has left the detoured function, this function clears the field `inside` of the
+/// thread.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;
@@ -130,21 +130,22 @@ pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize)
             let [_, size, extra, ..] = call.arguments;
             let is_known = taken.is_some();
             if result < size {
-                // SAFETY: this thread took the entry, and the function did not change the allocation.
+                // SAFETY: this thread removed the allocation from the side table, and the detoured function
+                // did not change the allocation.
                 unsafe { slow::restore(call.pointer, taken) };
                 return result;
             }
             slow::count_taken(taken);
             if !is_known {
-                return result; // allocated before the detours existed, so no site counts it
+                return result; // the allocation is older than the detours, so no site counts it
             }
             (call.pointer, result.min(size.saturating_add(extra)))
         }
         kind => {
             let new = result as *mut u8;
             if new.is_null() && call.size != 0 && kind != REALLOCATE_OR_FREE {
-                // SAFETY: this thread took the entry. The function failed, so the allocation is the same as
-                // before the call.
+                // SAFETY: this thread removed the allocation from the side table. The detoured function
+                // failed, so the allocation is the same as before the call.
                 unsafe { slow::restore(call.pointer, taken) };
                 return result;
             }
@@ -173,7 +174,7 @@ pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
 
 /// Calls `function` of an allocator. The field `inside` of this thread is set during the call, so inner calls
 /// are not counted. If the field is already set, `function` itself has called the entry point. Then this
-/// function calls `next`, the next definition after the preload library.
+/// function instead calls `next`, which is the next definition after the preload library.
 ///
 /// # Safety
 /// `function` and `next` take the arguments `first` and `second`.

@@ -115,7 +115,7 @@ new_entry! {
 /// the hook.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn free(allocation: Pointer) {
@@ -167,7 +167,7 @@ macro_rules! entry_of_six {
         #[doc = concat!("`", stringify!($name), "`: calls its hook with its caller added to the arguments.")]
         ///
         /// # Safety
-        /// The contract of the C function of this name.
+        /// The caller keeps the contract of the C function of this name.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C" fn $name() -> Pointer {
@@ -194,7 +194,7 @@ entry! {
 /// site, so the hook needs no caller.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
     // SAFETY: the caller keeps the contract of the C function.
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn munmap(address: Pointer, length: usize) -> i32 {
 /// `shmdt`: this function only calls its hook, and has no assembly stub.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
     // SAFETY: the caller keeps the contract of the C function.
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn shmdt(address: Pointer) -> i32 {
 /// `madvise`: this function only calls its hook, and has no assembly stub.
 ///
 /// # Safety
-/// The contract of the C function of this name.
+/// The caller keeps the contract of the C function of this name.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn madvise(address: Pointer, length: usize, advice: i32) -> i32 {
     // SAFETY: the caller keeps the contract of the C function.

@@ -60,13 +60,14 @@ unsafe fn counted(
     let outermost = begin(size, slack, caller, fp);
     let allocation = call();
     if outermost && !end(caller) {
-        return allocation; // an entry point inside has counted it
+        return allocation; // an inner entry point has counted the allocation
     }
     // SAFETY: `caller` and `fp` come from the stub.
     unsafe { note::note(allocation, size, caller, fp) }
 }
 
-/// Makes `caller` pending. `false`: another caller is pending already, or this process counts nothing.
+/// Makes `caller` pending: the first inner entry point that allocates counts the allocation for `caller`.
+/// `false`: another caller is pending already, or this process counts nothing.
 fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     if lifecycle::header().is_none() {
         return false;
@@ -143,7 +144,7 @@ unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, 
     unsafe { counted(size, align, caller, fp, call) }
 }
 
-/// aligned_alloc.
+/// The hook of aligned_alloc.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -157,7 +158,7 @@ pub(crate) unsafe extern "C" fn on_aligned_alloc(
     unsafe { aligned(&ALIGNED_ALLOC, align, size, caller, fp) }
 }
 
-/// memalign.
+/// The hook of memalign.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -185,7 +186,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
     unsafe { counted(size, PAGE, caller, fp, call) }
 }
 
-/// valloc.
+/// The hook of valloc.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -194,7 +195,7 @@ pub(crate) unsafe extern "C" fn on_valloc(size: usize, caller: *const usize, fp:
     unsafe { paged(&VALLOC, size, caller, fp) }
 }
 
-/// pvalloc.
+/// The hook of pvalloc.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -203,7 +204,8 @@ pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
-/// Handles a reallocarray whose product overflows. The real function then fails and sets errno.
+/// Handles a call of reallocarray whose product of count and size overflows. The real function then fails and
+/// sets errno.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -236,8 +238,9 @@ fn new_is_malloc() -> bool {
 #[cold]
 fn learn_new() {
     sites::set_own_call(call_new::return_address());
-    // The symbols that the program uses must be edleak's symbols, and the next definitions must belong to a
-    // C++ runtime. Without this check, edleak could call malloc instead of an operator new of the program.
+    // The operators that the program uses must be edleak's operators, and the next definitions of the
+    // operators must belong to a C++ runtime. Without this check, edleak could call malloc although the
+    // program has its own operator new.
     let forms = [
         c"_Znwm",
         c"_Znam",
@@ -335,8 +338,8 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// The program called operator new, but no library defines operator new. For such a call, the library returns
-// memory from malloc and throws no exception if malloc fails.
+// This function runs if the program calls operator new, but no library defines operator new. The function
+// returns memory from malloc, and throws no exception if malloc fails.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
@@ -381,7 +384,7 @@ unsafe fn new(
 
 macro_rules! new_with_one {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator new with one more argument than the size.
+        /// A form of operator new with one argument in addition to the size.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
@@ -394,7 +397,7 @@ macro_rules! new_with_one {
 
 macro_rules! new_with_two {
     ($($name:ident, $form:literal;)*) => {$(
-        /// A form of operator new with two more arguments than the size.
+        /// A form of operator new with two arguments in addition to the size.
         ///
         /// # Safety
         /// See [`on_posix_memalign`].

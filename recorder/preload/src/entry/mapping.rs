@@ -1,5 +1,5 @@
 //! COLD: mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the real function and adds an event
-//! to the ring.
+//! to the ring of mapping events.
 //!
 //! `session::mapping` explains whether a call takes the number of its event before or after the kernel
 //! executes the call. A hook does not change errno and does not wait. After the library has found the real
@@ -11,7 +11,7 @@
 //! recognizes the calls of allocators by the module of the direct caller.
 //!
 //! In a process that was started without this library, these hooks run through detours of libc's functions
-//! ([`crate::arch::detour`]). The next definition is then the trampoline of the detour.
+//! ([`crate::arch::detour`]). The real function that a hook calls is then the trampoline of the detour.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
@@ -155,7 +155,8 @@ pub(crate) unsafe extern "C" fn on_mmap(
     caller: *const usize,
     fp: usize,
 ) -> Pointer {
-    // SAFETY: the stub passes the arguments of the target, its caller's frame and its frame pointer.
+    // SAFETY: the stub passes the arguments of the target, and the frame and the frame pointer of the stub's
+    // caller.
     unsafe { map(&MMAP, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
@@ -174,7 +175,8 @@ pub(crate) unsafe extern "C" fn on_mmap64(
     fp: usize,
 ) -> Pointer {
     let function = if real(&MMAP64).is_null() { &MMAP } else { &MMAP64 };
-    // SAFETY: the stub passes the arguments of the target, its caller's frame and its frame pointer.
+    // SAFETY: the stub passes the arguments of the target, and the frame and the frame pointer of the stub's
+    // caller.
     unsafe { map(function, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
@@ -312,7 +314,7 @@ pub(crate) unsafe extern "C" fn on_shmat(
     if attached != FAILED
         && let Some(log) = MappingLog::of_taking()
     {
-        // The collector looks up the segment's size.
+        // The event holds the segment's id instead of a length; the collector looks up the length.
         let event = event(Operation::Attach, attached, segment as u32 as usize, flags as u32);
         // SAFETY: `caller` and `fp` come from the entry stub.
         unsafe { log.taken(event, caller, fp) };
@@ -341,7 +343,7 @@ pub(crate) unsafe extern "C" fn on_shmdt(address: Pointer) -> i32 {
     status
 }
 
-/// Whether madvise gives the pages of the range back to the kernel.
+/// Whether madvise with this advice gives the pages of the range back to the kernel.
 fn gives_back(advice: i32) -> bool {
     const MADV_DONTNEED: i32 = 4;
     const MADV_FREE: i32 = 8;

@@ -54,7 +54,8 @@ fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
 /// 0 if the program does not know this address. The return address of the hook's own caller lies at `frame`.
 ///
 /// # Safety
-/// `frame` and `fp` come from the entry stub. For [`Operation::Name`], `address` is a C string.
+/// `frame` and `fp` come from the entry stub. For [`Operation::Name`], `address` is the address of a C
+/// string.
 pub(crate) unsafe extern "C" fn on_pool(
     operation: u32,
     pool: usize,
@@ -74,7 +75,7 @@ pub(crate) unsafe extern "C" fn on_pool(
         false => (0, 0),
     };
     let address = match operation {
-        // SAFETY: the caller guarantees a C string.
+        // SAFETY: the caller guarantees the address of a C string.
         Operation::Name => match unsafe { name(&ring, address) } {
             Some(index) => index,
             None => return ring.lose(operation),
@@ -156,6 +157,6 @@ unsafe fn name(ring: &PoolRing<'_>, name: usize) -> Option<usize> {
     if name.is_null() {
         return None;
     }
-    // SAFETY: the caller guarantees a C string.
+    // SAFETY: the caller guarantees the address of a C string.
     ring.name(unsafe { marks::given(name) })
 }

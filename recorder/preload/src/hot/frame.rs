@@ -20,7 +20,7 @@ impl Frame {
     /// # Safety
     /// `caller` and `fp` come from an entry stub.
     pub(crate) unsafe fn of_caller(caller: *const usize, fp: usize) -> Frame {
-        // SAFETY: the return address lies at `caller`.
+        // SAFETY: `caller` comes from an entry stub, so it is the address of the return address.
         Frame { address: unsafe { *caller }, sp: caller as usize + RETURN_ADDRESS_TO_CFA, fp }
     }
 

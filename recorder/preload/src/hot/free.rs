@@ -10,13 +10,13 @@ use crate::hot::{live, thread};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use edleak_session::counters::Counters;
 
-/// The entry of the small allocation at an address, the content of the entry, and the counters for the free.
-/// `None`: this thread must leave the fast path.
+/// The entry of the small allocation at an address, the content of the entry, and the counters in which this
+/// thread counts the free. `None`: this thread must leave the fast path.
 #[inline(always)]
 fn small_at(address: *mut u8) -> Option<(live::Entry, live::Small, *const Counters)> {
     let own = thread::own();
     let entry = live::entry_of(address)?;
-    // SAFETY: the pointer comes from `own`, so it belongs to this thread.
+    // SAFETY: the pointer `own` comes from `thread::own`, so it leads to the limits of this thread.
     let (small, counters) = unsafe { Own::small(own, entry.load()) }?;
     Some((entry, small, counters))
 }
@@ -33,8 +33,8 @@ unsafe extern "C" fn count(allocation: *mut u8) {
     unsafe { on_free(allocation) }
 }
 
-/// From now on, `free` jumps to the real free, unless the program may still free memory that the library's
-/// own arena has handed out.
+/// Makes `free` jump to the real free from now on. Changes nothing if the program may still free memory that
+/// the library's own arena has handed out.
 #[cold]
 pub(crate) fn forward() {
     if !real::is_arena_in_use() {
@@ -42,7 +42,7 @@ pub(crate) fn forward() {
     }
 }
 
-/// From now on, `free` jumps to the hook.
+/// Makes `free` jump to the hook from now on.
 #[cold]
 pub(crate) fn hook() {
     ENTRY.store(count as *mut (), Ordering::Release);
@@ -52,7 +52,8 @@ pub(crate) fn hook() {
 /// thread may get the same address after the real call has returned.
 ///
 /// # Safety
-/// `allocation` is the address that the target passed to an entry point. The same holds for every hook here.
+/// `allocation` is the address that the target passed to an entry point. The same requirement holds for every
+/// hook in this file.
 #[inline(always)]
 pub(crate) unsafe fn on_free(allocation: *mut u8) {
     let Some((entry, small, counters)) = small_at(allocation) else {
@@ -78,8 +79,9 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
         return unsafe { slow::reallocate(old, size) };
     };
     entry.clear();
-    // SAFETY: this is the target's own call; edleak has only removed the address from its side table. A noted
-    // allocation is not in the arena, because the arena serves no call once the library notes allocations.
+    // SAFETY: this is the target's own call; edleak has only removed the address from its side table. `old`
+    // is in the side table, so `old` is not in the arena: the arena serves no call after the library has
+    // begun to note allocations.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters != before || new.is_null() {

@@ -19,7 +19,7 @@
 //! | bits   | field | content for a large or special allocation, whose free is handled by `slow`            |
 //! |--------|-------|---------------------------------------------------------------------------------------|
 //! | 0..19  | site  | the id of the site or of the cell                                                     |
-//! | 19..31 | size  | requested bytes; 4,095: that many or more, the size is in the next four entries       |
+//! | 19..31 | size  | requested bytes; 4,095: 4,095 bytes or more, the size is in the next four entries     |
 //! | 31     | slow  | 1                                                                                     |
 //!
 //! The four entries with the size have the slow bit and the site 0, and no allocation has site 0. Each of
@@ -53,7 +53,8 @@ const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
 const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
 const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
-/// The limit of small entries, minus 1. One comparison with this value finds out whether an entry is small.
+/// If an entry is small, its value minus 1 is less than this limit. So one comparison finds out whether an
+/// entry is small.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
 const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
@@ -131,7 +132,7 @@ impl Found {
             return Some(small.into());
         }
         if self.slow_site() == 0 {
-            return None; // a part of a size, or the entry of null
+            return None; // the entry holds a part of a size, or is the entry of null
         }
         if !self.is_large() {
             return Some(Allocation { site: self.slow_site(), size: self.slow_size(), special: true });
@@ -380,15 +381,15 @@ impl Made {
     }
 }
 
-/// The numbers of the bits that are set in word number `at`.
+/// The numbers that are in the set and have their bit in `bits`, which is word number `at` of the set.
 fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
     let bits = bits.load(Ordering::Acquire);
     (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
 }
 
 /// Passes every allocation in the table and its address to `visit`; `visit` may store the allocation again. A
-/// leaf has 8 MiB, but a small heap has touched only some of its pages. A read of any other page would make
-/// the kernel map this page, so the library asks the kernel which pages exist.
+/// leaf has 8 MiB, but for a small heap, the library has touched only some pages of the leaf. A read of an
+/// untouched page would make the kernel map this page, so the library asks the kernel which pages exist.
 #[cold]
 pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     let pagemap = sys::open(b"/proc/self/pagemap\0", false);
@@ -444,8 +445,8 @@ fn is_present(flags: [u8; FLAG_BYTES]) -> bool {
     u64::from_ne_bytes(flags) & THERE != 0
 }
 
-/// The kernel's flags for [`PAGES_AT_A_TIME`] pages, beginning at `from`. `None`: the kernel does not tell
-/// the flags.
+/// The kernel's flags for [`PAGES_AT_A_TIME`] pages, beginning at `from`. `None`: the kernel does not show
+/// the flags to this process.
 #[cold]
 fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u8; PAGES_AT_A_TIME * FLAG_BYTES]> {
     let mut flags = [0; PAGES_AT_A_TIME * FLAG_BYTES];
@@ -465,8 +466,8 @@ mod tests {
         Allocation { site, size, special: false }
     }
 
-    // No process maps these addresses: the table never touches the memory that the table describes. Tests run
-    // in parallel, so each test has its own addresses.
+    // The tests need no memory at these addresses, because the side table never touches the allocations that
+    // the table describes. Tests run in parallel, so each test has its own addresses.
     const BASE: usize = 0x1234_0000_0000;
 
     #[test]
@@ -496,8 +497,8 @@ mod tests {
         assert_eq!(take(address), Some(allocation(9, 50_000)));
     }
 
-    // Models a forked child with the allocations of its parent. The size entries of an allocation at the end
-    // of a leaf lie in the next leaf.
+    // This test models a forked child that counts the allocations of its parent. The size entries of an
+    // allocation at the end of a leaf lie in the next leaf.
     #[test]
     fn every_allocation_is_shown_once_and_may_be_inserted_anew() {
         let base = BASE + (9 << LEAF_SHIFT);
@@ -535,8 +536,8 @@ mod tests {
         assert_eq!(take(at(0x40_0000)), Some(allocation(2, 64)));
     }
 
-    // The hooks missed the free of a large block, and malloc gave out the memory of this block again at a
-    // slightly higher address.
+    // In this test, the hooks have missed the free of a large block, and malloc has given out the memory of
+    // this block again at a slightly higher address.
     #[test]
     fn size_word_of_a_freed_block_is_not_an_allocation() {
         let address = BASE + 0xa0_0000;

@@ -22,7 +22,8 @@ pub(crate) struct Tables {
     pub top: Top,
 }
 
-// The hot path adds a thread's offset in the page to the address of this object.
+// The hot path adds a thread's offset in the page to the address of `TABLES`, so `page` must be the first
+// field.
 const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 
 /// The only instance of [`Tables`].
@@ -45,8 +46,8 @@ impl Top {
 /// One thread writes these fields when it attaches the process to a session. At that time, no thread has an
 /// offset yet, or all limits are 0. If a process is attached again, the collector sets the limits when the
 /// recording begins and ends ([`edleak_session::idle`]). So the threads can read these fields without atomic
-/// operations. In a forked child, the kernel sets the fields to 0. If a signal handler forks, the kernel may
-/// set the fields to 0 between two reads of one thread.
+/// operations. In a forked child, the kernel sets the fields to 0. If a signal handler forks between two
+/// reads of one thread, the child may get an old value from the first read and 0 from the second read.
 #[repr(C)]
 pub(crate) struct Own {
     /// The shard of this thread; null: the thread must leave the fast path.

@@ -2,10 +2,10 @@
 //!
 //! The state of a thread is 64 bytes of initial-exec thread-local storage without a destructor. The first
 //! word of the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. In a
-//! forked child, the kernel sets this page to 0 (`MADV_WIPEONFORK`). So in the child, every thread finds
-//! zeros and leaves the fast path. Setting the page to 0 needs no `pthread_atfork` and works for every kind
-//! of fork. An offset of 0 leads to an [`Own`] whose fields are all 0, too. The offset is 0 if the thread has
-//! not started counting, or while an entry point that calls other entry points is running.
+//! forked child, the kernel sets the page `tables::Page` to 0 (`MADV_WIPEONFORK`). So in the child, every
+//! thread finds zeros and leaves the fast path. Setting the page to 0 needs no `pthread_atfork` and works for
+//! every kind of fork. An offset of 0 leads to an [`Own`] whose fields are all 0, too. The offset is 0 if the
+//! thread has not started counting, or while an entry point that calls other entry points is running.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -25,7 +25,8 @@ use edleak_session::site::MAX_SITES;
 pub(crate) struct Tls {
     /// Offset of this thread's [`Own`] in `tables::Page`; 0: the thread must leave the fast path.
     pub offset: usize,
-    /// The saved value of `offset` while a pending entry point has set `offset` to 0.
+    /// The saved value of `offset` while an entry point that may call other entry points (`pending`) has set
+    /// `offset` to 0.
     pub hidden_offset: u16,
     /// The saved value of `offset` while a detoured function has set `offset` to 0.
     pub outer_offset: u16,
@@ -36,7 +37,8 @@ pub(crate) struct Tls {
     pub pending: Pending,
     /// The address that a running operator delete has already counted as freed.
     pub deleting: *mut u8,
-    /// The stack pointer (rsp) at the call of the detoured function that runs on this thread; 0: none runs.
+    /// The stack pointer (rsp) at the call of the detoured function that runs on this thread; 0: no detoured
+    /// function runs.
     pub inside: usize,
 }
 const _: () = assert!(size_of::<Tls>() == 64);
@@ -72,14 +74,15 @@ pub(crate) struct Pending {
     pub slack: usize,
 }
 
-/// Notes that a detoured function begins to run. `sp` is the stack pointer (rsp) at the call of the function.
+/// Stores in the state of the thread that a detoured function begins to run. `sp` is the stack pointer (rsp)
+/// at the call of the function.
 pub(crate) fn enter(tls: &mut Tls, sp: usize) {
     tls.inside = sp;
     tls.outer_offset = tls.offset as u16;
     tls.offset = 0;
 }
 
-/// Notes that the detoured function on this thread has ended.
+/// Stores in the state of the thread that the detoured function has ended.
 pub(crate) fn leave(tls: &mut Tls) {
     tls.inside = 0;
     tls.offset = tls.outer_offset.into();
@@ -148,9 +151,9 @@ impl Counting {
     pub(crate) fn alloc(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
             Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.add_owned(size as u64),
-            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
             Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.add_shared(size as u64),
         }
     }
@@ -159,9 +162,9 @@ impl Counting {
     pub(crate) fn free(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
             Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_owned(size as u64),
-            // SAFETY: `Owned` and `Shared` hold a whole shard, and `site` is an id of the table.
+            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
             Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_shared(size as u64),
         }
     }
@@ -177,7 +180,7 @@ static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 /// it runs, so no other thread may get the same shard in the next session.
 static OWNERS: [AtomicU64; MAX_SHARDS] = [const { AtomicU64::new(0) }; MAX_SHARDS];
 
-/// The shards of the attached session that threads may own.
+/// The shards of the attached session that a single thread may own: all shards except the last.
 #[cold]
 fn owned_shards() -> &'static [Shard] {
     let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
@@ -195,7 +198,7 @@ pub(crate) fn keep_owners() {
 }
 
 /// Gives each shard of the attached session to the thread that owned the shard with the same index in the
-/// session before. Call this function while no thread counts.
+/// previous session. Call this function while no thread counts.
 #[cold]
 pub(crate) fn restore_owners() {
     for (kept, shard) in OWNERS.iter().zip(owned_shards()) {
@@ -266,7 +269,7 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
         if index < count - 1 {
             return Counting::Owned(TABLES.page.counters(index));
         }
-        set_offset(tls, 0); // an earlier session had more shards
+        set_offset(tls, 0); // this session has fewer shards than an older session
     }
     if tls.shared_calls.is_multiple_of(ASK_AGAIN)
         && let Some(index) = take_shard(count - 1)

@@ -179,7 +179,7 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
         };
         let Some(next) = next else { break };
         if next.address == 0 {
-            is_cut = false; // the psABI's mark of the outermost frame
+            is_cut = false; // in the psABI, the return address 0 marks the outermost frame
             break;
         }
         Frame { address, sp, fp } = next;
@@ -190,7 +190,8 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
     Walked { frames, hash, is_cut }
 }
 
-/// The frame of the caller, if this frame lies completely between `frame` and `bound`.
+/// The frame of the caller. `None`: the part of the stack that `rule` describes does not lie completely
+/// between `frame` and `bound`.
 #[inline(always)]
 unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     let base = match rule.kind() {
@@ -226,9 +227,9 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     if let Some(bound) = stack::find_bound(table(&BOUNDS, count.min(stack::MAX_BOUNDS)), sp as u64) {
         return bound as usize;
     }
-    // Both libcs put the control block of a thread at the top of its stack, so the memory between sp and the
-    // control block is the stack. The stack of a coroutine lies elsewhere, and its distance from the control
-    // block is usually larger than the stack of any thread.
+    // glibc and musl put the control block of a thread at the top of the thread's stack, so the memory
+    // between sp and the control block is the stack. The stack of a coroutine lies elsewhere, usually farther
+    // from the control block than the size of any thread's stack.
     const LARGEST_UNSEEN: usize = 8 << 20;
     let thread = arch::thread_pointer();
     if sp < thread && thread - sp < LARGEST_UNSEEN {

@@ -13,8 +13,8 @@ mod frame {
     use core::ffi::c_void;
     use core::mem::offset_of;
 
-    /// Number of bytes that this function reserves on the stack for a `NewCall`. With this number, the stack
-    /// stays aligned at the calls in this function.
+    /// Number of bytes that `edleak_call_new` reserves on the stack for a `NewCall`. With this number, the
+    /// stack is aligned when `edleak_call_new` calls another function.
     const ROOM: usize = size_of::<NewCall>().next_multiple_of(16) + 8;
 
     core::arch::global_asm!(

@@ -200,8 +200,8 @@ call_hook! {
     resize => edleak_session::detour::Hook::Resize;
 }
 
-/// The common code of the hooks for other functions. The code builds a [`detour::Call`] on the stack, so that
-/// rsp points to its first word when the code calls the trampoline.
+/// The common code of all hooks that push the number of their kind. The code builds a [`detour::Call`] on the
+/// stack, so that rsp points to its first word when the code calls the trampoline.
 ///
 /// # Safety
 /// See [`allocate`]. The hook has pushed the number of its `Hook` onto the stack.
@@ -260,7 +260,7 @@ unsafe extern "C" fn call() {
 const _: () = assert!(offset_of!(detour::Call, kind) % 16 == 0, "the stack is aligned at the calls");
 
 /// The hooks of mmap and similar functions. `$next` holds the next definition, which is the trampoline of the
-/// detour. A process has only one detour for each function, so all threads store the same address.
+/// detour. A process has only one detour for each function, so all threads store the same address in `$next`.
 macro_rules! mapping_hook {
     ($($name:ident => $next:path, $entry:path;)*) => {$(
         /// The hook of a function that maps or unmaps memory.
@@ -324,7 +324,7 @@ pub(crate) unsafe extern "C" fn note_pool() {
 /// nothing.
 ///
 /// # Safety
-/// The function takes the arguments `first` and `second`.
+/// `function` takes the arguments `first` and `second`.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn call_inside(function: *const (), first: usize, second: usize) -> *mut u8 {
     core::arch::naked_asm!(

@@ -21,8 +21,9 @@ use core::arch::global_asm;
 use core::ffi::CStr;
 
 // The compiled `core` refers to `rust_eh_personality` and `_Unwind_Resume` in unwind tables that no code
-// reads. So this library defines both names, but nothing calls them. The memory functions are defined here
-// because a compiler may call them, and this library must not depend on the target's libc.
+// reads. So this library defines both names, but nothing calls them. Memory functions such as memcpy are
+// defined here because a compiler may insert calls of these functions, and this library must not depend on
+// the target's libc.
 #[cfg(not(test))]
 global_asm!(
     ".pushsection .text.edleak_support,\"ax\",@progbits",

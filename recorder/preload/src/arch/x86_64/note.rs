@@ -1,5 +1,5 @@
-//! HOT: notes a new allocation. This file contains the whole fast path of an allocation, in assembly, which
-//! runs inside the entry stub.
+//! HOT: notes a new allocation, that is, counts the allocation and writes it into the side table. This file
+//! contains the whole fast path of an allocation, in assembly, which runs inside the entry stub.
 //!
 //! The fast path takes no lock, makes no system call and allocates no memory. If the fast path does not
 //! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples: the library has
@@ -95,8 +95,9 @@ macro_rules! known {
     };
 }
 
-/// Skips the frame of a wrapper, and then the frames of its callers, until a caller is a site (label 7).
-/// Jumps to label 2 if a caller is unknown. The macro `step_over` needs the labels of the macro `step_aside`.
+/// Skips the frame of a wrapper, and then the frames of its callers, until a caller is not a wrapper; this
+/// caller is the site (label 7). Jumps to label 2 if a caller is unknown. The macro `step_over` needs the
+/// labels of the macro `step_aside`.
 ///
 /// A rule is stored in the word of the address for which the rule was compiled, so the return address and the
 /// saved rbp that the rule describes are on the stack. Each step by a rule that starts from rsp moves up the
