@@ -1,9 +1,9 @@
 //! Mapped memory: computes the resident share of each site that maps memory, and the anonymous memory that no
 //! recorded call mapped.
 //!
-//! A mapping is address space. It takes memory only if its pages are resident or swapped out. For example, a
-//! garbage collector reserves much more address space than the memory that it uses. So growth of address
-//! space is no leak if resident memory does not grow as well.
+//! A mapping is address space. A mapping takes memory only if its pages are resident or swapped out. For
+//! example, a garbage collector reserves much more address space than the memory that it uses. So growth of
+//! address space is no leak if resident memory does not grow as well.
 
 use crate::replay::Merged;
 use crate::replay::memory::{MemoryEnds, SiteBytes};
@@ -14,19 +14,20 @@ use edleak_model::growth_kind::{ProcessGrowth, UnseenBytes};
 use edleak_text::units;
 use std::collections::HashMap;
 
-/// If the resident memory of a site grew by less than this share of its leaked address space, the site leaks
-/// only address space and no memory.
+/// A site leaks only address space and no memory if its resident memory grew by less than this share of its
+/// leaked address space.
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
-/// If the resident memory of a site grew by fewer bytes than this (one page), the site is not a leak.
+/// A site that maps memory is not a leak if its resident memory grew by fewer bytes than this (one page).
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
-/// Least share of a site's address space that was already mapped at the last reading of /proc. If the program
-/// mapped most of this address space after the last reading, the readings do not show whether it is resident.
+/// edleak computes the resident share of a site only if at least this share of its address space was already
+/// mapped at the last reading of /proc. Address space that the program mapped after this reading may or may
+/// not be resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
-/// The report mentions anonymous memory that no recorded call mapped if there is at least this number of
-/// bytes. A smaller amount is normal, for example stacks and tables of the C library.
+/// The report mentions anonymous memory that no recorded call mapped only from this number of bytes on. Every
+/// program has a smaller amount of such memory, for example stacks and tables of the C library.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
-/// The report mentions the growth of the anonymous memory that no recorded call mapped if this memory grows
-/// by at least this number of bytes per second.
+/// If anonymous memory that no recorded call mapped grows by at least this number of bytes per second, the
+/// report mentions its growth.
 const NOTICEABLE_RATE: f64 = 1024.0;
 
 /// The totals of mapped memory.
@@ -34,42 +35,43 @@ const NOTICEABLE_RATE: f64 = 1024.0;
 pub struct Mapped {
     /// Number of sites that map memory, without the sites of allocators.
     pub sites: u64,
-    /// Address space that these sites hold mapped at the end.
+    /// Bytes of address space that the sites which map memory hold at the end, without the sites of
+    /// allocators.
     pub live_bytes: u64,
-    /// Number of mappings of these sites at the end.
+    /// Number of mappings that the sites which map memory hold at the end, without the sites of allocators.
     pub live_count: u64,
-    /// Resident and swapped bytes in these mappings, computed from the resident share of each site at the
-    /// last reading of /proc. Sites without a reading are left out.
+    /// Resident and swapped bytes in the mappings of all sites that have a reading of /proc. The number is
+    /// computed from the resident share of each site at its last reading.
     pub resident_bytes: u64,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
-    /// Number of calls that the recorder lost. If this number is not 0, all totals of mapped memory are lower
-    /// bounds.
+    /// Number of calls that map or unmap memory and that the recorder lost. If this number is not 0, all
+    /// totals of mapped memory are lower bounds.
     pub lost_events: u64,
-    /// Pages that the program gave back with madvise in the mappings of these sites.
+    /// Pages that the program gave back with madvise, in the mappings of all sites that map memory.
     pub given_back: GivenBack,
     /// Number of calls of madvise that the recorder lost. If this number is not 0, `given_back` is a lower
     /// bound.
     pub lost_give_backs: u64,
-    /// Anonymous memory that no recorded call mapped; `None`: less than 4 MiB.
+    /// Anonymous memory that no recorded call mapped; `None` if it is less than 4 MiB.
     pub unseen: Option<Unseen>,
 }
 
 /// Anonymous memory that no recorded call mapped.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unseen {
-    /// Resident and swapped bytes at the end. If the process ran before its recording, this is only the
-    /// growth of these bytes.
+    /// Resident and swapped bytes at the end. If the process ran before its recording, only the growth during
+    /// the recording counts.
     pub bytes: u64,
     /// Growth of the memory that no recorded call mapped, in bytes per second over the record.
     pub rate_bytes_per_s: f64,
-    /// The names (`[anon:NAME]`) of the named parts of this memory, with their bytes; the largest part comes
-    /// first.
+    /// The parts of this memory that the program named (`[anon:NAME]`), each with its name and its bytes; the
+    /// largest part comes first.
     pub names: Vec<(String, u64)>,
 }
 
 impl Unseen {
-    /// The sentence about this memory in the report.
+    /// The sentence in the report about anonymous memory that no recorded call mapped.
     pub fn sentence(&self) -> String {
         let mut text = format!(
             "{} of anonymous memory was mapped by no call that edleak saw",
@@ -91,8 +93,8 @@ impl Unseen {
     }
 }
 
-/// Sets the resident bytes of each site that maps memory. Changes a leak of such a site to no leak if the
-/// growth is not resident, or if the site is an allocator whose allocations are counted.
+/// Sets the resident bytes of each site that maps memory. Also changes the verdict on such a site from leak
+/// to no leak if its growth is not resident, or if the site is an allocator whose allocations are counted.
 pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged, trace: &Trace) {
     let is_uncounted = |site: &JudgedSite| {
         let module = site.stack.first().and_then(|address| address.module_id);
@@ -111,8 +113,8 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
             site.judgement = Judgement::without_memory(class, why.into());
         }
         let Some(&[from, to]) = readings.get(&site.label) else { continue };
-        // The last reading of /proc is older than the last slice. So only the resident share is taken from
-        // the reading, and multiplied by the newest number of bytes.
+        // The last reading of /proc is older than the last slice. So the function computes the resident share
+        // from this reading, and multiplies the share by the live bytes at the last slice.
         let live = site.totals.live_bytes as f64;
         site.resident_bytes = share_of(SiteBytes::default(), to, live).map(|share| (share * live) as u64);
         if let Some(share) = share_of(from, to, site.judgement.leak_bytes as f64) {
@@ -121,10 +123,10 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
 }
 
-/// Corrects the verdicts of sites that map memory and leak or are undecided by the iterations of a mark: if
-/// the growth of a site is not resident, the site is no leak. /proc is not read at the marks. So the function
-/// assumes that all resident memory of the site belongs to the leak, although the site may also have mapped
-/// memory before.
+/// Corrects verdicts by the iterations of a mark, on sites that map memory: if a site is a leak or undecided,
+/// but its growth is not resident, the verdict becomes no leak. /proc is not read at the marks. So the
+/// function assumes that all resident memory of the site belongs to the leak, even if the site mapped some of
+/// this memory before the iterations.
 pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
         let Some(resident) = site.resident_bytes else { continue };
@@ -137,7 +139,7 @@ pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     }
 }
 
-/// Sets the pages that each site gave back with madvise.
+/// For each site that maps memory, sets the number of pages that the program gave back with madvise.
 pub(crate) fn read_given_back(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     let mut by_site: HashMap<SiteLabel, GivenBack> = HashMap::new();
     for given in trace.given_back() {
@@ -151,10 +153,11 @@ pub(crate) fn read_given_back(sites: &mut [JudgedSite], trace: &Trace, merged: &
     }
 }
 
-/// Adds the pages that a site gave back to the reasons of its verdict. These pages change no verdict: the
-/// program may have used the pages again, and the readings of /proc show which pages are resident.
+/// Adds the pages that a site gave back with madvise to the reasons for its verdict. Pages that were given
+/// back change no verdict, because the program may have used them again; the readings of /proc show which
+/// pages are resident.
 ///
-/// `is_least`: the recorder lost calls of madvise.
+/// `is_least` says that the recorder lost calls of madvise, so the numbers are lower bounds.
 pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
     let least = if is_least { "at least " } else { "" };
     for site in sites {
@@ -166,13 +169,13 @@ pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
     }
 }
 
-/// The greatest possible resident share of a leak of `leak_bytes` bytes, if its site has only `resident`
+/// The greatest resident share that a leak of `leak_bytes` bytes can have if its whole site has `resident`
 /// resident bytes.
 fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
     (resident as f64 / leak_bytes.max(1) as f64).min(1.0)
 }
 
-/// Changes an undecided site to no leak if the site has too little resident memory for a leak. In this case,
+/// Changes an undecided site to no leak if the site has too little resident memory for a leak, because then
 /// the iterations left only address space behind.
 fn settle_undecided(site: &mut JudgedSite, resident: u64) {
     let left = site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes) as f64;
@@ -183,7 +186,8 @@ fn settle_undecided(site: &mut JudgedSite, resident: u64) {
     }
 }
 
-/// If `leaked` bytes of address space have at least this number of resident bytes, they are a leak of memory.
+/// The least number of resident bytes with which a leak of `leaked` bytes of address space counts as a leak
+/// of memory.
 fn least_grown(leaked: f64) -> f64 {
     (LEAST_RESIDENT_SHARE * leaked).max(LEAST_RESIDENT_BYTES)
 }
@@ -205,8 +209,9 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
     }
 }
 
-/// The resident share of the address space that a site added between two readings. `None`: the readings saw
-/// less than half of `bytes`, the address space for which the caller needs the share.
+/// The resident share of the address space that a site added between two readings of /proc. `bytes` is the
+/// address space for which the caller needs the share. `None`: the site added less than half of `bytes`
+/// between the two readings.
 fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
     if (mapped as f64) < LEAST_SEEN_SHARE * bytes {
@@ -243,14 +248,15 @@ pub(crate) fn of_trace(
         mapped.given_back.add(site.given_back.unwrap_or_default());
     }
     // If the process ran before the recording, edleak does not know which memory was mapped at that time. So
-    // in this case the report gives only the growth.
+    // the report on such a process gives only the growth of unseen memory.
     let ran_before = trace.attached().is_some();
     let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
     mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {
         let mut names: Vec<_> = ends.unseen.iter().filter(|(name, _)| !name.is_empty()).cloned().collect();
         names.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         names.retain(|(_, bytes)| *bytes > 0);
-        // The growth is from the median of the second eighth of the record to the median of the last eighth.
+        // The growth is the difference between the medians of the second eighth and of the last eighth of the
+        // record, which are 0.75 of the record apart.
         let rate_bytes_per_s = unseen.grown_bytes as f64 / (0.75 * record_s).max(1e-9);
         Unseen { bytes: bytes(&unseen), rate_bytes_per_s, names }
     });

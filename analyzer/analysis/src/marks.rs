@@ -1,4 +1,5 @@
-//! The marks of a trace, and the verdicts by the iterations of marks: the types that findings and sites hold.
+//! The types for the marks of a trace, and for verdicts by the iterations of a mark (`--per-mark`). Findings
+//! and sites contain these types.
 
 use edleak_model::iterations::Iterations;
 
@@ -7,11 +8,11 @@ use edleak_model::iterations::Iterations;
 pub struct MarkSeen {
     /// The name of the mark.
     pub name: String,
-    /// Whether the name was too long. In this case, the trace has only the beginning of the name.
+    /// Whether the name of the mark was too long, so that the trace has only the beginning of the name.
     pub is_cut: bool,
     /// How often the program set the mark.
     pub count: u64,
-    /// Number of slices of this mark in the trace.
+    /// Number of slices in the trace that were taken because the program set this mark.
     pub slices: u64,
     /// Seconds from the start of the recording until the collector read the first slice of this mark.
     pub first_s: f64,
@@ -39,7 +40,8 @@ pub struct JudgedMark {
     pub iterations: u64,
     /// Number of iterations that belong to the warm-up.
     pub warm_up: u64,
-    /// The message if the iterations are too few for a verdict; `None`: there are enough iterations.
+    /// If the mark has too few iterations for a verdict, the message about this; `None`: there are enough
+    /// iterations.
     pub too_few: Option<String>,
 }
 
@@ -48,6 +50,6 @@ pub struct JudgedMark {
 pub struct SitePerMark {
     /// The name of the mark.
     pub mark: String,
-    /// The verdict, with the memory that the iterations leave behind.
+    /// The verdict, and the memory that the iterations of the mark leave behind at the site.
     pub iterations: Iterations,
 }

@@ -1,5 +1,5 @@
-//! Phase 5: finds the symbols of the sites that may be listed. The symbols of all other sites are left out,
-//! because finding symbols takes most of the time of an analysis.
+//! Phase 5: finds the symbols of the sites that a report may list. The analyzer skips all other sites,
+//! because the search for symbols takes most of the time of an analysis.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -7,9 +7,9 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_binary::{Request, Symbolizer};
 use std::collections::HashSet;
 
-/// Finds the symbols of every `wanted` site. If a wanted site is a stack, the function also finds the symbols
-/// of its caller. If a wanted site was judged together with its stacks, the function also finds the symbols
-/// of these stacks.
+/// Finds the symbols of every site for which `wanted` is true. For a stack, the function also finds the
+/// symbols of its caller; for a site that was judged together with its stacks, also the symbols of these
+/// stacks.
 pub fn name_sites(
     analysis: &mut Findings,
     recording: &Recording,
@@ -45,8 +45,9 @@ pub fn name_sites(
     analysis.outcomes = resolution.outcomes;
 }
 
-/// Also finds the symbols of the sites that are not listed, for a report in which the user may look at any
-/// site. The summary and the hints still count only the symbols of the sites that may be listed.
+/// Finds the symbols of all sites that do not have symbols yet, for a report in which the user may look at
+/// any site. The figures in the summary and in the hints do not change: they count only sites that may be
+/// listed.
 pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
     let Recording::Trace(trace) = recording else { return };
     let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);

@@ -18,11 +18,11 @@ const SIZES: [u64; 12] = [
     16 << 40,
     64 << 40,
 ];
-/// The round size is at least this many times the memory that the process holds. A smaller size tells the
-/// user nothing about the future.
+/// The round size is at least this number of times the memory that the process holds at the end of the
+/// record. A time until a smaller size would be too short to help the user.
 const LEAST_FACTOR: u64 = 2;
-/// Longest predicted time in seconds: ten years. For a longer time, a prediction from the present rate is
-/// worthless.
+/// Longest predicted time in seconds: ten years. A prediction from the present rate for more than ten years
+/// would be worthless.
 const MOST_SECONDS: f64 = 10.0 * 365.0 * 86400.0;
 
 /// The next round size, and the time until the memory of the process reaches it.

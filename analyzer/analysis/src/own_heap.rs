@@ -1,5 +1,5 @@
-//! Runtimes and allocators that take memory from the kernel instead of malloc, and the setting that makes
-//! each of them use malloc.
+//! Finds runtimes and allocators that take memory from the kernel instead of malloc, so that edleak does not
+//! see their allocations. For each of them, the module knows a setting that makes the allocations visible.
 
 use crate::frame::base_name;
 use edleak_format::{ModuleId, Trace};
@@ -12,8 +12,8 @@ pub struct OwnHeap {
     /// Advice for the user: how to make the allocations of this runtime or allocator visible to edleak, or
     /// another tool that shows these allocations.
     pub remedy: String,
-    /// The module of the allocator whose allocations the recorder did not count; `None`: the runtime was
-    /// recognized only by a file name.
+    /// The module of the allocator whose allocations the recorder did not count; `None`: edleak recognized a
+    /// runtime by a file name and does not know the module.
     pub uncounted: Option<ModuleId>,
 }
 

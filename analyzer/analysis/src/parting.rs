@@ -1,14 +1,14 @@
 //! Finds the innermost frame at which the leaking stacks of one caller differ from its other stacks.
 //!
 //! If some stacks of a caller leak and others do not, or if its stacks request different sizes, the caller
-//! only allocates for other functions. In both cases, the cause is in the innermost frame at which the
-//! leaking stacks differ from the other stacks. If there are several such frames, each frame is reported as a
-//! separate leak.
+//! only allocates for other functions. Then the cause of the leak is in the innermost frame at which the
+//! leaking stacks differ from the other stacks. If the leaking stacks have several such frames, edleak
+//! reports each frame as a separate leak.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;
 
-/// The stacks that do not leak are ignored unless they make more than this share of the caller's allocations.
+/// The stacks that do not leak are ignored if they make no more than this share of the caller's allocations.
 const HEALTHY_SHARE: f64 = 0.1;
 /// If the average sizes of two stacks differ by more than this factor, the caller counts as a function that
 /// only allocates for other functions.
@@ -125,7 +125,7 @@ mod tests {
         // Both stacks also share a wrapper of the allocating function.
         let (leaks, uses) = (stack(1, &[10, 11, 20, 90], 500, 64), stack(2, &[10, 11, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(2, 20)]);
-        // A stack with only a few allocations, at the start, is ignored.
+        // A stack that does not leak and made only a few allocations is ignored.
         let warm_up = stack(2, &[10, 30, 90], 5, 64);
         assert_eq!(parted(&[&leaks], &[&warm_up]), [(0, 10)]);
     }
@@ -134,7 +134,7 @@ mod tests {
     fn an_allocation_function_whose_callers_all_leak_has_a_finding_for_each() {
         let (small, large) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 400));
         assert_eq!(parted(&[&small, &large], &[]), [(1, 20), (1, 30)]);
-        // If all stacks leak and request one size, the caller itself is the leak.
+        // If all stacks leak and request the same size, the caller itself is reported as the leak.
         let same = stack(2, &[10, 30, 90], 500, 64);
         assert_eq!(parted(&[&small, &same], &[]), [(0, 10)]);
     }

@@ -1,8 +1,8 @@
 //! Verdicts by the iterations of a mark instead of by time (`--per-mark`).
 //!
-//! Each slice of a mark has the counters of the instant at which the program set the mark. This module merges
-//! sites as [`crate::replay`] does: the same code at several addresses is one site. A watched caller is
-//! judged together with all its stacks.
+//! A slice of a mark has the counters of the instant at which the program set the mark. Like
+//! [`crate::replay`], this module merges sites that are the same code at several addresses. A watched caller
+//! is judged together with all its stacks.
 
 use crate::findings::Findings;
 use crate::load::Recording;
@@ -50,7 +50,8 @@ fn slices_of(trace: &Trace, mark: MarkId) -> impl Iterator<Item = &MarkSlice> {
     trace.mark_slices().iter().filter(move |slice| slice.mark == mark && !slice.goes_on)
 }
 
-/// Judges every site by the marks that match. The verdicts by marks replace the verdicts by time.
+/// Judges every site by the marks that match the pattern of `options`, and replaces the verdicts by time with
+/// these verdicts.
 pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &PerMarkOptions) {
     let mut per_mark = PerMark { pattern: options.pattern.clone(), marks: Vec::new(), unnamed: 0 };
     let mut found: HashMap<SiteLabel, SitePerMark> = HashMap::new();
@@ -72,8 +73,8 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
         Recording::Trace(trace) => covered_domains(trace),
         Recording::Lines(_) => vec![Domain::Heap],
     };
-    // Memory that an allocator maps for itself is not judged here, because a leak of it is visible at the
-    // sites that request memory from the allocator.
+    // The function does not judge memory that an allocator maps for itself: if this memory leaks, the leak is
+    // visible at the sites that request memory from the allocator.
     let has_marks = |site: &&mut JudgedSite| {
         !matches!(site.kind, Kind::Injected | Kind::Allocator) && covered.contains(&site.domain())
     };
@@ -111,9 +112,10 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains whose counters are in the slices of marks. In traces of earlier versions, these slices have
-/// only sites of the heap. So the result has a domain only if a slice has a site of this domain. The sites of
-/// the other domains keep their verdicts by time.
+/// The domains whose counters are in the slices of marks. The heap is always one of these domains. Mapped
+/// memory and pools are in the result only if a slice of a mark has such a site, because earlier versions of
+/// edleak recorded only sites of the heap in these slices. The sites of a domain that is not in the result
+/// keep their verdicts by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
@@ -187,7 +189,7 @@ fn judgement(verdict: Verdict, why: String) -> Judgement {
 }
 
 impl PerMark {
-    /// The reason why the result is undecided, with the remedy; `None`: the verdicts by marks decide the
+    /// If the result is undecided, the reason and the remedy; `None`: the verdicts by marks decide the
     /// result.
     pub fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
         if self.marks.is_empty() {
@@ -202,8 +204,8 @@ impl PerMark {
         if let Some(why) = self.marks.iter().find_map(|mark| mark.too_few.clone()) {
             return Some(why);
         }
-        // If the pattern is the exact name of a mark in the trace, then no mark without a name can match the
-        // pattern.
+        // If the pattern is the exact name of a mark in the trace, no other mark can match the pattern, so
+        // marks without a name in the trace do not matter.
         let is_name =
             !self.pattern.contains(['*', '?']) && self.marks.iter().any(|mark| mark.name == self.pattern);
         if self.unnamed > 0 && !is_name {
@@ -284,7 +286,8 @@ impl Curves {
         counts.push(count);
     }
 
-    /// The number of iterations of this mark, and whether the iterations are enough for a verdict.
+    /// Describes one mark: its number of iterations, its warm-up, and whether the iterations are enough for a
+    /// verdict.
     fn mark(&self, name: &str, asked: Option<u64>) -> JudgedMark {
         let iterations = match (self.counts.first(), self.counts.last()) {
             (Some(first), Some(last)) => last - first,
@@ -316,7 +319,8 @@ impl Curves {
         self.counts.partition_point(|&count| count - first < warm_up)
     }
 
-    /// Judges each site by this mark. If several marks judge a site, the worst verdict stays in `found`.
+    /// Judges each site by this mark. If a site is judged by several marks, `found` keeps the worst of these
+    /// verdicts.
     fn judge(&self, sites: &[JudgedSite], mark: &JudgedMark, found: &mut HashMap<SiteLabel, SitePerMark>) {
         let skipped = self.skipped(mark.warm_up);
         let mut families: HashMap<SiteId, Vec<SiteId>> = HashMap::new();
@@ -339,7 +343,8 @@ impl Curves {
         }
     }
 
-    /// The sum of the counters of these sites; `None`: no slice of a mark has an allocation of these sites.
+    /// The sum of the counters of several sites at each slice of the mark; `None`: none of these sites is in
+    /// a slice of the mark.
     fn sum(&self, members: impl Iterator<Item = SiteId>) -> Option<Vec<AtMark>> {
         members.filter_map(|id| self.sites.get(&id)).cloned().reduce(|mut sum, curve| {
             for (sum, point) in sum.iter_mut().zip(curve) {

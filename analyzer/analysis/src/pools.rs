@@ -1,7 +1,7 @@
-//! The objects that the program's own pools hand out.
+//! Computes the totals of the program's own pools, from the objects that these pools hand out.
 //!
-//! A pool takes its memory from malloc or maps it. This memory is also counted in the heap or as mapped
-//! memory, at the code of the pool. So no total of all memory contains the bytes of these objects.
+//! A pool takes its memory from malloc or maps memory. So the memory of a pool is already counted at a site
+//! of the heap or of mapped memory, and no total of all memory adds the bytes of pool objects again.
 
 use crate::site::{Domain, JudgedSite};
 use edleak_format::Trace;
@@ -10,8 +10,8 @@ use edleak_model::growth_class::Class;
 use edleak_text::units::plural;
 use std::collections::BTreeMap;
 
-/// If the recorder lost the event of an object that a pool took back, the object still counts as live. So a
-/// leak stays a leak only if it has more than this number of objects for each lost event.
+/// A pool leak stays a leak only if it has more than this number of objects for each lost event. The reason:
+/// if the recorder lost the event of an object that a pool took back, the object still counts as live.
 const OBJECTS_PER_LOST_EVENT: u64 = 2;
 
 /// The totals of the program's own pools.
@@ -64,7 +64,8 @@ pub(crate) fn settle(sites: &mut [JudgedSite], trace: &Trace, record_s: f64) {
     }
 }
 
-/// The reason to doubt a leak of `count` objects; `None`: the lost events do not explain the leak.
+/// If lost events may explain a leak of `count` objects, the reason to doubt the leak; `None`: they do not
+/// explain it.
 fn doubt(count: u64, lost_events: u64, lost_resets: u64) -> Option<String> {
     if lost_resets > 0 {
         return Some(format!(

@@ -2,9 +2,9 @@
 //! range of time.
 //!
 //! The instant is a slice, so its counters are exact. A range goes from the slice nearest to its start to the
-//! slice nearest to its end. All figures of a range are differences of these two slices. The rows add up
-//! exactly to the total, because each allocation is counted in only one row: at a caller or at one of its
-//! stacks.
+//! slice nearest to its end. All figures of a range are differences between the slice at its end and the
+//! slice at its start. The rows add up exactly to the total, because each allocation is counted in only one
+//! row: at a caller or at one of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -31,8 +31,9 @@ pub enum At {
 pub enum Span {
     /// One instant: the figures count from the start of the record up to this instant.
     Instant(At),
-    /// A range from one time to another, in nanoseconds since the recording began. If a bound is missing, the
-    /// range extends to the start or to the end of the record.
+    /// A range from one time to another, in nanoseconds since the recording began. If `from_ns` is missing,
+    /// the range begins at the start of the record; if `to_ns` is missing, the range ends at the end of the
+    /// record.
     Range {
         /// The start; `None`: the start of the record.
         from_ns: Option<u64>,
@@ -44,13 +45,13 @@ pub enum Span {
 /// The figure by which the sites are ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Live bytes; for a range, the growth of the live bytes in it.
+    /// Live bytes; for a range of time, the growth of the live bytes in the range.
     Live,
     /// The number of bytes allocated.
     Allocated,
-    /// Live allocations; for a range, the growth of their number in it.
+    /// Live allocations; for a range of time, the growth of the number of live allocations in the range.
     Count,
-    /// The number of allocations that were freed before the next slice.
+    /// The number of allocations that the program freed before the next slice, so that they are in no slice.
     Churn,
 }
 
@@ -85,13 +86,13 @@ pub struct Row {
     pub figures: Figures,
 }
 
-/// A moment of the record, with a precision that depends on the slices.
+/// A time in the record, with its precision, which is the distance to the neighbouring slices.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Moment {
     /// Seconds since the recording began.
     pub time_s: f64,
-    /// The time between the slices around this moment, in seconds. The profile cannot show an event that is
-    /// shorter than this time.
+    /// The distance in seconds from the slice of this moment to the slice before or after it, whichever is
+    /// longer. The profile cannot show an event that is shorter than this time.
     pub precision_s: f64,
 }
 
@@ -104,7 +105,7 @@ pub struct Profile {
     pub order: Order,
     /// The start of a range; `None` for an instant, because its figures count from the start of the record.
     pub from: Option<Moment>,
-    /// The instant of the profile, or the end of its range.
+    /// The instant that the profile shows, or the end of its range.
     pub to: Moment,
     /// The figures of all sites together.
     pub total: Figures,
@@ -140,7 +141,7 @@ impl Figures {
         self.temporary_bytes = self.temporary_bytes.saturating_add(other.temporary_bytes);
     }
 
-    /// The figure by which the rows are ordered for this `order`.
+    /// The figure that `order` names, by which the profile sorts its rows.
     pub fn by(&self, order: Order) -> i128 {
         match order {
             Order::Live => self.live_bytes,
@@ -167,7 +168,8 @@ impl Profile {
             .with_remedy("record the program again"));
         }
         let (first, last) = bounds(&whole, span)?;
-        // Temporary allocations depend on all slices of the span, so all slices of the span are read again.
+        // To count temporary allocations, the function must read every slice of the span. So if the span is
+        // not the whole record, the function reads the slices again.
         let tick = |index: usize| whole.instants()[index].tick;
         let is_whole = first.is_none() && last + 1 == whole.instants().len();
         let part = match is_whole {
@@ -210,7 +212,7 @@ fn bounds(slices: &Slices, span: Span) -> Result<(Option<usize>, usize)> {
     let instants = slices.instants();
     let (start_ns, end) = (instants[0].time_ns, instants.len() - 1);
     let end_ns = instants[end].time_ns;
-    // Selects the slice nearest to the time, as the HTML page does.
+    // Selects the slice nearest to the given time; the HTML page selects a slice by the same rule.
     let at = |time_ns: u64| {
         let before = slices.newest_at(time_ns).unwrap_or(0);
         let distance = |index: usize| instants[index].time_ns.abs_diff(time_ns);

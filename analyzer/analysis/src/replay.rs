@@ -9,14 +9,14 @@
 //!   sites     [0..) [4096..) [8192..) …       sixteen in one [`Group`]
 //! ```
 //!
-//! The distances between the slices of a trace can differ, because older slices are further apart than new
-//! ones. A series must have evenly spaced points, so its points are the points of the trace's [`Grid`]. The
-//! value at a grid point is the value of the newest slice that is not after this point. If slices are
-//! missing, the values lie on a straight line (`gap`). The series ends at the slice before the program began
-//! to free everything because it was about to end ([`teardown`]).
+//! The slices of a trace are not evenly spaced: old slices are further apart than new slices. A series must
+//! have evenly spaced points, so its points are the points of the trace's [`Grid`]. The value at a grid point
+//! is the value of the newest slice that is not after this point. If slices are missing, the points in this
+//! gap get values on a straight line (`gap`). The series ends at the slice before the program began to free
+//! everything because it was about to end ([`teardown`]).
 //!
-//! All sums are sums of integers, and each series gets its points in order of time. So the result is the
-//! same, bit for bit, for any number of threads.
+//! A replay with any number of threads gives the same result, bit for bit, because all sums are sums of
+//! integers and each series gets its points in order of time.
 
 mod arch;
 mod births;
@@ -53,8 +53,8 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// Number of ranges of sites per thread. With more than one range per thread, fast threads can take over
-/// ranges that a slow thread has not begun.
+/// Number of ranges of sites per thread. With more than one range per thread, a fast thread can take a second
+/// range while a slow thread is still at its first.
 const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
@@ -72,11 +72,12 @@ pub struct Replayed<T> {
     pub last_ns: u64,
     /// The number of allocations of the whole program, as a curve over the time of the record.
     pub work: Arc<Work>,
-    /// Number of grid points without a slice; their values lie on a straight line.
+    /// Number of grid points without a slice; the values of these points lie on a straight line between two
+    /// slices.
     pub missing_points: u64,
     /// Number of points without a slice between the end of the grid and the last slice of the trace.
     pub missing_behind: u64,
-    /// The greatest number of points in a row that have no slice.
+    /// The length of the longest gap: the greatest number of points in a row that have no slice.
     pub longest_gap: u64,
     /// Memory of single sites, and anonymous memory that no recorded call mapped, at the first and at the
     /// last reading of the judged record.
@@ -94,14 +95,15 @@ pub struct ReplayedSite {
     pub series: Series,
     /// The series of the site together with all its stacks; `None`: the site has no stacks.
     pub with_stacks: Option<Series>,
-    /// The counters at the newest slice, even if this slice is not on a grid point.
+    /// The counters of the site at the last slice of the trace, even if this slice is not on a grid point.
     pub counters: Counters,
 }
 
-/// Replays the slices of a trace on its `grid`, and converts each site with `each`, in parallel. Each series
-/// is dropped after `each` has returned, so only a few complete series are in memory at the same time.
+/// Makes the series of each site of a trace, at the points of `grid`, and calls `each` to convert the site
+/// into a result. Threads do this in parallel. Each series is dropped after `each` has returned, so only a
+/// few complete series are in memory at the same time.
 ///
-/// With `with_sums`, each series also gets the sums for edLeak's fit, which only `--model edleak` needs.
+/// If `with_sums` is true, each series also gets the exact sums that `--model edleak` needs.
 pub fn replay<T: Send>(
     trace: &Trace,
     merged: &Merged,
@@ -155,8 +157,8 @@ struct States {
     first_allocated_bytes: Option<u64>,
     /// Number of grid points up to the newest slice.
     covered: usize,
-    /// Number of points of the whole record up to the newest slice. The grid may end before the end of the
-    /// record.
+    /// Number of points up to the newest slice, counted over the whole record; the grid may end before the
+    /// end of the record.
     all_covered: usize,
     whole: Grid,
     work: WorkBuilder,
@@ -227,8 +229,8 @@ impl States {
                     ranges.iter().fold(0u64, |sum, range| sum.wrapping_add(of(range)[slice]))
                 };
                 allocs = allocs.wrapping_add(sum(|range| &range.allocs));
-                // Memory that the program maps with calls such as mmap belongs to another domain than the
-                // heap.
+                // The live bytes of the process are only the heap, so the function subtracts memory that the
+                // program mapped with calls such as mmap.
                 let counted = self.memory.counted_bytes();
                 let live_bytes = sum(|range| &range.live_bytes).saturating_sub(counted);
                 self.note(header, *step, live_bytes, allocs, replayed);
@@ -262,8 +264,8 @@ impl States {
         let kinds = self.memory.kinds();
         let now = ProcessPoint { live_bytes, resident_bytes, kinds };
         let point = step.point as usize;
-        // A slice after the end of the grid is used only if it ends a gap that began before the end of the
-        // grid.
+        // A slice after the end of the grid matters only if it ends a gap that began before the end of the
+        // grid: it gives the values at the end of the gap.
         let is_of_record = step.counts || self.covered < self.grid.points;
         if let Some(gap) = self.covered.checked_sub(1).and_then(|newest| Gap::between(newest, point)) {
             replayed.missing_points += gap.points().len() as u64;
@@ -277,8 +279,8 @@ impl States {
         if is_of_record {
             self.covered = self.covered.max(point + usize::from(step.counts));
         }
-        // If the record ends with a gap, the number of allocations in this gap is unknown, so they do not
-        // count as work.
+        // If the record ends with a gap, the number of allocations in this gap is unknown, so the gap adds no
+        // work.
         if step.counts {
             self.work.push(point as u64, allocs);
             self.memory.count();

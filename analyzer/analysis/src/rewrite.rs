@@ -1,5 +1,5 @@
-//! Writes a copy of a trace, with symbols added or with all names replaced. The slices of the copy are the
-//! same as in the trace.
+//! Writes a copy of a trace, with symbols added or with all names replaced. The copy has the same slices as
+//! the trace.
 
 use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,7 @@ pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolut
 ///
 /// A name has the same hash in every trace that was anonymized with the same key, so these traces can still
 /// be compared. Line numbers, offsets, times and counters stay as they are. If `key` is empty, a person who
-/// guesses a name can compute its hash and so confirm the guess.
+/// guesses a name can compute its hash, and finds the hash in the trace if the guess is right.
 ///
 /// # Errors
 /// The new trace cannot be written.
@@ -90,25 +90,25 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
     replace(from, to, map, std::iter::empty())
 }
 
-/// Whether the program chose the name of an area (`[anon:NAME]`). The names of other areas are addresses and
-/// ids.
+/// Whether the program chose the name of an area (`[anon:NAME]`), so that the name must be replaced. The
+/// names of all other areas are addresses and ids.
 fn is_named_by_the_program(area: &MemoryArea) -> bool {
     matches!(area.kind, AreaKind::Named | AreaKind::Unseen) && !area.name.is_empty()
 }
 
 /// The hash that replaces a name: sixteen hexadecimal digits.
 ///
-/// The function uses the keyed hash SipHash-2-4 and not a simple hash of the key followed by the name. Names
-/// like `main` are in every trace, so anyone can tell which hash belongs to such a name. This must not help
-/// anyone to confirm a guess of another name.
+/// Names like `main` are in every trace, so anyone can tell which hash belongs to `main`. This must not help
+/// anyone to find the hashes of other names. So the function uses the keyed hash SipHash-2-4, and not a
+/// simple hash of the key followed by the name.
 fn pseudonym(key: &str, name: &[u8]) -> String {
     let key = SipHasher24::new().hash(key.as_bytes());
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
 }
 
 /// Writes the new trace to a file in the folder of `to`, and renames this file to `to` when it is complete.
-/// So if the run is interrupted, the old file stays as it was. The new file gets the owner and the mode of
-/// the old file. If `to` is a symbolic link, the file to which it points is replaced.
+/// So if edleak-analyze is interrupted, the old file stays unchanged. The new file gets the owner and the
+/// mode of the old file. If `to` is a symbolic link, the function replaces the file to which the link points.
 fn replace(
     from: &Trace,
     to: &Path,
@@ -134,21 +134,22 @@ fn replace(
     rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
         .map_err(|error| failed(&error.to_string()))?;
     if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-        // If the user may not change the owner of a file, the new file belongs to this user. This is not an
-        // error, because the trace itself is complete.
+        // If the user may not change the owner of a file, the new file belongs to this user. The function
+        // ignores this error, because the new trace is complete.
         let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
         let _ = made.set_permissions(old.permissions());
     }
     let put = put_in_place(&beside, &place, held.as_ref());
     if put.is_err() && !place::is_at(&made, &beside) {
-        // Another file has the name `beside` now. Without this call, the drop of `beside` would remove that
-        // file.
+        // Another program has put its own file at the path `beside`. Without this call, the drop of `beside`
+        // would remove that file.
         let _ = beside.keep();
     }
     put.map_err(|error| failed(&reason(&error)))
 }
 
-/// Renames the file `beside` to `place`. The rename may replace only the file `held` and no other file.
+/// Renames the file `beside` to `place`. The rename may replace only the file `held`: if another file has the
+/// name `place` now, the function returns an error.
 fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
     let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now");
     let Some(held) = held else {
@@ -164,8 +165,8 @@ fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<
             Err(taken())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(taken()),
-        // If the file system cannot exchange two names, the function first checks that `place` is still the
-        // file `held`, and then renames.
+        // If the file system cannot exchange the names of two files, the function checks that `place` is
+        // still the file `held`, and then renames `beside` to `place`.
         Err(_) if place::is_at(held, place) => std::fs::rename(beside, place),
         Err(_) => Err(taken()),
     }

@@ -1,5 +1,6 @@
-//! Measures the accuracy of the models on a labelled corpus: how often a verdict is right, for each mechanism
-//! that changes memory and for each number of slices.
+//! Measures the accuracy of the models on a labelled corpus, which is a collection of series with known
+//! answers. The result says how often a verdict is right, for each mechanism that changes memory and for each
+//! number of slices.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,8 +16,8 @@ use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::growth_class::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
-/// One labelled series. The reader ignores unknown fields. The numbers of surviving allocations by birth
-/// epoch may be in this line or in a separate file.
+/// One line of the corpus, which is a labelled series. The reader ignores unknown fields. The line or a
+/// separate file may give the surviving allocations for each birth epoch.
 #[derive(Debug, Deserialize)]
 struct Curve {
     id: String,
@@ -87,12 +88,14 @@ pub struct Case {
     pub period_s: f64,
     /// The true number of leaked bytes, if the corpus gives it.
     pub leak_bytes: Option<f64>,
-    /// Two versions of the series: first without, then with the birth times of the surviving allocations.
+    /// Two versions of the series: the first has no birth times of the surviving allocations, and the second
+    /// has these times.
     pub series: [Series; 2],
 }
 
-/// Reads a labelled corpus. If `births` is given, the birth times of the surviving allocations are read from
-/// this file, in which each line has the id of a series.
+/// Reads a labelled corpus. If `births` is given, the function reads the birth times of the surviving
+/// allocations from this file. Each line of the file gives the id of the series to which its birth times
+/// belong.
 ///
 /// # Errors
 /// The corpus cannot be read, or a line of it has a wrong form.
@@ -152,24 +155,24 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
 /// The result of one method on a corpus, or on a part of the corpus.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Number of leaks that were reported.
+    /// Number of series that leak and that the method reported as leaks.
     pub found: u32,
-    /// Number of leaks that were not reported.
+    /// Number of series that leak and that the method did not report.
     pub missed: u32,
-    /// Number of series without a leak that were reported.
+    /// Number of series that do not leak, but that the method reported as leaks.
     pub false_alarms: u32,
-    /// Number of series without a leak that were not reported.
+    /// Number of series that do not leak and that the method did not report.
     pub quiet: u32,
-    /// Numbers of series that were reported as leaks with the confidence `Strict`: first of series that leak,
-    /// then of series that do not leak.
+    /// Two numbers of series that the method reported with the confidence `Strict`: the first counts series
+    /// that leak, and the second counts series that do not leak.
     pub strict: [u32; 2],
-    /// Number of undecided series.
+    /// Number of series that the method left undecided.
     pub undecided: u32,
-    /// First the number of reported leaks whose true amount is known. Then the number of these leaks whose
-    /// estimated amount differs from the true amount by at most a quarter.
+    /// Two numbers of reported leaks. The first counts the leaks whose true number of bytes is known. The
+    /// second counts those whose estimated number of bytes differs from the true number by at most a quarter.
     pub amounts: [u32; 2],
-    /// Number of series for each true shape (constant, log, linear, exp) and each class that the method
-    /// found.
+    /// Number of series for each true shape of growth (constant, log, linear, exp; first index) and for each
+    /// class of growth that the method found (second index).
     pub shapes: [[u32; 4]; 4],
 }
 
@@ -196,7 +199,7 @@ impl Tally {
         }
     }
 
-    /// The share of the reported series that are leaks.
+    /// The share of the reported series that really leak.
     pub fn precision(&self) -> f64 {
         share(self.found, self.found + self.false_alarms)
     }
@@ -222,8 +225,8 @@ impl Tally {
         share(right, self.shapes.iter().flatten().sum())
     }
 
-    /// The share of the reported leaks with a known amount whose estimate differs from this amount by at most
-    /// a quarter.
+    /// Of the reported leaks whose true number of bytes is known, the share for which the estimate differs
+    /// from the true number by at most a quarter.
     pub fn amount_accuracy(&self) -> f64 {
         share(self.amounts[1], self.amounts[0])
     }
@@ -247,9 +250,9 @@ pub struct ScoreReport {
     /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if the birth
     /// times of the surviving allocations are not known.
     pub all: [Tally; 3],
-    /// The scores for each mechanism that changes memory.
+    /// The scores on the series of each mechanism that changes memory; the key is the name of the mechanism.
     pub families: BTreeMap<String, [Tally; 3]>,
-    /// The scores for each number of slices.
+    /// The scores on the series of each length; the key is the number of slices.
     pub lengths: BTreeMap<u64, [Tally; 3]>,
     /// Whether the birth times of the surviving allocations were known for every series.
     pub has_births: bool,
@@ -269,7 +272,7 @@ pub fn run(corpus: &Path, births: Option<&Path>) -> Result<ScoreReport> {
     Ok(score(&cases))
 }
 
-/// Scores the cases of a corpus.
+/// Judges all series of a corpus with each method, and counts the right and the wrong verdicts.
 pub fn score(cases: &[Case]) -> ScoreReport {
     let judged: Vec<[Judgement; 3]> = cases
         .par_iter()

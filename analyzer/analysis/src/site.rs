@@ -1,4 +1,5 @@
-//! One site of a recording: its place in the code, its counters, its verdict, and the decision of the gate.
+//! One site of a recording: its addresses in the code, its counters, its verdict, and the decision of the
+//! gate.
 
 use crate::frame::{Address, SiteFrame, frames};
 use crate::marks::SitePerMark;
@@ -8,7 +9,8 @@ use edleak_model::regression::LeakFactor;
 use edleak_text::units;
 use std::fmt;
 
-/// The name of a site in its input: a number in a trace, a number or a string in series lines.
+/// The name of a site in the input. In a trace, the name is a number; in series lines, it is a number or a
+/// string.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SiteLabel {
     /// The id of a site of a trace.
@@ -26,7 +28,8 @@ impl fmt::Display for SiteLabel {
     }
 }
 
-/// Counters of one site at the end of the recording; a counter is `None` if the input does not give it.
+/// Counters of one site at the end of the recording; a counter is `None` if the input does not give this
+/// counter.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Totals {
     /// Number of live bytes.
@@ -49,11 +52,11 @@ pub enum Kind {
     /// A caller that allocates.
     #[default]
     Caller,
-    /// One full stack of a watched caller.
+    /// One stack of a watched caller, from the caller to the outermost frame.
     Stack,
     /// A site that stands for all allocations whose own site did not fit into the site table.
     Other,
-    /// The known leak of `--inject-leak`.
+    /// The test leak that `--inject-leak` adds to the program.
     Injected,
     /// A caller that maps memory.
     Mapping,
@@ -79,7 +82,7 @@ impl Domain {
     /// All domains.
     pub const ALL: [Domain; 3] = [Self::Heap, Self::Mapping, Self::Pool];
 
-    /// The word for this domain in JSON.
+    /// The word that JSON reports use for this kind of memory.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Heap => "heap",
@@ -98,16 +101,16 @@ pub struct JudgedSite {
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,
-    /// The name of the pools from which this site takes objects; empty: the pools have no name. `None`: the
+    /// The name of the pools from which this site takes objects; empty: the pools have no name. `None` if the
     /// site is not a caller of a pool.
     pub pool: Option<String>,
     /// The verdict on the site.
     pub judgement: Judgement,
     /// The leak factor; `None` if the site was not judged by edLeak's formula.
     pub leak_factor: Option<LeakFactor>,
-    /// The judgement of a watched site together with its stacks.
+    /// For a watched site, the judgement on the site together with its stacks.
     pub with_stacks: Option<Box<WithStacks>>,
-    /// Whether the verdict is the verdict on the site together with its stacks.
+    /// Whether `judgement` is the judgement on the site together with its stacks, and not on the site alone.
     pub judged_with_stacks: bool,
     /// The stack's share of the leaked bytes, 0 to 1; `None` if its caller was not judged together with its
     /// stacks.
@@ -116,33 +119,34 @@ pub struct JudgedSite {
     pub per_mark: Option<Box<SitePerMark>>,
     /// The counters at the end of the recording.
     pub totals: Totals,
-    /// Live allocations at the last judged slice. After this slice, the recording may have slices in which
-    /// the program freed everything because it was about to end.
+    /// Number of live allocations at the last judged slice. (In later slices, the program may have freed
+    /// everything because it was about to end.)
     pub judged_count: Option<u64>,
-    /// Resident and swapped bytes at the end, for a site that maps memory. These bytes are computed from the
-    /// resident share of the site at the last reading of /proc; `None`: no reading has this site.
+    /// For a site that maps memory, its resident and swapped bytes at the end, computed from the resident
+    /// share of the site at the last reading of /proc; `None`: no reading shows this site.
     pub resident_bytes: Option<u64>,
-    /// Pages that the program gave back with madvise, for a site that maps memory; `None`: the program gave
-    /// back no pages, or the number is unknown.
+    /// For a site that maps memory, the pages that the program gave back with madvise; `None`: the program
+    /// gave back no pages, or their number is unknown.
     pub given_back: Option<GivenBack>,
     /// Live bytes, as a curve over the time of the judged record.
     pub levels: Levels,
-    /// Growth, in bytes, of the memory that the allocator holds for this site in addition to the requested
-    /// bytes.
+    /// The allocator holds more bytes for this site than the program requested. This field is the growth of
+    /// that additional memory, in bytes.
     pub block_growth_bytes: f64,
-    /// The surviving allocations, counted by the epoch in which they were made, oldest first.
+    /// For each birth epoch, the allocations of the site that are still live at the end; the oldest epoch
+    /// comes first.
     pub survivors: Vec<Survivor>,
     /// The number of sites of the trace that were merged into this site, because they are the same code at
     /// several addresses.
     pub addresses: u64,
     /// The place of the site in the code: return addresses, innermost first. A caller has one address, a
-    /// stack has several. A caller of a pool has two: the address in the pool's own function, and then the
-    /// address in the caller of this function.
+    /// stack has several. A caller of a pool has two addresses: the first is in the pool's own function, and
+    /// the second is in the caller of that function.
     pub stack: Vec<Address>,
     /// Whether `stack` is not complete, because the recorder stopped reading the stack before its outermost
     /// frame.
     pub is_stack_cut: bool,
-    /// The decision of the gate.
+    /// The decision of the gate on this site.
     pub standing: Standing,
 }
 
@@ -151,12 +155,13 @@ pub struct JudgedSite {
 pub struct GivenBack {
     /// Number of calls of madvise.
     pub calls: u64,
-    /// Sum of the lengths of all these calls, whether or not the pages were resident.
+    /// Number of bytes of all pages that these calls of madvise gave back; a page counts even if it was not
+    /// resident.
     pub bytes: u64,
 }
 
 impl GivenBack {
-    /// Adds the pages of another site.
+    /// Adds the calls and the bytes of another site.
     pub(crate) fn add(&mut self, other: GivenBack) {
         self.calls = self.calls.saturating_add(other.calls);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -172,7 +177,7 @@ impl fmt::Display for GivenBack {
     }
 }
 
-/// A watched site together with its stacks.
+/// The verdict and the curve of a watched site together with its stacks.
 #[derive(Clone, Debug)]
 pub struct WithStacks {
     /// The verdict on the sum of the site and its stacks.
@@ -197,18 +202,18 @@ pub struct Survivor {
 /// The decision of the gate on a site.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Standing {
-    /// The options do not ask for this site.
+    /// The report does not list this site, because the options do not ask for it.
     #[default]
     Unlisted,
-    /// The site is listed because the options ask for it. The site does not fail the gate.
+    /// The report lists the site because the options ask for it, but the site does not fail the build.
     Shown,
-    /// The site is a leak that fails the gate.
+    /// The site is a leak that fails the build.
     Reported,
     /// The site is a leak that is also in the baseline, and its rate is not clearly higher now.
     InBaseline,
-    /// The site is a leak that this rule of the suppressions hides.
+    /// The site is a leak that a suppression rule hides; the number is the index of the rule.
     Suppressed(usize),
-    /// The site is a leak, and the budget covers the leaks of the recording.
+    /// The site is a leak, but all leaks of the recording together are within the budget.
     Tolerated,
 }
 
@@ -269,30 +274,29 @@ impl JudgedSite {
     }
 
     /// The frame that the user should look at first: the innermost frame that is not part of a language's
-    /// runtime. (The cause of a leak is never inside a `Vec` or a `std::string` that was inlined into the
-    /// program.)
+    /// runtime. (A `Vec` or a `std::string` that was inlined into the program never causes a leak itself.)
     pub fn headline(&self) -> Option<SiteFrame<'_>> {
         let is_own = |frame: &SiteFrame<'_>| !frame.is_runtime();
         let outside = self.frames_outside_pool();
         outside.clone().find(is_own).or_else(|| outside.clone().next()).or_else(|| self.pool_function())
     }
 
-    /// The frames of the site without edleak's own frames. For a caller of a pool, the frames of the pool's
-    /// own function are left out too, even if the compiler inlined this function, so that only the debug
-    /// information shows its frames.
+    /// The frames of the site without edleak's own frames. For a caller of a pool, the function also leaves
+    /// out the frames of the pool's own function, even if these frames are inlined and so only in the debug
+    /// information.
     fn frames_outside_pool(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         let is_of_pool = self.kind == Kind::Pool;
         let outside = self.frames().skip_while(move |frame| is_of_pool && frame.is_pool_note());
         outside.skip(usize::from(is_of_pool))
     }
 
-    /// The pool's own function, for a caller of a pool; for any other site, its innermost frame.
+    /// For a caller of a pool, the frame of the pool's own function; for any other site, the innermost frame.
     pub fn pool_function(&self) -> Option<SiteFrame<'_>> {
         self.frames().find(|frame| !frame.is_pool_note()).or_else(|| self.frames().next())
     }
 }
 
-/// The name of the known leak of `--inject-leak`.
+/// The name of the test leak that `--inject-leak` adds to the program.
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
 
 /// The stacks among `sites` that have a share in the leak of `site`, if `site` was judged together with its

@@ -1,24 +1,25 @@
 //! Reads the data of single slices: the totals of the program at every slice, the counters of all sites at
 //! one slice, and the allocations that were freed before the next slice.
 //!
-//! The series of `replay` and a `history` do not contain every slice. But a profile needs the exact counters
-//! of one slice (to show which sites held the memory at the peak) or of all slices (to show which sites soon
-//! free their allocations). So a profile reads the slices themselves. Blocks are read in parallel, and their
-//! results are joined in order of time. The memory that a profile takes grows with the number of sites plus
-//! the number of slices, and not with the product of these two numbers.
+//! A profile needs the exact counters of one slice, to show which sites held the memory at the peak. It also
+//! needs all slices, to show which sites soon free their allocations. The series of `replay` and a `history`
+//! do not contain every slice, so a profile reads the slices from the trace. Blocks are read in parallel, and
+//! their results are joined in order of time. A profile takes memory for each site and for each slice, but
+//! not for each pair of a site and a slice.
 
 use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
 
-/// Limit of site ids, as a multiple of the number of sites in the catalog: an id above this limit is forged.
+/// The limit for site ids is this number times the number of sites in the catalog; an id above the limit is
+/// forged.
 const SLACK: usize = 4;
-/// The limit of site ids is never below this number. If the catalog is damaged and has too few sites,
-/// undamaged slices must still be readable.
+/// The limit for site ids is never below this number, so that undamaged slices can be read even if a damaged
+/// catalog has too few sites.
 const MIN_ID_LIMIT: usize = 1 << 16;
 
-/// The whole program at one slice.
+/// The counters and the memory of the whole program at one slice.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Instant {
     /// The slice's tick.
@@ -33,14 +34,14 @@ pub struct Instant {
     pub swap_bytes: u64,
 }
 
-/// The allocations of one site that were freed before the next slice; both numbers are lower bounds. If a
-/// site frees more allocations between two slices than it held at the first slice, the difference was both
-/// allocated and freed between these slices.
+/// The temporary allocations of one site: those that the program freed before the next slice. Both numbers
+/// are lower bounds. If a site frees more allocations between two slices than it held at the first slice, the
+/// difference was both allocated and freed between these slices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Temporaries {
-    /// Number of allocations.
+    /// Number of temporary allocations.
     pub allocs: u64,
-    /// Number of bytes of these allocations.
+    /// Number of bytes in the temporary allocations.
     pub bytes: u64,
 }
 
@@ -76,7 +77,7 @@ impl Slices {
         slices
     }
 
-    /// The slices, in order of time.
+    /// All slices, in order of time.
     pub fn instants(&self) -> &[Instant] {
         &self.instants
     }
@@ -86,8 +87,8 @@ impl Slices {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
 
-    /// The index of the slice with the most live bytes; if several slices have equally many, the index of the
-    /// first of them. `None`: there is no slice.
+    /// The index of the slice with the most live bytes; if several slices have the same number of live bytes,
+    /// the first of them. `None`: there is no slice.
     pub fn peak(&self) -> Option<usize> {
         let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)
@@ -98,8 +99,8 @@ impl Slices {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }
 
-    /// The distance from this slice to the slice before or to the slice after, whichever is longer, in
-    /// nanoseconds. The distance is 0 if there is only one slice.
+    /// The precision of a time at this slice, in nanoseconds: the distance to the slice before or after it,
+    /// whichever is longer; 0 if the trace has only one slice.
     pub fn precision_ns(&self, index: usize) -> u64 {
         let time = |at: usize| self.instants.get(at).map(|instant| instant.time_ns);
         let Some(own) = time(index) else { return 0 };
@@ -187,8 +188,8 @@ struct SiteInBlock {
     temporaries: Temporaries,
 }
 
-/// Reads one block without the blocks before it. The first slice of a block names every site that ever
-/// counted anything.
+/// Reads one block without the blocks before it. This is possible because the first slice of a block names
+/// every site that ever counted anything.
 struct BlockReader {
     limit: usize,
     ticks: RangeInclusive<u64>,

@@ -2,12 +2,12 @@
 //! at several places, these places leak at the same times.
 //!
 //! Two steady leaks are both straight lines, so their curves do not show a common cause. But a common cause
-//! is visible in the slices. The places of one mistake keep new allocations in the same slices; places of
-//! different mistakes do not. So the analyzer compares the growth of two places slice by slice. After that,
-//! the analyzer moves the growth of one place in time, by some slices, and compares again. If the growth fits
-//! much better without the move, this is evidence of a common cause. If every slice has many new allocations,
-//! the growth fits with and without the move. In this case, the slices do not show whether there is a common
-//! cause.
+//! is visible in the slices. If one mistake causes the leaks at two places, both places keep new allocations
+//! in the same slices. If two mistakes cause the leaks, the places keep new allocations in different slices.
+//! So the analyzer compares the growth of two places slice by slice. After that, the analyzer shifts the
+//! growth of one place by some slices and compares again. If the growth of the two places fits much better
+//! without the shift, this is evidence of a common cause. If every slice has many new allocations, the growth
+//! fits with and without the shift, so the slices do not show whether there is a common cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -20,49 +20,51 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Maximum number of instants at which the growth of a site is compared.
+/// Maximum number of instants at which the growth of two sites is compared.
 const MOST_INSTANTS: usize = 2048;
 /// Maximum number of leaking sites that are compared; the sites with the highest rates come first.
 const MOST_SITES: usize = 400;
-/// Limit of the number of sites, multiplied by the number of slices. A trace above this limit is not read a
-/// second time for the comparison.
+/// The comparison must read the trace a second time. If the number of sites times the number of slices
+/// exceeds this limit, the analyzer does not compare.
 const MOST_COUNTERS: usize = 60_000_000;
-/// Least number of kept allocations that can show a pattern.
+/// A place must keep at least this number of allocations, because fewer allocations cannot show a pattern.
 const LEAST_KEPT: f64 = 6.0;
-/// Two places grow at the same times only if no more than this share of their growth is in different slices.
-/// The share is not 0, because a slice may be taken in the middle of an event.
+/// Two places grow at the same times only if at most this share of their growth is in different slices. The
+/// share is not 0: a slice may be taken in the middle of an event, after the allocation at one place and
+/// before the allocation at the other.
 const MOST_APART: f64 = 0.3;
-/// If two places grow at the same times, a move in time must make the difference of their growth at least
-/// this many times as large as without the move.
+/// Two places grow at the same times only if a shift of the growth of one place makes the difference of their
+/// growth at least this number of times as large.
 const LEAST_CONTRAST: f64 = 2.0;
-/// Greatest share of the growth that may be in different slices, for two places whose slices show no pattern.
+/// If the slices of two places show no pattern, at most this share of their growth may be in different
+/// slices.
 const MOST_UNLIKE: f64 = 0.05;
-/// If the slices show no pattern, the ratio of the two numbers of kept allocations must also be a whole
-/// number. This is the greatest relative error of the ratio.
+/// If the slices of two places show no pattern, one place must keep a whole number of times as many
+/// allocations as the other. The ratio may differ from a whole number by at most this share of the ratio.
 const RATIO_ERROR: f64 = 0.03;
-/// A comparison with a tolerance of one slice is valid only if growth that is moved in time differs by more
-/// than this share. Otherwise the events come so often that leaks which grow in turns would look like one
-/// leak.
+/// A comparison with a tolerance of one slice is valid only if, after a shift, more than this share of the
+/// growth is in different slices. If the share is smaller, the events come so often that leaks which grow in
+/// turns would look like one leak.
 const LEAST_LOOSE: f64 = 0.3;
-/// Numbers of slices by which growth is moved in time.
+/// Numbers of slices by which the analyzer shifts the growth of one place.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 
 /// The number of live allocations of each leaking site at each slice.
 #[derive(Clone, Default, Debug)]
 pub struct Steps {
     live_counts: HashMap<SiteLabel, Box<[u64]>>,
-    /// The results of all comparisons so far. Results are stored because a report lists each leak several
-    /// times.
+    /// The results of all comparisons so far. They are stored because the analyzer groups the leaks several
+    /// times for one report.
     compared: Arc<Mutex<HashMap<(u64, u64), Step>>>,
 }
 
-/// Whether two growths have a common cause.
+/// Whether the growth of two sites or groups of sites has a common cause.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Step {
     /// The two sites do not grow at the same times.
     Apart,
-    /// The two sites may grow at the same times: every slice has so many new allocations that the slices show
-    /// no pattern.
+    /// It is unknown whether the two sites grow at the same times: every slice has so many new allocations
+    /// that the slices show no pattern.
     Possible,
     /// The two sites grow at the same times.
     Together,
@@ -73,8 +75,8 @@ impl Steps {
     /// result is empty if the input is not a trace, is too large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
-        // Only sites of the heap are compared: a mapping and an allocation never count as leaks of one
-        // mistake.
+        // The function compares only sites of the heap, because a mapping and an allocation never count as
+        // leaks of one mistake.
         let leaking = sites.iter().filter(|site| site.is_leak() && site.domain() == Domain::Heap);
         let leaking: Vec<&JudgedSite> = leaking.take(MOST_SITES).collect();
         let together: HashSet<&SiteLabel> =
@@ -110,7 +112,7 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// The growth of these sites together; `None`: the growth of none of these sites is known.
+    /// The growth of several sites together; `None`: for none of these sites is the growth known.
     pub(crate) fn growth_of<'a>(&self, labels: impl Iterator<Item = &'a SiteLabel>) -> Option<Growth> {
         let mut sum: Vec<u64> = Vec::new();
         let mut hasher = DefaultHasher::new();
@@ -126,7 +128,8 @@ impl Steps {
         (!sum.is_empty()).then(|| Growth { id: hasher.finish(), ..Growth::of(sum) })
     }
 
-    /// Compares two growths; a repeated comparison returns the stored result.
+    /// Compares the growth of two groups. If the two were compared before, the function returns the stored
+    /// result.
     pub(crate) fn step(&self, one: &Growth, other: &Growth) -> Step {
         let key = (one.id.min(other.id), one.id.max(other.id));
         let compared = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +154,7 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     let instants = judged_grid(trace).points.div_ceil(every);
     let mut all = HashMap::new();
     let merged = Merged::of(trace);
-    // If the record is too long to read its points, the result is empty.
+    // If the record is too long for `for_each_site`, the result stays empty.
     let _: Result<(), Error> = for_each_site(trace, &merged, ids, |site| {
         let mut counts = vec![0; instants];
         let mut from = site.absent;
@@ -168,8 +171,8 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
     all
 }
 
-/// The growth of one or more sites: for each slice, the number of allocations that were made in the slice and
-/// are still live at the end.
+/// The growth of one or more sites: for each slice, the number of allocations that the sites made in this
+/// slice and that are still live at the end.
 #[derive(Debug)]
 pub(crate) struct Growth {
     /// A hash of the labels of the sites.
@@ -194,7 +197,7 @@ impl Growth {
         Self { id: 0, kept, from }
     }
 
-    /// Compares two growths, beginning with the first slice at which both have live allocations.
+    /// Compares this growth with another growth, from the first slice on at which both have live allocations.
     fn step_with(&self, other: &Self) -> Step {
         let from = self.from.max(other.from).min(self.kept.len().min(other.kept.len()));
         let (one, two) = (&self.kept[from..], &other.kept[from..]);
@@ -215,10 +218,10 @@ impl Growth {
     }
 }
 
-/// Whether two growths fit well without a move, and fit much worse if one of the two is moved in time.
+/// Whether two curves of growth fit well, and fit much worse after a shift of one of the two.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64, least: f64) -> bool {
     let here = apart(one, two, 0);
-    // Steady growth fits just as well after a move, so it shows no pattern.
+    // Steady growth fits just as well after a shift, so it shows no pattern.
     if here > MOST_APART || MOVES[2..5].iter().all(|&by| by >= one.len() || apart(one, two, by) <= least) {
         return false;
     }
@@ -229,15 +232,15 @@ fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64,
     usual > least && here * LEAST_CONTRAST <= usual
 }
 
-/// The share of the growth that is in different slices, if `two` is moved by `by` slices.
+/// The share of the growth that is in different slices, after a shift of `two` by `by` slices.
 fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     one.iter().zip(moved).map(|(one, two)| (one - two).abs()).sum::<f64>() / 2.0
 }
 
 /// The share of the growth that is in different slices, with a tolerance of one slice: growth in two
-/// neighbouring slices counts as growth in the same slice. The reason: if a short-lived allocation is freed
-/// in the slice in which a kept allocation is made, the growth appears one slice too early.
+/// neighbouring slices counts as growth in the same slice. The reason: if the program frees a short-lived
+/// allocation in the slice in which it makes a kept allocation, the growth appears one slice too early.
 fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =
@@ -256,7 +259,7 @@ fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// Live allocations of a site that keeps `size` new allocations at each slice that `is_event` names.
+    /// The growth of a site that keeps `size` new allocations at each slice for which `is_event` is true.
     fn growing(slices: u64, size: u64, is_event: impl Fn(u64) -> bool) -> Growth {
         let mut live = 0;
         let count = |slice| {
@@ -308,7 +311,7 @@ mod tests {
             live + slice * slice % 11
         });
         assert_eq!(leak.step_with(&Growth::of(busy.collect())), Step::Apart);
-        // A site with short-lived allocations in every other slice: its growth can appear one slice too
+        // The growth of a site with short-lived allocations in every other slice can appear one slice too
         // early.
         let leak = growing(400, 1, |slice| slice % 9 == 0);
         let mut live = 0;

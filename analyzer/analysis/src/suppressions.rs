@@ -1,4 +1,5 @@
-//! Reads suppression files. The syntax is that of LeakSanitizer, with an optional budget for each rule.
+//! Reads suppression files. The files have the syntax of LeakSanitizer; in addition, a rule may have a
+//! budget.
 //!
 //! ```text
 //! # a comment
@@ -11,9 +12,9 @@
 //! As in LeakSanitizer, a pattern may match any part of the function name, the file name or the module name
 //! of every frame. `*` stands for any text; `^` and `$` match the start and the end of a name.
 //!
-//! A budget limits the leaks that a rule may hide. A budget is a number of bytes leaked over the recording
-//! or, with `/s`, `/min`, `/h` or `/day`, a rate. The bytes or the rates of all leaks that a rule matches are
-//! added up; if the sum exceeds the budget, all these leaks are reported.
+//! The budget of a rule limits the leaks that the rule may hide. A budget is a number of bytes leaked over
+//! the recording, or a rate if it ends with `/s`, `/min`, `/h` or `/day`. edleak adds up the bytes or the
+//! rates of all leaks that the rule matches. If the sum exceeds the budget, edleak reports all these leaks.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;
@@ -22,17 +23,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Maximum size of a suppression file in bytes; a larger file is refused.
+/// Maximum size of a suppression file in bytes; edleak refuses a larger file.
 const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// One `leak:` line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rule {
-    /// The line as written, without the budget.
+    /// The text of the line in the file, without the budget.
     pub text: String,
     /// The line number, counted from 1.
     pub line: usize,
-    /// The limit of the rule; `None`: the rule has no limit.
+    /// The budget of the rule; `None`: the rule hides leaks of any size.
     pub budget: Option<Budget>,
     pattern: Glob,
 }
@@ -47,7 +48,7 @@ pub enum Budget {
 }
 
 impl Budget {
-    /// Whether leaks with this sum of bytes and this sum of rates are within the budget.
+    /// Whether leaks that have this number of bytes and this rate together are within the budget.
     pub fn covers(self, leak_bytes: f64, rate_bytes_per_s: f64) -> bool {
         match self {
             Self::Bytes(most) => leak_bytes <= most,
@@ -81,7 +82,7 @@ impl Suppressions {
         Self::parse(&name, &text)
     }
 
-    /// Reads the text of a suppression file; `name` is its path, for messages.
+    /// Reads the text of a suppression file. Error messages contain `name`, which is the path of the file.
     ///
     /// # Errors
     /// A line is not a rule.
@@ -133,7 +134,7 @@ impl Suppressions {
         Ok(Self { rules })
     }
 
-    /// The index of the first rule that matches one of the names.
+    /// The index of the first rule that matches at least one of the names; `None`: no rule matches.
     pub fn matching<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Option<usize> {
         self.rules.iter().position(|rule| names.clone().any(|name| rule.pattern.matches(name)))
     }

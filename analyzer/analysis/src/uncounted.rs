@@ -1,6 +1,6 @@
-//! Finds functions whose calls the recorder did not count, although it counted other functions of the same
-//! allocator. An example is `mallocx` of a shared jemalloc, if the system does not allow edleak to change the
-//! code of this library.
+//! Finds functions of an allocator whose calls the recorder did not count, although it counted other
+//! functions of this allocator. An example is `mallocx` in a jemalloc that is a shared library, if the system
+//! does not allow edleak to change the code of the library.
 
 use crate::frame::base_name;
 use crate::own_heap::OwnHeap;
@@ -8,22 +8,22 @@ use edleak_format::{ModuleId, Trace};
 use edleak_model::growth_kind::{GrowthKind, ProcessGrowth};
 use edleak_text::units;
 
-/// Maximum number of functions that a sentence of the report names.
+/// Maximum number of uncounted functions that one sentence of the report names.
 const NAMED: usize = 3;
-/// Least memory outside the counted allocations that can make a report undecided. Every program has some
-/// memory outside these allocations: its own data, edleak's tables, and free memory of the allocator. In a
-/// small program, this free memory may be several times the live memory.
+/// The report can become undecided only if at least this number of resident bytes is in no counted
+/// allocation. Every program has some such memory: its own data, edleak's tables, and free memory of the
+/// allocator. In a small program, the free memory of the allocator may be several times the live memory.
 const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
-/// The number of resident bytes that are in no counted allocation; `None`: there are no more than 8 MiB of
-/// them, or no more than four times the live bytes.
+/// The number of resident bytes that are in no counted allocation (hidden bytes); `None` if this number is at
+/// most 8 MiB, or at most four times the live bytes.
 pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = growth.resident_to_bytes.saturating_sub(growth.live_to_bytes);
     (hidden > least_hidden(growth)).then_some(hidden)
 }
 
 /// Like [`hidden_bytes`], but without the memory that recorded calls mapped. The function is only for an
-/// allocator of which some functions are counted, because the recorder knows the mappings of such an
+/// allocator some of whose functions are counted, because the recorder knows the mappings of such an
 /// allocator.
 fn hidden_beside_mappings(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = hidden_bytes(growth)?.saturating_sub(growth.mapped_bytes());
@@ -46,7 +46,7 @@ pub struct UncountedFunctions {
 }
 
 impl UncountedFunctions {
-    /// The sentence about these functions in the report.
+    /// The sentence in the report about the uncounted functions of this module.
     pub fn sentence(&self) -> String {
         let named: Vec<String> = self.names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
         let more = match self.names.len().saturating_sub(NAMED) {
@@ -69,15 +69,15 @@ pub(crate) fn of_trace(trace: &Trace) -> Vec<UncountedFunctions> {
     all.collect()
 }
 
-/// The part of a sentence of the report about the first allocator whose allocations are not all counted.
+/// Part of a sentence in the report: names the first allocator whose allocations are not all counted.
 pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) -> Option<String> {
     let whole = own_heaps.iter().find(|heap| heap.uncounted.is_some());
     let of_whole = whole.map(|heap| format!("allocations of {} are not counted", heap.name));
     functions.first().map(UncountedFunctions::sentence).or(of_whole)
 }
 
-/// The reason why the uncounted functions make the report undecided: memory grows that no counted allocation
-/// explains, or most of the memory is in no counted allocation.
+/// If uncounted functions make the report undecided, the reason. They do so if memory grows that no counted
+/// allocation explains, or if most of the memory is in no counted allocation.
 pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
     let first = functions.first()?;
     let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained | GrowthKind::Unclear);

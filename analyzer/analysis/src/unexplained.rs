@@ -1,27 +1,28 @@
 //! Finds growth that no single site explains, because it is spread over many sites that each grew only for a
 //! moment.
 //!
-//! If a site allocated once and never again, its curve is flat for nearly all of the record, so it is not a
-//! leak. Some programs allocate at new sites all the time. None of these sites leaks, but together their
-//! memory grows. So edleak judges the sum of these sites like one site. If the sum grows like a leak, the
-//! recording becomes undecided. No leak is reported, because no single site is the cause.
+//! If a site allocated only once, its curve is flat for nearly all of the record, so the site is not a leak.
+//! Some programs allocate at new sites all the time. None of the sites that grew only for a moment is a leak,
+//! but together their memory grows. So edleak judges the sum of all these sites like the curve of one site.
+//! If the sum grows like a leak, the recording becomes undecided. No leak is reported, because no single site
+//! is the cause.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
 use edleak_model::series::{Point, SeriesBuilder};
 use std::collections::HashSet;
 
-/// Number of instants for which the sum is computed.
+/// Number of instants for which the sum of the sites is computed.
 const COLUMNS: usize = 64;
-/// Maximum number of instants at which the live bytes of such a site may rise. A site with more rises can be
-/// judged by its own curve.
+/// A site grew only for a moment if its live bytes rose at no more than this number of instants. If the live
+/// bytes of a site rose more often, its own curve is enough for a verdict.
 const MOST_RISES: usize = 3;
-/// Least number of sites that each grew only for a moment; with fewer such sites, the sum is not judged.
+/// edleak judges the sum only if at least this number of sites grew only for a moment.
 const LEAST_SITES: usize = 12;
-/// Least growth of the sum for an undecided recording, as a share of the live bytes. This growth must also
-/// exceed `LEAST_BYTES`.
+/// The recording becomes undecided only if the sum grew by more than this share of the live bytes, and also
+/// by more than `LEAST_BYTES`.
 const LEAST_SHARE: f64 = 0.05;
-/// Least growth of the sum for an undecided recording, in bytes.
+/// The recording becomes undecided only if the sum grew by more than this number of bytes.
 const LEAST_BYTES: f64 = 4096.0;
 
 /// Growth of sites that each grew only for a moment.
@@ -33,7 +34,8 @@ pub struct Unexplained {
     pub bytes: u64,
 }
 
-/// Sums the sites that grew only for a moment, and judges the sum.
+/// Adds up the curves of the sites that grew only for a moment, and judges the sum. `None`: the sum does not
+/// grow like a leak.
 pub(crate) fn growth_of(sites: &[JudgedSite], record_s: f64) -> Option<Unexplained> {
     let leaking: HashSet<&SiteLabel> =
         sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.as_ref()).collect();

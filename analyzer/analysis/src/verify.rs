@@ -1,4 +1,4 @@
-//! Counts the undamaged and the damaged parts of a trace.
+//! Checks a trace for damage: counts its undamaged and its damaged blocks.
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::units::plural;
@@ -9,12 +9,12 @@ use std::io::{self, Write};
 pub struct Verification {
     /// Version of the trace format.
     pub format_version: u32,
-    /// Number of blocks whose slices decode.
+    /// Number of undamaged blocks: all their slices can be decoded.
     pub sound_blocks: u64,
-    /// Number of slices in the blocks that decode.
+    /// Number of slices in the undamaged blocks.
     pub slices: u64,
-    /// Number of blocks that do not decode, because they are cut off or damaged, or because their content
-    /// differs from their header.
+    /// Number of blocks that cannot be decoded, because they are incomplete or damaged, or because their
+    /// content does not match their header.
     pub damaged_blocks: u64,
     /// Number of bytes that belong to no undamaged block.
     pub damaged_bytes: u64,
@@ -67,7 +67,8 @@ impl Verification {
         }
     }
 
-    /// Whether the trace has no damage. A recording that ended early without damage also counts as sound.
+    /// Whether the trace has no damage. The trace of an interrupted recording also has no damage if all its
+    /// blocks are complete.
     pub fn is_sound(&self) -> bool {
         self.damaged_blocks == 0 && self.damaged_bytes == 0 && self.lost_slices == 0
     }

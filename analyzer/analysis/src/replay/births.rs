@@ -1,5 +1,5 @@
-//! The times at which the surviving allocations were made, in the unit of the model: slices since the site's
-//! first slice.
+//! Converts the times at which the surviving allocations were made into the unit of the model: slices since
+//! the site's first slice.
 
 use super::clock;
 use super::merge::Merged;
@@ -21,7 +21,7 @@ impl BirthTable {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
         // After the watch of a site ends, no new allocations are counted at its stacks. The model would take
-        // this for growth that stopped. So stacks whose watch has ended get no birth times.
+        // this for growth that stopped. So the stacks of a site whose watch has ended get no birth times.
         let ended = merged.ended_watches(trace);
         let is_ended = |id: &SiteId| {
             let parent = trace.site(*id).and_then(|site| site.parent);
@@ -35,16 +35,16 @@ impl BirthTable {
         }
     }
 
-    /// For each birth epoch, the allocations of a site that are still live at the end. The site's first slice
-    /// is at grid point `absent`; the function leaves out epochs before this slice.
+    /// For each birth epoch, the number of allocations of a site that are still live at the end. The site's
+    /// first slice is at grid point `absent`; the function leaves out epochs that end before this slice.
     pub fn of(&self, site: SiteId, absent: usize) -> Option<Births> {
         let survivors = self.survivors.get(&site)?;
         if survivors.epochs.is_empty() || self.period_ns <= 0.0 {
             return None;
         }
         let began_ns = self.first_ns + absent as f64 * self.period_ns;
-        // A slice counts the allocations made in the period before this slice, so the first allocations of
-        // the site may be one period older than its first slice.
+        // The first slice of a site counts the allocations of the period before this slice, so the first
+        // allocations may be one period older than the slice.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
             // −1 means that the site never freed anything; the labelled corpora use the same value.

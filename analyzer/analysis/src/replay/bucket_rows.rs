@@ -2,8 +2,9 @@
 //! the bucket with index k.
 //!
 //! The sites of a group finish their buckets at nearly the same time. So when a site writes its bucket into a
-//! row, this row is usually still in the cache from the site before. Each group allocates memory for its rows
-//! only once. A site that never changes has no bucket here, and a group of such sites has no row.
+//! row, the row is usually still in the processor's cache, because another site of the group has just written
+//! to it. Each group allocates memory for its rows only once. A site that never changes stores no bucket in
+//! the rows, and a group of sites that never change has no rows.
 
 use edleak_format::GROUP_SITES;
 use edleak_model::bucket::{Bucket, Extent};
@@ -21,11 +22,11 @@ pub(super) struct Place {
     lane: usize,
     /// Number of finished buckets.
     closed: u32,
-    /// Live bytes and live count, if they are equal in all finished buckets. In this case, none of these
-    /// buckets is in the rows.
+    /// The live bytes and the live count of the site, if they had the same values in all finished buckets.
+    /// While this field is set, the rows contain none of these buckets.
     flat: Option<(u64, u64)>,
-    /// All finished buckets of the site, if a number of one of them needs more than four bytes and so does
-    /// not fit into a row.
+    /// All finished buckets of the site, if at least one of them has a number of more than four bytes, which
+    /// does not fit into a row.
     wide: Option<Box<Packed>>,
 }
 
@@ -48,7 +49,8 @@ impl Place {
 }
 
 impl BucketRows {
-    /// Adds the next bucket of a site. Each bucket covers `width` points; there will be at most `most` rows.
+    /// Adds the next bucket of a site. Each bucket covers `width` points, and no site of the group will have
+    /// more than `most` buckets.
     #[inline]
     pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
         if place.stays_flat(bucket) {
@@ -62,7 +64,7 @@ impl BucketRows {
         place.closed += 1;
     }
 
-    /// Writes the buckets with constant values, which were not stored so far, into the rows.
+    /// Writes the finished buckets of a site whose values were constant so far into the rows.
     #[cold]
     fn unfold(&mut self, place: &mut Place, (bytes, count): (u64, u64), width: u32, most: u32) {
         let of = |value| {
@@ -98,7 +100,8 @@ impl BucketRows {
         }
     }
 
-    /// All buckets of a site, including the open bucket; `None`: live bytes and live count never changed.
+    /// All buckets of a site, including the bucket that is not finished yet; `None`: live bytes and live
+    /// count never changed.
     pub(super) fn take(&self, place: Place, open: &Bucket, width: u32) -> Option<Packed> {
         if place.stays_flat(open) {
             return None;

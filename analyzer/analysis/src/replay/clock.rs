@@ -1,12 +1,12 @@
-//! The length of a tick.
+//! Computes the length of a tick, which is the unit of time of a trace.
 
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 
 /// Number of nanoseconds from one tick to the next; 0: unknown.
 ///
 /// If the record with the length of a tick is damaged, the length is computed from the slices, because each
-/// slice has its tick and its time. Without this computation, the length would be 0 and so would every rate,
-/// so every leak would be within any budget.
+/// slice has its tick and its time. Without this computation, the length of a tick and every leak rate would
+/// be 0, so every budget would tolerate every leak.
 pub fn tick_ns(trace: &Trace) -> f64 {
     let said = trace.start().tick_ns;
     if said != 0 {
@@ -14,8 +14,8 @@ pub fn tick_ns(trace: &Trace) -> f64 {
     }
     let mut newest = Newest(SliceHeader::default());
     for block in (0..trace.blocks().len()).rev() {
-        // An error is ignored here, because the damaged part of the block was already counted when the trace
-        // was opened.
+        // The function ignores an error, because edleak already counted the damaged part of the block when it
+        // opened the trace.
         let _ = trace.replay_block(block, &mut newest);
         if newest.0.tick > 0 {
             return newest.0.time_ns as f64 / newest.0.tick as f64;

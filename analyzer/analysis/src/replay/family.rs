@@ -1,10 +1,10 @@
-//! Builds the series of sums of sites. There are two kinds of sums: a watched site with all its stacks, and
-//! sites that are merged ([`Merged`]).
+//! Builds the series of a sum of several sites. There are two kinds of sums: a watched site with all its
+//! stacks, and the sites that are merged into one ([`Merged`]).
 //!
 //! When a site becomes watched, its new allocations are counted at its stacks. So the site's own series stops
-//! growing, and the series of its stacks begin late. A leak that is spread over many stacks may be visible in
-//! none of them. The sum of caller and stacks solves these two problems. Only the members of a sum need extra
-//! time.
+//! growing, and the series of its stacks begin late. Also, a leak that is spread over many stacks may be
+//! visible in none of them. The sum of caller and stacks shows the whole leak. The sums take extra time only
+//! for sites that are part of a sum.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -28,8 +28,8 @@ pub(super) struct FamilyMove {
 #[derive(Debug)]
 pub(super) struct Families {
     grid: Grid,
-    /// For each site id, the index of the site in `members`; `NONE` if the site is in no sum. Empty if there
-    /// is no sum.
+    /// For each site id, the index of the site in `members`; `NONE` if the site is in no sum. The vector is
+    /// empty if no sum exists.
     member_of: Vec<u32>,
     members: Vec<Member>,
     families: Vec<Family>,
@@ -76,15 +76,16 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap without slices whose points are not yet added to a sum. The slice after the gap gives the changes of
-/// the members; after that, the points can be computed.
+/// A gap without slices whose points are not yet added to a sum. The points are computed when all changes of
+/// the slice after the gap are known.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,
     gap: Gap,
-    /// Live bytes and live count of all members together, before the gap.
+    /// Live bytes and live count of all members of the sum together, before the gap.
     live: (u64, u64),
-    /// Live bytes and live count of each member that changed, before and after the gap.
+    /// For each member of the sum that changed, its live bytes and live count before the gap and after the
+    /// gap.
     moved: Vec<[(u64, u64); 2]>,
 }
 
@@ -134,8 +135,8 @@ impl Families {
         self.members.is_empty()
     }
 
-    /// Records the changes of those sites that are members of a sum, among the sixteen sites from
-    /// `first_site` on. `rows` are the slices of the block from `first_slice` on.
+    /// Looks at the sixteen sites from `first_site` on, and adds the changes of those that are members of a
+    /// sum to `moves`. `rows` has the values of the slices from index `first_slice` of the block on.
     pub(super) fn note(
         &self,
         first_site: usize,
@@ -157,8 +158,8 @@ impl Families {
         }
     }
 
-    /// Adds the changes of a window, in any order. `gaps` has all gaps up to now, sorted by the tick of the
-    /// slice that ends each gap.
+    /// Adds the changes of a window, in any order. `gaps` has all gaps that the replay has found so far,
+    /// sorted by the tick of the slice that ends each gap.
     pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>, gaps: &[(u64, Gap)]) {
         moves.sort_by_key(|moved| moved.tick);
         for moved in moves {
@@ -191,7 +192,7 @@ impl Families {
     }
 
     /// The series of every sum. `births` gives the birth times of the surviving allocations of merged sites.
-    /// Its arguments are the site that represents the merged sites, and their first grid point.
+    /// The arguments of `births` are the site that represents the merged sites, and their first grid point.
     pub(super) fn finish(self, births: impl Fn(SiteId, usize) -> Option<Births>) -> Sums {
         let points = self.grid.points;
         let mut sums = Sums::default();
@@ -240,9 +241,9 @@ impl Family {
         self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
     }
 
-    /// Adds the points of the gap. The caller must already have added all changes of the slice after the gap.
-    /// In the gap, the values of each member lie on a straight line, and each added point is the sum of these
-    /// values.
+    /// Adds the points of a gap to the sum. The caller must already have added all changes of the slice after
+    /// the gap. In the gap, the values of each member lie on a straight line, and each added point is the sum
+    /// of these values.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

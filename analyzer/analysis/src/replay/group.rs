@@ -1,11 +1,12 @@
 //! Builds the series of sixteen neighbouring sites from the slices. HOT: a replay spends most of its time
 //! here.
 //!
-//! When a [`Series`] is built point by point, its final length is not known. So the series starts with narrow
-//! buckets, and merges them when it gets longer. A replay knows the length, so each bucket has its final
-//! width from the start. At each point, the values of all sixteen sites are added to their open buckets, even
-//! if a value has not changed. This addition takes a few vector instructions and no branch that the processor
-//! could mispredict. All sums are exact, so this code and [`Series`] give the same series, bit for bit.
+//! [`Series`] can also be built point by point without knowing the final length: such a series starts with
+//! narrow buckets and merges them when it gets longer. A replay knows the final length of a series, so each
+//! bucket has its final width from the start. At each point, the values of all sixteen sites are added to
+//! their open buckets, even if a value has not changed. This addition takes a few vector instructions and has
+//! no branch that the processor could mispredict. All sums are exact, so a series from this module has the
+//! same bits as a [`Series`] built point by point.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -35,18 +36,19 @@ const NEW: Quantity = Quantity {
     max: [0; GROUP_SITES],
 };
 
-/// Sixteen sites. `now` has the values from grid point `covered` on; all points before `covered` are in the
-/// buckets.
+/// The state of sixteen sites. The buckets contain all grid points before `covered`. The values in `now`
+/// apply from point `covered` on.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     bytes: Quantity,
     count: Quantity,
-    /// For each site that no slice has named yet, a value whose bits are all 1; for any other site, 0.
+    /// For each site, a mask: all bits are 1 if no slice has named the site yet, and all bits are 0 after a
+    /// slice has named it.
     unseen: GroupValues,
     covered: u32,
     /// The first point at which one of the open buckets ends.
     next_edge: u32,
-    /// The point at which each open bucket ends; `u32::MAX` for sites not seen yet.
+    /// The point at which the open bucket of each site ends; `u32::MAX` if no slice has named the site yet.
     edges: [u32; GROUP_SITES],
     sites: [Site; GROUP_SITES],
     bucket_rows: BucketRows,
@@ -55,7 +57,7 @@ pub(super) struct Group {
     exact: Option<Box<[ExactSums; GROUP_SITES]>>,
 }
 
-/// Those data of one site that the loops rarely use.
+/// Data of one site that the loops rarely use, so they are stored apart from the values.
 #[derive(Clone, Debug)]
 struct Site {
     absent: u32,
@@ -64,7 +66,8 @@ struct Site {
 }
 
 impl Group {
-    /// `exact`: also compute the exact sums for edLeak's fit.
+    /// Makes a group without points. If `exact` is true, the group also computes the exact sums for edLeak's
+    /// fit.
     pub(super) fn new(exact: bool) -> Self {
         Self {
             bytes: NEW,
@@ -80,8 +83,8 @@ impl Group {
         }
     }
 
-    /// Adds some slices to the series. For each slice, the function adds the live bytes of the sixteen sites
-    /// to `live_bytes`.
+    /// Adds several slices to the series of the sixteen sites. The function also adds the live bytes of each
+    /// site at each slice to `live_bytes`.
     #[inline(always)]
     pub(super) fn take(
         &mut self,
@@ -142,7 +145,7 @@ impl Group {
         self.next_edge = self.edges.iter().fold(u32::MAX, |least, &edge| least.min(edge));
     }
 
-    /// Closes the buckets that end at this point.
+    /// Finishes every bucket that ends at the point `covered`, and begins the next one.
     #[inline(never)]
     fn close_buckets(&mut self) {
         for l in 0..GROUP_SITES {
@@ -153,10 +156,10 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Adds all points before `point` that are not in the buckets yet. These points get the current values.
-    /// If slices are missing before `next`, the values of these points lie on a straight line to the values
-    /// of `next`. If `next` comes after the last grid point, the series ends with the last point on this
-    /// line.
+    /// Adds all points before `point` that are not in the buckets yet. If no slices are missing, these points
+    /// get the current values. If slices are missing, the values of the points lie on a straight line from
+    /// the current values to the values of the slice `next`. If `next` comes after the last grid point, the
+    /// series ends on this line at the last grid point.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
@@ -183,9 +186,8 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// The values of the slice after the last grid point, if slices are missing before this slice. A program
-    /// frees its memory when it ends. So if a value of this slice is lower than the current value, the
-    /// current value counts until the end.
+    /// For a gap at the end of the grid, the values of the slice after the gap, but not less than the current
+    /// values. A lower value may only come from a program that freed its memory because it ended.
     fn at_the_end(&self, row: &Row) -> Row {
         let higher = |is: &GroupValues, was: &GroupValues| std::array::from_fn(|l| is[l].max(was[l]));
         let live_bytes = higher(&row.live_bytes, &self.bytes.now);
@@ -260,8 +262,8 @@ impl Group {
 }
 
 /// For each lane, returns the value of `one` if all bits of the mask are 1, and the value of `other` if the
-/// mask is 0. The code builds the result as one vector: the processor cannot forward sixteen single stores to
-/// the vector load that follows.
+/// mask is 0. The result is built as one vector, because the next vector load would have to wait for sixteen
+/// separate stores.
 #[inline(always)]
 fn chosen(mask: &GroupValues, one: &GroupValues, other: &GroupValues) -> GroupValues {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
@@ -303,7 +305,8 @@ mod tests {
     use edleak_model::series::SeriesBuilder;
     use std::collections::BTreeSet;
 
-    /// A change of one site: (point, live bytes, live count).
+    /// A change of one site. The three numbers are the point, the live bytes and the live count from this
+    /// point on.
     type Move = (usize, u64, u64);
 
     /// Builds the series of a group whose sites have these changes. The slices are added a few at a time,
@@ -330,8 +333,8 @@ mod tests {
         ended
     }
 
-    /// Builds the series that a group must give, but point by point with [`SeriesBuilder`]. The value of a
-    /// point is the value of the newest change, or lies on a straight line between two slices.
+    /// Builds the series that a group must give, point by point with [`SeriesBuilder`]. The value of a point
+    /// is the value of the newest change, or lies on a straight line between two slices.
     fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);

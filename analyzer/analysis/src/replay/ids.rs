@@ -1,8 +1,9 @@
-//! The limits of site ids.
+//! The limits for site ids: a site id above the limit is forged.
 
-/// Limit of site ids, as a multiple of the number of sites in the catalog. Site ids have no gaps, so an id
-/// above this limit is forged, and accepting it would only waste memory.
+/// The limit for site ids is this number times the number of sites in the catalog. Site ids have no gaps, so
+/// an id above the limit is forged, and a list with an entry for each id up to the forged id would waste
+/// memory.
 pub(super) const SLACK: usize = 4;
-/// The limit of site ids is never below this number. If the catalog is damaged and has too few sites,
-/// undamaged slices must still be readable.
+/// The limit for site ids is never below this number, so that undamaged slices can be read even if a damaged
+/// catalog has too few sites.
 pub(super) const MIN_ID_LIMIT: usize = 1 << 16;

@@ -1,4 +1,5 @@
-//! Collects the memory of the process at each slice, by kind of mapping.
+//! Collects the resident and swapped memory of the process at each slice, separately for each kind of
+//! mapping.
 
 use edleak_format::{AreaBytes, AreaId, AreaKind, Trace};
 use edleak_model::process_series::{FreeBytes, KindBytes};
@@ -13,7 +14,7 @@ pub struct SiteBytes {
 }
 
 impl SiteBytes {
-    /// The sums of the numbers of two sites.
+    /// Adds up the numbers of two sites.
     pub fn plus(self, other: SiteBytes) -> SiteBytes {
         SiteBytes {
             mapped: self.mapped.saturating_add(other.mapped),
@@ -23,13 +24,14 @@ impl SiteBytes {
 }
 
 /// Resident and swapped bytes of single sites, and of anonymous memory that no recorded call mapped. The
-/// bytes are from the first and the last reading of /proc within the judged record.
+/// numbers are from two readings of /proc: the first and the last reading within the judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
-    /// For each site id, the first and the last reading. The first reading is 0 if the site was then too
-    /// small, so that its memory was not recorded as a separate area.
+    /// For each site id, the first and the last reading. The first reading is 0 if the site was too small at
+    /// that time for a separate area in the trace.
     pub sites: Vec<(u32, [SiteBytes; 2])>,
-    /// Anonymous memory at the end that no recorded call mapped, with its name.
+    /// Anonymous memory at the end that no recorded call mapped: for each named part of it, the name and the
+    /// bytes.
     pub unseen: Vec<(String, u64)>,
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
     pub free: Option<FreeBytes>,
@@ -38,14 +40,14 @@ pub struct MemoryEnds {
 /// The memory areas at the newest slice.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// The kind of each area, by its id; `None`: the catalog does not name the area.
+    /// The kind of each area; the index is the area's id. `None`: the catalog does not contain the area.
     kinds: Vec<Option<AreaKind>>,
     names: Vec<String>,
     areas: Vec<AreaBytes>,
-    /// Whether the trace has the calls that map memory.
+    /// Whether the recorder counted the calls that map memory, such as mmap.
     has_calls: bool,
-    /// Each area at the first and at the newest slice of the judged record; `None`: no slice of the judged
-    /// record has been added yet.
+    /// The numbers of each area at two slices of the judged record, the first one and the newest one; `None`:
+    /// no slice of the judged record has been added yet.
     ends: Option<[Vec<SiteBytes>; 2]>,
 }
 
@@ -64,7 +66,8 @@ impl Memory {
         Self { kinds, names, areas: Vec::new(), has_calls: trace.mappings().is_some(), ends: None }
     }
 
-    /// Stores the areas that changed in a slice. The first slice of a block names every area.
+    /// Stores the areas that changed in a slice. The first slice of a block contains every area, so it
+    /// replaces all areas.
     pub(super) fn slice(&mut self, begins_block: bool, changed: &[(AreaId, AreaBytes)]) {
         if begins_block {
             self.areas.clear();
@@ -111,14 +114,14 @@ impl Memory {
         ends
     }
 
-    /// Whether some areas are from a reading of /proc; false if all areas are from recorded calls.
+    /// Whether at least one area is from a reading of /proc; false if all areas are from recorded calls.
     fn is_read(&self) -> bool {
         let of_proc =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind != Some(AreaKind::Counted));
         of_proc.into_iter().any(|(_, bytes)| *bytes != AreaBytes::ZERO)
     }
 
-    /// Live bytes of all sites that map memory.
+    /// Live bytes (address space) of all sites that map memory.
     pub(super) fn counted_bytes(&self) -> u64 {
         let counted =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind == Some(AreaKind::Counted));

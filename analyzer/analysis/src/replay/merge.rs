@@ -1,9 +1,9 @@
-//! Merges sites that are the same code at several addresses.
+//! Merges sites that are the same code at several addresses, so that the code gets one verdict.
 //!
-//! A trace has one site per return address. The same code has many return addresses in three cases. A plugin
-//! is loaded at another address each time. A copy of the plugin is loaded under another name. A program
-//! generates code for every query. Each of these sites alone has too few allocations for a verdict. So the
-//! analyzer merges sites if they share
+//! A trace has one site per return address. The same code gets many return addresses in three cases: the
+//! program loads a plugin several times, at different addresses; it loads copies of the plugin under
+//! different names; or it generates code for every query. Each of these sites alone has too few allocations
+//! for a verdict. So the analyzer merges sites if they share
 //!
 //! | sites | shared |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | stacks | the caller, and for every frame the same as for a caller |
 //! | callers of pools | the name of the pools, and for both frames the same as for a caller |
 //!
-//! In each group, the site with the lowest id represents all others.
+//! Of all sites that are merged into one, the site with the lowest id represents the others.
 
 use edleak_format::{
     Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,
@@ -25,15 +25,15 @@ use std::collections::{HashMap, HashSet};
 pub struct Merged {
     /// For each site that is represented by another site, the id of the representing site.
     root_of: HashMap<SiteId, SiteId>,
-    /// For each site that represents other sites, the sites that it represents, in ascending order and
-    /// including itself.
+    /// For each site that represents merged sites, the ids of all these sites, in ascending order; the list
+    /// includes the representing site.
     members: HashMap<SiteId, Vec<SiteId>>,
     /// Sites that count mappings or objects of pools, and not memory of the heap.
     beside_heap: HashSet<SiteId>,
 }
 
-/// Merges the sites in slices, and passes the slices on to another visitor. Of merged sites, the other
-/// visitor sees only the site that represents them, with the sum of their counters.
+/// Merges the sites in slices, and passes the slices on to another visitor. In place of merged sites, the
+/// other visitor gets only the site that represents them, with the sum of their counters.
 #[derive(Debug)]
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
@@ -73,8 +73,8 @@ impl<V: SliceVisitor> SliceVisitor for MergingVisitor<'_, V> {
     }
 }
 
-/// The place of a frame in the code. Two frames of the same code have equal places, even if their addresses
-/// differ.
+/// Says where a frame is in the code, independent of the address at which the code was loaded. Two frames of
+/// the same code have equal places, even if their addresses differ.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Place<'a> {
     Build(&'a [u8], u64),
@@ -133,8 +133,8 @@ impl Merged {
         }
     }
 
-    /// Makes a visitor of the slices of one block. The new visitor passes the slices on to `visitor`, and
-    /// gives merged sites as one site.
+    /// Makes a visitor of the slices of one block. The new visitor merges sites and passes the slices on to
+    /// `visitor`.
     pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
@@ -144,7 +144,7 @@ impl Merged {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
 
-    /// The watched sites whose watch ended before the end of the recording.
+    /// The watched sites that the recorder stopped watching before the end of the recording.
     pub fn ended_watches(&self, trace: &Trace) -> HashSet<SiteId> {
         let ends = trace.watch_ends().iter().filter(|end| end.at_ns > 0);
         ends.map(|end| self.root(end.site)).collect()
@@ -170,8 +170,8 @@ impl Merged {
         self.members.iter().map(|(root, members)| (*root, members.as_slice()))
     }
 
-    /// The surviving allocations of every site; for merged sites, the sums. If merged sites have different
-    /// epochs, their sum is left out.
+    /// The surviving allocations of every site. Merged sites get the sum of their surviving allocations; if
+    /// their epochs differ, the function leaves them out.
     pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
         let known: HashMap<SiteId, &Survivors> =
             trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
@@ -345,8 +345,8 @@ mod tests {
         let trace = trace("stacks", 14, &records);
         let merged = Merged::of(&trace);
         assert_eq!(groups(&merged), [vec![0, 1], vec![4, 5], vec![7, 8], vec![9, 10], vec![12, 13]]);
-        // The series of a caller with its stacks is the sum of all merged callers and of all stacks of these
-        // callers.
+        // If callers are merged, the series of caller and stacks together is the sum of all these callers and
+        // of all their stacks.
         let sites = replay(&trace, &merged, trace.grid(), false, |site| site).sites;
         let root = sites.iter().find(|site| site.id == SiteId(0)).expect("it has slices");
         let last = root.with_stacks.as_ref().expect("it has stacks").last();
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
         assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
         assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
-        // The points that `for_each_site` gives are the points of the same series.
+        // `for_each_site` must give the same points as the series of the replay.
         let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
         let mut printed: Vec<SitePoints> = Vec::new();
         for_each_site(&trace, &merged, &ids, |points| {

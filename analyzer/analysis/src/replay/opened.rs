@@ -7,24 +7,26 @@ use edleak_format::{Columns, Grid, SliceHeader, Trace};
 pub(super) struct Opened {
     /// The slices of the block.
     pub columns: Columns,
-    /// For each slice of the block, the point from which its values apply.
+    /// For each slice of the block, the grid point from which the values of the slice apply.
     pub steps: Vec<Step>,
     /// Whether the block could not be read to its end. `columns` holds the slices before the unreadable part.
     pub is_unreadable: bool,
 }
 
-/// The point from which the values of a slice apply.
+/// The grid point from which the values of a slice apply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
-    /// The values apply from this grid point on. For a slice after the last grid point, this is the number of
-    /// grid points. The values of such a slice are used only as totals at the end of the recording.
+    /// The values of the slice apply from this grid point on. For a slice after the last grid point, `point`
+    /// is the number of grid points; the values of such a slice serve as totals at the end of the recording,
+    /// and as the end of a gap.
     pub point: u32,
-    /// Whether the slice belongs to the grid.
+    /// Whether the slice belongs to the grid, so that its values are part of the series.
     pub counts: bool,
 }
 
 impl Opened {
-    /// Decompresses the block `index` and reuses the buffers.
+    /// Decompresses the block `index` into the buffers of this `Opened`, which keep their memory for the next
+    /// block.
     pub(super) fn open(&mut self, trace: &Trace, index: usize, grid: Grid) {
         self.is_unreadable = trace.columns(index, &mut self.columns).is_err();
         self.steps.clear();

@@ -1,9 +1,9 @@
 //! Replays a trace for a few sites at a time and gives the caller all points of these sites, for example to
 //! print them.
 //!
-//! The points of all sites do not fit into memory. So the trace is replayed several times, each time for a
-//! group of sites that is small enough. Threads replay the groups in parallel; the caller gets the results in
-//! the order of the sites.
+//! The points of all sites together may not fit into memory. So this module replays the trace several times,
+//! each time for a group of sites whose points fit. Threads replay the groups in parallel; the caller gets
+//! the results in the order of the sites.
 
 use super::gap::Gap;
 use super::merge::Merged;
@@ -14,14 +14,14 @@ use edleak_model::series::Point;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// Maximum number of bytes for the points of all groups that are replayed at the same time.
+/// Maximum number of bytes that the points of all groups take that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
-/// Maximum number of points of a grid. A grid with more points must be forged: one point per second for a
-/// year makes only 32 million points.
+/// Maximum number of points of a grid. A grid of more points must be forged, because even a year with one
+/// point per second has only 32 million points.
 const MAX_POINTS: usize = 1 << 26;
 
-/// All points of one site, from the site's first point on. Equal points in a row are one run: (point,
-/// repetitions).
+/// All points of one site, from the site's first point on. Equal points in a row are stored as one run, which
+/// is the point and the number of its repetitions.
 #[derive(Debug)]
 pub struct SitePoints {
     /// The index of the site in the list of ids that the caller gave.
@@ -124,7 +124,8 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
-        // An error is ignored here, because the replay has already counted blocks that can no longer be read.
+        // The function ignores an error, because the replay has already counted the blocks that can no longer
+        // be read.
         let _ = trace.replay_block(block, &mut collector);
     }
     let end = |(i, mut site): (usize, Collected)| {
@@ -191,7 +192,7 @@ impl Collected {
         }
     }
 
-    /// Adds the points of a gap, if the site changed in the gap.
+    /// Adds the points of a gap to a site whose counters changed in the gap.
     fn push_over(&mut self, gap: &Gap, is: Point) {
         let was = point_of(&self.now);
         if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {
@@ -223,8 +224,8 @@ fn point_of(counters: &Counters) -> Point {
 impl SliceVisitor for Collector<'_> {
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]) {
         let found = self.grid.point_of(header.tick);
-        // A slice after the last grid point is used only if there is a gap before this slice. Such a slice
-        // gives the values at the end of the gap.
+        // A slice after the last grid point matters only if there is a gap before it, because it then gives
+        // the values at the end of the gap.
         let point = found.unwrap_or(self.grid.points);
         let gap = self.newest.and_then(|newest| Gap::between(newest, point));
         if found.is_none() && gap.is_none() {

@@ -3,14 +3,14 @@
 use edleak_format::Grid;
 use edleak_model::series::Sums;
 
-/// Σ i and Σ i² for i below each grid point. For a run of points, the sums of i and i² are the differences of
-/// two entries.
+/// For each grid point, Σ i and Σ i² over all i below this point. The sums over a range of points are the
+/// differences between two entries of this table.
 #[derive(Debug)]
 pub(super) struct PowerSums(Vec<(u64, u64)>);
 
 impl PowerSums {
-    /// Computes the sums for all points of `grid`. A grid has at most some thousands of points, so the sums
-    /// fit in 64 bits.
+    /// Computes the sums for all points of `grid`. The sums fit in 64 bits, because a grid has at most some
+    /// thousands of points.
     pub(super) fn new(grid: Grid) -> Self {
         let mut sums = Vec::with_capacity(grid.points + 1);
         let mut sum = (0u64, 0u64);

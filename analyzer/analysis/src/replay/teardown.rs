@@ -2,10 +2,12 @@
 //!
 //! If memory grew until the teardown, nothing bounded its growth, even if destructors and exit handlers free
 //! this memory later. But the frees of the teardown make the curve fall at its end, which would hide the
-//! growth from the model. So a record is judged only up to the teardown. A teardown is recognized by its
-//! frees: in each of its slices, the program makes at least four times as many frees as allocations.
+//! growth from the model. So a record is judged only up to the teardown. This module recognizes a teardown by
+//! its frees: in each slice of a teardown, the program makes at least four times as many frees as
+//! allocations.
 //!
-//! If a phase of work looks like a teardown, the only effect is that the judged record ends a little earlier.
+//! If the last phase of work looks like a teardown, the judged record ends a little too early; nothing else
+//! goes wrong.
 
 use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
 
@@ -17,7 +19,8 @@ const MOST_IDLE: usize = 3;
 /// After the teardown, a slice with up to this number of allocations counts as idle, because many programs
 /// print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
-/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. Frees that take a longer time count as work.
+/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If a phase of frees takes more of the record,
+/// the frees count as work.
 const MOST_OF_RECORD: u64 = 8;
 
 /// The grid of a trace. If the program ended by itself, the grid ends at the slice before the teardown.
@@ -39,7 +42,7 @@ pub fn judged_grid(trace: &Trace) -> Grid {
     }
 }
 
-/// The numbers of allocations and frees of all sites up to a slice.
+/// The numbers of allocations and of frees that all sites together made up to a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Calls {
     tick: u64,
@@ -59,12 +62,12 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
     let (first, last) = (blocks.first()?.first_tick, blocks.last()?.last_tick);
     let earliest = last - (last - first) / MOST_OF_RECORD;
     let stride = trace.grid().stride_ticks;
-    // The search begins with the newest slice and reads one block at a time, because the last block is nearly
-    // always enough.
+    // The teardown is nearly always in the last block. So the search begins with the newest slice, and reads
+    // an older block only if it needs this block.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
-        // An error is ignored here, because the damaged part of the block was already counted when the trace
-        // was opened.
+        // The function ignores an error, because edleak already counted the damaged part of the block when it
+        // opened the trace.
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
@@ -74,10 +77,9 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 /// Searches slices from the newest to the oldest; a slice is due every `stride` ticks. Returns the tick of
 /// the newest slice before the teardown.
 ///
-/// If the frees seem to begin before tick `earliest`, they count as work. There is one exception: if they
-/// begin in a gap without slices, they count as a teardown, because they may have begun late in the gap. If
-/// there is a gap at the end, and the program makes almost no calls after this gap, the record ends with the
-/// gap.
+/// If the frees begin before tick `earliest`, they count as work. But if they begin in a gap without slices,
+/// they count as a teardown, because they may have begun late in the gap. If the program makes almost no
+/// calls after a gap at the end of the record, the judged record ends with the gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
@@ -86,12 +88,13 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         let frees = later.frees.saturating_sub(calls.frees);
         let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
         let is_missing = later.tick - calls.tick > 2 * stride;
-        // The gap may contain both work and the teardown.
+        // A gap may contain both work and the teardown. So the live allocations decide: if less than half of
+        // them are left after the gap, the gap contains the teardown.
         let is_emptied = is_missing && later.live() < calls.live() / 2;
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
         } else if is_missing && before.is_none() {
-            // The program made almost no calls after this gap, so the record ends with the gap.
+            // The program made almost no calls after this gap, so the judged record ends with the gap.
             return later.tick.checked_sub(stride);
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
@@ -109,7 +112,8 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
 /// Adds up the calls of each slice of a block.
 #[derive(Default)]
 struct OfBlock {
-    /// For each site id, the numbers of allocations and frees; site ids have no gaps.
+    /// For each site, the numbers of allocations and of frees; the index is the site id, because site ids
+    /// have no gaps.
     of_site: Vec<(u64, u64)>,
     allocs: u64,
     frees: u64,
@@ -136,8 +140,8 @@ impl SliceVisitor for OfBlock {
 mod tests {
     use super::*;
 
-    /// Calls `beginning` with these slices. They are given from the oldest to the newest, each as (allocs,
-    /// frees) since the slice before.
+    /// Calls `beginning` with these slices. The argument has the oldest slice first; each item has the
+    /// numbers of allocations and of frees since the slice before.
     fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];
@@ -165,7 +169,7 @@ mod tests {
         // If a program always makes so few allocations, these allocations count as work.
         assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
         assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
-        // The program frees memory, and continues its work.
+        // The program frees memory and then continues its work, so this is no teardown.
         assert_eq!(then(&[(0, 500), (100, 90)]), None);
         assert_eq!(then(&[(200, 500)]), None);
     }
@@ -174,7 +178,7 @@ mod tests {
     fn frees_that_take_long_are_work() {
         let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
-        // Every slice has only frees, so the frees count as work.
+        // If every slice has only frees, the frees count as work and there is no teardown.
         assert_eq!(before(&[(0, 5); 8], 0), None);
     }
 

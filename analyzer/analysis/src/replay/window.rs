@@ -1,4 +1,5 @@
-//! Adds the slices of a window to the series of one range of sites. A window is a few decompressed blocks.
+//! Adds the slices of a window to the series of one range of sites. (A window is the blocks that a replay
+//! keeps decompressed at the same time.)
 
 use super::family::{Families, FamilyMove};
 use super::group::Group;
@@ -11,12 +12,12 @@ pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 /// The sums of the counters of all sites of one range, for each slice of a window.
 #[derive(Default)]
 pub(super) struct Condensed {
-    /// Live bytes after each slice.
+    /// Live bytes of all sites of the range, at each slice.
     pub(super) live_bytes: Vec<u64>,
     /// For each slice, the number of allocations since the previous slice. For the first slice of a block,
-    /// the number of allocations since the start of the recording.
+    /// this is the number of allocations since the start of the recording.
     pub(super) allocs: Vec<u64>,
-    /// Number of bytes allocated up to the first slice of the trace.
+    /// Number of bytes that the sites of the range had allocated at the first slice of the trace.
     pub(super) first_allocated_bytes: u64,
     /// The newest counters of each site; empty if this is not the last window.
     pub(super) totals: Vec<Counters>,
@@ -33,9 +34,9 @@ pub(super) struct Range<'a> {
 }
 
 impl Range<'_> {
-    /// Adds all slices of the window to the series of a range of sites, which begins with `first_site`. The
-    /// function does this for one tile of 128 neighbouring sites at a time, so that the data of the tile stay
-    /// in the innermost caches.
+    /// Adds all slices of the window to the series of a range of sites; `first_site` is the first site of the
+    /// range. The function works on one tile (128 neighbouring sites) at a time, so that the data of the tile
+    /// stay in the innermost caches of the processor.
     #[inline(always)]
     pub(super) fn condense(&self, first_site: usize, groups: &mut [Group]) -> Condensed {
         let mut condensed = Condensed::default();
@@ -50,8 +51,8 @@ impl Range<'_> {
                 let site = first_site + tile * TILE_SITES;
                 let mut first = 0;
                 while first < opened.steps.len() {
-                    // The first slice of the trace is added separately, so that the number of bytes allocated
-                    // up to this slice can be read.
+                    // The loop adds the first slice of the trace alone, because it must read the number of
+                    // bytes allocated up to this slice.
                     let is_first = slices + first == 0;
                     let end = opened.steps.len().min(if is_first { 1 } else { first + CHUNK_SLICES });
                     reader.place(first, end - first);

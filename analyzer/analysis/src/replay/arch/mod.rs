@@ -1,5 +1,5 @@
-//! Chooses a version of the replay's loops that suits the processor on which edleak-analyze runs. For a
-//! processor architecture without a folder here, the replay uses the loops of `window.rs`.
+//! Chooses the fastest version of the replay's loops for the processor on which edleak-analyze runs. For a
+//! processor architecture without a file in this folder, the replay uses the loops of `window.rs`.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -1,5 +1,5 @@
-//! The loops of a replay compiled for AVX2 and AVX-512. edleak-analyze chooses one of these two versions at
-//! run time.
+//! The loops of a replay compiled for AVX2 and AVX-512. At run time, edleak-analyze chooses the version with
+//! the widest registers that the processor has.
 #![allow(unsafe_code)] // calls functions for CPU features that were detected before
 
 use crate::replay::group::Group;
