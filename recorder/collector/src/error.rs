@@ -5,7 +5,7 @@
 
 use std::{fmt, io};
 
-/// The kind of an error. A caller can handle some kinds of errors itself.
+/// The kind of an error. By the kind, a caller recognises the errors that it handles itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -27,7 +27,8 @@ pub enum ErrorKind {
     Sanitizer,
     /// The program exports its own `malloc`, which takes precedence over the `malloc` of a preloaded library.
     OwnMalloc,
-    /// The data limit leaves too little room for edleak's tables in the target.
+    /// The limit of the data segment (`ulimit -d`) leaves too little memory for edleak's tables in the
+    /// target.
     DataLimit,
     /// The operating system could not start the program.
     Start,
@@ -37,7 +38,7 @@ pub enum ErrorKind {
     Library,
     /// Another recording uses the name of the trace.
     InUse,
-    /// edleak-record cannot write the trace, or cannot write the trace to its end.
+    /// edleak-record cannot write the trace, or can write only the first part of the trace.
     Output,
     /// The operating system refused an operation that the recording needs.
     System,
@@ -67,16 +68,16 @@ impl Error {
         Error { kind, message: message.into(), remedy: None }
     }
 
-    /// Makes an error from an error of the operating system. If a limit caused the error, the remedy names
-    /// this limit. If no limit caused the error, the remedy is `otherwise`.
+    /// Makes an error from an error of the operating system. If a resource limit caused the error, the remedy
+    /// is to raise this limit. If no limit caused the error, the remedy is `otherwise`.
     pub(crate) fn system(what: &str, error: &io::Error, otherwise: &str) -> Error {
         let remedy = limit_to_raise(error.raw_os_error()).unwrap_or(otherwise);
         Error::new(ErrorKind::System, format!("{what}: {error}")).with_remedy(remedy)
     }
 
-    /// Makes the error for a trace that edleak-record cannot write. The remedy of `error` is kept. If `error`
-    /// has no remedy, the new remedy is to raise the limit that caused `error`, or `otherwise` if no limit
-    /// caused `error`.
+    /// Makes the error for a trace that edleak-record cannot write. If `error` has a remedy, the new error
+    /// gets the same remedy. If `error` has no remedy, the new remedy is to raise the resource limit that
+    /// caused `error`, or `otherwise` if no limit caused `error`.
     pub(crate) fn output(error: &edleak_format::Error, otherwise: &str) -> Error {
         use edleak_format::ErrorKind as Kind;
         let kind = match error.kind() {
@@ -137,8 +138,8 @@ impl Error {
     }
 }
 
-/// A message that says how to raise the limit that caused this error number; `None`: no limit caused the
-/// error.
+/// The remedy for an error number of the operating system that a resource limit causes: how to raise the
+/// limit. `None`: no limit causes this error number.
 fn limit_to_raise(error: Option<i32>) -> Option<&'static str> {
     match error? {
         libc::EMFILE => Some("raise `ulimit -n`"),

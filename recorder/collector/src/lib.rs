@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! doctor     checks this machine, and lists the reasons why a recording would fail
-//! start      checks and starts the target, reserves the trace's name; serves targets with LD_PRELOAD only
+//! start      checks and starts the target, reserves the trace's name; records programs without edleak-record
 //! follow     follows each program of the run, also after exec and fork, until the program ends
-//! recording  records one image: reads the session of the image, and writes slices into the trace
+//! recording  records one program in one process: reads its counters, and writes slices into the trace
 //! attach     attaches to a running process: loads the library and redirects malloc to the library
 //! rules      compiles rules for the target: callers to skip, callers to watch, how to unwind stacks
 //! detour     compiles jumps and stubs for the functions of an allocator that is inside a module

@@ -1,21 +1,22 @@
 //! Finds the modules of a process that call the functions of edleak.h or of the crate edleak-annotate.
 //!
 //! A program calls the library's functions for marks and pools through its global offset table. The loader
-//! fills the global offset table when it loads the program. If the library is loaded after the program, the
-//! table has no addresses of the library's functions. Therefore each module with such calls has additional
-//! memory for two addresses, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). The collector
-//! stores the addresses of the two functions in this memory while all threads stand still.
+//! fills this table when it loads the program. If edleak's library is loaded later than the program, the
+//! table contains no addresses of the library's functions. Therefore each module that calls these functions
+//! contains memory for two addresses, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). While
+//! all threads stand still, the collector stores in this memory the addresses of the function for marks and
+//! of the function for pools.
 
 use crate::attach::modules::Module;
 use crate::sys::maps::Line;
 use edleak_session::idle::{CALLS_NOTE_TYPE, NOTE_OWNER};
 use std::collections::BTreeSet;
 
-/// The functions of the library that a program with edleak.h may call.
+/// The functions of edleak's library that a program built with edleak.h may call.
 const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
 
-/// Memory for two addresses (16 bytes) in a module. The collector stores first the address of the function
-/// for marks, and then the address of the function for pools.
+/// Memory in a module for two addresses of 8 bytes each: first the address of the function for marks, then
+/// the address of the function for pools. The collector stores both addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
     /// The address of these 16 bytes.
@@ -28,12 +29,12 @@ pub(crate) struct Words {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Annotations {
     pub(crate) words: Vec<Words>,
-    /// The paths of the modules that were compiled with an earlier edleak.h: these modules call the functions
-    /// for marks and pools, but have no memory for the addresses of these functions.
+    /// The paths of the modules that were compiled with an old version of edleak.h. These modules call the
+    /// functions for marks and pools, but contain no memory for the addresses of these functions.
     pub(crate) outdated: Vec<String>,
 }
 
-/// Finds the modules with calls of the functions for marks and pools.
+/// Finds the modules that call the functions for marks and pools.
 pub(crate) fn find(modules: &[Module]) -> Annotations {
     let mut found = Annotations::default();
     let is_ours = |module: &Module| module.name().contains("edleak_preload");
@@ -64,7 +65,8 @@ pub(crate) fn find(modules: &[Module]) -> Annotations {
 }
 
 impl Words {
-    /// Whether the module that contains this memory is still mapped at the same address.
+    /// Whether the module that contains this memory is still mapped at the address at which `find` found the
+    /// module.
     pub(crate) fn is_mapped<'m>(&self, mut lines: impl Iterator<Item = Line<'m>>) -> bool {
         lines.any(|line| line.start == self.module && line.name == self.path)
     }

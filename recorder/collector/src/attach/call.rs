@@ -1,9 +1,9 @@
-//! Loads the library into a process: a thread of the process that waits in a system call makes the call of
-//! `dlopen`.
+//! Loads edleak's library into a running process: the collector makes a thread that waits in a system call
+//! run `dlopen`.
 //!
-//! The collector stops only the thread that makes the call. All other threads run, so a thread that holds a
-//! lock of the loader can release the lock. The thread runs the code of [`code`]. This code changes only
-//! bytes of the thread's stack that the thread does not use.
+//! The collector stops only the thread that calls `dlopen`. All other threads run on, so a thread that holds
+//! a lock of the dynamic loader can release this lock. The stopped thread runs the code of [`code`]. On the
+//! thread's stack, this code changes only bytes that the thread does not use.
 //!
 //! ```text
 //! the memory below the thread's stack pointer, from low to high addresses:
@@ -13,11 +13,12 @@
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
 //!
-//! First the collector writes this memory and the code, which the thread does not use yet. Then the collector
-//! sets the registers of the thread in one call of ptrace. From then on the code can restore the thread
-//! without the collector, so the collector may die at any instant. If the collector still lives at the end of
-//! the call, the collector restores the registers instead of the code. The kernel then continues the
-//! interrupted system call with the rest of its waiting time.
+//! First the collector writes the memory below the stack pointer, and the code. The thread does not use them
+//! yet. Then the collector sets the registers of the thread in one call of ptrace. After this call, the code
+//! can restore the registers of the thread without the collector, so the thread is safe even if the collector
+//! dies. If the collector still runs when `dlopen` returns, the collector restores the registers, and the
+//! code does not. The kernel then continues the system call in which the thread waited, for the rest of the
+//! waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -49,30 +50,31 @@ pub(crate) struct Call<'a> {
     pub(crate) functions: Functions,
     /// The path of the library, as the process sees it.
     pub(crate) library: &'a CStr,
-    /// For each module with detours, the address and the size of the memory for these detours. The call fails
-    /// if the first address range is not free.
+    /// For each module with detours, the address and the size of the memory for these detours. If the memory
+    /// for the first module is not free, the call fails.
     pub(crate) places: &'a [(u64, u64)],
 }
 
-/// The result of a call that has loaded the library.
+/// The result of a call of `dlopen` that has loaded the library.
 pub(crate) struct Loaded {
-    /// The time in which the thread did no work of its own, because the thread stood still or made the call.
+    /// The time for which the thread did no work of the program, because the thread stood still or loaded the
+    /// library.
     pub(crate) time: Duration,
     /// For each element of [`Call::places`], whether the thread has mapped this memory for detours.
     pub(crate) is_placed: [bool; MAX_PLACES],
 }
 
-/// The reason why a call did not load the library.
+/// The reason why a thread did not load the library.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The thread cannot make the call now. The text contains the reason.
+    /// The thread cannot call `dlopen` now. The text contains the reason.
     Unsuitable(String),
     /// `dlopen` failed, with this message.
     Refused(String),
     /// The process has mapped other memory at the address that the collector had chosen for the detours of
     /// malloc.
     NoPlace,
-    /// The thread has not finished the call at the time limit.
+    /// The thread had not finished the call of `dlopen` when the time limit was reached.
     Unfinished,
     /// The operating system refused an operation on the thread.
     System(io::Error),
@@ -84,7 +86,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// The threads that wait in a system call. The threads that can most likely call `dlopen` come first.
+/// The threads of a process that wait in a system call. The threads that can most likely call `dlopen` come
+/// first.
 pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
     let ranked = |tid: u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
@@ -98,8 +101,8 @@ pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
 /// The text for a message about a thread that does not wait in a system call.
 pub(crate) const RUNNING: &str = "running";
 
-/// For messages: tells whether a thread waits in a system call or runs. The collector has not stopped this
-/// thread.
+/// Describes, for a message, whether a thread waits in a system call or runs. The collector does not stop the
+/// thread for this description.
 pub(crate) fn position_of(pid: u32, tid: u32) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
     match text.split_whitespace().next() {
@@ -136,7 +139,7 @@ fn rank(line: &str) -> Option<u32> {
 }
 
 impl Call<'_> {
-    /// Lets a thread load the library.
+    /// Makes the thread `tid` load the library, if possible before the time `limit`.
     pub(crate) fn run(
         &self,
         pid: u32,
@@ -198,8 +201,8 @@ impl Call<'_> {
         memory.resize(frame_at, 0);
         memory.extend(frame::frame(block.frame, &frame::restarted(&registers), mask, &state));
         memory.extend(path);
-        // Some kernels let only the tracer of a thread change code, and only through the file `mem` of this
-        // thread.
+        // Some kernels let only the tracer of a thread change the code of a process, and only through the
+        // file `mem` of this thread.
         let memory_of_thread = format!("/proc/{pid}/task/{tid}/mem");
         let process = OpenOptions::new().read(true).write(true).open(memory_of_thread)?;
         process.write_all_at(&memory, block_at)?;
@@ -208,8 +211,8 @@ impl Call<'_> {
 
         thread.set_registers(&registers.running(code_at, block_at))?;
         step("set");
-        // The code blocks all signals itself. But a signal that is already pending would be delivered before
-        // the code blocks signals, so the collector blocks all signals now.
+        // The first system call of the code blocks all signals. But the kernel would deliver a pending signal
+        // before this system call, so the collector blocks all signals of the thread now.
         thread.set_signal_mask(u64::MAX)?;
         let restore = |thread: &Thread| -> io::Result<()> {
             thread.set_extended_state(&state)?;
@@ -218,8 +221,8 @@ impl Call<'_> {
         };
         match run_to_the_end(&mut thread, limit, step) {
             Ok(true) => {}
-            // The collector detaches from the thread. The thread finishes the call and then restores its own
-            // registers.
+            // The collector detaches from the thread. The thread finishes the call of `dlopen`, and then the
+            // code restores the registers of the thread.
             Ok(false) => return Err(Failure::Unfinished),
             Err(failure) => {
                 thread.forget_signal();
@@ -229,9 +232,9 @@ impl Call<'_> {
         }
         step("loaded");
         let result = Results::read(pid, block_at, &block.places)?;
-        // The thread is stopped before the system call that would restore its registers. The kernel continues
-        // an interrupted system call only after another kind of stop, so the collector stops the thread once
-        // more.
+        // The thread is now stopped at a system call of the code. After this kind of stop, the kernel would
+        // not continue the system call in which the thread waited before. So the collector stops the thread
+        // once more, with `interrupt`.
         thread.interrupt()?;
         thread.go_on()?;
         if thread.wait(limit + STOP)? != Some(Stop::Event) {
@@ -254,10 +257,11 @@ impl Call<'_> {
     }
 }
 
-/// The lowest result of a system call that is an error number. The results from this value to -1 are errors.
+/// The lowest result of a system call that means an error. Each result from this value to -1 is a negative
+/// error number.
 const FIRST_ERROR: u64 = -4095i64 as u64;
 
-/// The results that the code has stored in its block.
+/// The results that the code has stored in its [`Block`] after the call of `dlopen`.
 struct Results {
     stack: u64,
     is_placed: [bool; MAX_PLACES],
@@ -297,8 +301,8 @@ impl Results {
     }
 }
 
-/// Lets the thread run until it has finished the call. `false`: the thread has not finished the call at the
-/// time `limit`.
+/// Lets the thread run until it has finished the call of `dlopen`. Returns `false` if the thread has not
+/// finished this call at the time `limit`.
 fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
     loop {
         thread.go_on_to_system_call()?;
@@ -342,9 +346,9 @@ fn has_stack(pid: u32, lowest: u64) -> bool {
     })
 }
 
-/// A free address for the collector's code: in the last page of the code of a module, behind the end of the
-/// module's own code. The collector's code stays there, because a thread of an earlier attempt may still run
-/// this code.
+/// A free address for the code that a thread runs to load the library. The address is in the last page of a
+/// module's code, after the last byte of this code. The collector never removes the written code, because a
+/// thread of an earlier attempt may still run it.
 fn place_for_code(pid: u32, modules: &[Module]) -> Option<u64> {
     let needed = code::code().len() as u64;
     let map = maps::text_of(pid)?;

@@ -1,4 +1,4 @@
-//! Selects the modules and the functions that get detours in a process.
+//! Selects the modules and the functions of a process that get detours (jumps to edleak's library).
 //!
 //! | module                                        | functions         | if a detour is impossible  |
 //! |-----------------------------------------------|-------------------|----------------------------|
@@ -19,8 +19,8 @@ use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::idle::MAX_PLACES;
 
-/// The functions that every program calls. If edleak cannot redirect all these functions, it refuses the
-/// process.
+/// The functions that every program calls. If edleak cannot redirect every one of these functions, edleak
+/// does not record the process.
 const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 const PAGE: u64 = 4096;
 
@@ -29,12 +29,11 @@ pub(crate) struct Candidate<'a> {
     pub(crate) module: &'a Module,
     allocator: FileEntries,
     mappings: FileEntries,
-    /// Whether the module is the program itself and not a library. [`module::select`] selects different
-    /// functions for a program than for a library.
+    /// Whether [`module::select`] selects the functions as for a program, and not as for a library.
     is_selected_as_program: bool,
     /// Whether the process uses the malloc of this module.
     pub(crate) is_required: bool,
-    /// Whether the module contains a jemalloc that frees an allocation at a `realloc` to size 0.
+    /// Whether the module contains a jemalloc whose `realloc` frees the allocation if the new size is 0.
     realloc_frees: bool,
 }
 
@@ -103,7 +102,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Makes the candidate for libc in a process that uses another malloc.
+    /// Makes the candidate for libc in a process that uses the malloc of another module.
     fn libc(module: &'a Module) -> Candidate<'a> {
         let mappings = mappings_of(module);
         Candidate {
@@ -169,7 +168,7 @@ impl<'a> Candidate<'a> {
         place.filter(|_| !entries.is_empty()).map(|place| (place, bytes))
     }
 
-    /// Compiles the detours for code at `address`.
+    /// Compiles the detours of the module. The compiled code works only at `address`.
     pub(crate) fn compile(&self, address: u64) -> Result<Compiled, Error> {
         let unusable = |why: String| {
             let message = format!("the malloc of `{}` cannot be redirected: {why}", self.module.path);
@@ -196,9 +195,10 @@ impl<'a> Candidate<'a> {
         Ok(compiled)
     }
 
-    /// Checks that the most important functions can be redirected. edleak does not count the calls of a
-    /// function that cannot be redirected. If a function that frees memory, or a function of
-    /// [`REQUIRED_FUNCTIONS`], cannot be redirected, the collector redirects no function at all.
+    /// Checks that the most important functions can be redirected: the functions that can free memory, and
+    /// the functions of [`REQUIRED_FUNCTIONS`]. If one of these functions cannot be redirected, the collector
+    /// redirects no function at all. If any other function cannot be redirected, edleak does not count the
+    /// calls of that function.
     fn check_required(&self) -> Result<(), String> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         let is_required =
@@ -232,13 +232,14 @@ fn own_code(elf: &edleak_binary::elf::Elf<'_>, bias: u64) -> (u64, u32) {
     (start.wrapping_add(bias), u32::try_from(end - start).unwrap_or(0).min(i32::MAX as u32))
 }
 
-/// Whether all these functions belong to allocators that keep allocations of different sizes in different
-/// pages: jemalloc, mimalloc and tcmalloc. In any other allocator, an allocation from before the recording
-/// may be so close to a new allocation that the library confuses the two allocations.
+/// Whether all functions of `entries` belong to allocators that keep allocations of different sizes in
+/// different pages: jemalloc, mimalloc and tcmalloc. In any other allocator, an allocation from before the
+/// recording may start so close to a new allocation that edleak's library mistakes one allocation for the
+/// other.
 fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     const PREFIXES: &[&str] = &["mi_", "tc_", "TCMallocInternal"];
-    // The linker leaves out functions that the program does not call. So no function of an allocator is
-    // present in every program.
+    // The linker leaves out functions that the program does not call. So the collector recognises an
+    // allocator by any of its functions, and not by one certain function.
     let is_known = |entry: &&&Entry| {
         entry.name.ends_with("allocx") || PREFIXES.iter().any(|prefix| entry.name.starts_with(prefix))
     };
@@ -247,8 +248,8 @@ fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     entries.iter().filter(allocate).all(|entry| known.contains(&entry.family))
 }
 
-/// Whether the jemalloc in a module is configured so that a `realloc` to size 0 frees the allocation. This is
-/// jemalloc's default on Linux, but `MALLOC_CONF` can change the setting.
+/// Whether the jemalloc in a module is configured so that a `realloc` to size 0 frees the allocation. On
+/// Linux, jemalloc does so by default, but `MALLOC_CONF` can change this setting.
 fn realloc_frees(pid: u32, module: &Module) -> bool {
     const FREE: u32 = 1;
     let Some(elf) = module.elf() else { return false };

@@ -1,9 +1,10 @@
 //! Compiles, writes and removes the jumps at the entries of functions in a process.
 //!
-//! Each jump leads to a stub near its module, and each stub leads to a hook of the library. The stubs stay in
-//! the process after the recording. The collector writes all bytes through /proc/PID/mem. A write to
-//! /proc/PID/mem also changes private memory that the process itself may only read or execute. So the
-//! collector makes no page of the process writable.
+//! Each jump leads to a stub: a few instructions near the module of the function. Each stub jumps to a hook:
+//! the function of edleak's library that counts the call. The stubs stay in the process after the recording.
+//! The collector writes all bytes through /proc/PID/mem. Through this file, the collector can also change
+//! private memory that the process itself may only read or execute. So the collector makes no page of the
+//! process writable.
 //!
 //! While the threads stand still, the collector also stores the addresses through which the program calls the
 //! functions for marks and pools ([`crate::attach::annotations`]).
@@ -24,7 +25,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// Maximum number of bytes that the collector searches in each stack for addresses of interrupted code.
+/// Maximum number of bytes that the collector searches in the stack of each thread for addresses of code that
+/// a signal handler interrupted.
 const MOST_STACK_BYTES: u64 = 8 << 20;
 
 /// The detours of one process.
@@ -49,7 +51,7 @@ struct ModuleDetours {
     compiled: Compiled,
     /// Whether the process uses the malloc of this module.
     is_required: bool,
-    /// Whether some of the detours redirect mmap and its kin.
+    /// Whether some of the detours redirect functions that map or unmap memory, such as mmap.
     has_mappings: bool,
 }
 
@@ -90,7 +92,7 @@ impl Detours {
                     let message = "its malloc has changed since edleak-record attached to it before";
                     return Err(refusal(message, "start the process again"));
                 }
-                continue; // the process loaded this module after the library
+                continue; // the process loaded this module later than edleak's library
             };
             match candidate.compile(*address) {
                 Ok(mut compiled) => {
@@ -106,8 +108,8 @@ impl Detours {
         Ok(detours)
     }
 
-    /// The paths of the modules that were compiled with an earlier edleak.h. The library does not get the
-    /// marks and pools of these modules.
+    /// The paths of the modules that were compiled with an old version of edleak.h. edleak does not record
+    /// the marks and pools of these modules.
     pub(crate) fn outdated(&self) -> &[String] {
         &self.annotations.outdated
     }
@@ -121,25 +123,25 @@ impl Detours {
         OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", self.pid))
     }
 
-    /// Writes the code and the jumps while all threads stand still. Returns the longest time for which the
+    /// Writes the stubs and the jumps while all threads stand still. Returns the longest time for which the
     /// threads stood still in one attempt.
     pub(crate) fn apply(&self, timeout: Duration, step: &dyn Fn(&str)) -> Result<Duration, Error> {
         self.change(timeout, step, true)
     }
 
     /// Puts the original bytes back while all threads stand still. The stubs and the library stay in the
-    /// process, because a thread may run their code. The jump of a sized free (a free that also gets the size
-    /// of the allocation) stays, too: an allocation of the recording may be larger than its requested size,
-    /// and the allocator relies on the size that the sized free gets. Returns the time for which the threads
-    /// stood still.
+    /// process, because a thread may still run their code. The jump at a sized free (a free that also gets
+    /// the size of the allocation) stays, too. The reason is that stubs may have requested more bytes than
+    /// the program. When the program frees such an allocation, it passes its own smaller size, so the
+    /// allocator would get a wrong size. Returns the time for which the threads stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }
 
     fn change(&self, timeout: Duration, step: &dyn Fn(&str), is_apply: bool) -> Result<Duration, Error> {
         const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
-        /// Longest time for one attempt. While the collector waits for one thread to stop, all other threads
-        /// stand still.
+        /// Longest time for one attempt to stop all threads. While the collector waits for the last thread to
+        /// stop, all other threads stand still.
         const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
         const PAUSE: Duration = Duration::from_millis(5);
         let limit = Instant::now() + timeout;
@@ -185,11 +187,12 @@ impl Detours {
 
     /// A thread whose next instruction is in the middle of the bytes that a jump replaces, either now or
     /// after a signal handler returns; `None`: there is no such thread. When a signal handler returns, the
-    /// kernel restores the registers from the stack. So the collector searches each stack for addresses of
-    /// such instructions.
+    /// kernel restores the registers from the stack. So the collector also searches the stack of each thread
+    /// for addresses of such instructions.
     fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {
         if !is_apply {
-            // A jump is one instruction, so no thread can continue in the middle of a jump.
+            // The collector is about to remove the jumps. A jump is one instruction, so no thread can be in
+            // the middle of a jump.
             return Ok(None);
         }
         let map = maps::text_of(self.pid).unwrap_or_default();
@@ -213,7 +216,7 @@ impl Detours {
         Ok(None)
     }
 
-    /// Whether an address is in the bytes that a jump replaces, but is not the first of these bytes.
+    /// Whether a jump replaces the byte at `address`, and this byte is not the first byte of the jump.
     fn is_displaced(&self, address: u64) -> bool {
         let behind =
             |patch: &Patch| address > patch.address && address < patch.address + patch.expected.len() as u64;
@@ -230,7 +233,8 @@ impl Detours {
             match self.writes_of(module, &memory, is_apply) {
                 Ok(writes) => pending.extend(writes),
                 Err(error) if module.is_required && is_apply => return Err(error),
-                // Without these jumps, the recording would claim to have seen all calls of mmap.
+                // If the collector went on without these jumps, the trace would wrongly say that all calls of
+                // mmap were recorded.
                 Err(error) if module.has_mappings && self.records_mappings && is_apply => {
                     return Err(error.with_remedy("record with `--domains heap`"));
                 }
@@ -258,8 +262,8 @@ impl Detours {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Writes the code to which the jumps of a module lead. Returns the jumps that must still be written or
-    /// removed.
+    /// Writes the stubs of a module. Returns the changes with which the caller must write or remove the jumps
+    /// to these stubs.
     fn writes_of(&self, module: &ModuleDetours, memory: &File, is_apply: bool) -> Result<Vec<Write>, Error> {
         let compiled = &module.compiled;
         let mut writes = Vec::new();
@@ -322,7 +326,7 @@ impl Detours {
     }
 }
 
-/// Stores the addresses of the hooks in the table at the start of the code.
+/// Stores the addresses of the hooks in the table at the start of the compiled code.
 fn set_hooks(compiled: &mut Compiled, late: &Late) {
     for (place, hook) in compiled.code.chunks_exact_mut(8).zip(late.hooks) {
         place.copy_from_slice(&hook.to_ne_bytes());

@@ -1,5 +1,5 @@
-//! Attaches to a process that runs without the library: loads the library into the process, and redirects the
-//! process's malloc to the library.
+//! Attaches to a process that runs without edleak's library: loads the library into the process, and
+//! redirects the process's malloc to the library.
 //!
 //! ```text
 //! priority     raises the collector's own priority while threads stand still
@@ -20,8 +20,8 @@
 //! Two steps change the process. If the collector dies at any instant of a step, the process runs on
 //! unharmed:
 //!
-//! 1. One waiting thread calls `dlopen` and restores its own registers. The library then counts nothing until
-//!    a recording begins.
+//! 1. One thread, which waits in a system call, calls `dlopen` and then gets its former registers back. The
+//!    loaded library counts nothing until a recording begins.
 //! 2. All threads stand still while the collector writes the jumps. Each jump leads to code that is already
 //!    complete. Until a collector begins a recording, this code only forwards each call to the original
 //!    function.
@@ -127,7 +127,8 @@ pub(crate) fn load(
         for tid in call::waiting_threads(pid) {
             let call = Call { functions: target.functions, library: &library, places: &ranges };
             match call.run(pid, tid, &target.modules, &safe_points, limit, &step) {
-                // The process itself has mapped memory there meanwhile, for example for a thread.
+                // The process has mapped memory at a chosen address in the meantime, for example for a
+                // thread. So choose new addresses.
                 Err(Failure::NoPlace) if Instant::now() < limit => (places, ranges) = found_places()?,
                 Ok(Loaded { time, is_placed }) => {
                     if !quiet || time > LONG_STOP {
@@ -141,8 +142,8 @@ pub(crate) fn load(
                     let placed: Vec<_> = placed.map(|(place, _)| (place.module, place.address)).collect();
                     return found(pid, &placed);
                 }
-                // If the thread did not stop in this attempt, the message keeps the position that an earlier
-                // attempt has found.
+                // If the thread did not stop in this attempt, the message keeps the text of an earlier
+                // attempt, which tells where the thread was.
                 Err(Failure::Unsuitable(position)) if position == call::RUNNING => {
                     positions.entry(tid).or_insert(position);
                 }
@@ -162,8 +163,8 @@ pub(crate) fn load(
     }
 }
 
-/// Describes where each thread is, for a message. `positions` holds the positions of the threads that the
-/// collector has stopped.
+/// Describes, for a message, in which function or system call each thread is. `positions` holds such a text
+/// for each thread that the collector has stopped.
 fn describe(pid: u32, positions: &BTreeMap<u32, String>) -> String {
     /// Maximum number of threads that the message describes.
     const MOST_THREADS: usize = 4;
@@ -186,9 +187,9 @@ struct Place {
     bytes: u64,
 }
 
-/// The memory for the detours of each module. The first element is for the module that contains malloc. This
-/// function also checks whether malloc can be redirected. That takes time, so the check runs before the
-/// collector stops a thread.
+/// Chooses the memory for the detours of each module. The first element is for the module that contains
+/// malloc. This function also checks whether malloc can be redirected. This check takes time, so the function
+/// runs before the collector stops a thread.
 fn places(
     pid: u32,
     modules: &[modules::Module],
@@ -277,7 +278,7 @@ pub(crate) fn redirect(
     quiet: bool,
 ) -> Result<Redirected, Error> {
     let pid = detours.pid();
-    // If no time is left, the collector still tries once.
+    // Even if no time is left, the collector tries once to write the jumps.
     let left = limit.saturating_duration_since(Instant::now());
     let time = detours.apply(left, &|name| settings.step(name))?;
     settings.step("all");
@@ -306,8 +307,8 @@ pub(crate) fn tell_missing(detours: &Detours) {
     }
 }
 
-/// A message about an allocator of the process that edleak cannot redirect, as the reason why nothing was
-/// recorded.
+/// A message that explains why nothing was recorded: it names an allocator of the process that edleak cannot
+/// redirect. `None`: there is no such allocator.
 pub(crate) fn uncounted_allocator(pid: u32, prefixes: &Prefixes) -> Option<String> {
     let modules = modules::of_process(pid);
     let allocator = target::allocator_of(pid, &modules, None).ok()?;
@@ -324,7 +325,7 @@ pub(crate) fn restore(library: &Library, prefixes: &Prefixes) {
 impl Drop for Redirected {
     fn drop(&mut self) {
         let pid = self.detours.pid();
-        // The process may have ended, or may have executed another program.
+        // If the process has ended or has executed another program, there are no jumps to remove.
         if !Library::find(pid).is_ok_and(|library| library.is_late) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Reads the functions and the unwind rules of the files that a process has mapped as code.
+//! Reads the functions and the unwind rules of the program and of the libraries of a process.
 
 use crate::rules::unwind;
 use crate::sys::maps::{self, Mapping};
@@ -10,10 +10,10 @@ use edleak_session::rule::Rule;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
-/// One file that is mapped as code.
+/// A file whose code the process has mapped: the program or a library.
 pub(crate) struct Module {
     pub(crate) path: String,
-    /// First address of the file's mappings. The file's link-time base is mapped at this address.
+    /// The lowest address of the file's mappings. The link-time base of the file is mapped at this address.
     pub(crate) start: u64,
     /// The address after the last byte of the file's mappings.
     pub(crate) end: u64,
@@ -82,7 +82,8 @@ impl Module {
         self.name() == "libc.so.6" || (self.name().starts_with("libc-2.") && self.name().ends_with(".so"))
     }
 
-    /// Whether the module is the dynamic loader, or the library of `dlopen` before glibc 2.34.
+    /// Whether the module is the dynamic loader, or libdl, the library that contains `dlopen` before glibc
+    /// 2.34.
     pub(crate) fn is_loader(&self) -> bool {
         self.name().starts_with("ld-") || self.name() == "ld.so.1" || self.name().starts_with("libdl")
     }
@@ -92,7 +93,7 @@ impl Module {
         self.elf().is_some_and(|elf| elf.exported_functions().iter().any(|(_, exported)| *exported == name))
     }
 
-    /// The unwind rule of the code at an address.
+    /// The unwind rule for the code at `address`: how to find the frame of the caller.
     pub(crate) fn rule_at(&self, address: u64) -> Rule {
         let Ok(offset) = u32::try_from(address - self.start) else { return Rule::UNKNOWN };
         let compile = || {

@@ -1,10 +1,11 @@
-//! Runs the collector with a high priority for a moment.
+//! Gives the collector a high priority while threads of the target stand still.
 //!
-//! While threads of the process stand still, the collector must not wait for a processor. A user without
-//! privileges may not raise the priority. For a user without privileges, the priority does not change.
+//! In this time, the collector must not wait for a processor, so that the threads can soon run again. Without
+//! privileges, the collector may not raise its priority, so the priority does not change.
 #![allow(unsafe_code)] // two system calls
 
-/// A raised priority. Dropping this value restores the earlier priority.
+/// Keeps the priority raised while this value lives. Dropping this value restores the priority that the
+/// collector had before.
 #[derive(Debug)]
 pub(crate) struct Priority {
     before: libc::c_int,

@@ -1,7 +1,7 @@
 //! Controls one thread with ptrace: stops the thread, reads and writes its registers, and lets it go.
 //!
 //! The collector seizes threads (`PTRACE_SEIZE`) and never sets `PTRACE_O_EXITKILL`. So if the collector
-//! dies, the kernel lets each thread go on from the registers that the thread has at that moment.
+//! dies, the kernel lets each thread go on with the registers that the thread has at that moment.
 #![allow(unsafe_code)] // ptrace and waitpid
 
 use crate::attach::arch::registers::{EXTENDED_STATE, Registers};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const NT_PRSTATUS: usize = 1;
 /// Size in bytes of the buffer for the floating-point and vector registers of a thread. On every processor,
-/// these registers need less than this size.
+/// these registers need fewer bytes than this buffer has.
 const MOST_STATE_BYTES: usize = 64 << 10;
 /// Longest pause between two checks whether a thread has stopped.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) enum Stop {
     /// The thread has reached the entry or the exit of a system call (`PTRACE_O_TRACESYSGOOD`).
     SystemCall,
-    /// The collector has stopped the thread, or the whole process is stopped (`SIGSTOP`).
+    /// The collector has stopped the thread, or a signal such as `SIGSTOP` has stopped the whole process.
     Event,
     /// The thread is about to receive this signal.
     Signal(i32),
@@ -28,22 +28,23 @@ pub(crate) enum Stop {
     Ended,
 }
 
-/// A seized thread. Dropping this value detaches the thread, which then runs on.
+/// A thread that the collector traces with ptrace. Dropping this value detaches the thread, which then runs
+/// on.
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) tid: u32,
-    /// The reason of the current stop; `None`: the thread runs.
+    /// The reason why the thread is stopped now; `None`: the thread runs.
     stop: Option<Stop>,
-    /// The signal that the thread gets when it is detached.
+    /// The signal that the thread gets when the collector detaches the thread; 0: no signal.
     signal: i32,
 }
 
 impl Thread {
-    /// Seizes a thread. The thread runs on.
+    /// Begins to trace a thread (`PTRACE_SEIZE`), but does not stop the thread.
     pub(crate) fn seize(tid: u32) -> io::Result<Thread> {
         let seized = request(libc::PTRACE_SEIZE, tid, 0, libc::PTRACE_O_TRACESYSGOOD as usize);
         match seized {
-            // This collector traces the thread already: the thread did not stop in time in an earlier
+            // This collector already traces the thread, because the thread did not stop in time in an earlier
             // attempt.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) && is_ours(tid) => {}
             result => _ = result?,
@@ -56,7 +57,8 @@ impl Thread {
         request(libc::PTRACE_INTERRUPT, self.tid, 0, 0).map(drop)
     }
 
-    /// The reason of the stop if the thread has stopped; `None`: the thread still runs.
+    /// Checks whether the thread has stopped, without waiting. Returns the reason of the stop; `None`: the
+    /// thread still runs.
     pub(crate) fn look(&mut self) -> io::Result<Option<Stop>> {
         if self.stop.is_some() {
             return Ok(self.stop);
@@ -66,8 +68,8 @@ impl Thread {
         let found = unsafe { libc::waitpid(self.tid as i32, &mut status, libc::WNOHANG | libc::__WALL) };
         self.stop = match found {
             0 => return Ok(None),
-            // `waitpid` does not find the thread: the thread has ended. An ended main thread is not reported
-            // to the tracer, but only to the parent of the process.
+            // `waitpid` does not find the thread, so the thread has ended. The kernel reports the end of a
+            // main thread only to the parent of the process, and not to the tracer.
             found if found < 0 => Some(Stop::Ended),
             _ => Some(stop_of(status)),
         };
@@ -135,7 +137,7 @@ impl Thread {
         const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
         let mut settings = [0u64; 4];
         let place = (&raw mut settings) as usize;
-        // A kernel before 6.4 does not know this request and returns an error.
+        // Linux before version 6.4 does not know this request and returns an error.
         let known = request(GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, size_of_val(&settings), place);
         known.is_ok() && settings[0] != 0
     }
@@ -147,14 +149,15 @@ impl Thread {
         request(libc::PTRACE_SETSIGMASK as _, self.tid, size_of::<u64>(), place).map(drop)
     }
 
-    /// Lets the thread go on to the entry or exit of its next system call. The function delivers no signal.
-    /// If a signal stopped the thread, the thread gets this signal when this value is dropped.
+    /// Lets the thread go on to the entry or the exit of its next system call. The thread gets no signal from
+    /// this call. If a signal stopped the thread, the thread gets this signal when this value is dropped.
     pub(crate) fn go_on_to_system_call(&mut self) -> io::Result<()> {
         self.stop = None;
         request(libc::PTRACE_SYSCALL, self.tid, 0, 0).map(drop)
     }
 
-    /// Discards the signal that stopped the thread, because the collector's own code caused this signal.
+    /// Discards the signal that stopped the thread, because the code that the collector has written caused
+    /// this signal.
     pub(crate) fn forget_signal(&mut self) {
         self.signal = 0;
     }
@@ -191,7 +194,7 @@ pub(crate) struct ChildSignals {
 impl ChildSignals {
     pub(crate) fn block() -> ChildSignals {
         let mut before = no_signals();
-        // SAFETY: both sets are local, and the kernel writes only the second.
+        // SAFETY: both pointers lead to local signal sets, and the kernel writes only to `before`.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &child_signal(), &mut before) };
         ChildSignals { before }
     }
@@ -205,7 +208,7 @@ impl Drop for ChildSignals {
 }
 
 fn no_signals() -> libc::sigset_t {
-    // SAFETY: a set of signals consists of integers.
+    // SAFETY: a set of signals consists of integers, for which zeros are valid.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: the call writes only the set.
     unsafe { libc::sigemptyset(&mut set) };

@@ -2,18 +2,19 @@
 //!
 //! The call of `dlopen` takes locks of the loader and of malloc. So the thread must neither hold such a lock
 //! nor wait for such a lock. The collector therefore requires that no function on the thread's stack belongs
-//! to malloc, to the loader or to fork. Also, no function may be a signal handler that may have interrupted
-//! one of these functions. The collector walks the stack with the unwind rules of the modules. If the
-//! collector cannot walk the stack to the end, the thread may not call the loader.
+//! to malloc, to the loader or to fork. Also, no function on the stack may be a signal handler, because the
+//! handler may have interrupted one of these functions. The collector walks the stack with the unwind rules
+//! of the modules. If the collector cannot walk the stack to its outermost frame, the thread may not call the
+//! loader.
 //!
-//! Distributions strip libc, so many of its functions have no name. The collector accepts frames of such
-//! functions only under this condition: the function of libc that other code has called has a name, and this
-//! name is not in `UNSAFE_FUNCTIONS`.
+//! Linux distributions remove the names of libc's internal functions from libc. The collector accepts a frame
+//! of a function without a name only if code outside libc has called a function of libc that has a name, and
+//! this name is not in `UNSAFE_FUNCTIONS`.
 //!
 //! A program can contain its own allocator, and the internal functions of this allocator may have any name.
 //! So in such a program, no frame of the thread may belong to a function of the allocator's interface, such
-//! as malloc. Also, the thread must wait in one of the functions of `WAITS`, because an allocator waits for
-//! its locks in other functions.
+//! as malloc. Also, the thread must wait in one of the functions of `WAITS`, because an allocator never waits
+//! for its locks in these functions.
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};
@@ -26,8 +27,9 @@ use edleak_session::rule::Kind;
 /// Maximum number of frames that the collector walks in one stack.
 const MOST_FRAMES: usize = 1024;
 
-/// Functions of libc, in addition to those of malloc, that hold locks of malloc or of the loader, or that
-/// copy or end the process.
+/// Functions of libc that may hold a lock of malloc or of the loader, or that copy or end the process. In
+/// such a function, a thread may not call the loader. (The list omits malloc, free and similar functions;
+/// `is_unsafe` finds these functions in another table.)
 const UNSAFE_FUNCTIONS: &[&str] = &[
     "fork",
     "_Fork",
@@ -87,7 +89,8 @@ const WAITS: &[&str] = &[
     "sleep",
 ];
 
-/// Checks threads of one process. Holds the modules of the process and the functions of libc.
+/// Checks whether threads of one process may call the loader. Holds the modules of the process and the
+/// functions of libc.
 pub(crate) struct SafePoints<'a> {
     pid: u32,
     modules: &'a [Module],
@@ -101,14 +104,15 @@ enum Allocator {
     Library(usize),
     Program {
         module: usize,
-        /// The functions of the interface of malloc: start, end and name.
+        /// The program's allocator functions, such as malloc: start address, end address and name of each.
         functions: Vec<(u64, u64, String)>,
     },
 }
 
 /// A frame of a stack.
 struct Frame {
-    /// An address inside the instruction that runs, or inside the call instruction of an outer frame.
+    /// For the innermost frame: the address of the next instruction. For any other frame: an address inside
+    /// the instruction that called the next inner function.
     address: u64,
     module: usize,
 }
@@ -166,9 +170,9 @@ impl<'a> SafePoints<'a> {
                 return Err(format!("in `{name}`"));
             }
         }
-        // For each group of neighbouring frames of libc, check the outermost frame: the function that other
-        // code has called. The outermost group of the stack is not checked, because the functions of this
-        // group only start the thread.
+        // Several frames of libc in a row form a group. For each group, check the outermost frame, whose
+        // function code outside libc has called. Do not check the group at the outer end of the stack,
+        // because its functions only start the thread.
         let mut inner = 0;
         while inner < frames.len() {
             let length = frames[inner..].iter().take_while(|frame| is_libc(frame)).count();
@@ -202,8 +206,8 @@ impl<'a> SafePoints<'a> {
         let (mut pc, mut sp, mut fp) = (registers.pc(), registers.sp(), registers.fp());
         let mut frames = Vec::new();
         while frames.len() < MOST_FRAMES {
-            // If a function ends with a call, the return address is after the end of the function. The byte
-            // before the return address always belongs to the function.
+            // If a function ends with a call, the return address is after the end of the function. So look up
+            // the byte before the return address, which always belongs to the function.
             let address = if frames.is_empty() { pc } else { pc.wrapping_sub(1) };
             let module = self.modules.iter().position(|module| module.contains(address));
             let module = module.ok_or_else(|| cannot(pc))?;
@@ -234,7 +238,8 @@ impl<'a> SafePoints<'a> {
     }
 }
 
-/// The functions of a module that belong to the interface of an allocator: start, end and name.
+/// The functions of a module that have the name of an allocator function, such as malloc: start address, end
+/// address and name of each.
 fn interface_of(module: &Module) -> Vec<(u64, u64, String)> {
     let Some(elf) = module.elf() else { return Vec::new() };
     let table = FunctionTable::of(&elf);

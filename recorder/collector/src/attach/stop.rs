@@ -16,7 +16,7 @@ pub(crate) fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-/// All threads of a process in the stopped state. Dropping this value lets the threads go on.
+/// A process whose threads are all stopped. Dropping this value lets the threads go on.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     threads: Vec<Thread>,
@@ -36,8 +36,8 @@ pub(crate) enum Unstopped {
 }
 
 impl Stopped {
-    /// Stops all threads of a process before the time `limit`. Threads that the process starts in this time
-    /// are stopped, too.
+    /// Stops all threads of a process before the time `limit`. The function also stops threads that the
+    /// process starts during this call.
     pub(crate) fn all(pid: u32, limit: Instant) -> Result<Stopped, Unstopped> {
         let _signals = ChildSignals::block();
         let priority = Priority::raise();
@@ -91,10 +91,10 @@ impl Drop for Stopped {
     }
 }
 
-/// Makes a system call that waits for events continue after the thread was stopped. A stop ends some waiting
-/// system calls with the error EINTR; the kernel continues all other waiting system calls by itself. This
-/// function replaces EINTR by a code with which the kernel restarts the system call, unless a signal handler
-/// runs.
+/// Makes a thread wait again in the system call in which the collector stopped the thread. A stop ends some
+/// system calls that wait with the error EINTR; the kernel itself restarts all other system calls that wait.
+/// This function replaces EINTR by a code that makes the kernel restart the system call, unless a signal
+/// handler must run.
 pub(crate) fn restart_wait(thread: &Thread) {
     let Ok(mut registers) = thread.registers() else { return };
     if is_ended_wait(&registers) {
@@ -104,11 +104,11 @@ pub(crate) fn restart_wait(thread: &Thread) {
     }
 }
 
-/// Whether a stop has ended a waiting system call with EINTR, and this system call may start again with its
-/// full time limit.
+/// Whether a stop has ended a system call with EINTR while it waited, and edleak may restart this call with
+/// its full time limit.
 fn is_ended_wait(registers: &Registers) -> bool {
-    /// Longest time limit of a wait that may begin again. The restarted system call waits again for its full
-    /// time limit, so a system call with a longer time limit could return much too late.
+    /// Longest time limit in milliseconds of a system call that edleak restarts. The restarted call waits for
+    /// its full time limit again, so a call with a longer time limit could return much too late.
     const LONGEST_MS: i32 = 1000;
     let is_interrupted = registers.result() == -i64::from(libc::EINTR);
     let is_short = |timeout: u64| (timeout as i32) <= LONGEST_MS;

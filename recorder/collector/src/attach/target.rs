@@ -28,7 +28,7 @@ pub(crate) struct Target {
     pub(crate) functions: Functions,
 }
 
-/// The remedy that works for every process: to start the program with the library.
+/// The remedy that works for every process: start the program with edleak's library.
 pub(crate) fn start_with_library(pid: u32) -> String {
     let program = process::program(pid).unwrap_or_else(|| "PROGRAM".into());
     format!("start it with `edleak-record --idle {}`", program.display())
@@ -104,8 +104,8 @@ fn is_foreign(path: &Path) -> bool {
     })
 }
 
-/// Refuses a process that is built for another processor architecture, has another libc, or has no dynamic
-/// loader.
+/// Refuses a process that is built for another processor architecture, uses musl instead of glibc, or is
+/// statically linked.
 fn check_machine(pid: u32) -> Result<(), Error> {
     const CLASS_64: u8 = 2;
     let file = format!("/proc/{pid}/exe");
@@ -130,7 +130,7 @@ fn check_machine(pid: u32) -> Result<(), Error> {
     }
 }
 
-/// Refuses a process that is stopped, frozen, or traced by a debugger.
+/// Refuses a process that is stopped or frozen, that a debugger traces, or that has a shadow stack.
 pub(crate) fn check_state(pid: u32) -> Result<(), Error> {
     if let Some(tracer) = process::thread_ids(pid).find_map(ptrace::tracer_of) {
         let name = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
@@ -203,7 +203,7 @@ fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a module is the program of a process.
+/// Whether a module is the program itself of the process `pid`, and not a library.
 pub(crate) fn is_program(pid: u32, module: &Module) -> bool {
     process::program(pid).is_some_and(|program| program == Path::new(&module.path))
 }
@@ -238,8 +238,8 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
 }
 
 /// Whether a module is an allocator that keeps allocations of different sizes in different pages: jemalloc,
-/// mimalloc or tcmalloc. In any other allocator, an allocation from before the recording may be so close to a
-/// new allocation that the library confuses the two allocations.
+/// mimalloc or tcmalloc. In any other allocator, an allocation from before the recording may start so close
+/// to a new allocation that edleak's library mistakes one allocation for the other.
 fn keeps_sizes_apart(module: &Module) -> bool {
     let marks = ["mallocx", "mi_malloc", "tc_malloc"];
     // If the allocator is inside the program, the linker exports only some of its functions. So the collector

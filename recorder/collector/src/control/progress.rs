@@ -39,7 +39,7 @@ impl fmt::Display for Progress {
 }
 
 impl Progress {
-    /// Reads a line that [`fmt::Display`] wrote; `None`: the line has another form.
+    /// Parses a line that [`fmt::Display`] wrote; `None`: the line does not have this form.
     pub fn parse(line: &str) -> Option<Progress> {
         let words: Vec<&str> = line.split('\t').collect();
         let &[pid, seconds, slices, sites, stacks, picked, watched, trace, command] = words.as_slice() else {

@@ -44,7 +44,7 @@ pub struct Line {
 
 enum State {
     Asking(Vec<u8>),
-    /// The collector has the request, but not yet the answer.
+    /// The collector has received the request, but has not answered the request yet.
     Waiting,
     Reading(Vec<u8>),
 }
@@ -62,8 +62,8 @@ pub struct ControlSocket {
     path: PathBuf,
     clients: Vec<Client>,
     next_id: u64,
-    /// If the collector had no free descriptor for a new client, the collector accepts no client before this
-    /// time.
+    /// The collector accepts no client before this time, because it could not accept a client, for example
+    /// for lack of a free descriptor. `None`: the collector accepts clients.
     paused_until: Option<Instant>,
 }
 
@@ -97,7 +97,8 @@ impl ControlSocket {
         }
         let path = directory.join(format!("{}.sock", std::process::id()));
         // If this file exists, either a killed collector with the same PID left it behind, or a running
-        // collector in another PID namespace has the same PID. Remove the file only if no process listens.
+        // collector in another PID namespace has the same PID. Remove the file only if no process listens on
+        // this socket.
         if is_stale(&path) {
             std::fs::remove_file(&path)?;
         }
@@ -196,7 +197,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // The call fails if another process has already removed the file.
+        // If another process has already removed the file, the call fails, which does no harm.
         let _ = std::fs::remove_file(&self.path);
     }
 }

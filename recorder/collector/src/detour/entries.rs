@@ -24,7 +24,7 @@ pub(crate) struct Entry {
     pub(crate) displaced: Result<Displaced, Obstacle>,
 }
 
-/// The allocator functions of one file, in link-time addresses.
+/// The allocator functions of one file, with their link-time addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileEntries {
     /// The functions, sorted by address.
@@ -36,8 +36,8 @@ pub(crate) struct FileEntries {
 
 impl FileEntries {
     /// The functions of a module that need a detour. The result does not contain functions that the preload
-    /// library already replaces. These are nearly all functions of an allocator in a shared library, such as
-    /// libc.
+    /// library already replaces. If the allocator is in a shared library such as libc, the preload library
+    /// already replaces nearly all its functions.
     pub(crate) fn of_module(elf: &Elf<'_>, functions: &FunctionTable<'_>, own: &Prefixes) -> FileEntries {
         let is_shared = elf.soname().is_some() && exports_malloc(elf);
         FileEntries::find(elf, functions, own, |known| !is_shared || known.origin == Origin::Jemalloc)
@@ -112,8 +112,8 @@ impl FileEntries {
         let jumped_into = branches.behind(&places);
         for entry in &mut entries {
             // The source files of libc are compiled one by one, and each function that maps memory is alone
-            // in its file. So no compiler has seen such a function together with its callers, and the callers
-            // do not rely on registers that only this function leaves unchanged.
+            // in its file. So the compiler has never seen such a function together with its callers. The
+            // callers therefore do not rely on registers that this function only by chance leaves unchanged.
             let is_alone = matches!(entry.shape, Shape::Mapping(_));
             if !is_alone
                 && entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at))

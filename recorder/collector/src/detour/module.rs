@@ -15,8 +15,9 @@ pub(crate) struct Patch {
     pub(crate) expected: Vec<u8>,
     /// The jump, which replaces the first bytes.
     pub(crate) jump: [u8; 5],
-    /// Whether the stub corrects the size that a sized free gets. Such a jump must stay after the recording,
-    /// because live allocations of the recording may be larger than the program knows.
+    /// Whether the jump leads to a stub that corrects the size passed to a sized free (a free that gets a
+    /// size). Such a jump must stay after the recording, because allocations from the recording may be larger
+    /// than the program requested.
     pub(crate) corrects_size: bool,
     /// Whether the function maps or unmaps memory.
     pub(crate) is_mapping: bool,
@@ -25,8 +26,9 @@ pub(crate) struct Patch {
 /// The code and the jumps that redirect functions of a module to hooks of the preload library.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
-    /// The bytes of the memory near the module: a table of the addresses of the hooks, then code. The library
-    /// or the collector, which writes these bytes into the process, fills in the table.
+    /// The bytes to write near the module: first a table for the addresses of the hooks, then the code of the
+    /// trampolines and stubs. The library or the collector fills in the table before it writes these bytes
+    /// into the process.
     pub(crate) code: Vec<u8>,
     /// The address for which the code was compiled.
     pub(crate) address: u64,
@@ -55,8 +57,8 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
         (false, Origin::Private) => !file.exports_malloc,
     };
     let wanted: Vec<&Entry> = file.entries.iter().filter(is_wanted).collect();
-    // A module that defines only operators of C++ has no allocator, because these operators call malloc.
-    // Functions that only check the result of malloc are no allocator either.
+    // A module that defines only operators of C++ contains no allocator, because these operators call malloc.
+    // A module whose functions only check the result of malloc contains no allocator either.
     if !wanted.iter().any(|entry| !entry.is_operator && matches!(entry.shape, Shape::Allocate(_))) {
         return Selection::default();
     }
@@ -66,7 +68,7 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
         Ok(_) => None,
     };
     let unseen: Vec<_> = wanted.iter().filter_map(|entry| Some((*entry, obstacle(entry)?))).collect();
-    // If edleak counted the allocations but not all frees, the sites would look like leaks.
+    // If edleak counted the allocations but not all frees, freed allocations would look like leaks.
     if unseen.iter().any(|(entry, _)| !entry.shape.allocates()) {
         return Selection { redirected: Vec::new(), unseen };
     }
@@ -75,8 +77,8 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
 }
 
 /// Whether a sized free may get a wrong size, and no plain free (a free without a size) can replace this
-/// sized free. The size is wrong if the allocation did not go through a stub. This is possible if another
-/// module can have called the allocator before the stubs were written.
+/// sized free. The stub would pass a wrong size for an allocation that was made without a stub. Such an
+/// allocation is possible if another module can have called the allocator before the stubs were written.
 fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool {
     matches!(entry.shape, Shape::FreeSized { .. })
         && plain_free(wanted, entry).is_none()
@@ -84,8 +86,9 @@ fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool 
 }
 
 /// A sized free that no other function can replace; `None`: there is no such sized free. In a process that
-/// already runs, a small allocation has its own size, or the larger size that a stub has requested. Only a
-/// plain free works for both sizes.
+/// already runs, a small allocation has either the size that the program requested, or the larger size that a
+/// stub requested. The stub of the sized free does not know which of the two sizes is right; only a plain
+/// free (a free without a size) frees both kinds of allocations.
 pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool) -> Option<&'a Entry> {
     let is_alone = |entry: &&&Entry| {
         matches!(entry.shape, Shape::FreeSized { .. })
@@ -96,7 +99,8 @@ pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool
 }
 
 /// The `realloc` of the jemalloc to which a sized free belongs. If a Rust program never calls a plain free,
-/// the linker leaves the plain free out of the executable. Then this `realloc` replaces the sized free.
+/// the linker leaves the plain free out of the executable. In such a program, a call of this `realloc` with
+/// size 0 replaces the sized free.
 fn realloc_for<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     let is_of_jemalloc = matches!(sized.shape, Shape::FreeSized { flags: Some(_), .. });
     let is_realloc = |entry: &&&Entry| {
@@ -118,7 +122,7 @@ fn plain_free<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     plain.min_by_key(|entry| (takes_flags(entry) != flags.is_some(), entry.is_operator, entry.name.len()))
 }
 
-/// Maximum number of bytes that the detours of these functions can take.
+/// Upper limit of the number of bytes that the detours of these functions need.
 pub(crate) fn most_bytes(entries: &[&Entry]) -> u64 {
     const STUB: u64 = 80;
     const TRAMPOLINE: u64 = 96;

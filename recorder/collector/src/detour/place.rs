@@ -5,13 +5,13 @@
 const REACH: u64 = (1 << 31) - (16 << 20);
 /// The kernel maps nothing below this address.
 const LOWEST: u64 = 1 << 16;
-/// Least distance in bytes (16 pages) between the stubs and any mapping, so that a mapping that grows does
-/// not reach the stubs.
+/// Least distance in bytes (16 pages) between the stubs and the mappings below and above them. Because of
+/// this distance, a mapping that grows does not reach the stubs.
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 
-/// An address for `bytes` bytes near the module at `start..end`. The address is below the module, because the
-/// heap of a program grows above the program. `None`: there is no such address.
+/// Chooses a free address for `bytes` bytes near the module at `start..end`. The address is below the module,
+/// because the heap of a program grows above the program. `None`: there is no such address.
 pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
     let bytes = bytes.next_multiple_of(PAGE);
     let lowest = end.saturating_sub(REACH).max(LOWEST);

@@ -7,21 +7,21 @@
 use crate::error::{Error, ErrorKind};
 use edleak_session::detour::Hook;
 
-/// How a function passes the sizes and addresses that edleak counts. Arguments are numbered from 0.
+/// How a function gets and returns the sizes and addresses of allocations. Arguments are numbered from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Shape {
     /// The function returns a new allocation, or null.
     Allocate(Size),
-    /// `posix_memalign(out, alignment, size)` stores the address of a new allocation and returns 0.
+    /// `posix_memalign(out, alignment, size)` stores the address of a new allocation in `*out` and returns 0.
     PosixMemalign,
     /// The function resizes the allocation whose address is argument `old`, and returns the new address. If
     /// the function fails, it returns null.
     Reallocate {
-        /// The number of the argument with the old address.
+        /// The number of the argument with the address of the old allocation.
         old: u8,
         /// The arguments that hold the new size.
         size: Size,
-        /// Whether the function also frees the old allocation if the function fails.
+        /// Whether the function frees the old allocation if the function cannot resize it.
         frees_on_failure: bool,
     },
     /// `xallocx(allocation, size, extra, flags)` resizes an allocation without moving it, and returns the
@@ -303,8 +303,8 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
 /// The kind of interface to which the name of a function belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// A name of the C library or of C++. If a shared library exports a name of this kind, the loader directs
-    /// calls to the first module that defines the name.
+    /// A name of the C library or of C++. If several modules export a name of this kind, the loader directs
+    /// all calls to the first of these modules.
     Standard,
     /// A name of jemalloc's own interface, without a prefix. No other allocator defines such a name.
     Jemalloc,
@@ -341,7 +341,7 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
 }
 
 /// The family of a function. All functions of one allocator in one module belong to the same family. The
-/// number of a family is the index of the family's prefix in the table.
+/// number of a family is computed from the position of the family's prefix in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Family(usize);
 
@@ -398,11 +398,10 @@ const MAPPING_FUNCTIONS: &[(&str, Hook)] = &[
     ("shmdt", Hook::DetachSegment),
     ("madvise", Hook::GiveBack),
 ];
-/// Number of different functions in [`MAPPING_FUNCTIONS`].
+/// Number of different functions in [`MAPPING_FUNCTIONS`]; `mmap` and `mmap64` are the same function.
 pub(crate) const MAPPING_HOOKS: usize = 6;
 
-/// The entry for the name of a function that maps or unmaps memory; `None`: the function of this name does
-/// neither.
+/// The entry for the name of a function that maps or unmaps memory; `None`: `name` is no such name.
 pub(crate) fn lookup_mapping(name: &str) -> Option<TableEntry> {
     let name = name.split('@').next().unwrap_or(name);
     let (_, hook) = MAPPING_FUNCTIONS.iter().find(|(known, _)| *known == name)?;

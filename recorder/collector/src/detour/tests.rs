@@ -139,7 +139,7 @@ impl Machine {
 
     fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= 4 * PAGE);
-        // SAFETY: the destination lies within the mapping, which nothing else uses.
+        // SAFETY: the destination lies within the mapping, which no other code uses during the copy.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.wrapping_add(offset), bytes.len()) };
     }
 

@@ -20,7 +20,7 @@ pub struct Finding {
 pub enum State {
     /// The check found no problem.
     Good,
-    /// A recording works, but the user should know of this result.
+    /// A recording works, but the result matters to the user.
     Note,
     /// A recording fails or is incomplete.
     Bad,

@@ -24,7 +24,7 @@ pub(super) fn examine() -> Vec<Finding> {
     findings
 }
 
-/// The remedy if the kernel refuses a system call.
+/// The remedy for a system call that the kernel refuses with `error`.
 fn remedy(call: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => format!("use a newer kernel, or allow `{call}` in the sandbox"),
@@ -189,8 +189,8 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// Reports the kernel's ptrace scope. The scope matters only for `--pid`: edleak-record then traces a process
-/// that is not its child.
+/// Reports whether the kernel restricts ptrace (Yama's ptrace scope). The restriction matters only for
+/// `--pid`, because only with `--pid` edleak-record traces a process that is not its child.
 fn ptrace_scope(scope: Option<&str>) -> Finding {
     const SUBJECT: &str = "ptrace";
     match scope.map(str::trim) {

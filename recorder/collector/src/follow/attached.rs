@@ -2,7 +2,8 @@
 //! begin counting.
 //!
 //! ```text
-//! wake ──▶ the next allocation attaches the process ──▶ open, when no thread uses an older session
+//! wake ──▶ at its next allocation, the process attaches to a new session
+//!      ──▶ open, as soon as no thread uses the session of an earlier recording
 //! ```
 
 use crate::attach::Redirected;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 /// After this time without an allocation, the collector tells the user that the process does not allocate.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// The process and its library.
+/// A process that already ran when its recording began, and edleak's library in this process.
 pub struct Attached {
     pub(crate) library: Library,
     pub(crate) watch: Watch,

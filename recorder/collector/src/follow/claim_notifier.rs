@@ -1,5 +1,6 @@
-//! Wakes the collector when an image claims a session. The image waits for the rules of its wrappers, so a
-//! collector that only polls would delay the image's start.
+//! Wakes the collector when an image (a program in a process) claims a session, the memory that it shares
+//! with the collector. The image waits at its start until the collector has published rules for it. So if the
+//! collector only polled for claims, images would start later.
 //!
 //! The number of claims is a counter in shared memory, but the main loop can wait only for file descriptors.
 //! So a separate thread waits until the counter changes, and then writes to an eventfd. If the collector
@@ -25,7 +26,8 @@ pub(crate) struct ClaimNotifier {
 }
 
 impl ClaimNotifier {
-    /// Creates a notifier for all claims from now on; `None`: no eventfd or no thread is available.
+    /// Creates a notifier for all claims from now on; `None`: the collector cannot create an eventfd or a
+    /// thread.
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
         let event = Arc::new(File::from(event));
@@ -51,7 +53,7 @@ impl ClaimNotifier {
         Some(claim_notifier)
     }
 
-    /// A descriptor that is readable after a claim.
+    /// A file descriptor that becomes readable when an image claims a session.
     pub(crate) fn fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }

@@ -25,7 +25,8 @@ impl Follower<'_> {
             None if self.recorded_since.is_none() => {
                 match attached.look_after_request(now, !self.attaching.is_empty()) {
                     // If edleak does not record children, only the attached process can have claimed these
-                    // sessions. So these claims belong to the failed request.
+                    // sessions. So these claims belong to the request that failed, and the collector forgets
+                    // them.
                     Ok(true) if !self.plan.children => self.attaching.clear(),
                     Ok(_) => {}
                     Err(error) => {
@@ -48,8 +49,8 @@ impl Follower<'_> {
         library.phase().is_ok_and(idle::is_off) && is_new() && library.wake(&self.stock.address()).is_ok()
     }
 
-    /// Tells the library in every recorded process that still runs to become idle. The entry points of an
-    /// idle library only forward their calls.
+    /// Tells the library in every recorded process that still runs to become idle. The malloc of an idle
+    /// library only forwards each call to the real malloc, and counts nothing.
     pub(super) fn set_idle(&mut self) {
         if let Root::Attached(attached) = &self.root
             && self.recording.is_none()
@@ -75,14 +76,15 @@ impl Follower<'_> {
     }
 }
 
-/// Tells the library of a process to stop counting, or withdraws a request to begin. If a thread is attaching
-/// the process to a session, waits for this thread. Returns whether the library was counting.
+/// Tells the library of a process to stop counting, or withdraws a request to begin counting. If a thread is
+/// attaching the process to a session, waits for this thread. Returns whether the library was counting.
 fn end(library: &Library) -> io::Result<bool> {
     let limit = Instant::now() + LAST_ATTACH;
     let mut was_counting = false;
     loop {
         was_counting |= library.end()?;
-        // A thread may have seen the request to begin before the collector withdrew this request.
+        // A thread may have seen the request to begin before the collector withdrew this request. So wait,
+        // and then check what the library does.
         std::thread::sleep(PAUSE);
         let phase = library.phase()?;
         if idle::is_off(phase) || (Instant::now() >= limit && idle::is_starting(phase)) {

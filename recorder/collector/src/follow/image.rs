@@ -1,5 +1,5 @@
-//! Checks whether a process still runs the recorded image. After the process has executed a program that is
-//! not recorded, the counters in the session no longer change.
+//! Checks whether a process still runs the image (the program) that the collector records. After the process
+//! has executed a program that is not recorded, the recorded counters no longer change.
 
 use crate::sys::proc_file;
 use crate::sys::process::{self, Privileges, Status};
@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Interval between checks of a process. In the first `NEW` of a recording, the interval is `NEW_LOOK`,
-/// because a shell's child soon executes another program.
+/// Interval between two checks of a process. In the first second (`NEW`) of a recording, the interval is
+/// `NEW_LOOK`, because a child of a shell soon executes another program.
 const LOOK: Duration = Duration::from_millis(100);
 const NEW_LOOK: Duration = Duration::from_millis(20);
 const NEW: Duration = Duration::from_secs(1);
@@ -16,8 +16,9 @@ const NEW: Duration = Duration::from_secs(1);
 /// assumes that the next image is not recorded.
 const CLAIM_TIME: Duration = Duration::from_secs(1);
 
-/// Identifies one image of a process by the image's file and by the start of the process's stack. The stack
-/// start differs even between two images of the same file.
+/// Identifies one image of a process (the program between two execs) by the program file and by the start of
+/// the process's stack. After an exec, the stack starts at another address, even if the process executes the
+/// same file again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Image {
     device: u64,
@@ -52,7 +53,7 @@ fn rights(pid: u32, status: Option<Status>) -> Option<Rights> {
     Some(Rights { privileges, users: proc_file::read(format!("/proc/{pid}/uid_map")).ok()? })
 }
 
-/// Watches the image of one recording.
+/// Watches whether the process of one recording still runs the recorded image.
 pub(crate) struct ImageWatch {
     pid: u32,
     recorded: Option<Image>,
@@ -64,9 +65,10 @@ pub(crate) struct ImageWatch {
 }
 
 impl ImageWatch {
-    /// Creates the watch of a process. `stack_start` is the stack start of the image that attached; 0: the
-    /// image did not report its stack start. When the collector calls this function, the process may already
-    /// run the next image. `status` is the status of the process; `None`: the process has ended.
+    /// Creates the watch of a process. `stack_start` is the address at which the stack of the recorded image
+    /// starts; 0: the image did not report this address. When the collector calls this function, the process
+    /// may already have executed another program. `status` is the status of the process; `None`: the process
+    /// has ended.
     pub(crate) fn new(pid: u32, stack_start: u64, status: Option<Status>) -> ImageWatch {
         let (recorded, looked_at) = (image(pid), Instant::now());
         let is_another = recorded.is_some_and(|image| stack_start != 0 && image.stack_start != stack_start);

@@ -1,5 +1,6 @@
-//! Handles a new image. The collector finds the process that owns the session, and chooses the name of the
-//! trace. If the process ran another recorded image before, the collector ends the recording of that image.
+//! Handles a new image: a program that has claimed a session. The collector finds the process that owns the
+//! session, and chooses the name of the trace. If the process ran another recorded image before, the
+//! collector ends the recording of that image.
 
 use super::trace_names::{beside, child_path};
 use super::{Child, Follower, unwritten};
@@ -26,7 +27,8 @@ impl Follower<'_> {
         // before the collector has waited for the root process.
         let is_attached = matches!(self.root, super::Root::Attached(_));
         let holder = session.inode().and_then(|inode| {
-            // An attached process may have another PID in its own PID namespace.
+            // In its own PID namespace, an attached process may have another PID than in the collector's PID
+            // namespace.
             let is_roots = is_attached && process::maps_this_session(root, inode);
             if is_roots { Some(root) } else { process::holder_of(inode, claimed_pid) }
         });
@@ -42,7 +44,8 @@ impl Follower<'_> {
         let own_number = if pid == 0 { claimed_pid } else { pid };
         let inherited = self.inherited(&session, pid);
         let (known, parents_command) = self.known_of_parent(&session);
-        // A PID can be reused: close the ended child's recording first.
+        // The system can give the PID of an ended child to a new process. So close the recordings of ended
+        // children before the search for a recording by PID.
         self.end_children();
         let index = self.children.iter().position(|child| pid != 0 && child.recording.pid() == pid);
         let now = match index {
@@ -53,7 +56,7 @@ impl Follower<'_> {
         let claim = session.header().claim.load(Ordering::Relaxed);
         if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
             // This session belongs to an image that the process ran before the image that is already
-            // recorded. The collector sees this session only now.
+            // recorded. The collector sees this session only now, and ignores it.
             return;
         }
         // After an exec, the trace of the new image gets the name that the trace of the old image had.

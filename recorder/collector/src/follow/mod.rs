@@ -38,23 +38,23 @@ use std::time::{Duration, Instant};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
-/// Interval between checks for claims while a run starts. The interval is short, because a starting target
-/// may wait until the collector has published its rules.
+/// Interval between two checks for claimed sessions while a run starts. The interval is short, because a
+/// starting target may wait until the collector has published its rules.
 const START_POLL: Duration = Duration::from_micros(500);
-/// Interval between checks for claims after the start of the run.
+/// Interval between two checks for claimed sessions after the first part (`START`) of a run.
 const POLL: Duration = Duration::from_millis(20);
 /// Interval between checks while the collector prepares a watch request in the background.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// Interval between scans for children that have not allocated yet, when no recorded process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
-/// Length of the first part of a run. In this part, the collector checks for claims most often. (Each
-/// recording also has a first part, which is shorter than this one; see `recording/young.rs`.)
+/// Length of the first part of a run. In this part, the collector checks for claimed sessions most often.
+/// (Each recording also has a first part, which is shorter than `START`; see `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
-/// If children are not recorded, claims are rare after this time, so the collector checks for claims only
-/// every 10 × [`POLL`].
+/// If children are not recorded, claims are rare when the run has lasted for this time. From then on the
+/// collector checks for claims only every 10 × [`POLL`].
 const CALM_AFTER: Duration = Duration::from_secs(10);
-/// If a process does not attach to its session within this time after its claim, the process has ended or
-/// cannot attach.
+/// If a process does not attach to its session within this time after its claim, the collector assumes that
+/// the process has ended or cannot attach.
 const ATTACH_LIMIT: Duration = Duration::from_millis(200);
 /// Longest wait, in each pass of the main loop, for all processes that have claimed a session but are not
 /// attached yet.
@@ -174,7 +174,7 @@ pub struct Follower<'a> {
     /// For each of the latest finished recordings, oldest first: the part that the collector keeps for the
     /// children of the ended process.
     finished: VecDeque<Remains>,
-    /// For each PID: number of children so far that had this PID.
+    /// For each PID: number of recorded children so far that had this PID.
     child_numbers: HashMap<u32, u32>,
     /// Number of traces that the collector has renamed because the recorded process executed another program.
     executed: u32,
@@ -313,8 +313,8 @@ impl<'a> Follower<'a> {
             recording.next_turn(now).map_or(due, |turn| due.min(turn))
         });
         let due = due.min();
-        // If children are not recorded and the run began more than 10 s ago, check for claims only ten times
-        // less often.
+        // If children are not recorded and the run began more than 10 s ago, check for claims only every 10 ×
+        // `POLL`.
         let calm = self.began.elapsed() > CALM_AFTER && !self.plan.children;
         let poll = if calm { 10 * POLL } else { poll };
         due.map_or(poll, |due| due.min(poll))
@@ -363,8 +363,9 @@ impl<'a> Follower<'a> {
             }
         }
         attached.sort_by_key(|session| session.header().claim.load(Ordering::Relaxed));
-        // A child that immediately executes a program claims two sessions, one for each of its images. The
-        // first image has allocated almost nothing, so the collector does not record this image.
+        // A forked child that immediately executes a program claims two sessions: one after the fork, and one
+        // after the exec. Before the exec, the child has allocated almost nothing, so the collector does not
+        // use the first session.
         let number = |session: &Session| session.header().pid.load(Ordering::Relaxed);
         let is_executed = |session: &Session| session.header().parent.load(Ordering::Relaxed) == 0;
         while !attached.is_empty() {
@@ -519,8 +520,8 @@ impl<'a> Follower<'a> {
         }
         if let Some(recording) = self.recording.take() {
             // A process that claimed a session but did not attach counts as unrecorded, because it has ended
-            // or cannot attach. If the root process still runs, a process with a new claim may still attach,
-            // so only a process with an older claim counts.
+            // or cannot attach. If the root process still runs, a process that has just claimed its session
+            // may still attach. So only a process counts whose claim is at least `ATTACH_LIMIT` old.
             let could_not =
                 |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
@@ -557,8 +558,8 @@ impl<'a> Follower<'a> {
         self.end_root(reason);
     }
 
-    /// Finishes a recording. Only the trace of the root process reports `others`; for a child, `others` is
-    /// empty.
+    /// Finishes a recording. Only the trace of the root process reports `others`, the processes without a
+    /// recording; for a child, `others` is empty.
     fn finish(&mut self, mut recording: Recording, reason: EndReason, others: Others) {
         let others = Others { children_are_recorded: self.plan.children, ..others };
         self.dismiss_clients(&recording);

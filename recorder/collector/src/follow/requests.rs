@@ -9,7 +9,7 @@ use crate::watch::request::Request;
 use std::time::Instant;
 
 impl Follower<'_> {
-    /// Reads new requests of clients, and answers older requests whose work is done.
+    /// Reads new requests of clients, and answers the earlier requests that the recordings have carried out.
     pub(super) fn serve(&mut self, now: Instant) {
         let mut answers = Vec::new();
         for recording in self.recordings() {
@@ -73,7 +73,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Tells the clients that wait for a recording that this recording is over.
+    /// Tells the clients that wait for an answer of this recording that the recording is over.
     pub(super) fn dismiss_clients(&mut self, recording: &Recording) {
         for client in recording.clients().collect::<Vec<_>>() {
             let message = format!("the recording of process {} is over", recording.pid());

@@ -1,5 +1,6 @@
-//! The stock of sessions: the control page and the fresh sessions for the next images. After images have
-//! claimed sessions, the collector adds new sessions.
+//! The stock of sessions: the control page, and unused sessions for the programs that start next. A session
+//! is the memory that a program shares with the collector. After programs have claimed sessions, the
+//! collector adds new sessions.
 
 use crate::sys::descriptor_keeper::{self, DescriptorKeeper, UserAndGroup};
 use crate::sys::shm::{ControlPage, Session};
@@ -76,9 +77,9 @@ impl SessionStock {
             page: Arc::new(ControlPage::create(children)?),
             sessions: (0..sessions).map(|_| None).collect(),
             spare: Vec::new(),
-            // The number of shards is larger than the number of threads that can run at the same time, so
-            // that threads seldom share a shard. The number is limited because each shard costs address
-            // space.
+            // A session has more shards (sets of counters) than threads can run at the same time, so that two
+            // threads seldom share a shard. The number of shards has an upper limit, because each shard costs
+            // address space.
             rules_timeout_us: u32::try_from(rules_timeout.as_micros()).unwrap_or(u32::MAX),
             shards: (8 * cores).clamp(16, MAX_SHARDS),
             owner,
@@ -107,13 +108,13 @@ impl SessionStock {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
 
-    /// Stores the domains of memory to record besides the heap. Call this function before the first target
-    /// starts.
+    /// Stores the domains (kinds of memory, such as mapped memory) to record besides the heap. Call this
+    /// function before the first target starts.
     pub fn set_domains(&self, domains: u32) {
         self.page.get().domains.store(domains, Ordering::Release);
     }
 
-    /// Number of images that got no session.
+    /// Number of images (programs in a process) that found no free session, so they have no recording.
     pub fn missed(&self) -> u64 {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))
     }
@@ -135,9 +136,9 @@ impl SessionStock {
         Ok(claimed)
     }
 
-    /// Keeps the session of an ended child for a later child, if no other process still has this session. For
-    /// a new session, the collector would have to create a file and a mapping, and the child would need new
-    /// memory pages.
+    /// Keeps the session of an ended child for a later child, if no other process still has this session open
+    /// or mapped. For a new session, the collector would have to create a file and a mapping, and the child
+    /// would need new memory pages.
     pub(crate) fn take_back(&mut self, mut session: Session) {
         if self.owner.is_none() && self.spare.len() < MOST_SPARE && session.renew(self.rules_timeout_us) {
             self.spare.push(session);

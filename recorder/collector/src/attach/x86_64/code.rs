@@ -1,7 +1,7 @@
 //! The code that a thread of the process runs to load the library.
 //!
-//! The code works at any address. rbx holds the address of a [`Block`], and rsp points to free memory below
-//! the block. The code
+//! The code works at any address. When the thread starts to run the code, rbx holds the address of a
+//! [`Block`], and the memory below rsp is free. The code
 //!
 //! 1. blocks all signals,
 //! 2. maps memory for the detours, and a stack for the call,
@@ -26,7 +26,7 @@ pub(crate) const DONE: u64 = u64::from_le_bytes(*b"edlkdone");
 /// the loader needs some tens of KiB.
 pub(crate) const STACK_BYTES: u64 = 512 << 10;
 
-/// The arguments and the results of the code.
+/// The arguments and the results of the code that loads the library.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Block {
@@ -65,7 +65,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Makes the table from a list of addresses and sizes.
+    /// Makes the value of [`Block::places`] from a list of addresses and sizes.
     pub(crate) fn table(places: &[(u64, u64)]) -> [Place; MAX_PLACES] {
         let mut table = [Place::default(); MAX_PLACES];
         for (place, &(address, bytes)) in table.iter_mut().zip(places) {
@@ -88,8 +88,8 @@ global_asm!(
     "mov r10d, 8",
     "syscall",
     // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0).
-    //    These calls come before the call that maps the stack, because the kernel could map the stack at the
-    //    address of a place.
+    //    These calls come before the call that maps the stack, because otherwise the kernel could map the
+    //    stack at the address of a place.
     "lea r12, [rbx + {places}]",
     "mov r13d, {most_places}",
     "7: mov rsi, [r12 + {place_bytes}]",
@@ -172,7 +172,7 @@ global_asm!(
     done = const DONE,
 );
 
-/// The bytes of the code.
+/// The machine code that the thread runs to load the library.
 pub(crate) fn code() -> &'static [u8] {
     unsafe extern "C" {
         static edleak_attach_code: u8;
@@ -185,7 +185,7 @@ pub(crate) fn code() -> &'static [u8] {
 }
 
 impl Block {
-    /// The block as bytes of the process's memory.
+    /// The bytes that the collector writes into the process for this block.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         self.words().iter().flat_map(|word| word.to_ne_bytes()).collect()
     }

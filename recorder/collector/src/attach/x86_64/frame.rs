@@ -2,8 +2,8 @@
 
 use crate::attach::arch::registers::Registers;
 
-/// Offset of the extended state in the frame. The kernel requires that the address of this state is a
-/// multiple of 64.
+/// Offset of the extended state (the floating-point and vector registers) in the frame. The kernel requires
+/// that the address of this state is a multiple of 64.
 const STATE_AT: usize = 320;
 const FLAGS_AT: usize = 0;
 const CONTEXT_AT: usize = 40;
@@ -11,9 +11,9 @@ const MASK_AT: usize = 296;
 /// The flags of the frame: UC_FP_XSTATE, UC_SIGCONTEXT_SS and UC_STRICT_RESTORE_SS.
 const FLAGS: u64 = 7;
 
-/// The bytes of a `ucontext` at `address`, followed by the extended state. `address` is a multiple of 64. The
-/// frame names an alternative signal stack of size 0. The kernel rejects a stack of this size and continues,
-/// so the thread keeps its own alternative signal stack.
+/// The bytes of a signal frame at `address`: a `ucontext`, followed by the floating-point and vector
+/// registers. `address` is a multiple of 64. The frame names an alternative signal stack of size 0. The
+/// kernel rejects a stack of this size and continues, so the thread keeps its own alternative signal stack.
 pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]) -> Vec<u8> {
     let mut frame = vec![0u8; STATE_AT];
     let mut put = |at: usize, word: u64| frame[at..at + 8].copy_from_slice(&word.to_ne_bytes());
@@ -54,8 +54,9 @@ pub(crate) fn bytes(state: &[u8]) -> usize {
     STATE_AT + signal_state(state).len()
 }
 
-/// Converts the extended state into the form of a signal frame. This form ends after the last component in
-/// use, and contains two magic numbers that the kernel checks.
+/// Converts the floating-point and vector registers from the form that ptrace returns into the form that a
+/// signal frame needs. In a signal frame, the registers end after the last component in use, and contain two
+/// magic numbers that the kernel checks.
 fn signal_state(state: &[u8]) -> Vec<u8> {
     const MARKS_AT: usize = 464;
     const MAGIC_1: u32 = 0x4650_5853;
@@ -77,7 +78,7 @@ fn signal_state(state: &[u8]) -> Vec<u8> {
     state
 }
 
-/// The offset of the end of a component of the extended state, as this processor stores it.
+/// The offset at which a component of the extended state ends, as this processor stores the state.
 fn component_end(index: u64) -> usize {
     const COMPONENTS: u32 = 0xd;
     let component = std::arch::x86_64::__cpuid_count(COMPONENTS, index as u32);

@@ -1,13 +1,14 @@
 //! The registers of a stopped thread, with a method for each use of a register.
 #![allow(unsafe_code)] // zeroed registers
 
-/// The kind of register set that holds the floating-point and vector registers, as XSAVE stores them.
+/// The number of ptrace's register set for the floating-point and vector registers (`NT_X86_XSTATE`), as
+/// XSAVE stores them.
 pub(crate) const EXTENDED_STATE: usize = 0x202;
 /// Number of bytes below the stack pointer that a function may use without moving the stack pointer.
 pub(crate) const RED_ZONE: u64 = 128;
 /// Offset of the thread ID in glibc's control block of a thread.
 pub(crate) const TID_AT: u64 = 0x2d0;
-/// Offset of the control block's own address in the control block.
+/// Offset, in glibc's control block of a thread, of the pointer to the control block itself.
 pub(crate) const SELF_AT: u64 = 0x10;
 
 /// The general registers of a thread.
@@ -18,7 +19,7 @@ pub(crate) struct Registers(pub(super) libc::user_regs_struct);
 impl Registers {
     /// Registers that are all 0.
     pub(crate) fn zeroed() -> Registers {
-        // SAFETY: the structure consists of integers.
+        // SAFETY: the structure consists of integers, for which zeros are valid.
         Registers(unsafe { std::mem::zeroed() })
     }
 

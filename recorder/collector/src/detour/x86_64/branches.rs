@@ -39,9 +39,9 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 
     /// Whether the code at `address`, or a function that this code calls, makes a call through a pointer or
-    /// into another module. In such a call, the compiler does not know the called function. So callers of the
-    /// code at `address` rely only on the registers that every function preserves. (If the compiler knows all
-    /// called functions in a file, GCC's `-fipa-ra` lets callers rely on other registers, too.)
+    /// into another module. If so, the compiler did not know every function that this code calls. So callers
+    /// of the code at `address` rely only on the registers that every function preserves. (If the compiler
+    /// knows all called functions, GCC's `-fipa-ra` lets callers rely on other registers, too.)
     pub(crate) fn calls_unknown(&self, address: u64) -> bool {
         const MOST_FUNCTIONS: usize = 400;
         let mut known = BTreeSet::from([address]);
@@ -88,8 +88,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         found
     }
 
-    /// Whether a jump of two bytes leads to a byte that the detour at `at` replaces, except to the first
-    /// byte.
+    /// Whether a jump of two bytes leads to a byte that the detour at `at` replaces, other than the first of
+    /// these bytes.
     fn is_jumped_into_near(&self, at: u64) -> bool {
         const REACH: u64 = 130;
         let from = at.saturating_sub(REACH);
@@ -107,7 +107,7 @@ impl<'a, 'data> Branches<'a, 'data> {
     /// also `true` if the function around `address` is unknown.
     fn is_instruction(&self, address: u64, at: u64) -> bool {
         if (at..at + JUMP_BYTES).contains(&address) {
-            return false; // the detour moves this instruction together with its target
+            return false; // the detour moves this jump together with its target
         }
         let Some((start, end)) = self.function_around(address) else { return true };
         self.decode(start, end).any(|instruction| instruction.ip() == address)
@@ -139,7 +139,7 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 
     /// Whether a jump table of the function around `at` leads to a byte that the detour at `at` replaces,
-    /// except to the first byte.
+    /// other than the first of these bytes.
     fn has_table_into(&self, at: u64) -> bool {
         let Some((start, end)) = self.function_around(at) else { return true };
         let mut jumps = false;

@@ -26,7 +26,7 @@ const ARGUMENTS_32: [Register; 6] =
 /// code.
 const LABELS: u64 = 0xffff_f000_0000_0000;
 
-/// Instructions to encode at one address.
+/// Instructions to encode one after the other from one address on.
 struct Block {
     instructions: Vec<Instruction>,
     labels: u64,
@@ -66,7 +66,8 @@ impl Block {
     }
 }
 
-/// A memory operand that is encoded relative to rip. `address` must be less than 2 GiB away.
+/// A memory operand that is encoded relative to rip. `address` must be less than 2 GiB away from the
+/// instruction.
 fn at(address: u64) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, address as i64)
 }
@@ -111,7 +112,7 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
     Some(code)
 }
 
-/// How a stub handles a sized free of less than [`SPACING`] bytes.
+/// How the stub of a sized free handles a size of less than [`SPACING`] bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SmallFree {
     /// The stub calls the trampoline of a plain free.
@@ -122,10 +123,11 @@ pub(crate) enum SmallFree {
     Raised,
 }
 
-/// The reason why allocations start at least [`SPACING`] bytes apart.
+/// The reason why two allocations always start at least [`SPACING`] bytes apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Spacing {
-    /// The allocator guarantees this distance itself, as glibc's does. The stubs pass sizes unchanged.
+    /// The allocator itself guarantees this distance, as glibc's malloc does. The stubs leave sizes
+    /// unchanged.
     Kept,
     /// The stubs request at least [`SPACING`] bytes.
     Requested,
@@ -141,8 +143,8 @@ pub(crate) struct Placement {
     /// Whether the stubs must request larger allocations, so that allocations do not start too close
     /// together.
     pub(crate) spacing: Spacing,
-    /// The address and the size of the module's own code. edleak does not record calls of mmap and of similar
-    /// functions from this code.
+    /// The address and the size of the module's own code. edleak does not record the calls of mmap and of
+    /// similar functions that this code makes.
     pub(crate) own_code: (u64, u32),
     /// Whether the module's `realloc` is jemalloc's and frees an allocation if the new size is 0.
     pub(crate) realloc_frees: bool,
@@ -222,10 +224,10 @@ pub(crate) fn stub(
     block.encode(address)
 }
 
-/// Compiles code for a function that maps memory. If the module's own code made the call, the compiled code
-/// jumps to the original function; for all other calls, the compiled code jumps to `end`. So edleak does not
-/// count the memory that libc maps for malloc and for threads. The code leaves rax unchanged, because a
-/// variadic function may read rax.
+/// Compiles the first part of the stub of a function that maps memory. If the module's own code made the
+/// call, this part jumps to the original function; for all other calls, this part jumps to `end`. So edleak
+/// does not count the memory that libc maps for malloc and for threads. The code leaves rax unchanged,
+/// because a variadic function may read rax.
 fn pass_over_own_calls(
     block: &mut Block,
     (start, bytes): (u64, u32),

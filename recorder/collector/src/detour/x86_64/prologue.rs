@@ -1,4 +1,4 @@
-//! Finds the instructions at the entry of a function that a jump replaces.
+//! Finds the instructions that a jump at the entry of a function replaces.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::fmt;
@@ -8,10 +8,10 @@ pub(crate) const JUMP_BYTES: u64 = 5;
 /// The first byte of a jump.
 pub(crate) const JUMP: u8 = 0xe9;
 
-/// The reason why an entry cannot get a detour.
+/// The reason why a function cannot get a detour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Obstacle {
-    /// The loader chooses the code of the function when the loader loads the module (IFUNC).
+    /// The loader chooses one of several versions of the function when it loads the module (IFUNC).
     LoadTimeChoice,
     /// The file does not contain the function's code.
     NoCode,
@@ -60,8 +60,8 @@ pub(crate) struct Displaced {
     /// Number of bytes of `original` that are instructions to move; the other bytes of `original` are
     /// padding.
     pub(crate) moved: usize,
-    /// Whether the last replaced instruction never continues to the next instruction. In that case the
-    /// trampoline needs no jump back.
+    /// Whether the last replaced instruction always jumps, returns or traps. In that case the trampoline
+    /// needs no jump back to the function.
     pub(crate) ends: bool,
 }
 
@@ -112,13 +112,14 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
     Ok(Displaced { at, original, moved, ends })
 }
 
-/// Whether an instruction does the same at another address. A call returns to the address after the original
-/// call. The jump must not replace the instruction at that address, so only the last replaced instruction may
-/// be a call.
+/// Whether an instruction has the same effect at another address. A moved call still returns to the address
+/// after the original call. So the jump must not replace the instruction at that address, and only the last
+/// replaced instruction may be a call.
 fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
     match instruction.mnemonic() {
         Mnemonic::INVALID | Mnemonic::Xbegin | Mnemonic::Int3 => false,
-        // After a signal, the kernel may continue a thread at its system call, at the original address.
+        // After a signal, the kernel may let a thread repeat its system call at the original address, where
+        // the jump is now.
         Mnemonic::Syscall => false,
         Mnemonic::Call => is_last && call_as_jump(instruction).is_some(),
         // These instructions exist only with an offset of one byte, so they cannot reach a target that is far
@@ -129,8 +130,8 @@ fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
 }
 
 /// Turns a call into a jump to the same function. The trampoline pushes the return address of the original
-/// call, and then jumps. So the called function returns into the original code. Unwind rules exist only for
-/// the original code.
+/// call, and then jumps. So the called function returns into the original code, for which unwind rules exist.
+/// For the trampoline, no unwind rules exist.
 pub(crate) fn call_as_jump(call: &Instruction) -> Option<Instruction> {
     let mut jump = *call;
     jump.set_code(match call.code() {
@@ -150,7 +151,8 @@ fn uses_stack_pointer(instruction: &Instruction) -> bool {
         || instruction.op0_kind() == OpKind::Register && instruction.op0_register() == Register::RSP
 }
 
-/// Whether an instruction never continues to the next one.
+/// Whether an instruction always jumps, returns or traps, so that the processor never continues with the
+/// instruction after it.
 pub(crate) fn leads_elsewhere(instruction: &Instruction) -> bool {
     matches!(
         instruction.mnemonic(),
