@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs all tests as `cargo test --workspace` does, but several test programs at the same time. Most tests wait
-# for a recorded program. If only one test program ran at a time, the processors would be idle.
+# Runs all tests as `cargo test --workspace` does, but runs several test programs at the same time. Most tests
+# only wait for a recorded program. So if only one test program ran at a time, the processors would be idle.
 #
 # tests/run.sh ARGS…      ARGS are arguments for cargo, for example a profile
 set -euo pipefail
@@ -27,8 +27,8 @@ grep -vxFf "$logs/first" "$logs/all" >"$logs/rest"
 run() {
     IFS=$'\t' read -r name directory executable <<<"$1"
     log=$(mktemp -p "$logs")
-    # edleak-record lists the recordings whose sockets lie in this directory. So the recordings of one test
-    # program are no recordings of another test program.
+    # edleak-record lists the recordings whose sockets are in this directory. Each test program has its own
+    # directory, so it does not see the recordings of the other test programs.
     XDG_RUNTIME_DIR=$(mktemp -d -p "$logs")
     export XDG_RUNTIME_DIR
     status=0
@@ -36,7 +36,7 @@ run() {
     (cd "$directory" && CARGO_MANIFEST_DIR=$directory "$executable") >"$log" 2>&1 || status=$?
     [ $status -eq 0 ] || echo "$name (exit code $status)" >>"$logs/failed"
     flock "$logs/all" bash -c 'echo; echo "     Running $1 ($2 s)"; cat "$3"' - "$executable" $((SECONDS - began)) "$log"
-    # On a full disk, the list of failures may be empty. So the status tells of a failure, too.
+    # On a full disk, the list of failures may stay empty. So a failure is also reported by the exit status.
     [ $status -eq 0 ]
 }
 export -f run

@@ -1,8 +1,8 @@
 //! A headless Chromium that the tests control through chromedriver's HTTP protocol (W3C WebDriver with
 //! DevTools commands).
 //!
-//! Each browser has its own driver and its own profile, so two tests do not affect each other. The browser
-//! records all log messages and requests of a page.
+//! Each browser has its own driver and its own profile, so tests that run at the same time do not affect each
+//! other. The browser records all log messages and requests of a page.
 
 use crate::run::DEADLINE;
 use crate::temp::TempDir;
@@ -90,7 +90,7 @@ impl Browser {
         self.command("url", &json!({ "url": format!("file://{}", file.display()) }));
     }
 
-    /// Opens a page of edleak and waits until its script is ready.
+    /// Opens a page of edleak and waits until the script of the page is ready.
     pub fn open_page(&self, file: &Path) {
         self.open(file);
         self.wait_for("document.documentElement.dataset.ready === 'true'");
@@ -185,7 +185,7 @@ impl Browser {
             .collect()
     }
 
-    /// The current document as HTML, read without any script.
+    /// The current document as HTML. The function reads the document without running any script in the page.
     pub fn document(&self) -> String {
         let root = self.devtools("DOM.getDocument", json!({ "depth": 0 }));
         let html = self.devtools("DOM.getOuterHTML", json!({ "nodeId": root["root"]["nodeId"] }));

@@ -1,5 +1,5 @@
-//! Attaches to one running process many times: each cycle attaches, records and detaches. A load of requests
-//! keeps the process busy meanwhile.
+//! Attaches to one running process many times. Each cycle attaches, records and detaches, while a load of
+//! requests keeps the process busy.
 
 use crate::ledger_program::recorder;
 use crate::run::run;

@@ -12,7 +12,7 @@ pub struct Directives(Vec<(String, String)>);
 pub struct Expectation {
     /// The functions in which edleak must report a leak.
     pub leaks: Vec<String>,
-    /// Whether edleak may report no leak in any other function.
+    /// Whether edleak must not report a leak in any other function.
     pub nothing_else: bool,
 }
 

@@ -6,9 +6,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Functions of libc that allocate for their caller, such as strdup. Each entry has the function of the test
-/// program that calls strdup, and the names of strdup in libc. At first edleak counts these allocations at
-/// the function of libc. After at most one period, edleak knows that the function is a wrapper, and counts
-/// the allocations at the caller.
+/// program that calls the function of libc, and all names of this function in libc. At first edleak counts
+/// the allocations of strdup at strdup itself. After at most one period, edleak knows that strdup is a
+/// wrapper, and counts its allocations at the caller of strdup.
 const WRAPPERS: &[(&str, &[&str])] = &[
     ("site_strdup", &["strdup", "__strdup", "__GI___strdup"]),
     ("site_strndup", &["strndup", "__strndup", "__GI___strndup"]),

@@ -44,7 +44,7 @@ impl LedgerProgram {
         LedgerProgram::start(command)
     }
 
-    /// Starts the program with a command whose process becomes the program (exec).
+    /// Starts the program with a command that executes the program in its own process (exec).
     pub fn start(mut command: Command) -> LedgerProgram {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("edleak-record starts");
@@ -140,8 +140,8 @@ pub fn report_of(trace: &Path) -> Report {
     Report::of(trace, &["--all", "--min-class", "constant"])
 }
 
-/// Records a program that works, from a reset of its ledger on. The counters of the trace must equal the
-/// ledger. `options` are options of edleak-record.
+/// Resets the ledger of a running program, and then records the program while it works. The counters of the
+/// trace must equal the ledger. `options` are options of edleak-record.
 pub fn next_recording_is_exact(target: &mut LedgerProgram, trace: &Path, options: &[&str]) {
     target.tell("pause");
     target.tell("reset");
@@ -172,7 +172,8 @@ pub fn phases_are_exact(
         check(&mut target, None);
         target.tell("tick");
         target.tell("go");
-        // In some cycles, this sleep is long enough for edleak-record to raise the limits of the fast path.
+        // In some cycles, this sleep is so long that edleak-record raises the limits of the fast path, which
+        // are 0 at the start of a recording. So the recordings use the slow path only, or both paths.
         std::thread::sleep(Duration::from_millis(20 * (cycle as u64 % 4)));
         target.tell("pause");
         let ledger = target.ledger();
@@ -208,7 +209,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         told.push(stop(recorder).stderr);
         target.tell("go");
         let report = report_of(&trace);
-        // The program's allocator keeps the memory that it has mapped for itself.
+        // Skip the sites of the allocator: it keeps the memory that it has mapped for itself, so their frees
+        // are fewer than their allocations.
         for site in report.sites.iter().filter(|site| site.kind != "allocator") {
             let counts = &site.counts;
             let (allocated, freed) =

@@ -89,8 +89,8 @@ fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", feature]);
         cargo.args(["--bin", name]).arg("--manifest-path").arg(manifest);
-        // The allocators are C code, and the `RUSTFLAGS` of the tests are not meant for C code. So this build
-        // runs without them.
+        // Build without the `RUSTFLAGS` of the tests, because the allocators are C code and these flags are
+        // not meant for C code.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         if let Some(libc) = libc {
             cargo.args(["--target", libc.target()]).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");

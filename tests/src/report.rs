@@ -107,8 +107,9 @@ impl Report {
         self.sites.iter().filter(move |site| site.is_in(function))
     }
 
-    /// The sum of the counters of all sites in `function`: a site's innermost frame that is not inlined must
-    /// be in `function`. Memory that allocators map for themselves is not included.
+    /// The sum of the counters of all sites in `function`. A site is in `function` if its innermost frame
+    /// that is not inlined is in `function`. The sum does not include memory that allocators map for
+    /// themselves.
     pub fn counts_of(&self, function: &str) -> Counts {
         let mut sum = Counts::default();
         for site in &self.sites {

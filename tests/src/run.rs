@@ -161,8 +161,8 @@ pub fn cannot_run(why: &str) {
 }
 
 /// Copies a program that a test will execute. `cp` makes the copy in another process. If this process made
-/// the copy, a child of another test could inherit the file open for writing. Then no process could execute
-/// the file.
+/// the copy, a child that another test starts at the same time could inherit the descriptor for writing, and
+/// as long as it is open, no process can execute the file.
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
     assert_eq!(copied.code, 0, "{}", copied.stderr);

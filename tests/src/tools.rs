@@ -15,8 +15,8 @@ pub struct Tools {
     pub preload: PathBuf,
 }
 
-/// The paths of the tested files. The first call builds the files, unless `EDLEAK_BIN_DIR` names their
-/// directory.
+/// The paths of the tested files. The first call builds these files, unless `EDLEAK_BIN_DIR` names a
+/// directory that contains them.
 pub fn tools() -> &'static Tools {
     // The error of a failed build is stored, so that the other tests fail at once and do not build again.
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();

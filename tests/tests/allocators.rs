@@ -119,7 +119,8 @@ fn a_stripped_allocator_is_told_and_leaves_no_verdict() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2, "nothing of the program was seen");
 }
 
-// The kernel forbids the process to change its code, as the setting MemoryDenyWriteExecute of systemd does.
+// The kernel forbids the process to change its own code. The setting MemoryDenyWriteExecute of systemd causes
+// this, for example.
 #[test]
 fn a_system_that_forbids_new_code_is_told_and_leaves_the_program_alone() {
     let program = allocators().binary("hardened_jemalloc");
@@ -153,7 +154,8 @@ fn uncounted_functions_of_a_shared_allocator_leave_no_verdict() {
     let text = analyze([""; 0], &recording.trace).stdout;
     assert!(text.contains("not counted"), "{text}");
 
-    // If edleak may write its detours (jumps at the entries of the allocator's functions), the leak is found.
+    // In the second run, the kernel permits changes of code. So edleak may write its detours (jumps at the
+    // entries of the allocator's functions), and must find the leak.
     let counted = Recorder::new("shared").record(&program, ["3", "again"]);
     assert!(!counted.outcome.stderr.contains("not counted"), "{}", counted.outcome.stderr);
     let report = counted.leaks();

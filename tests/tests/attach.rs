@@ -199,7 +199,7 @@ fn children_of_an_attached_process_are_counted_exactly() {
     for pid in [target.pid(), earlier, child, parent, grandchild] {
         assert!(code_is_original(pid), "process {pid}");
     }
-    // All children to which the test can send commands still answer.
+    // All children to which the test can send commands must still answer.
     for order in ["more 0 5", "more 1 5", "more 2 5", "fork 3"] {
         target.tell(order);
     }

@@ -91,8 +91,8 @@ fn jemalloc_of_a_library_is_exact_beside_libc() {
     assert_equal(&report_of(&trace), &ledger);
 }
 
-/// Kills edleak-record at each step of an attach that changes two modules. The program must run on, and the
-/// next recording must count correctly.
+/// Kills edleak-record at each step of an attach that writes jumps into two modules. The program must run on,
+/// and the next recording must count correctly.
 fn killed_recorder_leaves_the_program_running(name: &str, program: &Path) {
     let dir = TempDir::new("attach-killed");
     for step in ["inside", "code", "half", "all"] {

@@ -172,7 +172,8 @@ fn include() -> PathBuf {
     repository().join("recorder/cli/include")
 }
 
-/// Records a running program for 500 ms. Returns the number of its marks, and the messages of edleak-record.
+/// Records a running program for 500 ms. Returns the number of marks that the program set, and the messages
+/// of edleak-record.
 fn record_rounds(pid: u32, trace: &Path) -> (u64, String) {
     let outcome = run(&mut recorder(pid, trace, &["--duration", "500ms"]));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
@@ -229,8 +230,8 @@ static inline void edleak_mark(const char *name) {
     target.finish();
 }
 
-/// A Python program must look for the mark function in the loaded library itself, because the function is not
-/// among the global symbols.
+/// After an attach, a Python program must look for the mark function in the loaded library itself, because
+/// the symbols of this library are not global.
 #[test]
 fn marks_of_a_program_that_finds_the_function_in_the_library_are_counted() {
     const PROGRAM: &str = r"

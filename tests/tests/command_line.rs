@@ -156,7 +156,7 @@ fn a_limit_that_is_met_is_named_once() {
         let _ = std::fs::remove_file(dir.join("trace.edl"));
     }
     assert!(refused > 0, "with so few it cannot record");
-    // If nothing is recorded, edleak-record keeps the earlier traces.
+    // If edleak-record records nothing, it must keep the traces of earlier recordings.
     let old = dir.join("trace.edl.old");
     for (path, text) in [(&dir.join("trace.edl"), "good"), (&old, "precious")] {
         std::fs::write(path, text).expect("it is ours");
@@ -245,7 +245,8 @@ fn duration_then_terminate_ends_the_target() {
 fn waiting_for_the_end_can_be_interrupted() {
     let dir = TempDir::new("unwilling");
     let asked = dir.join("asked");
-    // The program ends by itself some time after SIGTERM, so that it does not stay even if this test fails.
+    // The program ends by itself some time after SIGTERM, so that it does not run on forever if this test
+    // fails.
     let script = format!(
         "exec >/dev/null 2>&1; trap 'n=300; echo > {}' TERM; n=2400; while ((n-- > 0)); do read -t 0.05 <> <(:); done",
         asked.display()
@@ -317,8 +318,8 @@ fn unrecordable_programs_are_refused() {
     assert_refused(&record(&compile("static", &["-static"])), "a static program", &["static"]);
     assert_refused(&record(&compile("static-pie", &["-static-pie"])), "a static PIE", &["static"]);
 
-    // Programs that give the user additional rights. Only root can create a file that gives rights which root
-    // itself lacks.
+    // Programs with the set-user-ID or the set-group-ID bit, which run with the rights of nobody. Only root
+    // can give these files to nobody, so without root the test skips them.
     for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755)] {
         let binary = compile(name, &[]);
         if std::os::unix::fs::chown(&binary, Some(65534), Some(65534)).is_ok() {
@@ -438,7 +439,7 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
     }
 }
 
-/// If a trace is too short to decide, the verdict is undecided, never clean.
+/// If a trace is too short for a verdict, the verdict is `undecided`, and never that the program has no leak.
 #[test]
 fn too_short_is_undecided() {
     let recording = Recorder::new("short").record("true", [""; 0]);

@@ -214,7 +214,7 @@ fn nginx_answers_every_request() {
     let load = Load::of_web_server(port);
     attach_cycles("nginx", worker[0], cycles(4));
     load.finish();
-    // If a worker crashed, nginx would start another worker in its place.
+    // If a worker crashed, nginx would start another worker, which would have another process ID.
     assert_eq!(children(server.pid()), worker);
     assert!(server.is_running());
 }

@@ -1,4 +1,4 @@
-//! Reads symbols from a debuginfod server. edleak requests symbols only if the user asks for them, and uses
+//! Tests symbols from a debuginfod server. edleak requests symbols only if the user asks for them, and uses
 //! only symbols of the same build. If the server fails, edleak gives up quickly.
 
 use edleak_tests::programs::samples;

@@ -34,7 +34,7 @@ fn no_watch_records_no_stacks() {
 }
 
 /// Records `hot_site`, which runs until it has used this number of seconds of processor time. Returns the
-/// processor time that it used in nanoseconds.
+/// recording, and the processor time that the program used, in nanoseconds.
 fn hot_site(options: &[&str], seconds: &str) -> (Recording, f64) {
     let recorder = Recorder::new("hot").options(["--period", "20ms"]).options(options);
     let recording = recorder.record(stacks().binary("hot_site"), [seconds]);
@@ -53,7 +53,8 @@ fn hot_allocs(report: &Report) -> (u64, u64) {
 
 #[test]
 fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known() {
-    // The estimate of edleak-record: 130 ns for an allocation, and 6.2 ns for each of its about seven frames.
+    // The time that edleak-record estimates for one allocation with a full stack: 130 ns, and 6.2 ns for each
+    // of the stack's frames, which are about seven.
     const COST_NS: f64 = 170.0;
     let (recording, used_ns) = hot_site(&[], "6");
     let report = recording.all_sites();
@@ -61,8 +62,8 @@ fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known(
     let cost = watched as f64 * COST_NS / used_ns;
     assert!(watched > 0, "never watched:\n{}", report.describe());
     assert!(unwatched > watched && cost <= 0.02, "{watched} of {unwatched} at {cost}");
-    // The verdict on the site is for all its stacks together. The stack through `path_kept` has nearly the
-    // whole leak.
+    // edleak gives one verdict on a site and all its stacks together. Nearly all leaked bytes have the stack
+    // through `path_kept`.
     let site = report.json["sites"].as_array().expect("sites").iter().find(|site| {
         site["kind"] == "caller" && site["verdict"] == "leak" && site["judged_with_stacks"] == true
     });

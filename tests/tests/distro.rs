@@ -1,4 +1,5 @@
-//! Runs programs of a Linux distribution without edleak and recorded: output, status and files must be equal.
+//! Runs programs of a Linux distribution twice: without edleak, and recorded by edleak. The output, the exit
+//! status and the files of the two runs must be equal.
 //!
 //! By default the test runs only the commands marked `*`; with `EDLEAK_DISTRO=all` it runs all commands. The
 //! test skips and counts a program that is not installed. (tests/setup.sh installs programs that Debian's

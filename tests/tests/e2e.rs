@@ -197,8 +197,8 @@ fn samples_are_judged_as_they_are_labelled() {
 
 // ---------------------------------------------------------------- real programs
 
-/// Runs `program` without edleak and recorded: output and status must be equal. The trace must contain
-/// callers in each of `modules`.
+/// Runs `program` twice: without edleak, and recorded by edleak. The output and the exit status of the two
+/// runs must be equal. The trace must contain callers in each of `modules`.
 fn assert_undisturbed(program: &str, arguments: &[&str], input: &str, modules: &[&str]) -> Recording {
     let plain = run_with_input(Command::new(program).args(arguments), input.as_bytes());
     let recording = Recorder::new("real").record_with_input(program, arguments, input.as_bytes());

@@ -69,7 +69,7 @@ fn sixty_four_threads_are_exact() {
     assert_exact(64, 4);
 }
 
-/// The number of counters in the trace, and those counters that show more frees than allocations.
+/// The number of counters in the trace, and a list of the counters that show more frees than allocations.
 #[derive(Default)]
 struct Balance {
     counters: usize,

@@ -1,5 +1,6 @@
-//! Hostile targets that attack the recording, and other users who try to reach it. The collector must not
-//! crash or hang, must not use more memory than usual, and must write only its own trace.
+//! Tests hostile targets that attack the recording, and other users who try to open the trace or the shared
+//! memory. The collector must not crash or hang, must not use more memory than usual, and must write only its
+//! own trace.
 
 #![allow(unsafe_code)] // calls geteuid(2)
 

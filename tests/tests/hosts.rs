@@ -1,5 +1,5 @@
-//! Runs programs with unusual behaviour without edleak and recorded. Output and status must be equal, and the
-//! trace must be correct.
+//! Runs programs with unusual behaviour twice: without edleak, and recorded by edleak. The output and the
+//! exit status of the two runs must be equal, and the trace must be correct.
 //!
 //! Each program of tests/programs/hosts/ checks its own behaviour and has directives. `//#Run: ARGS` runs the
 //! program with these arguments, one line per run. `//#Record: OPTIONS` and `//#Env: NAME=VALUE` set options
@@ -17,7 +17,8 @@ use edleak_tests::tools::repository;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Makes one test for each program. The test `every_host_is_tested` checks that no program is missing here.
+/// Makes one test for each program in a list. The test `every_host_is_tested` checks that the list contains
+/// all programs.
 macro_rules! hosts {
     ($($name:ident)*) => {
         const TESTED: &[&str] = &[$(stringify!($name)),*];
@@ -57,7 +58,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Runs the program `name` without edleak and recorded, once for each `Run` line of the program.
+/// For each `Run` line of the program `name`, runs the program without edleak, and then recorded by edleak.
 fn undisturbed(name: &str) {
     let directives = Directives::read(&source_of(name));
     if directives.all("Needs").any(|need| need == "root") && !is_root() {
@@ -188,7 +189,7 @@ fn children_have_their_own_traces() {
 }
 
 /// If a child frees an allocation that its parent made at a watched site, edleak counts this allocation at
-/// the caller site and not at a full stack. The full stacks stay in the parent's session.
+/// the caller site and not at a full stack, because the full stacks stay in the parent's session.
 #[test]
 fn children_of_a_watched_program_have_their_own_traces() {
     assert_children_have_their_own_traces(&["--children", "--watch", "*"]);
@@ -365,7 +366,8 @@ fn a_bare_preload_records() {
     assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
 }
 
-/// The target executes a static program, which edleak cannot record. The verdict must not be clean.
+/// The target executes a static program, which edleak cannot record. So the report must not say that there is
+/// no leak.
 #[test]
 fn image_that_cannot_be_recorded_is_not_a_success() {
     let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);

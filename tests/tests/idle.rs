@@ -134,7 +134,8 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
 fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");
     let mut target = Target::start_idle(1);
-    // After this command, the thread has its heap. Only then does the test limit the address space.
+    // This command makes the thread allocate its heap. The test limits the address space only after the
+    // thread has its heap.
     target.tell("go");
     target.tell("pause");
     let pid = target.pid();
@@ -165,8 +166,8 @@ fn children_of_an_idle_process_are_idle() {
     assert!(matches!(numbers[..], [0, library, 0] if library > 0), "{outcome:?}");
 }
 
-/// The site replaces blocks that were allocated before the recording began. The live bytes of this site grow
-/// from zero, although nothing leaks.
+/// The site replaces blocks that were allocated before the recording began. The recording does not know these
+/// blocks, so the live bytes of the site grow from zero, although nothing leaks.
 #[test]
 fn steady_site_of_an_attached_process_is_no_leak() {
     let dir = TempDir::new("idle-steady");

@@ -38,8 +38,8 @@ impl Installed {
             .envs(variables.iter().copied()))
     }
 
-    /// Records a program. Returns the library that edleak-record used, in the words of `edleak-record
-    /// doctor`.
+    /// Records a program. Returns the text with which `edleak-record doctor` describes the library that
+    /// edleak-record used.
     fn records_with(&self) -> String {
         let recorded = self.run(&["-q", "-o", "trace.edl", "--", "ls", "/"], &[]);
         assert_eq!(recorded.code, 0, "{recorded:?}");

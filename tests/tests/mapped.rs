@@ -139,8 +139,8 @@ fn a_forked_child_has_the_ranges_of_its_parent() {
     assert_eq!(report.counts_of("in_child").allocated_bytes, 2 << 20, "{}", report.describe());
 }
 
-/// The address space stays mapped, but its pages are not resident, so there is no leak. The report gives the
-/// bytes that went back to the kernel.
+/// The program keeps address space mapped, but gives its pages back to the kernel, so there is no leak. The
+/// report gives the number of bytes that the program gave back.
 #[test]
 fn memory_given_back_is_told_beside_its_site() {
     let recording = Recorder::new("gives-back").record(programs().binary("gives_back"), ["--seconds", "4"]);
@@ -157,8 +157,8 @@ fn memory_given_back_is_told_beside_its_site() {
     assert!(page.contains(&format!("were given back with madvise in {calls} calls")));
 }
 
-/// If a program makes very many madvise events, the ring must keep room for the events of calls that change
-/// ranges. Lost events of madvise are reported.
+/// If a program calls madvise very often, the ring of events must keep room for the events of mmap and
+/// munmap. edleak must report the number of lost madvise events.
 #[test]
 fn flood_of_madvise_loses_no_call_of_mmap_and_is_told() {
     let recording = Recorder::new("flood-madvise").record(programs().binary("gives_back"), ["flood"]);

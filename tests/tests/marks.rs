@@ -82,7 +82,7 @@ fn leaks_are_counted_as_the_program_counts_them() {
 }
 
 /// Compares the leak of one domain (for example mapped memory) with the program's own counts. Each row of
-/// `ledger` has the bytes at index `place`, and the number of objects after them.
+/// `ledger` has the bytes at index `place`, and the number of objects at the next index.
 fn assert_leak_of_domain(report: &Report, ledger: &[[u64; 4]], domain: &str, function: &str, place: usize) {
     let of_domain = |site: &&&Value| site["domain"] == domain && site["verdict"] == "leak";
     let sites = judged(report);
@@ -171,7 +171,8 @@ fn too_few_iterations_are_undecided_and_the_number_needed_is_told() {
     let reason = report.json["summary"]["too_little"].as_str().unwrap_or_default().to_owned();
     assert_eq!(report.code, 2);
     assert!(reason.starts_with("7 iterations are too few at mark `iteration`, 8 are the least"), "{reason}");
-    // If the user sets the number of warm-up iterations, a verdict needs five more iterations after them.
+    // If the user sets the number of warm-up iterations, a verdict needs at least five iterations after the
+    // warm-up.
     assert_eq!(few.report(&["--warm-up", "2"]).code, 1);
     assert_eq!(few.report(&["--warm-up", "3"]).code, 2);
 }

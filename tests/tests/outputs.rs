@@ -352,7 +352,8 @@ fn set_user_id_program_gets_no_verdict() {
 }
 
 /// A sandbox, such as that of Chromium, makes the process non-dumpable and enters a user namespace. The
-/// process then has all rights in the namespace, but is still the same program.
+/// process then has all rights in the namespace, but is still the same program, so edleak must not report an
+/// exec.
 #[test]
 fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     if !is_root() {

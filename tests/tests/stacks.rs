@@ -19,7 +19,7 @@ fn line_of(source: &str, comment: &str) -> u64 {
     at.unwrap_or_else(|| panic!("no line of {source} ends with `{comment}`")) as u64 + 1
 }
 
-/// The sites that are full stacks, and those of them whose verdict is `leak`.
+/// The sites that are full stacks, and those full stacks whose verdict is `leak`.
 fn children(report: &Report) -> (Vec<&Site>, Vec<&Site>) {
     let children: Vec<&Site> = report.sites.iter().filter(|site| site.kind == "stack").collect();
     let leaks = children.iter().copied().filter(|site| site.verdict == "leak").collect();
@@ -64,7 +64,8 @@ fn assert_one_of_three_paths_leaks(name: &str, source: &str, recording: &Recordi
         let site = site.unwrap_or_else(|| panic!("{name}: no stack through {path}:\n{}", report.describe()));
         assert_eq!(site.verdict, "no-leak", "{name}: {path}");
     }
-    // The caller site has no counts of its own, because edleak watched it before the program ran.
+    // The caller site has no counts of its own, because edleak counted all its allocations at full stacks
+    // from the start.
     let parent = report.sites.iter().find(|site| Some(site.id) == leak.parent).expect("a stack has a site");
     assert_eq!(parent.counts, Default::default(), "{name}");
 }

@@ -159,7 +159,7 @@ fn is_cold_or_inlined(code: &str, name: &str) -> bool {
     })
 }
 
-/// Checks that each crate denies unsafe code, and that only the listed files contain any.
+/// Checks that each crate denies unsafe code, and that only the listed files contain unsafe code.
 #[test]
 fn unsafe_code_is_only_in_the_listed_files() {
     for path in rust_files() {

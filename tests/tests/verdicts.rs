@@ -121,7 +121,8 @@ fn allocations_of_no_bytes_that_leak_are_reported() {
     let report = Recorder::new("empty").record(programs().binary("empty_leak"), [""; 0]).leaks();
     assert_eq!(report.code, 1, "{}", report.describe());
     assert!(report.sites_in("leak_empty").count() > 0, "{}", report.describe());
-    // 40,000 allocations of this size take 1.2 MiB of the heap. No mapping of the program grows.
+    // 40,000 allocations of this size take 1.2 MiB of the heap, and no mapping of the program grows. So the
+    // report must say that the live bytes grow.
     assert_eq!(report.json["growth"]["kind"], "live", "{}", report.json["growth"]);
 }
 

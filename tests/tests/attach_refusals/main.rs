@@ -108,8 +108,8 @@ fn is_refusal(outcome: &Outcome, trace: &Path, texts: &[&str]) {
     assert!(!trace.exists(), "a refused recording leaves no trace");
 }
 
-/// Runs `command`, and checks that it refuses the process and leaves the files and the code of the process
-/// unchanged.
+/// Runs `command`, which starts edleak-record. Checks that edleak-record refuses the process, and leaves the
+/// files and the code of the process unchanged.
 fn refused_by(pid: u32, command: &mut Command, trace: &Path, texts: &[&str]) {
     let before = Snapshot::of(pid);
     let outcome = run(command);
@@ -117,7 +117,8 @@ fn refused_by(pid: u32, command: &mut Command, trace: &Path, texts: &[&str]) {
     assert!(before == Snapshot::of(pid), "{texts:?}: its code or its files have changed");
 }
 
-/// Checks that edleak-record, run by this user, refuses the process and leaves it unchanged.
+/// Checks that edleak-record refuses the process and leaves the process unchanged. edleak-record runs as the
+/// user who runs the test.
 fn refused(pid: u32, texts: &[&str]) {
     let dir = TempDir::new("attach-refused");
     let trace = dir.join("trace.edl");

@@ -29,7 +29,8 @@ fn root_without_sys_ptrace_is_told_to_get_it() {
         let texts =
             ["edleak-record is root without CAP_SYS_PTRACE", "(give edleak-record", "--cap-add SYS_PTRACE"];
         refused_with_privileges(&shared, shared.as_nobody("plain"), &options, &texts);
-        // This process of root has more capabilities than edleak-record.
+        // This process and edleak-record both run as root, but the process has more capabilities than
+        // edleak-record.
         refused_with_privileges(&shared, answering("plain"), &options, &texts);
     }
 }

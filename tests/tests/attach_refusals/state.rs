@@ -151,8 +151,8 @@ fn program_with_a_sanitizer_is_refused() {
     }
 }
 
-/// The library cannot be loaded into the running program. The remedy in the message is to start the program
-/// with the idle library; the program can then be recorded.
+/// edleak-record cannot load its library into a running program with musl. The message recommends to start
+/// the program with the idle library, and a program that is started in this way can be recorded.
 #[test]
 fn program_with_musl_is_refused_and_its_preload_works() {
     let dir = TempDir::new("attach-musl");

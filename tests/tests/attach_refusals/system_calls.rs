@@ -18,7 +18,7 @@ fn process_that_dies_for_openat_and_mmap_is_refused() {
     refused_and_answers(answering("filter"), &[REASON, REMEDY]);
 }
 
-/// Only the answering thread has a filter; the main thread has none.
+/// Only the answering thread has a seccomp filter; the main thread has no filter.
 #[test]
 fn process_with_a_filter_on_one_thread_is_refused() {
     let program = answering("thread-filter");

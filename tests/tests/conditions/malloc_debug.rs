@@ -22,7 +22,8 @@ fn operations(protocol: &Path) -> Vec<String> {
     text.lines().filter_map(operation).collect()
 }
 
-/// Runs the program malloc_debug without edleak and recorded. Returns the outcome and the log of each run.
+/// Runs the program malloc_debug twice: without edleak, and recorded by edleak. Returns the outcome and the
+/// log of each run.
 fn both(dir: &TempDir, variables: &[(&str, &str)]) -> [(Outcome, Vec<String>); 2] {
     let program = programs().binary("malloc_debug");
     let run_one = |name: &str, mut command: Command| {

@@ -77,8 +77,9 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
         let live = start_recording(&output);
         let embedded = embedding.finish();
         let ended = end(live);
-        // Of the two programs, the one that creates the file second fails with a message. If the recording
-        // succeeds, it is complete, under this name or another name.
+        // If edleak-record and edleak-analyze both try to create the file, the program that comes second
+        // fails with a message. If the recording succeeds, its trace is complete, under this name or another
+        // name.
         assert!(
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"
@@ -123,8 +124,8 @@ fn the_log_that_standard_output_goes_to_is_not_moved_away() {
     }
 }
 
-/// A directory with the sticky bit, like /tmp. The directory contains a link that belongs to an unknown user
-/// and leads to a file of this user.
+/// A directory with the sticky bit, like /tmp. The directory contains a link that belongs to the user nobody
+/// and leads to a file of the user who runs the test.
 fn sticky(name: &str) -> Option<(TempDir, TempDir)> {
     if !is_root() {
         cannot_run("only root can give a link away");

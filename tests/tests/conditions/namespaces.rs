@@ -1,5 +1,5 @@
-//! Tests PID namespaces. The collector must look up the owner of a session from outside, because PIDs differ
-//! inside.
+//! Tests PID namespaces. A process in such a namespace has one PID inside and another PID outside. The
+//! collector must look up the owner of a session by the PID outside.
 
 use super::may_unshare;
 use edleak_tests::programs::programs;

@@ -1,6 +1,6 @@
-//! Tests an allocator that is linked into the program under its own function names. edleak counts its
-//! allocations. If the functions have no names because the program is stripped, the program must not pass the
-//! gate.
+//! Tests an allocator that is linked into the program under its own function names. edleak counts the
+//! allocations of this allocator. If the program is stripped, edleak cannot find the functions, and the
+//! program must not pass the gate.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::programs;

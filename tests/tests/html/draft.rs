@@ -20,8 +20,8 @@ pub(crate) struct Draft {
     pub(crate) sites: Vec<DraftSite>,
 }
 
-/// One site: its stack, innermost frame first, and a function that gives its counters at slice i (the first
-/// is 0).
+/// One site: its stack, innermost frame first, and a function that returns the counters of the site at slice
+/// i (the first slice has the number 0).
 pub(crate) struct DraftSite {
     pub(crate) stack: Vec<SymbolFrame>,
     pub(crate) parent: Option<u32>,

@@ -82,9 +82,9 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     assert_eq!(tile("allocated"), 1400.0 * slices);
     assert_eq!(tile("freed"), 1000.0 * slices);
-    // When the site frees bytes, the counters do not say whether these were allocated in the range. Up to
-    // 1000 of the freed bytes may be older than the range. So the live bytes from the range have a lower and
-    // an upper limit.
+    // The counters do not say whether freed bytes were allocated in the time range. Up to 1000 of the freed
+    // bytes may be older than the time range. So the page shows a lower and an upper limit for the bytes that
+    // were allocated in the time range and are still live.
     assert_eq!((tile("kept-low"), tile("kept-high")), (400.0 * slices, 400.0 * slices + 1000.0));
     // The flame graph must use the same range as the table.
     browser.click("#flame button[data-value='grew']");
@@ -118,8 +118,9 @@ fn birth_epochs_narrow_what_is_alive_of_a_range() {
     let browser = Page::of(&draft, &[]).open();
     set_range(&browser, "10", "20");
     browser.wait_for("Number(document.querySelector('#range').dataset.from) === 10");
-    // The counters alone show only that between 5000 and 10 000 bytes from the range are still live. The
-    // epochs show the exact number: ten epochs of the range have 500 live bytes each.
+    // The counters alone show only that between 5000 and 10 000 of the bytes that were allocated in the time
+    // range are still live. The epochs show the exact number: each of the ten epochs in the time range has
+    // 500 live bytes.
     assert_eq!(
         browser.text("document.querySelector('tr[data-site=\"1\"] td[data-key=kept]').textContent"),
         "4.9 KiB"

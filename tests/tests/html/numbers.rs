@@ -38,8 +38,8 @@ fn table_tells_the_numbers_of_the_json_report() {
         let id = site["id"].to_string();
         let number = |field: &str| site[field].as_f64().expect("a number");
         assert_eq!(cell(&browser, &id, "leaked"), number("leak_bytes"), "site {id}");
-        // For a leaking site, the table shows the growth rate of the entry in the list of leaks to which the
-        // site belongs.
+        // The list of leaks joins several sites into one entry. For a leaking site, the table shows the
+        // growth rate of the site's entry.
         let has_site = |part: &Value| {
             part["site"] == site["id"]
                 || part["stacks"].as_array().is_some_and(|stacks| stacks.contains(&site["id"]))
