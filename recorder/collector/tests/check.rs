@@ -1,5 +1,5 @@
-//! The tests use real files, and check that the collector refuses a program that the collector cannot record.
-//! The tests check the kind of the error, and that the message is one line that ends with the remedy.
+//! The tests check with real files that edleak-record refuses a program that it cannot record. The tests also
+//! check the kind of the error, and that the message is one line that ends with the remedy.
 
 mod common;
 
@@ -148,7 +148,8 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
         *byte = (i * 37 + 11) as u8;
     }
     refused(&executable(dir.join("garbage"), &garbage), ErrorKind::NotAProgram);
-    // The kernel ignores section headers. So a program without section headers runs, and edleak records it.
+    // A program without section headers runs, because the kernel ignores these headers. So edleak must record
+    // such a program.
     let mut no_sections = whole;
     no_sections[40..48].fill(0xee);
     let no_sections = executable(dir.join("no-sections"), no_sections);
@@ -167,7 +168,8 @@ fn a_program_whose_loader_is_not_installed_is_refused() {
 fn programs_that_gain_privileges_are_refused() {
     let dir = scratch("check-privileges");
     let program = build(&dir, "set-id", MAIN, &[]).expect("cc can build a program");
-    // If the file belongs to the user who runs it, its setuid bit does not raise privileges.
+    // If a program file belongs to the user who runs the program, the setuid bit of the file does not raise
+    // privileges.
     set_permissions(&program, Permissions::from_mode(0o6755)).expect("it is our file");
     assert!(check(&program).is_ok(), "{:?}", check(&program));
     if chown(&program, Some(65534), None).is_err() {

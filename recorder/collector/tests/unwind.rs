@@ -1,5 +1,5 @@
-//! Compares the compiled unwind tables with two references: with the output of readelf for the same files,
-//! and with the stacks that libgcc walks.
+//! Compares the unwind tables that edleak compiles with the output of readelf for the same files, and with
+//! the stacks that libgcc walks.
 
 mod common;
 
@@ -24,8 +24,8 @@ struct Expected {
 /// Reads the output of `readelf --debug-dump=frames-interp`.
 fn readelf_rules(text: &str) -> Vec<Expected> {
     let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
-    // Each entry (FDE) belongs to a CIE, starts with the rule of this CIE, and may change the rule. An `S` in
-    // the augmentation of a CIE marks trampolines of signal handlers.
+    // Each entry (FDE) belongs to a common entry (CIE). The FDE starts with the rule of its CIE, and may
+    // change this rule. An `S` in the augmentation string of a CIE marks trampolines of signal handlers.
     let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
     let mut cie: Option<String> = None;
     let mut is_signal = false;
@@ -119,8 +119,8 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // Each row must begin at the start or at the end of one of readelf's ranges. This shows that the rule
-    // does not change inside a compared range.
+    // Each row of the table must begin at the start or at the end of one of readelf's ranges. This proves
+    // that the rule in the table does not change inside any of readelf's ranges.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

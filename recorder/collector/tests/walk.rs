@@ -1,5 +1,5 @@
-//! Walks whole stacks with the compiled unwind tables, and compares the frames with those that libgcc's
-//! unwinder finds in the same process.
+//! Walks whole stacks with the unwind tables that edleak compiles, and compares the frames with the frames
+//! that libgcc's unwinder finds in the same process.
 
 mod common;
 

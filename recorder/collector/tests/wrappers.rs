@@ -1,9 +1,10 @@
-//! Tests which function edleak names as the site of an allocation. Test programs call each wrapper so that
-//! the wrapper allocates once. edleak must name the first caller that is not a wrapper.
+//! Tests which function edleak names as the site of an allocation. A test program calls each wrapper so that
+//! the wrapper allocates once. As the site of this allocation, edleak must name the first caller that is not
+//! a wrapper.
 //!
-//! The test finds this function as the preload library does. The walk starts at the return address of
-//! `malloc`. If the address is in a wrapper range, the walk skips the frame with the unwind rule of this
-//! range.
+//! The test finds the first caller that is not a wrapper in the same way as the preload library. The walk
+//! starts at the return address of `malloc`. If the address is in a wrapper range, the walk skips the frame
+//! with the unwind rule of this range.
 
 mod common;
 
@@ -65,8 +66,8 @@ impl<'set> Modules<'set> {
         for address in frames {
             let module = stack.modules.iter().find(|module| (module.base..module.end).contains(&address));
             let Some(mapped) = module else { return (format!("{address:#x}"), stepped) };
-            // The innermost frames are those of capture() and of the malloc that called capture(). With
-            // edleak, these frames belong to the preload library.
+            // Skip the innermost frames: the frame of capture(), and the frame of the malloc that called
+            // capture(). In a recording with edleak, the frames of the preload library take their place.
             if !is_below && mapped.path.ends_with("libcapture.so") {
                 continue;
             }
@@ -252,8 +253,8 @@ fn rust_callers_of_the_standard_library_are_blamed() {
 }
 
 /// Checks the ranges of the C library, in which every function is a wrapper. `wrapper_ranges` merges and
-/// drops ranges. For every call that objdump finds, the return address must have the same rule in the ranges
-/// as in the unwind table. If the unwind table has no rule, the ranges must have none either.
+/// drops ranges. For every call that objdump finds, the ranges must have the same rule for the return address
+/// as the unwind table, or no rule if the unwind table has no rule.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let libc = common::loaded_library("libc.so");

@@ -1,13 +1,13 @@
-//! The rule cache stores the compiled rules of libraries on disk, for the next run of edleak-record. Without
-//! the cache, even a program that runs for only 1 ms waits several milliseconds until the rules for the
-//! wrappers of libc are compiled.
+//! The rule cache stores the compiled rules of libraries on disk, so that the next run of edleak-record does
+//! not compile these rules again. Without the cache, even a program that runs for only 1 ms waits several
+//! milliseconds until the rules for the wrappers of libc are compiled.
 //!
-//! The cache has one small file for each build ID, below `$XDG_CACHE_HOME/edleak` or `~/.cache/edleak`.
-//! `EDLEAK_CACHE_DIR` names another directory; if the variable is empty, edleak-record uses no cache. A wrong
-//! rule would make the target read outside its stack. So edleak-record uses a cache file only if all four of
-//! these values match: the version of edleak-record, the build ID of the library, the version of the library
-//! file, and the checksum of the cache file. edleak-record never uses a directory to which other users can
-//! write.
+//! The cache has one small file for each build ID, below `$XDG_CACHE_HOME/edleak` or `~/.cache/edleak`. The
+//! environment variable `EDLEAK_CACHE_DIR` sets another directory; if this variable is empty, edleak-record
+//! uses no cache. A wrong rule would make the target read outside its stack. So edleak-record uses a cache
+//! file only if all four of these values match: the version of edleak-record, the build ID of the library,
+//! the version of the library file, and the checksum of the cache file. edleak-record never uses a directory
+//! to which other users can write.
 
 use crate::rules::code_range::CodeRange;
 use edleak_session::site::Action;
@@ -27,7 +27,7 @@ const MOST_BYTES: u64 = 8 << 20;
 const RANGE_BYTES: usize = 12;
 const HEAD_BYTES: usize = 40;
 
-/// The compiled rules of a file.
+/// The rules that edleak-record compiled from one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CachedRules {
     /// The code ranges of the wrappers in the file.
@@ -36,11 +36,12 @@ pub(crate) struct CachedRules {
     pub link_base: u64,
 }
 
-/// The cache of one version of edleak-record in one directory.
+/// The rule cache in one directory. Each version of edleak-record uses only the rules that the same version
+/// has stored.
 pub(crate) struct RuleCache {
     directory: PathBuf,
-    /// A number that identifies this version of edleak-record. Another version may compile other rules from
-    /// the same file.
+    /// A number that identifies this version of edleak-record. Two versions of edleak-record may compile
+    /// different rules from the same file.
     recorder: u64,
 }
 
@@ -67,12 +68,13 @@ impl RuleCache {
         if !directory.is_absolute() {
             return None;
         }
-        // The call fails if the directory exists already.
+        // If the directory exists already, the call fails, and this error does not matter.
         let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
         is_ours_alone(&directory).then_some(RuleCache { directory, recorder })
     }
 
-    /// The rules of the file with this build ID and version; `None`: the cache does not contain these rules.
+    /// The rules of the library file with this build ID and version; `None`: the cache does not contain these
+    /// rules.
     pub(crate) fn load(&self, build_id: &[u8], version: u64) -> Option<CachedRules> {
         let file = File::open(self.path(build_id)?).ok()?;
         if file.metadata().ok()?.len() > MOST_BYTES {
@@ -146,7 +148,7 @@ impl RuleCache {
     }
 }
 
-/// Computes a number that differs between two versions of a file.
+/// Computes a number from the metadata of a file. The number differs between two versions of the file.
 fn identity(file: &Metadata) -> u64 {
     let words = [file.dev(), file.ino(), file.size(), file.mtime() as u64, file.mtime_nsec() as u64];
     checksum(&words.map(u64::to_le_bytes).concat())

@@ -1,4 +1,4 @@
-//! The user's options about the code of programs: the functions whose frames a walk skips, the prefixes of
+//! The user's options about the code of programs: the functions that count as wrappers, the prefixes of
 //! allocators' functions, and the sites to watch.
 
 use crate::detour::Prefixes;
@@ -10,7 +10,8 @@ use crate::watch::request::WatchSet;
 pub struct CodeOptions {
     /// The functions that count as wrappers; a walk of a stack skips the frames of these functions.
     pub wrappers: WrapperSet,
-    /// The prefixes of allocators' functions that the user adds to the built-in table.
+    /// The prefixes with which the functions of the user's allocators begin. edleak uses these prefixes in
+    /// addition to its built-in table.
     pub allocators: Prefixes,
     /// The sites to watch.
     pub watch: WatchSet,

@@ -1,11 +1,11 @@
-//! Ranges of code, each with the action for allocations whose caller is in the range; and functions that
-//! combine two lists of ranges.
+//! Ranges of code, and functions that combine two lists of such ranges. Each range has an action, which tells
+//! edleak what to do with an allocation whose caller is in the range.
 
 use crate::watch::request::RequestRange;
 use edleak_session::site::Action;
 
-/// A range of code, and the action for allocations whose return address is in the range: `start < address <=
-/// end`.
+/// A range of code, and the action for allocations whose return address is in this range. A return address is
+/// in the range if `start < address <= end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CodeRange {
     /// The address one byte before the first return address of the range.
@@ -16,8 +16,8 @@ pub(crate) struct CodeRange {
     pub action: Action,
 }
 
-/// Inserts the request for one return address into the list. If the list contains an older request for the
-/// function that contains this address, the new request replaces the older request at this address.
+/// Inserts the watch request for one return address into the list. If the list already contains a request for
+/// the function around this address, the new request replaces the old request only at this address.
 pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);
@@ -36,8 +36,8 @@ pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange
     }
 }
 
-/// Combines two lists of ranges, which are sorted by address. At an address that is in both lists, the action
-/// of `top` applies.
+/// Combines two lists of ranges, which are sorted by address. If an address is in both lists, the combined
+/// list gives it the action of `top`.
 pub(crate) fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
     let mut merged: Vec<CodeRange> = Vec::new();
     for code_range in top {

@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// The ranges and rules that were compiled from one file. All offsets count from the first byte of the file.
+/// The code ranges and rules that the collector compiled from one file. All offsets count from the first byte
+/// of the file.
 pub(crate) struct FileCode {
     /// The code ranges of the wrappers in the file.
     pub wrappers: Vec<CodeRange>,
@@ -33,13 +34,14 @@ pub(crate) struct FileCode {
 
 /// The identity of a file: its path as the process sees it, and its build ID.
 pub(crate) type FileKey = (String, Vec<u8>);
-/// The identity of a file, and the version number of a watch set.
+/// The identity of a file, and the version number of a watch set (the sites that the user asked to watch).
 type AskedKey = (FileKey, u64);
-/// A value that the first caller computes. All other callers wait until the value is computed, and share the
-/// value.
+/// A value that the first caller computes. All other callers wait until the first caller has computed the
+/// value, and share it.
 pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
-/// The compiled code of all files in this run, including files that another thread is compiling now.
+/// The code ranges and rules of all files of this run, including files that another thread is still
+/// compiling.
 #[derive(Default)]
 pub(crate) struct Compiled {
     code: Mutex<HashMap<FileKey, Shared<FileCode>>>,
@@ -47,8 +49,8 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// Returns the compiled code of a file, and compiles the file at the first call. If another thread is
-    /// compiling the file, the function waits.
+    /// Returns the code ranges and rules of a file. The first call for a file compiles them. If another
+    /// thread is compiling the file, the function waits for this thread.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
         let (path, build_id) = key.clone();
         let place = {
@@ -61,15 +63,15 @@ impl Compiled {
             is_new = !is_known;
             code
         });
-        // Write the code into the rule cache only now, so that other threads that need the code do not wait
-        // for the write.
+        // Write the result into the rule cache only after `get_or_init` has returned, so that other threads
+        // that need the result do not wait for the write.
         if is_new {
             code.keep(&build_id);
         }
         place
     }
 
-    /// The code ranges of those functions of a file that are named by requests of a watch set.
+    /// The code ranges of those functions of a file that requests of a watch set name.
     pub(crate) fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
         let place = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +95,7 @@ impl Compiled {
 
 impl FileCode {
     /// Compiles the module at `path` from its file at `file`, or reads the module's rules from the rule
-    /// cache. The flag in the result is `true` if the caller need not write the result into the cache.
+    /// cache. The flag in the result is `false` if the caller should write the result into the cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
         let nothing = FileCode {
@@ -144,7 +146,7 @@ impl FileCode {
         (FileCode { wrappers, entries, link_base, file, version, rules }, !is_kept)
     }
 
-    /// Stores the compiled code in the rule cache, for the next run.
+    /// Stores the wrapper ranges of the file in the rule cache, for the next run of edleak-record.
     fn keep(&self, build_id: &[u8]) {
         if let Some(cache) = CACHE.as_ref() {
             let known = CachedRules { wrappers: self.wrappers.clone(), link_base: self.link_base };
@@ -152,8 +154,8 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules of the whole file. The first call compiles these rules. The collector needs these
-    /// rules only if the library walks stacks.
+    /// The unwind rules of all functions of the file. The first call compiles these rules, because the
+    /// collector needs them only if the library walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());

@@ -1,5 +1,5 @@
-//! Compiles and publishes the rules for the target's code: the callers whose frames a walk skips, the callers
-//! to watch, and the unwind rules.
+//! Compiles and publishes the rules for the target's code: which functions are wrappers, so that their frames
+//! are skipped; which callers to watch; and the unwind rules, with which the library walks stacks.
 
 mod cache;
 pub mod code_options;

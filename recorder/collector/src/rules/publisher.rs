@@ -1,5 +1,5 @@
-//! Publishes the rules for the target's code: the callers whose frames a walk skips, the callers to watch,
-//! and the unwind rules.
+//! Publishes the rules for the target's code: which functions are wrappers, so that their frames are skipped;
+//! which callers to watch; and the unwind rules, with which the library walks stacks.
 //!
 //! The publisher compiles the rules from the files of the modules, and writes them into the session as sorted
 //! tables. To replace a table, the publisher first sets the length of the table to 0. If the target searches
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-/// The rules that are published for one target.
+/// The rules that the collector publishes for one target.
 pub struct Publisher {
     code_options: Arc<CodeOptions>,
     watch: Arc<WatchSet>,
@@ -36,19 +36,20 @@ pub struct Publisher {
     refused: Vec<RequestRange>,
     /// The return addresses that auto-watch has picked and that are watched.
     picked: HashSet<u64>,
-    /// Whether auto-watch may pick sites. A client of the control socket can end auto-watch.
+    /// Whether auto-watch may pick sites. The value becomes `false` when a client of the control socket ends
+    /// auto-watch.
     may_pick: bool,
     /// Number of times that the set of watched sites has changed.
     changes: usize,
     walks: bool,
-    /// For each module index, the index of the module's first row in the table of unwind rows.
+    /// For the index of each module: the index of the module's first row in the table of unwind rules.
     rows_at: HashMap<usize, usize>,
     rows_used: usize,
     publications: usize,
 }
 
-/// A change of the watch set. The collector prepares the change in the background, because it takes time to
-/// search the symbols of every module.
+/// A change of the set of watched sites. The collector prepares the change in the background, because a
+/// search through the symbols of every module takes long.
 pub struct Change {
     watch: Arc<WatchSet>,
     worker: Option<JoinHandle<()>>,
@@ -61,8 +62,8 @@ impl Change {
     }
 }
 
-/// Number of different lengths of padding. The target recognizes a new table by its length. So successive
-/// tables get padding of different lengths at the end.
+/// Number of different lengths of padding. The target recognizes a new table by its length, so the collector
+/// adds padding to the end of each table, and two successive tables get padding of different lengths.
 const PADDING: usize = 8;
 
 impl Publisher {
@@ -89,9 +90,9 @@ impl Publisher {
         child
     }
 
-    /// Whether this publisher has taken over all of `modules` from the publisher of the parent process, and
-    /// the child process walks no stacks. In this case, the child process finds all its rules in the session
-    /// of its parent.
+    /// Whether the child of this publisher needs no rules of its own: the publisher has taken over all of
+    /// `modules` from the publisher of the parent process, and the child walks no stacks. The child then
+    /// finds all its rules in the session of its parent.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }
@@ -130,13 +131,13 @@ impl Publisher {
         self.changes
     }
 
-    /// Whether the target walks stacks.
+    /// Whether the library in the target walks stacks.
     pub fn walks(&self) -> bool {
         self.walks
     }
 
-    /// Compiles files that the target will load. Another thread compiles the files, while the target starts.
-    /// If the collector cannot create a thread, [`Publisher::publish`] compiles the files later.
+    /// Compiles the rules of files that the target will load. Another thread does this while the target
+    /// starts. If the collector cannot create a thread, [`Publisher::publish`] compiles the files later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -154,8 +155,8 @@ impl Publisher {
         });
     }
 
-    /// Compiles the modules of a running process before its recording begins. So the thread of the process
-    /// that begins the recording does not wait until the modules are compiled.
+    /// Compiles the rules of a running process's modules before the recording of this process begins.
+    /// Otherwise, the thread of the process that begins the recording would have to wait for the rules.
     pub(crate) fn compile_ahead(&self, modules: &[Loaded]) {
         for loaded in modules {
             let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
@@ -164,8 +165,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes the rules of new modules. Also updates the actions of sites in these modules that the target
-    /// has already met.
+    /// Publishes the rules of modules that were not published before. If the target already has sites in
+    /// these modules, the function also updates the actions of these sites.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
@@ -177,7 +178,8 @@ impl Publisher {
         let header = session.header();
         header.watch_all.store(u32::from(self.watch.is_everything()), Ordering::Relaxed);
         header.wrapper_ranges.store(0, Ordering::Release);
-        // The target recognizes a new table by its length, so the length must change.
+        // Change the length of the table with padding, because the target recognizes a new table by its
+        // length.
         let padding = CodeRange { start: u64::MAX, end: u64::MAX, action: Action::COUNT };
         let padded =
             self.code_ranges.iter().chain(std::iter::repeat_n(&padding, self.publications % PADDING));
@@ -202,13 +204,14 @@ impl Publisher {
         }
     }
 
-    /// Restores the ranges of a known module that the target has loaded again. The next
+    /// Restores the code ranges of a known module that the target has loaded again. The next call of
     /// [`Publisher::publish`] publishes these ranges.
     pub fn bring_back(&mut self, loaded: &Loaded) {
         self.lay(loaded);
     }
 
-    /// Replaces all ranges between the start and the end of the module with the ranges of the module's code.
+    /// Replaces all code ranges between the start and the end of the module with the ranges that the
+    /// collector compiled from the module's file.
     fn lay(&mut self, loaded: &Loaded) -> Option<Shared<FileCode>> {
         let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
         let functions = self.compiled.asked(&key, &loaded.file, &self.watch);
@@ -246,8 +249,8 @@ impl Publisher {
         Some(shared)
     }
 
-    /// Begins to prepare a change of the watch set. [`Publisher::make`] applies the change, and completes the
-    /// preparation if it is not done yet.
+    /// Begins to prepare a change of the set of watched sites. [`Publisher::make`] applies the change; if the
+    /// preparation is not done yet, [`Publisher::make`] completes it.
     pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let walks = !watch.is_empty();
         self.compile(Arc::new(watch), modules, walks)
@@ -273,9 +276,8 @@ impl Publisher {
         Change { watch, worker: worker.ok() }
     }
 
-    /// Applies a change of the watch set, both to sites that the target has already met and to sites that the
-    /// target meets later. Returns the difference between the numbers of watched sites before and after the
-    /// change.
+    /// Applies a change of the set of watched sites, both to sites that the target already has and to sites
+    /// that the target adds later. Returns by how much the number of watched sites has changed.
     pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         self.changes += 1;
         let old = std::mem::replace(&mut self.watch, change.watch);
@@ -295,7 +297,8 @@ impl Publisher {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
         }
-        // If several modules were loaded at the same address, the module that was loaded last is mapped now.
+        // If several modules were loaded at the same address one after the other, only the module that was
+        // loaded last is mapped now.
         let mut latest: Vec<&Loaded> = modules.iter().filter(|loaded| loaded.latest_event > 0).collect();
         latest.sort_by_key(|loaded| loaded.latest_event);
         latest.into_iter().for_each(|loaded| drop(self.lay(loaded)));
@@ -316,8 +319,8 @@ impl Publisher {
         Some(&self.code.get(module)?.get()?.entries)
     }
 
-    /// Number of functions and return addresses in loaded modules that the requests with these serial numbers
-    /// name.
+    /// The requests with these serial numbers name functions and return addresses. The function returns how
+    /// many of these functions and addresses are in loaded modules.
     pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
         let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
@@ -391,7 +394,8 @@ impl Publisher {
         self.compile(Arc::clone(&self.watch), modules, true)
     }
 
-    /// Publishes unwind rules, so that the target can walk its stacks from now on.
+    /// Publishes the unwind rules of all modules, so that the library in the target can walk stacks from now
+    /// on.
     pub fn enable_walks(&mut self, session: &Session, modules: &[Loaded]) {
         if !self.walks {
             self.walks = true;
@@ -399,8 +403,8 @@ impl Publisher {
         }
     }
 
-    /// Updates the actions of those sites that the target met before the collector published or changed the
-    /// rules for these sites.
+    /// Updates the actions of all sites that the target already has, because the collector may have published
+    /// or changed the rules for these sites only now.
     fn tell_known_sites(&mut self, session: &Session) {
         let refused = std::mem::take(&mut self.refused);
         self.picked.retain(|&address| {
@@ -414,16 +418,16 @@ impl Publisher {
         }
     }
 
-    /// Updates the action of one site that the target has met.
+    /// Updates the action of one site that the target already has.
     pub fn tell(&self, session: &Session, address: u64) {
         if let Some(slot) = slot_of(session, address) {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
             } else if now != Action::COUNT && self.publications > 1 {
-                // A thread of the target may have been interrupted while it removed this caller from the
-                // caller cache, and may never finish: a signal handler can leave the library with longjmp. So
-                // the collector removes the caller from the cache itself.
+                // A signal handler may have interrupted a thread of the target while this thread removed this
+                // caller from the caller cache. If the handler leaves the library with longjmp, the thread
+                // never completes the removal. So the collector removes the caller from the cache itself.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }
@@ -434,9 +438,9 @@ impl Publisher {
         slots.filter(|slot| slot.action() == Action::WATCH).count()
     }
 
-    /// Publishes the unwind rules of loaded modules. The collector writes new rows after the rows that are in
-    /// use, and does not change the rows in use. Only while the collector writes the table of modules, for a
-    /// short time, a walk finds no rules.
+    /// Publishes the unwind rules of loaded modules. The collector writes new rows after the rows in use and
+    /// does not change the rows in use, so a walk can use them meanwhile. Only during the short time in which
+    /// the collector writes the table of modules, a walk of a stack finds no rules.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {
@@ -459,7 +463,7 @@ impl Publisher {
         for module in (0..known).filter(|&module| is_loaded(module)) {
             let rows = rows_of(module);
             if self.rows_at.contains_key(&module) || self.rows_used + rows.len() > MAX_ROWS {
-                continue; // the rows do not fit into the session, so walks end at this module
+                continue; // the rows do not fit into the session, so walks of stacks end at this module
             }
             for (cell, row) in session.rule_rows()[self.rows_used..].iter().zip(rows) {
                 let word = u64::from(row.start) | u64::from(row.rule.0) << 32;
@@ -480,7 +484,8 @@ impl Publisher {
             .collect();
         tables.sort_unstable();
         tables.truncate(MAX_TABLES - PADDING);
-        // The target also recognizes a new table of modules by its length, so the length must change.
+        // Change the length of the table of modules with padding, because the target recognizes a new table
+        // by its length.
         tables.extend(std::iter::repeat_n((u64::MAX, u64::MAX, 0, 0), self.publications % PADDING));
         session.header().rule_tables.store(0, Ordering::Release);
         for (table, (start, end, rows_at, rows)) in session.rule_tables().iter().zip(&tables) {
@@ -493,16 +498,16 @@ impl Publisher {
     }
 }
 
-/// The return addresses of the sites that the target has met. The function reads the list of callers by site
-/// id, and not the site table: most slots of the site table are empty, and a read of an empty slot would
-/// allocate memory for the page of this slot.
+/// The return addresses of the sites that the target has. The function reads these addresses from the list
+/// that is indexed by site id and not from the site table. Most slots of the site table are empty, and
+/// reading an empty slot would allocate memory for the page of this slot.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));
     addresses.filter(|&address| address != 0)
 }
 
-/// The slot of a return address in the site table, if the target has met this address.
+/// The slot of a return address in the site table; `None`: the target has no site with this address.
 pub(crate) fn slot_of(session: &Session, address: u64) -> Option<&SiteSlot> {
     edleak_session::site::find(session.slots(), address)
 }

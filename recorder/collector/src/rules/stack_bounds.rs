@@ -1,9 +1,9 @@
 //! Publishes the writable mappings of the target, so that a walk of a stack does not read beyond the end of
 //! the mapping in which the stack is.
 //!
-//! A walk never reads beyond the end of the mapping in which it began. The library knows the stacks of the
-//! main thread and of libc's threads itself. The stack of a coroutine can be in any mapping, so the collector
-//! publishes the start and the end of every writable mapping.
+//! A walk never reads beyond the end of the mapping in which it began. The library itself knows where the
+//! stacks of the main thread and of threads from libc end. But the stack of a coroutine can be in any
+//! mapping, so the collector publishes the start and the end of every writable mapping.
 
 use crate::sys::maps::{self, Line};
 use crate::sys::shm::Session;
@@ -11,8 +11,8 @@ use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The collector reads the memory map at least once in this time, because new mappings may contain new
-/// stacks.
+/// The collector reads the target's memory map at least once in this time, because new mappings may contain
+/// new stacks.
 const PERIOD: Duration = Duration::from_secs(1);
 /// If a walk ended before the outermost frame, the stack may be in a new mapping. After such a walk, the
 /// collector reads the map before [`PERIOD`] is over, but the collector spends at most 1/`SHARE` of its time
@@ -58,8 +58,9 @@ impl StackBounds {
         self.stacks = made;
     }
 
-    /// Replaces the entries that have changed. While an entry is replaced, its end is 0, so a walk finds no
-    /// address in this entry. A walk never combines the start of one mapping with the end of another mapping.
+    /// Replaces those published entries that have changed. While the collector replaces an entry, the end in
+    /// this entry is 0, so a walk ignores the entry. So a walk never combines the start of the old mapping
+    /// with the end of the new mapping.
     fn publish(&mut self, session: &Session, ranges: Vec<Range>) {
         let same = ranges.iter().zip(&self.published).take_while(|(new, old)| new == old).count();
         if same == ranges.len() && same == self.published.len() {
@@ -81,9 +82,9 @@ impl StackBounds {
     }
 }
 
-/// The mappings that can be read and written, sorted by address; adjacent mappings are merged. If there are
-/// too many mappings for the session, the list does not contain mappings of files, because no stack is in a
-/// mapped file.
+/// The mappings that the process can read and write, sorted by address; adjacent mappings are merged. If
+/// there are too many mappings for the session, the list does not contain mappings of files, because no stack
+/// is in a mapped file.
 fn writable(map: &str) -> Vec<Range> {
     let all = ranges(map, |_| true);
     let mut kept = if all.len() > MAX_BOUNDS { ranges(map, |name| !name.starts_with('/')) } else { all };

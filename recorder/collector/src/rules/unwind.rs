@@ -1,4 +1,4 @@
-//! Compiles the unwind rules of a file into the form of the session, which has 32 bits for each rule.
+//! Compiles the unwind rules of a file into the form in which the session stores them: 32 bits for each rule.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::unwind::{self, Base, CallerRule};

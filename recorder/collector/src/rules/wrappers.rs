@@ -1,9 +1,9 @@
 //! Decides which functions are allocation wrappers, and finds the ranges of their code.
 //!
-//! The collector checks every symbol of every module while the target starts, so the check must be fast. To
-//! demangle a name is slow, so the collector checks the mangled name. A mangled C++ name contains the first
-//! words of its path as plain text. The collector demangles only Rust names, and all names if the user gives
-//! patterns.
+//! The collector checks every symbol of every module while the target starts, so the check must be fast.
+//! Demangling a name is slow, so the collector checks the mangled name instead. This works because a mangled
+//! C++ name contains the first words of its path as plain text. The collector demangles only Rust names, and
+//! all names if the user gives patterns.
 
 use crate::error::{Error, ErrorKind};
 use crate::rules::unwind::UnwindTable;
@@ -43,8 +43,8 @@ pub struct WrapperSet {
     patterns: Vec<Pattern>,
 }
 
-/// A pattern of the user, and a flag whether the pattern has matched a function yet. All clones of a set
-/// share the flag.
+/// A pattern of the user, and a flag that is set when the pattern matches a function. All clones of a
+/// [`WrapperSet`] share this flag.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -52,8 +52,8 @@ struct Pattern {
     is_used: Arc<AtomicBool>,
 }
 
-/// A list of complete names and of prefixes; a prefix is written with a `*` at the end. No prefix begins with
-/// another prefix of the list.
+/// A list of complete names and of prefixes of names; a prefix is written with a `*` at the end. No prefix in
+/// the list begins with another prefix in the list.
 #[derive(Clone, Debug, Default)]
 struct Paths {
     exact: HashSet<&'static str>,
@@ -70,15 +70,15 @@ impl Paths {
     }
 
     fn contains(&self, name: &str) -> bool {
-        // If the name begins with a prefix of the list, this prefix is the last entry of the sorted list that
-        // is not greater than the name. A list entry between the prefix and the name would itself begin with
-        // the prefix, and [`Paths`] contains no prefix that begins with another prefix.
+        // If the name begins with a prefix in the sorted list, this prefix is the last entry of the list that
+        // is not greater than the name. There is no other entry between this prefix and the name: such an
+        // entry would begin with this prefix, and no entry of [`Paths`] begins with another entry.
         let before = self.prefixes.range(..=name).next_back();
         before.is_some_and(|prefix| name.starts_with(prefix)) || self.exact.contains(name)
     }
 
-    /// Whether the list contains the path or the first words of the path: an entry `a::b` matches the path
-    /// `a::b::c`.
+    /// Whether the list contains the path or the first words of the path. For example, an entry `a::b`
+    /// matches the path `a::b::c`.
     fn has_start_of(&self, path: &str) -> bool {
         let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
         ends.into_iter().any(|end| self.contains(&path[..end]))
@@ -86,8 +86,8 @@ impl Paths {
 }
 
 impl WrapperSet {
-    /// Whether the set is the built-in list without patterns of the user. The built-in list is the same in
-    /// every run.
+    /// Whether the set contains only the built-in list, which is the same in every run, and no patterns of
+    /// the user.
     pub(crate) fn is_only_builtin(&self) -> bool {
         self.has_libraries && self.patterns.is_empty()
     }
@@ -104,7 +104,8 @@ impl WrapperSet {
         }
     }
 
-    /// An empty set. With this set, every site is the direct caller of an entry point.
+    /// An empty set. With this set, edleak skips no wrappers, so the site of an allocation is always the
+    /// direct caller of malloc or a similar function.
     pub fn none() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::default(),
@@ -142,8 +143,8 @@ impl WrapperSet {
 
     /// Whether the function with the symbol `raw` is a wrapper.
     pub fn matches(&self, raw: &str) -> bool {
-        // Check all patterns of the user first, even if a built-in name matches, because each check records
-        // whether a pattern has matched a function.
+        // Always check all patterns of the user, even if a built-in name matches: each check also records
+        // which patterns have matched a function.
         let is_users = !self.patterns.is_empty() && self.is_users(raw);
         is_users || self.is_builtin(plain(raw))
     }
@@ -205,8 +206,8 @@ fn ends_a_word(rest: &str) -> bool {
     !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether a Rust symbol may be a wrapper: the crate of the symbol contains wrappers, or the symbol is a
-/// method of an allocator. The collector demangles no other Rust symbols.
+/// Whether a Rust symbol may be a wrapper, because its crate contains wrappers or because the symbol is a
+/// method of an allocator. Other Rust symbols need no demangling.
 fn rust_may_match(raw: &str) -> bool {
     let Some(first) = rust_first_word(raw) else { return true };
     first.starts_with("_$LT$")
@@ -220,7 +221,8 @@ fn rust_first_word(raw: &str) -> Option<&str> {
     let word = |text: &'_ str| -> Option<Range<usize>> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let length: usize = text[..digits].parse().ok()?;
-        // If a name begins with a digit or `_`, the v0 mangling puts a `_` between the length and the name.
+        // If a name begins with a digit or `_`, the v0 mangling writes a `_` between the length of the name
+        // and the name.
         let start = digits + usize::from(raw.starts_with("_R") && text[digits..].starts_with('_'));
         (start + length <= text.len()).then_some(start..start + length)
     };
@@ -228,7 +230,7 @@ fn rust_first_word(raw: &str) -> Option<&str> {
         return rest.get(word(rest)?);
     }
     // The v0 mangling encodes a crate as the letter `C`, an optional number in the form `s…_`, and the name
-    // of the crate. The letter `C` may occur elsewhere, but no name follows it there.
+    // of the crate. If the letter `C` has another meaning, no name follows this letter.
     raw.match_indices('C').find_map(|(at, _)| {
         let rest = &raw[at + 1..];
         let rest = match rest.strip_prefix('s') {
@@ -247,9 +249,9 @@ fn is_foreign_closure(path: &str) -> bool {
     }
 }
 
-/// The words of a mangled C++ path before its first template arguments: `std::vector` for
-/// `std::vector<int>::push_back`. `None`: the name is not a C++ name, or belongs to code that is local to a
-/// function.
+/// The words of a mangled C++ path before its first template arguments. For example, the result for
+/// `std::vector<int>::push_back` is `std::vector`. `None`: the name is not a C++ name, or belongs to code
+/// that is local to a function.
 fn cpp_leading_path(raw: &str) -> Option<String> {
     let mut rest = raw.strip_prefix("_Z")?;
     let mut words: Vec<&str> = Vec::new();
@@ -285,8 +287,9 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
     Some(path)
 }
 
-/// The first word of `rest`, and the number of bytes that the word takes in `rest`. If the function cannot
-/// read further without demangling, the number is 0. `None`: `rest` is not a path.
+/// The first word of the mangled path `rest`, and the number of bytes that this word takes in `rest`. The
+/// number is 0 if the function cannot read the text after the word without demangling. `None`: `rest` is not
+/// a path.
 fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     const ABBREVIATIONS: [(&str, &str); 7] = [
         ("St", "std"),
@@ -327,10 +330,10 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
     }
     let has_nameless = set.has_nameless(elf, named);
     let mut found = Vec::new();
-    let mut end = 0; // the end of the code for which the loop has already decided
+    let mut end = 0; // the loop has handled all code before this offset
     let mut rest = named.functions.as_slice();
     while let Some(first) = rest.first() {
-        // A function may have several names. If one of the names matches, the function is a wrapper.
+        // A function may have several names. The function is a wrapper if one of these names matches.
         let same = rest.iter().take_while(|other| other.start == first.start).count();
         let (names, later) = rest.split_at(same);
         rest = later;
@@ -353,11 +356,12 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
 /// The range that [`wrapper_functions`] returns for a file in which every function is a wrapper.
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
-/// The code ranges of these functions in which the library can skip the frame of a call. Each range contains
-/// a call and has an unwind rule. The ranges are sorted and do not overlap. To find the range of a return
-/// address, look up the address minus 1.
+/// The code ranges of `functions` in which the library can skip the frame of a call: each range contains a
+/// call and has one unwind rule. The ranges are sorted and do not overlap. To find the range of a return
+/// address, look up the return address minus 1, which is inside the call instruction.
 ///
-/// A range may also include code without a call, so a range is meaningful only for return addresses.
+/// A range may also contain code that makes no call. So look up only return addresses in these ranges, not
+/// other code addresses.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {
     let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
     for function in functions {
@@ -374,8 +378,8 @@ struct Ranges<'elf, 'data> {
 
 impl Ranges<'_, '_> {
     /// Adds the parts of `start..end` that contain a call and have an unwind rule. If two neighbouring parts
-    /// have the same rule and no call is between them, they become one range. To join such parts halves the
-    /// number of ranges.
+    /// have the same rule and no call is between the parts, they become one range, which halves the number of
+    /// ranges.
     fn push(&mut self, start: u32, end: u32) {
         for (start, end, rule) in self.table.known_in(start, end) {
             if !matches!(rule.kind(), Kind::Sp | Kind::Fp) || !self.code.may_call(start, end) {

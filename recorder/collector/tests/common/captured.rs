@@ -1,7 +1,7 @@
 //! A stack that a test program has captured, and a function that walks this stack.
 //!
-//! The walk works like the walk of the library inside a target. The input is the registers and a copy of the
-//! stack; the output is the return addresses.
+//! The walk works like the walk of edleak's library inside a target. The walk gets the registers and a copy
+//! of the stack, and returns the return addresses.
 
 use super::{run, scratch, source};
 use edleak_binary::elf::Elf;
@@ -22,7 +22,7 @@ pub(crate) struct Captured {
     pub stack: Vec<u8>,
     /// The frames that libgcc found, innermost first.
     pub frames: Vec<u64>,
-    /// The first mapping of each file, with the link base and the name of the file.
+    /// The mapped files. Each element has the first mapping, the link base and the name of one file.
     pub modules: Vec<Mapped>,
     pub tables: RefCell<HashMap<PathBuf, UnwindTable>>,
 }

@@ -19,8 +19,8 @@ pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
-/// Reports that a test cannot run, because a tool or a permission is missing on this machine. In CI every
-/// test must run, so the function fails there.
+/// Reports that a test cannot run, because a tool or a permission is missing on this machine. In continuous
+/// integration (CI), every test must run, so in CI the function fails the test.
 pub(crate) fn cannot_run(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must run every test: {why}");
     eprintln!("not run: {why}");

@@ -14,8 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-// arm(): captures the next allocation. The programs link this library first, so their allocations pass
-// through it.
+// After a call of arm(), this library captures the stack of the next allocation. A test program links this
+// library first, so each allocation of the program goes through the functions of this library.
 void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);

@@ -9,8 +9,8 @@
 void capture(void);
 volatile uint64_t sink;
 
-// So many values are in use across the call that the compiler pushes every callee-saved register, including
-// rbp.
+// So many values are in use before and after the call that the compiler must push every callee-saved
+// register, including rbp.
 __attribute__((noinline)) static uint64_t recurse(int depth, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
                                                   void (*then)(void)) {
     uint64_t e = a * b + sink, f = c ^ d, g = a + d;
@@ -43,8 +43,8 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     recurse(2, 5, 6, 7, 8, deep);
 }
 
-// The signal interrupts a leaf function: rsp still points at the return address, and no call leads to the
-// handler.
+// The signal interrupts a function that calls no other function. So rsp still points at the return address of
+// this function, and no call instruction leads to the signal handler.
 __attribute__((noinline)) static void leaf(void) {
     __asm__ volatile("ud2");
     sink++;

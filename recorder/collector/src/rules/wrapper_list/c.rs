@@ -49,10 +49,10 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "strdup_or_die",
 ];
 
-/// Functions of libraries that have C names. A `*` stands for any characters.
+/// C names of library functions. A `*` stands for any characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
-    // The allocation functions themselves: one of these functions may call another one, and a program may
-    // define its own functions with these names.
+    // The allocation functions themselves. They are wrappers, because one allocation function may call
+    // another, and because a program may define its own functions with these names.
     "malloc",
     "calloc",
     "realloc",
@@ -64,8 +64,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "pvalloc",
     "reallocf",
     "recallocarray",
-    // Functions of the C library, by their names in copies of the library that are statically linked or that
-    // replace libc.
+    // Functions of the C library. edleak needs their names for copies of the C library that are statically
+    // linked into a program or that replace libc.
     "strdup",
     "strndup",
     "__strdup",
@@ -118,7 +118,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "__cxa_vec_new",
     "__cxa_vec_new2",
     "__cxa_vec_new3",
-    // Unmangled names of allocation functions in programs of older Rust compilers.
+    // Allocation functions of Rust, by the names without mangling that older Rust compilers give to these
+    // functions.
     "__rust_alloc",
     "__rust_alloc_zeroed",
     "__rust_realloc",
@@ -260,8 +261,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "SlabAlloc*",
     "SlabContextCreate",
     "BumpAlloc*",
-    // Allocates a thread's table of thread-local variables. This function is a wrapper, so that the site is
-    // the caller of pthread_create.
+    // This function allocates a thread's table of thread-local variables. It is in the list, so that the site
+    // of this memory is the caller of pthread_create.
     "allocate_dtv",
     // Other common libraries.
     "Perl_safesys*",

@@ -19,7 +19,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::__detail",
     "std::pmr",
     "std::get_temporary_buffer",
-    // HotSpot's own functions for memory outside the Java heap.
+    // Functions of HotSpot (the Java virtual machine) for memory outside the Java heap.
     "os::malloc",
     "os::realloc",
     "os::strdup",
@@ -156,7 +156,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::enable_shared_from_this",
     "std::make_exception_ptr",
     // Function objects: a function that stores a function object is a wrapper; a function that calls the
-    // function object is not.
+    // function object is not a wrapper.
     "std::function",
     "std::_Function_base",
     "std::__function::__value_func",
@@ -229,6 +229,6 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "google::protobuf::RepeatedPtrField",
 ];
 
-/// C++: names of member functions that are wrappers in every class of namespace `std`. Other members of such
-/// classes may run the user's code.
+/// C++: names of member functions that are wrappers in every class of namespace `std`, even if the class has
+/// other members that run the user's code.
 pub(crate) const CPP_STD_MEMBERS: &[&str] = &["_M_manager"];
