@@ -88,7 +88,7 @@ impl Error {
         Error::new(kind, error.message()).with_remedy(remedy)
     }
 
-    /// Sets the remedy.
+    /// Sets the remedy of this error.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Error {
         self.remedy = Some(remedy.into());
@@ -112,7 +112,7 @@ impl Error {
         &self.message
     }
 
-    /// The action that the user can take, if edleak knows one.
+    /// The remedy: the action that the user can take, if edleak knows such an action.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }

@@ -1,11 +1,11 @@
 //! Finds the modules of a process that call the functions of edleak.h or of the crate edleak-annotate.
 //!
-//! A program calls the library's functions for marks and pools through its global offset table. The loader
-//! fills this table when it loads the program. If edleak's library is loaded later than the program, the
-//! table contains no addresses of the library's functions. Therefore each module that calls these functions
-//! contains memory for two addresses, which are 0 at first ([`edleak_session::idle::CALLS_NOTE_TYPE`]). While
-//! all threads stand still, the collector stores in this memory the addresses of the function for marks and
-//! of the function for pools.
+//! A program calls the functions of edleak's library for marks and pools through the program's global offset
+//! table. The loader fills this table when it loads the program. If edleak's library is loaded later than the
+//! program, the table contains no addresses of the library's functions. Therefore each module that calls
+//! these functions contains memory for two addresses, which are 0 at first
+//! ([`edleak_session::idle::CALLS_NOTE_TYPE`]). While all threads stand still, the collector stores in this
+//! memory the addresses of the function for marks and of the function for pools.
 
 use crate::attach::modules::Module;
 use crate::sys::maps::Line;
@@ -19,7 +19,7 @@ const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
 /// the address of the function for pools. The collector stores both addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
-    /// The address of these 16 bytes.
+    /// The address of this memory.
     pub(crate) address: u64,
     module: u64,
     path: String,

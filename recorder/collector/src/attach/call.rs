@@ -13,12 +13,12 @@
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
 //!
-//! First the collector writes the memory below the stack pointer, and the code. The thread does not use them
-//! yet. Then the collector sets the registers of the thread in one call of ptrace. After this call, the code
-//! can restore the registers of the thread without the collector, so the thread is safe even if the collector
-//! dies. If the collector still runs when `dlopen` returns, the collector restores the registers, and the
-//! code does not. The kernel then continues the system call in which the thread waited, for the rest of the
-//! waiting time.
+//! First the collector writes the code, and the memory below the stack pointer; the thread uses neither of
+//! the two yet. Then the collector sets the registers of the thread in one call of ptrace. After this call,
+//! the code can restore the registers of the thread without the collector, so the thread is safe even if the
+//! collector dies. If the collector still runs when `dlopen` returns, the collector restores the registers,
+//! and the code does not. The kernel then continues the system call in which the thread waited, for the rest
+//! of the waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -45,7 +45,7 @@ const RTLD_NOW: u64 = 2;
 /// handler.
 const STACK_RESERVE: u64 = 16 << 10;
 
-/// The arguments for a call of `dlopen` in the process.
+/// The arguments for a call of `dlopen` by a thread of the process.
 pub(crate) struct Call<'a> {
     pub(crate) functions: Functions,
     /// The path of the library, as the process sees it.

@@ -1,7 +1,7 @@
 //! Gives the collector a high priority while threads of the target stand still.
 //!
-//! In this time, the collector must not wait for a processor, so that the threads can soon run again. Without
-//! privileges, the collector may not raise its priority, so the priority does not change.
+//! While the threads stand still, the collector must not wait for a processor, so that the threads can soon
+//! run again. Without privileges, the collector may not raise its priority, so the priority does not change.
 #![allow(unsafe_code)] // two system calls
 
 /// Keeps the priority raised while this value lives. Dropping this value restores the priority that the
@@ -15,7 +15,7 @@ const HIGHEST: libc::c_int = -20;
 
 impl Priority {
     pub(crate) fn raise() -> Priority {
-        // SAFETY: the call passes no memory.
+        // SAFETY: the call passes only numbers, and no pointer.
         let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         set(HIGHEST);
         Priority { before }
@@ -29,6 +29,6 @@ impl Drop for Priority {
 }
 
 fn set(priority: libc::c_int) {
-    // SAFETY: the call passes no memory.
+    // SAFETY: the call passes only numbers, and no pointer.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, priority) };
 }

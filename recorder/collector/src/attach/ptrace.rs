@@ -91,7 +91,7 @@ impl Thread {
         }
     }
 
-    /// The general registers.
+    /// Reads the general registers of the thread.
     pub(crate) fn registers(&self) -> io::Result<Registers> {
         let mut registers = Registers::zeroed();
         let mut place =
@@ -100,7 +100,7 @@ impl Thread {
         Ok(registers)
     }
 
-    /// Sets the general registers.
+    /// Sets the general registers of the thread.
     pub(crate) fn set_registers(&self, registers: &Registers) -> io::Result<()> {
         let mut place = libc::iovec {
             iov_base: (registers as *const Registers).cast_mut().cast(),
@@ -109,7 +109,7 @@ impl Thread {
         request(libc::PTRACE_SETREGSET, self.tid, NT_PRSTATUS, (&raw mut place) as usize).map(drop)
     }
 
-    /// The floating-point and vector registers.
+    /// Reads the floating-point and vector registers of the thread.
     pub(crate) fn extended_state(&self) -> io::Result<Vec<u8>> {
         let mut state = vec![0u8; MOST_STATE_BYTES];
         let mut place = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
@@ -118,20 +118,20 @@ impl Thread {
         Ok(state)
     }
 
-    /// Sets the floating-point and vector registers.
+    /// Sets the floating-point and vector registers of the thread.
     pub(crate) fn set_extended_state(&self, state: &[u8]) -> io::Result<()> {
         let mut place = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
         request(libc::PTRACE_SETREGSET, self.tid, EXTENDED_STATE, (&raw mut place) as usize).map(drop)
     }
 
-    /// The blocked signals.
+    /// Reads the set of signals that the thread blocks.
     pub(crate) fn signal_mask(&self) -> io::Result<u64> {
         let mut mask = 0u64;
         request(libc::PTRACE_GETSIGMASK as _, self.tid, size_of::<u64>(), (&raw mut mask) as usize)?;
         Ok(mask)
     }
 
-    /// Whether the kernel turns some system calls of the thread into signals
+    /// Whether the kernel sends the thread a signal instead of carrying out some of its system calls
     /// (`PR_SET_SYSCALL_USER_DISPATCH`).
     pub(crate) fn redirects_system_calls(&self) -> bool {
         const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
@@ -142,15 +142,15 @@ impl Thread {
         known.is_ok() && settings[0] != 0
     }
 
-    /// Sets the blocked signals.
+    /// Sets the signals that the thread blocks.
     pub(crate) fn set_signal_mask(&self, mask: u64) -> io::Result<()> {
         let mut mask = mask;
         let place = (&raw mut mask) as usize;
         request(libc::PTRACE_SETSIGMASK as _, self.tid, size_of::<u64>(), place).map(drop)
     }
 
-    /// Lets the thread go on to the entry or the exit of its next system call. The thread gets no signal from
-    /// this call. If a signal stopped the thread, the thread gets this signal when this value is dropped.
+    /// Lets the thread go on to the entry or the exit of its next system call. If a signal stopped the
+    /// thread, the thread does not get this signal now, but when this value is dropped.
     pub(crate) fn go_on_to_system_call(&mut self) -> io::Result<()> {
         self.stop = None;
         request(libc::PTRACE_SYSCALL, self.tid, 0, 0).map(drop)
@@ -202,7 +202,7 @@ impl ChildSignals {
 
 impl Drop for ChildSignals {
     fn drop(&mut self) {
-        // SAFETY: the kernel only reads the set.
+        // SAFETY: the kernel only reads the signal set, and stores no result through the null pointer.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
 }
@@ -210,14 +210,14 @@ impl Drop for ChildSignals {
 fn no_signals() -> libc::sigset_t {
     // SAFETY: a set of signals consists of integers, for which zeros are valid.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the call writes only the set.
+    // SAFETY: the call writes only to the signal set `set`.
     unsafe { libc::sigemptyset(&mut set) };
     set
 }
 
 fn child_signal() -> libc::sigset_t {
     let mut set = no_signals();
-    // SAFETY: the call writes only the set.
+    // SAFETY: the call writes only to the signal set `set`.
     unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) };
     set
 }
@@ -225,7 +225,8 @@ fn child_signal() -> libc::sigset_t {
 /// Waits until the kernel reports the stop of a thread, but not longer than [`PAUSE`].
 fn wait_for_child_signal() {
     let limit = libc::timespec { tv_sec: 0, tv_nsec: PAUSE.as_nanos() as libc::c_long };
-    // SAFETY: the kernel only reads the set and the limit.
+    // SAFETY: the kernel only reads the signal set and the time limit, and stores no result through the null
+    // pointer.
     unsafe { libc::sigtimedwait(&child_signal(), std::ptr::null_mut(), &limit) };
 }
 

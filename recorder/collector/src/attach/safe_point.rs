@@ -3,18 +3,18 @@
 //! The call of `dlopen` takes locks of the loader and of malloc. So the thread must neither hold such a lock
 //! nor wait for such a lock. The collector therefore requires that no function on the thread's stack belongs
 //! to malloc, to the loader or to fork. Also, no function on the stack may be a signal handler, because the
-//! handler may have interrupted one of these functions. The collector walks the stack with the unwind rules
-//! of the modules. If the collector cannot walk the stack to its outermost frame, the thread may not call the
-//! loader.
+//! handler may have interrupted malloc, the loader or fork. The collector walks the stack with the unwind
+//! rules of the modules. If the collector cannot walk the stack to its outermost frame, the thread may not
+//! call the loader.
 //!
 //! Linux distributions remove the names of libc's internal functions from libc. The collector accepts a frame
 //! of a function without a name only if code outside libc has called a function of libc that has a name, and
 //! this name is not in `UNSAFE_FUNCTIONS`.
 //!
 //! A program can contain its own allocator, and the internal functions of this allocator may have any name.
-//! So in such a program, no frame of the thread may belong to a function of the allocator's interface, such
-//! as malloc. Also, the thread must wait in one of the functions of `WAITS`, because an allocator never waits
-//! for its locks in these functions.
+//! If so, no frame of the thread may belong to a function that the program calls to allocate or free memory,
+//! such as malloc. Also, the thread must wait in one of the functions of `WAITS`, because an allocator never
+//! waits for its locks in these functions.
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};
@@ -109,7 +109,7 @@ enum Allocator {
     },
 }
 
-/// A frame of a stack.
+/// A frame of the stack of a stopped thread.
 struct Frame {
     /// For the innermost frame: the address of the next instruction. For any other frame: an address inside
     /// the instruction that called the next inner function.
@@ -118,7 +118,7 @@ struct Frame {
 }
 
 impl<'a> SafePoints<'a> {
-    /// Prepares the checks of a process. `allocator` is the module that contains malloc.
+    /// Prepares the checks of the threads of a process. `allocator` is the module that contains malloc.
     pub(crate) fn new(pid: u32, modules: &'a [Module], allocator: &Module) -> SafePoints<'a> {
         let libc = modules.iter().find(|module| module.is_libc());
         let position = modules.iter().position(|module| module.start == allocator.start);

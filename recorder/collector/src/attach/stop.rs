@@ -91,8 +91,8 @@ impl Drop for Stopped {
     }
 }
 
-/// Makes a thread wait again in the system call in which the collector stopped the thread. A stop ends some
-/// system calls that wait with the error EINTR; the kernel itself restarts all other system calls that wait.
+/// Makes a thread wait again in the system call in which the collector stopped the thread. A stop makes some
+/// waiting system calls return the error EINTR; the kernel itself restarts all other waiting system calls.
 /// This function replaces EINTR by a code that makes the kernel restart the system call, unless a signal
 /// handler must run.
 pub(crate) fn restart_wait(thread: &Thread) {
@@ -104,8 +104,8 @@ pub(crate) fn restart_wait(thread: &Thread) {
     }
 }
 
-/// Whether a stop has ended a system call with EINTR while it waited, and edleak may restart this call with
-/// its full time limit.
+/// Whether a stop has made a waiting system call return EINTR, and edleak may restart this call with its full
+/// time limit.
 fn is_ended_wait(registers: &Registers) -> bool {
     /// Longest time limit in milliseconds of a system call that edleak restarts. The restarted call waits for
     /// its full time limit again, so a call with a longer time limit could return much too late.

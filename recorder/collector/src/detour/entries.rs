@@ -27,7 +27,7 @@ pub(crate) struct Entry {
 /// The allocator functions of one file, with their link-time addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileEntries {
-    /// The functions, sorted by address.
+    /// The allocator functions, sorted by address.
     pub(crate) entries: Vec<Entry>,
     /// Whether the file exports a `malloc`. If the file is a shared library, a preloaded `malloc` replaces
     /// this `malloc`.
@@ -143,7 +143,7 @@ pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
 }
 
 /// For a function with several names: the best-known name, the entry of the table for this name, and whether
-/// all names have the same shape.
+/// all names have the same shape (the same arguments for sizes and addresses).
 fn one_of<'a>(names: &[(&Function<'a>, TableEntry)]) -> (&'a str, TableEntry, bool) {
     let mut shapes: HashMap<&str, TableEntry> = HashMap::new();
     for (function, known) in names {

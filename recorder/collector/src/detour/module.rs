@@ -172,8 +172,8 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
     Some(Compiled { code, address, patches })
 }
 
-/// Fills the code with trap instructions up to the next multiple of 16 bytes. Processors fetch code fast from
-/// such an address.
+/// Fills the code with trap instructions up to the next multiple of 16 bytes. Processors fetch code faster if
+/// the code starts at a multiple of 16.
 fn align(code: &mut Vec<u8>) {
     code.resize(code.len().next_multiple_of(16), 0xcc);
 }

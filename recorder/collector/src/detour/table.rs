@@ -34,8 +34,8 @@ pub(crate) enum Shape {
     FreeSized {
         /// The number of the argument with the size.
         size: u8,
-        /// The number of the argument with jemalloc's flags, if the function takes flags. A plain free can
-        /// take the same flags.
+        /// The number of the argument with jemalloc's flags, if the function takes flags. jemalloc's plain
+        /// free, `dallocx`, takes the same flags.
         flags: Option<u8>,
     },
     /// The function maps or unmaps memory. The hook gets all arguments of the function.
@@ -401,7 +401,8 @@ const MAPPING_FUNCTIONS: &[(&str, Hook)] = &[
 /// Number of different functions in [`MAPPING_FUNCTIONS`]; `mmap` and `mmap64` are the same function.
 pub(crate) const MAPPING_HOOKS: usize = 6;
 
-/// The entry for the name of a function that maps or unmaps memory; `None`: `name` is no such name.
+/// The entry for the name of a function that maps or unmaps memory; `None`: `name` is not the name of such a
+/// function.
 pub(crate) fn lookup_mapping(name: &str) -> Option<TableEntry> {
     let name = name.split('@').next().unwrap_or(name);
     let (_, hook) = MAPPING_FUNCTIONS.iter().find(|(known, _)| *known == name)?;

@@ -82,10 +82,10 @@ fn wipe_on_fork() -> Finding {
         let error = io::Error::last_os_error();
         return Finding::bad(SUBJECT, format!("no memory: {error}"), remedy("mmap", &error));
     }
-    // SAFETY: the page is the mapping made above.
+    // SAFETY: `page` is the mapping that the call of mmap returned.
     let result = unsafe { libc::madvise(page, BYTES, libc::MADV_WIPEONFORK) };
     let error = io::Error::last_os_error();
-    // SAFETY: the page is the mapping made above, and no reference to it exists.
+    // SAFETY: `page` is the mapping that the call of mmap returned, and no reference to it exists.
     unsafe { libc::munmap(page, BYTES) };
     if result == 0 {
         Finding::good(SUBJECT, "a forked child can be told from its parent")

@@ -29,7 +29,7 @@ pub struct Attached {
     control: String,
     quiet: bool,
     /// Whether the process was attached to the session of an earlier recording. If so, no thread of the
-    /// process uses the fast path before [`Attached::open`].
+    /// process uses the fast path of the library before [`Attached::open`].
     was_attached: bool,
     woken: Instant,
     is_told: bool,
@@ -113,8 +113,8 @@ impl Attached {
         Ok(false)
     }
 
-    /// Lets the threads of the process use the fast path, as soon as no thread can hold a pointer into the
-    /// session of an earlier recording.
+    /// Lets the threads of the process use the fast path of the library, as soon as no thread can hold a
+    /// pointer into the session of an earlier recording.
     pub(super) fn open(&mut self, shards: usize) {
         if !self.was_attached || self.library.phase().ok() != Some(COUNTING) {
             return;

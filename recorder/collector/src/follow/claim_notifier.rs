@@ -1,6 +1,6 @@
 //! Wakes the collector when an image (a program in a process) claims a session, the memory that it shares
-//! with the collector. The image waits at its start until the collector has published rules for it. So if the
-//! collector only polled for claims, images would start later.
+//! with the collector. At its start, the image waits until the collector has published rules for it. If the
+//! collector only polled for claims, each image would wait longer.
 //!
 //! The number of claims is a counter in shared memory, but the main loop can wait only for file descriptors.
 //! So a separate thread waits until the counter changes, and then writes to an eventfd. If the collector
@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// After a notifier is dropped, its thread ends within this time.
+/// After a notifier is dropped, the thread of the notifier ends within this time.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Notifies the main loop of claims on one control page.
+/// Notifies the main loop when an image claims a session from one control page.
 pub(crate) struct ClaimNotifier {
     event: Arc<File>,
     page: Arc<ControlPage>,
@@ -43,8 +43,8 @@ impl ClaimNotifier {
                 let now = claims.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
-                    // This write fails only if the counter of the eventfd is full, and a full counter makes
-                    // the descriptor readable, too.
+                    // This write fails only if the counter of the eventfd is full. In that case the
+                    // descriptor is readable already.
                     let _ = (&*event).write_all(&1u64.to_ne_bytes());
                 }
             }

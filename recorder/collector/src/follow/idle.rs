@@ -17,7 +17,7 @@ const LAST_ATTACH: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Follower<'_> {
-    /// Checks the attached process. Returns whether edleak cannot record this process.
+    /// Checks the attached process. Returns `true` if edleak cannot record this process.
     pub(super) fn look_after_attached(&mut self, now: Instant) -> bool {
         let Root::Attached(attached) = &mut self.root else { return false };
         match &self.recording {
@@ -40,17 +40,17 @@ impl Follower<'_> {
         false
     }
 
-    /// Asks the library in a descendant to begin counting, if the library is idle. Returns whether the
-    /// collector has asked the library. The library is idle if the descendant inherited EDLEAK_IDLE and
-    /// executed a program.
+    /// Asks the library in a descendant of the root process to begin counting, if this library is idle.
+    /// Returns whether the collector has asked the library. The library is idle if the descendant inherited
+    /// EDLEAK_IDLE and executed a program.
     pub(super) fn wake_idle(&mut self, pid: u32) -> bool {
         let Ok(library) = Library::find(pid) else { return false };
         let is_new = || library.is_countable && matches!(library.header(), Ok(None));
         library.phase().is_ok_and(idle::is_off) && is_new() && library.wake(&self.stock.address()).is_ok()
     }
 
-    /// Tells the library in every recorded process that still runs to become idle. The malloc of an idle
-    /// library only forwards each call to the real malloc, and counts nothing.
+    /// Makes edleak's library idle in every recorded process that still runs. The malloc of an idle library
+    /// only forwards each call to the real malloc, and counts nothing.
     pub(super) fn set_idle(&mut self) {
         if let Root::Attached(attached) = &self.root
             && self.recording.is_none()
@@ -84,7 +84,7 @@ fn end(library: &Library) -> io::Result<bool> {
     loop {
         was_counting |= library.end()?;
         // A thread may have seen the request to begin before the collector withdrew this request. So wait,
-        // and then check what the library does.
+        // and then check whether the library has begun to count.
         std::thread::sleep(PAUSE);
         let phase = library.phase()?;
         if idle::is_off(phase) || (Instant::now() >= limit && idle::is_starting(phase)) {

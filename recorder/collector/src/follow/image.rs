@@ -1,5 +1,5 @@
 //! Checks whether a process still runs the image (the program) that the collector records. After the process
-//! has executed a program that is not recorded, the recorded counters no longer change.
+//! has executed a program that is not recorded, the counters of the recording no longer change.
 
 use crate::sys::proc_file;
 use crate::sys::process::{self, Privileges, Status};
@@ -47,7 +47,7 @@ struct Rights {
     users: Vec<u8>,
 }
 
-/// The rights of a process; `None`: the process has ended.
+/// Reads the privileges and the user mapping of a process; `None`: the process has ended.
 fn rights(pid: u32, status: Option<Status>) -> Option<Rights> {
     let privileges = status?.privileges;
     Some(Rights { privileges, users: proc_file::read(format!("/proc/{pid}/uid_map")).ok()? })

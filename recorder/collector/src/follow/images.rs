@@ -118,7 +118,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The memory that a forked child inherits, if its parent is still recorded.
+    /// The mappings and pools that a forked child inherits from its parent, if the parent is still recorded.
     fn inherited(&mut self, child: &Session, pid: u32) -> Inherited {
         let serial = child.header().parent.load(Ordering::Relaxed);
         let parent = self.recordings().find(|recording| serial != 0 && recording.serial() == serial);
@@ -165,8 +165,8 @@ impl Follower<'_> {
     /// Ends the recording of an image whose process has executed another program. If the old image ran for at
     /// least [`WORTH_KEEPING`], the collector keeps the trace of the old image under another name. For
     /// example, a shell that only starts a server runs for less than [`WORTH_KEEPING`]. Returns the writer
-    /// for the trace of the next image. The name of the trace stays reserved, because the collector reuses
-    /// the file or immediately replaces the file.
+    /// for the trace of the next image. No other process can take the name of the trace, because the
+    /// collector reuses the file or immediately replaces the file.
     fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();

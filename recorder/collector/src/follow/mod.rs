@@ -43,7 +43,7 @@ use unrecorded::{Unrecorded, UnrecordedProcesses};
 const START_POLL: Duration = Duration::from_micros(500);
 /// Interval between two checks for claimed sessions after the first part (`START`) of a run.
 const POLL: Duration = Duration::from_millis(20);
-/// Interval between checks while the collector prepares a watch request in the background.
+/// Longest pause of the main loop while the collector prepares a watch request in the background.
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// Interval between scans for children that have not allocated yet, when no recorded process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
@@ -109,7 +109,7 @@ pub struct RunSettings {
     /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
     /// own name with the patterns.
     pub only: String,
-    /// Publishes the rules for wrappers and stacks to the targets.
+    /// Publishes to the targets the rules for wrapper functions and for the unwinding of stacks.
     pub publisher: Publisher,
 }
 
@@ -234,7 +234,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Records until every recorded process has ended or the duration is over.
+    /// Records until every recorded process has ended, or until the time limit of the run is reached.
     pub fn run(mut self, signals: &mut Signals) -> Outcome {
         loop {
             let mut fds = vec![signals.fd()];
@@ -245,8 +245,8 @@ impl<'a> Follower<'a> {
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
             signals::wait_readable(&fds, self.time_to_wait());
-            // The loop resets the notifier before it takes claims, so a claim after the reset makes the
-            // descriptor readable again.
+            // The loop resets the notifier before it takes claims. A claim after the reset makes the
+            // descriptor readable again, so no claim is missed.
             self.claim_notifier.iter().for_each(ClaimNotifier::reset);
             let stop = self.pass_on(signals);
             self.take_claims();
@@ -427,8 +427,8 @@ impl<'a> Follower<'a> {
     }
 
     fn add_unrecorded(&mut self, found: &[Unrecorded]) {
-        /// Maximum number of unrecorded processes for which the collector prints a message. The collector
-        /// only counts all further unrecorded processes.
+        /// Maximum number of unrecorded processes for which the collector prints a message. For all further
+        /// unrecorded processes, the collector prints no message and only counts them.
         const MOST_NAMED: u64 = 5;
         for one in found {
             if self.plan.children && !one.is_out_of_reach() && self.wake_idle(one.pid()) {
@@ -536,7 +536,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Returns the result of the run. With `--only`, the root process may have no trace that could report
-    /// unrecorded processes, so the result contains them as a failure.
+    /// unrecorded processes, so the result contains these processes as a failure.
     fn ended(mut self) -> Outcome {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
         if !self.plan.only.is_empty() && unrecorded > 0 {

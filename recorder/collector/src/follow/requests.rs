@@ -73,7 +73,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Tells the clients that wait for an answer of this recording that the recording is over.
+    /// Tells each client that waits for an answer of this recording that the recording is over.
     pub(super) fn dismiss_clients(&mut self, recording: &Recording) {
         for client in recording.clients().collect::<Vec<_>>() {
             let message = format!("the recording of process {} is over", recording.pid());

@@ -20,8 +20,9 @@ pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// watched from the start. Without detours, edleak counts no allocation of the program's own allocator.
 /// Without unwind rules, the first allocations of a watched site have no stacks.
 pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
-/// Number of slots of the control page in which the collector keeps a free session. An image takes one
-/// session when it starts. The collector fills empty slots several times a second.
+/// Number of slots of the control page in which the collector keeps a free session, if it records no child
+/// processes. An image takes one session when it starts. The collector fills empty slots several times a
+/// second.
 const STOCK: usize = 8;
 /// Number of slots in which the collector puts a session before the target starts. The collector fills the
 /// other slots while the target starts.
@@ -40,7 +41,7 @@ pub struct SessionStock {
     /// Sessions of ended children, reset so that later children can claim these sessions.
     spare: Vec<Session>,
     shards: usize,
-    /// The user and the group of the target, if the target cannot open the descriptors of this process.
+    /// The user and the group of the target, if the target cannot open the collector's descriptors.
     owner: Option<UserAndGroup>,
     keeper: Option<DescriptorKeeper>,
     rules_timeout_us: u32,
@@ -52,8 +53,8 @@ impl SessionStock {
         SessionStock::create_with(children, rules_timeout, None, None)
     }
 
-    /// Creates the stock for a process that already runs. If that process cannot open the descriptors of this
-    /// process, the collector starts a helper process that makes these descriptors available (see
+    /// Creates the stock for a process that already runs. If the process `pid` cannot open the collector's
+    /// descriptors, the collector starts a helper process that makes these descriptors available (see
     /// [`DescriptorKeeper`]).
     pub(crate) fn create_for(pid: u32, children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
         if !descriptor_keeper::is_needed_for(pid) {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// see a process that starts and ends between two scans.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LEAST_OFTEN: Duration = Duration::from_secs(1);
-/// After a scan, the collector pauses for at least this number times the duration of the scan.
+/// After a scan, the collector pauses for at least `REST` times the duration of the scan.
 const REST: u32 = 50;
 /// If an image claims no session within this time, the collector assumes that the image started without the
 /// library.
@@ -150,9 +150,9 @@ impl UnrecordedProcesses {
     }
 }
 
-/// The processes without a recording that have the address of the control page in their environment. By the
-/// environment, the collector also finds daemons, which are no longer descendants of the root process. With
-/// `only_old`, the list omits processes that may still claim a session.
+/// The processes without a recording that have the address of the control page in their environment. Because
+/// of this address, the collector also finds daemons, which are no longer descendants of the root process.
+/// With `only_old`, the list omits processes that may still claim a session.
 pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
     let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
     let counts =

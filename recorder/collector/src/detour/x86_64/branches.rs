@@ -16,7 +16,7 @@ use edleak_binary::functions::FunctionTable;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::collections::BTreeSet;
 
-/// Searches the code of one file for jumps.
+/// Searches the code of one file for jumps into the bytes that detours replace.
 pub(crate) struct Branches<'a, 'data> {
     elf: &'a Elf<'data>,
     functions: &'a FunctionTable<'a>,
@@ -67,7 +67,7 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 
     /// Returns those addresses of `places` whose replaced bytes are the target of a branch with an offset of
-    /// four bytes. The search takes every byte of the code as a possible begin of an offset.
+    /// four bytes. The search treats every byte of the code as a possible first byte of such an offset.
     fn far(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return BTreeSet::new() };
         let span = last + JUMP_BYTES - first;

@@ -245,7 +245,7 @@ fn pass_over_own_calls(
 
 /// Compiles code that puts the requested size into r10. If `spacing` is [`Spacing::Requested`] and the size
 /// is smaller than [`SPACING`], the code raises the size argument to [`SPACING`]. If the code leaves the
-/// argument unchanged, the code jumps to `end`. `old` is the register with the old address, if the function
+/// argument unchanged, it continues at `end`. `old` is the register with the old address, if the function
 /// reallocates. If the old address is not null, a size of 0 may mean a free, so the code does not raise this
 /// size.
 fn raise(

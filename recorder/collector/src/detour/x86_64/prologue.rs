@@ -48,7 +48,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// The instructions that a jump at an entry replaces.
+/// The instructions that a jump at the entry of a function replaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Displaced {
     /// The link-time address of the jump: the entry of the function, or the address after the `endbr64` at
