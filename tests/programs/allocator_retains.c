@@ -1,5 +1,5 @@
-// In the middle of the run, one job makes many small allocations. One allocation in a hundred stays live, so
-// the allocator cannot return its page to the kernel.
+// In the middle of the run, one job makes many small allocations. One allocation in a hundred is never freed,
+// so the allocator cannot return the page of this allocation to the kernel.
 #include "pace.h"
 
 int main(int argc, char **argv) {

@@ -52,7 +52,7 @@ static void kill_for_openat_and_mmap(void) {
 }
 
 static void *answer_in_thread(void *is_filtered) {
-    // This allocation makes the heap of the thread, before the thread forbids mmap.
+    // Malloc makes the heap of the thread now, because the thread is about to forbid mmap.
     free(malloc(100));
     if (is_filtered) kill_for_openat_and_mmap();
     write(1, "ready\n", 6);

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Uses the result of the call before it, so that the compiler does not turn this call into a jump.
+// Uses the result of the call before KEEP, so that the compiler does not turn this call into a jump.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 // Functions of C23; glibc has them since 2.43. The program calls these functions if a library provides them.
@@ -103,8 +103,8 @@ NOINLINE void *site_aligned_alloc(size_t n) { void *p = aligned_alloc(ALIGNMENT,
 NOINLINE void *site_memalign(size_t n) { void *p = memalign(ALIGNMENT, n); KEEP(p); return p; }
 NOINLINE void *site_valloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #ifdef OWN_ALLOCATOR
-// If an allocator does not define pvalloc, libc's pvalloc would return memory that the allocator's free does
-// not know. So this function calls valloc.
+// Calls valloc and not pvalloc: if the allocator does not define pvalloc, libc's pvalloc returns memory that
+// the allocator cannot free.
 NOINLINE void *site_pvalloc(size_t n) { void *p = valloc(n); KEEP(p); return p; }
 #else
 NOINLINE void *site_pvalloc(size_t n) { void *p = pvalloc(n); KEEP(p); return p; }
@@ -304,7 +304,7 @@ static void release(worker &w, slot &s) {
     s.p = nullptr;
 }
 
-// Makes an allocation of the malloc family larger or smaller, frees it (size 0), or lets the call fail.
+// Calls realloc or reallocarray: makes a block larger or smaller, frees it (size 0), or makes the call fail.
 static void resize(worker &w, slot &s) {
     static volatile size_t huge = SIZE_MAX / 2 + 4096;
     uint32_t how = w.random() % 16;
@@ -375,8 +375,8 @@ int main(int argc, char **argv) {
     if (!lines) fail("tmpfile");
     fprintf(lines, "%0300d\n", 1);
 
-    // There are four generations of threads. Each thread frees the allocations that the previous generation
-    // left behind.
+    // The program starts four generations of threads, one after another. The threads of a generation also
+    // free the allocations that the previous generation left behind.
     enum { GENERATIONS = 4 };
     for (int i = 0; i < threads; i++) workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
     for (int generation = 0; generation < GENERATIONS; generation++) {

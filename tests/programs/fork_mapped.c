@@ -14,7 +14,7 @@ __attribute__((noinline)) static void *in_parent(void) {
 }
 __attribute__((noinline)) static void *in_child(void) {
     void *m = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (m != MAP_FAILED) *(volatile char *)m = 1; // keeps the call of mmap from becoming a jump (a tail call)
+    if (m != MAP_FAILED) *(volatile char *)m = 1; // keeps the compiler from turning mmap into a jump
     return m;
 }
 

@@ -14,7 +14,7 @@ static pthread_barrier_t done;
 static void work(void) {
     char *held[EACH];
     for (int i = 0; i < EACH; i++) held[i] = memset(malloc(BYTES), 1, BYTES);
-    // The last allocation stays. Otherwise the freed memory would join the unused end of the arena.
+    // Never free the last allocation. Otherwise the freed memory would join the unused end of the arena.
     for (int i = 0; i < EACH; i++)
         if (i % 50 != 49) free(held[i]);
 }

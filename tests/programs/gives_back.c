@@ -10,7 +10,7 @@
 
 #define MIB (1 << 20)
 __attribute__((noinline)) static char *region(void) {
-    // The volatile variable keeps the call of mmap from becoming a jump (a tail call).
+    // The volatile variable keeps the compiler from turning the call of mmap into a jump.
     char *volatile m = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return m;
 }

@@ -13,7 +13,7 @@
 #define ROUNDS 20
 #define SHORT_LIVED 4
 
-// Keeps a call of malloc from becoming a jump (a tail call), so that edleak sees the right caller.
+// Keeps the compiler from turning a call of malloc into a jump, so that edleak sees the right caller.
 static void *keep(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");
     return p;

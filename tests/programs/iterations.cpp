@@ -72,7 +72,7 @@ void history(size_t n) {
     entry = allocate(size);
 }
 
-// Works in batches: when `period` requests wait, the function completes and frees all of them.
+// Keeps requests until `period` of them wait, and then frees all of them.
 void queue(size_t n) {
     static std::vector<void *> waiting;
     if (waiting.capacity() < period) waiting.reserve(period);
@@ -90,7 +90,7 @@ void vector(size_t n) {
     held_bytes = all.capacity() * sizeof(uint64_t), held_count = 1;
 }
 
-// Fills a vector and empties it before the next iteration. The capacity of the vector stays.
+// Fills a vector and empties it before the next iteration. The vector keeps its capacity, so nothing leaks.
 void reused_vector(size_t n) {
     static std::vector<uint64_t> all;
     all.clear();

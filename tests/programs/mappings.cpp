@@ -27,7 +27,7 @@
 #include "attach_wait.h"
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Uses the result of the call before it, so that the compiler does not turn this call into a jump.
+// Uses the result of the call before KEEP, so that the compiler does not turn this call into a jump.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 enum site { MMAP, MMAP64, FIXED, MREMAP, SHMAT, SITES };
@@ -38,7 +38,7 @@ struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes, given_back
 static counts books[SITES];
 struct page { int site; uint64_t call; };
 static std::map<uintptr_t, page> pages;          // by page number
-static std::map<uint64_t, uint64_t> left;        // number of pages that are left of each call's mapping
+static std::map<uint64_t, uint64_t> left;        // for each call: number of its pages that are still mapped
 static uint64_t calls;
 static std::mutex lock;
 

@@ -34,7 +34,7 @@ static pthread_barrier_t all_done;
 static void *thread(void *unused) {
     many_sites();
     pthread_barrier_wait(&all_done);
-    pthread_barrier_wait(&all_done); // until the peak has been read
+    pthread_barrier_wait(&all_done); // waits until the main thread has read the peak
     return unused;
 }
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-// Keeps the last call of a function from becoming a jump (a tail call).
+// Keeps the compiler from turning the last call of a function into a jump.
 #define KEEP() __asm__ volatile("" : : : "memory")
 
 static char memory[1 << 16];
@@ -47,21 +47,21 @@ NOINLINE void in_arena(char *chunk) {
 
 int main(void) {
     VALGRIND_CREATE_MEMPOOL(&pool, 0, 0);
-    in_pool();                                      // 10 objects, 1000 bytes
-    VALGRIND_MEMPOOL_FREE(&pool, memory);           // 9 objects
+    in_pool();                                      // the pool has 10 objects of together 1000 bytes
+    VALGRIND_MEMPOOL_FREE(&pool, memory);           // 9 objects are left
     VALGRIND_MOVE_MEMPOOL(&pool, &moved);
-    VALGRIND_MEMPOOL_TRIM(&moved, memory + 300, 300); // 3 objects
+    VALGRIND_MEMPOOL_TRIM(&moved, memory + 300, 300); // 3 objects are left
     VALGRIND_CREATE_MEMPOOL(&pool, 0, 0);
     in_pool();
     VALGRIND_DESTROY_MEMPOOL(&pool);
 
     as_block();
-    VALGRIND_FREELIKE_BLOCK(memory + 10000, 0);     // 2 blocks
+    VALGRIND_FREELIKE_BLOCK(memory + 10000, 0);     // 2 blocks are left
 
     char *chunk = malloc(4096);
     ASAN_POISON_MEMORY_REGION(chunk, 4096);
-    in_arena(chunk);                                // 8 objects
-    ASAN_POISON_MEMORY_REGION(chunk, 64);           // 7 objects
+    in_arena(chunk);                                // the arena has 8 objects
+    ASAN_POISON_MEMORY_REGION(chunk, 64);           // 7 objects are left
     ASAN_UNPOISON_MEMORY_REGION(memory, 100);       // no object: the memory was never poisoned
     char *other = malloc(4096);
     ASAN_POISON_MEMORY_REGION(other, 4096);

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 
 __attribute__((noinline)) static void *reserve(void) {
-    // The volatile variable keeps the call of mmap from becoming a jump (a tail call).
+    // The volatile variable keeps the compiler from turning the call of mmap into a jump.
     void *volatile m = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return m;
 }

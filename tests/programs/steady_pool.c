@@ -4,7 +4,7 @@
 //   steady_pool SECONDS BLOCKS PER_MILLISECOND
 //
 // With 12,000 blocks and 2 per millisecond, each block lives for six seconds. If a recording begins while
-// this program runs, the site grows from zero for six seconds, although nothing leaks.
+// this program runs, the site's live bytes grow from zero for six seconds, although nothing leaks.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

@@ -1,5 +1,5 @@
-// A C program with jemalloc linked in. The program calls functions that jemalloc has in addition to malloc
-// and free: with flags, with changes of the size in place, and with sized frees.
+// A C program with jemalloc linked in. The program calls functions that malloc libraries usually lack:
+// allocation with flags, resizing in place, and frees that pass the size.
 //
 //   extended_jemalloc ROUNDS
 //

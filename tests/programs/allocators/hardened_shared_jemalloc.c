@@ -1,5 +1,5 @@
-// The kernel forbids new executable memory to this program with a shared jemalloc. It leaks through mallocx,
-// which a preloaded library cannot replace. The first run sets the rule and executes the program again.
+// Leaks through mallocx of a shared jemalloc; a preloaded library cannot replace mallocx. The first run makes
+// the kernel forbid new executable memory (PR_SET_MDWE), and executes the program again.
 //
 //   hardened_shared_jemalloc SECONDS
 //

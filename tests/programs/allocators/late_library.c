@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 int main(int argc, char **argv) {
-    usleep(300000); // by now edleak has reported which allocators it does not count
+    usleep(300000); // after this time edleak has reported which allocators it does not count
     void *library = argc > 1 ? dlopen(argv[1], RTLD_NOW) : NULL;
     void *(*allocate)(size_t) = library ? (void *(*)(size_t))dlsym(library, "je_malloc") : NULL;
     if (!allocate) return fprintf(stderr, "%s\n", dlerror()), 1;

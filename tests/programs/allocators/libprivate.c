@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <jemalloc/jemalloc.h>
 
-// Keeps the call before KEEP from becoming a jump (a tail call). So the caller of the allocator is a function
-// of this file.
+// Keeps the compiler from turning the call before KEEP into a jump. So the caller of the allocator is always
+// a function of this file.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 void *private_malloc(size_t size) { void *p = malloc(size); KEEP(p); return p; }

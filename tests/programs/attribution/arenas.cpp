@@ -1,6 +1,6 @@
 //#Expect: the allocator retains what the program freed
-// A thread pool. Each burst of work allocates much in one arena, and frees all but one small session above
-// the rest. New sessions replace old sessions. So live bytes are bounded, but the arenas keep their memory.
+// A thread pool. Each burst of work allocates many tiles and one small session in one arena, and frees the
+// tiles. New sessions replace old sessions, so live bytes are bounded. But the arenas keep their memory.
 #include <thread>
 #include <vector>
 #include <mutex>
@@ -23,7 +23,7 @@ static std::vector<std::unique_ptr<char[]>> sessions(64);
 static void burst(int i) {
     std::vector<std::unique_ptr<char[]>> tiles;
     for (int k = 0; k < 60; k++) { tiles.emplace_back(new char[16000 + 97 * k]); memset(tiles.back().get(), k, 16000); }
-    sessions[i % 64].reset(new char[900]);       // above the tiles: the arena cannot shrink
+    sessions[i % 64].reset(new char[900]);       // behind the tiles, so the arena cannot shrink
 }
 int main(int argc, char **argv) {
     int n = atoi(argv[1]); Pool pool(16);

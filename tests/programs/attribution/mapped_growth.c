@@ -1,5 +1,5 @@
 //#Expect: memory grows outside malloc
-// A video pipeline: 3.2 MB of live tables, many short-lived mallocs, and a mapped frame per tick that stays.
+// A video pipeline: 3.2 MB of live tables, many short-lived mallocs, and in each tick a mapping that is kept.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

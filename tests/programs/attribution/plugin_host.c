@@ -9,7 +9,7 @@
 int main(int argc, char **argv) {
     int n = atoi(argv[1]); int sum = 0;
     for (int i = 0; i < n; i++) {
-        const char *name = i % 2 ? "./libplug_a.so" : "./libplug_b.so";       // at the same addresses in turn
+        const char *name = i % 2 ? "./libplug_a.so" : "./libplug_b.so";       // both get the same addresses
         void *h = dlopen(name, RTLD_NOW);
         if (!h) { puts(dlerror()); return 1; }
         ((void (*)(int))dlsym(h, "plugin_init"))(i);

@@ -1,5 +1,5 @@
-// One thread frees an address, and another thread gets the same address at once. edleak must remove only the
-// entry of the first allocation.
+// One thread frees a block, and another thread at once gets a new block at the same address. The free must
+// remove only the entry of the first block from edleak's table.
 //#Trace: produced live_bytes=0
 //#Trace: moved live_bytes=0
 #include "check.h"

@@ -15,7 +15,7 @@ static void allocate_everything() {
         free(keep(realloc(keep(calloc(i, 3)), i * 5)));
         free(keep(reallocarray(keep(malloc(i)), i, 7)));
         free(keep(strdup("a string")));
-        free(keep(new char[i])); // valid if operator new is the default one
+        free(keep(new char[i])); // valid if operator new calls malloc, as the default one does
         operator delete(keep(malloc(i)));
         delete static_cast<Aligned *>(keep(new Aligned));
         delete[] static_cast<Aligned *>(keep(new Aligned[3]));

@@ -1,4 +1,4 @@
-// Makes a process by clone without CLONE_VM. No library function and no atfork handler notices this.
+// Makes a process by clone without CLONE_VM. No library function and no atfork handler runs.
 //#Trace: in_both allocs=10 allocated_bytes=1000 frees=10
 #include "check.h"
 #include <sched.h>

@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
         say("ok\n");
         return 0;
     }
-    // Only descriptor 4 is in use, so the next files get the descriptors 0 to 3.
+    // The program has only descriptor 4 open, so the next four files get the descriptors 0 to 3.
     for (int expected = 0; expected < 4; expected++) CHECK(open("/dev/null", O_RDWR) == expected);
     exercise(500);
     CHECK(write(4, "k", 1) == 1);

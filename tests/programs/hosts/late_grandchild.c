@@ -44,6 +44,6 @@ int main(void) {
     close(gone[1]);
     CHECK(write(go[1], "x", 1) == 1);
     char byte;
-    CHECK(read(gone[0], &byte, 1) == 0); // the grandchild has ended
+    CHECK(read(gone[0], &byte, 1) == 0); // the end of the pipe shows that the grandchild has ended
     say("ok\n");
 }

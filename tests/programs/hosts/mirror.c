@@ -20,7 +20,7 @@ static int entries(const char *path) {
 int main(int argc, char **argv) {
     exercise(1000);
     CHECK(entries("/proc/self/task") == 1);
-    CHECK(entries("/proc/self/fd") == 4); // three, and the descriptor of this directory
+    CHECK(entries("/proc/self/fd") == 4); // standard input, output and error, and this directory
     printf("arguments %d, name %s\n", argc, strrchr(argv[0], '/') + 1);
     FILE *status = fopen("/proc/self/status", "r");
     char line[512];

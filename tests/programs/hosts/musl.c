@@ -1,5 +1,5 @@
-// A program with musl. musl's posix_memalign and memalign call aligned_alloc, which edleak has hooked. edleak
-// must count each allocation only once.
+// A program with musl. musl's posix_memalign and memalign call aligned_alloc, and edleak replaces all three.
+// edleak must still count each allocation only once.
 //#Compiler: musl-gcc
 //#Trace: by_malloc allocs=100 allocated_bytes=10000 frees=100
 //#Trace: by_calloc allocs=100 allocated_bytes=12000 frees=100

@@ -1,4 +1,4 @@
-// Limits the address space. If none is left, malloc must fail with ENOMEM. After frees, malloc must work.
+// Limits the address space. If none is free, malloc must fail with ENOMEM. After frees, it must work.
 //#Run: 208
 //#Run: 512
 #include "check.h"

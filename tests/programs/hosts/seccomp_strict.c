@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 
 int main(void) {
-    void *reserve = keep(malloc(100000)); // below the mmap threshold: a free leaves it in the heap
+    void *reserve = keep(malloc(100000)); // below the mmap threshold, so a free keeps it in the heap
     void *guard = keep(malloc(10));
     free(reserve);
     CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);

@@ -18,12 +18,12 @@ static void *thread(void *unused) {
 }
 
 int main(void) {
-    free(keep(malloc(100))); // now the dynamic linker resolves the symbols, on a large stack
+    free(keep(malloc(100))); // makes the dynamic linker resolve the symbols on a large stack
     free(keep(calloc(3, 50)));
-    size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) + 2048; // plus the bytes that malloc itself needs
+    size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) + 2048; // the minimum, plus the bytes that malloc needs
     char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(stack != MAP_FAILED && size + 4096 < 65536);
-    CHECK(mprotect(stack, 4096, PROT_NONE) == 0); // an overflow faults
+    CHECK(mprotect(stack, 4096, PROT_NONE) == 0); // a stack overflow causes a fault
     stack_t alternate = {.ss_sp = stack + 4096, .ss_size = size};
     CHECK(sigaltstack(&alternate, NULL) == 0);
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};

@@ -1,4 +1,4 @@
-// `many_stacks ROUNDS`: one site with 32,768 different stacks. In each round, each stack frees and allocates.
+// `many_stacks ROUNDS`: one site with 32,768 different stacks. A round frees and allocates once per stack.
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-/* A recursive wrapper: the site is its caller. Beyond edleak's limit of levels, the site is the wrapper.
+/* A recursive wrapper: the site is its caller. With more levels than edleak examines, it is the wrapper.
  *
  * Small sizes take the fast path, large sizes take the slow path. The two paths must find the same site. */
 #include <stdlib.h>
@@ -11,7 +11,7 @@ static __attribute__((noipa)) void *wrap_levels(int levels, size_t size) {
     return made;
 }
 
-/* One call with any number of levels. Calls with few levels must not change the site of calls with many. */
+/* One call with any number of levels. Calls with few levels must not change the site of deeper calls. */
 static __attribute__((noipa)) void ask(int levels, size_t size) { free(wrap_levels(levels, size)); }
 
 int main(void) {

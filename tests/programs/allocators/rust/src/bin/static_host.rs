@@ -74,7 +74,7 @@ fn use_marks_and_pools() {
     black_box(&chunk);
 }
 
-/// Allocates after each byte of standard input, and answers.
+/// After each byte of standard input, allocates once and prints an answer.
 fn obey() {
     let mut input = std::io::stdin().lock();
     let mut line = [0; 1];
