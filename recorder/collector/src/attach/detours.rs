@@ -35,7 +35,7 @@ pub(crate) struct Detours {
     pid: u32,
     modules: Vec<ModuleDetours>,
     annotations: Annotations,
-    /// The addresses of the library's function for marks and of its function for pools.
+    /// The addresses of two functions of the library: the function for marks, and the function for pools.
     functions: [u64; 2],
     /// Whether calls of mmap and of the other functions that map or unmap memory can be recorded.
     pub(crate) has_mappings: bool,
@@ -131,9 +131,9 @@ impl Detours {
 
     /// Puts the original bytes back while all threads stand still. The stubs and the library stay in the
     /// process, because a thread may still run their code. The jump at a sized free (a free that also gets
-    /// the size of the allocation) stays, too. The reason is that stubs may have requested more bytes than
-    /// the program. When the program frees such an allocation, it passes its own smaller size. Without the
-    /// jump, the allocator would get this wrong size. Returns the time for which the threads stood still.
+    /// the size of the allocation) stays, too. During the recording, stubs may have requested more bytes than
+    /// the program did. When the program frees such an allocation, it passes its own smaller size. Without
+    /// the jump, the allocator would get this wrong size. Returns the time for which the threads stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }

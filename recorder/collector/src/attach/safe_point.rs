@@ -8,13 +8,13 @@
 //! call the loader.
 //!
 //! Linux distributions remove the names of libc's internal functions from libc. The collector accepts a frame
-//! of a function without a name only if code outside libc has called a function of libc that has a name, and
-//! this name is not in `UNSAFE_FUNCTIONS`.
+//! of such a function only if the thread entered libc through a function with a name, and this name is not in
+//! `UNSAFE_FUNCTIONS`.
 //!
 //! A program can contain its own allocator, and the internal functions of this allocator may have any name.
-//! If so, no frame of the thread may belong to a function that the program calls to allocate or free memory,
-//! such as malloc. Also, the thread must wait in one of the functions of `WAITS`, because an allocator never
-//! waits for its locks in these functions.
+//! In a program with its own allocator, no frame of the thread may belong to a function that the program
+//! calls to allocate or free memory, such as malloc. Also, the thread must wait in one of the functions of
+//! `WAITS`, because an allocator never waits for its locks in these functions.
 
 use crate::attach::arch::registers::Registers;
 use crate::attach::modules::{Exported, Module};
@@ -170,8 +170,8 @@ impl<'a> SafePoints<'a> {
                 return Err(format!("in `{name}`"));
             }
         }
-        // Several frames of libc in a row form a group. For each group, check the outermost frame, whose
-        // function code outside libc has called. Do not check the group at the outer end of the stack,
+        // Several frames of libc in a row form a group. In each group, check only the outermost frame: its
+        // function was called from outside libc. Do not check the group at the outer end of the stack,
         // because its functions only start the thread.
         let mut inner = 0;
         while inner < frames.len() {
