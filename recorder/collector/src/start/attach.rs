@@ -29,17 +29,17 @@ use std::mem::offset_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for threads that may still use the session of an earlier recording, and for the thread that
-/// attaches to the new session.
+/// Longest time that the collector waits until no thread uses the session of an earlier recording, and until
+/// a thread has attached to the new session.
 const THREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Records the process `pid` until the process ends, the duration is over, or a signal ends the recording.
-/// The process runs on after the recording. Calls `started` once the collector has asked the process to count
-/// its allocations.
+/// The process runs on after the recording. The function calls `started` after the collector has asked the
+/// process to count its allocations.
 ///
 /// # Errors
-/// edleak cannot record the process, or has recorded no allocation of the process.
+/// edleak cannot record the process, or the recording contains no allocation of the process.
 pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let of_process = |error: Error| error.context(format_args!("cannot record process {pid}"));
     check_process(pid).and_then(|()| permission::check_users(pid)).map_err(of_process)?;
@@ -47,7 +47,8 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    // Both steps of an attach have the same deadline: to load the library, and to write the jumps.
+    // An attach has two steps: loading the library into the process, and writing the jumps. One deadline
+    // applies to both steps together.
     let deadline = Instant::now() + options.attach.timeout;
     let library = find_or_load(pid, options, deadline).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
@@ -140,7 +141,7 @@ fn nothing_recorded(pid: u32, options: &RunOptions) -> Error {
     }
 }
 
-/// Refuses a process that does not exist or that cannot allocate.
+/// Returns an error for a process that does not exist or that cannot allocate.
 fn check_process(pid: u32) -> Result<(), Error> {
     if pid == 0 || !process::is_there(pid) {
         let message = "there is no such process";
@@ -170,14 +171,15 @@ fn check_process(pid: u32) -> Result<(), Error> {
     }
 }
 
-/// Whether a process is a thread of the kernel and runs no program. `stat` is the content of its
-/// /proc/PID/stat.
+/// Whether a process is a thread of the kernel, which runs no program. `stat` is the content of
+/// /proc/PID/stat of this process.
 fn is_of_kernel(stat: &str) -> bool {
     const KERNEL_THREAD: u64 = 0x0020_0000;
     process::stat_field(stat, 9).is_some_and(|flags| flags & KERNEL_THREAD != 0)
 }
 
-/// Finds the library of a process, or loads it into the process by `deadline`.
+/// Finds edleak's library in a process. If the process has no library, loads the library into the process;
+/// this must be done before `deadline`.
 fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Library, Error> {
     match find_library(pid) {
         Err(NotFound::Absent) => {}
@@ -191,8 +193,8 @@ fn find_or_load(pid: u32, options: &RunOptions, deadline: Instant) -> Result<Lib
     attach::load(pid, &path, &options.attach, deadline, &options.code.allocators, options.quiet)
 }
 
-/// Finds the library of a process. If the process has just started, waits until the process has loaded the
-/// library.
+/// Finds edleak's library in a process. If the process has just started, the function waits until the process
+/// has loaded the library.
 fn find_library(pid: u32) -> Result<Library, NotFound> {
     const LONGEST_START: Duration = Duration::from_millis(500);
     let is_young = process::age(pid).is_none_or(|age| age < 2 * LONGEST_START);
@@ -219,8 +221,8 @@ fn explain(pid: u32, why: &NotFound) -> Error {
     }
 }
 
-/// Refuses a process whose library cannot begin a recording, and a process that another edleak-record
-/// records.
+/// Returns an error if the library of a process cannot begin a recording, or if another edleak-record records
+/// the process.
 fn check_library(library: &Library) -> Result<(), Error> {
     let pid = library.pid();
     if !library.is_countable {
@@ -238,7 +240,8 @@ fn check_library(library: &Library) -> Result<(), Error> {
                 let message = format!("edleak-record (pid {recorder}) records it already");
                 return Err(refusal(message, "end that recording, or use its trace"));
             }
-            // The edleak-record that recorded this process was killed, so end that recording now.
+            // An earlier edleak-record recorded this process and was killed, so this edleak-record ends the
+            // earlier recording.
             library.end().map_err(|error| inaccessible(pid, &error))?;
         }
         if !idle::is_starting(phase) {
@@ -251,8 +254,8 @@ fn check_library(library: &Library) -> Result<(), Error> {
     }
 }
 
-/// Refuses a process that has installed a seccomp filter since its library started. The filter may kill the
-/// process when the library makes the system calls that begin a recording.
+/// Returns an error if a process has installed a seccomp filter since its library started. Such a filter may
+/// kill the process when the library makes the system calls that begin a recording.
 fn check_seccomp(library: &Library) -> Result<(), Error> {
     let strictest = seccomp::strictest_thread(library.pid());
     let is_known = match library.filters {

@@ -2,10 +2,9 @@
 //! remedy.
 //!
 //! The dynamic loader loads edleak's library through LD_PRELOAD. So the program must use the dynamic loader
-//! of this system, unless the program contains the crate edleak-alloc. The loader ignores LD_PRELOAD in
-//! secure mode, which is for programs that gain privileges. If a security module raises the privileges of a
-//! program, this check does not notice that. Such a program starts without the library, so edleak records
-//! nothing.
+//! of this system, unless the program contains the crate edleak-alloc. If a program gains privileges, the
+//! loader ignores LD_PRELOAD. This check does not notice it if a security module raises the privileges of a
+//! program. Such a program starts without the library, so edleak records nothing.
 #![allow(unsafe_code)] // makes system calls that std does not have
 
 use crate::detour::Prefixes;
@@ -24,15 +23,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-/// A program whose files show no reason why edleak could not record it.
+/// A program that has passed the check: edleak can probably record this program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
     /// The file to execute: the given path, or the file found in PATH.
     pub path: PathBuf,
     /// The ELF file that the process will run: `path`, or the last interpreter of a script.
     pub image: PathBuf,
-    /// The allocator that the file `image` contains and that its code uses. edleak does not see allocations
-    /// through this allocator.
+    /// The allocator that the file `image` contains and that the code in this file uses; edleak does not see
+    /// the calls of this allocator. `None`: the file contains no allocator.
     pub own_malloc: Option<OwnMalloc>,
 }
 
@@ -47,14 +46,14 @@ fn refused(
     Error::new(kind, message).with_remedy(remedy)
 }
 
-/// Maximum number of scripts in a row that the kernel follows, if the interpreter of a script is itself a
-/// script.
+/// If the interpreter of a script is itself a script, the kernel follows at most this number of scripts in a
+/// row.
 const MAX_SCRIPTS: usize = 5;
-/// Number of bytes of a script's first line that the kernel reads.
+/// The kernel reads at most this number of bytes of a script's first line.
 const MAX_SHEBANG: usize = 256;
 
-/// Finds `program` as `execvp` would, with `path_env` for PATH, and checks that edleak can record this
-/// program.
+/// Finds the file of `program` as `execvp` would (`path_env` is the value of PATH), and checks that edleak
+/// can record this program.
 ///
 /// # Errors
 /// The program is missing, or edleak cannot record it. The error contains the reason and the remedy.
@@ -91,7 +90,7 @@ fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     }
     let mut forbidden = None;
     if !program.is_empty() {
-        // execvp searches these directories if PATH is not set
+        // if PATH is not set, execvp searches these directories
         let directories = path_env.unwrap_or(OsStr::new("/bin:/usr/bin"));
         for directory in directories.as_bytes().split(|&byte| byte == b':') {
             // An empty entry of PATH means the current directory.
@@ -112,7 +111,7 @@ fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     Err(refused(ErrorKind::Missing, program, "there is no such program in PATH", advice))
 }
 
-/// Refuses a file that exec would refuse.
+/// Returns an error for a file that the kernel would not execute.
 fn check_file(path: &Path) -> Result<Metadata, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
@@ -135,8 +134,8 @@ fn check_file(path: &Path) -> Result<Metadata, Error> {
     Ok(metadata)
 }
 
-/// The interpreter in the first line of a script. If the interpreter is `env`, the result is the program that
-/// `env` will run.
+/// The path of the interpreter that the first line of a script names. If this interpreter is `env`, the
+/// result is the path of the program that `env` will run.
 fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
@@ -190,8 +189,8 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
     Err(refused(ErrorKind::NotAProgram, script, reason, "name one there"))
 }
 
-/// Refuses a program into which no library can be preloaded. Returns the allocator that the file contains;
-/// `None`: the file contains no allocator.
+/// Returns an error if no library can be preloaded into a program. Otherwise, returns the allocator that the
+/// program's file contains; `None`: the file contains no allocator.
 fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     let refuse = |kind, reason: &dyn fmt::Display, remedy: &str| Err(refused(kind, path, reason, remedy));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
@@ -221,9 +220,9 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
             return refuse(ErrorKind::Missing, &reason, "install the libc it was built for");
         }
         Some(_) => {}
-        // The program is a dynamic loader: a user can run it by hand (`ld.so ./program`). A loader needs no
-        // other loader, and loads the libraries of LD_PRELOAD itself. The loader of musl is also its libc; a
-        // preloaded `malloc` takes precedence over the `malloc` of this libc.
+        // The program is a dynamic loader, which a user can run by hand (`ld.so ./program`). A loader needs
+        // no other loader, and loads the libraries of LD_PRELOAD itself. The loader of musl is also the libc
+        // of musl; a preloaded `malloc` takes precedence over the `malloc` of this libc.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => return check_static(path, &elf).map(|()| None),
     }
@@ -237,8 +236,8 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     Ok(own_malloc_in(&elf))
 }
 
-/// Refuses a statically linked program, unless the program contains this version of the crate edleak-alloc
-/// and so counts its own allocations.
+/// Returns an error for a statically linked program, unless the program contains the crate edleak-alloc in
+/// this version of edleak and so counts its own allocations.
 fn check_static(path: &Path, elf: &Elf<'_>) -> Result<(), Error> {
     let refuse =
         |reason: &dyn fmt::Display, remedy: &str| Err(refused(ErrorKind::Static, path, reason, remedy));
@@ -251,8 +250,8 @@ fn check_static(path: &Path, elf: &Elf<'_>) -> Result<(), Error> {
     if identity == IDENTITY.trim_end_matches('\0').as_bytes() {
         return Ok(());
     }
-    // The crate contains the code of the preload library, so its note has the same form as the note of the
-    // library.
+    // The crate edleak-alloc contains the code of the preload library, so the ELF note of the crate has the
+    // same form as the ELF note of the library.
     let version = |text: &str| text.split_once(' ').map_or(text, |(_, version)| version).to_owned();
     let reason = format!(
         "it has version {} of the crate edleak-alloc in it, and this edleak-record is of {}",
@@ -266,7 +265,7 @@ fn check_static(path: &Path, elf: &Elf<'_>) -> Result<(), Error> {
 const OWNER: &[u8] = NOTE_OWNER.split_at(NOTE_OWNER.len() - 1).0;
 const IDENTITY_NOTE: u32 = 1;
 
-/// The allocator inside the file of a program that already runs.
+/// The allocator that the file of a running program contains; `None`: the file contains no allocator.
 pub(crate) fn own_malloc_of(program: &Path) -> Option<OwnMalloc> {
     let bytes = FileBytes::open(program).ok()?;
     own_malloc_in(&Elf::parse(&bytes).ok()?)
@@ -284,8 +283,8 @@ struct Identity {
     gid: u32,
 }
 
-/// Refuses a program whose file raises its privileges. The kernel then sets AT_SECURE, and the loader
-/// silently ignores LD_PRELOAD.
+/// Returns an error for a program whose file raises the privileges of the process. For such a program, the
+/// kernel sets AT_SECURE, and the loader then ignores LD_PRELOAD without a message.
 fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     let us = Identity { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
     let gain = gained_id(metadata.mode(), metadata.uid(), metadata.gid(), us);
@@ -306,13 +305,13 @@ fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     Err(refused(ErrorKind::Privileged, path, reason, advice))
 }
 
-/// The reason why a file with a set-id bit raises privileges; `None`: the owner and the group of the file are
-/// those of this user.
+/// The reason why a file with a set-id bit raises privileges. `None`: the file raises no privileges, because
+/// its owner and its group are already those of this user.
 fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static str> {
     if mode & libc::S_ISUID != 0 && owner != us.uid {
         return Some("is setuid");
     }
-    // If S_ISGID is set without the execute bit of the group, the file raises no privilege. In earlier
+    // If S_ISGID is set but the execute bit of the group is not set, the file raises no privileges. In old
     // kernels, this combination of bits meant mandatory locking.
     (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
 }
@@ -321,16 +320,16 @@ fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Whether this user may execute a file. One system call checks the mode, the access lists and the mount
-/// option `noexec`. The call uses the effective user and group, as exec does.
+/// Whether this user may execute a file. One system call checks the mode bits, the access lists and the mount
+/// option `noexec`. The call checks for the effective user and group, as exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
-        // A seccomp profile from before 2020 does not know faccessat2 and refuses this call. Then the older
-        // call `access` checks with the real user and group instead. SAFETY: `path` is a string that ends in
-        // NUL and outlives the call.
+        // A seccomp profile from before 2020 does not know the system call faccessat2 and forbids it. In that
+        // case, use the older call `access`, which checks for the real user and group. SAFETY: `path` is a
+        // string that ends in NUL and outlives the call.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
     result == 0
@@ -338,7 +337,7 @@ fn may_execute(path: &Path) -> bool {
 
 /// Whether the file raises privileges through file capabilities.
 fn has_capabilities(path: &Path) -> bool {
-    // With an empty buffer, the call returns only the length of the attribute.
+    // If the buffer is empty, the call returns only the length of the attribute, which suffices here.
     rustix::fs::getxattr(path, "security.capability", &mut [0u8; 0]).is_ok_and(|length| length > 0)
 }
 
@@ -346,16 +345,16 @@ fn has_capabilities(path: &Path) -> bool {
 fn is_nosuid(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: `path` ends in NUL and `stat` is as large as the kernel's answer.
+    // SAFETY: `path` ends in NUL, and `stat` has room for the structure that the call writes.
     let result = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
-    // SAFETY: all zeros is a valid `statvfs`, and the call wrote at most a `statvfs` there.
+    // SAFETY: a `statvfs` of only zeros is valid, and the call wrote at most a `statvfs` into `stat`.
     let stat = unsafe { stat.assume_init() };
     result == 0 && stat.f_flag & libc::ST_NOSUID != 0
 }
 
 /// Whether this process, and every process that this process starts, is unable to gain privileges.
 fn has_no_new_privileges() -> bool {
-    // SAFETY: this option only reads a flag of the process.
+    // SAFETY: with this option, prctl only reads a flag of the process.
     let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
     flag == 1
 }

@@ -40,7 +40,7 @@ pub struct Request {
 }
 
 /// Makes this process the collector of the requesting process, in the background. The function writes errors
-/// to the system log, because the user would take output of this process for output of the target.
+/// to the system log: if it wrote them to the terminal, the user would think that the target wrote them.
 pub fn collect(args: &Request) -> ExitCode {
     let Some(watch) = Watch::of(args.pid) else {
         if let Some(why) = Watch::unavailable() {
@@ -48,11 +48,12 @@ pub fn collect(args: &Request) -> ExitCode {
         }
         return ExitCode::FAILURE;
     };
-    // SAFETY: the preload made this descriptor for this process.
+    // SAFETY: the preload library opened this descriptor for this process, so no other code of this process
+    // owns it.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
-    // The requesting process waits until the parent of the fork ends. The collector is the child: it runs in
-    // its own terminal session, and keeps only the reply descriptor and the descriptor that shows whether the
-    // target still runs. SAFETY: this process has only one thread.
+    // The requesting process waits until the parent of this fork ends. The child of this fork becomes the
+    // collector. The child runs in its own terminal session, and keeps only the reply descriptor and the
+    // descriptor that shows whether the target still runs. SAFETY: this process has only one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
         return if child > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -145,8 +146,8 @@ pub fn collect(args: &Request) -> ExitCode {
 }
 
 /// Reserves the name of a trace. A running recording may already use this name: the recording of another
-/// process, or of this process before an exec. In that case the name of the new trace contains the process
-/// ID.
+/// process, or the recording of the program that this process ran before an exec. In that case, the name of
+/// the new trace contains the process ID.
 fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;
@@ -180,13 +181,13 @@ fn setting<T>(name: &str, parse: impl Fn(&str) -> Result<T, Error>) -> Option<T>
 /// Writes a message to the system log. If no system log runs, the message is lost.
 fn log(message: &str) {
     let Ok(line) = CString::new(format!("edleak-record: {message}")) else { return };
-    // SAFETY: the format takes one string, and the call passes that string.
+    // SAFETY: the format `%s` takes one string, and the call passes one NUL-terminated string.
     unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
 }
 
-/// Closes every descriptor except `kept`, and opens /dev/null as stdin, stdout and stderr. Without this, the
-/// collector would keep pipes of the target open. A program that reads such a pipe to its end would then wait
-/// until the collector ends.
+/// Closes every descriptor except `kept`, and opens /dev/null as stdin, stdout and stderr. Without this
+/// function, the collector would keep pipes of the target open, and a program that reads such a pipe to its
+/// end would wait until the collector ends.
 fn drop_inherited(kept: &[i32]) {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {

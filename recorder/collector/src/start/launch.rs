@@ -1,6 +1,6 @@
 //! Starts the target with the arguments, descriptors, signals and limits that the target would have without
-//! edleak. The collector adds two variables to the target's environment, or three if patterns choose the
-//! programs to record.
+//! edleak. The collector adds two variables to the target's environment, or three variables if the user has
+//! chosen the programs to record with patterns.
 #![allow(unsafe_code)] // calls fork and exec
 
 use crate::sys::own_child::OwnChild;
@@ -16,16 +16,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The environment of a target that the collector starts. The function takes the collector's own environment,
-/// puts the preload library first in LD_PRELOAD, and adds a variable with the address of the control page.
-/// EDLEAK_IDLE is not set, so the target does not wait for a recording.
+/// The environment of a target that the collector starts: the collector's own environment, with the preload
+/// library first in LD_PRELOAD and with a variable for the address of the control page. EDLEAK_IDLE is not
+/// set, so the library in the target counts from the start.
 fn environment(preload: &Path, control: &str, only: &str) -> Vec<CString> {
     let ours = [(ENV_SESSION, control), (ENV_ONLY, only), (ENV_IDLE, "")];
     environment_with(preload, &ours)
 }
 
-/// The environment of this process, with the preload library first in LD_PRELOAD and the variables `ours`.
-/// The result does not contain those variables of `ours` whose value is empty.
+/// The environment of this process, with the preload library first in LD_PRELOAD and with the variables
+/// `ours`. If a variable of `ours` has an empty value, the result does not contain this variable.
 fn environment_with(preload: &Path, ours: &[(&str, &str)]) -> Vec<CString> {
     let mut preloads = preload.as_os_str().to_owned();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -78,7 +78,8 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// A target process that exists, but that waits for [`Held::release`] before it executes the program.
+/// A process that will become the target. The process exists, but waits for [`Held::release`] before it
+/// executes the program.
 pub(crate) struct Held {
     child: OwnChild,
     go: File,
@@ -109,9 +110,9 @@ pub(crate) fn hold(
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // Close the child's copy of the write end of the pipe. The collector may be killed before it releases
-        // the child. Then the child's read must end, but a read does not end while any process, also the
-        // child itself, has the write end open. SAFETY: no code of this process uses this descriptor.
+        // Close the child's copy of the write end of the pipe. If the collector is killed before it releases
+        // the child, the child's read must end. But a read does not end while any process, even the child
+        // itself, has the write end open. SAFETY: no code of this process uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.
@@ -124,7 +125,8 @@ pub(crate) fn hold(
                 // SAFETY: the call passes no memory.
                 unsafe { libc::raise(libc::SIGHUP) };
             }
-            // SAFETY: the call passes the path and two null-terminated arrays, all made before the fork.
+            // SAFETY: the call passes a NUL-terminated path and two null-terminated arrays, which the parent
+            // made before the fork.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
             let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();
             // SAFETY: the call writes four bytes of a local variable.
@@ -142,12 +144,12 @@ impl Held {
         self.child.pid()
     }
 
-    /// Lets the process execute the program. Returns the error of `execve`, if it failed.
+    /// Lets the process execute the program. If `execve` fails, returns the error of `execve`.
     pub(crate) fn release(mut self) -> io::Result<OwnChild> {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();
-        self.failure.read_to_end(&mut error)?; // execve closes the write end, and so ends this read
+        self.failure.read_to_end(&mut error)?; // a successful execve closes the write end and so ends this read
         match <[u8; 4]>::try_from(error.as_slice()) {
             Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
             Err(_) => Ok(self.child),

@@ -21,15 +21,15 @@ use std::path::{Path, PathBuf};
 /// The environment variable with the path of a library. If this variable is set, edleak-record uses no other
 /// library.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
-/// The largest size in bytes of a file that edleak-record accepts as the library. The real library has about
-/// 100 KiB.
+/// The maximum size in bytes of a file that edleak-record accepts as the library. The library has about 100
+/// KiB.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// The copy of the library inside edleak-record.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedded(pub &'static [u8]);
 
-/// The place where edleak-record found the library.
+/// The kind of place where edleak-record found the library.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
     /// The environment variable `EDLEAK_PRELOAD` contains the path of the library.
@@ -40,11 +40,11 @@ pub enum Origin {
     Unpacked,
 }
 
-/// Finds the library. Unpacks the embedded copy if no other library is usable.
+/// Finds the preload library. If no library file is usable, unpacks the copy inside edleak-record.
 ///
 /// # Errors
-/// There is no usable library, and no directory in which the embedded copy could be unpacked. The message
-/// names each place, the reason, and the environment variable to set.
+/// There is no usable library, and no directory into which the copy inside edleak-record could be unpacked.
+/// For each place, the message gives the reason; it also names the environment variable to set.
 pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     find_from(&here, std::env::var_os(VARIABLE), embedded)

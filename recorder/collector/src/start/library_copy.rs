@@ -1,8 +1,9 @@
 //! Finds the path under which a running process can open the library. If the process has another root
 //! directory (a container), copies the library into a directory that the process sees.
 //!
-//! A container controls its own files: a symbolic link in the container may lead anywhere, and may change at
-//! any time. So the collector lets the kernel resolve each path inside the root directory of the process.
+//! The programs in a container control the files of the container: a symbolic link in it may lead anywhere,
+//! and may change at any time. So the collector lets the kernel resolve each path inside the root directory
+//! of the process, and no path leads out of it.
 
 use crate::error::{Error, refusal};
 use crate::sys::process;
@@ -15,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The path under which a process can open the library. `copy_into` is the directory for a copy of the
-/// library, if the user has named one.
+/// library; `None`: the user has named no directory.
 pub(super) fn visible_path(pid: u32, library: &Path, copy_into: Option<&Path>) -> Result<PathBuf, Error> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     if is_visible(&root, library) {
@@ -39,7 +40,7 @@ pub(super) fn visible_path(pid: u32, library: &Path, copy_into: Option<&Path>) -
     Ok(copy)
 }
 
-/// Whether a process with the root directory `root` sees the same file at `path` as this process.
+/// Whether a process with the root directory `root` and this process see the same file at `path`.
 fn is_visible(root: &Path, path: &Path) -> bool {
     match open_in(root, path, OFlags::PATH) {
         Ok(file) => {
@@ -64,7 +65,7 @@ fn open_in(root: &Path, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedF
 }
 
 /// Writes a file with this name and content into a directory below `root`, unless the directory already
-/// contains the same file.
+/// contains a file with this name and content.
 fn place(root: &Path, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let directory = open_in(root, directory, OFlags::PATH | OFlags::DIRECTORY)?;
     let open = |flags: OFlags| {
@@ -78,8 +79,8 @@ fn place(root: &Path, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<
             return Ok(());
         }
     }
-    // Delete a file of this name and create a new one: another user may have created the file, or a link of
-    // this name.
+    // Delete an existing file of this name and create a new file, because another user may have created the
+    // existing file, or a link with this name.
     let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
     let mut file = open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
     file.write_all(bytes)

@@ -1,5 +1,5 @@
-//! Checks two conditions for a preload library: LD_PRELOAD can express its path, and the loader can map its
-//! code.
+//! Checks two conditions for a preload library: its path can be written in LD_PRELOAD (without spaces and
+//! colons), and the loader can map its code.
 #![allow(unsafe_code)] // maps a file to test whether this is possible
 
 use crate::error::{Error, ErrorKind};
@@ -17,7 +17,7 @@ pub(crate) fn library(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Library, why.to_string())
 }
 
-/// Checks that LD_PRELOAD can express the path.
+/// Checks that the path can be written in LD_PRELOAD.
 pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
     if path.as_os_str().as_bytes().iter().any(|byte| b" \t\n:;".contains(byte)) {
         return Err(library(
@@ -39,7 +39,7 @@ pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
         return Err(library(format!("code cannot be loaded from there: {error}"))
             .with_remedy("is it mounted noexec?"));
     }
-    // SAFETY: the page is the mapping made above.
+    // SAFETY: the mmap call above made this mapping, and no code uses the mapping.
     unsafe { libc::munmap(mapped, 1) };
     Ok(())
 }

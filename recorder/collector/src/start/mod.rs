@@ -1,5 +1,5 @@
-//! Starts a recording of a program: checks the program, reserves the name of the trace, creates the target's
-//! process. Also starts a recording of a process that already runs.
+//! Starts a recording of a program: checks the program, reserves the name of the trace, and creates the
+//! target's process. Also starts a recording of a process that already runs.
 
 pub mod attach;
 pub mod check;

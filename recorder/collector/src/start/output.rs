@@ -1,11 +1,10 @@
 //! Reserves the name of a trace: renames an older file of this name to `.old`, and prevents other collectors
 //! from using the name.
 //!
-//! To reserve a name, a collector creates and locks the file before the first slice. Before a collector
-//! renames a finished trace, the collector locks this trace. If two collectors try this at the same time, the
-//! second collector cannot get the lock. This collector reports that the name is in use, and renames nothing.
-//! A collector also locks the file `t.edl.old` before it replaces this file, because that file may be the
-//! trace of a running recording.
+//! To reserve a name such as `t.edl`, a collector creates and locks the file before the first slice. A
+//! collector also locks an existing trace before it renames the trace. If another collector already has this
+//! lock, the collector reports that the name is in use, and renames nothing. A collector also locks the file
+//! `t.edl.old` before it replaces this file, because this file may be the trace of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_format::{TraceWriter, place};
@@ -28,7 +27,7 @@ fn failed(message: String) -> Error {
     Error::new(ErrorKind::Output, message).with_remedy(ANOTHER)
 }
 
-/// A name that this recording has reserved until its trace is finished.
+/// The name of a trace, which this recording has reserved until its trace is finished.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     path: PathBuf,
@@ -38,7 +37,7 @@ pub(crate) struct Reserved {
 }
 
 /// The file that edleak-record has renamed to `.old`, and the older file that had the `.old` name before.
-/// Dropping this value deletes the older file.
+/// When this value is dropped, the older file is deleted.
 #[derive(Debug)]
 pub(crate) struct Kept {
     old: PathBuf,
@@ -46,16 +45,17 @@ pub(crate) struct Kept {
     older: Option<Older>,
 }
 
-/// An older `.old` file. The file has a temporary name until edleak-record deletes it, and is locked while
-/// this value lives.
+/// The `.old` file of an earlier recording. The file has a temporary name until edleak-record deletes it, and
+/// is locked while this value exists.
 #[derive(Debug)]
 struct Older {
     path: PathBuf,
     held: Held,
 }
 
-/// The lock of a file: no recording writes the file while this value lives. `None`: this user may not open
-/// the file, so edleak cannot lock it. Another recording of the same user cannot write this file either.
+/// The lock of a file: while this value exists, no recording writes the file. `None`: the user may not open
+/// the file, so edleak cannot lock it; but for the same reason, no other recording of this user can write the
+/// file.
 #[derive(Debug)]
 struct Held(Option<File>);
 
@@ -71,7 +71,7 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Ok(Some(Held(None))),
         };
-        // Another collector may have renamed this file while that collector had the lock, and may have
+        // Another collector may have had the lock until now. That collector may have renamed this file and
         // created its own trace under this name.
         if !place::lock(&file) || !place::is_at(&file, path) {
             return Err(in_use(path));
@@ -84,7 +84,7 @@ impl Held {
     }
 
     fn release(&self) {
-        // The call fails on a file system without locks.
+        // On a file system without locks, this call fails, and the error does not matter.
         let _ = self.0.as_ref().map(File::unlock);
     }
 
@@ -94,7 +94,7 @@ impl Held {
 }
 
 impl Older {
-    /// Moves the file `old` to an unused name; `None`: there is no such file.
+    /// Renames the file `old` to an unused name; `None`: there is no file `old`.
     fn of(old: &Path) -> Result<Option<Older>, Error> {
         const MOST: u32 = 100;
         let Some(held) = Held::at(old)? else { return Ok(None) };
@@ -137,8 +137,9 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Maximum number of attempts. Between the renaming of the old file and the creation of the new file, another
-/// process may create a trace with this name. This hardly happens many times in a row.
+/// Maximum number of attempts to create a trace. After the collector has renamed the old file, another
+/// process may create a trace with this name before the collector does. This hardly happens several times in
+/// a row.
 const ATTEMPTS: u32 = 8;
 
 /// Creates the trace `path`, and renames an existing file to `path.old`. If `path` exists and is not a
@@ -148,7 +149,7 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
     loop {
         let mut reserved = Reserved { path: path.to_owned(), made: None, kept: keep_old(path)? };
         attempt += 1;
-        // If an empty file exists already (mktemp, for example, creates one), the trace is written into this
+        // If an empty file exists already, for example from mktemp, the collector writes the trace into this
         // file.
         let before = made_at(path);
         let created = TraceWriter::create(path, capacity_bytes);
@@ -172,8 +173,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
     }
 }
 
-/// Creates the file of a trace that existed only in memory before, and renames an existing file to
-/// `path.old`.
+/// Creates the file of a trace that existed only in memory until now. If a file exists at `path`, renames
+/// this file to `path.old`.
 pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let kept = keep_old(path)?;
@@ -192,8 +193,8 @@ pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), E
 }
 
 impl Kept {
-    /// Gives the two older files the names back that they had before the recording, if no file has the name
-    /// `path`.
+    /// Gives the two older files the names back that they had before the recording. The function does so only
+    /// if no file has the name `path`.
     fn put_back(mut self, path: &Path) {
         if place::rename_new(&self.old, path).is_ok()
             && let Some(older) = self.older.take()
@@ -204,8 +205,8 @@ impl Kept {
 }
 
 impl Reserved {
-    /// Gives the older files their names back after a recording that recorded nothing, unless another process
-    /// has taken the name of the trace.
+    /// After a recording that recorded nothing, gives the older files the names back that they had before the
+    /// recording, unless another process has created a file with the name of the trace.
     pub(crate) fn give_back(&self) {
         if self.made.is_none() || made_at(&self.path) != self.made {
             return;
@@ -214,8 +215,8 @@ impl Reserved {
             let _ = fs::remove_file(&self.path);
             return;
         };
-        // Both files exchange their names in one atomic step. So the name is always in use, and no other
-        // process can take it.
+        // The two files exchange their names in one atomic step. So a file with the name of the trace exists
+        // at any time, and no other process can create one.
         let is_back = match place::exchange(&self.path, old) {
             Ok(()) if made_at(old) == self.made => fs::remove_file(old).is_ok(),
             Ok(()) => {
@@ -230,14 +231,15 @@ impl Reserved {
         }
     }
 
-    /// Deletes the older `.old` file, after the recording has started.
+    /// Deletes the `.old` file of an earlier recording. The caller calls this function after the new
+    /// recording has started.
     pub(crate) fn settle(&self) {
         self.kept.iter().filter_map(|kept| kept.older.as_ref()).for_each(Older::remove);
     }
 }
 
-/// The path of the file that a trace at `path` replaces. If `path` is a symbolic link, the result is the file
-/// to which the link leads, so the link itself is not replaced.
+/// The path of the file that a trace at `path` replaces. If `path` is a symbolic link, the result is the path
+/// of the file to which the link leads, so the trace does not replace the link.
 pub(crate) fn followed(path: &Path) -> Result<PathBuf, Error> {
     let refused = |reason: &dyn fmt::Display| {
         failed(format!("a trace cannot be written to `{}`: {reason}", path.display()))
@@ -261,7 +263,8 @@ fn is_standard(path: &Path) -> bool {
     })
 }
 
-/// Renames an existing file to `path.old`. An empty file keeps its name.
+/// Renames an existing file at `path` to `path.old`. An empty file keeps its name, because it contains
+/// nothing to keep.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     let Some(held) = Held::at(path)? else { return Ok(None) };
     if held.is_empty() {
@@ -273,7 +276,8 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     if moved.is_ok() && held.is_at(&old) {
         return Ok(Some(Kept { old, older }));
     }
-    // Another process has given the name `path` to another file since the file was locked. Undo the renaming.
+    // After this process locked the file, another process has given the name `path` to another file. If this
+    // process has renamed that other file, it now undoes the renaming.
     if moved.is_ok() {
         let _ = place::rename_new(&old, path);
     }
@@ -382,7 +386,8 @@ mod tests {
         reserved.give_back();
         let text = |path: &Path| fs::read_to_string(path).expect("it is back");
         assert_eq!((names(), text(&path).as_str(), text(&before).as_str()), (2, "old", "older"));
-        // Once the recording has started, the new `.old` file replaces the earlier `.old` file.
+        // After the start of the recording (`settle`), the earlier `.old` file is deleted, and only the new
+        // `.old` file is left.
         let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
         reserved.settle();
         assert_eq!((names(), text(&before).as_str()), (2, "old"));

@@ -8,7 +8,8 @@ use std::io;
 /// The bit that stands for CAP_SYS_PTRACE in a set of capabilities.
 const SYS_PTRACE: u64 = 1 << 19;
 
-/// The facts from which the kernel decides whether one process may read the memory of another.
+/// Facts about two processes, from which the kernel decides whether one process may read the memory of the
+/// other process.
 #[derive(Clone, Copy, Debug)]
 struct Facts<'a> {
     ours: Status,
@@ -36,8 +37,8 @@ pub(super) fn inaccessible(pid: u32, error: &io::Error) -> Error {
     refusal(message, remedy)
 }
 
-/// Refuses a process in another user namespace. The kernel does not let such a process open the shared memory
-/// of edleak-record.
+/// Returns an error for a process in another user namespace, because the kernel does not let such a process
+/// open the shared memory of edleak-record.
 pub(super) fn check_users(pid: u32) -> Result<(), Error> {
     if !has_own_users(pid) {
         return Ok(());
@@ -134,7 +135,8 @@ mod tests {
         }
         let text = reason(status(0, u64::MAX), status(7, 0), "3");
         assert!(text.contains("until the next boot (start the process with"), "{text}");
-        // With scope 0, and without yama, the kernel does not forbid the access.
+        // If `ptrace_scope` is 0 or the kernel has no yama, yama is not the reason why the kernel forbids the
+        // access.
         assert!(!reason(status(7, 0), status(7, 0), "0").contains("yama"));
     }
 

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest time that edleak-record waits for the end of the target after edleak-record has sent SIGTERM.
+/// Longest time that edleak-record, after it has sent SIGTERM to the target, waits for the end of the target.
 const TERMINATION: Duration = Duration::from_secs(10);
 
 /// The settings of a recording.
@@ -36,8 +36,8 @@ pub struct RunOptions {
     pub output: PathBuf,
     /// The time between two slices.
     pub period: Period,
-    /// The recording ends after this time, and the program runs on; `None`: the recording ends with the
-    /// program.
+    /// The time after which the recording ends although the program runs on; `None`: the recording ends when
+    /// the program ends.
     pub duration: Option<Duration>,
     /// Whether edleak-record, after `duration`, sends SIGTERM to the program and waits for the end of the
     /// program.
@@ -45,7 +45,8 @@ pub struct RunOptions {
     /// Whether edleak-record also records child processes.
     pub children: bool,
     /// Patterns of file names ([`edleak_session::only`]). edleak-record records every process of the process
-    /// tree whose program matches a pattern. Empty: edleak-record records the started program itself.
+    /// tree whose program matches a pattern. If there are no patterns, edleak-record records the started
+    /// program itself.
     pub only: Vec<String>,
     /// The maximum size of the trace, in bytes.
     pub capacity_bytes: u64,
@@ -57,16 +58,17 @@ pub struct RunOptions {
     /// The rate, in bytes per second, of an artificial leak that the collector adds to the counters; `None`:
     /// there is no such leak.
     pub inject_bytes_per_s: Option<f64>,
-    /// The kinds of memory to record: the heap, mapped memory, or both.
+    /// The kinds of memory to record: always the heap, and optionally mapped memory and pools.
     pub domains: Domains,
-    /// The settings for an attach to a process that does not have the library.
+    /// The settings for loading the library into a running process.
     pub attach: Settings,
     /// The directory into which edleak-record may copy the library, if the process to attach to has another
     /// root directory.
     pub attach_copy: Option<PathBuf>,
     /// Whether to print only errors.
     pub quiet: bool,
-    /// The copy of the preload library inside this edleak-record, if there is one.
+    /// The copy of the preload library inside this edleak-record; `None`: this edleak-record contains no
+    /// copy.
     pub embedded: Option<Embedded>,
 }
 
@@ -77,7 +79,8 @@ pub struct Recorded {
     pub outcome: Outcome,
     /// Patterns of wrappers that the user gave and that matched no function of any module.
     pub unused_wrappers: Vec<String>,
-    /// The error to report if edleak has counted almost no allocation of the program.
+    /// The error to report because edleak has counted almost no allocation of the program; `None`: there is
+    /// no such error.
     pub blind: Option<Failed>,
 }
 
@@ -98,7 +101,7 @@ impl From<Error> for Failed {
 
 /// Executes a program in place of this process (exec). The library in the program counts nothing until a user
 /// records the program by its process ID. The function returns only if the program could not start; the
-/// result is the reason.
+/// result is the error with the reason.
 pub fn start_idle(program: &[OsString], embedded: Option<Embedded>) -> Error {
     let start = || {
         let [name, ..] = program else {
@@ -115,8 +118,8 @@ pub fn start_idle(program: &[OsString], embedded: Option<Embedded>) -> Error {
     start().unwrap_or_else(|error| error)
 }
 
-/// Records a program until the program ends or the duration is over. Calls the function `started` as soon as
-/// the program runs.
+/// Records a program until the program ends or the recording has lasted for the duration in `options`. Calls
+/// the function `started` as soon as the program runs.
 ///
 /// # Errors
 /// edleak cannot record the program, or has recorded no process of the program.
@@ -128,22 +131,24 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     if let Some(error) = limits::too_little_data() {
         return Err(error.context(format_args!("cannot record `{}`", checked.path.display())).into());
     }
-    // A program that matches a pattern of `only` may run as any process of the process tree.
+    // If the user gives patterns (`only`), a matching program may run in any process of the process tree, so
+    // edleak-record must follow the children.
     let follows_children = options.children || !options.only.is_empty();
     if follows_children && let Some(why) = Watch::unavailable() {
         return Err(why.context("child processes cannot be followed").into());
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
-    // Block signals before the first thread is created. Otherwise, that thread would receive signals that are
-    // meant for the main loop. This call also makes edleak-record ignore the signal that kills a process at
-    // the file size limit (`ulimit -f`). A write beyond this limit then returns an error.
+    // Block signals before edleak-record creates its first thread. Otherwise, that thread would receive
+    // signals that are meant for the main loop. This call also makes edleak-record ignore the signal that the
+    // kernel sends at the file size limit (`ulimit -f`), so that a write beyond this limit returns an error
+    // and does not kill edleak-record.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
     let output = output::followed(&options.output)?;
-    // Create the trace before the program starts: if the file cannot be created, the program is not started,
-    // and no other process can take the name.
+    // Create the trace before the program starts. So the program does not start if the file cannot be
+    // created, and no other process can take the name of the trace.
     let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
     let stopped = |what: &str, error: &std::io::Error| {
         reserved.give_back();
@@ -167,9 +172,9 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         only: options.only.join(":"),
         publisher,
     };
-    // The preload library must write the detours of an allocator inside the program before this allocator
-    // makes its first allocation. So such a target waits longer for the rules than a target without its own
-    // allocator.
+    // If the program contains an allocator, the preload library must write the detours before this allocator
+    // makes its first allocation. So a target with its own allocator waits longer for the rules than other
+    // targets.
     let has_allocator = checked.own_malloc.is_some() || code_options.allocators != Prefixes::default();
     let waits_long = has_allocator || !code_options.watch.is_empty();
     let rules_timeout = if waits_long { LONG_RULES_TIMEOUT } else { RULES_TIMEOUT };
@@ -222,8 +227,8 @@ fn own_libc() -> Option<PathBuf> {
     own.find(|path| path.ends_with("libc.so.6")).or_else(usual)
 }
 
-/// The error for a run that recorded nothing. Without this error, the run would look like a program without
-/// leaks.
+/// The error for a run that recorded nothing. Without this error, the user would believe that the program has
+/// no leaks.
 fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
     let (why, remedy) = if only.is_empty() {
         let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
@@ -239,8 +244,8 @@ fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Fai
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
-/// The error for a program that uses its own allocator. In this case the trace exists, but contains almost no
-/// allocation of the program.
+/// The error for a program that uses its own allocator: the trace exists, but contains almost no allocation
+/// of the program.
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(
@@ -264,8 +269,8 @@ fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     }
 }
 
-/// Sends SIGTERM to the target and waits for its end. Returns `false` if the target has not ended when the
-/// time limit is over, or when the user interrupts the wait.
+/// Sends SIGTERM to the target and waits until the target ends. Returns `false` if the time limit is over or
+/// the user interrupts the wait before the target ends.
 fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
     child.send(libc::SIGTERM);
     let limit = Instant::now() + TERMINATION;

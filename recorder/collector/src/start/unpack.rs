@@ -1,8 +1,8 @@
 //! Unpacks the copy of the library inside edleak-record into a directory to which no other user can write.
 //!
 //! edleak-record does not delete the unpacked file after the recording. A program that runs on still has the
-//! path of this file in LD_PRELOAD, so the loader of each child process needs the file. Each version of
-//! edleak has its own directory, so one version does not overwrite the library of another.
+//! path of this file in LD_PRELOAD, so the loader of each of its child processes needs the file. Each version
+//! of edleak has its own directory, so it does not overwrite the library of another version.
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// Writes `bytes` to a file, unless the file is already there, and returns the path of the file.
 ///
 /// # Errors
-/// There is no suitable directory. The message names each directory that was tried, and the environment
-/// variable to set.
+/// There is no suitable directory. The message names each directory that edleak-record tried, and the
+/// environment variable to set.
 pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, Error> {
     unpack_into(&places(|name| std::env::var_os(name), effective_ids().0), bytes)
 }
@@ -47,12 +47,12 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether edleak-record creates missing parent directories. edleak-record creates the parents of a cache
-    /// directory, but not the parents of a temporary directory.
+    /// Whether edleak-record creates the parents of this directory if they are missing: it does so for a
+    /// cache directory, but not for a temporary directory.
     makes_parents: bool,
 }
 
-/// The directories to try, best first.
+/// The directories that edleak-record tries, in this order.
 fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = |path: PathBuf| Place { directory: path.join("edleak"), makes_parents: true };
@@ -111,7 +111,7 @@ fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
     }
     let mode = if directory.starts_with("/var/cache") { 0o755 } else { 0o700 };
     match DirBuilder::new().mode(mode).create(directory) {
-        // The umask may have removed mode bits.
+        // Set the mode again, because the umask may have removed bits of the mode.
         Ok(()) => fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(library),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(library(error)),
@@ -124,7 +124,7 @@ pub(crate) fn effective_ids() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
-/// Refuses a directory if another user could replace the directory or one of its parents.
+/// Returns an error if another user could replace the directory or one of its parents.
 fn check_ancestors(directory: &Path) -> Result<(), Error> {
     check_owner(directory)?;
     let mut path = directory.to_path_buf();
@@ -133,8 +133,8 @@ fn check_ancestors(directory: &Path) -> Result<(), Error> {
             return Err(library(format!("`{}` cannot be inspected", path.display())));
         };
         let (uid, _) = effective_ids();
-        // In a user namespace that maps only one user, directories of root seem to belong to the overflow
-        // user.
+        // In a user namespace that contains only one user, the kernel shows the overflow user as the owner of
+        // root's directories.
         let is_roots = metadata.uid() == 0 || (is_well_known(&path) && metadata.uid() == overflow_uid());
         if !is_roots && metadata.uid() != uid {
             return Err(library(format!(
@@ -151,7 +151,7 @@ fn check_ancestors(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a directory that belongs to another user, or to which another user can write.
+/// Returns an error for a directory that belongs to another user, or to which another user can write.
 fn check_owner(directory: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(directory).map_err(library)?;
     if !metadata.is_dir() {
@@ -178,7 +178,7 @@ fn overflow_uid() -> u32 {
     text.trim().parse().unwrap_or(DEFAULT)
 }
 
-/// Whether the file belongs to this user, cannot be written by other users, and contains exactly `bytes`.
+/// Whether the file belongs to this user, contains exactly `bytes`, and is not writable for other users.
 fn is_whole(path: &Path, bytes: &[u8]) -> bool {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let Ok(file) = opened else { return false };
@@ -192,13 +192,14 @@ fn is_whole(path: &Path, bytes: &[u8]) -> bool {
 }
 
 /// Writes a file under a temporary name, and then renames the file to `path`. So no process sees a
-/// half-written file, and a process that has loaded the old file keeps the old content.
+/// half-written file. A process that has loaded an older file of this name keeps the content of the older
+/// file.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory)?;
     file.write_all(bytes)?;
-    // The umask may have removed mode bits.
+    // Set the mode again, because the umask may have removed bits of the mode.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     // Some file systems report a full disk only at this call.
     file.as_file().sync_data()?;
@@ -230,8 +231,8 @@ pub fn copy_to(directory: &Path, bytes: &[u8], headers: &[(&str, &str)]) -> Resu
     Ok(())
 }
 
-/// Computes a hash for the name of the directory of one version of the library. Two versions may have the
-/// same hash by chance, so the caller also compares the bytes of the file.
+/// Computes a hash for the name of the directory of one version of the library. Two versions of the library
+/// may have the same hash by chance, so the caller also compares the bytes of the file.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -321,7 +322,8 @@ mod tests {
         assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write")));
         fs::remove_dir(&place.directory).expect("ours");
 
-        // edleak-record must also refuse a directory if another user could rename its parent directory.
+        // edleak-record must also reject a directory if another user could rename the parent of this
+        // directory.
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("ours");
         assert!(place.unpack(BYTES).is_err_and(|why| why.message().contains("other users may write to `")));
         fs::set_permissions(&dir.0, Permissions::from_mode(0o1777)).expect("ours");
@@ -331,7 +333,7 @@ mod tests {
     #[test]
     fn directory_of_another_user_is_not_used() {
         if effective_ids().0 != 0 {
-            return; // only root can create a directory of another user
+            return; // the test needs a directory of another user, which only root can create
         }
         let dir = Dir::new("foreign");
         let place = dir.place("cache");

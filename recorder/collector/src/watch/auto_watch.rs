@@ -1,4 +1,5 @@
-//! Auto-watch: judges the sites while the recording runs, and picks the sites that look like leaks.
+//! Auto-watch: checks during the recording which sites look like leaks, and picks these sites, so that their
+//! full stacks are recorded.
 
 use edleak_format::Counters;
 use edleak_model::classify::{Model, Verdict, judge};
@@ -7,11 +8,11 @@ use edleak_model::series::{Point, SeriesBuilder};
 
 /// Number of slices after which the collector checks the sites for the first time.
 const FIRST_LOOK: u64 = 12;
-/// Maximum number of sites that auto-watch checks. The series of a site takes 3 KiB. Auto-watch does not
-/// check sites beyond this number.
+/// Auto-watch checks at most this number of sites, because the series of live bytes of each checked site
+/// takes 3 KiB of memory.
 const MOST_SITES: usize = 1 << 14;
 
-/// The series of each site, and the results of the latest check.
+/// For each site, the series of its live bytes over the slices; also the results of the latest check.
 #[derive(Default)]
 pub(crate) struct AutoWatch {
     series: Vec<SeriesBuilder>,
@@ -19,11 +20,11 @@ pub(crate) struct AutoWatch {
     next_look: u64,
     /// The sites that looked like leaks at the previous check.
     suspected: Vec<usize>,
-    /// The live bytes of every site at the newest slice. The collector checks only those sites whose live
-    /// bytes are now greater than at the previous check.
+    /// The live bytes of every site at the latest slice. Auto-watch checks only sites with more live bytes
+    /// than at the previous check.
     live_bytes: Vec<u64>,
-    /// For every site, the number of its allocations since the start, and the number of its allocations
-    /// between the two newest slices.
+    /// For every site: the number of its allocations since the start of the recording, and the number of its
+    /// allocations between the two latest slices.
     allocs: Vec<(u64, u64)>,
     looked_at_bytes: Vec<u64>,
 }
@@ -57,16 +58,17 @@ impl AutoWatch {
         self.slices += 1;
     }
 
-    /// The expected number of allocations at a site between two slices. This is the number of allocations
-    /// between the two newest slices, or the average number for a slice if the average is greater.
+    /// The expected number of allocations at a site between two slices: the number of allocations between the
+    /// two latest slices, or the average number of allocations between two slices if the average is greater.
     pub(crate) fn allocs_per_slice(&self, site: usize) -> u64 {
         self.allocs.get(site).map_or(0, |(sum, latest)| (*latest).max(sum / self.slices.max(1)))
     }
 
-    /// The sites that looked like a leak at two checks in a row. A site looks like a leak if its growth is
-    /// linear or exponential, and not constant or logarithmic. `None`: no check is due. The first check is
-    /// due at 12 slices. Each later check is due when the number of slices has grown by 1/6 since the
-    /// previous check. One check does not suffice, because a cache looks like a leak until the cache is full.
+    /// The sites that looked like a leak at two checks in a row; `None`: no check is due. A site looks like a
+    /// leak if its live bytes grow linearly or exponentially, and are not constant and do not grow
+    /// logarithmically. The first check is due after 12 slices. Each further check is due when the number of
+    /// slices has grown by 1/6 since the previous check. One check does not suffice, because a cache looks
+    /// like a leak until the cache is full.
     pub(crate) fn suspects(&mut self, period_s: f64) -> Option<Vec<usize>> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return None;

@@ -1,42 +1,42 @@
-//! Limits auto-watch to a share of the target's processor time.
+//! Limits the cost of auto-watch to a share of the target's processor time.
 //!
 //! The budget is a share of the processor time that the target has used so far. Each allocation at a watched
-//! site costs processor time. This cost is estimated from the number of allocations and the depth of the
-//! stacks. The stacks of a site become known only after some slices. Auto-watch begins to watch a site if the
-//! budget suffices for this number of slices. After these slices, auto-watch ends the watch of a site that
-//! alone costs more than the whole budget. If the budget is used up, auto-watch ends the watches of the most
-//! expensive sites.
+//! site costs processor time. Auto-watch estimates this cost from the number of allocations and the depth of
+//! the stacks. The stacks of a site become known only after the site has been watched for some slices.
+//! Auto-watch begins to watch a site if the rest of the budget suffices for these slices. After these slices,
+//! auto-watch stops watching a site that alone costs more than the whole budget. If the budget is used up,
+//! auto-watch stops watching the most expensive sites.
 
 use std::collections::BTreeMap;
 
-/// The additional cost of an allocation and its free at a watched site, compared with a site that is not
-/// watched. The cost of the frames is not included. The allocation needs this time for the slow path, for the
-/// hash table of stacks, and for counters that threads share. Measured with the frames: 150 ns for 5 frames,
-/// 235 ns for 25 frames.
+/// The additional cost, in nanoseconds, of an allocation and its free at a watched site, compared with a site
+/// that is not watched; without the cost of walking the frames. The time is needed for the slow path, for the
+/// hash table of stacks, and for counters that threads share. Measured together with the walk: 150 ns for 5
+/// frames, 235 ns for 25 frames.
 const ALLOCATION_NS: f64 = 130.0;
-/// The cost of walking one frame, measured on a slow machine (docs/performance.md).
+/// The cost, in nanoseconds, of walking one frame, measured on a slow machine (docs/performance.md).
 const FRAME_NS: f64 = 6.2;
-/// The additional cost of a stack that the target meets for the first time: the rules of the frames are not
-/// in the processor's cache, and the tables need new memory. Each of 20,000 stacks of a compiler, with 60 to
-/// 100 frames, took 33 µs.
+/// The additional cost, in nanoseconds, of a stack that the target stores for the first time: the unwind
+/// rules are not in the processor's cache yet, and the tables need new memory. Measured with 20,000 stacks of
+/// a compiler, with 60 to 100 frames each: a new stack took 33 µs.
 const NEW_STACK_NS: f64 = 2000.0;
-/// The additional cost of each frame of a stack that the target meets for the first time.
+/// The additional cost, in nanoseconds, of each frame of a stack that the target stores for the first time.
 const NEW_FRAME_NS: f64 = 350.0;
 /// The assumed number of frames of a stack, for a site of which no stack is known yet.
 const USUAL_FRAMES: f64 = 24.0;
-/// Number of slices after which the stacks of a site and the ages of its live allocations are considered
-/// known.
+/// After a site has been watched for this number of slices, auto-watch considers the stacks of the site and
+/// the ages of its live allocations as known.
 const SLICES_TO_KNOW: u64 = 16;
-/// Number of watched allocations of a site after which the stacks and ages are considered known, even before
-/// [`SLICES_TO_KNOW`] slices.
+/// After this number of allocations at a watched site, auto-watch considers the stacks of the site and the
+/// ages of its live allocations as known, even before [`SLICES_TO_KNOW`] slices.
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
-/// The collector begins to watch another site only if at most this share of the budget is used. In some
-/// programs, every site that looks like a leak allocates too often to be watched. In such a program,
-/// auto-watch costs at most this share of the budget.
+/// Auto-watch begins to watch a site only if at most this share of the budget is used. In some programs,
+/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. In such a
+/// program, auto-watch costs at most this share of the budget.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
-/// The counters of a watched site at a slice.
+/// The counters of a watched site at one slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watched {
     /// The site.
@@ -58,15 +58,15 @@ struct Account {
     /// Number of allocations that were counted at the stacks of the site.
     allocs: u64,
     stacks: u64,
-    /// The cost of the site between the two newest slices.
+    /// The cost of the site between the two latest slices, in nanoseconds of processor time.
     latest_ns: f64,
-    /// The cost of the site since the recording began.
+    /// The cost of the site since the recording began, in nanoseconds of processor time.
     spent_ns: f64,
     /// The part of the budget that is reserved for this site until its stacks are known.
     reserved_ns: f64,
 }
 
-/// The budget, and the cost of each site.
+/// The budget of auto-watch, and the cost of each site that is or was watched.
 #[derive(Debug)]
 pub(crate) struct Budget {
     share: f64,
@@ -77,8 +77,8 @@ pub(crate) struct Budget {
 }
 
 impl Account {
-    /// Number of slices until the stacks of the site are known, if the site makes `allocs_per_slice`
-    /// allocations between two slices.
+    /// Number of slices for which the site must still be watched until its stacks are known, if the site
+    /// makes `allocs_per_slice` allocations between two slices.
     fn slices_left(&self, allocs_per_slice: u64) -> u64 {
         let by_allocs = ALLOCS_TO_KNOW.saturating_sub(self.allocs).div_ceil(allocs_per_slice.max(1));
         by_allocs.min(SLICES_TO_KNOW.saturating_sub(self.slices))
@@ -101,7 +101,8 @@ fn cost_ns(allocs: f64, frames: f64) -> f64 {
 }
 
 impl Budget {
-    /// Makes a budget. `share` is the share of the target's processor time, from 0 to 1.
+    /// Makes a budget. `share` is the share of the target's processor time that auto-watch may cost, from 0
+    /// to 1.
     pub(crate) fn new(share: f64) -> Budget {
         Budget { share, spent_ns: 0.0, slices: 0, accounts: BTreeMap::new() }
     }
@@ -113,8 +114,8 @@ impl Budget {
 
     /// Begins to watch a site, if enough of the budget is left. Returns whether the site is watched now. The
     /// site makes `allocs_per_slice` allocations between two slices; the target has used `used_ns` of
-    /// processor time so far. If the budget has ended the watch of this site and the stacks are known, the
-    /// site is not watched again.
+    /// processor time so far. If auto-watch stopped watching this site before because of its cost, and the
+    /// stacks of the site are known, the site is not watched again.
     pub(crate) fn begin(&mut self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
         let Some(price_ns) = self.price_ns(site, allocs_per_slice, used_ns) else { return false };
         let account = self.accounts.entry(site).or_default();
@@ -133,8 +134,8 @@ impl Budget {
         self.accounts.insert(site, excluded);
     }
 
-    /// The expected cost of a site until its stacks are known; `None`: the budget does not allow to watch the
-    /// site.
+    /// The expected cost of watching a site until its stacks are known; `None`: the budget does not suffice
+    /// to watch the site.
     fn price_ns(&self, site: usize, allocs_per_slice: u64, used_ns: u64) -> Option<f64> {
         let account = self.accounts.get(&site).copied().unwrap_or_default();
         let left = account.slices_left(allocs_per_slice);
@@ -147,8 +148,9 @@ impl Budget {
         (self.spent_ns + reserved + price_ns <= SHARE_TO_BEGIN * earned_ns).then_some(price_ns)
     }
 
-    /// Adds the cost of the allocations since the previous slice. The collector calls this function once for
-    /// each slice. Returns the sites that must no longer be watched.
+    /// Adds the cost of the allocations since the previous slice to the used part of the budget. The
+    /// collector calls this function once for each slice. Returns the sites that the collector must stop
+    /// watching.
     pub(crate) fn charge(&mut self, watched: &[Watched], used_ns: u64) -> Vec<usize> {
         self.slices += 1;
         let earned_ns = self.share * used_ns as f64;
@@ -178,8 +180,8 @@ impl Budget {
         ended
     }
 
-    /// Ends the watches of the most expensive sites. The function ends so many watches that these together
-    /// cost at least `least_ns` between two slices.
+    /// Stops watching the most expensive sites: so many that these sites together cost at least `least_ns`
+    /// between two slices.
     fn end_expensive(&mut self, least_ns: f64) -> Vec<usize> {
         let mut order: Vec<(usize, f64)> = self
             .watched_accounts()
@@ -220,9 +222,9 @@ mod tests {
     /// Processor time that the target of these tests uses between two slices.
     const SLICE_NS: u64 = SECOND / 50;
 
-    /// Simulates a recording of `slices` slices. `sites` holds, for each site, the number of allocations
-    /// between two slices. Returns, for each site, the number of slices for which the site was watched; also
-    /// returns the share of the processor time that all watches cost.
+    /// Simulates a recording of `slices` slices. `sites` contains, for each site, the number of allocations
+    /// between two slices. The first result is, for each site, the number of slices for which the site was
+    /// watched. The second result is the share of the processor time that watching all these sites cost.
     fn watched_for(sites: &[u64], frames: f64, slices: u64, share: f64) -> (Vec<u64>, f64) {
         let mut budget = Budget::new(share);
         let mut watched_slices = vec![0; sites.len()];

@@ -1,5 +1,5 @@
-//! Watch requests: a request says for which sites full stacks are recorded. A user names these sites on the
-//! command line, by their ids in an old trace, or through the control socket of a running recording.
+//! Watch requests: a request names sites whose full stacks edleak records. A user names these sites on the
+//! command line (also by their ids in an old trace) or through the control socket of a running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_binary::functions::FunctionTable;
@@ -118,8 +118,8 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
-/// A request, with a flag that says whether the user wants to watch the sites or wants not to watch them. If
-/// two requests name the same site, the later request applies.
+/// A request, and a flag that tells whether the user wants or does not want to watch the sites that the
+/// request names. If two requests name the same site, the request that the user made last applies.
 #[derive(Clone, Debug)]
 struct Entry {
     request: Request,
@@ -135,9 +135,9 @@ pub struct RequestRange {
     pub start: u64,
     /// Offset of the first byte after the range.
     pub end: u64,
-    /// Whether the request asks to watch the range; `false`: it asks not to watch the range.
+    /// `true`: the request asks to watch the range; `false`: the request asks not to watch the range.
     pub is_for: bool,
-    /// The serial number of the request.
+    /// The serial number of the request that names the range.
     pub serial: u32,
 }
 
@@ -166,7 +166,7 @@ impl WatchSet {
         self.everything
     }
 
-    /// A version number. Two different sets have different version numbers.
+    /// The version number of the set. Two different sets have different version numbers.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -228,8 +228,8 @@ impl WatchSet {
             let (start, end) = (u64::from(function.start), u64::from(function.end));
             let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
             match found.last_mut() {
-                // The function has two names that match, so there are two requests for one range. Keep the
-                // later request.
+                // Two names of the function match, so two requests name the same range. Keep the request that
+                // the user made last.
                 Some(last) if last.start == start => {
                     last.end = last.end.max(end);
                     if new.serial > last.serial {
@@ -246,7 +246,8 @@ impl WatchSet {
         found
     }
 
-    /// The requests to watch sites, each with its serial number. The request `*` is not included.
+    /// The requests to watch sites, each with its serial number, but without the request `*` (watch every
+    /// site).
     pub fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
         self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
     }
@@ -301,9 +302,9 @@ fn site_of(path: &Path, id: SiteId) -> Result<Request, Error> {
 }
 
 /// Makes a request for a site of a trace. The request contains the build ID of the module and an offset, so
-/// the request is also valid if the program is started again and has other addresses. If the module has no
-/// build ID, the request contains the path of the module. If `id` is a stack, the request names the site to
-/// which the stack belongs.
+/// the request is still valid in the next run of the program, in which the addresses differ. If the module
+/// has no build ID, the request contains the path of the module. If `id` is the id of a stack, the request
+/// names the site to which the stack belongs.
 fn request_for(trace: &Trace, id: SiteId) -> Option<Request> {
     let mut site = trace.site(id)?;
     if site.kind == SiteKind::Stack {
