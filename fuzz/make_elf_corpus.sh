@@ -1,5 +1,6 @@
 #!/bin/bash
-# Writes corpus/symbols: one tiny program, with its symbols and debug information in every common form.
+# Writes the files in corpus/symbols. Each file has the same tiny program, with its symbols and debug
+# information in another common form.
 set -euo pipefail
 cd "$(dirname "$0")/corpus/symbols"
 work=$(mktemp -d)

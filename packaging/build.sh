@@ -43,8 +43,8 @@ deb() {
 
 tarball() {
     local triple=x86_64-unknown-linux-gnu
-    # Use the same flags for every build of this target, because with other flags cargo builds everything
-    # again.
+    # Static linking needs these flags. Use the same flags for every build of this target, because cargo
+    # builds everything again if the flags change.
     RUSTFLAGS="-C target-feature=+crt-static" \
         cargo build --profile "$profile" --target $triple -p edleak-record -p edleak-analyze
     local built=$target/$triple/$profile name=edleak-$version-$triple
@@ -69,7 +69,7 @@ tarball() {
         cp "$target/packaging/pages/fish/$program.fish" "$tree/share/fish/vendor_completions.d/"
     done
     cp -r README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs "$tree/share/doc/edleak/"
-    # The package is reproducible: the same input gives the same bytes.
+    # These options make the package reproducible: the same input always gives the same bytes.
     tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" \
         --directory "$target/packaging" "$name" | gzip --no-name --best >"$packages/$name.tar.gz"
     echo "$packages/$name.tar.gz"

@@ -33,7 +33,8 @@ need() { # PACKAGE=PROGRAM...
     done
 }
 
-# The mounts are visible only to this script, and the kernel removes them when the script ends.
+# Run the script again in a mount namespace of its own. So only this script sees its mounts, and the kernel
+# removes the mounts when the script ends.
 if [ -z "${EDLEAK_MOUNTS-}" ] && [ "$(id -u)" -eq 0 ]; then
     EDLEAK_MOUNTS=own exec unshare --mount --propagation private "$0" "$@"
 fi
@@ -43,7 +44,7 @@ clean_up() {
     for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | sort --reverse); do
         umount --lazy "$mount"
     done
-    # Never delete files in a mount that still exists.
+    # Stay in one file system: if a mount still exists, the files in it must not be deleted.
     rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
@@ -56,8 +57,8 @@ leaker() { # COMPILER OUTPUT FLAGS...
     "$compiler" -O1 -g -D_GNU_SOURCE "$@" -Isamples/common samples/c_leaker.c -o "$output" -pthread
 }
 
-# Records and analyzes the leaker. Each command begins with PREFIX, for example `chroot ROOT`, `env -i` or a
-# path.
+# Records and analyzes the leaking program LEAKER. PREFIX is put before each command, for example `chroot
+# ROOT` or `env -i`. BIN is the directory of edleak's programs; WHERE is a name for messages.
 records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     local where=$1 bin=$2 program=$3 trace=$4 code=0
     shift 4
@@ -70,7 +71,8 @@ records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     say "$where: recorded, analyzed, examined"
 }
 
-# Prints the path of a Debian system of this suite. The next runs of this script use the same system.
+# Installs a Debian system of this suite, and sets `root` to the directory of a copy. Later runs of this
+# script use the installed system again.
 debian() { # SUITE
     local suite=$1 tree=$target/debootstrap/$1
     if [ ! -e "$tree/.complete" ]; then
@@ -81,7 +83,7 @@ debian() { # SUITE
         touch "$tree/.complete"
     fi
     mkdir -p "$work/$suite"
-    # Changes stay in memory, so the next test starts with an unchanged system.
+    # The copy is in memory, so a test can change it and the next test starts with an unchanged system.
     mount -t tmpfs tmpfs "$work/$suite"
     cp -a "$tree/." "$work/$suite/"
     mount -t proc proc "$work/$suite/proc"
@@ -120,7 +122,8 @@ complete_in_bash() { # PROGRAM WORD
         printf "%s\n" "${COMPREPLY[@]}"' bash "$pages/bash/$1.bash" "$1" "$2"
 }
 
-# zsh completes only on a terminal: python3 provides one, presses Tab and reads the completed line.
+# zsh completes only on a terminal. So python3 opens a pseudo-terminal, sends the line and a Tab, and reads
+# the completed line.
 complete_in_zsh() { # LINE
     python3 - "$pages/zsh" "$1" <<'PYTHON'
 import os, pty, select, sys, time
@@ -153,7 +156,7 @@ PYTHON
 install() {
     local clone=$work/clone prefix=$work/prefix program=$work/leaker user
     git clone --quiet . "$clone"
-    # The test reuses compiled files, but installs into an empty prefix from a new clone.
+    # Install from a new clone into an empty prefix. To save time, cargo may reuse compiled files.
     for crate in recorder/cli analyzer/cli; do
         cargo install --quiet --path "$clone/$crate" --root "$prefix" --target-dir "$target" \
             --profile "$EDLEAK_PROFILE" --locked
@@ -169,8 +172,8 @@ install() {
 }
 
 crates() {
-    # Test only the crates that are published. The package of edleak-record contains the sources of the
-    # library.
+    # Test only the crates that are published. The preload library is not published as a crate, because the
+    # package of edleak-record contains its sources.
     cargo package --workspace --exclude edleak-tests --exclude edleak-benches --exclude edleak-pages \
         --exclude edleak-preload --exclude edleak-session-models --locked --allow-dirty
     say "crates: each one can be packaged and built from its package"
@@ -187,7 +190,8 @@ deb() {
     cp "$package" "$root/tmp/"
     chroot "$root" dpkg --install "/tmp/$(basename "$package")"
     records_and_analyzes "deb on Debian 12" "" /tmp/leaker /tmp/trace.edl chroot "$root" env -C /tmp
-    # A bare LD_PRELOAD finds edleak-record in /usr/bin.
+    # A program that is started with LD_PRELOAD only, without edleak-record, must find edleak-record in
+    # /usr/bin and record itself.
     chroot "$root" env -C /tmp LD_PRELOAD=/usr/lib/edleak/libedleak_preload.so EDLEAK_OUTPUT=/tmp/bare.edl /tmp/leaker >/dev/null
     waits_for_trace "$root/tmp/bare.edl"
     [ -e "$root/usr/share/man/man1/edleak-record.1.gz" ] || fail "the manual page is missing"
@@ -217,7 +221,7 @@ tarball() {
     leaker gcc "$root/tmp/leaker"
     records_and_analyzes "tarball on Debian 12" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl chroot "$root" env -C /tmp
 
-    # A system like Alpine: it has musl's loader and libc and busybox, but no glibc.
+    # Make a system like Alpine, with the loader and libc of musl and with busybox, but without glibc.
     local musl=$work/musl
     mkdir -p "$musl"/{bin,lib,proc,tmp,opt}
     chmod 1777 "$musl/tmp"
@@ -230,8 +234,8 @@ tarball() {
     records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
         chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
-    # The library needs only one symbol of libc, without a version, and the programs need no libc. To check
-    # this, the test uses the oldest available glibc.
+    # Test with the oldest available glibc. The programs need no libc, and the library needs only one symbol
+    # of libc, in any version, so both must run there.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
     tar -C "$root/opt" -xf "$archive"
     # This system has no compiler for the leaker, so the test records perl instead.

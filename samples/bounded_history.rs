@@ -1,4 +1,5 @@
-//! Keeps the last 150 commands in a ring buffer. Each new command replaces the oldest command.
+//! A history that does not leak: a ring buffer keeps the last 150 commands, and each new command replaces the
+//! oldest command.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -18,8 +18,8 @@ out=${1:-$here/../target/samples}
 mkdir -p "$out"
 out=$(readlink -f "$out")
 
-# Compiles one source. The script renames the finished result to its final name, so an interrupted build
-# leaves no incomplete program.
+# Compiles one source. The compiler writes to a temporary name, and the script renames the finished program.
+# So an interrupted build leaves no incomplete program.
 build_one() {
     local source=$1 base name flags result
     base=$(basename "$source")
@@ -34,7 +34,7 @@ build_one() {
     flags=${flags//\$OUT/$out}
     local new=$out/.$name.$$ compiler
     compiler=$(sed -n 's|^//#Compiler: *||p' "$source")
-    # shellcheck disable=SC2086 # flags are words
+    # shellcheck disable=SC2086 # the shell must split $flags into words
     case $base in
         lib*.c) ${compiler:-${CC:-gcc}} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags ;;
         *.c | *.S) ${compiler:-${CC:-gcc}} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags -pthread ;;
@@ -44,11 +44,11 @@ build_one() {
     mv "$new" "$result"
 }
 
-# Lock the directory, because two builds at the same time would compile every program twice.
+# Lock the directory, so that only one build runs at a time. Two builds would compile every program twice.
 exec 9>"$out/.lock"
 flock 9
 
-# Build shared libraries first, because programs link them.
+# Build shared libraries first, because some programs are linked with these libraries.
 export -f build_one
 export self here out source_dir
 find "$source_dir" -maxdepth 1 -name 'lib*.c' -print0 |

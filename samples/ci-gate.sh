@@ -6,14 +6,15 @@
 #   TESTS    the command that tests it
 #
 # The script writes the files to archive into OUTPUT_DIR: service.edl (readable later without the binaries),
-# leaks.sarif and leaks.txt. The exit code is edleak-analyze's (0 no leak, 1 leaks, 2 undecided). If the tests
-# fail, the exit code is the exit code of the tests.
+# leaks.sarif and leaks.txt. If the tests pass, the exit code is the exit code of edleak-analyze (0 no leak, 1
+# leaks, 2 undecided). If the tests fail, it is the exit code of the tests.
 #
 # EDLEAK_BIN is the directory of edleak's programs. EDLEAK_GATE holds further options for edleak-analyze:
 # --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.
 #
-# EDLEAK_PROVE=100KB/s proves that the gate can fail: it adds a leak of that rate to the recorded counters. The job then
-# exits with 0 if the gate fails and names `edleak_injected_leak`, and with 1 otherwise.
+# EDLEAK_PROVE=100KB/s tests that the gate can fail: edleak-record adds a leak of 100 KB/s to the recorded
+# counters. The job then exits with 0 if the gate fails and names `edleak_injected_leak`, and with 1
+# otherwise.
 set -uo pipefail
 
 service=$1 tests=$2 out=${3:-leaks}
@@ -22,7 +23,7 @@ prove=${EDLEAK_PROVE:-}
 mkdir -p "$out"
 rm -f "$out/service.edl" # an old trace must not be judged below
 
-# shellcheck disable=SC2086 # the commands are words
+# shellcheck disable=SC2086 # the shell must split $service into words
 "$bin/edleak-record" ${prove:+--inject-leak "$prove"} -o "$out/service.edl" -- $service &
 recorder=$!
 # shellcheck disable=SC2086

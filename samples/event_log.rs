@@ -1,4 +1,5 @@
-//! Formats and keeps every event in a `Vec<String>` that the program never shortens.
+//! A leak: the program formats every event and keeps the text in a `Vec<String>`, from which it never removes
+//! a text.
 //!
 //#Expect: Leak in log_event
 //#Expect: nothing else

@@ -1,4 +1,5 @@
-//! Each subscriber subscribes new subscribers, so the growth is proportional to the present size.
+//! A leak that grows exponentially: each subscriber adds new subscribers, so the rate is proportional to the
+//! number of subscribers.
 //!
 //#Expect: Leak in subscribe
 //#Expect: nothing else
@@ -20,7 +21,7 @@ fn main() {
     let mut pace = pace::Pace::new(5.0, 50);
     let mut subscribers = Vec::with_capacity(100_000);
     while pace.wait() {
-        // During the run, the number of subscribers grows by the factor e^8.
+        // From the start to the end of the run, the number of subscribers grows by the factor e^8.
         let wanted = (8.0 * pace.fraction()).exp() as usize;
         while subscribers.len() < wanted {
             subscribers.push(subscribe());

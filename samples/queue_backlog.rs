@@ -1,5 +1,5 @@
-//! For every three messages that the program handles, four messages arrive. The program frees each message
-//! after handling it, but the queue of messages grows for ever.
+//! A leak without a missing free: in the time in which the program handles three messages, four messages
+//! arrive. The program frees each message after handling it, but the queue of messages grows for ever.
 //!
 //#Expect: Leak in receive
 //#Expect: nothing else

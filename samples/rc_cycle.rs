@@ -1,4 +1,5 @@
-//! Parents and children refer to each other by `Rc`, so no reference count ever becomes zero.
+//! A leak of reference cycles: parents and children refer to each other by `Rc`, so no reference count ever
+//! becomes zero.
 //!
 //#Expect: Leak in make_family
 //#Expect: nothing else

@@ -16,8 +16,8 @@ fn main() {
     let mut random = pace::Random::new();
     let mut last = Vec::new();
     while pace.wait() {
-        // The arena of the previous request lives until this request is served, as if its answer were still
-        // being sent.
+        // The program drops the arena of the previous request only now, as if it had sent the answer to that
+        // request until now.
         last = black_box((serve(&mut random), last)).0;
     }
     black_box(last);

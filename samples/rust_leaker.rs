@@ -1,4 +1,5 @@
-//! A small service with a table of sessions that it never cleans, a history that grows, and a bounded cache.
+//! A small service with two leaks and a cache. It never removes sessions from its table, it keeps a history
+//! of all actions, and its cache has a maximum size.
 //!
 //#Expect: Leak in open_session
 //#Expect: Leak in record_history
@@ -60,6 +61,6 @@ fn main() {
             service.open_session(u64::from(pace.tick));
         }
     }
-    // A service usually ends without dropping its tables.
+    // Do not drop the tables at the end, because a real service usually ends without dropping its tables.
     std::mem::forget(service);
 }

@@ -1,4 +1,5 @@
-//! Interns the words of a finite vocabulary. Each new word is allocated, and soon no new words appear.
+//! A table that does not leak: the program stores each word of a finite vocabulary once. Soon it has seen all
+//! words, so the table stops to grow.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -6,8 +6,8 @@
 # The test must do its work EDLEAK_ITERATIONS times (default 30). Before each repetition, the test must set
 # the mark `iteration`, with edleak_mark of edleak.h. If the test fails, the script exits with the test's exit
 # code. If the iterations leak, the script exits with 1. Otherwise the script exits with 0, even if the test
-# sets no marks. EDLEAK_TRACES names a directory. If a test leaks or is undecided, its trace and report are
-# kept there.
+# sets no marks. If EDLEAK_TRACES names a directory and the test leaks or is undecided, the script keeps the
+# trace and the report in this directory.
 #
 #   ctest           add_test(NAME parser COMMAND test-gate.sh $<TARGET_FILE:parser_test>)
 #   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh cargo nextest run
@@ -17,7 +17,7 @@ set -u
 
 [ "${1-}" != -- ] || shift
 [ $# -gt 0 ] || { echo "usage: test-gate.sh [--] TEST [ARGUMENT]..." >&2; exit 2; }
-# cargo nextest first asks for the list of tests. Do not record this run.
+# cargo nextest first runs the test program with --list to get the names of the tests. Do not record this run.
 case " $* " in *" --list "*) exec "$@" ;; esac
 
 record=${EDLEAK_RECORD_BIN:-edleak-record} analyze=${EDLEAK_ANALYZE_BIN:-edleak-analyze}
@@ -41,5 +41,6 @@ if [ -n "${EDLEAK_TRACES-}" ]; then
     echo "$report" >"$name.txt"
 fi
 [ $verdict -ne 1 ] || exit 1
-# Exit code 2 means that edleak needs more iterations for a verdict. The test does not fail in this case.
+# Exit code 2 means that the verdict is undecided, because edleak needs more iterations. In this case the
+# script exits with 0.
 [ $verdict -eq 2 ] || exit $verdict

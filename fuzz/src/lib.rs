@@ -1,7 +1,9 @@
-//! One function for each fuzz target. The inputs are files as they may come from untrusted sources.
+//! One function for each fuzz target. A fuzz target reads a file that may come from an untrusted source, and
+//! must neither panic nor hang.
 //!
-//! cargo-fuzz runs these functions through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs them on
-//! stable Rust, with the corpus and a fixed set of changed inputs: `tests/tests/fuzz.rs` includes this file.
+//! cargo-fuzz runs these functions through `fuzz_targets/`: `cargo +nightly fuzz run series`. CI runs the
+//! same functions on stable Rust, with the inputs of the corpus and a fixed set of changed inputs:
+//! `tests/tests/fuzz.rs` includes this file.
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
@@ -34,7 +36,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("unwind", unwind),
 ];
 
-/// Reads a trace. The input is the whole file.
+/// Reads the input as a trace file.
 pub fn reader(input: &[u8]) {
     read_everything(input.to_vec());
     let Ok(trace) = Trace::from_bytes(input.to_vec()) else { return };
@@ -42,8 +44,8 @@ pub fn reader(input: &[u8]) {
     report(&Recording::Trace(Box::new(trace)));
 }
 
-/// Reads a trace that is made from the input: the input is the content of the blocks, and the function adds
-/// right checksums.
+/// Reads a trace whose blocks have the input as their content. The function adds correct checksums, so that
+/// the reader gets past the checksum test.
 pub fn content(input: &[u8]) {
     reader(&file_of(input));
 }
@@ -103,7 +105,7 @@ pub fn unwind(input: &[u8]) {
     }
 }
 
-/// Judges a recording with every model and reports it in every format.
+/// Judges a recording with every model, and writes a report in every format.
 fn report(recording: &Recording) {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy { all: true, ..Policy::default() };

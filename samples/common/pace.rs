@@ -1,7 +1,8 @@
-//! For all Rust samples: a fixed number of ticks on a monotonic clock, and fixed random numbers.
+//! Functions for all Rust samples: run at a fixed number of ticks per second, and make random numbers that
+//! are the same in every run.
 //!
-//! A sample counts ticks, not elapsed time. If the machine stalls, the sample is late and then makes the
-//! missed ticks at once. So two runs of a sample have exactly the same totals.
+//! A sample does its work by ticks and not by elapsed time. If the machine stalls, the sample makes the
+//! missed ticks afterwards without waiting. So two runs of a sample have exactly the same totals.
 #![allow(dead_code)] // each sample uses only a part of this file
 
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Makes `hz` ticks per second for `seconds`, or for N seconds if the arguments are `--seconds N`.
+    /// Makes `hz` ticks per second. The run takes `seconds`; if the program's arguments are `--seconds N`, it
+    /// takes N seconds instead.
     pub fn new(seconds: f64, hz: u32) -> Pace {
         let mut args = std::env::args().skip_while(|arg| arg != "--seconds").skip(1);
         let seconds = args.next().and_then(|n| n.parse().ok()).unwrap_or(seconds);
@@ -22,7 +24,7 @@ impl Pace {
         Pace { start: Instant::now(), period: Duration::from_secs(1) / hz, tick: 0, ticks }
     }
 
-    /// The part of the run that has passed, from 0 to 1.
+    /// The share of the run that is over: 0 at the start, 1 at the end.
     pub fn fraction(&self) -> f64 {
         f64::from(self.tick) / f64::from(self.ticks)
     }

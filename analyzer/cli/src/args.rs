@@ -282,7 +282,8 @@ fn parse_at(text: &str) -> Result<At, String> {
 }
 
 fn parse_time(text: &str) -> Result<u64, edleak_text::Error> {
-    // No record is longer than 584 years, so a longer time may become the maximum.
+    // A time of more than 584 years in nanoseconds does not fit into 64 bits. No record is so long, so
+    // replace such a time by the greatest number.
     units::parse_duration(text).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -298,7 +299,8 @@ impl SpanArgs {
         }
     }
 
-    /// Refuses a span for all formats but pprof, because the other formats cover the whole record.
+    /// Refuses `--at`, `--from` and `--to` for all formats except pprof, because only a pprof profile can
+    /// cover a part of the record.
     pub(crate) fn only_for(&self, format: Format) -> Result<()> {
         if self.is_given() && format != Format::Pprof {
             bail!(

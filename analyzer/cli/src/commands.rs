@@ -80,14 +80,15 @@ pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> 
 pub(crate) fn anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
     refuse_overwriting(path, output)?;
     if key == Some("") {
-        // The key may come from a shell variable that is empty by mistake.
+        // If the key comes from a shell variable, the variable may be empty by mistake. An empty key would
+        // protect no name.
         bail!("the key is empty (give a secret, or leave `--key` out)");
     }
     rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;
     Ok(0)
 }
 
-/// Scores the model on a labelled corpus.
+/// Tests the model with a corpus of labelled series, and prints how many verdicts are right.
 pub(crate) fn score(corpus: &Path, births: Option<&Path>) -> Result<u8> {
     let score = edleak_analysis::score::run(corpus, births)?;
     write_out(None, |out| write!(out, "{score}"))?;

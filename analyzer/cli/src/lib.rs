@@ -1,5 +1,5 @@
-//! edleak-analyze: its arguments and its exit codes (0 no leak, 1 leaks, 2 undecided, 3 error). The function
-//! `main` of the program is in `bin/edleak-analyze.rs`.
+//! The program edleak-analyze: reads its arguments, runs a command, and returns the exit code (0 no leak, 1
+//! leaks, 2 undecided, 3 error). The file `bin/edleak-analyze.rs` only calls this crate.
 
 mod args;
 mod commands;
@@ -13,7 +13,8 @@ use output::{EXIT_ERROR, say};
 use std::io;
 use std::process::ExitCode;
 
-/// The command line, from which manual pages and completions are made.
+/// The description of the command line. The manual pages and the shell completions are generated from this
+/// description.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
@@ -23,8 +24,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` also lead here, but they are not errors. If stderr is closed, the
-            // message is lost.
+            // clap also returns an error for `--help` and `--version`, but these two are no failures. If
+            // stderr is closed, the message is lost.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_ERROR) } else { ExitCode::SUCCESS };
         }
@@ -46,7 +47,8 @@ pub fn main() -> ExitCode {
     };
     match code {
         Ok(code) => ExitCode::from(code),
-        // The program that reads the output has closed the pipe, as `head` does.
+        // The output is a pipe, and its reader has closed the pipe, as `head` does after the first lines.
+        // This is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));

@@ -1,4 +1,4 @@
-//! Inputs, outputs and messages that several commands need.
+//! Opens inputs, writes outputs and prints messages, for all commands.
 
 use anyhow::{Context, Result, bail};
 use edleak_analysis::load::{LoadOptions, Recording, load};
@@ -23,16 +23,16 @@ pub(crate) fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
 }
 
-/// Prints a message if the user requested symbols and edleak could not get them.
+/// Prints a message if requests to the debuginfod servers failed, because then functions may have no names.
 pub(crate) fn complain(symbolizer: &Symbolizer) {
     if let Some(complaint) = symbolizer.complaint() {
         say(complaint);
     }
 }
 
-/// Refuses to overwrite an input, because the recording in the input would be lost.
+/// Fails if the output is the same file as the input, because the recording in the input would be lost.
 pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
-    // Compare inodes and not names, because the input may have a second name, or may be stdin.
+    // Compare inodes and not names, because one file may have two names, and because the input may be stdin.
     let file = |path: &Path| std::fs::metadata(path).map(|file| identity(&file)).ok();
     let stdin = || {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
@@ -45,7 +45,7 @@ pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens a trace. Other kinds of recordings are an error.
+/// Opens a trace. Fails for recordings in other formats, such as series lines.
 pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     match load(path, LoadOptions::default())? {
         Recording::Trace(trace) => Ok(*trace),

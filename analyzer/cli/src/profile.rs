@@ -16,7 +16,7 @@ use edleak_report::text::Style;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-/// Refuses several traces, because a pprof file covers one process.
+/// Fails if there are several traces, because a pprof file can describe only one process.
 pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     if traces.len() > 1 {
         bail!("a pprof profile covers one trace (run edleak-analyze once for each trace)");
@@ -24,7 +24,7 @@ pub(crate) fn refuse_several(traces: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to write to a terminal, because nobody can read compressed bytes.
+/// Fails if the output is a terminal, because the output is compressed and nobody could read it there.
 pub(crate) fn refuse_terminal(output: Option<&Path>) -> Result<()> {
     if output.is_none() && io::stdout().is_terminal() {
         bail!("a pprof profile is not for a terminal (give a file with `-o`, like `-o profile.pb.gz`)");
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         refuse_overwriting(&args.trace, output)?;
     }
     let symbolizer = args.symbols.symbolizer();
-    // Any site may appear in the profile, so the analysis must name all sites.
+    // Any site may appear in the profile, so the analysis must resolve the symbols of all sites.
     let policy = Policy { all: true, ..Policy::default() };
     let (recording, analysis) =
         analyze(&args.trace, LoadOptions::default(), Model::Growth, &policy, &symbolizer)?;
@@ -52,8 +52,8 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Count => Order::Count,
         By::Churn => Order::Churn,
     };
-    // Totals such as allocated bytes need a range of time, so their default is the whole record and not one
-    // instant.
+    // If the user gives no time, live memory is shown at the peak. Allocated and freed memory are counted
+    // from the start of the record, so the default for them is the end of the record.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,

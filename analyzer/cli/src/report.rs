@@ -79,7 +79,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     let options = LoadOptions { keep_points: is_html || args.format == Format::Series };
     let mut recordings = Vec::new();
     let mut analyses = Vec::new();
-    // If one trace cannot be read, the other traces are still reported.
+    // If a trace cannot be read, go on with the other traces and keep the message.
     let mut failures = Vec::new();
     for path in &args.traces {
         let stage = Stage::begin(format!("analyzing {}", path.display()));
@@ -107,7 +107,8 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
         }
     }
     let has_failed = !failures.is_empty();
-    // An HTML page lists the traces that could not be read. The other formats cannot contain this list.
+    // If no trace could be read, write a report only in the format HTML. A page has a list of the traces that
+    // could not be read; the other formats have no such list.
     if analyses.is_empty() && !is_html {
         return Ok(EXIT_ERROR);
     }
@@ -122,7 +123,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
-    // If the report itself is written to the terminal, no progress is printed.
+    // If the report is written to the terminal, print no progress, because the two would be mixed.
     let is_shown = args.output.is_some() || !io::stdout().is_terminal();
     let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;
@@ -148,14 +149,16 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
     let (_, analysis) =
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
     if let Some(why) = too_little(&analysis) {
-        // Leaks that are not in the baseline are reported as new.
+        // The baseline may be too short to show leaks that already existed. Such leaks are reported as new,
+        // so tell the user.
         say(format_args!("the baseline `{}` is undecided: {why}", path.display()));
     }
     Ok(Baseline::of(&analysis))
 }
 
 impl AnalyzeArgs {
-    /// `failures` are messages about traces that could not be read.
+    /// Makes the exporter for the format that the user chose. `failures` are messages about traces that could
+    /// not be read.
     fn exporter(
         &self,
         recordings: &[Recording],
@@ -179,18 +182,20 @@ impl AnalyzeArgs {
 }
 
 impl Format {
-    /// Options for the history of the sites that this format needs. `None`: the format needs no history.
+    /// For a format that needs the history of the sites: the options for this history. `None`: the format
+    /// needs no history.
     fn history(self) -> Option<HistoryOptions> {
         match self {
             Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),
-            // This format needs only the peaks.
+            // JSON needs only the peak of each site, so keep a single instant and no counters.
             Self::Json => Some(HistoryOptions { instants: 1, packed_bytes: 0 }),
             _ => None,
         }
     }
 }
 
-/// The root of the sources: in a GitHub workflow the workspace, otherwise the current directory.
+/// The root directory of the source files. In a GitHub workflow, it is the workspace; otherwise it is the
+/// current directory.
 fn source_root() -> String {
     let current = || std::env::current_dir().ok().map(|path| path.display().to_string());
     std::env::var("GITHUB_WORKSPACE").ok().or_else(current).unwrap_or_default()

@@ -179,8 +179,8 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// The characters of a path that must be encoded in a URI: all except letters, digits, and the characters
-/// that are removed from the set here.
+/// The characters of a path that must be encoded in a URI. All characters must be encoded, except letters,
+/// digits and the characters that are removed from the set here.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

@@ -3,7 +3,7 @@
 //! | pattern | matches | special characters |
 //! |---|---|---|
 //! | [`Glob::new`]: `--watch`, `--wrapper` | the whole name | `*`, `?` (any one character) |
-//! | [`Glob::part`]: suppressions, as in LeakSanitizer | a part of the name | `*`, leading `^`, trailing `$` |
+//! | [`Glob::part`]: suppressions, as in LeakSanitizer | part of the name | `*`, leading `^`, trailing `$` |
 //!
 //! Brackets are ordinary characters, because many names contain them (`operator new[]`, `<[T]>::to_vec`). In
 //! patterns for whole names, a blank matters only between two words: the patterns `vector<int, A<int> >` and

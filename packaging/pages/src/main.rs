@@ -83,12 +83,13 @@ fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
     fs::write(pages.manuals.join(format!("{name}.1")), text)
 }
 
-/// Removes line breaks next to vertical space. Such line breaks have no effect, and mandoc warns about them.
+/// Replaces a blank line between two line breaks by the roff request for vertical space. The line breaks have
+/// no effect there, and mandoc warns about them.
 fn without_idle_breaks(text: &str) -> String {
     text.replace(".br\n\n.br\n", ".sp\n")
 }
 
-/// The text after the options: the examples line by line, and the exit codes.
+/// The sections of a manual page after the options: the examples, the exit codes, and all other notes.
 fn sections(help: &str) -> String {
     let mut text = String::new();
     for part in help.split("\n\n").filter(|part| !part.trim().is_empty()) {
@@ -105,21 +106,22 @@ fn sections(help: &str) -> String {
     text
 }
 
-/// A line that is printed unchanged, even if it begins with a control character of roff.
+/// Escapes a line, so that roff prints it unchanged, even if it begins with a control character of roff.
 fn escaped(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-");
     let guard = if text.starts_with(['.', '\'']) { "\\&" } else { "" };
     format!("{guard}{text}\n")
 }
 
-/// clap needs names that live as long as the program. The program runs only briefly, so it never frees them.
+/// A copy of `name` that is never freed, because clap needs names that live as long as the program. The
+/// program ends soon, so the leak does not matter.
 fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record accepts either a program or a command as its first argument. A shell must complete both, so
-/// this function adds the commands as subcommands of edleak-record. The program and its arguments are
-/// completed as file names.
+/// edleak-record accepts either a program or a command as its first argument. A shell must complete both. So
+/// this function adds the commands as subcommands of edleak-record, and lets the shell complete file names
+/// for the program and its arguments.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");

@@ -1,5 +1,5 @@
-//! Tests lookups in damaged and hostile programs. A lookup may fail, but must not panic or run without end.
-//! The size of the file limits the memory that the lookup may use.
+//! Tests lookups in damaged and hostile programs. A lookup may fail, but it must not panic, and it must end.
+//! It may use much memory only if the file is large.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, frames, module, outcome, resolve, run,
@@ -8,7 +8,8 @@ use edleak_binary::Source;
 use std::fs;
 use std::path::Path;
 
-/// The generator xorshift64. This generator makes the same damage in every run of the test.
+/// Random numbers (xorshift64). The sequence is the same in every run, so every run of a test makes the same
+/// damage.
 struct Dice(u64);
 
 impl Dice {
@@ -20,7 +21,8 @@ impl Dice {
     }
 }
 
-/// Looks up every 7th address of the damaged copy. The result may be anything, but the lookup must return.
+/// Writes the damaged program to a file, and looks up every 7th of `addresses` in this file. The frames may
+/// be wrong, but the lookup must return.
 fn survive(dir: &Path, damaged: &[u8], addresses: &[u64]) {
     let copy = dir.join("damaged");
     fs::write(&copy, damaged).expect("it is the test's");
@@ -41,7 +43,8 @@ fn flipped_bytes() {
         for _ in 0..150 {
             let mut damaged = sound.clone();
             for _ in 0..1 + dice.below(8) {
-                // Half of the damage hits the headers or the debug information.
+                // A quarter of the damage hits the headers, and half of it hits the second half of the file,
+                // which has the debug information.
                 let at = match dice.below(4) {
                     0 => dice.below(64),
                     1 => dice.below(sound.len()),
@@ -74,7 +77,8 @@ fn a_section_that_claims_to_unpack_to_a_terabyte() {
         run(&dir, "objcopy", [&format!("--compress-debug-sections={pack}"), "prog"]);
         let mut bytes = fs::read(&program).expect("it was built");
         let at = section_offset(&bytes, ".debug_info");
-        // The fields of Elf64_Chdr: type, reserved, size of the unpacked data, alignment.
+        // The section begins with an Elf64_Chdr. At byte 8, this header has the size of the decompressed
+        // data. Write a terabyte there.
         bytes[at + 8..at + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         fs::write(&program, bytes).expect("it is the test's");
         let resolution = resolve(&module(&program, build_id(&program)), &[], &addresses);

@@ -1,5 +1,5 @@
-//! Separates the debug information of a program in every usual way. The frames must be the same as before the
-//! separation, or edleak must give the reason.
+//! Tests that edleak finds the debug information of a program after it was moved to another file in every
+//! usual way. The frames must be the same as before, or edleak must tell why it has no frames.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, exact, frames, functions, module, outcome,
@@ -10,7 +10,7 @@ use edleak_format::{Module, ModuleId, SymbolFrame};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A program that contains its debug information, and the frames of its addresses.
+/// A program with its debug information in its own file, and the frames that edleak gives for its addresses.
 struct Whole {
     dir: PathBuf,
     program: PathBuf,
@@ -35,8 +35,8 @@ impl Whole {
         Whole { dir, program, module, addresses, frames: frames(&resolution) }
     }
 
-    /// Asserts that edleak finds the debug information in `file`, and that the frames are the same as before
-    /// the separation.
+    /// Asserts that edleak now finds the debug information in `file`, and gives the same frames as before the
+    /// debug information was moved.
     fn is_same_from(&self, file: &Path, debug_dirs: &[&Path]) {
         let resolution = resolve(&self.module, debug_dirs, &self.addresses);
         assert_eq!(outcome(&resolution).source, Source::DebugInfo(file.to_owned()));
@@ -44,7 +44,7 @@ impl Whole {
         assert!(frames(&resolution) == self.frames, "the frames differ");
     }
 
-    /// Moves the debug information to `file`.
+    /// Moves the debug information from the program to `file`.
     fn part(&self, file: &Path) {
         let [program, debug] = [&self.program, file].map(|path| path.to_str().expect("test paths are UTF-8"));
         if let Some(parent) = file.parent() {
@@ -167,7 +167,7 @@ fn build_id_trees() {
     let file = whole.build_id_file(&tree.join(".build-id"));
     whole.part(&file);
     whole.is_same_from(&file, &[&tree]);
-    // The debug information suffices even if the file of the program is missing.
+    // edleak also gives all frames if only the debug file exists and the program's own file is missing.
     fs::remove_file(&whole.program).expect("it is the test's");
     whole.is_same_from(&file, &[&tree]);
 
@@ -238,7 +238,7 @@ fn split_debug_information() {
         for path in &dwo {
             fs::rename(path, moved.join(path.file_name().expect("it is a file"))).expect("it is the test's");
         }
-        split.is_same_from(&split.program, &[]); // the package leads to this file
+        split.is_same_from(&split.program, &[]); // the program refers to the package
         fs::remove_file(split.dir.join("prog.dwp")).expect("it is the test's");
         split.is_same_from(&split.program, &[&moved]);
 
@@ -249,7 +249,8 @@ fn split_debug_information() {
         assert_eq!(names(&frames(&resolution)), names(&whole.frames), "the symbol table names functions");
         assert!(frames(&resolution).iter().flatten().any(|frame| frame.line > 0), "lines are in the program");
 
-        // The files of another build have the same names as the files of this build.
+        // In this directory, another build has .dwo files with the same names. edleak must not use these
+        // files.
         let other = directory(&format!("split_other{version}"));
         compile_c(&other, &[version, "-O0", "-gsplit-dwarf"]);
         let resolution = resolve(&split.module, &[&other], &split.addresses);
@@ -316,10 +317,10 @@ fn a_rebuilt_program_is_never_used() {
     assert!(resolution.resolved.iter().all(|resolved| resolved.frames.is_empty()));
     let message = outcome(&resolution).to_string();
     assert!(message.contains("was rebuilt since") && message.contains("--debug-dir"), "{message}");
-    // With the file of the recorded build, all frames are found.
+    // If the user gives the directory with the file of the recorded build, edleak finds all frames.
     whole.is_same_from(&old.join("prog"), &[&old]);
 
-    // A build without a build ID also counts as another build.
+    // The trace has a build ID, so edleak treats a file without a build ID as another build.
     compile(&whole.dir, "prog", "gcc", &["-g", "-O2", "-Wl,--build-id=none"], &["inlined.c", "other.c"]);
     let resolution = resolve(&whole.module, &[], &whole.addresses);
     assert!(matches!(&outcome(&resolution).source, Source::Rebuilt { found, .. } if found.is_empty()));
@@ -372,7 +373,8 @@ fn files_other_than_programs_are_refused_without_blocking() {
 #[test]
 fn embedded_symbols_replace_all_files() {
     let whole = Whole::new("embedded", &["-g", "-O2"]);
-    // The module was unloaded, and then loaded at another address. So the file has a second module id.
+    // The module was unloaded and then loaded at another address, so the trace has a second module id for the
+    // same file.
     let again = Module { id: ModuleId(9), load_bias: 0x7000_0000, ..whole.module.clone() };
     let modules = [whole.module.clone(), again.clone()];
     let mut requests = exact(&whole.module, &whole.addresses);
@@ -389,7 +391,7 @@ fn embedded_symbols_replace_all_files() {
     assert!(from_trace.outcomes.iter().all(|outcome| outcome.source == Source::Embedded));
     assert!(!from_trace.outcomes.iter().any(|outcome| outcome.needs_attention()));
 
-    // Embedding again without the program loses no symbol.
+    // Embed again while the program does not exist: the result must have all symbols of the first time.
     let (again, _) = embed::build(&without, &modules, &symbols, &requests[..3]);
     assert_eq!(again, symbols);
     let nothing = without.resolve(&modules, &[], &requests);

@@ -1,4 +1,5 @@
-//! For every address of small programs, edleak must give the frames that the reference tools give.
+//! Tests the frames of every address of small programs: edleak must give the same frames as llvm-symbolizer
+//! and GNU addr2line.
 
 use crate::oracle::{self, Frame};
 use crate::programs::{
@@ -23,7 +24,8 @@ fn ours(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
         .collect()
 }
 
-/// Compares the frames of every address, and prints a few of the addresses at which they differ.
+/// Asserts that edleak and the reference tool give the same frames for every address. If not, prints a few of
+/// the addresses at which the frames differ.
 fn compare(program: &Path, addresses: &[u64], oracle: &str, ours: &[Vec<Frame>], theirs: &[Vec<Frame>]) {
     let differing: Vec<String> = addresses
         .iter()
@@ -47,7 +49,8 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // If the linker has merged equal functions, the names of all merged functions are right.
+    // If the linker has merged functions with equal code, the name of each of these functions is right. So do
+    // not compare the name there.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {
@@ -60,14 +63,14 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let theirs = oracle::llvm(program, addresses);
     compare(program, addresses, "llvm", &unnamed(ours.clone()), &unnamed(theirs));
 
-    // If functions are inlined several levels deep, GNU addr2line leaves out or merges frames. Also, it
-    // prints names without parameters. So the test compares only its line of the innermost frame.
+    // GNU addr2line prints names without parameters. If functions are inlined into inlined functions, it also
+    // leaves out or merges frames. So the test compares only the file and line of the innermost frame.
     let innermost = |frames: Vec<Vec<Frame>>| {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
     };
-    // For some line tables, addr2line takes the file from a wrong entry. The test recognizes this error if
-    // the file has fewer lines than the line number.
+    // For some line tables, GNU addr2line prints a wrong file. The test recognizes this error if the printed
+    // line is beyond the end of the printed file, and then leaves out the address.
     let mut lengths = HashMap::new();
     let mut is_possible = |frame: &Frame| {
         let count =
@@ -89,7 +92,7 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     compare(program, &kept.0, "gnu", &kept.1, &kept.2);
 }
 
-/// The address ranges that several functions share.
+/// The address ranges that belong to several functions with different names.
 fn aliases(program: &Path) -> Vec<std::ops::Range<u64>> {
     let functions = functions(program);
     let shared =
@@ -154,7 +157,8 @@ fn rust_inlined() {
 fn rust(test: &str, flags: &[&str]) {
     let flags: Vec<&str> = flags.iter().copied().chain(["--edition=2021"]).collect();
     let program = compile(&directory(test), "prog", "rustc", &flags, &["generic.rs"]);
-    // The addresses: all of the program's own code, and a few of each function of the standard library.
+    // Look up all addresses of the program's own code, but only every 97th address in functions of the
+    // standard library.
     let addresses: Vec<u64> = functions(&program)
         .iter()
         .flat_map(|function| {
@@ -169,7 +173,8 @@ fn rust(test: &str, flags: &[&str]) {
 fn a_return_address_is_looked_up_one_byte_before() {
     let program = compile(&directory("return_address"), "prog", "gcc", &["-g"], &C);
     let module = module(&program, Vec::new());
-    // If a function ends in a call, the return address belongs to the next function.
+    // A function may end with a call that does not return. The return address of this call is the first
+    // address of the next function.
     let functions = functions(&program);
     let depth = functions.iter().find(|function| function.name == "depth").expect("it is in the source");
     let request = Request { address: depth.end + module.load_bias, module: Some(module.id), is_exact: false };

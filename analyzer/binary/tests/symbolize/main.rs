@@ -1,5 +1,5 @@
-//! Tests symbolization: compares the frames with two reference tools, `llvm-symbolizer` and GNU `addr2line`,
-//! and tests debug information that was separated in every usual way.
+//! Tests symbolization. The tests compare edleak's frames with the frames of `llvm-symbolizer` and GNU
+//! `addr2line`, and move the debug information to other files in every usual way.
 
 mod damage;
 mod files;

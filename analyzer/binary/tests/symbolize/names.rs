@@ -1,4 +1,5 @@
-//! Tests that patterns match the names that a report prints, wherever a module's symbols are.
+//! Tests that a pattern matches the names that a report prints, no matter which file contains the symbols of
+//! the module.
 
 use crate::programs::{compile, directory, exact, functions, module, run};
 use edleak_binary::functions::FunctionTable;
@@ -8,7 +9,7 @@ use edleak_format::Module;
 use edleak_text::globs::Glob;
 use std::path::{Path, PathBuf};
 
-/// A C++ program without its unexported symbols, and addresses in its functions.
+/// A stripped C++ program, which has only its exported symbols, and an address in each of its functions.
 struct Stripped {
     dir: PathBuf,
     program: PathBuf,
@@ -16,7 +17,7 @@ struct Stripped {
     addresses: Vec<u64>,
 }
 
-/// Builds the program, lets `keep` store its symbols elsewhere, and strips it.
+/// Builds the program, calls `keep`, which copies the symbols to another file, and then strips the program.
 fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
     let dir = directory(test);
     let flags = ["-g", "-O0", "-Wl,--build-id"];
@@ -29,8 +30,8 @@ fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
 }
 
 impl Stripped {
-    /// Asserts two things: every name in a report is known at its address, and the stripped file alone does
-    /// not know these names.
+    /// Asserts two things. For every address, the function table has the name that a report prints. And the
+    /// symbol table of the stripped program alone lacks some of these names.
     fn knows_what_a_report_prints(&self) {
         let files = || BinaryFile::open(&self.program).expect("it is there");
         let options = Options::default();

@@ -1,4 +1,5 @@
-//! The frames that other symbolizers give for an address.
+//! Runs the reference tools `llvm-symbolizer` and GNU `addr2line`, to get the frames that they give for an
+//! address.
 
 use crate::programs::run;
 use edleak_binary::demangle;
@@ -6,8 +7,8 @@ use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A frame in a form that can be compared between tools: the name is demangled by edleak, the path has no `.`
-/// and `..`, and an unknown line is 0.
+/// A frame in a form in which the frames of different tools can be compared: edleak demangles the name, the
+/// path has no `.` and `..`, and an unknown line is 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Frame {
     pub function: String,
@@ -17,7 +18,8 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn new(function: Option<&str>, file: Option<&str>, line: u32) -> Frame {
-        // For an unknown line a tool prints nothing, 0 or `?`, with or without the file.
+        // If the line is unknown, a tool prints nothing, 0 or `?` in place of the line, and may still print a
+        // file. Leave the file out.
         let file = if line == 0 { String::new() } else { file.map(clean).unwrap_or_default() };
         Frame { function: function.unwrap_or("??").to_owned(), file, line }
     }
@@ -49,7 +51,8 @@ pub(crate) fn gnu(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     ask("addr2line", &["-e", &program.display().to_string(), "-a", "-i", "-f"], addresses)
 }
 
-/// The output of one tool. Both tools begin the output for each address with the address itself.
+/// Runs one tool for all addresses and returns its frames. Both tools begin the output for each address with
+/// the address itself.
 fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     let text = converse(tool, arguments, addresses);
     let mut blocks: Vec<String> = Vec::new();
@@ -64,7 +67,8 @@ fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     blocks.iter().map(|block| parse(block)).collect()
 }
 
-/// Parses pairs of lines: a function's raw name, then `file:line`, perhaps with more text after it.
+/// Parses the output for one address. It has two lines for each frame: the mangled name of the function, and
+/// then `file:line`, sometimes with further text.
 fn parse(block: &str) -> Vec<Frame> {
     let lines: Vec<&str> = block.lines().filter(|line| !line.is_empty()).collect();
     lines
@@ -89,8 +93,8 @@ fn converse(tool: &str, arguments: &[&str], addresses: &[u64]) -> String {
         .expect("it ran a moment ago");
     let mut stdin = child.stdin.take().expect("it was asked for");
     let questions: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
-    // A separate thread writes the addresses, while this thread reads the results. Otherwise a full pipe
-    // could block the tool and the test for ever.
+    // A separate thread writes the addresses to the tool while this thread reads the tool's output. If one
+    // thread did both, a full pipe could block the tool and the test for ever.
     let asking = std::thread::spawn(move || stdin.write_all(questions.as_bytes()));
     let output = child.wait_with_output().expect("it was started");
     asking.join().expect("writing does not panic").expect("the tool reads all questions");

@@ -1,4 +1,5 @@
-//! Builds small programs, takes them apart with the usual tools, and resolves their addresses.
+//! Functions for all tests: build small programs, run tools such as objcopy on them, and resolve their
+//! addresses.
 
 use edleak_binary::{Options, Outcome, Request, Resolution, Symbolizer};
 use edleak_format::{Module, ModuleId, SymbolFrame};
@@ -20,8 +21,8 @@ pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/symbolize/programs").join(name)
 }
 
-/// Runs a tool in `dir` and returns its output. A missing tool fails the test; tests/setup.sh installs the
-/// tools.
+/// Runs a tool in `dir` and returns its output. If the tool is missing, the test fails; tests/setup.sh
+/// installs all tools.
 pub(crate) fn run<A: AsRef<OsStr>>(
     dir: &Path,
     tool: &str,
@@ -50,7 +51,7 @@ pub(crate) fn compile_c(dir: &Path, flags: &[&str]) -> PathBuf {
     compile(dir, "prog", "gcc", &flags, &["inlined.c", "other.c"])
 }
 
-/// A function of a program, as its full symbol table gives it.
+/// A function of a program: its name and addresses in the full symbol table.
 pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) start: u64,
@@ -75,7 +76,7 @@ pub(crate) fn functions(program: &Path) -> Vec<Function> {
     functions
 }
 
-/// Every address of every function.
+/// Every address in every function of the program.
 pub(crate) fn all_addresses(program: &Path) -> Vec<u64> {
     functions(program).iter().flat_map(|function| function.start..function.end).collect()
 }
@@ -111,7 +112,8 @@ pub(crate) fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
     addresses.iter().map(request).collect()
 }
 
-/// Resolves link-time addresses of the program, each exactly as given.
+/// Resolves link-time addresses of the program. The addresses are addresses of instructions, not return
+/// addresses.
 pub(crate) fn resolve(module: &Module, debug_dirs: &[&Path], addresses: &[u64]) -> Resolution {
     let debug_dirs = debug_dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let symbolizer = Symbolizer::new(Options { debug_dirs, debuginfod: false });

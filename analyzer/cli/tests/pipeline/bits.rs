@@ -1,5 +1,5 @@
-//! Flips one bit at every position of a trace in turn. edleak-analyze must not panic and must not report
-//! growth that the program did not have.
+//! Tests every copy of a trace in which a single bit is flipped. edleak-analyze must not panic and must not
+//! report growth that the program did not have.
 
 use crate::traces::{Scratch, leaker};
 use edleak_analysis::judge::judge_recording;
@@ -28,13 +28,14 @@ fn a_flipped_bit_never_invents_growth() {
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        // If the input is no longer a trace, edleak-analyze refuses it and reports no growth.
+        // If the damaged file is no longer recognized as a trace, edleak-analyze refuses the file and so
+        // reports no growth.
         let Some((found, bytes)) = leaks(damaged) else { continue };
         lost += usize::from(found.is_empty());
         assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
-    // In this trace one block contains all slices. If the flipped bit is in this block, all slices are lost;
-    // if the bit is elsewhere, no slice is lost.
+    // In this trace, one block contains all slices. If the flipped bit is in this block, edleak loses all
+    // slices; otherwise edleak loses none. So the leak must still be found in more than half of the copies.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

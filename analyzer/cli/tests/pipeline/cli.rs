@@ -1,4 +1,5 @@
-//! Tests that bad input causes one clear line of output, the right exit code, and no panic.
+//! Tests edleak-analyze with wrong arguments and bad input: it must print one clear line, exit with the right
+//! code, and never panic.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{Scratch, leaker, leaking};
@@ -66,7 +67,7 @@ fn unreadable_trace_does_not_hide_the_others() {
         assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
         assert!(ran.out.contains("t.edl") || ran.out.contains("grow_list"), "{}", ran.out);
     }
-    // If the baseline is too short to show leaks, edleak-analyze prints a message.
+    // If the baseline is too short for a verdict, edleak-analyze must tell the user.
     let mut short = leaker();
     short.slices = 5;
     let short = short.write(&scratch.path("short.edl"));
@@ -78,8 +79,8 @@ fn unreadable_trace_does_not_hide_the_others() {
     );
 }
 
-/// Damage has destroyed the record that holds the length of a tick. In this case edleak computes the length
-/// from the slices. If edleak used a length of 0, every rate would be 0, so every budget would tolerate the
+/// The trace has lost the record with the length of a tick. In this case, edleak must compute the length from
+/// the times of the slices. With a length of 0, every rate would be 0, so every budget would tolerate the
 /// leaks.
 #[test]
 fn without_its_first_record_a_trace_has_its_rates() {
@@ -201,7 +202,7 @@ fn embed_keeps_what_is_embedded_already() {
 fn closed_pipe_is_not_an_error() {
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // Each site needs its own address, because the analyzer merges sites that have the same piece of code.
+    // Give each site another address, because the analyzer merges sites with equal addresses.
     let with_offset = |i: usize| {
         let mut site = draft.sites[i % 4].clone();
         site.stack[0].0 += 16 * i as u64;

@@ -1,5 +1,5 @@
-//! Tests traces of programs with their own pools, and with allocators whose calls the recorder did not count.
-//! The tests check verdicts, JSON, text, and anonymized traces.
+//! Tests traces of programs that have pools of their own, and of programs with an allocator whose calls
+//! edleak did not count. The tests check verdicts, JSON, text, and anonymized traces.
 
 use crate::programs::{Ran, run};
 use crate::traces::{Draft, DraftSite, Scratch, caller, constant, frame, leaker, leaking};
@@ -9,8 +9,8 @@ use edleak_format::{
 };
 use serde_json::json;
 
-/// A pool `requests` whose caller leaks 100 bytes in each slice. In the heap, the chunks of the pool stay
-/// constant.
+/// A program with a pool called `requests`. The caller of the pool leaks 100 bytes in each slice, but the
+/// heap memory of the pool stays constant.
 fn pooled(lost_events: u64, lost_resets: u64) -> Draft {
     let pool = DraftSite {
         kind: SiteKind::Pool(PoolId(1)),
@@ -62,13 +62,14 @@ fn a_leak_of_a_pool_is_judged_and_its_bytes_count_in_no_total_of_the_heap() {
     assert_eq!(report["summary"]["live_bytes"], 4096, "the chunk alone");
 }
 
-/// The same number of allocations as [`leaking`], but ten times as many bytes.
+/// Makes the same number of allocations as [`leaking`], but leaks ten times as many bytes.
 fn leaking_fast(slice: u64) -> Counters {
     Counters { allocated_bytes: 10 * leaking(slice).allocated_bytes, ..leaking(slice) }
 }
 
-// A pool may hand out memory that it took from the heap long before. So a leak of the heap must not hide a
-// leak of the pool.
+// A budget is compared with the leaks of pools and with the leaks of other memory separately, because a pool
+// may hand out memory that it took from the heap long before. So a small leak of the heap must not hide a
+// larger leak of the pool.
 #[test]
 fn a_budget_holds_for_pools_and_for_other_memory_each() {
     let mut draft = pooled(0, 0);
@@ -86,7 +87,8 @@ fn a_budget_holds_for_pools_and_for_other_memory_each() {
 
 #[test]
 fn lost_events_of_a_pool_make_a_leak_undecided_if_they_may_explain_it() {
-    // The pool has leaked 80 objects.
+    // The pool has leaked 80 objects. If 40 or more events were lost, the lost events may be the frees of
+    // these objects.
     for (lost_events, lost_resets, verdict) in
         [(2, 0, "leak"), (39, 0, "leak"), (40, 0, "undecided"), (0, 1, "undecided")]
     {
@@ -102,7 +104,7 @@ fn lost_events_of_a_pool_make_a_leak_undecided_if_they_may_explain_it() {
     assert!(text.contains("40 events were lost") || text.contains("lost 40 events"), "{text}");
 }
 
-/// Resident memory grows by 1 MiB in each slice, but the heap does not grow.
+/// A program whose resident memory grows by 1 MiB in each slice, although its heap does not grow.
 fn growing_outside(further: Vec<Record>) -> Draft {
     Draft {
         sites: vec![caller(0x1030, "start", 60, constant)],
@@ -147,9 +149,9 @@ fn reserved(bytes: u64) -> AreaBytes {
     AreaBytes { mapped_bytes: bytes, ..AreaBytes::ZERO }
 }
 
-/// A site `map_frame` leaks mappings of 1 MiB, an allocator has one mapping, and the heap does not grow.
-/// `areas` gives the sizes of four kinds of area: all anonymous memory, the memory of allocators, the memory
-/// of each site, and all counted memory.
+/// A program with two sites of mapped memory: `map_frame` leaks a mapping of 1 MiB in each slice, and an
+/// allocator maps 10 MiB in each slice. The heap does not grow. `areas` gives the sizes of these areas: all
+/// anonymous memory, the memory of allocators, the memory of each of the two sites, and all counted memory.
 fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draft {
     let of_kind = |kind, offset, name, counters| DraftSite { kind, ..caller(offset, name, 1, counters) };
     let area =
@@ -182,7 +184,8 @@ fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draf
     }
 }
 
-// All growth of resident memory is in the mappings of `map_frame`, and the budget tolerates this leak.
+// All growth of resident memory is in the mappings of `map_frame`. The budget tolerates this leak, so the
+// exit code must be 0.
 #[test]
 fn growth_that_a_mapping_site_explains_is_decided_beside_uncounted_functions() {
     let of_site = |slice: u64| {
@@ -196,7 +199,8 @@ fn growth_that_a_mapping_site_explains_is_decided_beside_uncounted_functions() {
     assert_eq!(report(&draft, &[]).code, 1);
 }
 
-// Beside the tolerated leak, the allocator with the uncounted functions grows by 1/5 of the whole growth.
+// The budget tolerates the leak of `map_frame`. But 1/5 of the growth is in an allocator whose calls are not
+// all counted, so the verdict must be undecided.
 #[test]
 fn growth_of_the_allocator_with_uncounted_functions_is_undecided_beside_a_mapping_site() {
     let both = |slice: u64| {
@@ -231,7 +235,8 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
     let (code, growth) = first_line(Vec::new());
     assert_eq!((code, &growth["kind"]), (0, &json!("retained")), "{growth}");
     let allocator = Record::Allocator(Allocator { module: ModuleId(0), symbol: "je_malloc".into() });
-    // If edleak does not count an allocator at all, it judges the mappings of this allocator.
+    // If edleak counts no function of an allocator, it judges the mappings of this allocator, and so finds a
+    // leak (exit code 1).
     for (record, expected, clause) in [
         (uncounted_mallocx(), 2, "allocations through `mallocx` of leaker are not counted"),
         (allocator, 1, "allocations of the allocator of leaker (`je_malloc`) are not counted"),
@@ -247,7 +252,8 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
     }
 }
 
-// The program has 100 MiB of counted allocations, so the uncounted memory is not most of its memory.
+// The program has 100 MiB of counted allocations, more than the memory that is not counted. The verdict must
+// be undecided nevertheless.
 #[test]
 fn growth_of_an_allocator_that_is_not_counted_is_undecided_beside_a_large_heap() {
     let of_allocator = |slice: u64| {
@@ -268,7 +274,8 @@ fn growth_of_an_allocator_that_is_not_counted_is_undecided_beside_a_large_heap()
     assert_eq!(code(vec![allocator]), (2, json!("unclear")));
 }
 
-// The allocator reserves 10 MiB of address space in each slice and uses none of it.
+// The allocator reserves 10 MiB of address space in each slice and uses none of it, so it cannot be the
+// reason why resident memory grows.
 #[test]
 fn address_space_that_an_allocator_reserves_explains_no_growth() {
     let elsewhere = |slice: u64| {

@@ -1,4 +1,5 @@
-//! Tests the formats for programs. JSON must stay stable; all formats must be well-formed and name the leak.
+//! Tests the formats that other programs read. JSON must not change; each format must be well-formed and must
+//! name the leak.
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, leaker, leaking, watched};

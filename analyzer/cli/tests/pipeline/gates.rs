@@ -1,4 +1,5 @@
-//! Tests the gate: classes, confidence, budget, suppressions, and baseline.
+//! Tests the gate, which decides whether leaks make the exit code 1: by class, confidence, budget,
+//! suppressions and baseline.
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, counters, leaker, leaking, watched};
@@ -165,7 +166,7 @@ fn diff_with_a_short_recording_is_undecided() {
             run([OsStr::new("diff"), "--format=json".as_ref(), before.as_os_str(), after.as_os_str()]).json();
         assert!(json["undecided"].as_array().is_some_and(|all| !all.is_empty()), "{json}");
     }
-    // The first recording is too short for a verdict, but the diff still reports the leak of the second
-    // recording as new or faster.
+    // The first recording is too short for a verdict. The diff must still report the leak of the second
+    // recording, and the exit code must be 1.
     assert_eq!(run([OsStr::new("diff"), short.as_os_str(), leaking.as_os_str()]).code, 1);
 }

@@ -4,7 +4,8 @@ use crate::programs::run;
 use crate::traces::{Draft, Scratch, caller, counters, leaker, watched};
 use serde_json::{Value, json};
 
-/// A buffer that is largest at slice 40, a leak, and a site that soon frees nine of ten allocations.
+/// A program with four sites: a buffer that is largest at slice 40, a leak, a site that keeps its allocations
+/// for one slice, and a site that frees all its allocations at once.
 fn hump() -> Draft {
     let mut draft = leaker();
     draft.sites = vec![
@@ -36,7 +37,8 @@ fn figure(profile: &Value, key: &str) -> Vec<(String, i64)> {
 
 #[test]
 fn the_peak_is_the_slice_with_the_most_live_bytes() {
-    // Slice i is taken at (i + 1) × 100 ms. At slice 40 the live bytes are 41 × 1000 + 41 × 100 + 500 + 0.
+    // Slice i is taken at (i + 1) × 100 ms. At slice 40, the four sites have 41 × 1000, 41 × 100, 500 and 0
+    // live bytes.
     let peak = profile(&hump(), &[]);
     assert_eq!(
         (&peak["at"], &peak["to_s"], &peak["precision_s"]),
@@ -67,7 +69,7 @@ fn the_end_adds_up_to_the_summary_and_every_site_has_its_peak() {
     };
     assert_eq!(peak("buffer"), (41_000, 4100.0));
     assert_eq!(peak("leak"), (8_000, 8000.0));
-    // The bytes are equal at every slice, so the first slice is the peak.
+    // The site `scratch` has the same live bytes at every slice, so its peak is the first slice.
     assert_eq!(peak("scratch"), (500, 100.0));
 }
 
@@ -75,7 +77,7 @@ fn the_end_adds_up_to_the_summary_and_every_site_has_its_peak() {
 fn a_range_counts_what_happened_between_its_two_slices() {
     let range = profile(&hump(), &["--from=2s", "--to=3s", "--by=allocated"]);
     assert_eq!((&range["at"], &range["from_s"], &range["to_s"]), (&json!("range"), &json!(2.0), &json!(3.0)));
-    // The range covers ten slices.
+    // The range from 2 s to 3 s covers ten slices.
     let expected = [("buffer", 10_000), ("scratch", 5_000), ("format", 3_500), ("leak", 1_000)];
     assert_eq!(figure(&range, "allocated_bytes"), expected.map(|(name, bytes)| (name.into(), bytes)));
     assert_eq!(range["total"]["live_bytes"], 11_000);
@@ -115,7 +117,7 @@ fn a_time_outside_the_record_is_refused_with_the_bounds() {
         assert_eq!((refused.code, refused.out.as_str()), (3, ""), "{}", refused.err);
         assert!(refused.err.contains(bounds), "{}", refused.err);
     }
-    // Time 0 means the first slice. Any other time means the slice that is nearest to it.
+    // A time selects the slice that is nearest to this time, so time 0 selects the first slice.
     let live = |arguments: &[&str]| figure(&profile(&hump(), arguments), "live_bytes");
     assert_eq!(live(&["--at=0s"]), live(&["--at=100ms"]));
     assert_eq!(live(&["--at=3060ms"]), live(&["--at=3100ms"]));
@@ -152,7 +154,8 @@ from the outermost frame inward; sites without recorded stacks stand alone:
 #[test]
 fn one_piece_of_code_at_two_addresses_is_one_row() {
     let mut draft = hump();
-    // The trace has the site `leak` twice: with two ids, but with the same build ID and the same offset.
+    // The trace contains the site `leak` twice, with different site ids but with the same build ID and
+    // offset. The profile must show it as one site.
     draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
     let end = profile(&draft, &["--at=end", "--by=allocated"]);
     assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);

@@ -1,4 +1,4 @@
-//! Runs edleak-analyze as a user does.
+//! Runs the program edleak-analyze, with arguments and stdin as from a user.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -44,7 +44,7 @@ pub(crate) fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built with this test");
-    // The program may refuse the input before it has read the whole input.
+    // Ignore an error: the program may refuse the input and close stdin before it has read everything.
     let _ = child.stdin.take().expect("piped above").write_all(input);
     let output = child.wait_with_output().expect("it ends");
     Ran {

@@ -9,7 +9,8 @@ fn fits(text: &str) {
     text.lines().for_each(|line| assert_eq!(line, line.trim_end(), "trailing space"));
 }
 
-/// The report without the reasons of the verdicts, because the words of these reasons may change.
+/// The report without the reasons of its verdicts. The tests compare the whole text, and the wording of the
+/// reasons may change.
 fn without_reasons(text: &str) -> String {
     let mut in_reason = false;
     let mut kept = String::new();
@@ -45,7 +46,7 @@ edleak: ./leaker --fast                                                 pid 4242
     assert!(report.ends_with("missed: nothing\n"), "{text}");
 }
 
-/// The curve covers the whole record, even if the site did not exist at the start.
+/// The curve of a site must cover the whole record, even if the site made its first allocation in the middle.
 #[test]
 fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
     let scratch = Scratch::new();
@@ -64,7 +65,8 @@ fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
 fn stacks_hang_from_their_caller() {
     let scratch = Scratch::new();
     let mut draft = watched();
-    // A recursion gets one line, with the number of repetitions.
+    // Add 20 equal frames, as in a recursion. The report must show them on one line, with the number of
+    // repetitions.
     for _ in 0..20 {
         draft.sites[1].stack.insert(2, (0x1110, vec![frame("handle_request", "/src/leaker.c", 77)]));
     }
@@ -111,7 +113,7 @@ fn a_name_of_templates_keeps_its_last_component() {
         "{}",
         ran.out
     );
-    // The table of other sites also shows the numbers of the sites.
+    // The table of the sites that do not leak must also show the ids of the sites.
     assert!(ran.out.contains(" id  site") && ran.out.contains("    2  Reg"), "{}", ran.out);
 }
 
@@ -145,7 +147,8 @@ fn a_long_gap_makes_figures_doubtful_and_a_clean_verdict_undecided() {
     let ran = run([draft.write(&scratch.path("t.edl"))]);
     fits(&ran.out);
     assert!(ran.code == 2 && ran.out.contains("undecided: no slice was taken for 25 %"), "{}", ran.out);
-    // With two missing slices of 80, the verdict is no leak, and the report prints no missing share.
+    // If only 2 of 80 slices are missing, the verdict must be "no leak", and the report must not mention the
+    // missing slices.
     draft.missing = 30..32;
     let ran = run([draft.write(&scratch.path("t.edl"))]);
     assert!(ran.code == 0 && !ran.out.contains("of the record"), "{}", ran.out);

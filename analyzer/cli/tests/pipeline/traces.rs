@@ -1,4 +1,4 @@
-//! Writes traces for the tests. The numbers in this file are the counters of each site.
+//! Writes traces for the tests. The functions in this file compute the counters of each site at each slice.
 
 use edleak_format::{
     AddressSymbols, AreaBytes, Counters, CpuUse, End, EndReason, Epoch, Losses, Module, ModuleId,
@@ -42,7 +42,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A trace that a test changes before it writes the trace.
+/// The content of a trace. A test can change this content and then write the trace to a file.
 #[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) slices: u64,
@@ -52,19 +52,20 @@ pub(crate) struct Draft {
     pub(crate) end: Option<EndReason>,
     pub(crate) losses: Losses,
     pub(crate) sites: Vec<DraftSite>,
-    /// If given, the trace has one more slice, this number of ticks after the last regular slice.
+    /// `Some(n)`: the trace has an additional slice at an irregular time, n ticks after the last regular
+    /// slice.
     pub(crate) off_grid: Option<u64>,
-    /// The slices that are missing from the trace.
+    /// The numbers of the slices that the trace leaves out.
     pub(crate) missing: std::ops::Range<u64>,
-    /// Processor time that the program used and waited for.
+    /// The processor time that the program used, and the time for which it waited for a processor.
     pub(crate) processor: Option<CpuUse>,
     /// The slice from which site 0 is no longer watched.
     pub(crate) watch_end: Option<u64>,
-    /// RssAnon at slice i.
+    /// Returns the resident memory of the program (RssAnon) at slice i, in bytes.
     pub(crate) resident: fn(u64) -> u64,
-    /// The memory areas at slice i, by id.
+    /// Returns the sizes of all memory areas at slice i, in the order of their ids.
     pub(crate) areas: fn(u64) -> Vec<AreaBytes>,
-    /// Records that the trace has in addition.
+    /// Further records of the trace, in addition to its modules and sites.
     pub(crate) further: Vec<Record>,
 }
 
@@ -73,9 +74,10 @@ pub(crate) struct Draft {
 pub(crate) struct DraftSite {
     pub(crate) kind: SiteKind,
     pub(crate) parent: Option<u32>,
-    /// Return addresses minus the load bias, with their frames; innermost first.
+    /// The stack, innermost address first. For each return address: the address minus the load bias, and its
+    /// frames.
     pub(crate) stack: Vec<(u64, Vec<SymbolFrame>)>,
-    /// Counters at slice i, from 0.
+    /// Returns the counters of the site at slice i. The first slice has the number 0.
     pub(crate) counters: fn(u64) -> Counters,
     pub(crate) survivors: Option<Vec<(u64, u64, u64)>>,
 }
@@ -88,12 +90,12 @@ pub(crate) fn counters(allocated_bytes: u64, allocs: u64, freed_bytes: u64, free
     Counters { allocated_bytes, allocs, freed_bytes, frees }
 }
 
-/// Allocates 100 bytes every slice and never frees them.
+/// A leak: the site allocates 100 bytes in every slice and never frees them.
 pub(crate) fn leaking(slice: u64) -> Counters {
     counters(100 * (slice + 1), slice + 1, 0, 0)
 }
 
-/// Makes up to 20 allocations, one in each slice, and then stays constant.
+/// A cache: the site makes 20 allocations, one in each slice, and then no more.
 pub(crate) fn filling(slice: u64) -> Counters {
     let kept = (slice + 1).min(20);
     counters(64 * kept, kept, 0, 0)
@@ -104,7 +106,7 @@ pub(crate) fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }
 
-/// Makes ten allocations in each slice, and frees all allocations of the previous slice.
+/// The site makes ten allocations in each slice, and frees them in the next slice.
 pub(crate) fn churning(slice: u64) -> Counters {
     counters(1000 * (slice + 1), 10 * (slice + 1), 1000 * slice, 10 * slice)
 }
@@ -148,8 +150,8 @@ pub(crate) fn leaker() -> Draft {
     }
 }
 
-/// A watched caller with allocations from before it was watched. The caller has two stacks, and one stack
-/// leaks.
+/// A caller that made allocations before edleak began to watch it. The caller has two recorded stacks, and
+/// one of the two stacks leaks.
 pub(crate) fn watched() -> Draft {
     let mut draft = leaker();
     let main = (0x2000, vec![frame("main", "/src/leaker.c", 90)]);
@@ -174,7 +176,7 @@ pub(crate) fn watched() -> Draft {
 
 impl Draft {
     pub(crate) fn write(&self, path: &Path) -> PathBuf {
-        // Several tests write one trace after another to one path.
+        // Some tests write several traces to the same path, one after the other.
         let _ = std::fs::remove_file(path);
         let mut writer = TraceWriter::create(path, 16 << 20).expect("a trace of 16 MiB fits");
         self.records().iter().for_each(|record| writer.record(record).expect("the record is sound"));

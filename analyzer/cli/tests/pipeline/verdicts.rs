@@ -1,5 +1,5 @@
-//! Tests that a verdict does not depend on the kind of input (trace or series lines), on the number of
-//! threads, or on the distance between slices.
+//! Tests verdicts. A verdict must not depend on the kind of input (trace or series lines), on the number of
+//! threads, or on missing slices.
 
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{
@@ -9,7 +9,7 @@ use edleak_format::{Counters, CpuUse, EndReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// For each site, the part of the verdict that must not depend on the kind of input.
+/// For each site, the fields of the verdict that must be equal for a trace and for its series lines.
 fn verdicts(report: &Value) -> BTreeMap<String, Value> {
     let sites = report["sites"].as_array().expect("a report has sites");
     let keys = [
@@ -77,7 +77,8 @@ fn series_lines_read_back_with_the_verdicts_of_the_trace() {
             assert_eq!(from_trace.code, from_lines.code, "{name}");
             let (mut expected, mut found) = (verdicts(&from_trace.json()), verdicts(&from_lines.json()));
             if name == "uneven" {
-                // A slice outside the grid changes only the totals.
+                // The last slice of this trace comes at an irregular time. This slice changes only the
+                // totals, so compare everything except the totals.
                 for totals in expected.values_mut().chain(found.values_mut()) {
                     for key in ["live_bytes", "live_count", "allocs", "frees"] {
                         totals[key] = Value::Null;
@@ -123,7 +124,7 @@ fn a_straight_line_leads_over_missing_slices() {
         let trace = draft.write(&scratch.path("t.edl"));
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let json = run([trace.as_os_str(), "--format=json".as_ref()]).json();
-        // The printed lines give the same verdicts.
+        // Read the series lines again: they must give the same verdicts as the trace.
         let lines = scratch.path("lines.jsonl");
         std::fs::write(&lines, &series).unwrap();
         let reread = run([lines.as_os_str(), "--format=json".as_ref()]).json();
@@ -135,8 +136,9 @@ fn a_straight_line_leads_over_missing_slices() {
         }
         (series, json["sites"].clone())
     };
-    // A site that grows by the same number of bytes in every slice must lie exactly on a straight line. This
-    // also holds if the growth is spread over several stacks.
+    // These sites grow or shrink by the same number of bytes in every slice. If slices are missing, edleak
+    // draws a straight line over the gap, so the series must be the same as without the gap. This must also
+    // hold for a site whose growth is spread over several stacks.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -146,7 +148,7 @@ fn a_straight_line_leads_over_missing_slices() {
         draft.missing = missing;
         assert!(series_and_sites(&draft) == whole, "{:?}", draft.missing);
     }
-    // If a site appears during a gap in the slices, its series begins after the gap.
+    // If a site makes its first allocation while slices are missing, its series must begin after the gap.
     draft.missing = 20..40;
     draft.sites[2].counters = |slice| if slice < 30 { Counters::ZERO } else { leaking(slice) };
     let series = series_and_sites(&draft).0;
@@ -156,7 +158,7 @@ fn a_straight_line_leads_over_missing_slices() {
 
 #[test]
 fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
-    /// The site grows for 1,000 slices, and is then freed within twelve slices.
+    /// The site grows for 1,000 slices. In the next twelve slices, the program frees all its memory.
     fn ending(slice: u64) -> Counters {
         let kept = slice.min(999);
         let freed = (slice - kept).min(12) * 1000 / 12;
@@ -165,7 +167,8 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites[0].counters = ending;
-    // The verdict must not depend on the position of the last slices in their bucket.
+    // The verdict must be the same for every number of slices, although edleak joins several slices to a
+    // bucket.
     for slices in 1000..=1012 {
         draft.slices = slices;
         let trace = draft.write(&scratch.path("t.edl"));
@@ -173,21 +176,21 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
         assert!(ran.code == 1 && ran.out.contains("98 KiB leaked"), "{slices}: {}", ran.out);
         let said = ran.out.contains("most of it was freed when the program ended");
         assert_eq!(said, slices > 1006, "{slices}: {}", ran.out);
-        // The series lines must end at the same slice as the verdict's record.
+        // The series lines must end where the judged record ends, which is before the frees.
         let series = run([trace.as_os_str(), "--format=series".as_ref()]).out;
         let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
         assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(100_000)), "{slices}");
     }
-    // If the recording was stopped during the frees, the program has not ended. The frees may be its normal
-    // work.
+    // If the user stopped the recording while the program freed memory, the program has not ended. The frees
+    // may be normal work, so the series lines must contain the frees.
     (draft.slices, draft.end) = (1012, Some(EndReason::Stopped));
     let series = run([draft.write(&scratch.path("t.edl")).as_os_str(), "--format=series".as_ref()]).out;
     let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
-/// A buffer that doubles may double for ever, so the verdict is undecided. If the program frees the buffer
-/// before it ends, the verdict must not be undecided.
+/// A buffer doubles its size four times. It may double again later, so the verdict is undecided. But if the
+/// program frees the buffer before it ends, the verdict must be "no leak".
 #[test]
 fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     fn doubling(slice: u64) -> Counters {
@@ -210,8 +213,8 @@ fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     }
 }
 
-/// From the middle of the record to the end of the program, the recorder got no processor time and took no
-/// slices.
+/// The recorder got no processor time before the program ended, so the last part of the record has few slices
+/// or none.
 #[test]
 fn gap_at_the_end_counts_as_missing() {
     fn leaks_in_the_gap(slice: u64) -> Counters {
@@ -225,12 +228,13 @@ fn gap_at_the_end_counts_as_missing() {
     }
     let scratch = Scratch::new();
     let mut draft = leaker();
-    // After the gap the recorder took 0, 1 or 3 slices at regular times, and then a final slice at an
-    // irregular time.
+    // After the gap, the trace has 0, 1 or 3 slices at regular times, and then a last slice at an irregular
+    // time.
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
-            // Too few slices are left for a verdict, even if the line over the gap looks like a leak.
+            // At most nine slices are left, too few for a verdict. The straight line over the gap looks like
+            // a leak, but it does not count as slices.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),
@@ -246,7 +250,7 @@ fn gap_at_the_end_counts_as_missing() {
             let share = report["summary"]["missing_share"].as_f64().unwrap();
             let expected = draft.missing.clone().count() as f64 / (slices + after) as f64;
             assert!((share - expected).abs() < 0.06, "{share} and {expected}");
-            // The printed lines give the same verdicts.
+            // Read the series lines again: they must give the same verdicts as the trace.
             let series = run([trace.as_os_str(), "--format=series".as_ref()]);
             let lines = run_with_input(&["-", "--format=json", "--all"], series.out.as_bytes()).json();
             for (site, again) in
@@ -260,8 +264,8 @@ fn gap_at_the_end_counts_as_missing() {
     }
 }
 
-/// The blocks with the last slices are lost. The end record shows that the recording went on after the last
-/// slice in the trace.
+/// The last 40 of 100 slices are lost. The end record shows that the recording went on after the last slice
+/// in the trace.
 #[test]
 fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     let scratch = Scratch::new();
@@ -272,8 +276,9 @@ fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     assert!(ran.code == 2 && ran.out.contains("no slice was taken for 40 %"), "{}", ran.out);
 }
 
-/// The load of a service has ended. Memory that the service kept until then may be a leak. The series lines
-/// must give the verdict that the trace gives.
+/// A service gets no more requests in the last third of the record, and the memory of one site stops to grow.
+/// This site may be a leak or a full cache, so the verdict must be undecided, from the trace and from the
+/// series lines.
 #[test]
 fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() {
     let scratch = Scratch::new();
@@ -290,13 +295,13 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert!(said.contains("the program did next to nothing in the last 9.6 s (no allocation)"), "{said}");
     let series = run([trace.as_os_str(), "--format=series".as_ref()]);
     assert_eq!(run_with_input(&["-"], series.out.as_bytes()).code, 2);
-    // If the program goes on working after the growth has stopped, the growth was that of a cache that is now
-    // full.
+    // If the program goes on working after the growth has stopped, the site is a full cache and no leak.
     draft.sites[1].counters = churning;
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
 
-/// A program that computes without a pause keeps its results, and this growth looks like a leak.
+/// A program that computes without a pause may keep all its results until it ends. Its memory grows like a
+/// leak, so such a leak gets only the confidence `suspect`.
 #[test]
 fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     let scratch = Scratch::new();
@@ -315,20 +320,21 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     };
     draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
     assert_eq!(confidence(&draft), "strict");
-    // In this case the program used little processor time, because it mostly waited for requests.
+    // If the program used a processor for only 1 s of 8 s, it mostly waited for requests. The leak keeps the
+    // confidence `strict`.
     draft.processor = processor(1, 0);
     assert_eq!(confidence(&draft), "strict");
     for (used_s, waited_s) in [(8, 0), (3, 4)] {
         draft.processor = processor(used_s, waited_s);
         assert_eq!(confidence(&draft), "suspect");
     }
-    // Most of the program's memory existed from the start, and the program worked for a long time. In this
-    // case the leak gets the confidence `strict`.
+    // If most of the program's memory existed from the start, the leak gets the confidence `strict`, although
+    // the program used a processor, or waited for one, nearly all the time.
     draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
     assert_eq!(confidence(&draft), "strict");
     draft.processor = processor(1, 6);
     assert_eq!(confidence(&draft), "suspect");
-    // In this case the program frees the leaked memory just before it ends.
+    // If the program frees the memory just before it ends, the leak gets only the confidence `suspect`.
     draft.processor = processor(8, 0);
     draft.sites[0].counters = |slice| match slice {
         ..79 => leaking(slice),
@@ -337,8 +343,9 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     assert_eq!(confidence(&draft), "suspect");
 }
 
-/// Among a thousand sites, some look like a small leak by chance, so a small suspect is undecided. But a leak
-/// with the confidence `strict` is reported, even if it is small.
+/// In a program with a thousand sites, some sites look like a small leak by chance. So a suspect that has
+/// less than 1/1000 of the live memory is undecided. A leak with the confidence `strict` is reported, even if
+/// it is that small.
 #[test]
 fn negligible_suspect_is_undecided() {
     let scratch = Scratch::new();
@@ -367,8 +374,8 @@ fn negligible_suspect_is_undecided() {
     }
 }
 
-/// A recorder that got no processor time took only eight slices. The straight lines between these slices must
-/// not count as slices.
+/// If slices are missing, edleak draws a straight line over the gap. The points of this line must not count
+/// as slices: if the trace has only eight slices, the verdict must be undecided.
 #[test]
 fn interpolated_points_do_not_count_as_slices() {
     let scratch = Scratch::new();
@@ -403,8 +410,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let scratch = Scratch::new();
     let mut draft = watched();
     let stack = draft.sites[1].clone();
-    // Each stack allocates five times, and then the next stack allocates five times. So no single stack grows
-    // for a long time, but the site does.
+    // The 16 stacks allocate one after the other, each for five slices. So each stack grows only for a short
+    // time, but the site grows for 80 slices.
     draft.sites.truncate(1);
     draft.sites.extend((0..16).map(|i| {
         let mut stack = stack.clone();
@@ -416,7 +423,7 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     let report = run([trace.as_os_str(), "--format=json".as_ref()]).json();
     let sites = report["sites"].as_array().unwrap();
     assert_eq!((&sites[0]["id"], &sites[0]["judged_with_stacks"]), (&json!(0), &json!(true)));
-    // Every format lists the stacks after their site, with their names and shares.
+    // The list of sites must have the site and then its 16 stacks, each with its share of the leak.
     assert_eq!(sites.len(), 17, "{report:#}");
     let shares: f64 = sites[1..].iter().map(|stack| stack["leak_share"].as_f64().unwrap()).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{report:#}");
@@ -438,8 +445,9 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
-/// The caller allocates 100 bytes in each slice. From slice 30 or 72 on, these allocations count at a stack
-/// of the caller and not at the caller, for some slices or until the end.
+/// The caller leaks 100 bytes in each slice. In two of the three cases, edleak watches the caller for some
+/// slices or until the end. Then the allocations count at a stack of the caller and not at the caller, but
+/// the verdict must stay the same.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
@@ -509,8 +517,8 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
-/// The site is watched only in the first 60 of 80 slices. After the end of the watch, the stack gets no new
-/// allocations, so the ages of its allocations do not show the leak.
+/// edleak watches the site only in the first 60 of 80 slices. After that, new allocations count at the site
+/// and not at the stack, so the stack alone does not look like a leak.
 #[test]
 fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
@@ -527,7 +535,7 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
         let trace = draft.write(&scratch.path("t.edl"));
         run([trace.as_os_str(), "--format=json".as_ref()])
     };
-    // If the trace does not record the end of the watch, the stack looks like a cache that is full.
+    // If the trace does not tell that the watch ended, the stack looks like a cache that is full.
     assert_eq!(judged(&draft).code, 0);
     draft.watch_end = Some(60);
     let ran = judged(&draft);
@@ -543,14 +551,15 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     assert!(text.contains("handle_request at") && !text.contains("was not watched"), "{text}");
 }
 
-/// The program keeps 25 allocations at any time. The watch of the site ends late. After that, new allocations
-/// count at the site itself, so the curve of the site rises at the end.
+/// The program has 25 live allocations at any time. edleak stops to watch the site at slice 56. From then on,
+/// new allocations count at the site itself, so the site's own curve rises at the end, although the site does
+/// not leak.
 #[test]
 fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
     let mut draft = watched();
     draft.sites.truncate(2);
-    // In each slice the program makes one allocation and frees the oldest allocation.
+    // In each slice, the program makes one allocation and frees its oldest allocation.
     draft.sites[0].counters = |slice| match slice {
         0..56 => counters(0, 0, 0, 0),
         _ => counters(100 * (slice - 55), slice - 55, 0, 0),
