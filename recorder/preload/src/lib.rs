@@ -48,9 +48,9 @@
 //! any entry point starts the library, and the start sets up the entry points. Therefore `lifecycle`, `idle`,
 //! `real`, `detours`, `slow`, `free`, `marks` and `entry` use each other.
 //!
-//! Rules for all code here: no allocation, no lock, no panic, no change of errno (system calls are raw).
-//! After the initialization, the library makes only one kind of system call: the `mmap` of a leaf of the side
-//! table.
+//! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
+//! raw). After the initialization, the library makes only one kind of system call: the `mmap` of a leaf of
+//! the side table.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(dead_code))]

@@ -50,8 +50,8 @@ const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
 /// One slot: empty, claimed by an image, or the descriptor of a fresh session.
 ///
-/// One word contains the state and the descriptor. With two words, the collector could refill the slot while
-/// a target reads the words one after the other. Then two targets could get the same session.
+/// One word contains the state and the descriptor. With two words, the collector could refill the slot
+/// between the two reads of a target, and two targets could get the same session.
 #[repr(transparent)]
 pub struct Slot(AtomicU64);
 

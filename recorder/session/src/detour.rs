@@ -17,8 +17,8 @@ pub const MAX_PATCHES: usize = 2048;
 pub const CODE_BYTES: usize = 512 << 10;
 /// Maximum number of bytes that a jump replaces: four bytes plus the longest instruction.
 pub const EXPECTED_BYTES: usize = 20;
-/// Minimum distance in bytes between the starts of two counted allocations. The stubs request at least this
-/// number of bytes.
+/// Minimum distance in bytes between the starts of two counted allocations. So the stubs request at least
+/// this number of bytes for each allocation.
 pub const SPACING: usize = 32;
 
 /// The hook to which the stub of a detoured function jumps. The number of a hook is its index in the table of

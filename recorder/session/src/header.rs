@@ -8,8 +8,8 @@ use crate::stack::Next;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlksess");
 
 /// The first page of a session. The collector writes the first group of fields before it puts the session
-/// into a slot. The target writes the second group when it attaches and while it runs. The third group
-/// contains counts of the events that the target could not record.
+/// into a slot. The target writes the second group of fields when the target attaches and while it runs. The
+/// third group of fields contains counts of the events that the target could not record.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`].
@@ -24,13 +24,14 @@ pub struct Header {
     pub nonce: AtomicU64,
     /// Maximum time in microseconds that an attaching target waits for `ready`.
     pub rules_timeout_us: AtomicU32,
-    /// 0: the attaching target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run. This
-    /// word is a futex.
+    /// 0: the attaching target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run. The
+    /// target waits on this field with a futex.
     pub ready: AtomicU32,
-    /// Number of ranges in the wrapper table. The collector replaces the table only while this number is 0.
+    /// Number of ranges in the wrapper table. The collector replaces the wrapper table only while this number
+    /// is 0.
     pub wrapper_ranges: AtomicU32,
-    /// Number of modules in the table of unwind rules. The collector replaces the table only while this
-    /// number is 0.
+    /// Number of modules in the table of unwind rules. The collector replaces the unwind rules only while
+    /// this number is 0.
     pub rule_tables: AtomicU32,
     /// Number of mapped ranges that the collector has published in this session. The collector replaces these
     /// ranges only while this number is 0.
@@ -47,7 +48,8 @@ pub struct Header {
     /// Number of modules with detours. The collector stores this number before it sets `ready`.
     pub detour_modules: AtomicU32,
 
-    /// Whether a target is attached: [`FRESH`] or [`ATTACHED`]. This word is a futex.
+    /// Whether a target is attached: [`FRESH`] or [`ATTACHED`]. The collector waits on this field with a
+    /// futex.
     pub state: AtomicU32,
     /// The process ID of the target, as the collector's /proc shows it.
     pub pid: AtomicU32,
@@ -119,7 +121,7 @@ pub struct Header {
     pub lost_stacks: AtomicU64,
     /// Number of mapping events lost because the ring of mapping events was full.
     pub lost_mappings: AtomicU64,
-    /// Number of events of madvise that were lost because the ring had too little room.
+    /// Number of events of madvise that were lost because the ring of mapping events had too little room.
     pub lost_give_backs: AtomicU64,
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);

@@ -14,7 +14,7 @@
 //!
 //! A library that the collector has loaded into a running process is called *late*. The exported functions of
 //! a late library do not replace functions of the process. So the collector redirects the calls of the
-//! process's allocator to the hooks of the library.
+//! process's allocator to the hooks of the late library.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::detour::HOOKS;

@@ -9,9 +9,10 @@
 //!
 //! # Order
 //!
-//! The kernel executes the calls of one address space one after the other. If the collector applies the
-//! events in the order of their numbers, the collector must get the same mappings as the kernel. So for each
-//! call, the table tells whether the thread takes its number before or after the kernel executes the call:
+//! The kernel executes the calls that change one address space one after the other. If the collector applies
+//! the events in the order of their numbers, the collector must get the same mappings as the kernel. So for
+//! each call, the table tells whether the thread takes its number before or after the kernel executes the
+//! call:
 //!
 //! | call | takes its number | reason |
 //! |---|---|---|
@@ -21,12 +22,12 @@
 //!
 //! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. Thread A took its
 //! number before the kernel executed the call of A, and thread B took its number after the kernel executed
-//! the call of B. So A's number is lower. Example 2: B maps a range and A then unmaps this range. A learned
-//! the address after B's call had returned, so B's number is lower.
+//! the call of B. So A's number is lower than B's number. Example 2: B maps a range and A then unmaps this
+//! range. A learned the address after B's call had returned, so B's number is lower than A's number.
 //!
-//! `MAP_FIXED` replaces mappings of the program. During such a call, no other thread can get the replaced
-//! ranges, so the thread takes the number after the kernel's work, as for any other mmap. If a call fails
-//! after its thread took a number, a second event with this number reports the failure.
+//! `MAP_FIXED` replaces mappings of the program. During a call with `MAP_FIXED`, no other thread can get the
+//! replaced ranges, so the thread takes the number after the kernel's work, as for any other mmap. If a call
+//! fails after its thread took a number, a second event with this number reports the failure.
 //!
 //! # Room
 //!
@@ -98,7 +99,7 @@ pub struct MappingEvent {
     /// The kind of the event.
     pub operation: Operation,
     /// The lower [`FLAG_BITS`] bits of the flags that the program passed. For [`Operation::Moved`] and
-    /// [`Operation::Failed`]: of the number of the event that reported the same call.
+    /// [`Operation::Failed`]: the lower bits of the number of the event that reported the same call.
     pub flags: u32,
     /// First address of the range.
     pub address: u64,

@@ -4,13 +4,14 @@
 //! due: the thread that sets the mark copies the counters of sites into a ring, which the collector reads.
 //! The slice contains all sites whose counters changed since the previous slice. So the counters in the slice
 //! are exact for the instant of the mark, even if iterations are short. A slice is due at each of the first
-//! 64 counts of a name. Afterwards, 32 slices are due each time that the count doubles. So a million marks of
-//! one name cause about 500 slices.
+//! 64 counts of a name. After the first 64 counts, 32 slices are due each time that the count doubles. So a
+//! million marks of one name cause about 500 slices.
 //!
 //! The counters of mapped memory and of pools are not in the session: the collector computes these counters
-//! from two rings of events. So the thread that takes a slice also adds an event to each of the two rings.
-//! This event contains the position of the slice in the ring of marks. When the collector reads the event
-//! from a ring, the collector has computed the counters of this ring for the instant of the mark.
+//! from two rings of events. So the thread that takes a slice also adds an event to the ring of mapping
+//! events and to the ring of pool events. This event contains the position of the slice in the ring of marks.
+//! When the collector reads the event from a ring, the collector has computed the counters of this ring for
+//! the instant of the mark.
 //!
 //! A thread that sets a mark never waits. If another thread is taking a slice, or if the ring is full, the
 //! next mark of the same name takes the slice. Counters are cumulative, so the slice at the next mark still

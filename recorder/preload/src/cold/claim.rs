@@ -59,8 +59,8 @@ pub(super) fn forget_children() {
     }
 }
 
-/// The control page; null: edleak does not record children. The page stays mapped, so that a forked child
-/// also has the page.
+/// The control page; null: edleak does not record children. The control page stays mapped, so that a forked
+/// child also has this page.
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
 
 /// Wakes the collector, which then sees that this process has claimed a session.
@@ -195,10 +195,10 @@ fn claim_from(control: &Control, path: &Path) -> Claim {
     Claim::Mapped(base)
 }
 
-/// The length of the session in this file; `None`: the file is no session of the collector with this nonce.
-/// If the collector has been killed, another process may have the collector's PID and an open file with the
-/// same descriptor number. The library reads the file before it maps the file: if the file is shorter than a
-/// session, an access to the mapping would kill the target.
+/// The length in bytes of the session in the file `fd`; `None`: the file is not a session of the collector
+/// with this nonce. If the collector has been killed, another process may have the collector's PID and an
+/// open file with the same descriptor number. The library reads the file before it maps the file: if the file
+/// is shorter than a session, an access to the mapping would kill the target.
 fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
     let mut bytes = [0; IDENTITY_BYTES];
     let read = sys::read_at(fd, &mut bytes, 0);

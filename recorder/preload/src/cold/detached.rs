@@ -2,7 +2,7 @@
 //! collector. Each image starts a collector at most once. A process with a recorded ancestor starts no
 //! collector.
 //!
-//! The collector is `edleak-record`. The library looks for this program in the library's own directory, in
+//! The collector is `edleak-record`. The library looks for `edleak-record` in the library's own directory, in
 //! `../../bin`, or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the
 //! session, sends the path of its control page through a pipe, and detaches itself from this process. If an
 //! ancestor of a process is recorded, the process starts no collector: the library sees a session in the
@@ -20,7 +20,7 @@ use core::ptr;
 const MARK: &[u8] = b"/memfd:edleak-session";
 const MAX_VARIABLES: usize = 4096;
 const RECORDER: &[u8] = b"edleak-record";
-/// The library sets this variable in the collector's environment, so that the collector itself is not
+/// The variable that the library sets in the collector's environment, so that the collector itself is not
 /// recorded.
 const NO_SESSION: &[u8] = b"EDLEAK_SESSION=\0";
 
@@ -99,7 +99,7 @@ fn is_recorder(program: &Path) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
     let own = link.get(..length).unwrap_or(b"");
-    // If an update has removed the file, the link ends in ` (deleted)`.
+    // If an update has removed the file of this program, the link /proc/self/exe ends in ` (deleted)`.
     let own = own.strip_suffix(b" (deleted)").unwrap_or(own);
     let name = own.rsplit(|&byte| byte == b'/').next();
     name == Some(RECORDER) || (!own.is_empty() && program.as_c().strip_suffix(b"\0") == Some(own))

@@ -79,8 +79,8 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code does not
     // change the protection of the next page.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
-    // The machine code stays executable, because these pages may contain the code that is running now. If the
-    // system refuses this call, the machine code of the module is still unchanged.
+    // The machine code stays executable, because its pages may contain the code that is running now. If the
+    // system does not allow the change, the machine code of the module is still the same as before.
     let opened = sys::protect(start, end - start, sys::READ_WRITE_EXECUTE);
     if opened < 0 {
         sys::unmap(stubs.0, stubs.1);

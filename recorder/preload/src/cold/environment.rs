@@ -32,8 +32,8 @@ impl Environment {
     }
 
     pub(super) fn of_process() -> Environment {
-        // glibc's loader knows the initial stack before libc knows its environment. musl does not define
-        // `__libc_stack_end`.
+        // When the library starts, glibc's loader already knows the initial stack, but libc may not know the
+        // environment yet. musl does not define `__libc_stack_end`.
         let stack_end = symbols::global(c"__libc_stack_end").cast::<*const usize>();
         let environ = symbols::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {

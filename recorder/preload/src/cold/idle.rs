@@ -22,9 +22,9 @@
 //!
 //! The last row of the table matters for exact counts. A thread may be suspended between two instructions of
 //! the fast path while it holds a pointer to the counters of the last session. So the collector waits until
-//! no thread can hold such a pointer (`collector/sys/quiescence.rs`). The collector waits before it asks for
-//! another session, and again before it sets the limits to their normal values. While the limits are 0, every
-//! call takes the slow path.
+//! no thread can hold a pointer to these counters (`collector/sys/quiescence.rs`). The collector does so
+//! before it asks for another session, and again before it sets the limits to their normal values. While the
+//! limits are 0, every call takes the slow path.
 #![allow(unsafe_code)]
 
 use crate::cold::claim::{self, Claim};
@@ -83,8 +83,8 @@ fn seccomp_filters() -> u32 {
 }
 
 /// Attaches this process to a session of the collector that asked for a recording. `false`: the process could
-/// not be attached, and the function has stored the reason in `failure`. Only one thread at a time runs this
-/// function.
+/// not be attached. If the process got no session, the function stores the reason in `failure`. Only one
+/// thread at a time runs this function.
 pub(super) fn begin() -> bool {
     let mut address = Path::new();
     let bytes = IDLE.address.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|&byte| byte != 0);
@@ -132,8 +132,8 @@ fn retire() {
     }
     let session = lifecycle::session();
     if lifecycle::is_of_this_process(session) {
-        // Normally, the collector gives this memory back when the recording ends, but the collector may have
-        // been killed. The header and the owners of the shards keep their content.
+        // Normally, the collector gives the memory of a session back to the kernel when the recording ends,
+        // but the collector may have been killed. The header and the owners of the shards keep their content.
         let pages = session.cast::<u8>().wrapping_add(FIRST_TABLE_AT);
         sys::remove_pages(pages, lifecycle::session_bytes() - FIRST_TABLE_AT);
     }

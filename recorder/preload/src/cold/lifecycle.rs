@@ -62,8 +62,8 @@ pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
 
-/// Starts the preload library once. If another thread is starting the library at this moment, the call
-/// returns immediately, and the library does not count this allocation.
+/// Starts the preload library once. If another thread is starting the library at this moment, `start` returns
+/// immediately, and the library does not count the allocation of the calling thread.
 #[inline]
 pub(crate) fn start() {
     if PHASE.load(Ordering::Relaxed) == NEW {
@@ -88,7 +88,7 @@ fn start_slow() {
     let waits = environment.get(ENV_IDLE.as_bytes()).is_some_and(is_set);
     idle::describe(is_countable, waits);
     if waits {
-        thread_id::offset(); // another thread may begin a recording
+        thread_id::offset(); // store the offset now: another thread may begin the recording
     }
     let may_start = !waits && !is_secure;
     let counting = may_start && found.is_some_and(|found| start_counting(&found, &environment));
@@ -159,7 +159,8 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     if phase != WAKE {
         return None;
     }
-    // From here on, the kernel sets the page to 0 in a forked child, so the child notices that it is a child.
+    // From here on, the kernel sets the page of counters to 0 in a forked child, so the child notices that it
+    // is a child.
     if !sys::wipe_on_fork((&raw const *page).cast(), size_of::<tables::Page>()) {
         PHASE.store(OFF, Ordering::Relaxed);
         return None;
@@ -180,8 +181,8 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     counts.then(|| unsafe { &*HEADER.load(Ordering::Relaxed) })
 }
 
-/// Works as [`header`], but for calls that only unmap memory. In a forked child that is not recorded, such a
-/// call does not count as use of memory.
+/// Works as [`header`], but for calls that only unmap memory. In a forked child that is not recorded, a call
+/// that only unmaps memory does not count as use of memory.
 pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
     let is_child =
         PHASE.load(Ordering::Acquire) == COUNTING && TABLES.page.alive.load(Ordering::Relaxed) == 0;
@@ -241,8 +242,8 @@ fn forked() -> Option<&'static Header> {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
-// Starts the preload library in a program whose first allocation comes after its constructors, or that never
-// allocates. So edleak records such a program, too.
+// Starts the preload library, so that edleak also records a program whose first allocation comes after its
+// constructors, or that never allocates.
 #[cfg(not(test))]
 extern "C" fn constructor() {
     if PHASE.load(Ordering::Relaxed) == NEW && real::is_late() {
@@ -312,14 +313,15 @@ pub(super) fn publish(
     header.pid.store(own_number(), Ordering::Relaxed);
     header.stack_start.store(stack_start() as u64, Ordering::Relaxed);
     header.tids_known.store(u32::from(tid_offset != 0), Ordering::Relaxed);
-    // SAFETY: all these offsets lie inside the session.
+    // SAFETY: every offset that is passed to `at` lies inside the session.
     let at = |offset: usize| unsafe { base.add(offset) };
     let shared_code = parent.and_then(shared_code);
     match shared_code {
         Some(events) => header.parent_events.store(events, Ordering::Relaxed),
         None => copy_maps(header, at(MAPS_AT)),
     }
-    // musl's loader is also libc and never unloads a module, so its range stays empty.
+    // musl's loader is also libc and never unloads a module, so with musl, the range of the loader stays
+    // empty.
     if real::has_glibcs_loader()
         && let Some((start, end)) = environment.loader()
     {
@@ -364,8 +366,8 @@ pub(super) fn publish(
         sys::wait(&header.ready, 0, header.rules_timeout_us.load(Ordering::Relaxed));
     }
     let is_ready = header.ready.load(Ordering::Acquire) != 0;
-    // Only a process that is starting applies detours. A running process may have several threads. A forked
-    // child has the detours of its parent. If the parent has no detours, the child must not apply any,
+    // Only a process that is starting applies detours, because a running process may have several threads. A
+    // forked child has the detours of its parent. If the parent has no detours, the child must not apply any,
     // because the child may have allocations that no stub has enlarged to 32 bytes.
     if is_ready && parent.is_none() && PHASE.load(Ordering::Relaxed) == STARTING {
         detours::apply(
@@ -383,8 +385,8 @@ pub(super) fn publish(
 }
 
 /// The number of module events of `parent`, if the child can begin with the modules and rules of `parent`.
-/// `None`: the collector has not read all of these events, or the child must walk stacks, for which it needs
-/// the unwind tables of its own session. The child then waits for its own rules.
+/// `None`: the collector has not read all module events of `parent`, or the child must walk stacks, for which
+/// it needs the unwind tables of its own session. The child then waits for its own rules.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
     let is_known = module_table::are_all_told()

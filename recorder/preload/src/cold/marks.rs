@@ -77,8 +77,8 @@ fn marks(header: &'static Header) -> Marks<'static> {
     }
 }
 
-/// The counters of this instant. The function skips shards that no thread has used, because the kernel would
-/// allocate memory for these shards at the first read.
+/// The current counters, from which a mark takes its slice. The function skips shards that no thread has
+/// used, because the kernel would allocate memory for these shards at the first read.
 fn counted(header: &'static Header) -> Counted<'static> {
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
     let used = (header.shards_used.load(Ordering::Acquire) as usize).min(shards - 1);

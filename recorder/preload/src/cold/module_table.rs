@@ -58,12 +58,12 @@ static KNOWN: [Known; MAX_KNOWN] = [const {
         is_contested: AtomicBool::new(false),
     }
 }; MAX_KNOWN];
-/// The number of entries that the library has ever used.
+/// The number of entries of the table that the library has ever used.
 static KNOWN_END: AtomicUsize = AtomicUsize::new(0);
 /// Whether two different modules were ever loaded at one address, one after the other.
 pub(super) static IS_CONTESTED: AtomicBool = AtomicBool::new(false);
 
-/// All entries that the library has ever used.
+/// All entries of the table that the library has ever used.
 pub(super) fn known() -> &'static [Known] {
     &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
 }

@@ -1,15 +1,15 @@
 //! COLD: notices the modules that the loader loads and unloads, without a hook in the loader.
 //!
 //! glibc's loader allocates a `link_map` for every module with calloc, and frees the `link_map` when it
-//! unloads the module. The calls of calloc and free go through edleak's entry points. So edleak marks every
-//! allocation of the loader as special. If such an allocation becomes a `link_map`, the loader has loaded a
+//! unloads the module. The loader calls edleak's entry points for calloc and free, so edleak can mark every
+//! allocation of the loader as special. If a special allocation becomes a `link_map`, the loader has loaded a
 //! module. If the loader frees the `link_map`, the loader has unloaded the module. All code in this file runs
 //! on the thread that called dlopen or dlclose, while the loader holds its own lock. Therefore the tables of
 //! this file need no lock of their own.
 //!
 //! A new module may be loaded at the addresses of an old module. The new module must not inherit the sites of
 //! the old module. So this file compares the first bytes of the old module with the first bytes of the new
-//! module. These bytes contain the ELF header, the program headers and usually the build ID.
+//! module. The first bytes of a module contain the ELF header, the program headers and usually the build ID.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -170,7 +170,7 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
 unsafe fn hash_of_name(name: *const u8) -> u64 {
     let mut hash = 0;
     for index in 0..NAME_BYTES {
-        // SAFETY: the loop ends at the NUL.
+        // SAFETY: the loop ends at the NUL, so it does not read beyond the name.
         match unsafe { name.wrapping_add(index).read() } {
             0 => break,
             letter => hash = mix(hash, u64::from(letter)),

@@ -24,7 +24,7 @@ pub(super) fn is_wanted(environment: &Environment) -> bool {
     let mut link = [0; 512];
     let length = sys::read_link(b"/proc/self/exe\0", &mut link);
     let file = link.get(..length).unwrap_or(b"");
-    // If an update has removed the file, the link ends in ` (deleted)`.
+    // If an update has removed the file of this program, the link /proc/self/exe ends in ` (deleted)`.
     only::is_wanted(patterns, file.strip_suffix(b" (deleted)").unwrap_or(file))
 }
 

@@ -71,8 +71,8 @@ impl Path {
         parent
     }
 
-    /// The path before the `#`, and the hexadecimal number after the `#`. `None`: the text does not have this
-    /// form.
+    /// The path before the `#`, and the hexadecimal number after the `#`. `None`: the path does not end in
+    /// `#` and a hexadecimal number.
     pub(super) fn split_nonce(&self) -> Option<(Path, u64)> {
         let text = self.bytes.get(..self.length)?;
         let at = text.iter().position(|&byte| byte == b'#')?;

@@ -34,7 +34,8 @@ static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 /// Calls the real malloc.
 ///
 /// # Safety
-/// The caller must keep the contract of the C function; the same holds for every function here.
+/// The caller must keep the contract of malloc. Every other function of this file that calls a real function
+/// has the same requirement.
 #[inline(always)]
 pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
     // SAFETY: the pointer leads to a function with the type of malloc: a function of this file or the real
@@ -71,7 +72,7 @@ pub(crate) unsafe fn realloc(old: *mut u8, size: usize) -> *mut u8 {
 }
 
 /// Calls the real realloc. If `old` lies in the arena, moves its content into a real allocation. The arena
-/// does not reuse this memory.
+/// does not reuse the memory of `old`.
 ///
 /// # Safety
 /// See [`malloc`].
@@ -232,7 +233,7 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     }
     let (path, base) = module_of(malloc);
     // The library libc_malloc_debug.so is a part of glibc that checks a program's use of malloc. The blocks
-    // that this library returns are glibc's blocks.
+    // that libc_malloc_debug.so returns are glibc's blocks.
     if symbols::is_named(path, &[b"libc_malloc_debug.so"]) {
         return true;
     }
@@ -247,8 +248,8 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     base == module_of(of_glibc).1
 }
 
-/// Whether this library was loaded after the start of the process, with `RTLD_LOCAL`. The program then uses
-/// none of the library's symbols.
+/// Whether this library was loaded after the start of the process, with `RTLD_LOCAL`. The program uses no
+/// symbol of a library that was loaded in this way.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn is_late() -> bool {
     const RTLD_LAZY: i32 = 1;
@@ -256,8 +257,9 @@ pub(crate) fn is_late() -> bool {
         return false;
     }
     // If malloc belongs to another module, this library may still have been preloaded: another allocator may
-    // come before this library. `RTLD_DEFAULT` would find the symbols of this library in either case. The
-    // program's own list of libraries contains these symbols only if this library was preloaded.
+    // come before this library. A lookup with `RTLD_DEFAULT` would find the symbols of this library even if
+    // it was not preloaded. A lookup in the program's own list of libraries finds these symbols only if this
+    // library was preloaded.
     symbols::learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {
@@ -350,7 +352,7 @@ impl Resolved {
     /// Installs the program's own malloc, whose functions have detours. If the program calls the preload
     /// library, the library counts the call and passes it on to the program's malloc. If the program's malloc
     /// calls the preload library, the library passes the call on to the next definition. The library does not
-    /// count such an inner call, because the library counts the outer call.
+    /// count a call by the program's malloc, because the library counts the outer call.
     pub(crate) fn install_behind_program(&self) {
         let names = [c"malloc", c"calloc", c"realloc", c"free"];
         for ((index, function), name) in self.functions.iter().enumerate().zip(names) {
@@ -454,8 +456,8 @@ pub(crate) fn free_function() -> *mut () {
     FREE.load(Ordering::Acquire)
 }
 
-/// Returns memory from the arena that contains only zeros. The word before the memory holds the size of the
-/// memory. Null: the arena has too little room.
+/// Returns memory from the arena that contains only zeros. The word before the returned memory holds the size
+/// of this memory. Null: the arena has too little room.
 fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     let Some(room) = size.checked_add(2 * align) else { return ptr::null_mut() };
     let at = ARENA_USED.fetch_add((room + 15) & !15, Ordering::Relaxed);

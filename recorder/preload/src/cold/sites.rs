@@ -103,8 +103,8 @@ pub(crate) struct Place {
     pub direct: u32,
 }
 
-/// Maximum number of callers that the library examines for one allocation. If all of these callers are
-/// wrappers, the last of these callers is the site. The limit is high enough for an unoptimized program with
+/// Maximum number of callers that the library examines for one allocation. If all examined callers are
+/// wrappers, the last examined caller is the site. The limit is high enough for an unoptimized program with
 /// nested generics. The limit also ends the search in a wrapper that calls itself recursively.
 pub(crate) const MAX_CALLERS: usize = 64;
 
@@ -216,7 +216,7 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
 }
 
 /// The frame of `pthread_create`, if `pthread_create` has called the loader to allocate the thread-local
-/// storage of a new thread. The allocation then belongs to the caller of `pthread_create`.
+/// storage of a new thread. An allocation of such storage belongs to the caller of `pthread_create`.
 ///
 /// # Safety
 /// `frame` is the frame of the caller of a running entry point.
@@ -257,9 +257,9 @@ fn note_thread_start(header: &Header, site: u32) {
     }
 }
 
-/// Forgets every site with a return address in `start..end`, because another module is loaded there now. The
-/// new module must not get the counts of the old module. The collector still reports the old ids. If the old
-/// module is loaded again, its sites get their ids again.
+/// Forgets every site with a return address in `start..end`, because another module is loaded at these
+/// addresses now. The new module must not get the counts of the old module. The collector still reports the
+/// old ids. If the old module is loaded again, its sites get their ids again.
 pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };

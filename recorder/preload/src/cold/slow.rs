@@ -1,5 +1,6 @@
-//! COLD: handles every case that the fast path does not handle. Examples: first calls, large sizes, callers
-//! without a word in the cache, nested entry points, forked children, unknown addresses.
+//! COLD: handles every case that the fast path does not handle, for example the first call of an entry point,
+//! large sizes, callers without a word in the cache, nested entry points, forked children and unknown
+//! addresses.
 #![allow(unsafe_code)]
 
 use crate::cold::sites::{self, bump};
@@ -26,8 +27,8 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // Each call in an unrecorded process makes this test. To keep the test short, the code saves no register
-    // on the stack before the test.
+    // In an unrecorded process, each call of an entry point makes the test `is_off`. To keep the test short,
+    // the code saves no register on the stack before the test.
     if lifecycle::is_off() {
         return allocation;
     }
@@ -203,8 +204,8 @@ pub(crate) unsafe fn take(allocation: *mut u8) -> Option<Allocation> {
 }
 
 /// Removes an allocation from the side table before a detoured function frees or moves it. Returns the
-/// removed allocation. An unknown address is no error: the allocator may have returned the address before its
-/// functions had detours.
+/// removed allocation. An address that is not in the side table is no error: the allocator may have returned
+/// the address before its functions had detours.
 pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     let header = lifecycle::header()?;
     let was = live::take(allocation);
@@ -252,7 +253,7 @@ pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
 }
 
 /// Works as [`reallocated`], for an allocation that the fast path removed from the side table. `before` is
-/// the address of the counters that the thread had at that time.
+/// the address of the counters that the thread had when the fast path removed the allocation.
 ///
 /// # Safety
 /// As for [`reallocated`].

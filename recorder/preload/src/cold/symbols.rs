@@ -1,7 +1,7 @@
 //! COLD: finds symbols of the program and its libraries with the loader's own functions.
 //!
 //! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for
-//! `dlerror`. The functions of this file remove this message.
+//! `dlerror`. The functions of this file remove the message of each failed lookup.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -102,8 +102,8 @@ impl Lazy {
     }
 
     /// Looks up the symbol in the libraries after this library, before the program calls the function. So
-    /// `get` need not look up the symbol later. A later lookup would clear a message of `dlerror` that the
-    /// program has not read yet.
+    /// `get` need not look up the symbol while the program runs. A lookup at that time would clear a message
+    /// of `dlerror` that the program has not read yet.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -208,8 +208,8 @@ pub(crate) enum Seen {
     /// The function is in this library, or the loader does not tell where the function is.
     Ours,
     /// The function is a stub in the program, which leads to the first definition. A program that is linked
-    /// at a fixed address has such a stub if it uses the address of the function. A lookup by name finds this
-    /// stub.
+    /// at a fixed address has such a stub if it uses the address of the function. A lookup by name finds the
+    /// stub instead of the function.
     Stub,
     /// The function is in the program, or in a library that comes before this library.
     Foreign,

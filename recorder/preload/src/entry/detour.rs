@@ -99,8 +99,8 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
     let taken = if kind == POSIX_MEMALIGN {
         None
     } else {
-        // SAFETY: the target passes this address to its allocator. `take_known` takes only addresses in the
-        // side table, so it ignores null.
+        // SAFETY: the target passes this address to its allocator. `take_known` removes only addresses that
+        // are in the side table, so `take_known` ignores null.
         slow::take_known(unsafe { (*call).pointer })
     };
     // SAFETY: the caller guarantees that `call` points to a `Call` on its stack.
@@ -115,7 +115,8 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
 /// Runs after the trampoline has returned `result`. Returns the result that the hook returns to its caller.
 ///
 /// # Safety
-/// As for [`begins`], which has returned `true` for `call`. `rbp` is the caller's frame pointer.
+/// The requirement of [`begins`] holds, and [`begins`] has returned `true` for `call`. `rbp` is the caller's
+/// frame pointer.
 pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize) -> usize {
     // SAFETY: no other reference to this thread's state exists in this statement.
     thread::leave(unsafe { thread::tls() });

@@ -2,15 +2,15 @@
 //! reallocarray, operator new and operator delete.
 //!
 //! musl's posix_memalign calls aligned_alloc, and libstdc++'s operator new calls malloc, but jemalloc's
-//! operator new does not call malloc. So while such a real function runs, its caller is *pending*. The first
-//! entry point that allocates inside the real function counts the allocation for the pending caller. If no
-//! inner entry point allocates, the outer entry point counts the allocation itself. So edleak counts every
-//! allocation once, at the outer caller.
+//! operator new does not call malloc. So while posix_memalign, operator new or a similar real function runs,
+//! its caller is *pending*. The first entry point that allocates inside the real function counts the
+//! allocation for the pending caller. If no inner entry point allocates, the outer entry point counts the
+//! allocation itself. So edleak counts every allocation once, at the outer caller.
 //!
 //! Programs call the default operator new very often, and making a caller pending takes time. The default
 //! operator new (of libstdc++ or libc++) calls malloc and throws if malloc fails; the default operator delete
 //! calls free. So for the default operators, the hooks call malloc and free themselves. If the program
-//! replaces any form of these operators, the hooks always call the program's own functions.
+//! replaces any form of operator new or operator delete, the hooks always call the program's own functions.
 #![allow(unsafe_code)]
 
 use crate::arch::{call_new, note};
@@ -104,7 +104,8 @@ fn end(caller: *const usize) -> bool {
 /// The hook of posix_memalign.
 ///
 /// # Safety
-/// Only its entry stub calls this hook. The same holds for every hook in this file.
+/// Only the entry stub of posix_memalign calls this hook. Every other hook in this file is also called only
+/// by its own entry stub.
 pub(crate) unsafe extern "C" fn on_posix_memalign(
     out: *mut *mut u8,
     align: usize,
@@ -459,8 +460,8 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     // SAFETY: a form of operator delete takes at most three arguments and ignores all further arguments.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
-        // SAFETY: this is the target's own call, with its own arguments. The operator delete of this
-        // allocator calls edleak's free.
+        // SAFETY: this is the target's own call, with its own arguments. The allocator is not in a library
+        // other than glibc, so the operator delete calls edleak's free.
         return unsafe { real(allocation, second, third) };
     }
     // SAFETY: the target passed `allocation`. Another allocator's operator delete may free the memory itself,

@@ -111,7 +111,7 @@ impl MappingLog {
         number
     }
 
-    /// Adds the event of a range that the program has just got, together with the site of the call.
+    /// Adds the event of a range that the program has just mapped, together with the site of the call.
     ///
     /// # Safety
     /// `caller` and `fp` come from the entry stub.
@@ -144,7 +144,8 @@ pub(crate) fn note_mark(slice: u64) {
 /// The hook of mmap.
 ///
 /// # Safety
-/// Only its entry stub calls this hook. The same holds for every hook in this file.
+/// Only an entry stub of mmap calls this hook. Every other hook in this file is also called only by its own
+/// entry stub.
 pub(crate) unsafe extern "C" fn on_mmap(
     address: Pointer,
     length: usize,
@@ -235,8 +236,8 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     status
 }
 
-/// Adds an event that tells that a call has failed. `number` is the number of the event that reported this
-/// call.
+/// Adds an event that tells that a call has failed. `number` is the number of the event that reported the
+/// failed call.
 #[cold]
 fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     if let (Some(log), Some(number)) = (log, number)

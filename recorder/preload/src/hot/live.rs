@@ -2,13 +2,14 @@
 //!
 //! The table has two levels. The upper level has 2²¹ pointers, one for each 64 MiB of address space. Each
 //! pointer leads to a leaf, which has one entry of 4 bytes for each 32 bytes of addresses. glibc's blocks are
-//! at least 32 bytes apart, and edleak requests at least 32 bytes from other allocators (`real`). So an entry
-//! belongs to one allocation. The table takes at most 1/8 of the heap's size, and takes memory only for
-//! addresses that the heap uses.
+//! at least 32 bytes apart, and edleak requests at least 32 bytes from other allocators (`real`). So each
+//! entry belongs to at most one allocation. The table takes at most 1/8 of the heap's size, and takes memory
+//! only for addresses that the heap uses.
 //!
-//! The lower 32 bits of an address, divided by 32, are the index of its entry. The lowest index in a leaf is
-//! a multiple of the leaf's length, so the upper level does not hold the address of the leaf, but its
-//! *origin*: the address at which index 0 would lie. So a lookup needs no instruction that masks the index.
+//! The lower 32 bits of an address, divided by 32, are the index of the address's entry. So the indexes in a
+//! leaf do not begin at 0. Therefore the upper level holds not the address of each leaf, but the *origin* of
+//! the leaf: the address at which the entry with index 0 would lie. So a lookup needs no instruction that
+//! masks the index.
 //!
 //! | bits   | field | content for a small allocation; its free is only counted                              |
 //! |--------|-------|---------------------------------------------------------------------------------------|
@@ -22,8 +23,8 @@
 //! | 19..31 | size  | requested bytes; 4,095: 4,095 bytes or more, the size is in the next four entries     |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! The four entries with the size have the slow bit and the site 0, and no allocation has site 0. Each of
-//! these entries holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size
+//! The four entries with the size have the slow bit and the site 0, and no allocation has site 0. Each of the
+//! four entries holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size
 //! entry stays in the table after its allocation was freed, the library never treats this entry as an
 //! allocation.
 #![allow(unsafe_code)]
@@ -46,8 +47,8 @@ const SLOW_SITE_BITS: u32 = 19;
 const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
 const SLOW_SIZE_BITS: u32 = 12;
 /// An entry with the slow bit stores the size only if the size is less than this limit. Any other size is
-/// stored in the next [`SIZE_ENTRIES`] entries. No other allocation uses these entries, because this
-/// allocation covers their addresses.
+/// stored in the next [`SIZE_ENTRIES`] entries. No other allocation uses the size entries of an allocation,
+/// because the allocation itself covers their addresses.
 const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
 const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
@@ -253,7 +254,8 @@ fn entry_in_new_leaf(address: usize) -> Option<Entry> {
     entry_of(address as *const u8)
 }
 
-/// Removes every allocation from the table. Call this while no thread counts. The leaves stay mapped.
+/// Removes every allocation from the table. Call this function only while no thread counts. The leaves stay
+/// mapped.
 #[cold]
 pub(crate) fn clear() {
     for region in MADE.regions() {
@@ -265,7 +267,7 @@ pub(crate) fn clear() {
     }
 }
 
-/// If this leaf contains the entry of null, writes this entry. The entry of null must never look like a small
+/// Writes the entry of null if `leaf` contains this entry. The entry of null must never look like a small
 /// allocation or like an empty entry.
 fn mark_null(leaf: *const AtomicU32, region: usize) {
     if region == 0 {
@@ -314,7 +316,7 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
 
 /// Removes stale allocations from the table: all allocations whose entries or size entries the new allocation
 /// at `address` will overwrite. Passes each stale allocation to `visit`. The library has missed the frees of
-/// these allocations, and malloc has given their memory out again.
+/// the stale allocations, and malloc has given their memory out again.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };

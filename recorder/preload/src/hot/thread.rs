@@ -226,9 +226,9 @@ pub(crate) fn open() {
     let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
     for own in TABLES.page.own.iter().skip(1).take(owned) {
         let own = own.get();
-        // SAFETY: the entry belongs to this page.
+        // SAFETY: `own` leads to an entry of the page of counters.
         let small = unsafe { &raw mut (*own).small };
-        // SAFETY: the entry belongs to this page.
+        // SAFETY: `own` leads to an entry of the page of counters.
         let size_limit = unsafe { &raw mut (*own).size_limit };
         // SAFETY: only this thread writes limits now.
         unsafe { small.write_volatile(live::SMALL) };
@@ -243,7 +243,7 @@ pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usi
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).enumerate() {
         let counters = if index < count { counters.wrapping_add(index * MAX_SITES) } else { ptr::null() };
-        // SAFETY: the entry belongs to this page.
+        // SAFETY: `own` leads to an entry of the page of counters.
         let place = unsafe { &raw mut (*own.get()).counters };
         // SAFETY: the limits are 0, so a thread that has the offset of this entry does not use its counters.
         unsafe { place.write_volatile(counters) };

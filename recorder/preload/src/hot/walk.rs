@@ -90,8 +90,8 @@ pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
 
 /// A table of the attached session; the table has `count` values.
 fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
-    // SAFETY: `set_tables` has set the address from the layout of the session, whose tables are this long,
-    // before any allocation was counted. The session is mapped for the life of the process.
+    // SAFETY: before any allocation was counted, `set_tables` stored the address of this table. In the layout
+    // of a session, the table has `count` values. The session is mapped for the life of the process.
     unsafe { core::slice::from_raw_parts(at.load(Ordering::Relaxed), count) }
 }
 
@@ -228,8 +228,8 @@ fn bound_of(header: &Header, sp: usize) -> usize {
         return bound as usize;
     }
     // glibc and musl put the control block of a thread at the top of the thread's stack, so the memory
-    // between sp and the control block is the stack. The stack of a coroutine lies elsewhere, usually farther
-    // from the control block than the size of any thread's stack.
+    // between sp and the control block is the stack. The stack of a coroutine lies elsewhere, and its
+    // distance from the control block is usually larger than the size of any thread's stack.
     const LARGEST_UNSEEN: usize = 8 << 20;
     let thread = arch::thread_pointer();
     if sp < thread && thread - sp < LARGEST_UNSEEN {
@@ -248,8 +248,8 @@ const CACHE_BITS: u32 = 15;
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
 const _: () = assert!(CACHE_BITS + 32 >= arch::ADDRESS_BITS);
 
-/// Whether any thread has ever stored a rule in the cache. Most programs never walk a stack. For these
-/// programs, `forget_rules` need not scan the 256 KiB of the cache.
+/// Whether any thread has ever stored a rule in the cache. Most programs never walk a stack. In a program
+/// that never walks a stack, `forget_rules` need not scan the 256 KiB of the cache.
 static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);
 
 /// The rule at a return address.

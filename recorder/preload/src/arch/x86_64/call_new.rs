@@ -1,8 +1,8 @@
 //! COLD: the stack frame from which the library calls a real operator new.
 //!
-//! The real operator new may throw an exception. The exception then passes through this frame. Therefore the
-//! function `edleak_call_new` is assembly with unwind rules, not Rust. After an exception, the next entry
-//! point ends the pending state that `new_begins` began (`slow::attribute`).
+//! The real operator new may throw an exception, which passes through the frame of `edleak_call_new`.
+//! Therefore this function is assembly with unwind rules, not Rust. After an exception, the next call of an
+//! entry point ends the pending state that `new_begins` began (`slow::attribute`).
 #![allow(unsafe_code)]
 
 pub(crate) use frame::{edleak_call_new, return_address};
@@ -13,8 +13,8 @@ mod frame {
     use core::ffi::c_void;
     use core::mem::offset_of;
 
-    /// Number of bytes that `edleak_call_new` reserves on the stack for a `NewCall`. With this number, the
-    /// stack is aligned when `edleak_call_new` calls another function.
+    /// Number of bytes that `edleak_call_new` reserves on the stack for a `NewCall`, so that the stack is
+    /// aligned when `edleak_call_new` calls another function.
     const ROOM: usize = size_of::<NewCall>().next_multiple_of(16) + 8;
 
     core::arch::global_asm!(

@@ -10,10 +10,10 @@
 //!
 //! Functions of one allocator call each other. While a trampoline runs, its thread is *inside*: the field
 //! `inside` of the thread's state holds rsp at the call of the trampoline, and the field `offset` is 0. So
-//! every other entry point takes the slow path and counts nothing. If a hook is called at an rsp below the
-//! value in `inside`, the hook only calls its trampoline. An exception may leave the detoured function
-//! without clearing `inside`. So a hook uses `inside` only if the word just below the address in `inside` is
-//! the return address of a call that sets `inside`.
+//! while a thread is inside, every other entry point takes the slow path and counts nothing. If a hook is
+//! called at an rsp below the value in `inside`, the hook only calls its trampoline. An exception may leave
+//! the detoured function without clearing `inside`. So a hook uses `inside` only if the word just below the
+//! address in `inside` is the return address of a call that sets `inside`.
 #![allow(unsafe_code)]
 
 use crate::arch::note::{assembly, give_up, known, own, remember};
@@ -30,7 +30,8 @@ pub(crate) const DEPTH: usize = 64 << 10;
 /// The hook of a function that returns an allocation.
 ///
 /// # Safety
-/// Only stubs jump here, with the registers of the table above.
+/// Only the stubs of detoured functions jump to this hook, with the registers of the table at the head of
+/// this file.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn allocate() {
     assembly!([
@@ -314,7 +315,7 @@ unsafe extern "C" fn shmat() {
 /// The entry stub of `edleak_note_pool`.
 ///
 /// # Safety
-/// The caller passes the arguments of this function.
+/// The caller passes the arguments of `edleak_note_pool`.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn note_pool() {
     stubs::jump_with_caller!(pool::on_pool; operation pool address size caller)

@@ -20,10 +20,10 @@ use core::arch::asm;
 use core::arch::global_asm;
 use core::ffi::CStr;
 
-// The compiled `core` refers to `rust_eh_personality` and `_Unwind_Resume` in unwind tables that no code
-// reads. So this library defines both names, but nothing calls them. Memory functions such as memcpy are
-// defined here because a compiler may insert calls of these functions, and this library must not depend on
-// the target's libc.
+// The compiled crate `core` refers to `rust_eh_personality` and `_Unwind_Resume` in unwind tables that no
+// code reads. So this library defines these two functions, although nothing calls them. Memory functions such
+// as memcpy are defined here because a compiler may insert calls of these functions, and this library must
+// not depend on the target's libc.
 #[cfg(not(test))]
 global_asm!(
     ".pushsection .text.edleak_support,\"ax\",@progbits",
@@ -83,7 +83,8 @@ pub(crate) fn glibc_version(name: &CStr) -> Option<&'static CStr> {
 /// Executes a program in a child that shares this process's memory and stack while the parent waits.
 ///
 /// Returns the child's PID, or −errno. The kernel sends no signal when the child ends (exit signal 0), so the
-/// target's handler of SIGCHLD never sees this child. Wait for the child with `__WALL`.
+/// target's handler of SIGCHLD never sees this child. The caller must wait for the child with the flag
+/// `__WALL`.
 ///
 /// # Safety
 /// `path`, `argv` and `envp` must be valid for `execve`.

@@ -2,9 +2,10 @@
 //! contains the whole fast path of an allocation, in assembly, which runs inside the entry stub.
 //!
 //! The fast path takes no lock, makes no system call and allocates no memory. If the fast path does not
-//! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples: the library has
-//! not started in this process, the process is a forked child, the caller has no word in the cache, the size
-//! is large, or the side-table entry still holds a freed allocation.
+//! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples of cases in which
+//! the fast path does not apply: the library has not started in this process, the process is a forked child,
+//! the caller has no word in the cache, the size is large, or the side-table entry still holds a freed
+//! allocation.
 //!
 //! The code is assembly because in the stub, every value already is where the code needs it: the return
 //! address is at rsp, rbp still belongs to the caller, and the allocation stays in rax until the stub
@@ -68,10 +69,11 @@ macro_rules! assembly {
 }
 
 /// Checks the limits of this thread (`tables::Own`): jumps to label 2 unless the thread may count and the
-/// size is small. After this code, rdx holds the address of the tables.
+/// size is small. After the code of this macro, rdx holds the address of the tables.
 ///
-/// The code loads the counters before the limit. If a signal handler forks between the two loads, the kernel
-/// has set the limit in the child to 0, so the child leaves the fast path.
+/// The code loads the counters before the limit. If a signal handler forks between the load of the counters
+/// and the load of the limit, the kernel has set the limit in the child to 0, so the child leaves the fast
+/// path.
 macro_rules! own {
     () => {
         "mov rcx, qword ptr [rip + edleak_tls@GOTTPOFF]
@@ -104,8 +106,9 @@ macro_rules! known {
 /// stack.
 ///
 /// If the program built the stack itself, the stack ends with a small number instead of an address
-/// (`caller::LOWEST`). A comparison at the end distinguishes this number from a site. If the number looks
-/// like a rule, the walk continues with wrong values and stops at the maximum number of callers.
+/// (`caller::LOWEST`). A comparison with `LOWEST` at the end of the macro distinguishes such a number from a
+/// site. If the number looks like a rule, the walk continues with wrong values and stops at the maximum
+/// number of callers.
 macro_rules! step_over {
     () => {
         concat!(
@@ -170,9 +173,9 @@ macro_rules! step_aside {
 /// to label 2 if there is no leaf or the entry is stale. rdx holds the address of the tables.
 ///
 /// To test the entry, the code adds 0 to the entry instead of comparing it with 0. So the first access to a
-/// page of the table is a write. If the first access were a read, the kernel would map its page of zeros, and
-/// the following write would cause a second page fault. In a program with several threads, this second fault
-/// also interrupts the other processors.
+/// page of the side table is a write, not a read. If the first access were a read, the kernel would map its
+/// page of zeros, and the following write would cause a second page fault. In a program with several threads,
+/// this second page fault also interrupts the other processors.
 macro_rules! remember {
     () => {
         "mov rcx, rax
@@ -243,10 +246,10 @@ macro_rules! note_in_stub {
 
 pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remember};
 
-/// The stubs continue here if their caller is a wrapper or has no word in the caller cache.
+/// The entry stubs jump to this function if their caller is a wrapper or has no word in the caller cache.
 ///
 /// # Safety
-/// Only the stubs jump here, with the registers of the table at the head of this file.
+/// Only the entry stubs jump to this function, with the registers of the table at the head of this file.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn behind_wrappers() {
     assembly!([

@@ -1,5 +1,5 @@
 //! The numbers of the system calls that the preload library makes. Every architecture of Linux has these
-//! calls.
+//! system calls.
 
 pub(crate) const READ: usize = 0;
 pub(crate) const CLOSE: usize = 3;

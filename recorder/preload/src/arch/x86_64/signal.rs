@@ -23,8 +23,8 @@ pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     // SAFETY: the word lies inside the stack on which the kernel delivered the signal.
     let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
     let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
-    // The interrupted frame may be on another stack (sigaltstack), whose end is not known here. If the
-    // interrupted frame is on the same stack as the signal handler, the interrupted frame lies above the
-    // handler's frame.
+    // The signal handler may run on a stack of its own (sigaltstack). The interrupted frame is then on
+    // another stack, whose end is not known here. If the interrupted frame is on the same stack as the signal
+    // handler, the interrupted frame lies above the handler's frame.
     (next.sp > frame.sp && next.sp <= bound).then_some(next)
 }

@@ -4,9 +4,9 @@
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 
-// The library uses initial-exec thread-local storage. An access only loads an offset: there is no call, no
-// lazy allocation and no destructor. The storage lies in the surplus space that every libc reserves for
-// libraries loaded at start.
+// The library uses initial-exec thread-local storage. An access to this storage only loads an offset: there
+// is no call, no lazy allocation and no destructor. The storage lies in the surplus space that every libc
+// reserves for libraries loaded at start.
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
@@ -26,7 +26,7 @@ pub(crate) const ADDRESS_BITS: u32 = 47;
 #[inline(always)]
 pub(crate) fn tls() -> *mut Tls {
     let tls: *mut Tls;
-    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which both libcs
+    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, which glibc and musl
     // store at fs:0.
     unsafe {
         asm!(
