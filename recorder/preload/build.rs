@@ -1,9 +1,10 @@
-//! Passes arguments to the linker. The library is linked without start files and without other libraries, so
-//! that one .so works with every libc. The loader binds all symbols when it loads the library.
+//! Passes the arguments of the file link-arguments to the linker. The preload library is linked without start
+//! files and without other libraries, so that one .so works with every libc. The loader binds all symbols
+//! when it loads the library.
 
 fn main() {
-    // The build script of edleak-record reads the same file when it builds the copy of this library that
-    // edleak-record embeds.
+    // The build script of edleak-record also reads the file link-arguments: the script builds the copy of
+    // this library that the program edleak-record contains.
     for argument in include_str!("link-arguments").lines() {
         println!("cargo:rustc-cdylib-link-arg={argument}");
     }

@@ -99,7 +99,7 @@ impl Caller {
         SiteOffset::from_bytes(self.0 as usize)
     }
 
-    /// The rule that skips the caller's frame, of kind `Sp` or `Fp`. `None`: the caller is not a wrapper, or
+    /// The rule (of kind `Sp` or `Fp`) that skips the caller's frame. `None`: the caller is not a wrapper, or
     /// the word is empty or belongs to another caller.
     #[inline(always)]
     pub const fn rule(self) -> Option<Rule> {

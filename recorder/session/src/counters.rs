@@ -1,4 +1,4 @@
-//! The four counters of one site in one shard.
+//! The four counters of one site in one shard; each thread counts in one shard.
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::site::MAX_SITES;

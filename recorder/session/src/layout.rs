@@ -40,7 +40,7 @@ pub struct Shard {
 /// Number of bits of a thread id; the kernel's limit is 2²² (`PID_MAX_LIMIT`).
 pub const TID_BITS: u32 = 22;
 
-/// The owner word of a thread.
+/// The owner word of a shard that belongs to the thread with this thread pointer and this thread id.
 pub const fn owner_word(thread_pointer: u64, tid: u32) -> u64 {
     (thread_pointer >> 6) << TID_BITS | (tid & ((1 << TID_BITS) - 1)) as u64
 }

@@ -1,4 +1,5 @@
-//! Marks: named instants of the target. At some marks, the thread that sets the mark also takes a slice.
+//! Marks: named instants of the target. At some marks, the thread that sets the mark also takes a slice,
+//! which is a copy of the counters.
 //!
 //! Each mark has a name, and setting a mark adds one to the count of the name. At some counts, a slice is
 //! due: the thread that sets the mark copies the counters of sites into a ring, which the collector reads.

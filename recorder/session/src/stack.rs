@@ -31,7 +31,7 @@ pub const SLOTS: usize = MAX_STACKS * 4;
 pub const MAX_ADDRESSES: usize = 1 << 20;
 /// Maximum number of cells. The ids of watched allocations begin at [`MAX_SITES`] and have 19 bits.
 pub const MAX_CELLS: usize = (1 << 18) - MAX_SITES;
-/// Maximum number of unwind rows.
+/// Maximum number of unwind rows in a session.
 pub const MAX_ROWS: usize = 1 << 22;
 /// Maximum number of modules whose unwind rows the collector publishes in the session.
 pub const MAX_TABLES: usize = 1 << 10;
@@ -82,7 +82,7 @@ pub struct Cell {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Cell>() == 64);
 
-/// The unwind rows of one module.
+/// The unwind rows of one module; each row gives the rule for a range of the module's code.
 #[repr(C)]
 #[derive(Default)]
 pub struct RuleTable {

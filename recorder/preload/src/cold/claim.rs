@@ -18,8 +18,8 @@ use edleak_session::layout::total_bytes;
 /// The domains of memory that the control page asks the library to record, besides the heap.
 static DOMAINS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether the last claimed control page asks the library to record this domain ([`control::DOMAIN_MAPPING`]
-/// or [`control::DOMAIN_POOL`]).
+/// Whether the control page from which this process has claimed a session asks the library to record this
+/// domain ([`control::DOMAIN_MAPPING`] or [`control::DOMAIN_POOL`]).
 pub(super) fn is_recorded(domain: u32) -> bool {
     DOMAINS.load(Ordering::Relaxed) & domain != 0
 }
@@ -41,7 +41,8 @@ impl ChildrenPath {
     }
 
     fn set(&self, path: &Path) {
-        // SAFETY: only one thread writes: the thread that starts the preload or begins a recording.
+        // SAFETY: only one thread writes the path: the thread that starts the preload library or begins a
+        // recording.
         let own = unsafe { &mut *self.0.get() };
         *own = Path::new();
         if !own.push_all(path.as_c().strip_suffix(b"\0").unwrap_or(b"")) {

@@ -1,11 +1,11 @@
-//! COLD: applies the detours that the collector has compiled. The library applies detours once, while the
-//! process has only one thread.
+//! COLD: applies the detours that the collector has compiled: writes jumps at the entries of allocator
+//! functions. The library applies detours once, while the process has only one thread.
 //!
-//! For each module, the code first compares the bytes at every entry with the expected bytes. Then the code
-//! maps memory at the address for which the stubs were compiled, copies the stubs into this memory and makes
-//! the memory executable. Then the code makes the module's machine code writable, writes all jumps, and makes
-//! the machine code read-only again. If the system refuses a step before the code writes the first jump, the
-//! module stays unchanged.
+//! For each module, the code first compares the bytes at the entry of each function with the expected bytes.
+//! Then the code maps memory at the address for which the stubs were compiled, copies the stubs into this
+//! memory and makes the memory executable. Then the code makes the module's machine code writable, writes all
+//! jumps, and makes the machine code read-only again. If the system refuses a step before the code writes the
+//! first jump, the module stays unchanged.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;

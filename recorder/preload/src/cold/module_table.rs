@@ -123,7 +123,8 @@ fn mark_slow(frames: &[u64]) -> u64 {
     frames.iter().filter_map(contested).fold(0, mix)
 }
 
-/// Changes the entries in a forked child, because the child's session has no module events yet.
+/// Sets the event number of each entry to 0 in a forked child, because the child's session has no module
+/// events yet.
 pub(crate) fn begin_child() {
     for known in known() {
         known.events.store(0, Ordering::Relaxed);

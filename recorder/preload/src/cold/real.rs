@@ -218,7 +218,8 @@ pub(crate) fn has_glibcs_loader() -> bool {
 /// Whether the program uses its own malloc while its libc is glibc.
 static BEHIND_PROGRAM_IS_GLIBC: AtomicBool = AtomicBool::new(false);
 
-/// The number of bytes to request from the real allocator, for entry points in other files.
+/// The number of bytes to request from the real allocator for `size` bytes. Entry points in other files call
+/// this function.
 pub(crate) fn spaced(size: usize) -> usize {
     if is_other() { size.max(SPACING) } else { size }
 }
@@ -446,7 +447,7 @@ pub(crate) fn is_arena_in_use() -> bool {
     ARENA_LIVE.load(Ordering::Relaxed) != 0
 }
 
-/// Notes that the program has freed or moved an allocation of the arena.
+/// Counts that the program has freed or moved one allocation of the arena.
 pub(crate) fn arena_freed() {
     ARENA_LIVE.fetch_sub(1, Ordering::Relaxed);
 }

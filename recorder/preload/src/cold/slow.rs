@@ -149,7 +149,7 @@ fn attribute(
     (pending.caller, pending.fp, asked)
 }
 
-/// Ends the pending entry point of this thread.
+/// Ends the pending state of the entry point that runs on this thread.
 pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
     tls.offset = tls.hidden_offset.into();
     tls.hidden_offset = 0;

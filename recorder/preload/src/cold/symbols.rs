@@ -215,7 +215,7 @@ pub(crate) enum Seen {
     Foreign,
 }
 
-/// Tells in which kind of module an address lies that `global` has returned.
+/// Tells in which kind of module a function lies. `function` is an address that `global` has returned.
 pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
     /// The first fields of an `Elf64_Sym`.

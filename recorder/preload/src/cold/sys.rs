@@ -10,8 +10,8 @@ const MAP_SHARED: usize = 0x01;
 const MAP_PRIVATE: usize = 0x02;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_NORESERVE: usize = 0x4000;
-/// With this flag, kernels since version 6.7 use no huge pages for the mapping. So the library need not call
-/// madvise for the mapping. With huge pages, the first entry of a table would cost a small program 2 MiB.
+/// With the flag MAP_STACK, kernels since version 6.7 use no huge pages for the mapping, so the library need
+/// not call madvise. With huge pages, the first entry of a table would cost a small program 2 MiB.
 const MAP_STACK: usize = 0x20000;
 /// Makes `openat` and `readlinkat` interpret a relative path from the working directory.
 const AT_FDCWD: usize = (-100isize).cast_unsigned();
@@ -80,7 +80,7 @@ pub(crate) fn map_shared(fd: usize, bytes: usize) -> Option<*mut u8> {
 /// Maps private memory, which contains only zeros, at exactly this address. `None`: another mapping lies at
 /// this address, or the kernel refuses the mapping.
 pub(crate) fn map_at(address: usize, bytes: usize) -> Option<*mut u8> {
-    // A kernel before 4.17 ignores this flag and may choose another address.
+    // A kernel before 4.17 ignores the flag MAP_FIXED_NOREPLACE and may choose another address.
     const MAP_FIXED_NOREPLACE: usize = 0x100000;
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
     // SAFETY: the flag prevents that the new mapping replaces an existing one.
@@ -175,8 +175,8 @@ pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     if unsafe { syscall(numbers::MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) } == 0 {
         return;
     }
-    // The kernel refuses this advice for locked pages (mlockall). If the pages are locked, the code maps new
-    // pages over the old pages.
+    // The kernel refuses MADV_DONTNEED for locked pages (mlockall). If the pages are locked, the code maps
+    // new pages over the old pages.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     // SAFETY: the pages belong to the preload, so the new mapping replaces no memory of the target.
     unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };

@@ -94,7 +94,7 @@ impl Own {
     /// limit, so the counters are valid if the comparison with the limit succeeds.
     ///
     /// # Safety
-    /// `own` comes from [`own`].
+    /// The pointer `own` comes from the function [`own`].
     #[inline(always)]
     pub(crate) unsafe fn small(
         own: *const Own,
@@ -103,7 +103,7 @@ impl Own {
         // SAFETY: the caller guarantees that `own` comes from `own()`, so the field exists.
         let counters = unsafe { &raw const (*own).counters };
         // SAFETY: `own` comes from `own()`, so the field exists. The read is volatile, because the compiler
-        // would move a plain read after the read of the limit.
+        // could move a plain read behind the read of the limit.
         let counters = unsafe { counters.read_volatile() };
         compiler_fence(Ordering::SeqCst);
         // SAFETY: `own` comes from `own()`, so the field exists.

@@ -1,4 +1,5 @@
-//! HOT for watched sites: walks the stack with the unwind rules that the collector has compiled.
+//! HOT for watched sites, whose allocations edleak counts separately for each full stack: walks the stack
+//! with the unwind rules that the collector has compiled.
 //!
 //! For each frame, the walk reads one entry of a cache (return address → rule) and one or two words of the
 //! stack. If the cache does not contain a rule, the walk searches for the rule in the published tables. If
@@ -95,7 +96,7 @@ fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
     unsafe { core::slice::from_raw_parts(at.load(Ordering::Relaxed), count) }
 }
 
-/// The cell with this number.
+/// The cell (the counters of one stack in one epoch) with this number.
 pub(crate) fn cell(number: u32) -> Option<&'static Cell> {
     table(&CELLS, stack::MAX_CELLS).get(number as usize)
 }
@@ -216,7 +217,7 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
 /// that contains sp.
 const PAGE: usize = 4096;
 
-/// The end of the memory that contains the stack with this sp.
+/// The end address of the memory that contains the stack to which `sp` points.
 fn bound_of(header: &Header, sp: usize) -> usize {
     const MOST: usize = 1 << 30;
     let main = MAIN_STACK_END.load(Ordering::Relaxed);

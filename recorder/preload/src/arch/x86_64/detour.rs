@@ -1,4 +1,6 @@
-//! HOT: the hooks to which the stubs of detoured functions lead, in assembly.
+//! HOT: the assembly hooks of detoured functions, which are functions whose first bytes edleak has replaced
+//! by a jump. The jump leads to a stub, and the stub jumps to a hook. The trampoline of a detoured function
+//! executes the replaced instructions and continues in the function.
 //!
 //! A stub (`collector/detour/x86_64/code.rs`) leaves the arguments in place and sets three more registers:
 //!

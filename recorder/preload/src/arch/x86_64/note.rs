@@ -169,8 +169,9 @@ macro_rules! step_aside {
     };
 }
 
-/// Finds the entry of the allocation (`live::entry_of`), counts at the site in r8 and writes the entry. Jumps
-/// to label 2 if there is no leaf or the entry is stale. rdx holds the address of the tables.
+/// Finds the side table's entry of the allocation (`live::entry_of`), counts the allocation at the site in r8
+/// and writes the entry. Jumps to label 2 if the table has no leaf for the address, or if the entry still
+/// holds an allocation. rdx holds the address of the tables.
 ///
 /// To test the entry, the code adds 0 to the entry instead of comparing it with 0. So the first access to a
 /// page of the side table is a write, not a read. If the first access were a read, the kernel would map its
