@@ -107,8 +107,8 @@ fn pseudonym(key: &str, name: &[u8]) -> String {
 }
 
 /// Writes the new trace to a file in the folder of `to`, and renames this file to `to` when it is complete.
-/// So if edleak-analyze is interrupted, the old file stays unchanged. The new file gets the owner and the
-/// mode of the old file. If `to` is a symbolic link, the function replaces the file to which the link points.
+/// So if this work is interrupted, the old file stays unchanged. The new file gets the owner and the mode of
+/// the old file. If `to` is a symbolic link, the function replaces the file to which the link points.
 fn replace(
     from: &Trace,
     to: &Path,

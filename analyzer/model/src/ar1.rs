@@ -2,11 +2,11 @@
 //!
 //! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
 //! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
-//! coefficients are plain sums. So this code does not prewhiten any vector, and seven values of ρ take about
-//! as much time as one value.
+//! coefficients are plain sums. So this code does not prewhiten any vector, and computes the products for
+//! seven values of ρ in about the time that one value would take.
 
-/// The autocorrelations of the noise that the comparison of models tries. The comparison uses the value of
-/// this list that fits the curve best.
+/// The autocorrelations of the noise that the comparison of models tries. For each model, the comparison uses
+/// the autocorrelation with which the model fits the curve best.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
 /// One number for each autocorrelation in [`RHO`].
@@ -21,7 +21,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The product of two vectors of equal length, which must be at least 2.
+    /// The inner product of two vectors of equal length; the length must be at least 2.
     pub(crate) fn of(a: &[f64], b: &[f64]) -> Self {
         let last = a.len() - 1;
         let full: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
@@ -29,8 +29,8 @@ impl Inner {
         Self { full, inner: full - a[0] * b[0] - a[last] * b[last], lag }
     }
 
-    /// The products of a vector with every step function. The function computes them all in one pass. Step
-    /// `at`, in 1..len, is 0 before index `at` and 1 from there on.
+    /// The inner products of a vector with every step function, computed in one pass. The step function `at`,
+    /// in 1..len, is 0 before index `at`, and 1 from index `at` on.
     pub(crate) fn with_steps(a: &[f64]) -> Vec<Self> {
         let mut rest = vec![0.0; a.len() + 1];
         for k in (0..a.len()).rev() {
@@ -45,7 +45,7 @@ impl Inner {
         (1..a.len()).map(step).collect()
     }
 
-    /// The product of each step function (see `with_steps`) with itself.
+    /// The inner product of each step function (see `with_steps`) with itself.
     pub(crate) fn steps_with_themselves(len: usize) -> Vec<Self> {
         let step = |at: usize| {
             let ones = (len - at) as f64;

@@ -1,27 +1,30 @@
-//! The times at which the surviving allocations were made. These times give the curve of a leak without
-//! short-lived allocations, and the share of the allocations that are still live at the end.
+//! Computes a score from the times at which the surviving allocations were made: log odds that the site
+//! leaks. The times give a curve without short-lived allocations, and the share of the allocations that are
+//! still live at the end.
 //!
 //! At a busy site, most live allocations will soon be freed, so the curve of live bytes hides a leak. The
-//! surviving allocations, counted by the time at which they were made, give a curve without these short-lived
-//! allocations: if an allocation of an old epoch is still live, it is not short-lived. The score is a
-//! logistic function of the statistics; its coefficients were fitted to the labelled benchmark. The score is
-//! computed from the live count, even if the live bytes look more like a leak than the live count does.
-//! Whether a site retains allocations depends on their number; their sizes only add scatter.
+//! surviving allocations, counted by the time at which they were made, give a curve without short-lived
+//! allocations, because an allocation of an old epoch that is still live is not short-lived. The score is a
+//! logistic function of some statistics of this curve and of the live curves; its coefficients were fitted to
+//! the labelled benchmark. The score is computed from the live count, even if the live bytes look more like a
+//! leak than the live count does. Whether a site retains allocations depends on their number; their sizes
+//! only add scatter.
 
 use super::comparison::{Comparison, models};
 use super::curve::Curve;
 use super::trend::{self, Trend};
 use crate::series::Births;
 
-/// Least number of epochs; with fewer epochs, no score is computed.
+/// Least number of epochs for a score; with fewer epochs, the module computes no score.
 const LEAST_EPOCHS: usize = 16;
 
-/// Each statistic is limited to the range from minus this value to this value. The same limit was used when
-/// the coefficients of the score were fitted.
+/// Each statistic in the score is limited to the range from −`CLIP` to `CLIP`, as it was when the
+/// coefficients of the score were fitted.
 const CLIP: f64 = 8.0;
 
-/// If the comparison of models on the live curve gives less than this value, the odds are 20 to 1 that the
-/// curve has stopped growing. Then the site is not a leak, even if the surviving allocations show a leak.
+/// The site is not a leak if the comparison of models on the live count gives less than this value, even if
+/// the surviving allocations show a leak. At this value, the odds are 20 to 1 that the curve has stopped
+/// growing.
 const STOPPED: f64 = -3.0;
 
 /// The score that is computed from the surviving allocations, and the share of allocations that survive, for
@@ -30,20 +33,21 @@ const STOPPED: f64 = -3.0;
 pub(crate) struct Survivors {
     /// Log odds that the site leaks.
     pub(crate) log_odds: f64,
-    /// The share of allocations that are still live, among those made between 1/8 and 13/16 of the record.
+    /// Of the allocations that the site made between 1/8 and 13/16 of the record, the share that is still
+    /// live.
     pub(crate) kept: f64,
-    /// Bytes that the site retains until the end of the record. They are computed from the first 13/16 of the
-    /// record, with the assumption that the growth then continues at the same rate.
+    /// Bytes that the site retains until the end of the record. The number is computed from the first 13/16
+    /// of the record, with the assumption that the growth continues at the same rate until the end.
     pub(crate) retained_bytes: f64,
 }
 
-/// The live curves of the site, from which the score is computed together with the surviving allocations.
+/// The curves of live bytes and of live count of the site, which are also used for the score.
 pub(crate) struct Live<'a> {
     /// Two curves: first the live bytes, then the live count.
     pub(crate) curves: [&'a Curve; 2],
-    /// The statistics of both curves.
+    /// The statistics of the two curves, in the order of `curves`.
     pub(crate) trends: [&'a Trend; 2],
-    /// The comparison of models on live count.
+    /// The comparison of models on the curve of the live count.
     pub(crate) comparison: Comparison,
     /// Number of slices.
     pub(crate) points: f64,
@@ -57,8 +61,8 @@ impl Survivors {
             return None;
         }
         let at = |sixteenths: usize| epochs * sixteenths / 16;
-        // Leave out the last three sixteenths of the epochs: the program will still free most of the live
-        // allocations of these epochs.
+        // The function leaves out the last three sixteenths of the epochs, because most of their live
+        // allocations are young and will still be freed.
         let bytes = cumulated(&births.epoch_live_bytes[..at(13)]);
         let count = cumulated(&births.epoch_live_count[..at(13)]);
         let middle = &births.epoch_live_count[at(2)..at(13)];

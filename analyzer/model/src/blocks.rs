@@ -1,10 +1,10 @@
-//! Computes the memory that an allocator holds in addition to the requested bytes. For small allocations,
-//! this memory is a greater share than for large allocations.
+//! Computes the memory that an allocator holds in addition to the requested bytes. The smaller an allocation
+//! is, the greater is the share of this additional memory.
 
 use crate::series::Series;
 
 /// glibc's malloc adds 8 bytes to each allocation, rounds up to a multiple of 16, and takes at least 32
-/// bytes. Other allocators add about as many bytes.
+/// bytes. Other allocators hold about the same additional memory as glibc's malloc.
 fn held_bytes(asked: f64) -> f64 {
     const BESIDE: f64 = 8.0;
     const STEP: f64 = 16.0;
@@ -12,7 +12,8 @@ fn held_bytes(asked: f64) -> f64 {
     (((asked + BESIDE) / STEP).ceil() * STEP).max(LEAST)
 }
 
-/// Growth of the allocator's overhead from the first eighth of a series to its end, in bytes.
+/// The number of bytes by which the allocator's additional memory grew from the first eighth of a series to
+/// its end.
 pub fn growth_beyond_asked(series: &Series) -> f64 {
     let Some(buckets) = series.buckets() else { return 0.0 };
     let beyond = |index: usize| {

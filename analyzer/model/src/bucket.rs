@@ -1,5 +1,5 @@
-//! A bucket stands for several slices in a row. It has the sum, the least and the greatest value of the live
-//! bytes in these slices, and the same three values of the live count.
+//! A bucket stands for several slices in a row. A bucket has three values for the live bytes in its slices
+//! (the sum, the least and the greatest value) and three such values for the live count.
 
 /// Sum, least and greatest value of one quantity over the slices of a bucket. Sums saturate at the greatest
 /// 64-bit number, which only a forged trace can reach.
@@ -14,7 +14,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The values for a bucket without slices.
+    /// The values of an empty bucket, which has no slices yet.
     pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
 
     /// Adds `repeat` slices that all have this value.

@@ -1,13 +1,13 @@
-//! The condensed curve of a site: buckets, each of which covers the same number of slices. When there are too
-//! many buckets, each pair of buckets becomes one bucket.
+//! The condensed curve of a site is a list of buckets, each of which covers the same number of slices. When
+//! the list gets too long, this module merges each pair of buckets into one bucket.
 
 use crate::bucket::{Bucket, Extent};
 use crate::packed::Packed;
 
-/// Maximum number of buckets. When the curve needs one bucket more, each pair of buckets becomes one bucket,
-/// so the width doubles. So a record of 64 slices or more has 64 to 128 buckets. With half as many buckets,
-/// the accuracy of the verdicts (F1) falls by a tenth of a percentage point; with twice as many buckets, F1
-/// rises by a tenth of a point.
+/// Maximum number of buckets. When the curve needs one more bucket than this, each pair of buckets becomes
+/// one bucket, and every bucket covers twice as many slices. So the curve of a record of 64 slices or more
+/// has 64 to 128 buckets. With half as many buckets, the accuracy of the verdicts (F1) falls by a tenth of a
+/// percentage point; with twice as many buckets, F1 rises by a tenth of a percentage point.
 pub const MOST: usize = 128;
 
 /// The buckets of one series.
@@ -41,13 +41,13 @@ impl Buckets {
         Self { buckets, width, filled }
     }
 
-    /// The width of the buckets of a record with this many slices.
+    /// The number of slices per bucket for a record of `slices` slices.
     pub fn width_for(slices: u64) -> u64 {
         slices.div_ceil(MOST as u64).max(1).next_power_of_two()
     }
 
-    /// Adds `repeat` slices with these values. The result has the same bits as after `repeat` calls that add
-    /// one slice each, but the function writes each bucket only once.
+    /// Adds `repeat` slices with these values. The result is the same, bit for bit, as if `repeat` calls had
+    /// added one slice each, but the function writes each bucket only once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {
@@ -55,8 +55,8 @@ impl Buckets {
                 self.open();
             }
             let taken = left.min(self.width - self.filled);
-            // A last bucket exists: either the last bucket was not full, or `open` has just added a new
-            // bucket.
+            // The list has a last bucket with room: either the last bucket was not full, or `open` has just
+            // added an empty one.
             let last = self.buckets.len() - 1;
             let mut bucket = self.buckets.get(last);
             bucket.bytes.add_run(live_bytes, taken);
@@ -67,8 +67,8 @@ impl Buckets {
         }
     }
 
-    /// The buckets in order of time. The last bucket may cover fewer slices than every other bucket;
-    /// [`Buckets::full`] leaves out such a bucket.
+    /// The buckets in order of time. The last bucket may cover fewer than `width` slices; [`Buckets::full`]
+    /// leaves out such a bucket.
     pub fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         self.first(self.buckets.len())
     }
@@ -88,7 +88,7 @@ impl Buckets {
         (0..buckets).map(|index| self.buckets.get(index))
     }
 
-    /// The least and the greatest live bytes of all buckets.
+    /// The least and the greatest number of live bytes in all buckets.
     pub fn extreme_bytes(&self) -> (u64, u64) {
         self.all()
             .fold((u64::MAX, 0), |(min, max), bucket| (min.min(bucket.bytes.min), max.max(bucket.bytes.max)))

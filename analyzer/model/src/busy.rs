@@ -2,20 +2,20 @@
 //! in which the program makes allocations; time with almost no allocations does not count.
 //!
 //! The weight of a bucket is the number of allocations that the program made in this bucket, divided by the
-//! usual number in a bucket in which the site grew. No weight exceeds 1, so busy time is never longer than
-//! the record, and a burst of work does not stretch the curve. For a program that works evenly, busy time
-//! equals the record, and `Busy::of` returns `None`.
+//! number that it usually makes in a bucket in which the site grows. No weight exceeds 1, so busy time is
+//! never longer than the record, and a burst of work does not stretch the curve. For a program that works
+//! evenly, busy time equals the record, and `Busy::of` returns `None`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};
 
-/// If a bucket has fewer allocations than this share of the allocations per bucket while the site grew, its
-/// weight is 0: such few allocations come from health checks or a timer.
+/// A bucket gets the weight 0 if the program made fewer allocations in it than this share of its usual number
+/// while the site grew: such few allocations come from health checks or from a timer.
 const LEAST_SHARE: f64 = 0.25;
-/// Least share of quiet time in the record. With a smaller share, no curve over busy time is needed, because
-/// the curve over the wall clock is nearly the same.
+/// Least share of quiet time in the record. If the share is smaller, the curve over busy time is nearly the
+/// same as the curve over the wall clock, so the model does not use it.
 const LEAST_QUIET: f64 = 0.02;
-/// The growth counts as ended when the curve has reached this share of the whole growth.
+/// The growth of a curve counts as ended when the curve has reached this share of its whole growth.
 const GROWN: f64 = 0.95;
 
 /// The weight of each bucket of a curve.
@@ -29,7 +29,7 @@ pub(crate) struct Busy {
 
 impl Busy {
     /// The weights of the curve's buckets, computed from the program's allocations in each bucket. `None`:
-    /// the program was never quiet.
+    /// less than `LEAST_QUIET` of the record was quiet, or the curve never rose.
     pub(crate) fn of(curve: &Curve, work: &[f64]) -> Option<Self> {
         let mut high = *curve.mean.first()?;
         let growth: Vec<f64> = curve
@@ -47,8 +47,8 @@ impl Busy {
             share => share.min(1.0),
         };
         let mut weights: Vec<f64> = work.iter().map(weight).collect();
-        // If the work ended and the teardown began in the same bucket, the mean of this bucket mixes both. So
-        // this bucket gets a weight of 0.
+        // If the program stopped working and began to free everything in the same bucket, the mean of this
+        // bucket is too low. So this bucket gets the weight 0.
         if let Some(last) = weights.iter().rposition(|&weight| weight > 0.0)
             && last > 0
             && last + 1 < weights.len()
@@ -87,7 +87,7 @@ impl Busy {
         self.pace
     }
 
-    /// The curve over busy time.
+    /// Converts a curve over the wall clock into a curve over busy time.
     pub(crate) fn curve(&self, curve: &Curve) -> Curve {
         let mut busy = Curve::default();
         let empty = (0.0, 0.0, f64::MAX, f64::MIN);
@@ -112,7 +112,7 @@ impl Busy {
     }
 }
 
-/// The weighted median: the values below the median have half of the total weight.
+/// The weighted median of `values`: the values below it have half of the total weight.
 fn weighted_median(values: &[f64], weights: &[f64]) -> Option<f64> {
     let mut order: Vec<usize> = (0..values.len().min(weights.len())).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -137,7 +137,7 @@ mod tests {
     fn a_program_that_works_evenly_has_no_other_time() {
         let line = curve(80, |k| k as f64);
         assert_eq!(Busy::of(&line, &[30.0; 80]), None);
-        // For a program that works in short bursts, there is no curve over busy time.
+        // If a program works in short bursts, `Busy::of` gives no curve over busy time.
         let work: Vec<f64> = (0..80).map(|k| if k % 9 == 0 { 3000.0 } else { 30.0 }).collect();
         assert_eq!(Busy::of(&line, &work), None);
     }

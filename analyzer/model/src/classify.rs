@@ -16,8 +16,8 @@ mod quiet;
 /// The model that computes the verdicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Model {
-    /// edleak's own model: robust statistics, competing growth models, and, if they are known, the ages of
-    /// the surviving allocations.
+    /// edleak's own model, which uses robust statistics, competing growth models and, if they were recorded,
+    /// the ages of the surviving allocations.
     #[default]
     Growth,
     /// edLeak's leak factor of 2014, computed exactly as edLeak did.
@@ -38,7 +38,7 @@ pub enum Verdict {
 /// The confidence in a leak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
-    /// The curve reaches the default thresholds: the user should look at the site.
+    /// The curve reaches the default thresholds, so the user should look at the site.
     Suspect,
     /// The evidence is enough to fail a build: of 300 sites that do not leak, at most one gets this
     /// confidence.
@@ -52,7 +52,7 @@ pub struct Judgement {
     pub class: Class,
     /// Whether the site leaks.
     pub verdict: Verdict,
-    /// The confidence in a leak; `None` for any other verdict.
+    /// The confidence in a leak; `None` if the verdict is not a leak.
     pub confidence: Option<Confidence>,
     /// Bytes leaked over the record; 0 if the site does not leak.
     pub leak_bytes: u64,
@@ -66,22 +66,23 @@ pub struct Judgement {
     pub began_s: f64,
     /// The reasons for the verdict, in words.
     pub why: Vec<String>,
-    /// For an undecided site: the number of seconds by which a new recording should be longer than this one.
+    /// For an undecided site, how many seconds longer than this recording a new recording should be.
     pub record_longer_s: Option<f64>,
     /// Whether the verdict was decided by the ages of the surviving allocations; false if these ages are
     /// unknown.
     pub by_survivors: bool,
-    /// For a site that is undecided because the program stopped working while the site grew: the bytes that
-    /// may have leaked. The number includes bytes that the program freed later.
+    /// If the site is undecided because the program stopped working while the site grew, the number of bytes
+    /// that may have leaked, including bytes that the program freed after it stopped working; 0 for any other
+    /// site.
     pub open_bytes: u64,
 }
 
 /// Least number of slices for a verdict.
 pub const LEAST_POINTS: u64 = 12;
 
-/// If the first slice of a site comes in the last 1/`LEAST_PRESENCE` of the record, the model judges the site
-/// over the whole record. If a site grows only at the very end of the record, the record does not show that
-/// this growth will continue.
+/// If a site first appears in the last 1/`LEAST_PRESENCE` of the record, the model judges its curve over the
+/// whole record, with 0 bytes before the first slice. Growth only at the very end of a record does not show
+/// that the growth will continue.
 const LEAST_PRESENCE: u64 = 8;
 
 /// Judges one site of a record whose slices are `period_s` seconds apart.
@@ -150,8 +151,8 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
         let before = series.absent() / buckets.width();
         (bytes, count) = (bytes.after_absence(before), count.after_absence(before));
     }
-    // The program requests 0 bytes each time. But the allocator holds memory for each of these allocations,
-    // and this memory grows.
+    // If all allocations of the site have 0 bytes, the model judges the number of allocations: the allocator
+    // holds memory even for an allocation of 0 bytes, and this memory grows.
     let is_sizeless = bytes.full() <= 1.0 && count.full() > 1.0;
     if is_sizeless {
         bytes = count.scaled(SMALLEST_BLOCK_BYTES);
@@ -172,7 +173,7 @@ fn judge_growth(series: &Series, period_s: f64) -> Judgement {
     site.judgement(&decision, curve_points as f64, period_s)
 }
 
-/// One site's curves and the statistics of these curves, from which the rules decide.
+/// The curves of one site, and the statistics of these curves from which the rules decide the verdict.
 struct Site<'a> {
     bytes: Trend,
     count: Trend,
@@ -187,14 +188,15 @@ struct Site<'a> {
 struct Decision {
     verdict: Verdict,
     strict: bool,
-    /// Whether the verdict was decided by the times at which the surviving allocations were made.
+    /// Whether the birth times of the surviving allocations decided the verdict.
     by_survivors: bool,
     /// The leaked bytes, computed from the surviving allocations.
     retained_bytes: Option<f64>,
-    /// The curve of live bytes without the wave or the surges that hid the leak. `None`: the verdict is not
-    /// from such an adjusted curve.
+    /// The curve of live bytes without the wave or the surges that hid the leak. `None`: the verdict is from
+    /// the original curve.
     adjusted_bytes: Option<Curve>,
-    /// The bytes that may have leaked. The program may have freed some of these bytes.
+    /// For growth that stopped together with the program's work, the bytes that may have leaked; the program
+    /// may have freed some of these bytes.
     open_bytes: f64,
     why: Vec<String>,
 }
@@ -227,8 +229,8 @@ struct Thresholds {
     bic: f64,
 }
 
-/// The default thresholds. The curves of bytes and of count must both reach these thresholds, and the
-/// comparison of models on the count must also reach its threshold.
+/// The default thresholds. A curve must reach them for the confidence `Suspect`. The curves of bytes and of
+/// count must both reach the thresholds, and the comparison of models on the count must reach `bic`.
 const SUSPECT: Thresholds = Thresholds {
     rise_over_scatter: 2.2,
     pace: 0.15,
@@ -237,7 +239,7 @@ const SUSPECT: Thresholds = Thresholds {
     late_t: 1.3,
     bic: -0.3,
 };
-/// The thresholds of a verdict that may fail a build.
+/// The thresholds for the confidence `Strict`, with which a leak may fail a build.
 const STRICT: Thresholds = Thresholds {
     rise_over_scatter: 5.0,
     pace: 0.42,
@@ -246,22 +248,23 @@ const STRICT: Thresholds = Thresholds {
     late_t: 3.0,
     bic: 3.5,
 };
-/// Least number of allocations that a leak must have kept to get the confidence `Strict`. Fewer allocations
-/// may come from a few events that each happened only once, even if the pace was steady.
+/// Least number of allocations that a leak must have kept to get the confidence `Strict`. If a site kept
+/// fewer allocations, each of them may come from an event that happens only once, even if the pace was
+/// steady.
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
 /// If the leaked bytes are at least this share of a site's live bytes, all its live allocations count as
-/// leaked. The difference may be an error of the estimate.
+/// leaked, because the rest may be an error of the estimate.
 const LEAKED_ALL: f64 = 0.97;
 /// Least length of a record, in seconds, for a leak with the confidence `Strict`. In a shorter record, the
-/// program may still be starting, and may allocate the memory that it needs at a steady pace.
+/// program may still be starting, and a starting program may allocate memory at a steady pace without a leak.
 pub const STRICT_SECONDS: f64 = 2.0;
-/// Least rise of the live count for a verdict of a leak, at a site that freed more allocations than it kept.
-/// A smaller rise may come from one moment with more work than usual.
+/// A site that freed more allocations than it kept is a leak only if its live count rose by at least this
+/// number. A smaller rise may come from one moment with more work than usual.
 const LEAST_EVENTS: f64 = 8.0;
 /// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are higher
-/// than `SUSPECT`, because the adjustment was chosen to fit this curve.
+/// than `SUSPECT`, because the model chose the wave or the surges to fit this very curve.
 const ADJUSTED: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.15,
@@ -299,19 +302,19 @@ const PLAIN: Thresholds = Thresholds {
     bic: -1.5,
 };
 
-/// Limits of the log odds that the model computes from the surviving allocations. Up to the first limit, the
+/// Limits for the log odds that the model computes from the surviving allocations. Up to the first limit, the
 /// site is not a leak. Between the first and the second limit, the site is undecided. Above the second limit,
-/// the site is a suspect. Above the third limit, the verdict may fail a build.
+/// the site is a leak with the confidence `Suspect`; above the third limit, with the confidence `Strict`.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// Least share of the retained bytes that must be live at the end for a leak. If less is live at the end, the
-/// program has freed the rest, and the site is undecided. A user could not find such a leak, and perhaps the
-/// program freed this memory only because it ended.
+/// At least this share of the bytes that the surviving allocations show as retained must be live at the end
+/// for a leak. If less is live, the program has freed the rest, and the site is undecided: a user could not
+/// find such a leak, and perhaps the program freed the memory only because it ended.
 const LEAST_LEFT: f64 = 0.25;
-/// Least result of the comparison of models on the live count, for a leak that is shown by the surviving
-/// allocations and gets the confidence `Strict`. Such a leak also needs a steady pace: growth that stops late
-/// leaves the same surviving allocations as a leak.
+/// If the surviving allocations show a leak, it gets the confidence `Strict` only if the comparison of models
+/// on the live count gives at least this value, and if the pace is steady. The reason: growth that stops late
+/// in the record leaves the same surviving allocations as a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Thresholds {
@@ -323,9 +326,8 @@ impl Thresholds {
             && t.late_t > self.late_t
     }
 
-    /// Tests the statistics of bytes (`b`) and of count (`c`). For each statistic, the smaller of the two
-    /// values is compared with the threshold. Only for `late_t`, the value of the bytes is compared and the
-    /// count does not matter.
+    /// Tests the statistics of bytes (`b`) and of count (`c`). Both values of each statistic must pass the
+    /// threshold; for `late_t`, only the value of the bytes must pass.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -336,7 +338,7 @@ impl Thresholds {
 }
 
 impl<'a> Site<'a> {
-    /// The curves must have 12 buckets or more.
+    /// Computes the statistics of the two curves, which must have 12 buckets or more.
     fn new(curves: [&'a Curve; 2], series: &'a Series, is_sizeless: bool) -> Self {
         Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
     }
@@ -412,8 +414,8 @@ impl<'a> Site<'a> {
         self.count.rise() < LEAST_EVENTS && last.frees > last.allocs.saturating_sub(last.frees)
     }
 
-    /// Decides by the curves alone. The fast tests come first, because the comparison of models takes more
-    /// time than all other tests together.
+    /// Decides by the curves alone, without the surviving allocations. The fast tests come first, because the
+    /// comparison of models takes more time than all other tests together.
     fn decide_by_curves(&self) -> Decision {
         let (b, c) = (&self.bytes, &self.count);
         let mut bic = None;
@@ -443,8 +445,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Applies the rules to the curve without its regular wave. If this shows no leak, applies the rules to
-    /// the curve without its short surges. A wave or surges can hide a leak.
+    /// A wave or surges in a curve can hide a leak. So the function applies the rules to the curve without
+    /// its regular wave. If this shows no leak, it applies them to the curve without its short surges.
     fn decide_without_waves_and_surges(&self) -> Option<Decision> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -468,9 +470,9 @@ impl<'a> Site<'a> {
         models(self.curves[of].len()).compare(self.curves[of])
     }
 
-    /// The exact numbers of bytes and allocations that the site made since `begins`, a position in the curve
-    /// from 0 to 1. `None`: these numbers are not known, for example because some allocations of the site
-    /// were freed.
+    /// The exact numbers of bytes and of allocations that the site made and kept after `begins`, which is a
+    /// position in the curve from 0 to 1. `None`: these numbers are not known, for example because the site
+    /// freed some allocations.
     fn kept_since(&self, begins: f64) -> Option<[f64; 2]> {
         let last = self.series.last();
         if last.allocs == 0 || last.frees > 0 || self.is_sizeless {
@@ -478,7 +480,7 @@ impl<'a> Site<'a> {
         }
         let bucket = (begins * self.curves[0].min.len() as f64) as usize;
         let before = |of: usize| match bucket {
-            // If a site appears during the record, all its memory is new.
+            // A site that appears during the record had 0 bytes before.
             0 if self.series.absent() > 0 => Some(0.0),
             bucket => self.curves[of].min.get(bucket).copied(),
         };
@@ -486,7 +488,8 @@ impl<'a> Site<'a> {
     }
 
     /// The number of leaked allocations: `leaked` bytes, divided by the average size of the allocations by
-    /// which the live count grew. `None`: the count did not grow, so the same allocations got larger.
+    /// which the live count grew. `None`: the live count did not grow, because the same allocations got
+    /// larger.
     fn leaked_count(&self, leaked: f64) -> Option<u64> {
         let live = self.curves[1].max.last().copied().unwrap_or(0.0);
         let (bytes, count) = (self.bytes.rise(), self.count.rise());
@@ -500,8 +503,8 @@ impl<'a> Site<'a> {
         Some(leaked.round() as u64)
     }
 
-    /// `curve_points` is the number of slices that the curves cover: the slices since the site was first
-    /// seen, or all slices of the record.
+    /// Makes the judgement from a decision. `curve_points` is the number of slices that the curves cover,
+    /// which are the slices since the site was first seen, or all slices of the record.
     fn judgement(&self, decision: &Decision, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
         let why = decision.why.clone();
@@ -519,19 +522,20 @@ impl<'a> Site<'a> {
         let bytes = decision.adjusted_bytes.as_ref().unwrap_or(self.curves[0]);
         let comparison = models(bytes.len()).compare(bytes);
         let class = if comparison.bend > 0.0 && self.bytes.pace > 0.6 { Class::Exp } else { Class::Linear };
-        // The leaked bytes are at most the bytes that are live at the end; a leak has at least one byte.
+        // The leaked bytes of a leak are at least 1, and at most the bytes that are live at the end.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = decision.retained_bytes.filter(|retained| {
-            // If the growth of the fitted model exceeds the live bytes, the record ends at a high point of a
-            // wave. In this case, the leaked bytes may be less than half of the growth of the fitted model.
+            // The function uses the retained bytes only if they are about as many as the growth of the fitted
+            // model. If this growth exceeds the live bytes, the record ends at a high point of a wave, so the
+            // retained bytes may be any smaller number.
             let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });
         let estimated = by_births.unwrap_or(comparison.growth).clamp(1.0, live.max(1.0));
         let kept = self.kept_since(comparison.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
         let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
-        // The rate does not include the time before the leak began. Otherwise a fast leak that begins late
-        // would have a low rate and pass a gate.
+        // The rate does not include the time before the leak began. If it did, a fast leak that begins late
+        // would get a low rate, and a budget could tolerate it.
         let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
         let is_young = record * period_s < STRICT_SECONDS;
@@ -558,8 +562,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all kept bytes may belong to the leak. If the kept bytes are more than 1.5 times the estimate,
-/// they also include memory that the site loaded at the start.
+/// Whether all kept bytes may belong to the leak: they differ from the estimate by a factor of less than 1.5.
+/// If the kept bytes are more than that, they include memory that the site loaded at the start.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

@@ -2,14 +2,14 @@
 //! growth continues.
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
-//! noise ([`super::ar1`]). Each model gets a BIC, a measure of misfit that also counts the parameters of the
-//! model. The main result is half the difference between the least BIC of one group and the least BIC of the
-//! other group. This result is the main way to tell a leak from a cache that fills. A rising curve alone is
-//! weak evidence of a leak. But if no saturating shape fits a rising curve, this is strong evidence of a
-//! leak.
+//! noise ([`super::ar1`]). Each model gets a BIC, which measures how badly the model fits, and is greater for
+//! a model with more parameters. The main result is half the difference between the least BIC of one group
+//! and the least BIC of the other group; it is edleak's main test to tell a leak from a cache that fills. A
+//! rising curve alone is weak evidence of a leak. But if no saturating shape fits a rising curve, this is
+//! strong evidence of a leak.
 //!
-//! No model has more than one step. With two or more steps, a model in which growth stops would also fit a
-//! leak that grows in bursts.
+//! No model has more than one step, because a model with several steps would also fit a leak that grows in
+//! bursts.
 
 use std::sync::OnceLock;
 
@@ -18,13 +18,14 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index in [`RHO`] of the autocorrelation with which the growth is estimated: ρ = 0, which is plain least
-/// squares. On a sawtooth curve, plain least squares averages whole cycles, while a prewhitened fit would
-/// follow the last tooth. On a straight line under AR(1) noise, plain least squares is only a little less
-/// exact.
+/// Index in [`RHO`] of the autocorrelation with which the module estimates the growth. It is ρ = 0, which
+/// means plain least squares. On a sawtooth curve, plain least squares averages whole cycles, while a
+/// prewhitened fit would follow the last tooth. On a straight line under AR(1) noise, plain least squares is
+/// only a little less exact than a prewhitened fit.
 const ESTIMATE: usize = 0;
 
-/// Least residual of a model, as a share of the curve's variance: no model is expected to fit exactly.
+/// Least residual of a model, as a share of the curve's variance. A smaller residual is raised to this value,
+/// because no model can be expected to fit exactly.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
 /// Greatest absolute value of a result, which is half a difference of two BICs. At this value, one group of
@@ -32,47 +33,47 @@ const LEAST_RESIDUAL: f64 = 1e-6;
 const MOST_BIC: f64 = 10.0;
 
 /// Number of parameters that BIC counts for a model of a constant and a step: the height of the step, its
-/// position, and the constant. A model that also has a line has one parameter more.
+/// position, and the constant. A model that also has a line has four parameters.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
 /// Number of parameters that BIC counts for a model of a line plus a base. The base is memory that the site
-/// loads at the start. The number includes two extra parameters, because a curve with a bend at any position
-/// also fits many caches.
+/// loads at the start. The number is two higher than the real number of parameters, because a curve with a
+/// bend at any position also fits many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
-/// Saturating shapes that a model may add to a leak or to a ramp.
+/// Saturating shapes that a model may have as a second term, beside a leak or a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
-/// A base is memory that a site loads at its start. This is the least ratio of the slope at which the base
-/// loads to the slope of the leak beside it. With a smaller ratio, the bend after the base looks like the
-/// bend of a curve that slows down the whole time, such as √t or ln t.
+/// A base is memory that a site loads at its start. The slope of the base must be at least this number of
+/// times the slope of the leak. With a smaller ratio, the bend at the end of the base looks like the bend of
+/// a curve that slows down the whole time, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
 /// The result of the comparison on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Comparison {
     /// Half the BIC of the best model in which growth stops, minus half the BIC of the best leaking model.
-    /// The result is positive if the leaking model fits better. It is between −10 and 10.
+    /// The result is positive if the leaking model fits better. The value is between −10 and 10.
     pub(crate) bic: f64,
     /// Half the BIC of the best leaking model that does not accelerate, minus half the BIC of the best
     /// leaking model that accelerates. The result is positive if the accelerating model fits better.
     pub(crate) bend: f64,
     /// Growth from the start to the end of the record: the mean of the growth of all leaking models, weighted
-    /// by the likelihoods of the models. Only the growing term of each model counts; its fill, step and base
-    /// do not.
+    /// by the likelihoods of the models. Only the growing term of each model counts as growth; the fill, the
+    /// step and the base of a model do not.
     pub(crate) growth: f64,
     /// Position in the record, 0…1, at which the growth begins according to the best leaking model.
     pub(crate) begins: f64,
 }
 
-/// All models for curves of one length. The models depend only on the length, so they are computed once for
-/// each length.
+/// All models for curves of one length. The models depend only on this length, so the program computes them
+/// once for each length.
 pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
     designs: Vec<Design>,
-    /// Index of the straight line in `columns`. The field `line_own` below is the product of this line with
-    /// itself, without the part that the constant explains.
+    /// Index of the straight line in `columns`. The field `line_own` is the product of this line with itself,
+    /// without the part that the constant explains.
     line: usize,
     line_own: PerRho,
     /// The product ⟨1, 1⟩.
@@ -95,7 +96,8 @@ struct Design {
     beside: Option<SecondColumn>,
     parameters: f64,
     leaks: bool,
-    /// Whether the second column is a base that loads at the start: see [`LOAD_PACE`].
+    /// Whether the second column is a base, which is memory that the site loads at the start (see
+    /// [`LOAD_PACE`]).
     beside_load: bool,
 }
 
@@ -107,8 +109,8 @@ struct SecondColumn {
     cross: PerRho,
 }
 
-/// One step function: its product with the constant, and its products with itself and with the line. The last
-/// two products do not include the part that the constant explains.
+/// The products of one step function: with the constant, with itself, and with the line. The products with
+/// itself and with the line do not include the part that the constant explains.
 struct Step {
     with_one: PerRho,
     own: PerRho,
@@ -121,8 +123,8 @@ pub(crate) fn models(len: usize) -> &'static Models {
     MODELS[len].get_or_init(|| Models::new(len))
 }
 
-/// Ramps that end within the first 35 % of the record and span two buckets or more. A shorter ramp would be a
-/// step.
+/// Ramps that end within the first 35 % of the record and span two buckets or more. A ramp within one bucket
+/// would be a step.
 fn loads(len: usize) -> impl Iterator<Item = Shape> {
     let ends = (1..=14).map(|fortieths| f64::from(fortieths) / 40.0);
     ends.filter(move |end| end * len as f64 >= 2.0).map(Shape::Ramp)
@@ -214,8 +216,8 @@ impl Models {
         }
         let len = self.len;
         let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
-        // Every model contains a constant, so centring the values does not change a fit. Centring only
-        // reduces rounding errors.
+        // The function subtracts the mean of the values to reduce rounding errors. This does not change a
+        // fit, because every model contains a constant.
         let mid = mean(&values);
         values.iter_mut().for_each(|v| *v -= mid);
         let with_one = Inner::of(&values, &vec![1.0; len]).all();
@@ -228,7 +230,7 @@ impl Models {
         self.free_of_constant(Inner::of(&a.values, &b.values), &a.with_one, &b.with_one)
     }
 
-    /// Returns ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩: the part of a product that the constant does not explain.
+    /// Returns the part of a product that the constant does not explain: ⟨a, b⟩ − ⟨a, 1⟩⟨b, 1⟩/⟨1, 1⟩.
     fn free_of_constant(&self, ab: Inner, a: &PerRho, b: &PerRho) -> PerRho {
         let ab = ab.all();
         std::array::from_fn(|r| ab[r] - a[r] * b[r] / self.one[r])
@@ -281,7 +283,7 @@ impl Models {
         Leaking::compare(&leaks, stops, spread)
     }
 
-    /// BIC of a model with these residual sums of squares, at the likeliest ρ.
+    /// BIC of a model with these residual sums of squares (one for each ρ), at the likeliest ρ.
     fn cost(&self, residual: &PerRho, parameters: f64) -> f64 {
         let n = self.len as f64;
         let mut least = f64::INFINITY;
@@ -302,8 +304,9 @@ struct Leaking {
 }
 
 impl Leaking {
-    /// Compares the leaking models with the best model in which growth stops; `stops` is the BIC of that
-    /// model. The growth is multiplied by `spread`, because the values of the curve were divided by it.
+    /// Compares the leaking models with the best model in which growth stops; `stops` is the BIC of the best
+    /// such model. The function multiplies the growth by `spread`, because the values of the curve were
+    /// divided by `spread`.
     fn compare(all: &[Self], stops: f64, spread: f64) -> Comparison {
         let least = |accelerates: Option<bool>| {
             let some = all.iter().filter(|l| accelerates.is_none_or(|a| l.shape.accelerates() == a));
@@ -374,8 +377,8 @@ mod tests {
     use super::*;
 
     fn compare(f: impl Fn(f64) -> f64) -> Comparison {
-        // A little scatter without pattern, equal in every test. Without scatter, all residuals would be
-        // below [`LEAST_RESIDUAL`], and this limit would decide the comparison.
+        // Every test curve gets the same small scatter without a pattern. Without this scatter, all residuals
+        // would be below [`LEAST_RESIDUAL`], and this limit would decide the comparison.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
         models(90).compare(&curve)

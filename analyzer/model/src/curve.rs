@@ -1,5 +1,5 @@
-//! The live bytes or the live count of a series in the form that the statistics need: the mean, the least and
-//! the greatest value of each full bucket.
+//! A curve is the live bytes or the live count of a series, in the form that the statistics need: the mean,
+//! the least and the greatest value of each full bucket.
 
 use super::bucket::{Bucket, Extent};
 use super::buckets::{Buckets, MOST};
@@ -26,7 +26,8 @@ impl Curve {
         Self::of(buckets, |b| b.count)
     }
 
-    /// A curve whose buckets have one value each: the least and the greatest value are equal to the mean.
+    /// Makes a curve from means alone: in each bucket, the least and the greatest value are equal to the
+    /// mean.
     pub(crate) fn of_means(mean: Vec<f64>) -> Self {
         Self { min: mean.clone(), max: mean.clone(), mean }
     }
@@ -57,8 +58,8 @@ impl Curve {
         self.max.push(max);
     }
 
-    /// Makes the curve of a longer record. In the `buckets` buckets before this curve, the site was absent,
-    /// so all values of these buckets are 0.
+    /// Makes the curve of a longer record. The function adds `buckets` buckets with the value 0 before this
+    /// curve, for the time in which the site was absent.
     pub(crate) fn after_absence(&self, buckets: u64) -> Self {
         let len = self.len() as u64;
         let mut group = 1u64;
@@ -95,8 +96,8 @@ impl Curve {
         (top - bottom).max(0.0)
     }
 
-    /// The means of eight nearly equal groups of buckets in order of time. If the number of buckets is no
-    /// multiple of eight, the first groups have one bucket more than the last groups.
+    /// The means of eight nearly equal groups of buckets in order of time. If the number of buckets is not a
+    /// multiple of eight, the first groups have one more bucket than the last groups.
     pub(crate) fn eighths(&self) -> [f64; 8] {
         let (each, rest) = (self.len() / 8, self.len() % 8);
         let mut from = 0;
@@ -108,7 +109,7 @@ impl Curve {
         })
     }
 
-    /// The index of the bucket after `fraction` of the record.
+    /// The index of the bucket at the position `fraction` (0 to 1) of the curve.
     pub(crate) fn at(&self, fraction: f64) -> usize {
         (fraction * self.len() as f64) as usize
     }

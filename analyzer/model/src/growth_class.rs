@@ -1,6 +1,6 @@
 //! The kinds of growth of a site, with the names that reports and `--min-class` use.
 
-/// The kind of growth. `--min-class` selects a kind of this list and all kinds below it.
+/// The kind of growth. `--min-class` selects one kind and all kinds that come after it in this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// The site does not grow.

@@ -1,8 +1,9 @@
-//! The kind of growth of the whole process: live memory compared with the kernel's resident memory.
+//! Finds the cause of the growth of the whole process, from live memory (counted by edleak) and resident
+//! memory (counted by the kernel).
 //!
 //! Growth of RSS has three possible causes. The program keeps more and more allocations, the allocator keeps
-//! memory that the program freed, or the program's memory that was not allocated with malloc grows. A
-//! comparison of live bytes and resident bytes shows which of these causes applies. (Resident bytes are
+//! memory that the program freed, or the program's memory that was not allocated with malloc grows. The
+//! comparison of live bytes with resident bytes shows which of the three causes applies. (Resident bytes are
 //! RssAnon + VmSwap, so they include swapped memory.)
 //!
 //! | live bytes | resident − live | cause |
@@ -11,14 +12,15 @@
 //! | flat | grows; live bytes were higher before, or turnover fragments the heap | the allocator retains |
 //! | flat | grows, and malloc cannot account for it | memory grows outside malloc |
 //!
-//! If the slices contain the memory of each kind of mapping, the kinds that grow decide. Memory of malloc is
-//! in the heap and in arenas; all other memory is in other anonymous mappings and in stacks. If the kinds of
-//! mappings were not recorded, edleak decides only clear cases; all other cases are `Unclear`.
+//! If the slices contain the memory of each kind of mapping, the cause follows from the kinds that grow.
+//! Memory of malloc is in the heap and in arenas; memory outside malloc is in other anonymous mappings and in
+//! stacks. If the memory of each kind of mapping was not recorded, edleak decides only clear cases, and all
+//! other cases are `Unclear`.
 //!
 //! In the names of the fields, `from` is the median of the second eighth of the recording, and `to` is the
 //! median of the last eighth. The first eighth is the start-up of the program. A single unusual slice does
-//! not change a median. Growth that ended in the first half of the recording does not count: the program may
-//! have loaded tables.
+//! not change a median. Growth that ended in the first half of the recording does not count, because the
+//! program may only have loaded tables.
 
 mod sentence;
 
@@ -29,28 +31,28 @@ use crate::process_series::{FreeBytes, KindBytes, ProcessPoint, ProcessSeries};
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
 /// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
-/// Least growth of live bytes that the report mentions: live bytes are exact, so this limit is lower than
-/// `NOTICEABLE_BYTES`.
+/// Least growth of live bytes that the report mentions, in bytes. Live bytes are exact, so this limit is
+/// lower than `NOTICEABLE_BYTES`.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
-/// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth fall to the live bytes after
-/// the start-up at least once: such growth may be normal fluctuation.
+/// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth of the recording fall at
+/// least once to their value after the start-up, because such growth may be normal fluctuation.
 const SCATTER_SHARE: f64 = 0.25;
-/// If a smaller share of the growth is in the second half of the recording, the growth has stopped. Steady
-/// growth has one half of its bytes in the second half of the recording.
+/// The growth has stopped if a smaller share of it than this is in the second half of the recording. (If
+/// growth is steady, one half of it is in the second half of the recording.)
 const LATE_SHARE: f64 = 0.15;
-/// Resident memory that edleak adds to the target (the side table), as a share of the heap.
+/// Resident memory that edleak adds to the target for the side table, as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
-/// Least number of points; with fewer points, the kind of growth is unknown.
+/// If the recording has fewer points than this, the kind of growth is `Unknown`.
 const MIN_POINTS: usize = 4;
 
-/// Anonymous memory that no recorded call mapped. Live allocations are subtracted, because libc makes a
-/// mapping for each large allocation, and edleak does not see this call.
+/// Anonymous memory that no recorded call mapped, without live allocations. (libc makes a mapping for each
+/// large allocation by a call that edleak does not see, so the memory of live allocations is subtracted.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// Number of these bytes at the end of the record.
+    /// Number of bytes at the end of the record.
     pub bytes: u64,
-    /// Growth of these bytes since the start-up of the program.
+    /// Growth in bytes since the start-up of the program.
     pub grown_bytes: u64,
 }
 
@@ -63,8 +65,8 @@ pub enum GrowthKind {
     Retained,
     /// The program's memory that was not allocated with malloc grows.
     Outside,
-    /// Resident memory grows, and the recording does not say whether the allocator retains it or malloc never
-    /// saw it.
+    /// Resident memory grows, and the recording does not show whether the allocator retains this memory or
+    /// whether the memory is outside malloc.
     Unclear,
     /// The process does not grow.
     None,
@@ -93,17 +95,18 @@ pub struct ProcessGrowth {
     pub kind: GrowthKind,
     /// Live bytes after the start-up (median of the second eighth of the recording).
     pub live_from_bytes: u64,
-    /// Live bytes at the end (median of the last eighth).
+    /// Live bytes at the end (median of the last eighth of the recording).
     pub live_to_bytes: u64,
     /// Greatest live bytes of the recording.
     pub live_peak_bytes: u64,
-    /// RssAnon + VmSwap after the start-up.
+    /// RssAnon + VmSwap in bytes after the start-up (median of the second eighth of the recording).
     pub resident_from_bytes: u64,
-    /// RssAnon + VmSwap at the end.
+    /// RssAnon + VmSwap in bytes at the end (median of the last eighth of the recording).
     pub resident_to_bytes: u64,
     /// Bytes allocated from the first slice to the last.
     pub turnover_bytes: u64,
-    /// Memory by kind of mapping, after the start-up and at the end; `None`: not recorded at both times.
+    /// Memory of each kind of mapping, after the start-up and at the end; `None` if it was not recorded at
+    /// both times.
     pub kinds: Option<[KindBytes; 2]>,
     /// Whether resident memory still grew in the second half of the recording.
     pub resident_goes_on: bool,
@@ -111,8 +114,8 @@ pub struct ProcessGrowth {
     pub unseen: Option<UnseenBytes>,
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
     pub free: Option<FreeBytes>,
-    /// The part of the report's sentence about an allocator whose allocations are not all counted. `None`:
-    /// there is no such allocator, or its memory does not explain the growth.
+    /// A part of a sentence of the report that names an allocator whose allocations are not all counted.
+    /// `None`: there is no such allocator, or its memory does not explain the growth.
     pub uncounted: Option<String>,
 }
 
@@ -143,7 +146,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
     // A recording with fewer than eight points cannot be divided into eighths. For such a recording, the
-    // value of the middle is taken as 0, so all its growth counts as growth in the second half.
+    // function takes the value in the middle as 0, so all growth counts as growth in the second half.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
@@ -157,16 +160,16 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth
 }
 
-/// `is_above`: in the last eighth, live bytes never fell to the live bytes after the start-up. If they did
-/// fall so low, small growth is normal fluctuation. `goes_on`: growth did not stop in the first half of the
-/// recording.
+/// Decides the kind of growth. `is_above`: in the last eighth, live bytes never fell to the live bytes after
+/// the start-up. If live bytes did fall so low, small growth is normal fluctuation. `goes_on`: growth did not
+/// stop in the first half of the recording.
 fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
     let resident = by(growth.resident_from_bytes, growth.resident_to_bytes);
     let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * growth.resident_to_bytes as f64);
-    // The side table grows with the greatest number of live bytes so far. This table belongs to edleak and
-    // not to the program.
+    // The growth of edleak's side table is not growth of the program, so the function subtracts it. The side
+    // table grows with the greatest number of live bytes so far.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
     let unexplained = resident - live.max(0.0) - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
@@ -177,17 +180,18 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if let Some([from, to]) = growth.kinds {
         let in_malloc = by(from.of_malloc(), to.of_malloc());
         let elsewhere = by(from.elsewhere(), to.elsewhere());
-        // The function assumes that growth of live memory is in the heap, up to the growth of the heap. The
-        // rest of the growth of live memory is in large allocations, each of which has a separate mapping.
+        // The function assumes that live memory grew in the heap, but not by more than the heap itself grew.
+        // The rest of the growth of live memory is in large allocations, each of which has a separate
+        // mapping.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
     }
-    // If live bytes were higher before than at the end, the allocator can still hold the memory that the
-    // program freed in between.
+    // If live bytes had a peak before the end, the allocator can still hold the memory that the program freed
+    // after the peak.
     let was_freed = by(growth.live_to_bytes, growth.live_peak_bytes);
-    // Fragmentation rarely takes more memory than twice the peak of live bytes. It also needs a turnover: the
-    // allocated bytes must be several times the memory that fragmentation takes.
+    // Fragmentation rarely takes more memory than twice the peak of live bytes. Fragmentation also needs many
+    // allocations: together, they must have several times the bytes that fragmentation takes.
     let can_fragment = unexplained <= 2.0 * growth.live_peak_bytes as f64
         && growth.turnover_bytes as f64 >= 4.0 * unexplained;
     match () {
@@ -203,7 +207,8 @@ impl ProcessGrowth {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
 
-    /// Whether memory outside malloc grows, and recorded calls mapped nearly all of this growing memory.
+    /// Whether memory outside malloc grows, and recorded calls mapped nearly all of the memory by which it
+    /// grows.
     pub fn is_seen_outside(&self) -> bool {
         let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64);
         let stacks = self.grown().map_or(0, |grown| grown.stacks);
@@ -212,9 +217,9 @@ impl ProcessGrowth {
     }
 
     /// Whether the process may have grown through allocations that are not counted. An allocator takes its
-    /// memory from the heap, from mappings that the recorder knows to belong to an allocator, or by calls
-    /// that the recorder does not see. If the memory from these three sources together grew by no more than
-    /// the live memory, the process did not grow through uncounted allocations.
+    /// memory from the heap, from mappings that the recorder assigns to an allocator, or by calls that the
+    /// recorder does not see. If the memory from these three sources together grew by no more than the live
+    /// memory, no uncounted allocations caused the growth.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;
@@ -232,9 +237,9 @@ impl ProcessGrowth {
         seen.map_or(0, |to| to.anonymous.saturating_sub(to.unseen).saturating_sub(to.allocators))
     }
 
-    /// Records that an allocator has allocations that are not counted; `clause` says this in the report. If
-    /// the memory of this allocator may have grown, the recording cannot tell whether the program leaks there
-    /// or the allocator retains the memory.
+    /// Records that some allocations of an allocator are not counted; `clause` is the part of a sentence that
+    /// says so in the report. If the memory of this allocator may have grown, the recording does not show
+    /// whether the program leaks this memory or the allocator retains it.
     pub fn note_uncounted(&mut self, clause: String) {
         // The heap and the arenas are memory of libc's malloc, whose allocations are all counted.
         let is_of_libc = self.grown().is_some_and(|grown| {
@@ -422,7 +427,7 @@ mod tests {
         let allocator = of_kinds(|i| KindBytes { heap: 22 * MB, allocators: grown(i), ..traced(grown(i)) });
         assert_eq!(allocator.kind, GrowthKind::Retained);
         assert!(allocator.may_be_uncounted() && unseen.may_be_uncounted() && !seen.may_be_uncounted());
-        // libc makes a mapping of its own for each large allocation.
+        // libc makes a separate mapping for each large allocation.
         let large = of_kinds(|i| KindBytes { heap: 0, unseen: 20 * MB, ..traced(20 * MB + grown(i)) });
         assert_eq!(large.unseen, Some(UnseenBytes { bytes: 0, grown_bytes: 0 }));
     }

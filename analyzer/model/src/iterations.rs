@@ -1,12 +1,13 @@
 //! Judges the memory that each iteration of a loop leaves behind at a site. The program sets a mark in each
-//! iteration, and the input has the counters at these instants.
+//! iteration, and the input has the counters of the site at the instants of these marks.
 //!
-//! The x-axis is the count of the mark, so the time that an iteration takes has no effect. The first third of
-//! the iterations is the warm-up and is not judged. The other iterations are judged by the **kept level**:
-//! the lowest level that the site has at a mark or at any later mark. So the kept level does not include
-//! memory that a later iteration frees. At the end of the record, there is no later iteration to show which
-//! memory would be freed. So the model leaves out the last iterations. Their number is the longest run of
-//! iterations in which the site held more than its kept level.
+//! The curves have the count of the mark on the x-axis instead of the time, so the time that an iteration
+//! takes does not matter. The first third of the iterations is the warm-up and is not judged. The other
+//! iterations are judged by the **kept level**: the lowest level that the site has at a mark or at any later
+//! mark. So the kept level does not include memory that a later iteration frees. At the end of the record, no
+//! later iteration shows which memory would still be freed, so the model leaves out the last iterations. The
+//! number of iterations that it leaves out is the length of the longest run of iterations in which the site
+//! held more than its kept level.
 //!
 //! | the kept level | verdict |
 //! |---|---|
@@ -20,19 +21,22 @@
 
 use edleak_text::units;
 
-/// Least number of iterations for a verdict: three for the warm-up, and five that are judged.
+/// Least number of iterations for a verdict: three iterations for the warm-up, and five iterations that are
+/// judged.
 pub const LEAST_ITERATIONS: u64 = 8;
-/// Least number of slices of the mark in the judged iterations; fewer slices do not show the pace.
+/// Least number of slices of the mark in the judged iterations; with fewer slices, the pace of the growth is
+/// not visible.
 pub const LEAST_SLICES: usize = 6;
-/// Least number of rises of the kept level; fewer rises do not show a pace.
+/// Least number of rises of the kept level; with fewer rises, the pace of the growth is not visible.
 const LEAST_RISES: u64 = 5;
-/// Growth has ended if the iterations since the last rise are this many times the longest gap between two
-/// rises.
+/// The growth of the kept level has ended if the number of iterations since its last rise is this many times
+/// the longest gap between two rises.
 const LONG_GAP: f64 = 2.5;
-/// A buffer that doubles grows by at least this factor.
+/// Each step of a buffer that doubles makes the buffer at least this number of times as large.
 const LEAST_FACTOR: f64 = 1.2;
-/// Two doublings have the same pace if their paces differ by no more than this share. The paces are not
-/// exact: the slice after a doubling may be taken too late, by up to 1/32 of the count of the mark.
+/// Two steps of a buffer that doubles show the same pace of filling if the two paces differ by no more than
+/// this share. The paces are not exact: the slice after a doubling may be taken too late, by up to 1/32 of
+/// the count of the mark.
 const SAME_PACE: f64 = 0.2;
 
 /// The counters of a site at one slice that was taken when the program set the mark.
@@ -79,7 +83,7 @@ pub struct Iterations {
     pub allocations: f64,
     /// The reason for the verdict.
     pub why: String,
-    /// If undecided: the number of iterations with which a recording would decide.
+    /// For an undecided site, the number of iterations that a recording needs for a verdict.
     pub needed: Option<u64>,
 }
 
@@ -97,8 +101,8 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     };
     let mut bytes = Kept::of(judged, |point| point.live_bytes);
     let mut allocations = Kept::of(judged, |point| point.live_count);
-    // At the end of the record, memory that a later iteration would have freed looks like kept memory, so the
-    // last iterations are left out.
+    // The function leaves out the last iterations: memory that a later iteration would have freed looks like
+    // kept memory there, because the record ends before it is freed.
     let until = last.count - bytes.longest_use.max(allocations.longest_use);
     bytes.end_at(until);
     allocations.end_at(until);
@@ -117,8 +121,8 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
         is_strict,
         ..left(Verdict::Leak, why)
     };
-    // If all allocations have 0 bytes, the number of kept allocations is judged, because the allocator holds
-    // memory for each of them.
+    // If all allocations have 0 bytes, the function judges the number of kept allocations, because the
+    // allocator holds memory even for an allocation of 0 bytes.
     let kept = if bytes.growth() == 0 { &allocations } else { &bytes };
     if kept.growth() > 0
         && iterations > 0
@@ -237,11 +241,11 @@ struct Kept {
     levels: Vec<u64>,
     /// The counts of the mark at which the kept level rose.
     rises: Vec<u64>,
-    /// The longest run of iterations in which the site held more than its kept level.
+    /// The length of the longest run of iterations in which the site held more than its kept level.
     longest_use: u64,
 }
 
-/// Growth at a pace that does not diminish.
+/// The figures of growth whose pace does not diminish.
 struct Steady {
     late_pace: f64,
     is_linear: bool,
@@ -270,7 +274,7 @@ impl Kept {
         Kept { rises, counts, levels, longest_use }
     }
 
-    /// Removes the slices after this count of the mark.
+    /// Removes all slices with a greater count of the mark than `count`.
     fn end_at(&mut self, count: u64) {
         let end = self.counts.partition_point(|&at| at <= count).max(1);
         self.counts.truncate(end);
@@ -303,7 +307,7 @@ impl Kept {
     }
 
     /// The kept level at a position in the judged iterations; `share` is this position, from 0 to 1. Between
-    /// two slices, the function assumes a straight line.
+    /// two slices, the function takes the value on a straight line.
     fn at(&self, share: f64) -> f64 {
         let Some(&first) = self.counts.first() else { return 0.0 };
         let x = first as f64 + share * self.span() as f64;
@@ -324,8 +328,8 @@ impl Kept {
         (c + d) / (a + b).max(f64::MIN_POSITIVE)
     }
 
-    /// The growth, if its pace does not diminish. `left_count` is the number of allocations that the
-    /// iterations left behind: with a greater number, the pace depends less on chance.
+    /// The growth of the kept level; `None`: its pace diminishes. `left_count` is the number of allocations
+    /// that the iterations left behind: the greater this number, the less the pace depends on chance.
     fn steady(&self, left_count: u64) -> Option<Steady> {
         let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
         let quarters = self.quarters();
@@ -370,10 +374,10 @@ impl Kept {
 }
 
 /// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles.
-/// `None`: the site is no such buffer, or the next step should already have come.
+/// `None`: the site does not grow like such a buffer, or the next step should already have come.
 ///
-/// The buffer makes a step when it is full. So the pace at which the iterations fill the buffer is the bytes
-/// of one step, divided by the iterations up to the next step. The last two steps must show the same pace.
+/// The buffer gets larger when it is full. So the pace of filling is the number of bytes that one step adds,
+/// divided by the number of iterations up to the next step. The last two steps must show the same pace.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;
@@ -443,7 +447,8 @@ mod tests {
     fn a_cache_that_fills_is_no_leak() {
         assert_eq!(judged(100, |n| (48 * n.min(30), n.min(30))).verdict, Verdict::Clean);
         assert_eq!(judged(100, |n| (48 * n.min(60), n.min(60))).verdict, Verdict::Clean);
-        // Each iteration uses random keys, and fewer and fewer of these keys are new.
+        // Each iteration looks up random keys in a cache; the fuller the cache is, the fewer of these keys
+        // are new.
         let filled = |n: u64, size: f64| (size * (1.0 - (-(n as f64) / size).exp())) as u64;
         for size in [5.0, 20.0, 60.0] {
             let found = judged(300, |n| (48 * filled(n, size), filled(n, size)));

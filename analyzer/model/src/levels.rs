@@ -1,4 +1,4 @@
-//! The curve of the live bytes of one site, for a chart of any width.
+//! The curve of the live bytes of one site, in a small form from which a chart of any width can be drawn.
 
 use crate::series::Series;
 
@@ -9,9 +9,9 @@ pub struct Levels {
     absent: u64,
     /// Number of slices since the site was first seen.
     points: u64,
-    /// Number of slices per bucket; the last bucket may hold fewer.
+    /// Number of slices per bucket; the last bucket may have fewer slices.
     width: u64,
-    /// The mean live bytes of each bucket; only one mean if the site never changed.
+    /// The mean of the live bytes in each bucket; the list has only one mean if the live bytes never changed.
     means: Box<[f64]>,
 }
 
@@ -58,7 +58,7 @@ impl Levels {
         self.means.last().copied().unwrap_or(0.0)
     }
 
-    /// The greatest mean of a bucket; 0 if there is no bucket.
+    /// The greatest of the means of all buckets; 0 if there is no bucket.
     pub fn highest(&self) -> f64 {
         self.means.iter().copied().fold(0.0, f64::max)
     }

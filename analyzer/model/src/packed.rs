@@ -1,19 +1,21 @@
-//! A row of buckets that takes four bytes per number as long as all its numbers fit into four bytes.
+//! A list of buckets that takes four bytes per number as long as all its numbers fit into four bytes, and
+//! eight bytes per number otherwise.
 //!
-//! Most of the memory of a replay holds buckets. Almost no site has a sum of 4 GiB or more in one bucket, so
-//! four bytes per number nearly always suffice.
+//! Buckets take most of the memory of a replay, so they must be small. Four bytes per number nearly always
+//! suffice, because almost no site has a sum of 4 GiB or more in one bucket.
 
 use super::bucket::{Bucket, Extent};
 
-/// The sum, the least and the greatest value of the bytes, and then the same three values of the count.
+/// A bucket with four bytes per number: the sum, the least and the greatest value of the live bytes, and then
+/// the sum, the least and the greatest value of the live count.
 pub type Narrow = [u32; 6];
 
-/// A row of buckets.
+/// A list of buckets in order of time.
 #[derive(Clone, Debug)]
 pub enum Packed {
-    /// Four bytes per number.
+    /// Buckets with four bytes per number.
     Narrow(Vec<Narrow>),
-    /// Eight bytes per number.
+    /// Buckets with eight bytes per number.
     Wide(Vec<Bucket>),
 }
 

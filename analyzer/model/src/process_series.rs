@@ -1,21 +1,21 @@
 //! The memory of the whole process over time: live bytes, resident bytes, and bytes by kind of mapping.
 
-/// Maximum number of points of a series. When the series has this number of points, each pair of points
-/// becomes one point.
+/// Maximum number of points of a series. When a series has this number of points, each pair of points is
+/// merged into one point.
 const MAX_POINTS: usize = 256;
 
-/// The process at one instant.
+/// The memory of the whole process at one instant.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct ProcessPoint {
     /// Live bytes of all sites.
     pub live_bytes: u64,
-    /// RssAnon + VmSwap; 0 if not recorded.
+    /// RssAnon + VmSwap of the process in bytes; 0 if not recorded.
     pub resident_bytes: u64,
-    /// Resident and swapped bytes by kind of mapping; `None`: not recorded.
+    /// Resident and swapped bytes of each kind of mapping; `None` if they were not recorded.
     pub kinds: Option<KindBytes>,
 }
 
-/// Resident and swapped bytes by kind of mapping.
+/// Resident and swapped bytes of each kind of mapping.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct KindBytes {
     /// The heap that grows by `brk`.
@@ -28,22 +28,23 @@ pub struct KindBytes {
     pub stacks: u64,
     /// Shared memory.
     pub shared: u64,
-    /// The part of the anonymous memory that allocators mapped for themselves.
+    /// Bytes of the anonymous memory that allocators mapped for themselves; these bytes are also part of
+    /// `anonymous`.
     pub allocators: u64,
-    /// The part of the anonymous memory that no recorded call mapped.
+    /// Bytes of the anonymous memory that no recorded call mapped; these bytes are also part of `anonymous`.
     pub unseen: u64,
-    /// Whether the trace has the calls that map memory, so that `allocators` and `unseen` are known.
+    /// Whether the recorder counted the calls that map memory, so that `allocators` and `unseen` are known.
     pub has_calls: bool,
 }
 
 /// Resident free memory inside the arenas of glibc's malloc.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FreeBytes {
-    /// Bytes in the main arena.
+    /// Free bytes in the main arena.
     pub main_bytes: u64,
-    /// Bytes in all arenas except the main arena.
+    /// Free bytes in all arenas except the main arena.
     pub other_bytes: u64,
-    /// Number of arenas with free memory, without the main arena.
+    /// Number of arenas with free memory; the main arena does not count.
     pub others: u64,
 }
 
@@ -90,7 +91,8 @@ impl Default for ProcessSeries {
 }
 
 impl ProcessSeries {
-    /// Adds one slice. If several slices share a point, the point has the values of the last of these slices.
+    /// Adds one slice. If one point covers several slices, the point has the values of the last of these
+    /// slices.
     pub fn push(&mut self, point: ProcessPoint) {
         self.peak_live_bytes = self.peak_live_bytes.max(point.live_bytes);
         if self.points.is_empty() || self.in_last == self.per_point {
@@ -106,8 +108,8 @@ impl ProcessSeries {
         self.in_last += 1;
     }
 
-    /// The greatest live bytes of all slices. A slice counts even if a later slice of the same point replaced
-    /// its values.
+    /// The greatest live bytes of all slices. Every slice counts, even a slice whose values were replaced by
+    /// those of a later slice at the same point.
     pub(crate) fn peak_live_bytes(&self) -> u64 {
         self.peak_live_bytes
     }

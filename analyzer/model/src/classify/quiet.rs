@@ -1,31 +1,32 @@
 //! Judges growth that stopped at the same time as the work of the whole program.
 //!
 //! When the load stops, a leak stops growing, and a cache that is not full stops growing, too. The curve
-//! cannot tell a leak from such a cache, so the site is undecided, and the reason says why. A cache that was
-//! full before the work stopped is not a leak. If memory is freed after the work stopped, and shortly before
-//! the end of the record, there are two possible reasons: the program was about to end and freed everything,
-//! or it began another phase of work. Such a site is undecided, too.
+//! cannot tell a leak from a cache that is not full, so the site is undecided, and the reason for the verdict
+//! says why. A cache that was full before the work stopped is not a leak. If memory is freed after the work
+//! stopped, and shortly before the end of the record, there are two possible reasons: the program was about
+//! to end and freed everything, or it began another phase of work. In this case, the site is undecided, too.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
 
-/// If the growth ended before this share of the record, the growth belongs to the start of the program, even
-/// if the program was quiet after that.
+/// If the growth of a site ended before this share of the record, the growth belongs to the start of the
+/// program, even if the program was quiet after the growth.
 const LEAST_GROWING: f64 = 0.36;
-/// If memory was freed before this share of the record, the program freed the memory during its work. If
-/// memory was freed after this share, the program may have freed it because it was about to end.
+/// If the program freed the memory of a site before this share of the record had passed, the frees count as
+/// work. If it freed the memory later in the record, it may have done so because it was about to end.
 const LATE_RELEASE: f64 = 0.65;
-/// If at least this share of the growth is no longer live, the growth counts as released.
+/// The growth of a site counts as released if at least this share of it is no longer live.
 const RELEASED: f64 = 0.5;
 /// Least share of the growth that must be in the last third of the busy time, for a site with few slices. For
-/// other sites, there is no such limit.
+/// a site with enough slices for a verdict, there is no such limit.
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
-    /// The decision on the curve over busy time. `None`: the curve over busy time is not a leak either, or
-    /// busy time is as long as the record.
+    /// Decides whether a site is undecided because its growth stopped together with the program's work, from
+    /// its curve over busy time. `None`: the curve over busy time is not a leak either, or the program was
+    /// busy for the whole record.
     pub(super) fn decide_by_busy_time(&self, period_s: f64) -> Option<Decision> {
         let (work, width) = (self.series.work()?, self.series.buckets()?.width());
         let (absent, record) = (self.series.absent(), self.series.absent() + self.series.points());
@@ -75,8 +76,8 @@ impl Site<'_> {
     }
 }
 
-/// Whether a site with too few buckets for a verdict also grew in the last third of its buckets, and by
-/// enough allocations.
+/// Whether a site with too few buckets for a verdict grew by enough allocations, and also grew in the last
+/// third of its buckets.
 fn grows_to_the_end([bytes, count]: &[Curve; 2]) -> bool {
     let rise = |curve: &Curve, from: usize| {
         curve.mean.last().zip(curve.mean.get(from)).map_or(0.0, |(last, from)| last - from)

@@ -1,4 +1,4 @@
-//! The cause of growth in one sentence, with its figures and the remedy.
+//! Writes the sentence of the report that names the cause of the growth, with its figures and the remedy.
 
 use super::{GrowthKind, NOTICEABLE_BYTES, ProcessGrowth};
 use crate::process_series::FreeBytes;
@@ -6,11 +6,12 @@ use edleak_text::units;
 
 /// The report mentions free memory in arenas if it is at least this share of the retained memory. If the
 /// share is smaller, free memory in arenas does not explain the retained memory, because another allocator
-/// retains the rest.
+/// retains most of it.
 const LEAST_FREE_SHARE: f64 = 0.1;
 
 impl ProcessGrowth {
-    /// The cause of growth in one sentence with its numbers; `None` if the cause is unknown.
+    /// The sentence of the report that names the cause of the growth, with its figures; `None` if the cause
+    /// is unknown.
     pub fn sentence(&self) -> Option<String> {
         let size = |bytes: u64| units::bytes(bytes as f64);
         let live = format!("{} to {}", size(self.live_from_bytes), size(self.live_to_bytes));
