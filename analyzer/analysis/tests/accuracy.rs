@@ -1,9 +1,9 @@
-//! Tests the accuracy of verdicts: on the labelled corpus, and on simulated sites with mechanisms that are
-//! not in the corpus.
+//! Tests how often verdicts are right: on the labelled corpus, and on simulated sites with mechanisms that
+//! are not in the corpus.
 //!
-//! A third set of mechanisms is harder to judge than the corpus and the other simulated sites, because their
-//! growth is slower, begins later, comes in rarer steps, and has more noise. A rule of the model may fit the
-//! corpus by accident. But such a rule cannot also fit a simulator that was written later and independently.
+//! Some simulated mechanisms are harder to judge than the corpus: their growth is slower, begins later, comes
+//! in rarer steps, and has more noise. A rule of the model may fit the corpus by accident. But the same rule
+//! cannot also fit by accident a simulator that was written later and independently.
 
 mod support;
 
@@ -46,9 +46,9 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The scores on the corpus after one piece of each curve, a fifth of its length, was removed. `value`
-/// computes a missing point from the value before the gap, the value after the gap, and the position of the
-/// point in the gap (0 to 1).
+/// The scores on the corpus after the function removed a fifth of each curve in one piece. `value` computes a
+/// missing point from the value before the gap, the value after the gap, and the position of the point in the
+/// gap (0 to 1).
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {
@@ -72,8 +72,8 @@ fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     report.expect("sound lines")
 }
 
-// Because of this result, a replay replaces missing slices by a straight line (`replay/gap.rs`), and a gap of
-// a fifth of the record still allows a verdict (`gate.rs`).
+// This test is the reason for two rules: a replay replaces missing slices by values on a straight line
+// (`replay/gap.rs`), and a gap of a fifth of the record still allows a verdict (`gate.rs`).
 #[test]
 fn line_over_a_gap_scores_better_than_a_constant() {
     let line = public_with_gaps(|was, is, way| (was as f64 + (is as f64 - was as f64) * way) as u64);
@@ -108,8 +108,8 @@ fn mechanisms_absent_from_the_corpus_are_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.955, 0.02, &report);
 }
 
-/// Half of these mechanisms are close to the cases that no curve can decide (docs/leak-factor.md). So the
-/// required accuracy (F1) is lower than in the other tests.
+/// Half of the mechanisms in `HARDER` are close to cases that no curve can decide (docs/leak-factor.md), so
+/// this test requires a lower accuracy (F1) than the other tests.
 #[test]
 fn mechanisms_at_the_edge_are_judged_above_their_floor() {
     let report = score(&support::simulate(support::HARDER, &[12, 20, 60, 120, 300, 600], 30, 1));

@@ -1,5 +1,4 @@
-//! The leak model: computes a verdict from the series of one site. The functions have no side effects: they
-//! only read their arguments and return results.
+//! The leak model: computes a verdict from the series of one site. Its functions have no side effects.
 //!
 //! ```text
 //! series       one site's counters over time, condensed so that its size does not depend on the record

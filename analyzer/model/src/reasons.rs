@@ -1,25 +1,25 @@
-//! The reasons for a verdict in words, for a reader who does not know the model. The reasons are the two or
-//! three statistics that decided the verdict.
+//! Writes the reasons for a verdict in words, for a reader who does not know the model. The reasons name the
+//! two or three statistics that decided the verdict.
 
 use super::births::Survivors;
 use super::trend::Trend;
 use edleak_text::units;
 
-/// Least growth from one eighth of the record to the next that counts as growth, as a share of the whole
-/// rise.
+/// A rise from one eighth of the record to the next counts as growth only if it is at least this share of the
+/// whole rise.
 const LEAST_RISE: f64 = 0.02;
 
-/// The reason for a record that is too short for a verdict.
+/// The reason for the verdict `Undecided` if the record is too short for any other verdict.
 pub(crate) fn too_short(slices: u64, needed: u64) -> Vec<String> {
     vec![format!("the record has {slices} of the {needed} slices that a verdict needs")]
 }
 
-/// The reason for a site that first appeared after the judged part of the record.
+/// The reason for the verdict on a site that first appeared after the judged part of the record.
 pub(crate) fn unseen() -> Vec<String> {
     vec!["first seen at the very end of the record".to_owned()]
 }
 
-/// The reason for a site whose live bytes never changed.
+/// The reason for the verdict on a site whose live bytes never changed.
 pub(crate) fn unmoved(slices: u64) -> Vec<String> {
     vec![format!("live bytes stayed the same in all {slices} slices")]
 }
@@ -31,7 +31,7 @@ pub(crate) fn grows(trend: &Trend, bic: f64) -> Vec<String> {
     why
 }
 
-/// The reasons for a leak of allocations that get larger.
+/// The reasons for a leak in which the allocations get larger and their number stays the same.
 pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     let mut why =
         vec!["the number of allocations stays the same, and their size grows".to_owned(), pace(trend)];
@@ -39,14 +39,16 @@ pub(crate) fn bigger(trend: &Trend, bic: f64) -> Vec<String> {
     why
 }
 
-/// The reasons for a leak that is visible only after the model removed `what` from the curve.
+/// The reasons for a leak that is visible only after the model removed `what` (a wave or surges) from the
+/// curve.
 pub(crate) fn beneath(what: &str, trend: &Trend, bic: f64) -> Vec<String> {
     let mut why = vec![format!("still grows when {what} is taken out of the curve"), pace(trend)];
     why.extend(against_a_cache(bic));
     why
 }
 
-/// The reasons for a buffer whose next doubling would come after the end of the record.
+/// The reasons for the verdict on a buffer that doubles, if its next doubling would come after the end of the
+/// record.
 pub(crate) fn doubles() -> Vec<String> {
     vec![
         "its size rises in steps, each larger than the one before, like a buffer that doubles".to_owned(),
@@ -54,22 +56,23 @@ pub(crate) fn doubles() -> Vec<String> {
     ]
 }
 
-/// The quiet time, in which the program does almost no work.
+/// Facts about the quiet time of a record, in which the program does almost no work.
 pub struct Quiet {
-    /// Length of the quiet time at the end, in seconds.
+    /// Length of the quiet time at the end of the record, in seconds.
     pub seconds: f64,
-    /// The pace of the program's allocations in the quiet time, as a share of their pace while the site grew.
-    /// If the program is busy at the end of the record, this is the share of the record that was quiet.
+    /// The number of allocations per second that the program makes in the quiet time at the end, as a share
+    /// of the number while the site grew. If the program is busy at the end of the record, the field is the
+    /// share of the record that was quiet.
     pub share: f64,
     /// Whether the record ends with quiet time.
     pub is_over: bool,
     /// Whether the recorder took no slices in the quiet time at the end.
     pub is_missing: bool,
-    /// Whether the program freed most of the growth.
+    /// Whether the program freed at least half of the memory by which the site grew.
     pub is_released: bool,
 }
 
-/// The reasons for growth that stopped together with the work of the whole program.
+/// The reasons for an undecided site whose growth stopped together with the work of the whole program.
 pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     let pace = match quiet.share {
         share if share <= 0.0 => "no allocation".to_owned(),
@@ -93,32 +96,35 @@ pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     ]
 }
 
-/// The reason for allocations of 0 bytes.
+/// The reason that explains how allocations of 0 bytes can leak memory.
 pub(crate) fn sizeless(block_bytes: f64) -> String {
     format!(
         "its allocations ask for 0 bytes; the figures count the {block_bytes:.0} bytes that glibc holds for each"
     )
 }
 
-/// The reason for a busy program in which most of the live memory grew.
+/// The reason why a leak of a busy program gets the confidence `Suspect`: most of the live memory of the
+/// program grew.
 pub fn batch() -> String {
     "the program computed from start to end, and most of its live memory grew: a batch program that keeps its data until it \
      ends looks the same"
         .to_owned()
 }
 
-/// The reason for memory that a busy program kept until it ended.
+/// The reason why a leak of a busy program gets the confidence `Suspect`: the program freed the memory when
+/// it ended.
 pub fn freed_at_exit() -> String {
     "the program computed from start to end, and freed these allocations when it ended".to_owned()
 }
 
-/// The reason for a leak that would get the confidence `Strict` if the program had used more processor time.
+/// The reason why a leak gets the confidence `Suspect` instead of `Strict`: the program used little processor
+/// time.
 pub fn little_processor_time(used_s: f64) -> String {
     format!("the program used {} of processor time, so it may still be starting", units::duration(used_s))
 }
 
-/// The reason for growth that may be only apparent: the program freed allocations from before the recording,
-/// and may have made new allocations in their place.
+/// The reason for an undecided site whose growth may be no real growth: the program freed allocations from
+/// before the recording, and may have made new allocations in their place.
 pub fn may_replace_earlier(growth: f64, frees: f64) -> String {
     format!(
         "the process ran before: in the second half of the record, it freed {} from before, and this site grew by about \
@@ -145,7 +151,7 @@ pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     ]
 }
 
-/// The reasons for a verdict, leak or not, that the birth times of the surviving allocations decided.
+/// The reasons for a verdict (leak or no leak) that the birth times of the surviving allocations decided.
 pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
         "{} of the allocations made between 1/8 and 4/5 of the record are still alive",
@@ -161,14 +167,14 @@ pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<S
     why
 }
 
-/// The reason for an undecided site that would be a suspect, but leaked less than a thousandth of the
-/// program's live memory.
+/// The reason for an undecided site that grows like a leak with the confidence `Suspect`, but leaked less
+/// than a thousandth of the program's live memory.
 pub fn negligible(leak_bytes: u64) -> String {
     let leaked = units::bytes(leak_bytes as f64);
     format!("but {leaked} are less than a thousandth of the live memory, which may be chance")
 }
 
-/// The reason for growth by few allocations that the program freed when it ended.
+/// The reason for an undecided site that grew by few allocations, which the program freed when it ended.
 pub fn few_freed_at_exit(count: u64) -> String {
     let few = units::plural(count, "allocation", "allocations");
     format!(
@@ -176,7 +182,7 @@ pub fn few_freed_at_exit(count: u64) -> String {
     )
 }
 
-/// The reason for growth by a few allocations at a site that frees many allocations.
+/// The reason for the verdict on a site that grew by only a few allocations and freed many allocations.
 pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     let kept = units::plural(rise.max(1.0) as u64, "more allocation is", "more allocations are");
     let freed = units::plural(frees, "was", "were");
@@ -185,12 +191,13 @@ pub(crate) fn a_few(rise: f64, frees: u64) -> Vec<String> {
     )]
 }
 
-/// The reason for a leak that would get the confidence `Strict` if the record were longer.
+/// The reason why a leak gets the confidence `Suspect` instead of `Strict`: the record is short.
 pub(crate) fn young(least_s: f64) -> String {
     format!("a record of less than {least_s} s may show only the start of the program")
 }
 
-/// The reasons for a curve that a cache explains as well as a leak, or better.
+/// The reasons for the verdict that a site does not leak, because a cache explains its curve as well as a
+/// leak does, or better.
 pub(crate) fn fills(bic: f64) -> Vec<String> {
     vec![if bic < -0.7 {
         format!(
@@ -202,12 +209,13 @@ pub(crate) fn fills(bic: f64) -> Vec<String> {
     }]
 }
 
-/// The reasons for plain growth that a cache explains as well as a leak.
+/// The reasons for an undecided site that clearly grows, if a cache explains the growth as well as a leak
+/// does.
 pub(crate) fn ambiguous(trend: &Trend) -> Vec<String> {
     vec![windows(trend), pace(trend), "a cache that is still filling looks the same so far".to_owned()]
 }
 
-/// The reason that names the test which the curve failed most clearly.
+/// The reason for the verdict that a site does not leak: names the test that its curve failed most clearly.
 pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     vec![if trend.rise() <= 0.0 {
         "it did not grow over the last three quarters of the record".to_owned()
@@ -222,8 +230,8 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
-/// Compares the means of the eighths of the record. Variation within an eighth does not count, so a curve
-/// that grows in bursts still rises from one eighth to the next.
+/// Compares the means of the eighths of the record. Only the means count, so a curve that grows in bursts
+/// also rises from one eighth to the next.
 fn windows(trend: &Trend) -> String {
     // A difference of a few bytes does not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
@@ -236,8 +244,8 @@ fn windows(trend: &Trend) -> String {
 }
 
 fn pace(trend: &Trend) -> String {
-    // The pace is the late slope, divided by the sum of the late and the early slope. The report instead
-    // gives the late slope as a share of the early slope, because this number is easier to understand.
+    // `trend.pace` is the late slope, divided by the sum of the late and the early slope. The report gives
+    // the late slope divided by the early slope instead, because this number is easier to understand.
     let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
     let now = match ratio {
         ratio if ratio < 10.0 => percent(ratio),

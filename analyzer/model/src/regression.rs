@@ -1,13 +1,13 @@
-//! edLeak's leak factor: a parabola fitted to one site's live bytes, computed without rounding errors in the
-//! sums.
+//! Computes edLeak's leak factor: fits a parabola to the live bytes of one site, without rounding errors in
+//! the sums.
 //!
 //! Let b be the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n. Least squares then give
-//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, max is set to min + 1. The leak is the gain of the
-//! parabola from x = 0 to x = 1, in bytes, truncated to an integer.
+//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, max is set to min + 1. The leaked bytes are the
+//! value of the parabola at x = 1 minus its value at x = 0, converted into bytes and truncated to an integer.
 //!
 //! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
-//! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. A matrix solved in floating point
-//! would lose digits on a long record.
+//! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. If the fit solved a matrix in
+//! floating point instead, it would lose digits on a long record.
 
 use crate::growth_class::Class;
 use crate::series::Sums;
@@ -19,19 +19,21 @@ pub struct LeakFactor {
     pub coef: [f64; 3],
     /// Least live bytes.
     pub min_bytes: u64,
-    /// Greatest live bytes, or `min_bytes + 1` if the site is flat.
+    /// Greatest live bytes, or `min_bytes + 1` if the live bytes never changed.
     pub max_bytes: u64,
-    /// Bytes that the parabola gains over the record; negative if it falls.
+    /// Leaked bytes: the number of bytes by which the parabola rises over the record; negative if the
+    /// parabola falls.
     pub leak_bytes: i64,
     /// The kind of growth.
     pub class: Class,
 }
 
-/// Limit of the curvature: below −0.2, growth slows down; above +0.2, growth accelerates.
+/// Limit for the curvature of the parabola: below −0.2, the growth counts as slowing down; above +0.2, it
+/// counts as accelerating.
 const BEND: f64 = 0.2;
 
-/// Fits the leak factor. With fewer than three points there is no parabola: all numbers are zero and the
-/// class is constant.
+/// Fits the leak factor. With fewer than three points, a fit is not possible: all numbers of the result are
+/// zero, and its class is constant.
 pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let max_bytes = if sums.max > sums.min { sums.max } else { sums.min.saturating_add(1) };
     let flat =
@@ -42,8 +44,8 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // These amplitudes of P1 and P2 are from a fit of b as a function of i. They give the same parabola as a
-    // fit of y as a function of x.
+    // `a0`, `a1` and `a2` are the amplitudes in a fit of b as a function of i. They give the same parabola as
+    // a fit of y as a function of x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));
@@ -62,13 +64,13 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     LeakFactor { coef, leak_bytes, class, ..flat }
 }
 
-/// A sum as an integer if it fits in 127 bits, and always as the nearest float.
+/// A sum in two forms: as an exact integer if it fits in 127 bits, and as the nearest float.
 struct Projection {
     exact: Option<i128>,
     float: f64,
 }
 
-/// The projections S1 and S2.
+/// Computes the sums S1 and S2.
 fn projections(sums: &Sums) -> (Projection, Projection) {
     let m = u128::from(sums.n - 1);
     let exact = |plus: &[(u128, u128)], minus: &[(u128, u128)]| {
@@ -94,8 +96,8 @@ fn projections(sums: &Sums) -> (Projection, Projection) {
     )
 }
 
-/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), truncated towards zero. The value is
-/// not rounded before the truncation.
+/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), truncated towards zero. The function
+/// computes with integers, so the value has no rounding error before the truncation.
 fn gain(n: u64, s1: &Projection, s2: &Projection) -> Option<i64> {
     let nn = i128::from(n).checked_mul(i128::from(n))?;
     let top = s1.exact?.checked_mul(nn - 4)?.checked_add(s2.exact?.checked_mul(5)?)?.checked_mul(6)?;

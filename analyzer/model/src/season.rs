@@ -1,9 +1,10 @@
 //! Seasonal adjustment: removes a regular wave from a curve, because the wave hides the trend.
 //!
-//! Load that comes in waves (day and night, a batch job every hour) changes a site's live bytes far more than
-//! a leak does. The model fits a wave and a parabola at the same time. It then removes only the wave, so the
-//! trend stays in the curve. A wave counts only if it repeats so often that it cannot be a trend itself. If a
-//! site has a wave and no trend, its curve is flat without the wave, so the adjustment invents no growth.
+//! If the load of a program comes in waves (day and night, or a batch job every hour), the waves change the
+//! live bytes of a site far more than a leak does. The model fits a wave and a parabola at the same time, and
+//! then removes only the wave, so the trend stays in the curve. A wave counts only if it repeats so often
+//! that it cannot be a trend itself. If a site has a wave and no trend, its curve is flat without the wave,
+//! so the adjustment invents no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -11,15 +12,15 @@ use std::sync::OnceLock;
 use super::buckets::MOST;
 use super::curve::Curve;
 
-/// Least number of quarter cycles that a wave must have in the record. With fewer than two and a quarter
-/// cycles, a wave may be a trend that changed its direction.
+/// A wave must have at least this number of quarter cycles in the record. With fewer than nine quarter
+/// cycles, the wave may be a trend that changed its direction.
 const LEAST_QUARTERS: usize = 9;
 
-/// Least number of buckets in one cycle of a wave. Shorter waves need no adjustment: each eighth of the
-/// record averages over many of their cycles.
+/// Least number of buckets in one cycle of a wave. A wave with shorter cycles need not be removed, because
+/// each eighth of the record averages over many of its cycles.
 const LEAST_BUCKETS: usize = 5;
 
-/// The wave must explain at least this share of the scatter about the parabola.
+/// The model removes a wave only if the wave explains at least this share of the scatter about the parabola.
 const LEAST_SHARE: f64 = 0.6;
 
 /// The waves that the model tries on curves of one length, and the parabola that it fits with them.
@@ -27,8 +28,8 @@ struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
     /// The cosine units of all waves, and then their sine units. For each bucket, the values of [`ABREAST`]
-    /// units are side by side, so that the code adds to [`ABREAST`] independent sums in parallel. Each sum
-    /// has the same bits as if it were computed without the other sums.
+    /// units are side by side in memory, so that the code computes [`ABREAST`] sums in parallel. Each sum has
+    /// the same bits as if it were computed alone.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
@@ -46,7 +47,7 @@ impl Waves {
         };
         let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
-        // Zeros fill the rest of the row after the last sine.
+        // After the last sine, the rest of the row is zeros, which the iterator ignores.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }
@@ -56,9 +57,9 @@ impl Waves {
 struct Wave {
     raw: [Vec<f64>; 2],
     units: [Vec<f64>; 2],
-    /// These three numbers convert a sum of `units` into a sum of `raw`: the lengths of the first and the
-    /// second unit before both were scaled to length 1, and the product of the two before the second was made
-    /// orthogonal to the first.
+    /// `first`, `second` and `cross` convert a sum of `units` into a sum of `raw`. `first` and `second` are
+    /// the lengths of the two units before they were scaled to length 1. `cross` is their product before the
+    /// second unit was made orthogonal to the first.
     first: f64,
     second: f64,
     cross: f64,
@@ -76,8 +77,8 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// The wave that fits `rest`. The wave includes its apparent trend: a wave whose two ends differ looks
-    /// like a trend.
+    /// The wave that fits `rest`. If the two ends of a wave differ, the wave also looks like a trend; the
+    /// result includes this apparent trend.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
         let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;
@@ -139,7 +140,7 @@ fn remove(basis: &[Vec<f64>], values: &mut [f64]) {
     }
 }
 
-/// Scales a vector to length 1 and returns the length before.
+/// Scales a vector to length 1 and returns the length that it had before.
 fn normalize(vector: &mut [f64]) -> f64 {
     let length = dot(vector, vector).sqrt();
     vector.iter_mut().for_each(|v| *v /= length);

@@ -3,17 +3,15 @@
 //!
 //! The size of a series does not depend on the length of the record. A series holds:
 //!
-//! - only if the user chose edLeak's model: exact integer sums of the live bytes, so that edLeak's quadratic
-//!   fit has no rounding error in its sums ([`crate::regression`]);
-//! - 64 to 128 buckets of the curve ([`crate::buckets`]); all other statistics are computed from these
-//!   buckets;
+//! - exact integer sums of the live bytes, so that edLeak's quadratic fit has no rounding error in its sums
+//!   ([`crate::regression`]); only if the user chose edLeak's model;
+//! - 64 to 128 buckets of the curve ([`crate::buckets`]), from which all other statistics are computed;
 //! - the last point, and, if they were recorded, the times at which the surviving allocations were made;
 //! - the allocations of the whole program over time ([`crate::work`]), which all series of a record share.
 //!
 //! A site whose live bytes and count never change has no buckets. The buckets of any other site take 3 KB, or
-//! 6 KB if a number needs more than 32 bits. A series contains neither the points themselves nor the number
-//! of calls that added the points. So `push_run(p, 5)` and five calls of `push(p)` give the same series, bit
-//! for bit.
+//! 6 KB if at least one number needs more than 32 bits. A series does not depend on the number of calls that
+//! added its points: `push_run(p, 5)` and five calls of `push(p)` give the same series, bit for bit.
 
 use crate::buckets::Buckets;
 use crate::work::Work;
@@ -32,11 +30,11 @@ pub struct Point {
     pub frees: u64,
 }
 
-/// The times at which a site's surviving allocations were made. The record is divided into equal epochs,
-/// oldest first.
+/// The times at which a site's surviving allocations were made. The record is divided into epochs of equal
+/// length; the oldest epoch comes first.
 ///
-/// The three vectors have one entry per epoch. All times are numbers of slices since the first point, and may
-/// be fractions.
+/// Each of the three vectors has one entry per epoch. A time is the number of slices since the first point of
+/// the site, and may have a fraction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Births {
     /// Live bytes at the end of the record, by the epoch in which they were allocated.
@@ -45,9 +43,9 @@ pub struct Births {
     pub epoch_live_count: Vec<u64>,
     /// All allocations made in each epoch, whether or not the program has freed them.
     pub epoch_allocs: Vec<u64>,
-    /// Time of the last free at this site.
+    /// Time of the last free at this site; −1 if the site never freed anything.
     pub last_free_slice: f64,
-    /// Greatest age at which an allocation of this site was freed.
+    /// Greatest age, in slices, at which an allocation of this site was freed.
     pub max_age_at_free: f64,
 }
 
@@ -58,8 +56,8 @@ impl Births {
     }
 }
 
-/// Exact sums for edLeak's fit. Here b is the number of live bytes at slice i. The site's first slice is
-/// slice 0.
+/// Exact sums for edLeak's fit. In the formulas, b is the number of live bytes at slice i, and the site's
+/// first slice is slice 0.
 ///
 /// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
 /// forged trace can exceed this limit; then the sums saturate.
@@ -96,7 +94,7 @@ impl Sums {
     }
 }
 
-/// Σ i for i in 0..n. As n is below 2⁶⁵, the product n·(n−1) could reach 2¹³⁰ in theory, so the
+/// Σ i for i in 0..n. Since n is below 2⁶⁵, the product n·(n−1) may exceed 128 bits in theory, so the
 /// multiplication saturates.
 fn sum_i(n: u128) -> u128 {
     n.saturating_mul(n.saturating_sub(1)) / 2
@@ -115,8 +113,7 @@ fn sum_ii(n: u128) -> u128 {
 pub struct SeriesBuilder {
     absent: u64,
     sums: Sums,
-    /// `last` is the newest point. `pending` is the number of equal points in a row that no bucket contains
-    /// yet.
+    /// `last` is the newest point. `pending` says how many points equal to `last` are not in the buckets yet.
     last: Point,
     pending: u64,
     buckets: Option<Box<Buckets>>,
@@ -132,22 +129,23 @@ impl SeriesBuilder {
 
     /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// The points that are pushed begin at the site's first slice. With this number, the model knows the
-    /// length of the whole record. So a site that appears late in a long record does not look like a site of
-    /// a short record.
+    /// The pushed points begin at the site's first slice. From `slices`, the model also knows the length of
+    /// the whole record, so a site that appears late in a long record does not look like a site of a short
+    /// record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }
 
-    /// Adds one slice.
+    /// Adds the counters of one slice.
     pub fn push(&mut self, p: Point) {
         self.push_run(p, 1);
     }
 
     /// Adds `repeat` slices with the same counters.
     ///
-    /// The cost is O(1) while live bytes and count stay the same. If they change, the cost is O(1) for each
-    /// bucket that the run of equal points before the change covers.
+    /// The call takes O(1) time while live bytes and live count stay the same. When they change, the function
+    /// adds the equal points before the change to the buckets, which takes O(1) time for each bucket that
+    /// they cover.
     pub fn push_run(&mut self, p: Point, repeat: u64) {
         if repeat == 0 {
             return;
@@ -171,12 +169,12 @@ impl SeriesBuilder {
         self.work = Some(work);
     }
 
-    /// Number of points pushed so far.
+    /// Number of points that the builder got so far.
     pub fn points(&self) -> u64 {
         self.sums.n
     }
 
-    /// Ends the series.
+    /// Adds the last points to the buckets and returns the series.
     pub fn finish(mut self) -> Series {
         if self.buckets.is_some() {
             self.flush();
@@ -192,7 +190,8 @@ impl SeriesBuilder {
         }
     }
 
-    /// Adds the pending run of equal points to the buckets. A series has buckets only after its first change.
+    /// Adds the pending equal points to the buckets. The first call makes the buckets, so a series without a
+    /// change has no buckets.
     fn flush(&mut self) {
         let buckets = self.buckets.get_or_insert_default();
         buckets.push_run(self.last.live_bytes, self.last.live_count, self.pending);
@@ -200,7 +199,7 @@ impl SeriesBuilder {
     }
 }
 
-/// One site's condensed series. The first lines of this file list the data of a series.
+/// One site's condensed series. The comment at the top of `series.rs` lists the data of a series.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     absent: u64,
@@ -213,7 +212,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// Makes a series from data that other code has condensed by the same rules.
+    /// Makes a series from data that other code has condensed by the rules of [`SeriesBuilder`].
     pub fn from_parts(
         absent: u64,
         points: u64,
@@ -231,7 +230,7 @@ impl Series {
     }
 
     /// Returns this series with these numbers of allocations and frees at the last slice. The function is for
-    /// a series that was built without these numbers.
+    /// a series that was built without the numbers of allocations and frees.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }
@@ -251,7 +250,8 @@ impl Series {
         self.last
     }
 
-    /// The exact sums for edLeak's fit; `None`: the series was condensed for another model.
+    /// The exact sums for edLeak's fit; `None`: the series was condensed for edleak's own model, which does
+    /// not need these sums.
     pub fn sums(&self) -> Option<&Sums> {
         self.sums.as_ref()
     }

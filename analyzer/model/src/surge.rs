@@ -1,12 +1,12 @@
-//! Removes surges from a curve. A surge is a group of requests that hold much memory for a short time and
-//! give all of it back.
+//! Removes surges from a curve. A surge is a short rise of the curve: a group of requests holds much memory
+//! for a short time and then frees all of it.
 //!
 //! If a surge is many times as large as a leak, the leak is not visible in the means of the curve. If a part
 //! of the curve is higher than its surroundings and narrower than a twentieth of the record, this part is a
-//! surge. The model lowers the curve there to the level of the surroundings. (The method is morphological
-//! opening: each bucket gets the least value near it, and then the greatest of these values near it.) The
-//! method does not change steps, ramps and the wide teeth of a sawtooth, so it does not add growth. A rise at
-//! the very end may be a surge, so the model removes such a rise as well.
+//! surge. The model lowers the curve in a surge to the value of the surroundings. The method is called
+//! morphological opening: each bucket first gets the least value near it, and then the greatest of these new
+//! values near it. Steps, ramps and the wide teeth of a sawtooth stay unchanged, so the method does not add
+//! growth. A rise at the very end of the record may be a surge, so the method removes such a rise, too.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
@@ -14,12 +14,12 @@ use super::trend::{Line, greater, lesser};
 /// Width of the widest surge that the model removes, as a share of the record.
 const WIDEST: f64 = 0.05;
 
-/// Least share of the scatter about a straight line that the surges must explain. With a smaller share, the
-/// curve has no clear surges.
+/// Least share of the scatter about a straight line that the surges must explain. If the surges explain less,
+/// the curve counts as a curve without clear surges.
 const LEAST_SHARE: f64 = 0.6;
 
-/// Between surges, the curve must be close to the lowered curve: half of the buckets must exceed the lowered
-/// curve by less than this share of the greatest surge.
+/// Between surges, the original curve must be close to the lowered curve: in half of the buckets, it must
+/// exceed the lowered curve by less than this share of the greatest surge.
 const MOST_BETWEEN: f64 = 0.1;
 
 /// The curve without its surges; `None`: the curve has no clear surges.
@@ -42,14 +42,15 @@ pub(crate) fn adjusted(curve: &Curve) -> Option<Curve> {
     Some(Curve { min, max: opened.clone(), mean: opened })
 }
 
-/// Morphological opening: takes the least value within `reach` of each bucket, and then the greatest of these
-/// values within `reach`.
+/// Morphological opening: replaces each value by the least value at a distance of up to `reach` buckets, and
+/// then each of these new values by the greatest new value at a distance of up to `reach` buckets.
 fn opened(values: &[f64], reach: usize) -> Vec<f64> {
     nearby(&nearby(values, reach, lesser), reach, greater)
 }
 
-/// For each bucket, the greatest or least value of all buckets within `reach` of it; `better` chooses between
-/// two values. Each pass of the loop compares all values with their neighbours at one distance.
+/// For each bucket, the greatest or the least value of all buckets at a distance of up to `reach`; `better`
+/// chooses between two values. Each pass of the loop compares every value with its two neighbours at one
+/// distance.
 fn nearby(values: &[f64], reach: usize, better: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let mut best = values.to_vec();
     for distance in 1..=reach.min(values.len().saturating_sub(1)) {

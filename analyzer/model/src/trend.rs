@@ -1,8 +1,8 @@
-//! Statistics of a curve that take little time to compute. The statistics show whether the curve rises,
-//! whether the rise is steady and lasts to the end, and whether the rise has more than one jump.
+//! Statistics of a curve that take little time to compute. They show whether the curve rises, whether the
+//! rise is steady and lasts until the end of the record, and whether the rise has more than one jump.
 //!
-//! Each statistic is a pure function of a [`Curve`], is finite for any input, and has no unit. So the same
-//! threshold applies to a site of forty bytes and to a site of forty gigabytes.
+//! Each statistic is computed only from a [`Curve`] and is finite for any curve. A statistic has no unit, so
+//! the same threshold applies to a site of forty bytes and to a site of forty gigabytes.
 
 use super::curve::{Curve, mean};
 
@@ -21,9 +21,9 @@ pub(crate) struct Trend {
     pub(crate) largest_step: f64,
     /// The result of `second_share`.
     pub(crate) second_step: f64,
-    /// The result of [`t_after`] for the record after its first quarter.
+    /// The result of [`t_after`] for the last three quarters of the record.
     pub(crate) late_t: f64,
-    /// Kendall's τ of the means of the last six eighths.
+    /// Kendall's τ of the means of the last six eighths of the record (see [`kendall`]).
     pub(crate) tau: f64,
 }
 
@@ -44,7 +44,7 @@ impl Trend {
         }
     }
 
-    /// The mean of the last eighth minus the mean of the third eighth.
+    /// The mean of the last eighth of the record minus the mean of the third eighth.
     pub(crate) fn rise(&self) -> f64 {
         self.eighths[7] - self.eighths[2]
     }
@@ -56,11 +56,11 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
     ratio(slope(late) * late.len() as f64, curve.full())
 }
 
-/// Rise over scatter: the slope of a line through the means of the last six eighths, divided by the standard
-/// error of the slope. The value is between −15 and 15.
+/// Compares the rise of a curve with its scatter: the slope of a line through the means of the last six
+/// eighths of the record, divided by the standard error of this slope. The value is between −15 and 15.
 ///
-/// The function takes at least 0.4 % of the curve's full range as the error. Without this least error, the
-/// function would divide by zero for a perfectly smooth curve.
+/// If the standard error is less than 0.4 % of the curve's full range, the function uses 0.4 % of the range
+/// instead, because the error of a perfectly smooth curve is zero and cannot be a divisor.
 pub(crate) fn rise_over_scatter(curve: &Curve) -> f64 {
     rise_over_scatter_of(&curve.eighths(), curve.full())
 }
@@ -74,19 +74,20 @@ fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
     ratio(slope, error).clamp(-15.0, 15.0)
 }
 
-/// The pace: the slope of the last two fifths of the record, divided by the sum of two absolute slopes. These
-/// are the slope of the last two fifths and the slope of the two fifths before.
+/// The pace of a curve compares the slope of the last two fifths of the record (late) with the slope of the
+/// two fifths before (early). It is the late slope, divided by the sum of the absolute late slope and the
+/// absolute early slope.
 ///
-/// A pace of 0.5 means steady growth, and 0 means that growth has stopped. At a negative pace, the curve
-/// falls. At a pace of 2/3, the curve is twice as steep as in the two fifths before.
+/// A pace of 0.5 means steady growth, and 0 means that growth has stopped. A negative pace means that the
+/// curve falls in the last two fifths. At a pace of 2/3, the late slope is twice the early slope.
 pub(crate) fn pace(curve: &Curve) -> f64 {
     let early = slope(&curve.mean[curve.at(0.2)..curve.at(0.6)]);
     let late = slope(&curve.mean[curve.at(0.6)..]);
     ratio(late, early.abs() + late.abs())
 }
 
-/// The greatest single step of the lower envelope, divided by the whole rise of the envelope. A value of 1
-/// means that the envelope rises in one jump, or not at all.
+/// The greatest single step of the curve's lower envelope, divided by the whole rise of this envelope. A
+/// value of 1 means that the lower envelope rises in one jump, or not at all.
 ///
 /// The lower envelope is the memory that the program never releases again. Its value at an instant is the
 /// least value of the curve from this instant on.
@@ -94,12 +95,12 @@ fn most_share([most, _, sum]: [f64; 3]) -> f64 {
     if sum > 0.0 { most / sum } else { 1.0 }
 }
 
-/// The second greatest step of the lower envelope, divided by the sum of all steps except the greatest. The
-/// share is 1 if at most two jumps make up all of the growth.
+/// The second greatest step of the curve's lower envelope, divided by the sum of all steps except the
+/// greatest. The result is 1 if at most two jumps make up all of the growth.
 ///
 /// A site that leaks may also grow by one large step that has another cause, so the greatest step is left
-/// out. The rest of the growth must not be a single step again: pools that reach new maxima, and programs
-/// that load data at first use, also grow in steps, which become ever rarer.
+/// out. The rest of the growth must not be one single step: pools that reach new maxima, and programs that
+/// load data at first use, also grow in steps, but these steps become ever rarer.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }
@@ -116,10 +117,10 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
-/// Whether the curve rises like a buffer that doubles. The steps of such a curve get larger and rarer, and
-/// the curve grew at least fourfold since the first eighth. The last step came in the second half of the
-/// record. So the next step, which takes twice the time, would come after the end of the record. The curve
-/// does not show whether the program still adds data to such a buffer.
+/// Whether the curve rises like a buffer that doubles. Such a curve is flat after its last step, which came
+/// in the second half of the record, and grew at least fourfold since the first eighth of the record. The
+/// next step of the buffer takes twice the time, so it would come after the end of the record. So the curve
+/// does not show whether the program still adds data to the buffer.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;
@@ -127,14 +128,15 @@ pub(crate) fn doubles_late(curve: &Curve) -> bool {
     let Some((&end, early)) = mean.last().zip(mean.get(curve.at(0.125))) else { return false };
     let last_step = (1..max.len()).rev().find(|&k| max[k] >= STEP * max[k - 1]);
     let is_late = last_step.is_some_and(|k| 2 * k >= max.len());
-    // If the curve also grows after its last step, other rules judge this growth.
+    // If the curve also grows after its last step, the function returns false, and other rules judge this
+    // growth.
     let is_flat_behind =
         last_step.is_some_and(|k| max[k + 1..].iter().all(|&v| v <= max[k] && v >= 0.9 * end));
     is_late && is_flat_behind && *early > 0.0 && end >= GROWTH * early
 }
 
-/// The lesser of two numbers, without the NaN handling of `f64::min`. This handling would take longer than
-/// all other work for one value.
+/// The lesser of two numbers, without the NaN handling of `f64::min`. The handling of NaN would take longer
+/// than all other work for one value.
 pub(crate) fn lesser(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
@@ -144,12 +146,12 @@ pub(crate) fn greater(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
 
-/// The t statistic of the slope over the part of the record after `from`, corrected for autocorrelation of
-/// the residuals.
+/// The t statistic of the slope in the part of the record after the position `from` (0 to 1), corrected for
+/// autocorrelation of the residuals.
 ///
 /// In a real program, neighbouring buckets have similar values, so an ordinary t statistic would be far too
-/// large. To correct it, the standard error is multiplied by √((1+ρ)/(1−ρ)). Here ρ is the residuals'
-/// autocorrelation, corrected for its bias and limited to 0…0.95.
+/// large. To correct the t statistic, the function multiplies the standard error by √((1+ρ)/(1−ρ)), where ρ
+/// is the residuals' autocorrelation, corrected for its bias and limited to 0…0.95.
 pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
     let line = Line::through(&curve.mean[curve.at(from)..]);
     ratio(line.slope, line.slope_error()).clamp(-1e3, 1e3)
@@ -171,8 +173,7 @@ impl Line {
     pub(crate) fn through(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let centre = (n - 1.0) / 2.0;
-        // The loop computes two independent sums, so that no addition to one sum waits for an addition to the
-        // other sum.
+        // The loop computes two independent sums, so that the processor can add to both at the same time.
         let (sum, rise) = values
             .iter()
             .enumerate()
@@ -190,7 +191,7 @@ impl Line {
         Self { slope, spread: if n > 0.0 { (squares / n).sqrt() } else { 0.0 }, memory, points: n }
     }
 
-    /// The standard error of the slope, increased for the autocorrelation of the residuals.
+    /// The standard error of the slope, increased to allow for the autocorrelation of the residuals.
     pub(crate) fn slope_error(&self) -> f64 {
         let n = self.points;
         if n < 3.0 {
@@ -216,8 +217,8 @@ fn mean_of(sum: f64, n: f64) -> f64 {
     if n == 0.0 { 0.0 } else { sum / n }
 }
 
-/// Kendall's τ of `values` against their order: 1 if the values only rise, −1 if they only fall. Two equal
-/// values count neither as a rise nor as a fall.
+/// Kendall's τ of `values`: 1 if the values only rise, −1 if they only fall. Two equal values count neither
+/// as a rise nor as a fall.
 pub(crate) fn kendall(values: &[f64]) -> f64 {
     let n = values.len();
     let mut balance = 0i64;

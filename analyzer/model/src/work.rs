@@ -1,36 +1,36 @@
-//! The work of the whole program over time, measured by the number of its allocations. The work serves as a
-//! second clock in addition to the wall clock.
+//! The work of the whole program over time, measured by the number of its allocations. The model uses the
+//! work as a second clock, in addition to the wall clock.
 //!
-//! The wall clock continues while a program waits. If growth stops while the program works on, the site has
-//! really stopped growing. If growth stops at the same time as the work, the site may grow again with the
-//! next request (module `busy`).
+//! The wall clock continues while a program waits. If a site stops growing while the program continues to
+//! work, its growth has really ended. If the site stops growing at the same time as the program stops
+//! working, the site may grow again with the next request (module `busy`).
 
 use crate::buckets::Buckets;
 
-/// The number of allocations of the whole program over a record, stored as at most 129 numbers.
+/// The number of allocations that the whole program had made at up to 129 times of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Number of slices between two numbers in `allocs`.
+    /// Number of slices from one number in `allocs` to the next.
     width: u64,
     /// Number of slices of the record.
     slices: u64,
-    /// The number of allocations up to the first slice, and then up to the last slice of each stretch. A
-    /// stretch is a run of `width` slices.
+    /// The number of allocations up to the first slice, and then, for each stretch, the number of allocations
+    /// up to its last slice. A stretch is `width` slices in a row.
     allocs: Vec<u64>,
     /// Number of slices from the start of the record to the last slice that the recorder took; all slices
-    /// after that are missing.
+    /// after this slice are missing.
     known: u64,
 }
 
 impl Work {
-    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None`: these three
-    /// values do not fit together.
+    /// Rebuilds a `Work` from [`Work::width`], the number of slices and [`Work::allocs`]; `None`: the length
+    /// of `allocs` does not match `width` and `slices`, or `allocs` is not ascending.
     pub fn from_parts(width: u64, slices: u64, allocs: Vec<u64>) -> Option<Self> {
         let fits = width > 0 && slices.div_ceil(width).checked_add(1) == Some(allocs.len() as u64);
         (fits && allocs.is_sorted()).then_some(Self { width, slices, allocs, known: slices })
     }
 
-    /// Number of slices between two numbers in `allocs`.
+    /// Number of slices from one number in `allocs` to the next.
     pub fn width(&self) -> u64 {
         self.width
     }
@@ -40,20 +40,20 @@ impl Work {
         self.slices
     }
 
-    /// The number of allocations up to the first slice, and then up to the last slice of each stretch of
-    /// [`Work::width`] slices.
+    /// The number of allocations up to the first slice, and then, for each stretch of [`Work::width`] slices,
+    /// the number of allocations up to its last slice.
     pub fn allocs(&self) -> &[u64] {
         &self.allocs
     }
 
-    /// Number of slices of the record up to the last slice that the recorder took; all later slices are
-    /// missing.
+    /// Number of slices of the record up to the last slice that the recorder took; all slices after this
+    /// slice are missing.
     pub fn known(&self) -> u64 {
         self.known
     }
 
-    /// Allocations after slice `from` up to and including slice `to`. The function assumes that the program
-    /// works at a constant pace within a stretch.
+    /// Number of allocations that the program made after slice `from`, up to and including slice `to`. The
+    /// function assumes that the program works at a constant pace within a stretch.
     pub fn between(&self, from: u64, to: u64) -> f64 {
         (self.up_to(to) - self.up_to(from)).max(0.0)
     }
@@ -105,15 +105,16 @@ impl WorkBuilder {
         self.work.known = slice + 1;
     }
 
-    /// The last slice of the stretch that is not complete yet.
+    /// The index of the last slice of the stretch that is not complete yet; `None`: all stretches are
+    /// complete, or no slice was added yet.
     fn next_edge(&self) -> Option<u64> {
         let Work { width, slices, allocs, .. } = &self.work;
         let open = (allocs.len() as u64).checked_sub(1)?;
         (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
     }
 
-    /// Ends the record and returns the work. The number of allocations after the newest slice is unknown and
-    /// taken as 0.
+    /// Ends the record and returns the work. The number of allocations after the newest slice is unknown, so
+    /// the function takes it as 0.
     pub fn finish(mut self) -> Work {
         let (_, allocs) = self.newest.unwrap_or_default();
         if self.work.allocs.is_empty() {

@@ -1,5 +1,5 @@
-//! Compares edLeak's formula with edLeak's own results: nine slices of 35 sites ("allocers"), and one longer
-//! series.
+//! Checks that this crate's version of edLeak's formula gives the results that edLeak itself gave, for nine
+//! slices of 35 sites and for one longer series.
 
 use std::collections::BTreeMap;
 use std::path::Path;

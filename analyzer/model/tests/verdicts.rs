@@ -1,5 +1,5 @@
-//! Tests verdicts on series that this file generates and whose right verdict is known: short demos, curves in
-//! steps that begin at different times, short records.
+//! Tests verdicts on generated series whose right verdict is known: short demos, curves that grow in steps,
+//! sites that begin at different times, and short records.
 
 use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::growth_class::Class;
@@ -8,8 +8,8 @@ use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 use edleak_model::work::WorkBuilder;
 use std::sync::Arc;
 
-/// A site with `count(slice)` live allocations of `bytes(slice)` bytes together. If the count falls, the
-/// program has freed allocations.
+/// A site that has `count(slice)` live allocations with `bytes(slice)` bytes in total at each slice. If the
+/// count falls, the program has freed allocations.
 fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -> Series {
     let mut builder = SeriesBuilder::new();
     let (mut allocs, mut frees, mut before) = (0, 0, 0);
@@ -23,7 +23,7 @@ fn series(slices: u64, bytes: impl Fn(u64) -> u64, count: impl Fn(u64) -> u64) -
     builder.finish()
 }
 
-/// A site of allocations of 100 bytes.
+/// Judges a site whose allocations have 100 bytes each.
 fn of_hundred(slices: u64, count: impl Fn(u64) -> u64 + Copy) -> Judgement {
     judge(&series(slices, |slice| 100 * count(slice), count), 0.1, Model::Growth)
 }
@@ -73,7 +73,7 @@ fn a_cache_that_fills_within_three_of_eight_seconds_is_not_a_leak() {
 
 #[test]
 fn leaked_bytes_of_a_site_without_frees_are_exact() {
-    // The site leaks a little without load and more under load; the load comes in bursts.
+    // The load of the program comes in bursts; the site leaks little without load and more under load.
     let load = |slice: u64| if (slice / 10).is_multiple_of(3) { 4 + slice % 5 } else { 1 };
     let bursts = |slice: u64| (0..=slice).map(load).sum();
     let judged = of_hundred(300, bursts);
@@ -97,7 +97,7 @@ fn leaked_bytes_of_a_site_without_frees_are_exact() {
 }
 
 /// The recorder took the ages of the surviving allocations while all of the memory was live, so these ages
-/// show a leak. At the end the program has freed all of this memory.
+/// show a leak. But at the end of the record, the program has freed this memory.
 #[test]
 fn survivors_freed_before_the_end_are_undecided() {
     let mut builder = SeriesBuilder::new();
@@ -146,8 +146,8 @@ fn a_buffer_that_is_reallocated_ever_larger_is_a_leak_though_its_count_never_mov
     assert_eq!(capped.verdict, Verdict::NoLeak, "{:?}", capped.why);
 }
 
-/// A buffer that grows for ever looks like a buffer that was loaded and then stays, as long as the next
-/// doubling of the buffer has not yet had time to come.
+/// Until the next doubling of a buffer is due, a buffer that grows for ever looks like a buffer that was
+/// loaded once and then stays the same.
 #[test]
 fn a_buffer_that_doubles_is_undecided_while_its_next_doubling_may_come() {
     for slices in [100u64, 600, 3000] {
@@ -195,13 +195,14 @@ fn a_handful_more_amid_much_churn_is_undecided() {
     let few = judged(1, 4);
     assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
     assert!(few.why[0].starts_with("5 more allocations are live"), "{:?}", few.why);
-    // The same curve with ten times as many allocations is a leak. A few allocations are also a leak if the
-    // site frees none.
+    // A curve of this form with ten times as many allocations is a leak. A few allocations are also a leak if
+    // the site frees no allocation.
     assert_eq!(judged(10, 4).verdict, Verdict::Leak);
     assert_eq!(judged(1, 0).verdict, Verdict::Leak);
 }
 
-/// A program that ran for only one second may still have been starting.
+/// A program that was recorded for only one second may still have been starting, so no leak gets the
+/// confidence `Strict`.
 #[test]
 fn nothing_is_beyond_doubt_in_a_second() {
     let at = |period_s: f64| {
@@ -320,7 +321,7 @@ fn rate_counts_from_the_start_of_the_leak() {
         builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
     }
     let unseen = judge(&builder.finish(), 0.1, Model::Growth);
-    // This site grows in the same way, but was present from the start.
+    // This second site also grows only in the last 150 slices, but is present from the start of the record.
     let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
     for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
         assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);
@@ -332,8 +333,8 @@ fn rate_counts_from_the_start_of_the_leak() {
 
 // ---------------------------------------------------------------- the work of the whole program
 
-/// A site of `count(slice)` allocations of 100 bytes in a program that makes `pace(slice)` allocations per
-/// slice.
+/// Judges a site that has `count(slice)` live allocations of 100 bytes, in a program that makes `pace(slice)`
+/// allocations in each slice.
 fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u64) -> Judgement {
     let mut work = WorkBuilder::new(slices);
     let mut allocs = 0;
@@ -345,8 +346,8 @@ fn beside_work(slices: u64, count: impl Fn(u64) -> u64, pace: impl Fn(u64) -> u6
     judge(&site, 0.02, Model::Growth)
 }
 
-/// The allocations of a program per slice: three while it has load, which is for `until` slices, and `then`
-/// after that.
+/// The number of allocations that a program makes in each slice: three in the first `until` slices, in which
+/// it has load, and `then` after that.
 fn load(until: u64, then: u64) -> impl Fn(u64) -> u64 {
     move |slice| if slice < until { 3 } else { then }
 }

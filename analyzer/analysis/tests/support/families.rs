@@ -1,7 +1,7 @@
-//! Mechanisms that change the memory of a site: some of them leak, the others do not.
+//! Mechanisms that change the memory of a simulated site. Some of the mechanisms leak, and the others do not.
 //!
-//! In a leak, the site keeps retaining allocations until the end of the record, at a rate that does not
-//! diminish.
+//! A mechanism counts as a leak if the site retains new allocations until the end of the record, at a rate
+//! that does not diminish.
 
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
@@ -10,7 +10,7 @@ use std::f64::consts::TAU;
 /// allocations to a simulated site.
 pub(crate) type Family = (&'static str, bool, &'static str, fn(&mut World));
 
-/// Adds noise that is small enough not to hide a leak of `moved` allocations.
+/// Adds noise to a site; the noise is so small that it does not hide a leak of `moved` allocations.
 pub(crate) fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
@@ -21,7 +21,8 @@ pub(crate) fn steady(w: &mut World, share: f64) {
     w.leak(size, |_| 1.0);
 }
 
-/// Adds `size` allocations that are never freed. Their number grows along `curve`, which goes from 0 to 1.
+/// Adds `size` allocations that are never freed. At each time of the record, about `size` times `curve` of
+/// them are live; `curve` goes from 0 to 1.
 pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;
@@ -36,8 +37,8 @@ pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     }
 }
 
-/// At each instant of `path`, frees all allocations of the previous instant and makes new ones. An item of
-/// `path` is (instant, number of new allocations).
+/// At each instant of `path`, frees all allocations of the previous instant and makes new ones. Each item of
+/// `path` has an instant and the number of new allocations at this instant.
 pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);
@@ -45,16 +46,17 @@ pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     }
 }
 
-/// Models a cache that looks up random keys and allocates memory for each unknown key. `rate_of_new` is the
-/// relative rate of unknown keys over the record.
+/// Simulates a cache: the program looks up random keys, and the cache allocates memory for each key that it
+/// does not have yet. `rate_of_new` is the relative rate of new keys at each time of the record; if it is
+/// always 1, the cache gets about `keys` keys.
 fn cache(w: &mut World, keys: f64, rate_of_new: impl Fn(f64) -> f64) {
     let noise = w.size;
     w.arrivals(keys, rate_of_new, |_, _| FOREVER);
     w.noise(noise, 0.0);
 }
 
-/// Allocates at a steady rate. At each instant of `ends`, the site frees its allocations, except for the
-/// share `left`.
+/// Allocates at a steady rate. At each instant of `ends`, the site frees its allocations, but keeps the share
+/// `left` of them.
 pub(crate) fn sawtooth(w: &mut World, ends: &[f64], per_record: f64, left: f64) {
     let ends = ends.to_vec();
     let kept = w.arrivals(
@@ -78,7 +80,7 @@ pub(crate) fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64
     ends
 }
 
-/// The mechanisms of the published benchmark, written again from scratch.
+/// The mechanisms of the published benchmark (the labelled corpus), programmed again without its code.
 pub(crate) const KNOWN: &[Family] = &[
     ("leak_linear", true, "linear", |w| {
         steady(w, 1.0);
@@ -201,7 +203,7 @@ pub(crate) const KNOWN: &[Family] = &[
     }),
     ("leak_queue_backlog", true, "linear", |w| {
         // Requests arrive faster than a FIFO server serves them. A request that arrives at time t is freed at
-        // t/s, where s is the share of the requests that are served.
+        // time t/s, where s is the share of the requests that the server serves in time.
         let s = w.rng.between(0.4, 0.85);
         let size = w.size;
         w.arrivals(size / (1.0 - s), |_| 1.0, |_, at| at / s - at);
@@ -356,8 +358,8 @@ pub(crate) const KNOWN: &[Family] = &[
 /// Mechanisms that the published benchmark does not have.
 pub(crate) const UNSEEN: &[Family] = &[
     ("leak_timer", true, "linear", |w| {
-        // The leak adds a fixed amount at fixed intervals, at least twelve times in the record. The time of
-        // the first addition is random.
+        // A timer leaks a fixed number of allocations at fixed intervals, at least twelve times in the
+        // record. The time of the first interval is random.
         let (times, phase) = (w.rng.scale(12.0, 60.0), w.rng.unit());
         let each = (w.size / times).ceil();
         for k in 0..times as usize {
@@ -397,7 +399,8 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.leaked += kept;
     }),
     ("leak_growing_buffer", true, "linear", |w| {
-        // One buffer is reallocated a little larger each time, so the count never changes.
+        // The program reallocates one buffer again and again, each time a little larger, so the live count
+        // never changes.
         let times = w.rng.scale(20.0, 300.0) as usize;
         let (start, phase) = (w.rng.between(0.0, 1.0), w.rng.unit());
         let step = (w.size / times as f64 * w.unit_bytes()).ceil() as u64;
@@ -462,8 +465,8 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("high_water_pool", false, "log", |w| {
-        // A pool keeps the memory of its highest demand. Demand varies at random, so a new maximum of the
-        // demand comes ever more rarely.
+        // A pool keeps the memory of its highest demand. The demand varies at random, so it reaches a new
+        // maximum ever more rarely.
         let (mut high, demands) = (0.0, w.rng.scale(30.0, 600.0) as usize);
         for k in 0..demands {
             let demand = w.size * (1.0 + 0.25 * w.rng.normal()).max(0.0);
@@ -508,7 +511,8 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("generations", false, "other", |w| {
-        // A minor collection frees most of the young allocations, and a major collection frees all of them.
+        // The program has a garbage collector: a minor collection frees most of the young allocations, and a
+        // major collection frees all allocations.
         let (minor, major) = (cycles(w, 20.0, 40.0, 0.2), cycles(w, 3.5, 7.0, 0.2));
         let size = w.size;
         w.arrivals(

@@ -1,19 +1,19 @@
-//! Mechanisms whose curves hardly show whether they leak: their growth is slower, begins later, comes in
-//! rarer steps and has more noise than the growth of the benchmark's mechanisms.
+//! Mechanisms whose curves hardly show whether the site leaks. Compared with the mechanisms of the benchmark,
+//! their growth is slower, begins later, comes in rarer steps and has more noise.
 
 use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, steady};
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// Adds memory that the site loads at the start and keeps. This memory is `times` as large as the leak, and
-/// grows in a straight line over `share` of the record.
+/// Adds memory that the site loads at the start and keeps. This memory is `times` times as large as the leak,
+/// and grows in a straight line over the first `share` of the record.
 fn slow_base(w: &mut World, share: f64, times: f64) {
     let base = w.size * times;
     follow(w, base, |x| (x / share).min(1.0));
 }
 
-/// Adds a pool that grows in chunks of allocations. The pool must satisfy `demand`, which grows from 0 to 1
-/// and is a share of `size`.
+/// Adds a pool that grows in chunks of allocations. The pool always holds at least `demand` times `size`
+/// allocations; `demand` grows from 0 to 1.
 fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f64) {
     let mut held = 0;
     for k in 0..2000 {
@@ -25,7 +25,7 @@ fn in_chunks(w: &mut World, size: f64, chunks: usize, demand: impl Fn(f64) -> f6
     }
 }
 
-/// Mechanisms that are harder to judge than those of the benchmark.
+/// Mechanisms that are harder to judge than the mechanisms of the benchmark.
 pub(crate) const HARDER: &[Family] = &[
     ("leak_slow_base", true, "linear", |w| {
         let (share, times) = (w.rng.between(0.05, 0.3), w.rng.scale(0.5, 20.0));
@@ -99,7 +99,8 @@ pub(crate) const HARDER: &[Family] = &[
         in_chunks(w, size, chunks, |x| x);
     }),
     ("leak_rare_gc", true, "linear", |w| {
-        // A garbage collector runs a few times; the leak is the part that the collector cannot free.
+        // A garbage collector runs a few times in the record; the leak is the memory that the collector
+        // cannot free.
         let (c, left) = (cycles(w, 4.0, 8.0, 0.3), w.rng.between(0.2, 0.6));
         let size = w.size;
         sawtooth(w, &c, size / left, left);
@@ -130,8 +131,7 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_two_sites", true, "linear", |w| {
-        // One caller has two leaks: one leak of few large allocations, and one leak of many small
-        // allocations.
+        // One caller leaks in two ways: a few large allocations, and many small allocations.
         let size = w.size;
         steady(w, 0.7);
         let (times, unit) = (w.rng.between(10.0, 40.0), w.unit_bytes());
@@ -195,7 +195,8 @@ pub(crate) const HARDER: &[Family] = &[
         sawtooth(w, &c, size * 4.0, 0.0);
     }),
     ("rotation_by_size", false, "other", |w| {
-        // The program frees a log buffer when the buffer is full. Log lines arrive at an uneven pace.
+        // The program writes log lines into a buffer, at an uneven pace, and frees the lines when the buffer
+        // is full.
         let (mut at, mut ends) = (0.0, Vec::new());
         while at < 1.0 {
             at += w.rng.between(0.05, 0.3);
@@ -206,8 +207,8 @@ pub(crate) const HARDER: &[Family] = &[
         w.noise(size * 0.5, 0.0);
     }),
     ("table_doubles", false, "log", |w| {
-        // The site allocates a hash table and the entries of this table. The number of entries saturates, and
-        // the table grows by doubling.
+        // The site allocates a hash table and the entries of this table. The number of entries stops growing
+        // during the record, and the table doubles when it is full.
         let t = w.rng.between(0.05, 0.25);
         let (entries, unit) = (w.size, w.unit_bytes());
         follow(w, entries, |x| 1.0 - (-x / t).exp());

@@ -1,5 +1,5 @@
-//! A simulator of sites. The simulator is independent of the labelled corpus: it has its own code, its own
-//! parameters and its own definitions of the mechanisms.
+//! Simulates sites for tests. The simulator is independent of the labelled corpus: it has its own code, its
+//! own parameters and its own definitions of the mechanisms.
 
 mod families;
 mod harder;
@@ -11,7 +11,8 @@ pub(crate) use harder::HARDER;
 use rayon::prelude::*;
 use world::World;
 
-/// Simulates `each` records of every mechanism. The records take the lengths and the levels of noise in turn.
+/// Simulates `each` records of every mechanism. The records of one mechanism differ in length and noise: all
+/// lengths with noise 0 come first, then all lengths with noise 1, and so on.
 pub(crate) fn simulate(families: &[Family], lengths: &[usize], each: usize, seed: u64) -> Vec<Case> {
     let work: Vec<(usize, usize)> =
         (0..families.len()).flat_map(|f| (0..each).map(move |k| (f, k))).collect();

@@ -1,7 +1,7 @@
 //! A simulated site: a list of allocations, each with a time of birth, a time of death and a size.
 //!
 //! All data of a recording (live bytes, counts, cumulated allocations and frees, birth times of survivors)
-//! are computed from the list of allocations. So a program could produce every curve that the simulator
+//! are computed from the list of allocations. So a real program could produce every curve that the simulator
 //! makes.
 
 use edleak_analysis::score::Case;
@@ -49,8 +49,8 @@ impl Rng {
     }
 }
 
-/// Several allocations of `bytes` bytes each. They live from `birth` to `death`, which are fractions of the
-/// record.
+/// Several allocations of `bytes` bytes each. The allocations live from `birth` to `death`, which are
+/// positions in the record from 0 to 1.
 struct Group {
     birth: f64,
     death: f64,
@@ -58,20 +58,20 @@ struct Group {
     count: u64,
 }
 
-/// One site during one record.
+/// One simulated site during one record.
 pub(crate) struct World {
     pub rng: Rng,
     /// Number of slices.
     pub n: usize,
     /// Level of noise: 0, 1 or 2.
     pub noise: usize,
-    /// Number of allocations that the mechanism under test makes, without noise: the size of a leak or of a
-    /// cache.
+    /// Number of allocations by which the mechanism under test grows without noise, such as the size of a
+    /// leak or of a cache.
     pub size: f64,
     /// True number of bytes that were leaked within the record.
     pub leaked: f64,
-    /// The typical size of one allocation in bytes; `spread` is the standard deviation of the size's
-    /// logarithm.
+    /// The typical size of one allocation in bytes. (The field `spread` is the standard deviation of the
+    /// logarithm of the size.)
     bytes: f64,
     spread: f64,
     groups: Vec<Group>,
@@ -104,8 +104,8 @@ impl World {
         }
     }
 
-    /// Adds `count` allocations, alive from `birth` to `death`. If `count` has a fraction, `count` is rounded
-    /// up or down at random.
+    /// Adds `count` allocations that live from `birth` to `death`. If `count` has a fraction, `count` is
+    /// rounded up or down at random.
     pub(crate) fn add(&mut self, birth: f64, death: f64, count: f64) -> f64 {
         let whole = (count + self.rng.unit()).floor().max(0.0) as u64;
         let bytes = (self.bytes * (self.spread * self.rng.normal()).exp()).max(1.0) as u64;
@@ -149,14 +149,15 @@ impl World {
         }
     }
 
-    /// Adds a leak of about `total` allocations; `rate` is the relative rate over the record.
+    /// Adds a leak of about `total` allocations; `rate` gives the relative rate of the leak at each time of
+    /// the record.
     pub(crate) fn leak(&mut self, total: f64, rate: impl Fn(f64) -> f64) {
         let kept = self.arrivals(total, rate, |_, _| FOREVER);
         self.leaked += kept;
     }
 
-    /// Adds short-lived allocations, whose number stays the same on average and scatters by `sd`. `life` is
-    /// their mean lifetime in fractions of the record.
+    /// Adds short-lived allocations. Their number stays the same on average and has the standard deviation
+    /// `sd`. Their mean lifetime is `life`, as a fraction of the record.
     pub(crate) fn churn(&mut self, sd: f64, life: f64) {
         let batch = (sd * sd / self.size.max(1.0)).max(1.0).min(sd.max(1.0));
         let groups = (sd / batch).powi(2).clamp(1.0, 400.0);
@@ -172,8 +173,8 @@ impl World {
         }
     }
 
-    /// Adds noise of the site's level. `moved` is the number of allocations that the mechanism adds without
-    /// the noise.
+    /// Adds noise; its strength depends on the site's field `noise`. `moved` is the number of allocations
+    /// that the mechanism adds without the noise.
     ///
     /// A leak must stay visible: its growth must be at least `visible` times the standard error of the growth
     /// that the noise alone would show. If `visible` is 0, there is no limit.
@@ -191,7 +192,7 @@ impl World {
         self.churn(sd, slices / self.n as f64);
     }
 
-    /// Computes the data that a recorder would have written for this site.
+    /// Computes the data that edleak-record would have written for this site.
     pub(crate) fn record(self, id: String, family: &str, leaks: bool, shape: &str) -> Case {
         let n = self.n;
         let slice_of = |at: f64| ((at * n as f64).ceil().max(1.0) as usize) - 1;
