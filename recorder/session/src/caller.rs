@@ -54,9 +54,9 @@ pub const TURN: u32 = 64 - ADDRESS_BITS;
 /// Number of the lower bits of an encoded rule that hold the offset of the CFA in bytes; this offset is a
 /// multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The value that encodes the rule of a function that keeps a frame pointer. Every smaller value that does
-/// not encode a site encodes a rule that computes the CFA from sp and leaves fp unchanged. Every greater
-/// value up to [`LAST`] encodes a rule of another kind.
+/// The value that encodes the rule of a function that keeps a frame pointer. Every smaller value encodes a
+/// site, or a rule that computes the CFA from sp and leaves fp unchanged. Every greater value up to [`LAST`]
+/// encodes a rule of another kind.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;

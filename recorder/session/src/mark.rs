@@ -80,7 +80,7 @@ pub struct MarkState {
     pub put_off: AtomicU64,
 }
 
-/// The mark of one name.
+/// One name of marks, with the number of its marks and the count at which the next slice is due.
 #[repr(C, align(64))]
 pub struct MarkName {
     /// Hash of the name. Two names with the same hash count as one name. 0: this entry of the table is free.
@@ -201,8 +201,8 @@ impl Counted<'_> {
     }
 }
 
-/// The index and the entry of a name in a table. The function creates the entry if necessary. `None`: the
-/// table has no free entry. The function takes no lock.
+/// The index and the entry of a name in a table. If the table has no entry for the name, the function creates
+/// the entry. `None`: the table has no free entry. The function takes no lock.
 pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option<(usize, &'n MarkName)> {
     let hash = name.hash.max(1);
     for probe in 0..names.len() {

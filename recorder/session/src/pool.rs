@@ -218,7 +218,8 @@ impl<'s> PoolRing<'s> {
         })
     }
 
-    /// The index of a name. The function stores the name if necessary. `None`: there is no room for the name.
+    /// The index of a name. If the session does not contain the name, the function stores the name. `None`:
+    /// the session has no room for the name.
     pub fn name(&self, name: GivenName<'_>) -> Option<usize> {
         place_of(self.names, name).map(|(index, _)| index)
     }

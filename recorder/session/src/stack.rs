@@ -46,7 +46,7 @@ pub struct StackInfo {
     /// Hash of the site and the frames. The hash identifies the stack.
     pub hash: AtomicU64,
     /// The cell that counts allocations of the current epoch: the number of the epoch (high half) and the id
-    /// of the cell (low half; 0: none).
+    /// of the cell (low half; 0: no cell).
     pub current: AtomicU64,
     /// The id of the watched site to which the stack belongs.
     pub site: AtomicU32,

@@ -44,7 +44,7 @@ impl Environment {
             // SAFETY: argc lies at this address. After argc come the arguments, a null and the environment.
             argc.wrapping_add(1 + unsafe { *argc } + 1).cast()
         } else if !environ.is_null() {
-            // SAFETY: libc's `environ` has this type.
+            // SAFETY: libc's variable `environ` holds the address of the array of variables.
             unsafe { *environ }
         } else {
             ptr::null()
@@ -140,7 +140,8 @@ impl Environment {
 /// Gets a value of the auxiliary vector from libc; `None`: libc does not have the function `getauxval`.
 fn of_libc(kind: usize) -> Option<usize> {
     let function = symbols::global(c"getauxval");
-    // SAFETY: libc's getauxval has this type.
+    // SAFETY: the pointer is null or leads to libc's getauxval, which takes one number and returns one
+    // number.
     let getauxval: Option<unsafe extern "C" fn(usize) -> usize> = unsafe { core::mem::transmute(function) };
     // SAFETY: getauxval accepts any number.
     getauxval.map(|getauxval| unsafe { getauxval(kind) })

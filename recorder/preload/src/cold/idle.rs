@@ -42,8 +42,8 @@ use edleak_session::layout::FIRST_TABLE_AT;
 /// object.
 pub(crate) static IDLE: Idle = Idle::new();
 
-/// Stores the addresses that a collector needs. Call this function after the library has found the real
-/// functions.
+/// Stores in [`IDLE`] the addresses that a collector needs to begin a recording. Call this function after the
+/// library has found the real functions.
 pub(super) fn describe(is_countable: bool, waits: bool) {
     /// The number that is stored if the library did not read the number of filters.
     const UNKNOWN: u32 = u32::MAX;
@@ -119,12 +119,12 @@ pub(super) fn begin() -> bool {
     published
 }
 
-/// The address of the mapping of the session before the last session.
+/// The address of the mapping of the second-last session of this process.
 static OLDER: AtomicUsize = AtomicUsize::new(0);
 static OLDER_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Unmaps the session before the last session. The last session stays mapped, because a signal handler may
-/// have interrupted a thread that holds a pointer into this session.
+/// Unmaps the second-last session of this process. The last session stays mapped, because a signal handler
+/// may have interrupted a thread that holds a pointer into this session.
 fn retire() {
     let (base, bytes) = (OLDER.load(Ordering::Relaxed), OLDER_BYTES.load(Ordering::Relaxed));
     if bytes > 0 {

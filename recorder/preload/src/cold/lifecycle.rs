@@ -253,8 +253,8 @@ extern "C" fn constructor() {
     }
 }
 
-/// Starts a library that a collector has loaded into a running process. The library waits for a recording.
-/// The library counts only through the detours that the collector writes.
+/// Starts a library that a collector has loaded into a running process. Such a library waits for a recording,
+/// and counts only through the detours that the collector writes.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 #[cold]
 fn start_late() {

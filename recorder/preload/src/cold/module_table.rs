@@ -68,8 +68,8 @@ pub(super) fn known() -> &'static [Known] {
     &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
 }
 
-/// A free entry. If no entry is free: the entry of an unloaded module at whose addresses another module is
-/// loaded now.
+/// A free entry. If no entry is free, the result is the entry of an unloaded module at whose addresses
+/// another module is loaded now.
 pub(super) fn place_for_another() -> Option<&'static Known> {
     let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
     if let Some(free) = known().iter().find(is_free) {
@@ -96,7 +96,7 @@ fn current_at(address: usize) -> Option<&'static Known> {
 }
 
 /// The number of the module event that reported the first load of the module at this address. If no known
-/// module contains the address: the number of all module events until now.
+/// module contains the address, the result is the number of all module events until now.
 pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     current_at(address).map_or_else(
         || header.events_written.load(Ordering::Relaxed),

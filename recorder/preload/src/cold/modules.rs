@@ -59,7 +59,7 @@ static PENDING_COUNT: AtomicU32 = AtomicU32::new(0);
 /// Handles an allocation that the loader has made.
 pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
     // Every `link_map` has more bytes than this: the smallest `link_map`, in glibc 2.17, has 1,080 bytes. The
-    // loader makes few other allocations of this size.
+    // loader makes few other allocations of this number of bytes or more.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
     if PENDING_COUNT.load(Ordering::Relaxed) > 0 {

@@ -3,8 +3,8 @@
 //!
 //! Every pointer to a real function first points to a function of this file, which runs `lifecycle::start`.
 //! While `start` looks up functions, `dlsym` may itself allocate memory, above all if a lookup fails. An
-//! arena in this library serves these allocations and never reuses its memory. The library uses the real
-//! functions only after the last lookup, so the target's heap is the same as without edleak.
+//! arena in this library serves the allocations of `dlsym` and never reuses its memory. The library uses the
+//! real functions only after the last lookup, so the target's heap is the same as without edleak.
 //!
 //! glibc's malloc keeps blocks at least 32 bytes apart. From any other malloc, the library requests at least
 //! 32 bytes, because the side table has one entry for each 32 bytes of addresses.
@@ -267,7 +267,7 @@ pub(crate) fn is_late() -> bool {
         forget_error();
         return false;
     }
-    // SAFETY: libc's `dlopen` has this type.
+    // SAFETY: the pointer leads to libc's `dlopen`, which takes a path and flags and returns a handle.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
     // SAFETY: without a name, the call returns a handle of the program and loads nothing.
     let program = unsafe { dlopen(ptr::null(), RTLD_LAZY) };

@@ -46,7 +46,7 @@ pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
     let found = unsafe { dlsym(handle, name.as_ptr()) };
     let dlvsym = DLVSYM.load(Ordering::Relaxed);
     let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
-    // SAFETY: `dlvsym` has this type.
+    // SAFETY: the pointer leads to glibc's `dlvsym`, which has the type `Dlvsym`.
     let dlvsym: Dlvsym = unsafe { transmute(dlvsym) };
     // SAFETY: both strings are NUL-terminated.
     let of_version = unsafe { dlvsym(handle, name.as_ptr(), version.as_ptr()) };
@@ -141,7 +141,7 @@ pub(super) fn learn_dlerror() {
 pub(super) fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
-        // SAFETY: `dlerror` has this type.
+        // SAFETY: the pointer leads to libc's `dlerror`, which takes no arguments and returns a C string.
         let dlerror: unsafe extern "C" fn() -> *const c_char = unsafe { transmute(dlerror) };
         for _ in 0..2 {
             // SAFETY: `dlerror` takes no arguments; the message belongs to libc.
@@ -165,10 +165,10 @@ pub(crate) fn module_of(function: *mut c_void) -> (*const c_char, *mut c_void) {
         DlInfo { path: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
     let dladdr = global(c"dladdr");
     if !dladdr.is_null() {
-        // SAFETY: dladdr has this type.
+        // SAFETY: the pointer leads to libc's dladdr, which takes an address and a pointer to the answer.
         let dladdr: unsafe extern "C" fn(*const c_void, *mut DlInfo) -> i32 = unsafe { transmute(dladdr) };
-        // SAFETY: the call passes an address and a place for the answer. If there is no answer, dladdr writes
-        // nothing.
+        // SAFETY: the call passes an address and a place for the answer. If dladdr finds no module, dladdr
+        // writes nothing.
         unsafe { dladdr(function, &mut info) };
     }
     (info.path, info.base)
@@ -234,7 +234,8 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
         forget_error();
         return Seen::Ours;
     }
-    // SAFETY: dladdr1 has this type.
+    // SAFETY: the pointer leads to glibc's dladdr1, which takes an address, pointers to two answers, and a
+    // flag.
     let dladdr1: unsafe extern "C" fn(*const c_void, *mut DlInfo, *mut *const Symbol, i32) -> i32 =
         unsafe { transmute(dladdr1) };
     let mut info =
@@ -254,7 +255,7 @@ pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     if dlopen.is_null() || path.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: libc's `dlopen` has this type.
+    // SAFETY: the pointer leads to libc's `dlopen`, which takes a path and flags and returns a handle.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
     // SAFETY: this call only looks for a library that is already loaded, and loads nothing.
     let handle = unsafe { dlopen(path, RTLD_LAZY_NOLOAD) };

@@ -119,7 +119,7 @@ pub(crate) unsafe extern "C" fn on_posix_memalign(
     if real.is_null() {
         return status;
     }
-    // SAFETY: posix_memalign has this type.
+    // SAFETY: the pointer leads to a posix_memalign, which has the type `PosixMemalign`.
     let real: PosixMemalign = unsafe { transmute(real) };
     let call = || {
         // SAFETY: this is the target's own call, with its own arguments.
@@ -137,7 +137,7 @@ unsafe fn aligned(real: &Lazy, align: usize, size: usize, caller: *const usize, 
     if real.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: aligned_alloc and memalign have this type.
+    // SAFETY: the pointer leads to an aligned_alloc or a memalign, which have the type `Align`.
     let real: Align = unsafe { transmute(real) };
     // SAFETY: this is the target's own call, with its own arguments.
     let call = || unsafe { real(align, real::spaced(size)) };
@@ -179,7 +179,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
     if real.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: valloc and pvalloc have this type.
+    // SAFETY: the pointer leads to a valloc or a pvalloc, which have the type `Page`.
     let real: Page = unsafe { transmute(real) };
     // SAFETY: this is the target's own call, with its own arguments.
     let call = || unsafe { real(real::spaced(size)) };
@@ -216,7 +216,7 @@ pub(crate) unsafe extern "C" fn reallocarray_overflow(old: *mut u8, count: usize
     if real.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: reallocarray has this type.
+    // SAFETY: the pointer leads to a reallocarray, which has the type `ReallocArray`.
     let real: ReallocArray = unsafe { transmute(real) };
     // SAFETY: this is the target's own call; the real function checks the arguments and fails.
     unsafe { real(old, count, size) }

@@ -197,7 +197,7 @@ unsafe fn map(
     if real.is_null() {
         return FAILED;
     }
-    // SAFETY: the next definition of mmap or mmap64 has this type.
+    // SAFETY: the next definition of mmap or mmap64 has the type `Mmap`.
     let real: Mmap = unsafe { transmute(real) };
     // SAFETY: this is the target's own call, with its own arguments.
     let mapped =
@@ -220,7 +220,7 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     if real.is_null() {
         return -1;
     }
-    // SAFETY: the next definition of munmap has this type.
+    // SAFETY: the next definition of munmap has the type `Munmap`.
     let real: Munmap = unsafe { transmute(real) };
     // The kernel refuses an address that is not aligned and a length of 0, so such a call needs no event.
     let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
@@ -268,7 +268,7 @@ pub(crate) unsafe extern "C" fn on_mremap(
     if real.is_null() {
         return FAILED;
     }
-    // SAFETY: the next definition of mremap has this type.
+    // SAFETY: the next definition of mremap has the type `Mremap`.
     let real: Mremap = unsafe { transmute(real) };
     // If the old length is 0, mremap maps a shared mapping a second time. With MREMAP_DONTUNMAP, the old
     // range stays mapped.
@@ -308,7 +308,7 @@ pub(crate) unsafe extern "C" fn on_shmat(
     if real.is_null() {
         return FAILED;
     }
-    // SAFETY: the next definition of shmat has this type.
+    // SAFETY: the next definition of shmat has the type `Shmat`.
     let real: Shmat = unsafe { transmute(real) };
     // SAFETY: this is the target's own call, with its own arguments.
     let attached = unsafe { real(segment, address, flags) };
@@ -332,7 +332,7 @@ pub(crate) unsafe extern "C" fn on_shmdt(address: Pointer) -> i32 {
     if real.is_null() {
         return -1;
     }
-    // SAFETY: the next definition of shmdt has this type.
+    // SAFETY: the next definition of shmdt has the type `Shmdt`.
     let real: Shmdt = unsafe { transmute(real) };
     let log = MappingLog::of_giving();
     let number = log.and_then(|log| log.push(event(Operation::Detach, address, 0, 0)));
@@ -363,7 +363,7 @@ pub(crate) unsafe extern "C" fn on_madvise(address: Pointer, length: usize, advi
     if real.is_null() {
         return -1;
     }
-    // SAFETY: the next definition of madvise has this type.
+    // SAFETY: the next definition of madvise has the type `Madvise`.
     let real: Madvise = unsafe { transmute(real) };
     // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address, length, advice) };

@@ -182,8 +182,8 @@ impl Entry {
     }
 
     /// Makes the first access to the entry's page a write, even if the entry keeps its content. If the first
-    /// access were a read, the kernel would map its page of zeros, and the later write would cause a second
-    /// page fault.
+    /// access were a read, the kernel would map its shared page of zeros, and the later write would cause a
+    /// second page fault.
     fn touch(self) {
         // SAFETY: an `Entry` lies in a leaf, and leaves are never unmapped.
         let _ = unsafe { &*self.0 }.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);

@@ -204,7 +204,7 @@ call_hook! {
 }
 
 /// The common code of all hooks that push the number of their kind. The code builds a [`detour::Call`] on the
-/// stack, so that rsp points to its first word when the code calls the trampoline.
+/// stack, so that rsp points to the first word of this object when the code calls the trampoline.
 ///
 /// # Safety
 /// See [`allocate`]. The hook has pushed the number of its `Hook` onto the stack.

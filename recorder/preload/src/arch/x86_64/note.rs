@@ -175,8 +175,8 @@ macro_rules! step_aside {
 ///
 /// To test the entry, the code adds 0 to the entry instead of comparing it with 0. So the first access to a
 /// page of the side table is a write, not a read. If the first access were a read, the kernel would map its
-/// page of zeros, and the following write would cause a second page fault. In a program with several threads,
-/// this second page fault also interrupts the other processors.
+/// shared page of zeros, and the following write would cause a second page fault. In a program with several
+/// threads, this second page fault also interrupts the other processors.
 macro_rules! remember {
     () => {
         "mov rcx, rax
