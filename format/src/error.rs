@@ -1,7 +1,8 @@
 //! The error type for trace files. Each error has a kind.
 //!
-//! Damage inside a trace is not an error: [`Damage`](crate::Damage) counts it. An `Error` means that the
-//! reader cannot read anything, or that the writer cannot continue to write.
+//! If a part of a trace is damaged, the reader returns no error and counts the damage in
+//! [`Damage`](crate::Damage). An `Error` means that the reader cannot read anything, or that the writer
+//! cannot continue to write.
 
 use std::{fmt, io, path::Path};
 
@@ -13,7 +14,7 @@ pub enum ErrorKind {
     Io,
     /// The file holds no bytes.
     Empty,
-    /// The first bytes of the file are not those of a trace.
+    /// The first bytes of the file are not the first bytes of a trace.
     NotATrace,
     /// The file ends inside its first page.
     TruncatedHeader,
@@ -36,7 +37,8 @@ pub enum ErrorKind {
     /// A caller passed invalid data to the writer: a tick that is not higher than the previous tick, fewer
     /// sites than in the previous slice, or an id that is not below the limit.
     InvalidInput,
-    /// The checksum of a block was right when the reader opened the trace, and is wrong now.
+    /// The checksum of a block was right when the reader opened the trace, and was wrong when the reader read
+    /// the block.
     ChangedWhileRead,
 }
 

@@ -1,5 +1,5 @@
-//! Functions for the fuzz targets and for the test that runs their corpus. `read_everything` reads a whole
-//! trace; `file_of` makes a file with right checksums.
+//! Functions for the fuzz targets and for the test that runs the corpus of these targets. `read_everything`
+//! reads a whole trace; `file_of` makes a file with right checksums.
 
 use crate::ids::SiteId;
 use crate::layout::block::{BlockHeader, BlockKind, MAX_RAW_BYTES, extent_bytes, payload_sum};

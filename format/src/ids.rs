@@ -23,7 +23,7 @@ pub struct AreaId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct MarkId(pub u32);
 
-/// All pools that have the same name.
+/// The number of a pool name: all pools with the same name have the same id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Encode, Decode)]
 pub struct PoolId(pub u32);
 

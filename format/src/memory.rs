@@ -1,4 +1,4 @@
-//! The memory of the process, divided by the kind of its mappings, as /proc shows it.
+//! The memory of the process, separately for each kind of mapping, as /proc shows it.
 //!
 //! An *area* is all memory of one kind; if the mappings of this kind have names, all memory of one name. The
 //! catalog lists the areas ([`MemoryArea`]), and each slice holds the size of each area. Reading these sizes
@@ -41,28 +41,29 @@ pub enum AreaKind {
     SharedMemory,
     /// Mappings of files.
     File,
-    /// Huge pages of any mapping. Another area also counts these pages.
+    /// Huge pages of any mapping. The area of the mapping also counts its huge pages.
     HugePages,
     /// Memory that edleak needs in the process: the side table and the session.
     Edleak,
     /// The working set of the control group: memory of all its processes, including the active page cache.
     ControlGroup,
     /// All memory that recorded calls mapped: the live bytes of all sites of kind `Mapping` and
-    /// `AllocatorMapping`. Every slice has this area. Other areas also count this memory. This kind exists
-    /// since format version 4.
+    /// `AllocatorMapping`. Every slice has this area. The bytes of `Counted` are also part of other areas.
+    /// `Counted` exists since format version 4.
     Counted,
     /// Anonymous memory that no recorded call mapped. The heap, arenas, stacks and edleak's own memory are
-    /// not part of this area. Another area also counts this memory. This kind exists since format version 4.
+    /// not part of this area. The bytes of `Unseen` are also part of other areas. `Unseen` exists since
+    /// format version 4.
     Unseen,
-    /// The mappings of one site; the name of the area is the id of the site. Another area also counts this
-    /// memory. This kind exists since format version 4.
+    /// The mappings of one site; the name of the area is the id of the site. The bytes of `Site` are also
+    /// part of other areas. `Site` exists since format version 4.
     Site,
-    /// Anonymous memory that allocators mapped for themselves. Another area also counts this memory. This
-    /// kind exists since format version 4.
+    /// Anonymous memory that allocators mapped for themselves. The bytes of `Allocators` are also part of
+    /// other areas. `Allocators` exists since format version 4.
     Allocators,
     /// Free memory inside one arena of glibc's malloc, except the memory in thread caches and fast bins. The
-    /// name is the address of the arena's state, or empty for the main arena. Another area also counts this
-    /// memory. This kind exists since format version 4.
+    /// name is the address of the arena's state, or empty for the main arena. The bytes of `Free` are also
+    /// part of other areas. `Free` exists since format version 4.
     Free,
 }
 

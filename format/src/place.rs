@@ -1,8 +1,8 @@
 //! Safe use of a file by its name: links are followed, files are locked, and a rename replaces no file.
 //!
-//! After a program has checked a file, another process may put another file under the same name. So the
-//! caller opens the file and locks it. After each rename, the caller checks that the renamed file is the
-//! opened file.
+//! After a program has checked a file, another process may put another file under the same name. So a user of
+//! these functions opens and locks a file before the checks. After each rename, the caller checks that the
+//! renamed file is the opened file.
 
 pub use crate::lock::take as lock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -43,8 +43,8 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a file belongs to another user and is in a sticky directory in which everybody may write. The
-/// other user may have put the file there as a trap for edleak. The function trusts the owner of the
-/// directory.
+/// other user may have put the file there as a trap for edleak. A file of the directory's owner is not
+/// foreign, because edleak trusts this owner.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let own = rustix::process::geteuid().as_raw();

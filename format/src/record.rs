@@ -36,42 +36,45 @@ pub enum Record {
     End(End),
     /// Number of child processes without a trace.
     Children(Children),
-    /// A memory area of the process. The slices hold the area's size. This record exists since format version
-    /// 3.
-    MemoryArea(MemoryArea),
-    /// A module with its own allocator. This record exists since format version 3.
-    Allocator(Allocator),
-    /// Processor time of the process and of its children. This record exists since format version 3.
-    CpuTotals(CpuTotals),
-    /// Processor time that the target used, and time for which the target waited for a processor. This record
-    /// exists since format version 3.
-    CpuUse(CpuUse),
-    /// A mark: the name that the target or a user gave to instants. This record exists since format version
-    /// 3.
-    Mark(Mark),
-    /// The counters at one instant at which a mark was set. This record exists since format version 3.
-    MarkSlice(MarkSlice),
-    /// Number of marks, and number of slices of marks, that are not in the trace. This record exists since
+    /// A memory area of the process. The slices hold the area's size. The record `MemoryArea` exists since
     /// format version 3.
+    MemoryArea(MemoryArea),
+    /// A module with its own allocator. The record `Allocator` exists since format version 3.
+    Allocator(Allocator),
+    /// Processor time of the process and of its children. The record `CpuTotals` exists since format version
+    /// 3.
+    CpuTotals(CpuTotals),
+    /// Processor time that the target used, and time for which the target waited for a processor. The record
+    /// `CpuUse` exists since format version 3.
+    CpuUse(CpuUse),
+    /// A mark: the name that the target or a user gave to instants. The record `Mark` exists since format
+    /// version 3.
+    Mark(Mark),
+    /// The counters at one instant at which a mark was set. The record `MarkSlice` exists since format
+    /// version 3.
+    MarkSlice(MarkSlice),
+    /// Number of marks, and number of slices of marks, that are not in the trace. The record `MarkLosses`
+    /// exists since format version 3.
     MarkLosses(MarkLosses),
-    /// The state of a process that ran before its recording began. This record exists since format version 3.
+    /// The state of a process that ran before its recording began. The record `Attached` exists since format
+    /// version 3.
     Attached(Attached),
     /// Exists if the recording counts mapped memory; holds the number of lost calls of mmap and similar
-    /// functions. This record exists since format version 4.
+    /// functions. The record `Mappings` exists since format version 4.
     Mappings(Mappings),
-    /// A site that starts threads. This record exists since format version 4.
+    /// A site that starts threads. The record `ThreadStart` exists since format version 4.
     ThreadStart(ThreadStart),
-    /// A site whose stacks are no longer recorded. This record exists since format version 4.
+    /// A site whose stacks are no longer recorded. The record `WatchEnd` exists since format version 4.
     WatchEnd(WatchEnd),
-    /// The pools of one name. This record exists since format version 5.
+    /// The pools of one name. The record `Pool` exists since format version 5.
     Pool(Pool),
-    /// Exists if the recording counts the objects of the program's own pools; holds totals and losses. This
-    /// record exists since format version 5.
+    /// Exists if the recording counts the objects of the program's own pools; holds totals and losses. The
+    /// record `Pools` exists since format version 5.
     Pools(Pools),
-    /// Functions of a counted allocator whose calls are not counted. This record exists since format version
-    /// 5.
+    /// Functions whose calls are not counted, of an allocator that is otherwise counted. The record
+    /// `UncountedFunctions` exists since format version 5.
     UncountedFunctions(UncountedFunctions),
-    /// Memory that the program gave back with madvise. This record exists since format version 5.
+    /// Memory that the program gave back with madvise. The record `GivenBack` exists since format version 5.
     GivenBack(GivenBack),
 }
 
@@ -120,7 +123,8 @@ pub struct Module {
 /// The kind of a site.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 pub enum SiteKind {
-    /// The first caller of an allocation that is not a wrapper such as `xmalloc`.
+    /// The function that called for an allocation: the innermost caller that is not a wrapper such as
+    /// `xmalloc`.
     Caller,
     /// One full stack of a watched site.
     Stack,
@@ -128,14 +132,16 @@ pub enum SiteKind {
     Other,
     /// The leak that `--inject-leak` makes; no code of the target allocates it.
     Injected,
-    /// A caller of mmap, mremap or shmat. This site belongs to the domain of mapped memory, and counts bytes
-    /// of address space. This kind exists since format version 4.
+    /// A caller of mmap, mremap or shmat. A site of kind `Mapping` belongs to the domain of mapped memory,
+    /// and counts bytes of address space. The kind exists since format version 4.
     Mapping,
     /// An allocator that maps memory for itself. The sites that request memory from the allocator already
-    /// count this memory, so the analyzer does not judge this site. This kind exists since format version 4.
+    /// count this memory, so the analyzer gives no verdict on a site of kind `AllocatorMapping`. The kind
+    /// exists since format version 4.
     AllocatorMapping,
-    /// A caller of the program's own pools. This site belongs to the domain of pools. The site from which the
-    /// pool gets its memory also counts this memory. This kind exists since format version 5.
+    /// A caller of the program's own pools. A site of kind `Pool` belongs to the domain of pools. The memory
+    /// of its objects is also counted at the site from which the pool gets its memory. The kind exists since
+    /// format version 5.
     Pool(PoolId),
 }
 
@@ -393,7 +399,7 @@ pub struct Attached {
 pub struct EarlierFrees {
     /// Time of the instant since the recording began.
     pub at_ns: u64,
-    /// Number of such frees from the beginning of the recording up to this instant.
+    /// Number of frees of such older allocations, from the beginning of the recording up to this instant.
     pub frees: u64,
 }
 

@@ -146,8 +146,8 @@ pub(crate) fn extent_bytes(payload_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + payload_bytes.next_multiple_of(ALIGN_BYTES)
 }
 
-/// Checksum of a payload. The checksum also covers the sequence. So if header and payload come from different
-/// blocks, the checksum is wrong.
+/// Checksum of a payload. The checksum also covers the sequence. So the checksum is wrong if header and
+/// payload come from different blocks.
 pub(crate) fn payload_sum(salt: u64, sequence: u64, payload: &[u8]) -> u32 {
     checksum(&[&salt.to_le_bytes(), &sequence.to_le_bytes(), payload])
 }

@@ -1,5 +1,5 @@
-//! The catalog: everything in a trace that is not a slice. If several records have the same key, only the
-//! newest record is valid.
+//! The catalog: everything in a trace that is not a slice. If several records in the catalog have the same
+//! key, only the newest of these records is valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -126,14 +126,14 @@ pub(crate) struct EncodedRecords {
 }
 
 impl EncodedRecords {
-    /// Adds encoded records that are newer than the records already here. `None`: a record is unsound; the
+    /// Adds encoded records that are newer than all records in this value. `None`: a record is unsound; the
     /// function has added the records before that record.
     pub(crate) fn add(&mut self, encoded: &[u8]) -> Option<()> {
         each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))
     }
 
-    /// Adds encoded records that are older than the records already here. The function skips a record if a
-    /// newer record has the same key.
+    /// Adds encoded records that are older than all records in this value. The function skips an older record
+    /// if this value already has a record with the same key.
     pub(crate) fn add_older(&mut self, encoded: &[u8]) -> Option<()> {
         let newer: BTreeSet<Key> = self.places.keys().copied().collect();
         each(encoded, FORMAT_VERSION, |record, bytes| {

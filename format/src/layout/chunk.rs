@@ -134,7 +134,7 @@ pub(crate) fn encode_slice(
     areas.encode(memory, out);
 }
 
-/// Reads the numbers of a slice that are stored before its sites.
+/// Reads the numbers that a slice stores before the numbers of its sites.
 pub(crate) fn decode_slice_header(content: &mut &[u8]) -> Option<SliceHeader> {
     Some(SliceHeader {
         tick: take(content)?,

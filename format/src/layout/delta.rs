@@ -6,9 +6,9 @@
 //! `header_bytes` and the slice headers are varints. A slice header holds the tick, the time, RssAnon,
 //! VmSwap, and the number of changed sites. The tick is stored as the difference from the previous tick; for
 //! the first slice, from the block's `from_tick`. Time, RssAnon and VmSwap are stored as differences from the
-//! previous slice, in zig-zag encoding. For the time, only the change of this difference is stored. Three
-//! bytes with the widths of the five columns follow, low nibble first. The sixth nibble is 1 if changed
-//! memory areas follow ([`Areas`]), else 0.
+//! previous slice, in zig-zag encoding. The time is stored as the change of this difference from slice to
+//! slice. Three bytes with the widths of the five columns follow, low nibble first. The sixth nibble is 1 if
+//! changed memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four columns hold allocations, frees, allocated bytes and freed bytes. Each number is
@@ -113,8 +113,8 @@ impl SiteState {
     }
 }
 
-/// Computes `if which { a } else { b }` without a branch. The processor would mispredict half of the branches
-/// here.
+/// Computes `if which { a } else { b }` without a branch. With a branch, the processor would mispredict
+/// `which` about every second time.
 #[inline]
 fn select(which: bool, a: u64, b: u64) -> u64 {
     let mask = u64::from(which).wrapping_neg();
@@ -410,7 +410,7 @@ pub(crate) fn parse_shapes(
             && widths.iter().all(|&width| width as usize <= PLANES)
             && (changes == 0 || widths[0] > 0);
         is_sound.then_some(())?;
-        // A slice without changes has no bytes in any plane, but its header may hold widths other than 0. So
+        // A slice without changes has no bytes in any plane, but its header may hold widths other than 0, so
         // set the widths to 0.
         let widths = if changes == 0 { [0; COLUMNS] } else { widths };
         shapes.push(SliceShape { header, changes, widths, areas: areas.changed().to_vec() });
@@ -437,7 +437,7 @@ fn split_planes<'a>(mut bytes: &'a [u8], shapes: &[SliceShape]) -> Option<[&'a [
     bytes.is_empty().then_some(planes)
 }
 
-/// Builds numbers from their bytes and removes these bytes from the front of each plane.
+/// Builds each number from its bytes in the planes, and removes these bytes from the front of each plane.
 #[inline]
 fn join_planes(planes: &mut [&[u8]], numbers: &mut [u64]) -> Option<()> {
     let Some((low, high)) = planes.split_first_mut() else {
@@ -570,8 +570,8 @@ mod tests {
         encoder.begin(0);
         let mut before = 0;
         for tick in 0..20u64 {
-            // The number of allocations begins at 2^9, and each slice adds 16. So the number needs the same
-            // number of bits in all these slices.
+            // The number of allocations begins at 2^9, and each slice adds 16, so this number takes ten bits
+            // in all slices of the test.
             let allocs = 512 + 16 * tick;
             let now =
                 Counters { allocated_bytes: allocs * 48, allocs, freed_bytes: allocs * 48, frees: allocs };

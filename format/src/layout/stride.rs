@@ -44,7 +44,7 @@ const MAX_POINTS: u64 = 16_384;
 /// the point is missing, the previous slice gives the value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
-    /// Distance between two points, in ticks. It is at least the largest stride in the trace.
+    /// Distance between two points, in ticks; at least the largest distance between slices in the trace.
     pub stride_ticks: u64,
     /// Tick of the first point.
     pub first_tick: u64,
@@ -69,7 +69,7 @@ impl Grid {
         }
     }
 
-    /// This grid, with its stride doubled until the grid has at most `points` points.
+    /// Doubles the stride of this grid until the grid has at most `points` points, and returns the new grid.
     pub fn at_most(&self, points: usize) -> Grid {
         let mut grid = *self;
         while grid.points > points.max(1) && grid.stride_ticks <= u64::MAX / 4 {

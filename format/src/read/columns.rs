@@ -42,8 +42,8 @@ impl Columns {
         &self.shapes[slice].header
     }
 
-    /// The memory areas that a slice changes. For the first slice, these are all areas that are not zero. For
-    /// each later slice, these are the areas that changed since the previous slice.
+    /// The memory areas that a slice stores: for the first slice of the block, all areas that are not zero;
+    /// for each later slice, the areas that changed since the previous slice.
     ///
     /// # Panics
     /// Panics if there is no slice with this index.
@@ -65,8 +65,8 @@ impl Columns {
         self.sites = 0;
     }
 
-    /// Makes a block from the slices that `replay` passes. This function is for a journal, which has no
-    /// columns.
+    /// Makes a block from the slices that `replay` passes. The reader needs this function for a journal,
+    /// because a journal does not store its slices by column.
     pub(crate) fn encode<E>(
         &mut self,
         from_tick: u64,

@@ -41,8 +41,8 @@ pub struct Update {
     pub slices: u64,
     /// Number of catalog records that are new or that replaced a record.
     pub records: u64,
-    /// Whether the file holds another recording than at the previous refresh. If so, the reader has dropped
-    /// the data of the old recording.
+    /// Whether the file holds another recording than at the previous refresh. In that case the reader has
+    /// dropped the data of the old recording.
     pub is_new_recording: bool,
     /// Number of blocks that the refresh could not read. The slices of these blocks are missing.
     pub torn_blocks: u64,
@@ -57,7 +57,7 @@ pub struct GrowingTrace {
     /// inode.
     identity: (u64, u64),
     header: Header,
-    /// Whether the first refresh skips all blocks of slices before the newest block.
+    /// Whether the first refresh reads only the newest block of slices and skips all older blocks of slices.
     skips_history: bool,
     journal: Option<OpenJournal>,
     /// The highest sequence of the catalog blocks that were read.
@@ -117,7 +117,7 @@ impl GrowingTrace {
         })
     }
 
-    /// Makes the first refresh skip all blocks of slices before the newest block. Call this function before
+    /// Makes the first refresh skip all blocks of slices except the newest block. Call this function before
     /// the first refresh.
     pub fn skip_history(&mut self) {
         self.skips_history = true;
@@ -145,7 +145,7 @@ impl GrowingTrace {
         Ok(update)
     }
 
-    /// Whether the path or the file now holds another recording. If so, the function drops all data of the
+    /// Returns whether the path or the file now holds another recording. If it does, drops all data of the
     /// old recording.
     fn follow_name(&mut self) -> Result<bool, Error> {
         let named = std::fs::metadata(&self.path).ok().map(|named| identity(&named));
@@ -205,7 +205,7 @@ impl GrowingTrace {
         let expected = newest.map_or(0, |newest| usize::from(newest.catalog_blocks));
         if catalogs.len() < expected && !is_last {
             // While this loop read the headers, the recorder moved a catalog block to a position that the
-            // loop had already read. So the loop did not find this block.
+            // loop had already read, so the loop did not find this block.
             return Ok(Err(Changed));
         }
         self.catalog_raw_left = raw_limit(length);

@@ -107,7 +107,8 @@ const NOTHING: Layout = Layout::Packed { shifts: [0; NUMBERS], masks: [0; NUMBER
 #[repr(align(64))]
 struct CellRow([u64; TILE_SITES]);
 
-/// Reads one block tile by tile. Each tile is read from the first slice of the block to the last.
+/// Reads one block tile by tile. The reader reads a tile from the first slice of the block to the last slice,
+/// and then the next tile.
 pub struct TileReader<'a> {
     columns: &'a Columns,
     first_site: usize,
@@ -434,8 +435,8 @@ fn step(states: &mut States, cells: &GroupValues, numbers: &[GroupValues; NUMBER
     }
 }
 
-/// Computes the mean size again for each site whose number of allocations needs one more bit. This happens
-/// about once each time the number doubles.
+/// Computes the mean size again for each site whose number of allocations needs one more bit. For one site,
+/// this happens about once each time the number of its allocations doubles.
 #[cold]
 #[inline(never)]
 fn renew_means(states: &mut States, steps: &GroupValues) {

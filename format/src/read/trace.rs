@@ -131,7 +131,7 @@ impl Trace {
             let source = if in_memory { source.into_memory().map_err(io)? } else { source };
             Self::from_source(source)
         };
-        // A recorder that still writes the file may move blocks. So the reader first copies the whole file
+        // A recorder that still writes the file may move blocks, so the reader first copies the whole file
         // into memory.
         let is_short = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_SNAPSHOT_BYTES);
         let in_memory = is_short && lock::may_be_written(path);
@@ -262,8 +262,8 @@ impl Trace {
         &self.catalog.uncounted_functions
     }
 
-    /// Pages that the program gave back with madvise. The calls whose site is unknown come first. The other
-    /// calls follow, sorted by site.
+    /// Pages that the program gave back with madvise. The calls whose site is unknown come first, and then
+    /// all other calls, sorted by site.
     pub fn given_back(&self) -> &[GivenBack] {
         &self.catalog.given_back
     }

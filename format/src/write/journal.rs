@@ -19,10 +19,10 @@ const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
 /// 1/`CATALOG_PAUSE_SHARE`.
 const CATALOG_PAUSE_SHARE: u64 = 16;
 /// A journal should have room for this number of slices with absolute values. The first slice of each block
-/// holds absolute values, which take more bytes than differences. So larger blocks save space.
+/// holds absolute values, which take more bytes than differences, so larger blocks save space.
 const JOURNAL_FULL_SLICES: u64 = 24;
-/// Maximum size of a journal, in bytes, if few sites change. A block of this size already holds thousands of
-/// slices.
+/// Maximum size of a journal, in bytes, if few sites change. If few sites change, a block of 256 KiB already
+/// holds thousands of slices.
 const MAX_STEADY_JOURNAL_BYTES: u64 = 256 << 10;
 
 impl TraceWriter {
@@ -43,8 +43,8 @@ impl TraceWriter {
         self.place_journal(payload)
     }
 
-    /// Opens a journal of the smallest possible size. The writer needs it to end a recording on a full disk,
-    /// where free space may be too small for a normal journal.
+    /// Opens a journal of the smallest possible size. The writer needs such a small journal to end a
+    /// recording on a full disk, where the free space may be too small for a normal journal.
     pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
         self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
     }

@@ -12,8 +12,8 @@ use crate::slice::{Counters, SliceHeader, SliceVisitor};
 use crate::write::trace_writer::TraceWriter;
 
 /// Copies `from` to the file `to` and returns the length of the new file. `map` gets every record and returns
-/// the record to write; if `map` returns `None`, the copy does not have the record. Then the copy gets the
-/// records of `extra`. Blocks of slices are copied unchanged.
+/// the record to write; if `map` returns `None`, the copy does not have the record. After these records, the
+/// copy gets the records of `extra`. Blocks of slices are copied unchanged.
 ///
 /// `capacity_bytes` must be enough for the whole copy. The length of the file `from` plus
 /// [`DEFAULT_CAPACITY_BYTES`](crate::DEFAULT_CAPACITY_BYTES) is always enough for the slices.

@@ -3,7 +3,7 @@
 //!
 //! The extents follow each other without gaps, from the end of the first page to the highest byte that was
 //! ever used. A free extent begins with a header of kind free. The writer reuses any free extent that is
-//! large enough. So a new block may be between two old blocks. To replace blocks, the writer writes the
+//! large enough, so a new block may be between two old blocks. To replace blocks, the writer writes the
 //! payload of the new block, then its header, and only then releases the old blocks. So the file is sound at
 //! every instant.
 
@@ -278,7 +278,8 @@ impl Ring {
         let ample = (self.reserved + (self.reserved / 2).max(GROW_BYTES))
             .next_multiple_of(OS_PAGE_BYTES)
             .clamp(at_least, self.capacity);
-        // The disk has no room for the larger size. It may still have room for the bytes that are needed now.
+        // The disk has no room for the larger size, but may still have room for the bytes that are needed
+        // now.
         match fallocate(file, self.reserved, ample) {
             Ok(()) => self.reserved = ample,
             Err(_) => {

@@ -9,7 +9,7 @@ use crate::write::thin::{Candidate, Thinner, choose_pair};
 use crate::write::trace_writer::TraceWriter;
 
 /// The catalog may take at most 1/3 of the capacity. While the writer merges the catalog, the file holds two
-/// copies of the catalog. The last third is for slices.
+/// copies of the catalog, and the last third of the capacity is for slices.
 const CATALOG_SHARE: u64 = 3;
 /// Catalog blocks with more than this number of bytes are merged only if the writer needs space, because a
 /// merge needs memory of a few times the size of the blocks.
@@ -79,7 +79,7 @@ impl TraceWriter {
         let finer = if candidates[older].level < level { older } else { older + 1 };
         // After half of the slices are dropped, the remaining slices may take as many bytes as all slices
         // took before. For example, a site that changed in every second slice now changes in every remaining
-        // slice. So the loop also tries higher levels.
+        // slice. So if the thinned block is too large, the loop tries a higher level.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -143,8 +143,8 @@ impl TraceWriter {
         }
         // If the catalog is too large to be moved, free space can stay in pieces that are too small. In that
         // case the writer releases the source blocks before it writes the new block. If the recorder is
-        // killed between these two steps, the slices of these blocks are lost. Without this risk, the
-        // recording would have to end here.
+        // killed between these two steps, the slices of these blocks are lost. The writer takes this risk,
+        // because otherwise the recording would have to end.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -154,8 +154,8 @@ impl TraceWriter {
     }
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
-    /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that one
-    /// record is rewritten grows with the same logarithm.
+    /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that the
+    /// writer rewrites a record also grows only with this logarithm.
     pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());

@@ -39,10 +39,11 @@ const JOURNAL_RECORDS_SHARE: u64 = 4;
 
 /// Writes a trace.
 ///
-/// When [`TraceWriter::slice`] returns, the slice is in the file. If the writer is killed, at most the slice
-/// that it is just writing is lost. A trace [in memory](TraceWriter::in_memory) is in the file only after
-/// [`TraceWriter::map_file`] or [`TraceWriter::finish`]. The writer needs memory in proportion to the number
-/// of sites. The memory of the writer does not grow with the length of the recording.
+/// When [`TraceWriter::slice`] returns, the slice is in the file. If the writer is killed, no slice is lost
+/// except the slice that the writer is just writing. A trace [in memory](TraceWriter::in_memory) is in the
+/// file only after [`TraceWriter::map_file`] or [`TraceWriter::finish`]. The writer needs memory in
+/// proportion to the number of sites. The memory of the writer does not grow with the length of the
+/// recording.
 pub struct TraceWriter {
     pub(crate) ring: Ring,
     path: PathBuf,
@@ -172,8 +173,8 @@ impl TraceWriter {
         Ok(Self::on(ring, &path))
     }
 
-    /// Whether the file is still at `path`: another process may have moved or deleted the file. The answer is
-    /// `true` for a trace without a file.
+    /// Whether the file is still at `path`: another process may have moved or deleted the file. For a trace
+    /// without a file, the function returns `true`.
     pub fn is_at(&self, path: &Path) -> bool {
         self.ring.file().is_none_or(|file| place::is_at(file, path))
     }
