@@ -29,9 +29,9 @@
 //! so the xor may look like a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
-//! word, the hook searches the site table. A thread that changes the site or the action of an address in the
-//! site table then removes the word of this address from the cache. A thread that stores a word in the cache
-//! then reads the site table again. Each of these threads executes a full memory barrier between its two
+//! word, the hook searches the site table. A thread that has changed the site or the action of an address in
+//! the site table removes the word of this address from the cache. A thread that has stored a word in the
+//! cache reads the site table again. Each of these threads executes a full memory barrier between its two
 //! steps. So if the two threads run at the same time, at least one of them sees the change of the other
 //! thread.
 

@@ -59,8 +59,8 @@ pub struct Slot(AtomicU64);
 const EMPTY: u64 = 0;
 /// An image adds this number to the value of a slot when the image claims the session in this slot.
 const CLAIMED: u64 = 1 << 63;
-/// The value of a slot with a fresh session whose file descriptor is 0; for descriptor N, the value is `FREE
-/// + N`.
+/// The value of a slot with a fresh session whose file descriptor is 0; for descriptor N, the value is N plus
+/// this number.
 const FREE: u64 = 2;
 
 /// A session that an image has claimed.

@@ -22,9 +22,9 @@
 //!
 //! The last row of the table matters for exact counts. A thread may be suspended between two instructions of
 //! the fast path while it holds a pointer to the counters of the last session. So the collector waits until
-//! no thread can hold a pointer to these counters (`collector/sys/quiescence.rs`). The collector does so
-//! before it asks for another session, and again before it sets the limits to their normal values. While the
-//! limits are 0, every call takes the slow path.
+//! no thread can hold a pointer to these counters (`collector/sys/quiescence.rs`). The collector waits in
+//! this way before it asks for another session, and again before it sets the limits to their normal values.
+//! While the limits are 0, every call takes the slow path.
 #![allow(unsafe_code)]
 
 use crate::cold::claim::{self, Claim};
