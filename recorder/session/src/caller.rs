@@ -23,10 +23,10 @@
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
 //! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
-//! encodes neither a site nor a rule. There are two exceptions. First, an address at 2⁴⁸ or above: a program
-//! has code there only if it asks a kernel with five-level page tables for such addresses. Second, an address
-//! below [`LOWEST`], where no code lies. For an address below [`LOWEST`], the lower 16 bits of the xor are 0,
-//! so the xor may look like a site, but not like a rule.
+//! encodes neither a site nor a rule. Two kinds of addresses are exceptions. First, an address at 2⁴⁸ or
+//! above: a program has code there only if it asks a kernel with five-level page tables for such addresses.
+//! Second, an address below [`LOWEST`], where no code lies. For an address below [`LOWEST`], the lower 16
+//! bits of the xor are 0, so the xor may look like a site, but not like a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
 //! word, the hook searches the site table. A thread that has changed the site or the action of an address in

@@ -10,7 +10,7 @@
 //!
 //! The counters of mapped memory and of pools are not in the session: the collector computes these counters
 //! from two rings of events. So the thread that takes a slice also adds an event to the ring of mapping
-//! events and to the ring of pool events. This event contains the position of the slice in the ring of marks.
+//! events and to the ring of pool events. The event contains the position of the slice in the ring of marks.
 //! When the collector reads the event from a ring, the collector has computed the counters of this ring for
 //! the instant of the mark.
 //!

@@ -20,7 +20,7 @@ pub const FIRST: u32 = 2;
 const NEAR_BITS: u32 = 10;
 const NEAR: usize = 1 << NEAR_BITS;
 const _: () = assert!(NEAR < SLOTS / 2);
-/// Number of slots in the near region that a search probes. Then the search continues outside the near
+/// Number of slots in the near region that a search probes before the search continues outside the near
 /// region.
 const NEAR_PROBES: usize = 8;
 /// Number of slots outside the near region that a search probes. If none of these slots is free, the search

@@ -30,7 +30,7 @@ pub(crate) unsafe fn ask_parent(parents: *mut u8) {
     // SAFETY: a session begins with its header.
     let ready = &unsafe { &*parents.cast::<Header>() }.ready;
     // If the collector has not yet set `ready` for the parent, the collector may later set `ready` without
-    // publishing rules. So the parent counts as a process without rules.
+    // publishing rules. So until `ready` is set, the parent counts as a process without rules.
     let has_none = ready.load(Ordering::Acquire) != READY;
     // The session of the parent's parent is still mapped in a forked child.
     if !has_none || PARENT.load(Ordering::Relaxed).is_null() {

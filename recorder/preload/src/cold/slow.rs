@@ -142,7 +142,7 @@ fn attribute(
     thread_end_pending(tls);
     if caller >= pending.caller {
         // The frame of the pending entry point no longer exists, because an exception or longjmp has ended
-        // the entry point. So this call does not belong to the pending entry point.
+        // the entry point. So the call of this entry point does not belong to the pending entry point.
         return (caller, fp, size);
     }
     let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };

@@ -174,8 +174,8 @@ pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
 }
 
 /// Calls `function` of an allocator. The field `inside` of this thread is set during the call, so inner calls
-/// are not counted. If the field is already set, `function` itself has called the entry point. Then this
-/// function instead calls `next`, which is the next definition after the preload library.
+/// are not counted. If the field is already set, `function` itself has called the entry point, and this
+/// function calls `next` instead. `next` is the next definition after the preload library.
 ///
 /// # Safety
 /// `function` and `next` take the arguments `first` and `second`.

@@ -3,9 +3,9 @@
 //! Every entry point that allocates is a naked stub; the assembly of the stubs is in [`crate::arch::stubs`].
 //! The stubs of frequent functions call the real function and note the allocation that this function returns.
 //! The other stubs add two arguments, from which the hook finds its caller: the address of the stub's return
-//! address, and the frame pointer. Then these stubs jump to the hook, and the hook returns directly to the
-//! caller. Entry points that free memory need no caller, because a free is counted at the site of the
-//! allocation.
+//! address, and the frame pointer. The stubs with these two arguments jump to the hook, and the hook returns
+//! directly to the caller. Entry points that free memory need no caller, because a free is counted at the
+//! site of the allocation.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI

@@ -70,7 +70,7 @@ pub(crate) struct Pending {
     /// The size that the caller requested.
     pub size: usize,
     /// The greatest number of bytes that the entry point may add to the size when it calls an inner entry
-    /// point. This number is the alignment, but at least 1.
+    /// point: the alignment, but at least 1.
     pub slack: usize,
 }
 
