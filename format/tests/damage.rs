@@ -92,8 +92,8 @@ fn lost_slices_are_counted() {
         flipped[at] ^= 1;
         let trace = Trace::from_bytes(flipped).expect("sound first page");
         let missing = (model.len() - assert_sound_slices(&trace, &model)) as u64;
-        // If the newest block is lost, only its own header shows that the block existed. If an earlier block
-        // is lost, the ticks of the blocks before and after it show the loss.
+        // If the newest block is lost, nothing but its own header shows that the block existed. If an older
+        // block is lost, the ticks of its neighbours show the loss.
         if trace.blocks().last().map(|block| block.last_tick) == Some(1499) || trace.damage().lost_slices > 0
         {
             assert_eq!(trace.damage().lost_slices, missing, "byte {at}");

@@ -1,4 +1,5 @@
-//! Golden traces, one for each version of the format. Every reader must read all of them.
+//! Golden traces, one for each version of the format. Every later version of the reader must read all golden
+//! traces.
 
 mod common;
 
@@ -242,7 +243,7 @@ fn marks_are_read_for_ever() {
     assert_eq!(trace.mark_losses().left_out, 70_000);
 }
 
-/// Run it with `cargo test -p edleak-format --test golden -- --ignored write_marks`.
+/// Run this test with `cargo test -p edleak-format --test golden -- --ignored write_marks`.
 #[test]
 #[ignore = "writes the golden trace with marks"]
 fn write_marks() {
@@ -267,7 +268,7 @@ fn uncounted_functions_are_read_for_ever() {
     assert_eq!(trace.uncounted_functions()[0].symbols, ["mallocx", "rallocx"]);
 }
 
-/// Run it with `cargo test -p edleak-format --test golden -- --ignored write_uncounted`.
+/// Run this test with `cargo test -p edleak-format --test golden -- --ignored write_uncounted`.
 #[test]
 #[ignore = "writes the golden trace with uncounted functions"]
 fn write_uncounted() {
@@ -293,7 +294,7 @@ fn pages_given_back_are_read_for_ever() {
     assert_eq!(trace.given_back().iter().map(|given| given.calls).collect::<Vec<_>>(), [7, 1, 1204]);
 }
 
-/// Run it with `cargo test -p edleak-format --test golden -- --ignored write_given_back`.
+/// Run this test with `cargo test -p edleak-format --test golden -- --ignored write_given_back`.
 #[test]
 #[ignore = "writes the golden trace with pages given back"]
 fn write_given_back() {

@@ -1,4 +1,5 @@
-//! Tests the reader of a growing trace: it passes on every slice once, and reads only new data.
+//! Tests the reader of a growing trace: the reader must pass on every slice once, and must read only new
+//! data.
 
 mod common;
 
@@ -104,7 +105,7 @@ fn a_refresh_reads_what_is_new_and_not_the_whole_file() {
     }
     let length = std::fs::metadata(&file.0).expect("it is there").len();
     assert!(length > 4 << 20, "{length}");
-    // The refresh may read one slice, one step of the journal, or the block that was made from the journal.
+    // A refresh may read one slice, one step of the journal, or the block that was made from the journal.
     assert!(worst < length / 8, "{worst} of {length}");
     let before = growing.bytes_read();
     assert_eq!(growing.refresh(&mut follow).expect("it can be read"), Update::default());

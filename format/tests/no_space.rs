@@ -5,7 +5,8 @@ mod common;
 use common::{TempFile, read, write};
 use edleak_format::{DEFAULT_CAPACITY_BYTES, End, EndReason, ErrorKind, Record, Trace, TraceWriter};
 
-/// This must be the only test of this file, because the limit applies to the whole process.
+/// This test must be the only test of its file, because the limit of the file size applies to the whole
+/// process.
 #[test]
 fn a_file_size_limit_is_an_error_and_not_a_signal() {
     const LIMIT: u64 = 200_000;

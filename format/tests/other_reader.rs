@@ -11,7 +11,7 @@ use std::process::Command;
 use common::{Random, TempFile, advance_wide, header, read, start, write};
 use edleak_format::{Counters, DEFAULT_CAPACITY_BYTES, MIN_CAPACITY_BYTES, Trace, TraceWriter};
 
-/// The series of a trace, in the form in which the other reader must print it.
+/// The series of a trace, in the form in which the second reader must print the series.
 fn expected(trace: &Trace) -> String {
     let grid = trace.grid();
     let slices = read(trace);
@@ -44,7 +44,7 @@ fn expected(trace: &Trace) -> String {
     out
 }
 
-/// The output of the other reader. `None`: this machine lacks python3 or zstd.
+/// The output of the second reader. `None`: this machine lacks python3 or zstd.
 fn printed(path: &Path) -> Option<String> {
     for tool in ["python3", "zstd"] {
         if Command::new(tool).arg("--version").output().is_err() {

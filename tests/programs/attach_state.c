@@ -22,7 +22,7 @@
 uint64_t before[11], after[11];
 uint8_t vectors_before[16 * 32], vectors_after[16 * 32];
 static int word = 0;
-// A value for the control register of the vector unit: it rounds up.
+// A value for the control register of the vector unit. With this value, the unit rounds numbers up.
 enum { ROUND_UP = 0x5f80 };
 
 // Makes the system call in a function with unwind information, as a libc does.

@@ -1,4 +1,4 @@
-// Leaks allocations of size 0. Their number grows, and malloc uses more and more memory for them.
+// Leaks more and more allocations of size 0, for which malloc uses more and more memory.
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-/* Each iteration keeps one pool object and three mapped pages. It gives other objects and pages back. Prints
+/* Each iteration keeps one pool object and three mapped pages, and gives all its other memory back. Prints
    the bytes and the number of objects and of mappings at each mark as JSON. Arguments:
    ITERATIONS [wait]. */
 #include "attach_wait.h"

@@ -57,7 +57,7 @@ pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path
         assert!(!outcome.stderr.contains("not counted"), "{name}, cycle {cycle}: {}", outcome.stderr);
         stops.extend(stops_in(&outcome.stderr));
         recorded += usize::from(!is_empty);
-        // Each cycle removes its trace. If the traces stayed, many cycles would fill the disk.
+        // Each cycle removes its trace, because many cycles would otherwise fill the disk.
         let _ = std::fs::remove_file(&trace);
     }
     assert!(4 * recorded >= cycles, "{name}: only {recorded} of {cycles} recordings counted anything");

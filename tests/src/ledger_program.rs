@@ -1,5 +1,5 @@
-//! Controls the program tests/programs/idle_ledger.cpp. This program counts its own allocations in a ledger,
-//! and a test records the program while it runs.
+//! Controls the program tests/programs/idle_ledger.cpp. The program idle_ledger counts its own allocations in
+//! a ledger, and a test records the program while it runs.
 
 use crate::ledger::{Ledger, assert_equal, read_ledger};
 use crate::programs::programs;
@@ -21,8 +21,8 @@ pub struct LedgerProgram {
 }
 
 impl LedgerProgram {
-    /// Starts the program with the preload library. The library is idle: it counts nothing until a recording
-    /// begins.
+    /// Starts the program with the preload library. The library is idle: the library counts nothing until a
+    /// recording begins.
     pub fn start_idle(threads: u32) -> LedgerProgram {
         let mut command = Command::new(&tools().record);
         command.args(["--idle", "--"]).arg(programs().binary("idle_ledger")).arg(threads.to_string());
@@ -57,7 +57,7 @@ impl LedgerProgram {
     /// child of the command, and the first process of a PID namespace.
     pub fn start_in_namespace(command: Command) -> LedgerProgram {
         let mut target = LedgerProgram::start(command);
-        // The answer shows that the program runs.
+        // Wait for the program's answer, because the program has then started.
         target.tell("pause");
         let parent = target.child.id();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
@@ -220,7 +220,7 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         let sites = ["site_malloc", "site_alloc"];
         let is_there = sites.iter().any(|site| report.sites_in(site).next().is_some());
         assert!(is_there, "cycle {cycle}: {}", report.describe());
-        // Each cycle removes its trace. If the traces stayed, many cycles would fill the disk.
+        // Each cycle removes its trace, because many cycles would otherwise fill the disk.
         std::fs::remove_file(&trace).expect("a recording writes its trace");
     }
     told

@@ -170,7 +170,7 @@ impl Site {
         self.stack.iter().any(|frame| is_named(&frame.function, function))
     }
 
-    /// The innermost frame that is not inlined. The function of this frame made the call.
+    /// The innermost frame that is not inlined: the frame of the function that made the call.
     pub fn caller(&self) -> Option<&Frame> {
         self.stack.iter().find(|frame| !frame.inlined)
     }
@@ -199,7 +199,8 @@ pub fn is_named(function: &str, name: &str) -> bool {
     without_parameters.rsplit("::").find(|part| !is_hash(part)) == Some(name)
 }
 
-/// The number of calls of madvise and the sum of their bytes. If the fields are null, both numbers are 0.
+/// The number of calls of madvise and the sum of their bytes, from the fields of a site. If the fields are
+/// null, both numbers are 0.
 fn given_back(json: &Value) -> (u64, u64) {
     match (&json["given_back_calls"], &json["given_back_bytes"]) {
         (Value::Null, Value::Null) => (0, 0),

@@ -66,8 +66,8 @@ impl Running {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
-            // If a program ends before it has read all its input, the write fails. This is no error of the
-            // test.
+            // If a program ends before it has read all its input, the write fails. The test ignores this
+            // error.
             std::thread::spawn(move || stdin.write_all(&input));
         }
         let stdout = Output::read(child.stdout.take().expect("piped above"));
@@ -143,8 +143,8 @@ fn as_from_a_terminal() -> std::io::Result<()> {
     // SAFETY: `close_range` takes no pointers. The call closes nothing now: it marks the descriptors to be
     // closed at exec, because the standard library still uses one of them.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
-    // A kernel before 5.11 has no close_range with this flag, so inherited descriptors stay open. The test
-    // `mirror` fails if the tested program has such a descriptor.
+    // A kernel before 5.11 has no close_range with this flag, so inherited descriptors stay open. If the
+    // tested program inherits such a descriptor, the test `mirror` fails.
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Finds edleak-record, edleak-analyze and the preload library. Builds them once if needed.
+//! Finds edleak-record, edleak-analyze and the preload library, and builds these files once if needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub struct Tools {
 /// The paths of the tested files. The first call builds these files, unless `EDLEAK_BIN_DIR` names a
 /// directory that contains them.
 pub fn tools() -> &'static Tools {
-    // The error of a failed build is stored, so that the other tests fail at once and do not build again.
+    // The error of a failed build is stored, so that all later tests fail without a second build.
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
@@ -48,8 +48,8 @@ pub fn repository() -> &'static Path {
 /// The directory into which cargo builds: `CARGO_TARGET_DIR`, or else the build directory that contains this
 /// test.
 pub fn target_dir() -> PathBuf {
-    // An empty `CARGO_TARGET_DIR` counts as unset. If it counted as set, the output of cargo would go into
-    // the root of the repository.
+    // Treat an empty `CARGO_TARGET_DIR` as unset. Otherwise the output of cargo would be in the root of the
+    // repository.
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }

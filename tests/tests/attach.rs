@@ -107,7 +107,7 @@ fn state_is_kept(kind: &str, number: libc::c_long, step: &str) {
     wait_for("the system call", || waits_in(pid, number));
     let trace = dir.join("trace.edl");
     if step.is_empty() {
-        // The program allocates nothing, so the recording stays empty.
+        // The program allocates nothing, so edleak-record records nothing.
         let recorder = ask(pid, &trace, &[]);
         recorder.signal(libc::SIGINT);
         let outcome = recorder.finish();

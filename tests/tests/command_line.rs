@@ -165,8 +165,8 @@ fn a_limit_that_is_met_is_named_once() {
     assert_eq!(std::fs::read(dir.join("trace.edl")).expect("it is back"), b"good");
     assert_eq!(std::fs::read(&old).expect("it is kept"), b"precious");
     std::fs::remove_file(dir.join("trace.edl")).expect("it is ours");
-    // If the limit of the file size is reached, edleak-record must print an error. The signal SIGXFSZ must
-    // not kill it.
+    // If the limit of the file size is reached, edleak-record must print an error, and the signal SIGXFSZ
+    // must not kill edleak-record.
     let outcome = limited("-f 0");
     assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);
     assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
@@ -515,7 +515,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     let unmounted = Command::new("umount").arg(dir.path()).output();
     assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
     // For lack of space, edleak-record either refuses to start or ends the recording in the middle. In both
-    // cases edleak-record prints the reason, and no SIGBUS kills it.
+    // cases edleak-record must print the reason, and must not be killed by SIGBUS.
     assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
     if outcome.code == 0 {
         assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);

@@ -14,8 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A directory like a container image. It contains edleak-record, edleak-analyze and the sample leaker. The
-/// library is in its own volume, not beside these programs. A second volume is for the traces.
+/// A directory like a container image, with edleak-record, edleak-analyze and the sample leaker. The library
+/// is in its own volume, not beside these programs. A second volume is for the traces.
 struct Image {
     dir: TempDir,
 }
@@ -79,7 +79,8 @@ const RECORD: &str =
 const PRELOAD: &str =
     "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
 /// Waits for the collector that the library has started, because LD_PRELOAD was set without edleak-record.
-/// This collector ends after its target. Without the wait, the end of the namespace would kill the collector.
+/// This collector ends after its target. If the script did not wait, the end of the namespace would kill the
+/// collector.
 const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
 /// Makes every file system read-only except the volume for traces and the mounts that the script makes.
 /// /dev/shm is read-only too, as in most container images.

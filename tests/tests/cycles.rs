@@ -1,5 +1,5 @@
-//! Attaches to real programs under load and detaches from them, many times. No program may crash, its output
-//! must not change, and a server must answer every request.
+//! Attaches to real programs under load and detaches from them, many times. No program may crash, the output
+//! of each program must not change, and a server must answer every request.
 //!
 //! Without EDLEAK_CYCLES, each program is attached only a few times. A long run prints the median and the
 //! greatest length of the stops of each program. This command starts a long run:

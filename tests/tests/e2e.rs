@@ -96,8 +96,8 @@ fn exit_zero_reports_the_same_and_exits_zero() {
     assert_eq!(plain.stdout, forgiving.stdout);
 }
 
-/// Prints the series with `--format series` and analyzes this output again. The two analyses must find the
-/// same leaks.
+/// Prints the series of a trace with `--format series` and analyzes the printed series. The analysis of the
+/// trace and the analysis of the series must find the same leaks.
 #[test]
 fn printed_series_lead_to_the_same_verdicts() {
     let dir = TempDir::new("series");

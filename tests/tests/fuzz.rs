@@ -45,7 +45,7 @@ unsafe impl GlobalAlloc for Limited {
 #[global_allocator]
 static LIMITED: Limited = Limited;
 
-/// The random number generator xorshift64. It gives the same numbers in every run.
+/// The random number generator xorshift64, which gives the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -63,7 +63,7 @@ impl Dice {
         start..(start + self.below(most + 1)).min(length)
     }
 
-    /// Damages `input` in one to four ways. One way inserts a part of `other`.
+    /// Damages `input` in one to four ways. One possible way is to insert a part of `other`.
     fn mutant(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         const EDGES: [u64; 12] = [
             0,

@@ -284,7 +284,7 @@ fn children_out_of_reach_are_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// Before the next slice, the program loads and unloads 2,500 modules. That makes 5,000 events, but the ring
+/// Before the next slice, the program loads and unloads 2,500 modules. These are 5,000 events, but the ring
 /// of events holds only 4,096 events.
 #[test]
 fn module_events_beyond_the_ring_are_reported_by_both_programs() {

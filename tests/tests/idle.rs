@@ -128,8 +128,8 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
     plain.wait().expect("ours");
 }
 
-/// The process has too little address space to map the shared memory of the recording, and so does not
-/// answer. edleak-record must print the reason and end.
+/// A process with too little address space cannot map the shared memory of the recording, and does not answer
+/// edleak-record. edleak-record must print the reason and end.
 #[test]
 fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");

@@ -116,8 +116,8 @@ fn objects_of_pools_and_mappings_are_judged_by_iterations_and_exact() {
     }
 }
 
-/// Forty iterations are too few for a verdict on the address space. But if no page of the address space is
-/// resident, it cannot be a leak.
+/// Forty iterations are too few for a verdict on the address space. But address space without any resident
+/// page cannot be a leak.
 #[test]
 fn undecided_address_space_without_memory_is_clean() {
     for (argument, expected) in [("reserve", 0), ("use", 2)] {

@@ -1,5 +1,5 @@
-//! `--watch` and `--wrapper` must know every function name that a report shows. This includes the names of a
-//! stripped program, whose symbols are in `.gnu_debugdata` or in a separate debug file.
+//! `--watch` and `--wrapper` must know every function name that a report shows. The options must also know
+//! the names of a stripped program, whose symbols are in `.gnu_debugdata` or in a separate debug file.
 
 use edleak_tests::record::Recorder;
 use edleak_tests::temp::TempDir;

@@ -328,8 +328,8 @@ fn peak_kib(pid: i32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-// In an earlier version, the collector used 1,500 MiB here, and the recording ended when the trace had no
-// room for another stack.
+// In an earlier version of edleak, the collector used 1,500 MiB in this test, and the recording ended when
+// the trace had no room for another stack.
 #[test]
 fn tens_of_thousands_of_stacks_take_bounded_memory_and_end_no_recording() {
     for (size, are_all_kept) in [("64m", true), ("1m", false)] {

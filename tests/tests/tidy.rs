@@ -50,7 +50,8 @@ fn every_file_begins_with_a_caption() {
     }
 }
 
-/// rustfmt keeps code within 110 columns, but does not wrap comments. This test checks the comments.
+/// rustfmt keeps code within 110 columns, but does not wrap comments. So this test checks the width of the
+/// comments.
 #[test]
 fn no_comment_is_wider_than_the_code() {
     const WIDTH: usize = 110;
@@ -75,7 +76,8 @@ fn symbols_are_exported_in_one_file() {
     assert_eq!(exporting, [PathBuf::from("recorder/preload/src/entry/exports.rs")]);
 }
 
-/// `no_std` provides no type that allocates and no lock. The preload library must not define its own.
+/// The preload library uses `no_std`, which provides no type that allocates and no lock. The library must not
+/// define such types itself.
 #[test]
 fn the_preload_allocates_and_locks_nothing() {
     let banned =
@@ -110,8 +112,9 @@ fn without_cold_functions(code: &str) -> String {
     rest
 }
 
-/// A hot file is on the fast path of an allocation; its caption says so. Outside its own `#[cold]` functions,
-/// a hot file may call a function of a cold file only if that function is marked `#[cold]` or is inlined.
+/// A hot file contains code of the fast path of an allocation; the caption of the file begins with `HOT`.
+/// Outside its own `#[cold]` functions, a hot file may call a function of a cold file only if that function
+/// is marked `#[cold]` or is inlined.
 #[test]
 fn hot_files_call_cold_code_through_cold_functions_only() {
     let cold: BTreeMap<String, String> = preload_files("recorder/preload/src/cold/")
@@ -235,7 +238,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// preload → session ← collector → {format, binary, model, text}; report → analysis → {format, binary, model,
 /// text}.
 ///
-/// The test checks the dependencies that cargo resolves, not only the manifests. So it also finds indirect
+/// The test checks the dependencies that cargo resolves, not only the manifests, so it also finds indirect
 /// dependencies.
 #[test]
 fn dependencies_point_one_way() {

@@ -31,7 +31,7 @@ pub(crate) mod detours {
     }
 }
 
-/// This crate has no detours, so no detoured function runs.
+/// This crate writes no detours, so no thread is ever inside a detoured function.
 pub(crate) mod detour {
     use crate::hot::thread::Tls;
     use edleak_session::detour::HOOKS;

@@ -24,8 +24,8 @@
 //! While edleak-record does not record the program, a call costs 4 or 5 instructions, one of which is a
 //! comparison, and the crate makes no system call. The crate takes 64 bytes for each thread and 17 MiB of
 //! address space. Most of this address space never becomes memory. While edleak-record records the program, a
-//! call costs as much as a call in a program with the preloaded library. In a recorded process, requests of
-//! less than 32 bytes become requests of 32 bytes, because no two allocations may start in the same 32 bytes
+//! call costs as much as a call in a program with the preloaded library. In a recorded process, the crate
+//! requests at least 32 bytes for each allocation, because no two allocations may start in the same 32 bytes
 //! of memory. The trace contains the sizes that the program requested.
 //!
 //! # What edleak counts

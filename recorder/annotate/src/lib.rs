@@ -1,8 +1,8 @@
 //! Marks and pools: a program tells edleak-record when an iteration begins, and which objects a memory pool
 //! hands out.
 //!
-//! The crate uses no other crate and no libc. In a process without edleak, its functions do nothing, and each
-//! call costs 5 instructions. A call allocates no memory, takes no lock and does not wait.
+//! The crate uses no other crate and no libc. In a process without edleak, the functions of this crate do
+//! nothing, and each call costs 5 instructions. A call allocates no memory, takes no lock and does not wait.
 //!
 //! ```
 //! struct Arena {
@@ -171,8 +171,8 @@ pub fn pool_alloc<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T, size: 
     }
 }
 
-/// Tells edleak that `pool` is about to take an object back. Call this before another thread can get the
-/// object.
+/// Tells edleak that `pool` is about to take an object back. Call this function before another thread can get
+/// the object.
 #[inline(always)]
 pub fn pool_free<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T) {
     if !object.is_null() {
@@ -187,8 +187,8 @@ pub fn pool_reset<P: ?Sized>(pool: *const P) {
     library::note(3, pool.addr(), 0, 0);
 }
 
-/// Gives `pool` a name. Call this before `pool` hands out objects. edleak-analyze judges all pools with one
-/// name together.
+/// Gives `pool` a name. Call this function before `pool` hands out objects. edleak-analyze judges all pools
+/// with one name together.
 #[inline(always)]
 pub fn pool_name<P: ?Sized>(pool: *const P, name: &CStr) {
     library::note(4, pool.addr(), name.as_ptr().expose_provenance(), 0);

@@ -91,7 +91,7 @@ static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
 #endif
 }
 
-/* edleak_note_pool is a function of libedleak_preload.so. The last argument is the return address of the function that
+/* edleak_note_pool is a function of libedleak_preload.so. Its last argument is the return address of the function that
  * contains the call. */
 #if !defined(__x86_64__) || defined(__ILP32__)
 extern void edleak_note_pool(unsigned operation, __UINTPTR_TYPE__ pool, __UINTPTR_TYPE__ address, __SIZE_TYPE__ size,
@@ -116,8 +116,8 @@ static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(u
         /* The arguments are numbers, because the compiler would warn of a pointer to memory that the program
          * has not written yet. */
         note(operation, (__UINTPTR_TYPE__)pool, (__UINTPTR_TYPE__)address, size, __builtin_return_address(0));
-        /* Without this line, the compiler may turn the call into a jump. Then edleak could not find the call
-         * by its return address. */
+        /* edleak finds the call by its return address, and a jump has no return address. So this line keeps
+         * the compiler from turning the call into a jump. */
         __asm__ __volatile__("");
     }
 }

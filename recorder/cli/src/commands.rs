@@ -34,7 +34,8 @@ pub(crate) fn sessions() -> ExitCode {
     if running.is_empty() && silent.is_empty() {
         say("no recording is running (start one: edleak-record PROGRAM)");
     } else if !running.is_empty() {
-        // If the reader has closed the pipe, it does not need the rest of the output.
+        // If the program that reads the output has closed the pipe, the program does not need the rest of the
+        // output.
         let is_for_a_person = io::stdout().is_terminal();
         let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }
@@ -134,7 +135,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Whether this PID is that of the recorded process or of its edleak-record.
+    /// Whether `pid` is the PID of the recorded process or the PID of its edleak-record.
     fn is_called(&self, pid: u32) -> bool {
         self.progress.pid == pid
             || self.socket.file_stem().is_some_and(|name| name == pid.to_string().as_str())

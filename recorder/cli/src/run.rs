@@ -1,4 +1,5 @@
-//! One run of edleak-record: it turns arguments into a recording, and prints the result at the end.
+//! One run of edleak-record: this file turns the arguments into a recording, and prints the result at the
+//! end.
 
 use crate::analysis;
 use crate::args::Args;
@@ -205,8 +206,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // If edleak recorded no program, it did not search any module for these patterns. In that case do not
-    // report that the patterns match nothing.
+    // If edleak recorded no program, do not report that these patterns match nothing, because edleak did not
+    // search any module for them.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(
@@ -251,8 +252,8 @@ fn sentence(summary: &Summary) -> String {
         ..
     } = summary;
     let path = shell_word(path);
-    // An attached process also frees allocations from before the recording. These frees are normal and not a
-    // loss.
+    // An attached process also frees allocations from before the recording, so do not report these frees as
+    // losses.
     let losses = Losses { unknown_frees: if *attached { 0 } else { losses.unknown_frees }, ..*losses };
     let next = if *is_moved {
         format!("{path} is not this trace: the trace was moved or deleted during the recording")

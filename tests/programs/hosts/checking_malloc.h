@@ -1,5 +1,5 @@
-// An allocator that ends the program if free gets an unknown address. The allocator has no reallocarray and
-// no operator new, like many small allocators. If a library provides them, they must call this allocator.
+// An allocator that ends the program if free gets an unknown address. Like many small allocators, it has no
+// reallocarray and no operator new. If a library provides these two, they must call this allocator.
 #pragma once
 #include <errno.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-// Ends in every way while allocations are live. The last slice, taken after the end, must contain them all.
+// Ends in every way with live allocations. The last slice, taken after the end, must contain all allocations.
 //#Run: return
 //#Run: exit
 //#Run: _exit

@@ -1,4 +1,4 @@
-// A program with its own allocator. The program foreign_malloc starts it.
+// A program with its own allocator. The program foreign_malloc starts this program.
 #include "checking_malloc.h"
 
 #include "allocate_everything.h"

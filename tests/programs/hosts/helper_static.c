@@ -1,4 +1,4 @@
-// A static program. The preload library cannot be loaded into it.
+// A static program, into which the preload library cannot be loaded.
 //#Build: -static
 #include "check.h"
 int main(void) {

@@ -1,4 +1,4 @@
-// Loads a library that needs most of the static TLS that glibc reserves. edleak must leave enough for it.
+// Loads a library that needs most of the static TLS that glibc reserves. edleak must leave enough of it.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-/* A recursive wrapper: the site is its caller. With more levels than edleak examines, it is the wrapper.
+/* A recursive wrapper: the site is its caller. With more levels than edleak examines: the wrapper.
  *
  * Small sizes take the fast path, large sizes take the slow path. The two paths must find the same site. */
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 //! Tests conditions that edleak-record inherits. Examples: ignored signals, its own session, PID and mount
 //! namespaces, a /proc that hides processes, sticky directories, privileges from a file. Each test creates
-//! its condition. If a test may not create the condition, it is skipped.
+//! the condition that it tests. A test is skipped if the user may not create its condition.
 #![allow(unsafe_code)] // runs code between fork and exec
 
 mod descendants;

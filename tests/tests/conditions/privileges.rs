@@ -52,7 +52,8 @@ fn a_program_with_the_rights_of_its_file_uses_nothing_of_the_environment() {
     );
     let outcome = run_preloaded(&dir, &script);
     assert_eq!(outcome.stdout.matches("euid=0(root)").count(), 2, "the condition holds: {outcome:?}");
-    // The shell, mkfifo and cat each start edleak-record as nobody. No process may start it as root.
+    // The shell, mkfifo and cat each start edleak-record as nobody. No process may start edleak-record as
+    // root.
     let ran = std::fs::read_to_string(dir.join("ran")).unwrap_or_default();
     assert!(ran.lines().all(|user| user == NOBODY.to_string()), "{ran}");
     assert!(!names_in(dir.path()).contains(&"of-root.edl".to_owned()), "{:?}", names_in(dir.path()));

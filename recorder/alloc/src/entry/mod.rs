@@ -1,5 +1,5 @@
-//! The hooks for calls other than calls of the allocator. In this crate, only the hooks for pools count
-//! anything.
+//! The hooks for calls that are not calls of the allocator. In this crate, these are only the hooks for
+//! pools.
 
 pub(crate) use crate::absent::{detour, forward, mapping};
 

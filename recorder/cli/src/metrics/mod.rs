@@ -26,13 +26,13 @@ use std::time::{Duration, Instant};
 
 use page::Recorded;
 
-/// Time before the first page. This time is short, so that even a short recording writes a page before it
-/// ends.
+/// Time before the first page is written. This time is short, so that even a short recording writes a page
+/// before the recording ends.
 const FIRST: Duration = Duration::from_secs(1);
 /// Time between two pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
-/// The thread spends at most 1/`MOST_BUSY` of its time on reading. So it reads large traces less often than
-/// small traces.
+/// The thread spends at most 1/`MOST_BUSY` of its time on reading, so the thread reads large traces less
+/// often than small traces.
 const MOST_BUSY: u32 = 10;
 
 /// Writes the file again and again until this value is dropped or [`finish`](Self::finish)ed.

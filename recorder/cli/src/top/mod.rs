@@ -52,7 +52,8 @@ fn show(args: &TopArgs) -> Result<(), Error> {
             TopFormat::Text => once::text(&snapshot, &session.progress, args.sort),
             TopFormat::Json => once::json(&snapshot, &session.progress),
         };
-        // If the reader has closed the pipe, it does not need the rest of the output.
+        // If the program that reads the output has closed the pipe, the program does not need the rest of the
+        // output.
         let _ = io::stdout().write_all(text.as_bytes());
         return Ok(());
     }
@@ -92,8 +93,8 @@ fn interact(
         if !event::poll(patience)? {
             continue;
         }
-        // A resize of the terminal is also an event. It needs no action, because the next drawing uses the
-        // new size.
+        // A resize of the terminal is also an event, but needs no action here, because the next drawing uses
+        // the new size.
         let Event::Key(key) = event::read()? else { continue };
         if key.kind == KeyEventKind::Release {
             continue;

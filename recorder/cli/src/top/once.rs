@@ -31,7 +31,7 @@ pub(super) fn text(snapshot: &Snapshot, progress: &Progress, sort: SortArg) -> S
     lines.into_iter().map(|line| style.clip_end(line.trim_end(), WIDTH) + "\n").collect()
 }
 
-/// The first line: program, process, time.
+/// The first line of the screen: program, process, and duration of the recording.
 pub(super) fn title(snapshot: &Snapshot, progress: &Progress) -> String {
     let time = units::duration(snapshot.duration_s);
     format!("edleak top: pid {}, {time}: {}", progress.pid, printable(&progress.command))

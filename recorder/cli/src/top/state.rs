@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) is_filtering: bool,
     /// Number of lines of the page of stacks that are scrolled out of view at the top.
     pub(super) scroll: usize,
-    /// The last answer of the collector, or the last error.
+    /// The text on the line for messages: the last answer of the collector, or the last error.
     pub(super) message: String,
     pub(super) has_ended: bool,
     is_paused: bool,
@@ -69,8 +69,8 @@ impl State {
         self.is_paused
     }
 
-    /// Takes a new snapshot. `None` for the progress means that the recording has ended. In that case the
-    /// last snapshot stays on the screen.
+    /// Takes a new snapshot. `None` for the progress means that the recording has ended; the last snapshot
+    /// then stays on the screen.
     pub(super) fn refresh(&mut self, mut snapshot: Snapshot, progress: Option<Progress>) {
         snapshot.sort(self.sort);
         self.snapshot = snapshot;
