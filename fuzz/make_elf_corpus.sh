@@ -1,6 +1,6 @@
 #!/bin/bash
-# Writes the files in corpus/symbols. Each file has the same tiny program, with its symbols and debug
-# information in another common form.
+# Writes the files in corpus/symbols. All files contain the same tiny program, each with another common form
+# of symbols and debug information.
 set -euo pipefail
 cd "$(dirname "$0")/corpus/symbols"
 work=$(mktemp -d)
@@ -14,7 +14,8 @@ __attribute__((noinline)) int work(int n) { Box<int> box{n}; return malloc(twice
 extern "C" void *malloc(unsigned long n) { return (void *)n; }
 extern "C" void _start() { work(twice(3)); for (;;) ; }
 SOURCE
-# To keep the file small, the program has no C library and no padding between its segments.
+# Compiles the program. The options leave out the C library and the padding between segments, so that the
+# files are small.
 build() {
     g++ -Os -nostdlib -static -ffreestanding -fno-exceptions -fasynchronous-unwind-tables \
         -Wl,-N,--build-id,--eh-frame-hdr "$@" "$work/a.cpp"

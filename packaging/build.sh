@@ -43,7 +43,7 @@ deb() {
 
 tarball() {
     local triple=x86_64-unknown-linux-gnu
-    # Static linking needs these flags. Use the same flags for every build of this target, because cargo
+    # The flags are for static linking. Use the same flags for every build of this target, because cargo
     # builds everything again if the flags change.
     RUSTFLAGS="-C target-feature=+crt-static" \
         cargo build --profile "$profile" --target $triple -p edleak-record -p edleak-analyze

@@ -44,7 +44,7 @@ clean_up() {
     for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | sort --reverse); do
         umount --lazy "$mount"
     done
-    # Stay in one file system: if a mount still exists, the files in it must not be deleted.
+    # Delete only files in the same file system: if a mount still exists, the files in it must stay.
     rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
@@ -83,7 +83,8 @@ debian() { # SUITE
         touch "$tree/.complete"
     fi
     mkdir -p "$work/$suite"
-    # The copy is in memory, so a test can change it and the next test starts with an unchanged system.
+    # The copy of the Debian system is in memory. So a test can change it, and the next test starts with an
+    # unchanged system.
     mount -t tmpfs tmpfs "$work/$suite"
     cp -a "$tree/." "$work/$suite/"
     mount -t proc proc "$work/$suite/proc"
@@ -93,7 +94,7 @@ debian() { # SUITE
 pages() {
     local pages=$work/pages page name
     need mandoc=mandoc groff=groff fish=fish zsh=zsh
-    # CI has just built this program, together with all tests.
+    # CI has built edleak-pages before it runs this test, so use that program.
     local program=$target/$EDLEAK_PROFILE/edleak-pages
     [ -n "${CI-}" ] && [ -x "$program" ] || program=
     ${program:-cargo run --quiet --profile "$EDLEAK_PROFILE" -p edleak-pages --} "$pages" 2026-11-29

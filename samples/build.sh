@@ -19,7 +19,7 @@ mkdir -p "$out"
 out=$(readlink -f "$out")
 
 # Compiles one source. The compiler writes to a temporary name, and the script renames the finished program.
-# So an interrupted build leaves no incomplete program.
+# So if a build is interrupted, no incomplete program remains.
 build_one() {
     local source=$1 base name flags result
     base=$(basename "$source")

@@ -7,7 +7,7 @@
 #
 # The script writes the files to archive into OUTPUT_DIR: service.edl (readable later without the binaries),
 # leaks.sarif and leaks.txt. If the tests pass, the exit code is the exit code of edleak-analyze (0 no leak, 1
-# leaks, 2 undecided). If the tests fail, it is the exit code of the tests.
+# leaks, 2 undecided). If the tests fail, the exit code is the exit code of the tests.
 #
 # EDLEAK_BIN is the directory of edleak's programs. EDLEAK_GATE holds further options for edleak-analyze:
 # --baseline main.edl, --suppressions leaks.supp, --budget 10KB/min, --strict.

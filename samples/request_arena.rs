@@ -16,8 +16,8 @@ fn main() {
     let mut random = pace::Random::new();
     let mut last = Vec::new();
     while pace.wait() {
-        // The program drops the arena of the previous request only now, as if it had sent the answer to that
-        // request until now.
+        // The program drops the arena of the previous request only after it has served this request, as if it
+        // were still sending the previous answer until then.
         last = black_box((serve(&mut random), last)).0;
     }
     black_box(last);

@@ -1,5 +1,5 @@
-//! A small service with two leaks and a cache. It never removes sessions from its table, it keeps a history
-//! of all actions, and its cache has a maximum size.
+//! A small service with two leaks and a cache. The service never removes sessions from its table, and keeps a
+//! history of all actions for ever. Only its cache has a maximum size.
 //!
 //#Expect: Leak in open_session
 //#Expect: Leak in record_history

@@ -1,5 +1,5 @@
-//! A table that does not leak: the program stores each word of a finite vocabulary once. Soon it has seen all
-//! words, so the table stops to grow.
+//! A table that does not leak: the program stores each word of a finite vocabulary once. Soon the table has
+//! all words of the vocabulary, so it stops growing.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -17,7 +17,8 @@ set -u
 
 [ "${1-}" != -- ] || shift
 [ $# -gt 0 ] || { echo "usage: test-gate.sh [--] TEST [ARGUMENT]..." >&2; exit 2; }
-# cargo nextest first runs the test program with --list to get the names of the tests. Do not record this run.
+# cargo nextest first runs the test program with --list to get the names of the tests. Run the program without
+# edleak for this list.
 case " $* " in *" --list "*) exec "$@" ;; esac
 
 record=${EDLEAK_RECORD_BIN:-edleak-record} analyze=${EDLEAK_ANALYZE_BIN:-edleak-analyze}
@@ -41,6 +42,6 @@ if [ -n "${EDLEAK_TRACES-}" ]; then
     echo "$report" >"$name.txt"
 fi
 [ $verdict -ne 1 ] || exit 1
-# Exit code 2 means that the verdict is undecided, because edleak needs more iterations. In this case the
-# script exits with 0.
+# Exit code 2 means that the verdict is undecided, because edleak needs more iterations. If the verdict is
+# undecided, the script exits with 0.
 [ $verdict -eq 2 ] || exit $verdict

@@ -1,5 +1,5 @@
 //! A cache that does not leak: its entries expire after half a second. After the first half second, the cache
-//! stays as large as it is, because new entries replace expired entries.
+//! does not grow, because new entries replace expired entries.
 //!
 //#Expect: no leak
 #[path = "common/pace.rs"]

@@ -105,7 +105,8 @@ pub fn unwind(input: &[u8]) {
     }
 }
 
-/// Judges a recording with every model, and writes a report in every format.
+/// Judges a recording with every model, and writes a report in every format, because these functions must
+/// accept any recording, too.
 fn report(recording: &Recording) {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy { all: true, ..Policy::default() };

@@ -52,7 +52,7 @@ impl BinaryFile {
         Elf::parse(&self.bytes)
     }
 
-    /// The path that was opened.
+    /// The path from which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -66,7 +66,7 @@ impl BinaryFile {
         &self.bytes
     }
 
-    /// The bytes of `piece`. The piece must be a section of this file.
+    /// The bytes of `piece`, which must be a section of this file.
     pub(crate) fn slice<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
         match piece {
             Piece::Within(range) => self.bytes.get(range.clone()).unwrap_or_default(),
@@ -74,14 +74,15 @@ impl BinaryFile {
         }
     }
 
-    /// Whether the file contains debug information (DWARF). It may also be only a part that refers to split
-    /// debug files.
+    /// Whether the file contains debug information (DWARF). The answer is also `true` if the file has only a
+    /// part of the debug information and refers to split debug files.
     pub(crate) fn has_dwarf(&self) -> bool {
         // A search for `.debug_info` also finds a section `.zdebug_info`.
         self.elf().is_ok_and(|elf| elf.has_section(".debug_info"))
     }
 
-    /// The section called `name`, decompressed. The result is empty if the section is missing or damaged.
+    /// The section called `name`, decompressed. If the section is missing or damaged, the result has no
+    /// bytes.
     pub(crate) fn piece(&self, name: &str) -> Piece {
         self.elf().ok().and_then(|elf| elf.piece(name)).unwrap_or_default()
     }

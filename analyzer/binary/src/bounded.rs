@@ -1,27 +1,27 @@
 //! A reader of debug information (DWARF) that stops when its budget of reads is used up. So a damaged or
 //! hostile file cannot cost much time or memory. The budget is proportional to the size of the file.
 //!
-//! In DWARF a few bytes can cause much work. For example, a thousand units may share one range list, or a
-//! tree of inlined functions may be as deep as the section is long. All work of the crate addr2line consists
-//! of reads, so each read costs one unit of the budget. A read fails if the budget is used up or if the call
-//! stack is too deep. After a failed read, the lookup ends with an error, as for a damaged unit, and edleak
-//! takes the function's name from the symbol table. The lookups in a file that is not damaged use about 1/8
-//! of the budget.
+//! In a DWARF file, a few bytes can cause much work. For example, a thousand units may share one range list,
+//! or a tree of inlined functions may have a level for every few bytes of its section. All work of the crate
+//! addr2line consists of reads, so each read costs one unit of the budget. A read fails if the budget is used
+//! up or if the call stack is too deep. After a failed read, the lookup ends with an error, as for a damaged
+//! unit, and edleak takes the function's name from the symbol table. The lookups in a file that is not
+//! damaged use about 1/8 of the budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
 use std::borrow::Cow;
 use std::cell::Cell;
 
 /// Number of reads that a lookup may make for each byte of debug information. Undamaged files of C, C++ and
-/// Rust programs need less than one read for each byte. Each read may use about 20 bytes of memory that stay
-/// in use.
+/// Rust programs need less than one read for each byte. Each read may make the lookup keep about 20 bytes of
+/// memory, so the number of reads also limits the memory.
 const READS_PER_BYTE: u64 = 8;
 
 /// Number of reads that every budget contains, even that of the smallest file.
 const READS_AT_LEAST: u64 = 1 << 20;
 
 /// Budget for names and paths: number of bytes for each address, on average over all addresses that one guard
-/// covers. This number is enough for the names of a hundred inlined C++ frames.
+/// covers. 32 KiB for each address are enough for the names of a hundred inlined C++ frames.
 const TEXT_PER_ADDRESS: u64 = 32 << 10;
 
 /// The greatest depth of the call stack, in bytes. addr2line calls itself once for each level of inlining. A
@@ -83,7 +83,8 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // Set the budget to 0, so that every further read fails. Otherwise a smaller read could still succeed.
+    // Set the budget to 0, so that every further read fails. Otherwise a read that costs less could still
+    // succeed.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
@@ -107,7 +108,7 @@ impl<'a> BoundedSlice<'a> {
         BoundedSlice { slice: EndianSlice::new(bytes, endian), guard }
     }
 
-    /// The bytes of the slice. They stay valid as long as the file is open.
+    /// The bytes of the slice, which stay valid as long as the file is open.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.slice.slice()
     }
@@ -133,7 +134,7 @@ impl Reader for BoundedSlice<'_> {
     }
 
     // Every entry of a DWARF tree begins with a LEB128 number, and the code that reads this number calls
-    // `read_u8`. So only `read_u8` has to check the depth of the call stack.
+    // `read_u8`. So it is enough if `read_u8` checks the depth of the call stack.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

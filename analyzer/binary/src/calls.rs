@@ -2,7 +2,8 @@
 //!
 //! A stack contains only return addresses, and a return address follows a call. So code without a call needs
 //! no unwind rule. Prologues, epilogues and leaf functions have no call, and most rows of an unwind table
-//! belong to them. The search may report bytes that only look like a call, but never misses a call.
+//! describe such code. The search for calls may report bytes that only look like a call, but it never misses
+//! a call.
 
 use crate::elf::Elf;
 
@@ -20,8 +21,8 @@ impl<'elf, 'data> Code<'elf, 'data> {
         Code { elf, extent: i64::try_from(elf.extent()).unwrap_or(i64::MAX), segment: (0, &[]) }
     }
 
-    /// Whether the last byte of a call may be in `start..end`; the call may begin before `start`. The answer
-    /// is also `true` if the file does not contain the bytes of the range.
+    /// Whether the last byte of a call instruction may be in `start..end`; the instruction may begin before
+    /// `start`. The answer is also `true` if the file does not contain the bytes of the range.
     pub fn may_call(&mut self, start: u32, end: u32) -> bool {
         let Some(last) = end.checked_sub(1).filter(|last| start <= *last) else { return false };
         if self.bytes_from(start).is_none_or(|bytes| bytes.len() <= (last - start) as usize) {
@@ -51,7 +52,7 @@ mod tests {
     use crate::binary_file::BinaryFile;
     use std::path::Path;
 
-    // The test compares with a simple implementation that checks each byte of a range.
+    // The test compares `may_call` with a simple implementation that checks each byte of a range.
     #[test]
     fn code_range_may_call_if_one_of_its_bytes_ends_a_call() {
         let file = BinaryFile::open(Path::new("/proc/self/exe")).expect("a process can read its own file");

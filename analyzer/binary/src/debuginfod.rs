@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Number of seconds without progress after which `debuginfod-find` stops waiting for a file, if the user
-/// sets no other time. The default of `debuginfod-find` is 90.
+/// sets no other time. Without this setting, `debuginfod-find` waits for 90 seconds.
 const TIMEOUT_S: &str = "30";
 
 /// If a request takes longer than this time and then fails, edleak makes no further requests. A trace may
@@ -53,7 +53,8 @@ struct Record {
 
 /// The reason why `debuginfod-find` returned no file.
 enum Refusal {
-    /// The servers do not know the build ID. This answer is normal, so edleak does not count it as a failure.
+    /// The servers do not know the build ID. edleak does not count this answer as a failure, because servers
+    /// know only some builds.
     Unknown,
     NoProgram,
     Failed(String),
@@ -72,7 +73,8 @@ impl Servers {
     }
 
     /// Fetches a file of the build `build_id` from a server, or from the cache of `debuginfod-find`. `None`:
-    /// the request failed for any reason. In that case the caller looks for the file in other directories.
+    /// the request failed for any reason. If no server returned the file, the caller uses other files or
+    /// reports the file as missing.
     pub(crate) fn fetch(&self, artifact: Artifact, build_id: &[u8]) -> Option<BinaryFile> {
         if build_id.is_empty() || !self.is_configured || self.record().has_given_up {
             return None;
@@ -154,8 +156,8 @@ impl Servers {
         let path = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
         let elf = BinaryFile::open(Path::new(OsStr::from_bytes(path))).map_err(|_| Refusal::Unusable)?;
         // If a download was interrupted, the end of the file is missing. The build ID is near the beginning
-        // of a file, and the table of sections is at its end. So a file with a build ID but without this
-        // table is incomplete.
+        // of a file, and the table of sections is at its end. So a file with a build ID but without a table
+        // of sections is incomplete.
         let is_whole = elf.elf().is_ok_and(|elf| elf.has_sections());
         if is_whole && elf.build_id() == build_id { Ok(elf) } else { Err(Refusal::Unusable) }
     }

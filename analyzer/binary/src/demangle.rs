@@ -2,15 +2,15 @@
 //! `demangle_other` handles the names of D and Go.
 //!
 //! The source names have no return types. So a pattern such as `ns::max_of*` also matches function templates,
-//! whose mangled names contain a return type. A name stays unchanged if it is not mangled, or if demangling
-//! it would exceed the limits.
+//! whose mangled names contain a return type. A name stays unchanged if it is not mangled, or if its mangled
+//! or demangled form is longer than a limit.
 
 use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Maximum length of a mangled name in bytes; a name above this limit stays mangled. Names in real programs
-/// have less than 1/10 of this length.
+/// Maximum length of a mangled name in bytes; a name above this limit stays mangled. Mangled names in real
+/// programs have less than 1/10 of this length.
 const MAX_MANGLED_BYTES: usize = 64 << 10;
 
 /// Maximum length of a demangled name in bytes. Without this limit, substitutions could expand a short
@@ -23,10 +23,10 @@ const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 /// The C++ ABI specifies another code, so the crate cpp_demangle 0.5 stops at gcc's code with an error. gcc's
 /// code occurs in the return type of functions that use `enable_if`, such as `std::make_shared` up to C++17.
 /// When cpp_demangle stops, it has already demangled the function's name and template arguments, but not the
-/// parameters. So edleak uses the name without parameters.
+/// parameters. So for such a function, edleak prints the name without parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
-/// The source name of `name`, or `name` itself if it is not mangled.
+/// The source name for the mangled name `name`. If `name` is not mangled, the result is `name` itself.
 pub fn demangle(name: &str) -> Cow<'_, str> {
     let name = plain(name);
     match try_demangle(name) {
@@ -46,8 +46,8 @@ pub fn plain(name: &str) -> &str {
     rust_legacy(name).unwrap_or_else(|| without_clone(name))
 }
 
-/// Whether a symbol is a mangled Rust name. The legacy form looks like a C++ name, except for the hash at its
-/// end.
+/// Whether a symbol is a mangled Rust name. A mangled name in Rust's legacy form looks like a C++ name,
+/// except for the hash at its end.
 pub fn is_rust(name: &str) -> bool {
     name.starts_with("_R") || rust_legacy(name).is_some()
 }
@@ -59,8 +59,8 @@ pub(crate) fn is_mangled(name: &[u8]) -> bool {
 
 /// The name of a function that a compiler split or copied: both `grow.part.0` and `grow.cold` become `grow`.
 ///
-/// The debug information of such a function also has the name `grow`. A dot with another text after it stays:
-/// for example, `main.main` is the full name of a Go function.
+/// The debug information of such a function also has the name `grow`. The function removes only suffixes in
+/// its list: for example, `main.main` is the full name of a Go function and stays unchanged.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
         ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
@@ -125,7 +125,7 @@ fn rust_legacy(name: &str) -> Option<&str> {
     (is_hash && (rest == "E" || rest.starts_with("E."))).then(|| &name[..=end])
 }
 
-/// A string with a maximum length. A write beyond this length fails.
+/// A string with a maximum length. A write that would exceed the maximum length fails.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {

@@ -1,8 +1,10 @@
-//! Turns names of D (`_D…`) and of Go into source names. The source names have no types of parameters.
+//! Turns names of D (`_D…`) and of Go into source names. The source names of D and Go functions have no
+//! parameter types.
 //!
-//! The rules of D are in its specification ("Name Mangling"). A mangled name is `_D`, and then a list of
-//! names. The length of each name stands before the name. In place of a name, the list may also have a back
-//! reference `Q` to a previous name, a template instance `__T…Z`, or an anonymous part (`0`).
+//! The rules for mangled names of D are in the chapter "Name Mangling" of its specification. A mangled name
+//! is `_D`, and then a list of names. The length of each name stands before the name. In place of a name, the
+//! list may also have a back reference `Q` to a previous name, a template instance `__T…Z`, or an anonymous
+//! part (`0`).
 //!
 //! Go's linker writes names unchanged, except that it writes `%2e` for a dot in the last part of an import
 //! path. The compiler gccgo writes codes such as `..z2e` and `..u00b7` for special characters.
@@ -31,8 +33,8 @@ struct D<'a> {
 }
 
 impl D<'_> {
-    /// Reads the list of names that begins at `at`, and joins the names with dots. Returns the end of the
-    /// last name.
+    /// Reads the list of names that begins at `at`, and joins the names with dots. Returns the position after
+    /// the last name.
     fn qualified(&mut self, mut at: usize, depth: usize) -> Option<usize> {
         let begin = at;
         while let Some(next) = self.symbol(at, at > begin, depth) {
@@ -71,7 +73,7 @@ impl D<'_> {
             return Some(from + length);
         }
         // For a function inside another function, the compiler adds `__S` and a number to the list. The
-        // number does not help a reader, so the result leaves it out.
+        // compiler's number does not help a reader, so the demangled name leaves it out.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {
@@ -117,8 +119,8 @@ impl D<'_> {
             } else if bytes[at].is_ascii_digit() {
                 let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
                 let length: usize = rest[..digits].parse().ok()?;
-                // A name may be a nested template instance. Read such a name to find its end, and skip any
-                // other name by its length.
+                // A name may be a nested template instance. Read a nested template instance to find its end,
+                // and skip any other name by its length.
                 let name = rest.get(digits..)?;
                 at += digits + if name.starts_with("__T") { 0 } else { length };
             } else {

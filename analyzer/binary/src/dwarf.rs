@@ -54,7 +54,7 @@ impl<'a> Lines<'a> {
             Context::from_dwarf(dwarf).ok()
         };
         // If the index of address ranges (`.debug_aranges`) is damaged, read the debug information without
-        // this index. The units also contain their address ranges.
+        // this index. The same address ranges are also in the units of debug information.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })
@@ -117,7 +117,7 @@ fn name_of<'a>(names: &mut HashMap<&'a [u8], String>, name: BoundedSlice<'a>) ->
     names.entry(name.bytes()).or_insert_with(demangled).clone()
 }
 
-/// Whether compilers of the language write mangled names.
+/// Whether compilers of `language` write mangled names.
 fn is_mangling(language: gimli::DwLang) -> bool {
     matches!(
         language,

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 /// memory, because deflate allows a ratio of 1,032.
 const MAX_RATIO: u64 = 64;
 /// A decompressed section may have up to this number of bytes, even if its ratio is greater than `MAX_RATIO`.
-/// For example, a table of zeros compresses better than that.
+/// For example, a table of zeros has a greater ratio, although it is harmless.
 const FREE_BYTES: u64 = 16 << 20;
 /// Maximum size of a decompressed section, in bytes. Linkers never write more than 16 GiB of debug
 /// information.
@@ -183,8 +183,8 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// All notes with this owner and this kind, in the note segments of the file. For each note, the
-    /// link-time address of its content, and the content.
+    /// All notes with this owner and this kind, in the note segments of the file. Each result is the
+    /// link-time address of a note's content, and the content.
     pub fn notes(&self, owner: &[u8], kind: u32) -> impl Iterator<Item = (u64, &'data [u8])> {
         let mut found = Vec::new();
         for segment in self.segments {
@@ -203,8 +203,8 @@ impl<'data> Elf<'data> {
     /// The GNU build ID.
     pub fn build_id(&self) -> Option<&'data [u8]> {
         let in_segment = self.note(elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID);
-        // A supplementary file that several debug files share (dwz) has no segments. Its build ID is in a
-        // section.
+        // A supplementary file that several debug files share (dwz) has no segments. The build ID of such a
+        // file is in a section.
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
@@ -264,7 +264,8 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// The sections with code. For each section, its first address and the address after its last byte.
+    /// The sections with code. Each result is the first address of a section and the address after its last
+    /// byte.
     pub(crate) fn code_sections(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.file
             .iter()
@@ -326,7 +327,7 @@ impl<'data> Elf<'data> {
         loads.filter_map(|segment| segment.data(LE, self.data).ok())
     }
 
-    /// The segments with code. For each segment, its link-time address and its bytes.
+    /// The segments with code. Each result is the link-time address of a segment and its bytes.
     pub fn code_segments(&self) -> impl Iterator<Item = (u64, &'data [u8])> + '_ {
         let loads = self
             .segments
@@ -362,8 +363,8 @@ fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     }
 }
 
-/// Whether edleak may decompress a section: its decompressed size must be possible in an undamaged file.
-/// Uncompressed sections are always allowed.
+/// Whether edleak may decompress a section: its decompressed size must be possible in an undamaged file. An
+/// uncompressed section may have any size.
 pub(crate) fn may_unpack(range: &object::CompressedFileRange) -> bool {
     let limit = range.compressed_size.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_SECTION_BYTES);
     range.format == CompressionFormat::None || range.uncompressed_size <= limit

@@ -19,8 +19,8 @@ pub fn build_trace(symbolizer: &Symbolizer, trace: &Trace) -> (Vec<ModuleSymbols
     build(symbolizer, trace.modules(), trace.symbols(), &addresses_of(trace))
 }
 
-/// The symbols to embed: the frames of each address in `requests` that can be resolved. The second value
-/// tells, for each module, from which file its symbols come.
+/// The symbols to embed: the frames of each address in `requests` that can be resolved. The second value of
+/// the result tells, for each module, from which file its symbols come.
 ///
 /// The result also contains the symbols that are already embedded in the trace. So no symbol is lost if the
 /// user embeds symbols again when the binaries no longer exist.

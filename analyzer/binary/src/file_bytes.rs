@@ -11,9 +11,9 @@ use std::path::Path;
 /// The bytes of a file, or a copy of the bytes of a module that has no file, such as the vDSO.
 #[derive(Debug)]
 pub enum FileBytes {
-    /// A mapped file. The kernel reads only those pages that are used.
+    /// A mapped file. The kernel reads a page of the file only when edleak uses this page.
     Mapped(Mmap),
-    /// Bytes that were copied from elsewhere.
+    /// Bytes that are not in a mapped file, for example bytes that were unpacked from another file.
     Owned(Vec<u8>),
 }
 

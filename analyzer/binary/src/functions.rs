@@ -13,7 +13,7 @@ use object::read::elf::Sym;
 /// Maximum length of a name in bytes; a longer name is treated as damaged.
 const MAX_NAME_BYTES: usize = 64 << 10;
 
-/// A symbol that names code. Its addresses are link-time addresses.
+/// A symbol that names code; its start and end are link-time addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct CodeSymbol<'data> {
     pub(crate) start: u64,
@@ -38,9 +38,9 @@ pub struct Function<'data> {
 /// The functions of a module. A function with several names has one entry for each name.
 #[derive(Clone, Debug, Default)]
 pub struct FunctionTable<'data> {
-    /// The functions, by offset.
+    /// The functions, sorted by offset.
     pub functions: Vec<Function<'data>>,
-    /// `true`: the list has every function of the file. `false`: it has only the exported functions.
+    /// `true`: the list has every function of the file. `false`: the list has only the exported functions.
     pub is_full: bool,
 }
 
@@ -159,7 +159,7 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// Whether this file contains the code or data that a symbol names. Otherwise another module defines the
+/// Whether this file contains the code or data that a symbol names. If not, another module must define the
 /// symbol.
 fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)

@@ -1,5 +1,5 @@
-//! The code of the fuzz target `symbols`. It makes every kind of symbol lookup, in files that exist only in
-//! memory.
+//! The code of the fuzz target `symbols`. The fuzz target makes every kind of symbol lookup, in files that
+//! exist only in memory.
 
 use super::binary_file::BinaryFile;
 use super::cache::Opened;

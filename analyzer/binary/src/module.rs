@@ -1,9 +1,9 @@
 //! Finds the files of a module: its binary, and the debug files that were separated from the binary.
 //!
-//! edleak uses a file only if the file belongs to the recorded build. To check this, edleak compares build
-//! IDs. For a debug file without a build ID, edleak compares the file's checksum with the checksum in
-//! `.gnu_debuglink` of the binary. edleak searches the user's directories first, and then the usual places of
-//! distributions and debuggers:
+//! edleak uses a file only if the file belongs to the recorded build. To check that a file belongs to the
+//! recorded build, edleak compares build IDs. For a debug file without a build ID, edleak compares the file's
+//! checksum with the checksum in `.gnu_debuglink` of the binary. edleak searches the user's directories
+//! first, and then the usual places of distributions and debuggers:
 //!
 //! | place                          | for a module `/usr/bin/prog`, build ID abcdef…, directory DIR   |
 //! |--------------------------------|-----------------------------------------------------------------|
@@ -26,11 +26,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Maximum size of the section `.gnu_debugdata` after decompression, in bytes. The section contains only a
-/// small symbol table, so edleak stops to decompress a section that is larger.
+/// small symbol table, so edleak reads no more than this number of bytes from it.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. A hostile header may request 4 GiB. The
-/// output of `xz -9`, the highest level, needs a little more than 64 MiB.
+/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. The header of a hostile file may request
+/// 4 GiB. A file that was compressed with `xz -9`, the highest level, needs a little more than 64 MiB.
 const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
 /// The directory in which the system keeps debug files.
@@ -111,7 +111,7 @@ struct Finder<'a> {
 impl Finder<'_> {
     fn binary(&self) -> (Option<BinaryFile>, Option<Source>) {
         // A relative path in a trace is relative to the directory of the target, which edleak does not know.
-        // So edleak looks for a relative path only in the user's directories.
+        // So edleak looks for a file with a relative path only in the directories that the user gives.
         let own = self.path.filter(|path| path.is_absolute());
         let mut candidates: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
         for dir in &self.options.debug_dirs {
@@ -124,8 +124,8 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // If no path leads to the right file, the user sees only the first problem. It concerns the
-                // module's own path, which the user knows.
+                // If no path leads to the right file, the user sees only the first problem. The first problem
+                // is that of the module's own path, which the user knows.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -269,7 +269,7 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
 }
 
 /// Decompresses the section `.gnu_debugdata`. Fedora and other distributions add this section to stripped
-/// binaries. It contains a small ELF file with symbols.
+/// binaries. The section contains a compressed small ELF file with symbols.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

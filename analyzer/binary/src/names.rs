@@ -69,7 +69,7 @@ pub fn path_of(demangled: &str) -> String {
             }
             '(' => {
                 // The parameters are the end of the name. But if the name of a function or type inside this
-                // function follows, go on after the parameters.
+                // function follows the parameters, go on after the parameters.
                 let after = rest.get(bracketed(rest).len() + 2..).unwrap_or_default();
                 let after = after.strip_prefix(" const").unwrap_or(after);
                 if !after.starts_with("::") {
@@ -117,7 +117,8 @@ const DEFAULTS: [&str; 6] = [
     "std::default_delete<",
 ];
 /// For each long name of the standard library, the shorter name that people write. The two names with ABI
-/// namespaces stand first in the list.
+/// namespaces (`std::__cxx11::` and `std::__1::`) stand first in the list, because they must be replaced
+/// first.
 const ALIASES: [(&str, &str); 6] = [
     ("std::__cxx11::", "std::"),
     ("std::__1::", "std::"),
@@ -190,7 +191,7 @@ fn operator_symbol(rest: &str) -> &str {
 }
 
 /// The text between the bracket at the start of `text` and the matching bracket. If no bracket matches, the
-/// result is all of `text`.
+/// result is all text after the first bracket.
 fn bracketed(text: &str) -> &str {
     let mut depth = 0_u32;
     let mut previous = ' ';

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct Outcome {
     /// The module.
     pub module: ModuleId,
-    /// The path of the module in the trace.
+    /// The path of the module, as the trace has it.
     pub path: String,
     /// Where the module's names come from.
     pub source: Source,
@@ -25,8 +25,8 @@ pub struct Outcome {
     pub missing_dwo: usize,
 }
 
-/// Where a module's names come from. The sources are in order; the source with the most information is the
-/// first.
+/// Where a module's names come from. The sources are sorted: the source that gives the most information is
+/// the first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
@@ -79,14 +79,14 @@ impl Outcome {
     }
 }
 
-/// Whether this path is a hash that `edleak-analyze anonymize` wrote in place of the real path. No file has
-/// such a path.
+/// Whether this path is a hash that `edleak-analyze anonymize` wrote in place of the real path. No real file
+/// has such a path, so edleak need not ask the user for the file.
 fn is_pseudonym(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Prints the problem and its remedy in one line.
+/// Prints one line: the problem with a module's symbols, and what the user can do.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;

@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// The smallest number of addresses for one thread. With fewer addresses for each thread, a second thread
-/// would not save time, because each thread must first read the headers of all units of debug information.
+/// The smallest number of addresses that one thread gets. With fewer addresses for each thread, a second
+/// thread would not save time, because each thread must first read the headers of all units of debug
+/// information.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -41,7 +42,7 @@ pub struct Resolved {
     /// The frames from the innermost to the outermost: the inlined functions, and then the function that
     /// contains the code. The list is empty if no frame was found.
     pub frames: Arc<[SymbolFrame]>,
-    /// The address minus the module's load bias. If the module is unknown, the address itself.
+    /// The address minus the module's load bias. If the module is unknown, this field is the address itself.
     pub offset: u64,
 }
 
@@ -83,14 +84,14 @@ impl Symbolizer {
         self.cache.complaint()
     }
 
-    /// Resolves `requests`, which are addresses in the modules of `trace`. The function looks in the symbols
-    /// that are embedded in the trace first, and in files for all other addresses.
+    /// Resolves `requests`, which are addresses in the modules of `trace`. For each address, the function
+    /// first looks in the symbols that are embedded in the trace, and then in files.
     pub fn resolve_trace(&self, trace: &Trace, requests: &[Request]) -> Resolution {
         self.resolve(trace.modules(), trace.symbols(), requests)
     }
 
-    /// Resolves `requests`, which are addresses in `modules`. The function looks in `embedded`, the symbols
-    /// that are embedded in the trace, first, and in files for all other addresses.
+    /// Resolves `requests`, which are addresses in `modules`. For each address, the function first looks in
+    /// `embedded`, the symbols that are embedded in the trace, and then in files.
     pub fn resolve(
         &self,
         modules: &[Module],
@@ -243,7 +244,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Addresses of one module, in ascending order. One thread looks up all of them.
+/// Addresses of one module, in ascending order. One thread looks up all addresses of a run.
 pub(super) struct Run<'o> {
     pub(super) module: ModuleId,
     pub(super) opened: &'o Opened,

@@ -22,8 +22,8 @@ const MAIN_SECTIONS: [SectionId; 10] = [
 ];
 
 pub(crate) fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    // To decompress the sections takes most of the time of this function. So several threads decompress
-    // different sections at the same time.
+    // This function needs most of its time to decompress sections. So several threads decompress different
+    // sections at the same time.
     let mut pieces: HashMap<&str, Piece> =
         MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
     let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));

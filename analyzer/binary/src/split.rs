@@ -27,7 +27,7 @@ pub(crate) struct SplitFile {
 /// Finds the split debug information of a unit when a lookup first needs it.
 pub(crate) struct Loader<'a> {
     package: Option<DwarfPackage<BoundedSlice<'a>>>,
-    /// The opened .dwo files. They stay open until all lookups of this thread are done, because the lookups
+    /// The opened .dwo files, which stay open until all lookups of this thread are done, because the lookups
     /// borrow data from these files.
     files: &'a Arena<SplitFile>,
     debug_dirs: &'a [PathBuf],

@@ -5,8 +5,8 @@ use crate::binary_file::BinaryFile;
 use crate::functions::FunctionTable;
 use crate::module::{self, Options};
 
-/// One symbol table of a file. `is_dynamic` tells whether it is the dynamic symbol table or the full symbol
-/// table.
+/// One symbol table of a file. `is_dynamic` tells whether the table is the file's dynamic symbol table or its
+/// full symbol table.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(crate) file: &'a BinaryFile,
@@ -24,8 +24,8 @@ pub(crate) struct Tables(Vec<(usize, bool)>);
 
 impl Tables {
     /// Chooses the tables that edleak reads. If a file has a full table, its dynamic table is not needed,
-    /// because the full table contains the same symbols. The table in `.gnu_debugdata` does not contain them,
-    /// so edleak also reads the dynamic table.
+    /// because the full table contains the same symbols. The table in `.gnu_debugdata` does not contain the
+    /// symbols of the dynamic table, so edleak reads both tables.
     pub(crate) fn choose(owners: Owners<'_>) -> Tables {
         let [debug, own, mini] = [0, 1, 2];
         let is_filled = |(owner, is_dynamic): &(usize, bool)| {

@@ -8,8 +8,8 @@ use crate::symbol_files::Table;
 /// an address may end before this address, while a previous symbol contains the address.
 const MAX_STEPS_BACK: usize = 64;
 
-/// Maximum number of names of one address that a lookup compares to find the best name. Any further names are
-/// ignored.
+/// Maximum number of names of one address that a lookup compares to find the best name. If an address has
+/// more names than this number, the lookup ignores the rest.
 const MAX_ALIASES: usize = 32;
 
 /// The functions of one module, sorted by address.
@@ -25,7 +25,7 @@ struct Symbol {
     /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same address, the name with
     /// the lowest rank is used.
     rank: u8,
-    /// The index of the symbol's table in the list that `new` got.
+    /// The index of the symbol's table in the list that was given to `new`.
     table: u8,
     /// Where the name begins and ends in the file of the symbol's table, in bytes from the start of the file.
     name: (usize, usize),
@@ -49,7 +49,7 @@ impl Symtab {
         Symtab { symbols }
     }
 
-    /// The demangled name of the function at `address`. `tables` must be the list that `new` got.
+    /// The demangled name of the function at `address`. `tables` must be the list that was given to `new`.
     pub(crate) fn find(&self, tables: &[Table<'_>], address: u64) -> Option<String> {
         self.best(tables, address, |_| true)
     }

@@ -4,11 +4,12 @@
 //! A row applies from its offset to the offset of the next row. Code without an entry in .eh_frame has the
 //! rule [`CallerRule::Unknown`]. Code whose entry is too complex for a [`CallerRule`] has this rule, too:
 //! such an entry computes the CFA with an expression, or from a register other than the stack pointer and the
-//! frame pointer. Examples are the PLT and functions that realign their stack.
+//! frame pointer. Examples of such code are the PLT and functions that realign their stack.
 //!
-//! The tables of a large program hold a million rules. So the type `R` of a packed rule is a parameter, and
-//! the caller chooses a small type. For a return address, a walk looks up the address − 1, which is inside
-//! the call. For the pc at which a signal interrupted the code, a walk looks up the pc itself.
+//! The unwind tables of a large program have a million rules. So the type `R` of a packed rule is a
+//! parameter, and the caller chooses a small type. For a return address, a walk looks up the address − 1,
+//! which is inside the call. For the pc at which a signal interrupted the code, a walk looks up the pc
+//! itself.
 
 use crate::arch::Registers;
 use crate::elf::Elf;
@@ -34,7 +35,7 @@ pub enum CallerRule {
     Signal,
     /// The caller's frame begins at the CFA of this frame.
     Cfa {
-        /// The register from which the CFA is computed.
+        /// The register from which the CFA of this frame is computed.
         from: Base,
         /// Distance from the register's value to the CFA, in bytes.
         offset: i64,
@@ -65,7 +66,7 @@ pub struct Row<R> {
 /// The rules of one file, packed as `R`. The default of `R` stands for [`CallerRule::Unknown`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UnwindTable<R> {
-    /// The rows, sorted by `start`. Two neighbouring rows have different rules.
+    /// The rows, sorted by `start`. Two neighbouring rows always have different rules.
     pub rows: Vec<Row<R>>,
     /// Number of damaged entries of .eh_frame. The code that these entries describe has no rule.
     pub bad_entries: usize,
@@ -81,7 +82,7 @@ struct Stretch<R> {
 
 impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if the file has no .eh_frame. If
-    /// both sections are missing, the table is empty. `pack` turns a rule into the form `R`.
+    /// both sections are missing, the table is empty. `pack` converts a rule to its packed form, of type `R`.
     pub fn compile(elf: &Elf<'_>, pack: impl Fn(CallerRule) -> R) -> Self {
         let mut compiler = Compiler::new(elf, &pack);
         if let Some((address, data)) = elf.section(".eh_frame").filter(|(_, data)| data.len() > 4) {
@@ -98,11 +99,11 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     }
 
     /// Compiles only the rules for the code ranges in `functions`, which must be sorted and must not overlap.
-    /// The table may also contain rules for other code; these rules are correct.
+    /// The table may also contain rules for code outside these ranges; these rules are correct, too.
     ///
     /// The function finds the entries of these ranges in the sorted index of the file. In a large program,
-    /// this takes a small part of the time that it takes to read all entries. If the file has no index, the
-    /// function reads all entries.
+    /// this search takes only a small part of the time that it takes to read all entries. If the file has no
+    /// index, the function reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
@@ -165,8 +166,9 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // The index has no ends. The code of an entry ends at the latest where the code of the next entry
-        // begins. The last entry has no next entry, so take the greatest offset as its end.
+        // The index has the start of each entry's code but not its end. The code of an entry ends at the
+        // latest where the code of the next entry begins. The last entry has no next entry, so take the
+        // greatest offset as its end.
         let start = elf.offset_of(start.direct().ok()?)?;
         let end = match &next {
             Some((next, _)) => elf.offset_of(next.direct().ok()?)?,
@@ -231,7 +233,7 @@ where
                 Ok(Some(CieOrFde::Fde(partial))) => partial,
                 Ok(Some(CieOrFde::Cie(_))) => continue,
                 Ok(None) => break,
-                // The length of the entry is unreadable, so the next entry cannot be found.
+                // The length of this entry is damaged, so the start of the next entry is unknown. Stop here.
                 Err(_) => {
                     self.bad_entries += 1;
                     break;

@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
     match code {
         Ok(code) => ExitCode::from(code),
         // The output is a pipe, and its reader has closed the pipe, as `head` does after the first lines.
-        // This is no failure.
+        // edleak-analyze does not treat the closed pipe as a failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));

@@ -17,7 +17,7 @@ pub(crate) const EXIT_WORSE: u8 = 1;
 pub(crate) const EXIT_ERROR: u8 = 3;
 
 /// Prints a message in one line, even if a name in the message has line breaks. If stderr is closed, the
-/// message is lost.
+/// message is lost and the program goes on.
 pub(crate) fn say(message: impl Display) {
     let message = message.to_string().replace(['\n', '\r'], " ");
     let _ = writeln!(io::stderr(), "edleak-analyze: {message}");
@@ -45,7 +45,7 @@ pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens a trace. Fails for recordings in other formats, such as series lines.
+/// Opens a trace. If the file is a recording in another format, such as series lines, the function fails.
 pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     match load(path, LoadOptions::default())? {
         Recording::Trace(trace) => Ok(*trace),
@@ -65,8 +65,8 @@ pub(crate) fn write_out(
         return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
     };
     let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    // Lock the file before truncating it. Otherwise a recording into this file could begin just before the
-    // truncation, and its first slices would be lost.
+    // Lock the file before truncating it. Without the lock, a recording into this file could begin just
+    // before the truncation, and the first slices of the recording would be lost.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         if !place::lock(&file) {

@@ -1,4 +1,4 @@
-//! `edleak-analyze profile`, and the format pprof of a report.
+//! Runs the command `edleak-analyze profile`, and makes the exporter for the report format pprof.
 
 use crate::args::{AnalyzeArgs, By, ProfileArgs, ProfileFormat};
 use crate::output::{complain, refuse_overwriting, write_out};
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Churn => Order::Churn,
     };
     // If the user gives no time, live memory is shown at the peak. Allocated and freed memory are counted
-    // from the start of the record, so the default for them is the end of the record.
+    // from the start of the record, so for these figures the default is the end of the record.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// The exporter of `--format pprof`.
+/// Makes the exporter for `--format pprof`.
 pub(crate) fn pprof(recording: &Recording, analysis: &Findings, args: &AnalyzeArgs) -> Result<Pprof> {
     let input = &args.traces[0];
     let span = args.span.span(At::End);

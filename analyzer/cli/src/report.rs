@@ -68,7 +68,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
             ClassArg::Exp => Class::Exp,
         },
         strict: args.strict,
-        // A pprof profile contains every site.
+        // A pprof profile contains every site, so treat this format as if the user had given `--all`.
         all: args.all || args.format == Format::Pprof,
         budget_bytes_per_s: args.budget,
         baseline: args.baseline.as_deref().map(|path| read_baseline(path, model, &symbolizer)).transpose()?,
@@ -123,7 +123,8 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     complain(&symbolizer);
     let is_terminal = args.output.is_none() && io::stdout().is_terminal();
     let exporter = args.exporter(&recordings, &analyses, is_terminal, failures)?;
-    // If the report is written to the terminal, print no progress, because the two would be mixed.
+    // If the report is written to the terminal, print no progress, because the progress would appear inside
+    // the report.
     let is_shown = args.output.is_some() || !io::stdout().is_terminal();
     let _stage = is_shown.then(|| Stage::begin("writing the report"));
     write_out(args.output.as_deref(), |out| exporter.export(&report, out))?;

@@ -36,8 +36,8 @@ pub fn write_text(diff: &Diff<'_>, style: Style, out: &mut dyn Write) -> io::Res
     undecided.flat_map(|why| fill(&why, "", "  ", WIDTH)).try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// Writes one object with `undecided` and `leaks`. Each leak has `change`, `was_bytes_per_s` and
-/// `is_bytes_per_s`.
+/// Writes one JSON object with the fields `undecided` and `leaks`. Each leak in `leaks` has the fields
+/// `change`, `was_bytes_per_s` and `is_bytes_per_s`.
 ///
 /// # Errors
 /// `out` cannot be written to.

@@ -1,5 +1,5 @@
-//! Folded stacks for flame graph tools: `main;run;grow 1234`. The outermost frame comes first, and the number
-//! is the leaked bytes.
+//! Folded stacks for flame graph tools: `main;run;grow 1234`. In each line, the outermost frame comes first,
+//! and the number after the stack is the number of leaked bytes.
 
 use super::{Exporter, Report};
 use edleak_analysis::site::JudgedSite;
@@ -34,7 +34,8 @@ fn folded(site: &JudgedSite) -> String {
     names.join(";")
 }
 
-/// Replaces semicolons, which would end a frame, and line breaks, which would end a stack.
+/// Replaces semicolons and line breaks in a name, because a semicolon would end the frame, and a line break
+/// would end the stack.
 fn clean(name: &str) -> String {
     name.chars().map(|c| if c == ';' || c.is_control() { ':' } else { c }).collect()
 }

@@ -1,5 +1,5 @@
-//! HTML: one page that any browser can open. The page shows the verdict first, then the evidence. The page
-//! needs no server and makes no request.
+//! HTML: one page that any browser can open. The page shows first the verdict and then the data from which
+//! the verdict was computed. The page needs no server and makes no request.
 //!
 //! ```text
 //!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
@@ -125,12 +125,13 @@ impl Exporter for Html {
 }
 
 impl Html {
-    /// The title that the user gave; an empty title counts as no title.
+    /// The title that the user gave with `--title`. An empty title counts as no title.
     fn title(&self) -> Option<&str> {
         self.title.as_deref().filter(|title| !title.trim().is_empty())
     }
 
-    /// Writes a page if no recording could be read. The page has only the reasons, and no empty charts.
+    /// Writes a page if no recording could be read. The page tells only why the recordings could not be read,
+    /// and has no empty charts.
     fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
         let title = self.title().unwrap_or("No recording");
         page_head(title, "", out)?;
@@ -153,8 +154,8 @@ impl Html {
     }
 }
 
-/// The script, joined to one function. The function removes comments and indentation, so that the page stays
-/// small.
+/// The script of the page: all its files, joined to one function. Comments and indentation of the script are
+/// removed, so that the page stays small.
 fn script() -> String {
     let mut script = String::from("(()=>{\"use strict\";\n");
     let mut is_comment = false;
@@ -401,8 +402,8 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
         }
     }
     // First make the data without counters, because this part always stays in the page. Then compute from a
-    // sample how much the counters shrink when they are deflated. The result shows how many bytes of counters
-    // fit in the rest of the page.
+    // sample how much the counters shrink when they are deflated. From these two sizes follows how many bytes
+    // of counters fit in the page.
     meter::begin(3);
     let fixed = made(0)?.len();
     meter::advance(1);

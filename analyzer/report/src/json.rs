@@ -1,10 +1,11 @@
 //! JSON: a stable format. The name of a field never changes; new fields may be added.
 //!
-//! One recording is one object. Several recordings are `{"format_version":1,"traces":[…]}`, where the list
-//! has one object for each recording. All sizes are exact integers. A value that the input does not have is
-//! null. Without `--all`, the list of sites has only the sites that the text report would list. If a site was
-//! judged together with its stacks, the stacks that leaked follow the site in the list. Each of these stacks
-//! has its `parent` and `leak_share`.
+//! For one recording, the report is one object. For several recordings, the report is
+//! `{"format_version":1,"traces":[…]}`, and the list has one object for each recording. All sizes are exact
+//! integers. A value that the input does not have is null. Without `--all`, the list of sites has only the
+//! sites that the text report would list. If a site was judged together with its stacks, the stacks that
+//! leaked follow the site in the list. Each stack of a site has the fields `parent`, which is the site, and
+//! `leak_share`.
 //!
 //! `findings` lists the leaks as the text report counts them. Each leak has a list of its parts, which are
 //! places in the code. `summary.leaks` is the number of findings that fail the gate. `--top` shortens the

@@ -1,7 +1,8 @@
 //! JUnit XML: one test suite per recording.
 //!
 //! A leak is a failed test, and a leak that the gate lets pass is a skipped test. If a recording is too short
-//! for a verdict or has too little data, the suite has an error. A recording without leaks is a passed test.
+//! for a verdict or has too little data, the test suite has an error. For a recording without leaks, all
+//! tests have passed.
 
 use super::{Exporter, Report, pace, stack_text, why_of};
 use crate::text::printable;
@@ -45,7 +46,7 @@ fn suite(analysis: &Findings) -> TestSuite {
     };
     let mut suite = TestSuite::new(printable(&analysis.source));
     // If the input does not come from edleak, its duration may be too large for `Duration`. In that case the
-    // suite has no time.
+    // test suite gets no time.
     if let Ok(duration) = Duration::try_from_secs_f64(analysis.header.duration_s) {
         suite.set_time(duration);
     }

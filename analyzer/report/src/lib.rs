@@ -35,9 +35,9 @@ pub(crate) const CURVE_COLUMNS: usize = 40;
 pub struct Report<'a> {
     /// The recordings with their verdicts, in the order in which the user gave them.
     pub analyses: &'a [Findings],
-    /// The recordings themselves, for exporters that print the counters of sites.
+    /// The recordings without verdicts, for exporters that print the counters of sites.
     pub recordings: &'a [Recording],
-    /// The suppression rules. A rule's index in this list is its number.
+    /// The suppression rules. A suppression rule is referred to by its index in this list.
     pub rules: &'a [Rule],
     /// For each rule, at the same index: whether the rule matched a leak, and whether its budget was
     /// exceeded.
@@ -56,7 +56,7 @@ pub trait Exporter {
 }
 
 impl Report<'_> {
-    /// The rules whose use in this report is `wanted`.
+    /// The suppression rules whose use is `wanted`, for example all unused rules.
     pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
@@ -140,7 +140,7 @@ pub(crate) fn stacks_of<'a>(finding: &Finding<'a>) -> Vec<(Option<String>, &'a J
     all.into_iter().map(|(share, site)| (Some(heading(share)), site)).collect()
 }
 
-/// The stacks of a finding, one line per frame. Each line begins with a line break.
+/// The stacks of a finding, one line per frame. A line break stands before each line.
 pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
     let mut text = String::new();
     let shared = finding.shared_tail();
@@ -212,7 +212,7 @@ pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
         // The figures of one iteration cover all stacks of the caller, but this part of the leak may have
-        // only some of these stacks. So take only the part's share of the figures.
+        // only some of these stacks. So multiply the figures by the part's share of the leaked bytes.
         let all = part.lead.judgement.leak_bytes as f64;
         let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
         Some((found.bytes * share, found.allocations * share))
@@ -237,8 +237,8 @@ pub(crate) fn why(site: &JudgedSite) -> String {
     site.judgement.why.join("; ")
 }
 
-/// The path of a source file. The path is relative to the root of the repository if the file is in the
-/// repository.
+/// The path of a source file. If the file is in the repository, the path is relative to the root directory of
+/// the repository.
 pub(crate) fn source_path<'a>(file: &'a str, root: &str) -> &'a str {
     let root = root.trim_end_matches('/');
     match file.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')) {

@@ -2,9 +2,10 @@
 //!
 //! Each site without recorded stacks is a sample with one address. Each recorded stack is a sample with all
 //! its frames. The values of a sample are the values of a heap profile, and in addition `leaked_space`, the
-//! leaked bytes. The leaked bytes always come from the verdict on the whole record. All other values belong
-//! to the instant or to the range of time for which the user wants the profile. These values are exact, so
-//! their sums over all samples are the totals of the trace.
+//! leaked bytes. The leaked bytes always come from the verdict on the whole record, even if the profile
+//! covers only a part of it. All other values belong to the instant or to the range of time for which the
+//! user wants the profile. These values are exact, so their sums over all samples are the totals of the
+//! trace.
 
 mod message;
 
@@ -22,7 +23,7 @@ use prost::Message as _;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// The type and the unit of each value of a sample, in order.
+/// The type and the unit of each value of a sample, in the order in which a sample has them.
 const SAMPLE_TYPES: [(&str, &str); 5] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
@@ -31,10 +32,10 @@ const SAMPLE_TYPES: [(&str, &str); 5] = [
     ("leaked_space", "bytes"),
 ];
 
-/// The pprof exporter. It writes only the first recording of a report.
+/// The pprof exporter. The exporter writes only the first recording of a report.
 #[derive(Debug)]
 pub struct Pprof {
-    /// The profile to write.
+    /// The profile that the exporter writes.
     pub profile: Profile,
 }
 
@@ -127,13 +128,13 @@ impl Builder<'_> {
             self.message.sample_type.push(value_type);
         }
         self.message.default_sample_type = self.string("inuse_space");
-        // The period is 1 byte, because edleak counts every byte.
+        // The sampling period is 1 byte, because edleak counts every byte.
         self.message.period_type =
             Some(ValueType { r#type: self.string("space"), unit: self.string("bytes") });
         self.message.period = 1;
         self.message.time_nanos = saturated(analysis.header.started_unix_ns.into());
         let from_s = profile.from.map_or(0.0, |from| from.time_s);
-        // A cast from float to integer saturates.
+        // If the float is too large for an integer, the cast gives the greatest integer.
         self.message.duration_nanos = ((profile.to.time_s - from_s) * 1e9).round() as i64;
         if !analysis.header.command.is_empty() {
             let command = self.string(&analysis.header.command.join(" "));
@@ -191,7 +192,7 @@ impl Builder<'_> {
             mapping.has_line_numbers |= has_lines;
         }
         // The address minus one is inside the call instruction. The return address itself may belong to the
-        // next function.
+        // next function, if the call is the last instruction of a function.
         let id = self.push_location(mapping_id, address.address.saturating_sub(1), line);
         self.tables.locations.insert(key, id);
         id

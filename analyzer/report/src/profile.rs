@@ -12,11 +12,11 @@ use edleak_text::units;
 /// A profile to print, and the analysis that contains the sites of the profile.
 #[derive(Clone, Copy, Debug)]
 pub struct ProfileReport<'a> {
-    /// The analysis of the recording. The symbols of its sites are resolved.
+    /// The analysis of the recording. Its sites must have resolved symbols.
     pub analysis: &'a Findings,
     /// The profile.
     pub profile: &'a Profile,
-    /// Maximum number of sites to list. `None`: the default number of the format.
+    /// Maximum number of sites to list. `None`: the format uses its default number of sites.
     pub top: Option<usize>,
 }
 

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 const LEAST_SHOWN: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A stage of the work. Its progress is shown until this value is dropped.
+/// A stage of the work. The progress of the stage is shown until this value is dropped.
 #[derive(Debug)]
 pub struct Stage {
     shown: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Stage {
-    /// Begins a stage. Its progress is written to stderr, but only if stderr is a terminal.
+    /// Begins a stage. The progress of the stage is written to stderr, but only if stderr is a terminal.
     pub fn begin(name: impl Into<String>) -> Self {
         meter::begin(0);
         if !io::stderr().is_terminal() {
@@ -39,13 +39,13 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.shown.take() {
             drop(sender);
-            // An error of this thread only means that no progress was shown, so ignore the error.
+            // If this thread panicked, only the progress was not shown. So ignore the error.
             let _ = thread.join();
         }
     }
 }
 
-/// Draws the progress until the sender is dropped.
+/// Draws the progress again and again, until the sender of `ended` is dropped.
 fn show(name: &str, ended: &Receiver<()>) {
     let began = Instant::now();
     if ended.recv_timeout(LEAST_SHOWN) != Err(RecvTimeoutError::Timeout) {
@@ -65,7 +65,8 @@ fn show(name: &str, ended: &Receiver<()>) {
 fn message(name: &str, elapsed: Duration) -> String {
     let share = meter::share().map_or_else(String::new, |share| format!(", {:.0} %", 100.0 * share));
     let awaited = meter::awaited().map_or_else(String::new, |what| format!(", waiting for {what}"));
-    // A name may contain control characters, and a terminal would execute them.
+    // The name of a stage may contain control characters from a file name, which a terminal would execute. So
+    // replace them.
     let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     format!("{name}{share}{awaited} ({})", units::duration(elapsed.as_secs_f64().floor()))
 }

@@ -1,5 +1,5 @@
 //! SARIF 2.1.0: one result for each leak, with its place in the code, its stack, and a fingerprint. The
-//! fingerprint stays the same after a rebuild.
+//! fingerprint of a leak stays the same if the program is built again.
 
 use super::{Exporter, Report, pace, source_path, stacks_of, why_of};
 use edleak_analysis::finding::Finding;
@@ -121,7 +121,7 @@ impl Sarif {
             "partialFingerprints": { "edleakSite/v1": fingerprint },
             "properties": {
                 "class": judgement.class.name(),
-                // A cast from float to integer saturates.
+                // If the float is too large for an integer, the cast gives the greatest integer.
                 "leak_bytes": finding.leak_bytes().round() as u64,
                 "leak_count": finding.leak_count(),
                 "rate_bytes_per_s": finding.rate_bytes_per_s(),
@@ -179,8 +179,8 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// The characters of a path that must be encoded in a URI. All characters must be encoded, except letters,
-/// digits and the characters that are removed from the set here.
+/// The characters of a path that must be encoded in a URI. Letters, digits and the characters that are
+/// removed from the set here are not encoded; all other characters are encoded.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

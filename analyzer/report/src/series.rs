@@ -153,7 +153,8 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
             // If a caller was watched from the start of the recording, all its allocations count at its
-            // stacks. Its own counters stayed 0, so no slice contains them. Write zeros for such a caller.
+            // stacks. The caller's own counters stayed 0, so no slice contains the caller. Write zeros for
+            // the caller.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])
@@ -226,8 +227,8 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// A stack in the form that edLeak uses: for each address, the module and the offset. This form needs no
-/// symbols.
+/// A stack in the form that edLeak uses: for each address, the module and the offset. Module and offset are
+/// known even if the symbols are not.
 fn stack_of(site: &JudgedSite) -> Vec<String> {
     site.stack
         .iter()

@@ -180,12 +180,13 @@ impl Text {
             }
         }
         // If the program frees everything before it ends, the last value of the curve is lower than the
-        // leaked bytes. In that case print the highest value of the curve.
+        // leaked bytes. If the last value of the curve is lower than the leaked bytes, print the highest
+        // value of the curve.
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
-        // If the verdict is computed from marks, the recording may have too few slices for a curve. Then all
-        // values are 0, and the report shows no curve.
+        // If the verdict is computed from marks, the recording may have too few slices for a curve. If all
+        // values of the curve are 0, the report shows no curve.
         if lead.per_mark.is_none() || to > 0.0 {
             writeln!(
                 out,
@@ -194,8 +195,8 @@ impl Text {
             )?;
         }
         if finding.is_freed_at_end() {
-            // An exit handler or a destructor may free leaked memory when the program ends. The memory is a
-            // leak nevertheless, because it grew until then.
+            // An exit handler or a destructor may free leaked memory when the program ends. Memory that grew
+            // until the program ended is a leak, even if it was freed at the end.
             writeln!(
                 out,
                 "{INDENT}{}",
@@ -405,9 +406,9 @@ impl Text {
         lines
     }
 
-    /// The lines of a stack. If a frame repeats, as in recursion, it gets one line with the number of
-    /// repetitions. If several frames in a row belong to the runtime of a language, they get one line
-    /// together. This line shows the outermost of these frames.
+    /// Makes the lines of the report for one stack. If a frame repeats, as in recursion, it gets one line
+    /// with the number of repetitions. If several frames in a row belong to the runtime of a language, they
+    /// get one line together. The line for several runtime frames shows the outermost of these frames.
     fn stack_lines(&self, stack: &[Address], is_cut: bool, width: usize) -> Vec<String> {
         let mut runs: Vec<(SiteFrame<'_>, Run)> = Vec::new();
         for frame in frames(stack) {
@@ -491,12 +492,12 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
         (one.address, one.offset, &one.module) == (other.address, other.offset, &other.module)
     };
     let shared = one.iter().rev().zip(other.iter().rev()).take_while(is_same).count();
-    // The innermost frame of a stack is always printed.
+    // The innermost frame of a stack is always printed, so it never counts as shared.
     let shared = shared.min(other.len().saturating_sub(1));
     if shared >= WORTH_IT { shared } else { 0 }
 }
 
-/// How many frames a line of a stack stands for.
+/// Tells for how many frames one line of a stack stands, and of which kind these frames are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
     /// The same frame, repeated this number of times.

@@ -36,12 +36,12 @@ impl Error {
         self.kind
     }
 
-    /// The message without the remedy.
+    /// The first part of the message: why the value cannot be read.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The right form of the value, with an example.
+    /// Tells the user in which form to write the value, with an example.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }

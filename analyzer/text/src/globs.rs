@@ -10,9 +10,9 @@
 //! `vector<int,A<int>>` match the same names.
 //!
 //! The search takes, for each text between two `*`, the first place in the name where this text occurs, and
-//! never tries a second place. It misses no match, because the next `*` can match all characters up to any
-//! further place. So the time is at most the length of the name times the length of the longest text, for any
-//! number of `*`.
+//! never tries a second place. The search misses no match, because the next `*` can match all characters up
+//! to any further place. So the time of a search is at most proportional to the length of the name times the
+//! length of the longest text, for any number of `*`.
 
 use std::borrow::Cow;
 
@@ -64,7 +64,7 @@ impl Glob {
         self.text.is_empty()
     }
 
-    /// The text of the pattern.
+    /// The text of the pattern. A pattern for whole names has no blanks that do not matter.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -107,7 +107,7 @@ impl Piece {
         text.char_indices().find_map(|(at, _)| Some(at + self.end_at_start(&text[at..])?))
     }
 
-    /// Whether `text` ends with the piece.
+    /// Whether `text` ends with this piece of the pattern.
     fn is_at_end(&self, text: &str) -> bool {
         if !self.has_any {
             return text.ends_with(&self.text);
@@ -192,8 +192,8 @@ mod tests {
         }
     }
 
-    /// A simple implementation to which the test compares the real one. For each `*`, it tries every number
-    /// of characters.
+    /// A simple implementation to which the test compares the real one. For each `*`, the simple
+    /// implementation tries every number of characters.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

@@ -1,7 +1,7 @@
 //! Measures the progress of long work. The code that does the work counts the parts that are done, and the
 //! program shows the share to the user.
 //!
-//! A process does only one such work at a time, so one global count is enough. The code adds to the count
+//! A process does only one long work at a time, so one global count is enough. The code adds to the count
 //! once for each block or file, so the counting takes almost no time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,13 +30,13 @@ pub fn share() -> Option<f64> {
 }
 
 /// Tells the user that the work waits for something outside of this process, such as a server; `what` names
-/// it. `None`: the work does not wait any more.
+/// it. `None`: the work no longer waits for anything.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// The name that [`wait_for`] got: the work waits for this thing outside of the process. `None`: the work
-/// does not wait.
+/// The name of the thing outside of this process for which the work waits now. `None`: the work waits for
+/// nothing.
 pub fn awaited() -> Option<String> {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -12,7 +12,8 @@ const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 pub fn bytes(bytes: f64) -> String {
     let mut value = bytes.abs();
     let mut unit = 0;
-    // From 999.5 on, the number would be printed with four digits, as "1000". So take the next unit.
+    // From 999.5 on, the number would be printed with four digits, as "1000". So print such a value in the
+    // next larger unit.
     while value >= 999.5 && unit + 1 < BINARY.len() {
         value /= 1024.0;
         unit += 1;
@@ -59,7 +60,8 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Prints a count with commas between groups of three digits: `1,234,567`. The locale does not matter.
+/// Prints a count with commas between groups of three digits: `1,234,567`. The commas are the same in every
+/// locale.
 pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -107,8 +109,8 @@ pub fn parse_bytes(text: &str) -> Result<f64> {
 /// Reads a size in whole bytes, in the forms that [`parse_bytes`] accepts.
 ///
 /// # Errors
-/// The text is not a size, or the size is 8 PiB or more. A float cannot represent every whole number above
-/// this limit, and no file is so large.
+/// The text is not a size, or the size is 8 PiB or more. A float cannot represent every whole number from 8
+/// PiB on, and no file is so large.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_bytes(text)?;
     if bytes < 2f64.powi(53) {
@@ -173,8 +175,8 @@ fn seconds_of(unit: &str) -> Option<f64> {
     })
 }
 
-/// Splits a text into the number at its start and the word after the number. The number may have no sign and
-/// no exponent.
+/// Splits a text into the number at its start and the word after the number. A number with a sign or an
+/// exponent is refused.
 fn number_and_unit(text: &str) -> (Option<f64>, &str) {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -83,8 +83,8 @@ fn write_manual(command: Command, name: &str, pages: &Pages) -> io::Result<()> {
     fs::write(pages.manuals.join(format!("{name}.1")), text)
 }
 
-/// Replaces a blank line between two line breaks by the roff request for vertical space. The line breaks have
-/// no effect there, and mandoc warns about them.
+/// Replaces a blank line between two line breaks by the roff request for vertical space. Line breaks beside a
+/// blank line have no effect, and mandoc warns about them.
 fn without_idle_breaks(text: &str) -> String {
     text.replace(".br\n\n.br\n", ".sp\n")
 }
@@ -113,15 +113,15 @@ fn escaped(line: &str) -> String {
     format!("{guard}{text}\n")
 }
 
-/// A copy of `name` that is never freed, because clap needs names that live as long as the program. The
-/// program ends soon, so the leak does not matter.
+/// A copy of `name` that is never freed, because clap needs names that live as long as the program.
+/// edleak-pages ends soon, so the memory that is never freed does not matter.
 fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record accepts either a program or a command as its first argument. A shell must complete both. So
-/// this function adds the commands as subcommands of edleak-record, and lets the shell complete file names
-/// for the program and its arguments.
+/// edleak-record accepts either a program or a command as its first argument. A shell must complete programs
+/// and commands. So `with_commands` adds the commands as subcommands of edleak-record, and lets the shell
+/// complete file names for the program and its arguments.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");

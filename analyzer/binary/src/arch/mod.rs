@@ -32,16 +32,16 @@ impl Arch {
         }
     }
 
-    /// Length in bytes of the machine's longest call.
+    /// Length of the machine's longest call instruction, in bytes.
     pub(crate) fn max_call(self) -> usize {
         match self {
             Arch::X86_64 => x86_64::calls::MAX_CALL,
         }
     }
 
-    /// Whether the last byte of a call may be in `code[from..]`. `is_code` gets an offset from the start of
-    /// `code` and tells whether the file has code at this offset. The bytes of a direct call count as a call
-    /// only if the destination is code.
+    /// Whether the last byte of a call instruction may be in `code[from..]`. `is_code` gets an offset from
+    /// the start of `code` and tells whether the file has code at this offset. Bytes that look like a direct
+    /// call count as a call only if their destination is code.
     pub(crate) fn may_call(self, code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
         match self {
             Arch::X86_64 => x86_64::calls::may_call(code, from, is_code),
@@ -49,7 +49,7 @@ impl Arch {
     }
 }
 
-/// The name of a machine, for messages.
+/// The name of the machine with these numbers in its ELF headers, for messages to the user.
 pub(crate) fn machine_name(class: u8, machine: u16) -> Cow<'static, str> {
     match (class, elf::Machine(machine)) {
         (1, elf::EM_386) => "32-bit x86".into(),

@@ -1,5 +1,5 @@
 //! Tests lookups in damaged and hostile programs. A lookup may fail, but it must not panic, and it must end.
-//! It may use much memory only if the file is large.
+//! A lookup may use much memory only if the file is large.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, frames, module, outcome, resolve, run,
@@ -78,7 +78,7 @@ fn a_section_that_claims_to_unpack_to_a_terabyte() {
         let mut bytes = fs::read(&program).expect("it was built");
         let at = section_offset(&bytes, ".debug_info");
         // The section begins with an Elf64_Chdr. At byte 8, this header has the size of the decompressed
-        // data. Write a terabyte there.
+        // data. The test writes a terabyte into this field.
         bytes[at + 8..at + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         fs::write(&program, bytes).expect("it is the test's");
         let resolution = resolve(&module(&program, build_id(&program)), &[], &addresses);

@@ -24,8 +24,8 @@ fn ours(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
         .collect()
 }
 
-/// Asserts that edleak and the reference tool give the same frames for every address. If not, prints a few of
-/// the addresses at which the frames differ.
+/// Asserts that edleak and the reference tool give the same frames for every address. If some frames differ,
+/// prints a few of their addresses.
 fn compare(program: &Path, addresses: &[u64], oracle: &str, ours: &[Vec<Frame>], theirs: &[Vec<Frame>]) {
     let differing: Vec<String> = addresses
         .iter()
@@ -49,8 +49,8 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // If the linker has merged functions with equal code, the name of each of these functions is right. So do
-    // not compare the name there.
+    // If the linker has merged functions with equal code, the name of each of these functions is right. So
+    // the test does not compare the names of such functions.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {

@@ -19,7 +19,7 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) fn new(function: Option<&str>, file: Option<&str>, line: u32) -> Frame {
         // If the line is unknown, a tool prints nothing, 0 or `?` in place of the line, and may still print a
-        // file. Leave the file out.
+        // file. In this case the frame gets no file.
         let file = if line == 0 { String::new() } else { file.map(clean).unwrap_or_default() };
         Frame { function: function.unwrap_or("??").to_owned(), file, line }
     }
@@ -67,8 +67,8 @@ fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     blocks.iter().map(|block| parse(block)).collect()
 }
 
-/// Parses the output for one address. It has two lines for each frame: the mangled name of the function, and
-/// then `file:line`, sometimes with further text.
+/// Parses the output for one address. The output has two lines for each frame: the mangled name of the
+/// function, and then `file:line`, sometimes with further text.
 fn parse(block: &str) -> Vec<Frame> {
     let lines: Vec<&str> = block.lines().filter(|line| !line.is_empty()).collect();
     lines

@@ -112,8 +112,8 @@ pub(crate) fn exact(module: &Module, addresses: &[u64]) -> Vec<Request> {
     addresses.iter().map(request).collect()
 }
 
-/// Resolves link-time addresses of the program. The addresses are addresses of instructions, not return
-/// addresses.
+/// Resolves link-time addresses of the program. The lookups take the addresses as addresses of instructions,
+/// not as return addresses.
 pub(crate) fn resolve(module: &Module, debug_dirs: &[&Path], addresses: &[u64]) -> Resolution {
     let debug_dirs = debug_dirs.iter().map(|dir| dir.to_path_buf()).collect();
     let symbolizer = Symbolizer::new(Options { debug_dirs, debuginfod: false });

@@ -36,6 +36,7 @@ fn a_flipped_bit_never_invents_growth() {
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
     // In this trace, one block contains all slices. If the flipped bit is in this block, edleak loses all
-    // slices; otherwise edleak loses none. So the leak must still be found in more than half of the copies.
+    // slices; otherwise edleak loses none. So edleak must still find the leak in more than half of the
+    // damaged traces.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

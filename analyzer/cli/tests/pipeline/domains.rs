@@ -150,8 +150,9 @@ fn reserved(bytes: u64) -> AreaBytes {
 }
 
 /// A program with two sites of mapped memory: `map_frame` leaks a mapping of 1 MiB in each slice, and an
-/// allocator maps 10 MiB in each slice. The heap does not grow. `areas` gives the sizes of these areas: all
-/// anonymous memory, the memory of allocators, the memory of each of the two sites, and all counted memory.
+/// allocator maps 10 MiB in each slice. The heap of this program does not grow. `areas` gives the sizes of
+/// these areas: all anonymous memory, the memory of allocators, the memory of each of the two sites, and all
+/// counted memory.
 fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draft {
     let of_kind = |kind, offset, name, counters| DraftSite { kind, ..caller(offset, name, 1, counters) };
     let area =
@@ -184,8 +185,8 @@ fn with_mappings(areas: fn(u64) -> Vec<AreaBytes>, further: Vec<Record>) -> Draf
     }
 }
 
-// All growth of resident memory is in the mappings of `map_frame`. The budget tolerates this leak, so the
-// exit code must be 0.
+// All growth of resident memory is in the mappings of `map_frame`. The budget tolerates the leak of
+// `map_frame`, so the exit code must be 0.
 #[test]
 fn growth_that_a_mapping_site_explains_is_decided_beside_uncounted_functions() {
     let of_site = |slice: u64| {
@@ -252,8 +253,8 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
     }
 }
 
-// The program has 100 MiB of counted allocations, more than the memory that is not counted. The verdict must
-// be undecided nevertheless.
+// The program has 100 MiB of counted allocations, more than the memory that is not counted. The program's
+// verdict must be undecided nevertheless, because the memory that is not counted grows.
 #[test]
 fn growth_of_an_allocator_that_is_not_counted_is_undecided_beside_a_large_heap() {
     let of_allocator = |slice: u64| {

@@ -90,8 +90,8 @@ fn a_range_counts_what_happened_between_its_two_slices() {
 fn churn_is_what_a_site_frees_beyond_what_it_held() {
     let churn = profile(&hump(), &["--by=churn"]);
     // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held in the
-    // previous slice. So the trace does not show whether any allocation of `scratch` was freed before the
-    // next slice.
+    // previous slice. So all freed allocations of `scratch` may be allocations of the previous slice, and
+    // none of them counts as freed before the next slice.
     let expected = [("format", 400), ("buffer", 0), ("leak", 0), ("scratch", 0)];
     let mut seen = figure(&churn, "temporary_allocs");
     seen[1..].sort();

@@ -11,7 +11,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// The report as JSON.
+    /// The printed report, parsed as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }

@@ -59,7 +59,8 @@ pub(crate) struct Draft {
     pub(crate) missing: std::ops::Range<u64>,
     /// The processor time that the program used, and the time for which it waited for a processor.
     pub(crate) processor: Option<CpuUse>,
-    /// The slice from which site 0 is no longer watched.
+    /// The number of the slice from which edleak no longer watches site 0. `None`: edleak watches this site
+    /// until the end.
     pub(crate) watch_end: Option<u64>,
     /// Returns the resident memory of the program (RssAnon) at slice i, in bytes.
     pub(crate) resident: fn(u64) -> u64,
@@ -101,7 +102,7 @@ pub(crate) fn filling(slice: u64) -> Counters {
     counters(64 * kept, kept, 0, 0)
 }
 
-/// One allocation that is never freed.
+/// A constant site: it makes one allocation and never frees it.
 pub(crate) fn constant(_slice: u64) -> Counters {
     counters(4096, 1, 0, 0)
 }

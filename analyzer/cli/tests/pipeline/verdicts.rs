@@ -137,8 +137,8 @@ fn a_straight_line_leads_over_missing_slices() {
         (series, json["sites"].clone())
     };
     // These sites grow or shrink by the same number of bytes in every slice. If slices are missing, edleak
-    // draws a straight line over the gap, so the series must be the same as without the gap. This must also
-    // hold for a site whose growth is spread over several stacks.
+    // draws a straight line over the gap, so the series must be the same as without the gap. The series of a
+    // site whose growth is spread over several stacks must also be the same.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -158,7 +158,8 @@ fn a_straight_line_leads_over_missing_slices() {
 
 #[test]
 fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
-    /// The site grows for 1,000 slices. In the next twelve slices, the program frees all its memory.
+    /// The site grows for 1,000 slices. In the twelve slices after that, the program frees all memory of the
+    /// site.
     fn ending(slice: u64) -> Counters {
         let kept = slice.min(999);
         let freed = (slice - kept).min(12) * 1000 / 12;
@@ -189,8 +190,8 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
     assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(0)));
 }
 
-/// A buffer doubles its size four times. It may double again later, so the verdict is undecided. But if the
-/// program frees the buffer before it ends, the verdict must be "no leak".
+/// A buffer doubles its size four times. The buffer may double again later, so the verdict is undecided. But
+/// if the program frees the buffer before it ends, the verdict must be "no leak".
 #[test]
 fn memory_freed_at_the_end_does_not_make_the_gate_undecided() {
     fn doubling(slice: u64) -> Counters {
@@ -233,8 +234,8 @@ fn gap_at_the_end_counts_as_missing() {
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
-            // At most nine slices are left, too few for a verdict. The straight line over the gap looks like
-            // a leak, but it does not count as slices.
+            // At most nine slices of this trace are left, too few for a verdict. The straight line over the
+            // gap looks like a leak, but it does not count as slices.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),
@@ -276,7 +277,7 @@ fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
     assert!(ran.code == 2 && ran.out.contains("no slice was taken for 40 %"), "{}", ran.out);
 }
 
-/// A service gets no more requests in the last third of the record, and the memory of one site stops to grow.
+/// A service gets no more requests in the last third of the record, and the memory of one site stops growing.
 /// This site may be a leak or a full cache, so the verdict must be undecided, from the trace and from the
 /// series lines.
 #[test]
@@ -300,8 +301,8 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
 
-/// A program that computes without a pause may keep all its results until it ends. Its memory grows like a
-/// leak, so such a leak gets only the confidence `suspect`.
+/// A program that computes without a pause may keep all its results until it ends. The memory of such a
+/// program grows like a leak, so edleak gives this leak only the confidence `suspect`.
 #[test]
 fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     let scratch = Scratch::new();
@@ -320,8 +321,8 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     };
     draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
     assert_eq!(confidence(&draft), "strict");
-    // If the program used a processor for only 1 s of 8 s, it mostly waited for requests. The leak keeps the
-    // confidence `strict`.
+    // If the program used a processor for only 1 s of 8 s, it mostly waited for requests. The leak of such a
+    // program keeps the confidence `strict`.
     draft.processor = processor(1, 0);
     assert_eq!(confidence(&draft), "strict");
     for (used_s, waited_s) in [(8, 0), (3, 4)] {
@@ -343,9 +344,9 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     assert_eq!(confidence(&draft), "suspect");
 }
 
-/// In a program with a thousand sites, some sites look like a small leak by chance. So a suspect that has
-/// less than 1/1000 of the live memory is undecided. A leak with the confidence `strict` is reported, even if
-/// it is that small.
+/// In a program with a thousand sites, some sites look like a small leak by chance. So a leak with the
+/// confidence `suspect` is undecided if it has less than 1/1000 of the live memory. A leak with the
+/// confidence `strict` is reported, even if it has less than 1/1000 of the live memory.
 #[test]
 fn negligible_suspect_is_undecided() {
     let scratch = Scratch::new();
@@ -446,8 +447,8 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
 }
 
 /// The caller leaks 100 bytes in each slice. In two of the three cases, edleak watches the caller for some
-/// slices or until the end. Then the allocations count at a stack of the caller and not at the caller, but
-/// the verdict must stay the same.
+/// slices or until the end. While edleak watches a caller, allocations count at a stack of the caller and not
+/// at the caller, but the verdict must stay the same.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
@@ -517,8 +518,8 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
-/// edleak watches the site only in the first 60 of 80 slices. After that, new allocations count at the site
-/// and not at the stack, so the stack alone does not look like a leak.
+/// edleak watches the site only in the first 60 of 80 slices. From slice 60 on, new allocations count at the
+/// site and not at its stack, so the stack alone does not look like a leak.
 #[test]
 fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
@@ -551,9 +552,9 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     assert!(text.contains("handle_request at") && !text.contains("was not watched"), "{text}");
 }
 
-/// The program has 25 live allocations at any time. edleak stops to watch the site at slice 56. From then on,
-/// new allocations count at the site itself, so the site's own curve rises at the end, although the site does
-/// not leak.
+/// The program has 25 live allocations at any time. At slice 56, edleak ends the watch of the site. From
+/// slice 56 on, new allocations count at the site itself, so the site's own curve rises at the end, although
+/// the site does not leak.
 #[test]
 fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
-//! Escapes text for a page, because a hostile program may have names that look like markup. Also encodes
-//! bytes as base 64.
+//! Escapes text for a page, because a hostile program may have names that look like markup. This file also
+//! encodes bytes as base 64.
 
 use std::fmt::Write;
 
@@ -43,7 +43,7 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Encodes bytes in base 64, as `atob` reads it.
+/// Encodes bytes in base 64, in the form that JavaScript's function `atob` reads.
 pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);

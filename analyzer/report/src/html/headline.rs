@@ -1,5 +1,6 @@
-//! The top of the page: the verdict, and answers to the user's first questions. Is the heap the cause? Which
-//! site leaks, and how fast? When does the leak matter? What did the recording miss?
+//! The top of the page: the verdict, and answers to the user's first questions. The questions are: is the
+//! heap the cause, which site leaks, how fast, when does the leak matter, and which events did the recording
+//! miss?
 
 use crate::pace;
 use crate::text::summary;
@@ -17,15 +18,15 @@ pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided`, `passed` (all leaks pass the gate) or `clean`. This word selects the mark that
-    /// the page shows beside the verdict.
+    /// `leak`, `undecided`, `passed` (all leaks pass the gate) or `clean`. The page shows a mark beside the
+    /// verdict; the word in this field selects the mark.
     pub mark: &'static str,
-    /// The verdict in a sentence.
+    /// The verdict on the recording, in one sentence.
     pub verdict: String,
     /// Questions and answers. Each answer is a list of pieces of text.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
-    /// For each kind of event that the recording missed, one line. The list is empty if the recording missed
-    /// nothing.
+    /// For each kind of event that the recording missed, one line. If the recording missed no event, the list
+    /// is empty.
     pub missed: Vec<String>,
 }
 
@@ -91,7 +92,7 @@ fn rates(rate: f64, number: u64) -> String {
     format!("{}{together}", units::rate(rate))
 }
 
-/// Answers the question whether the heap is the cause of the growth. `is_clean` tells that no site leaks.
+/// Answers the question whether the heap is the cause of the growth. If `is_clean` is `true`, no site leaks.
 fn is_it_the_heap(analysis: &Findings, is_clean: bool) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",

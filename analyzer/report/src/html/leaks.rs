@@ -14,13 +14,13 @@ use edleak_text::units;
 /// Maximum number of leaks in the list. With more leaks, a user needs sorting and filtering, which only the
 /// script offers.
 const MAX_LEAKS: usize = 40;
-/// Number of leaks that the list shows at first; the reader can unfold the rest.
+/// Number of leaks that the list shows before the user opens the rest of the list with a click.
 const FIRST_LEAKS: usize = 8;
 const MAX_STACKS: usize = 8;
 const MAX_PARTS: usize = 64;
 const MAX_FRAMES: usize = 64;
 
-/// Writes the table. The leak with the highest rate comes first.
+/// Writes the table. The leak with the highest rate is in the first row.
 pub(super) fn table(leaks: &[Finding<'_>]) -> String {
     if leaks.is_empty() {
         return "<p class=\"empty\">No site is reported as a leak.</p>".into();

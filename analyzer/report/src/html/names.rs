@@ -15,7 +15,7 @@ const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;
 const RUNTIME: u64 = 2;
 
-/// The names, by number. Number 0 means "no name".
+/// All names. Each name has a number from 1 on; the number 0 stands for "no name".
 #[derive(Default)]
 pub(super) struct Names {
     numbers: HashMap<String, u64>,
@@ -35,7 +35,7 @@ struct FrameKey {
     flags: u64,
 }
 
-/// The name, without its end if it has more than `most` bytes.
+/// Shortens a name to at most `most` bytes, by removing its end.
 fn cut(name: &str, most: usize) -> String {
     if name.len() <= most {
         return name.to_owned();
@@ -48,7 +48,7 @@ fn cut(name: &str, most: usize) -> String {
 }
 
 impl Names {
-    /// The number of a name. The function adds the name if the table does not have it.
+    /// Returns the number of a name. If the table does not have the name, the function adds the name.
     pub(super) fn number(&mut self, name: &str) -> u64 {
         if name.is_empty() {
             return 0;
@@ -65,7 +65,8 @@ impl Names {
         number
     }
 
-    /// The frames of a site, innermost first. Each frame is given as its number in the table of frames.
+    /// The frames of a site, innermost first. The result has, for each frame, its number in the table of
+    /// frames.
     pub(super) fn stack_of(&mut self, site: &JudgedSite) -> Vec<u64> {
         site.frames().map(|frame| self.frame(frame)).collect()
     }
@@ -87,7 +88,8 @@ impl Names {
         })
     }
 
-    /// Writes the table of frames, one column for each property.
+    /// Writes the table of frames into the page's data. The table has one column for each property of a
+    /// frame.
     pub(super) fn write(&self, payload: &mut Payload) {
         let mut column = |name: &str, value: fn(&FrameKey) -> u64| {
             payload.numbers(format!("frame.{name}"), self.table.iter().map(value));

@@ -1,4 +1,4 @@
-//! The data of a page: a JSON header and binary columns, deflated.
+//! The data of a page: a JSON header and binary columns, compressed with deflate.
 //!
 //! ```text
 //! bytes 0..4   length of the header, little-endian
@@ -6,7 +6,8 @@
 //!       ...    the columns: LEB128 numbers, or doubles (little-endian, not aligned), or bytes
 //! ```
 //!
-//! The page holds a zlib stream in base 64. `DecompressionStream("deflate")` decompresses it in the browser.
+//! The page holds a zlib stream in base 64. In the browser, `DecompressionStream("deflate")` decompresses the
+//! zlib stream.
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
@@ -14,10 +15,10 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
 /// The greatest number in the payload. JavaScript has only doubles, and above this number a double cannot
-/// represent all integers. The payload stores this number in place of any greater number.
+/// represent all integers. In place of a number above this maximum, the payload stores the maximum.
 const MOST: u64 = (1 << 53) - 1;
 
-/// The columns collected so far.
+/// The columns that were added so far.
 #[derive(Default)]
 pub(super) struct Payload {
     columns: Map<String, Value>,

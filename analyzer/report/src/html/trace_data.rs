@@ -1,5 +1,5 @@
 //! Writes one recording into the page's data, as columns. Some columns have one row for each site, and some
-//! have one row for each instant of the process. The packed counters are one column of bytes.
+//! have one row for each instant of the process. One column of bytes has the packed counters of all sites.
 
 use super::headline::Headline;
 use super::names::Names;
@@ -31,7 +31,7 @@ const CURVE_COLUMNS: usize = 40;
 const MAX_WHY_BYTES: usize = 8 << 20;
 
 /// Adds the columns of one recording. The name of each column begins with `prefix`. Returns the part of the
-/// header that describes this recording.
+/// JSON header that describes this recording.
 pub(super) fn write(
     payload: &mut Payload,
     names: &mut Names,
@@ -152,7 +152,7 @@ fn write_figures(
     payload.options(format!("{prefix}allocated_bytes"), sites().map(|site| site.totals.allocated_bytes));
     payload.options(format!("{prefix}freed_bytes"), sites().map(|site| site.totals.freed_bytes));
     // If a leak has only one site, the table of sites shows the rate of the leak at this site. So the table
-    // agrees with the list of leaks.
+    // of sites and the list of leaks show the same rate.
     let mut rate_of: HashMap<&SiteLabel, f64> = HashMap::new();
     for finding in findings {
         let mut sites = finding.sites();
@@ -269,12 +269,12 @@ fn write_counters(
     payload.bytes(format!("{prefix}curves"), &curves);
 }
 
-/// A curve with one byte for each column; 255 stands for the highest value.
+/// Converts a curve to one byte for each column of the chart; 255 stands for the highest value of the curve.
 fn coarse(curve: &[f64]) -> Vec<u8> {
     let highest = curve.iter().copied().fold(0.0, f64::max);
     let byte = |column: usize| {
         let bytes = curve.get(column).copied().unwrap_or(0.0);
-        // The result is between 0 and 255, so the cast is exact.
+        // The rounded number is between 0 and 255, so the cast to u8 is exact.
         if highest > 0.0 { (255.0 * bytes / highest).round() as u8 } else { 0 }
     };
     (0..CURVE_COLUMNS).map(byte).collect()

@@ -7,15 +7,15 @@ use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::group::Group;
 use serde::Serialize;
 
-/// One leak, with all places in the code that belong to it. The text report shows each finding with a number.
+/// One leak, with all places in the code that belong to it. The text report numbers the findings.
 #[derive(Serialize)]
 pub(super) struct FindingJson<'a> {
     name: String,
     /// `step`: the finding has several places in the code, which grow at the same instants. Null: the finding
     /// has only one place.
     together: Option<&'static str>,
-    /// The innermost function that is in the stacks of all parts. Null: unknown, or the finding has only one
-    /// place.
+    /// The innermost function that is in the stacks of all parts. Null: this function is unknown, or the
+    /// finding has only one place.
     below: Option<FrameJson<'a>>,
     headline: Option<FrameJson<'a>>,
     class: &'static str,
@@ -49,7 +49,7 @@ struct PartJson<'a> {
 impl<'a> FindingJson<'a> {
     pub(super) fn of(finding: &Finding<'a>) -> Self {
         let lead = finding.lead();
-        // A cast from float to integer saturates.
+        // If the float is too large for an integer, the cast gives the greatest integer.
         let bytes = |bytes: f64| bytes.round() as u64;
         let part = |part: &Group<'a>| PartJson {
             name: part.name(),

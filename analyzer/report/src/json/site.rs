@@ -101,8 +101,8 @@ impl<'a> SiteJson<'a> {
             judged_with_stacks: site.judged_with_stacks,
             per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
             leak_share: site.leak_share,
-            // edLeak's formula computes leaked bytes for every class of site. The number is negative if the
-            // site's memory became smaller.
+            // edLeak's formula computes leaked bytes for every class of site. The number of leaked bytes is
+            // negative if the site's memory became smaller.
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
@@ -123,8 +123,8 @@ impl<'a> SiteJson<'a> {
             resident_bytes: site.resident_bytes,
             given_back_bytes: site.given_back.map(|given| given.bytes),
             given_back_calls: site.given_back.map(|given| given.calls),
-            // The values are floats, because each value is the mean of several slices. A cast from float to
-            // integer saturates.
+            // The values are floats, because each value is the mean of several slices. If a float is too
+            // large for an integer, the cast gives the greatest integer.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             peak_bytes: peak.map(|peak| peak.live_bytes),
             peak_s: peak.map(|peak| peak.at_s),

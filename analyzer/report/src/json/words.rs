@@ -9,7 +9,7 @@ pub(super) fn confidence_name(confidence: Confidence) -> &'static str {
     }
 }
 
-/// The word for the verdict in JSON.
+/// The word that stands for a verdict in JSON.
 pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Leak => "leak",

@@ -2,8 +2,8 @@
 //! the pprof format.
 //!
 //! The profile has one string table, whose first entry is empty. All other messages store a text as an index
-//! into this table. Ids of mappings, locations and functions are positive. The lines of a location begin with
-//! the innermost inlined function and end with the function that contains the code.
+//! into this table. The ids of mappings, locations and functions are positive numbers. The lines of a
+//! location begin with the innermost inlined function and end with the function that contains the code.
 
 use prost::Message;
 
@@ -29,10 +29,10 @@ pub(super) struct Profile {
     pub(super) period_type: Option<ValueType>,
     #[prost(int64, tag = "12")]
     pub(super) period: i64,
-    /// Indices into the string table.
+    /// Texts, as indices into the string table.
     #[prost(int64, repeated, tag = "13")]
     pub(super) comment: Vec<i64>,
-    /// An index into the string table.
+    /// A text, as an index into the string table.
     #[prost(int64, tag = "14")]
     pub(super) default_sample_type: i64,
 }
@@ -48,10 +48,10 @@ pub(super) struct ValueType {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Sample {
-    /// Ids of locations, innermost first.
+    /// The stack of the sample: the ids of its locations, innermost first.
     #[prost(uint64, repeated, tag = "1")]
     pub(super) location_id: Vec<u64>,
-    /// One value per sample type.
+    /// The values of the sample, one for each sample type.
     #[prost(int64, repeated, tag = "2")]
     pub(super) value: Vec<i64>,
     #[prost(message, repeated, tag = "3")]

@@ -45,7 +45,7 @@ struct RowJson<'a> {
     parent: Option<LabelJson<'a>>,
     name: String,
     /// The site's share of the total, from 0 to 1, for the figure by which the sites are sorted. Null: the
-    /// total is not positive.
+    /// total is 0 or negative, so there is no share.
     share: Option<f64>,
     #[serde(flatten)]
     figures: FiguresJson,

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 
 /// Number of sites that the table lists if the user does not give another number.
 const SITES: usize = 20;
-/// A frame is shown only if it has at least this share of the total.
+/// The tree shows a frame only if the frame has at least this share of the total.
 const LEAST_SHARE: f64 = 0.01;
 /// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;
@@ -169,7 +169,7 @@ fn pair(figures: &Figures, order: Order) -> [i128; 2] {
     }
 }
 
-/// The share and the two figures of a row.
+/// The text of one row of the table, without the site: its share of the total and its two figures.
 fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> String {
     let share = match all > 0 {
         true => format!("{:.1} %", 100.0 * value as f64 / all as f64),
@@ -182,8 +182,8 @@ fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> St
     format!("{share:>8}  {first:>12}  {second:>12}")
 }
 
-/// Function, file and line, in at most `width` columns. If the text is too long, the function shortens the
-/// name.
+/// Function, file and line, in at most `width` columns. If this text is too long, the function's name is
+/// shortened.
 fn place(style: Style, site: &JudgedSite, width: usize) -> String {
     let Some(frame) = site.headline() else { return style.clip_end(&printable(&site.name()), width) };
     let line = frame.place().map(|(file, line)| format!(" {}:{line}", printable(base_name(file))));

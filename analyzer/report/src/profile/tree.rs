@@ -1,12 +1,13 @@
-//! Merges stacks into a tree that begins with the outermost frames. The weight of a frame is the weight of
-//! all stacks that contain it.
+//! Merges stacks into a tree that begins with the outermost frames. The weight of a frame is the sum of the
+//! weights of all stacks that contain this frame.
 
 use std::collections::HashMap;
 
 /// One frame, and all frames that it called.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// The name of the function. If the name is unknown, the module and the offset.
+    /// The name of the function. If the name of the function is unknown, this field has the module and the
+    /// offset.
     pub(super) name: String,
     /// The weight of all stacks that contain this frame.
     pub(super) weight: i128,

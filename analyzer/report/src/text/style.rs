@@ -10,7 +10,7 @@ pub const WIDTH: usize = 80;
 /// The style of the output: whether it may contain colours, and characters outside ASCII.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
-    /// Escape sequences for colours.
+    /// Whether escape sequences for colours may be printed.
     pub colour: bool,
     /// Whether characters outside ASCII may be printed.
     pub unicode: bool,
@@ -27,17 +27,18 @@ pub enum Ink {
     Warning,
     /// A good result, for example that no site leaks.
     Calm,
-    /// Text that a reader should see first.
+    /// Text that the user should see first.
     Strong,
     /// A place in the code.
     Place,
-    /// A detail that readers rarely need.
+    /// A detail that the user rarely needs.
     Faint,
 }
 
 impl Style {
-    /// The style for this environment. The style has colours if the output is a terminal and NO_COLOR is not
-    /// set. It has characters outside ASCII if the locale allows them.
+    /// Chooses the style from the environment variables and the kind of output. The style has colours if the
+    /// output is a terminal and NO_COLOR is not set. The style has characters outside ASCII if the locale
+    /// uses UTF-8.
     pub fn of_environment(is_terminal: bool) -> Style {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale =
@@ -50,7 +51,7 @@ impl Style {
         }
     }
 
-    /// The text in the colour of its meaning.
+    /// Adds escape sequences to a text, for the colour that belongs to its meaning.
     pub fn paint(self, ink: Ink, text: &str) -> String {
         let plain = anstyle::Style::new();
         let bold = |colour: AnsiColor| plain.bold().fg_color(Some(colour.into()));
@@ -67,7 +68,7 @@ impl Style {
         format!("{style}{text}{style:#}")
     }
 
-    /// The mark for omitted text.
+    /// The characters that stand for omitted text: `…` or `...`.
     pub fn ellipsis(self) -> &'static str {
         if self.unicode { "…" } else { "..." }
     }

@@ -136,8 +136,8 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-/// Words that tell how many of the leaks are only suspects. The words follow the number of leaks in a
-/// sentence.
+/// Words that tell how many of the leaks are only suspects. These words stand after the number of leaks in a
+/// sentence of the report.
 pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     let is_suspect =
         |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
@@ -157,8 +157,9 @@ pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], amo
     format!("{number}{among}: {}{together}, in {}", per_iteration(bytes, allocations), per_mark.judged())
 }
 
-/// A line with the marks of a trace and their numbers. If the verdicts are computed from time although the
-/// trace has enough marks, the line also tells the user how to get verdicts from marks.
+/// A line with the names of the marks in a trace, and how often each mark was set. If the verdicts are
+/// computed from time although the trace has enough marks, the line also tells the user how to get verdicts
+/// from marks.
 pub(crate) fn marks(analysis: &Findings) -> Option<String> {
     const SHOWN: usize = 8;
     let first = analysis.marks.first()?;

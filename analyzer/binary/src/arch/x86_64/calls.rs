@@ -1,9 +1,10 @@
-//! The forms that a call has in x86-64 code: `call rel32`, and FF /2 with any operand.
+//! Recognizes the call instructions of x86-64: the direct call `call rel32`, and the indirect call FF /2 with
+//! any operand.
 
 use memchr::memchr2_iter;
 
-/// Whether the last byte of a call may be in `code[from..]`. `is_code(n)` tells whether the file has code at
-/// the offset n from the start of `code`.
+/// Whether the last byte of a call instruction may be in `code[from..]`. `is_code(n)` tells whether the file
+/// has code at the offset n from the start of `code`.
 pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) -> bool {
     memchr2_iter(CALL, GROUP_5, code).any(|i| {
         let lengths = call_lengths(&code[i..], i as i64, &is_code);
@@ -11,31 +12,32 @@ pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) 
     })
 }
 
-/// The possible lengths of a call that begins with the first byte of `code`, in bytes. `at` is the offset of
-/// this byte in the searched code. The list is empty if no call begins with this byte.
+/// The possible lengths of a call instruction that begins with the first byte of `code`, in bytes. `at` is
+/// the offset of this byte in the searched code. If no call instruction begins with this byte, the list of
+/// lengths is empty.
 fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static [usize] {
     match *code {
         [CALL, a, b, c, d, ..] => {
             let target = at + 5 + i64::from(i32::from_le_bytes([a, b, c, d]));
             if is_code(target) { &[5] } else { &[] }
         }
-        // FF /2: the addressing mode of the operand decides the length.
+        // The length of an indirect call (FF /2) depends on the addressing mode of its operand.
         [GROUP_5, operand, ..] if operand & 0x38 == 0x10 => INDIRECT_LENGTHS[usize::from(operand >> 6)],
         _ => &[],
     }
 }
 
-/// The opcode of call rel32.
+/// The opcode of the direct call, `call rel32`.
 const CALL: u8 = 0xe8;
-/// The opcode of indirect calls, jumps and pushes. The byte ModRM shows whether the instruction is a call, a
-/// jump or a push.
+/// The opcode of indirect calls, jumps and pushes. The byte after the opcode (ModRM) shows whether an
+/// instruction with this opcode is a call, a jump or a push.
 const GROUP_5: u8 = 0xff;
-/// Length of the longest call, in bytes: FF, ModRM, SIB and four bytes of displacement. A call may also have
-/// prefixes before these bytes, but the search does not need the prefixes.
+/// Length of the longest call instruction without prefixes, in bytes: FF, ModRM, SIB and four bytes of
+/// displacement. Prefixes do not count, because the search finds a call by its opcode.
 pub(crate) const MAX_CALL: usize = 7;
 /// Possible lengths of FF /2 in bytes, for each value of the mode bits of ModRM. The four modes are: no
 /// displacement (but four bytes with rip or without a base register), one byte of displacement, four bytes of
-/// displacement, and a register. The first three modes exist with and without SIB.
+/// displacement, and a register. In the first three modes, a byte SIB may follow ModRM.
 const INDIRECT_LENGTHS: [&[usize]; 4] = [&[2, 3, 6, 7], &[3, 4], &[6, 7], &[2]];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The machine x86-64: the forms of its calls, and the registers that are needed to unwind a stack.
+//! The machine x86-64: its call instructions, and the registers that are needed to unwind a stack.
 
 pub(crate) mod calls;
 pub(crate) mod unwind;

@@ -1,4 +1,5 @@
-//! Generics, closures, trait objects, and the standard library inlined around them.
+//! A test program with generic functions, closures, trait objects, and inlined functions of the standard
+//! library.
 
 use std::collections::HashMap;
 
