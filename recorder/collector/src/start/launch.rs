@@ -149,7 +149,7 @@ impl Held {
         self.go.write_all(&[1])?;
         drop(self.go);
         let mut error = Vec::new();
-        self.failure.read_to_end(&mut error)?; // a successful execve closes the write end and so ends this read
+        self.failure.read_to_end(&mut error)?; // a successful execve closes the write end
         match <[u8; 4]>::try_from(error.as_slice()) {
             Ok(code) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
             Err(_) => Ok(self.child),

@@ -2,21 +2,21 @@
 //!
 //! glibc places the chunks of an arena one after another in memory. Each chunk begins with two numbers of 8
 //! bytes. The first number is the size of the previous chunk, if the previous chunk is free. The second
-//! number is the size of the chunk itself, together with three flags. So the collector can walk from chunk to
-//! chunk and finds every free chunk. The names and offsets are those of malloc/malloc.c and malloc/arena.c in
-//! glibc 2.27 and later, on 64-bit systems:
+//! number is the size of the chunk itself, together with three flags. So the collector can go from chunk to
+//! chunk and find every free chunk. The names and offsets in this file are those of malloc/malloc.c and
+//! malloc/arena.c in glibc 2.27 and later, on 64-bit systems:
 //!
 //! - The main arena is in the heap of `brk`. The first chunk of this arena is at the start of the heap.
-//! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with `heap_info`. In the first
-//!   heap of an arena, `malloc_state` follows.
+//! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with the structure `heap_info`.
+//!   In the first heap of an arena, the structure `malloc_state` follows.
 //!
-//! The collector does not know whether the allocator is glibc's, and the program may change the chunks during
-//! a walk. So the collector uses the result of a walk only if every size is possible and the last chunk ends
-//! exactly at the end of the heap. Free chunks in the cache of a thread or in a fast bin look used, so the
-//! true amount of free memory may be higher than the result.
+//! The collector does not know whether the program uses glibc's allocator, and the program may change the
+//! chunks while the collector reads them. So the collector uses the result only if every size is possible and
+//! the last chunk ends exactly at the end of the heap. Free chunks in the cache of a thread or in a fast bin
+//! look as if they were used, so the true amount of free memory may be higher than the result.
 //!
-//! The collector does not read pages that are not resident. To read such a page would bring the page into
-//! memory, and so change the process.
+//! The collector does not read pages that are not resident, because reading such a page would bring the page
+//! into memory and so change the process.
 
 use crate::sys::remote;
 use std::collections::BTreeMap;
@@ -25,31 +25,35 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// A heap of an arena begins at a multiple of this size (`HEAP_MAX_SIZE`).
+/// Maximum size of a heap of an arena (`HEAP_MAX_SIZE`), in bytes. Each heap begins at a multiple of this
+/// size.
 pub(crate) const HEAP_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
-/// Maximum number of bytes that one read fetches.
+/// Maximum number of bytes that the collector reads with one system call.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Maximum number of entries of the page map that one read fetches: the pages of 64 MiB.
+/// Maximum number of entries of the page map that the collector reads with one system call: one entry for
+/// each page of a heap of 64 MiB.
 const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
-/// Longest time of one walk. The collector takes no slice during a walk, so the walk must be short. The time
-/// suffices for about 1 GiB of heaps; the next walk continues with the rest of the heaps.
+/// Maximum time of one walk over the heaps. The collector takes no slice during a walk, so the walk must be
+/// short. This time suffices for about 1 GiB of heaps. If a process has more heaps, the next walk continues
+/// where this walk ended.
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Smallest chunk (`MINSIZE`).
+/// Size in bytes of the smallest chunk (`MINSIZE`).
 const LEAST_CHUNK: u64 = 32;
-/// Size in bytes of the fence (`CHUNK_HDR_SZ`). The fence is at the end of every heap of an arena, except the
-/// newest heap.
+/// Size in bytes of a fence (`CHUNK_HDR_SZ`). A fence is a chunk that marks the end of a heap; every heap of
+/// an arena, except the newest heap, has a fence.
 const FENCE_BYTES: u64 = 16;
 const PREVIOUS_IS_USED: u64 = 1;
 const IS_MAPPED: u64 = 2;
 const FLAGS: u64 = 7;
-/// The possible sizes of `heap_info`: the first in glibc up to 2.34, the second in later versions.
+/// The possible sizes of `heap_info` in bytes: the first size in glibc up to 2.34, the second size in newer
+/// versions of glibc.
 const HEAP_INFO_BYTES: [u64; 2] = [0x20, 0x30];
-/// The size of `malloc_state`.
+/// The size of `malloc_state` in bytes.
 const STATE_BYTES: u64 = 0x898;
 
-/// Free memory of an arena.
+/// The free memory in an arena or in a heap of an arena.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct FreeBytes {
     /// The total size of all free chunks.
@@ -60,10 +64,10 @@ pub(crate) struct FreeBytes {
 
 /// Reads the memory of a process in units of 8 bytes.
 trait Memory {
-    /// The 8 bytes at `address` as a number; `None`: the page of these bytes is not resident, or the time of
+    /// The 8 bytes at `address` as a number; `None`: the page of these bytes is not resident, or the time for
     /// the walk is over.
     fn word(&mut self, address: u64) -> Option<u64>;
-    /// The number of bytes of the range that are on resident pages; `None`: the time of the walk is over.
+    /// The number of bytes of the range that are on resident pages; `None`: the time for the walk is over.
     fn resident(&mut self, range: Range<u64>) -> Option<u64>;
 }
 
@@ -73,8 +77,8 @@ pub(crate) struct Arenas {
     /// The key is the address of a heap. The value is the arena of the heap and the free memory of the heap.
     /// An arena is identified by the address of its `malloc_state`, and the main arena by 0.
     heaps: BTreeMap<u64, (u64, FreeBytes)>,
-    /// The next walk begins with the first heap at or after this address, because one walk may not have time
-    /// for all heaps.
+    /// The address at which the next walk begins: at the first heap that starts at this address or above it.
+    /// One walk may not have time for all heaps.
     next: u64,
 }
 
@@ -88,7 +92,7 @@ impl Arenas {
         arenas: impl Iterator<Item = Range<u64>>,
     ) -> BTreeMap<u64, FreeBytes> {
         let main = brk.as_ref().map(|heap| heap.start);
-        // The kernel shows adjacent full heaps as one mapping.
+        // The kernel shows adjacent full heaps as one mapping, so split each mapping into heaps.
         let others = arenas.flat_map(|mapping| {
             let end = mapping.end;
             let starts = (mapping.start..end).step_by(HEAP_BYTES as usize);
@@ -113,12 +117,12 @@ impl Arenas {
                 };
                 match found {
                     Some(found) => self.heaps.insert(heap.start, found),
-                    // The time is over. The next walk continues after this heap.
+                    // The time for this walk is over. The next walk continues after this heap.
                     None if Instant::now() >= until => {
                         self.next = heap.start + 1;
                         break;
                     }
-                    // The program has changed the heap during the walk, or the memory is no longer a heap.
+                    // The program has changed the heap during the walk, or this memory is no longer a heap.
                     None => self.heaps.remove(&heap.start),
                 };
             }
@@ -138,7 +142,8 @@ fn of_heap(memory: &mut impl Memory, heap: Range<u64>) -> Option<(u64, FreeBytes
     let arena = memory.word(heap.start)?;
     let size = memory.word(heap.start + 16)?;
     let end = heap.start.checked_add(size).filter(|end| *end <= heap.end)?;
-    // In the first heap of an arena, the `malloc_state` of the arena follows the `heap_info`.
+    // In the first heap of an arena, the `malloc_state` of the arena follows the `heap_info`. So the offset
+    // of `malloc_state` in its heap is the size of `heap_info`.
     let info = HEAP_INFO_BYTES.into_iter().find(|bytes| arena % HEAP_BYTES == *bytes)?;
     let after_info = heap.start + info;
     let first = if arena == after_info { aligned(after_info + STATE_BYTES) } else { after_info };
@@ -157,8 +162,8 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     let mut before: Option<Range<u64>> = None;
     let mut chunk = first;
     loop {
-        // The last chunk of an arena is the unused rest of the heap. This chunk is free, although no later
-        // chunk marks it as free.
+        // The last chunk of an arena is the unused rest of the heap. This chunk is free, although no chunk
+        // follows that marks it as free.
         let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {
@@ -169,7 +174,7 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
         let bytes = size & !FLAGS;
         let room = end - chunk;
         if bytes == 0 && size == PREVIOUS_IS_USED && room <= LEAST_CHUNK {
-            break; // the walk has reached the fence at the end of an older heap
+            break; // this is the fence at the end of a heap that is not the newest heap
         }
         let is_possible = bytes >= LEAST_CHUNK || (bytes == FENCE_BYTES && room <= 2 * LEAST_CHUNK);
         if !is_possible || !bytes.is_multiple_of(16) || size & IS_MAPPED != 0 || bytes > room {
@@ -208,7 +213,7 @@ impl Process<'_> {
         }
     }
 
-    /// Whether a page of the heap is resident; `None`: the time of the walk is over, or the page map cannot
+    /// Whether a page of the heap is resident; `None`: the time for the walk is over, or the page map cannot
     /// be read.
     fn is_resident(&mut self, page: u64) -> Option<bool> {
         const PRESENT: u64 = 1 << 63;
@@ -228,7 +233,7 @@ impl Process<'_> {
         found.map(|entry| u64::from_ne_bytes(entry) & PRESENT != 0)
     }
 
-    /// Reads the resident pages that begin with the page of `address`.
+    /// Reads the page that contains `address`, and the resident pages that follow this page.
     fn fill(&mut self, address: u64) -> Option<()> {
         let page = address - address % PAGE_BYTES;
         let mut end = page;
@@ -275,7 +280,7 @@ mod tests {
 
     const AT: u64 = 7 * HEAP_BYTES;
 
-    /// The memory of a test, which the test fills in units of 8 bytes. All pages are resident.
+    /// A memory that a test fills in units of 8 bytes. All its pages count as resident.
     #[derive(Default)]
     struct Words(HashMap<u64, u64>);
 

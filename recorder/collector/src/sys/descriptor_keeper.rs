@@ -1,11 +1,11 @@
 //! A child process through which a target opens the collector's descriptors, if the target belongs to another
 //! user or is in another PID namespace.
 //!
-//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows this only to a process of the
-//! same user, and only if the /proc of this process shows the collector. For any other target, the collector
-//! starts a keeper. The keeper shares the table of descriptors with the collector (`CLONE_FILES`). The keeper
-//! runs as the user of the target, without privileges, in the PID namespace of the target. The keeper only
-//! waits, and ends when the collector ends.
+//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows this only if the target runs
+//! as the same user as the collector, and if the /proc of the target shows the collector. For any other
+//! target, the collector starts a keeper (a process). The keeper shares the table of descriptors with the
+//! collector (`CLONE_FILES`). The keeper runs as the user of the target, without privileges, in the PID
+//! namespace of the target. The keeper does nothing but wait, and it ends when the collector ends.
 #![allow(unsafe_code)] // clone, setns, setresuid
 
 use crate::sys::pipe::pipe;
@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// Longest wait for the first answer of the keeper.
+/// Longest time that the collector waits for the first answer of the keeper.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The user and the group of a target. The memory files that the target opens get this user and group as
@@ -29,7 +29,7 @@ pub(crate) struct UserAndGroup {
     pub(crate) group: u32,
 }
 
-/// The keeper process. Dropping this value ends the process.
+/// The keeper process. When this value is dropped, the keeper process ends.
 #[derive(Debug)]
 pub(crate) struct DescriptorKeeper {
     pid: libc::pid_t,
@@ -54,7 +54,7 @@ impl UserAndGroup {
 }
 
 impl DescriptorKeeper {
-    /// Starts a keeper for a process. This process must have only one thread.
+    /// Starts a keeper for the process `pid`. The calling process must have only one thread.
     pub(crate) fn start(pid: u32, owner: UserAndGroup) -> io::Result<DescriptorKeeper> {
         let theirs = File::open(format!("/proc/{pid}/ns/pid"))?;
         let own = File::open("/proc/self/ns/pid")?;
@@ -72,10 +72,12 @@ impl DescriptorKeeper {
             return Err(failed);
         }
         let mut keeper = DescriptorKeeper { pid: child as libc::pid_t, pid_there: 0 };
-        // The keeper writes two numbers: its process ID, or 0 if it failed, and an error number.
+        // The keeper answers with two numbers. The first number is its process ID, or 0 if the keeper failed;
+        // the second is an error number.
         let mut answer = [0; 8];
-        // Wait with a time limit. The keeper shares the write end of the pipe with the collector, so if the
-        // keeper ends without an answer, a read would wait forever.
+        // Wait with a time limit. The collector shares its descriptors with the keeper and so has the write
+        // end of the pipe open, too. So if the keeper ended without an answer, a read without a time limit
+        // would wait forever.
         if !wait_readable(&[ready.as_raw_fd()], START_TIMEOUT) {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -97,8 +99,9 @@ impl Drop for DescriptorKeeper {
     }
 }
 
-/// All code that the keeper runs. The code makes only raw system calls, because another thread of the
-/// collector may hold a lock of libc.
+/// The code of the keeper process. The code makes only raw system calls, because another thread of the
+/// collector may have had a lock of libc at the time of the clone. In the keeper, this lock would stay locked
+/// forever.
 fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
     // SAFETY: the call passes an empty list of groups.
@@ -118,8 +121,8 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
         && set_dumpable() == 0;
     let failed = !done;
     let error = if failed { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) } else { 0 };
-    // SAFETY: the call passes only numbers. The call comes after the change of the user, because that change
-    // would clear the signal.
+    // SAFETY: the call passes only numbers. Make this call after the change of the user, because a change of
+    // the user clears the setting of this signal.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     // SAFETY: the call has no arguments.
     let own = unsafe { libc::syscall(libc::SYS_getpid) } as u32;
@@ -139,11 +142,12 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
 fn drop_capabilities() -> libc::c_long {
     const VERSION_3: u32 = 0x2008_0522;
     let (header, none) = ([VERSION_3, 0], [0u32; 6]);
-    // SAFETY: the kernel only reads a header, and three sets of two numbers.
+    // SAFETY: the kernel only reads the header and the sets of capabilities (three sets of two numbers),
+    // which are local arrays.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }
 }
 
-/// Sets the PID namespace in which later children of this process begin.
+/// Sets the PID namespace in which the next children of this process will run.
 fn enter(namespace: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the call passes no memory.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID) } {

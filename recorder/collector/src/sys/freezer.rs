@@ -1,4 +1,4 @@
-//! Finds out whether a process cannot run because its control group is frozen.
+//! Finds out whether a process cannot run because its control group (cgroup) is frozen.
 //!
 //! A machine can have the control groups of version 2 (with the file `cgroup.freeze`), the freezer of version
 //! 1 (with the file `freezer.state`), or both. /proc/PID/cgroup names the group of a process in each
@@ -29,7 +29,7 @@ pub(crate) fn of(pid: u32) -> Option<Frozen> {
 fn frozen_group(groups: &str, mounts: &str) -> Option<Frozen> {
     mounts.lines().filter_map(Hierarchy::parse).find_map(|hierarchy| {
         let directory = hierarchy.directory_of(groups)?;
-        // A frozen group also freezes the processes of all groups below it.
+        // If a group is frozen, the processes in all groups below this group are frozen, too.
         let path = || directory.ancestors().take_while(|path| path.starts_with(&hierarchy.mount_point));
         let has = |path: &Path, name: &str, text: &str| {
             fs::read_to_string(path.join(name)).is_ok_and(|content| content.lines().any(|line| line == text))
@@ -76,7 +76,8 @@ impl Hierarchy {
         Some(Hierarchy { is_unified, root, mount_point })
     }
 
-    /// The directory of the control group that `groups` names, which is the content of a /proc/PID/cgroup.
+    /// The directory of the control group of a process. `groups` is the content of /proc/PID/cgroup of this
+    /// process.
     fn directory_of(&self, groups: &str) -> Option<PathBuf> {
         let group = groups.lines().find_map(|line| {
             let (_, names_and_group) = line.split_once(':')?;

@@ -1,5 +1,5 @@
 //! Finds edleak's library in the memory of a process that already runs, asks the library to begin a
-//! recording, and later sets the library idle again.
+//! recording, and makes the library idle again at the end of the recording.
 //!
 //! The ELF notes of the library contain the version of the library and the address of its state
 //! ([`edleak_session::idle`]). The collector reads the notes from the memory of the process and not from the
@@ -32,29 +32,29 @@ pub(crate) struct Library {
     limits: u64,
     /// Whether the library can count the allocations of the process.
     pub(crate) is_countable: bool,
-    /// Number of seccomp filters that the process had when the library started; `None`: the number is
+    /// Number of seccomp filters that the process had when its library started; `None`: the number is
     /// unknown.
     pub(crate) filters: Option<u32>,
-    /// Whether a collector has loaded the library into the running process.
+    /// Whether a collector has loaded the library into the process while the process already ran.
     pub(crate) is_late: bool,
 }
 
-/// Addresses that the collector needs to write detours, if a collector has loaded the library into the
-/// running process.
+/// Addresses in a process into which a collector has loaded the library. The collector needs these addresses
+/// to write detours.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
     /// The address of the `malloc` that the process uses.
     pub(crate) malloc: u64,
-    /// The addresses of the functions for marks and for pools.
+    /// The addresses of the library's functions for marks and for pools.
     pub(crate) annotations: [u64; 2],
-    /// For each module with detours: the address of the module, and the address of the memory for the code of
-    /// its detours.
+    /// For each module with detours: the address of the module, and the address of the memory that contains
+    /// the code of its detours.
     pub(crate) places: Vec<(u64, u64)>,
     /// The addresses of the library's hooks.
     pub(crate) hooks: [u64; HOOKS],
 }
 
-/// The reason why the collector cannot use the library in a process.
+/// The reason why the collector finds no library that it can use in a process.
 #[derive(Debug)]
 pub(crate) enum NotFound {
     /// The collector cannot read the memory of the process.
@@ -92,8 +92,8 @@ impl Library {
                 }
                 Some(Notes { idle: Some(idle), .. }) => {
                     let library = Library::at(pid, idle, first.start..end);
-                    // The code of the crate inside the program is not active in two cases: if the preload
-                    // library is loaded too, or if the program was started without `--idle`.
+                    // The code of the crate edleak-alloc inside a program is not active in two cases: if the
+                    // preload library is loaded, too, or if the program was started without `--idle`.
                     let counts = library.as_ref().is_ok_and(|library| library.is_countable);
                     if counts || !is_program {
                         return library;
@@ -124,7 +124,7 @@ impl Library {
         })
     }
 
-    /// Reads the addresses that detours need.
+    /// Reads the addresses that the collector needs to write detours.
     pub(crate) fn late(&self) -> io::Result<Late> {
         let word = |offset: usize| remote::read_u64(self.pid, self.idle + offset as u64);
         let mut hooks = [0; HOOKS];
@@ -147,7 +147,8 @@ impl Library {
         })
     }
 
-    /// Stores in the library, for each module, the address of the memory for the code of its detours.
+    /// Writes into the library, for each module, the address of the memory for the code of the module's
+    /// detours.
     pub(crate) fn set_places(&self, places: &[(u64, u64)]) -> io::Result<()> {
         let places = places.iter().take(MAX_PLACES);
         let bytes: Vec<u8> = places
@@ -167,12 +168,12 @@ impl Library {
         remote::read_u32(self.pid, self.phase)
     }
 
-    /// The error number of the last failed attempt to begin a recording.
+    /// The error number that the library stored when it last failed to begin a recording.
     pub(crate) fn failure(&self) -> io::Result<u32> {
         remote::read_u32(self.pid, self.idle + offset_of!(Idle, failure) as u64)
     }
 
-    /// The address of the control page that the latest request to begin a recording has set.
+    /// The address of the control page in the latest request to begin a recording.
     pub(crate) fn control(&self) -> io::Result<String> {
         let mut bytes = [0; ADDRESS_BYTES];
         remote::read(self.pid, self.idle + offset_of!(Idle, address) as u64, &mut bytes)?;
@@ -199,7 +200,8 @@ impl Library {
         remote::write(self.pid, &[(self.phase, &WAKE.to_ne_bytes())])
     }
 
-    /// Cancels a request to begin a recording, if no thread of the process has seen the request yet.
+    /// Cancels a request to begin a recording. The function has no effect if a thread of the process has
+    /// already seen the request.
     pub(crate) fn cancel(&self) -> io::Result<()> {
         if self.phase()? == WAKE {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -207,8 +209,8 @@ impl Library {
         Ok(())
     }
 
-    /// Sets the phase from `ENDING` to `OFF`. Normally, a call in the process does this at the end of a
-    /// recording. From now on, no thread sees the phase `ENDING`.
+    /// Changes the phase from `ENDING` to `OFF`, so that no thread sees the phase `ENDING` any more.
+    /// Normally, a thread of the process does this at the end of a recording.
     pub(crate) fn settle(&self) -> io::Result<()> {
         if self.phase()? == ENDING {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -216,9 +218,9 @@ impl Library {
         Ok(())
     }
 
-    /// Sets the library idle: from now on every entry point only forwards its calls. Returns whether the
-    /// library was counting. A thread that is inside a function of the library at this moment may still count
-    /// one allocation or free.
+    /// Makes the library idle: every entry point then only forwards its calls. Returns whether the library
+    /// was counting before. A thread that is inside a function of the library during this change may still
+    /// count one allocation or free.
     pub(crate) fn end(&self) -> io::Result<bool> {
         match self.phase()? {
             COUNTING => {}
@@ -258,7 +260,7 @@ pub(crate) fn is_off(phase: u32) -> bool {
     matches!(phase, OFF | ENDING)
 }
 
-/// Whether a thread of the process is attaching to a session at the moment.
+/// Whether a thread of the process is just attaching to a session.
 pub(crate) fn is_starting(phase: u32) -> bool {
     matches!(phase, STARTING | BEGINNING)
 }
@@ -271,7 +273,8 @@ struct Notes {
     idle: Option<u64>,
 }
 
-/// Reads edleak's notes of the ELF file that is mapped at `start`; `None`: the file is not edleak's library.
+/// Reads edleak's notes from the ELF file that is mapped at `start`; `None`: the file is not edleak's
+/// library.
 fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
     const PAGE: usize = 4096;
     const PT_NOTE: u32 = 4;

@@ -4,12 +4,12 @@
 
 use crate::error::{Error, ErrorKind};
 
-/// The smallest data limit (`ulimit -d`) in bytes with which edleak can record a program. The top level of
-/// the side table alone takes 16 MiB of data; libc also needs data.
+/// The smallest data limit (`ulimit -d`), in bytes, with which edleak can record a program. The top level of
+/// edleak's side table alone takes 16 MiB, and libc needs memory, too.
 const LEAST_DATA_BYTES: u64 = 20 << 20;
 
-/// The error if the data limit (`ulimit -d`) leaves too little room for edleak's tables in the target.
-/// `None`: the limit leaves enough room.
+/// The error to report if the data limit (`ulimit -d`) is too low for edleak's tables in the target; `None`:
+/// the limit is high enough.
 pub(crate) fn too_little_data() -> Option<Error> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call fills a local structure.

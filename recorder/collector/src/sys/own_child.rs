@@ -3,7 +3,7 @@
 //!
 //! The collector sends a signal through a descriptor of the process (pidfd). If the kernel does not support
 //! such descriptors, the collector uses the PID, but only until the collector has read the exit status of the
-//! child (waitpid). After that, the PID may belong to another process.
+//! child (waitpid). After the collector has read the exit status, the PID may belong to another process.
 #![allow(unsafe_code)] // calls waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
@@ -21,7 +21,7 @@ pub enum Ended {
     Exited(i32),
     /// This signal killed the process.
     Killed(i32),
-    /// The process has ended, but its exit status is unknown, because other code of this process has already
+    /// The process has ended, but its exit status is unknown, because other code of edleak-record has already
     /// read the status.
     Unknown,
 }
@@ -38,7 +38,7 @@ impl Ended {
     }
 }
 
-/// A child process. Only the functions of this value wait for the child (waitpid).
+/// A child process of edleak-record. Only the functions of this type wait for the child (waitpid).
 #[derive(Debug)]
 pub struct OwnChild {
     pid: u32,
@@ -59,7 +59,7 @@ impl OwnChild {
         self.pid
     }
 
-    /// Sends a signal to the child, unless it has ended.
+    /// Sends a signal to the child, unless the child has ended.
     pub fn send(&self, signal: i32) {
         if self.ended.get().is_some() {
             return;
@@ -72,11 +72,12 @@ impl OwnChild {
         }
     }
 
-    /// How the child has ended; `None`: the child still runs. Once a call has returned `Some`, this process
-    /// has waited for the child, and the PID may be reused.
+    /// How the child has ended; `None`: the child still runs. After a call has returned `Some`, the kernel
+    /// may give the PID of the child to another process.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
-            // Read this value before `waitpid`, because the kernel then deletes the value.
+            // Read this value before the call of `waitpid`, because `waitpid` makes the kernel delete the
+            // value.
             if self.watch.as_ref().is_some_and(Watch::has_ended) {
                 self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
             }
@@ -85,8 +86,8 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether the child process has itself waited for child processes. The kernel shows this only after the
-    /// child has ended.
+    /// Whether the child has had children of its own and has waited for them. The kernel shows this only
+    /// after the child has ended.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }

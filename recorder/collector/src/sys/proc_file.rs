@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Number of bytes of the first read. Of a long file, the kernel returns at most one page in a read.
+/// Number of bytes of the first read. From a file of /proc, the kernel returns at most one page in a read.
 const PAGE: usize = 4096;
 
 /// The content of a file of /proc.
@@ -37,12 +37,13 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Number of bytes of the first read in a search. The kernel creates only as many lines as fit into these
-/// bytes.
+/// Number of bytes of the first read when the collector searches for a line. The kernel creates only as many
+/// lines as fit into this number of bytes.
 const FEW: usize = 1024;
 
 /// Whether `is_wanted` is true for any line of a file; `None`: the file is missing or empty. The kernel
-/// creates the lines at each read. So after the wanted line is found, no time is spent for later lines.
+/// creates the lines of the file at each read. So the function stops reading at the wanted line, and the
+/// kernel spends no time on the lines after it.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;

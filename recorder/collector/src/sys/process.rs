@@ -1,4 +1,4 @@
-//! Reads data about a process from /proc, such as the mapped sessions, the size and the threads. Also asks
+//! Reads data about a process from /proc, such as its sessions, its memory size and its threads. Also asks
 //! the kernel whether a process still exists.
 #![allow(unsafe_code)] // calls kill and tgkill
 
@@ -20,16 +20,16 @@ fn numbers_in(directory: &str) -> impl Iterator<Item = u32> + use<> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether any process has one of these sessions mapped. A forked child has the session of its parent mapped
-/// until the child gets its own session.
+/// Whether any other process has mapped one of the sessions with these inode numbers. A forked child has
+/// mapped the session of its parent until the child gets its own session.
 pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
     others().any(|pid| maps_session(pid, |inode| inodes.contains(&inode)))
 }
 
-/// The process that stored the PID `claimed` in this session; `None`: the process has ended. A process stores
-/// the PID under which the collector's own /proc shows the process. If the memory map of the process does not
-/// contain the session, the process may have executed another program, or the PID may have been reused. In
-/// these two cases, the function accepts the process only if the process began after the collector.
+/// The process that stored the PID `claimed` in this session; `None`: the process has ended. `claimed` is the
+/// PID under which the collector's own /proc shows the process. If the process with this PID has not mapped
+/// the session, the process has executed another program, or the PID has been reused. In these two cases, the
+/// function accepts the process only if it began after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
@@ -61,7 +61,7 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Whether a memory map contains a session: a session of the process itself, or of its parent.
+/// Whether a memory map contains a session, which may be the session of the process itself or of its parent.
 pub(crate) fn has_session(map: &str) -> bool {
     maps::lines(map).any(|line| line.is_session())
 }
@@ -79,7 +79,7 @@ pub(crate) fn session_at(pid: u32, address: u64) -> Option<u64> {
     maps::lines(&map).find(|line| line.is_session() && line.start == address).map(|line| line.inode)
 }
 
-/// Whether a process has this session mapped.
+/// Whether a process has mapped the session with this inode number.
 pub(crate) fn maps_this_session(pid: u32, session: u64) -> bool {
     maps_session(pid, |inode| inode == session)
 }
@@ -109,15 +109,15 @@ pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     Some(stat_field(&stat, CHILDRENS_MINOR_FAULTS)? > 0)
 }
 
-/// The value of one field of /proc/PID/stat. `number` is the number of the field in proc(5). The second field
-/// is a name in parentheses, and may contain any character.
+/// The value of one field of /proc/PID/stat. `number` is the number of the field in proc(5). The search
+/// starts after the second field, because this field is a name in parentheses and may contain any character.
 pub(crate) fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 /// The letter for the state of a process or thread, such as `R`, `S`, `T` or `Z`. `stat` is the content of
-/// its /proc/PID/stat.
+/// the process's or thread's file `stat` in /proc.
 pub(crate) fn state_in(stat: &str) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
@@ -127,21 +127,21 @@ pub(crate) fn state_in(stat: &str) -> Option<char> {
 pub(crate) struct ProcessorTime {
     /// Processor time that all threads of the process have used, in nanoseconds.
     pub used_ns: u64,
-    /// Time for which the main thread was ready to run but waited, in nanoseconds.
+    /// Time for which the main thread was ready to run but waited for a processor, in nanoseconds.
     pub waited_ns: u64,
 }
 
 /// Reads the processor time; `None`: the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
-    /// Length of a clock tick in nanoseconds. Linux always reports these times in units of 1/100 s, whatever
-    /// clock rate the kernel uses.
+    /// Length of a clock tick in nanoseconds. Linux always reports these times in units of 1/100 s, even if
+    /// the kernel uses another clock rate.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
-    // Prefer the clock of the process. /proc has a resolution of 1/100 s, and a program that mostly sleeps
-    // may use less processor time than 1/100 s in a whole recording.
+    // Prefer the processor-time clock of the process to /proc. /proc has a resolution of only 1/100 s, and a
+    // program that mostly sleeps may use less processor time than 1/100 s in a whole recording.
     let exact_ns = processor_clock(pid);
     let ticks = stat_field(&stat, 14)?.saturating_add(stat_field(&stat, 15)?);
-    // If the kernel has no scheduler statistics, this file does not exist.
+    // If the kernel has no scheduler statistics, the file schedstat does not exist.
     let schedule = read_text(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let waited = schedule.split_whitespace().nth(1).and_then(|field| field.parse().ok());
     let used_ns = exact_ns.unwrap_or(ticks.saturating_mul(NS_PER_TICK));
@@ -196,35 +196,35 @@ fn parse_cpu(stat: &str) -> Option<Cpu> {
     })
 }
 
-/// The path through which the collector can open a file that the process sees at `path`, even if the process
-/// is in a chroot or a container. After the end of the process, the result is `path` itself.
+/// The path through which the collector can open the file that a process sees at `path`, even if the process
+/// is in a chroot or a container. If the process has ended, the result is `path` itself.
 pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     let inside = PathBuf::from(format!("/proc/{pid}/root{path}"));
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
 /// Whether the collector can open the mapped files of a process through the root directory of the process.
-/// The function looks for at most two of `files`, because either all files can be opened, or the process has
-/// ended and no file can be opened.
+/// The function tries at most two of `files`: either all files can be opened, or the process has ended and no
+/// file can be opened.
 pub(crate) fn shows_its_files<'p>(pid: u32, files: impl Iterator<Item = &'p str>) -> bool {
     files.into_iter().take(2).any(|path| path_in(pid, path) != Path::new(path))
 }
 
-/// Whether two paths lead to one file, with one device and one inode.
+/// Whether two paths lead to the same file (the same device and the same inode).
 pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| edleak_format::place::identity(&file));
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
-/// Makes a path absolute that may be relative to the working directory of the process. The result is the path
-/// as the process sees it. After the end of the process, the result is `path` itself.
+/// Makes a path absolute that may be relative to the working directory of a process. The result is the path
+/// as this process sees it. If the process has ended, the result is `path` itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
     }
     match fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(cwd) if cwd.is_absolute() => {
-            // Remove `.` from the path: the memory map contains `plugin.so` and not `./plugin.so`.
+            // Remove `.` from the path, so that it equals the path in the memory map, which contains no `.`.
             cwd.join(path).components().collect::<PathBuf>().display().to_string()
         }
         _ => path.to_owned(),
@@ -245,26 +245,26 @@ pub(crate) struct Size {
 pub(crate) struct Status {
     /// The anonymous memory of the process; 0 after the end of the process.
     pub size: Size,
-    /// Whether the process is in another PID namespace than the collector. In that case, the process uses
-    /// other thread IDs than the collector.
+    /// Whether the process is in another PID namespace than the collector. If so, the process and the
+    /// collector see different IDs for the same thread.
     pub own_pid_namespace: bool,
     /// The privileges of the process.
     pub privileges: Privileges,
-    /// The process ID of the process in its own PID namespace.
+    /// The ID of the process as the process itself sees it (in its own PID namespace).
     pub own_number: u32,
     /// The process ID of the process to which the thread belongs.
     pub group: u32,
-    /// Number of seccomp filters: 1 in strict mode, and [`UNKNOWN_FILTERS`] if the kernel only tells that
-    /// there are filters.
+    /// Number of seccomp filters. The number is 1 in strict mode, and [`UNKNOWN_FILTERS`] if the kernel tells
+    /// that there are filters but not how many.
     pub seccomp_filters: u32,
 }
 
-/// The number of seccomp filters of a process that has filters, if Linux is older than 5.9 and does not tell
-/// their number.
+/// A value that stands for an unknown number of seccomp filters: Linux before 5.9 tells only whether a
+/// process has filters.
 pub(crate) const UNKNOWN_FILTERS: u32 = u32::MAX;
 
-/// The privileges of a process. These values show whether the process gained privileges from the file of its
-/// program. Every user may read these values.
+/// The privileges of a process. They show whether the process gained privileges from the file of its program.
+/// Every user may read the privileges of any process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
     /// The effective user ID and group ID.
@@ -311,7 +311,7 @@ fn parse_status(text: &str) -> Status {
                     _ => UNKNOWN_FILTERS,
                 }
             }
-            // Linux has this line since 5.9. In strict mode, the number is 0.
+            // Linux 5.9 and later write this line. In strict mode, the number in this line is 0.
             Some(("Seccomp_filters", value)) if status.seccomp_filters == UNKNOWN_FILTERS => {
                 status.seccomp_filters = value.trim().parse().unwrap_or(UNKNOWN_FILTERS);
             }
@@ -338,15 +338,15 @@ pub(crate) fn program(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// Whether a process with this PID exists. The function asks the kernel, because /proc may hide processes
-/// (`hidepid`).
+/// Whether a process with this PID exists. The function asks the kernel and does not search /proc, because
+/// /proc may hide processes (mount option `hidepid`).
 pub(crate) fn is_there(pid: u32) -> bool {
     // SAFETY: the call passes no memory, and signal 0 sends no signal.
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether a thread of a process still exists. The function asks the kernel, because /proc hides a process
-/// that is not dumpable.
+/// Whether a thread of a process still exists. The function asks the kernel and not /proc, because /proc
+/// hides a process that is not dumpable.
 pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
     // SAFETY: the call passes no memory, and signal 0 sends no signal.
     is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })
@@ -396,8 +396,8 @@ mod tests {
 
     #[test]
     fn holder_of_a_session_is_found_by_its_file() {
-        // No process has mapped a session with this number. Process 1 began before this test, and the child
-        // process begins after the start of this test.
+        // No process has mapped a session with this inode number. So the start time decides: process 1 began
+        // before this test, and the child process begins after the start of this test.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");

@@ -1,7 +1,8 @@
-//! Waits until no thread of a process can be inside the library, without stopping a thread.
+//! Waits until no thread of a process can be inside edleak's library, without stopping any thread.
 //!
-//! The kernel may suspend a thread at any instruction, so a thread may still use the counters of an ended
-//! session. A thread has left the library since the start of the wait if one of these conditions holds:
+//! The kernel may suspend a thread at any instruction, so a thread may still use the counters of a session
+//! that has ended. The collector assumes that a thread has left the library since the start of the wait if
+//! one of these conditions holds:
 //!
 //! | condition, as /proc shows it                              | reason                        |
 //! |-----------------------------------------------------------|-------------------------------|
@@ -9,9 +10,9 @@
 //! | it waits in the kernel, called from outside the library   | code that counts never waits  |
 //! | it has used processor time of [`ENOUGH`] during the wait  | a call takes microseconds     |
 //!
-//! There is one exception: a signal handler interrupts a call of the library, and then waits or runs for a
-//! long time. In this case the collector wrongly assumes that the thread has left the library. The counts may
-//! become inexact, but no memory is damaged, because the target keeps the last two sessions mapped.
+//! In one case, this assumption is wrong: a signal handler interrupts a call of the library, and then waits
+//! or runs for a long time. The counts may then become inexact, but no memory is damaged, because the target
+//! keeps the last two sessions mapped.
 
 use crate::sys::process;
 use std::collections::HashMap;
@@ -19,9 +20,9 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// If a thread has used this much processor time since the start of the wait, the thread has left the library
-/// since then. This time is longer than the time that a call of the library takes, and longer than the delay
-/// with which the kernel updates the processor time of a running thread.
+/// If a thread has used this much processor time since the start of the wait, the thread must have left the
+/// library meanwhile. This time is longer than a call of the library, and longer than the delay with which
+/// the kernel updates the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.
@@ -40,7 +41,8 @@ impl Quiescence {
         Quiescence { pid, library, inside }
     }
 
-    /// Checks the threads again. Returns whether all threads have left the library.
+    /// Checks the threads that may still be inside the library. Returns whether all threads have left the
+    /// library.
     pub(crate) fn is_reached(&mut self) -> bool {
         let Quiescence { pid, library, inside } = self;
         inside.retain(|&tid, before| {
@@ -63,15 +65,15 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
-    // If the kernel has no scheduler statistics, it shows the processor time in hundredths of a second. A
-    // resolution of 1/100 s suffices for the wait.
+    // If the kernel has no scheduler statistics, it shows the processor time only in units of 1/100 s. This
+    // resolution suffices for the wait.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| process::stat_field(&stat, number);
     Some(TICK * u32::try_from(field(14)?.saturating_add(field(15)?)).ok()?)
 }
 
-/// The program counter of a waiting thread; `None`: the thread runs or is ready to run.
+/// The program counter of a thread that waits in the kernel; `None`: the thread runs or is ready to run.
 fn program_counter(pid: u32, tid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
     u64::from_str_radix(text.split_whitespace().last()?.strip_prefix("0x")?, 16).ok()

@@ -1,20 +1,20 @@
 //! Reads and writes the memory of another process with `process_vm_readv` and `process_vm_writev`. If a
-//! sandbox forbids these calls, the functions use /proc/PID/mem. The kernel allows this to every user who may
-//! trace the process.
+//! sandbox forbids these system calls, the functions use /proc/PID/mem. In both ways, the kernel allows the
+//! access to every user who may trace the process.
 #![allow(unsafe_code)] // two system calls
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Maximum number of memory ranges that one system call can write.
+/// Maximum number of memory ranges that one call of `process_vm_writev` can write.
 const MOST_PIECES: usize = 1024;
 
 /// Reads the memory of a process at `address` into `into`.
 pub(crate) fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
     let own = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let theirs = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
-    // SAFETY: the kernel writes only into `into`; the other address belongs to the other process.
+    // SAFETY: in this process, the kernel writes only into `into`; `theirs` is a range of the other process.
     let done = unsafe { libc::process_vm_readv(pid as i32, &raw const own, 1, &raw const theirs, 1, 0) };
     match whole(done, into.len()) {
         Err(error) if is_forbidden(&error) => {
@@ -24,7 +24,8 @@ pub(crate) fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// Writes into the memory of a process. `pieces` holds addresses and bytes, which are written in this order.
+/// Writes into the memory of a process. `pieces` contains addresses and the bytes for these addresses; the
+/// function writes them in this order.
 pub(crate) fn write(pid: u32, pieces: &[(u64, &[u8])]) -> io::Result<()> {
     for pieces in pieces.chunks(MOST_PIECES) {
         let iovec = |base: *const u8, bytes: &[u8]| libc::iovec {
@@ -35,7 +36,8 @@ pub(crate) fn write(pid: u32, pieces: &[(u64, &[u8])]) -> io::Result<()> {
         let theirs: Vec<_> =
             pieces.iter().map(|(address, bytes)| iovec(*address as *const u8, bytes)).collect();
         let count = pieces.len() as libc::c_ulong;
-        // SAFETY: the kernel only reads from the pieces; the other addresses belong to the other process.
+        // SAFETY: in this process, the kernel only reads the bytes of `pieces`; the ranges in `theirs` belong
+        // to the other process.
         let done =
             unsafe { libc::process_vm_writev(pid as i32, own.as_ptr(), count, theirs.as_ptr(), count, 0) };
         match whole(done, pieces.iter().map(|(_, bytes)| bytes.len()).sum()) {
@@ -67,7 +69,8 @@ fn mem(pid: u32) -> String {
     format!("/proc/{pid}/mem")
 }
 
-/// Whether a sandbox may have forbidden the system call. The sandbox may still allow /proc/PID/mem.
+/// Whether the error shows that a sandbox may have forbidden the system call. Then the sandbox may still
+/// allow /proc/PID/mem.
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EACCES))
 }

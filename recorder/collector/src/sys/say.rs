@@ -1,4 +1,4 @@
-//! Prints messages to stderr. Each message is one line, which is written in one system call.
+//! Prints messages to stderr. Each message is one line, and one system call writes the whole line.
 
 use std::fmt::Display;
 use std::io::{self, Write};

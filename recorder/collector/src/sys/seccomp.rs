@@ -1,5 +1,4 @@
-//! Counts the seccomp filters of a process. With such filters, a process has forbidden itself some system
-//! calls.
+//! Counts the seccomp filters of a process. With such a filter, a process forbids itself some system calls.
 //!
 //! A filter belongs to a thread. A thread of a process may have more filters than the main thread of the
 //! process, so the collector looks at every thread.
@@ -7,15 +6,16 @@
 use crate::sys::process::{self, UNKNOWN_FILTERS};
 use std::fs;
 
-/// The thread with the most filters, and the number of its filters. Strict mode counts as one filter.
+/// The thread of a process with the most seccomp filters, and the number of its filters. Seccomp's strict
+/// mode counts as one filter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filtered {
     pub(crate) tid: u32,
     pub(crate) filters: u32,
 }
 
-/// The thread with the most filters among the threads of a process. If several threads have the same number,
-/// this is the thread that began first.
+/// The thread with the most filters among the threads of a process. If several threads have the highest
+/// number of filters, the result is the thread of these that began first.
 pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     let of_thread = |tid| process::read_thread_status(pid, tid).map_or(0, |status| status.seccomp_filters);
     let threads = process::thread_ids(pid).map(|tid| Filtered { tid, filters: of_thread(tid) });
@@ -23,10 +23,10 @@ pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     threads.max_by_key(key).unwrap_or(Filtered { tid: pid, filters: 0 })
 }
 
-/// Whether all seccomp filters of a process also apply to this process. `filters` is the number of filters of
-/// that process. Processes of one container inherit the same filters from the first process of the container.
-/// But processes of two containers may have the same number of filters, although the filters are different.
-/// If the number is unknown, the filters may be others.
+/// Whether all seccomp filters of the process `pid` also apply to this process. `filters` is the number of
+/// filters of the process `pid`. Processes of one container inherit the same filters from the first process
+/// of the container. But processes of two containers may have the same number of different filters. If the
+/// number of filters is unknown, the filters may differ from those of this process.
 pub(crate) fn are_ours(pid: u32, filters: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = std::process::id();

@@ -2,10 +2,10 @@
 //! not trust the values that the target writes into it.
 //!
 //! The memory consists of files in memory (`memfd_create`). Such files have no name in a file system. The
-//! target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only to the same user.
-//! All values in this memory are atomics, so shared references to the values are sound even if the target
-//! writes arbitrary bytes. The collector checks every index that it reads from this memory, and seals the
-//! length of each file.
+//! target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only if the target runs
+//! as the user of the collector. All values in this memory are atomics, so shared references to them are
+//! sound even if the target writes arbitrary bytes. The collector checks every index that it reads from this
+//! memory. It also seals each file, so that no process can change the length of the file.
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::UserAndGroup;
@@ -54,8 +54,9 @@ impl Memory {
         let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(bytes as u64)?;
-        // Seal the length of the file. If a target made the file shorter, the collector would be killed by
-        // SIGBUS. If a target made the file longer, the kernel would charge this memory to the collector.
+        // Seal the length of the file, so that a target cannot change it. If a target made the file shorter,
+        // SIGBUS would kill the collector. If a target made the file longer, the kernel would count the
+        // additional memory as memory of the collector.
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
@@ -70,15 +71,16 @@ impl Memory {
     /// A slice of `count` values at `offset`. The type of the values must consist of atomics.
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: the values lie inside the mapping and are aligned (checked above). Every type used here
-        // consists of atomics and is valid for any bits. The seal keeps the length of the file.
+        // SAFETY: the values are inside the mapping and aligned (checked above). Every type that the callers
+        // use for `T` consists of atomics and is valid for any bits. The seal prevents the file from becoming
+        // shorter.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }
 
 impl Memory {
-    /// Fills all pages that exist with zeros. `false`: so many pages exist that it takes less time to create
-    /// a new file.
+    /// Fills all pages of the file that exist with zeros. `false`: more than 512 KiB of pages exist, so
+    /// creating a new file takes less time.
     fn clear(&mut self) -> bool {
         const MOST_BYTES: usize = 512 << 10;
         let mut left = MOST_BYTES;
@@ -88,8 +90,8 @@ impl Memory {
             };
             left = rest;
             let place = self.base.wrapping_add(pages.start);
-            // SAFETY: the pages lie inside the mapping, and no reference into the mapping exists except
-            // `self`.
+            // SAFETY: the pages are inside the mapping, and the exclusive reference `self` ensures that no
+            // other reference into the mapping exists.
             unsafe { place.write_bytes(0, pages.len()) };
         }
         true
@@ -107,9 +109,9 @@ impl Drop for Memory {
     }
 }
 
-// SAFETY: the mapping belongs to the value, and its contents are atomic.
+// SAFETY: the mapping belongs to the value, and the values in the mapping are atomics.
 unsafe impl Send for Memory {}
-// SAFETY: the contents are atomic, so threads may share references to them.
+// SAFETY: the values in the mapping are atomics, so threads may share references to these values.
 unsafe impl Sync for Memory {}
 
 /// The control page, in shared memory.
@@ -133,19 +135,19 @@ impl ControlPage {
     }
 
     /// The address through which a target of the same user opens the page. The address consists of a path and
-    /// a nonce. No page of another collector has the same nonce.
+    /// a random number (nonce), which no page of another collector has.
     pub fn address(&self) -> String {
         self.address_through(std::process::id())
     }
 
-    /// The address of the page if a target opens it through the process `pid`, which shares the descriptors
-    /// of this process.
+    /// The address through which a target opens the page with the help of the process `pid`, which shares the
+    /// descriptors of this process.
     pub fn address_through(&self, pid: u32) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
         format!("/proc/{pid}/fd/{}#{nonce:016x}", self.0.file.as_raw_fd())
     }
 
-    /// Makes the user of a target the owner of the page.
+    /// Makes the user of a target the owner of the control page, so that the target may open the page.
     pub(crate) fn give_to(&self, owner: UserAndGroup) -> io::Result<()> {
         self.0.give_to(owner)
     }
@@ -158,8 +160,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates a session with `shards` shards. When the target attaches, it waits for its wrapper rules for
-    /// at most `rules_timeout_us` microseconds.
+    /// Creates a session with `shards` shards (sets of counters). A target that attaches to the session waits
+    /// for its wrapper rules for at most `rules_timeout_us` microseconds.
     pub fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
         session.set_header(rules_timeout_us);
@@ -181,9 +183,9 @@ impl Session {
         header.magic.store(header::MAGIC, Ordering::Release);
     }
 
-    /// Clears the session of an ended process, so that another program can use this session. `false`: another
-    /// process, such as a forked child, still has the session open, or the session has too many pages to
-    /// clear.
+    /// Clears the session of a process that has ended, so that another process can use the session. `false`:
+    /// a process, such as a forked child of the ended process, still has the session open, or the session has
+    /// too many pages to clear.
     pub(crate) fn renew(&mut self, rules_timeout_us: u32) -> bool {
         let is_clear = unshared::is_unshared(&self.memory.file) && self.memory.clear();
         if is_clear {
@@ -192,17 +194,18 @@ impl Session {
         is_clear
     }
 
-    /// Frees the memory of the session after the target has stopped counting. The first pages are not freed,
-    /// because the next session of the same process reads the owners of the shards from these pages.
+    /// Frees the memory of the session after the target has stopped counting, except the first pages. The
+    /// next session of the same process needs the owners of the shards in the first pages.
     pub fn give_back(&self) {
         let (from, bytes) = (FIRST_TABLE_AT as i64, (self.memory.bytes - FIRST_TABLE_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: the call passes no memory and does not change the length of the file. If the call fails,
-        // the memory stays in use until the next recording of the process or until the process ends.
+        // SAFETY: the call passes no memory and does not change the length of the file. An error does no
+        // harm: the memory then stays in use until the next recording of the process or until the process
+        // ends.
         unsafe { libc::fallocate(self.fd(), mode, from, bytes) };
     }
 
-    /// Makes the user of a target the owner of the session.
+    /// Makes the user of a target the owner of the session, so that the target may open the session.
     pub(crate) fn give_to(&self, owner: UserAndGroup) -> io::Result<()> {
         self.memory.give_to(owner)
     }
@@ -222,28 +225,29 @@ impl Session {
         &self.memory.slice::<Header>(0, 1)[0]
     }
 
-    /// The shards. Each element holds the owner of one set of counters.
+    /// The owner of each shard. A shard is a set of counters, and its owner is the thread that counts in it.
     pub fn shards(&self) -> &[Shard] {
         self.memory.slice(SHARDS_AT, self.shards)
     }
 
-    /// The site table.
+    /// The site table, which maps a return address to a site and an action.
     pub fn slots(&self) -> &[SiteSlot] {
         self.memory.slice(SLOTS_AT, SLOTS)
     }
 
-    /// For each site id, the caller of the site.
+    /// For each site id, the return address of the site.
     pub fn infos(&self) -> &[SiteInfo] {
         self.memory.slice(INFOS_AT, MAX_SITES)
     }
 
-    /// The caller cache, which the library reads at each allocation: 8 bytes for each caller.
+    /// The caller cache, which the library reads at each allocation: for each caller, 8 bytes with the site
+    /// and the action.
     pub fn callers(&self) -> &[AtomicU64] {
         self.memory.slice(CALLERS_AT, CALLERS)
     }
 
-    /// The number of site ids in use. The ids before [`FIRST`] are always in use; the ids from [`FIRST`] on
-    /// are used after they are assigned.
+    /// The number of site ids in use. The ids below [`FIRST`] are always in use. The target assigns the ids
+    /// from [`FIRST`] on to sites, one after the other.
     pub fn sites_in_use(&self) -> usize {
         (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
     }
@@ -259,7 +263,7 @@ impl Session {
         self.memory.slice(WRAPPERS_AT, MAX_RANGES)
     }
 
-    /// The events that the target writes when it loads or unloads a module.
+    /// The ring of the events that the target writes when it loads or unloads a module.
     pub fn events(&self) -> &[ModuleEvent] {
         self.memory.slice(EVENTS_AT, MAX_EVENTS)
     }
@@ -293,7 +297,8 @@ impl Session {
         self.memory.slice(FRAMES_AT, MAX_ADDRESSES)
     }
 
-    /// The cells: the counters of one stack for the allocations of one epoch.
+    /// The cells: each cell contains the counters of one stack for the allocations of one epoch (span of
+    /// time).
     pub fn cells(&self) -> &[Cell] {
         self.memory.slice(CELLS_AT, MAX_CELLS)
     }
@@ -313,12 +318,12 @@ impl Session {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
 
-    /// The common state of all marks (named instants that the target sets).
+    /// The state that all marks (named instants that the target sets) share.
     pub fn mark_state(&self) -> &MarkState {
         &self.memory.slice::<MarkState>(MARKS_AT, 1)[0]
     }
 
-    /// The state of each name of a mark (a named instant that the target sets).
+    /// For each name of a mark (a named instant that the target sets): the name and its state.
     pub fn mark_names(&self) -> &[MarkName] {
         self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
     }
@@ -353,7 +358,7 @@ impl Session {
 
 /// Wakes all threads that wait for a change of a number in shared memory (futex).
 pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
-    // SAFETY: the word is mapped, and FUTEX_WAKE reads and writes no memory.
+    // SAFETY: the number `word` is in mapped memory, and FUTEX_WAKE reads and writes no memory.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
@@ -362,6 +367,6 @@ pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
-    // SAFETY: the word and the timeout outlive the call.
+    // SAFETY: the number `word` and the timeout outlive the call.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, &raw const timeout) };
 }

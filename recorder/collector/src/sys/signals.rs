@@ -1,5 +1,5 @@
-//! Receives the signals that are sent to edleak-record but meant for the target. Also changes some signal
-//! dispositions for the collector, but not for the target.
+//! Receives the signals that a user sends to edleak-record but that are meant for the target. Also changes
+//! the dispositions (handlers) of some signals for the collector, but not for the target.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, ErrorKind};
@@ -29,11 +29,10 @@ const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGWINCH,
 ];
 
-/// The signals that are blocked in this process. The process reads these signals one by one from a
-/// descriptor.
+/// The signals that this process has blocked, so that it can read them one by one from a descriptor.
 pub struct Signals {
     original: libc::sigset_t,
-    /// The original dispositions of those signals whose dispositions the collector has changed for itself.
+    /// For each signal whose disposition the collector has changed for itself: the original disposition.
     inherited: [(libc::c_int, libc::sigaction); 4],
     /// The signals that were ignored when edleak-record started, because the parent process set this, as
     /// `nohup` does.
@@ -46,8 +45,8 @@ pub struct Signals {
 pub struct Signal {
     /// The number of the signal.
     pub number: i32,
-    /// Whether only edleak-record got the signal. If a terminal sends a signal, the target gets the signal,
-    /// too.
+    /// Whether only edleak-record got the signal, and not the target. If a terminal sends a signal, both
+    /// processes get it.
     pub is_ours_alone: bool,
     /// Whether the signal was ignored when edleak-record started, because the parent process set this, as
     /// `nohup` does.
@@ -55,7 +54,7 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Whether the signal asks for the end of the recording.
+    /// Whether the sender of the signal wants the recording to end.
     pub fn asks_for_an_end(self) -> bool {
         !self.is_ignored && matches!(self.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
     }
@@ -87,12 +86,13 @@ impl Signals {
         let reader = unsafe { File::from_raw_fd(fd) };
         let ignored = PASSED_ON.into_iter().filter(|&number| is_ignored(number)).collect();
         let bus_action = survive_cut_files();
-        // If a terminal is closed or a file reaches its size limit, the recording must end cleanly. So the
-        // signals of these events must not kill the collector.
+        // If the reader of a pipe closes it (SIGPIPE) or a file reaches its size limit (SIGXFSZ), the signal
+        // must not kill the collector, so that the recording ends cleanly.
         let mut pipe_action = set_action(libc::SIGPIPE, libc::SIG_IGN);
         pipe_action.sa_sigaction = SIGPIPE_AT_START.load(Ordering::Relaxed);
         let size_action = set_action(libc::SIGXFSZ, libc::SIG_IGN);
-        // If SIGCHLD were ignored, the kernel would discard the exit status of the target.
+        // If the parent process had set SIGCHLD to be ignored, the kernel would discard the exit status of
+        // the target.
         let child_action = set_action(libc::SIGCHLD, libc::SIG_DFL);
         let inherited = [
             (libc::SIGBUS, bus_action),
@@ -103,7 +103,7 @@ impl Signals {
         Ok(Signals { original, inherited, ignored, reader })
     }
 
-    /// Undoes the changes of `block` in a forked child. The function is async-signal-safe.
+    /// Undoes the changes of [`Signals::block`] in a forked child. The function is async-signal-safe.
     pub fn restore(&self) {
         for (number, action) in &self.inherited {
             // SAFETY: the call restores the action that was in force before.
@@ -144,8 +144,8 @@ impl Signals {
             let to_both = match number {
                 libc::SIGHUP => !leads_session(),
                 libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH => true,
-                // A signal of the kernel for this process alone, for example from a timer that this process
-                // has kept after an exec.
+                // A signal that the kernel has sent only to this process, for example from a timer that this
+                // process has kept through an exec.
                 _ => false,
             };
             signals.push(Signal {
@@ -159,8 +159,8 @@ impl Signals {
 }
 
 /// Installs a handler for SIGBUS. The kernel sends SIGBUS if the collector reads a mapped file (the trace, or
-/// a module of the target) that another process has made shorter. The handler maps memory in place of the
-/// missing part, so the collector does not die. Returns the previous action.
+/// a module of the target) that another process has made shorter. The handler maps empty memory in place of
+/// the missing part of the file, so the collector does not die. The function returns the previous action.
 fn survive_cut_files() -> libc::sigaction {
     // SAFETY: an action is plain data; all zero is the default action with an empty mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -176,27 +176,28 @@ fn survive_cut_files() -> libc::sigaction {
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     const BUS_ADRERR: libc::c_int = 2;
     const PAGE: usize = 4096;
-    // SAFETY: the kernel passes a valid pointer.
+    // SAFETY: the kernel passes a valid pointer to the information about the signal.
     let info = unsafe { &*info };
     let (protection, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     let mut is_replaced = false;
     if info.si_code == BUS_ADRERR {
-        // SAFETY: a SIGBUS has an address.
+        // SAFETY: the information about a SIGBUS contains an address.
         let page = unsafe { info.si_addr() } as usize & !(PAGE - 1);
-        // SAFETY: the page belonged to a file mapping, and the file no longer has this part, so no reference
-        // leads to bytes of this page.
+        // SAFETY: the page belongs to the mapping of a file, and the file no longer has this part, so no
+        // valid reference leads to bytes of this page.
         is_replaced =
             unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
     }
     if !is_replaced {
-        // SAFETY: the call restores the default action; the fault occurs again and ends this process.
+        // SAFETY: the call only restores the default action. After the return, the fault occurs again and
+        // ends this process.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 }
 
-/// The disposition of SIGPIPE when edleak-record started. Rust's runtime then ignores SIGPIPE, but the target
-/// inherits this earlier disposition.
+/// The disposition of SIGPIPE when edleak-record started. Rust's runtime changes the disposition so that
+/// SIGPIPE is ignored, but the target must get the original disposition.
 static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 #[used]
@@ -224,7 +225,7 @@ fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sig
     before
 }
 
-/// Unblocks a signal that the parent process had blocked.
+/// Unblocks a signal, because the process that started edleak-record may have blocked it.
 fn unblock(number: libc::c_int) {
     // SAFETY: a signal set is plain data; the next call fills in the set.
     let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -242,8 +243,8 @@ fn is_ignored(number: libc::c_int) -> bool {
     known && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. Even if the PID is
-/// reused, the descriptor still stands for the original process.
+/// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. If the kernel
+/// gives the PID to another process, the descriptor still stands for the original process.
 #[derive(Debug)]
 pub struct Watch(File);
 
@@ -268,7 +269,7 @@ impl Watch {
         Some(Error::new(ErrorKind::System, message).with_remedy(remedy))
     }
 
-    /// A descriptor that is readable once the process has ended.
+    /// A descriptor that becomes readable when the process ends.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }

@@ -1,5 +1,5 @@
-//! If stdin, stdout or stderr was closed when edleak-record started, Rust's runtime opens /dev/null as this
-//! descriptor. The functions of this file close the descriptor again in the target.
+//! Remembers which of stdin, stdout and stderr were closed when edleak-record started. Rust's runtime opens
+//! /dev/null as these descriptors, so edleak-record closes them again in the target.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
 /// The loader calls this function before Rust's runtime starts. A call from `main` would be too late, because
-/// Rust's runtime has then already opened /dev/null.
+/// Rust's runtime opens /dev/null before `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;
@@ -21,8 +21,8 @@ extern "C" fn note() {
     CLOSED_AT_START.store(closed, Ordering::Relaxed);
 }
 
-/// Closes the standard descriptors that were closed at the start. The forked child calls this function. The
-/// function is async-signal-safe.
+/// Closes the standard descriptors that were closed when edleak-record started. The forked child calls this
+/// function, so the function must be async-signal-safe.
 pub(crate) fn restore() {
     let closed = CLOSED_AT_START.load(Ordering::Relaxed);
     for fd in (0..3).filter(|fd| closed & (1 << fd) != 0) {

@@ -1,6 +1,7 @@
 //! Gives the target the role of the leader of a terminal session. The kernel tells only the session leader
-//! that the terminal has hung up. If edleak-record is a session leader, then without edleak the target would
-//! be the session leader. So edleak-record makes the target the leader of a session.
+//! that the terminal has hung up. If edleak-record is a session leader, the target would be the session
+//! leader if the user had started it without edleak. So edleak-record makes the target the leader of a new
+//! session.
 //!
 //! When edleak-record gives up the terminal, every other process of the session loses the terminal and may
 //! get SIGHUP. So if there are other processes in the session, edleak-record keeps the terminal and passes
@@ -16,13 +17,13 @@ use std::os::unix::fs::OpenOptionsExt;
 /// The terminal session that the target will lead.
 #[derive(Debug)]
 pub(crate) struct Leadership {
-    /// The terminal that edleak-record gave up for the target.
+    /// The terminal that edleak-record gave up, so that the target can have the terminal.
     terminal: Option<File>,
 }
 
 impl Leadership {
-    /// Gives up the terminal if this process leads a session and is alone in the session. The kernel then
-    /// sends SIGHUP to this process, so the caller must have blocked SIGHUP.
+    /// Gives up the terminal if this process leads a session and no other process is in the session. When a
+    /// process gives up its terminal, the kernel sends SIGHUP to it, so the caller must have blocked SIGHUP.
     pub(crate) fn give_up() -> Option<Leadership> {
         if !leads_session() || !is_alone() {
             return None;

@@ -1,25 +1,26 @@
-//! Finds out whether another process has a file in memory open, and which pages of the file exist.
+//! Finds out whether another process has opened a file in memory (memfd), and which pages of this file exist.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// The command of fcntl(2) that sets the signal which the kernel sends when another process opens a file with
-/// a lease.
+/// A command of fcntl(2). The command sets the signal that the kernel sends when another process opens a file
+/// with a lease.
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether no other process has opened this file. A mapping keeps its file open, so no other process has
-/// mapped the file either.
+/// Whether no other process has opened or mapped this file. The check covers both cases, because a mapping
+/// keeps its file open.
 ///
-/// The kernel gives a write lease on a file only if no other descriptor of the file is open. The function
-/// then closes its descriptor, and so ends the lease.
+/// The kernel gives a write lease on a file only if no other descriptor of the file is open. So if the
+/// function gets a lease, no other process has opened the file. The function then closes its descriptor,
+/// which ends the lease.
 pub(crate) fn is_unshared(file: &File) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };
-    // If a process opens the file during the lease, the kernel sends a signal to this process. The default
-    // signal, SIGIO, would end the collector. So choose SIGURG, which has no effect. SAFETY: the call passes
-    // no memory.
+    // If another process opens the file during the lease, the kernel sends a signal to the collector. The
+    // default signal, SIGIO, would end the collector, so choose SIGURG, which has no effect. SAFETY: the call
+    // passes no memory.
     let is_harmless = unsafe { libc::fcntl(again.as_raw_fd(), F_SETSIG, libc::SIGURG) } == 0;
     // SAFETY: the call passes no memory.
     is_harmless && unsafe { libc::fcntl(again.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } == 0
@@ -28,7 +29,7 @@ pub(crate) fn is_unshared(file: &File) -> bool {
 /// The ranges of a file in memory in which pages exist.
 pub(crate) fn pages_of(file: &File) -> impl Iterator<Item = Range<usize>> {
     let seek = |from: usize, whence| {
-        // SAFETY: the call passes no memory, and nobody uses the position of this file.
+        // SAFETY: the call passes no memory, and no other code uses the position in this file.
         let at = unsafe { libc::lseek(file.as_raw_fd(), from as i64, whence) };
         usize::try_from(at).ok()
     };
@@ -67,7 +68,7 @@ mod tests {
         assert_ne!(base, libc::MAP_FAILED);
         drop(other);
         assert!(!is_unshared(&file), "the mapping is still there");
-        // SAFETY: this test made the mapping.
+        // SAFETY: this test made the mapping, and no code uses it any more.
         unsafe { libc::munmap(base, 4096) };
         assert!(is_unshared(&file));
     }

@@ -6,24 +6,24 @@ use crate::sys::maps::Line;
 use edleak_format::{AreaBytes, AreaKind, SiteId};
 use std::collections::BTreeMap;
 
-/// The size of one leaf of the preload library's side table.
+/// The size in bytes of one leaf (part) of the preload library's side table.
 const LEAF_BYTES: u64 = 8 << 20;
-/// The largest size in bytes of the guard of a thread's stack. A larger mapping without access is not the
-/// guard of a stack.
+/// The maximum size in bytes of the guard of a thread's stack. If a mapping without access is larger, it is
+/// not the guard of a stack.
 const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 
-/// A part of a mapping that recorded calls of one site have mapped.
+/// A part of a mapping that one site has mapped with recorded calls, such as mmap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
     /// The length of the part, in bytes.
     pub bytes: u64,
     /// The site that made the calls; `None`: the trace does not contain the site yet.
     pub site: Option<SiteId>,
-    /// Whether the site is in an allocator.
+    /// Whether the site that made the calls is in an allocator.
     pub is_allocator: bool,
 }
 
-/// A function that returns the recorded parts of the range between two addresses.
+/// A function that returns those parts of the range between two addresses that recorded calls have mapped.
 pub(crate) type Calls<'a> = &'a dyn Fn(u64, u64) -> Vec<Part>;
 
 /// One mapping of the process.
@@ -80,8 +80,8 @@ pub(super) fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(A
         huge_bytes += mapping.huge_bytes;
         let parts = calls.map(|calls| calls(mapping.start, mapping.end)).unwrap_or_default();
         let seen = parts.iter().map(|part| part.bytes).sum::<u64>().min(all);
-        // If recorded calls have mapped most of this mapping, the mapping is neither an arena of glibc nor
-        // memory of edleak, even if the mapping looks like such memory.
+        // If recorded calls of the program have mapped most of this mapping, the mapping is neither an arena
+        // of glibc nor memory of edleak, even if its size and address look like it.
         let is_guess = matches!(kind, AreaKind::Arena | AreaKind::Edleak) && mapping.name.is_empty();
         let kind = if is_guess && seen > all / 2 { AreaKind::Anonymous } else { kind };
         areas.push((kind, name.to_owned(), mapping.share(all, all)));
@@ -114,8 +114,8 @@ pub(super) fn areas_of(mappings: &[Mapping], calls: Option<Calls<'_>>) -> Vec<(A
 }
 
 impl Mapping {
-    /// The sizes of a part of the mapping. The kernel shows the resident memory only for the whole mapping.
-    /// So the function assumes that resident memory is spread evenly over the mapping.
+    /// The mapped and resident bytes of a part of the mapping. The kernel shows the resident memory only for
+    /// the whole mapping, so the function assumes that it is spread evenly over the mapping.
     fn share(&self, part: u64, all: u64) -> AreaBytes {
         let of = |bytes: u64| (u128::from(bytes) * u128::from(part) / u128::from(all.max(1))) as u64;
         AreaBytes {

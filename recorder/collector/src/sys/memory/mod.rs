@@ -1,11 +1,11 @@
 //! Measures the memory of a process by kind of mapping. The sizes come from /proc/PID/smaps and
 //! /proc/PID/maps.
 //!
-//! While the kernel creates these files, it holds the map lock of the process, so the process cannot map
-//! memory. So the collector waits between two readings, and all readings together use less than 1/1000 of the
-//! elapsed time. For smaps, the kernel checks every page, so the collector seldom reads smaps of a large
-//! process. Between two readings of smaps, the collector reads maps, which contains sizes but no resident
-//! memory.
+//! While the kernel creates one of these files, it holds the map lock of the process, so the process cannot
+//! map memory. So the collector waits so long between two readings that all readings together use less than
+//! 1/1000 of the elapsed time. For smaps, the kernel checks every page, so the collector seldom reads smaps
+//! of a large process. Between two readings of smaps, the collector reads maps, which contains the sizes of
+//! the mappings but not their resident memory.
 
 mod mappings;
 
@@ -19,16 +19,17 @@ use std::time::{Duration, Instant};
 use mappings::Mapping;
 pub(crate) use mappings::{Calls, Part};
 
-/// The pause after a reading, divided by the processor time of the reading. Each of smaps and maps may use
-/// half of 1/1000 of the elapsed time.
+/// After a reading, the collector waits for this number times the processor time of the reading. So the
+/// readings of smaps use at most 1/2000 of the elapsed time, and so do the readings of maps.
 const PAUSE_PER_READING: u32 = 2000;
-/// The pause after a walk over the arenas of malloc, divided by the processor time of the walk. This pause
-/// can be shorter than the pause after a reading of smaps or maps, because the process does not wait during a
-/// walk.
+/// After a walk over the arenas of malloc, the collector waits for this number times the processor time of
+/// the walk. This number is lower than `PAUSE_PER_READING`, because the process does not have to wait during
+/// a walk.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// Only a site with at least this number of mapped bytes is recorded as a separate memory area.
+/// If a site has at least this number of mapped bytes, the collector records the memory of this site as a
+/// separate memory area.
 const LEAST_SITE_BYTES: u64 = 64 << 10;
 /// Maximum number of sites whose memory is recorded as a separate memory area.
 const MOST_SITE_AREAS: usize = 128;
@@ -38,7 +39,8 @@ const MOST_FREE_AREAS: usize = 64;
 /// The name of the common area for the free memory of all arenas beyond `MOST_FREE_AREAS`.
 const OTHER_ARENAS: &str = "others";
 
-/// Reads the memory areas of one process from time to time.
+/// Reads the sizes of the memory areas of one process from time to time. A memory area is all memory of one
+/// kind, such as the heap, the stacks or the memory of one site.
 #[derive(Default)]
 pub(crate) struct AreaReader {
     kinds: Vec<(AreaKind, String)>,
@@ -54,7 +56,7 @@ pub(crate) struct AreaReader {
 /// The result of one reading of smaps or maps.
 pub(crate) struct Reading {
     mappings: Vec<Mapping>,
-    /// Whether the reading comes from smaps, and so contains resident memory.
+    /// Whether the reading comes from smaps; only smaps contains the resident memory.
     is_full: bool,
 }
 
@@ -66,7 +68,7 @@ impl Reading {
 }
 
 impl AreaReader {
-    /// Makes a reader that also has an area for the live bytes of recorded calls that map memory.
+    /// Makes a reader with an additional area, for the live bytes of recorded calls that map memory.
     pub(crate) fn with_calls() -> AreaReader {
         let mut reader = AreaReader::default();
         reader.add(AreaKind::Counted, String::new(), AreaBytes::ZERO);
@@ -104,8 +106,8 @@ impl AreaReader {
         let pause = (cost * PAUSE_PER_READING).max(LEAST_PAUSE);
         if is_full {
             self.next_full = Some(now + pause);
-            // A reading of maps takes much less time than a reading of smaps. So read maps after a short
-            // pause; that reading shows how long a reading of maps takes.
+            // Reading maps takes much less time than reading smaps. So read maps after a short pause. The
+            // pause after that reading is computed from the time that it takes.
             self.next = Some(now + LEAST_PAUSE);
         } else {
             self.next = Some(now + pause);
@@ -139,8 +141,8 @@ impl AreaReader {
             self.add(AreaKind::Free, name, bytes);
         }
         for ((was, now), (kind, _)) in before.iter().zip(&mut self.areas).zip(&self.kinds) {
-            // Only smaps shows the resident bytes of a site. So a reading of maps does not change the area of
-            // a site.
+            // Only smaps shows the resident bytes of a site. So if the reading is from maps, the area of a
+            // site keeps its sizes.
             let keeps_all = matches!(kind, AreaKind::ControlGroup | AreaKind::HugePages | AreaKind::Site);
             if *kind == AreaKind::Free {
                 *now = if is_free_read { *now } else { *was };
@@ -150,8 +152,9 @@ impl AreaReader {
                 *now = AreaBytes { mapped_bytes: now.mapped_bytes, ..*was };
             }
         }
-        // If a site first appears in a reading of maps, its area stays 0 until the next reading of smaps.
-        // Mapped bytes without resident bytes would look like memory that was never used.
+        // If a site first appears in a reading of maps, the sizes of its area stay 0 until the next reading
+        // of smaps. Otherwise, the area would have mapped bytes but no resident bytes, as if the program had
+        // never used this memory.
         for (now, (kind, _)) in self.areas.iter_mut().zip(&self.kinds).skip(known) {
             if *kind == AreaKind::Site && !reading.is_full {
                 *now = AreaBytes::ZERO;
@@ -254,15 +257,16 @@ impl AreaReader {
     }
 }
 
-/// The processor time that this thread has used. The elapsed time would be wrong: on a busy machine, a
-/// reading also waits for a processor, and the process does not wait during that time.
+/// The processor time that this thread has used, from which the collector computes its pauses. The elapsed
+/// time would be too long: on a busy machine, it includes the time in which this thread waits for a processor
+/// and does not delay the process.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The working set of the process's control group (version 2): its memory without the inactive file cache.
-/// `None`: the process is in no such control group.
+/// The working set of the process's control group (version 2): the memory of the group without the inactive
+/// file cache. `None`: the process is in no control group of version 2.
 fn control_group(pid: u32) -> Option<(AreaKind, String, AreaBytes)> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -315,8 +319,8 @@ mod tests {
         assert!(reader.areas().iter().any(|area| area.mapped_bytes > 0));
     }
 
-    // The mapping of a site appears between two readings of smaps, and the process may end before the next
-    // reading of smaps.
+    // In this test, the mapping of a site appears between two readings of smaps. The process may end before
+    // the next reading of smaps.
     #[test]
     fn a_site_has_no_area_before_its_resident_bytes_are_known() {
         let (mut reader, pid) = (AreaReader::with_calls(), std::process::id());
