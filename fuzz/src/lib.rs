@@ -105,8 +105,8 @@ pub fn unwind(input: &[u8]) {
     }
 }
 
-/// Judges a recording with every model, and writes a report in every format, because these functions must
-/// accept any recording, too.
+/// Judges a recording with every model, and writes a report in every format, because models and reports must
+/// not fail on a hostile recording.
 fn report(recording: &Recording) {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy { all: true, ..Policy::default() };

@@ -89,7 +89,7 @@ fn spent_slow(guard: &Guard) -> Error {
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
 
-/// The address of a variable in the current stack frame.
+/// The address of a variable in the current stack frame, which shows how deep the call stack is.
 #[inline]
 fn stack_address() -> usize {
     let here = 0_u8;

@@ -16,7 +16,7 @@ pub struct Code<'elf, 'data> {
 }
 
 impl<'elf, 'data> Code<'elf, 'data> {
-    /// The code of `elf`.
+    /// Gives access to the code of the file `elf`.
     pub fn new(elf: &'elf Elf<'data>) -> Code<'elf, 'data> {
         Code { elf, extent: i64::try_from(elf.extent()).unwrap_or(i64::MAX), segment: (0, &[]) }
     }

@@ -23,7 +23,7 @@ const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 /// The C++ ABI specifies another code, so the crate cpp_demangle 0.5 stops at gcc's code with an error. gcc's
 /// code occurs in the return type of functions that use `enable_if`, such as `std::make_shared` up to C++17.
 /// When cpp_demangle stops, it has already demangled the function's name and template arguments, but not the
-/// parameters. So for such a function, edleak prints the name without parameters.
+/// parameters. So edleak prints names that contain gcc's code without their parameters.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
 /// The source name for the mangled name `name`. If `name` is not mangled, the result is `name` itself.
@@ -59,8 +59,8 @@ pub(crate) fn is_mangled(name: &[u8]) -> bool {
 
 /// The name of a function that a compiler split or copied: both `grow.part.0` and `grow.cold` become `grow`.
 ///
-/// The debug information of such a function also has the name `grow`. The function removes only suffixes in
-/// its list: for example, `main.main` is the full name of a Go function and stays unchanged.
+/// The debug information of the parts and copies of `grow` also has the name `grow`. The function removes
+/// only suffixes in its list: for example, `main.main` is the full name of a Go function and stays unchanged.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
         ["cold", "part", "isra", "constprop", "lto_priv", "llvm", "clone", "localalias"];
@@ -110,8 +110,8 @@ fn rust_legacy(name: &str) -> Option<&str> {
     if !name.starts_with("_ZN") {
         return None;
     }
-    // In most names the hash is at the end. In the other names, a suffix that begins with a dot follows the
-    // hash.
+    // Most legacy Rust names end with the hash and an `E`. In the other names, a suffix that begins with a
+    // dot follows.
     let hash_at_end = name.len().checked_sub("17hE".len() + HASH_DIGITS);
     if !name.contains('.')
         && !hash_at_end.is_some_and(|at| name.get(at..).is_some_and(|end| end.starts_with("17h")))

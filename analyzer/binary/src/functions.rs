@@ -18,8 +18,8 @@ const MAX_NAME_BYTES: usize = 64 << 10;
 pub(crate) struct CodeSymbol<'data> {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same address, the name with
-    /// the lowest rank is used.
+    /// The rank of the symbol's name: 0 for a global, 1 for a weak, 2 for a local symbol. If several names
+    /// have the same address, the name with the lowest rank is used.
     pub(crate) rank: u8,
     pub(crate) name: &'data [u8],
 }
@@ -31,7 +31,7 @@ pub struct Function<'data> {
     pub start: u32,
     /// Offset one past the function's last byte.
     pub end: u32,
-    /// The function's name in the symbol table. For C++ and Rust, this is the mangled name.
+    /// The function's name in the symbol table, which is the mangled name for C++ and Rust.
     pub name: &'data str,
 }
 
@@ -103,7 +103,7 @@ impl<'data> Elf<'data> {
         symbols
     }
 
-    /// The functions that other modules can call by name. For each function, its offset and its name.
+    /// The offset and the name of each function that other modules can call by name.
     pub fn exported_functions(&self) -> Vec<(u32, &'data str)> {
         let symbols = self.code_symbols(true);
         let hidden = self.hidden_symbols();

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// The three names of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FunctionName<'raw> {
-    /// The name in the symbol table. For C++ and Rust, this is the mangled name.
+    /// The function's name in the symbol table, which is the mangled name for C++ and Rust.
     pub raw: &'raw str,
     /// The name that reports show.
     pub demangled: Cow<'raw, str>,

@@ -41,7 +41,7 @@ pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
 }
 
 /// All sections of a package, including sections that lookups do not read. The index of the package refers to
-/// all sections of a unit. If one of these sections were missing, the reader would treat the unit as damaged.
+/// all sections of a unit. If one section of a unit were missing, the reader would treat the unit as damaged.
 pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())

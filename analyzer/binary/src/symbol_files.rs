@@ -13,8 +13,8 @@ pub(crate) struct Table<'a> {
     pub(crate) is_dynamic: bool,
 }
 
-/// A module's debug file, its own file, and the file that was unpacked from `.gnu_debugdata`. Each of the
-/// three may be missing.
+/// A module's debug file, its own file, and the file that was unpacked from `.gnu_debugdata`. Each of these
+/// three files may be missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
 /// The symbol tables that together contain all known function names. Each entry has the index of a file in

@@ -22,8 +22,8 @@ pub(crate) struct Symtab {
 struct Symbol {
     start: u64,
     end: u64,
-    /// The rank of the name: 0 global, 1 weak, 2 local. If several names have the same address, the name with
-    /// the lowest rank is used.
+    /// The rank of the symbol's name: 0 for a global, 1 for a weak, 2 for a local symbol. If several names
+    /// have the same address, the name with the lowest rank is used.
     rank: u8,
     /// The index of the symbol's table in the list that was given to `new`.
     table: u8,

@@ -195,8 +195,8 @@ impl Format {
     }
 }
 
-/// The root directory of the source files. In a GitHub workflow, it is the workspace; otherwise it is the
-/// current directory.
+/// The root directory of the source files. In a GitHub workflow, the root directory is the workspace;
+/// otherwise it is the current directory.
 fn source_root() -> String {
     let current = || std::env::current_dir().ok().map(|path| path.display().to_string());
     std::env::var("GITHUB_WORKSPACE").ok().or_else(current).unwrap_or_default()

@@ -39,8 +39,8 @@ pub struct Report<'a> {
     pub recordings: &'a [Recording],
     /// The suppression rules. A suppression rule is referred to by its index in this list.
     pub rules: &'a [Rule],
-    /// For each rule, at the same index: whether the rule matched a leak, and whether its budget was
-    /// exceeded.
+    /// For each suppression rule in `rules`, at the same index: whether the rule matched a leak, and whether
+    /// the budget of the rule was exceeded.
     pub rule_uses: Vec<RuleUse>,
     /// Maximum number of entries to list for each recording: leaks first, then other sites. `None`: no limit.
     pub top: Option<usize>,

@@ -8,8 +8,8 @@ use edleak_binary::Source;
 use std::fs;
 use std::path::Path;
 
-/// Random numbers (xorshift64). The sequence is the same in every run, so every run of a test makes the same
-/// damage.
+/// Random numbers (xorshift64). The sequence of the numbers is the same in every run, so every run of a test
+/// makes the same damage.
 struct Dice(u64);
 
 impl Dice {
@@ -77,8 +77,8 @@ fn a_section_that_claims_to_unpack_to_a_terabyte() {
         run(&dir, "objcopy", [&format!("--compress-debug-sections={pack}"), "prog"]);
         let mut bytes = fs::read(&program).expect("it was built");
         let at = section_offset(&bytes, ".debug_info");
-        // The section begins with an Elf64_Chdr. At byte 8, this header has the size of the decompressed
-        // data. The test writes a terabyte into this field.
+        // A compressed section begins with a header of the type Elf64_Chdr. At byte 8, this header has the
+        // size of the decompressed data. The test changes this size to a terabyte.
         bytes[at + 8..at + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         fs::write(&program, bytes).expect("it is the test's");
         let resolution = resolve(&module(&program, build_id(&program)), &[], &addresses);
