@@ -2,9 +2,9 @@
 //! of leaks: leaks that are not in the baseline, and leaks that are clearly faster than in the baseline.
 //!
 //! A baseline is read from a recording, which edleak-analyze analyzes again with its current model, or from a
-//! report saved with `--format json`. A leak may be listed as a caller in one recording, and as several
-//! stacks of this caller in the other recording. If so, edleak compares the rate of the caller with the sum
-//! of the rates of its stacks.
+//! report saved with `--format json`. One recording may list a leak as a caller, and the other recording may
+//! list the same leak as several stacks of this caller. Then edleak compares the rate of the caller with the
+//! sum of the rates of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -132,8 +132,8 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // The function compares the exact code first, and the function names only after that. If it compared
-        // the names first, a site could get the rate of another site in a function of the same name.
+        // The function compares the exact code first, and the function names only after that. If the names
+        // came first, a leak could be compared with another leak in a function of the same name.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =

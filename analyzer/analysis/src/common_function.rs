@@ -1,6 +1,6 @@
 //! Finds the common function of several leaks: the innermost function that calls all of them, directly or
-//! through other functions. To find it, the module compares the stacks of the leaks from the outermost frame
-//! inwards.
+//! through other functions. The module finds the common function by comparing the stacks of the leaks from
+//! the outermost frame inwards.
 //!
 //! `main` and the function with which a thread starts do not count as common functions, because they call all
 //! other code of the program or of the thread.
@@ -12,8 +12,8 @@ use crate::site::JudgedSite;
 /// The outer frames that several stacks share.
 #[derive(Clone, Debug)]
 pub(crate) struct Common<'a> {
-    /// The shared frames, outermost first. The first of these frames is the program's own outermost function,
-    /// such as `main`.
+    /// The frames that all stacks share, outermost first. The first frame in this list is the program's own
+    /// outermost function, such as `main`.
     frames: Vec<SiteFrame<'a>>,
 }
 
@@ -25,14 +25,14 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// Keeps only those shared frames that the stacks of `group` also have. `None`: all these stacks share
-    /// only the program's outermost function.
+    /// Removes all shared frames that the stacks of `group` do not have. `None`: the only shared frame left
+    /// is the program's outermost function.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// Keeps only those shared frames that `stack` also has. The last shared frame may be at two different
-    /// lines of one function.
+    /// Removes all shared frames that `stack` does not have. Two frames in the same function but at different
+    /// lines count as a shared frame, which is then the last one.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
         let same_place =

@@ -2,7 +2,7 @@
 //! leak in step (at the same times).
 //!
 //! Places that leak in step probably have one mistake in the program as their cause. This table shows when
-//! such places become one finding:
+//! two or more places that leak in step become one finding:
 //!
 //! | two places in step | result |
 //! |---|---|
@@ -21,7 +21,7 @@ use crate::steps::{Growth, Step, Steps};
 use edleak_model::classify::Confidence;
 
 /// Least number of places in shared libraries that become one finding only because they grow at the same
-/// times. The number applies only to places whose stacks are not known.
+/// times. `LEAST_BY_STEP` applies only to places whose stacks are not known.
 const LEAST_BY_STEP: usize = 3;
 /// To decide whether a place belongs to a finding, the place is compared with at most this number of places
 /// of the finding.
@@ -42,8 +42,8 @@ pub struct Finding<'a> {
 /// The reason why several places are one finding.
 #[derive(Clone, Copy, Debug)]
 pub enum Together<'a> {
-    /// The places leak at the same times, and this function calls all of them, directly or through other
-    /// functions.
+    /// The places leak at the same times, and one function calls all of them, directly or through other
+    /// functions. The value is the frame of this function.
     Below(SiteFrame<'a>),
     /// The places leak at the same times, and their stacks are not known.
     ByStep,
@@ -133,8 +133,8 @@ impl<'a> Finding<'a> {
         if let ([part], None) = (self.parts.as_slice(), self.together) {
             return Identity::of(part.lead).fingerprint();
         }
-        // The parts are ordered by size, and their sizes depend on chance. So the hash of a finding without
-        // stacks is the least hash of all its parts, and not the hash of the first part.
+        // The parts of a finding are ordered by leaked bytes, and this order depends on chance. So the hash
+        // of a finding without stacks is the least hash of all its parts, and not the hash of the first part.
         let parts = self.parts.iter().map(|part| Identity::of(part.lead).fingerprint());
         match (self.together, self.parts.iter().find_map(|part| part.stacks().next())) {
             (Some(Together::Below(frame)), Some(stack)) => {
@@ -275,7 +275,8 @@ fn in_step<'a>(
 
 /// Selects the groups that become one finding with `members`. The stacks of these groups are not known, so
 /// the only evidence for one cause is that the groups grow at the same times. The function selects groups in
-/// shared libraries. It selects groups in the program itself only if all of them are in one function.
+/// shared libraries. The function selects groups in the program itself only if all of them are in one
+/// function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));

@@ -22,9 +22,9 @@ use std::sync::Arc;
 /// The results for one recording.
 #[derive(Debug)]
 pub struct Findings {
-    /// The name of the input, as the user gave it.
+    /// The path of the input, as the user gave it.
     pub source: String,
-    /// The program, the duration of the recording, and the reason why it ended.
+    /// General facts: the program, the duration of the recording, and the reason why the recording ended.
     pub header: Header,
     /// The totals of the recording, and the numbers of events that the recorder could not record.
     pub summary: Summary,
@@ -35,7 +35,8 @@ pub struct Findings {
     /// The totals of the program's own pools; `None`: the trace does not record pools, or the program reports
     /// no pool with edleak.h.
     pub pools: Option<Pools>,
-    /// Growth that no single site explains; `None`: there is no such growth.
+    /// Growth that is spread over many sites, so that no single site explains it; `None`: there is no such
+    /// growth.
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that do not take their memory from malloc, each with a remedy.
     pub own_heaps: Vec<OwnHeap>,
@@ -45,7 +46,7 @@ pub struct Findings {
     /// Whether child processes without a recording used more processor time than the process itself.
     pub children_did_the_work: bool,
     /// All sites, sorted: leaks come before all other sites, and the leak with the highest rate is the first.
-    /// If two sites have the same rate, their labels decide the order.
+    /// Sites with the same rate are sorted by their labels.
     pub sites: Vec<JudgedSite>,
     /// The modules of the target, with their load addresses; empty: the input does not name modules.
     pub modules: Vec<LoadedModule>,
@@ -67,7 +68,7 @@ pub struct Findings {
     pub per_mark: Option<PerMark>,
 }
 
-/// General facts about one recording, such as its program, its duration and the reason why it ended.
+/// General facts about one recording: its program, its duration, the reason for its end, and so on.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Header {
     /// The program and its arguments; empty: the input does not give the program.
@@ -144,8 +145,8 @@ pub struct Summary {
     pub longest_gap_share: f64,
     /// Number of allocations that the recorder did not count, because the side table had no memory for them.
     pub untracked_allocs: u64,
-    /// Number of modules that the program loaded or unloaded and that the trace does not mention. Sites in
-    /// these modules may have no name.
+    /// Number of modules that the program loaded or unloaded and that the trace does not mention. Sites in a
+    /// module that the trace does not mention may have no name.
     pub lost_module_events: u64,
     /// Number of allocations whose site did not fit into the site table. All these allocations are counted at
     /// one site, which has the kind `Other`.
@@ -209,9 +210,9 @@ impl Findings {
     /// The stacks that hold a site's leaked bytes.
     ///
     /// If the site was judged together with its stacks, the result has these stacks, and the stack with the
-    /// largest share comes first. Such a result also has an entry for the site itself, with the bytes that
-    /// the site leaked while it was not watched. If the site was judged without its stacks, the result is
-    /// only the site itself, with all its leaked bytes.
+    /// largest share comes first. The result also has an entry for the watched site itself, with the bytes
+    /// that the site leaked while it was not watched. If the site was judged without its stacks, the result
+    /// is only the site itself, with all its leaked bytes.
     pub fn leaked_by_stack<'a>(&'a self, site: &'a JudgedSite) -> Vec<(&'a JudgedSite, u64)> {
         let bytes = site.judgement.leak_bytes;
         let parts = self.parts_of(site);

@@ -101,16 +101,15 @@ impl Outcome {
 }
 
 impl Policy {
-    /// Whether the site is a leak of the class and confidence that the user asked for. If so, the analyzer
-    /// looks up the symbols of the site, because the other rules of the gate (such as suppressions) compare
-    /// names.
+    /// Whether the site is a leak of the class and confidence that the user asked for. The analyzer looks up
+    /// the symbols of such a leak, because later rules of the gate (such as suppressions) compare names.
     pub fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class
             && (!self.strict || site.judgement.confidence == Some(Confidence::Strict))
     }
 
-    /// Whether the site is listed although it is not a leak.
+    /// Whether the options ask for this site in the list although the site is not a leak.
     fn wants_shown(&self, site: &JudgedSite) -> bool {
         let is_growing = !site.is_leak() && site.judgement.class >= self.min_class;
         self.all || (self.min_class < Class::Linear && is_growing)
@@ -189,9 +188,9 @@ impl Policy {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
             // Objects of pools are in the heap or in mapped memory. So the bytes of a pool are also counted
-            // at a site of the heap or of mapped memory, and the two rates must not be added up. A pool may
-            // also hand out memory that it took long ago. So both the rate of the pools and the rate of all
-            // other sites must be within the budget.
+            // at a site of the heap or of mapped memory, and the two rates must not be added up. Since a pool
+            // may also hand out memory that it took long ago, neither of the two rates contains the other. So
+            // the rate of the pools and the rate of all other sites must each be within the budget.
             let rate_of = |is_pool: bool| -> f64 {
                 let sites = reported_now.iter().filter(|site| (site.domain() == Domain::Pool) == is_pool);
                 sites.map(|site| site.judgement.rate_bytes_per_s).sum()
@@ -264,9 +263,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
-        // In a trace of an earlier version of edleak, slices of marks have no sites of pools. So in such a
-        // trace, sites of pools are judged by time, and undecided sites of pools can make the result
-        // undecided.
+        // In a trace of an earlier version of edleak, slices of marks have no sites of pools. So with a trace
+        // of an earlier version, sites of pools are judged by time, and undecided sites of pools can make the
+        // result undecided.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))
@@ -303,8 +302,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// If lost events of pools may hide a leak, the reason for this doubt. They may hide a leak if their number
-/// is more than a twentieth of the number of counted objects.
+/// If lost events of pools may hide a leak, the reason for this doubt. Lost events may hide a leak if their
+/// number is more than a twentieth of the number of counted objects.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
@@ -467,8 +466,8 @@ fn size(bytes: u64) -> String {
     units::bytes(bytes as f64)
 }
 
-/// Whether no site changed after the first quarter of the record. A process without such a change probably
-/// only waited.
+/// Whether no site changed after the first quarter of the record. A process whose sites did not change after
+/// this time probably only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

@@ -53,7 +53,7 @@ pub struct Share<'a> {
 }
 
 /// The sum of the live bytes of several sites, as a curve over the time of the record. Each site is stored
-/// with a factor, by which its live bytes are multiplied before they are added.
+/// with a factor; the live bytes of the site are multiplied by this factor before they are added to the sum.
 #[derive(Clone, Default, Debug)]
 pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 
@@ -244,8 +244,8 @@ fn shares_of<'a>(
 }
 
 /// Splits a group into parts, one for each frame at which leaking stacks differ from the caller's other
-/// stacks. The bytes that leaked before the caller was watched are divided between the parts in proportion to
-/// their shares.
+/// stacks. The bytes that leaked before the caller was watched are divided between the parts, in proportion
+/// to the share of each part in the leak.
 fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     let leaking: Vec<&JudgedSite> = group.stacks().filter(|stack| is_plain_share(&group, stack)).collect();
     let is_leaking: HashSet<&SiteLabel> = group.stacks().map(|stack| &stack.label).collect();
@@ -265,8 +265,8 @@ fn parted<'a>(group: Group<'a>, stacks: &[&'a JudgedSite]) -> Vec<Group<'a>> {
     }
 }
 
-/// Whether the stack belongs to the leak: the stack alone is judged as a leak, or its share of the caller's
-/// leak is large enough for a finding.
+/// Whether the stack clearly leaks: the stack alone is judged as a leak, or it has a large enough share of
+/// the caller's leak.
 fn is_plain_share(group: &Group<'_>, stack: &JudgedSite) -> bool {
     const PLAIN_SHARE: f64 = 0.02;
     stack.is_leak()

@@ -185,8 +185,9 @@ fn is_busy(processor: &CpuUse) -> bool {
     processor.span_ns > 0 && ready_ns >= BUSY_SHARE * processor.span_ns as f64
 }
 
-/// The number of points without a slice after the last slice. If the recording went on after its last slice,
-/// or if the last blocks of the trace are damaged, the end of the record has points without a slice.
+/// The number of points at the end of the record, after the last slice, that have no slice. If the recording
+/// went on after its last slice, or if the last blocks of the trace are damaged, the end of the record has
+/// points without a slice.
 fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u64 {
     let behind_s = trace.end().map_or(0.0, |end| end.at_ns.saturating_sub(replayed.last_ns) as f64 / 1e9);
     // A complete recording ends less than one period after its last slice.
@@ -303,8 +304,8 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     survivors.epochs.iter().map(of).collect()
 }
 
-/// Adds a reason to each leaking site whose allocations libc makes for threads. libc frees the memory of a
-/// thread, or uses it for the next thread, only after the program joined or detached the thread.
+/// Adds a reason to each leaking site whose allocations libc makes for threads. A thread's memory is freed,
+/// or used for the next thread, only after the program has joined or detached the thread.
 fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     const REASON: &str = "libc allocated this for threads; some were neither joined nor detached, here or at \
                           another call of pthread_create";

@@ -104,8 +104,8 @@ fn is_text(start: &[u8]) -> bool {
     start.iter().take(SNIFFED_BYTES).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// Whether the input is a report saved with `--format json`. Such a report has its version at the start, so
-/// the function looks only at the start and is fast even for a text input of a gigabyte.
+/// Whether the input is a report saved with `--format json`. A saved report has its version at the start, so
+/// the function reads only the start of the input and is fast even for a text input of a gigabyte.
 pub(crate) fn is_report(start: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&start[..start.len().min(SNIFFED_BYTES)]);
     start.trim_start().starts_with('{') && start.contains("\"format_version\"")

@@ -24,7 +24,8 @@ const LEAST_RESIDENT_BYTES: f64 = 4096.0;
 /// not be resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
 /// The report mentions anonymous memory that no recorded call mapped only from this number of bytes on. Every
-/// program has a smaller amount of such memory, for example stacks and tables of the C library.
+/// program has some anonymous memory that no recorded call mapped, for example stacks and tables of the C
+/// library.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
 /// If anonymous memory that no recorded call mapped grows by at least this number of bytes per second, the
 /// report mentions its growth.
@@ -41,7 +42,7 @@ pub struct Mapped {
     /// Number of mappings that the sites which map memory hold at the end, without the sites of allocators.
     pub live_count: u64,
     /// Resident and swapped bytes in the mappings of all sites that have a reading of /proc. The number is
-    /// computed from the resident share of each site at its last reading.
+    /// computed from the resident share that each site had at the last reading.
     pub resident_bytes: u64,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
@@ -60,13 +61,13 @@ pub struct Mapped {
 /// Anonymous memory that no recorded call mapped.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unseen {
-    /// Resident and swapped bytes at the end. If the process ran before its recording, only the growth during
-    /// the recording counts.
+    /// Resident and swapped bytes at the end. If the process ran before its recording began, this is only the
+    /// growth during the recording, in bytes.
     pub bytes: u64,
     /// Growth of the memory that no recorded call mapped, in bytes per second over the record.
     pub rate_bytes_per_s: f64,
-    /// The parts of this memory that the program named (`[anon:NAME]`), each with its name and its bytes; the
-    /// largest part comes first.
+    /// The parts of the unseen memory that the program named (`[anon:NAME]`), each with its name and its
+    /// bytes; the largest part comes first.
     pub names: Vec<(String, u64)>,
 }
 
@@ -93,8 +94,9 @@ impl Unseen {
     }
 }
 
-/// Sets the resident bytes of each site that maps memory. Also changes the verdict on such a site from leak
-/// to no leak if its growth is not resident, or if the site is an allocator whose allocations are counted.
+/// Sets the resident bytes of each site that maps memory. Also changes the verdict on a site that maps memory
+/// from leak to no leak, if its growth is not resident, or if the site is an allocator whose allocations are
+/// counted.
 pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged, trace: &Trace) {
     let is_uncounted = |site: &JudgedSite| {
         let module = site.stack.first().and_then(|address| address.module_id);
@@ -276,8 +278,8 @@ mod tests {
         assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0), 1000.0), Some(0.0));
     }
 
-    // A site reserves 100 GiB that it never uses, and leaks 900 MiB that are resident. The leak is 0.9 % of
-    // its address space.
+    // A site reserves 100 GiB of address space that it never uses, and leaks 900 MiB that are resident. The
+    // leak is 0.9 % of the site's address space.
     #[test]
     fn reserved_address_space_does_not_excuse_a_leak_at_a_mark() {
         let leaked = 900 << 20;

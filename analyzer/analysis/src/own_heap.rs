@@ -1,5 +1,6 @@
 //! Finds runtimes and allocators that take memory from the kernel instead of malloc, so that edleak does not
-//! see their allocations. For each of them, the module knows a setting that makes the allocations visible.
+//! see their allocations. For each such runtime or allocator, the module gives the user a remedy, such as a
+//! setting that makes it use malloc.
 
 use crate::frame::base_name;
 use edleak_format::{ModuleId, Trace};
@@ -17,7 +18,7 @@ pub struct OwnHeap {
     pub uncounted: Option<ModuleId>,
 }
 
-/// A known runtime, recognized by the file name of its program or of one of its libraries.
+/// A runtime that edleak recognizes by the file name of the runtime's program or of one of its libraries.
 struct Runtime {
     name: &'static str,
     /// Prefixes of the file names of the runtime's program and libraries.

@@ -1,9 +1,9 @@
 //! Finds the innermost frame at which the leaking stacks of one caller differ from its other stacks.
 //!
 //! If some stacks of a caller leak and others do not, or if its stacks request different sizes, the caller
-//! only allocates for other functions. Then the cause of the leak is in the innermost frame at which the
-//! leaking stacks differ from the other stacks. If the leaking stacks have several such frames, edleak
-//! reports each frame as a separate leak.
+//! only allocates for other functions. If a caller only allocates for other functions, the cause of its leak
+//! is in the innermost frame at which the leaking stacks differ from the other stacks. If the leaking stacks
+//! have several such frames, edleak reports each frame as a separate leak.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;
@@ -122,7 +122,7 @@ mod tests {
     fn a_pool_that_one_caller_leaks_through_is_not_to_blame() {
         let (leaks, uses) = (stack(1, &[10, 20, 90], 500, 64), stack(2, &[10, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(1, 20)]);
-        // Both stacks also share a wrapper of the allocating function.
+        // The two stacks share the caller and also a wrapper function around it.
         let (leaks, uses) = (stack(1, &[10, 11, 20, 90], 500, 64), stack(2, &[10, 11, 30, 90], 500, 64));
         assert_eq!(parted(&[&leaks], &[&uses]), [(2, 20)]);
         // A stack that does not leak and made only a few allocations is ignored.

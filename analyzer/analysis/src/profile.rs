@@ -1,10 +1,10 @@
 //! A memory profile of a trace: the memory of each site at one instant, or the change of this memory in a
 //! range of time.
 //!
-//! The instant is a slice, so its counters are exact. A range goes from the slice nearest to its start to the
-//! slice nearest to its end. All figures of a range are differences between the slice at its end and the
-//! slice at its start. The rows add up exactly to the total, because each allocation is counted in only one
-//! row: at a caller or at one of its stacks.
+//! The instant of a profile is always a slice, so the counters of the profile are exact. A range goes from
+//! the slice nearest to its start to the slice nearest to its end. All figures of a range are differences
+//! between the slice at its end and the slice at its start. The rows add up exactly to the total, because
+//! each allocation is counted in only one row: at a caller or at one of its stacks.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -103,14 +103,15 @@ pub struct Profile {
     pub span: Span,
     /// The figure by which the rows are ordered.
     pub order: Order,
-    /// The start of a range; `None` for an instant, because its figures count from the start of the record.
+    /// The start of the range; `None` if the profile shows an instant, because its figures count from the
+    /// start of the record.
     pub from: Option<Moment>,
     /// The instant that the profile shows, or the end of its range.
     pub to: Moment,
     /// The figures of all sites together.
     pub total: Figures,
-    /// Every site with a figure other than 0. The site with the greatest value of the figure `order` comes
-    /// first; sites with equal values are in order of their labels.
+    /// Every site with at least one figure that is not 0. The rows are sorted by the figure that `order`
+    /// names, with the greatest value first; rows with equal values are sorted by the labels of their sites.
     pub rows: Vec<Row>,
 }
 

@@ -30,8 +30,8 @@ pub fn embed(from: &Trace, to: &Path, symbolizer: &Symbolizer) -> Result<Resolut
 /// Writes `from` to `to` and replaces every name and path by a stable hash of the name and of `key`.
 ///
 /// A name has the same hash in every trace that was anonymized with the same key, so these traces can still
-/// be compared. Line numbers, offsets, times and counters stay as they are. If `key` is empty, a person who
-/// guesses a name can compute its hash, and finds the hash in the trace if the guess is right.
+/// be compared. The copy has the same line numbers, offsets, times and counters as `from`. If `key` is empty,
+/// a person who guesses a name can compute its hash, and finds the hash in the trace if the guess is right.
 ///
 /// # Errors
 /// The new trace cannot be written.
@@ -98,9 +98,9 @@ fn is_named_by_the_program(area: &MemoryArea) -> bool {
 
 /// The hash that replaces a name: sixteen hexadecimal digits.
 ///
-/// Names like `main` are in every trace, so anyone can tell which hash belongs to `main`. This must not help
-/// anyone to find the hashes of other names. So the function uses the keyed hash SipHash-2-4, and not a
-/// simple hash of the key followed by the name.
+/// Names like `main` are in every trace, so anyone can tell which hash belongs to `main`. The known hash of
+/// `main` must not help anyone to compute the hashes of other names. So the function uses the keyed hash
+/// SipHash-2-4, and not a simple hash of the key followed by the name.
 fn pseudonym(key: &str, name: &[u8]) -> String {
     let key = SipHasher24::new().hash(key.as_bytes());
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
@@ -190,8 +190,8 @@ mod tests {
         assert_ne!(pseudonym("k", b"main"), pseudonym("l", b"main"));
         assert_ne!(pseudonym("k", b"main"), pseudonym("k", b"mair"));
         assert_eq!(pseudonym("", b"").len(), 16);
-        // These hashes must never change, because users compare traces that different versions of edleak
-        // anonymized.
+        // The hash of a name must be the same in all versions of edleak, because users compare traces that
+        // different versions anonymized.
         assert_eq!(pseudonym("key", b"main"), "70e767086352f127");
     }
 }

@@ -169,7 +169,8 @@ pub struct Tally {
     /// Number of series that the method left undecided.
     pub undecided: u32,
     /// Two numbers of reported leaks. The first counts the leaks whose true number of bytes is known. The
-    /// second counts those whose estimated number of bytes differs from the true number by at most a quarter.
+    /// second counts those of them whose estimated number of bytes differs from the true number by at most a
+    /// quarter.
     pub amounts: [u32; 2],
     /// Number of series for each true shape of growth (constant, log, linear, exp; first index) and for each
     /// class of growth that the method found (second index).
@@ -199,12 +200,12 @@ impl Tally {
         }
     }
 
-    /// The share of the reported series that really leak.
+    /// Of the series that the method reported as leaks, the share that really leaks.
     pub fn precision(&self) -> f64 {
         share(self.found, self.found + self.false_alarms)
     }
 
-    /// The share of the leaks that were reported.
+    /// The share of the leaks in the corpus that the method reported.
     pub fn recall(&self) -> f64 {
         share(self.found, self.found + self.missed)
     }
@@ -214,7 +215,7 @@ impl Tally {
         share(2 * self.found, 2 * self.found + self.false_alarms + self.missed)
     }
 
-    /// The share of the series without a leak that were reported.
+    /// Of the series that do not leak, the share that the method reported as leaks.
     pub fn false_positive_rate(&self) -> f64 {
         share(self.false_alarms, self.false_alarms + self.quiet)
     }
@@ -231,7 +232,7 @@ impl Tally {
         share(self.amounts[1], self.amounts[0])
     }
 
-    /// The share of series with a right verdict.
+    /// Of all series, the share for which the method gave the right verdict.
     pub fn accuracy(&self) -> f64 {
         share(self.found + self.quiet, self.found + self.missed + self.false_alarms + self.quiet)
     }

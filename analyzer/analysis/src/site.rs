@@ -130,8 +130,8 @@ pub struct JudgedSite {
     pub given_back: Option<GivenBack>,
     /// Live bytes, as a curve over the time of the judged record.
     pub levels: Levels,
-    /// The allocator holds more bytes for this site than the program requested. This field is the growth of
-    /// that additional memory, in bytes.
+    /// The allocator holds more bytes for this site than the program requested. `block_growth_bytes` is the
+    /// growth of that additional memory, in bytes.
     pub block_growth_bytes: f64,
     /// For each birth epoch, the allocations of the site that are still live at the end; the oldest epoch
     /// comes first.
@@ -180,7 +180,7 @@ impl fmt::Display for GivenBack {
 /// The verdict and the curve of a watched site together with its stacks.
 #[derive(Clone, Debug)]
 pub struct WithStacks {
-    /// The verdict on the sum of the site and its stacks.
+    /// The verdict on the sum of the curves of the site and its stacks.
     pub judgement: Judgement,
     /// Live bytes of the site and its stacks together, as a curve over the time of the record.
     pub levels: Levels,
@@ -209,7 +209,8 @@ pub enum Standing {
     Shown,
     /// The site is a leak that fails the build.
     Reported,
-    /// The site is a leak that is also in the baseline, and its rate is not clearly higher now.
+    /// The site is a leak that is also in the baseline, and its rate is not clearly higher than in the
+    /// baseline.
     InBaseline,
     /// The site is a leak that a suppression rule hides; the number is the index of the rule.
     Suppressed(usize),

@@ -1,11 +1,11 @@
 //! Reads the data of single slices: the totals of the program at every slice, the counters of all sites at
 //! one slice, and the allocations that were freed before the next slice.
 //!
-//! A profile needs the exact counters of one slice, to show which sites held the memory at the peak. It also
-//! needs all slices, to show which sites soon free their allocations. The series of `replay` and a `history`
-//! do not contain every slice, so a profile reads the slices from the trace. Blocks are read in parallel, and
-//! their results are joined in order of time. A profile takes memory for each site and for each slice, but
-//! not for each pair of a site and a slice.
+//! A profile needs the exact counters of one slice, to show which sites held the memory at the peak. A
+//! profile also needs all slices, to show which sites soon free their allocations. The series of `replay` and
+//! a `history` do not contain every slice, so a profile reads the slices from the trace. Blocks are read in
+//! parallel, and their results are joined in order of time. A profile takes memory for each site and for each
+//! slice, but not for each pair of a site and a slice.
 
 use crate::replay::Merged;
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
@@ -34,7 +34,7 @@ pub struct Instant {
     pub swap_bytes: u64,
 }
 
-/// The temporary allocations of one site: those that the program freed before the next slice. Both numbers
+/// The temporary allocations of one site: those that the program freed before the next slice. The two fields
 /// are lower bounds. If a site frees more allocations between two slices than it held at the first slice, the
 /// difference was both allocated and freed between these slices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -94,7 +94,7 @@ impl Slices {
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)
     }
 
-    /// The index of the newest slice that is not after `time_ns`; `None`: there is no such slice.
+    /// The index of the newest slice that is not after `time_ns`; `None`: all slices are after `time_ns`.
     pub fn newest_at(&self, time_ns: u64) -> Option<usize> {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }
@@ -188,7 +188,7 @@ struct SiteInBlock {
     temporaries: Temporaries,
 }
 
-/// Reads one block without the blocks before it. This is possible because the first slice of a block names
+/// Reads one block without the blocks before it. A block can be read alone, because its first slice names
 /// every site that ever counted anything.
 struct BlockReader {
     limit: usize,

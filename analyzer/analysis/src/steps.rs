@@ -33,8 +33,8 @@ const LEAST_KEPT: f64 = 6.0;
 /// share is not 0: a slice may be taken in the middle of an event, after the allocation at one place and
 /// before the allocation at the other.
 const MOST_APART: f64 = 0.3;
-/// Two places grow at the same times only if a shift of the growth of one place makes the difference of their
-/// growth at least this number of times as large.
+/// Two places grow at the same times only if the difference between their growth becomes at least this number
+/// of times as large when the growth of one place is shifted.
 const LEAST_CONTRAST: f64 = 2.0;
 /// If the slices of two places show no pattern, at most this share of their growth may be in different
 /// slices.
@@ -53,8 +53,8 @@ const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 #[derive(Clone, Default, Debug)]
 pub struct Steps {
     live_counts: HashMap<SiteLabel, Box<[u64]>>,
-    /// The results of all comparisons so far. They are stored because the analyzer groups the leaks several
-    /// times for one report.
+    /// The results of all comparisons so far. The results are stored because the analyzer compares the same
+    /// leaks several times for one report.
     compared: Arc<Mutex<HashMap<(u64, u64), Step>>>,
 }
 
@@ -273,15 +273,16 @@ mod tests {
     fn sites_of_one_mistake_are_in_step_and_those_of_two_are_not() {
         let one = |size| growing(400, size, |slice| slice % 7 < 2 && slice % 5 != 0);
         assert_eq!(one(1).step_with(&one(3)), Step::Together);
-        // This site grows as often and as steadily as the first site, but at other times.
+        // The site `other` grows as often and as steadily as the first site, but in other slices.
         let other = growing(400, 1, |slice| (slice + 3) % 7 < 2 && slice % 5 != 0);
         assert_eq!(one(1).step_with(&other), Step::Apart);
         // The two sites grow in alternate slices.
         let [even, odd] = [0, 1].map(|of| growing(400, 1, |slice| slice % 2 == of));
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
-        // These leaks take turns about every three slices, as the leaks of samples/leaker.cpp do. The
-        // tolerance of one slice must not make one finding of these two leaks.
+        // The leaks `first` and `second` take turns about every three slices, as the leaks of
+        // samples/leaker.cpp do. The tolerance of one slice must not make one finding of two leaks that take
+        // turns.
         let late = |event: u64| u64::from(event * event % 5 < 2);
         let [first, second] = [0, 1].map(|of| {
             growing(400, 1, |slice| {

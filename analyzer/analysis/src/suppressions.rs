@@ -14,7 +14,8 @@
 //!
 //! The budget of a rule limits the leaks that the rule may hide. A budget is a number of bytes leaked over
 //! the recording, or a rate if it ends with `/s`, `/min`, `/h` or `/day`. edleak adds up the bytes or the
-//! rates of all leaks that the rule matches. If the sum exceeds the budget, edleak reports all these leaks.
+//! rates of all leaks that the rule matches. If the sum exceeds the budget, edleak reports all leaks that the
+//! rule matches.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;

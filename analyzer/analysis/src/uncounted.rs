@@ -11,8 +11,9 @@ use edleak_text::units;
 /// Maximum number of uncounted functions that one sentence of the report names.
 const NAMED: usize = 3;
 /// The report can become undecided only if at least this number of resident bytes is in no counted
-/// allocation. Every program has some such memory: its own data, edleak's tables, and free memory of the
-/// allocator. In a small program, the free memory of the allocator may be several times the live memory.
+/// allocation. Every program has resident memory that is in no counted allocation: its own data, edleak's
+/// tables, and free memory of the allocator. In a small program, the free memory of the allocator may be
+/// several times the live memory.
 const NOTICEABLE_HIDDEN_BYTES: u64 = 8 << 20;
 
 /// The number of resident bytes that are in no counted allocation (hidden bytes); `None` if this number is at
@@ -76,8 +77,8 @@ pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) ->
     functions.first().map(UncountedFunctions::sentence).or(of_whole)
 }
 
-/// If uncounted functions make the report undecided, the reason. They do so if memory grows that no counted
-/// allocation explains, or if most of the memory is in no counted allocation.
+/// If uncounted functions make the report undecided, the reason. The report becomes undecided if memory grows
+/// that no counted allocation explains, or if most of the memory is in no counted allocation.
 pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
     let first = functions.first()?;
     let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained | GrowthKind::Unclear);

@@ -1,9 +1,9 @@
 //! Inner products under first-order autoregressive noise AR(1), for all tried autocorrelations ρ at once.
 //!
 //! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
-//! minus ρ times the entry before it. The product of two such vectors is a polynomial in ρ, and its
-//! coefficients are plain sums. So this code does not prewhiten any vector, and computes the products for
-//! seven values of ρ in about the time that one value would take.
+//! minus ρ times the entry before it. The product of two prewhitened vectors is a polynomial in ρ, and the
+//! coefficients of this polynomial are plain sums. So this code does not prewhiten any vector, and computes
+//! the products for seven values of ρ in about the time that one value would take.
 
 /// The autocorrelations of the noise that the comparison of models tries. For each model, the comparison uses
 /// the autocorrelation with which the model fits the curve best.

@@ -100,8 +100,8 @@ impl Survivors {
             - 2.694 * age
             - 0.199 * balance
             - 0.328 * live.points.ln();
-        // If the live curve has clearly stopped growing, the surviving allocations are from the growth before
-        // it stopped. So the score must not show a leak.
+        // If the live count has clearly stopped growing, the surviving allocations are from the time before
+        // it stopped growing. So the score must not show a leak.
         let log_odds = if live.comparison.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
         let steady = models(bytes.len()).compare(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);

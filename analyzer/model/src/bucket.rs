@@ -33,8 +33,8 @@ impl Extent {
 /// Several slices in a row, condensed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// The live bytes in these slices.
+    /// The live bytes in the slices of the bucket.
     pub bytes: Extent,
-    /// The live count in these slices.
+    /// The live count in the slices of the bucket.
     pub count: Extent,
 }

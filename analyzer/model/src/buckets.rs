@@ -46,8 +46,9 @@ impl Buckets {
         slices.div_ceil(MOST as u64).max(1).next_power_of_two()
     }
 
-    /// Adds `repeat` slices with these values. The result is the same, bit for bit, as if `repeat` calls had
-    /// added one slice each, but the function writes each bucket only once.
+    /// Adds `repeat` slices that all have the same live bytes and the same live count. The result is the
+    /// same, bit for bit, as if `repeat` calls had added one slice each, but the function writes each bucket
+    /// only once.
     pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {

@@ -229,8 +229,9 @@ struct Thresholds {
     bic: f64,
 }
 
-/// The default thresholds. A curve must reach them for the confidence `Suspect`. The curves of bytes and of
-/// count must both reach the thresholds, and the comparison of models on the count must reach `bic`.
+/// The default thresholds. A curve must reach the thresholds `SUSPECT` for the confidence `Suspect`. The
+/// curves of bytes and of count must both reach the thresholds, and the comparison of models on the count
+/// must reach `bic`.
 const SUSPECT: Thresholds = Thresholds {
     rise_over_scatter: 2.2,
     pace: 0.15,
@@ -249,8 +250,8 @@ const STRICT: Thresholds = Thresholds {
     bic: 3.5,
 };
 /// Least number of allocations that a leak must have kept to get the confidence `Strict`. If a site kept
-/// fewer allocations, each of them may come from an event that happens only once, even if the pace was
-/// steady.
+/// fewer allocations than this, each of them may come from an event that happens only once, even if the pace
+/// was steady.
 const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
@@ -291,8 +292,9 @@ const BIGGER_STRICT: Thresholds = Thresholds {
     late_t: 4.0,
     bic: 2.0,
 };
-/// The thresholds of plain growth. They apply to a curve that a cache explains as well as a leak does. If the
-/// curve reaches these thresholds, the site is undecided; otherwise, the site is not a leak.
+/// The thresholds of plain growth. The thresholds `PLAIN` apply to a curve that a cache explains as well as a
+/// leak does. If such a curve reaches the thresholds `PLAIN`, the site is undecided; otherwise, the site is
+/// not a leak.
 const PLAIN: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.35,
@@ -309,8 +311,8 @@ const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
 /// At least this share of the bytes that the surviving allocations show as retained must be live at the end
-/// for a leak. If less is live, the program has freed the rest, and the site is undecided: a user could not
-/// find such a leak, and perhaps the program freed the memory only because it ended.
+/// for a leak. If less than this share is live, the site is undecided: a user could not find such a leak, and
+/// perhaps the program freed the memory only because it ended.
 const LEAST_LEFT: f64 = 0.25;
 /// If the surviving allocations show a leak, it gets the confidence `Strict` only if the comparison of models
 /// on the live count gives at least this value, and if the pace is steady. The reason: growth that stops late
@@ -446,7 +448,8 @@ impl<'a> Site<'a> {
     }
 
     /// A wave or surges in a curve can hide a leak. So the function applies the rules to the curve without
-    /// its regular wave. If this shows no leak, it applies them to the curve without its short surges.
+    /// its regular wave. If the curve without the wave shows no leak, the function applies the rules to the
+    /// curve without its short surges.
     fn decide_without_waves_and_surges(&self) -> Option<Decision> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -534,8 +537,8 @@ impl<'a> Site<'a> {
         let estimated = by_births.unwrap_or(comparison.growth).clamp(1.0, live.max(1.0));
         let kept = self.kept_since(comparison.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
         let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
-        // The rate does not include the time before the leak began. If it did, a fast leak that begins late
-        // would get a low rate, and a budget could tolerate it.
+        // The rate does not include the time before the leak began. If the rate included this time, a fast
+        // leak that begins late would get a low rate, and a budget could tolerate the leak.
         let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
         let is_young = record * period_s < STRICT_SECONDS;
@@ -563,7 +566,8 @@ impl<'a> Site<'a> {
 }
 
 /// Whether all kept bytes may belong to the leak: they differ from the estimate by a factor of less than 1.5.
-/// If the kept bytes are more than that, they include memory that the site loaded at the start.
+/// If the kept bytes are more than 1.5 times the estimate, they include memory that the site loaded at the
+/// start.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }

@@ -18,10 +18,10 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index in [`RHO`] of the autocorrelation with which the module estimates the growth. It is ρ = 0, which
-/// means plain least squares. On a sawtooth curve, plain least squares averages whole cycles, while a
-/// prewhitened fit would follow the last tooth. On a straight line under AR(1) noise, plain least squares is
-/// only a little less exact than a prewhitened fit.
+/// Index in [`RHO`] of the autocorrelation with which the module estimates the growth. The index is that of ρ
+/// = 0, which means plain least squares. On a sawtooth curve, plain least squares averages whole cycles,
+/// while a prewhitened fit would follow the last tooth. On a straight line under AR(1) noise, plain least
+/// squares is only a little less exact than a prewhitened fit.
 const ESTIMATE: usize = 0;
 
 /// Least residual of a model, as a share of the curve's variance. A smaller residual is raised to this value,
@@ -216,8 +216,8 @@ impl Models {
         }
         let len = self.len;
         let mut values: Vec<f64> = (0..len).map(|k| shape.value((k as f64 + 0.5) / len as f64)).collect();
-        // The function subtracts the mean of the values to reduce rounding errors. This does not change a
-        // fit, because every model contains a constant.
+        // The function subtracts the mean of the values to reduce rounding errors. Subtracting the mean does
+        // not change a fit, because every model contains a constant.
         let mid = mean(&values);
         values.iter_mut().for_each(|v| *v -= mid);
         let with_one = Inner::of(&values, &vec![1.0; len]).all();

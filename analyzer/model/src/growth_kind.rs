@@ -18,9 +18,9 @@
 //! other cases are `Unclear`.
 //!
 //! In the names of the fields, `from` is the median of the second eighth of the recording, and `to` is the
-//! median of the last eighth. The first eighth is the start-up of the program. A single unusual slice does
-//! not change a median. Growth that ended in the first half of the recording does not count, because the
-//! program may only have loaded tables.
+//! median of the last eighth. The first eighth of the recording counts as the start-up of the program. A
+//! single unusual slice does not change a median. Growth that ended in the first half of the recording does
+//! not count, because the program may only have loaded tables.
 
 mod sentence;
 
@@ -38,8 +38,8 @@ const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
 /// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth of the recording fall at
 /// least once to their value after the start-up, because such growth may be normal fluctuation.
 const SCATTER_SHARE: f64 = 0.25;
-/// The growth has stopped if a smaller share of it than this is in the second half of the recording. (If
-/// growth is steady, one half of it is in the second half of the recording.)
+/// Growth counts as stopped if less than this share of it is in the second half of the recording. (If growth
+/// is steady, one half of it is in the second half of the recording.)
 const LATE_SHARE: f64 = 0.15;
 /// Resident memory that edleak adds to the target for the side table, as a share of the heap.
 const SIDE_TABLE_SHARE: f64 = 0.125;
@@ -278,7 +278,7 @@ impl ProcessGrowth {
     }
 }
 
-/// For each kind of mapping, the median of its memory over these points.
+/// For each kind of mapping, the median of its memory over the given points.
 fn kinds_of(points: &[ProcessPoint]) -> Option<KindBytes> {
     let kinds: Vec<KindBytes> = points.iter().filter_map(|point| point.kinds).collect();
     if kinds.is_empty() {
@@ -448,7 +448,8 @@ mod tests {
             sentence.contains("and allocations through `mallocx` of libjemalloc.so.2 are not counted, so"),
             "{sentence}"
         );
-        // libc's malloc retains this memory, and all its allocations are counted.
+        // The heap grows here, so libc's malloc retains the memory, and all allocations of libc's malloc are
+        // counted.
         let mut libc = of_kinds(|i| traced(KindBytes { heap: 22 * MB + grown(i), ..KindBytes::default() }));
         libc.note_uncounted(clause());
         assert!(libc.sentence().unwrap().contains("the allocator retains"));

@@ -101,8 +101,8 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     };
     let mut bytes = Kept::of(judged, |point| point.live_bytes);
     let mut allocations = Kept::of(judged, |point| point.live_count);
-    // The function leaves out the last iterations: memory that a later iteration would have freed looks like
-    // kept memory there, because the record ends before it is freed.
+    // The function leaves out the last iterations: at the end of the record, memory that a later iteration
+    // would have freed looks like kept memory.
     let until = last.count - bytes.longest_use.max(allocations.longest_use);
     bytes.end_at(until);
     allocations.end_at(until);
@@ -377,7 +377,8 @@ impl Kept {
 /// `None`: the site does not grow like such a buffer, or the next step should already have come.
 ///
 /// The buffer gets larger when it is full. So the pace of filling is the number of bytes that one step adds,
-/// divided by the number of iterations up to the next step. The last two steps must show the same pace.
+/// divided by the number of iterations up to the next step. The last two steps of the buffer must show the
+/// same pace of filling.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;
@@ -408,7 +409,7 @@ fn doubling(points: &[AtMark]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Judges a site that has these live bytes and allocations at the marks.
+    /// Judges a site; `live` gives its live bytes and its live allocations at each mark.
     fn judged(iterations: u64, live: impl Fn(u64) -> (u64, u64)) -> Iterations {
         let point = |n: u64| {
             let (live_bytes, live_count) = live(n);

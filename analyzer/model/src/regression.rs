@@ -44,8 +44,8 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // `a0`, `a1` and `a2` are the amplitudes in a fit of b as a function of i. They give the same parabola as
-    // a fit of y as a function of x.
+    // `a0`, `a1` and `a2` are the amplitudes in a fit of b as a function of i. This fit gives the same
+    // parabola as a fit of y as a function of x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));

@@ -2,9 +2,9 @@
 //!
 //! If the load of a program comes in waves (day and night, or a batch job every hour), the waves change the
 //! live bytes of a site far more than a leak does. The model fits a wave and a parabola at the same time, and
-//! then removes only the wave, so the trend stays in the curve. A wave counts only if it repeats so often
-//! that it cannot be a trend itself. If a site has a wave and no trend, its curve is flat without the wave,
-//! so the adjustment invents no growth.
+//! then removes only the wave, so the trend stays in the curve. The model removes a wave only if it repeats
+//! so often that it cannot be a trend. If a site has a wave and no trend, its curve is flat after the wave is
+//! removed, so the adjustment adds no growth.
 
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
@@ -28,8 +28,8 @@ struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
     /// The cosine units of all waves, and then their sine units. For each bucket, the values of [`ABREAST`]
-    /// units are side by side in memory, so that the code computes [`ABREAST`] sums in parallel. Each sum has
-    /// the same bits as if it were computed alone.
+    /// units are side by side in memory, so that the code computes [`ABREAST`] sums in parallel. Each of the
+    /// parallel sums has the same bits as if it were computed alone.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 

@@ -143,9 +143,9 @@ impl SeriesBuilder {
 
     /// Adds `repeat` slices with the same counters.
     ///
-    /// The call takes O(1) time while live bytes and live count stay the same. When they change, the function
-    /// adds the equal points before the change to the buckets, which takes O(1) time for each bucket that
-    /// they cover.
+    /// The call takes O(1) time while live bytes and live count stay the same. When live bytes or live count
+    /// change, the function adds the equal points before the change to the buckets, which takes O(1) time for
+    /// each bucket that these points cover.
     pub fn push_run(&mut self, p: Point, repeat: u64) {
         if repeat == 0 {
             return;
@@ -229,7 +229,7 @@ impl Series {
         Self { work: Some(work), ..self }
     }
 
-    /// Returns this series with these numbers of allocations and frees at the last slice. The function is for
+    /// Returns this series with `allocs` allocations and `frees` frees at the last slice. The function is for
     /// a series that was built without the numbers of allocations and frees.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }

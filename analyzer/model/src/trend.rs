@@ -1,5 +1,6 @@
-//! Statistics of a curve that take little time to compute. They show whether the curve rises, whether the
-//! rise is steady and lasts until the end of the record, and whether the rise has more than one jump.
+//! Statistics of a curve that take little time to compute. The statistics show whether the curve rises,
+//! whether the rise is steady and lasts until the end of the record, and whether the rise has more than one
+//! jump.
 //!
 //! Each statistic is computed only from a [`Curve`] and is finite for any curve. A statistic has no unit, so
 //! the same threshold applies to a site of forty bytes and to a site of forty gigabytes.
@@ -75,8 +76,8 @@ fn rise_over_scatter_of(eighths: &[f64; 8], full: f64) -> f64 {
 }
 
 /// The pace of a curve compares the slope of the last two fifths of the record (late) with the slope of the
-/// two fifths before (early). It is the late slope, divided by the sum of the absolute late slope and the
-/// absolute early slope.
+/// two fifths before (early). The pace is the late slope, divided by the sum of the absolute late slope and
+/// the absolute early slope.
 ///
 /// A pace of 0.5 means steady growth, and 0 means that growth has stopped. A negative pace means that the
 /// curve falls in the last two fifths. At a pace of 2/3, the late slope is twice the early slope.
@@ -117,10 +118,10 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
-/// Whether the curve rises like a buffer that doubles. Such a curve is flat after its last step, which came
-/// in the second half of the record, and grew at least fourfold since the first eighth of the record. The
-/// next step of the buffer takes twice the time, so it would come after the end of the record. So the curve
-/// does not show whether the program still adds data to the buffer.
+/// Whether the curve rises like a buffer that doubles. The curve of such a buffer is flat after its last
+/// step, which came in the second half of the record. The curve also grew at least fourfold since the first
+/// eighth of the record. The next step of the buffer takes twice the time, so it would come after the end of
+/// the record. So the curve does not show whether the program still adds data to the buffer.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;

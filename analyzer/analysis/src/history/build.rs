@@ -6,7 +6,7 @@ use crate::site::JudgedSite;
 
 impl History {
     /// The history of a judged recording. `judged` contains the judged sites. If the counters of all sites
-    /// take too much memory, the history has no counters for the least important sites, but only their sum.
+    /// take too much memory, the history stores only the sum of the counters of the least important sites.
     pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
         let mut history = match recording {
             Recording::Trace(trace) => of_trace::history_of(trace, judged, options),

@@ -2,8 +2,8 @@
 //! points of the input, so the options of the loader must say that it keeps these points.
 //!
 //! Series lines do not give the bytes that were allocated and freed between two slices. So if live bytes
-//! rise, the history counts the rise as allocated bytes; if they fall, it counts the fall as freed bytes.
-//! These numbers are lower bounds, so [`History::has_turnover`] is false.
+//! rise, the history counts the rise as allocated bytes; if they fall, it counts the fall as freed bytes. The
+//! numbers of allocated and freed bytes are then only lower bounds, so [`History::has_turnover`] is false.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory};
 use crate::load::line_series::LineSeries;

@@ -7,7 +7,7 @@
 //! | allocated bytes, freed bytes, allocations, frees | the increase since the last change |
 //!
 //! Each field is a LEB128 number. The four counters of a site never fall in a normal trace. If a hostile
-//! target makes one of them fall, the history keeps the higher value. A browser reads the packed numbers as
+//! target makes a counter fall, the history keeps the higher value. A browser reads the packed numbers as
 //! doubles, so no number exceeds 2⁵³ − 1.
 
 use edleak_format::Counters;

@@ -1,12 +1,12 @@
-//! Recordings of a process that ran before its recording began.
+//! Adjusts the verdicts of a recording if the process ran before its recording began.
 //!
-//! Such a recording does not count the allocations that exist when it begins. So a site with a constant
-//! number of live allocations can look like a leak, as in this example. The program frees the allocations
-//! from before the recording one by one, and makes a new allocation for each of them. The recording counts
-//! only the new allocations, so the curve of the site rises from zero like a leak until all allocations from
-//! before the recording are freed. The recording counts how many allocations from before the recording the
-//! program frees, but does not know their sites. So the growth of a site is evidence of a leak only if the
-//! site grew by more allocations than this number.
+//! A recording of a running process does not count the allocations that exist when the recording begins. So a
+//! site with a constant number of live allocations can look like a leak, as in this example. The program
+//! frees its old allocations (from before the recording) one by one, and makes a new allocation for each of
+//! them. The recording counts only the new allocations, so the curve of the site rises from zero like a leak
+//! until all allocations from before the recording are freed. The recording counts how many allocations from
+//! before the recording the program frees, but does not know their sites. So the growth of a site is evidence
+//! of a leak only if the site grew by more allocations than this number.
 
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;

@@ -1,9 +1,9 @@
 //! Lowers the confidence in leaks of programs that compute from start to end, such as a compiler, a
 //! converter, or a debugger that runs a script.
 //!
-//! The memory of such a program grows as steadily as a leak until the program ends. The curve of such a
-//! program looks like the curve of a leak; on a slow machine, only the times are longer. So a leak with the
-//! confidence `Strict` gets the confidence `Suspect` in each of three cases:
+//! The memory of a program that computes from start to end grows as steadily as a leak until the program
+//! ends. The curve of such a program looks like the curve of a leak; on a slow machine, only the times are
+//! longer. So a leak with the confidence `Strict` gets the confidence `Suspect` in each of three cases:
 //!
 //! - Most of the live memory was added in the last three quarters of the record.
 //! - The program freed the leaked memory when it ended.

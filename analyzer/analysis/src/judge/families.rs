@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 ///
 /// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of these curves shows
 ///   a leak.
-/// - The site's own curve shows a leak. This curve lacks the allocations of the time in which the site was
-///   watched, so the sum of the curves gives better figures.
+/// - The site's own curve shows a leak. The site's own curve lacks the allocations of the time in which the
+///   site was watched, so the sum of the curves gives better figures.
 ///
 /// The share of each stack in the leak is its share of the growth of the site and all its stacks. The site's
 /// own growth, from the time in which it was not watched, is treated like the growth of a stack. If the watch
@@ -135,8 +135,8 @@ fn leave_open(sites: &mut [JudgedSite]) {
 /// contradict this judgement.
 ///
 /// The ages contradict the judgement if they are known for most allocations of the site, and if they show
-/// that no stack is a leak. In this case the ages decide, because the judgement of the sum was made without
-/// ages.
+/// that no stack is a leak. Then the ages decide, because the judgement on the sum of the curves was made
+/// without ages.
 fn acquit(sites: &mut [JudgedSite]) {
     #[derive(Default)]
     struct Family {

@@ -8,8 +8,8 @@ use edleak_model::series::{Births, Point, Series};
 /// Options for the parts of an input that the loader keeps in memory.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
-    /// Whether to keep the points of text inputs, so that they can be printed as series lines again. If
-    /// `true`, the loader needs memory in proportion to the size of the input.
+    /// Whether the loader keeps the points of text inputs, so that edleak-analyze can print the points as
+    /// series lines again. If `true`, the loader needs memory in proportion to the size of the input.
     pub keep_points: bool,
 }
 
@@ -36,7 +36,8 @@ pub struct LineSeries {
     pub kept: Option<KeptPoints>,
 }
 
-/// The points of one site of a text input, kept so that they can be printed again.
+/// The points of one site of a text input, which the loader keeps so that edleak-analyze can print them
+/// again.
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
     /// Each point, with the number of slices in a row that have the counters of this point. A short input can

@@ -3,8 +3,8 @@
 //!
 //! The sites of a group finish their buckets at nearly the same time. So when a site writes its bucket into a
 //! row, the row is usually still in the processor's cache, because another site of the group has just written
-//! to it. Each group allocates memory for its rows only once. A site that never changes stores no bucket in
-//! the rows, and a group of sites that never change has no rows.
+//! to it. Each group of sites allocates the memory for all its rows at once. A site that never changes stores
+//! no bucket in the rows, and a group of sites that never change has no rows.
 
 use edleak_format::GROUP_SITES;
 use edleak_model::bucket::{Bucket, Extent};

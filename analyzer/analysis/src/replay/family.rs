@@ -135,7 +135,7 @@ impl Families {
         self.members.is_empty()
     }
 
-    /// Looks at the sixteen sites from `first_site` on, and adds the changes of those that are members of a
+    /// Looks at the sixteen sites from `first_site` on, and adds the changes of each site that is part of a
     /// sum to `moves`. `rows` has the values of the slices from index `first_slice` of the block on.
     pub(super) fn note(
         &self,

@@ -2,14 +2,14 @@
 //!
 //! Counters are cumulative. So if a slice is missing, the next slice still counts all allocations; only the
 //! times of these allocations are not known exactly. In a gap, this module assumes that live bytes change at
-//! a constant rate, from the slice before the gap to the slice after the gap. If it kept the value from
-//! before the gap instead, every gap would become a step in the curve. A test on the labelled corpus removes
-//! one piece of each curve, which is a fifth of the curve. With these gaps, the accuracy of the verdicts (F1)
-//! is .906 with lines and .885 with steps; without gaps, it is .931. Of the curves with gaps that do not
-//! leak, 2.7 % are wrongly reported with lines and 4.7 % with steps (`tests/accuracy.rs`).
+//! a constant rate, from the slice before the gap to the slice after the gap. If the module used the value
+//! from before the gap for the whole gap, every gap would become a step in the curve. A test on the labelled
+//! corpus removes one piece of each curve, which is a fifth of the curve. With these gaps, the accuracy of
+//! the verdicts (F1) is .906 with lines and .885 with steps; without gaps, it is .931. Of the curves with
+//! gaps that do not leak, 2.7 % are wrongly reported with lines and 4.7 % with steps (`tests/accuracy.rs`).
 //!
-//! For every site, a gap ends at the same slice. So the values in a gap do not depend on the thread that
-//! computes them.
+//! For every site, a gap ends at the same slice. So the values in a gap do not depend on the way in which
+//! sites are divided between threads.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ impl Gap {
         self.before + 1..self.after
     }
 
-    /// The value at `point`, which is in the gap, rounded towards `was`. The argument `was` is the value
+    /// The value at the grid point `point` in the gap, rounded towards `was`. The argument `was` is the value
     /// before the gap, and `is` is the value after the gap.
     pub(super) fn value(&self, point: usize, was: u64, is: u64) -> u64 {
         let (passed, whole) = ((point - self.before) as u128, (self.after - self.before) as u128);

@@ -1,5 +1,5 @@
-//! Builds the series of sixteen neighbouring sites from the slices. HOT: a replay spends most of its time
-//! here.
+//! Builds the series of sixteen neighbouring sites from the slices. HOT: a replay spends most of its time in
+//! this module.
 //!
 //! [`Series`] can also be built point by point without knowing the final length: such a series starts with
 //! narrow buckets and merges them when it gets longer. A replay knows the final length of a series, so each
@@ -187,7 +187,8 @@ impl Group {
     }
 
     /// For a gap at the end of the grid, the values of the slice after the gap, but not less than the current
-    /// values. A lower value may only come from a program that freed its memory because it ended.
+    /// values. (A program frees its memory when it ends, so a lower value after the gap says nothing about
+    /// the gap.)
     fn at_the_end(&self, row: &Row) -> Row {
         let higher = |is: &GroupValues, was: &GroupValues| std::array::from_fn(|l| is[l].max(was[l]));
         let live_bytes = higher(&row.live_bytes, &self.bytes.now);
@@ -262,8 +263,8 @@ impl Group {
 }
 
 /// For each lane, returns the value of `one` if all bits of the mask are 1, and the value of `other` if the
-/// mask is 0. The result is built as one vector, because the next vector load would have to wait for sixteen
-/// separate stores.
+/// mask is 0. The function builds the result as one vector: after sixteen separate stores, the next vector
+/// load would have to wait.
 #[inline(always)]
 fn chosen(mask: &GroupValues, one: &GroupValues, other: &GroupValues) -> GroupValues {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))

@@ -2,8 +2,8 @@
 //!
 //! A trace has one site per return address. The same code gets many return addresses in three cases: the
 //! program loads a plugin several times, at different addresses; it loads copies of the plugin under
-//! different names; or it generates code for every query. Each of these sites alone has too few allocations
-//! for a verdict. So the analyzer merges sites if they share
+//! different names; or it generates code for every query. Each of the many sites of the same code has too few
+//! allocations for a verdict. So the analyzer merges sites if they share
 //!
 //! | sites | shared |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | stacks | the caller, and for every frame the same as for a caller |
 //! | callers of pools | the name of the pools, and for both frames the same as for a caller |
 //!
-//! Of all sites that are merged into one, the site with the lowest id represents the others.
+//! The site with the lowest id represents all sites that are merged with it.
 
 use edleak_format::{
     Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,

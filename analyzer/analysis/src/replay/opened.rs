@@ -9,7 +9,8 @@ pub(super) struct Opened {
     pub columns: Columns,
     /// For each slice of the block, the grid point from which the values of the slice apply.
     pub steps: Vec<Step>,
-    /// Whether the block could not be read to its end. `columns` holds the slices before the unreadable part.
+    /// Whether only the first slices of the block could be read, because the rest is damaged. `columns` holds
+    /// the slices before the unreadable part.
     pub is_unreadable: bool,
 }
 

@@ -37,7 +37,7 @@ pub(super) struct ExactSums {
 }
 
 impl ExactSums {
-    /// Adds the points from..to; each of them has `live_bytes` live bytes.
+    /// Adds the grid points `from..to` to the sums; each point has `live_bytes` live bytes.
     pub(super) fn add(&mut self, live_bytes: u64, from: usize, to: usize, powers: &PowerSums) {
         let (i, ii) = powers.between(from, to);
         let bytes = u128::from(live_bytes);
@@ -46,8 +46,8 @@ impl ExactSums {
         self.bii += bytes * u128::from(ii);
     }
 
-    /// Converts these sums into sums in which i counts from the site's first point. `extremes` are the least
-    /// and greatest live bytes.
+    /// Converts the sums, in which i counts from the first grid point, into sums in which i counts from the
+    /// site's first point. `extremes` are the least and greatest live bytes.
     pub(super) fn since(&self, absent: u64, points: u64, extremes: (u64, u64)) -> Sums {
         let absent = u128::from(absent);
         Sums {

@@ -1,10 +1,10 @@
 //! Finds the slice at which a program began to free everything because it was about to end (the teardown).
 //!
-//! If memory grew until the teardown, nothing bounded its growth, even if destructors and exit handlers free
-//! this memory later. But the frees of the teardown make the curve fall at its end, which would hide the
-//! growth from the model. So a record is judged only up to the teardown. This module recognizes a teardown by
-//! its frees: in each slice of a teardown, the program makes at least four times as many frees as
-//! allocations.
+//! If memory grew until the teardown, the program did not limit the growth while it worked, even if
+//! destructors and exit handlers free the memory at the end. But the frees of the teardown let the curve fall
+//! at the end of the record, and this fall would hide the growth from the model. So a record is judged only
+//! up to the teardown. This module recognizes a teardown by its frees: in each slice of a teardown, the
+//! program makes at least four times as many frees as allocations.
 //!
 //! If the last phase of work looks like a teardown, the judged record ends a little too early; nothing else
 //! goes wrong.
@@ -88,8 +88,8 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         let frees = later.frees.saturating_sub(calls.frees);
         let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
         let is_missing = later.tick - calls.tick > 2 * stride;
-        // A gap may contain both work and the teardown. So the live allocations decide: if less than half of
-        // them are left after the gap, the gap contains the teardown.
+        // A gap may contain both work and the teardown. If less than half of the live allocations are left
+        // after the gap, the function assumes that the gap contains the teardown.
         let is_emptied = is_missing && later.live() < calls.live() / 2;
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
@@ -140,7 +140,7 @@ impl SliceVisitor for OfBlock {
 mod tests {
     use super::*;
 
-    /// Calls `beginning` with these slices. The argument has the oldest slice first; each item has the
+    /// Calls `beginning` with the given slices. The argument has the oldest slice first; each item has the
     /// numbers of allocations and of frees since the slice before.
     fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
@@ -166,7 +166,7 @@ mod tests {
         // The program prints a last message.
         assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
         assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
-        // If a program always makes so few allocations, these allocations count as work.
+        // If a program makes only a few allocations in each of many slices, these allocations count as work.
         assert_eq!(before(&[(1, 0), (1, 0), (1, 0), (1, 0), (0, 500)], 0), Some(4));
         assert_eq!(then(&[(0, 500), (1, 0), (1, 0), (1, 0), (1, 0)]), None);
         // The program frees memory and then continues its work, so this is no teardown.

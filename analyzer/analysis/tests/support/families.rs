@@ -22,7 +22,7 @@ pub(crate) fn steady(w: &mut World, share: f64) {
 }
 
 /// Adds `size` allocations that are never freed. At each time of the record, about `size` times `curve` of
-/// them are live; `curve` goes from 0 to 1.
+/// these allocations have been made; `curve` goes from 0 to 1.
 pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;

@@ -10,7 +10,8 @@ use edleak_model::series::{Births, Point, SeriesBuilder};
 /// Number of birth epochs over the record.
 const EPOCHS: usize = 16;
 
-/// A generator of random numbers (splitmix64). For the same seed, it gives the same numbers on every machine.
+/// A generator of random numbers (splitmix64). With the same seed, the generator gives the same numbers on
+/// every machine.
 pub(crate) struct Rng(pub u64);
 
 impl Rng {

@@ -4,7 +4,8 @@
 //! cannot tell a leak from a cache that is not full, so the site is undecided, and the reason for the verdict
 //! says why. A cache that was full before the work stopped is not a leak. If memory is freed after the work
 //! stopped, and shortly before the end of the record, there are two possible reasons: the program was about
-//! to end and freed everything, or it began another phase of work. In this case, the site is undecided, too.
+//! to end and freed everything, or it began another phase of work. A site whose memory is freed so late is
+//! undecided, too.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
@@ -15,7 +16,7 @@ use crate::reasons;
 /// program, even if the program was quiet after the growth.
 const LEAST_GROWING: f64 = 0.36;
 /// If the program freed the memory of a site before this share of the record had passed, the frees count as
-/// work. If it freed the memory later in the record, it may have done so because it was about to end.
+/// work. If the program freed the memory later in the record, the reason may be that it was about to end.
 const LATE_RELEASE: f64 = 0.65;
 /// The growth of a site counts as released if at least this share of it is no longer live.
 const RELEASED: f64 = 0.5;
