@@ -1,4 +1,5 @@
-/* Prints the page faults and the time of a fresh page, by its first access. docs/performance.md has the figures.
+/* Prints how many page faults and how much time the first access to a fresh page costs, for each kind of
+ * access. docs/performance.md has the figures.
  *
  *     cc -O2 -o first_access first_access.c && ./first_access
  */
@@ -26,7 +27,7 @@ static void read_then_write(volatile int *at) {
     if (*at == 0) *at = 1;
 }
 
-/* Uses one instruction that reads and writes memory, as edleak's library does. */
+/* Accesses the page with one instruction that reads and writes memory, as edleak's library does. */
 static void add_then_write(volatile int *at) {
     __asm__ volatile("addl $0, %0" : "+m"(*at));
     *at = 1;

@@ -1,4 +1,4 @@
-/* A preload that only forwards malloc, calloc, realloc and free: the lowest possible cost of a preload. */
+/* A preload that only forwards malloc, calloc, realloc and free. No preload can cost less. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@ static void *(*real_calloc)(size_t, size_t);
 static void *(*real_realloc)(void *, size_t);
 static void (*real_free)(void *);
 
-/* dlsym may allocate before it returns. This memory serves these allocations and is never reused. */
+/* dlsym may call calloc before it returns. These calls get this memory, which is never reused. */
 static char arena[4096];
 static size_t used;
 

@@ -1,6 +1,7 @@
 /* `frames DEPTH COUNT malloc|unwind`: sixteen functions call each other in turn until the stack has DEPTH
- * frames. Then the innermost function does one of two things COUNT times: an allocation and its free, or a
- * walk of the stack by libunwind. The program writes the nanoseconds of each walk to the file $BENCH_OUT. */
+ * frames. Then the innermost function makes and frees an allocation COUNT times (`malloc`), or walks the
+ * stack with libunwind COUNT times (`unwind`). The program writes the nanoseconds of one repetition to the
+ * file $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
-// `pair malloc|calloc|realloc|new|array|wrapped COUNT`: COUNT pairs. Two runs with different COUNT differ
-// only in the instructions of the additional pairs.
+// `pair malloc|calloc|realloc|new|array|wrapped COUNT` makes COUNT pairs of this kind. Two runs with different
+// COUNT differ only in the instructions of the additional pairs.
 //
-// `pair steps COUNT` waits for the end of its input. Then COUNT pairs of malloc and free run between two
+// `pair steps COUNT` waits for the end of its input, and then makes COUNT pairs of malloc and free between two
 // breakpoints. A tracer counts the instructions between the breakpoints.
 #include <cstdlib>
 #include <cstring>
@@ -10,7 +10,8 @@
 
 static void *volatile kept; // keeps the compiler from removing the pair
 
-// Functions with known wrapper names, one for each kind of frame: fixed size, rbp saved, frame pointer.
+// Three functions whose names edleak knows as wrappers. Each has another kind of frame: fixed size, rbp saved,
+// frame pointer.
 extern "C" __attribute__((noipa)) void *xmalloc(std::size_t size) {
     void *made = std::malloc(size);
     kept = made; // no tail call

@@ -1,9 +1,11 @@
-/* `pairs THREADS LIVE PAIRS`: PAIRS times, each thread frees a random allocation of LIVE and makes a new one.
+/* `pairs THREADS LIVE PAIRS`: PAIRS times, each thread frees one of its LIVE allocations, chosen at random,
+ * and makes a new allocation.
  *
- * With several threads, every fourth exchange uses another thread's allocations. So a quarter of the frees
- * happen in a thread that did not make the allocation. The program writes the nanoseconds of thread CPU time
- * per pair to the file $BENCH_OUT. The program measures CPU time because the machine may have fewer cores
- * than threads. With $BENCH_WAIT, the main thread waits for the end of its input before it begins to measure. */
+ * With several threads, a thread frees an allocation of another thread in every fourth pair. So a quarter of
+ * the frees happen in a thread that did not make the allocation. The program writes the thread CPU time per
+ * pair, in nanoseconds, to the file $BENCH_OUT. The program measures CPU time and not wall time, because the
+ * machine may have fewer cores than threads. If $BENCH_WAIT is set, the program waits for the end of
+ * its input before it begins to measure. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>

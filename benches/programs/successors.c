@@ -1,13 +1,13 @@
 /* `successors THREADS BLOCKS PAIRS GENERATIONS`: threads end, and their successors inherit their blocks.
  *
- * This program follows the pattern of larson, which imitates a server. Each of THREADS threads has BLOCKS
- * blocks. PAIRS times, a thread frees a random one of its blocks and allocates a new block of 8 to 1,000
- * bytes. Then the thread starts a new thread, gives its blocks to the new thread, and ends. This is repeated
- * GENERATIONS times. The main thread makes the first blocks and deals them out in random order, so neighbours
- * in memory belong to different threads.
+ * This program follows the pattern of the benchmark larson, which imitates a server. Each of THREADS threads
+ * has BLOCKS blocks. PAIRS times, a thread frees one of its blocks, chosen at random, and allocates a new
+ * block of 8 to 1,000 bytes. Then the thread starts a new thread, gives its blocks to the new thread, and
+ * ends. There are GENERATIONS such generations of threads. The main thread makes the first blocks and gives
+ * them to the threads in random order, so that neighbouring blocks belong to different threads.
  *
- * The program writes the nanoseconds of CPU time of the whole process per pair to the file $BENCH_OUT: the
- * machine may have fewer cores than threads. */
+ * The program writes the CPU time of the whole process per pair, in nanoseconds, to the file $BENCH_OUT. It
+ * measures CPU time and not wall time, because the machine may have fewer cores than threads. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -52,7 +52,8 @@ static double cpu_ns(void) {
 
 static void *work(void *argument) {
     struct line *mine = argument;
-    /* The state of the random numbers is a local variable: the lines of two threads share a cache line. */
+    /* The state of the random numbers is a local variable, because the structs of two threads share a cache
+     * line, and writes to a shared cache line are slow. */
     uint64_t state = mine->state;
     char **at = mine->blocks;
     for (long i = 0; i < pairs; i++) {

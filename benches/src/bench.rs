@@ -1,10 +1,11 @@
-//! The data that all groups of rows use: the programs, the directory and the table.
+//! The data that all groups of rows use: the programs to run, a directory for temporary files, and the
+//! table.
 
 use crate::{contender, table, tools};
 use anyhow::Result;
 use edleak_tests::temp::TempDir;
 
-/// The programs, the directory and the table, which all groups of rows share.
+/// The programs to run, a directory for temporary files, and the table. All groups of rows share this data.
 pub(crate) struct Bench {
     /// edleak's programs.
     pub(crate) tools: tools::Tools,

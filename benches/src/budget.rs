@@ -1,5 +1,6 @@
-//! A check that edleak has not become slower: it compares the instructions of a malloc+free pair with
-//! `budget.txt`. The counts are exact. The tolerance covers only differences between compilers.
+//! Checks that edleak has not become slower: compares the number of instructions that edleak adds to a
+//! malloc+free pair with the number in `budget.txt`. These numbers are exact; the tolerance is necessary
+//! only because compilers differ.
 
 use crate::bench::Bench;
 use crate::rows::instructions::{self, KINDS};
@@ -9,14 +10,15 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Maximum number of instructions by which the cost of a pair may exceed its budget.
+/// If a pair costs more instructions than its budget plus this number, the check fails.
 const TOLERANCE: f64 = 2.0;
 
 fn file() -> PathBuf {
     repository().join("benches/budget.txt")
 }
 
-/// Parses `kind instructions` lines; `#` begins a comment.
+/// Parses the text of `budget.txt`. A line has a kind of pair and a number of instructions; `#` begins a
+/// comment.
 fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -30,7 +32,8 @@ fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
         .collect()
 }
 
-/// Compares every kind of pair with its budget. With `update`, the present costs become the new budget.
+/// Compares the measured instructions of every kind of pair with the budget of this kind. With `update`,
+/// writes the measured instructions to `budget.txt` as the new budget.
 pub(crate) fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     let program = instructions::program(bench)?;
     let text = std::fs::read_to_string(file()).unwrap_or_default();

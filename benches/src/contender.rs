@@ -1,5 +1,5 @@
-//! The contenders are the ways to run a program: without any tool, with a preload that only forwards calls,
-//! with edleak, and with other installed tools (the peers).
+//! A contender is one way to run a program: without any tool, with a preload that only forwards calls, with
+//! edleak, or with another installed tool (a peer).
 
 use crate::tools::{self, Tools};
 use anyhow::Result;
@@ -12,20 +12,21 @@ use std::process::Command;
 pub(crate) enum Contender {
     /// The program runs without any tool.
     Untraced,
-    /// The program runs with a preload that only forwards calls. Such a preload has the lowest possible cost.
+    /// The program runs with a preload that only forwards calls. No preload can cost less.
     Forward,
     /// The program runs under edleak-record.
     Edleak,
-    /// The program runs with edleak's library idle, and no recording begins.
+    /// The program runs with edleak's library preloaded and idle: the library only forwards calls, and no
+    /// recording begins.
     EdleakIdle,
-    /// The program runs under edleak-record with every stack recorded.
+    /// The program runs under edleak-record, which records the stack of every allocation.
     EdleakWatchAll,
     /// The program runs under edleak-record, which also records child processes.
     EdleakChildren,
     /// The program runs under heaptrack.
     Heaptrack,
-    /// The program runs with jemalloc in place of malloc. The cost of this run is the baseline for jemalloc's
-    /// profiler.
+    /// The program runs with jemalloc in place of malloc. The cost of jemalloc's profiler is compared with
+    /// the cost of this run.
     Jemalloc,
     /// The program runs with jemalloc and its sampling profiler.
     JemallocProfiling,
@@ -56,7 +57,7 @@ impl Contender {
         }
     }
 
-    /// The baseline: the cost of this contender is compared with the cost of the baseline.
+    /// The contender with whose cost the cost of this contender is compared.
     pub(crate) fn baseline(self) -> Contender {
         match self {
             Contender::JemallocProfiling => Contender::Jemalloc,
@@ -65,8 +66,8 @@ impl Contender {
         }
     }
 
-    /// A slow contender gets only a part of the work, so that its run ends in reasonable time: the work is
-    /// divided by this factor.
+    /// The factor by which the work of this contender is divided. It is greater than 1 for a slow
+    /// contender, so that its run ends in reasonable time.
     pub(crate) fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
@@ -76,16 +77,17 @@ impl Contender {
     }
 }
 
-/// The other tools that are compared with edleak, if they are installed.
+/// The other tools with which edleak is compared, if these tools are installed.
 pub(crate) const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
 /// The commands that start each contender on this machine.
 ///
-/// The bench copies the preloads again for each round. If the allocation goes through wrapper functions, some
-/// copies of one file are slower than other copies, by up to ten nanoseconds per pair. The cause is the
-/// physical pages of the file, which stay the same while the file is cached. A new copy in each round
-/// averages this effect out, both for the forward-only preload and for edleak.
+/// The bench copies the preloads again for each round. If the program allocates through wrapper functions,
+/// some copies of the same preload are slower than other copies, by up to ten nanoseconds per pair. The
+/// cause is the physical pages of the copied file, which stay the same while the file is cached. With a new
+/// copy in each round, the median over the rounds does not depend on one copy, neither for the forward-only
+/// preload nor for edleak.
 pub(crate) struct Starter {
     record: PathBuf,
     preload: Preload,
@@ -97,7 +99,7 @@ pub(crate) struct Starter {
     dir: PathBuf,
 }
 
-/// A preload library, and the copy of this library that a run loads.
+/// A preload library, and the copy of this library that a measured program loads.
 struct Preload {
     original: PathBuf,
     copy: PathBuf,
@@ -114,8 +116,8 @@ impl Preload {
 }
 
 impl Starter {
-    /// Finds the other tools and builds the forward-only preload in `dir`. The contenders also write their
-    /// output to `dir`.
+    /// Finds the other installed tools, and builds the forward-only preload in the directory `dir`. The
+    /// contenders also write their output to `dir`.
     pub(crate) fn new(tools: &Tools, dir: &Path) -> Result<Starter> {
         let forward = Preload { original: dir.join("forward.so"), copy: dir.join("forward-copy.so") };
         tools::compile(&tools::source("forward.c"), &forward.original, &["-O2", "-shared", "-fPIC", "-ldl"])?;

@@ -1,9 +1,9 @@
-//! edleak-bench: it measures every figure that edleak claims, and compares it with the untraced program and
-//! other tools.
+//! edleak-bench measures every figure that README.md and docs/ publish about edleak. It measures the same
+//! figure for the program without any tool and for other tools.
 //!
-//! `cargo run --release -p edleak-benches` measures everything and prints one table. With `-- budget`, it
-//! compares only the instructions of the hot path with `budget.txt`, which takes a few seconds; CI runs this
-//! command.
+//! `cargo run --release -p edleak-benches` measures everything and prints one table. With `-- budget`,
+//! edleak-bench only compares the number of instructions of the hot path with `budget.txt`. This comparison
+//! takes a few seconds; CI runs it.
 
 mod bench;
 mod budget;
@@ -58,8 +58,9 @@ const GROUPS: &[Group] = &[
     ("detours", rows::detours::rows),
     ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),
-    // These groups measure the peak memory of children. This peak is visible only if it is higher than the
-    // peak of this process, so they run before other groups make this process large.
+    // These groups measure the peak memory of child processes. The kernel shows this peak only if it is
+    // higher than the peak of edleak-bench itself. So these groups run first, before the remaining groups
+    // make edleak-bench large.
     ("programs", rows::programs::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),
@@ -89,7 +90,7 @@ fn main() -> Result<ExitCode> {
             continue;
         }
         if let Err(error) = rows(&mut bench) {
-            // If one group fails, the figures of the other groups are still useful.
+            // If one group fails, continue, because the figures of the other groups are still useful.
             eprintln!("{name}: {error:#}");
             is_whole = false;
         }
@@ -100,7 +101,7 @@ fn main() -> Result<ExitCode> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The machine, the date, the command, and the tools that are not installed.
+/// The text above the table: the machine, the date, the command, and the tools that are not installed.
 fn header(starter: &contender::Starter) -> Vec<String> {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");

@@ -1,5 +1,5 @@
-//! Functions for measurements: the time and peak memory of a child, rounds in which the contenders take
-//! turns, and medians.
+//! Functions for measurements: the time and peak memory of a child process, rounds in which every contender
+//! runs once, and medians.
 
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::ExitStatusExt;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 pub(crate) const HIDDEN: &str =
     "its peak memory is hidden behind that of this process (run this group alone, with --only)";
 
-/// The cost of one run.
+/// The time and the peak memory of one run of a program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     /// The time from start to end.
     pub(crate) wall: Duration,
-    /// The largest resident memory of the process, or of any process for which it waited. `None`: the peak
-    /// was not higher than the peak of this process. A child begins as a copy of its parent, and this copy
-    /// counts as its memory.
+    /// The largest resident memory of the process, or of any process for which the process waited. `None`
+    /// if this peak was not higher than the peak of edleak-bench: a child begins as a copy of edleak-bench,
+    /// and the kernel counts the copy as memory of the child.
     pub(crate) peak_bytes: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ fn wait(child: &Child) -> Result<(ExitStatus, libc::rusage)> {
     }
 }
 
-/// The median of some numbers.
+/// The median of a list of numbers.
 ///
 /// # Panics
 /// Panics if there are no numbers.
@@ -77,15 +77,15 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The ratio of a value to a baseline: the median of the ratios of all rounds. Both runs of a round are close
-/// together in time, so a slow phase of the machine affects both.
+/// The ratio of a value to a baseline, as the median of the ratios of all rounds. The two runs of a round
+/// follow directly after each other, so a slow phase of the machine affects both runs.
 pub(crate) fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)
 }
 
-/// Measures several things by turns, so that a slow phase of the machine affects all of them. Returns one
-/// series of values for each thing.
+/// Measures several contenders in rounds. Each round measures every contender once, so a slow phase of the
+/// machine affects all contenders. Returns one list of values for each contender.
 pub(crate) fn rounds<T: Copy>(
     rounds: usize,
     things: &[T],
@@ -94,8 +94,8 @@ pub(crate) fn rounds<T: Copy>(
     let mut values = vec![Vec::with_capacity(rounds); things.len()];
     for round in 0..rounds {
         for at in 0..things.len() {
-            // Every second round has the reverse order, so that no contender always runs directly after the
-            // same contender.
+            // Every second round runs the contenders in reverse order, so that no contender always runs
+            // after the same other contender.
             let at = if round % 2 == 0 { at } else { things.len() - 1 - at };
             values[at].push(one(things[at])?);
         }

@@ -1,18 +1,20 @@
 //! Counts the instructions of a program by executing one instruction at a time (`PTRACE_SINGLESTEP`).
 //!
-//! callgrind cannot count an attached process. Under callgrind, the process runs valgrind, so edleak-record
-//! would redirect the malloc of valgrind and not the malloc of the measured program.
+//! callgrind cannot count the instructions of a process to which edleak-record attaches. Under callgrind,
+//! this process runs valgrind, so edleak-record would redirect the malloc of valgrind and not the malloc of
+//! the measured program.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::io;
 use std::process::Child;
 
-/// The code of a signal that the kernel sends for an exception of the processor other than a debug exception.
-/// The `libc` crate does not define it.
+/// The value of `si_code` if the kernel sends a signal for an exception of the processor other than a debug
+/// exception. The crate `libc` does not define this value.
 const SI_KERNEL: libc::c_int = 0x80;
 
 /// Counts the instructions of a child between its first and its second breakpoint (`int3`). The child waits
-/// in a system call until `go` is called. After the second breakpoint, the child runs on without a tracer.
+/// in a system call until `go` is called. After the second breakpoint, the child continues to run without a
+/// tracer.
 pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u64> {
     let pid = child.id() as libc::pid_t;
     request(libc::PTRACE_SEIZE, pid, 0).context("cannot trace a child")?;
@@ -32,11 +34,11 @@ pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u6
     }
 }
 
-/// Waits for the next stop of a traced child. Returns whether a breakpoint caused the stop; if not, the stop
-/// is the end of a step.
+/// Waits for the next stop of a traced child. Returns true if a breakpoint caused the stop, and false if
+/// the child stopped after a single step.
 ///
-/// Linux gives the code `SI_KERNEL` to the signal of `int3` only. The end of a step has the code `TRAP_TRACE`,
-/// or `TRAP_BRKPT` if the step was a system call.
+/// If `int3` caused the signal, Linux sets `si_code` to `SI_KERNEL`. If a single step caused the signal,
+/// `si_code` is `TRAP_TRACE`, or `TRAP_BRKPT` after a system call.
 fn is_breakpoint(pid: libc::pid_t) -> Result<bool> {
     let mut status = 0;
     // SAFETY: the call waits for this process's own child and writes into a local variable.

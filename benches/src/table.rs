@@ -1,20 +1,21 @@
-//! The table. Each row has the name of a measure, the promised limit, edleak's value, and the values of other
-//! contenders in the same run.
+//! The table that edleak-bench prints. Each row has the name of a measure, the promised limit, edleak's
+//! value, and the values of other contenders in the same run of edleak-bench.
 
 use std::fmt::Write;
 
-/// One row.
+/// One row of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// The name of the measure.
     pub(crate) measure: String,
     /// The limit that edleak promises to keep, in words; empty if there is no promise.
     pub(crate) promise: String,
-    /// The cost of edleak.
+    /// The value that was measured for edleak.
     pub(crate) edleak: String,
     /// Whether edleak keeps the promise. `None`: there is no promise.
     pub(crate) is_kept: Option<bool>,
-    /// The names and figures of the other contenders in the same run.
+    /// The names of the other contenders, and the values that were measured for them in the same run of
+    /// edleak-bench.
     pub(crate) others: Vec<(String, String)>,
 }
 
@@ -31,20 +32,21 @@ impl Row {
         }
     }
 
-    /// Makes a row without a promise.
+    /// Makes a row that has no promised limit.
     pub(crate) fn plain(measure: &str, measured: String) -> Row {
         let (measure, edleak) = (measure.to_owned(), measured);
         Row { measure, promise: String::new(), edleak, is_kept: None, others: Vec::new() }
     }
 
-    /// Adds the figure of another contender.
+    /// Adds the measured value of another contender to the row.
     pub(crate) fn beside(mut self, who: &str, figure: String) -> Row {
         self.others.push((who.to_owned(), figure));
         self
     }
 }
 
-/// A number as text, with only its significant digits.
+/// A number as text, with two digits after the decimal point; from 10 on with one digit, from 100 on with
+/// none.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 99.5 || v == 0.0 => 0,

@@ -1,5 +1,5 @@
-//! The programs that the bench runs: edleak's release build, and helper programs compiled from
-//! `benches/programs`.
+//! The programs that edleak-bench runs: the release build of edleak, and helper programs that it compiles
+//! from `benches/programs`.
 
 use anyhow::{Context, Result, bail};
 use edleak_tests::tools::repository;
@@ -61,7 +61,8 @@ pub(crate) fn source(name: &str) -> PathBuf {
     repository().join("benches/programs").join(name)
 }
 
-/// Compiles one file with the compiler for the extension of its name.
+/// Compiles one source file; the extension of the file's name (`.c`, `.cpp`, `.rs`) decides which compiler
+/// is used.
 pub(crate) fn compile(source: &Path, output: &Path, flags: &[&str]) -> Result<()> {
     let compiler = match source.extension().and_then(OsStr::to_str) {
         Some("rs") => "rustc",

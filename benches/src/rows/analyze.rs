@@ -1,5 +1,5 @@
-//! Measures edleak-analyze on a trace of 100,000 sites and 3,600 slices. For comparison, also measures the
-//! time in which zstd decompresses this trace.
+//! Measures the time and memory of edleak-analyze on a trace of 100,000 sites and 3,600 slices. For
+//! comparison, also measures the time in which zstd decompresses the same trace.
 
 use crate::bench::Bench;
 use crate::measure::{self, median};
@@ -18,8 +18,8 @@ const SITES: usize = 100_000;
 const SLICES: u64 = 3_600;
 const CAPACITY: u64 = 4 << 30;
 
-/// Writes the trace. In each slice half of the sites change, each by a few allocations. The program frees
-/// most of these allocations. One site in a thousand leaks.
+/// Writes the trace. In each slice, half of the sites make a few allocations. The program frees most of
+/// these allocations. One of 1,000 sites leaks.
 fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     let mut writer = TraceWriter::create(path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
@@ -62,8 +62,8 @@ fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     Ok(writer.finish()?)
 }
 
-/// The zstd frames of a file. The function finds each frame by its magic number, and zstd gives the length of
-/// the frame.
+/// The zstd frames of a file. The function finds the start of each frame by the magic number of zstd, and
+/// asks zstd for the length of the frame.
 fn frames(file: &[u8]) -> Vec<&[u8]> {
     const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
     let mut found = Vec::new();
@@ -141,8 +141,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     drop(frames);
     drop(file);
     std::fs::remove_file(&path)?;
-    // The second run reads 1/4 of the slices. If the peak memory of the two runs differs, the memory depends
-    // on the number of slices.
+    // The second run reads a trace with 1/4 of the slices. If the two runs have different peak memory, the
+    // memory of edleak-analyze depends on the number of slices.
     write(&path, SITES, SLICES / 4)?;
     let quarter = measure::cost(
         Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),

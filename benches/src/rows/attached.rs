@@ -1,5 +1,6 @@
-//! The cost of a pair of malloc and free in a process that edleak-record did not start. Either the process
-//! was started with edleak's library, which waits, or edleak-record attaches to the process.
+//! The cost of a pair of malloc and free in a process that edleak-record did not start. Two cases are
+//! measured: a process that was started with edleak's library, which is idle, and a process to which
+//! edleak-record attaches.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -16,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 const ROUNDS: usize = 7;
 /// Number of pairs whose instructions are counted.
 const PAIRS: u64 = 500;
-/// How often the instructions of these pairs are counted.
+/// How many times the instructions of these pairs are counted; the smallest count is used.
 const COUNTS: usize = 3;
 
 /// A process to which edleak-record has attached.
@@ -66,8 +67,8 @@ fn pair_ns(bench: &Bench, program: &Path, arguments: &[String]) -> Result<f64> {
     text.trim().parse().context("a helper reported no number")
 }
 
-/// How many instructions a pair of malloc and free costs more in an attached process. `program` is compiled
-/// from `pair.cpp`.
+/// Number of instructions that a pair of malloc and free executes in an attached process, minus the number
+/// that it executes without edleak. `program` is compiled from `pair.cpp`.
 pub(crate) fn added_instructions(bench: &Bench, program: &Path) -> Result<f64> {
     let per_pair = |is_attached: bool| -> Result<f64> {
         let mut command = Command::new(program);
@@ -88,8 +89,8 @@ pub(crate) fn added_instructions(bench: &Bench, program: &Path) -> Result<f64> {
         ensure!(status.success(), "`pair` failed: {status}");
         Ok(steps as f64 / PAIRS as f64)
     };
-    // On a busy machine, one of the pairs can meet work that is not a pair's, such as a system call. So the
-    // smallest of several counts is the cost of a pair.
+    // On a busy machine, some of the counted instructions may belong to other work, such as a system call.
+    // So the smallest of several counts is used as the cost of a pair.
     let mut attached = f64::INFINITY;
     for _ in 0..COUNTS {
         attached = attached.min(per_pair(true)?);

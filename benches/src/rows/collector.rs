@@ -1,5 +1,5 @@
-//! The collector beside a program with 5,000 active sites: its share of a processor core, and the size of the
-//! trace.
+//! Measures the collector while it records a program with 5,000 active sites: the share of a processor core
+//! that the collector uses, and the size of the trace.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 const SITES: usize = 5_000;
 
-/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms, a site frees its allocation and
-/// makes a new one with a certain probability, which differs from site to site (1 to 1/8). One site in
-/// sixteen keeps some allocations for ever. Two of three sites allocate a fixed size, like `new` of one type;
-/// each other site allocates random sizes, like strings and buffers. A site that is active frees and
-/// allocates BURST times. So a larger BURST makes more allocations, but the number of active sites stays the
-/// same.
+/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms, each site is active with a
+/// certain probability, which differs from site to site (1 to 1/8). An active site frees its allocation and
+/// makes a new one, BURST times. So with a larger BURST, the program makes more allocations, but the number
+/// of active sites stays the same. One of sixteen sites keeps some allocations for ever. Two of three sites
+/// allocate a fixed size, like `new` of one type; all remaining sites allocate random sizes, like strings
+/// and buffers.
 fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
@@ -99,8 +99,9 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
-    // The promise is for a period of 1 s; with `auto` the period would be shorter. In the first second
-    // edleak-record compiles the rules of the modules, so the first second does not count.
+    // The promised limit applies to a period of 1 s; with `auto`, the period would be shorter. In the first
+    // second, edleak-record compiles the rules of the modules, so the processor time of the first second
+    // does not count.
     let mut child = Command::new(&bench.tools.record)
         .args(["-q", "--period", "1s", "-o"])
         .arg(bench.starter.trace())
@@ -120,8 +121,8 @@ fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of the collector per slice, while the program has 1,000 threads. Each thread has allocated at
-/// 5,000 sites, and all sites change in each slice.
+/// CPU time that the collector needs for one slice if the program has 1,000 threads. Each thread has
+/// allocated at all 5,000 sites, and the counters of all sites change in each slice.
 fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
     const PERIOD: Duration = Duration::from_millis(20);
     const SLICES: u32 = 150;

@@ -1,6 +1,7 @@
 //! The cost of detours, which are jumps that edleak writes into an allocator's functions. A program that
-//! contains jemalloc needs detours. A program that uses jemalloc as a shared library needs none, because the
-//! loader finds edleak's library first. The rows compare the two programs.
+//! contains jemalloc needs detours. A program that uses jemalloc as a shared library needs no detours,
+//! because the loader finds the functions of edleak's library first. The rows compare the costs of these
+//! two programs.
 //!
 //! The rows give times and not instructions, because callgrind cannot be used here: under callgrind the
 //! process runs valgrind, so the collector would not find the allocator.
@@ -15,8 +16,8 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 const ROUNDS: usize = 7;
-/// A pair through a detour may cost at most this number of nanoseconds more than a pair through an exported
-/// function.
+/// The promise: edleak adds to a pair through a detour at most this number of nanoseconds more than to a
+/// pair through an exported function.
 const MOST_MORE_NS: f64 = 3.0;
 
 /// The linker flags for jemalloc inside the program and for jemalloc as a shared library.

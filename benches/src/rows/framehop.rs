@@ -1,4 +1,5 @@
-//! Walks stacks of this program with the library framehop, as a profiler inside its target would do it.
+//! Walks stacks of edleak-bench itself with the library framehop, as a profiler does that runs inside the
+//! program that it measures.
 #![allow(unsafe_code)] // reads registers and the stack
 
 use anyhow::{Context, Result};
@@ -69,8 +70,8 @@ impl Framehop {
                  options(nomem, nostack, preserves_flags));
         }
         let mut cache = self.cache.borrow_mut();
-        // SAFETY: framehop follows this program's own unwind rules, so it reads only addresses in the part of
-        // this thread's stack that is in use.
+        // SAFETY: framehop follows the unwind rules of this program, so it reads only addresses in the used
+        // part of this thread's stack.
         let mut read = |address: u64| Ok(unsafe { (address as *const u64).read() });
         let regs = UnwindRegsX86_64::new(ip, sp, bp);
         let mut frames = self.unwinder.iter_frames(ip, regs, &mut cache, &mut read);
@@ -83,11 +84,12 @@ impl Framehop {
     }
 }
 
-/// A function of the chain: it passes the depth and the closure to the next function; at depth 0 it calls the
-/// closure.
+/// One of the sixteen functions that call each other: passes the depth and the closure to the next
+/// function, or calls the closure if the depth is 0.
 type Descent = fn(usize, &dyn Fn() -> f64) -> f64;
 
-/// Makes `depth` nested calls, of sixteen functions in turn, and then calls `then`.
+/// Makes `depth` nested calls, in which sixteen functions call each other in turn. The innermost function
+/// calls `then`.
 fn descend(depth: usize, then: &dyn Fn() -> f64) -> f64 {
     const FUNCTIONS: [Descent; 16] = [
         one::<0>, one::<1>, one::<2>, one::<3>, one::<4>, one::<5>, one::<6>, one::<7>, one::<8>, one::<9>,

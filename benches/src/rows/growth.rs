@@ -1,4 +1,5 @@
-//! System time and page faults of a heap that grows. edleak's side table grows with the heap.
+//! Measures the system time and the page faults of a program whose heap grows. edleak's side table grows
+//! with the heap, so edleak adds page faults.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 const ROUNDS: usize = 11;
 /// About 180 MiB of blocks of 48 bytes.
 const BLOCKS: u64 = 3_000_000;
-/// The promise: the greatest ratio to the untraced run.
+/// The promise: the greatest ratio of the value with edleak to the value of the untraced run.
 const MOST: f64 = 1.05;
 
 /// Measures system time and page faults, and adds a row for each.

@@ -1,8 +1,9 @@
 //! Instructions that edleak adds per pair, counted by callgrind. The counts are exact and repeatable, and
 //! other load on the machine does not change them.
 //!
-//! Each count is the difference of two runs that differ only in the number of pairs. So the instructions of
-//! the start-up cancel out. The cost of edleak is this count minus the count of the untraced program.
+//! The instructions of a pair are computed from two runs that differ only in the number of pairs, so the
+//! instructions of the start-up do not count. The cost of edleak is the number of instructions of a pair
+//! with edleak, minus the number of instructions of a pair in the untraced program.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -26,10 +27,11 @@ pub(crate) const KINDS: [(&str, &str); 8] = [
 ];
 /// The name of the row for malloc and free in a process whose library is idle.
 const IDLE: &str = "idle";
-/// The name of the row for malloc and free in a process that was started without the library. The
-/// instructions of this process are counted one by one, without callgrind.
+/// The name of the row for malloc and free in a process that was started without the library. edleak-bench
+/// counts the instructions of this process by single steps, without callgrind.
 const ATTACHED: &str = "attached";
-/// The number of pairs in the short run, which includes all first calls.
+/// The number of pairs in the shorter of the two runs. This number is so large that the shorter run makes
+/// all first calls, too.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 

@@ -1,5 +1,5 @@
-//! Nanoseconds that edleak adds to a call of mmap or munmap. The program calls mmap and munmap in a loop, as
-//! a JIT compiler does.
+//! Measures the nanoseconds that edleak adds to a call of mmap or munmap, in a program that calls mmap and
+//! munmap in a loop, as a JIT compiler does.
 
 use crate::bench::Bench;
 use crate::contender::Contender;

@@ -1,5 +1,5 @@
-//! Writes a recording of a month as fast as possible. The file must keep its size, and the writer must not
-//! need more memory over time.
+//! Writes the slices of a recording of one month as fast as possible. During the month, the file must not
+//! become larger than its limit, and the writer must not need more and more memory.
 
 use crate::bench::Bench;
 use crate::table::{Row, bytes, number};
@@ -28,8 +28,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let (mut early, mut largest) = (0, 0);
     let start = Instant::now();
     for tick in 0..SLICES {
-        // In each second 1/10 of the sites change, and the next second changes the next tenth. One site
-        // leaks.
+        // In each second, 1/10 of the sites change; in the second after that, the next 1/10 of the sites.
+        // One site leaks.
         for counter in counters.iter_mut().skip(1 + tick as usize % 10).step_by(10) {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let count = state >> 60;
@@ -42,8 +42,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         counters[0].allocated_bytes += 100;
         let header = SliceHeader { tick, time_ns: tick * 1_000_000_000, ..SliceHeader::default() };
         writer.slice(&header, &counters)?;
-        // The file is full after five days. After five days, the writer also has allocated the memory that it
-        // needs to drop old slices.
+        // After five days, the file is full, and the writer has allocated all memory that it needs to drop
+        // old slices.
         if tick == SLICES / 3 {
             early = resident_bytes()?;
         }

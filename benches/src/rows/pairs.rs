@@ -1,5 +1,5 @@
-//! Nanoseconds that edleak adds to a malloc+free pair. The cases are one thread, several threads, and many
-//! live allocations.
+//! Measures the nanoseconds that edleak adds to a malloc+free pair: with one thread, with several threads,
+//! and with many live allocations.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -12,9 +12,10 @@ use std::path::Path;
 
 const ROUNDS: usize = 7;
 
-/// One row: the number of threads, the number of all live allocations, the number of pairs per thread, and
-/// the promise in ns. The number of live allocations is the same for every number of threads. With more live
-/// allocations, the caches would be too small and each pair would cost more; another row measures this cost.
+/// One row: the number of threads, the number of live allocations of all threads together, the number of
+/// pairs per thread, and the promise in ns. The number of live allocations does not depend on the number of
+/// threads. With more live allocations, they would not fit into the processor's caches, and each pair would
+/// cost more; a separate row measures this cost.
 struct Case {
     threads: u64,
     live: u64,
@@ -72,8 +73,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         let slow_figures = measure::rounds(2, &slow, one)?;
         figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
 
-        // The result is the difference of two medians. The runs of the two contenders take turns, so slow
-        // changes of the machine affect both.
+        // The result is the median of the times with edleak, minus the median of the times without edleak.
+        // The runs of the two contenders alternate, so a slow phase of the machine affects both.
         let above = |contender: Contender| {
             let mine = figures.get(contender.name())?;
             Some(median(mine) - median(figures.get(contender.baseline().name())?))
@@ -86,7 +87,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
                 format!("ns added per pair, {threads} threads, 1,000 live, a quarter of the frees elsewhere")
             }
         };
-        // With several threads, a pair may cost at most as much as with one thread.
+        // The promise for several threads: edleak adds at most as many nanoseconds to a pair as with one
+        // thread.
         let most = one_thread.filter(|_| threads > 1).unwrap_or(most);
         let mut row = Row::at_most(&measure, most, added, " ns");
         let untraced = median(&figures[Contender::Untraced.name()]);

@@ -1,5 +1,5 @@
-//! Whole programs that run for about one second each. The rows show wall time and peak memory as ratios to
-//! the untraced run.
+//! Measures whole programs that run for about one second each. The rows show the wall time and the peak
+//! memory, divided by those of the untraced run.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Number of rounds for ratios close to 1. Such ratios need many rounds, because on a shared machine a single
-/// run may take 10 % more or less time.
+/// Number of rounds if the ratio to the untraced run is close to 1. Such a ratio needs many rounds, because
+/// on a shared machine, the time of a single run may vary by 10 %.
 const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;
 const PORT: &str = "17391";
@@ -79,7 +79,7 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     add("python3 (PYTHONMALLOC=malloc)", python, words(&["-c", PYTHON]), &[("PYTHONMALLOC", "malloc")]);
     add("perl", tools::installed("perl"), words(&["-e", PERL]), &[]);
     add("sqlite3", tools::installed("sqlite3"), words(&[":memory:", SQL]), &[]);
-    // The driver `c++` only starts the real compiler.
+    // The program `c++` only starts the real compiler, so this code finds the real compiler.
     let compiler = Command::new("c++").arg("-print-prog-name=cc1plus").read().ok();
     let compiler = compiler.map(|path| PathBuf::from(path.trim())).filter(|path| path.is_file());
     let source = tools::source("templates.cpp").to_string_lossy().into_owned();
@@ -105,7 +105,8 @@ fn works(bench: &Bench) -> Result<Vec<Work>> {
     Ok(works)
 }
 
-/// For one program, the ratio of each contender to the untraced run.
+/// The results for one program: the time and the peak memory of contenders, divided by those of the
+/// untraced run.
 struct Ratios {
     name: &'static str,
     untraced_s: f64,
@@ -140,7 +141,8 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     for contender in slow {
         match measured(contender) {
             Ok(seconds) => wall.push((contender, seconds / untraced_s)),
-            // If another tool fails on this program, the other figures are still useful.
+            // If another tool fails on this program, continue, because the figures of the remaining tools
+            // are still useful.
             Err(error) if contender == Contender::Heaptrack => eprintln!("{error:#}"),
             Err(error) => return Err(error),
         }
@@ -223,7 +225,7 @@ impl Drop for Server {
     }
 }
 
-/// The time of redis-benchmark against a server, and the server's peak memory.
+/// The time that redis-benchmark needs to send its requests to a server, and the peak memory of the server.
 fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     let client = |arguments: &[&str]| Command::new("redis-cli").args(["-p", PORT]).args(arguments).read();
     let server = bench
@@ -252,7 +254,7 @@ fn redis(bench: &Bench, contender: Contender) -> Result<Cost> {
     let info = client(&["info", "server"])?;
     let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).context("no process_id")?;
     let peak_bytes = peak_of(Path::new("/proc").join(pid.trim()).join("status"))?;
-    // redis does not answer `shutdown` but closes the connection.
+    // redis does not answer the command `shutdown`; it only closes the connection.
     let _ = client(&["shutdown", "nosave"]);
     server.0.wait()?;
     Ok(Cost { wall, peak_bytes: Some(peak_bytes) })

@@ -1,5 +1,5 @@
-//! Watched stacks: nanoseconds per frame, measured at two depths of recursion. libunwind and framehop are
-//! measured for comparison.
+//! Measures the nanoseconds that the library needs to walk one frame of a watched stack, computed from two
+//! depths of recursion. For comparison, also measures libunwind and framehop.
 
 use super::framehop::Framehop;
 use super::pairs::reported;

@@ -1,4 +1,5 @@
-//! The cost of recording a program that does nothing: its start, the writing of the trace, and forks.
+//! Measures the time that edleak adds to a program that does almost nothing: to its start, to the writing
+//! of the trace, and to each fork.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -29,8 +30,9 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     shell(bench)
 }
 
-/// The cost of two kinds of children of a shell: a child that only ends, and a child that executes a program.
-/// A shell has more sites and a larger heap than the program `forks.c`, and it forks before it allocates.
+/// Measures the cost of two kinds of children of a shell: a child that immediately ends, and a child that
+/// executes a program. A shell has more sites and a larger heap than the program `forks.c`, and a shell
+/// forks before it allocates.
 fn shell(bench: &mut Bench) -> Result<()> {
     for (what, one, most) in [
         ("ms added to a fork of bash, `(:)`, --children", "(:)", 0.4),
@@ -57,8 +59,9 @@ fn forks(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds per child, for the untraced program and with every child recorded. The figures are computed
-/// from the difference between a run without children and a run with many children.
+/// Milliseconds per child, in the untraced program and in a program of which edleak-record records every
+/// child. To compute these figures, the time of a run without children is subtracted from the time of a run
+/// with many children.
 fn child_costs(
     bench: &Bench,
     program: impl AsRef<OsStr> + Copy,

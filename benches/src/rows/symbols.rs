@@ -1,5 +1,6 @@
-//! Symbolizes addresses of a large program with DWARF. 10,000 addresses are compared with llvm-symbolizer and
-//! addr2line. The 300 sites of a usual trace are compared with heaptrack_print.
+//! Measures how fast edleak-analyze finds the functions and lines of addresses in a large program with
+//! DWARF. For 10,000 addresses, its time is compared with the time of llvm-symbolizer and addr2line. For a
+//! usual trace with 300 sites, its time is compared with the time of heaptrack_print.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -18,8 +19,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const ADDRESSES: usize = 10_000;
-/// The numbers of sites and slices of a usual trace: a program of medium size that is recorded for ten
-/// minutes.
+/// Number of sites and number of slices of a usual trace, such as a recording of a medium-sized program
+/// over ten minutes.
 const USUAL_SITES: usize = 300;
 const USUAL_SLICES: u64 = 600;
 /// In the usual trace, every site whose index is a multiple of this number leaks.
@@ -34,8 +35,8 @@ fn build() -> Result<PathBuf> {
     Ok(tools::target_dir()?.join("debug/edleak-analyze"))
 }
 
-/// Addresses inside the functions of the program. The addresses are spread evenly over all functions and are
-/// in random order.
+/// Addresses inside the functions of the program. The addresses are spread evenly over all functions of the
+/// program, and the list is in random order.
 fn addresses(program: &Path) -> Result<Vec<u64>> {
     let listed = Command::new("nm").args(["-S", "--defined-only"]).arg(program).read()?;
     let functions: Vec<(u64, u64)> = listed
@@ -134,8 +135,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let figures = measure::rounds(3, &who, |name| match name {
         "llvm-symbolizer" => timed(Command::new(name).arg("--inlining").arg("--obj").arg(&program)),
         "addr2line" => timed(Command::new(name).args(["-f", "-i", "-C", "-e"]).arg(&program)),
-        // The time of the whole run is measured: opening the trace, judging every site, and printing 10,000
-        // sites.
+        // The measured time is the time of the whole run of edleak-analyze: it opens the trace, judges
+        // every site, and prints 10,000 sites.
         _ => timed(
             Command::new(&bench.tools.analyze).args(["--all", "--exit-zero", "--format", "json"]).arg(&trace),
         ),
@@ -155,7 +156,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     usual(bench, &program, &addresses[..USUAL_SITES], size)
 }
 
-/// Measures edleak-analyze on the usual trace, from its start to its report.
+/// Measures the time that edleak-analyze needs for the usual trace, from its start until it has printed the
+/// report.
 fn usual(bench: &mut Bench, program: &Path, addresses: &[u64], size: u64) -> Result<()> {
     let trace = bench.dir.join("usual.edl");
     write(&trace, program, addresses, USUAL_SLICES, USUAL_LEAK)?;
@@ -179,7 +181,7 @@ fn usual(bench: &mut Bench, program: &Path, addresses: &[u64], size: u64) -> Res
     Ok(())
 }
 
-/// Records the same program with heaptrack. The program is edleak-analyze, which reads `trace`.
+/// Records edleak-analyze with heaptrack, while edleak-analyze reads `trace`.
 fn heaptrack_of(bench: &Bench, program: &Path, trace: &Path) -> Result<Option<PathBuf>> {
     if tools::installed("heaptrack_print").is_none() {
         return Ok(None);

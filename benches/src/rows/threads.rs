@@ -1,6 +1,6 @@
-//! Two programs with several threads, modelled on the benchmarks larson and xmalloc-test. In the first
-//! program, each thread ends and leaves its blocks to a new thread. In the second program, threads free
-//! blocks that other threads allocated.
+//! Measures two programs with several threads, modelled on the benchmarks larson and xmalloc-test. In the
+//! program modelled on larson, each thread ends and leaves its blocks to a new thread. In the program
+//! modelled on xmalloc-test, threads free blocks that other threads allocated.
 
 use crate::bench::Bench;
 use crate::contender::{Contender, PEERS};
@@ -13,10 +13,10 @@ use std::path::Path;
 
 const ROUNDS: usize = 9;
 const THREADS: [u64; 4] = [2, 4, 8, 16];
-/// The promise: the greatest ratio of CPU time to the untraced run.
+/// The promise: the greatest ratio of the CPU time with edleak to the CPU time of the untraced run.
 const MOST: f64 = 1.15;
-/// Number of blocks of a thread, number of pairs that a thread makes before its successor starts, and number
-/// of generations of threads.
+/// Three numbers: the blocks of each thread, the pairs that a thread makes before its successor starts, and
+/// the generations of threads.
 const BLOCKS: u64 = 5_000;
 const PAIRS: u64 = 100_000;
 const GENERATIONS: u64 = 64;
@@ -55,8 +55,8 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         match peer.slower() {
             1 => contenders.extend([peer.baseline(), peer]),
             _ if peer == Contender::Heaptrack => slow.push(peer),
-            // The work of these programs cannot be reduced. One run with gperftools takes more than a minute
-            // (×380), and dhat was not measured.
+            // The work of these programs cannot be reduced, so the slowest tools are left out. One run with
+            // gperftools takes more than a minute (×380), and dhat was not measured.
             _ => {}
         }
     }
@@ -81,7 +81,7 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         }
     }
     for contender in slow {
-        // The ratio is so large that one run is exact enough.
+        // The ratio of this contender is so large that one run is exact enough.
         let own = one(contender)?;
         let base = match of(contender.baseline()) {
             Some(base) => median(base),
