@@ -171,8 +171,8 @@ pub struct Stack {
     pub id: StackId,
     /// The frames, innermost first.
     pub frames: Vec<StackFrame>,
-    /// Whether frames are missing at the outer end. The reason is that the stack is deeper than the limit, or
-    /// that a frame has no unwind rule.
+    /// Whether frames are missing at the outer end, because the stack is deeper than the limit or a frame has
+    /// no unwind rule.
     pub is_cut: bool,
 }
 
@@ -342,7 +342,7 @@ pub struct MarkSlice {
     pub count: u64,
     /// The tick of the first slice of the recording that follows this instant.
     pub tick: u64,
-    /// Time at which the collector read the counters. This time is at most one period after the mark was set.
+    /// Time at which the collector read the counters, at most one period after the mark was set.
     pub read_ns: u64,
     /// Whether the slice with the next number contains further sites of this instant.
     pub goes_on: bool,
@@ -397,9 +397,9 @@ pub struct Attached {
 /// Number of frees of allocations that are older than the recording, up to one instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct EarlierFrees {
-    /// Time of the instant since the recording began.
+    /// Time from the beginning of the recording to the instant.
     pub at_ns: u64,
-    /// Number of frees of such older allocations, from the beginning of the recording up to this instant.
+    /// Number of frees of allocations that are older than the recording, up to the instant `at_ns`.
     pub frees: u64,
 }
 

@@ -1,4 +1,4 @@
-// A shared library with an arena for the program pool_server. Its functions report each object to edleak.
+// A library with the arena of the program pool_server. The arena's functions report each object to edleak.
 #include <edleak.h>
 #include <stdlib.h>
 

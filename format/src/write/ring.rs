@@ -204,7 +204,7 @@ impl Ring {
         self.write(at, &bytes);
     }
 
-    /// Position and length of each free extent. The last free extent ends at the capacity.
+    /// Position and length of each free extent. The last free extent ends at the capacity of the trace.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
         let begins =
             std::iter::once(PAGE_BYTES as u64).chain(self.live.iter().map(|(at, length)| at + length));

@@ -51,8 +51,8 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
 }
 
 /// Receives the slices of the blocks to merge, and passes only the newest slice of each span of
-/// `stride_ticks`. A reader that wants one value per `stride_ticks` uses exactly this slice. So thinning does
-/// not change the values that such a reader gets.
+/// `stride_ticks`. A reader that wants one value per `stride_ticks` uses exactly the newest slice of each
+/// span. So thinning does not change the values that such a reader gets.
 pub(crate) struct Thinner<'a> {
     encoder: &'a mut Encoder,
     stride_ticks: u64,

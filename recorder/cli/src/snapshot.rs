@@ -69,7 +69,7 @@ pub(crate) struct Row {
     pub(crate) rate_bytes_per_s: f64,
     pub(crate) leak_bytes: u64,
     pub(crate) curve: Vec<f64>,
-    /// `heap`, `mapping` or `pool`.
+    /// The domain of the site: `heap`, `mapping` or `pool`.
     pub(crate) domain: &'static str,
     pub(crate) function: String,
     pub(crate) file: String,

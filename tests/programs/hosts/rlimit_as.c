@@ -1,4 +1,4 @@
-// Limits the address space. If none is free, malloc must fail with ENOMEM. After frees, it must work.
+// If the limit of the address space is reached, malloc must fail with ENOMEM. After frees, malloc must work.
 //#Run: 208
 //#Run: 512
 #include "check.h"

@@ -221,7 +221,7 @@ fn program_for_arm64(dir: &TempDir) -> PathBuf {
         |file: &mut Vec<u8>, words: &[u64]| file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     let halves =
         |file: &mut Vec<u8>, halves: &[u16]| file.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
-    // Type 2 is a program, machine 183 is AArch64, and the version is 1.
+    // In the ELF header, type 2 is a program, machine 183 is AArch64, and the version is 1.
     halves(&mut file, &[2, 183, 1, 0]);
     words(&mut file, &[BASE + HEADERS, 64, 0]);
     // The flags are 0; then follow the sizes and numbers of the headers.

@@ -102,8 +102,8 @@ fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
         }
         let filler = dir.join("filler");
         let fill = format!("while printf %4096s >> {}; do :; done 2> /dev/null", filler.display());
-        // The first process must run on until the collector has written the child's trace. If it ended
-        // earlier, its own trace would shrink and leave room for the trace of the child.
+        // The first process must run on until the collector has written the child's trace. If the first
+        // process ended earlier, its own trace would shrink and leave room for the trace of the child.
         let work = "for ((i = 0; i < 300000; i++)); do :; done";
         let script = format!("{fill}; {child}; {work}; exit 7");
         let trace = dir.join("trace.edl");

@@ -28,7 +28,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whether this user may run `unshare` with these options. If the user may not, the function reports that the
+/// Whether this user may run `unshare` with these options. If `unshare` fails, the function reports that the
 /// test is skipped.
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;

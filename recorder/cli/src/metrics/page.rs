@@ -29,7 +29,7 @@ const GROWTH_KINDS: [GrowthKind; 6] = [
     GrowthKind::Unknown,
 ];
 
-/// The labels that the value of a metric has in addition to the labels of the process, and the value.
+/// One value of a metric: the labels that it has in addition to the labels of the process, and the number.
 type Sample = (String, f64);
 
 /// A metric that has one or more values for each process.
