@@ -140,8 +140,8 @@ pub enum SiteKind {
     /// exists since format version 4.
     AllocatorMapping,
     /// A caller of the program's own pools. A site of kind `Pool` belongs to the domain of pools. The memory
-    /// of its objects is also counted at the site from which the pool gets its memory. The kind exists since
-    /// format version 5.
+    /// of a pool's objects is also counted at the site from which the pool gets its memory. The kind exists
+    /// since format version 5.
     Pool(PoolId),
 }
 
@@ -440,8 +440,8 @@ pub struct Pool {
 pub struct Pools {
     /// Number of pools that held objects when the record was written.
     pub pools: u64,
-    /// Number of lost events that concern one object. If this number is not 0, the figures of the domain are
-    /// not exact.
+    /// Number of lost events each of which concerns one object of a pool. If this number is not 0, the
+    /// figures of the domain are not exact.
     pub lost_events: u64,
     /// Number of lost events that concern all objects of a pool, for example resets.
     pub lost_resets: u64,

@@ -43,8 +43,8 @@ impl Directives {
         self.all(name).flat_map(str::split_whitespace).map(str::to_owned).collect()
     }
 
-    /// The content of the `Expect` directives. Panics if the source has no `Expect` directive or an unknown
-    /// one.
+    /// The content of the `Expect` directives. Panics if the source has no `Expect` directive, or an `Expect`
+    /// directive that this function does not know.
     pub fn expectation(&self) -> Expectation {
         let mut expectation = Expectation { leaks: Vec::new(), nothing_else: false };
         for line in self.all("Expect") {

@@ -16,7 +16,7 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 /// The exit code and the output of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The exit code. If a signal N killed the program, this number is 128 + N, as in a shell.
+    /// The exit code of the program; 128 + N, as in a shell, if a signal N killed the program.
     pub code: i32,
     /// The program's standard output.
     pub stdout: String,

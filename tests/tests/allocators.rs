@@ -119,8 +119,8 @@ fn a_stripped_allocator_is_told_and_leaves_no_verdict() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2, "nothing of the program was seen");
 }
 
-// The kernel forbids the process to change its own code. The setting MemoryDenyWriteExecute of systemd causes
-// this, for example.
+// The kernel forbids the process to change its own code, as it does for a systemd service with the setting
+// MemoryDenyWriteExecute.
 #[test]
 fn a_system_that_forbids_new_code_is_told_and_leaves_the_program_alone() {
     let program = allocators().binary("hardened_jemalloc");

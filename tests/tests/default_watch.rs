@@ -62,7 +62,7 @@ fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known(
     let cost = watched as f64 * COST_NS / used_ns;
     assert!(watched > 0, "never watched:\n{}", report.describe());
     assert!(unwatched > watched && cost <= 0.02, "{watched} of {unwatched} at {cost}");
-    // edleak gives one verdict on a site and all its stacks together. Nearly all leaked bytes have the stack
+    // edleak gives one verdict on a site and all its stacks together. Nearly all leaked bytes were allocated
     // through `path_kept`.
     let site = report.json["sites"].as_array().expect("sites").iter().find(|site| {
         site["kind"] == "caller" && site["verdict"] == "leak" && site["judged_with_stacks"] == true

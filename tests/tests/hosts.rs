@@ -3,8 +3,8 @@
 //!
 //! Each program of tests/programs/hosts/ checks its own behaviour and has directives. `//#Run: ARGS` runs the
 //! program with these arguments, one line per run. `//#Record: OPTIONS` and `//#Env: NAME=VALUE` set options
-//! and variables. `//#Needs: root` skips the test without root. `//#Trace: FUNCTION allocs=N frees=N …` gives
-//! the expected counters of one function.
+//! and variables. `//#Needs: root` means that the test skips the program if the user is not root. `//#Trace:
+//! FUNCTION allocs=N frees=N …` gives the expected counters of one function.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::directives::Directives;

@@ -92,7 +92,7 @@ fn library_of_another_version_beside_the_program_is_not_used() {
     assert!(installed.records_with().ends_with("(it lies beside edleak-record)"));
     fs::write(installed.beside(), of_another_version(library.clone())).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // This file is the first half of the library. The half looks valid, because the note with the version is
+    // This file is the first half of the library. This half looks valid, because the note with the version is
     // in the first pages. edleak-record must refuse this damaged library.
     fs::write(installed.beside(), &library[..library.len() / 2]).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));

@@ -145,8 +145,8 @@ fn assert_equals_gdb(name: &str, source: &str, sizes: &[u64]) {
         let ours: Vec<String> = real
             .map(|frame| format!("{}+{}", frame.module.rsplit('/').next().unwrap_or_default(), frame.offset))
             .collect();
-        // gdb begins with the frame of malloc, but edleak begins with the first caller that is not a wrapper.
-        // gdb ends at main, but edleak continues to the end of the stack.
+        // gdb's list begins with the frame of malloc, but edleak's list begins with the first caller that is
+        // not a wrapper. gdb ends at main, but edleak continues to the end of the stack.
         let wrappers = theirs.iter().take_while(|frame| **frame != ours[0]).count();
         theirs.drain(..wrappers);
         assert_eq!(ours[..theirs.len().min(ours.len())], theirs, "{name}, {size} bytes");

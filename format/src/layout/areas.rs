@@ -1,8 +1,8 @@
 //! How a slice stores the memory areas that changed since the previous slice.
 //!
 //! The areas are stored as a sequence of varints. First comes the number of changed areas. Then five numbers
-//! follow for each changed area. The first of them is the id of the area, minus the id of the previous
-//! changed area, minus 1 (for the first changed area: the id itself). The other four numbers are the
+//! follow for each changed area. The first of these five numbers is the id of the area, minus the id of the
+//! previous changed area, minus 1 (for the first changed area: the id itself). The other four numbers are the
 //! differences from the previous slice, in zig-zag encoding: of the mapped, resident, proportional and
 //! swapped bytes.
 

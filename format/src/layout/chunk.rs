@@ -78,8 +78,8 @@ impl<'a> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// Whether the journal ends in a torn chunk: then the zeros that end a journal are missing. The answer is
-    /// valid only after the iterator has returned the last sound chunk.
+    /// Whether the journal ends in a torn chunk. In that case the zeros that end a sound journal are missing.
+    /// The answer is valid only after the iterator has returned the last sound chunk.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }

@@ -5,10 +5,10 @@
 //! ```
 //! `header_bytes` and the slice headers are varints. A slice header holds the tick, the time, RssAnon,
 //! VmSwap, and the number of changed sites. The tick is stored as the difference from the previous tick; for
-//! the first slice, from the block's `from_tick`. Time, RssAnon and VmSwap are stored as differences from the
-//! previous slice, in zig-zag encoding. The time is stored as the change of this difference from slice to
-//! slice. Three bytes with the widths of the five columns follow, low nibble first. The sixth nibble is 1 if
-//! changed memory areas follow ([`Areas`]), else 0.
+//! the first slice, from the block's `from_tick`. RssAnon and VmSwap are stored as differences from the
+//! previous slice. The time is stored as a difference of differences: the change of the time between two
+//! slices. These three numbers have zig-zag encoding. Three bytes with the widths of the five columns follow,
+//! low nibble first. The sixth nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four columns hold allocations, frees, allocated bytes and freed bytes. Each number is

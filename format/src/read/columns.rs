@@ -23,7 +23,8 @@ pub struct Columns {
     shapes: Vec<SliceShape>,
     /// For each slice, the index of its first entry in `offsets`.
     first_offset: Vec<u32>,
-    /// Positions in `raw`, slice by slice: one for each plane that the slice uses.
+    /// For each slice, and for each plane that this slice uses, the position in `raw` at which the bytes of
+    /// the slice begin.
     offsets: Vec<u32>,
     sites: usize,
 }

@@ -145,8 +145,8 @@ impl GrowingTrace {
         Ok(update)
     }
 
-    /// Returns whether the path or the file now holds another recording. If it does, drops all data of the
-    /// old recording.
+    /// Returns whether the path or the file now holds another recording. If another recording has begun,
+    /// drops all data of the old recording.
     fn follow_name(&mut self) -> Result<bool, Error> {
         let named = std::fs::metadata(&self.path).ok().map(|named| identity(&named));
         if named.is_some_and(|named| named != self.identity) {

@@ -289,7 +289,7 @@ impl Trace {
         &self.catalog.stacks
     }
 
-    /// Birth epochs of watched sites, by ascending site.
+    /// The allocations of each watched site, counted separately for each birth epoch; by ascending site id.
     pub fn survivors(&self) -> &[Survivors] {
         &self.catalog.survivors
     }

@@ -155,7 +155,7 @@ impl TraceWriter {
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
     /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that the
-    /// writer rewrites a record also grows only with this logarithm.
+    /// writer rewrites one record grows with the logarithm of the catalog's size, too.
     pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());

@@ -34,9 +34,9 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
         bytes_of_level[block.level as usize] += block.bytes;
     }
     let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
-    // The best pair is on the level with the most bytes. If several levels have equally many bytes, the
-    // lowest level comes first. Among the pairs on one level, the best pair has two blocks of equal level; if
-    // there are several, the oldest of these pairs is best.
+    // The best pair is on the level with the most bytes. If several levels have equally many bytes, the best
+    // pair is on the lowest of these levels. Among the pairs on one level, the best pair has two blocks of
+    // equal level; if there are several, the oldest of these pairs is best.
     let best = |may_begin_level: bool| {
         pairs()
             .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)

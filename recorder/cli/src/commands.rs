@@ -99,7 +99,7 @@ fn set_mark(args: &MarkArgs) -> Result<String, Error> {
     ask(&session.socket, &["mark".to_owned(), session.progress.pid.to_string(), name], REQUEST_TIMEOUT)
 }
 
-/// The running recording of the process `session`. If `session` is `None`, the only running recording.
+/// The running recording of the process `session`; if `session` is `None`, the only running recording.
 pub(crate) fn select(session: Option<u32>) -> Result<Running, Error> {
     let (mut running, silent) = running();
     silent.iter().for_each(say);

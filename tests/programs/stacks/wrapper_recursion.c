@@ -1,4 +1,4 @@
-/* A recursive wrapper: the site is its caller. With more levels than edleak examines: the wrapper.
+/* A recursive wrapper. The site is the wrapper's caller; with too many levels, it is the wrapper itself.
  *
  * Small sizes take the fast path, large sizes take the slow path. The two paths must find the same site. */
 #include <stdlib.h>

@@ -10,7 +10,7 @@ use edleak_tests::tools::tools;
 use std::path::Path;
 use std::process::Command;
 
-/// Records a process that edleak-record refuses without `--copy-into`. With this option, the counters must
+/// Records a process that edleak-record refuses without `--copy-into`. With `--copy-into`, the counters must
 /// equal the ledger of the process.
 fn is_exact_with_a_copy(mut target: LedgerProgram, directory: &str) {
     target.tell("go");

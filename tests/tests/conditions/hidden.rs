@@ -7,8 +7,8 @@ use edleak_tests::report::Report;
 use edleak_tests::run::{cannot_run, run};
 use edleak_tests::temp::TempDir;
 
-/// Records the program hidden_threads as nobody behind a /proc with hidepid=2. The counts must equal the
-/// count that the program prints.
+/// Records the program hidden_threads as nobody behind a /proc with hidepid=2. The counts in the trace must
+/// equal the count that the program prints.
 fn assert_exact(arguments: &[&str]) {
     if !is_root() || !may_unshare(&["--mount", "--pid", "--fork"]) {
         return cannot_run("only root can become another user behind another /proc");

@@ -218,7 +218,7 @@ fn the_runtime_directory_of_another_user_stays_as_it_is() {
     let mut command = Recorder::new("runtime").command(&dir.join("t.edl"), "true", [""; 0]);
     assert_eq!(run(command.env("XDG_RUNTIME_DIR", runtime.path())).code, 0);
     assert!(names_in(runtime.path()).is_empty(), "{:?}", names_in(runtime.path()));
-    // If the owner of the run-time directory records, edleak-record does use the directory.
+    // If the owner of the run-time directory starts edleak-record, edleak-record must use the directory.
     let record = share_tools(&dir);
     let program = share(&dir, Path::new("/bin/sh"));
     let mut command = as_nobody();

@@ -1,5 +1,5 @@
 //! Tests PID namespaces. A process in such a namespace has one PID inside and another PID outside. The
-//! collector must look up the owner of a session by the PID outside.
+//! collector must look up the owner of a session by the PID outside the namespace.
 
 use super::may_unshare;
 use edleak_tests::programs::programs;

@@ -1,5 +1,4 @@
-//! The hooks for calls that are not calls of the allocator. In this crate, these are only the hooks for
-//! pools.
+//! The hooks for calls that are not calls of the allocator: in this crate, only the hooks for pools.
 
 pub(crate) use crate::absent::{detour, forward, mapping};
 
