@@ -91,8 +91,8 @@ static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
 #endif
 }
 
-/* edleak_note_pool is a function of libedleak_preload.so. Its last argument is the return address of the function that
- * contains the call. */
+/* edleak_note_pool is a function of libedleak_preload.so. Its last argument is the return address of the
+ * function that contains the call. */
 #if !defined(__x86_64__) || defined(__ILP32__)
 extern void edleak_note_pool(unsigned operation, __UINTPTR_TYPE__ pool, __UINTPTR_TYPE__ address, __SIZE_TYPE__ size,
                              void *caller) __attribute__((weak));
