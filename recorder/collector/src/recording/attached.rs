@@ -5,8 +5,8 @@
 use crate::sys::process;
 use edleak_format::{Attached, EarlierFrees};
 
-/// Maximum number of samples. The time between two samples is at least 1/16 of the time since the start of
-/// the recording.
+/// Maximum number of samples of the number of freed early allocations. The time between two samples is at
+/// least 1/16 of the time since the start of the recording.
 const MOST: usize = 64;
 
 /// The state of a process whose recording begins now.

@@ -20,7 +20,7 @@ const LEAST_USE: u64 = 20;
 /// the module. Measured with a compiler whose file has 33 MB: 1.1 s.
 const RULES_NS_PER_BYTE: u64 = 33;
 /// The collector compiles unwind rules only if this work takes at most 1/5 of the time that the program has
-/// run so far. The time in which the program waited for a processor does not count.
+/// run so far. The time in which the program waited for a processor does not count as running time.
 const RULES_SHARE: u64 = 5;
 
 impl Recording {
@@ -71,8 +71,8 @@ impl Recording {
             return false;
         }
         // If the program has loaded more modules since the compilation began, the collector compiles the
-        // rules of these modules in the background, too. A compilation in this thread would delay the next
-        // slices.
+        // rules of these modules in the background, too. If this thread compiled the rules, the next slices
+        // would be late.
         let (change, _) = match rules.take() {
             Some((change, known)) if known == modules.len() || !change.is_prepared() => {
                 rules.insert((change, known))
@@ -96,7 +96,8 @@ impl Recording {
         let loaded = self.modules.all().iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         let bytes: u64 = loaded.map(|loaded| loaded.module.end.saturating_sub(loaded.module.start)).sum();
         let ran_ns = self.processor.map_or(0, |[(from_ns, first), (to_ns, last)]| {
-            // On a busy machine, the time in which the program waits for a processor does not count.
+            // The time in which the program waits for a processor does not count as running time, because it
+            // is long on a busy machine.
             (to_ns - from_ns).saturating_sub(last.waited_ns.saturating_sub(first.waited_ns))
         });
         ran_ns / RULES_SHARE >= bytes.saturating_mul(RULES_NS_PER_BYTE)

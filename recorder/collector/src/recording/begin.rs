@@ -86,10 +86,11 @@ impl Recording {
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
         // A starting target copies its memory map into the session, and then waits until its rules are
-        // published or its timeout is over. The recording begins after this wait. Otherwise, slices that are
-        // due during the wait would count as lost, for example for a large program on a busy machine. A
-        // forked child that has the rules of its parent does not wait, even if the collector compiles these
-        // rules again here. So slices that are due during this compilation count as lost.
+        // published or its timeout is over. The time of the recording begins after this wait. If the time
+        // began before the wait, slices that are due during the wait would count as lost, for example for a
+        // large program on a busy machine. A forked child that has the rules of its parent does not wait,
+        // even if the collector compiles these rules again here. So slices that are due during this
+        // compilation count as lost.
         let waited = match is_map_copied && !is_attached {
             true => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
             false => Duration::ZERO,

@@ -77,8 +77,8 @@ impl CounterReader {
     /// these counts.
     ///
     /// The function does nothing unless the shards contain the kernel's thread ids. With other ids, the
-    /// function could free the shard of a living thread. Two threads would then write into this shard at the
-    /// same time and lose counts.
+    /// function could free the shard of a living thread, and counts would be lost because two threads write
+    /// into this shard at the same time.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;
@@ -87,7 +87,7 @@ impl CounterReader {
             let owner = shard.owner.load(Ordering::Acquire);
             let tid = owner_tid(owner);
             if owner != 0 && tid != 0 && !process::has_thread(pid, tid) {
-                // Meanwhile, a new thread with the same thread pointer may have taken the shard. Then the
+                // If a new thread with the same thread pointer has taken the shard meanwhile, the
                 // compare-and-exchange fails, and the new thread keeps the shard.
                 let _ = shard.owner.compare_exchange(owner, 0, Ordering::AcqRel, Ordering::Relaxed);
             }

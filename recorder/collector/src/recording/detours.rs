@@ -36,7 +36,7 @@ pub(crate) struct Detours {
 struct ModuleDetours {
     id: ModuleId,
     path: String,
-    /// The function whose name stands for the allocator in messages.
+    /// The function of the allocator whose name edleak uses in messages about the allocator.
     symbol: String,
     /// The names of all functions of the allocator that allocate memory.
     functions: Vec<String>,
@@ -190,8 +190,8 @@ impl Detours {
         self.modules.push(own);
     }
 
-    /// Writes the detours of a module into the session. Returns the index of the module in the session;
-    /// `None`: the session has no room for these detours.
+    /// Writes the compiled detours of a module into the session. Returns the index of the module in the
+    /// session; `None`: the session has no room for these detours.
     fn write(&mut self, session: &Session, compiled: &Compiled) -> Option<usize> {
         let place = self.modules.iter().filter(|module| module.place.is_some()).count();
         let patches = session.detour_patches().get(self.patches..)?.get(..compiled.patches.len())?;
@@ -223,8 +223,8 @@ impl Detours {
         Some(place)
     }
 
-    /// The allocators that edleak counts only in part or not at all. The answer depends on the detours that
-    /// the target has applied so far.
+    /// The allocators that edleak counts only in part or not at all, which depends on the detours that the
+    /// target has applied so far.
     pub(crate) fn unseen(&self, session: &Session, modules: &[Loaded], publisher: &Publisher) -> Vec<Unseen> {
         let mut unseen: Vec<Unseen> =
             self.modules.iter().filter_map(|module| module.unseen(session.detour_modules())).collect();

@@ -30,8 +30,8 @@ pub(crate) struct CountersAtMarks {
 impl CountersAtMarks {
     /// Notes the counters at a mark. `slice` is the position of the mark's slice in the ring of marks.
     pub(crate) fn note(&mut self, slice: u64, counters: &[Counters]) {
-        // Ignore a position that no slice can have. Otherwise, the collector would wait forever for this
-        // slice, and would not use the counters of later marks.
+        // Ignore a position that no slice can have. Without this check, the collector would wait forever for
+        // a slice at this position, and would not use the counters of later marks.
         if slice.wrapping_sub(self.read) > 2 * RING_WORDS as u64 {
             return;
         }

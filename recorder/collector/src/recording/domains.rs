@@ -4,7 +4,7 @@
 use crate::error::{Error, ErrorKind};
 use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
 
-/// The domains of memory. A recording always covers the heap.
+/// The domains of memory that a recording covers in addition to the heap, which every recording covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Domains {
     /// Memory that the program maps with mmap, mremap and shmat.
@@ -15,7 +15,7 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// The names of the domains, as messages list them.
+    /// The names of the domains, in the form in which messages list them.
     pub const NAMES: &str = "heap, mapping, pool or all";
     /// All domains.
     pub const ALL: Domains = Domains { mapping: true, pool: true };

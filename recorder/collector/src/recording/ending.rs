@@ -37,7 +37,7 @@ impl Recording {
         let forked = self.session.header().has_forked.load(Ordering::Relaxed);
         // A forked child sets a flag in the session, but the session does not count the children.
         self.look_at_children();
-        // A child without LD_PRELOAD in its environment claims no session and sets no flag. But /proc shows
+        // A child without LD_PRELOAD in its environment claims no session and sets no flag, but /proc shows
         // that the process has had a child.
         let seen = u64::from(self.has_children && !others.children_are_recorded);
         let children = Children { unrequested: others.unrequested.max(u64::from(forked)).max(seen) };
@@ -93,7 +93,7 @@ impl Recording {
         Ok(Summary { is_replaced, is_blind, is_moved, children, ..self.summary(bytes) })
     }
 
-    /// Renames the trace to `to`. No file may exist at `to`.
+    /// Renames the trace to `to`. No file may exist at the path `to`.
     ///
     /// # Errors
     /// The operating system refuses to move the file.

@@ -30,11 +30,11 @@ pub(crate) enum Kind {
     Unreadable,
 }
 
-/// The facts about one version of a file.
+/// The facts that the collector has read from one version of a file.
 struct Known {
     kind: Kind,
     /// The name of the allocator in a program without a symbol table. The search for this allocator reads the
-    /// whole file.
+    /// whole file, so the collector searches only once.
     nameless_allocator: OnceLock<Option<&'static str>>,
 }
 

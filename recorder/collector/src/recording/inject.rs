@@ -8,12 +8,12 @@ use edleak_format::{Counters, SiteId};
 pub(crate) struct Injected {
     /// The site of the leak in the trace.
     pub site: SiteId,
-    /// The growth rate of the leak.
+    /// The growth rate of the artificial leak, in bytes per second.
     pub bytes_per_s: f64,
 }
 
 impl Injected {
-    /// Size of each counted allocation in bytes.
+    /// Size in bytes of each allocation that the artificial leak counts.
     const SIZE: u64 = 64;
 
     /// The counters of the leak `elapsed_ns` after the start of the recording. The injected leak never frees.

@@ -21,7 +21,8 @@ const LEAST_NAMED_BYTES: u64 = 64 << 10;
 const LEAST_PAUSE_OF_GIVEN_BACK: Duration = Duration::from_secs(1);
 
 impl Recording {
-    /// Reads all published events of mapped memory. Returns whether the collector has read every event.
+    /// Reads all published events of mapped memory. Returns whether the collector has now read every event of
+    /// mapped memory.
     pub(super) fn read_mappings(&mut self) -> bool {
         let source = Source { pid: self.pid, session: &self.session, modules: &self.modules };
         self.mappings.as_mut().is_none_or(|mappings| mappings.read(&source))
@@ -127,8 +128,8 @@ impl Recording {
     }
 
     /// Records the bytes that the program gave back with madvise, for each site at which this number has
-    /// changed. Each record replaces the previous record of the site. To save room in the trace, the
-    /// collector writes these records at longer and longer intervals.
+    /// changed. A new record about a site replaces the older record about this site. To save room in the
+    /// trace, the collector writes these records at longer and longer intervals.
     pub(super) fn record_given_back(&mut self, is_end: bool) -> Result<(), Error> {
         let elapsed = self.began.elapsed();
         let Some(mappings) = &mut self.mappings else { return Ok(()) };

@@ -15,15 +15,16 @@ const SHARE_OF_TRACE: u64 = 8;
 /// Each time the count of a mark doubles, the trace gets this number of further slices at the mark; if the
 /// trace has little room, the number is smaller.
 const IN_A_DOUBLING: u64 = 32;
-/// Maximum number of sites in one record. A slice with more sites becomes several records.
+/// Maximum number of sites in one record of a slice. If a slice has more sites, the collector makes several
+/// records.
 const SITES_OF_A_RECORD: usize = 1024;
 /// Estimated maximum size in bytes of a record without its sites. `SITE_BYTES` is the estimated maximum size
 /// in bytes of each site in a record.
 const RECORD_BYTES: u64 = 32;
 const SITE_BYTES: u64 = 24;
 
-/// The name of a mark or of a pool as the trace stores it. Control characters and bytes that are not UTF-8
-/// become `\xNN`.
+/// The name of a mark or of a pool in the form in which the trace stores it. Control characters and bytes
+/// that are not UTF-8 become `\xNN`.
 pub fn printable(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -73,12 +74,12 @@ pub(crate) struct TraceSites<'r> {
     pub stacks: &'r [SiteId],
 }
 
-/// The time at which the collector read a slice of a mark.
+/// The time at which the collector read a slice that the target took at a mark.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadAt {
     /// The tick of the next regular slice of the recording.
     pub tick: u64,
-    /// The time since the start of the recording, in nanoseconds.
+    /// The time of the reading since the start of the recording, in nanoseconds.
     pub ns: u64,
 }
 
@@ -88,8 +89,8 @@ pub(crate) struct Marks {
     places: BTreeMap<usize, usize>,
     known: Vec<NamedMark>,
     read: u64,
-    /// Whether the ring of marks is damaged (contains data that is not a slice). If so, the collector reads
-    /// no more slices from this ring.
+    /// Whether the ring of marks contains data that is not a slice, so that the collector reads no more
+    /// slices from this ring.
     is_broken: bool,
     /// For each cell (the counters of one stack for one epoch) in a slice: the trace id of the stack's site,
     /// and the counters.
@@ -122,10 +123,10 @@ impl Marks {
         session.mark_state().written.load(Ordering::Acquire)
     }
 
-    /// Reads the slices up to the position `until` of the ring. Returns the records for the trace. The trace
-    /// may grow to `capacity_bytes`. The session does not contain the counters of mapped memory and pools. So
-    /// the function calls `others` with the position of each slice, and `others` returns those counters of
-    /// mapped memory and pools that have changed at this slice.
+    /// Reads the slices up to the position `until` of the ring of marks, and returns the records for the
+    /// trace. The size of the trace may be at most `capacity_bytes`. The session does not contain the
+    /// counters of mapped memory and pools. So the function calls `others` with the position of each slice,
+    /// and `others` returns those counters of mapped memory and pools that have changed at this slice.
     pub(crate) fn read(
         &mut self,
         session: &Session,

@@ -140,8 +140,8 @@ pub struct Recording {
     /// The state of the process at the start of the recording; `None`: the process did not run before this
     /// start.
     attached: Option<Attached>,
-    /// Whether the library in the target no longer counts allocations. If so, the collector frees the memory
-    /// of the session at the end of the recording.
+    /// Whether the library in the target no longer counts allocations, so that the collector can free the
+    /// memory of the session at the end of the recording.
     is_idle: bool,
 }
 
@@ -151,7 +151,7 @@ impl Recording {
         self.pid
     }
 
-    /// The serial number of this recording's session.
+    /// The serial number of the session (shared memory) of this recording.
     pub(crate) fn serial(&self) -> u64 {
         self.session.header().serial.load(Ordering::Relaxed)
     }
@@ -203,19 +203,19 @@ impl Recording {
         self.is_idle = true;
     }
 
-    /// The start of the recording.
+    /// The time at which the recording began.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// The time of the next slice.
+    /// The time at which the next slice is due.
     pub fn next_due(&self) -> Instant {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
     /// Handles watch requests, and updates the addresses at which a walk of a thread's stack must end. The
-    /// caller may call this function at any time. If a watch request is done, the function returns the client
-    /// that sent the request, and the answer.
+    /// function does so only if this work is due, so the caller may call it at any time. If a watch request
+    /// is done, the function returns the client that sent the request, and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -299,7 +299,7 @@ impl Recording {
     }
 
     /// Whether the process executed another program (image) so long ago that edleak will not record the new
-    /// image. If so, the counters of this recording no longer change.
+    /// image. In this case, the counters of this recording no longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// A module of a target, with the numbers of its first and its latest load event.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The module as the trace stores it.
+    /// The module in the form in which the trace stores it.
     pub module: Module,
     /// The number of the first event that loaded the module; 0: the collector found the module in the memory
     /// map.
@@ -33,11 +33,11 @@ pub(crate) struct Event {
     pub name: String,
     /// Runtime address minus link-time address.
     pub load_bias: u64,
-    /// One past the last address of the module; 0: unknown.
+    /// The address after the last byte of the module; 0: unknown.
     pub end: u64,
     /// The build ID of the module; empty: the module has no build ID.
     pub build_id: Vec<u8>,
-    /// The number of this event.
+    /// The number of this event; the target numbers all loads and unloads of modules.
     pub number: u32,
 }
 
@@ -51,7 +51,8 @@ const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 pub(crate) struct Modules {
     pid: u32,
     loaded: Vec<Loaded>,
-    /// The latest loads, oldest first. For each load: the number of its event, and the index of the module.
+    /// The latest loads of modules, oldest first. For each load: the number of its event, and the index of
+    /// the module.
     loads: VecDeque<(u32, usize)>,
     /// Paths of mapped files that are not modules.
     not_elf: HashMap<String, ()>,
@@ -155,10 +156,10 @@ impl Modules {
         self.add(&found, build_id, now_ns)
     }
 
-    /// The path of the module in an event. The loader knows a module by the requested name, which may be
-    /// relative or a symbolic link. The memory map has the real path. The function returns the real path only
-    /// if the requested name and the real path lead to the same file. Otherwise, the function returns the
-    /// requested name as an absolute path.
+    /// The path of the module in an event. The event contains the name with which the program requested the
+    /// module, which may be relative or a symbolic link; the memory map contains the real path. If both lead
+    /// to the same file, the function returns the real path. If not, the function returns the requested name
+    /// as an absolute path.
     fn path_of(&self, event: &Event) -> String {
         let asked = process::absolute_in(self.pid, &event.name);
         let mapped = maps::files_of(self.pid);
@@ -213,8 +214,8 @@ impl Modules {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
             }
-            // Another process may have deleted or replaced the file. The collector still records the module,
-            // so that the trace has a module name for the addresses in the module.
+            // Another process may have deleted or replaced the file of the module. The collector still
+            // records the module, so that the trace has a name for it.
             Kind::NotElf | Kind::Unreadable => FileFacts { build_id: Vec::new(), link_base: 0 },
         };
         facts.build_id = build_id.unwrap_or(facts.build_id);

@@ -1,5 +1,5 @@
-//! Decides when a slice is due. The period between two slices is fixed, or doubles as the recording becomes
-//! longer.
+//! Decides at which times of a recording the collector takes a slice. The period between two slices is fixed,
+//! or doubles as the recording becomes longer.
 //!
 //! A tick is half of the shortest period, so every regular slice has an even tick. The final slice gets an
 //! odd tick. A reader of the trace takes the totals from the final slice, but does not use the final slice as
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// The first and shortest value of an automatic period.
 pub const FINEST: Duration = Duration::from_millis(20);
-/// An automatic period doubles when the recording has lasted for this number of periods. After the doubling,
-/// the times of half of the slices so far are multiples of the new period.
+/// An automatic period doubles when the recording has lasted for this number of periods. The times of half of
+/// the slices before the doubling are multiples of the doubled period.
 const MOST_SLICES: u64 = 1024;
 
 /// Estimated time that the collector needs for one watched stack when it takes a slice.
@@ -23,8 +23,8 @@ const WORK_SHARE: u32 = 8;
 /// work for stacks.
 const MANY_STACKS: usize = 1 << 10;
 /// An automatic period doubles when the count of lost slices reaches this number. Each slice that the
-/// collector takes in time reduces the count of lost slices by 1/8. A gap of any length adds at most two lost
-/// slices, because the machine may have been suspended.
+/// collector takes in time reduces the count of lost slices by 1/8. A gap without slices adds at most two to
+/// this count, because a long gap may only mean that the machine was suspended.
 const MOST_LOST: u64 = 4;
 /// The work for watched stacks can lengthen an automatic period only up to this length.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
@@ -60,8 +60,8 @@ pub struct Schedule {
     tick: Duration,
     stride: u64,
     doubles: bool,
-    /// Number of recently lost slices. The number becomes 1/8 smaller with each slice that the collector
-    /// takes in time.
+    /// Number of recently lost slices; each slice that the collector takes in time makes this number 1/8
+    /// smaller.
     lost: u64,
 }
 
@@ -74,22 +74,22 @@ impl Schedule {
         }
     }
 
-    /// Length of a tick.
+    /// The length of a tick, which is the unit of time in the trace.
     pub fn tick(&self) -> Duration {
         self.tick
     }
 
-    /// The current period in ticks.
+    /// The current period (the time between two slices) in ticks.
     pub fn period_ticks(&self) -> u64 {
         self.stride
     }
 
-    /// The current period.
+    /// The current period (the time between two slices) as a duration.
     pub fn period(&self) -> Duration {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(self.stride))
     }
 
-    /// Whether a tick is a multiple of the current period. Only at such ticks, regular slices are due.
+    /// Whether a tick is a multiple of the current period, so that a regular slice is due at this tick.
     pub fn is_even(&self, tick: u64) -> bool {
         tick.is_multiple_of(self.stride)
     }
@@ -104,8 +104,8 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The latest tick up to `tick` at which a slice is due, and the number of lost slices. For each other
-    /// due tick after `last`, a slice is lost.
+    /// The latest tick up to `tick` at which a slice is due, and the number of lost slices. The collector has
+    /// lost a slice for each earlier tick after `last` at which a slice was due.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))

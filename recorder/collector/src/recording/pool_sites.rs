@@ -11,7 +11,7 @@ use edleak_session::stack::MAX_STACKS;
 use std::sync::atomic::Ordering;
 
 impl Recording {
-    /// Reads all published events of pools. `is_over` means that no thread of the target runs any more.
+    /// Reads all published events of pools. If `is_over` is true, no thread of the target runs any more.
     pub(super) fn read_pools(&self, is_over: bool) {
         if let Some(pools) = &self.pools {
             pools.lock().read(&self.session, is_over);
@@ -81,14 +81,14 @@ impl Recording {
             let info = self.session.infos().get(usize::from(id))?;
             let address = info.address.load(Ordering::Acquire);
             if address == 0 {
-                // Address 0 with the id `OTHER` means that the site table had no room. With any other id, a
-                // thread is still inserting the site.
+                // If the address is 0, the id tells why: with the id `OTHER`, the site table had no room;
+                // with another id, a thread is still inserting the site.
                 if u32::from(id) == edleak_session::site::OTHER { continue } else { return None }
             }
             let module: Option<ModuleId> =
                 self.modules.at(address, info.events_before.load(Ordering::Relaxed));
             // If the pool's function calls edleak as its last statement, the compiler may have turned this
-            // call into a jump. Both return addresses are then equal.
+            // call into a jump, so that the return addresses of both frames are equal.
             if frames.last().is_none_or(|frame| frame.address != address) {
                 frames.push(StackFrame { address, module });
             }

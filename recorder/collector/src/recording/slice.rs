@@ -1,4 +1,5 @@
-//! One slice of a recording: reads the session, learns new sites, and writes the counters and the losses.
+//! Takes one slice of a recording: reads the counters from the session, learns new sites, and writes the
+//! counters and the losses (counts of events that were not recorded) into the trace.
 
 use crate::recording::Recording;
 use crate::recording::counter_reader::CounterReader;
@@ -12,10 +13,10 @@ use edleak_session::site::OTHER;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Maximum number of stacks whose survivors (live allocations) the collector records at the end of an epoch.
-/// The collector takes the stacks with the most live bytes. Writing more records takes so long that slices
-/// are lost. Measured with 27,000 stacks and 1,024 records: a quarter of the slices was lost. At the end of
-/// the recording, the collector records the survivors of all stacks.
+/// At the end of an epoch, the collector records the survivors (live allocations) of at most this number of
+/// stacks: those with the most live bytes. If the collector wrote more records, the work would take so long
+/// that slices would be lost. Measured with 27,000 stacks and 1,024 records: a quarter of the slices was
+/// lost. At the end of the recording, the collector records the survivors of all stacks.
 const SURVIVORS_AT_ONCE: usize = 256;
 
 impl Recording {

@@ -1,7 +1,7 @@
-//! The stacks of watched sites as the trace stores them. In the trace, each stack is a separate site, and the
-//! parent of this site is the watched site. For each stack, the trace also stores when the survivors of this
-//! stack were allocated. A survivor is an allocation that is still live. A teardown is the phase in which an
-//! ending program frees everything.
+//! Reads the stacks of watched sites, in the form in which the trace stores them. In the trace, each stack is
+//! a separate site, and the parent of this site is the watched site. For each stack, the trace also stores
+//! when the survivors of this stack were allocated. A survivor is an allocation that is still live. A
+//! teardown is the phase in which an ending program frees everything.
 
 use crate::recording::modules::Modules;
 use crate::sys::shm::Session;
@@ -32,10 +32,10 @@ impl Default for Epochs {
 }
 
 impl Epochs {
-    /// Begins a new epoch if the current epoch is over. Returns whether a new epoch began. The epoch length
-    /// doubles as the recording becomes longer. So even a long recording has few epochs: each doubling of the
-    /// recording's length adds 16 epochs. For the trace, the collector combines these epochs into longer
-    /// epochs of equal length. Each short epoch lies inside one long epoch.
+    /// Begins a new epoch if the current epoch is over. Returns whether a new epoch began. The length of an
+    /// epoch doubles as the recording becomes longer. So even a long recording has few epochs: each doubling
+    /// of the recording's length adds 16 epochs. For the trace, the collector combines these epochs into
+    /// longer epochs of equal length. Each epoch of the session is inside exactly one epoch of the trace.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         self.grow(now_ns);
         let current = self.starts.last().copied().unwrap_or(0);
@@ -68,7 +68,7 @@ impl Epochs {
 
 /// A stack that the collector sees for the first time.
 pub(crate) struct NewStack {
-    /// The stack as the trace stores it.
+    /// The stack in the form in which the trace stores it.
     pub stack: Stack,
     /// The session id of the watched site.
     pub parent: u32,
@@ -119,7 +119,7 @@ impl WatchedStacks {
         new
     }
 
-    /// Stops adding stacks to the trace. From then on, the allocations of a stack that has no site in the
+    /// Stops adding stacks to the trace. After this call, the allocations of a stack that has no site in the
     /// trace count at the call site of this stack.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
@@ -220,8 +220,8 @@ impl Snapshot {
     ) -> Result<(), E> {
         let is_wanted = self.largest(sites.len(), most);
         let stack_of = |index: &u32| self.cells[*index as usize].stack;
-        // Sort only the cells of the wanted stacks. Sorting all cells would take as long as all other work
-        // for a slice.
+        // Sort only the cells of those stacks that `visit` gets. Sorting all cells would take as long as all
+        // other work for a slice.
         let mut order: Vec<u32> =
             (0..self.cells.len() as u32).filter(|index| is_wanted(stack_of(index) as usize)).collect();
         order.sort_unstable_by_key(stack_of);
@@ -297,7 +297,7 @@ impl Snapshot {
 /// slice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
-    /// The survivors at the latest slice.
+    /// The survivors (live allocations) at the latest slice.
     pub latest: Arc<Snapshot>,
     kept: Arc<Snapshot>,
     /// Number of live allocations at the end of each of the latest epochs; the newest epoch is the first.
@@ -316,11 +316,11 @@ fn is_most(live: u64, most: u64) -> bool {
 
 impl Snapshots {
     /// Keeps the latest survivors (live allocations) as the state before a possible teardown, in which an
-    /// ending program frees everything. The caller calls this function at the end of each epoch. If the
-    /// number of live allocations has fallen, a teardown may have begun. Then the function keeps the older
-    /// survivors, because survivors from the middle of a teardown would hide part of a leak. If the number
-    /// stays low for longer than a teardown can last, the program has freed this memory in normal work, and
-    /// the function keeps the latest survivors again.
+    /// ending program frees everything. The caller calls [`Snapshots::keep`] at the end of each epoch. If the
+    /// number of live allocations has fallen, a teardown may have begun. In that case, the function keeps the
+    /// survivors from before the fall, because survivors from the middle of a teardown would hide part of a
+    /// leak. If the number stays low for longer than a teardown can last, the program has freed this memory
+    /// in normal work, and the function keeps the latest survivors again.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = self.latest.live_count;
@@ -346,7 +346,7 @@ fn made(session: &Session) -> usize {
 /// The cells (counters of one stack for one epoch) that are in use, each with the index of the cell's stack.
 pub(crate) fn cells(session: &Session) -> impl Iterator<Item = (usize, &Cell)> {
     let made = (session.header().stacks.cell.load(Ordering::Acquire) as usize).min(MAX_CELLS);
-    // The index 0 means "no cell". Reading the unused cell 0 would allocate its memory page.
+    // The index 0 means "no cell". Reading the unused cell 0 would allocate a memory page for this cell.
     session.cells().get(1..made).unwrap_or_default().iter().filter_map(|cell| {
         let stack = cell.stack.load(Ordering::Acquire).checked_sub(1)?;
         Some((stack as usize, cell))

@@ -13,7 +13,7 @@ pub struct Summary {
     pub path: PathBuf,
     /// The size of the trace in bytes.
     pub bytes: u64,
-    /// Number of slices taken.
+    /// Number of slices that the collector has taken.
     pub slices: u64,
     /// Number of sites whose counters are not all zero.
     pub sites: usize,
@@ -29,8 +29,8 @@ pub struct Summary {
     pub is_replaced: bool,
     /// Whether edleak counted almost nothing of the program, because the program has its own allocator.
     pub is_blind: bool,
-    /// Whether another process moved or deleted the trace during the recording. If so, `path` is now the path
-    /// of another file or of no file.
+    /// Whether another process moved or deleted the trace during the recording, so that `path` is now the
+    /// path of another file or of no file.
     pub is_moved: bool,
     /// Number of child processes without a trace.
     pub children: Children,
@@ -52,7 +52,7 @@ pub(crate) struct Remains {
 /// Counts of the images (programs in processes) that have no trace.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Others {
-    /// Number of images that got no session.
+    /// Number of images (programs in processes) that edleak did not record, because they got no session.
     pub unrecorded: u64,
     /// Number of children that the user did not ask to record.
     pub unrequested: u64,

@@ -1,13 +1,13 @@
-//! An event in a ring that a thread of the target has begun to write but has not published. The collector
-//! cannot read such an event yet.
+//! Handles an event in a ring that a thread of the target has begun to write but has not published, so that
+//! the collector cannot read the event yet.
 
 use std::time::{Duration, Instant};
 
-/// After this time, the collector skips an event that no thread has published. The thread that began this
-/// event was stopped, or left the call through a longjmp.
+/// After this time, the collector skips an event that no thread has published. The thread that began to write
+/// this event was stopped, or left the library with longjmp.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// An unpublished event in a ring. The collector waits for this event before it reads the events after it.
+/// An unpublished event in a ring, for which the collector waits before it reads the events after this event.
 #[derive(Default)]
 pub(crate) struct Unpublished {
     /// The number of the unpublished event, and the time at which the collector first saw this event.

@@ -28,7 +28,7 @@ pub(crate) struct PendingRequests {
 }
 
 impl PendingRequests {
-    /// Whether a request is not answered yet.
+    /// Whether there is a watch request that the collector has not answered yet.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.is_some() || !self.waiting.is_empty()
     }
@@ -39,7 +39,7 @@ impl PendingRequests {
         under_way.chain(&self.waiting).map(|wanted| wanted.client)
     }
 
-    /// Adds a request.
+    /// Adds a watch request to the requests that wait.
     pub(crate) fn add(&mut self, wanted: WatchRequest) {
         self.waiting.push_back(wanted);
     }

@@ -1,5 +1,5 @@
-//! The first milliseconds of a child's recording. Most children of a shell end in this time, so the collector
-//! postpones all work that a child with such a short life does not need.
+//! The first milliseconds of a child's recording. Most children of a shell end in their first milliseconds,
+//! so the collector postpones all work that such a short-lived child does not need.
 //!
 //! - The trace stays in memory. If the child ends in this time, one system call writes the whole trace.
 //! - A forked child reads the rules of its parent's session (`READY_WITH_PARENTS_RULES`).
@@ -13,8 +13,8 @@ use edleak_format::{Error, TraceWriter};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The collector postpones work up to this age of a recording. At this age, the collector writes the trace
-/// into its file, and gives a forked child rules of its own.
+/// When a recording has this age, the collector does the postponed work: it writes the trace into its file,
+/// and gives a forked child rules of its own.
 const YOUNG: Duration = Duration::from_millis(20);
 
 impl Recording {
@@ -24,7 +24,7 @@ impl Recording {
         is_young.then(|| (self.began + YOUNG).saturating_duration_since(now))
     }
 
-    /// Whether the trace has a file.
+    /// Whether the file of the trace exists, so that the trace is not only in memory.
     pub(crate) fn has_file(&self) -> bool {
         self.writer.as_ref().is_none_or(TraceWriter::has_file)
     }

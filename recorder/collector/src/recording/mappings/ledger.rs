@@ -21,7 +21,8 @@ const MOST_UNDOABLE: usize = 256;
 /// If there are more than this number of mappings, the ledger merges neighbouring mappings of one site, so
 /// that the memory of the ledger stays bounded.
 const MOST_MAPPINGS: usize = 1 << 20;
-/// Maximum number of mremap calls that run at the same time. Each thread can run one mremap call.
+/// Maximum number of mremap calls that run at the same time. The number is high enough, because each thread
+/// runs at most one mremap call.
 const MOST_MOVES: usize = 4096;
 
 /// A site that maps memory, as an index into [`Ledger::counters`].
@@ -39,7 +40,8 @@ struct Piece {
 struct Mapping {
     owner: SiteIndex,
     live_bytes: u64,
-    /// Number of merged calls; 1 unless the ledger has more than [`MOST_MAPPINGS`] mappings.
+    /// Number of calls that have made this mapping. The number is 1 unless the ledger has merged mappings,
+    /// because there were more than [`MOST_MAPPINGS`].
     calls: u64,
     /// The end of a System V segment; 0: the mapping is not a segment. The ledger needs this end when the
     /// program calls shmdt, because shmdt gets only the start of the segment.
@@ -68,9 +70,9 @@ struct Removed {
 /// The mapped ranges of one address space.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Ledger {
-    /// Pieces by start address. Pieces do not overlap.
+    /// All pieces of all mappings, by start address. No two pieces overlap.
     pieces: BTreeMap<u64, Piece>,
-    /// Mappings by serial number.
+    /// All mappings, by serial number.
     mappings: BTreeMap<u64, Mapping>,
     next_mapping: u64,
     counters: Vec<Counters>,
@@ -80,8 +82,8 @@ pub(crate) struct Ledger {
     /// The latest calls of munmap and shmdt, with the pieces that each call removed. If a call turns out to
     /// have failed, the ledger puts the pieces of this call back.
     undoable: VecDeque<(u32, Vec<Removed>)>,
-    /// Calls of mremap that still run, with the pieces of the ranges that these calls move. Until a call
-    /// ends, its pieces are not in `pieces`, but count as live.
+    /// Calls of mremap that still run, with the pieces of the ranges that these calls move. Until a call of
+    /// mremap ends, the pieces that it moves are not in `pieces`, but count as live.
     moving: VecDeque<(u32, Vec<Removed>)>,
 }
 
@@ -175,8 +177,8 @@ impl Ledger {
         serial
     }
 
-    /// Notes that the program gave back the pages of a range with madvise. This call counts once at each site
-    /// that owns a part of the range.
+    /// Notes that the program gave back the pages of a range with madvise. The call of madvise counts once at
+    /// each site that owns a part of the range.
     pub(crate) fn give_back(&mut self, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let mut parts: Vec<(SiteIndex, u64)> = Vec::new();
@@ -209,8 +211,8 @@ impl Ledger {
     pub(crate) fn detach(&mut self, number: u32, start: u64) {
         let Some(piece) = self.pieces.get(&start).copied() else { return };
         let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
-        // The kernel detaches all remaining parts of the segment. It does not unmap other mappings that now
-        // fill holes between these parts.
+        // The kernel detaches all remaining parts of the segment. Mappings that other calls have made in
+        // holes between these parts stay mapped.
         let starts = self.pieces.range(start..end.max(start));
         let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
         let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
@@ -233,7 +235,7 @@ impl Ledger {
         let removed = self.take(start, end);
         if self.moving.len() == MOST_MOVES {
             // There are more mremap calls than can run at the same time, so the event for the end of the
-            // oldest call was lost. The ledger counts the range that this call moved as freed.
+            // oldest call was lost. The ledger counts the range that the oldest call moved as freed.
             let lost = self.moving.pop_front();
             lost.into_iter().for_each(|(_, lost)| self.count_freed(&lost));
         }
@@ -287,8 +289,8 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // The mapping has no other piece, so the ledger has counted the mapping as freed. Now the
-                // ledger must count it as mapped again.
+                // The mapping has no other piece, so the ledger counted the mapping as freed. Undo this,
+                // because the call that should unmap the piece has failed.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -301,7 +303,8 @@ impl Ledger {
     }
 
     /// Removes and returns all pieces in `start..end`. If a piece is only partly in this range, the function
-    /// removes only the part that is in the range. The removed bytes still count as live.
+    /// removes only the part that is in the range. The function does not count the removed bytes as freed,
+    /// because its callers do so.
     fn take(&mut self, start: u64, end: u64) -> Vec<Removed> {
         let mut removed = Vec::new();
         self.cut_at(start);
@@ -343,7 +346,8 @@ impl Ledger {
     /// not below `mark`. Returns the number of freed bytes. `ranges` must be sorted.
     ///
     /// The caller must read all events, then get `mark`, then read `ranges`, and then read all events again.
-    /// Only in this order, a range that is missing in `ranges` was unmapped by a call without an event.
+    /// If the caller uses this order and a range is missing in `ranges`, a call without an event has unmapped
+    /// this range.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
         for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {
@@ -486,7 +490,7 @@ mod tests {
                         pages.unmap(first, count);
                     }
                     5 => {
-                        // The call fails, so the ledger must undo the call.
+                        // In this step of the test, the call fails, so the ledger must undo its changes.
                         ledger.unmap(number, first * PAGE, length);
                         ledger.fail(number);
                     }
@@ -543,7 +547,7 @@ mod tests {
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
         assert_eq!(ledger.live_bytes(), 4 * PAGE);
-        // Another thread maps other pages during the move.
+        // In this test, another thread maps other pages while the kernel moves the range.
         ledger.map(20 * PAGE, PAGE, 1);
         ledger.end_move(7, 10 * PAGE, 6 * PAGE, 2);
         assert_eq!(ledger.pieces_in(0, u64::MAX).count(), 2);
@@ -559,8 +563,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
-        // The kernel has already moved the range. Before the ledger gets the event for the end of the move,
-        // another thread maps new memory at the old place of the range.
+        // In this test, the kernel has already moved the range. Before the ledger gets the event for the end
+        // of the move, another thread maps new memory at the old address of the range.
         ledger.map(10 * PAGE, 4 * PAGE, 1);
         ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
         let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();

@@ -46,7 +46,7 @@ pub(crate) struct MappingSite {
 #[derive(Default)]
 pub(crate) struct Mappings {
     ledger: Ledger,
-    /// The sites, indexed by their owner number in the ledger.
+    /// The sites that map memory. The ledger refers to a site by its index in this list.
     sites: Vec<MappingSite>,
     owners: HashMap<(u32, bool), SiteIndex>,
     /// For each ID of a caller of mmap or a similar function: whether this caller is in an allocator.
@@ -100,7 +100,7 @@ impl Mappings {
         &self.ledger
     }
 
-    /// The sites, indexed by their owner number in the ledger.
+    /// The sites that map memory. The ledger refers to a site by its index in this list.
     pub(crate) fn sites(&self) -> &[MappingSite] {
         &self.sites
     }
@@ -123,7 +123,7 @@ impl Mappings {
     }
 
     /// The counters that have changed up to the mark whose slice is at the position `slice` in the ring of
-    /// marks. The list contains only sites that are in the trace.
+    /// marks. The result contains only sites that are in the trace.
     pub(crate) fn at_mark(&mut self, slice: u64) -> Vec<(SiteId, Counters)> {
         let sites = &self.sites;
         let in_trace = |(owner, counters): (usize, Counters)| Some((sites.get(owner)?.in_trace?, counters));
@@ -160,7 +160,7 @@ impl Mappings {
         }
     }
 
-    /// Reads all published events. Returns whether the collector has now read every event.
+    /// Reads all published events. Returns whether the collector has now read every event in the ring.
     pub(crate) fn read(&mut self, source: &Source<'_>) -> bool {
         let ring = source.session.mappings();
         let written = ring.written.load(Ordering::Acquire);
@@ -218,8 +218,8 @@ impl Mappings {
         let Some(info) = source.session.infos().get(direct as usize) else { return false };
         let address = info.address.load(Ordering::Acquire);
         let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
-        // The collector does not know the module of this caller yet. So the function does not store the
-        // answer: the collector may learn this module later.
+        // The collector does not know the module of this caller yet. Do not store the answer, because the
+        // collector may learn this module later.
         let Some(id) = module else { return false };
         let Some(module) = source.modules.all().get(id.0 as usize) else { return false };
         let is_allocator = *self.allocator_modules.entry(id.0).or_insert_with(|| {

@@ -20,7 +20,8 @@ const MOST_NAMES: usize = 1 << 16;
 /// The name of the pool that contains all objects that the program marks with ASan's poisoning macros.
 const POISONED_NAME: &str = "memory that the program poisons";
 /// When the program resets a pool (frees all its objects), the ledger keeps its memory for up to this number
-/// of objects of the pool. If the ledger has memory for more objects of the pool, it frees this memory.
+/// of objects of the pool. If the ledger has memory for more than this number of objects of the pool, the
+/// ledger frees this memory.
 const KEPT_ROOM: usize = 256;
 
 /// A map whose keys are addresses or small numbers.
@@ -51,7 +52,7 @@ impl Hasher for AddressHasher {
 /// A site that gets objects from pools with one name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PoolSite {
-    /// The index of the pool's name.
+    /// The index of the pool's name in the ledger's list of names.
     pub name: u32,
     /// The session id of the return address in the pool's own function, which reports an object to edleak; 0:
     /// there is no such address.
@@ -153,8 +154,9 @@ impl Ledger {
         of_program as u64 + u64::from(!self.poisoned.is_empty())
     }
 
-    /// Number of objects for which the ledger or the trace has no room. The number includes the objects of
-    /// new sites until the next slice, which adds these sites to the trace if there is room.
+    /// Number of objects for which the ledger or the trace has no room. This number also includes the objects
+    /// of new sites; at the next slice, the collector adds these sites to the trace if there is room, and
+    /// their objects no longer count.
     pub(crate) fn refused(&self) -> u64 {
         let all = self.sites.iter().zip(&self.counters);
         let unnamed = all.filter(|(site, _)| site.in_trace.is_none());

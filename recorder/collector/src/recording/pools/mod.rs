@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// in the ring is free again.
 const AT_A_TIME: usize = 1024;
 
-/// The pools of one process.
+/// The objects that the pools of one process have handed out.
 #[derive(Default)]
 pub(crate) struct Pools {
     /// The objects of the pools, and the counters of the sites.
@@ -48,7 +48,7 @@ pub(crate) struct Pools {
 
 impl Pools {
     /// The counters that have changed up to the mark whose slice is at the position `slice` in the ring of
-    /// marks. The list contains only sites that are in the trace.
+    /// marks. The result contains only sites that are in the trace.
     pub(crate) fn at_mark(&mut self, slice: u64) -> Vec<(SiteId, Counters)> {
         let sites = self.ledger.sites();
         let in_trace = |(owner, counters): (usize, Counters)| Some((sites.get(owner)?.in_trace?, counters));
@@ -56,8 +56,8 @@ impl Pools {
     }
 
     /// Reads the published events that are in the ring now, and returns their number. If `is_over` is true,
-    /// no thread of the target runs any more. Then the function skips events that are not published, because
-    /// no thread will publish these events.
+    /// no thread of the target runs any more. In this case, the function skips events that are not published,
+    /// because no thread will publish these events.
     pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);
@@ -141,7 +141,8 @@ impl Shared {
 }
 
 /// The reader thread starts when the recording has this age, so the collector starts no thread for a child
-/// that ends earlier. Before this age, the ring has room for all events, even of the fastest pool.
+/// that ends earlier. Before a recording has this age, the ring has room for all events, even of the fastest
+/// pool.
 const START: Duration = Duration::from_millis(5);
 
 /// Reads the events of one recording in a thread, until the value is dropped.
@@ -197,7 +198,7 @@ impl Drop for PoolReader {
         let noticed = &self.shared.session.pools().state.noticed.0;
         noticed.store(CLOSED, Ordering::Release);
         wake(noticed);
-        // A thread that panicked has already printed the reason.
+        // If the thread panicked, it has already printed the reason, so ignore the result of `join`.
         self.thread.take().into_iter().for_each(|thread| _ = thread.join());
     }
 }

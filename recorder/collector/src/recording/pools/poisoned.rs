@@ -1,9 +1,11 @@
 //! Finds the objects of pools in a program that does not report its objects to edleak, but uses the macros of
-//! ASan (AddressSanitizer). These macros make memory accessible, or poison memory (make it inaccessible).
+//! ASan (AddressSanitizer). The macros of ASan make memory accessible, or poison memory (make it
+//! inaccessible).
 //!
 //! A program that uses these macros poisons a chunk of memory as soon as the program has allocated the chunk.
 //! The program makes the bytes of an object accessible when it hands the object out, and poisons these bytes
-//! again when it takes the object back. From each call of a macro, the collector concludes:
+//! again when it takes the object back. This table shows what the collector concludes from each call of a
+//! macro:
 //!
 //! | the program | meaning |
 //! |---|---|
@@ -192,7 +194,7 @@ mod tests {
         let mut stack = Counted::new();
         assert_eq!(stack.unpoison(1 << 40, 1 << 20), (0, 0));
         assert_eq!(stack.poison(1 << 40, 64), (0, 0));
-        // A cache of objects poisons each object by itself.
+        // A program that keeps freed objects in a cache poisons each of these objects separately.
         assert_eq!(stack.unpoison(1 << 40, 64), (0, 0));
     }
 
