@@ -17,15 +17,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Version of the format of the JSON report. The crate `report` writes this report, and this module reads the
-/// report as a baseline. Increase this version with every change of the format after which older versions of
-/// edleak cannot read a report.
+/// Version of the format of the JSON report, which the crate `report` writes and this module reads as a
+/// baseline. Increase the version with every change of the format after which older versions of edleak cannot
+/// read a report.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Least ratio of the new rate to the old rate at which a leak counts as faster than in the baseline.
 ///
-/// Two estimates of the rate of the same leak differ by up to a quarter in either direction. So a leak whose
-/// new rate is 1.5 times the old rate has really become faster.
+/// If two recordings have the same leak, the two estimates of its rate differ by up to a quarter. So a leak
+/// whose new rate is 1.5 times the old rate has really become faster.
 pub const FASTER: f64 = 1.5;
 
 /// One leak of the baseline.
@@ -33,7 +33,7 @@ pub const FASTER: f64 = 1.5;
 pub struct KnownLeak {
     /// The keys by which edleak recognizes this leak in another recording.
     pub identity: Identity,
-    /// The name of the leak, for people.
+    /// The name of the leak, as a report prints it.
     pub name: String,
     /// The rate of the leak in the earlier recording.
     pub rate_bytes_per_s: f64,
@@ -53,11 +53,13 @@ pub struct Baseline {
 pub enum Change {
     /// The baseline does not contain the leak.
     New,
-    /// The baseline contains the leak with this rate, which is clearly lower than the new rate.
+    /// The baseline contains the leak, but with a clearly lower rate than now. The value is the rate in the
+    /// baseline.
     Faster(f64),
-    /// The baseline contains the leak with this rate, which is about equal to the new rate.
+    /// The baseline contains the leak with about the same rate as now. The value is the rate in the baseline.
     Same(f64),
-    /// The baseline contains the leak with this rate, which is clearly higher than the new rate.
+    /// The baseline contains the leak, but with a clearly higher rate than now. The value is the rate in the
+    /// baseline.
     Slower(f64),
 }
 
@@ -78,8 +80,8 @@ impl Change {
 }
 
 impl Baseline {
-    /// The leaks of an analyzed recording. The sites must have symbols, so that edleak can find the leaks
-    /// again after a rebuild of the program.
+    /// Makes a baseline of the leaks of an analyzed recording. The sites must have symbols, so that edleak
+    /// can find the leaks again after a rebuild of the program.
     pub fn of(analysis: &Findings) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
@@ -132,8 +134,9 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // The function compares the exact code first, and the function names only after that. If the names
-        // came first, a leak could be compared with another leak in a function of the same name.
+        // The first pass compares the exact code of two leaks, and the second pass compares the names of
+        // their functions. If the names came first, a leak could be compared with another leak in a function
+        // of the same name.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =

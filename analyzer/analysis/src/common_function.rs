@@ -9,7 +9,7 @@ use crate::frame::{SiteFrame, base_name, frames};
 use crate::group::Group;
 use crate::site::JudgedSite;
 
-/// The outer frames that several stacks share.
+/// The outermost frames that several stacks have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Common<'a> {
     /// The frames that all stacks share, outermost first. The first frame in this list is the program's own
@@ -18,7 +18,7 @@ pub(crate) struct Common<'a> {
 }
 
 impl<'a> Common<'a> {
-    /// The outer frames that all stacks of one group share.
+    /// Finds the outermost frames that all stacks of one group have in common.
     pub(crate) fn of(group: &Group<'a>) -> Option<Self> {
         let mut stacks = group.stacks();
         let first = Self { frames: own_frames(stacks.next()?) };
@@ -93,7 +93,7 @@ fn entry_frames(frames: &[SiteFrame<'_>], is_cut: bool) -> usize {
     entry
 }
 
-/// Whether a program or a thread begins in this function.
+/// Whether the function with this name is one in which a program or a thread begins.
 pub(crate) fn is_entry(function: &str) -> bool {
     const NAMES: [&str; 9] = [
         "main",

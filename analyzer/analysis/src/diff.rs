@@ -5,7 +5,7 @@ use crate::findings::Findings;
 use crate::gate::{Outcome, too_little};
 use crate::site::JudgedSite;
 
-/// The changes from one recording to another.
+/// The differences between the leaks of two recordings.
 #[derive(Debug)]
 pub struct Diff<'a> {
     /// Every leak of the second recording, and its change since the first recording.

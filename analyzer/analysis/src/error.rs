@@ -27,7 +27,7 @@ pub enum ErrorKind {
     Suppressions,
     /// The analyzer cannot use a baseline.
     Baseline,
-    /// A value given by the user has a wrong form.
+    /// The user gave a value that has a wrong form, for example a wrong time.
     Value,
     /// A report could not be written.
     Output,
@@ -54,7 +54,7 @@ impl Error {
         &self.message
     }
 
-    /// The remedy; `None`: there is no remedy.
+    /// The remedy (advice for the user); `None`: the error has no remedy.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }

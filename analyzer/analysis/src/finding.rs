@@ -23,8 +23,8 @@ use edleak_model::classify::Confidence;
 /// Least number of places in shared libraries that become one finding only because they grow at the same
 /// times. `LEAST_BY_STEP` applies only to places whose stacks are not known.
 const LEAST_BY_STEP: usize = 3;
-/// To decide whether a place belongs to a finding, the place is compared with at most this number of places
-/// of the finding.
+/// To decide whether a place belongs to a finding, the analyzer compares the place with at most this number
+/// of places of the finding.
 const MOST_COMPARED: usize = 3;
 
 /// One entry of the list of leaks.
@@ -35,7 +35,7 @@ pub struct Finding<'a> {
     pub parts: Vec<Group<'a>>,
     /// The reason why several places are one finding; `None`: there is only one place.
     pub together: Option<Together<'a>>,
-    /// The sum of the live bytes of all parts, as a curve over the time of the record.
+    /// The sum of the live bytes of all parts of the finding, as a curve over the time of the record.
     pub levels: LevelSum<'a>,
 }
 
@@ -67,7 +67,8 @@ impl<'a> Finding<'a> {
     }
 
     /// The frame that the user should look at first: the function that calls all parts, directly or through
-    /// other functions. If the finding has only one part, this is the frame in which the part allocates.
+    /// other functions. If the finding has only one part, the result is the frame in which this part
+    /// allocates.
     pub fn headline(&self) -> Option<SiteFrame<'a>> {
         match self.together {
             Some(Together::Below(frame)) => Some(frame),
@@ -81,7 +82,7 @@ impl<'a> Finding<'a> {
         self.parts.iter().find(|part| !is_in_library(part)).unwrap_or(self.largest())
     }
 
-    /// The name of the finding, for people.
+    /// The name of the finding, as a report prints it.
     pub fn name(&self) -> String {
         match self.together {
             Some(Together::Below(frame)) => frame.name(),
@@ -94,12 +95,12 @@ impl<'a> Finding<'a> {
         self.parts.iter().flat_map(|part| part.members.iter().copied())
     }
 
-    /// Number of bytes leaked per second by all parts together.
+    /// Number of bytes that all parts of the finding together leak per second.
     pub fn rate_bytes_per_s(&self) -> f64 {
         self.parts.iter().map(|part| part.rate_bytes_per_s).sum()
     }
 
-    /// Number of bytes leaked by all parts together.
+    /// Number of bytes that all parts of the finding together leaked.
     pub fn leak_bytes(&self) -> f64 {
         self.parts.iter().map(|part| part.leak_bytes).sum()
     }
@@ -109,12 +110,12 @@ impl<'a> Finding<'a> {
         self.parts.iter().map(|part| part.leak_count).sum()
     }
 
-    /// Seconds from the start of the record until the first part began to leak.
+    /// Seconds from the start of the record until the first part of the finding began to leak.
     pub fn began_s(&self) -> f64 {
         self.parts.iter().map(|part| part.began_s).fold(f64::INFINITY, f64::min)
     }
 
-    /// Whether most of the leaked bytes were freed when the program ended.
+    /// Whether the program freed most of the leaked bytes when it ended.
     pub fn is_freed_at_end(&self) -> bool {
         let freed = self.parts.iter().filter(|part| part.is_freed_at_end).map(|part| part.leak_bytes);
         freed.sum::<f64>() > self.leak_bytes() / 2.0
@@ -161,7 +162,7 @@ pub fn totals(findings: &[Finding<'_>]) -> (f64, f64) {
 }
 
 /// The findings whose bytes count in a total. The bytes of a pool are also in the heap or in mapped memory,
-/// so findings of pools count only if there are no other findings.
+/// so a finding of a pool counts only if all findings are of pools.
 pub fn counted_once<'f, 'a>(findings: &'f [Finding<'a>]) -> impl Iterator<Item = &'f Finding<'a>> {
     let is_of_pool = |finding: &Finding<'_>| finding.lead().domain() == Domain::Pool;
     let only_pools = findings.iter().all(is_of_pool);
@@ -274,9 +275,9 @@ fn in_step<'a>(
 }
 
 /// Selects the groups that become one finding with `members`. The stacks of these groups are not known, so
-/// the only evidence for one cause is that the groups grow at the same times. The function selects groups in
-/// shared libraries. The function selects groups in the program itself only if all of them are in one
-/// function.
+/// the only evidence for one cause is that the groups grow at the same times. The function always selects
+/// groups in shared libraries. The function selects groups in the program itself only if all of them are in
+/// one function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -320,7 +321,7 @@ mod tests {
     use edleak_model::levels::Levels;
     use edleak_model::series::Series;
 
-    /// A frame `function:line` in a module.
+    /// Makes a frame of a function at a line, in a module.
     fn frame(module: &str, function: &str, line: u32) -> Address {
         let symbol = SymbolFrame {
             function: Some(function.into()),

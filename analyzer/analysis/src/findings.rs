@@ -26,11 +26,12 @@ pub struct Findings {
     pub source: String,
     /// General facts: the program, the duration of the recording, and the reason why the recording ended.
     pub header: Header,
-    /// The totals of the recording, and the numbers of events that the recorder could not record.
+    /// The totals of the recording, such as the live bytes of all sites, and the numbers of events that the
+    /// recorder could not record.
     pub summary: Summary,
     /// The kind of growth of the process, with its numbers.
     pub growth: ProcessGrowth,
-    /// The totals of mapped memory; `None`: the trace does not record mapped memory.
+    /// The totals of mapped memory; `None`: the trace has no data about mapped memory.
     pub mapped: Option<Mapped>,
     /// The totals of the program's own pools; `None`: the trace does not record pools, or the program reports
     /// no pool with edleak.h.
@@ -111,7 +112,8 @@ pub struct Before {
     pub resident_bytes: u64,
 }
 
-/// The totals of a recording, and the numbers of events that the recorder could not record.
+/// The totals of a recording, such as the live bytes of all sites, and the numbers of events that the
+/// recorder could not record.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Summary {
     /// Number of sites.
@@ -138,8 +140,8 @@ pub struct Summary {
     pub earlier_frees: u64,
     /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,
-    /// Share of the record without slices, 0 to 1. In place of the missing slices, the analysis uses values
-    /// on a straight line.
+    /// Share of the record without slices, 0 to 1. In a gap without slices, the analysis uses values on a
+    /// straight line.
     pub missing_share: f64,
     /// Length of the longest gap without slices, as a share of the record, 0 to 1.
     pub longest_gap_share: f64,
@@ -178,11 +180,11 @@ pub struct LoadedModule {
     pub path: String,
     /// The module's build ID in hexadecimal; empty: the module has no build ID.
     pub build_id: String,
-    /// First address of the mapping.
+    /// The first address at which the module is mapped.
     pub start: u64,
-    /// The first address after the mapping.
+    /// The first address after the mapping of the module.
     pub end: u64,
-    /// Runtime address minus link-time address.
+    /// The address of the module's code at run time, minus its address in the file (link-time address).
     pub load_bias: u64,
 }
 
@@ -201,8 +203,8 @@ impl Findings {
         finding::findings(group::groups(&self.sites, listed), &self.steps)
     }
 
-    /// The findings for which `is` returns true. The argument of `is` is the standing of a leak, which is the
-    /// decision of the gate on this leak.
+    /// The findings made of those leaks for which `is` returns true. The argument of `is` is the standing of
+    /// a leak, which is the decision of the gate on this leak.
     pub fn with_standing(&self, is: impl Fn(Standing) -> bool) -> Vec<Finding<'_>> {
         self.of_leaks(self.sites.iter().filter(|site| is(site.standing)))
     }

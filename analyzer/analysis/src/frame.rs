@@ -74,8 +74,8 @@ impl<'a> SiteFrame<'a> {
             "/library/alloc/src/",
             "/library/std/src/",
             "/usr/include/c++/",
-            // In programs built with `_FORTIFY_SOURCE`, the headers of glibc inline getline, asprintf and
-            // other functions.
+            // If a program is built with `_FORTIFY_SOURCE`, getline, asprintf and other functions of glibc
+            // are inlined from these header files.
             "-linux-gnu/bits/",
             "/usr/include/bits/",
             "/include/rtld-malloc.h",
@@ -96,7 +96,7 @@ impl<'a> SiteFrame<'a> {
             || is_in_crate(file, "annotate")
     }
 
-    /// The source file and the line of the frame, if both are known. Line 0 counts as unknown.
+    /// The source file and the line of the frame, if both are known. A line number of 0 counts as unknown.
     pub fn place(self) -> Option<(&'a str, u32)> {
         let frame = self.frame?;
         Some((frame.file.as_deref()?, frame.line))

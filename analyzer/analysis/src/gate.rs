@@ -26,16 +26,16 @@ const UNDECIDED_BYTES: f64 = 4096.0;
 
 /// The report mentions missing slices if more than this share of the record has no slices.
 pub const MUCH_MISSING: f64 = 0.05;
-/// Greatest share of the record that one gap without slices may take. If a gap is longer than this share, the
-/// result is undecided, because the gap may hide a leak. A gap of a fifth of the record lowers the accuracy
-/// of the verdicts (F1) by two and a half percentage points (`replay/gap.rs`). Several short gaps do not hide
-/// a leak.
+/// Greatest share of the record that one gap without slices may take. If the longest gap is longer than this
+/// share of the record, the result is undecided, because the gap may hide a leak. A gap of a fifth of the
+/// record lowers the accuracy of the verdicts (F1) by two and a half percentage points (`replay/gap.rs`).
+/// Several short gaps do not hide a leak.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The lowest class of leaks that are listed. If this class is below `linear`, the list also contains
+    /// The lowest class of leaks that are listed. If `min_class` is below `linear`, the list also contains
     /// sites that grow but do not leak.
     pub min_class: Class,
     /// Whether to list only leaks with the confidence `Strict`.
@@ -188,9 +188,10 @@ impl Policy {
             let reported_now: Vec<&JudgedSite> =
                 analysis.sites.iter().filter(|site| site.standing == Standing::Reported).collect();
             // Objects of pools are in the heap or in mapped memory. So the bytes of a pool are also counted
-            // at a site of the heap or of mapped memory, and the two rates must not be added up. Since a pool
-            // may also hand out memory that it took long ago, neither of the two rates contains the other. So
-            // the rate of the pools and the rate of all other sites must each be within the budget.
+            // at a site of the heap or of mapped memory, and the leak rates of pools must not be added to the
+            // leak rates of other sites. But a pool may also hand out memory that it took from malloc long
+            // ago, so the pools may leak although no other site leaks. So the rate of the pools and the rate
+            // of all other sites must each be within the budget.
             let rate_of = |is_pool: bool| -> f64 {
                 let sites = reported_now.iter().filter(|site| (site.domain() == Domain::Pool) == is_pool);
                 sites.map(|site| site.judgement.rate_bytes_per_s).sum()
@@ -206,7 +207,7 @@ impl Policy {
     }
 }
 
-/// Every name of the site that a pattern of a suppression may match.
+/// Every name of the site with which the patterns of suppressions are compared.
 fn names_of(site: &JudgedSite) -> Vec<&str> {
     let frames = site.frames().filter_map(|frame| frame.frame);
     let functions = frames.clone().filter_map(|frame| frame.function.as_deref());
@@ -263,9 +264,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
-        // In a trace of an earlier version of edleak, slices of marks have no sites of pools. So with a trace
-        // of an earlier version, sites of pools are judged by time, and undecided sites of pools can make the
-        // result undecided.
+        // In a trace of an earlier version of edleak, the slices of marks have no sites of pools. So with
+        // such a trace, sites of pools are judged by time, and undecided sites of pools can make the result
+        // undecided.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))
@@ -278,8 +279,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // In the gap, the analysis uses values on a straight line in place of the missing slices. So a leak that
-    // grew only during the gap would not be visible.
+    // In a gap without slices, the analysis uses values on a straight line. So a leak that grew only during
+    // the gap would not be visible.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes =
@@ -302,8 +303,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// If lost events of pools may hide a leak, the reason for this doubt. Lost events may hide a leak if their
-/// number is more than a twentieth of the number of counted objects.
+/// If lost events of pools may hide a leak, the sentence that tells the user so. Lost events may hide a leak
+/// if their number is more than a twentieth of the number of counted objects.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
@@ -346,7 +347,7 @@ fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
 /// The bytes of an undecided site that may have leaked.
 ///
 /// The result is the site's live bytes at the end of the judged record. If fewer bytes are live at the end of
-/// the whole record, the result is this smaller number, because freed memory has not leaked. If the site grew
+/// the whole record, the result is this smaller number, because freed memory has not leaked. If a site grew
 /// until the program had no more work, the function returns the site's
 /// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
 fn in_question(site: &JudgedSite) -> f64 {
@@ -447,8 +448,8 @@ fn is_explained(analysis: &Findings) -> bool {
             && analysis.own_heaps.iter().all(|heap| heap.uncounted.is_none() || heap.uncounted != module)
     };
     let mapping = || analysis.sites.iter().filter(|site| site.domain() == Domain::Mapping);
-    // The growth of a site is address space. The function assumes that the resident share of the growth
-    // equals the resident share of the whole site at the end.
+    // The growth of a site that maps memory is address space. The function assumes that the resident share of
+    // the growth equals the resident share of the whole site at the end.
     let resident = |site: &JudgedSite| {
         let live = site.totals.live_bytes.max(1) as f64;
         let share = site.resident_bytes.map_or(1.0, |resident| (resident as f64 / live).min(1.0));
@@ -466,8 +467,7 @@ fn size(bytes: u64) -> String {
     units::bytes(bytes as f64)
 }
 
-/// Whether no site changed after the first quarter of the record. A process whose sites did not change after
-/// this time probably only waited.
+/// Whether no site changed after the first quarter of the record, so that the process probably only waited.
 fn did_nothing_after_the_start(analysis: &Findings) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {

@@ -15,28 +15,29 @@ const LEAST_SHARE: f64 = 0.005;
 /// A caller with all or some of its stacks, or a single site.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
-    /// The caller that leaks. If the input does not contain the caller, this is the stack that leaks.
+    /// The caller that leaks. If the input does not contain the caller, the field `site` is the stack that
+    /// leaks.
     pub site: &'a JudgedSite,
     /// The member of the group with the highest rate; the verdict on this member is the verdict on the group.
     pub lead: &'a JudgedSite,
-    /// The listed sites of the group. The site with the highest rate comes first.
+    /// The sites of the group that the report lists. The site with the highest rate comes first.
     pub members: Vec<&'a JudgedSite>,
     /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 means the
     /// caller itself. A greater index means the innermost frame at which the leaking stacks differ from the
     /// caller's other stacks.
     pub depth: usize,
-    /// The rate of all members together, in bytes per second.
+    /// The leak rate of all members of the group together, in bytes per second.
     pub rate_bytes_per_s: f64,
     /// Seconds from the start of the record to the beginning of the leak.
     pub began_s: f64,
-    /// The leaked bytes of all members together.
+    /// The number of bytes that all members of the group together leaked.
     pub leak_bytes: f64,
     /// Number of leaked allocations; `None`: the number of allocations did not grow because the same
     /// allocations got larger, or only the bytes are known.
     pub leak_count: Option<u64>,
     /// Whether the program freed more than half of the leaked bytes before the recording ended.
     pub is_freed_at_end: bool,
-    /// The sum of the live bytes of all members, as a curve over the time of the record.
+    /// The sum of the live bytes of all members of the group, as a curve over the time of the record.
     pub levels: LevelSum<'a>,
     /// The share of each stack in the leak. The greatest share comes first; the list is empty if the caller
     /// was not watched.
@@ -58,7 +59,7 @@ pub struct Share<'a> {
 pub struct LevelSum<'a>(Vec<(&'a Levels, f64)>);
 
 impl<'a> LevelSum<'a> {
-    /// Makes one sum of several sums.
+    /// Adds up several sums of live bytes.
     pub(crate) fn of<'b>(sums: impl Iterator<Item = &'b LevelSum<'a>>) -> Self
     where
         'a: 'b,
@@ -115,7 +116,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The name of the group, for people.
+    /// The name of the group, as a report prints it.
     pub fn name(&self) -> String {
         match self.depth {
             0 => self.site.name(),

@@ -2,8 +2,8 @@
 //! process.
 //!
 //! The verdicts are computed from [`edleak_model::series`], which does not keep the counters of single
-//! slices. But the HTML page and the profiles need counters. The history keeps the counters in packed form
-//! ([`Packed`]), for at most as many instants as a screen has columns of pixels.
+//! slices. But the HTML page and the profiles need the counters of single slices. The history keeps the
+//! counters in packed form ([`Packed`]), for at most as many instants as a screen has columns of pixels.
 //!
 //! ```text
 //!   instants   0    1    2    3  …        evenly spaced; the last one is the last slice
@@ -73,7 +73,8 @@ pub struct History {
     pub instants: Vec<Instant>,
     /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
     pub sites: Vec<SiteHistory>,
-    /// For each instant, the sum of all sites whose own counters are not in this history.
+    /// For each instant, the sum of the counters of all sites that have no counters of their own in this
+    /// history.
     pub others: Packed,
     /// Number of sites whose counters are added up in [`History::others`].
     pub others_sites: u64,
@@ -88,7 +89,7 @@ pub struct History {
     pub has_resident: bool,
 }
 
-/// The limits of a history.
+/// The limits for the size of a history.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryOptions {
     /// The greatest number of instants.
@@ -142,9 +143,9 @@ impl History {
     }
 }
 
-/// The indexes of the sites; the most important site comes first. Leaks come before all other sites. If two
-/// sites are both leaks or both no leaks, the site that holds more memory comes first. Of two sites that hold
-/// equally many bytes, the site that allocated more bytes comes first.
+/// The indexes of the sites; the most important site comes first. Sites that leak come before all other
+/// sites. If two sites are both leaks or both no leaks, the site that holds more memory comes first. If two
+/// sites hold the same number of bytes, the site that allocated more bytes comes first.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
     // The function computes the sort key of each site only once, because each computation reads the whole
     // curve of the site.

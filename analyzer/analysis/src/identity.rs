@@ -1,11 +1,12 @@
 //! Decides whether two sites of different recordings are the same piece of code.
 //!
 //! The exact key consists of the build ID and the offset of every return address. The exact key stays the
-//! same after a restart of the program, even if address space layout randomization changes all addresses. A
-//! rebuilt binary has another build ID and other offsets. If the build IDs differ, edleak compares the names
-//! of all functions and modules of the two stacks. Line numbers and directories are not compared, so they may
-//! change between two builds. If several sites have the same functions (for example, two calls of malloc in
-//! one function), the order of the sites in the code decides which site is which.
+//! same after a restart of the program, even if address space layout randomization changes all addresses. If
+//! the program is rebuilt, the build ID and the offsets change, so the exact keys differ. If the build IDs
+//! differ, edleak compares the names of all functions and modules of the two stacks. Line numbers and
+//! directories are not compared, so they may change between two builds. If several sites have the same
+//! functions (for example, two calls of malloc in one function), the order of the sites in the code decides
+//! which site is which.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
@@ -79,7 +80,8 @@ impl Identity {
         self.code.is_some() && self.code == other.code
     }
 
-    /// Whether the stacks of both sites have the same functions. The builds of the program may differ.
+    /// Whether the stacks of both sites have the same functions. The two sites may be from different builds
+    /// of the program.
     pub fn is_same_function(&self, other: &Self) -> bool {
         self.names.is_some() && self.names == other.names
     }

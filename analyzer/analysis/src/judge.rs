@@ -162,9 +162,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
 }
 
-/// Small live allocations take more resident memory than the program requested. If this additional memory
-/// explains at least half of the growth, the function sets the kind of growth to `Live`, because live
-/// allocations cause the growth.
+/// If live allocations are small, they take more resident memory than the program requested. If the
+/// additional memory explains at least half of the growth, the function sets the kind of growth to `Live`,
+/// because live allocations cause the growth.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -176,8 +176,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     }
 }
 
-/// A program counts as busy if it ran or waited for a processor for at least this share of the record. A slow
-/// machine makes the record longer, but does not change this share.
+/// A program counts as busy if it ran or waited for a processor for at least this share of the record. The
+/// limit is a share of the time and not a number of seconds, so it is also right on a slow machine.
 const BUSY_SHARE: f64 = 0.6;
 
 fn is_busy(processor: &CpuUse) -> bool {
@@ -257,8 +257,8 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
     JudgedSite { totals, ..judged(label, &replayed.series, replayed.with_stacks.as_ref(), period_s, model) }
 }
 
-/// The verdict on one site. If the site has stacks, the result also contains the judgement on the site
-/// together with its stacks. [`families::settle`] chooses between the two judgements.
+/// Judges one site. If the site has stacks, the result also contains the judgement on the site together with
+/// its stacks. [`families::settle`] chooses between the two judgements.
 fn judged(
     label: SiteLabel,
     series: &Series,

@@ -20,8 +20,8 @@ const LEAST_RESIDENT_SHARE: f64 = 0.01;
 /// A site that maps memory is not a leak if its resident memory grew by fewer bytes than this (one page).
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
 /// edleak computes the resident share of a site only if at least this share of its address space was already
-/// mapped at the last reading of /proc. Address space that the program mapped after this reading may or may
-/// not be resident.
+/// mapped at the last reading of /proc. The readings do not show whether address space that the program
+/// mapped later is resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
 /// The report mentions anonymous memory that no recorded call mapped only from this number of bytes on. Every
 /// program has some anonymous memory that no recorded call mapped, for example stacks and tables of the C
@@ -195,7 +195,7 @@ fn least_grown(leaked: f64) -> f64 {
 }
 
 /// Changes a leak of address space to no leak if too little of the leaked address space is resident. `share`
-/// is the resident share.
+/// is the resident share of the leaked address space, 0 to 1.
 fn settle_leak(site: &mut JudgedSite, share: f64) {
     if !site.is_leak() {
         return;
@@ -257,8 +257,8 @@ pub(crate) fn of_trace(
         let mut names: Vec<_> = ends.unseen.iter().filter(|(name, _)| !name.is_empty()).cloned().collect();
         names.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         names.retain(|(_, bytes)| *bytes > 0);
-        // The growth is the difference between the medians of the second eighth and of the last eighth of the
-        // record, which are 0.75 of the record apart.
+        // The growth is the median of the last eighth of the record minus the median of the second eighth.
+        // The time between the middles of these two eighths is 0.75 of the record.
         let rate_bytes_per_s = unseen.grown_bytes as f64 / (0.75 * record_s).max(1e-9);
         Unseen { bytes: bytes(&unseen), rate_bytes_per_s, names }
     });

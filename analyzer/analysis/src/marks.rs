@@ -38,7 +38,7 @@ pub struct JudgedMark {
     pub name: String,
     /// Number of iterations from the first slice of the mark to the last.
     pub iterations: u64,
-    /// Number of iterations that belong to the warm-up.
+    /// Number of iterations that belong to the warm-up, which is not judged.
     pub warm_up: u64,
     /// If the mark has too few iterations for a verdict, the message about this; `None`: there are enough
     /// iterations.

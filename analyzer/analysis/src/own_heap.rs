@@ -62,8 +62,9 @@ const RUNTIMES: &[Runtime] = &[
     Runtime { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
 ];
 
-/// The runtimes and allocators in a trace. The function finds allocators by the contents of the modules, and
-/// runtimes by the file names of the program and of its modules.
+/// Finds the runtimes and allocators in a trace that do not take their memory from malloc. The function finds
+/// allocators by the contents of the modules, and runtimes by the file names of the program and of its
+/// modules.
 pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let program = trace.start().command.first().map(String::as_str);
     let modules = || trace.modules().iter().map(|module| module.path.as_str());

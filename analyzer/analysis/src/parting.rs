@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 /// The stacks that do not leak are ignored if they make no more than this share of the caller's allocations.
 const HEALTHY_SHARE: f64 = 0.1;
-/// If the average sizes of two stacks differ by more than this factor, the caller counts as a function that
-/// only allocates for other functions.
+/// If the average allocation sizes of two stacks differ by more than this factor, the caller counts as a
+/// function that only allocates for other functions.
 const SIZES_DIFFER: f64 = 2.0;
 
 /// Leaking stacks that share one frame, and the index of this frame.

@@ -1,4 +1,4 @@
-//! Verdicts by the iterations of a mark instead of by time (`--per-mark`).
+//! Computes verdicts from the iterations of a mark instead of from the time (`--per-mark`).
 //!
 //! A slice of a mark has the counters of the instant at which the program set the mark. Like
 //! [`crate::replay`], this module merges sites that are the same code at several addresses. A watched caller
@@ -112,10 +112,10 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains whose counters are in the slices of marks. The heap is always one of these domains. Mapped
-/// memory and pools are in the result only if a slice of a mark has a site of this kind, because earlier
-/// versions of edleak recorded only sites of the heap in slices of marks. The sites of a domain that is not
-/// in the result keep their verdicts by time.
+/// The domains (heap, mapped memory, pools) of the sites in the slices of marks. The heap is always one of
+/// these domains. Mapped memory and pools are in the result only if a slice of a mark has a site of this
+/// kind, because earlier versions of edleak recorded only sites of the heap in slices of marks. The sites of
+/// a domain that is not in the result keep their verdicts by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
@@ -229,7 +229,7 @@ impl PerMark {
         Some(format!("{number} undecided: {} ({remedy})", most.iterations.why))
     }
 
-    /// The judged iterations, in words: `66 iterations of `iteration``.
+    /// The number of judged iterations of each mark, in words: `66 iterations of `iteration``.
     pub fn judged(&self) -> String {
         let judged = |mark: &JudgedMark| {
             let after = plural(mark.iterations - mark.warm_up, "iteration", "iterations");
@@ -313,7 +313,7 @@ impl Curves {
         JudgedMark { name: name.to_owned(), iterations, warm_up: warm_up.min(iterations), too_few }
     }
 
-    /// Number of slices that belong to the warm-up.
+    /// Number of slices that belong to the warm-up, which is not judged.
     fn skipped(&self, warm_up: u64) -> usize {
         let first = self.counts.first().copied().unwrap_or(0);
         self.counts.partition_point(|&count| count - first < warm_up)

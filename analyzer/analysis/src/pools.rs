@@ -25,8 +25,8 @@ pub struct Pools {
     pub live_count: u64,
     /// Number of pools that held objects at the end.
     pub pools: u64,
-    /// Number of events of single objects that the recorder lost. If this number is not 0, all figures of
-    /// pools are inexact.
+    /// Number of events of single objects that the recorder lost. If the recorder lost at least one event,
+    /// all figures of pools are inexact.
     pub lost_events: u64,
     /// Number of events of whole pools that the recorder lost.
     pub lost_resets: u64,

@@ -29,15 +29,16 @@ pub enum At {
 /// The part of a trace that a profile covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Span {
-    /// One instant: the figures count from the start of the record up to this instant.
+    /// One instant: the profile counts the allocations and frees from the start of the record up to this
+    /// instant.
     Instant(At),
     /// A range from one time to another, in nanoseconds since the recording began. If `from_ns` is missing,
     /// the range begins at the start of the record; if `to_ns` is missing, the range ends at the end of the
     /// record.
     Range {
-        /// The start; `None`: the start of the record.
+        /// The start of the range; `None`: the start of the record.
         from_ns: Option<u64>,
-        /// The end; `None`: the end of the record.
+        /// The end of the range; `None`: the end of the record.
         to_ns: Option<u64>,
     },
 }
@@ -92,7 +93,7 @@ pub struct Moment {
     /// Seconds since the recording began.
     pub time_s: f64,
     /// The distance in seconds from the slice of this moment to the slice before or after it, whichever is
-    /// longer. The profile cannot show an event that is shorter than this time.
+    /// longer. The profile cannot show an event that is shorter than `precision_s`.
     pub precision_s: f64,
 }
 

@@ -11,7 +11,7 @@
 //!
 //! The slices of a trace are not evenly spaced: old slices are further apart than new slices. A series must
 //! have evenly spaced points, so its points are the points of the trace's [`Grid`]. The value at a grid point
-//! is the value of the newest slice that is not after this point. If slices are missing, the points in this
+//! is the value of the newest slice that is not after this point. If slices are missing, the points in the
 //! gap get values on a straight line (`gap`). The series ends at the slice before the program began to free
 //! everything because it was about to end ([`teardown`]).
 //!
@@ -100,8 +100,8 @@ pub struct ReplayedSite {
 }
 
 /// Makes the series of each site of a trace, at the points of `grid`, and calls `each` to convert the site
-/// into a result. Threads do this in parallel. Each series is dropped after `each` has returned, so only a
-/// few complete series are in memory at the same time.
+/// into a result. Several threads process the sites in parallel. Each series is dropped after `each` has
+/// returned, so only a few complete series are in memory at the same time.
 ///
 /// If `with_sums` is true, each series also gets the exact sums that `--model edleak` needs.
 pub fn replay<T: Send>(
@@ -194,8 +194,8 @@ impl States {
         }
     }
 
-    /// Adds the slices of a window to the series; each task takes one range of sites. Returns the changes of
-    /// watched sites.
+    /// Adds the slices of a window (several decompressed blocks) to the series; each task takes one range of
+    /// sites. Returns the changes of watched sites.
     fn condense<T>(
         &mut self,
         window: &[Opened],

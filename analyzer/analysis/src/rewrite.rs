@@ -107,8 +107,9 @@ fn pseudonym(key: &str, name: &[u8]) -> String {
 }
 
 /// Writes the new trace to a file in the folder of `to`, and renames this file to `to` when it is complete.
-/// So if this work is interrupted, the old file stays unchanged. The new file gets the owner and the mode of
-/// the old file. If `to` is a symbolic link, the function replaces the file to which the link points.
+/// So if edleak is interrupted before the rename, the old file stays unchanged. The new file gets the owner
+/// and the mode of the old file. If `to` is a symbolic link, the function replaces the file to which the link
+/// points.
 fn replace(
     from: &Trace,
     to: &Path,
@@ -135,7 +136,7 @@ fn replace(
         .map_err(|error| failed(&error.to_string()))?;
     if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
         // If the user may not change the owner of a file, the new file belongs to this user. The function
-        // ignores this error, because the new trace is complete.
+        // ignores a failed change of the owner, because the new trace is complete.
         let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
         let _ = made.set_permissions(old.permissions());
     }

@@ -168,9 +168,9 @@ pub struct Tally {
     pub strict: [u32; 2],
     /// Number of series that the method left undecided.
     pub undecided: u32,
-    /// Two numbers of reported leaks. The first counts the leaks whose true number of bytes is known. The
-    /// second counts those of them whose estimated number of bytes differs from the true number by at most a
-    /// quarter.
+    /// Two numbers, which show how exact the estimates of leaked bytes are. The first counts the leaks whose
+    /// true number of bytes is known. The second counts those of them whose estimated number of bytes differs
+    /// from the true number by at most a quarter.
     pub amounts: [u32; 2],
     /// Number of series for each true shape of growth (constant, log, linear, exp; first index) and for each
     /// class of growth that the method found (second index).

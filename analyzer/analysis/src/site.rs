@@ -108,7 +108,8 @@ pub struct JudgedSite {
     pub judgement: Judgement,
     /// The leak factor; `None` if the site was not judged by edLeak's formula.
     pub leak_factor: Option<LeakFactor>,
-    /// For a watched site, the judgement on the site together with its stacks.
+    /// For a watched site (a site whose allocations are counted separately for each stack), the judgement on
+    /// the site together with its stacks.
     pub with_stacks: Option<Box<WithStacks>>,
     /// Whether `judgement` is the judgement on the site together with its stacks, and not on the site alone.
     pub judged_with_stacks: bool,
@@ -130,8 +131,8 @@ pub struct JudgedSite {
     pub given_back: Option<GivenBack>,
     /// Live bytes, as a curve over the time of the judged record.
     pub levels: Levels,
-    /// The allocator holds more bytes for this site than the program requested. `block_growth_bytes` is the
-    /// growth of that additional memory, in bytes.
+    /// The number of bytes by which the additional memory of the allocator grew. (The allocator holds more
+    /// bytes for a site than the program requested.)
     pub block_growth_bytes: f64,
     /// For each birth epoch, the allocations of the site that are still live at the end; the oldest epoch
     /// comes first.

@@ -1,13 +1,14 @@
 //! Decides whether leaks grow in step, that is, at the same times. If one mistake in the program causes leaks
 //! at several places, these places leak at the same times.
 //!
-//! Two steady leaks are both straight lines, so their curves do not show a common cause. But a common cause
-//! is visible in the slices. If one mistake causes the leaks at two places, both places keep new allocations
-//! in the same slices. If two mistakes cause the leaks, the places keep new allocations in different slices.
-//! So the analyzer compares the growth of two places slice by slice. After that, the analyzer shifts the
-//! growth of one place by some slices and compares again. If the growth of the two places fits much better
-//! without the shift, this is evidence of a common cause. If every slice has many new allocations, the growth
-//! fits with and without the shift, so the slices do not show whether there is a common cause.
+//! Two steady leaks are both straight lines, so their curves do not show a common cause. But the slices of
+//! two steady leaks show whether they have a common cause. If one mistake causes the leaks at two places,
+//! both places keep new allocations in the same slices. If two mistakes cause the leaks, the places keep new
+//! allocations in different slices. So the analyzer compares the growth of two places slice by slice. After
+//! that, the analyzer shifts the growth of one place by some slices and compares again. If the growth of the
+//! two places fits much better without the shift, this is evidence of a common cause. If every slice has many
+//! new allocations, the growth fits with and without the shift, so the slices do not show whether there is a
+//! common cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -24,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MOST_INSTANTS: usize = 2048;
 /// Maximum number of leaking sites that are compared; the sites with the highest rates come first.
 const MOST_SITES: usize = 400;
-/// The comparison must read the trace a second time. If the number of sites times the number of slices
-/// exceeds this limit, the analyzer does not compare.
+/// To compare leaks, the analyzer must read the trace a second time. If the number of sites times the number
+/// of slices exceeds this limit, the analyzer does not compare leaks.
 const MOST_COUNTERS: usize = 60_000_000;
 /// A place must keep at least this number of allocations, because fewer allocations cannot show a pattern.
 const LEAST_KEPT: f64 = 6.0;
@@ -43,8 +44,8 @@ const MOST_UNLIKE: f64 = 0.05;
 /// allocations as the other. The ratio may differ from a whole number by at most this share of the ratio.
 const RATIO_ERROR: f64 = 0.03;
 /// A comparison with a tolerance of one slice is valid only if, after a shift, more than this share of the
-/// growth is in different slices. If the share is smaller, the events come so often that leaks which grow in
-/// turns would look like one leak.
+/// growth is in different slices. If less of the growth is in different slices after a shift, the events come
+/// so often that leaks which grow in turns would look like one leak.
 const LEAST_LOOSE: f64 = 0.3;
 /// Numbers of slices by which the analyzer shifts the growth of one place.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
@@ -96,8 +97,8 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// Makes sites for tests. Each site grows by one of several patterns; two sites grow at the same times
-    /// only if they have the same pattern.
+    /// Makes a comparison for tests, without a trace. Each site grows by one of several patterns; two sites
+    /// grow at the same times only if they have the same pattern.
     #[cfg(test)]
     pub(crate) fn of_patterns<'a>(sites: impl Iterator<Item = (&'a SiteLabel, u64)>) -> Self {
         let counts = |pattern: u64| {
@@ -297,7 +298,7 @@ mod tests {
     fn lines_without_a_pattern_prove_nothing() {
         let steady = |size| growing(400, size, |_| true);
         assert_eq!(steady(50).step_with(&steady(100)), Step::Possible);
-        // The ratio of the two numbers of allocations is not a whole number.
+        // The ratio of the two numbers of kept allocations is 71/50, which is not a whole number.
         assert_eq!(steady(50).step_with(&steady(71)), Step::Apart);
         // The second site has almost no growth.
         assert_eq!(steady(50).step_with(&growing(400, 1, |slice| slice > 395)), Step::Apart);

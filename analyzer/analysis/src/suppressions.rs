@@ -44,7 +44,7 @@ pub struct Rule {
 pub enum Budget {
     /// Number of bytes leaked over the recording.
     Bytes(f64),
-    /// Rate of the leaks in bytes per second.
+    /// Rate of all matching leaks together, in bytes per second.
     Rate(f64),
 }
 
@@ -98,7 +98,7 @@ impl Suppressions {
         let Ok(text) = std::str::from_utf8(text) else {
             return invalid(1, "not a text file", "give a file of `leak:pattern` lines in UTF-8");
         };
-        // Some editors write an invisible mark (a BOM) at the start of a file.
+        // Some editors write an invisible mark (a BOM) at the start of a file; the parser skips this mark.
         let text = text.trim_start_matches('\u{feff}');
         let mut rules = Vec::new();
         for (index, raw) in text.lines().enumerate() {

@@ -23,7 +23,7 @@ pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
     (hidden > least_hidden(growth)).then_some(hidden)
 }
 
-/// Like [`hidden_bytes`], but without the memory that recorded calls mapped. The function is only for an
+/// The result of [`hidden_bytes`], minus the memory that recorded calls mapped. The function is only for an
 /// allocator some of whose functions are counted, because the recorder knows the mappings of such an
 /// allocator.
 fn hidden_beside_mappings(growth: &ProcessGrowth) -> Option<u64> {
@@ -77,8 +77,8 @@ pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) ->
     functions.first().map(UncountedFunctions::sentence).or(of_whole)
 }
 
-/// If uncounted functions make the report undecided, the reason. The report becomes undecided if memory grows
-/// that no counted allocation explains, or if most of the memory is in no counted allocation.
+/// If the uncounted functions make the report undecided, returns the reason. The report becomes undecided if
+/// memory grows that no counted allocation explains, or if most of the memory is in no counted allocation.
 pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
     let first = functions.first()?;
     let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained | GrowthKind::Unclear);

@@ -25,7 +25,7 @@ const LEAST_SHARE: f64 = 0.05;
 /// The recording becomes undecided only if the sum grew by more than this number of bytes.
 const LEAST_BYTES: f64 = 4096.0;
 
-/// Growth of sites that each grew only for a moment.
+/// The growth of those sites that each grew only for a moment.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Unexplained {
     /// Number of sites that each grew only for a moment.

@@ -2,8 +2,8 @@
 //! are not in the corpus.
 //!
 //! Some simulated mechanisms are harder to judge than the corpus: their growth is slower, begins later, comes
-//! in rarer steps, and has more noise. A rule of the model may fit the corpus by accident. But the same rule
-//! cannot also fit by accident a simulator that was written later and independently.
+//! in rarer steps, and has more noise. A rule of the model may fit the corpus by accident. But such a rule
+//! will not fit a simulator that was written later and independently.
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Computes a score from the times at which the surviving allocations were made: log odds that the site
-//! leaks. The times give a curve without short-lived allocations, and the share of the allocations that are
-//! still live at the end.
+//! leaks. These times give a curve without short-lived allocations. They also give the share of the
+//! allocations that are still live at the end.
 //!
 //! At a busy site, most live allocations will soon be freed, so the curve of live bytes hides a leak. The
 //! surviving allocations, counted by the time at which they were made, give a curve without short-lived
@@ -23,8 +23,8 @@ const LEAST_EPOCHS: usize = 16;
 const CLIP: f64 = 8.0;
 
 /// The site is not a leak if the comparison of models on the live count gives less than this value, even if
-/// the surviving allocations show a leak. At this value, the odds are 20 to 1 that the curve has stopped
-/// growing.
+/// the surviving allocations show a leak. If the comparison gives −3, the odds are 20 to 1 that the curve has
+/// stopped growing.
 const STOPPED: f64 = -3.0;
 
 /// The score that is computed from the surviving allocations, and the share of allocations that survive, for
@@ -101,7 +101,7 @@ impl Survivors {
             - 0.199 * balance
             - 0.328 * live.points.ln();
         // If the live count has clearly stopped growing, the surviving allocations are from the time before
-        // it stopped growing. So the score must not show a leak.
+        // it stopped growing. So the score of a site that has stopped growing must not show a leak.
         let log_odds = if live.comparison.bic < STOPPED { log_odds.min(-1.0) } else { log_odds };
         let steady = models(bytes.len()).compare(&bytes);
         let stretch = (16.0 / 13.0 - steady.begins) / (1.0 - steady.begins);

@@ -4,9 +4,9 @@
 use crate::bucket::{Bucket, Extent};
 use crate::packed::Packed;
 
-/// Maximum number of buckets. When the curve needs one more bucket than this, each pair of buckets becomes
-/// one bucket, and every bucket covers twice as many slices. So the curve of a record of 64 slices or more
-/// has 64 to 128 buckets. With half as many buckets, the accuracy of the verdicts (F1) falls by a tenth of a
+/// Maximum number of buckets. When a curve needs more than `MOST` buckets, each pair of buckets becomes one
+/// bucket, and every bucket covers twice as many slices. So the curve of a record of 64 slices or more has 64
+/// to 128 buckets. With half as many buckets, the accuracy of the verdicts (F1) falls by a tenth of a
 /// percentage point; with twice as many buckets, F1 rises by a tenth of a percentage point.
 pub const MOST: usize = 128;
 
@@ -74,7 +74,7 @@ impl Buckets {
         self.first(self.buckets.len())
     }
 
-    /// The buckets that cover `width` slices.
+    /// The full buckets: those that cover `width` slices.
     pub fn full(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         let torn = usize::from(self.filled < self.width);
         self.first(self.buckets.len() - torn)

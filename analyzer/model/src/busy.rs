@@ -48,7 +48,7 @@ impl Busy {
         };
         let mut weights: Vec<f64> = work.iter().map(weight).collect();
         // If the program stopped working and began to free everything in the same bucket, the mean of this
-        // bucket is too low. So this bucket gets the weight 0.
+        // bucket is too low. So the bucket in which the program did both gets the weight 0.
         if let Some(last) = weights.iter().rposition(|&weight| weight > 0.0)
             && last > 0
             && last + 1 < weights.len()

@@ -262,7 +262,7 @@ const LEAKED_ALL: f64 = 0.97;
 /// program may still be starting, and a starting program may allocate memory at a steady pace without a leak.
 pub const STRICT_SECONDS: f64 = 2.0;
 /// A site that freed more allocations than it kept is a leak only if its live count rose by at least this
-/// number. A smaller rise may come from one moment with more work than usual.
+/// number. A rise by fewer allocations may come from one moment with more work than usual.
 const LEAST_EVENTS: f64 = 8.0;
 /// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are higher
 /// than `SUSPECT`, because the model chose the wave or the surges to fit this very curve.
@@ -304,9 +304,10 @@ const PLAIN: Thresholds = Thresholds {
     bic: -1.5,
 };
 
-/// Limits for the log odds that the model computes from the surviving allocations. Up to the first limit, the
-/// site is not a leak. Between the first and the second limit, the site is undecided. Above the second limit,
-/// the site is a leak with the confidence `Suspect`; above the third limit, with the confidence `Strict`.
+/// Limits for the log odds that the model computes from the surviving allocations. With log odds up to the
+/// first limit, the site is not a leak. Between the first and the second limit, the site is undecided. Above
+/// the second limit, the site is a leak with the confidence `Suspect`; above the third limit, with the
+/// confidence `Strict`.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
@@ -483,7 +484,7 @@ impl<'a> Site<'a> {
         }
         let bucket = (begins * self.curves[0].min.len() as f64) as usize;
         let before = |of: usize| match bucket {
-            // A site that appears during the record had 0 bytes before.
+            // A site that appears during the record had 0 bytes before its first slice.
             0 if self.series.absent() > 0 => Some(0.0),
             bucket => self.curves[of].min.get(bucket).copied(),
         };
@@ -529,8 +530,8 @@ impl<'a> Site<'a> {
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = decision.retained_bytes.filter(|retained| {
             // The function uses the retained bytes only if they are about as many as the growth of the fitted
-            // model. If this growth exceeds the live bytes, the record ends at a high point of a wave, so the
-            // retained bytes may be any smaller number.
+            // model. If the growth of the fitted model exceeds the live bytes, the record ends at a high
+            // point of a wave, so the retained bytes may be any number below this growth.
             let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });

@@ -28,8 +28,8 @@ const ESTIMATE: usize = 0;
 /// because no model can be expected to fit exactly.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Greatest absolute value of a result, which is half a difference of two BICs. At this value, one group of
-/// models is clearly better than the other.
+/// Greatest absolute value of a result, which is half a difference of two BICs. At 10, one group of models
+/// fits clearly better than the other.
 const MOST_BIC: f64 = 10.0;
 
 /// Number of parameters that BIC counts for a model of a constant and a step: the height of the step, its

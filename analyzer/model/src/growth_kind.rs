@@ -1,9 +1,9 @@
 //! Finds the cause of the growth of the whole process, from live memory (counted by edleak) and resident
 //! memory (counted by the kernel).
 //!
-//! Growth of RSS has three possible causes. The program keeps more and more allocations, the allocator keeps
-//! memory that the program freed, or the program's memory that was not allocated with malloc grows. The
-//! comparison of live bytes with resident bytes shows which of the three causes applies. (Resident bytes are
+//! Resident memory can grow for three reasons: the program keeps more and more allocations, the allocator
+//! keeps memory that the program freed, or memory grows that the program did not allocate with malloc. The
+//! comparison of live bytes with resident bytes shows which of these reasons applies. (Resident bytes are
 //! RssAnon + VmSwap, so they include swapped memory.)
 //!
 //! | live bytes | resident − live | cause |
@@ -17,9 +17,9 @@
 //! stacks. If the memory of each kind of mapping was not recorded, edleak decides only clear cases, and all
 //! other cases are `Unclear`.
 //!
-//! In the names of the fields, `from` is the median of the second eighth of the recording, and `to` is the
-//! median of the last eighth. The first eighth of the recording counts as the start-up of the program. A
-//! single unusual slice does not change a median. Growth that ended in the first half of the recording does
+//! A field with `from` in its name is the median of the second eighth of the recording, and a field with `to`
+//! is the median of the last eighth. The first eighth of the recording counts as the start-up of the program.
+//! A single unusual slice does not change a median. Growth that ended in the first half of the recording does
 //! not count, because the program may only have loaded tables.
 
 mod sentence;
@@ -63,7 +63,7 @@ pub enum GrowthKind {
     Live,
     /// The allocator retains memory that the program freed.
     Retained,
-    /// The program's memory that was not allocated with malloc grows.
+    /// Memory grows that the program did not allocate with malloc.
     Outside,
     /// Resident memory grows, and the recording does not show whether the allocator retains this memory or
     /// whether the memory is outside malloc.
@@ -161,8 +161,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
 }
 
 /// Decides the kind of growth. `is_above`: in the last eighth, live bytes never fell to the live bytes after
-/// the start-up. If live bytes did fall so low, small growth is normal fluctuation. `goes_on`: growth did not
-/// stop in the first half of the recording.
+/// the start-up. If live bytes fell to their value after the start-up, small growth is normal fluctuation.
+/// `goes_on`: growth did not stop in the first half of the recording.
 fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind {
     let by = |from: u64, to: u64| to as f64 - from as f64;
     let live = by(growth.live_from_bytes, growth.live_to_bytes);
@@ -216,10 +216,10 @@ impl ProcessGrowth {
         unseen.is_some_and(|unseen| (unseen as f64) < noticeable)
     }
 
-    /// Whether the process may have grown through allocations that are not counted. An allocator takes its
-    /// memory from the heap, from mappings that the recorder assigns to an allocator, or by calls that the
-    /// recorder does not see. If the memory from these three sources together grew by no more than the live
-    /// memory, no uncounted allocations caused the growth.
+    /// Whether allocations that are not counted may have caused the growth of the process. An allocator takes
+    /// its memory from the heap, from mappings that the recorder assigns to an allocator, or by calls that
+    /// the recorder does not see. If the memory from these three sources together grew by no more than the
+    /// live memory, no uncounted allocations caused the growth.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;

@@ -4,7 +4,7 @@
 //! The curves have the count of the mark on the x-axis instead of the time, so the time that an iteration
 //! takes does not matter. The first third of the iterations is the warm-up and is not judged. The other
 //! iterations are judged by the **kept level**: the lowest level that the site has at a mark or at any later
-//! mark. So the kept level does not include memory that a later iteration frees. At the end of the record, no
+//! mark. Memory that a later iteration frees is not part of the kept level. At the end of the record, no
 //! later iteration shows which memory would still be freed, so the model leaves out the last iterations. The
 //! number of iterations that it leaves out is the length of the longest run of iterations in which the site
 //! held more than its kept level.
@@ -27,16 +27,17 @@ pub const LEAST_ITERATIONS: u64 = 8;
 /// Least number of slices of the mark in the judged iterations; with fewer slices, the pace of the growth is
 /// not visible.
 pub const LEAST_SLICES: usize = 6;
-/// Least number of rises of the kept level; with fewer rises, the pace of the growth is not visible.
+/// Least number of rises of the kept level (the lowest level at a mark or later); with fewer rises, the pace
+/// of the growth is not visible.
 const LEAST_RISES: u64 = 5;
-/// The growth of the kept level has ended if the number of iterations since its last rise is this many times
-/// the longest gap between two rises.
+/// The memory of a site has stopped growing if the number of iterations since the last rise of its kept level
+/// is this number of times the longest gap between two rises.
 const LONG_GAP: f64 = 2.5;
 /// Each step of a buffer that doubles makes the buffer at least this number of times as large.
 const LEAST_FACTOR: f64 = 1.2;
 /// Two steps of a buffer that doubles show the same pace of filling if the two paces differ by no more than
-/// this share. The paces are not exact: the slice after a doubling may be taken too late, by up to 1/32 of
-/// the count of the mark.
+/// this share. The paces are not exact, because the slice after a doubling may be late by up to 1/32 of the
+/// count of the mark.
 const SAME_PACE: f64 = 0.2;
 
 /// The counters of a site at one slice that was taken when the program set the mark.
@@ -223,7 +224,7 @@ pub fn per_iteration(bytes: f64, allocations: f64) -> String {
 /// from 10 on, and with two significant digits below 10.
 fn number(value: f64) -> String {
     if (value - value.round()).abs() < 1e-9 {
-        // The difference to a whole number is only a rounding error.
+        // The value differs from a whole number only by a rounding error.
         return units::count(value as u64);
     }
     if value >= 9.95 {
@@ -239,9 +240,10 @@ fn number(value: f64) -> String {
 struct Kept {
     counts: Vec<u64>,
     levels: Vec<u64>,
-    /// The counts of the mark at which the kept level rose.
+    /// The counts of the mark at which the kept level (the lowest level at a mark or later) rose.
     rises: Vec<u64>,
-    /// The length of the longest run of iterations in which the site held more than its kept level.
+    /// The length of the longest run of iterations in which the site held more than its kept level, that is,
+    /// memory that a later iteration freed.
     longest_use: u64,
 }
 
@@ -296,7 +298,7 @@ impl Kept {
         }
     }
 
-    /// Whether the kept level grew by the same amount in every iteration.
+    /// Whether every iteration left the same amount of memory behind, so that the kept level rose evenly.
     fn is_even(&self) -> bool {
         let (growth, span) = (u128::from(self.growth()), u128::from(self.span()));
         let steps = self.counts.windows(2).zip(self.levels.windows(2));
@@ -306,8 +308,8 @@ impl Kept {
         span > 0 && growth % span == 0 && steps.into_iter().all(is_even)
     }
 
-    /// The kept level at a position in the judged iterations; `share` is this position, from 0 to 1. Between
-    /// two slices, the function takes the value on a straight line.
+    /// The kept level (the lowest level at a mark or later) at a position in the judged iterations; `share`
+    /// is this position, from 0 to 1. Between two slices, the function takes the value on a straight line.
     fn at(&self, share: f64) -> f64 {
         let Some(&first) = self.counts.first() else { return 0.0 };
         let x = first as f64 + share * self.span() as f64;
@@ -328,8 +330,9 @@ impl Kept {
         (c + d) / (a + b).max(f64::MIN_POSITIVE)
     }
 
-    /// The growth of the kept level; `None`: its pace diminishes. `left_count` is the number of allocations
-    /// that the iterations left behind: the greater this number, the less the pace depends on chance.
+    /// The growth of the kept level (the lowest level at a mark or later); `None`: the pace of this growth
+    /// diminishes. `left_count` is the number of allocations that the iterations left behind: the greater
+    /// this number, the less the pace depends on chance.
     fn steady(&self, left_count: u64) -> Option<Steady> {
         let events = (self.rises.len() as u64).max(left_count.min(self.growth()));
         let quarters = self.quarters();
@@ -346,8 +349,8 @@ impl Kept {
         is_steady.then(|| Steady { late_pace, is_linear: events >= MANY && self.line_fit() >= LINEAR })
     }
 
-    /// Whether the kept level rose little in the second half of the iterations, and at most once in the last
-    /// quarter.
+    /// Whether the growth dies away: the kept level (the lowest level at a mark or later) rose little in the
+    /// second half of the iterations, and at most once in the last quarter.
     fn dies_away(&self) -> bool {
         const LATE_SHARE: f64 = 0.35;
         let last_quarter = self.counts.first().map_or(0, |first| first + self.span() * 3 / 4);
@@ -359,7 +362,8 @@ impl Kept {
         self.late_pace() < 0.9
     }
 
-    /// The share of the kept level's variance that a straight line explains.
+    /// Shows how straight the curve of the kept level is: the share of its variance that a straight line
+    /// explains.
     fn line_fit(&self) -> f64 {
         let n = self.counts.len() as f64;
         let mean = |values: &[u64]| values.iter().map(|&value| value as f64).sum::<f64>() / n;

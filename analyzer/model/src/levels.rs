@@ -32,7 +32,7 @@ impl Levels {
     }
 
     /// Live bytes at `columns` equally spaced instants of the record; 0 before the site was first seen. The
-    /// last column shows the last bucket. The list is empty if there is no slice.
+    /// last column shows the last bucket. If the series has no slice, the list is empty.
     pub fn at(&self, columns: usize) -> Vec<f64> {
         let Some(last) = self.means.len().checked_sub(1) else { return Vec::new() };
         let record = u128::from(self.absent) + u128::from(self.points);

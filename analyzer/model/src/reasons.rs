@@ -233,7 +233,7 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
 /// Compares the means of the eighths of the record. Only the means count, so a curve that grows in bursts
 /// also rises from one eighth to the next.
 fn windows(trend: &Trend) -> String {
-    // A difference of a few bytes does not count as growth.
+    // A rise of a few bytes from one eighth to the next does not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
     let rises =
         |from: usize| trend.eighths[from..].windows(2).filter(|pair| pair[1] - pair[0] > least).count();

@@ -47,7 +47,7 @@ impl Waves {
         };
         let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
-        // After the last sine, the rest of the row is zeros, which the iterator ignores.
+        // The last row of `units` may end with zeros as filling; `zip` ignores the sums of this filling.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }

@@ -60,7 +60,7 @@ impl Births {
 /// first slice is slice 0.
 ///
 /// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
-/// forged trace can exceed this limit; then the sums saturate.
+/// forged trace can exceed 2¹²⁸; in this case, the sums saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Number of points.

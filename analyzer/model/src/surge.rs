@@ -14,8 +14,8 @@ use super::trend::{Line, greater, lesser};
 /// Width of the widest surge that the model removes, as a share of the record.
 const WIDEST: f64 = 0.05;
 
-/// Least share of the scatter about a straight line that the surges must explain. If the surges explain less,
-/// the curve counts as a curve without clear surges.
+/// Least share of the scatter about a straight line that the surges must explain. If the surges explain less
+/// of the scatter, the curve has no clear surges.
 const LEAST_SHARE: f64 = 0.6;
 
 /// Between surges, the original curve must be close to the lowered curve: in half of the buckets, it must

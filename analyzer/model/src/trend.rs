@@ -121,7 +121,8 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
 /// Whether the curve rises like a buffer that doubles. The curve of such a buffer is flat after its last
 /// step, which came in the second half of the record. The curve also grew at least fourfold since the first
 /// eighth of the record. The next step of the buffer takes twice the time, so it would come after the end of
-/// the record. So the curve does not show whether the program still adds data to the buffer.
+/// the record. So the curve of a buffer that doubles late does not show whether the program still adds data
+/// to the buffer.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;

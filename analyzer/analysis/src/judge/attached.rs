@@ -6,7 +6,8 @@
 //! them. The recording counts only the new allocations, so the curve of the site rises from zero like a leak
 //! until all allocations from before the recording are freed. The recording counts how many allocations from
 //! before the recording the program frees, but does not know their sites. So the growth of a site is evidence
-//! of a leak only if the site grew by more allocations than this number.
+//! of a leak only if it is greater than the number of allocations from before the recording that the program
+//! freed.
 
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;

@@ -13,11 +13,12 @@ use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// Leaks of a busy program get the confidence `Suspect` instead of `Strict` if the growth in the last three
-/// quarters of the record is at least this share of the live bytes.
+/// If a program was busy for the whole record, and its growth in the last three quarters of the record is at
+/// least this share of the live bytes, its leaks get the confidence `Suspect` instead of `Strict`.
 const GROWN_SHARE: f64 = 0.6;
-/// A leak of a busy program gets the confidence `Suspect` instead of `Strict` if less than this share of the
-/// site's live bytes is left at the end, because the program freed the rest when it ended.
+/// If a program was busy for the whole record, and less than this share of a site's live bytes is left
+/// because the program freed the rest when it ended, a leak of this site gets the confidence `Suspect`
+/// instead of `Strict`.
 const LEFT_SHARE: f64 = 0.5;
 
 /// Changes the confidence of leaks from `Strict` to `Suspect`, in the three cases at the top of this file.

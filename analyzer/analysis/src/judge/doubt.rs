@@ -53,9 +53,9 @@ const FEW_SHARE: f64 = 0.1;
 ///
 /// Examples are a queue for each thread, and a table that gets a page for each new kind of request. Such a
 /// queue or table grows in even steps until the program has seen all threads or all kinds of requests. At the
-/// end, a destructor frees the queue or table. In a short record, this growth looks like a leak. A leak of
-/// more allocations or more bytes stays a leak, even if the program freed the memory when it ended, because
-/// the program may have kept the memory so long by mistake.
+/// end, a destructor frees the queue or table. In a short record, such a queue or table looks like a leak. A
+/// leak of more allocations or more bytes stays a leak, even if the program freed the memory when it ended,
+/// because the program may have kept the memory so long by mistake.
 pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     #[derive(Default)]
     struct Leaked {

@@ -1,10 +1,11 @@
-//! Decides for a watched site and its stacks which of them leak, and how much each of them leaks.
+//! Decides for a watched site (a site whose allocations are counted separately for each stack) and its stacks
+//! which of them leak, and how much each of them leaks.
 
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_model::classify::{Judgement, Verdict};
 use std::collections::{HashMap, HashSet};
 
-/// Judges a watched site together with its stacks, if they leak together. There are two cases:
+/// Judges a watched site together with its stacks, if they leak together. They leak together in two cases:
 ///
 /// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of these curves shows
 ///   a leak.
@@ -61,11 +62,11 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 /// Scales the leaks of stacks to the whole record.
 ///
 /// The recorder often begins to watch a site late, when the site begins to look like a leak. So the stacks of
-/// the site have counts only for the part of the record after the watch began. So the function scales the
-/// leaked bytes of each stack from the watched time to the whole record. The sum of the scaled bytes never
-/// exceeds the leak of caller and stacks together. The function does not simply divide the leak of caller and
-/// stacks among the stacks: if the curve is a sawtooth, this leak may include the last tooth, which is not
-/// leaked. The curves of the stacks show better what is leaked.
+/// the site have counts only for the part of the record after the watch began. So the function multiplies the
+/// leaked bytes of each stack by the ratio of the whole record to the watched time. The sum of the scaled
+/// bytes never exceeds the leak of caller and stacks together. The function does not simply divide the leak
+/// of caller and stacks among the stacks: if the curve is a sawtooth, this leak may include the last tooth,
+/// which is not leaked. The curves of the single stacks show such a tooth better.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {

@@ -1,4 +1,4 @@
-//! The data that the loader keeps of a text input: one condensed series per site.
+//! The data of a text input that the loader keeps in memory: one condensed series for each site.
 
 use crate::frame::Address;
 use crate::site::{SiteLabel, Survivor, Totals};
@@ -9,7 +9,8 @@ use edleak_model::series::{Births, Point, Series};
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadOptions {
     /// Whether the loader keeps the points of text inputs, so that edleak-analyze can print the points as
-    /// series lines again. If `true`, the loader needs memory in proportion to the size of the input.
+    /// series lines again. If `keep_points` is `true`, the loader needs memory in proportion to the size of
+    /// the input.
     pub keep_points: bool,
 }
 
@@ -41,7 +42,7 @@ pub struct LineSeries {
 #[derive(Clone, Default, Debug)]
 pub struct KeptPoints {
     /// Each point, with the number of slices in a row that have the counters of this point. A short input can
-    /// stand for many slices with equal counters, and takes little memory in this form.
+    /// stand for many slices with equal counters; stored as runs, these slices take little memory.
     pub runs: Vec<(Point, u64)>,
     /// Whether the input gave the number of live allocations.
     pub has_counts: bool,

@@ -25,8 +25,8 @@ use std::sync::Arc;
 /// Maximum length of a line in bytes; the reader refuses a longer line.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// One line of the input. Every field is optional in this type. So if the output of another tool lacks a
-/// field, edleak can print a helpful message instead of a type error.
+/// One line of the input. Every field of the type `Line` is optional. So if the output of another tool lacks
+/// a field, edleak can print a helpful message instead of a type error.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Id>,

@@ -3,8 +3,8 @@
 //!
 //! When a site becomes watched, its new allocations are counted at its stacks. So the site's own series stops
 //! growing, and the series of its stacks begin late. Also, a leak that is spread over many stacks may be
-//! visible in none of them. The sum of caller and stacks shows the whole leak. The sums take extra time only
-//! for sites that are part of a sum.
+//! visible in none of them. The sum of the caller and its stacks shows the whole leak. The sums take extra
+//! time only for sites that are part of a sum.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -64,7 +64,7 @@ enum Of {
 #[derive(Debug)]
 struct Family {
     of: Of,
-    /// The site that represents all members.
+    /// The site that represents all members of the sum.
     root: SiteId,
     builder: SeriesBuilder,
     live_bytes: u64,
@@ -158,8 +158,9 @@ impl Families {
         }
     }
 
-    /// Adds the changes of a window, in any order. `gaps` has all gaps that the replay has found so far,
-    /// sorted by the tick of the slice that ends each gap.
+    /// Adds the changes of a window (several decompressed blocks) to the sums; the changes may be in any
+    /// order. `gaps` has all gaps that the replay has found so far, sorted by the tick of the slice that ends
+    /// each gap.
     pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>, gaps: &[(u64, Gap)]) {
         moves.sort_by_key(|moved| moved.tick);
         for moved in moves {

@@ -224,9 +224,9 @@ impl Group {
         self.bucket_rows.put(&mut site.place, &bucket, site.width, self.most);
     }
 
-    /// Ends the series of all sites that a slice has named, and passes on each series with the site's lane in
-    /// the group. `facts` returns the counters of a site and the birth times of its surviving allocations;
-    /// its arguments are the site's lane and first point.
+    /// Ends the series of all sites that a slice has named, and calls `each` with each series and the site's
+    /// lane (the index of the site in the group). `facts` returns the counters of a site and the birth times
+    /// of its surviving allocations; its arguments are the site's lane and first point.
     pub(super) fn finish(
         mut self,
         points: usize,
@@ -262,9 +262,9 @@ impl Group {
     }
 }
 
-/// For each lane, returns the value of `one` if all bits of the mask are 1, and the value of `other` if the
-/// mask is 0. The function builds the result as one vector: after sixteen separate stores, the next vector
-/// load would have to wait.
+/// For each lane (each of the sixteen sites), returns the value of `one` if all bits of the mask are 1, and
+/// the value of `other` if the mask is 0. The function builds the result as one vector: after sixteen
+/// separate stores, the next vector load would have to wait.
 #[inline(always)]
 fn chosen(mask: &GroupValues, one: &GroupValues, other: &GroupValues) -> GroupValues {
     std::array::from_fn(|l| (one[l] & mask[l]) | (other[l] & !mask[l]))
@@ -306,12 +306,12 @@ mod tests {
     use edleak_model::series::SeriesBuilder;
     use std::collections::BTreeSet;
 
-    /// A change of one site. The three numbers are the point, the live bytes and the live count from this
-    /// point on.
+    /// A change of one site. The three numbers of a change are a point, the live bytes from this point on,
+    /// and the live count from this point on.
     type Move = (usize, u64, u64);
 
-    /// Builds the series of a group whose sites have these changes. The slices are added a few at a time,
-    /// with or without the exact sums.
+    /// Builds the series of a group whose sites have these changes. The function adds a few slices at a time.
+    /// If `exact` is true, the group also computes the exact sums.
     fn condensed(points: usize, sites: &[Vec<Move>], exact: bool) -> Vec<(usize, Series)> {
         let powers = PowerSums::new(Grid { stride_ticks: 1, first_tick: 0, points });
         let mut rows: std::collections::BTreeMap<usize, Row> = std::collections::BTreeMap::new();
@@ -387,7 +387,7 @@ mod tests {
                     every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
                 let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
                 assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
-                // In a group with only this site, most points have no slice.
+                // If the group has only the site `some`, most points have no slice.
                 assert_same(points, &[some]);
                 assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
                 // The values of the first site stay the same for some buckets, and then change.

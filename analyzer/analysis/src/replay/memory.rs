@@ -40,14 +40,15 @@ pub struct MemoryEnds {
 /// The memory areas at the newest slice.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// The kind of each area; the index is the area's id. `None`: the catalog does not contain the area.
+    /// The kind of each memory area; the index is the id of the area. `None`: the catalog does not contain
+    /// the area.
     kinds: Vec<Option<AreaKind>>,
     names: Vec<String>,
     areas: Vec<AreaBytes>,
     /// Whether the recorder counted the calls that map memory, such as mmap.
     has_calls: bool,
-    /// The numbers of each area at two slices of the judged record, the first one and the newest one; `None`:
-    /// no slice of the judged record has been added yet.
+    /// The numbers of bytes in each memory area at two slices of the judged record, the first one and the
+    /// newest one; `None`: no slice of the judged record has been added yet.
     ends: Option<[Vec<SiteBytes>; 2]>,
 }
 
@@ -66,7 +67,7 @@ impl Memory {
         Self { kinds, names, areas: Vec::new(), has_calls: trace.mappings().is_some(), ends: None }
     }
 
-    /// Stores the areas that changed in a slice. The first slice of a block contains every area, so it
+    /// Stores the memory areas that changed in a slice. The first slice of a block contains every area, so it
     /// replaces all areas.
     pub(super) fn slice(&mut self, begins_block: bool, changed: &[(AreaId, AreaBytes)]) {
         if begins_block {
@@ -92,7 +93,7 @@ impl Memory {
         }
     }
 
-    /// The areas of single sites, and of anonymous memory that no recorded call mapped, at the first and the
+    /// The memory of single sites, and anonymous memory that no recorded call mapped, at the first and the
     /// last slice of the judged record.
     pub(super) fn ends(&self) -> MemoryEnds {
         let mut ends = MemoryEnds::default();
@@ -114,7 +115,8 @@ impl Memory {
         ends
     }
 
-    /// Whether at least one area is from a reading of /proc; false if all areas are from recorded calls.
+    /// Whether the numbers of at least one memory area are from a reading of /proc; false if all numbers are
+    /// from recorded calls.
     fn is_read(&self) -> bool {
         let of_proc =
             self.kinds.iter().zip(&self.areas).filter(|(kind, _)| **kind != Some(AreaKind::Counted));
@@ -151,7 +153,7 @@ impl Memory {
     }
 }
 
-/// Resident and swapped bytes of an area.
+/// Resident and swapped bytes of a memory area.
 fn held(bytes: &AreaBytes) -> u64 {
     bytes.resident_bytes.saturating_add(bytes.swapped_bytes)
 }

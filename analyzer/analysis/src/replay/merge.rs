@@ -90,7 +90,7 @@ enum Key<'a> {
 }
 
 impl Merged {
-    /// Finds the sites of `trace` to merge.
+    /// Finds the sites of `trace` that must be merged.
     pub fn of(trace: &Trace) -> Self {
         let modules: HashMap<ModuleId, &Module> =
             trace.modules().iter().map(|module| (module.id, module)).collect();
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
         assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
         assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
-        // `for_each_site` must give the same points as the series of the replay.
+        // `for_each_site` must give the points from which the replay made its series.
         let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
         let mut printed: Vec<SitePoints> = Vec::new();
         for_each_site(&trace, &merged, &ids, |points| {

@@ -1,4 +1,5 @@
-//! The blocks of one window, decompressed, and the grid points of their slices.
+//! The decompressed blocks of one window (the blocks that a replay keeps in memory at the same time), and the
+//! grid points of their slices.
 
 use edleak_format::{Columns, Grid, SliceHeader, Trace};
 

@@ -39,8 +39,8 @@ impl SitePoints {
     }
 }
 
-/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. The points of
-/// merged sites are added up.
+/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. If sites are
+/// merged, `each` gets the sum of their points.
 ///
 /// # Errors
 /// The record is too long to print, or `each` fails.

@@ -6,8 +6,8 @@
 //! up to the teardown. This module recognizes a teardown by its frees: in each slice of a teardown, the
 //! program makes at least four times as many frees as allocations.
 //!
-//! If the last phase of work looks like a teardown, the judged record ends a little too early; nothing else
-//! goes wrong.
+//! If the last phase of work looks like a teardown, the only effect is that the judged record ends a little
+//! too early.
 
 use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor, Trace};
 
@@ -16,14 +16,15 @@ const FREES_PER_ALLOC: u64 = 4;
 /// A teardown may contain up to this number of slices in a row without calls, because the program may wait
 /// for its threads.
 const MOST_IDLE: usize = 3;
-/// After the teardown, a slice with up to this number of allocations counts as idle, because many programs
-/// print a last message.
+/// After the teardown, a slice with up to this number of allocations counts as a slice without calls, because
+/// many programs allocate a little to print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
 /// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If a phase of frees takes more of the record,
 /// the frees count as work.
 const MOST_OF_RECORD: u64 = 8;
 
-/// The grid of a trace. If the program ended by itself, the grid ends at the slice before the teardown.
+/// The grid for the judged record of a trace. If the program ended by itself, the grid ends at the slice
+/// before the teardown.
 pub fn judged_grid(trace: &Trace) -> Grid {
     let grid = trace.grid();
     let reason = trace.end().map(|end| end.reason);
@@ -159,11 +160,11 @@ mod tests {
         assert_eq!(then(&[]), None);
         assert_eq!(then(&[(2, 500)]), Some(3));
         assert_eq!(then(&[(0, 100), (1, 500), (0, 7)]), Some(3));
-        // The program waits for threads, before and during the teardown.
+        // In these tests, the program waits for threads, before and during the teardown.
         assert_eq!(then(&[(0, 0), (0, 0), (0, 100), (0, 0), (0, 0), (0, 1)]), Some(5));
         assert_eq!(then(&[(0, 100), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]), Some(8));
         assert_eq!(then(&[(0, 0), (0, 0), (0, 0)]), None);
-        // The program prints a last message.
+        // In these tests, the program prints a last message, which takes a few allocations.
         assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
         assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
         // If a program makes only a few allocations in each of many slices, these allocations count as work.

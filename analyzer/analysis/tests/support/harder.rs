@@ -154,8 +154,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, count);
     }),
     ("leak_flushed_once", true, "linear", |w| {
-        // The site frees all its allocations once, early in the record. After that, the site continues to
-        // grow.
+        // The site frees all its allocations once, early in the record. After this free, the site continues
+        // to grow.
         let (at, size) = (w.rng.between(0.03, 0.2), w.size);
         w.arrivals(size * at, |x| f64::from(u8::from(x < at)), |_, born| at - born);
         w.leak(size, |x| f64::from(u8::from(x > at)));

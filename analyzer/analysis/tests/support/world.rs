@@ -157,8 +157,8 @@ impl World {
         self.leaked += kept;
     }
 
-    /// Adds short-lived allocations. Their number stays the same on average and has the standard deviation
-    /// `sd`. Their mean lifetime is `life`, as a fraction of the record.
+    /// Adds short-lived allocations. The number of live allocations stays the same on average and has the
+    /// standard deviation `sd`. The mean lifetime of an allocation is `life`, as a fraction of the record.
     pub(crate) fn churn(&mut self, sd: f64, life: f64) {
         let batch = (sd * sd / self.size.max(1.0)).max(1.0).min(sd.max(1.0));
         let groups = (sd / batch).powi(2).clamp(1.0, 400.0);
@@ -178,7 +178,7 @@ impl World {
     /// that the mechanism adds without the noise.
     ///
     /// A leak must stay visible: its growth must be at least `visible` times the standard error of the growth
-    /// that the noise alone would show. If `visible` is 0, there is no limit.
+    /// that the noise alone would show. If `visible` is 0, the noise may hide the leak.
     pub(crate) fn noise(&mut self, moved: f64, visible: f64) {
         let share = match self.noise {
             0 => self.rng.between(0.003, 0.015),

@@ -1,11 +1,11 @@
 //! Judges growth that stopped at the same time as the work of the whole program.
 //!
-//! When the load stops, a leak stops growing, and a cache that is not full stops growing, too. The curve
-//! cannot tell a leak from a cache that is not full, so the site is undecided, and the reason for the verdict
-//! says why. A cache that was full before the work stopped is not a leak. If memory is freed after the work
-//! stopped, and shortly before the end of the record, there are two possible reasons: the program was about
-//! to end and freed everything, or it began another phase of work. A site whose memory is freed so late is
-//! undecided, too.
+//! When the load of a program stops, a leak stops growing, and a cache that is not full stops growing, too.
+//! The curve cannot tell a leak from a cache that is not full, so the site is undecided, and the reason for
+//! the verdict says why. A cache that was full before the work stopped is not a leak. If memory is freed
+//! after the work stopped, and shortly before the end of the record, there are two possible reasons: the
+//! program was about to end and freed everything, or it began another phase of work. A site whose memory is
+//! freed so late is undecided, too.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
@@ -15,8 +15,9 @@ use crate::reasons;
 /// If the growth of a site ended before this share of the record, the growth belongs to the start of the
 /// program, even if the program was quiet after the growth.
 const LEAST_GROWING: f64 = 0.36;
-/// If the program freed the memory of a site before this share of the record had passed, the frees count as
-/// work. If the program freed the memory later in the record, the reason may be that it was about to end.
+/// If the program freed the memory of a site before this share of the record had passed, the frees count as a
+/// part of the program's normal work. If the program freed the memory later in the record, the reason may be
+/// that it was about to end.
 const LATE_RELEASE: f64 = 0.65;
 /// The growth of a site counts as released if at least this share of it is no longer live.
 const RELEASED: f64 = 0.5;

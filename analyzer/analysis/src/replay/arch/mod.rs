@@ -7,7 +7,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86_64::condense;
 
-/// Adds the changes of one window to the series of a range of sites.
+/// Adds the changes of one window (several decompressed blocks) to the series of a range of sites.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn condense(
     range: &super::window::Range<'_>,

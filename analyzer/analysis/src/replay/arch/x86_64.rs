@@ -5,8 +5,8 @@
 use crate::replay::group::Group;
 use crate::replay::window::{Condensed, Range};
 
-/// Adds the slices of a window to the series of a range of sites, with the widest registers that this machine
-/// has.
+/// Adds the slices of a window (several decompressed blocks) to the series of a range of sites, with the
+/// widest registers that this machine has.
 pub(crate) fn condense(range: &Range<'_>, first_site: usize, groups: &mut [Group]) -> Condensed {
     if is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
