@@ -55,8 +55,9 @@ impl<'a> Finding<'a> {
         &self.parts[0]
     }
 
-    /// The site whose verdict is the verdict of the finding. This site is the lead of the first part with the
-    /// confidence `Strict`. If no part has the confidence `Strict`, the site is the lead of the largest part.
+    /// The site whose verdict is the verdict of the finding. The result is the lead of the first part with
+    /// the confidence `Strict`. If no part has the confidence `Strict`, the site is the lead of the largest
+    /// part.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);

@@ -69,7 +69,7 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
     load_stream(reader, options).map_err(failed)
 }
 
-/// Reads an input that cannot be mapped.
+/// Reads an input that cannot be mapped into memory, such as a pipe.
 fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recording> {
     let start = reader.fill_buf().map_err(|error| io_error(&error))?;
     if is_report(start) {

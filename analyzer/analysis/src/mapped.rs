@@ -46,13 +46,13 @@ pub struct Mapped {
     pub resident_bytes: u64,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
-    /// Number of calls that map or unmap memory and that the recorder lost. If this number is not 0, all
+    /// Number of calls that map or unmap memory and that the recorder lost. If the recorder lost calls, all
     /// totals of mapped memory are lower bounds.
     pub lost_events: u64,
     /// Pages that the program gave back with madvise, in the mappings of all sites that map memory.
     pub given_back: GivenBack,
-    /// Number of calls of madvise that the recorder lost. If this number is not 0, `given_back` is a lower
-    /// bound.
+    /// Number of calls of madvise that the recorder lost. If the recorder lost calls of madvise, `given_back`
+    /// is a lower bound.
     pub lost_give_backs: u64,
     /// Anonymous memory that no recorded call mapped; `None` if it is less than 4 MiB.
     pub unseen: Option<Unseen>,

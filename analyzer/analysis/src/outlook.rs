@@ -38,8 +38,8 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// The prediction for a leak rate of `rate_bytes_per_s`. `None`: nothing leaks, or the process does not
-    /// reach the round size within ten years.
+    /// Predicts the growth of the process for a leak rate of `rate_bytes_per_s`. `None`: nothing leaks, or
+    /// the process does not reach the round size within ten years.
     pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
         let growth = &analysis.growth;
         let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);

@@ -112,10 +112,10 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains (heap, mapped memory, pools) of the sites in the slices of marks. The heap is always one of
-/// these domains. Mapped memory and pools are in the result only if a slice of a mark has a site of this
-/// kind, because earlier versions of edleak recorded only sites of the heap in slices of marks. The sites of
-/// a domain that is not in the result keep their verdicts by time.
+/// The domains (heap, mapped memory, pools) of the sites in the slices of marks. The heap is always in the
+/// result. Mapped memory and pools are in the result only if a slice of a mark has a site of this kind,
+/// because earlier versions of edleak recorded only sites of the heap in slices of marks. The sites of a
+/// domain that is not in the result keep their verdicts by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();

@@ -19,8 +19,8 @@
 //!
 //! A field with `from` in its name is the median of the second eighth of the recording, and a field with `to`
 //! is the median of the last eighth. The first eighth of the recording counts as the start-up of the program.
-//! A single unusual slice does not change a median. Growth that ended in the first half of the recording does
-//! not count, because the program may only have loaded tables.
+//! The fields are medians, because a single unusual slice does not change a median. Growth that ended in the
+//! first half of the recording does not count, because the program may only have loaded tables.
 
 mod sentence;
 

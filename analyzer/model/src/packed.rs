@@ -68,7 +68,7 @@ impl Packed {
         }
     }
 
-    /// Keeps only the first `buckets` buckets.
+    /// Removes all buckets after the first `buckets` buckets.
     pub(crate) fn truncate(&mut self, buckets: usize) {
         match self {
             Self::Narrow(row) => row.truncate(buckets),

@@ -2,8 +2,9 @@
 //! the sums.
 //!
 //! Let b be the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n. Least squares then give
-//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, max is set to min + 1. The leaked bytes are the
-//! value of the parabola at x = 1 minus its value at x = 0, converted into bytes and truncated to an integer.
+//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, the formula uses min + 1 as max. The leaked bytes
+//! are the value of the parabola at x = 1 minus its value at x = 0, converted into bytes and truncated to an
+//! integer.
 //!
 //! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
 //! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. If the fit solved a matrix in

@@ -77,8 +77,8 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// The wave that fits `rest`. If the two ends of a wave differ, the wave also looks like a trend; the
-    /// result includes this apparent trend.
+    /// The wave that fits `rest`, which is a curve without its parabola. If the two ends of a wave differ,
+    /// the wave also looks like a trend; the result includes this apparent trend.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
         let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;

@@ -71,9 +71,9 @@ pub struct Sums {
     pub bi: u128,
     /// Σ b·i²
     pub bii: u128,
-    /// Least live bytes seen.
+    /// Least number of live bytes in all slices.
     pub min: u64,
-    /// Greatest live bytes seen.
+    /// Greatest number of live bytes in all slices.
     pub max: u64,
 }
 

@@ -4,9 +4,9 @@
 //! [`Series`] can also be built point by point without knowing the final length: such a series starts with
 //! narrow buckets and merges them when it gets longer. A replay knows the final length of a series, so each
 //! bucket has its final width from the start. At each point, the values of all sixteen sites are added to
-//! their open buckets, even if a value has not changed. This addition takes a few vector instructions and has
-//! no branch that the processor could mispredict. All sums are exact, so a series from this module has the
-//! same bits as a [`Series`] built point by point.
+//! their open buckets, even if a value has not changed. To add sixteen values takes a few vector instructions
+//! and no branch that the processor could mispredict. All sums are exact, so a series from this module has
+//! the same bits as a [`Series`] built point by point.
 
 use super::bucket_rows::{BucketRows, Place};
 use super::gap::Gap;
@@ -36,8 +36,8 @@ const NEW: Quantity = Quantity {
     max: [0; GROUP_SITES],
 };
 
-/// The state of sixteen sites. The buckets contain all grid points before `covered`. The values in `now`
-/// apply from point `covered` on.
+/// The state of sixteen sites. The buckets contain all grid points before `covered`. The values in `now` are
+/// those from grid point `covered` on.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     bytes: Quantity,
@@ -306,12 +306,12 @@ mod tests {
     use edleak_model::series::SeriesBuilder;
     use std::collections::BTreeSet;
 
-    /// A change of one site. The three numbers of a change are a point, the live bytes from this point on,
-    /// and the live count from this point on.
+    /// A change of the values of one site. The three numbers of a change are a point, the live bytes from
+    /// this point on, and the live count from this point on.
     type Move = (usize, u64, u64);
 
-    /// Builds the series of a group whose sites have these changes. The function adds a few slices at a time.
-    /// If `exact` is true, the group also computes the exact sums.
+    /// Builds the series of a group of sites; `sites` has the changes of each site. The function adds a few
+    /// slices at a time. If `exact` is true, the group also computes the exact sums.
     fn condensed(points: usize, sites: &[Vec<Move>], exact: bool) -> Vec<(usize, Series)> {
         let powers = PowerSums::new(Grid { stride_ticks: 1, first_tick: 0, points });
         let mut rows: std::collections::BTreeMap<usize, Row> = std::collections::BTreeMap::new();

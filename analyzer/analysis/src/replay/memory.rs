@@ -27,8 +27,8 @@ impl SiteBytes {
 /// numbers are from two readings of /proc: the first and the last reading within the judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
-    /// For each site id, the first and the last reading. The first reading is 0 if the site was too small at
-    /// that time for a separate area in the trace.
+    /// For each site that maps memory, its id and its mappings at the first and at the last reading of /proc.
+    /// The first reading is 0 if the site was too small at that time for a separate area in the trace.
     pub sites: Vec<(u32, [SiteBytes; 2])>,
     /// Anonymous memory at the end that no recorded call mapped: for each named part of it, the name and the
     /// bytes.

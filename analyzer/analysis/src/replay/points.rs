@@ -14,7 +14,7 @@ use edleak_model::series::Point;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-/// Maximum number of bytes that the points of all groups take that are replayed at the same time.
+/// Maximum number of bytes for the points of those groups of sites that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
 /// Maximum number of points of a grid. A grid of more points must be forged, because even a year with one
 /// point per second has only 32 million points.
