@@ -178,7 +178,7 @@ fn programs_that_gain_privileges_are_refused() {
     set_permissions(&program, Permissions::from_mode(0o4755)).expect("we may do anything");
     refused(&program, ErrorKind::Privileged);
     // A set-id program also gains privileges if it is the interpreter of a script. The kernel ignores the
-    // set-id bits of the script itself.
+    // set-id bits of a script itself.
     let script = executable(dir.join("script"), format!("#!{}\n", program.display()));
     refused(&script, ErrorKind::Privileged);
     let sudo = dir.join("sudo");

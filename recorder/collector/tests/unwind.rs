@@ -34,7 +34,7 @@ fn readelf_rules(text: &str) -> Vec<Expected> {
     let mut fde_end = 0;
     for line in text.lines() {
         // If a register is stored in another register, readelf prints two words, such as `r9 (r9)`. Drop the
-        // second word.
+        // second of these words.
         let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
         match words.as_slice() {
             [id, _, _, "CIE", augmentation, ..] => {
@@ -119,8 +119,8 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // Each row of the table must begin at the start or at the end of one of readelf's ranges. This proves
-    // that the rule in the table does not change inside any of readelf's ranges.
+    // Each row of the table must begin at the start or at the end of one of readelf's ranges. With this
+    // check, the rule in the table cannot change inside one of readelf's ranges.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

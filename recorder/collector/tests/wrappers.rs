@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The wrapper ranges and the function names of the modules. Each module is read once in a test.
+/// The wrapper ranges and the function names of the modules. A test reads each module only once.
 struct Modules<'set> {
     set: &'set WrapperSet,
     read: HashMap<PathBuf, Module>,
@@ -252,9 +252,9 @@ fn rust_callers_of_the_standard_library_are_blamed() {
     }
 }
 
-/// Checks the ranges of the C library, in which every function is a wrapper. `wrapper_ranges` merges and
-/// drops ranges. For every call that objdump finds, the ranges must have the same rule for the return address
-/// as the unwind table, or no rule if the unwind table has no rule.
+/// Checks the ranges of the C library, in which every function is a wrapper. The function `wrapper_ranges`
+/// merges ranges and drops ranges without a call. For every call that objdump finds, the ranges must have the
+/// same rule for the return address as the unwind table, or no rule if the unwind table has no rule.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let libc = common::loaded_library("libc.so");

@@ -85,8 +85,8 @@ impl RuleCache {
         self.decode(&bytes, build_id, version)
     }
 
-    /// Stores compiled rules in the cache. If the cache cannot be written, the next run compiles the rules
-    /// again.
+    /// Stores the compiled rules of a file in the cache. If the cache cannot be written, the next run
+    /// compiles the rules again.
     pub(crate) fn store(&self, build_id: &[u8], version: u64, known: &CachedRules) {
         let Some(path) = self.path(build_id) else { return };
         let Some(bytes) = self.encode(build_id, version, known) else { return };
@@ -96,7 +96,7 @@ impl RuleCache {
             }
         }
         // Write the file under a temporary name and then rename it, so that no other process reads a
-        // half-written file. If an operation fails, the temporary file is deleted.
+        // half-written file. If writing or renaming fails, the temporary file is deleted.
         let draft = tempfile::Builder::new().prefix("draft.").tempfile_in(&self.directory);
         if let Ok(mut draft) = draft
             && draft.write_all(&bytes).is_ok()
@@ -148,7 +148,7 @@ impl RuleCache {
     }
 }
 
-/// Computes a number from the metadata of a file. The number differs between two versions of the file.
+/// Computes a number from the metadata of a file. Two versions of the file have different numbers.
 fn identity(file: &Metadata) -> u64 {
     let words = [file.dev(), file.ino(), file.size(), file.mtime() as u64, file.mtime_nsec() as u64];
     checksum(&words.map(u64::to_le_bytes).concat())

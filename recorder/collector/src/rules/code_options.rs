@@ -5,7 +5,8 @@ use crate::detour::Prefixes;
 use crate::rules::wrappers::WrapperSet;
 use crate::watch::request::WatchSet;
 
-/// The user's options about the code of programs. All recordings of a run have the same options.
+/// The user's options about the code of programs. All recordings of one run of edleak-record have the same
+/// options.
 #[derive(Clone, Debug)]
 pub struct CodeOptions {
     /// The functions that count as wrappers; a walk of a stack skips the frames of these functions.

@@ -41,7 +41,8 @@ pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange
 pub(crate) fn overlay(below: impl Iterator<Item = CodeRange>, top: &[CodeRange]) -> Vec<CodeRange> {
     let mut merged: Vec<CodeRange> = Vec::new();
     for code_range in top {
-        // Ranges of `top` overlap if a function has two names, or if two patterns match the function.
+        // Two ranges of `top` may overlap, because a function may have two names or because two patterns may
+        // match it.
         match merged.last_mut() {
             Some(last) if code_range.start < last.end => last.end = last.end.max(code_range.end),
             _ => merged.push(*code_range),

@@ -24,8 +24,8 @@ pub(crate) struct FileCode {
     pub entries: FileEntries,
     /// The link-time address of the file's first byte.
     pub link_base: u64,
-    /// The open file. The collector compiles the unwind rules later, and by then the path may lead to another
-    /// file.
+    /// The open file. The file stays open because the collector compiles the unwind rules later, and by then
+    /// the path may lead to another file.
     file: Option<BinaryFile>,
     /// A number that differs between two files that have the same build ID.
     version: u64,
@@ -36,8 +36,8 @@ pub(crate) struct FileCode {
 pub(crate) type FileKey = (String, Vec<u8>);
 /// The identity of a file, and the version number of a watch set (the sites that the user asked to watch).
 type AskedKey = (FileKey, u64);
-/// A value that the first caller computes. All other callers wait until the first caller has computed the
-/// value, and share it.
+/// A value that the first caller computes, while all other callers wait until the value is ready and then
+/// share it.
 pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
 /// The code ranges and rules of all files of this run, including files that another thread is still
@@ -49,8 +49,8 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// Returns the code ranges and rules of a file. The first call for a file compiles them. If another
-    /// thread is compiling the file, the function waits for this thread.
+    /// Returns the code ranges and rules of a file. The first call for a file compiles the ranges and rules
+    /// of this file. If another thread is compiling the file, the function waits for this thread.
     pub(crate) fn code(&self, key: FileKey, file: &Path, code_options: &CodeOptions) -> Shared<FileCode> {
         let (path, build_id) = key.clone();
         let place = {
@@ -95,7 +95,7 @@ impl Compiled {
 
 impl FileCode {
     /// Compiles the module at `path` from its file at `file`, or reads the module's rules from the rule
-    /// cache. The flag in the result is `false` if the caller should write the result into the cache.
+    /// cache. The flag in the result is `false` if the caller should write the result into the rule cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
         let nothing = FileCode {

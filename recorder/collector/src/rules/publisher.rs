@@ -56,7 +56,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Whether the preparation of the change is done.
+    /// Whether the collector has prepared the change completely.
     pub fn is_prepared(&self) -> bool {
         self.worker.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -67,13 +67,13 @@ impl Change {
 const PADDING: usize = 8;
 
 impl Publisher {
-    /// Makes a publisher that has published nothing yet.
+    /// Makes a publisher that has published no rules yet.
     pub fn new(code_options: Arc<CodeOptions>) -> Publisher {
         Publisher::with(code_options, Arc::default())
     }
 
-    /// Makes a publisher for another target of the same run. Both publishers share the options and the
-    /// compiled code.
+    /// Makes a publisher for another target of the same run. The two publishers share the user's options and
+    /// the compiled rules.
     pub fn for_another(&self) -> Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
@@ -116,7 +116,7 @@ impl Publisher {
         }
     }
 
-    /// The watch set that applies now.
+    /// The set of watched sites that applies now.
     pub fn watch(&self) -> &WatchSet {
         &self.watch
     }
@@ -136,8 +136,9 @@ impl Publisher {
         self.walks
     }
 
-    /// Compiles the rules of files that the target will load. Another thread does this while the target
-    /// starts. If the collector cannot create a thread, [`Publisher::publish`] compiles the files later.
+    /// Compiles the rules of files that the target will load. The function starts another thread for this
+    /// work, so the work runs while the target starts. If the collector cannot create a thread,
+    /// [`Publisher::publish`] compiles the files later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -155,8 +156,9 @@ impl Publisher {
         });
     }
 
-    /// Compiles the rules of a running process's modules before the recording of this process begins.
-    /// Otherwise, the thread of the process that begins the recording would have to wait for the rules.
+    /// Compiles the rules of a running process's modules before the recording of this process begins. Without
+    /// this function, the thread of the process that begins the recording would have to wait until the rules
+    /// are compiled.
     pub(crate) fn compile_ahead(&self, modules: &[Loaded]) {
         for loaded in modules {
             let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
@@ -286,8 +288,8 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // Publish the unwind rules first. Without these rules, the walks of the newly watched sites would
-            // end before the outermost frame.
+            // Publish the unwind rules before the new sites are watched. Without unwind rules, the walks of
+            // stacks at these sites would end before the outermost frame.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -334,7 +336,8 @@ impl Publisher {
         functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
     }
 
-    /// The requests that match no function and no address in any module. Unloaded modules are also searched.
+    /// The requests that match no function and no address in any module. The search includes unloaded
+    /// modules.
     pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
         let count =
             |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
@@ -342,7 +345,7 @@ impl Publisher {
         unmatched.map(|(request, _)| request.to_string()).collect()
     }
 
-    /// Returns the action that the rules give to a return address.
+    /// Returns the action (count, skip or watch) that the rules give to a return address.
     pub fn action_at(&self, address: u64) -> Action {
         let pc = address.wrapping_sub(1);
         let after = self.code_ranges.partition_point(|code_range| code_range.start <= pc);

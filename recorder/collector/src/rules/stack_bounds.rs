@@ -2,7 +2,7 @@
 //! the mapping in which the stack is.
 //!
 //! A walk never reads beyond the end of the mapping in which it began. The library itself knows where the
-//! stacks of the main thread and of threads from libc end. But the stack of a coroutine can be in any
+//! stacks of the main thread and of threads from libc end. The stack of a coroutine, however, can be in any
 //! mapping, so the collector publishes the start and the end of every writable mapping.
 
 use crate::sys::maps::{self, Line};
@@ -36,7 +36,7 @@ pub(crate) struct StackBounds {
 
 impl StackBounds {
     /// If a reading is due, reads the memory map and publishes the writable mappings. If the process has
-    /// ended, the function changes nothing.
+    /// ended, the function does not change the published mappings.
     pub(crate) fn refresh(&mut self, session: &Session, pid: u32, now: Instant) {
         self.look_for_cuts(session);
         let since = self.read_at.map(|at| now.saturating_duration_since(at));

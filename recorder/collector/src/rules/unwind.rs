@@ -14,7 +14,7 @@ pub fn compile(elf: &Elf<'_>) -> UnwindTable {
 }
 
 /// Compiles the unwind rules of some functions of a file. The table may also contain rules of other
-/// functions. `functions` are sorted ranges that do not overlap.
+/// functions. `functions` contains the ranges of these functions, which must be sorted and must not overlap.
 pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
     UnwindTable::compile_in(elf, functions, pack)
 }

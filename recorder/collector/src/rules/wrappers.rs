@@ -1,9 +1,9 @@
 //! Decides which functions are allocation wrappers, and finds the ranges of their code.
 //!
 //! The collector checks every symbol of every module while the target starts, so the check must be fast.
-//! Demangling a name is slow, so the collector checks the mangled name instead. This works because a mangled
-//! C++ name contains the first words of its path as plain text. The collector demangles only Rust names, and
-//! all names if the user gives patterns.
+//! Demangling a name is slow, so the collector checks the mangled name instead. Checking the mangled name is
+//! possible because a mangled C++ name contains the first words of its path as plain text. The collector
+//! demangles only Rust names, and all names if the user gives patterns.
 
 use crate::error::{Error, ErrorKind};
 use crate::rules::unwind::UnwindTable;
@@ -23,9 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A range of a wrapper's code in which one unwind rule applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrapperRange {
-    /// Offset of the first byte of the range.
+    /// Offset in the file of the first byte of the range.
     pub start: u32,
-    /// Offset of the first byte after the range.
+    /// Offset in the file of the first byte after the range.
     pub end: u32,
     /// The unwind rule with which a walk of a stack skips the frame of a call in this range. The kind of this
     /// rule is always `Sp` or `Fp`.
@@ -104,8 +104,8 @@ impl WrapperSet {
         }
     }
 
-    /// An empty set. With this set, edleak skips no wrappers, so the site of an allocation is always the
-    /// direct caller of malloc or a similar function.
+    /// A set without wrappers, so that the site of an allocation is always the direct caller of malloc or a
+    /// similar function.
     pub fn none() -> WrapperSet {
         WrapperSet {
             c_functions: Paths::default(),
@@ -207,7 +207,7 @@ fn ends_a_word(rest: &str) -> bool {
 }
 
 /// Whether a Rust symbol may be a wrapper, because its crate contains wrappers or because the symbol is a
-/// method of an allocator. Other Rust symbols need no demangling.
+/// method of an allocator. If a Rust symbol cannot be a wrapper, the collector does not demangle it.
 fn rust_may_match(raw: &str) -> bool {
     let Some(first) = rust_first_word(raw) else { return true };
     first.starts_with("_$LT$")
@@ -288,8 +288,8 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
 }
 
 /// The first word of the mangled path `rest`, and the number of bytes that this word takes in `rest`. The
-/// number is 0 if the function cannot read the text after the word without demangling. `None`: `rest` is not
-/// a path.
+/// number of bytes is 0 if the function cannot read the text after this word without demangling. `None`:
+/// `rest` is not a path.
 fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     const ABBREVIATIONS: [(&str, &str); 7] = [
         ("St", "std"),
@@ -333,7 +333,7 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
     let mut end = 0; // the loop has handled all code before this offset
     let mut rest = named.functions.as_slice();
     while let Some(first) = rest.first() {
-        // A function may have several names. The function is a wrapper if one of these names matches.
+        // If a function has several names, the function is a wrapper if one of its names matches.
         let same = rest.iter().take_while(|other| other.start == first.start).count();
         let (names, later) = rest.split_at(same);
         rest = later;

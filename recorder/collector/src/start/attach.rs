@@ -47,8 +47,8 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    // An attach has two steps: loading the library into the process, and writing the jumps. One deadline
-    // applies to both steps together.
+    // An attach has two steps: loading the library into the process, and writing the jumps. The two steps
+    // together must be done before this deadline.
     let deadline = Instant::now() + options.attach.timeout;
     let library = find_or_load(pid, options, deadline).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
@@ -130,7 +130,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     Ok(Recorded { outcome, unused_wrappers, blind: None })
 }
 
-/// The error for a recording that contains no allocation.
+/// The error to report if a recording contains no allocation.
 fn nothing_recorded(pid: u32, options: &RunOptions) -> Error {
     let message = format!("nothing was recorded of process {pid}");
     match attach::uncounted_allocator(pid, &options.code.allocators) {

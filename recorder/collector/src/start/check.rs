@@ -3,8 +3,9 @@
 //!
 //! The dynamic loader loads edleak's library through LD_PRELOAD. So the program must use the dynamic loader
 //! of this system, unless the program contains the crate edleak-alloc. If a program gains privileges, the
-//! loader ignores LD_PRELOAD. This check does not notice it if a security module raises the privileges of a
-//! program. Such a program starts without the library, so edleak records nothing.
+//! loader ignores LD_PRELOAD. If a security module raises the privileges of a program, this check does not
+//! notice it. If the loader ignores LD_PRELOAD, the program starts without the library, and edleak records
+//! nothing.
 #![allow(unsafe_code)] // makes system calls that std does not have
 
 use crate::detour::Prefixes;
@@ -56,7 +57,7 @@ const MAX_SHEBANG: usize = 256;
 /// can record this program.
 ///
 /// # Errors
-/// The program is missing, or edleak cannot record it. The error contains the reason and the remedy.
+/// The program is missing, or edleak cannot record it. The error contains the reason and a remedy.
 pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Program, Error> {
     let path = find(program, path_env)?;
     let mut image = path.clone();
@@ -159,7 +160,7 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
 }
 
 /// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes all words after `env` as one argument.
-/// With the option `-S`, `env` splits this argument into words.
+/// If the argument begins with the option `-S`, `env` splits it into words.
 fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let mut words: Vec<&[u8]> =
         match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {
@@ -189,8 +190,8 @@ fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Res
     Err(refused(ErrorKind::NotAProgram, script, reason, "name one there"))
 }
 
-/// Returns an error if no library can be preloaded into a program. Otherwise, returns the allocator that the
-/// program's file contains; `None`: the file contains no allocator.
+/// Returns an error if no library can be preloaded into a program. If a library can be preloaded, returns the
+/// allocator that the program's file contains; `None`: the file contains no allocator.
 fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
     let refuse = |kind, reason: &dyn fmt::Display, remedy: &str| Err(refused(kind, path, reason, remedy));
     let elf = match Elf::parse(bytes).and_then(|elf| elf.check_segments().map(|()| elf)) {
@@ -321,15 +322,15 @@ fn c_path(path: &Path) -> Option<CString> {
 }
 
 /// Whether this user may execute a file. One system call checks the mode bits, the access lists and the mount
-/// option `noexec`. The call checks for the effective user and group, as exec does.
+/// option `noexec`. The call checks the rights of the effective user and group, as exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
-        // A seccomp profile from before 2020 does not know the system call faccessat2 and forbids it. In that
-        // case, use the older call `access`, which checks for the real user and group. SAFETY: `path` is a
-        // string that ends in NUL and outlives the call.
+        // A seccomp profile from before 2020 does not know the system call faccessat2 and forbids it. Under
+        // such a profile, use the older call `access`, which checks for the real user and group. SAFETY:
+        // `path` is a string that ends in NUL and outlives the call.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
     result == 0

@@ -1,6 +1,6 @@
 //! The collector of a program that was started with LD_PRELOAD only, without edleak-record. The preload
-//! library starts this collector. The collector creates the session, replies to the process, and continues in
-//! the background.
+//! library in the program starts this collector. The collector creates the session, replies to the process,
+//! and continues in the background.
 #![allow(unsafe_code)] // calls fork
 
 use crate::detour::Prefixes;
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The share of the target's processor time that auto-watch may use (0.02 is 2 %).
+/// The share of the target's processor time that auto-watch may use: 0.02 means 2 %.
 const WATCH_SHARE: f64 = 0.02;
 
 /// The request of a preload library in a process that was started without edleak-record.
@@ -51,8 +51,8 @@ pub fn collect(args: &Request) -> ExitCode {
     // SAFETY: the preload library opened this descriptor for this process, so no other code of this process
     // owns it.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
-    // The requesting process waits until the parent of this fork ends. The child of this fork becomes the
-    // collector. The child runs in its own terminal session, and keeps only the reply descriptor and the
+    // The requesting process waits until the parent of this fork ends. The child process of this fork becomes
+    // the collector. The child runs in its own terminal session, and keeps only the reply descriptor and the
     // descriptor that shows whether the target still runs. SAFETY: this process has only one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
@@ -146,8 +146,8 @@ pub fn collect(args: &Request) -> ExitCode {
 }
 
 /// Reserves the name of a trace. A running recording may already use this name: the recording of another
-/// process, or the recording of the program that this process ran before an exec. In that case, the name of
-/// the new trace contains the process ID.
+/// process, or the recording of the program that this process ran before an exec. If the name is in use, the
+/// name of the new trace contains the process ID.
 fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;

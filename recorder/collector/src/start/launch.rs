@@ -68,8 +68,8 @@ pub(crate) fn execute_idle(
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     signals.restore();
     stdio::restore();
-    // SAFETY: `path` is a NUL-terminated string. Both arrays end in a null pointer. The string and the arrays
-    // outlive the call.
+    // SAFETY: `path` is a NUL-terminated string. Each of the two arrays ends in a null pointer. The string
+    // and the arrays outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()
 }
@@ -111,8 +111,8 @@ pub(crate) fn hold(
     }
     if pid == 0 {
         // Close the child's copy of the write end of the pipe. If the collector is killed before it releases
-        // the child, the child's read must end. But a read does not end while any process, even the child
-        // itself, has the write end open. SAFETY: no code of this process uses this descriptor.
+        // the child, the child's read must end. A read from a pipe does not end while any process, even the
+        // child itself, has the write end open. SAFETY: no code of this process uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.
@@ -122,7 +122,7 @@ pub(crate) fn hold(
             signals.restore();
             stdio::restore();
             if is_hung_up {
-                // SAFETY: the call passes no memory.
+                // SAFETY: the call passes only a signal number and no memory.
                 unsafe { libc::raise(libc::SIGHUP) };
             }
             // SAFETY: the call passes a NUL-terminated path and two null-terminated arrays, which the parent
@@ -139,7 +139,7 @@ pub(crate) fn hold(
 }
 
 impl Held {
-    /// The process ID. The ID stays the same when the process executes the program.
+    /// The process ID. The process ID stays the same when the process executes the program.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }

@@ -9,10 +9,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The file name of the library.
+/// The file name of the preload library.
 pub(crate) const NAME: &str = "libedleak_preload.so";
 
-/// The error for a library that cannot be used.
+/// The error to report if edleak-record cannot use a library file.
 pub(crate) fn library(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Library, why.to_string())
 }
@@ -27,7 +27,7 @@ pub(crate) fn can_be_named(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that the loader can map code from the file. This is impossible if the file system is mounted with
+/// Checks that the loader can map code from the file, which is impossible if the file system is mounted with
 /// `noexec`.
 pub(crate) fn can_be_executed(path: &Path) -> Result<(), Error> {
     let file = File::open(path).map_err(library)?;

@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 
 const ANOTHER: &str = "choose another file with -o";
 
-/// The error for a name that another recording uses.
+/// The error to report if another recording uses the name of the trace.
 fn in_use(path: &Path) -> Error {
     let message = format!("another recording is writing `{}`", path.display());
     Error::new(ErrorKind::InUse, message).with_remedy(ANOTHER)
 }
 
-/// The error for a name that edleak cannot use for a trace.
+/// The error to report if edleak cannot create a trace with the wanted name.
 fn failed(message: String) -> Error {
     Error::new(ErrorKind::Output, message).with_remedy(ANOTHER)
 }
@@ -71,8 +71,8 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Ok(Some(Held(None))),
         };
-        // Another collector may have had the lock until now. That collector may have renamed this file and
-        // created its own trace under this name.
+        // Check the file again, because another collector may have had the lock until now. The other
+        // collector may have renamed this file and created its own trace under this name.
         if !place::lock(&file) || !place::is_at(&file, path) {
             return Err(in_use(path));
         }
@@ -138,8 +138,8 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Maximum number of attempts to create a trace. After the collector has renamed the old file, another
-/// process may create a trace with this name before the collector does. This hardly happens several times in
-/// a row.
+/// process may create a trace with the same name before the collector does; but this hardly happens several
+/// times in a row.
 const ATTEMPTS: u32 = 8;
 
 /// Creates the trace `path`, and renames an existing file to `path.old`. If `path` exists and is not a
@@ -173,8 +173,8 @@ pub(crate) fn reserve(path: &Path, capacity_bytes: u64) -> Result<(TraceWriter, 
     }
 }
 
-/// Creates the file of a trace that existed only in memory until now. If a file exists at `path`, renames
-/// this file to `path.old`.
+/// Creates the file of a trace that was only in memory until now. If a file already exists at `path`, the
+/// function renames this file to `path.old`.
 pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let kept = keep_old(path)?;
@@ -193,8 +193,8 @@ pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), E
 }
 
 impl Kept {
-    /// Gives the two older files the names back that they had before the recording. The function does so only
-    /// if no file has the name `path`.
+    /// If no file has the name `path`, gives the two older files the names back that they had before the
+    /// recording.
     fn put_back(mut self, path: &Path) {
         if place::rename_new(&self.old, path).is_ok()
             && let Some(older) = self.older.take()
@@ -398,7 +398,7 @@ mod tests {
         reserved.give_back();
         assert_eq!((names(), text(&path).as_str()), (2, "theirs"));
         fs::remove_file(&before).expect("it is there");
-        // An empty file exists already, as after mktemp.
+        // An empty file exists already, as after a call of mktemp.
         fs::write(&path, "").expect("it is ours");
         let taken = reserve(&path, MIN_CAPACITY_BYTES).expect("an empty file may be written");
         assert_eq!(names(), 1);

@@ -20,7 +20,7 @@ struct Facts<'a> {
     has_own_users: bool,
 }
 
-/// The error for a process whose memory cannot be read or written.
+/// The error to report if edleak-record cannot read or write the memory of a process.
 pub(super) fn inaccessible(pid: u32, error: &io::Error) -> Error {
     if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
         return refusal(format!("its memory cannot be read or written: {error}"), "does it still run?");

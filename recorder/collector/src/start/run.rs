@@ -72,7 +72,7 @@ pub struct RunOptions {
     pub embedded: Option<Embedded>,
 }
 
-/// The result of a run.
+/// The result of a run of edleak-record.
 #[derive(Debug)]
 pub struct Recorded {
     /// The traces of the run, and the exit status of the program.
@@ -87,9 +87,10 @@ pub struct Recorded {
 /// The reason why there is no recording, or why the recording is empty.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failed {
-    /// The exit code of edleak-record. If the program failed, this is the exit code of the program.
+    /// The exit code of edleak-record. If the program failed, edleak-record ends with the exit code of the
+    /// program.
     pub exit_code: u8,
-    /// The error with its reason and its remedy.
+    /// The error, with the reason for it and a remedy.
     pub error: Error,
 }
 
@@ -139,10 +140,10 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
-    // Block signals before edleak-record creates its first thread. Otherwise, that thread would receive
-    // signals that are meant for the main loop. This call also makes edleak-record ignore the signal that the
-    // kernel sends at the file size limit (`ulimit -f`), so that a write beyond this limit returns an error
-    // and does not kill edleak-record.
+    // Block signals before edleak-record creates its first thread. If the signals were not blocked, that
+    // thread would receive signals that are meant for the main loop. `Signals::block` also makes
+    // edleak-record ignore the signal that the kernel sends at the file size limit (`ulimit -f`), so that a
+    // write beyond this limit returns an error and does not kill edleak-record.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
@@ -216,7 +217,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     Ok(Recorded { outcome, unused_wrappers, blind })
 }
 
-/// The path of the collector's own libc. The target probably uses the same file. A statically linked
+/// The path of the collector's own libc. The target probably uses the same libc. A statically linked
 /// edleak-record uses no libc.so.6 itself, so the function tries the usual paths of libc.so.6.
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
@@ -227,8 +228,8 @@ fn own_libc() -> Option<PathBuf> {
     own.find(|path| path.ends_with("libc.so.6")).or_else(usual)
 }
 
-/// The error for a run that recorded nothing. Without this error, the user would believe that the program has
-/// no leaks.
+/// The error to report if a run has recorded nothing. Without this error, the user would believe that the
+/// program has no leaks.
 fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
     let (why, remedy) = if only.is_empty() {
         let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
@@ -244,8 +245,8 @@ fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Fai
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
-/// The error for a program that uses its own allocator: the trace exists, but contains almost no allocation
-/// of the program.
+/// The error to report if a program uses its own allocator: the trace exists, but contains almost no
+/// allocation of the program.
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(

@@ -2,7 +2,7 @@
 //!
 //! edleak-record does not delete the unpacked file after the recording. A program that runs on still has the
 //! path of this file in LD_PRELOAD, so the loader of each of its child processes needs the file. Each version
-//! of edleak has its own directory, so it does not overwrite the library of another version.
+//! of edleak has its own directory, so no version overwrites the library of another version.
 
 use crate::error::Error;
 use crate::start::loadable::{NAME, can_be_executed, can_be_named, library};
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// Writes `bytes` to a file, unless the file is already there, and returns the path of the file.
 ///
 /// # Errors
-/// There is no suitable directory. The message names each directory that edleak-record tried, and the
-/// environment variable to set.
+/// There is no directory into which the file can be written. The message names each directory that
+/// edleak-record tried, and the environment variable to set.
 pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, Error> {
     unpack_into(&places(|name| std::env::var_os(name), effective_ids().0), bytes)
 }
@@ -52,7 +52,7 @@ struct Place {
     makes_parents: bool,
 }
 
-/// The directories that edleak-record tries, in this order.
+/// The directories into which edleak-record tries to unpack the library, in this order.
 fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = |path: PathBuf| Place { directory: path.join("edleak"), makes_parents: true };
@@ -62,8 +62,9 @@ fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
     match absolute("XDG_CACHE_HOME") {
         Some(path) => places.push(cache(path)),
         None => {
-            // For root, use a directory that other users can read. Then a service that root starts can drop
-            // its privileges and still load the library when it executes a program.
+            // If the user is root, first try a directory that other users can read. A service that root
+            // starts may give up its privileges, and must still be able to load the library when it executes
+            // a program.
             places.extend((uid == 0).then(|| cache("/var/cache".into())));
             places.extend(
                 absolute("HOME").filter(|home| home != Path::new("/")).map(|home| cache(home.join(".cache"))),
@@ -201,7 +202,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes)?;
     // Set the mode again, because the umask may have removed bits of the mode.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    // Some file systems report a full disk only at this call.
+    // Call sync_data, because some file systems report a full disk only at this call.
     file.as_file().sync_data()?;
     file.persist(path)?;
     Ok(())

@@ -6,7 +6,7 @@
 //! chunk and find every free chunk. The names and offsets in this file are those of malloc/malloc.c and
 //! malloc/arena.c in glibc 2.27 and later, on 64-bit systems:
 //!
-//! - The main arena is in the heap of `brk`. The first chunk of this arena is at the start of the heap.
+//! - The main arena is in the heap of `brk`. The first chunk of the main arena is at the start of this heap.
 //! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with the structure `heap_info`.
 //!   In the first heap of an arena, the structure `malloc_state` follows.
 //!
@@ -35,8 +35,8 @@ const WINDOW_BYTES: u64 = 256 << 10;
 /// each page of a heap of 64 MiB.
 const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
 /// Maximum time of one walk over the heaps. The collector takes no slice during a walk, so the walk must be
-/// short. This time suffices for about 1 GiB of heaps. If a process has more heaps, the next walk continues
-/// where this walk ended.
+/// short. A walk of this duration can read about 1 GiB of heaps. If a process has more heaps, the next walk
+/// continues where this walk ended.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Size in bytes of the smallest chunk (`MINSIZE`).
@@ -58,7 +58,7 @@ const STATE_BYTES: u64 = 0x898;
 pub(crate) struct FreeBytes {
     /// The total size of all free chunks.
     pub bytes: u64,
-    /// The part of `bytes` that is on resident pages.
+    /// The number of these `bytes` that are on resident pages.
     pub resident_bytes: u64,
 }
 
@@ -74,11 +74,11 @@ trait Memory {
 /// The heaps of one process, with the free memory that the latest walk found in each heap.
 #[derive(Default)]
 pub(crate) struct Arenas {
-    /// The key is the address of a heap. The value is the arena of the heap and the free memory of the heap.
-    /// An arena is identified by the address of its `malloc_state`, and the main arena by 0.
+    /// The key is the address of a heap. The value is the arena of this heap and the free memory in this
+    /// heap. The address of its `malloc_state` identifies an arena; 0 stands for the main arena.
     heaps: BTreeMap<u64, (u64, FreeBytes)>,
     /// The address at which the next walk begins: at the first heap that starts at this address or above it.
-    /// One walk may not have time for all heaps.
+    /// One walk over the heaps may not have time for all heaps.
     next: u64,
 }
 
@@ -117,7 +117,7 @@ impl Arenas {
                 };
                 match found {
                     Some(found) => self.heaps.insert(heap.start, found),
-                    // The time for this walk is over. The next walk continues after this heap.
+                    // The time for this walk is over, so the next walk continues after this heap.
                     None if Instant::now() >= until => {
                         self.next = heap.start + 1;
                         break;
@@ -155,15 +155,15 @@ fn aligned(address: u64) -> u64 {
     address.next_multiple_of(16)
 }
 
-/// Adds up the free chunks from `first` to `end`. `None`: the memory is not a heap of glibc, the heap has
-/// changed during the walk, or a part of the heap cannot be read.
+/// Adds up the sizes of the free chunks from `first` to `end`. `None`: the memory is not a heap of glibc, the
+/// heap has changed during the walk, or a part of the heap cannot be read.
 fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     let mut free = FreeBytes::default();
     let mut before: Option<Range<u64>> = None;
     let mut chunk = first;
     loop {
-        // The last chunk of an arena is the unused rest of the heap. This chunk is free, although no chunk
-        // follows that marks it as free.
+        // The last chunk of an arena is the unused rest of the heap. The last chunk is free, although no
+        // chunk follows that marks it as free.
         let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {

@@ -60,8 +60,8 @@ impl DescriptorKeeper {
         let own = File::open("/proc/self/ns/pid")?;
         let (mut ready, ready_write) = pipe()?;
         enter(&theirs)?;
-        // SAFETY: without CLONE_VM the child has its own copy of the memory, as after a fork. The child makes
-        // only system calls.
+        // SAFETY: without CLONE_VM the child has its own copy of the memory, as after a fork. The child
+        // process makes only system calls.
         let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
         if child == 0 {
             keep(owner, ready_write.as_raw_fd());
@@ -100,8 +100,8 @@ impl Drop for DescriptorKeeper {
 }
 
 /// The code of the keeper process. The code makes only raw system calls, because another thread of the
-/// collector may have had a lock of libc at the time of the clone. In the keeper, this lock would stay locked
-/// forever.
+/// collector may have had a lock of libc at the time of the clone. In the keeper process, such a lock of libc
+/// would stay locked forever.
 fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
     // SAFETY: the call passes an empty list of groups.
@@ -110,7 +110,7 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let set_group = || unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) };
     // SAFETY: the call passes no memory.
     let set_user = || unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
-    // When a process changes its user, the kernel marks the process as not dumpable. Then only root could
+    // When a process changes its user, the kernel marks the process as not dumpable, so that only root can
     // open the descriptors of the process. So the keeper makes itself dumpable again. SAFETY: the call passes
     // no memory.
     let set_dumpable = || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };

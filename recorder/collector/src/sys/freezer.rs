@@ -8,10 +8,10 @@ use crate::sys::proc_file::read_text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A frozen control group.
+/// A frozen control group, with the file through which the user can let the group run again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Frozen {
-    /// The file through which the user can let the group run again.
+    /// The file into which the user must write `text`, so that the group runs again.
     pub(crate) file: PathBuf,
     /// The text that the user must write into the file.
     pub(crate) text: &'static str,

@@ -21,7 +21,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::path::Path;
 
-/// The library in the memory of a process.
+/// Edleak's library in the memory of a process, with the addresses of its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Library {
     pid: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Library {
 /// to write detours.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
-    /// The address of the `malloc` that the process uses.
+    /// The address of the `malloc` function that the process uses.
     pub(crate) malloc: u64,
     /// The addresses of the library's functions for marks and for pools.
     pub(crate) annotations: [u64; 2],
@@ -72,7 +72,7 @@ impl From<io::Error> for NotFound {
 }
 
 impl Library {
-    /// Finds the library of a process.
+    /// Finds edleak's library in the memory of a process.
     pub(crate) fn find(pid: u32) -> Result<Library, NotFound> {
         let maps = maps::files(&maps::read(pid, "maps")?);
         let mut other_version = None;
@@ -200,8 +200,8 @@ impl Library {
         remote::write(self.pid, &[(self.phase, &WAKE.to_ne_bytes())])
     }
 
-    /// Cancels a request to begin a recording. The function has no effect if a thread of the process has
-    /// already seen the request.
+    /// Cancels a request to begin a recording. If a thread of the process has already seen the request, the
+    /// function has no effect.
     pub(crate) fn cancel(&self) -> io::Result<()> {
         if self.phase()? == WAKE {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
@@ -267,7 +267,7 @@ pub(crate) fn is_starting(phase: u32) -> bool {
 
 /// The contents of edleak's ELF notes in a mapped file.
 struct Notes {
-    /// The text with the version of the library.
+    /// The text from the ELF note that contains the version of the library.
     identity: String,
     /// The address of the library's state; `None`: an older version of the library, which has no such state.
     idle: Option<u64>,

@@ -1,4 +1,4 @@
-//! Checks the data limit of this process. The target inherits this limit.
+//! Checks the data limit of this process. The target inherits the data limit.
 
 #![allow(unsafe_code)] // calls getrlimit
 

@@ -17,7 +17,8 @@ pub(crate) struct Line<'a> {
     pub(crate) offset: u64,
     /// The inode number of the file; 0: the mapping has no file.
     pub(crate) inode: u64,
-    /// The path of the file as the kernel writes it, a name in brackets such as `[heap]`, or an empty text.
+    /// The name of the mapping: the path of a file as the kernel writes it, a name in brackets such as
+    /// `[heap]`, or an empty text.
     pub(crate) name: &'a str,
 }
 
@@ -49,7 +50,8 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 ///
 /// The kernel creates a long file in parts, one part for each read. If the process ends between two reads,
 /// the rest of the file is missing, but no read returns an error. So after the last part, the function reads
-/// the beginning of the file again. If this read returns nothing, the process has ended.
+/// the beginning of the file again. If this second read of the beginning returns nothing, the process has
+/// ended.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }
@@ -73,7 +75,7 @@ pub(crate) fn ranges(map: &str) -> Vec<(u64, u64)> {
     lines(map).map(|line| (line.start, line.end)).collect()
 }
 
-/// One file mapped into a process.
+/// A mapping of a file in a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {
     /// First address of the mapping.

@@ -17,9 +17,9 @@ const FAILED: u8 = 125;
 /// The way a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// The process exited with this status.
+    /// The process exited with this exit status.
     Exited(i32),
-    /// This signal killed the process.
+    /// The signal with this number killed the process.
     Killed(i32),
     /// The process has ended, but its exit status is unknown, because other code of edleak-record has already
     /// read the status.

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Number of bytes of the first read. From a file of /proc, the kernel returns at most one page in a read.
+/// Number of bytes of the first read of a file of /proc. The kernel returns at most one page of such a file
+/// in a read.
 const PAGE: usize = 4096;
 
 /// The content of a file of /proc.
@@ -32,7 +33,7 @@ pub(crate) fn read_open(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The content of a file as text.
+/// The content of a file of /proc as text.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -42,8 +43,8 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
 const FEW: usize = 1024;
 
 /// Whether `is_wanted` is true for any line of a file; `None`: the file is missing or empty. The kernel
-/// creates the lines of the file at each read. So the function stops reading at the wanted line, and the
-/// kernel spends no time on the lines after it.
+/// creates the lines of the file at each read. The function stops reading at the wanted line, so the kernel
+/// spends no time on the lines after this line.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;

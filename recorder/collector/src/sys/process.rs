@@ -28,7 +28,7 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 
 /// The process that stored the PID `claimed` in this session; `None`: the process has ended. `claimed` is the
 /// PID under which the collector's own /proc shows the process. If the process with this PID has not mapped
-/// the session, the process has executed another program, or the PID has been reused. In these two cases, the
+/// the session, the process has executed another program, or the PID has been reused. In both cases, the
 /// function accepts the process only if it began after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
@@ -84,7 +84,8 @@ pub(crate) fn maps_this_session(pid: u32, session: u64) -> bool {
     maps_session(pid, |inode| inode == session)
 }
 
-/// The time at which a process started, in clock ticks since boot. This is the 22nd field of /proc/PID/stat.
+/// The time at which a process started, in clock ticks since boot. The start time is the 22nd field of
+/// /proc/PID/stat.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&read_text(format!("/proc/{pid}/stat")).ok()?, 22)
 }
@@ -102,7 +103,7 @@ pub(crate) fn age(pid: u32) -> Option<Duration> {
 
 /// Whether a process has waited for a child process; `None`: the process has ended. The kernel adds the page
 /// faults of a child to a counter of the parent when the parent waits for the child. So the result is `true`
-/// if this counter is not 0.
+/// if this counter of the parent is not 0.
 pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     const CHILDRENS_MINOR_FAULTS: usize = 11;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -122,7 +123,7 @@ pub(crate) fn state_in(stat: &str) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// Processor time of a process since its start.
+/// The processor time that a process has used since its start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct ProcessorTime {
     /// Processor time that all threads of the process have used, in nanoseconds.
@@ -231,12 +232,12 @@ pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     }
 }
 
-/// The anonymous memory of a process.
+/// The anonymous memory (memory without a file) of a process, by resident and swapped bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Size {
-    /// Resident anonymous memory (RssAnon).
+    /// Resident anonymous memory in bytes (RssAnon).
     pub rss_anon_bytes: u64,
-    /// Swapped anonymous memory (VmSwap).
+    /// Swapped anonymous memory in bytes (VmSwap).
     pub swap_bytes: u64,
 }
 
@@ -245,7 +246,7 @@ pub(crate) struct Size {
 pub(crate) struct Status {
     /// The anonymous memory of the process; 0 after the end of the process.
     pub size: Size,
-    /// Whether the process is in another PID namespace than the collector. If so, the process and the
+    /// Whether the process is in another PID namespace than the collector. In that case, the process and the
     /// collector see different IDs for the same thread.
     pub own_pid_namespace: bool,
     /// The privileges of the process.
@@ -263,11 +264,11 @@ pub(crate) struct Status {
 /// process has filters.
 pub(crate) const UNKNOWN_FILTERS: u32 = u32::MAX;
 
-/// The privileges of a process. They show whether the process gained privileges from the file of its program.
-/// Every user may read the privileges of any process.
+/// The privileges of a process. The privileges show whether the process gained privileges from the file of
+/// its program. Every user may read the privileges of any process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
-    /// The effective user ID and group ID.
+    /// The effective user ID and the effective group ID of the process.
     pub ids: [u32; 2],
     /// The capabilities that the process may use (permitted set).
     pub capabilities: u64,
@@ -278,7 +279,7 @@ pub(crate) fn read_status(pid: u32) -> Option<Status> {
     Some(parse_status(&read_text(format!("/proc/{pid}/status")).ok()?))
 }
 
-/// Reads the status of this process. This works even if /proc shows this process under another PID.
+/// Reads the status of this process, even if /proc shows this process under another PID.
 pub(crate) fn read_own_status() -> Option<Status> {
     Some(parse_status(&read_text("/proc/self/status").ok()?))
 }

@@ -41,8 +41,8 @@ impl Quiescence {
         Quiescence { pid, library, inside }
     }
 
-    /// Checks the threads that may still be inside the library. Returns whether all threads have left the
-    /// library.
+    /// Checks the threads that may still be inside the library. Returns whether all threads of the process
+    /// have left the library.
     pub(crate) fn is_reached(&mut self) -> bool {
         let Quiescence { pid, library, inside } = self;
         inside.retain(|&tid, before| {
@@ -65,8 +65,8 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
-    // If the kernel has no scheduler statistics, it shows the processor time only in units of 1/100 s. This
-    // resolution suffices for the wait.
+    // If the kernel has no scheduler statistics, it shows the processor time only in units of 1/100 s. A
+    // resolution of 1/100 s suffices for the wait.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| process::stat_field(&stat, number);

@@ -69,8 +69,8 @@ fn mem(pid: u32) -> String {
     format!("/proc/{pid}/mem")
 }
 
-/// Whether the error shows that a sandbox may have forbidden the system call. Then the sandbox may still
-/// allow /proc/PID/mem.
+/// Whether the error shows that a sandbox may have forbidden the system call, but may still allow the use of
+/// /proc/PID/mem.
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EACCES))
 }

@@ -25,8 +25,8 @@ pub(crate) fn strictest_thread(pid: u32) -> Filtered {
 
 /// Whether all seccomp filters of the process `pid` also apply to this process. `filters` is the number of
 /// filters of the process `pid`. Processes of one container inherit the same filters from the first process
-/// of the container. But processes of two containers may have the same number of different filters. If the
-/// number of filters is unknown, the filters may differ from those of this process.
+/// of the container. Processes of two containers may have the same number of filters, but different filters.
+/// If the number of filters is unknown, the filters may differ from those of this process.
 pub(crate) fn are_ours(pid: u32, filters: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = std::process::id();

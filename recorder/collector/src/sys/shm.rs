@@ -1,11 +1,11 @@
 //! The memory that the collector shares with a target. The collector creates and maps this memory, but does
 //! not trust the values that the target writes into it.
 //!
-//! The memory consists of files in memory (`memfd_create`). Such files have no name in a file system. The
-//! target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only if the target runs
-//! as the user of the collector. All values in this memory are atomics, so shared references to them are
+//! The memory consists of files in memory (`memfd_create`). Files in memory have no name in a file system.
+//! The target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only if the target
+//! runs as the user of the collector. All values in this memory are atomics, so shared references to them are
 //! sound even if the target writes arbitrary bytes. The collector checks every index that it reads from this
-//! memory. It also seals each file, so that no process can change the length of the file.
+//! memory. The collector also seals each file, so that no process can change the length of the file.
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::UserAndGroup;
@@ -246,8 +246,8 @@ impl Session {
         self.memory.slice(CALLERS_AT, CALLERS)
     }
 
-    /// The number of site ids in use. The ids below [`FIRST`] are always in use. The target assigns the ids
-    /// from [`FIRST`] on to sites, one after the other.
+    /// The number of site ids that are in use in this session. The ids below [`FIRST`] are always in use. The
+    /// target assigns the ids from [`FIRST`] on to sites, one after the other.
     pub fn sites_in_use(&self) -> usize {
         (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
     }
@@ -258,7 +258,7 @@ impl Session {
         self.memory.slice(COUNTERS_AT + shard * SHARD_BYTES, sites)
     }
 
-    /// The published ranges of wrappers.
+    /// The code ranges of wrappers that the collector has published.
     pub fn wrappers(&self) -> &[WrapperRange] {
         self.memory.slice(WRAPPERS_AT, MAX_RANGES)
     }
@@ -313,7 +313,7 @@ impl Session {
         self.memory.slice(ROWS_AT, MAX_ROWS)
     }
 
-    /// Mapped ranges that may contain a stack.
+    /// The start and the end of each published mapping that may contain a stack.
     pub fn bounds(&self) -> &[Bound] {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
@@ -363,7 +363,7 @@ pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
 }
 
 /// Waits (futex) as long as a number in shared memory has the value `value`, but no longer than `at_most`.
-/// The wait may end early.
+/// The wait may also end earlier without a reason.
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };

@@ -46,7 +46,7 @@ pub struct Signal {
     /// The number of the signal.
     pub number: i32,
     /// Whether only edleak-record got the signal, and not the target. If a terminal sends a signal, both
-    /// processes get it.
+    /// edleak-record and the target get it.
     pub is_ours_alone: bool,
     /// Whether the signal was ignored when edleak-record started, because the parent process set this, as
     /// `nohup` does.
@@ -121,12 +121,12 @@ impl Signals {
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
-    /// A descriptor that is readable while a signal is pending.
+    /// A descriptor that is readable while a blocked signal is pending.
     pub fn fd(&self) -> RawFd {
         self.reader.as_raw_fd()
     }
 
-    /// Reads all pending signals.
+    /// Reads all signals that are pending for this process.
     pub fn take(&mut self) -> Vec<Signal> {
         const BYTES: usize = size_of::<libc::signalfd_siginfo>();
         let mut signals = Vec::new();
@@ -190,8 +190,8 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
             unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
     }
     if !is_replaced {
-        // SAFETY: the call only restores the default action. After the return, the fault occurs again and
-        // ends this process.
+        // SAFETY: the call only restores the default action. When the handler returns, the fault occurs again
+        // and ends this process.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 }
@@ -274,7 +274,7 @@ impl Watch {
         self.0.as_raw_fd()
     }
 
-    /// Sends a signal to the process. A process that has ended gets no signal.
+    /// Sends a signal to the process. If the process has ended, no process gets the signal.
     pub fn send(&self, signal: i32) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor belongs to this value, and a null pointer means that the kernel sends no
@@ -282,7 +282,7 @@ impl Watch {
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd(), signal, nothing, 0) };
     }
 
-    /// Whether the process has ended.
+    /// Whether the process of this descriptor has ended.
     pub fn has_ended(&self) -> bool {
         wait_readable(&[self.fd()], std::time::Duration::ZERO)
     }

@@ -65,8 +65,8 @@ pub(crate) fn leads_session() -> bool {
     session == unsafe { libc::getpid() }
 }
 
-/// Whether no other process is in the session of this process. The function does not find processes that
-/// /proc hides.
+/// Whether no other process is in the session of this process. The function cannot find processes that /proc
+/// hides.
 fn is_alone() -> bool {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -9,12 +9,12 @@ use std::os::fd::AsRawFd;
 /// with a lease.
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether no other process has opened or mapped this file. The check covers both cases, because a mapping
-/// keeps its file open.
+/// Whether no other process has opened or mapped this file. A process that has mapped a file also has the
+/// file open, so the function checks only whether the file is open.
 ///
-/// The kernel gives a write lease on a file only if no other descriptor of the file is open. So if the
-/// function gets a lease, no other process has opened the file. The function then closes its descriptor,
-/// which ends the lease.
+/// The kernel gives a write lease on a file only if no other descriptor of the file is open. So if the kernel
+/// gives the lease, no other process has opened the file. The function then closes its descriptor, which ends
+/// the lease.
 pub(crate) fn is_unshared(file: &File) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };

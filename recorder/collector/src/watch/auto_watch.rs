@@ -30,8 +30,8 @@ pub(crate) struct AutoWatch {
 }
 
 impl AutoWatch {
-    /// Adds a slice. `counters` are the counters of all sites; the counters of a watched site include the
-    /// counters of its stacks.
+    /// Adds the counters of a slice to the series of the sites. `counters` are the counters of all sites; the
+    /// counters of a watched site include the counters of its stacks.
     pub(crate) fn push(&mut self, counters: &[Counters]) {
         let counters = &counters[..counters.len().min(MOST_SITES)];
         let before = self.slices;
@@ -67,8 +67,8 @@ impl AutoWatch {
     /// The sites that looked like a leak at two checks in a row; `None`: no check is due. A site looks like a
     /// leak if its live bytes grow linearly or exponentially, and are not constant and do not grow
     /// logarithmically. The first check is due after 12 slices. Each further check is due when the number of
-    /// slices has grown by 1/6 since the previous check. One check does not suffice, because a cache looks
-    /// like a leak until the cache is full.
+    /// slices has grown by 1/6 since the previous check. Auto-watch requires two checks, because a cache
+    /// looks like a leak until the cache is full.
     pub(crate) fn suspects(&mut self, period_s: f64) -> Option<Vec<usize>> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return None;

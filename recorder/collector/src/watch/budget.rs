@@ -10,9 +10,9 @@
 use std::collections::BTreeMap;
 
 /// The additional cost, in nanoseconds, of an allocation and its free at a watched site, compared with a site
-/// that is not watched; without the cost of walking the frames. The time is needed for the slow path, for the
-/// hash table of stacks, and for counters that threads share. Measured together with the walk: 150 ns for 5
-/// frames, 235 ns for 25 frames.
+/// that is not watched; without the cost of walking the frames. A watched allocation needs this time for the
+/// slow path, for the hash table of stacks, and for counters that threads share. Measured together with the
+/// walk: 150 ns for 5 frames, 235 ns for 25 frames.
 const ALLOCATION_NS: f64 = 130.0;
 /// The cost, in nanoseconds, of walking one frame, measured on a slow machine (docs/performance.md).
 const FRAME_NS: f64 = 6.2;
@@ -32,14 +32,14 @@ const SLICES_TO_KNOW: u64 = 16;
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
 /// Auto-watch begins to watch a site only if at most this share of the budget is used. In some programs,
-/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. In such a
-/// program, auto-watch costs at most this share of the budget.
+/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. With this
+/// limit, auto-watch costs at most this share of the budget in such a program.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
 /// The counters of a watched site at one slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watched {
-    /// The site.
+    /// The number of the watched site.
     pub site: usize,
     /// Number of allocations that were counted at the stacks of the site since the recording began.
     pub allocs: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Watched {
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     is_watched: bool,
-    /// Number of slices for which the site was watched.
+    /// Number of slices during which the site was watched.
     slices: u64,
     /// Number of allocations that were counted at the stacks of the site.
     allocs: u64,
@@ -88,7 +88,7 @@ impl Account {
         self.slices_left(1) == 0
     }
 
-    /// The expected cost of `allocs` allocations at the site.
+    /// The expected cost of `allocs` allocations at the site, in nanoseconds of processor time.
     fn price_ns(&self, allocs: u64) -> f64 {
         let one = if self.allocs > 0 { self.spent_ns / self.allocs as f64 } else { cost_ns(1.0, 0.0) };
         one * allocs as f64

@@ -141,7 +141,7 @@ pub struct RequestRange {
     pub serial: u32,
 }
 
-/// The sites to watch.
+/// The set of sites that the user asked to watch or not to watch.
 #[derive(Clone, Debug, Default)]
 pub struct WatchSet {
     everything: bool,
@@ -171,10 +171,10 @@ impl WatchSet {
         self.version
     }
 
-    /// Adds a request, in the form in which a user writes requests.
+    /// Adds a request to watch sites, in the form in which a user writes requests.
     ///
     /// # Errors
-    /// The same errors as for [`Request::parse`].
+    /// The request has a wrong form, or the earlier trace in the request has no such site.
     pub fn add(&mut self, spec: &str) -> Result<(), Error> {
         self.ask(Request::parse(spec)?, true);
         Ok(())
@@ -196,7 +196,7 @@ impl WatchSet {
         self.last_serial
     }
 
-    /// Adds sites of an earlier trace by their ids. A site that belongs to no module is ignored.
+    /// Adds sites of an earlier trace by their ids. The function ignores a site that belongs to no module.
     ///
     /// # Errors
     /// The earlier trace cannot be read.
@@ -252,7 +252,7 @@ impl WatchSet {
         self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
     }
 
-    /// Whether any request names functions.
+    /// Whether any request in the set names functions.
     pub fn names_functions(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.request, Request::Function(_)))
     }
@@ -284,7 +284,7 @@ impl fmt::Display for WatchSet {
 }
 
 fn open(path: &Path) -> Result<Trace, Error> {
-    // The error of the format crate contains the path of the trace.
+    // The error of the crate edleak-format already contains the path of the trace.
     Trace::open(path).map_err(|error| {
         Error::new(ErrorKind::EarlierTrace, error.message())
             .with_remedy(error.remedy().unwrap_or("name a trace of edleak-record"))

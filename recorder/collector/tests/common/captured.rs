@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The output of `capture()`.
+/// The content of the output that `capture()` has written.
 pub(crate) struct Captured {
     pub rip: u64,
     pub rsp: u64,
@@ -96,7 +96,8 @@ impl Captured {
         Some(u64::from_le_bytes(self.stack.get(at..at + 8)?.try_into().expect("eight bytes")))
     }
 
-    /// Walks the stack. Returns the return addresses, innermost first, and the kind of the last rule.
+    /// Walks the captured stack. Returns the return addresses, innermost first, and the kind of the last
+    /// rule.
     pub(crate) fn walk(&self) -> (Vec<u64>, Kind) {
         let (mut pc, mut rsp, mut rbp) = (self.rip, self.rsp, self.rbp);
         let mut frames = Vec::new();

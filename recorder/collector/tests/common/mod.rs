@@ -6,7 +6,8 @@ pub(crate) mod captured;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The directory for the compiled programs of the test `name`. The function empties the directory first.
+/// The directory for the compiled programs of the test `name`. The function removes all older files in this
+/// directory.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);
@@ -14,7 +15,7 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// A file of `tests/programs`.
+/// The path of a source file in `tests/programs`.
 pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }

@@ -1,5 +1,6 @@
-// Stacks of every kind; the first argument chooses one. Kinds: recursion with many saved registers,
-// variable-length frames, a callback through libc, a thread, a signal handler on the interrupted stack.
+// A test program that makes stacks of many kinds; the first argument chooses the kind. Kinds: recursion with
+// many saved registers, variable-length frames, a callback through libc, a thread, a signal handler on the
+// interrupted stack.
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
-// One case for each wrapper of C. Each function `case_NAME` calls a wrapper that allocates. edleak must name
-// `case_NAME` as the site of this allocation.
+// A test program with one case for each wrapper of C. Each function `case_NAME` calls a wrapper that
+// allocates. edleak must name `case_NAME` as the site of this allocation.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <regex.h>
@@ -23,7 +23,7 @@ __attribute__((noinline)) char *xstrdup(const char *text) {
     return strcpy(copy, text);
 }
 
-// Counts as a wrapper only with `--wrapper`.
+// edleak treats this function as a wrapper only if the user names it with `--wrapper`.
 __attribute__((noinline)) void *pool_take(size_t size) {
     void *memory = xmalloc(size + 16);
     return memset(memory, 0, size);

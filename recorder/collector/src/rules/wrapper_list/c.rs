@@ -51,8 +51,8 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
 
 /// C names of library functions. A `*` stands for any characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
-    // The allocation functions themselves. They are wrappers, because one allocation function may call
-    // another, and because a program may define its own functions with these names.
+    // The allocation functions themselves. The list contains these functions, because one allocation function
+    // may call another, and because a program may define its own functions with these names.
     "malloc",
     "calloc",
     "realloc",
@@ -110,7 +110,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "setlocale",
     "_dl_allocate_tls",
     "pthread_create",
-    // The C++ runtime.
+    // Functions of the C++ runtime.
     "__cxa_allocate_exception",
     "__cxa_allocate_dependent_exception",
     "__cxa_demangle",
@@ -175,7 +175,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "g_set_error*",
     "g_object_new*",
     "g_type_create_instance",
-    // CPython.
+    // Functions of CPython.
     "PyMem_*",
     "PyObject_Malloc",
     "PyObject_Calloc",
@@ -189,7 +189,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "PyType_GenericAlloc",
     "_PyType_AllocNoTrack",
     "PyUnicode_New",
-    // GNAT's runtime for Ada.
+    // Functions of GNAT's runtime for Ada.
     "__gnat_malloc",
     "__gnat_realloc",
     "system__memory__alloc",
@@ -197,7 +197,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "system__pool_global__allocate*",
     "system__storage_pools__subpools__allocate*",
     "system__secondary_stack__*",
-    // MySQL and MariaDB.
+    // Functions of MySQL and MariaDB.
     "my_malloc",
     "my_realloc",
     "my_strdup",
@@ -212,7 +212,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "memdup_root",
     "mem_heap_create_block*",
     "mem_heap_add_block*",
-    // Zend and PHP.
+    // Functions of Zend and PHP.
     "__zend_malloc",
     "__zend_calloc",
     "__zend_realloc",
@@ -226,7 +226,7 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "_safe_malloc",
     "_safe_realloc",
     "zend_strndup",
-    // Ruby.
+    // Functions of the Ruby interpreter.
     "ruby_xmalloc*",
     "ruby_xcalloc*",
     "ruby_xrealloc*",
@@ -261,10 +261,10 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "SlabAlloc*",
     "SlabContextCreate",
     "BumpAlloc*",
-    // This function allocates a thread's table of thread-local variables. It is in the list, so that the site
-    // of this memory is the caller of pthread_create.
+    // This function of the dynamic loader allocates a thread's table of thread-local variables. The function
+    // is in the list, so that the site of this table is the caller of pthread_create.
     "allocate_dtv",
-    // Other common libraries.
+    // Functions of other common libraries.
     "Perl_safesys*",
     "OPENSSL_malloc",
     "CRYPTO_malloc",

@@ -1,9 +1,9 @@
 //! Allocation wrappers of C++: namespaces, classes and functions.
 
 /// C++: paths of namespaces, classes and functions that are wrappers. Each entry contains only the first
-/// words of a path, and matches every path that begins with these words. For a class, all members are
-/// wrappers. The paths do not contain the inline namespaces of the standard libraries. A `*` at the end of a
-/// word stands for any characters.
+/// words of a path, and matches every path that begins with these words. If an entry is the path of a class,
+/// all members of this class are wrappers. The paths do not contain the inline namespaces of the standard
+/// libraries. A `*` at the end of a word stands for any characters.
 pub(crate) const CPP_PATHS: &[&str] = &[
     "operator new",
     "operator new[]",
@@ -29,7 +29,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "resource_allocate_bytes",
     "CHeapObjBase",
     "ChunkPool",
-    // MySQL's arena.
+    // The class of arenas in MySQL.
     "MEM_ROOT",
     "std::_Temporary_buffer",
     "__gnu_cxx::new_allocator",
@@ -39,7 +39,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "__gnu_cxx::__mt_alloc",
     "__gnu_cxx::__aligned_buffer",
     "__gnu_cxx::__to_xstring",
-    // Containers and their internal functions.
+    // Containers of the standard library and their internal functions.
     "std::vector",
     "std::_Vector_base",
     "std::_Bvector_base",
@@ -82,7 +82,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::insert_iterator",
     "std::insert",
     "std::initializer_list",
-    // Strings and streams.
+    // Strings and streams of the standard library.
     "std::basic_string",
     "std::string",
     "std::operator+",
@@ -127,7 +127,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::logic_error",
     "std::__cow_string",
     "std::__throw_*",
-    // Functions that copy ranges. These functions also copy the elements, which may allocate.
+    // Functions that copy ranges of elements, because copying an element may allocate memory.
     "std::copy",
     "std::copy_n",
     "std::move",
@@ -160,13 +160,13 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::function",
     "std::_Function_base",
     "std::__function::__value_func",
-    // Threads: only the functions that start a thread are wrappers.
+    // Functions that start a thread. Other functions of threads are not wrappers.
     "std::thread::thread",
     "std::thread::_M_start_thread",
     "std::thread::_S_make_state",
     "std::jthread",
     "std::promise",
-    // Qt.
+    // Classes and functions of Qt.
     "QArrayData",
     "QTypedArrayData",
     "QArrayDataPointer",

@@ -65,8 +65,8 @@ pub(crate) const RUST_PATHS: &[&str] = &[
     "edleak_alloc",
 ];
 
-/// Rust: modules whose functions call a closure of the caller only before they return to the caller. So the
-/// closures inside these modules are wrappers, too.
+/// Rust: modules whose functions call a closure of the caller only before they return to the caller. So a
+/// closure inside such a module is a wrapper, too.
 pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
     &["alloc", "hashbrown", "indexmap", "core::iter", "core::option", "core::result"];
 
@@ -75,6 +75,6 @@ pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
 pub(crate) const RUST_TRAITS: &[&str] =
     &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
-/// Rust: traits whose implementations may run the user's code. So an implementation of these traits is not a
-/// wrapper for any type.
+/// Rust: traits whose implementations may run the user's code. So edleak counts no implementation of these
+/// traits as a wrapper.
 pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];

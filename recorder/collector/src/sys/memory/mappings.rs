@@ -26,7 +26,7 @@ pub(crate) struct Part {
 /// A function that returns those parts of the range between two addresses that recorded calls have mapped.
 pub(crate) type Calls<'a> = &'a dyn Fn(u64, u64) -> Vec<Part>;
 
-/// One mapping of the process.
+/// One mapping of the process, with its sizes.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Mapping {
     pub(super) start: u64,
@@ -158,8 +158,8 @@ fn kind_of<'m>(
     if mapping.permissions.starts_with("---") {
         return of(AreaKind::Anonymous);
     }
-    // An arena has 64 MiB of address space. The kernel shows the unused rest of an arena as a mapping without
-    // access, and shows adjacent full arenas as one mapping.
+    // An arena of glibc takes up 64 MiB of address space. The kernel shows the unused rest of an arena as a
+    // mapping without access, and shows adjacent full arenas as one mapping.
     let whole_end = next_to.map_or(mapping.end, |rest| rest.end);
     if mapping.is_unreserved
         && mapping.start.is_multiple_of(HEAP_BYTES)

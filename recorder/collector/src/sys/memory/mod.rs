@@ -26,7 +26,7 @@ const PAUSE_PER_READING: u32 = 2000;
 /// the walk. This number is lower than `PAUSE_PER_READING`, because the process does not have to wait during
 /// a walk.
 const PAUSE_PER_WALK: u32 = 500;
-/// The shortest pause between two readings.
+/// The shortest pause between two readings of smaps or maps.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// If a site has at least this number of mapped bytes, the collector records the memory of this site as a
 /// separate memory area.
@@ -49,7 +49,8 @@ pub(crate) struct AreaReader {
     next_full: Option<Instant>,
     next_free: Option<Instant>,
     arenas: Arenas,
-    /// The start addresses of the mappings that were made with `MAP_NORESERVE`. Only smaps shows this flag.
+    /// The start addresses of the mappings that were made with `MAP_NORESERVE`. Only smaps shows the flag
+    /// `MAP_NORESERVE`.
     unreserved: BTreeSet<u64>,
 }
 
@@ -75,8 +76,8 @@ impl AreaReader {
         reader
     }
 
-    /// Makes a reader for a process that may end soon, such as a child process of a shell. The first reading
-    /// is due after a pause.
+    /// Makes a reader for a process that may end soon, such as a child process of a shell. The reader makes
+    /// its first reading after a pause.
     pub(crate) fn after_pause(now: Instant) -> AreaReader {
         AreaReader { next: Some(now + LEAST_PAUSE), ..AreaReader::default() }
     }
@@ -88,13 +89,13 @@ impl AreaReader {
         }
     }
 
-    /// Whether the next reading of the areas is due.
+    /// Whether it is time to read the sizes of the memory areas again.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Reads smaps or maps if a reading is due. `None`: no reading is due, or the process has ended. In these
-    /// two cases, the function does not change the areas.
+    /// Reads smaps or maps if a reading is due. If no reading is due or the process has ended, the function
+    /// returns `None` and does not change the areas.
     pub(crate) fn read(&mut self, pid: u32, now: Instant) -> Option<Reading> {
         if !self.is_due(now) {
             return None;
@@ -126,7 +127,8 @@ impl AreaReader {
         Some(Reading { mappings, is_full })
     }
 
-    /// Computes the sizes of all areas from a reading. Returns the areas that are new in this reading.
+    /// Computes the sizes of all memory areas from a reading of smaps or maps. Returns the areas that are new
+    /// in this reading.
     pub(crate) fn take(&mut self, reading: &Reading, pid: u32, calls: Option<Calls<'_>>) -> Vec<MemoryArea> {
         let known = self.kinds.len();
         let before = self.areas.clone();
