@@ -67,7 +67,8 @@ impl<'set> Modules<'set> {
             let module = stack.modules.iter().find(|module| (module.base..module.end).contains(&address));
             let Some(mapped) = module else { return (format!("{address:#x}"), stepped) };
             // Skip the innermost frames: the frame of capture(), and the frame of the malloc that called
-            // capture(). In a recording with edleak, the frames of the preload library take their place.
+            // capture(). In a recording with edleak, the frames of the preload library take the place of
+            // these two frames.
             if !is_below && mapped.path.ends_with("libcapture.so") {
                 continue;
             }

@@ -70,9 +70,9 @@ impl Recording {
         if rules.is_none() && !self.do_rules_pay() {
             return false;
         }
-        // If the program has loaded more modules since the compilation began, the collector compiles the
-        // rules of these modules in the background, too. If this thread compiled the rules, the next slices
-        // would be late.
+        // If the program has loaded more modules since the collector began to compile the unwind rules, the
+        // collector compiles the rules of these modules in the background, too. If this thread compiled the
+        // rules, the next slices would be late.
         let (change, _) = match rules.take() {
             Some((change, known)) if known == modules.len() || !change.is_prepared() => {
                 rules.insert((change, known))

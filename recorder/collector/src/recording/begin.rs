@@ -47,8 +47,9 @@ impl Recording {
         let KnownCode { mut publisher, modules } = known;
         let areas = match () {
             _ if options.domains.mapping => AreaReader::with_calls(),
-            // The trace has no file yet, so the process may be a short-lived child of a shell. Most children
-            // of a shell end before the collector first reads their memory areas.
+            // The trace has no file yet, so the process may be a short-lived child of a shell. Read its
+            // memory areas only after a pause, because most children of a shell end before this pause is
+            // over.
             _ if !writer.has_file() => AreaReader::after_pause(claimed),
             _ => AreaReader::default(),
         };

@@ -110,8 +110,8 @@ impl Recording {
     }
 
     /// Whether edleak counted almost nothing for the program itself, because the program has its own
-    /// allocator. In such a program, only the memory that libc allocates for the program (file buffers) goes
-    /// through `malloc`.
+    /// allocator. In a program with its own allocator, only the memory that libc allocates for the program
+    /// (file buffers) goes through `malloc`.
     fn is_blind(&self) -> bool {
         const NOISE_ALLOCS: u64 = 16;
         const NOISE_BYTES: u64 = 64 << 10;

@@ -196,8 +196,8 @@ fn event_of(event: &ModuleEvent, number: u32) -> Event {
 }
 
 impl Recording {
-    /// Writes into the trace how many allocations from the time before the recording the process has freed so
-    /// far. The function writes only if such a record is due or if `is_last` is true.
+    /// If a record is due or if `is_last` is true, writes into the trace how many allocations from the time
+    /// before the recording the process has freed so far.
     pub(super) fn note_earlier_frees(&mut self, now_ns: u64, is_last: bool) -> Result<(), Error> {
         let frees = self.session.header().unknown_frees.load(Ordering::Relaxed);
         let Some(before) = &mut self.attached else { return Ok(()) };

@@ -213,9 +213,9 @@ impl Recording {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// Handles watch requests, and updates the addresses at which a walk of a thread's stack must end. The
-    /// function does so only if this work is due, so the caller may call it at any time. If a watch request
-    /// is done, the function returns the client that sent the request, and the answer.
+    /// Handles watch requests, and updates the addresses at which a walk of a thread's stack must end, as far
+    /// as this work is due. The caller may call this function at any time. If a watch request is done, the
+    /// function returns the client that sent the request, and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -299,7 +299,7 @@ impl Recording {
     }
 
     /// Whether the process executed another program (image) so long ago that edleak will not record the new
-    /// image. In this case, the counters of this recording no longer change.
+    /// image, and the counters of this recording no longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }

@@ -42,8 +42,8 @@ pub(crate) struct Event {
 }
 
 /// Maximum number of module loads that the collector remembers. If several modules were loaded at one address
-/// in turn, these loads tell which of these modules contains a site. This number suffices, because the target
-/// can report at most this number of loads between two slices.
+/// in turn, these loads tell which of these modules contains a site. This maximum suffices, because the
+/// target can report at most this number of loads between two slices.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
@@ -157,9 +157,9 @@ impl Modules {
     }
 
     /// The path of the module in an event. The event contains the name with which the program requested the
-    /// module, which may be relative or a symbolic link; the memory map contains the real path. If both lead
-    /// to the same file, the function returns the real path. If not, the function returns the requested name
-    /// as an absolute path.
+    /// module, which may be relative or a symbolic link; the memory map contains the real path. If the
+    /// requested name and the real path lead to the same file, the function returns the real path; otherwise,
+    /// it returns the requested name as an absolute path.
     fn path_of(&self, event: &Event) -> String {
         let asked = process::absolute_in(self.pid, &event.name);
         let mapped = maps::files_of(self.pid);
@@ -190,8 +190,7 @@ impl Modules {
         let (first, second) = (covering.next()?, covering.next());
         let Some(second) = second else { return Some(first.module.id) };
         let all = || [first, second].into_iter().chain(self.loaded.iter().filter(covers).skip(2));
-        // If a site is in a module, the target stores the number of the first load event of this module as
-        // `events`.
+        // For a site in a module, the target stores the number of the module's first load event as `events`.
         let by_name = all().find(|loaded| loaded.first_event == events && events != 0);
         let by_load = || {
             let before = self.loads.iter().rev().filter(|(event, _)| *event <= events);

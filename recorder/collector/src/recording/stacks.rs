@@ -34,8 +34,9 @@ impl Default for Epochs {
 impl Epochs {
     /// Begins a new epoch if the current epoch is over. Returns whether a new epoch began. The length of an
     /// epoch doubles as the recording becomes longer. So even a long recording has few epochs: each doubling
-    /// of the recording's length adds 16 epochs. For the trace, the collector combines these epochs into
-    /// longer epochs of equal length. Each epoch of the session is inside exactly one epoch of the trace.
+    /// of the recording's length adds 16 epochs. For the trace, the collector combines the epochs of the
+    /// session into longer epochs of equal length. Each epoch of the session is inside exactly one epoch of
+    /// the trace.
     pub(crate) fn advance(&mut self, session: &Session, now_ns: u64) -> bool {
         self.grow(now_ns);
         let current = self.starts.last().copied().unwrap_or(0);
@@ -151,8 +152,8 @@ impl WatchedStacks {
     }
 
     /// The survivors (live allocations) at this instant, for each stack and for each epoch in which they were
-    /// made. The new snapshot reuses the memory of `used`, an old snapshot. New memory for 200,000 cells
-    /// would cost 2,000 page faults in each slice.
+    /// made. The new snapshot reuses the memory of `used`, an old snapshot. If each snapshot allocated new
+    /// memory, 200,000 cells would cost 2,000 page faults in each slice.
     pub(crate) fn snapshot(
         &self,
         session: &Session,
@@ -198,7 +199,7 @@ struct CellState {
 }
 
 /// The survivors (live allocations) at one instant, stored as a copy of the cells in the session. In the form
-/// in which the trace stores survivors, they would take ten times as much memory.
+/// in which the trace stores survivors, they would take ten times as much memory as this copy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     now_ns: u64,

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// After this time, the collector skips an event that no thread has published. The thread that began to write
-/// this event was stopped, or left the library with longjmp.
+/// The longest time that the collector waits for an event that no thread has published. After this time, the
+/// collector skips the event. The thread that began to write this event was stopped, or left the library with
+/// longjmp.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// An unpublished event in a ring, for which the collector waits before it reads the events after this event.

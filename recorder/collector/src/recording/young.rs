@@ -1,8 +1,10 @@
 //! The first milliseconds of a child's recording. Most children of a shell end in their first milliseconds,
 //! so the collector postpones all work that such a short-lived child does not need.
 //!
-//! - The trace stays in memory. If the child ends in this time, one system call writes the whole trace.
-//! - A forked child reads the rules of its parent's session (`READY_WITH_PARENTS_RULES`).
+//! - The trace stays in memory, so that one system call can write the whole trace if the child ends in its
+//!   first milliseconds.
+//! - A forked child uses the rules in the session of its parent (`READY_WITH_PARENTS_RULES`), so the
+//!   collector publishes no rules for this child.
 //!
 //! The collector uses the age of the child's own recording, not the age of the run, because a child can start
 //! at any time in a run.
@@ -47,8 +49,8 @@ impl Recording {
         output::create_file(writer, &self.path)
     }
 
-    /// Does the postponed work if this work is due: publishes the rules, and writes the trace so far into its
-    /// file.
+    /// If the postponed work is due, does this work: publishes the rules, and writes the trace so far into
+    /// its file.
     pub(super) fn end_delay(&mut self, now: Instant) -> Result<(), Error> {
         if self.delay_left(now) != Some(Duration::ZERO) {
             return Ok(());

@@ -140,8 +140,8 @@ impl FileCode {
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
         let file = rules.get().is_none().then(|| files.into_binary());
-        // The rule cache does not store allocator functions. So a file that defines such functions is
-        // compiled again in each run.
+        // The rule cache does not store allocator functions, so the collector compiles a file that defines
+        // allocator functions again in each run.
         let is_kept = cache.is_some() && entries.entries.is_empty();
         (FileCode { wrappers, entries, link_base, file, version, rules }, !is_kept)
     }
@@ -154,8 +154,8 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules of all functions of the file. The first call compiles these rules, because the
-    /// collector needs them only if the library walks stacks.
+    /// The unwind rules of all functions of the file. Only the first call of this function compiles the
+    /// unwind rules, because the collector needs these rules only if the library walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());

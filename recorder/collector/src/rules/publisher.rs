@@ -442,8 +442,8 @@ impl Publisher {
     }
 
     /// Publishes the unwind rules of loaded modules. The collector writes new rows after the rows in use and
-    /// does not change the rows in use, so a walk can use them meanwhile. Only during the short time in which
-    /// the collector writes the table of modules, a walk of a stack finds no rules.
+    /// does not change the rows in use, so a walk of a stack can use the rows in use at any time. Only during
+    /// the short time in which the collector writes the table of modules, a walk of a stack finds no rules.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {

@@ -111,8 +111,9 @@ pub(crate) fn hold(
     }
     if pid == 0 {
         // Close the child's copy of the write end of the pipe. If the collector is killed before it releases
-        // the child, the child's read must end. A read from a pipe does not end while any process, even the
-        // child itself, has the write end open. SAFETY: no code of this process uses this descriptor.
+        // the child, the child's read must end, so that the child exits. A read from a pipe does not end
+        // while any process, even the child itself, has the write end open. SAFETY: no code of this process
+        // uses this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.

@@ -29,7 +29,7 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 /// The process that stored the PID `claimed` in this session; `None`: the process has ended. `claimed` is the
 /// PID under which the collector's own /proc shows the process. If the process with this PID has not mapped
 /// the session, the process has executed another program, or the PID has been reused. In both cases, the
-/// function accepts the process only if it began after the collector.
+/// function accepts the process only if the process began after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);

@@ -10,9 +10,9 @@
 //! | it waits in the kernel, called from outside the library   | code that counts never waits  |
 //! | it has used processor time of [`ENOUGH`] during the wait  | a call takes microseconds     |
 //!
-//! In one case, this assumption is wrong: a signal handler interrupts a call of the library, and then waits
-//! or runs for a long time. The counts may then become inexact, but no memory is damaged, because the target
-//! keeps the last two sessions mapped.
+//! The assumption that the thread has left the library is wrong in one case: a signal handler interrupts a
+//! call of the library, and then waits or runs for a long time. The counts may then become inexact, but no
+//! memory is damaged, because the target keeps the last two sessions mapped.
 
 use crate::sys::process;
 use std::collections::HashMap;
@@ -21,8 +21,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// If a thread has used this much processor time since the start of the wait, the thread must have left the
-/// library meanwhile. This time is longer than a call of the library, and longer than the delay with which
-/// the kernel updates the processor time of a running thread.
+/// library meanwhile. The value is longer than a call of the library takes, and longer than the delay with
+/// which the kernel updates the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.

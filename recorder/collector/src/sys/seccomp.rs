@@ -15,7 +15,7 @@ pub(crate) struct Filtered {
 }
 
 /// The thread with the most filters among the threads of a process. If several threads have the highest
-/// number of filters, the result is the thread of these that began first.
+/// number of filters, the result is the oldest of these threads.
 pub(crate) fn strictest_thread(pid: u32) -> Filtered {
     let of_thread = |tid| process::read_thread_status(pid, tid).map_or(0, |status| status.seccomp_filters);
     let threads = process::thread_ids(pid).map(|tid| Filtered { tid, filters: of_thread(tid) });

@@ -1,11 +1,11 @@
 //! Limits the cost of auto-watch to a share of the target's processor time.
 //!
 //! The budget is a share of the processor time that the target has used so far. Each allocation at a watched
-//! site costs processor time. Auto-watch estimates this cost from the number of allocations and the depth of
-//! the stacks. The stacks of a site become known only after the site has been watched for some slices.
-//! Auto-watch begins to watch a site if the rest of the budget suffices for these slices. After these slices,
-//! auto-watch stops watching a site that alone costs more than the whole budget. If the budget is used up,
-//! auto-watch stops watching the most expensive sites.
+//! site costs processor time. Auto-watch estimates the cost of watching a site from the number of allocations
+//! and the depth of the stacks. The stacks of a site become known only after the site has been watched for
+//! some slices. Auto-watch begins to watch a site if the rest of the budget suffices until the stacks of the
+//! site are known. When they are known, auto-watch stops watching the site if this site alone costs more than
+//! the whole budget. If the budget is used up, auto-watch stops watching the most expensive sites.
 
 use std::collections::BTreeMap;
 
@@ -123,7 +123,7 @@ impl Budget {
         true
     }
 
-    /// Whether the budget allows to begin the watch of this site ([`Budget::begin`]).
+    /// Whether the rest of the budget suffices to begin watching this site ([`Budget::begin`]).
     pub(crate) fn can_begin(&self, site: usize, allocs_per_slice: u64, used_ns: u64) -> bool {
         self.price_ns(site, allocs_per_slice, used_ns).is_some()
     }

@@ -2,10 +2,10 @@
 //! range. The collector computes the ledger only from the program's calls of mmap, munmap and similar
 //! functions, in a way that gives the same ranges as in the kernel's list of mappings.
 //!
-//! A **mapping** is the range of one call. Other calls may then unmap, replace or move parts of a mapping. So
-//! a mapping consists of one or more **pieces**. A mapping counts as one allocation, and as one free when its
-//! last piece is removed. When a piece is removed, the bytes of this piece count as freed. All ranges are
-//! whole pages, because the kernel rounds each range to whole pages.
+//! A **mapping** is the range of one call. The calls that follow may unmap, replace or move parts of a
+//! mapping. So a mapping consists of one or more **pieces**. A mapping counts as one allocation, and as one
+//! free when its last piece is removed. When a piece is removed, the bytes of this piece count as freed. All
+//! ranges are whole pages, because the kernel rounds each range to whole pages.
 
 use edleak_format::Counters;
 use std::collections::{BTreeMap, VecDeque};
@@ -112,8 +112,8 @@ impl Ledger {
         self.counters.iter().map(Counters::live_bytes).sum()
     }
 
-    /// The live pieces that overlap `start..end`. For each such piece: the start and the end of the overlap,
-    /// and the site that owns the piece.
+    /// The live pieces that overlap `start..end`: for each piece, the start and the end of the overlap, and
+    /// the site that owns the piece.
     pub(crate) fn pieces_in(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, SiteIndex)> {
         let before = self.pieces.range(..start).next_back();
         let before = before.filter(|(_, piece)| piece.end > start);
@@ -289,8 +289,8 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // The mapping has no other piece, so the ledger counted the mapping as freed. Undo this,
-                // because the call that should unmap the piece has failed.
+                // The mapping has no other piece, so the ledger counted the mapping as freed. Undo this
+                // count, because the call that should unmap the piece has failed.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);

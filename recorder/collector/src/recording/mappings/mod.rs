@@ -231,8 +231,9 @@ impl Mappings {
         is_allocator
     }
 
-    /// Counts ranges that the kernel no longer has as freed, as [`Ledger::retain_mapped`] does. The caller
-    /// must read all events, then get `mark` and read `ranges`, and then read all events again.
+    /// Counts those ranges as freed that are no longer mapped in the kernel's list, as
+    /// [`Ledger::retain_mapped`] does. The caller must read all events, then get `mark` and read `ranges`,
+    /// and then read all events again.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         self.ledger.retain_mapped(ranges, mark)
     }

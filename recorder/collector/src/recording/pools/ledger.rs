@@ -154,9 +154,9 @@ impl Ledger {
         of_program as u64 + u64::from(!self.poisoned.is_empty())
     }
 
-    /// Number of objects for which the ledger or the trace has no room. This number also includes the objects
-    /// of new sites; at the next slice, the collector adds these sites to the trace if there is room, and
-    /// their objects no longer count.
+    /// Number of objects for which the ledger or the trace has no room. The result also includes the objects
+    /// of new sites. At the next slice, the collector adds the new sites to the trace if there is room, and
+    /// the result no longer includes their objects.
     pub(crate) fn refused(&self) -> u64 {
         let all = self.sites.iter().zip(&self.counters);
         let unnamed = all.filter(|(site, _)| site.in_trace.is_none());

@@ -1,10 +1,10 @@
 //! The allocation wrappers that edleak knows: functions that allocate for their caller. If such a function
 //! has allocated the memory that leaks, the mistake is not in this function, but in its caller.
 //!
-//! The list does not contain functions that call a function which the user passes (`std::sort`, the start of
-//! a `std::thread`, `FnOnce::call_once`, `catch_unwind`). The compiler may inline the user's function into
-//! the calling function. The frame of the calling function then also belongs to the user's code, and edleak
-//! must not skip it.
+//! The list does not contain functions that call a function of the user (`std::sort`, the start of a
+//! `std::thread`, `FnOnce::call_once`, `catch_unwind`). The compiler may inline the user's function into the
+//! calling function. The frame of the calling function then also belongs to the user's code, and edleak must
+//! not skip it.
 
 mod c;
 mod cpp;

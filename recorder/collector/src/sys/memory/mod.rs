@@ -108,7 +108,7 @@ impl AreaReader {
         if is_full {
             self.next_full = Some(now + pause);
             // Reading maps takes much less time than reading smaps. So read maps after a short pause. The
-            // pause after that reading is computed from the time that it takes.
+            // collector computes the pause after a reading of maps from the time that this reading takes.
             self.next = Some(now + LEAST_PAUSE);
         } else {
             self.next = Some(now + pause);
