@@ -195,9 +195,9 @@ fn drop_inherited(kept: &[i32]) {
         })
         .unwrap_or_default();
     for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
-        // SAFETY: no code of this process uses the other descriptors.
+        // SAFETY: no code of this process uses the descriptors that are not in `kept`.
         unsafe { libc::close(fd) };
     }
-    // SAFETY: the path is NUL-terminated.
+    // SAFETY: the path that the call passes is NUL-terminated.
     while (0..3).contains(&unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) }) {}
 }

@@ -112,8 +112,8 @@ pub(crate) fn hold(
     if pid == 0 {
         // Close the child's copy of the write end of the pipe. If the collector is killed before it releases
         // the child, the child's read must end, so that the child exits. A read from a pipe does not end
-        // while any process, even the child itself, has the write end open. SAFETY: no code of this process
-        // uses this descriptor.
+        // while any process, even the child itself, has the write end open. SAFETY: no code of the child uses
+        // this descriptor.
         unsafe { libc::close(go.as_raw_fd()) };
         let mut byte = 0u8;
         // SAFETY: the call reads one byte into a local variable.
@@ -130,7 +130,7 @@ pub(crate) fn hold(
             // made before the fork.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
             let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC).to_ne_bytes();
-            // SAFETY: the call writes four bytes of a local variable.
+            // SAFETY: the call passes four bytes of a local variable.
             unsafe { libc::write(failure_write.as_raw_fd(), error.as_ptr().cast(), error.len()) };
         }
         // SAFETY: the call ends the process without running any exit handler of the parent.

@@ -149,7 +149,7 @@ fn drop_capabilities() -> libc::c_long {
 
 /// Sets the PID namespace in which the next children of this process will run.
 fn enter(namespace: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open, and the call passes no memory.
+    // SAFETY: the descriptor of `namespace` is open, and the call passes no pointer to memory.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

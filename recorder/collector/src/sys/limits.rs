@@ -12,7 +12,7 @@ const LEAST_DATA_BYTES: u64 = 20 << 20;
 /// the limit is high enough.
 pub(crate) fn too_little_data() -> Option<Error> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills a local structure.
+    // SAFETY: the call only writes the limit into a local structure.
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) } == 0;
     (is_known && limit.rlim_cur < LEAST_DATA_BYTES).then(|| {
         let message = format!(

@@ -66,8 +66,8 @@ impl OwnChild {
         }
         match &self.watch {
             Some(watch) => watch.send(signal),
-            // SAFETY: the call passes no memory. This process has not waited for the child (waitpid), so the
-            // PID still belongs to the child.
+            // SAFETY: the call passes no pointer to memory. This process has not waited for the child
+            // (waitpid), so the PID still belongs to the child.
             None => _ = unsafe { libc::kill(self.pid as libc::pid_t, signal) },
         }
     }
@@ -95,7 +95,7 @@ impl OwnChild {
 
 fn wait_for(pid: u32) -> Option<Ended> {
     let mut status = 0;
-    // SAFETY: the call passes a local variable for the status.
+    // SAFETY: the call writes the status only into a local variable.
     let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WNOHANG) };
     match waited {
         0 => None,

@@ -92,7 +92,7 @@ pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
 
 /// The time since the start of a process; `None`: the process has ended.
 pub(crate) fn age(pid: u32) -> Option<Duration> {
-    // SAFETY: the call only reads a setting.
+    // SAFETY: the call only reads a setting of the system.
     let ticks_per_s =
         u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|&ticks| ticks > 0)?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
@@ -153,12 +153,12 @@ pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
 /// process in nanoseconds.
 fn processor_clock(pid: u32) -> Option<u64> {
     let mut clock = 0;
-    // SAFETY: the call only writes the number of the clock.
+    // SAFETY: the call only writes the number of the clock into a local variable.
     if unsafe { libc::clock_getcpuclockid(pid.try_into().ok()?, &raw mut clock) } != 0 {
         return None;
     }
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call only writes the time.
+    // SAFETY: the call only writes the time into a local variable.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
     }

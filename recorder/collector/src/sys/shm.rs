@@ -104,7 +104,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping belongs to this value, and no reference outlives `self`.
+        // SAFETY: the mapping belongs to this value, and no reference into the mapping outlives `self`.
         unsafe { libc::munmap(self.base.cast(), self.bytes) };
     }
 }

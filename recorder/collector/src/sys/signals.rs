@@ -63,21 +63,21 @@ impl Signal {
 impl Signals {
     /// Blocks SIGCHLD and every signal that edleak-record passes on.
     pub fn block() -> io::Result<Signals> {
-        // SAFETY: a signal set is plain data; the calls below fill in the set.
+        // SAFETY: a `sigset_t` is plain data; the calls below fill it in.
         let mut set: libc::sigset_t = unsafe { zeroed() };
-        // SAFETY: a signal set is plain data; the calls below fill in the set.
+        // SAFETY: a `sigset_t` is plain data; the calls below fill it in.
         let mut original: libc::sigset_t = unsafe { zeroed() };
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
         for number in PASSED_ON.into_iter().chain([libc::SIGCHLD]).chain(real_time) {
-            // SAFETY: the call passes a local set and a valid signal number.
+            // SAFETY: the call passes a local signal set and a valid signal number.
             unsafe { libc::sigaddset(&raw mut set, number) };
         }
-        // SAFETY: the call passes two local sets.
+        // SAFETY: the call passes two local signal sets.
         if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut original) } < 0 {
             return Err(io::Error::last_os_error());
         }
         unblock(libc::SIGBUS);
-        // SAFETY: the call makes a new descriptor for a local set.
+        // SAFETY: the call passes a local signal set, and makes a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -106,7 +106,7 @@ impl Signals {
     /// Undoes the changes of [`Signals::block`] in a forked child. The function is async-signal-safe.
     pub fn restore(&self) {
         for (number, action) in &self.inherited {
-            // SAFETY: the call restores the action that was in force before.
+            // SAFETY: the call restores the action that the signal had before `block` changed it.
             unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
         }
         // SAFETY: the call passes the signal set that was in force before `block` changed it.
@@ -135,7 +135,7 @@ impl Signals {
             let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
             // SAFETY: both buffers are `BYTES` long.
             unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), info.as_mut_ptr().cast::<u8>(), BYTES) };
-            // SAFETY: the structure is plain data, and the copy has filled it completely.
+            // SAFETY: the structure `info` is plain data, and the copy has filled all its bytes.
             let info = unsafe { info.assume_init() };
             // The code of a signal from another process (SI_USER, SI_QUEUE, SI_TKILL) is 0 or negative; the
             // code of a signal from the kernel is positive.
@@ -162,13 +162,15 @@ impl Signals {
 /// a module of the target) that another process has made shorter. The handler maps empty memory in place of
 /// the missing part of the file, so the collector does not die. The function returns the previous action.
 fn survive_cut_files() -> libc::sigaction {
-    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
+    // SAFETY: a `sigaction` is plain data; a `sigaction` of only zeros is the default action with an empty
+    // mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
+    // SAFETY: a `sigaction` is plain data; a `sigaction` of only zeros is the default action with an empty
+    // mask.
     let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = on_bus_error as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the call passes two local actions; the handler makes only one system call.
+    // SAFETY: the call passes two local `sigaction`s; the handler makes only one system call.
     unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) };
     before
 }
@@ -205,9 +207,9 @@ static SIGPIPE_AT_START: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
 
 extern "C" fn note_sigpipe() {
-    // SAFETY: an action is plain data; the call fills in the action.
+    // SAFETY: a `sigaction` is plain data; the next call fills it in.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: the call only reads the current action.
+    // SAFETY: the call only reads the current action of the signal.
     if unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) } == 0 {
         SIGPIPE_AT_START.store(action.sa_sigaction, Ordering::Relaxed);
     }
@@ -215,30 +217,32 @@ extern "C" fn note_sigpipe() {
 
 /// Sets a signal to be ignored or to its default action; returns the previous action.
 fn set_action(number: libc::c_int, disposition: libc::sighandler_t) -> libc::sigaction {
-    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
+    // SAFETY: a `sigaction` is plain data; a `sigaction` of only zeros is the default action with an empty
+    // mask.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: an action is plain data; all zero is the default action with an empty mask.
+    // SAFETY: a `sigaction` is plain data; a `sigaction` of only zeros is the default action with an empty
+    // mask.
     let mut before: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = disposition;
-    // SAFETY: the call passes two local actions.
+    // SAFETY: the call passes two local `sigaction`s.
     unsafe { libc::sigaction(number, &raw const action, &raw mut before) };
     before
 }
 
 /// Unblocks a signal, because the process that started edleak-record may have blocked it.
 fn unblock(number: libc::c_int) {
-    // SAFETY: a signal set is plain data; the next call fills in the set.
+    // SAFETY: a `sigset_t` is plain data; the next call fills it in.
     let mut set: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: the call passes a local set and a valid signal number.
+    // SAFETY: the call passes a local signal set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut set, number) };
-    // SAFETY: the call passes a local set.
+    // SAFETY: the call passes a local signal set.
     unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
 fn is_ignored(number: libc::c_int) -> bool {
-    // SAFETY: an action is plain data; the call fills in the action.
+    // SAFETY: a `sigaction` is plain data; the next call fills it in.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: the call only reads the current action.
+    // SAFETY: the call only reads the current action of the signal.
     let known = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
     known && action.sa_sigaction == libc::SIG_IGN
 }
@@ -295,7 +299,7 @@ pub(crate) fn wait_readable(fds: &[RawFd], at_most: std::time::Duration) -> bool
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
-    // SAFETY: the call passes a local array and its length.
+    // SAFETY: the call passes a local array and the length of this array.
     let ready = unsafe {
         libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, std::ptr::null())
     };

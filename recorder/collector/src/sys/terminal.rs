@@ -81,11 +81,11 @@ fn is_alone() -> bool {
 
 /// Removes the pending SIGHUP that the kernel sent when this process gave up the terminal.
 fn take_hangup() {
-    // SAFETY: a signal set is plain data; the call fills in the set.
+    // SAFETY: a `sigset_t` is plain data; the next call fills it in.
     let mut hangup: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the call passes a local set and a valid signal number.
+    // SAFETY: the call passes a local signal set and a valid signal number.
     unsafe { libc::sigaddset(&raw mut hangup, libc::SIGHUP) };
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call passes a local set and a local time.
+    // SAFETY: the call passes a local signal set and a local time.
     unsafe { libc::sigtimedwait(&raw const hangup, std::ptr::null_mut(), &raw const at_once) };
 }
