@@ -35,6 +35,7 @@ impl Watching {
 pub(super) struct Watches {
     /// For each session id of a site: whether the site was watched when the collector last checked.
     pub(super) of_sites: BTreeMap<u32, bool>,
-    /// The publisher's count of watch changes when the collector last checked.
+    /// How often the set of watched sites had changed when the collector last checked (the publisher counts
+    /// these changes).
     pub(super) changes: usize,
 }

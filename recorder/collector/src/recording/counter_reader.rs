@@ -20,7 +20,7 @@ pub(crate) struct CounterReader {
 }
 
 impl CounterReader {
-    /// Creates a reader for a session. `shards` is the number of shards in the session.
+    /// Creates a reader for the counters of a session. `shards` is the number of shards in the session.
     pub(crate) fn new(shards: usize) -> CounterReader {
         CounterReader { used: vec![false; shards], sites: Vec::new(), stacks: Vec::new() }
     }

@@ -61,7 +61,7 @@ struct ModuleDetours {
 pub(crate) struct Unseen {
     /// The module.
     pub module: ModuleId,
-    /// A function of the allocator.
+    /// The name of a function of the allocator.
     pub symbol: String,
     /// The functions whose allocations are not counted.
     pub functions: Vec<String>,

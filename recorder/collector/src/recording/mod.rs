@@ -1,5 +1,5 @@
-//! The recording of one image. At regular intervals, the collector reads the counters in the session of the
-//! image and writes a slice into the trace.
+//! Records one image (a program in a process until the next exec). At regular intervals, the collector reads
+//! the counters in the session of the image and writes a slice into the trace.
 
 mod attached;
 mod auto_watch;
@@ -229,7 +229,7 @@ impl Recording {
         self.pending_requests.add(wanted);
     }
 
-    /// Whether a watch request waits for [`Recording::tend`].
+    /// Whether a watch request waits until [`Recording::tend`] handles it.
     pub fn is_busy(&self) -> bool {
         self.pending_requests.is_busy()
     }

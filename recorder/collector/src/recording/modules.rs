@@ -70,7 +70,7 @@ struct Found<'a> {
 }
 
 impl Modules {
-    /// Makes a list without modules.
+    /// Makes an empty list of modules for the process `pid`.
     pub(crate) fn new(pid: u32) -> Modules {
         Modules { pid, loaded: Vec::new(), loads: VecDeque::new(), not_elf: HashMap::new() }
     }
@@ -133,7 +133,7 @@ impl Modules {
     }
 
     /// Adds a module that the loader has mapped. Returns the index of the module if the module is new or was
-    /// loaded again. `None`: the module is known and was never unloaded.
+    /// loaded again. `None`: the list already contained the module, and the module was never unloaded.
     ///
     /// The function takes the name and the build ID from the event and not from the memory map, because the
     /// memory map may already show another module at this address.

@@ -123,10 +123,11 @@ impl Schedule {
     }
 
     /// Notes that the collector has taken a slice at `tick`, after `missed` lost slices. `stacks` is the
-    /// number of watched stacks of the target. An automatic period doubles after enough slices, or if the
-    /// work for stacks takes too much of the period. On a busy machine, lost slices show that the work for
-    /// stacks takes too much time. Doubling the period is better than losing slices: a longer period only
-    /// gives a curve fewer points, but lost slices would leave gaps of unknown length in the curve.
+    /// number of watched stacks of the target. An automatic period doubles when the recording has lasted for
+    /// `MOST_SLICES` periods, or if the work for stacks takes too much of the period. On a busy machine,
+    /// lost slices show that the work for stacks takes too much time. Doubling the period is better than
+    /// losing slices: a longer period only gives a curve fewer points, but lost slices would leave gaps of
+    /// unknown length in the curve.
     pub fn taken(&mut self, tick: u64, stacks: usize, missed: u64) {
         self.lost = if missed > 0 { self.lost + missed.min(2) } else { self.lost - self.lost.div_ceil(8) };
         let work = STACK_WORK.saturating_mul(u32::try_from(stacks).unwrap_or(u32::MAX));

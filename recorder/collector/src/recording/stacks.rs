@@ -90,8 +90,8 @@ impl WatchedStacks {
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = made(session);
         let mut new = Vec::new();
-        // Stacks do not share addresses in the session, so all stacks together have at most this number of
-        // frames.
+        // In the session, each stack has return addresses of its own, so all stacks together have at most
+        // `MAX_ADDRESSES` frames.
         let mut room = MAX_ADDRESSES;
         for index in self.sites.len()..made {
             let info = &session.stack_infos()[index];

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 /// The collector reads the target's memory map at least once in this time, because new mappings may contain
 /// new stacks.
 const PERIOD: Duration = Duration::from_secs(1);
-/// If a walk ended before the outermost frame, the stack may be in a new mapping. After such a walk, the
-/// collector reads the map before [`PERIOD`] is over, but the collector spends at most 1/`SHARE` of its time
-/// on reading memory maps.
+/// If the walk of a stack ended before the outermost frame, the stack may be in a new mapping, so the
+/// collector reads the memory map before [`PERIOD`] is over. But the collector spends at most 1/`SHARE` of
+/// its time on reading memory maps.
 const SHARE: u32 = 50;
 
 /// The first address of a range, and the address after its last byte.

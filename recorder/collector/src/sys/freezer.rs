@@ -55,7 +55,7 @@ fn frozen_group(groups: &str, mounts: &str) -> Option<Frozen> {
 struct Hierarchy {
     /// Whether the hierarchy belongs to version 2 of control groups.
     is_unified: bool,
-    /// The control group that the mount shows at its mount point.
+    /// The control group whose directory is the mount point of the hierarchy.
     root: PathBuf,
     mount_point: PathBuf,
 }

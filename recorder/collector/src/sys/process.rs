@@ -14,7 +14,7 @@ pub(crate) fn thread_ids(pid: u32) -> impl Iterator<Item = u32> {
     numbers_in(&format!("/proc/{pid}/task"))
 }
 
-/// The entries of a directory whose names are numbers.
+/// Those entries of a directory that have a number as their name.
 fn numbers_in(directory: &str) -> impl Iterator<Item = u32> + use<> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -409,7 +409,8 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// A simple model of the ledger. For each page, the model stores the owner and the number of the mapping.
+    /// A simple model of the ledger, with which a test compares the ledger. For each page, the model stores
+    /// the owner and the number of the mapping.
     #[derive(Clone, Default, Debug)]
     struct Pages {
         owners: BTreeMap<u64, (SiteIndex, u64)>,

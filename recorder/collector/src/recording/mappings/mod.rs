@@ -42,7 +42,7 @@ pub(crate) struct MappingSite {
     pub is_searched: bool,
 }
 
-/// The ranges and counters that result from the events read so far.
+/// The mapped ranges and the counters of sites, as far as the collector has read the events of the target.
 #[derive(Default)]
 pub(crate) struct Mappings {
     ledger: Ledger,

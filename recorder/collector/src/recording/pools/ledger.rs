@@ -86,7 +86,7 @@ struct Pool {
 pub(crate) struct Ledger {
     pools: Addresses<Pool>,
     poisoned: Poisoned,
-    /// The names of pools; the first is empty.
+    /// The names of pools; the first name is empty and stands for pools without a name.
     names: Vec<String>,
     /// The index of [`POISONED_NAME`]; `None`: the program has poisoned no memory yet.
     poisoned_name: Option<u32>,
@@ -132,7 +132,7 @@ impl Ledger {
         self.sites[owner].in_trace = Some(id);
     }
 
-    /// The names of pools; the first is empty.
+    /// The names of pools; the first name is empty and stands for pools without a name.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
