@@ -1,7 +1,7 @@
 /* `mappings PAIRS`: maps and unmaps 64 KiB PAIRS times, as a JIT compiler does for code.
  *
  * The program measures ten parts of the run separately. It writes the thread CPU time per pair of the fastest
- * part, in nanoseconds, to the file $BENCH_OUT.
+ * part, in nanoseconds, to the file $BENCH_OUT. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

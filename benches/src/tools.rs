@@ -117,3 +117,22 @@ impl Run for Command {
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_helper_program_compiles() {
+        let dir = edleak_tests::temp::TempDir::new("helpers");
+        for entry in std::fs::read_dir(source("")).expect("the directory of the programs") {
+            let source = entry.expect("readable").path();
+            let flags: &[&str] = match source.extension().and_then(OsStr::to_str) {
+                Some("rs") => &[],
+                // The compiler only reads the program, so the test needs no library and takes less time.
+                _ => &["-fsyntax-only"],
+            };
+            compile(&source, &dir.join("program"), flags).unwrap_or_else(|error| panic!("{error:?}"));
+        }
+    }
+}
