@@ -1,7 +1,7 @@
 /* `grow BLOCKS system|faults`: a heap that only grows, by BLOCKS blocks of 48 bytes.
  *
- * The program writes the system time in milliseconds (`system`) or the number of page faults (`faults`) while
- * the heap grows to the file $BENCH_OUT. */
+ * To the file $BENCH_OUT, the program writes its system time in milliseconds (`system`) or its number of page
+ * faults (`faults`) during the growth. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,10 +3,10 @@
  * This program follows the pattern of xmalloc-test. An allocating thread makes BATCHES batches of 4,096
  * blocks of 16 to 127 bytes and puts each batch into a queue. A freeing thread takes a batch from the queue
  * and frees its blocks and the batch itself. So every free happens in a thread that did not make the
- * allocation. If the queue holds two batches per thread, the allocating threads wait until one is taken.
+ * allocation. If the queue holds two batches per thread, the allocating threads wait until it holds fewer.
  *
- * The program writes the CPU time of the whole process per pair, in nanoseconds, to the file $BENCH_OUT. It
- * measures CPU time and not wall time, because the machine may have fewer cores than threads. */
+ * The program writes the CPU time of the whole process per pair, in nanoseconds, to the file $BENCH_OUT. CPU
+ * time is measured and not wall time, because the machine may have fewer cores than threads. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>

@@ -1,8 +1,8 @@
 // `pair malloc|calloc|realloc|new|array|wrapped COUNT` makes COUNT pairs of this kind. Two runs with different
 // COUNT differ only in the instructions of the additional pairs.
 //
-// `pair steps COUNT` waits for the end of its input, and then makes COUNT pairs of malloc and free between two
-// breakpoints. A tracer counts the instructions between the breakpoints.
+// `pair steps COUNT` waits for the end of its input, and then makes COUNT pairs of malloc and free between
+// two breakpoints. A tracer counts the instructions between the two breakpoints.
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -10,8 +10,8 @@
 
 static void *volatile kept; // keeps the compiler from removing the pair
 
-// Three functions whose names edleak knows as wrappers. Each has another kind of frame: fixed size, rbp saved,
-// frame pointer.
+// Three functions whose names edleak knows as wrappers. Their frames differ: fixed size, rbp saved, frame
+// pointer.
 extern "C" __attribute__((noipa)) void *xmalloc(std::size_t size) {
     void *made = std::malloc(size);
     kept = made; // no tail call

@@ -3,11 +3,11 @@
  * This program follows the pattern of the benchmark larson, which imitates a server. Each of THREADS threads
  * has BLOCKS blocks. PAIRS times, a thread frees one of its blocks, chosen at random, and allocates a new
  * block of 8 to 1,000 bytes. Then the thread starts a new thread, gives its blocks to the new thread, and
- * ends. There are GENERATIONS such generations of threads. The main thread makes the first blocks and gives
- * them to the threads in random order, so that neighbouring blocks belong to different threads.
+ * ends. In all, GENERATIONS generations of threads run. The main thread makes the first blocks and gives them
+ * to the threads in random order, so that neighbouring blocks belong to different threads.
  *
- * The program writes the CPU time of the whole process per pair, in nanoseconds, to the file $BENCH_OUT. It
- * measures CPU time and not wall time, because the machine may have fewer cores than threads. */
+ * The program writes the CPU time of the whole process per pair, in nanoseconds, to the file $BENCH_OUT. CPU
+ * time is measured and not wall time, because the machine may have fewer cores than threads. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>

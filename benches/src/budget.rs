@@ -1,6 +1,6 @@
 //! Checks that edleak has not become slower: compares the number of instructions that edleak adds to a
-//! malloc+free pair with the number in `budget.txt`. These numbers are exact; the tolerance is necessary
-//! only because compilers differ.
+//! malloc+free pair with the number in `budget.txt`. The count of instructions is exact; a tolerance is
+//! necessary only because compilers differ.
 
 use crate::bench::Bench;
 use crate::rows::instructions::{self, KINDS};
@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// If a pair costs more instructions than its budget plus this number, the check fails.
+/// Tolerance of the check, in instructions: a malloc+free pair may cost this many more than its budget.
 const TOLERANCE: f64 = 2.0;
 
 fn file() -> PathBuf {

@@ -12,7 +12,8 @@ use std::process::Command;
 pub(crate) enum Contender {
     /// The program runs without any tool.
     Untraced,
-    /// The program runs with a preload that only forwards calls. No preload can cost less.
+    /// The program runs with a preload that only forwards calls. Every preload costs at least as much as this
+    /// forward-only preload.
     Forward,
     /// The program runs under edleak-record.
     Edleak,
@@ -26,7 +27,7 @@ pub(crate) enum Contender {
     /// The program runs under heaptrack.
     Heaptrack,
     /// The program runs with jemalloc in place of malloc. The cost of jemalloc's profiler is compared with
-    /// the cost of this run.
+    /// the cost of jemalloc without the profiler.
     Jemalloc,
     /// The program runs with jemalloc and its sampling profiler.
     JemallocProfiling,
@@ -66,8 +67,8 @@ impl Contender {
         }
     }
 
-    /// The factor by which the work of this contender is divided. It is greater than 1 for a slow
-    /// contender, so that its run ends in reasonable time.
+    /// The factor by which the work of this contender is divided. A slow contender has a factor above 1, so
+    /// that its run ends in reasonable time.
     pub(crate) fn slower(self) -> u64 {
         match self {
             Contender::Heaptrack | Contender::Gperftools | Contender::EdleakWatchAll => 10,
@@ -83,11 +84,11 @@ pub(crate) const PEERS: [Contender; 4] =
 
 /// The commands that start each contender on this machine.
 ///
-/// The bench copies the preloads again for each round. If the program allocates through wrapper functions,
-/// some copies of the same preload are slower than other copies, by up to ten nanoseconds per pair. The
-/// cause is the physical pages of the copied file, which stay the same while the file is cached. With a new
-/// copy in each round, the median over the rounds does not depend on one copy, neither for the forward-only
-/// preload nor for edleak.
+/// For each round, the bench makes new copies of the two preload libraries (forward-only and edleak). If the
+/// program allocates through wrapper functions, some copies of the same preload are slower than other copies,
+/// by up to ten nanoseconds per pair. The speed of a copy depends on the physical pages of the file, which
+/// stay the same while the file is cached. With a new copy in each round, the median over the rounds does not
+/// depend on one copy, neither for the forward-only preload nor for edleak.
 pub(crate) struct Starter {
     record: PathBuf,
     preload: Preload,
@@ -143,7 +144,7 @@ impl Starter {
         self.command(contender, "true").is_some()
     }
 
-    /// The names of the other tools that are not installed.
+    /// The names of the tools in [`PEERS`] that are not installed.
     pub(crate) fn absent(&self) -> Vec<&'static str> {
         PEERS.into_iter().filter(|&peer| !self.has(peer)).map(Contender::name).collect()
     }
@@ -161,7 +162,8 @@ impl Starter {
         command
     }
 
-    /// A command that starts `program` under a contender. The caller adds arguments and environment.
+    /// A command that starts `program` under a contender. The caller of this function adds the program's
+    /// arguments and environment variables to the command.
     pub(crate) fn command(&self, contender: Contender, program: impl AsRef<OsStr>) -> Option<Command> {
         let preload = |library: &Path| {
             let mut command = Command::new(program.as_ref());

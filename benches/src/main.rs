@@ -1,9 +1,9 @@
-//! edleak-bench measures every figure that README.md and docs/ publish about edleak. It measures the same
-//! figure for the program without any tool and for other tools.
+//! edleak-bench measures every figure that README.md and docs/ publish about edleak. For comparison,
+//! edleak-bench measures each figure also without any tool and with other tools.
 //!
 //! `cargo run --release -p edleak-benches` measures everything and prints one table. With `-- budget`,
-//! edleak-bench only compares the number of instructions of the hot path with `budget.txt`. This comparison
-//! takes a few seconds; CI runs it.
+//! edleak-bench only compares the number of instructions of the hot path with `budget.txt`. CI runs `--
+//! budget`, which takes a few seconds.
 
 mod bench;
 mod budget;
@@ -58,9 +58,9 @@ const GROUPS: &[Group] = &[
     ("detours", rows::detours::rows),
     ("mappings", rows::mappings::rows),
     ("start-up", rows::start_up::rows),
-    // These groups measure the peak memory of child processes. The kernel shows this peak only if it is
-    // higher than the peak of edleak-bench itself. So these groups run first, before the remaining groups
-    // make edleak-bench large.
+    // The first groups measure the peak memory of child processes. The kernel shows the peak memory of a
+    // child only if it is higher than the peak memory of edleak-bench itself. So the groups that measure peak
+    // memory run first, before the remaining groups make edleak-bench large.
     ("programs", rows::programs::rows),
     ("collector", rows::collector::rows),
     ("stacks", rows::stacks::rows),

@@ -15,9 +15,9 @@ pub(crate) const HIDDEN: &str =
 pub(crate) struct Cost {
     /// The time from start to end.
     pub(crate) wall: Duration,
-    /// The largest resident memory of the process, or of any process for which the process waited. `None`
-    /// if this peak was not higher than the peak of edleak-bench: a child begins as a copy of edleak-bench,
-    /// and the kernel counts the copy as memory of the child.
+    /// The largest resident memory of the process, or of any process for which the process waited. `None`:
+    /// the peak memory of the child was not higher than that of edleak-bench and is unknown, because a child
+    /// begins as a copy of edleak-bench, and the kernel counts the copy as memory of the child.
     pub(crate) peak_bytes: Option<u64>,
 }
 

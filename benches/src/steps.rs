@@ -9,7 +9,7 @@ use std::io;
 use std::process::Child;
 
 /// The value of `si_code` if the kernel sends a signal for an exception of the processor other than a debug
-/// exception. The crate `libc` does not define this value.
+/// exception. The crate `libc` does not define `SI_KERNEL`.
 const SI_KERNEL: libc::c_int = 0x80;
 
 /// Counts the instructions of a child between its first and its second breakpoint (`int3`). The child waits
@@ -37,8 +37,8 @@ pub(crate) fn between_breakpoints(child: &Child, go: impl FnOnce()) -> Result<u6
 /// Waits for the next stop of a traced child. Returns true if a breakpoint caused the stop, and false if
 /// the child stopped after a single step.
 ///
-/// If `int3` caused the signal, Linux sets `si_code` to `SI_KERNEL`. If a single step caused the signal,
-/// `si_code` is `TRAP_TRACE`, or `TRAP_BRKPT` after a system call.
+/// If `int3` caused the signal, Linux sets `si_code` to `SI_KERNEL`. If the child stopped after a single
+/// step, `si_code` is `TRAP_TRACE`, or `TRAP_BRKPT` after a system call.
 fn is_breakpoint(pid: libc::pid_t) -> Result<bool> {
     let mut status = 0;
     // SAFETY: the call waits for this process's own child and writes into a local variable.

@@ -12,7 +12,7 @@ pub(crate) struct Row {
     pub(crate) promise: String,
     /// The value that was measured for edleak.
     pub(crate) edleak: String,
-    /// Whether edleak keeps the promise. `None`: there is no promise.
+    /// Whether edleak's value is within the promised limit. `None`: the row has no promised limit.
     pub(crate) is_kept: Option<bool>,
     /// The names of the other contenders, and the values that were measured for them in the same run of
     /// edleak-bench.

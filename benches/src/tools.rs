@@ -16,8 +16,8 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Builds the programs with the release profile. If `EDLEAK_BIN_DIR` is set, the bench uses the programs
-    /// in that directory instead.
+    /// Builds edleak-record and edleak-analyze with the release profile. If `EDLEAK_BIN_DIR` is set, the
+    /// bench builds nothing and uses the programs in the directory `EDLEAK_BIN_DIR`.
     pub(crate) fn build() -> Result<Tools> {
         let dir = match std::env::var_os("EDLEAK_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
@@ -46,7 +46,7 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     Ok(me.ancestors().nth(2).context("this program is not where cargo puts programs")?.to_path_buf())
 }
 
-/// A cargo command for the same workspace and target directory.
+/// A cargo command that uses the workspace and the target directory of edleak-bench.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).arg("--quiet").current_dir(repository());
@@ -129,7 +129,8 @@ mod tests {
             let source = entry.expect("readable").path();
             let flags: &[&str] = match source.extension().and_then(OsStr::to_str) {
                 Some("rs") => &[],
-                // The compiler only reads the program, so the test needs no library and takes less time.
+                // Only the syntax of a C or C++ program is checked, so the test needs no libraries and takes
+                // less time.
                 _ => &["-fsyntax-only"],
             };
             compile(&source, &dir.join("program"), flags).unwrap_or_else(|error| panic!("{error:?}"));

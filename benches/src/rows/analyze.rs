@@ -18,8 +18,8 @@ const SITES: usize = 100_000;
 const SLICES: u64 = 3_600;
 const CAPACITY: u64 = 4 << 30;
 
-/// Writes the trace. In each slice, half of the sites make a few allocations. The program frees most of
-/// these allocations. One of 1,000 sites leaks.
+/// Writes the trace. In each slice, half of the sites make a few allocations. The recorded program frees most
+/// of its allocations. One of 1,000 sites leaks.
 fn write(path: &Path, sites: usize, slices: u64) -> Result<u64> {
     let mut writer = TraceWriter::create(path, CAPACITY)?;
     writer.record(&Record::Start(Start { tick_ns: 1_000_000_000, period_ticks: 1, ..Start::default() }))?;
@@ -100,7 +100,7 @@ fn decompress(frames: &[&[u8]]) -> Result<u64> {
         .sum()
 }
 
-/// Measures and adds the rows of this group.
+/// Measures edleak-analyze on a large trace, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let path = bench.dir.join("large.edl");
     let started = Instant::now();
@@ -116,8 +116,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
             anyhow::ensure!(raw > length, "these are not the blocks of the trace");
             return Ok(start.elapsed().as_secs_f64());
         }
-        // edleak-analyze would exit with 1 because of the leaks. With --exit-zero, an exit code other than 0
-        // means an error.
+        // Without --exit-zero, edleak-analyze exits with 1 if it finds leaks. With --exit-zero, an exit code
+        // other than 0 means an error.
         let cost = measure::cost(
             Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),
         )?;
@@ -141,8 +141,8 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     drop(frames);
     drop(file);
     std::fs::remove_file(&path)?;
-    // The second run reads a trace with 1/4 of the slices. If the two runs have different peak memory, the
-    // memory of edleak-analyze depends on the number of slices.
+    // A second run of edleak-analyze reads a trace with 1/4 of the slices. If the two runs have different
+    // peak memory, the memory of edleak-analyze depends on the number of slices.
     write(&path, SITES, SLICES / 4)?;
     let quarter = measure::cost(
         Command::new(&bench.tools.analyze).args(["--exit-zero", "--format", "json"]).arg(&path),

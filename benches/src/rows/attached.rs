@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 const ROUNDS: usize = 7;
 /// Number of pairs whose instructions are counted.
 const PAIRS: u64 = 500;
-/// How many times the instructions of these pairs are counted; the smallest count is used.
+/// How many times the instructions of all `PAIRS` pairs are counted; the smallest count is used.
 const COUNTS: usize = 3;
 
 /// A process to which edleak-record has attached.
@@ -44,7 +44,7 @@ impl Attached {
         anyhow::bail!("edleak-record did not attach: {told}")
     }
 
-    /// Waits for the end of the recording after its process has ended.
+    /// Waits until edleak-record ends; the recorded process has already ended.
     fn finish(mut self) -> Result<()> {
         ensure!(self.recorder.wait()?.success(), "a recording failed");
         Ok(())
@@ -98,13 +98,14 @@ pub(crate) fn added_instructions(bench: &Bench, program: &Path) -> Result<f64> {
     Ok(attached - per_pair(false)?)
 }
 
-/// Measures and adds the rows of this group.
+/// Measures a pair of malloc and free while the library is idle and in an attached process, and adds two
+/// rows.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("pairs");
     tools::compile(&tools::source("pairs.c"), &program, &["-O2", "-fno-builtin", "-pthread"])?;
     let arguments = [1, 1_000, 6_000_000].map(|n: u64| n.to_string());
     let started = [Contender::Untraced, Contender::EdleakIdle, Contender::Edleak];
-    // `None` stands for the process to which edleak-record attaches.
+    // In the list of contenders, `None` stands for the process to which edleak-record attaches.
     let contenders: Vec<Option<Contender>> = started.into_iter().map(Some).chain([None]).collect();
     let figures = measure::rounds(ROUNDS, &contenders, |contender| match contender {
         Some(contender) => {

@@ -90,7 +90,7 @@ fn contents(path: &Path) -> Result<(u64, u64)> {
     Ok((changes.slices, changes.changed))
 }
 
-/// Measures and adds the rows of this group.
+/// Measures the collector, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = generate(bench)?;
     share_of_a_core(bench, &program)?;
@@ -99,9 +99,9 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 fn share_of_a_core(bench: &mut Bench, program: &Path) -> Result<()> {
-    // The promised limit applies to a period of 1 s; with `auto`, the period would be shorter. In the first
-    // second, edleak-record compiles the rules of the modules, so the processor time of the first second
-    // does not count.
+    // The limit for the collector's share of a core applies to a period of 1 s; with `--period auto`, the
+    // period would be shorter. In the first second, edleak-record compiles the rules of the modules, so the
+    // processor time of the first second does not count.
     let mut child = Command::new(&bench.tools.record)
         .args(["-q", "--period", "1s", "-o"])
         .arg(bench.starter.trace())

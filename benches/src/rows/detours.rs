@@ -1,10 +1,10 @@
 //! The cost of detours, which are jumps that edleak writes into an allocator's functions. A program that
 //! contains jemalloc needs detours. A program that uses jemalloc as a shared library needs no detours,
-//! because the loader finds the functions of edleak's library first. The rows compare the costs of these
-//! two programs.
+//! because the loader finds the functions of edleak's library first. The row compares the cost of edleak in
+//! both programs.
 //!
-//! The rows give times and not instructions, because callgrind cannot be used here: under callgrind the
-//! process runs valgrind, so the collector would not find the allocator.
+//! The row gives times and not instructions: callgrind runs the program inside a valgrind process, and in a
+//! valgrind process the collector does not find jemalloc.
 
 use crate::Bench;
 use crate::contender::Contender;
@@ -16,8 +16,8 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 const ROUNDS: usize = 7;
-/// The promise: edleak adds to a pair through a detour at most this number of nanoseconds more than to a
-/// pair through an exported function.
+/// Promised limit: edleak's cost of a malloc+free pair through a detour, minus edleak's cost of a pair
+/// through an exported function, in nanoseconds.
 const MOST_MORE_NS: f64 = 3.0;
 
 /// The linker flags for jemalloc inside the program and for jemalloc as a shared library.
@@ -32,7 +32,7 @@ fn programs(bench: &Bench, source: &str) -> Result<[PathBuf; 2]> {
     Ok([build("inside", LINKED[0])?, build("shared", LINKED[1])?])
 }
 
-/// Measures both programs and adds one row to the table.
+/// Measures both programs (jemalloc inside, jemalloc as a shared library), and adds one row to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let Ok([inside, shared]) = programs(bench, "pairs.c") else {
         bench.add(Row::plain("detours", "libjemalloc-dev is absent".to_owned()));

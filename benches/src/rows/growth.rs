@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 const ROUNDS: usize = 11;
 /// About 180 MiB of blocks of 48 bytes.
 const BLOCKS: u64 = 3_000_000;
-/// The promise: the greatest ratio of the value with edleak to the value of the untraced run.
+/// Promised limit: the system time or page faults with edleak, divided by those of the untraced run.
 const MOST: f64 = 1.05;
 
 /// Measures system time and page faults, and adds a row for each.

@@ -1,5 +1,5 @@
-//! Instructions that edleak adds per pair, counted by callgrind. The counts are exact and repeatable, and
-//! other load on the machine does not change them.
+//! Instructions that edleak adds per pair, counted by callgrind. callgrind's counts of instructions are exact
+//! and repeatable, and do not depend on other load on the machine.
 //!
 //! The instructions of a pair are computed from two runs that differ only in the number of pairs, so the
 //! instructions of the start-up do not count. The cost of edleak is the number of instructions of a pair
@@ -30,8 +30,8 @@ const IDLE: &str = "idle";
 /// The name of the row for malloc and free in a process that was started without the library. edleak-bench
 /// counts the instructions of this process by single steps, without callgrind.
 const ATTACHED: &str = "attached";
-/// The number of pairs in the shorter of the two runs. This number is so large that the shorter run makes
-/// all first calls, too.
+/// The number of pairs in the shorter of the two counted runs. With this number, also the shorter run
+/// contains every call that is slower the first time.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 
@@ -82,7 +82,7 @@ pub(crate) fn added(bench: &Bench, program: &Path, kind: &str) -> Result<Option<
     Ok(untraced.zip(traced).map(|(untraced, traced)| traced - untraced))
 }
 
-/// Measures and adds the rows of this group.
+/// Measures the instructions of each kind of pair, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = program(bench)?;
     for (kind, measure) in KINDS {

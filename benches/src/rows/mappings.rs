@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 
 const ROUNDS: usize = 7;
 const PAIRS: u64 = 100_000;
-/// The limit: one microsecond per call, in nanoseconds.
+/// The cost that edleak may add to a call of mmap or munmap, in nanoseconds.
 const MOST_NS: f64 = 1000.0;
 
-/// Measures the loop and adds one row.
+/// Measures a loop of mmap and munmap, and adds one row to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("mappings");
     tools::compile(&tools::source("mappings.c"), &program, &["-O2"])?;

@@ -18,7 +18,7 @@ fn resident_bytes() -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Measures and adds the rows of this group.
+/// Writes the slices of a month to a trace, and adds two rows: the size of the file, and the writer's memory.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let path = bench.dir.join("month.edl");
     let mut writer = TraceWriter::create(&path, CAPACITY)?;

@@ -14,8 +14,8 @@ const ROUNDS: usize = 7;
 
 /// One row: the number of threads, the number of live allocations of all threads together, the number of
 /// pairs per thread, and the promise in ns. The number of live allocations does not depend on the number of
-/// threads. With more live allocations, they would not fit into the processor's caches, and each pair would
-/// cost more; a separate row measures this cost.
+/// threads. If the live allocations do not fit into the processor's caches, each pair costs more; a separate
+/// row measures this case.
 struct Case {
     threads: u64,
     live: u64,
@@ -74,7 +74,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
         figures.extend(slow.iter().map(|contender| contender.name()).zip(slow_figures));
 
         // The result is the median of the times with edleak, minus the median of the times without edleak.
-        // The runs of the two contenders alternate, so a slow phase of the machine affects both.
+        // The runs with and without edleak alternate, so a slow phase of the machine affects both.
         let above = |contender: Contender| {
             let mine = figures.get(contender.name())?;
             Some(median(mine) - median(figures.get(contender.baseline().name())?))
@@ -87,8 +87,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
                 format!("ns added per pair, {threads} threads, 1,000 live, a quarter of the frees elsewhere")
             }
         };
-        // The promise for several threads: edleak adds at most as many nanoseconds to a pair as with one
-        // thread.
+        // Promised limit for several threads: the nanoseconds that edleak adds to a pair with one thread.
         let most = one_thread.filter(|_| threads > 1).unwrap_or(most);
         let mut row = Row::at_most(&measure, most, added, " ns");
         let untraced = median(&figures[Contender::Untraced.name()]);

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Number of rounds if the ratio to the untraced run is close to 1. Such a ratio needs many rounds, because
-/// on a shared machine, the time of a single run may vary by 10 %.
+/// Number of rounds if the ratio to the untraced run is close to 1. To measure a ratio close to 1 needs many
+/// rounds, because on a shared machine the time of a single run may vary by 10 %.
 const CLOSE_ROUNDS: usize = 15;
 const ROUNDS: usize = 5;
 const PORT: &str = "17391";
@@ -155,7 +155,7 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     Ok(Ratios { name, untraced_s, wall, peak: peak(Contender::Edleak) / peak(Contender::Untraced) })
 }
 
-/// Measures and adds the rows of this group.
+/// Measures whole programs, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut all = Vec::new();
     for work in works(bench)? {

@@ -15,7 +15,7 @@ const DEEP: u64 = 110;
 const COUNT: u64 = 100_000;
 const FRAMEHOP: &str = "framehop";
 
-/// Measures and adds the rows of this group.
+/// Measures the walk of stacks by edleak, libunwind and framehop, and adds the row to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = bench.dir.join("frames");
     // The program is compiled without frame pointers, so that each step of a walk needs an unwind rule.

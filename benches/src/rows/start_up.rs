@@ -9,7 +9,7 @@ use crate::tools;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 
-/// Measures and adds the rows of this group.
+/// Measures the start of `/bin/true` and the cost of child processes, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut contenders = vec![Contender::Untraced, Contender::Forward, Contender::Edleak];
     contenders.extend([Contender::Heaptrack, Contender::Dhat].iter().filter(|&&c| bench.starter.has(c)));
@@ -60,8 +60,8 @@ fn forks(bench: &mut Bench) -> Result<()> {
 }
 
 /// Milliseconds per child, in the untraced program and in a program of which edleak-record records every
-/// child. To compute these figures, the time of a run without children is subtracted from the time of a run
-/// with many children.
+/// child. The cost of a child is the time of a run with many children minus the time of a run without
+/// children, divided by the number of children.
 fn child_costs(
     bench: &Bench,
     program: impl AsRef<OsStr> + Copy,

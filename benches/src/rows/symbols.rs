@@ -1,6 +1,7 @@
-//! Measures how fast edleak-analyze finds the functions and lines of addresses in a large program with
-//! DWARF. For 10,000 addresses, its time is compared with the time of llvm-symbolizer and addr2line. For a
-//! usual trace with 300 sites, its time is compared with the time of heaptrack_print.
+//! Measures how fast edleak-analyze finds the functions and lines of addresses in a large program with DWARF.
+//! For 10,000 addresses, the time of edleak-analyze is compared with the time of llvm-symbolizer and
+//! addr2line. For a usual trace with 300 sites, the time of edleak-analyze is compared with the time of
+//! heaptrack_print.
 
 use crate::bench::Bench;
 use crate::contender::Contender;
@@ -23,9 +24,9 @@ const ADDRESSES: usize = 10_000;
 /// over ten minutes.
 const USUAL_SITES: usize = 300;
 const USUAL_SLICES: u64 = 600;
-/// In the usual trace, every site whose index is a multiple of this number leaks.
+/// In the usual trace, one site in a hundred leaks: each site whose index is a multiple of `USUAL_LEAK`.
 const USUAL_LEAK: usize = 100;
-/// The promise: for the usual trace, edleak-analyze prints its report after at most this number of
+/// Promised limit for the time until edleak-analyze has printed its report on the usual trace, in
 /// milliseconds.
 const USUAL_MOST_MS: f64 = 60.0;
 
@@ -110,7 +111,7 @@ fn write(path: &Path, program: &Path, addresses: &[u64], slices: u64, leaking: u
     Ok(())
 }
 
-/// Measures and adds the rows of this group.
+/// Measures the lookup of addresses and the report on a usual trace, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let program = build()?;
     let addresses = addresses(&program)?;

@@ -13,7 +13,7 @@ use std::path::Path;
 
 const ROUNDS: usize = 9;
 const THREADS: [u64; 4] = [2, 4, 8, 16];
-/// The promise: the greatest ratio of the CPU time with edleak to the CPU time of the untraced run.
+/// Promised limit: the CPU time with edleak, divided by the CPU time of the untraced run.
 const MOST: f64 = 1.15;
 /// Three numbers: the blocks of each thread, the pairs that a thread makes before its successor starts, and
 /// the generations of threads.
@@ -23,7 +23,7 @@ const GENERATIONS: u64 = 64;
 /// Number of batches of all allocating threads together.
 const BATCHES: u64 = 1_600;
 
-/// Measures and adds the rows of this group.
+/// Measures both programs with 2 to 16 threads, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let compiled = |name: &str| -> Result<_> {
         let program = bench.dir.join(name);
@@ -55,8 +55,8 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         match peer.slower() {
             1 => contenders.extend([peer.baseline(), peer]),
             _ if peer == Contender::Heaptrack => slow.push(peer),
-            // The work of these programs cannot be reduced, so the slowest tools are left out. One run with
-            // gperftools takes more than a minute (×380), and dhat was not measured.
+            // The work of the two programs cannot be reduced, so gperftools and dhat are left out: one run
+            // with gperftools takes more than a minute (×380), and dhat was not measured.
             _ => {}
         }
     }
@@ -81,7 +81,8 @@ fn row(bench: &mut Bench, measure: &str, program: &Path, arguments: &[u64]) -> R
         }
     }
     for contender in slow {
-        // The ratio of this contender is so large that one run is exact enough.
+        // heaptrack is many times slower than the untraced program, so one run gives the ratio exactly
+        // enough.
         let own = one(contender)?;
         let base = match of(contender.baseline()) {
             Some(base) => median(base),
