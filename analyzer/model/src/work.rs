@@ -10,9 +10,8 @@ use crate::buckets::Buckets;
 /// The number of allocations that the whole program had made at up to 129 times of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Number of slices from one number in `allocs` to the next.
-    width: u64,
-    /// Number of slices of the record.
+    /// Number of slices between two neighbouring numbers in `allocs`. width: u64, Number of slices of the
+    /// record.
     slices: u64,
     /// The number of allocations up to the first slice, and then, for each stretch, the number of allocations
     /// up to its last slice. A stretch is `width` slices in a row.
@@ -52,8 +51,8 @@ impl Work {
         self.known
     }
 
-    /// Number of allocations that the program made after slice `from`, up to and including slice `to`. The
-    /// function assumes that the program works at a constant pace within a stretch.
+    /// Number of allocations that the program made after slice `from`, up to and including slice `to`.
+    /// Between two numbers in `allocs`, the function assumes that the program allocates at a constant pace.
     pub fn between(&self, from: u64, to: u64) -> f64 {
         (self.up_to(to) - self.up_to(from)).max(0.0)
     }
@@ -87,8 +86,9 @@ impl WorkBuilder {
         Self { work, newest: None }
     }
 
-    /// Adds a slice; `allocs` is the number of allocations up to this slice. If slices before this slice are
-    /// missing, the function assumes that the program worked at a constant pace in the gap.
+    /// Adds a slice; `allocs` is the number of allocations up to this slice. If slices are missing between
+    /// the previous slice and `slice`, the function assumes that the program allocated at a constant pace
+    /// during the missing slices.
     pub fn push(&mut self, slice: u64, allocs: u64) {
         let (before, was) = *self.newest.get_or_insert((slice, allocs));
         if self.work.allocs.is_empty() {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn work_that_ended_continues_at_zero() {
-        // These 500 slices fall into stretches of four slices each.
+        // For 500 slices, `allocs` has one number for every four slices.
         let ended = work(500, |slice| 10 * slice, |slice| slice <= 199);
         assert_eq!((ended.between(0, 199), ended.between(199, 499)), (1990.0, 0.0));
         assert_eq!(ended.known(), 200);

@@ -97,7 +97,7 @@ fn leaked_bytes_of_a_site_without_frees_are_exact() {
 }
 
 /// The recorder took the ages of the surviving allocations while all of the memory was live, so these ages
-/// show a leak. But at the end of the record, the program has freed this memory.
+/// show a leak. But at the end of the record, the program has freed all of the memory.
 #[test]
 fn survivors_freed_before_the_end_are_undecided() {
     let mut builder = SeriesBuilder::new();
@@ -195,8 +195,8 @@ fn a_handful_more_amid_much_churn_is_undecided() {
     let few = judged(1, 4);
     assert_eq!(few.verdict, Verdict::Undecided, "{:?}", few.why);
     assert!(few.why[0].starts_with("5 more allocations are live"), "{:?}", few.why);
-    // A curve of this form with ten times as many allocations is a leak. A few allocations are also a leak if
-    // the site frees no allocation.
+    // With ten times as many allocations, the curve is a leak. With few allocations, the curve is a leak if
+    // the site frees none of them.
     assert_eq!(judged(10, 4).verdict, Verdict::Leak);
     assert_eq!(judged(1, 0).verdict, Verdict::Leak);
 }
@@ -314,14 +314,16 @@ fn hostile_counters_give_finite_figures() {
 
 #[test]
 fn rate_counts_from_the_start_of_the_leak() {
-    // The site is absent for 300 slices of 0.1 s. Then it leaks a kilobyte per slice for 150 slices.
+    // The site is absent for 300 slices of 0.1 s. After these 300 slices, the site leaks a kilobyte per slice
+    // for 150 slices.
     let mut builder = SeriesBuilder::new();
     builder.absent(300);
     for slice in 1..=150 {
         builder.push(Point { live_bytes: 1000 * slice, live_count: slice, allocs: slice, frees: 0 });
     }
     let unseen = judge(&builder.finish(), 0.1, Model::Growth);
-    // This second site also grows only in the last 150 slices, but is present from the start of the record.
+    // A second site, `hinged`, also grows only in the last 150 slices, but is present from the start of the
+    // record.
     let hinged = of_hundred(450, |slice| 20 + 10 * slice.saturating_sub(300));
     for (judged, most) in [(unseen, 0.1), (hinged, 0.25)] {
         assert_eq!(judged.verdict, Verdict::Leak, "{:?}", judged.why);

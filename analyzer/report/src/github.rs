@@ -7,11 +7,11 @@ use edleak_analysis::gate::too_little;
 use edleak_text::units;
 use std::io::{self, Write};
 
-/// The exporter of annotations.
+/// The exporter of GitHub annotations.
 #[derive(Clone, Debug)]
 pub struct Github {
-    /// The root directory of the repository. GitHub expects paths relative to this directory, so the exporter
-    /// removes it from the paths of source files.
+    /// The root directory of the repository. GitHub expects paths relative to the root directory, so the
+    /// exporter removes the root directory from the paths of source files.
     pub root: String,
 }
 

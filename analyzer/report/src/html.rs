@@ -65,14 +65,14 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Number of instants for which a page has counters. Charts have one column for each instant, and a screen
-/// has room for about this number of columns.
+/// Number of instants for which a page has counters. A chart has one column for each instant, and a screen
+/// has room for about 500 columns.
 pub const INSTANTS: usize = 500;
-/// Maximum size of the packed counters that edleak keeps in memory to make a page, in bytes. The page may
-/// contain only a part of these counters.
+/// Maximum size of the packed counters that edleak keeps in memory to make a page, in bytes. If the packed
+/// counters do not all fit, the page contains only a part of them.
 pub const PACKED_BYTES: usize = 48 << 20;
-/// Maximum size of a page's data in base 64, in bytes. With this maximum, the whole page with its script and
-/// static parts is smaller than 20 MB.
+/// Maximum size of a page's data in base 64, in bytes. If the data has at most `MAX_DATA_BYTES` bytes, the
+/// whole page with its script and static parts is smaller than 20 MB.
 const MAX_DATA_BYTES: usize = 18_500_000;
 /// Maximum number of rows in the tables of a page.
 const MAX_ROWS: usize = 100_000;
@@ -130,8 +130,8 @@ impl Html {
         self.title.as_deref().filter(|title| !title.trim().is_empty())
     }
 
-    /// Writes a page if no recording could be read. The page tells only why the recordings could not be read,
-    /// and has no empty charts.
+    /// Writes a page if no recording could be read. In place of charts, the page gives the reason why each
+    /// recording could not be read.
     fn page_of_failures(&self, out: &mut dyn Write) -> io::Result<()> {
         let title = self.title().unwrap_or("No recording");
         page_head(title, "", out)?;
@@ -277,8 +277,8 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// Writes a section of the page; `parts` has one part for each recording. If all parts are empty, the
-/// function writes nothing.
+/// Writes a section of the page; `parts` has one part for each recording. If the part of every recording is
+/// empty, the function writes no section.
 fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write) -> io::Result<()> {
     if parts.iter().all(String::is_empty) {
         return Ok(());
@@ -297,7 +297,8 @@ fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write
 }
 
 /// The section about mapped memory: the totals, the number of leaks, and the memory that no recorded call
-/// mapped. If the trace has no such memory and no site of mapped memory, the section is empty.
+/// mapped. If the trace has neither a site of mapped memory nor much memory that no recorded call mapped, the
+/// section is empty.
 fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {
@@ -401,9 +402,8 @@ fn data(found: &[Found<'_>]) -> io::Result<String> {
             return Ok(escape::base64(&bytes));
         }
     }
-    // First make the data without counters, because this part always stays in the page. Then compute from a
-    // sample how much the counters shrink when they are deflated. From these two sizes follows how many bytes
-    // of counters fit in the page.
+    // To find out how many bytes of counters fit in the page, first make the data without counters, which
+    // always stays in the page. Then compute from a sample by which ratio deflate shrinks the counters.
     meter::begin(3);
     let fixed = made(0)?.len();
     meter::advance(1);

@@ -4,8 +4,8 @@
 //! `{"format_version":1,"traces":[…]}`, and the list has one object for each recording. All sizes are exact
 //! integers. A value that the input does not have is null. Without `--all`, the list of sites has only the
 //! sites that the text report would list. If a site was judged together with its stacks, the stacks that
-//! leaked follow the site in the list. Each stack of a site has the fields `parent`, which is the site, and
-//! `leak_share`.
+//! leaked follow the site in the list. In the entry of a stack, the field `parent` names the stack's site,
+//! and `leak_share` is the stack's share of the leak.
 //!
 //! `findings` lists the leaks as the text report counts them. Each leak has a list of its parts, which are
 //! places in the code. `summary.leaks` is the number of findings that fail the gate. `--top` shortens the

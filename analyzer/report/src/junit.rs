@@ -27,7 +27,8 @@ impl Exporter for Junit {
     }
 }
 
-/// The reasons for which the gate lets a leak pass. Each function returns `true` for one of these reasons.
+/// One function for each reason for which the gate lets a leak pass; the function returns `true` if its
+/// reason applies.
 const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::InBaseline,
     |standing| matches!(standing, Standing::Suppressed(_)),
@@ -45,8 +46,8 @@ fn suite(analysis: &Findings) -> TestSuite {
         case
     };
     let mut suite = TestSuite::new(printable(&analysis.source));
-    // If the input does not come from edleak, its duration may be too large for `Duration`. In that case the
-    // test suite gets no time.
+    // If the input does not come from edleak, its duration may be too large for `Duration`. A test suite with
+    // such a duration gets no time.
     if let Ok(duration) = Duration::try_from_secs_f64(analysis.header.duration_s) {
         suite.set_time(duration);
     }

@@ -37,7 +37,7 @@ pub struct Report<'a> {
     pub analyses: &'a [Findings],
     /// The recordings without verdicts, for exporters that print the counters of sites.
     pub recordings: &'a [Recording],
-    /// The suppression rules. A suppression rule is referred to by its index in this list.
+    /// The suppression rules. A suppressed leak names its rule by the rule's index in `rules`.
     pub rules: &'a [Rule],
     /// For each suppression rule in `rules`, at the same index: whether the rule matched a leak, and whether
     /// the budget of the rule was exceeded.
@@ -56,7 +56,7 @@ pub trait Exporter {
 }
 
 impl Report<'_> {
-    /// The suppression rules whose use is `wanted`, for example all unused rules.
+    /// The suppression rules of one kind of use, `wanted`: for example, all rules that matched no leak.
     pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
@@ -88,7 +88,7 @@ impl Report<'_> {
         shown.take(room).collect()
     }
 
-    /// The sites to list, in order.
+    /// The sites that the report lists, in the order of the report.
     pub fn listed<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
         let is_listed = |site: &&JudgedSite| {
             matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
@@ -140,7 +140,7 @@ pub(crate) fn stacks_of<'a>(finding: &Finding<'a>) -> Vec<(Option<String>, &'a J
     all.into_iter().map(|(share, site)| (Some(heading(share)), site)).collect()
 }
 
-/// The stacks of a finding, one line per frame. A line break stands before each line.
+/// The stacks of a finding, one line per frame. The text begins with a line break and does not end with one.
 pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
     let mut text = String::new();
     let shared = finding.shared_tail();
@@ -179,7 +179,7 @@ pub(crate) fn in_step(finding: &Finding<'_>) -> Option<String> {
 }
 
 /// The note on a leak with several places in the code whose stacks are unknown. Without stacks, the report
-/// cannot name the function that calls all of these places.
+/// cannot name the common caller of several places.
 pub(crate) const CALLER_IS_UNKNOWN: &str =
     "their common caller is not known (record longer, without --no-watch)";
 
@@ -211,8 +211,9 @@ pub(crate) fn by_iteration(findings: &[Finding<'_>]) -> Option<(f64, f64)> {
     let parts = finding::counted_once(findings).flat_map(|finding| &finding.parts);
     let of_parts = parts.filter_map(|part| {
         let found = &part.lead.per_mark.as_ref()?.iterations;
-        // The figures of one iteration cover all stacks of the caller, but this part of the leak may have
-        // only some of these stacks. So multiply the figures by the part's share of the leaked bytes.
+        // The figures of one iteration cover all stacks of the caller, but a part of a leak may have only
+        // some of the caller's stacks. So multiply each figure by the part's share of the caller's leaked
+        // bytes.
         let all = part.lead.judgement.leak_bytes as f64;
         let share = if all > 0.0 { part.leak_bytes / all } else { 1.0 };
         Some((found.bytes * share, found.allocations * share))

@@ -3,9 +3,9 @@
 //! Each site without recorded stacks is a sample with one address. Each recorded stack is a sample with all
 //! its frames. The values of a sample are the values of a heap profile, and in addition `leaked_space`, the
 //! leaked bytes. The leaked bytes always come from the verdict on the whole record, even if the profile
-//! covers only a part of it. All other values belong to the instant or to the range of time for which the
-//! user wants the profile. These values are exact, so their sums over all samples are the totals of the
-//! trace.
+//! covers only a part of it. All values except `leaked_space` belong to the instant or to the range of time
+//! for which the user wants the profile. The values are exact, so their sums over all samples are the totals
+//! of the trace.
 
 mod message;
 
@@ -66,8 +66,8 @@ pub fn write_pprof(
     builder.string("");
     builder.header(analysis, profile);
     // pprof takes the name and the build ID of the program from the first mapping. So the first module of the
-    // trace must become the first mapping. This module is the program: the recorder finds modules in the
-    // order of their addresses, and the kernel maps the program at the lowest address.
+    // trace must become the first mapping. The first module of the trace is the program: the recorder finds
+    // modules in the order of their addresses, and the kernel maps the program at the lowest address.
     if let Some(program) = trace.modules().first() {
         builder.mapping(program.id);
     }
@@ -103,8 +103,8 @@ fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
     leaked
 }
 
-/// The items that the message already has, by kind. Each table maps the content of an item to its index or
-/// id, so that the message contains no item twice.
+/// The strings, mappings, functions and locations that the message already has. Each table maps an item to
+/// its index or id, so that the message contains no item twice.
 #[derive(Default)]
 struct Tables {
     strings: HashMap<String, i64>,
@@ -191,14 +191,14 @@ impl Builder<'_> {
             mapping.has_filenames |= has_lines;
             mapping.has_line_numbers |= has_lines;
         }
-        // The address minus one is inside the call instruction. The return address itself may belong to the
-        // next function, if the call is the last instruction of a function.
+        // The location gets the return address minus one, which is inside the call instruction. If the call
+        // is the last instruction of a function, the return address itself belongs to the next function.
         let id = self.push_location(mapping_id, address.address.saturating_sub(1), line);
         self.tables.locations.insert(key, id);
         id
     }
 
-    /// For a site that has a name but no address: the id of its location.
+    /// Returns the id of the location for a site that has a name but no address.
     fn named_location(&mut self, name: &str) -> u64 {
         if let Some(&id) = self.tables.named.get(name) {
             return id;
@@ -247,7 +247,7 @@ impl Builder<'_> {
 }
 
 /// Limits a value to the range of 64-bit integers, which pprof needs. A hostile target can write any number
-/// into its counters, so the value may be outside this range.
+/// into its counters, so `value` may be too large for a 64-bit integer.
 fn saturated(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

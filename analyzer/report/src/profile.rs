@@ -12,7 +12,7 @@ use edleak_text::units;
 /// A profile to print, and the analysis that contains the sites of the profile.
 #[derive(Clone, Copy, Debug)]
 pub struct ProfileReport<'a> {
-    /// The analysis of the recording. Its sites must have resolved symbols.
+    /// The analysis of the recording. The symbols of its sites must already be resolved.
     pub analysis: &'a Findings,
     /// The profile.
     pub profile: &'a Profile,

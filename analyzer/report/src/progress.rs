@@ -39,7 +39,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.shown.take() {
             drop(sender);
-            // If this thread panicked, only the progress was not shown. So ignore the error.
+            // The thread only shows the progress, so ignore its error if it panicked.
             let _ = thread.join();
         }
     }

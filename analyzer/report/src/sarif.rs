@@ -179,8 +179,8 @@ fn directory_uri(path: &str) -> String {
     format!("file://{}/", uri(path.trim_end_matches('/')))
 }
 
-/// The characters of a path that must be encoded in a URI. Letters, digits and the characters that are
-/// removed from the set here are not encoded; all other characters are encoded.
+/// The characters of a path that must be encoded in a URI. The set contains all characters except letters,
+/// digits and the punctuation that a path may have.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')

@@ -152,9 +152,9 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let together = families.get(&id);
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
-            // If a caller was watched from the start of the recording, all its allocations count at its
-            // stacks. The caller's own counters stayed 0, so no slice contains the caller. Write zeros for
-            // the caller.
+            // If a caller was watched from the start of the recording, edleak counted its allocations only at
+            // its stacks. No slice contains such a caller, because its own counters stayed 0. So the series
+            // of the caller consists of zeros.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])

@@ -29,10 +29,10 @@ use style::Ink;
 const MAX_FRAMES: usize = 32;
 /// Maximum number of stacks that the report shows for one leak.
 const MAX_STACKS: usize = 8;
-/// Maximum number of parts that the report shows for one leak. Nearly all leaked bytes are in the first few
-/// parts, because the largest parts come first.
+/// Maximum number of parts that the report shows for one leak. The parts with the most leaked bytes come
+/// first.
 const MAX_PARTS: usize = 12;
-/// If a leak began after this share of the record, the report gives the time at which the leak began.
+/// If a leak began after the first 5 % of the record, the report gives the time at which the leak began.
 const BEGAN_LATE: f64 = 0.05;
 const INDENT: &str = "   ";
 
@@ -180,8 +180,7 @@ impl Text {
             }
         }
         // If the program frees everything before it ends, the last value of the curve is lower than the
-        // leaked bytes. If the last value of the curve is lower than the leaked bytes, print the highest
-        // value of the curve.
+        // leaked bytes; the report then gives the highest value of the curve.
         let (from, last) = (finding.levels.first(), finding.levels.last());
         let to = if last < leak_bytes { finding.levels.highest() } else { last };
         let figures = format!("{} to {} live", units::bytes(from), units::bytes(to));
@@ -484,8 +483,8 @@ impl Text {
     }
 }
 
-/// The number of outer frames that are the same in both stacks. For fewer than two frames, the number is 0,
-/// because the line "then N callers as above" would save no line.
+/// The number of outer frames that two stacks share. If the stacks share only one frame, the function returns
+/// 0, because the line "then 1 caller as above" would save no line.
 fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     const WORTH_IT: usize = 2;
     let is_same = |(one, other): &(&Address, &Address)| {
@@ -497,13 +496,13 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     if shared >= WORTH_IT { shared } else { 0 }
 }
 
-/// Tells for how many frames one line of a stack stands, and of which kind these frames are.
+/// The kind and the number of the frames for which one line of a printed stack stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
-    /// The same frame, repeated this number of times.
+    /// One frame; the number says how many times in a row the stack has this frame.
     Repeated(usize),
-    /// A frame of a language's runtime. The line also stands for the runtime frames inside this frame; the
-    /// number is the number of frames inside.
+    /// A frame of a language's runtime, together with the runtime frames that it called; the number counts
+    /// the frames that it called.
     Runtime(usize),
 }
 

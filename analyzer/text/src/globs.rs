@@ -10,9 +10,9 @@
 //! `vector<int,A<int>>` match the same names.
 //!
 //! The search takes, for each text between two `*`, the first place in the name where this text occurs, and
-//! never tries a second place. The search misses no match, because the next `*` can match all characters up
-//! to any further place. So the time of a search is at most proportional to the length of the name times the
-//! length of the longest text, for any number of `*`.
+//! never tries a second place. The search still misses no match: if the text occurs again further right, the
+//! `*` after it can match the characters up to there. So, for any number of `*`, the time of a search is at
+//! most proportional to the length of the name times the length of the longest text between two `*`.
 
 use std::borrow::Cow;
 
@@ -44,8 +44,8 @@ impl Glob {
         Glob { text, pieces, at_start: true, at_end: true, skips_blanks: true }
     }
 
-    /// Makes a pattern for parts of names. If the pattern begins with `^`, it matches only at the start of a
-    /// name. If the pattern ends with `$`, it matches only at the end of a name.
+    /// Makes a pattern that may match any part of a name. If the pattern begins with `^`, it matches only at
+    /// the start of a name. If the pattern ends with `$`, it matches only at the end of a name.
     pub fn part(pattern: &str) -> Glob {
         let (inner, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
         let (inner, at_end) = inner.strip_suffix('$').map_or((inner, false), |rest| (rest, true));
@@ -64,7 +64,8 @@ impl Glob {
         self.text.is_empty()
     }
 
-    /// The text of the pattern. A pattern for whole names has no blanks that do not matter.
+    /// The text of the pattern. In a pattern for whole names, the blanks that do not matter are already
+    /// removed.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -192,8 +193,8 @@ mod tests {
         }
     }
 
-    /// A simple implementation to which the test compares the real one. For each `*`, the simple
-    /// implementation tries every number of characters.
+    /// A simple implementation to which the test compares the real one: for each `*`, it tries to match 0
+    /// characters, 1 character, and so on.
     fn matches_by_trial(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, _) => name.is_empty(),

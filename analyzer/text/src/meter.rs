@@ -11,7 +11,7 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static AWAITED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Begins work that consists of `all` parts. If `all` is 0, the number of parts is not known.
+/// Begins work that consists of `all` parts. If the number of parts is not known, `all` is 0.
 pub fn begin(all: u64) {
     ALL.store(0, Ordering::Relaxed);
     DONE.store(0, Ordering::Relaxed);

@@ -12,8 +12,8 @@ const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 pub fn bytes(bytes: f64) -> String {
     let mut value = bytes.abs();
     let mut unit = 0;
-    // From 999.5 on, the number would be printed with four digits, as "1000". So print such a value in the
-    // next larger unit.
+    // From 999.5 on, the number would be printed with four digits, as "1000". So print a value from 999.5 on
+    // in the next larger unit.
     while value >= 999.5 && unit + 1 < BINARY.len() {
         value /= 1024.0;
         unit += 1;

@@ -18,14 +18,14 @@ pub(super) type Piece = (String, bool);
 
 /// The headline of a recording.
 pub(super) struct Headline {
-    /// `leak`, `undecided`, `passed` (all leaks pass the gate) or `clean`. The page shows a mark beside the
-    /// verdict; the word in this field selects the mark.
+    /// The word that selects the symbol beside the verdict on the page: `leak`, `undecided`, `passed` (all
+    /// leaks pass the gate) or `clean`.
     pub mark: &'static str,
     /// The verdict on the recording, in one sentence.
     pub verdict: String,
     /// Questions and answers. Each answer is a list of pieces of text.
     pub answers: Vec<(&'static str, Vec<Piece>)>,
-    /// For each kind of event that the recording missed, one line. If the recording missed no event, the list
+    /// For each kind of event that the recording missed, one line. If the recording missed no event, `missed`
     /// is empty.
     pub missed: Vec<String>,
 }

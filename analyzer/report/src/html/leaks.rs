@@ -11,8 +11,8 @@ use edleak_analysis::site::{Domain, JudgedSite};
 use edleak_model::classify::Confidence;
 use edleak_text::units;
 
-/// Maximum number of leaks in the list. With more leaks, a user needs sorting and filtering, which only the
-/// script offers.
+/// Maximum number of leaks in the list. A list of more than 40 leaks would need sorting and filtering, which
+/// only the script offers.
 const MAX_LEAKS: usize = 40;
 /// Number of leaks that the list shows before the user opens the rest of the list with a click.
 const FIRST_LEAKS: usize = 8;

@@ -6,7 +6,7 @@ use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::site::JudgedSite;
 use std::collections::HashMap;
 
-/// Maximum length of a name in bytes. A longer name loses its end, so that the page stays small.
+/// Maximum length of a name in bytes. The end of a longer name is cut off, so that the page stays small.
 const MAX_NAME_BYTES: usize = 16 << 10;
 /// Limit for the size of all names together, in bytes. Each name that is added above this limit is cut to
 /// [`SHORT_NAME_BYTES`].
@@ -48,7 +48,8 @@ fn cut(name: &str, most: usize) -> String {
 }
 
 impl Names {
-    /// Returns the number of a name. If the table does not have the name, the function adds the name.
+    /// Returns the number that stands for `name` in the table of names. If the table does not have the name,
+    /// the function adds the name.
     pub(super) fn number(&mut self, name: &str) -> u64 {
         if name.is_empty() {
             return 0;

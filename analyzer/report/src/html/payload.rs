@@ -14,8 +14,8 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
-/// The greatest number in the payload. JavaScript has only doubles, and above this number a double cannot
-/// represent all integers. In place of a number above this maximum, the payload stores the maximum.
+/// The greatest number in the payload. JavaScript has only doubles, and above 2^53 − 1 a double cannot
+/// represent all integers. In place of a greater number, the payload stores 2^53 − 1.
 const MOST: u64 = (1 << 53) - 1;
 
 /// The columns that were added so far.
@@ -26,14 +26,14 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// Adds a column of bytes.
+    /// Adds a column of bytes to the payload.
     pub(super) fn bytes(&mut self, name: impl Into<String>, bytes: &[u8]) {
         let offset = self.blob.len();
         self.blob.extend_from_slice(bytes);
         self.columns.insert(name.into(), json!([offset, bytes.len()]));
     }
 
-    /// Adds a column of numbers.
+    /// Adds a column of integers to the payload.
     pub(super) fn numbers(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = u64>) {
         let mut bytes = Vec::new();
         for number in numbers {
@@ -53,7 +53,7 @@ impl Payload {
         self.numbers(name, numbers.map(|number| number.map_or(0, |number| number.min(MOST - 1) + 1)));
     }
 
-    /// Adds a column of doubles.
+    /// Adds a column of doubles to the payload.
     pub(super) fn doubles(&mut self, name: impl Into<String>, numbers: impl Iterator<Item = f64>) {
         let bytes: Vec<u8> = numbers.flat_map(f64::to_le_bytes).collect();
         self.bytes(name, &bytes);
@@ -68,7 +68,7 @@ impl Payload {
     }
 }
 
-/// Compresses the parts into one zlib stream.
+/// Joins byte strings and compresses the result into one zlib stream.
 pub(super) fn deflated(parts: &[&[u8]]) -> io::Result<Vec<u8>> {
     let mut out = ZlibEncoder::new(Vec::new(), Compression::new(6));
     parts.iter().try_for_each(|part| out.write_all(part))?;

@@ -26,12 +26,12 @@ pub(super) struct Found<'a> {
 /// Number of columns of a site's curve. The page contains such a curve for each site whose counters do not
 /// fit in the page.
 const CURVE_COLUMNS: usize = 40;
-/// Maximum size of the text that says why sites do not leak, in bytes for each recording. Without this limit,
-/// the text could fill the page, although readers rarely open it.
+/// Maximum size of the text that says why sites do not leak, in bytes for each recording. Readers rarely open
+/// this text, but without a limit it could fill the page.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
-/// Adds the columns of one recording. The name of each column begins with `prefix`. Returns the part of the
-/// JSON header that describes this recording.
+/// Adds the columns of one recording to the payload, under names that begin with `prefix`. Returns the part
+/// of the JSON header that describes this recording.
 pub(super) fn write(
     payload: &mut Payload,
     names: &mut Names,
@@ -137,8 +137,8 @@ fn write_figures(
             + 2 * u64::from(site.judged_with_stacks)
             + 4 * u64::from(freed.contains(&site.label))
     });
-    // For each leaking site, the number of its leak in the list of leaks, from 1. Sites with equal numbers
-    // belong to the same leak.
+    // For each leaking site, the number of its leak in the list of leaks, from 1. All sites of one leak have
+    // the same number.
     let finding_of: HashMap<&SiteLabel, u64> = (1..)
         .zip(findings)
         .flat_map(|(number, finding)| finding.sites().map(move |site| (&site.label, number)))

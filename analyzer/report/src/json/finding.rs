@@ -7,15 +7,15 @@ use edleak_analysis::finding::{Finding, Together};
 use edleak_analysis::group::Group;
 use serde::Serialize;
 
-/// One leak, with all places in the code that belong to it. The text report numbers the findings.
+/// One leak, with all places in the code that belong to it. In the text report, each finding has a number.
 #[derive(Serialize)]
 pub(super) struct FindingJson<'a> {
     name: String,
     /// `step`: the finding has several places in the code, which grow at the same instants. Null: the finding
     /// has only one place.
     together: Option<&'static str>,
-    /// The innermost function that is in the stacks of all parts. Null: this function is unknown, or the
-    /// finding has only one place.
+    /// The innermost function that is in the stacks of all parts. Null: no such function is known, or the
+    /// finding has only one part.
     below: Option<FrameJson<'a>>,
     headline: Option<FrameJson<'a>>,
     class: &'static str,

@@ -47,7 +47,7 @@ pub(super) struct SiteJson<'a> {
     /// unknown.
     resident_bytes: Option<u64>,
     /// Bytes that the program returned to the kernel with madvise but kept mapped, summed over all calls.
-    /// Null: the program made no such call.
+    /// Null: the program returned no memory of this site with madvise.
     given_back_bytes: Option<u64>,
     given_back_calls: Option<u64>,
     curve: Vec<u64>,
@@ -101,8 +101,8 @@ impl<'a> SiteJson<'a> {
             judged_with_stacks: site.judged_with_stacks,
             per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
             leak_share: site.leak_share,
-            // edLeak's formula computes leaked bytes for every class of site. The number of leaked bytes is
-            // negative if the site's memory became smaller.
+            // With `--model edleak`, also a site that does not leak has a number of leaked bytes. The number
+            // is negative if the site's memory became smaller.
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),

@@ -58,7 +58,7 @@ pub(super) struct Sample {
     pub(super) label: Vec<Label>,
 }
 
-/// A key and a text, both as indices into the string table.
+/// A label of a sample: its key and its text, both as indices into the string table.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct Label {
     #[prost(int64, tag = "1")]

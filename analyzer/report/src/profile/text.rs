@@ -17,8 +17,8 @@ const SITES: usize = 20;
 const LEAST_SHARE: f64 = 0.01;
 /// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;
-/// Maximum indentation of a line in the tree, in columns. All deeper levels of the tree have this
-/// indentation.
+/// Maximum indentation of a line in the tree, in columns. Lines of deeper levels of the tree are not indented
+/// further.
 const DEEPEST_INDENT: usize = 24;
 
 impl ProfileReport<'_> {
@@ -93,8 +93,8 @@ impl ProfileReport<'_> {
         Ok(())
     }
 
-    /// The rows of the table. A watched site and its stacks together are one row. The rows are sorted by the
-    /// figure that the user chose, highest first; rows in which this figure is 0 are left out.
+    /// The rows of the table of sites. A watched site and its stacks together are one row. The rows are
+    /// sorted by the figure that the user chose, highest first; rows in which this figure is 0 are left out.
     fn callers(&self) -> Vec<(&JudgedSite, Figures)> {
         let order = self.profile.order;
         let sites = &self.analysis.sites;
@@ -169,7 +169,8 @@ fn pair(figures: &Figures, order: Order) -> [i128; 2] {
     }
 }
 
-/// The text of one row of the table, without the site: its share of the total and its two figures.
+/// The three numbers of one row of the table, as text: the share of the total, then bytes and allocations, or
+/// allocations and bytes, depending on `order`.
 fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> String {
     let share = match all > 0 {
         true => format!("{:.1} %", 100.0 * value as f64 / all as f64),
@@ -182,8 +183,8 @@ fn cells(value: i128, [first, second]: [i128; 2], order: Order, all: i128) -> St
     format!("{share:>8}  {first:>12}  {second:>12}")
 }
 
-/// Function, file and line, in at most `width` columns. If this text is too long, the function's name is
-/// shortened.
+/// Function, file and line, in at most `width` columns. If function, file and line do not fit in `width`
+/// columns, the function's name is shortened.
 fn place(style: Style, site: &JudgedSite, width: usize) -> String {
     let Some(frame) = site.headline() else { return style.clip_end(&printable(&site.name()), width) };
     let line = frame.place().map(|(file, line)| format!(" {}:{line}", printable(base_name(file))));

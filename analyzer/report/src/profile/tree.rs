@@ -9,7 +9,7 @@ pub(super) struct Node {
     /// The name of the function. If the name of the function is unknown, this field has the module and the
     /// offset.
     pub(super) name: String,
-    /// The weight of all stacks that contain this frame.
+    /// The sum of the weights of all stacks that contain the frame of this node.
     pub(super) weight: i128,
     pub(super) children: Vec<Node>,
     by_name: HashMap<String, usize>,

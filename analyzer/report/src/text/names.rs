@@ -23,8 +23,8 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
                 .filter(|group| if pick { is_parameters(group) } else { group.opens_with == '<' })
                 .collect();
             let Some(deepest) = groups.iter().map(|group| group.depth).max() else { break };
-            // Begin with the last group in the name. A replacement changes only the positions of later
-            // characters, so the positions of all groups before it stay valid.
+            // Replace the last pair of brackets in the name first. A replacement changes only the positions
+            // of later characters, so the positions of all earlier pairs stay valid.
             for group in groups.iter().rev().filter(|group| group.depth == deepest) {
                 name.splice(group.open + 1..group.close, ellipsis.iter().copied());
             }
@@ -39,8 +39,8 @@ pub(crate) fn fitted(style: Style, name: &str, width: usize) -> String {
     }
     let kept = width.saturating_sub(columns(style.ellipsis()));
     let tail = &name[name.len() - (kept - kept / 3)..];
-    // The tail may begin with characters of shortened template arguments, such as `…>`. Such characters do
-    // not help the reader, so remove them.
+    // The kept end of the name may begin with the rest of shortened template arguments, such as `…>`. Remove
+    // this rest, because it does not help the reader.
     let rest = tail.iter().position(|c| !"<.…>".contains(*c)).unwrap_or(0);
     name[..kept / 3].iter().chain(&ellipsis).chain(&tail[rest..]).collect()
 }
@@ -64,7 +64,7 @@ impl Group {
 }
 
 /// All pairs of brackets in the name, in the order in which they open. If the brackets in the name do not
-/// match, the list is empty.
+/// match, the function returns no pair.
 fn groups(name: &[char]) -> Vec<Group> {
     let starts =
         |at: usize, word: &str| name[at..].iter().copied().take(word.chars().count()).eq(word.chars());

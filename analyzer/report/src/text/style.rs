@@ -100,8 +100,8 @@ impl Style {
         text[..end].to_owned() + self.ellipsis()
     }
 
-    /// The text, cut at its start to at most `width` columns. Use this function for paths, because a path
-    /// ends with the name of the file.
+    /// The text, cut at its start to at most `width` columns. `clip_start` suits paths, because a path ends
+    /// with the name of the file.
     pub fn clip_start(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(UNICODE.clip_start("/very/long/path/file.c:12", 10), "…file.c:12");
         assert_eq!(ASCII.clip_end("a_long_function", 9), "a_long...");
         assert_eq!(UNICODE.clip_end("short", 5), "short");
-        // Each character takes two columns; a combining accent takes none.
+        // Each Japanese character takes two columns; a combining accent takes none.
         assert_eq!(UNICODE.clip_end("読み込み関数", 7), "読み込…");
         assert_eq!(UNICODE.clip_start("/源/読み込み.c", 8), "…込み.c");
         assert_eq!((columns("読み"), columns("e\u{301}t")), (4, 2));

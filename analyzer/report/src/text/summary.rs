@@ -16,8 +16,8 @@ use edleak_model::iterations::{LEAST_ITERATIONS, per_iteration};
 use edleak_text::units::{self, plural};
 use std::io::{self, Write};
 
-/// Maximum number of hints about missing symbols in one report. With more hints, the user might overlook the
-/// result.
+/// Maximum number of hints about missing symbols in one report. After more than four hints, the user might
+/// overlook the result.
 const MAX_HINTS: usize = 4;
 
 pub(super) fn write(
@@ -136,8 +136,8 @@ fn result(analysis: &Findings) -> (Ink, String) {
     }
 }
 
-/// Words that tell how many of the leaks are only suspects. These words stand after the number of leaks in a
-/// sentence of the report.
+/// The part of a sentence of the report that tells how many of the leaks are only suspects; it follows the
+/// number of leaks.
 pub(crate) fn among(findings: &[Finding<'_>]) -> String {
     let is_suspect =
         |finding: &&Finding<'_>| finding.lead().judgement.confidence == Some(Confidence::Suspect);
