@@ -10,8 +10,9 @@ use crate::buckets::Buckets;
 /// The number of allocations that the whole program had made at up to 129 times of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Number of slices between two neighbouring numbers in `allocs`. width: u64, Number of slices of the
-    /// record.
+    /// Number of slices between two neighbouring numbers in `allocs`.
+    width: u64,
+    /// Number of slices of the record.
     slices: u64,
     /// The number of allocations up to the first slice, and then, for each stretch, the number of allocations
     /// up to its last slice. A stretch is `width` slices in a row.
@@ -29,7 +30,7 @@ impl Work {
         (fits && allocs.is_sorted()).then_some(Self { width, slices, allocs, known: slices })
     }
 
-    /// Number of slices from one number in `allocs` to the next.
+    /// Number of slices between two neighbouring numbers in `allocs`.
     pub fn width(&self) -> u64 {
         self.width
     }
