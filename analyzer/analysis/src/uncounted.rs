@@ -24,8 +24,8 @@ pub(crate) fn hidden_bytes(growth: &ProcessGrowth) -> Option<u64> {
 }
 
 /// The result of [`hidden_bytes`], minus the memory that recorded calls mapped. The function is only for an
-/// allocator some of whose functions are counted, because the recorder knows the mappings of such an
-/// allocator.
+/// allocator of which the recorder counts some functions: the recorder knows which mappings belong to such
+/// an allocator.
 fn hidden_beside_mappings(growth: &ProcessGrowth) -> Option<u64> {
     let hidden = hidden_bytes(growth)?.saturating_sub(growth.mapped_bytes());
     (hidden > least_hidden(growth)).then_some(hidden)

@@ -2,8 +2,9 @@
 //! are not in the corpus.
 //!
 //! Some simulated mechanisms are harder to judge than the corpus: their growth is slower, begins later, comes
-//! in rarer steps, and has more noise. A rule of the model may fit the corpus by accident. But such a rule
-//! will not fit a simulator that was written later and independently.
+//! in rarer steps, and has more noise. A rule of the model may give right verdicts on the corpus by accident.
+//! But a rule that is right only by accident gives wrong verdicts on a simulator that was written later and
+//! independently.
 
 mod support;
 
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use edleak_analysis::score::{ScoreReport, Tally, run, score};
 
-/// Indexes of the methods in the lists of a score report.
+/// A score report has a list with one score for each method of judging; these are the indexes of
+/// the methods in this list.
 const EDLEAK: usize = 0;
 const CURVES: usize = 1;
 const BIRTHS: usize = 2;
@@ -46,9 +48,9 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The scores on the corpus after the function removed a fifth of each curve in one piece. `value` computes a
-/// missing point from the value before the gap, the value after the gap, and the position of the point in the
-/// gap (0 to 1).
+/// The scores on the corpus with a gap in each curve: the function replaces a fifth of the points, all next
+/// to each other. `value` computes a missing point from the value before the gap, the value after the gap,
+/// and the position of the point in the gap (0 to 1).
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {
@@ -131,7 +133,8 @@ fn verdicts_do_not_depend_on_the_number_of_threads() {
 }
 
 /// Run this test with `cargo test -p edleak-analysis --test accuracy -- --ignored --nocapture`. The
-/// environment variable `EACH` sets the number of curves per mechanism, and `SEED` sets the first seed.
+/// environment variable `EACH` sets the number of simulated curves for each way in which memory grows,
+/// and `SEED` sets the first seed of the random numbers.
 #[test]
 #[ignore = "prints figures for people, and takes minutes"]
 fn figures_on_many_fresh_curves() {

@@ -28,8 +28,8 @@ impl BinaryFile {
         file.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Reads an ELF file that was packed inside another file. Messages about the inner file name `path`, the
-    /// path of the outer file.
+    /// Reads an ELF file that was packed inside another file. `path` is the path of the outer file; error
+    /// messages show this path.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<BinaryFile, Error> {
         BinaryFile::new(path.to_owned(), FileBytes::Owned(bytes))
     }
@@ -74,8 +74,8 @@ impl BinaryFile {
         }
     }
 
-    /// Whether the file contains debug information (DWARF). The answer is also `true` if the file has only a
-    /// part of the debug information and refers to split debug files.
+    /// Whether the file contains debug information (DWARF). A file that has only a part of its debug
+    /// information, and refers to split debug files for the rest, also counts.
     pub(crate) fn has_dwarf(&self) -> bool {
         // A search for `.debug_info` also finds a section `.zdebug_info`.
         self.elf().is_ok_and(|elf| elf.has_section(".debug_info"))

@@ -1,11 +1,12 @@
 //! A reader of debug information (DWARF) that stops when its budget of reads is used up. So a damaged or
-//! hostile file cannot cost much time or memory. The budget is proportional to the size of the file.
+//! hostile file cannot cost much time or memory. The number of reads in the budget is proportional to
+//! the size of the file.
 //!
-//! In a DWARF file, a few bytes can cause much work. For example, a thousand units may share one range list,
-//! or a tree of inlined functions may have a level for every few bytes of its section. All work of the crate
-//! addr2line consists of reads, so each read costs one unit of the budget. A read fails if the budget is used
-//! up or if the call stack is too deep. After a failed read, the lookup ends with an error, as for a damaged
-//! unit, and edleak takes the function's name from the symbol table. The lookups in a file that is not
+//! In a DWARF file, a few bytes can cause much work. For example, a damaged file may have a thousand units
+//! that share one range list, or inlined functions that are nested one level deeper every few bytes. All work
+//! of the crate addr2line consists of reads, so each read costs one unit of the budget. A read fails if the
+//! budget is used up or if the call stack is too deep. If a read fails, the lookup of the address ends with
+//! an error, and edleak takes the function's name from the symbol table. The lookups in a file that is not
 //! damaged use about 1/8 of the budget.
 
 use gimli::{EndianSlice, Error, Reader, ReaderOffsetId, Result, RunTimeEndian};
@@ -28,7 +29,8 @@ const TEXT_PER_ADDRESS: u64 = 32 << 10;
 /// thread has 2 MiB of stack, and uses little of this stack before a lookup begins.
 const MAX_STACK_BYTES: usize = 768 << 10;
 
-/// The budget of one addr2line context. All readers of the context share this budget.
+/// The budget for reads and names of one addr2line context. All readers that belong to the context
+/// share one budget.
 #[derive(Debug)]
 pub(crate) struct Guard {
     reads_left: Cell<u64>,
@@ -37,8 +39,8 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Makes a guard for lookups of `addresses` addresses. The lookups must run on the thread that calls this
-    /// function, and must begin at about the same stack depth as this call.
+    /// Makes a budget for the lookups of `addresses` addresses. The lookups must run on the thread that calls
+    /// this function, and must begin at about the same stack depth as this call.
     pub(crate) fn new(addresses: usize) -> Self {
         Guard {
             reads_left: Cell::new(READS_AT_LEAST),
@@ -53,8 +55,8 @@ impl Guard {
         self.reads_left.set(self.reads_left.get().saturating_add(budget));
     }
 
-    /// Takes the length of a name or path from the budget for text. Without this budget, a hostile file could
-    /// make every lookup return the same long text and so fill the memory.
+    /// Takes the length of a name or path from the budget for text. Without the budget for text, a hostile
+    /// file could make every lookup return the same long text and so fill the memory.
     pub(crate) fn charge_text(&self, length: usize) -> Result<()> {
         let left = self.text_left.get().checked_sub(length as u64).ok_or_else(|| spent_slow(self))?;
         self.text_left.set(left);
@@ -83,8 +85,8 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // Set the budget to 0, so that every further read fails. Otherwise a read that costs less could still
-    // succeed.
+    // Set the budget to 0, so that every further read fails. Without this, a later read of fewer bytes
+    // could still succeed.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }
@@ -96,7 +98,7 @@ fn stack_address() -> usize {
     (&raw const here).addr()
 }
 
-/// A slice of a section, with the budget of the context that reads it.
+/// A part of the bytes of a section, with the budget that each read of these bytes reduces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BoundedSlice<'a> {
     slice: EndianSlice<'a, RunTimeEndian>,
@@ -134,7 +136,8 @@ impl Reader for BoundedSlice<'_> {
     }
 
     // Every entry of a DWARF tree begins with a LEB128 number, and the code that reads this number calls
-    // `read_u8`. So it is enough if `read_u8` checks the depth of the call stack.
+    // `read_u8`. So only `read_u8` needs to check the depth of the call stack, and the other read
+    // functions do not.
     #[inline]
     fn read_u8(&mut self) -> Result<u8> {
         self.guard.charge(1)?;

@@ -50,7 +50,7 @@ pub(crate) fn key_of(module: &Module) -> Key {
     (module.path.clone(), module.build_id.clone())
 }
 
-/// The files of one module. Any thread can use these files for lookups.
+/// The files of one module. Several threads can look up addresses in the files at the same time.
 #[derive(Debug)]
 pub(crate) struct Opened {
     files: Files,
@@ -86,7 +86,8 @@ impl Opened {
         self.files.package.as_ref().zip(self.package.as_ref())
     }
 
-    /// The name of the function at `address`, from the symbol tables. The first lookup sorts these tables.
+    /// The name of the function at `address`, from the symbol tables. The first call sorts the symbol
+    /// tables of the module.
     pub(crate) fn symbol(&self, address: u64) -> Option<String> {
         let tables = self.tables();
         self.symtab.get_or_init(|| Symtab::new(&tables)).find(&tables, address)

@@ -1,9 +1,9 @@
 //! Finds the positions in machine code at which a call instruction may be, without disassembling the code.
 //!
-//! A stack contains only return addresses, and a return address follows a call. So code without a call needs
-//! no unwind rule. Prologues, epilogues and leaf functions have no call, and most rows of an unwind table
-//! describe such code. The search for calls may report bytes that only look like a call, but it never misses
-//! a call.
+//! A stack contains only return addresses, and a return address follows a call. So no address on a stack is
+//! in code that has no call, and edleak needs no unwind rule for such code. Prologues, epilogues and leaf
+//! functions have no call, and most rows of an unwind table describe such code. The search for calls may
+//! report bytes that only look like a call, but it never misses a call.
 
 use crate::elf::Elf;
 
@@ -22,7 +22,7 @@ impl<'elf, 'data> Code<'elf, 'data> {
     }
 
     /// Whether the last byte of a call instruction may be in `start..end`; the instruction may begin before
-    /// `start`. The answer is also `true` if the file does not contain the bytes of the range.
+    /// `start`. The result is also `true` if the file does not contain the bytes of `start..end`.
     pub fn may_call(&mut self, start: u32, end: u32) -> bool {
         let Some(last) = end.checked_sub(1).filter(|last| start <= *last) else { return false };
         if self.bytes_from(start).is_none_or(|bytes| bytes.len() <= (last - start) as usize) {
@@ -33,8 +33,8 @@ impl<'elf, 'data> Code<'elf, 'data> {
         let (from, bytes) = self.segment;
         let at = (start - from) as usize;
         let arch = self.elf.arch();
-        // `bytes` begins at the first range that was looked up in this segment. A call before these bytes
-        // belongs to another function, so the search leaves it out.
+        // `bytes` begins at the first range that was looked up in this segment. A call instruction that
+        // begins before `bytes` belongs to another function, so the search does not look there.
         let before = at.min(arch.max_call() - 1);
         let Some(code) = bytes.get(at - before..at + (end - start) as usize) else { return true };
         let first = i64::from(start) - before as i64;

@@ -17,11 +17,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Number of seconds without progress after which `debuginfod-find` stops waiting for a file, if the user
-/// sets no other time. Without this setting, `debuginfod-find` waits for 90 seconds.
+/// sets no other time. The default of `debuginfod-find` is 90 seconds.
 const TIMEOUT_S: &str = "30";
 
-/// If a request takes longer than this time and then fails, edleak makes no further requests. A trace may
-/// name hundreds of modules, so the user would wait this time for each module.
+/// If a request to a debuginfod server takes longer than this time and then fails, edleak makes no
+/// further requests: a trace may name hundreds of modules, and the user would wait as long for each
+/// module.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 
 /// The kind of file to fetch.

@@ -9,12 +9,12 @@ use crate::demangle_other;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Maximum length of a mangled name in bytes; a name above this limit stays mangled. Mangled names in real
-/// programs have less than 1/10 of this length.
+/// Maximum length of a mangled name in bytes; a name above this limit stays mangled. The longest mangled
+/// names in real programs have less than a tenth of this maximum length.
 const MAX_MANGLED_BYTES: usize = 64 << 10;
 
-/// Maximum length of a demangled name in bytes. Without this limit, substitutions could expand a short
-/// hostile name to any length.
+/// Maximum length of a demangled name in bytes. Without a maximum, a short hostile name could expand
+/// to any length, because a mangled name can refer to its own earlier parts.
 const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 
 /// The code that gcc writes into a mangled name for the `std` in an expression such as
@@ -23,7 +23,7 @@ const MAX_DEMANGLED_BYTES: usize = 64 << 10;
 /// The C++ ABI specifies another code, so the crate cpp_demangle 0.5 stops at gcc's code with an error. gcc's
 /// code occurs in the return type of functions that use `enable_if`, such as `std::make_shared` up to C++17.
 /// When cpp_demangle stops, it has already demangled the function's name and template arguments, but not the
-/// parameters. So edleak prints names that contain gcc's code without their parameters.
+/// parameters. So edleak prints a name without parameters if its mangled form contains `srSt`.
 const GCC_STD_IN_EXPRESSION: &str = "srSt";
 
 /// The source name for the mangled name `name`. If `name` is not mangled, the result is `name` itself.
@@ -59,7 +59,7 @@ pub(crate) fn is_mangled(name: &[u8]) -> bool {
 
 /// The name of a function that a compiler split or copied: both `grow.part.0` and `grow.cold` become `grow`.
 ///
-/// The debug information of the parts and copies of `grow` also has the name `grow`. The function removes
+/// In the debug information, `grow.part.0` and `grow.cold` also have the name `grow`. The function removes
 /// only suffixes in its list: for example, `main.main` is the full name of a Go function and stays unchanged.
 fn without_clone(name: &str) -> &str {
     const CLONES: [&str; 8] =
@@ -103,15 +103,15 @@ fn try_demangle(name: &str) -> Option<String> {
     demangle_other::go(name)
 }
 
-/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without the suffix that LLVM may add. C++ names have the
-/// same form, but no hash, so the hash shows that a name is a Rust name.
+/// A legacy Rust name, `_ZN…17h0123456789abcdefE`, without the suffix that LLVM may add. A mangled C++ name
+/// also begins with `_ZN`, but has no hash, so the hash shows that a name is a Rust name.
 fn rust_legacy(name: &str) -> Option<&str> {
     const HASH_DIGITS: usize = 16;
     if !name.starts_with("_ZN") {
         return None;
     }
-    // Most legacy Rust names end with the hash and an `E`. In the other names, a suffix that begins with a
-    // dot follows.
+    // Most legacy Rust names end with the hash and an `E`. In other legacy Rust names, a suffix that
+    // begins with a dot follows the `E`.
     let hash_at_end = name.len().checked_sub("17hE".len() + HASH_DIGITS);
     if !name.contains('.')
         && !hash_at_end.is_some_and(|at| name.get(at..).is_some_and(|end| end.starts_with("17h")))
@@ -125,7 +125,8 @@ fn rust_legacy(name: &str) -> Option<&str> {
     (is_hash && (rest == "E" || rest.starts_with("E."))).then(|| &name[..=end])
 }
 
-/// A string with a maximum length. A write that would exceed the maximum length fails.
+/// A string with a maximum length. A write fails if it would make the string longer than the
+/// maximum.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {
@@ -203,14 +204,16 @@ mod tests {
 
     #[test]
     fn hostile_names_are_given_up_soon() {
-        // Each of the 40 pairs doubles the text, so the result would have 2^40 characters.
+        // Each of the 40 pairs of references (such as `S0_S0_`) doubles the length of the demangled name,
+        // so the name would have 2^40 characters.
         let mut doubling = String::from("_Z1fPFvii");
         for i in 0..40_u8 {
             doubling.push_str(&format!("PFvS{0}_S{0}_E", char::from(b'0' + i % 10)));
         }
         doubling.push('E');
         let _ = demangle(&doubling);
-        // Nested empty parameter packs take exponential time, although they produce almost no text.
+        // To demangle nested empty parameter packs takes exponential time, although the demangled
+        // name is short.
         let mut packs = String::from("_Z1fI");
         for i in 0..30_u32 {
             packs.push_str(&format!(

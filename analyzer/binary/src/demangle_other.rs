@@ -2,16 +2,16 @@
 //! parameter types.
 //!
 //! The rules for mangled names of D are in the chapter "Name Mangling" of its specification. A mangled name
-//! is `_D`, and then a list of names. The length of each name stands before the name. In place of a name, the
-//! list may also have a back reference `Q` to a previous name, a template instance `__T…Z`, or an anonymous
-//! part (`0`).
+//! is `_D`, and then a list of names. The length of each name stands before the name. Instead of a name, an
+//! entry of the list may be a back reference `Q` to a previous name, a template instance `__T…Z`, or an
+//! anonymous part (`0`).
 //!
 //! Go's linker writes names unchanged, except that it writes `%2e` for a dot in the last part of an import
 //! path. The compiler gccgo writes codes such as `..z2e` and `..u00b7` for special characters.
 
-/// Maximum depth of nested back references.
+/// Maximum depth of nested back references and template instances in a mangled D name.
 const MAX_DEPTH: usize = 32;
-/// Maximum length of a demangled name in bytes. If the demangled name would be longer, the name stays
+/// Maximum length of a demangled name in bytes. A name whose demangled form exceeds the maximum stays
 /// mangled.
 const MAX_BYTES: usize = 4096;
 
@@ -72,8 +72,8 @@ impl D<'_> {
             self.template(from, has_dot, depth + 1)?;
             return Some(from + length);
         }
-        // For a function inside another function, the compiler adds `__S` and a number to the list. The
-        // compiler's number does not help a reader, so the demangled name leaves it out.
+        // In the mangled name of a function inside another function, the D compiler adds `__S` and a
+        // number. The number has no meaning for the user, so the demangled name does not contain it.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {
@@ -88,8 +88,8 @@ impl D<'_> {
             });
         }
         let mut end = from + length;
-        // If a name inside this function follows, skip the text between the two names: `M` for a method, the
-        // calling convention, and the type of the function.
+        // If the name of an inner function or type follows the name of a function, skip the text between the
+        // two names: `M` for a method, the calling convention, and the type of the outer function.
         if let Some(next) = self.function_type(end) {
             end = next;
         }
@@ -101,7 +101,7 @@ impl D<'_> {
         let after_name = self.symbol(at + 3, has_dot, depth + 1)?;
         self.out.push_str("!(…)");
         // The arguments may contain template instances, which also end with `Z`. So count the nesting level
-        // to find the `Z` that ends the arguments of this template.
+        // of template instances to find the `Z` that ends the outer instance.
         let mut level = 1usize;
         let bytes = self.text.as_bytes();
         let mut at = after_name;
@@ -119,8 +119,8 @@ impl D<'_> {
             } else if bytes[at].is_ascii_digit() {
                 let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
                 let length: usize = rest[..digits].parse().ok()?;
-                // A name may be a nested template instance. Read a nested template instance to find its end,
-                // and skip any other name by its length.
+                // A name in the template arguments may be a nested template instance. Read a nested instance
+                // to find its end, and skip any other name by its length.
                 let name = rest.get(digits..)?;
                 at += digits + if name.starts_with("__T") { 0 } else { length };
             } else {
@@ -140,8 +140,8 @@ impl D<'_> {
     }
 }
 
-/// Reads the number of a back reference. The digits of this number are `A`–`Z`, and the last digit is in
-/// lower case.
+/// Reads the number of a back reference. The number is written in base 26 with the digits `A`–`Z`; its
+/// last digit is in lower case.
 fn base26(text: &str) -> Option<(usize, usize)> {
     let mut value = 0usize;
     for (index, letter) in text.bytes().enumerate() {
@@ -155,7 +155,7 @@ fn base26(text: &str) -> Option<(usize, usize)> {
 }
 
 /// A Go name in which the codes of the linker or of gccgo are replaced by the original characters. `None`:
-/// the name has no such codes.
+/// the name contains no code of the linker or of gccgo.
 pub(crate) fn go(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("_cgo_") {
         let (_, function) = rest.split_once("_Cfunc_")?;

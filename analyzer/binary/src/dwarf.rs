@@ -54,7 +54,8 @@ impl<'a> Lines<'a> {
             Context::from_dwarf(dwarf).ok()
         };
         // If the index of address ranges (`.debug_aranges`) is damaged, read the debug information without
-        // this index. The same address ranges are also in the units of debug information.
+        // this index. Nothing is lost: each unit of debug information also contains the address ranges of
+        // the unit.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })

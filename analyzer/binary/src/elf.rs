@@ -18,12 +18,12 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Greatest ratio of a section's decompressed size to its compressed size. In real debug information, this
-/// ratio is at most about 10. Without the limit, a hostile file of a few megabytes could fill gigabytes of
-/// memory, because deflate allows a ratio of 1,032.
+/// Greatest ratio of a section's decompressed size to its compressed size. Real debug information has a
+/// ratio of at most about 10. Without a greatest ratio, a hostile file of a few megabytes could fill
+/// gigabytes of memory, because deflate allows a ratio of 1,032.
 const MAX_RATIO: u64 = 64;
 /// A decompressed section may have up to this number of bytes, even if its ratio is greater than `MAX_RATIO`.
-/// For example, a table of zeros has a greater ratio, although it is harmless.
+/// For example, a section full of zeros is harmless, but its ratio is greater than `MAX_RATIO`.
 const FREE_BYTES: u64 = 16 << 20;
 /// Maximum size of a decompressed section, in bytes. Linkers never write more than 16 GiB of debug
 /// information.
@@ -37,8 +37,8 @@ pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
 /// An ELF file with parsed headers, for a machine on which edleak can record.
 ///
 /// The program headers must be undamaged, because the kernel needs them, too, to run the program. Section
-/// headers and symbols may be missing or broken, for example after `sstrip`. In that case the functions of
-/// the file have no names.
+/// headers and symbols may be missing or broken, for example after `sstrip`. If they are missing or
+/// broken, the functions of the file have no names.
 pub struct Elf<'data> {
     data: &'data [u8],
     header: &'data Header,
@@ -63,7 +63,7 @@ impl Default for Piece {
 }
 
 impl Piece {
-    /// The length of the piece in bytes.
+    /// The number of bytes of the section.
     pub(crate) fn len(&self) -> usize {
         match self {
             Piece::Within(range) => range.len(),
@@ -107,8 +107,8 @@ impl<'data> Elf<'data> {
         Ok(Elf { data, header, segments, file: ElfFile64::parse(data).ok(), arch, base })
     }
 
-    /// Checks that the file contains all bytes that a loader maps. This check fails for a separate debug
-    /// file, which has the debug information but not the code.
+    /// Checks that the file contains all bytes that a loader maps. The check fails for a separate debug
+    /// file, because such a file has the debug information but not the code.
     ///
     /// # Errors
     /// A segment lies beyond the end of the file.
@@ -123,8 +123,8 @@ impl<'data> Elf<'data> {
         }
     }
 
-    /// Whether the table of sections is undamaged. The table is at the end of the file, so a download that
-    /// was interrupted lacks this table.
+    /// Whether the table of sections is undamaged. The table of sections is at the end of the file, so it
+    /// is missing if the download of the file was interrupted.
     pub(crate) fn has_sections(&self) -> bool {
         self.file.is_some()
     }
@@ -203,8 +203,8 @@ impl<'data> Elf<'data> {
     /// The GNU build ID.
     pub fn build_id(&self) -> Option<&'data [u8]> {
         let in_segment = self.note(elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID);
-        // A supplementary file that several debug files share (dwz) has no segments. The build ID of such a
-        // file is in a section.
+        // A supplementary file that several debug files share (dwz) has no segments. A supplementary file
+        // has its build ID in a section.
         in_segment.or_else(|| self.file.as_ref()?.build_id().ok().flatten())
     }
 
@@ -247,8 +247,8 @@ impl<'data> Elf<'data> {
         match range.format {
             CompressionFormat::None => Some(Piece::Within(start..end)),
             CompressionFormat::Zstandard => {
-                // Use the C library of zstd, which edleak needs for traces anyway. This library is several
-                // times as fast as the decoder in the crate `object`.
+                // Use the C library of zstd, which edleak needs for traces anyway. The C library is
+                // several times as fast as the decoder in the crate `object`.
                 let reader = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
                 read_exactly(reader, range.uncompressed_size).map(Piece::Unpacked)
             }
@@ -301,8 +301,8 @@ impl<'data> Elf<'data> {
     /// The debug file that the `.gnu_debuglink` section of this file names.
     pub(crate) fn debuglink(&self) -> Option<Debuglink> {
         let (name, crc) = self.file.as_ref()?.gnu_debuglink().ok().flatten()?;
-        // The section must contain a file name without directories. If a hostile file contains a path, use
-        // only the last part of the path.
+        // The section `.gnu_debuglink` must contain a file name without directories. If a hostile file
+        // contains a path, use only the last part of the path.
         let name = PathBuf::from(OsStr::from_bytes(name)).file_name()?.to_owned();
         Some(Debuglink { name: name.into(), crc })
     }
@@ -336,15 +336,15 @@ impl<'data> Elf<'data> {
         loads.filter_map(|segment| Some((segment.p_vaddr(LE), segment.data(LE, self.data).ok()?)))
     }
 
-    /// Address of the segment `PT_GNU_EH_FRAME`. The content of this segment gives the address of
+    /// Address of the segment `PT_GNU_EH_FRAME`. The segment contains the address of the section
     /// `.eh_frame`.
     pub fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
         Some(segment.p_vaddr(LE))
     }
 
-    /// Whether the dynamic symbol table has a symbol called `name`. The symbol may be defined in this file,
-    /// or in another file from which this file needs it.
+    /// Whether the dynamic symbol table has a symbol called `name`. The result is `true` for a symbol that
+    /// this file defines, and for a symbol that this file uses and another file defines.
     pub fn mentions(&self, name: &str) -> bool {
         let Some(table) = self.symbols(true) else { return false };
         table
@@ -354,8 +354,8 @@ impl<'data> Elf<'data> {
 }
 
 /// Whether a section contains code. The function checks the flags of the section and not its kind, because in
-/// a separate debug file the section .text has no bytes. For such a section, the crate `object` reports the
-/// kind "uninitialized data".
+/// a separate debug file the section .text has no bytes. For a section without bytes, the crate `object`
+/// reports the kind "uninitialized data".
 fn is_code<'data>(section: &impl ObjectSection<'data>) -> bool {
     match section.flags() {
         object::SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(elf::SHF_EXECINSTR),

@@ -1,10 +1,10 @@
 //! The functions that a symbol table names. Reports and the options `--watch` and `--wrapper` all take
 //! function names from this file, so that they agree.
 //!
-//! The name of a symbol is used only for the addresses that the symbol covers. Otherwise a stripped library
-//! would give wrong names: the nearest exported function before an address is usually not the function that
-//! contains the address. A symbol without a size, as in hand-written assembly, covers all addresses up to the
-//! next symbol.
+//! The name of a symbol is used only for the addresses that the symbol covers. In a stripped library, an
+//! address may be in a function without a symbol. The nearest exported function before the address would then
+//! be a wrong name. A symbol without a size, as in hand-written assembly, covers all addresses up to the next
+//! symbol.
 
 use crate::elf::{Elf, LE};
 use object::elf;
@@ -24,7 +24,7 @@ pub(crate) struct CodeSymbol<'data> {
     pub(crate) name: &'data [u8],
 }
 
-/// A function. Its start and end are offsets from the first byte of its file.
+/// A function. The fields `start` and `end` are offsets from the first byte of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Function<'data> {
     /// Offset of the function's first byte.
@@ -67,8 +67,8 @@ impl<'data> Elf<'data> {
         self.symbols(is_dynamic).is_some_and(|table| !table.is_empty())
     }
 
-    /// The code symbols of the full or the dynamic symbol table. The symbols are sorted by address. A symbol
-    /// without a size gets an end, too.
+    /// The code symbols of the full or the dynamic symbol table. The symbols are sorted by address. If a
+    /// symbol has no size, the function computes its end from the next symbol or from its section.
     pub(crate) fn code_symbols(&self, is_dynamic: bool) -> Vec<CodeSymbol<'data>> {
         let Some(table) = self.symbols(is_dynamic) else { return Vec::new() };
         let strings = table.strings();
@@ -76,8 +76,8 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // The symbol has no type, as labels in assembly code have none. Only the section of the
-                // symbol shows whether the label names code or data.
+                // The symbol has no type, as labels in assembly code have none. Only the section that
+                // contains the label shows whether the label names code or data.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
                     section.is_some_and(|section| self.is_code(section))
@@ -159,8 +159,8 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// Whether this file contains the code or data that a symbol names. If not, another module must define the
-/// symbol.
+/// Whether this file contains the code or data that a symbol names. If this file does not contain it,
+/// another module must define the symbol.
 fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)
         && symbol.st_value(LE) != 0

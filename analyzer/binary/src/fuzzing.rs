@@ -15,8 +15,9 @@ const MAX_ADDRESSES: usize = 64;
 
 /// Looks up addresses in `input` and returns the number of addresses that got a name.
 ///
-/// `input` is a program. A second ELF file may follow the program. The function then uses this second file in
-/// three roles: as the debug file, as the supplementary file (dwz), and as the package of split debug files.
+/// `input` has the bytes of a program, and may have the bytes of a second ELF file after them. The function
+/// uses the second file in three roles: as the debug file, as the supplementary file (dwz), and as the
+/// package of split debug files.
 pub fn look_up_everything(input: &[u8]) -> usize {
     let path = Path::new("/nowhere/program");
     let second = (1..input.len()).rev().find(|&at| input[at..].starts_with(b"\x7fELF"));

@@ -25,12 +25,13 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of the section `.gnu_debugdata` after decompression, in bytes. The section contains only a
-/// small symbol table, so edleak reads no more than this number of bytes from it.
+/// Maximum size of the section `.gnu_debugdata` after decompression, in bytes. A section `.gnu_debugdata`
+/// contains only a small symbol table, so a larger size means that the file is damaged or hostile.
 const MAX_MINI_BYTES: u64 = 256 << 20;
 
-/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. The header of a hostile file may request
-/// 4 GiB. A file that was compressed with `xz -9`, the highest level, needs a little more than 64 MiB.
+/// Maximum memory for the decompression of `.gnu_debugdata`, in KiB. The section is an xz file, whose header
+/// says how much memory its decompression needs. A file made with `xz -9`, the highest level, needs a little
+/// more than 64 MiB; a hostile file may request 4 GiB.
 const MAX_MINI_MEMORY_KB: u32 = 66 << 10;
 
 /// The directory in which the system keeps debug files.
@@ -40,8 +41,8 @@ const SYSTEM_DEBUG: &str = "/usr/lib/debug";
 /// files.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Directories that the user gave. Each directory may be a tree of build IDs, a plain directory, or the
-    /// root of another system.
+    /// Directories in which edleak looks for debug files, as the user gave them. Each directory may be a
+    /// tree of build IDs, a plain directory, or the root of another system.
     pub debug_dirs: Vec<PathBuf>,
     /// Whether edleak also asks the debuginfod servers of `DEBUGINFOD_URLS`. edleak runs the program
     /// `debuginfod-find` to ask the servers.
@@ -92,8 +93,8 @@ pub(crate) fn find_debug(path: &str, binary: &BinaryFile, options: &Options) -> 
     finder.debug(Some(binary))
 }
 
-/// The path of a module's file. `None`: the module has no file. Examples are `[vdso]` and the memory of a
-/// memfd.
+/// The path of a module's file. `None`: the module has no file. Modules without a file are, for example,
+/// `[vdso]` and the memory of a memfd.
 fn binary_path(path: &str) -> Option<&Path> {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let is_none = path.is_empty() || path.starts_with('[') || path.starts_with("/memfd:");
@@ -124,8 +125,8 @@ impl Finder<'_> {
                 Ok(elf) if self.build_id.is_empty() || elf.build_id() == self.build_id => {
                     return (Some(elf), None);
                 }
-                // If no path leads to the right file, the user sees only the first problem. The first problem
-                // is that of the module's own path, which the user knows.
+                // If no candidate is the right file, the user sees only the problem with the first candidate.
+                // The first candidate is the module's own path, which the user knows.
                 Ok(elf) => {
                     missing.get_or_insert_with(|| Source::Rebuilt {
                         file: path,
@@ -209,8 +210,8 @@ impl Finder<'_> {
             .find(|elf| elf.build_id() == build_id)
     }
 
-    /// The package of split debug files. A package has no build ID. So edleak checks the id of each unit when
-    /// a lookup uses this unit.
+    /// The package of split debug files. A package (.dwp) has no build ID. So edleak checks the id of each
+    /// unit when a lookup uses this unit.
     fn package(&self, binary: Option<&BinaryFile>, debug: Option<&BinaryFile>) -> Option<BinaryFile> {
         let mut candidates = Vec::new();
         for dir in &self.options.debug_dirs {
@@ -268,8 +269,8 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
     (!rest.is_empty()).then(|| tree.join(format!("{first:02x}")).join(format!("{}{suffix}", Hex(rest))))
 }
 
-/// Decompresses the section `.gnu_debugdata`. Fedora and other distributions add this section to stripped
-/// binaries. The section contains a compressed small ELF file with symbols.
+/// Decompresses the section `.gnu_debugdata`. Fedora and other distributions add the section
+/// `.gnu_debugdata` to stripped binaries. It contains a small compressed ELF file with symbols.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

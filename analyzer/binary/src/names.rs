@@ -5,7 +5,7 @@ use crate::demangle::{demangle, plain};
 use edleak_text::globs::Glob;
 use std::borrow::Cow;
 
-/// The three names of a function.
+/// The three names of a function: the name in the symbol table, the demangled name, and the path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FunctionName<'raw> {
     /// The function's name in the symbol table, which is the mangled name for C++ and Rust.
@@ -68,8 +68,8 @@ pub fn path_of(demangled: &str) -> String {
                 rest = &rest["(anonymous namespace)".len()..];
             }
             '(' => {
-                // The parameters are the end of the name. But if the name of a function or type inside this
-                // function follows the parameters, go on after the parameters.
+                // The path ends before the parameters. But if `::` follows the parameters, the name is that
+                // of a function or type inside the function, so go on after the parameters.
                 let after = rest.get(bracketed(rest).len() + 2..).unwrap_or_default();
                 let after = after.strip_prefix(" const").unwrap_or(after);
                 if !after.starts_with("::") {
@@ -212,8 +212,9 @@ fn bracketed(text: &str) -> &str {
     text.get(1..).unwrap_or_default()
 }
 
-/// Adds to `path` the text inside Rust's angle brackets, without generic arguments. `<Type as Trait>` keeps
-/// its brackets, and `<Type>` becomes `Type`.
+/// Adds the type of a qualified Rust name (`<Type>` or `<Type as Trait>`) to `path`, without generic
+/// arguments; `inside` is the text between the angle brackets. `<Type as Trait>` keeps its brackets, and
+/// `<Type>` becomes `Type`.
 fn push_qualified(path: &mut String, inside: &str) {
     match split_as(inside) {
         Some((implementor, of)) => {

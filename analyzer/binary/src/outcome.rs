@@ -25,8 +25,7 @@ pub struct Outcome {
     pub missing_dwo: usize,
 }
 
-/// Where a module's names come from. The sources are sorted: the source that gives the most information is
-/// the first.
+/// Where a module's names come from. The list begins with the sources that give the most information.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Source {
@@ -79,8 +78,8 @@ impl Outcome {
     }
 }
 
-/// Whether this path is a hash that `edleak-analyze anonymize` wrote in place of the real path. No real file
-/// has such a path, so edleak need not ask the user for the file.
+/// Whether this path is a hash that `edleak-analyze anonymize` wrote in place of the real path. A hash is
+/// not the path of a real file, so edleak does not ask the user for this file.
 fn is_pseudonym(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|name| name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))

@@ -31,8 +31,8 @@ impl Elf<'_> {
 }
 
 impl Elf<'_> {
-    /// The name of the allocator that is linked into a program, if the program has no full symbol table. In
-    /// that case, edleak recognizes the allocator by the texts of its error messages.
+    /// The name of the allocator that is linked into a program, if the program has no full symbol table.
+    /// Without a full symbol table, edleak recognizes the allocator by the texts of its error messages.
     pub fn nameless_allocator(&self) -> Option<&'static str> {
         const MESSAGES: [(&str, &str); 3] =
             [("jemalloc", "<jemalloc>: "), ("mimalloc", "mimalloc: "), ("tcmalloc", "tcmalloc: ")];
@@ -54,9 +54,9 @@ fn own_malloc_in(table: &Symbols<'_>, names: &[&'static str]) -> Option<&'static
     })
 }
 
-/// The names that an allocator's `malloc` may have inside a program. The list covers jemalloc (with its
-/// default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc and snmalloc. The list
-/// also covers rpmalloc, musl's mallocng when a program links it statically, Hoard and scudo.
+/// The names that an allocator's `malloc` may have inside a program. The names are those of jemalloc (with
+/// its default prefix, and the prefixes of Rust, ClickHouse and Redis), mimalloc, tcmalloc, snmalloc,
+/// rpmalloc, Hoard, scudo, and musl's mallocng when a program links it statically.
 const OWN_MALLOCS: [&str; 14] = [
     "malloc",
     "je_malloc",

@@ -42,7 +42,7 @@ pub struct Resolved {
     /// The frames from the innermost to the outermost: the inlined functions, and then the function that
     /// contains the code. The list is empty if no frame was found.
     pub frames: Arc<[SymbolFrame]>,
-    /// The address minus the module's load bias. If the module is unknown, this field is the address itself.
+    /// The address minus the module's load bias. If the module is unknown, `offset` is the address itself.
     pub offset: u64,
 }
 
@@ -79,7 +79,7 @@ impl Symbolizer {
     }
 
     /// A message of one line about failed requests to the debuginfod servers. `None`: no request failed. Call
-    /// this function once, after all batches.
+    /// this function once, after the last batch, because the message covers all batches.
     pub fn complaint(&self) -> Option<String> {
         self.cache.complaint()
     }
@@ -244,7 +244,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Addresses of one module, in ascending order. One thread looks up all addresses of a run.
+/// Addresses of one module, in ascending order. One thread looks up all these addresses.
 pub(super) struct Run<'o> {
     pub(super) module: ModuleId,
     pub(super) opened: &'o Opened,

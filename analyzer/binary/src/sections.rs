@@ -22,8 +22,8 @@ const MAIN_SECTIONS: [SectionId; 10] = [
 ];
 
 pub(crate) fn main_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
-    // This function needs most of its time to decompress sections. So several threads decompress different
-    // sections at the same time.
+    // To decompress sections takes most of the time of `main_sections`. So several threads decompress
+    // different sections at the same time.
     let mut pieces: HashMap<&str, Piece> =
         MAIN_SECTIONS.par_iter().map(|id| (id.name(), elf.piece(id.name()))).collect();
     let Ok(sections) = DwarfSections::load(|id| Ok::<_, Never>(pieces.remove(id.name()).unwrap_or_default()));
@@ -40,8 +40,9 @@ pub(crate) fn split_sections(elf: &BinaryFile) -> DwarfSections<Piece> {
     sections
 }
 
-/// All sections of a package, including sections that lookups do not read. The index of the package refers to
-/// all sections of a unit. If one section of a unit were missing, the reader would treat the unit as damaged.
+/// All sections of a package, including sections that lookups do not read. For each unit, the index of the
+/// package refers to all sections of the unit. If one of these sections were missing, the crate gimli would
+/// treat the unit as damaged.
 pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> {
     let sections = DwarfPackageSections::load(|id| {
         Ok::<_, gimli::Error>(id.dwo_name().map(|name| elf.piece(name)).unwrap_or_default())
@@ -49,7 +50,7 @@ pub(crate) fn package_sections(elf: &BinaryFile) -> DwarfPackageSections<Piece> 
     sections.expect("the closure gives a section, empty or not, for every id")
 }
 
-/// An error that cannot happen.
+/// The error type of a function that cannot fail.
 type Never = std::convert::Infallible;
 
 /// The number of bytes of debug information in `sections`.

@@ -1,8 +1,9 @@
 //! Split debug information: a .dwo file for each unit, or a .dwp package for many units.
 //!
-//! Neither a .dwo file nor a .dwp file has a build ID. Instead, each unit has an id, which is a hash. The
-//! binary has a short entry for each unit (the skeleton) with the id of this unit. If no unit in a .dwo or
-//! .dwp file has the id in the skeleton, the file belongs to another build, and edleak does not use the file.
+//! Neither a .dwo file nor a .dwp file has a build ID. To find the right file, each unit of debug information
+//! has an id, which is a hash. The binary has a short entry for each unit (the skeleton) with the id of this
+//! unit. If no unit in a .dwo or .dwp file has the id that the binary gives, the file belongs to another
+//! build, and edleak does not use it.
 
 use super::binary_file::BinaryFile;
 use super::bounded::{BoundedSlice, Guard};
@@ -46,9 +47,9 @@ impl<'a> Loader<'a> {
         guard: &'a Guard,
     ) -> Self {
         let package = opened.package().and_then(|(elf, sections)| {
-            // The budget must be large enough for all units that lookups read. For a .dwo file, the budget
-            // grows when the file is opened. For a package, the budget grows here by the size of the whole
-            // package.
+            // The budget of reads must be large enough for all units that lookups read. When edleak opens
+            // a .dwo file, it adds the size of the file to the budget. For a package, edleak adds the size
+            // of the whole package here.
             guard.admit(elf.bytes().len() as u64);
             let empty = BoundedSlice::new(&[], RunTimeEndian::Little, guard);
             sections
@@ -67,7 +68,8 @@ impl<'a> Loader<'a> {
         if found.is_none() {
             self.missing.insert(load.dwo_id.0);
         }
-        // Only this thread uses the result, but the interface of addr2line needs an `Arc`.
+        // Only one thread uses the debug information, so an `Rc` would do, but the interface of
+        // addr2line needs an `Arc`.
         #[allow(clippy::arc_with_non_send_sync)]
         found.map(Arc::new)
     }

@@ -13,19 +13,19 @@ pub(crate) struct Table<'a> {
     pub(crate) is_dynamic: bool,
 }
 
-/// A module's debug file, its own file, and the file that was unpacked from `.gnu_debugdata`. Each of these
-/// three files may be missing.
+/// A module's debug file, its own file, and the file that was unpacked from `.gnu_debugdata`. `None`: the
+/// file is missing.
 pub(crate) type Owners<'a> = [Option<&'a BinaryFile>; 3];
 
-/// The symbol tables that together contain all known function names. Each entry has the index of a file in
-/// [`Owners`], and a flag: `true` for the dynamic table of this file, `false` for the full table.
+/// The symbol tables that together contain all known function names. For each table: the index of its file
+/// in [`Owners`], and a flag (`true`: the dynamic table of the file, `false`: the full table).
 #[derive(Clone, Debug)]
 pub(crate) struct Tables(Vec<(usize, bool)>);
 
 impl Tables {
-    /// Chooses the tables that edleak reads. If a file has a full table, its dynamic table is not needed,
-    /// because the full table contains the same symbols. The table in `.gnu_debugdata` does not contain the
-    /// symbols of the dynamic table, so edleak reads both tables.
+    /// Chooses the symbol tables that edleak reads to get the names of functions. If a file has a full
+    /// table, its dynamic table is not needed, because the full table contains the same symbols. The table
+    /// in `.gnu_debugdata` does not contain the symbols of the dynamic table, so edleak reads both tables.
     pub(crate) fn choose(owners: Owners<'_>) -> Tables {
         let [debug, own, mini] = [0, 1, 2];
         let is_filled = |(owner, is_dynamic): &(usize, bool)| {
@@ -39,7 +39,7 @@ impl Tables {
         Tables([(mini, false), (own, true)].into_iter().filter(is_filled).collect())
     }
 
-    /// The chosen tables. `owners` must be the value that `choose` got.
+    /// The chosen tables. Call this function with the same `owners` as `choose`.
     pub(crate) fn of<'a>(&self, owners: Owners<'a>) -> Vec<Table<'a>> {
         let table = |&(owner, is_dynamic): &(usize, bool)| Some(Table { file: owners[owner]?, is_dynamic });
         self.0.iter().filter_map(table).collect()
@@ -58,8 +58,8 @@ impl SymbolFiles {
     /// Finds the files from which a report would take the function names. `path` is the path of the module in
     /// the process that loaded the module.
     pub fn find(path: &str, binary: BinaryFile, options: &Options) -> SymbolFiles {
-        // A debug file gets a copy of the binary's full symbol table. So if the binary still has this table,
-        // the debug file has no additional names.
+        // The program that makes a debug file copies the binary's full symbol table into it. So if the
+        // binary still has its full symbol table, the debug file has no additional names.
         let has_all = binary.elf().is_ok_and(|elf| elf.has_symbols(false));
         if has_all {
             return SymbolFiles { binary, debug: None, mini: None };
@@ -79,9 +79,9 @@ impl SymbolFiles {
         self.binary
     }
 
-    /// A number that changes when edleak finds other functions in the same build, although the build ID stays
-    /// the same. For example, a stripped file alone and a stripped file with a debug file have different
-    /// numbers.
+    /// A number that stands for the set of functions that edleak finds. The build ID does not suffice: for a
+    /// stripped file, edleak finds more functions if the debug file is installed, but the build ID stays the
+    /// same.
     pub fn version(&self) -> u64 {
         let debug = self.debug.as_ref().map_or(0, |debug| debug.bytes().len());
         self.binary.bytes().len() as u64 | (debug as u64).rotate_left(32)

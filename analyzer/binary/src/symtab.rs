@@ -90,9 +90,9 @@ impl Symtab {
     }
 }
 
-/// The number of leading underscores. If a function has several names, edleak prefers the name with the
-/// fewest leading underscores: people say `malloc`, not `__libc_malloc`. The `_` at the start of a mangled
-/// name does not count, because every mangled name has it.
+/// The number of underscores at the start of a function name. If a function has several names, edleak
+/// prefers the name with the fewest leading underscores: people say `malloc`, not `__libc_malloc`. The `_`
+/// at the start of a mangled name does not count, because every mangled name has it.
 fn underscores(name: &[u8]) -> usize {
     if is_mangled(name) {
         return 0;

@@ -2,12 +2,12 @@
 //! frame: the table is sorted by code offset, and the offset of the frame's pc selects the rule.
 //!
 //! A row applies from its offset to the offset of the next row. Code without an entry in .eh_frame has the
-//! rule [`CallerRule::Unknown`]. Code whose entry is too complex for a [`CallerRule`] has this rule, too:
-//! such an entry computes the CFA with an expression, or from a register other than the stack pointer and the
-//! frame pointer. Examples of such code are the PLT and functions that realign their stack.
+//! rule [`CallerRule::Unknown`]. Code also has the rule `Unknown` if its entry computes the CFA with an
+//! expression, or from a register other than the stack pointer and the frame pointer. Examples are the
+//! entries of the PLT and of functions that realign their stack.
 //!
-//! The unwind tables of a large program have a million rules. So the type `R` of a packed rule is a
-//! parameter, and the caller chooses a small type. For a return address, a walk looks up the address − 1,
+//! The unwind tables of a large program have a million rules. To save memory, the caller of this module
+//! chooses a small type `R` for a packed rule. For a return address, a walk looks up the address − 1,
 //! which is inside the call. For the pc at which a signal interrupted the code, a walk looks up the pc
 //! itself.
 
@@ -31,7 +31,8 @@ pub enum CallerRule {
     Unknown,
     /// The frame is the outermost frame, so it has no caller.
     End,
-    /// The frame is a signal trampoline. The registers of the interrupted code are on the stack.
+    /// The frame is a signal trampoline. The kernel has saved the registers of the interrupted code
+    /// on the stack.
     Signal,
     /// The caller's frame begins at the CFA of this frame.
     Cfa {
@@ -68,11 +69,12 @@ pub struct Row<R> {
 pub struct UnwindTable<R> {
     /// The rows, sorted by `start`. Two neighbouring rows always have different rules.
     pub rows: Vec<Row<R>>,
-    /// Number of damaged entries of .eh_frame. The code that these entries describe has no rule.
+    /// Number of damaged entries of .eh_frame. Code with a damaged entry has no rule.
     pub bad_entries: usize,
 }
 
-/// A range of code with one rule. The compiler collects ranges first and sorts them at the end.
+/// A range of code with one rule. `Compiler` first collects all ranges, and sorts them at the
+/// end.
 #[derive(Clone, Copy)]
 struct Stretch<R> {
     start: u32,
@@ -82,7 +84,8 @@ struct Stretch<R> {
 
 impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     /// Compiles the unwind information of `elf`: .eh_frame, or .debug_frame if the file has no .eh_frame. If
-    /// both sections are missing, the table is empty. `pack` converts a rule to its packed form, of type `R`.
+    /// the file has neither .eh_frame nor .debug_frame, the table is empty. `pack` converts a rule to its
+    /// packed form, of type `R`.
     pub fn compile(elf: &Elf<'_>, pack: impl Fn(CallerRule) -> R) -> Self {
         let mut compiler = Compiler::new(elf, &pack);
         if let Some((address, data)) = elf.section(".eh_frame").filter(|(_, data)| data.len() > 4) {
@@ -99,11 +102,12 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     }
 
     /// Compiles only the rules for the code ranges in `functions`, which must be sorted and must not overlap.
-    /// The table may also contain rules for code outside these ranges; these rules are correct, too.
+    /// The table may also contain rules for code outside `functions`; these additional rules are correct,
+    /// too.
     ///
-    /// The function finds the entries of these ranges in the sorted index of the file. In a large program,
-    /// this search takes only a small part of the time that it takes to read all entries. If the file has no
-    /// index, the function reads all entries.
+    /// The function searches the sorted index of the file (.eh_frame_hdr) for the entries of these
+    /// functions. In a large program, to read all entries of .eh_frame would take many times as long. If the
+    /// file has no index, the function reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };
@@ -115,7 +119,7 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
         }
     }
 
-    /// The rule for code at `offset`.
+    /// The unwind rule for the code at `offset`.
     pub fn lookup(&self, offset: u32) -> R {
         let after = self.rows.partition_point(|row| row.start <= offset);
         after.checked_sub(1).and_then(|row| self.rows.get(row)).map_or_else(R::default, |row| row.rule)
@@ -134,7 +138,8 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
 }
 
 /// The addresses to which pointers in .eh_frame may be relative. On the machines on which edleak records, no
-/// pointer is relative to the section .text or to the GOT, so these bases are not set.
+/// pointer is relative to the section .text or to the GOT, so the function does not set the addresses of
+/// .text and of the GOT.
 fn eh_bases(elf: &Elf<'_>, eh_frame: u64) -> BaseAddresses {
     let bases = BaseAddresses::default().set_eh_frame(eh_frame);
     match elf.eh_frame_hdr() {
@@ -166,7 +171,7 @@ fn listed_entries(elf: &Elf<'_>, functions: &[Range<u32>]) -> Option<Vec<EhFrame
     let mut entry = entries.next().ok()?;
     while let Some((start, pointer)) = entry {
         let next = entries.next().ok()?;
-        // The index has the start of each entry's code but not its end. The code of an entry ends at the
+        // The index has the start of each entry's code but not its end. An entry's code ends at the
         // latest where the code of the next entry begins. The last entry has no next entry, so take the
         // greatest offset as its end.
         let start = elf.offset_of(start.direct().ok()?)?;
@@ -233,7 +238,8 @@ where
                 Ok(Some(CieOrFde::Fde(partial))) => partial,
                 Ok(Some(CieOrFde::Cie(_))) => continue,
                 Ok(None) => break,
-                // The length of this entry is damaged, so the start of the next entry is unknown. Stop here.
+                // The length of this unwind entry is damaged, so the start of the next entry is unknown.
+                // Stop here.
                 Err(_) => {
                     self.bad_entries += 1;
                     break;
@@ -247,8 +253,8 @@ where
         }
     }
 
-    /// Compiles the entries in `offsets`. `None`: these entries together are longer than their section, so
-    /// the index must be damaged.
+    /// Compiles the entries in `offsets`. `None`: the entries together are longer than the section
+    /// .eh_frame, so the index that lists them must be damaged.
     fn run_listed(
         &mut self,
         section: &EhFrame<Bytes<'_>>,
@@ -283,7 +289,7 @@ where
         S: UnwindSection<Bytes<'section>>,
     {
         // If the linker removed a function, the entry of this function may remain, with address 0 or length
-        // 0. Skip such an entry.
+        // 0. Skip the entry of a removed function.
         if fde.initial_address() == 0 || fde.len() == 0 {
             return;
         }
@@ -303,8 +309,8 @@ where
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    // If an entry cannot be read to its end, its first rows may be wrong, too. So drop all
-                    // rows of this entry.
+                    // If an unwind entry cannot be read to its end, the rows at its start may be wrong,
+                    // too. So drop all rows of the entry.
                     self.stretches.truncate(first);
                     self.bad_entries += 1;
                     break;

@@ -10,7 +10,8 @@ use std::f64::consts::TAU;
 /// allocations to a simulated site.
 pub(crate) type Family = (&'static str, bool, &'static str, fn(&mut World));
 
-/// Adds noise to a site; the noise is so small that it does not hide a leak of `moved` allocations.
+/// Adds noise (random allocations and frees) to a site. A leak of `moved` allocations stays visible
+/// in this noise.
 pub(crate) fn beside_noise(w: &mut World, moved: f64) {
     let visible = w.rng.between(6.0, 14.0);
     w.noise(moved, visible);
@@ -21,8 +22,8 @@ pub(crate) fn steady(w: &mut World, share: f64) {
     w.leak(size, |_| 1.0);
 }
 
-/// Adds `size` allocations that are never freed. At each time of the record, about `size` times `curve` of
-/// these allocations have been made; `curve` goes from 0 to 1.
+/// Adds `size` allocations that are never freed. At time t of the record, the site has made about `size`
+/// times `curve(t)` allocations; `curve` goes from 0 to 1.
 pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     let steps = 400.min(2 * w.n).max(60);
     let at = |k: usize| k as f64 / steps as f64;
@@ -37,8 +38,8 @@ pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
     }
 }
 
-/// At each instant of `path`, frees all allocations of the previous instant and makes new ones. Each item of
-/// `path` has an instant and the number of new allocations at this instant.
+/// Each item of `path` has an instant and a number of allocations. At each instant, the site frees its
+/// previous allocations and makes this number of new allocations.
 pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);
@@ -80,7 +81,8 @@ pub(crate) fn cycles(w: &mut World, low: f64, high: f64, jitter: f64) -> Vec<f64
     ends
 }
 
-/// The mechanisms of the published benchmark (the labelled corpus), programmed again without its code.
+/// The ways in which memory grows in the published benchmark (the labelled corpus). They are
+/// programmed again here and share no code with the benchmark.
 pub(crate) const KNOWN: &[Family] = &[
     ("leak_linear", true, "linear", |w| {
         steady(w, 1.0);
@@ -359,7 +361,7 @@ pub(crate) const KNOWN: &[Family] = &[
 pub(crate) const UNSEEN: &[Family] = &[
     ("leak_timer", true, "linear", |w| {
         // A timer leaks a fixed number of allocations at fixed intervals, at least twelve times in the
-        // record. The time of the first interval is random.
+        // record. The time of the first leak is random.
         let (times, phase) = (w.rng.scale(12.0, 60.0), w.rng.unit());
         let each = (w.size / times).ceil();
         for k in 0..times as usize {
@@ -465,8 +467,8 @@ pub(crate) const UNSEEN: &[Family] = &[
         w.noise(s, 0.0);
     }),
     ("high_water_pool", false, "log", |w| {
-        // A pool keeps the memory of its highest demand. The demand varies at random, so it reaches a new
-        // maximum ever more rarely.
+        // A pool never releases memory, so its size is the greatest demand so far. The demand varies at
+        // random, so the demand reaches a new maximum ever more rarely.
         let (mut high, demands) = (0.0, w.rng.scale(30.0, 600.0) as usize);
         for k in 0..demands {
             let demand = w.size * (1.0 + 0.25 * w.rng.normal()).max(0.0);

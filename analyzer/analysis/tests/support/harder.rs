@@ -1,12 +1,12 @@
-//! Mechanisms whose curves hardly show whether the site leaks. Compared with the mechanisms of the benchmark,
-//! their growth is slower, begins later, comes in rarer steps and has more noise.
+//! Mechanisms whose curves hardly show whether the site leaks. In these mechanisms, memory grows more slowly,
+//! begins to grow later, grows in rarer steps and has more noise than in the mechanisms of the benchmark.
 
 use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, steady};
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// Adds memory that the site loads at the start and keeps. This memory is `times` times as large as the leak,
-/// and grows in a straight line over the first `share` of the record.
+/// Adds memory that the site loads at the start and keeps. The loaded memory reaches `times` times the size
+/// of the leak, and grows in a straight line over the first `share` of the record.
 fn slow_base(w: &mut World, share: f64, times: f64) {
     let base = w.size * times;
     follow(w, base, |x| (x / share).min(1.0));
@@ -73,8 +73,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, size);
     }),
     ("leak_on_and_off", true, "linear", |w| {
-        // The site leaks while a feature is in use. The feature is in use for a random time, then unused for
-        // a random time, and so on.
+        // The site leaks while a feature is in use. The program uses the feature for a random time, then
+        // does not use it for a random time, and so on.
         let mut spans = vec![0.0];
         while spans[spans.len() - 1] < 1.0 {
             let next = spans[spans.len() - 1] + w.rng.between(0.01, 0.09);
@@ -154,8 +154,8 @@ pub(crate) const HARDER: &[Family] = &[
         beside_noise(w, count);
     }),
     ("leak_flushed_once", true, "linear", |w| {
-        // The site frees all its allocations once, early in the record. After this free, the site continues
-        // to grow.
+        // The site frees all its allocations once, early in the record. After these frees, the site leaks
+        // again.
         let (at, size) = (w.rng.between(0.03, 0.2), w.size);
         w.arrivals(size * at, |x| f64::from(u8::from(x < at)), |_, born| at - born);
         w.leak(size, |x| f64::from(u8::from(x > at)));
@@ -207,8 +207,8 @@ pub(crate) const HARDER: &[Family] = &[
         w.noise(size * 0.5, 0.0);
     }),
     ("table_doubles", false, "log", |w| {
-        // The site allocates a hash table and the entries of this table. The number of entries stops growing
-        // during the record, and the table doubles when it is full.
+        // The site allocates a hash table and the entries of this table. When the table is full, its size
+        // doubles. The number of entries stops growing during the record.
         let t = w.rng.between(0.05, 0.25);
         let (entries, unit) = (w.size, w.unit_bytes());
         follow(w, entries, |x| 1.0 - (-x / t).exp());

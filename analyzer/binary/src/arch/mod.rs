@@ -49,7 +49,8 @@ impl Arch {
     }
 }
 
-/// The name of the machine with these numbers in its ELF headers, for messages to the user.
+/// The name of a machine, for messages to the user; `class` and `machine` are the numbers in the
+/// ELF header.
 pub(crate) fn machine_name(class: u8, machine: u16) -> Cow<'static, str> {
     match (class, elf::Machine(machine)) {
         (1, elf::EM_386) => "32-bit x86".into(),

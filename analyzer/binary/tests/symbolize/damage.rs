@@ -77,8 +77,9 @@ fn a_section_that_claims_to_unpack_to_a_terabyte() {
         run(&dir, "objcopy", [&format!("--compress-debug-sections={pack}"), "prog"]);
         let mut bytes = fs::read(&program).expect("it was built");
         let at = section_offset(&bytes, ".debug_info");
-        // A compressed section begins with a header of the type Elf64_Chdr. At byte 8, this header has the
-        // size of the decompressed data. The test changes this size to a terabyte.
+        // A compressed section begins with a header of the type Elf64_Chdr. The eight bytes at offset 8 of
+        // the header are the size of the section after decompression. The test changes this size to a
+        // terabyte.
         bytes[at + 8..at + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         fs::write(&program, bytes).expect("it is the test's");
         let resolution = resolve(&module(&program, build_id(&program)), &[], &addresses);

@@ -1,5 +1,5 @@
 //! Tests that edleak finds the debug information of a program after it was moved to another file in every
-//! usual way. The frames must be the same as before, or edleak must tell why it has no frames.
+//! usual way. edleak must give the same frames as before the move, or must tell why it has no frames.
 
 use crate::programs::{
     all_addresses, build_id, compile, compile_c, directory, exact, frames, functions, module, outcome,
@@ -249,8 +249,8 @@ fn split_debug_information() {
         assert_eq!(names(&frames(&resolution)), names(&whole.frames), "the symbol table names functions");
         assert!(frames(&resolution).iter().flatten().any(|frame| frame.line > 0), "lines are in the program");
 
-        // In this directory, another build has .dwo files with the same names. edleak must not use these
-        // files.
+        // The directory `other` has .dwo files with the same names, but of another build. edleak must
+        // not use them.
         let other = directory(&format!("split_other{version}"));
         compile_c(&other, &[version, "-O0", "-gsplit-dwarf"]);
         let resolution = resolve(&split.module, &[&other], &split.addresses);
@@ -391,7 +391,8 @@ fn embedded_symbols_replace_all_files() {
     assert!(from_trace.outcomes.iter().all(|outcome| outcome.source == Source::Embedded));
     assert!(!from_trace.outcomes.iter().any(|outcome| outcome.needs_attention()));
 
-    // Embed again while the program does not exist: the result must have all symbols of the first time.
+    // Embed symbols a second time, after the program was deleted: the result must have all symbols that
+    // the first embedding found.
     let (again, _) = embed::build(&without, &modules, &symbols, &requests[..3]);
     assert_eq!(again, symbols);
     let nothing = without.resolve(&modules, &[], &requests);

@@ -49,8 +49,8 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let aliases = aliases(program);
     let is_alias = |address: &u64| aliases.iter().any(|range| range.contains(address));
 
-    // If the linker has merged functions with equal code, the name of each of these functions is right. So
-    // the test does not compare the names of such functions.
+    // If the linker has merged functions with equal code, each tool may give the name of any of them. So
+    // the test does not compare the names of merged functions.
     let unnamed = |frames: Vec<Vec<Frame>>| {
         let unname = |(address, mut frames): (&u64, Vec<Frame>)| {
             if let Some(last) = frames.last_mut().filter(|_| is_alias(address)) {
@@ -63,14 +63,15 @@ fn compare_all(program: &Path, addresses: &[u64]) {
     let theirs = oracle::llvm(program, addresses);
     compare(program, addresses, "llvm", &unnamed(ours.clone()), &unnamed(theirs));
 
-    // GNU addr2line prints names without parameters. If functions are inlined into inlined functions, it also
-    // leaves out or merges frames. So the test compares only the file and line of the innermost frame.
+    // GNU addr2line prints names without parameters. If a function is inlined into an inlined function, GNU
+    // addr2line also leaves out or merges frames. So the test compares only the file and line of the
+    // innermost frame.
     let innermost = |frames: Vec<Vec<Frame>>| {
         let place = |frame: &Frame| Frame { function: String::new(), ..frame.clone() };
         frames.iter().map(|frames| frames.first().map(place).into_iter().collect()).collect::<Vec<Vec<_>>>()
     };
-    // For some line tables, GNU addr2line prints a wrong file. The test recognizes this error if the printed
-    // line is beyond the end of the printed file, and then leaves out the address.
+    // For some line tables, GNU addr2line prints a wrong file. The test leaves out an address if the line
+    // that addr2line prints is beyond the end of the file that it prints.
     let mut lengths = HashMap::new();
     let mut is_possible = |frame: &Frame| {
         let count =
@@ -173,8 +174,8 @@ fn rust(test: &str, flags: &[&str]) {
 fn a_return_address_is_looked_up_one_byte_before() {
     let program = compile(&directory("return_address"), "prog", "gcc", &["-g"], &C);
     let module = module(&program, Vec::new());
-    // A function may end with a call that does not return. The return address of this call is the first
-    // address of the next function.
+    // A function may end with a call that does not return. Then the return address of the call is the
+    // first address of the next function.
     let functions = functions(&program);
     let depth = functions.iter().find(|function| function.name == "depth").expect("it is in the source");
     let request = Request { address: depth.end + module.load_bias, module: Some(module.id), is_exact: false };

@@ -17,7 +17,8 @@ struct Stripped {
     addresses: Vec<u64>,
 }
 
-/// Builds the program, calls `keep`, which copies the symbols to another file, and then strips the program.
+/// Builds a program and strips it. Before the strip, the function calls `keep`, which copies the symbols of
+/// the program to another file.
 fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
     let dir = directory(test);
     let flags = ["-g", "-O0", "-Wl,--build-id"];
@@ -30,8 +31,8 @@ fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
 }
 
 impl Stripped {
-    /// Asserts two things. For every address, the function table has the name that a report prints. And the
-    /// symbol table of the stripped program alone lacks more than half of these names.
+    /// Asserts two things. For every address, the function table has the name that a report prints. And
+    /// more than half of the names are missing in the symbol table of the stripped program.
     fn knows_what_a_report_prints(&self) {
         let files = || BinaryFile::open(&self.program).expect("it is there");
         let options = Options::default();

@@ -19,7 +19,7 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) fn new(function: Option<&str>, file: Option<&str>, line: u32) -> Frame {
         // If the line is unknown, a tool prints nothing, 0 or `?` in place of the line, and may still print a
-        // file. In this case the frame gets no file.
+        // file. A frame with an unknown line gets no file here.
         let file = if line == 0 { String::new() } else { file.map(clean).unwrap_or_default() };
         Frame { function: function.unwrap_or("??").to_owned(), file, line }
     }
@@ -51,8 +51,8 @@ pub(crate) fn gnu(program: &Path, addresses: &[u64]) -> Vec<Vec<Frame>> {
     ask("addr2line", &["-e", &program.display().to_string(), "-a", "-i", "-f"], addresses)
 }
 
-/// Runs one tool for all addresses and returns its frames. Both tools begin the output for each address with
-/// the address itself.
+/// Runs one tool for all addresses, and returns the frames that the tool printed for each address. Both
+/// tools begin the output for each address with the address itself.
 fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     let text = converse(tool, arguments, addresses);
     let mut blocks: Vec<String> = Vec::new();
@@ -67,8 +67,8 @@ fn ask(tool: &str, arguments: &[&str], addresses: &[u64]) -> Vec<Vec<Frame>> {
     blocks.iter().map(|block| parse(block)).collect()
 }
 
-/// Parses the output for one address. The output has two lines for each frame: the mangled name of the
-/// function, and then `file:line`, sometimes with further text.
+/// Parses the frames that a tool printed for one address. The output has two lines for each frame: the
+/// mangled name of the function, and then `file:line`, sometimes with further text.
 fn parse(block: &str) -> Vec<Frame> {
     let lines: Vec<&str> = block.lines().filter(|line| !line.is_empty()).collect();
     lines
@@ -94,7 +94,8 @@ fn converse(tool: &str, arguments: &[&str], addresses: &[u64]) -> String {
     let mut stdin = child.stdin.take().expect("it was asked for");
     let questions: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
     // A separate thread writes the addresses to the tool while this thread reads the tool's output. If one
-    // thread did both, a full pipe could block the tool and the test for ever.
+    // thread first wrote all addresses and then read the output, a full pipe could block the tool and the
+    // test for ever.
     let asking = std::thread::spawn(move || stdin.write_all(questions.as_bytes()));
     let output = child.wait_with_output().expect("it was started");
     asking.join().expect("writing does not panic").expect("the tool reads all questions");

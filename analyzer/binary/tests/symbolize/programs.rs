@@ -21,8 +21,8 @@ pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/symbolize/programs").join(name)
 }
 
-/// Runs a tool in `dir` and returns its output. If the tool is missing, the test fails; tests/setup.sh
-/// installs all tools.
+/// Runs a tool in `dir` and returns its output. A tool that is not installed makes the test fail;
+/// tests/setup.sh installs all tools.
 pub(crate) fn run<A: AsRef<OsStr>>(
     dir: &Path,
     tool: &str,

@@ -13,8 +13,8 @@ pub(crate) fn may_call(code: &[u8], from: usize, is_code: impl Fn(i64) -> bool) 
 }
 
 /// The possible lengths of a call instruction that begins with the first byte of `code`, in bytes. `at` is
-/// the offset of this byte in the searched code. If no call instruction begins with this byte, the list of
-/// lengths is empty.
+/// the offset of `code` in the searched code. The list is empty if `code` does not begin with a call
+/// instruction.
 fn call_lengths(code: &[u8], at: i64, is_code: impl Fn(i64) -> bool) -> &'static [usize] {
     match *code {
         [CALL, a, b, c, d, ..] => {
@@ -33,11 +33,12 @@ const CALL: u8 = 0xe8;
 /// instruction with this opcode is a call, a jump or a push.
 const GROUP_5: u8 = 0xff;
 /// Length of the longest call instruction without prefixes, in bytes: FF, ModRM, SIB and four bytes of
-/// displacement. Prefixes do not count, because the search finds a call by its opcode.
+/// displacement. The length does not include prefixes, because the search looks for the opcode, which
+/// comes after the prefixes.
 pub(crate) const MAX_CALL: usize = 7;
-/// Possible lengths of FF /2 in bytes, for each value of the mode bits of ModRM. The four modes are: no
-/// displacement (but four bytes with rip or without a base register), one byte of displacement, four bytes of
-/// displacement, and a register. In the first three modes, a byte SIB may follow ModRM.
+/// Possible lengths of FF /2 in bytes, for each value of the mode bits of ModRM. Mode 0 has no displacement
+/// (but four bytes with rip or without a base register), mode 1 has one byte of displacement, mode 2 has four
+/// bytes, and mode 3 names a register. In the modes 0, 1 and 2, a byte SIB may follow ModRM.
 const INDIRECT_LENGTHS: [&[usize]; 4] = [&[2, 3, 6, 7], &[3, 4], &[6, 7], &[2]];
 
 #[cfg(test)]
