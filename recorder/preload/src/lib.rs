@@ -44,9 +44,9 @@
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! A file uses only the files that stand below this file in the list, with one exception. The first call of
-//! any entry point starts the library, and the start sets up the entry points. Therefore `lifecycle`, `idle`,
-//! `real`, `detours`, `slow`, `free`, `marks` and `entry` use each other.
+//! A file uses only the files that stand below this file in the list, with one exception: `lifecycle`,
+//! `idle`, `real`, `detours`, `slow`, `free`, `marks` and `entry` use each other. The reason is that the
+//! first call of any entry point starts the library, and the start sets up the entry points.
 //!
 //! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
 //! raw). After the initialization, the library makes only one kind of system call: the `mmap` of a leaf of

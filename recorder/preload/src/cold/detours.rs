@@ -1,11 +1,11 @@
 //! COLD: applies the detours that the collector has compiled: writes jumps at the entries of allocator
 //! functions. The library applies detours once, while the process has only one thread.
 //!
-//! For each module, the code first compares the bytes at the entry of each function with the expected bytes.
-//! Then the code maps memory at the address for which the stubs were compiled, copies the stubs into this
-//! memory and makes the memory executable. Then the code makes the module's machine code writable, writes all
-//! jumps, and makes the machine code read-only again. If the system refuses a step before the code writes the
-//! first jump, the module stays unchanged.
+//! For each module, the code first compares the bytes at the entry of each function with the expected
+//! bytes. Then the code maps memory at the address for which the stubs were compiled, copies the stubs into
+//! this memory and makes the memory executable. After that, the code makes the machine code of the module
+//! writable, writes all jumps, and makes the machine code read-only again. If the system refuses a step
+//! before the code writes the first jump, the module stays unchanged.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -76,11 +76,12 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     let stubs = map_stubs(module, regions)?;
     let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
     let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
-    // The last jump may end exactly at the end of a page. The next page may be unmapped, so the code does not
-    // change the protection of the next page.
+    // The last jump may end exactly at the end of a page. The page after it may be unmapped, so the code
+    // does not change the protection of that page.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
-    // The machine code stays executable, because its pages may contain the code that is running now. If the
-    // system does not allow the change, the machine code of the module is still the same as before.
+    // While the module's machine code is writable, it stays executable, because its pages may contain the
+    // code that runs now. If the system does not allow the code to make the machine code writable, no byte
+    // of the machine code has changed.
     let opened = sys::protect(start, end - start, sys::READ_WRITE_EXECUTE);
     if opened < 0 {
         sys::unmap(stubs.0, stubs.1);

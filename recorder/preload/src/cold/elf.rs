@@ -4,8 +4,9 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::event::BUILD_ID_BYTES;
 
-/// Whether an address lies in this library. The library's symbols cannot show this: if a program defines a
-/// symbol of the same name, the loader uses the program's definition.
+/// Whether an address lies in this library. The function does not compare with the address of a symbol that
+/// the library exports: if the program defines a symbol of the same name, the loader uses the program's
+/// definition.
 pub(crate) fn is_own(address: usize) -> bool {
     unsafe extern "C" {
         static __ehdr_start: u8;

@@ -4,8 +4,8 @@
 //! linkers keep notes even if no code refers to them.
 //!
 //! A second note contains the position of the object through which a collector begins a recording
-//! ([`crate::cold::idle`]). The collector reads the second note in the memory of the process. So the
-//! collector finds the object even if the file of the library was replaced.
+//! ([`crate::cold::idle`]). The collector reads the note with this position in the memory of the process.
+//! So the collector finds the object even if another file has replaced the file of the library.
 #![allow(unsafe_code)] // a section name
 
 use edleak_session::IDENTITY;

@@ -20,11 +20,12 @@
 //! | the mapping of the last session  | is kept; the mapping of the session before it is unmapped           |
 //! | limits of the fast path          | stay 0 until the collector has seen that no thread is inside a call |
 //!
-//! The last row of the table matters for exact counts. A thread may be suspended between two instructions of
-//! the fast path while it holds a pointer to the counters of the last session. So the collector waits until
-//! no thread can hold a pointer to these counters (`collector/sys/quiescence.rs`). The collector waits in
-//! this way before it asks for another session, and again before it sets the limits to their normal values.
-//! While the limits are 0, every call takes the slow path.
+//! The last row of the table matters for exact counts. A thread may be suspended between two instructions
+//! of the fast path while it holds a pointer to the counters of the last session. So the collector waits
+//! until no thread can hold a pointer to the counters of the last session (`collector/sys/quiescence.rs`).
+//! The collector waits twice: before it asks the process to attach to another session, and before it sets
+//! the limits of the fast path to their normal values. While the limits are 0, every call takes the slow
+//! path.
 #![allow(unsafe_code)]
 
 use crate::cold::claim::{self, Claim};
@@ -45,7 +46,7 @@ pub(crate) static IDLE: Idle = Idle::new();
 /// Stores in [`IDLE`] the addresses that a collector needs to begin a recording. Call this function after the
 /// library has found the real functions.
 pub(super) fn describe(is_countable: bool, waits: bool) {
-    /// The number that is stored if the library did not read the number of filters.
+    /// The value of `Idle::filters` if the library did not read the number of seccomp filters.
     const UNKNOWN: u32 = u32::MAX;
     IDLE.is_countable.store(u32::from(is_countable), Ordering::Relaxed);
     IDLE.phase.store((&raw const lifecycle::PHASE) as u64, Ordering::Relaxed);
@@ -67,9 +68,9 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
     describe(is_countable, true);
 }
 
-/// Number of seccomp filters of this process. If the number has grown by the time at which a collector asks
-/// for a recording, the process has restricted its system calls after its start. To begin the recording, the
-/// library may then need a system call that the filter forbids.
+/// Number of seccomp filters of this process. If the number of filters has grown by the time at which a
+/// collector asks for a recording, the process has restricted its system calls after its start. To begin
+/// the recording, the library may then need a system call that the filter forbids.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
     lines::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {
@@ -123,8 +124,8 @@ pub(super) fn begin() -> bool {
 static OLDER: AtomicUsize = AtomicUsize::new(0);
 static OLDER_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Unmaps the second-last session of this process. The last session stays mapped, because a signal handler
-/// may have interrupted a thread that holds a pointer into this session.
+/// Unmaps the session before the last session of this process. The last session stays mapped, because a
+/// signal handler may have interrupted a thread that holds a pointer into this session.
 fn retire() {
     let (base, bytes) = (OLDER.load(Ordering::Relaxed), OLDER_BYTES.load(Ordering::Relaxed));
     if bytes > 0 {
@@ -133,7 +134,8 @@ fn retire() {
     let session = lifecycle::session();
     if lifecycle::is_of_this_process(session) {
         // Normally, the collector gives the memory of a session back to the kernel when the recording ends,
-        // but the collector may have been killed. The header and the owners of the shards keep their content.
+        // but the collector may have been killed. This code gives back all pages except those with the
+        // header and the owners of the shards.
         let pages = session.cast::<u8>().wrapping_add(FIRST_TABLE_AT);
         sys::remove_pages(pages, lifecycle::session_bytes() - FIRST_TABLE_AT);
     }

@@ -16,7 +16,7 @@
 //! An exec starts a new image, which begins in the phase New and claims its own session. vfork, and clone
 //! with shared memory, change no phase: the child shares the parent's state until the child executes a
 //! program. All code in this file, with its system calls, runs before the first call of an entry point
-//! returns. At that time, the process usually has only one thread.
+//! returns. Before the first call returns, the process usually has only one thread.
 #![allow(unsafe_code)]
 
 use crate::cold::claim::{self, CHILDREN, Claim, own_number};
@@ -98,9 +98,9 @@ fn start_slow() {
     PHASE.store(if counting { COUNTING } else { OFF }, Ordering::Release);
 }
 
-/// Whether the value of a variable is neither empty nor `0`.
+/// Whether an environment variable has a value other than the empty text and `0`.
 fn is_set(value: *const u8) -> bool {
-    // SAFETY: the value ends in NUL, and no byte after the NUL is read.
+    // SAFETY: the value of an environment variable ends in NUL, and no byte after the NUL is read.
     let byte = |index: usize| unsafe { value.wrapping_add(index).read() };
     byte(0) != 0 && (byte(0) != b'0' || byte(1) != 0)
 }
@@ -119,8 +119,8 @@ fn start_counting(found: &real::Resolved, environment: &Environment) -> bool {
     counts
 }
 
-/// Whether this process counts nothing now. In a process that is not recorded, edleak adds only this test to
-/// each call.
+/// Whether this process counts nothing now. In a process that is not recorded, edleak adds only the test of
+/// the phase to each call of an entry point.
 #[inline(always)]
 pub(crate) fn is_off() -> bool {
     PHASE.load(Ordering::Relaxed) == OFF
@@ -152,8 +152,8 @@ fn uncounted(phase: u32) -> Option<&'static Header> {
     }
     if phase == ENDING {
         free::forward();
-        // If a collector has already asked for the next recording, the exchange fails, and the phase keeps
-        // the value that the collector wrote.
+        // If a collector has already asked for the next recording, the phase is no longer `ENDING`. The
+        // compare-and-exchange then fails, and the phase keeps the value that the collector wrote.
         let _ = PHASE.compare_exchange(ENDING, OFF, Ordering::AcqRel, Ordering::Relaxed);
     }
     if phase != WAKE {
@@ -189,9 +189,9 @@ pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
     if is_child && CHILDREN.path().is_none() { None } else { header() }
 }
 
-/// Handles the first call of an entry point in a forked child. At this time, the session that the child knows
-/// is the parent's session. If edleak records children, the child claims its own session. Otherwise the
-/// library turns itself off in the child.
+/// Handles the first call of an entry point in a forked child. Until the child has its own session,
+/// `HEADER` still points to the parent's session. If edleak records children, the child claims its own
+/// session. Otherwise the library turns itself off in the child.
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
@@ -289,10 +289,11 @@ fn attach(environment: &Environment) -> bool {
     published
 }
 
-/// Stores the addresses of the tables of a claimed session, and waits briefly for the rules of this session.
-/// `parent` is the session of the process that forked this process. `prepare` runs last, just before the
-/// collector sees the session. `false`: the kernel cannot set a page to 0 in a forked child, so the library
-/// could not distinguish a child from its parent. Threads take the slow path until [`thread::open`].
+/// Stores the addresses of the tables of a claimed session, and waits briefly for the rules of this
+/// session. `parent` is the session of the process that forked this process. The function calls `prepare`
+/// just before it sets the state of the session to `ATTACHED`, which shows the session to the collector.
+/// `false`: the kernel cannot set a page to 0 in a forked child, so the library could not distinguish a
+/// child from its parent. All threads take the slow path until a call of [`thread::open`].
 pub(super) fn publish(
     base: *mut u8,
     environment: &Environment,
@@ -303,7 +304,7 @@ pub(super) fn publish(
     let header = unsafe { &*base.cast::<Header>() };
     let shards = (header.shards.load(Ordering::Relaxed) as usize).clamp(1, MAX_SHARDS);
     if parent.is_none() {
-        // A forked child inherits the settings of `keep_small` and `wipe_on_fork`.
+        // A forked child inherits the settings that `keep_small` and `wipe_on_fork` made in the parent.
         live::keep_small();
         if !sys::wipe_on_fork((&raw const TABLES.page).cast(), size_of::<tables::Page>()) {
             return false; // a kernel before 4.14 does not wipe pages in a forked child
@@ -366,9 +367,10 @@ pub(super) fn publish(
         sys::wait(&header.ready, 0, header.rules_timeout_us.load(Ordering::Relaxed));
     }
     let is_ready = header.ready.load(Ordering::Acquire) != 0;
-    // Only a process that is starting applies detours, because a running process may have several threads. A
-    // forked child has the detours of its parent. If the parent has no detours, the child must not apply any,
-    // because the child may have allocations that no stub has enlarged to 32 bytes.
+    // Only a process that is starting applies detours, because a running process may have several threads.
+    // A forked child has the detours of its parent. If the parent has no detours, the child must not apply
+    // detours: the child has inherited allocations, and no stub has enlarged these allocations to at least
+    // 32 bytes.
     if is_ready && parent.is_none() && PHASE.load(Ordering::Relaxed) == STARTING {
         detours::apply(
             header,
@@ -385,8 +387,9 @@ pub(super) fn publish(
 }
 
 /// The number of module events of `parent`, if the child can begin with the modules and rules of `parent`.
-/// `None`: the collector has not read all module events of `parent`, or the child must walk stacks, for which
-/// it needs the unwind tables of its own session. The child then waits for its own rules.
+/// `None`: the collector has not read all module events of `parent`, or the child must walk stacks, for
+/// which it needs the unwind tables of its own session. If the result is `None`, the child waits for the
+/// rules in its own session.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
     let is_known = module_table::are_all_told()

@@ -1,5 +1,5 @@
-//! COLD: counts a mark that the program sets. If a slice is due at this mark, copies the current counters
-//! into the session.
+//! COLD: adds one to the count of a mark when the program calls `edleak_mark`. If a slice is due at this
+//! count, the thread copies the current counters into the session.
 //!
 //! Setting a mark makes no system call, allocates no memory and never waits. [`edleak_session::mark`]
 //! explains the protocol.
@@ -60,7 +60,7 @@ pub(crate) unsafe fn given<'n>(name: *const u8) -> GivenName<'n> {
     }
 }
 
-/// A table of `count` values, which lies at an offset in the session that begins with `header`.
+/// The table of `count` values at the offset `at` of a session. `header` is the header of this session.
 fn table<T>(header: &'static Header, at: usize, count: usize) -> &'static [T] {
     let start = (&raw const *header).cast::<u8>().wrapping_add(at).cast();
     // SAFETY: the layout of the session has `count` values of an atomic type at this offset. The session is

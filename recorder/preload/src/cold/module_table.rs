@@ -8,8 +8,8 @@ use edleak_session::stack::mix;
 static LOADER_START: AtomicUsize = AtomicUsize::new(0);
 static LOADER_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the code range of the loader. With musl, the range is empty, because musl's loader is also libc and
-/// never unloads a module.
+/// Stores the code range of the loader. With musl, the code range of the loader stays empty, because musl's
+/// loader is also libc and never unloads a module.
 pub(crate) fn set_loader(start: usize, end: usize) {
     LOADER_END.store(end, Ordering::Relaxed);
     LOADER_START.store(start, Ordering::Release);
@@ -68,8 +68,8 @@ pub(super) fn known() -> &'static [Known] {
     &KNOWN[..KNOWN_END.load(Ordering::Acquire).min(MAX_KNOWN)]
 }
 
-/// A free entry. If no entry is free, the result is the entry of an unloaded module at whose addresses
-/// another module is loaded now.
+/// A free entry of the table of modules. If no entry is free, the function returns the entry of an unloaded
+/// module, if another module is loaded at the addresses of this module now.
 pub(super) fn place_for_another() -> Option<&'static Known> {
     let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
     if let Some(free) = known().iter().find(is_free) {
@@ -95,8 +95,8 @@ fn current_at(address: usize) -> Option<&'static Known> {
     })
 }
 
-/// The number of the module event that reported the first load of the module at this address. If no known
-/// module contains the address, the result is the number of all module events until now.
+/// The number of the module event that reported the first load of the module at this address. If no module
+/// of the table contains the address, the function returns the number of all module events until now.
 pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     current_at(address).map_or_else(
         || header.events_written.load(Ordering::Relaxed),
@@ -104,9 +104,9 @@ pub(crate) fn events_up_to(header: &Header, address: usize) -> u32 {
     )
 }
 
-/// A value that becomes a part of the hash of a stack. The value distinguishes two stacks with equal
-/// addresses if different modules were loaded at these addresses, one after the other. 0: no two modules were
-/// ever loaded at one address, or the stack does not contain such an address.
+/// A number that the caller mixes into the hash of a stack. Two stacks may have equal addresses, although
+/// different modules were loaded at these addresses, one after the other: the number distinguishes these
+/// stacks. 0: no address of the stack was ever in two different modules.
 #[inline]
 pub(crate) fn mark_of_stack(frames: &[u64]) -> u64 {
     if IS_CONTESTED.load(Ordering::Relaxed) { mark_slow(frames) } else { 0 }

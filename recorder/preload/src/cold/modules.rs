@@ -2,14 +2,15 @@
 //!
 //! glibc's loader allocates a `link_map` for every module with calloc, and frees the `link_map` when it
 //! unloads the module. The loader calls edleak's entry points for calloc and free, so edleak can mark every
-//! allocation of the loader as special. If a special allocation becomes a `link_map`, the loader has loaded a
-//! module. If the loader frees the `link_map`, the loader has unloaded the module. All code in this file runs
-//! on the thread that called dlopen or dlclose, while the loader holds its own lock. Therefore the tables of
-//! this file need no lock of their own.
+//! allocation of the loader as special. If a special allocation becomes a `link_map`, the loader has loaded
+//! a module. If the loader frees the `link_map`, the loader has unloaded the module. All code in this file
+//! runs on the thread that called dlopen or dlclose, while the loader holds its own lock. Therefore the
+//! tables of the file modules.rs need no lock of their own.
 //!
-//! A new module may be loaded at the addresses of an old module. The new module must not inherit the sites of
-//! the old module. So this file compares the first bytes of the old module with the first bytes of the new
-//! module. The first bytes of a module contain the ELF header, the program headers and usually the build ID.
+//! A new module may be loaded at the addresses of an old module. Allocations of the new module must not
+//! count at the sites of the old module. So the library compares the first bytes of the old module with the
+//! first bytes of the new module. The first bytes of a module contain the ELF header, the program headers
+//! and usually the build ID.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -31,8 +32,8 @@ pub(crate) fn set_loader(start: usize, end: usize, events: *mut ModuleEvent) {
     module_table::set_loader(start, end);
 }
 
-/// The public fields of glibc's `struct link_map`, and one private field. The private field distinguishes a
-/// `link_map` from other memory.
+/// The public fields of glibc's `struct link_map`, and one private field. The private field `real`
+/// distinguishes a `link_map` from other memory.
 #[repr(C)]
 struct LinkMap {
     bias: usize,
@@ -40,8 +41,8 @@ struct LinkMap {
     dynamic: usize,
     next: *const LinkMap,
     previous: *const LinkMap,
-    /// A pointer to the `link_map` itself. If the loader uses the `link_map` in another namespace: a pointer
-    /// to the real `link_map`.
+    /// A pointer to the `link_map` itself. If this `link_map` is a copy for another namespace, the field
+    /// points to the original `link_map`.
     real: *const LinkMap,
 }
 
@@ -58,8 +59,8 @@ static PENDING_COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Handles an allocation that the loader has made.
 pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
-    // Every `link_map` has more bytes than this: the smallest `link_map`, in glibc 2.17, has 1,080 bytes. The
-    // loader makes few other allocations of this number of bytes or more.
+    // Every `link_map` has more than 1,000 bytes: the smallest `link_map`, in glibc 2.17, has 1,080 bytes.
+    // The loader makes few other allocations of 1,000 bytes or more.
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
     if PENDING_COUNT.load(Ordering::Relaxed) > 0 {
@@ -78,10 +79,10 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
     }
 }
 
-/// Checks again the allocations that this thread made inside dlopen and that may be a `link_map`. After the
-/// loader has filled in a `link_map`, the loader allocates again before any code of the module runs. If an
-/// older allocation is still no `link_map` when the loader makes the next allocation of this size, this
-/// function stops checking the older allocation.
+/// Checks whether the loader has filled in a `link_map` in one of the allocations that this thread made
+/// inside dlopen. After the loader has filled in a `link_map`, the loader allocates again before any code
+/// of the module runs. If an allocation contains no `link_map` by the time at which the loader makes the
+/// next allocation of 1,000 bytes or more, the library stops checking the older allocation.
 fn settle(header: &Header, me: usize, at_next_candidate: bool) {
     for pending in &PENDING {
         let map = pending.map.load(Ordering::Acquire);
@@ -142,8 +143,8 @@ fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
         }
     }
     if own.is_none() && header.attached.load(Ordering::Relaxed) != 0 {
-        // A module that was loaded before the recording began may have been unloaded from these addresses
-        // without an event.
+        // Another module may have been at these addresses when the recording began, and the loader may have
+        // unloaded that module without an event. So forget the sites at the addresses of the new module.
         sites::forget(header, start, end);
         walk::forget_rules();
     }
@@ -218,7 +219,8 @@ fn write_event(header: &Header, kind: u32, link_map: &LinkMap, end: usize) {
     let mut length = 0;
     if !link_map.name.is_null() {
         for (index, byte) in event.name.iter().enumerate().take(NAME_BYTES) {
-            // SAFETY: the loader's name is NUL-terminated, and the loop ends there.
+            // SAFETY: the name of the module in the `link_map` is NUL-terminated, and the loop ends at the
+            // NUL.
             match unsafe { *link_map.name.wrapping_add(index) } {
                 0 => break,
                 letter => byte.store(letter, Ordering::Relaxed),

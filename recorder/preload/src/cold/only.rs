@@ -1,7 +1,8 @@
 //! COLD: decides whether the user wants the program of this process recorded (`EDLEAK_ONLY`).
 //!
 //! The library compares the patterns with the path that was executed and with the path of the running file.
-//! The two paths differ for a link, and for a script, whose running file is the interpreter.
+//! These two paths differ in two cases: the executed path is a symbolic link, or the executed file is a
+//! script, and the running file is the script's interpreter.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;

@@ -24,9 +24,11 @@ type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
 type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
 type Free = unsafe extern "C" fn(*mut u8);
 
-/// The next malloc after this library in the search order. The entry stub of malloc calls this pointer.
+/// The next malloc after this library in the search order. The entry stub of malloc calls the function at
+/// this address.
 pub(crate) static MALLOC: AtomicPtr<()> = AtomicPtr::new(malloc_first as *mut ());
-/// The next calloc after this library in the search order. The entry stub of calloc calls this pointer.
+/// The next calloc after this library in the search order. The entry stub of calloc calls the function at
+/// this address.
 pub(crate) static CALLOC: AtomicPtr<()> = AtomicPtr::new(calloc_first as *mut ());
 static REALLOC: AtomicPtr<()> = AtomicPtr::new(realloc_first as *mut ());
 static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
@@ -34,8 +36,8 @@ static FREE: AtomicPtr<()> = AtomicPtr::new(free_first as *mut ());
 /// Calls the real malloc.
 ///
 /// # Safety
-/// The caller must keep the contract of malloc. Every other function of this file that calls a real function
-/// has the same requirement.
+/// The caller must keep the contract of malloc. Likewise, every other function of real.rs that calls a real
+/// function requires that its caller keeps the contract of the real function.
 #[inline(always)]
 pub(crate) unsafe fn malloc(size: usize) -> *mut u8 {
     // SAFETY: the pointer leads to a function with the type of malloc: a function of this file or the real
@@ -169,8 +171,8 @@ unsafe extern "C" fn calloc_spaced(count: usize, size: usize) -> *mut u8 {
 unsafe extern "C" fn realloc_spaced(old: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: `install` stores the real function before it publishes this function.
     let real: Realloc = unsafe { transmute(RAW_REALLOC.load(Ordering::Relaxed)) };
-    // SAFETY: the caller keeps the contract of realloc. With the size 0, realloc may free `old`, so the size
-    // stays 0.
+    // SAFETY: the caller keeps the contract of realloc. A realloc to the size 0 may free `old`, so the
+    // library passes the size 0 on and does not enlarge it to 32 bytes.
     unsafe { real(old, if size == 0 && !old.is_null() { 0 } else { size.max(SPACING) }) }
 }
 
@@ -218,14 +220,13 @@ pub(crate) fn has_glibcs_loader() -> bool {
 /// Whether the program uses its own malloc while its libc is glibc.
 static BEHIND_PROGRAM_IS_GLIBC: AtomicBool = AtomicBool::new(false);
 
-/// The number of bytes to request from the real allocator for `size` bytes. Entry points in other files call
-/// this function.
+/// The number of bytes to request from the real allocator for `size` bytes.
 pub(crate) fn spaced(size: usize) -> usize {
     if is_other() { size.max(SPACING) } else { size }
 }
 
 /// Whether a malloc belongs to glibc. Other allocators may also define `__libc_malloc`, so the function
-/// compares the library that contains the malloc.
+/// compares the library that contains the malloc with the library that defines `gnu_get_libc_version`.
 fn is_in_glibc(malloc: *mut c_void) -> bool {
     let of_glibc = global(c"gnu_get_libc_version");
     if of_glibc.is_null() {
@@ -250,17 +251,17 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
 }
 
 /// Whether this library was loaded after the start of the process, with `RTLD_LOCAL`. The program uses no
-/// symbol of a library that was loaded in this way.
+/// symbol of a library that was loaded with `RTLD_LOCAL`.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn is_late() -> bool {
     const RTLD_LAZY: i32 = 1;
     if elf::is_own(global(c"malloc") as usize) {
         return false;
     }
-    // If malloc belongs to another module, this library may still have been preloaded: another allocator may
-    // come before this library. A lookup with `RTLD_DEFAULT` would find the symbols of this library even if
-    // it was not preloaded. A lookup in the program's own list of libraries finds these symbols only if this
-    // library was preloaded.
+    // If malloc belongs to another module, this library may still have been preloaded: another allocator
+    // may come before this library. A lookup with `RTLD_DEFAULT` would find the symbols of this library
+    // even if it was not preloaded. A lookup in the program's own list of libraries finds the symbols of
+    // this library only if it was preloaded.
     symbols::learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {
@@ -289,18 +290,19 @@ pub(crate) fn resolve_late() -> usize {
     global(c"malloc") as usize
 }
 
-/// The malloc, calloc, realloc and free that come next after this library. The library has found these
-/// functions, but does not use them before [`Resolved::install`].
+/// The malloc, calloc, realloc and free that come next after this library in the search order. The library
+/// calls them only after [`Resolved::install`].
 pub(crate) struct Resolved {
     functions: [*mut c_void; 4],
-    /// The result of [`Resolved::is_countable`].
+    /// Whether the program's calls of malloc reach this library first ([`Resolved::is_countable`]).
     are_first: bool,
     allocator: u32,
 }
 
 /// Finds the real malloc, calloc, realloc and free. The thread that starts the preload library calls this
-/// function once. Until [`Resolved::install`], the arena serves the allocations that lookups make, so the
-/// target's first allocations find an unused heap. `None`: no library after this one defines malloc.
+/// function once. Looking up these functions may allocate memory. Until [`Resolved::install`], this memory
+/// comes from the arena, so the lookups leave no block in the target's heap. `None`: no library after this
+/// one defines malloc.
 pub(crate) fn resolve() -> Option<Resolved> {
     symbols::learn_dlerror();
     symbols::learn_versions();
@@ -350,10 +352,11 @@ impl Resolved {
         extent.is_some_and(|(end, _)| (page..end).contains(&(self.functions[0] as usize)))
     }
 
-    /// Installs the program's own malloc, whose functions have detours. If the program calls the preload
-    /// library, the library counts the call and passes it on to the program's malloc. If the program's malloc
-    /// calls the preload library, the library passes the call on to the next definition. The library does not
-    /// count a call by the program's malloc, because the library counts the outer call.
+    /// Installs the program's own malloc, whose functions have detours. If the program calls an entry point
+    /// of the preload library, the library counts the call and passes it on to the program's malloc. If the
+    /// program's malloc itself calls an entry point, the library passes this inner call on to the
+    /// definition that comes next after the library. The library does not count the inner call, because it
+    /// counts the program's outer call.
     pub(crate) fn install_behind_program(&self) {
         let names = [c"malloc", c"calloc", c"realloc", c"free"];
         for ((index, function), name) in self.functions.iter().enumerate().zip(names) {
@@ -467,7 +470,8 @@ fn arena_alloc(size: usize, align: usize) -> *mut u8 {
     }
     ARENA_LIVE.fetch_add(1, Ordering::Relaxed);
     let allocation = ARENA.0.get().cast::<u8>().wrapping_add((at + 8 + align - 1) & !(align - 1));
-    // SAFETY: `room` leaves a word before the aligned address, and no other caller has these bytes.
+    // SAFETY: `room` leaves 8 bytes before the aligned address, and the arena gives these bytes to no other
+    // caller.
     unsafe { allocation.cast::<usize>().wrapping_sub(1).write(size) };
     allocation
 }

@@ -13,8 +13,8 @@ use edleak_session::wrapper::{self, MAX_RANGES, WrapperRange};
 
 static TABLE: AtomicPtr<SiteSlot> = AtomicPtr::new(ptr::null_mut());
 static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
-/// The words of the caller cache ([`caller`]). `set_tables` stores this pointer together with the pointers to
-/// all other tables.
+/// The words of the caller cache ([`caller`]). `set_tables` stores the address of the caller cache together
+/// with the addresses of all other tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
 /// In a forked child: the session of the nearest ancestor whose rules the collector has published. The child
@@ -29,8 +29,8 @@ static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 pub(crate) unsafe fn ask_parent(parents: *mut u8) {
     // SAFETY: a session begins with its header.
     let ready = &unsafe { &*parents.cast::<Header>() }.ready;
-    // If the collector has not yet set `ready` for the parent, the collector may later set `ready` without
-    // publishing rules. So until `ready` is set, the parent counts as a process without rules.
+    // While `ready` in the parent's session is 0, the collector may still decide to publish no rules in
+    // this session. So until `ready` is set, this code treats the parent as a process without rules.
     let has_none = ready.load(Ordering::Acquire) != READY;
     // The session of the parent's parent is still mapped in a forked child.
     if !has_none || PARENT.load(Ordering::Relaxed).is_null() {
@@ -38,7 +38,8 @@ pub(crate) unsafe fn ask_parent(parents: *mut u8) {
     }
 }
 
-/// Makes this process use only the rules of its own session.
+/// Makes this process use only the unwind rules in its own session, and no longer the rules in its parent's
+/// session.
 pub(crate) fn forget_parent() {
     PARENT.store(ptr::null_mut(), Ordering::Relaxed);
 }
@@ -72,10 +73,10 @@ pub(crate) fn set_tables(
 
 /// Copies the site or the rule of an address from the site table into the caller cache.
 fn publish(address: usize, slot: &SiteSlot) {
-    // If the word at the index of this caller belongs to another caller, the word usually stays. If a new
-    // caller always replaced the word and two callers with one index took turns, each call would take the
-    // slow path. Every 16th time, the new caller replaces the word, so that the word of an unused caller
-    // disappears.
+    // If the cache's word at the index of this caller belongs to another caller, this word usually stays.
+    // If a new caller always replaced the word and two callers with one index took turns, each call would
+    // take the slow path. Every 16th time, the new caller replaces the word, so that the word of an unused
+    // caller disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
@@ -95,7 +96,8 @@ fn caller_cache() -> &'static [AtomicU64] {
 pub(crate) struct Place {
     /// The id of the site.
     pub site: u32,
-    /// The work of the hook besides counting: `COUNT` (none), `WATCH` or `LOADER`.
+    /// The hook's task in addition to counting: none (`COUNT`), walking the stack (`WATCH`), or noticing
+    /// loaded modules (`LOADER`).
     pub action: Action,
     /// The stack frame of the function that contains the site.
     pub frame: Frame,
@@ -104,8 +106,8 @@ pub(crate) struct Place {
 }
 
 /// Maximum number of callers that the library examines for one allocation. If all examined callers are
-/// wrappers, the last examined caller is the site. The limit is high enough for an unoptimized program with
-/// nested generics. The limit also ends the search in a wrapper that calls itself recursively.
+/// wrappers, the last examined caller is the site. 64 callers are enough for an unoptimized program with
+/// nested generics. The maximum also ends the search in a wrapper that calls itself recursively.
 pub(crate) const MAX_CALLERS: usize = 64;
 
 /// Finds the site of an allocation: the first caller that is not a wrapper.
@@ -145,9 +147,9 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
         // SAFETY: the collector compiled the rule for exactly this address.
         let caller = unsafe { frame.caller(rule) };
         if caller.address == 0 || caller.sp <= frame.sp || is_own_call(caller.address) {
-            // In three cases, the wrapper itself is the site: the wrapper is the outermost frame, or the rule
-            // does not lead up the stack, or operator new allocates an exception in a call that edleak does
-            // not count.
+            // The wrapper itself is the site in three cases: the wrapper is the outermost frame; or the
+            // unwind rule gives a caller's frame that is not higher on the stack; or a real operator new
+            // that edleak calls allocates an exception.
             break;
         }
         frame = caller;
@@ -156,7 +158,8 @@ pub(crate) unsafe fn place(header: &Header, mut frame: Frame) -> Place {
     place
 }
 
-/// The id of the site at an address. This function never skips a wrapper.
+/// The id of the site at an address. If the address lies in a wrapper, the function does not search for the
+/// wrapper's caller.
 #[inline]
 pub(crate) fn id_of(header: &Header, address: usize) -> u32 {
     let word =
@@ -195,8 +198,8 @@ fn first_action(header: &Header, address: usize) -> Action {
     published_action(header, address).unwrap_or(otherwise)
 }
 
-/// The action that the collector has published for an address; `None`: the collector has published no action
-/// for this address.
+/// The action (count, watch, or skip a wrapper's frame) that the collector has published for an address;
+/// `None`: the collector has published no action for this address.
 fn published_action(header: &Header, address: usize) -> Option<Action> {
     let parents = PARENT.load(Ordering::Relaxed);
     let (header, ranges) = if header.ready.load(Ordering::Acquire) != READY && !parents.is_null() {
@@ -216,7 +219,8 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
 }
 
 /// The frame of `pthread_create`, if `pthread_create` has called the loader to allocate the thread-local
-/// storage of a new thread. An allocation of such storage belongs to the caller of `pthread_create`.
+/// storage of a new thread. An allocation of thread-local storage counts at the site that calls
+/// `pthread_create`.
 ///
 /// # Safety
 /// `frame` is the frame of the caller of a running entry point.
@@ -243,7 +247,7 @@ unsafe fn thread_creator(header: &Header, mut frame: Frame) -> Option<Frame> {
 }
 
 /// Stores the id of a site that is a call of `pthread_create`. The session stores the ids of only the first
-/// 32 such sites.
+/// 32 sites that call `pthread_create`.
 fn note_thread_start(header: &Header, site: u32) {
     if site == OTHER {
         return;
@@ -259,7 +263,7 @@ fn note_thread_start(header: &Header, site: u32) {
 
 /// Forgets every site with a return address in `start..end`, because another module is loaded at these
 /// addresses now. The new module must not get the counts of the old module. The collector still reports the
-/// old ids. If the old module is loaded again, its sites get their ids again.
+/// counts of the forgotten sites. If the old module is loaded again, its sites get their old ids again.
 pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     // SAFETY: an attached session has its tables set, with `SLOTS` slots.
     let slots = unsafe { core::slice::from_raw_parts(TABLE.load(Ordering::Acquire), SLOTS) };
@@ -276,9 +280,9 @@ pub(crate) fn forget(header: &Header, start: usize, end: usize) {
     }
 }
 
-/// The id and the address of each site that the target has met. The function reads the site infos in the
-/// order of their ids. The function does not read the slots of the site table: most slots are empty, and a
-/// read of an empty slot would allocate the memory page of this slot.
+/// The id and the address of each site that the target has met. The function reads the site infos, which
+/// are in the order of the site ids. It does not read the slots of the site table, because most slots are
+/// empty: reading an untouched slot makes the kernel allocate the memory page of this slot.
 fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize, u64)> {
     let met = infos.get(..(next_site as usize).min(infos.len())).unwrap_or_default();
     let addresses = met.iter().map(|info| info.address.load(Ordering::Acquire)).enumerate();
@@ -286,7 +290,7 @@ fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize,
 }
 
 /// Copies all sites whose id is less than `next_site` from the parent's session into the session of its
-/// forked child. So the ids in the side table stay valid in the child.
+/// forked child. So the site ids in the side table, which the child inherits, stay valid in the child.
 ///
 /// # Safety
 /// A session must be mapped at both addresses.

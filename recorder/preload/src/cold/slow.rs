@@ -27,8 +27,8 @@ pub(crate) unsafe extern "C" fn note(
     caller: *const usize,
     fp: usize,
 ) -> *mut u8 {
-    // In an unrecorded process, each call of an entry point makes the test `is_off`. To keep the test short,
-    // the code saves no register on the stack before the test.
+    // In an unrecorded process, each call of an entry point calls `is_off` to test the phase. The rest of
+    // the work is in `note_counted`, so that this function saves no register on the stack before the test.
     if lifecycle::is_off() {
         return allocation;
     }
@@ -95,8 +95,8 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
 }
 
 /// Counts every live allocation of the parent in the counters of a forked child: the parent made these
-/// allocations, and the child will free them. Only the parent's session holds the stacks of watched sites. So
-/// the child counts an inherited allocation at its site, not at its stack.
+/// allocations, and the child will free them. Only the parent's session holds the stacks of watched sites.
+/// So if the parent counted an allocation by its stack, the child counts it only at its site.
 ///
 /// # Safety
 /// `parents` are the tables of the parent's session, which is still mapped.
@@ -126,9 +126,10 @@ fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     }
 }
 
-/// The caller and the size to count. If a pending entry point has called this entry point, the function
-/// returns the caller and the size of the pending entry point. Otherwise, the function returns the caller and
-/// the size of this entry point.
+/// The caller and the size with which the library counts an allocation. If a pending entry point has called
+/// the current entry point, the function returns the caller and the size of the pending entry point. If no
+/// pending entry point has called the current entry point, the function returns the caller and the size of
+/// the current entry point.
 fn attribute(
     tls: &mut thread::Tls,
     caller: *const usize,
@@ -141,8 +142,8 @@ fn attribute(
     }
     thread_end_pending(tls);
     if caller >= pending.caller {
-        // The frame of the pending entry point no longer exists, because an exception or longjmp has ended
-        // the entry point. So the call of this entry point does not belong to the pending entry point.
+        // The stack frame of the pending entry point no longer exists, because an exception or longjmp has
+        // ended that entry point. So the pending entry point has not called the current entry point.
         return (caller, fp, size);
     }
     let asked = if size.wrapping_sub(pending.size) <= pending.slack { pending.size } else { size };
@@ -215,9 +216,9 @@ pub(crate) fn take_known(allocation: *mut u8) -> Option<Allocation> {
     was
 }
 
-/// Whether the free of an unknown address is no error. The free is no error if an outer entry point has
-/// already counted the free, or if the program's own allocator returned the address before its functions had
-/// detours.
+/// Whether the library should not report the free of an address that is not in the side table. The free is
+/// expected if an outer entry point has already counted the free, or if the program's own allocator
+/// returned the address before the functions of this allocator had detours.
 fn is_expected_free(allocation: *mut u8) -> bool {
     let here = 0u8;
     is_being_deleted(allocation)
@@ -252,8 +253,8 @@ pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     unsafe { reallocated(old, was, new, size) }
 }
 
-/// Works as [`reallocated`], for an allocation that the fast path removed from the side table. `before` is
-/// the address of the counters that the thread had when the fast path removed the allocation.
+/// Does the same as [`reallocated`], for an allocation that the fast path removed from the side table.
+/// `before` is the address of the thread's counters at the time of this removal.
 ///
 /// # Safety
 /// As for [`reallocated`].
@@ -266,8 +267,9 @@ pub(crate) unsafe fn reallocated_after(
     new: *mut u8,
     size: usize,
 ) -> *mut u8 {
-    // If the counters differ, another session began during the real call, or a fork has set the counters to
-    // 0.
+    // If the thread has counters at another address than before the real realloc, another session began
+    // during the real realloc. If the kernel has set the page of counters to 0, this process is a forked
+    // child.
     let is_same = thread::counters() == before || thread::is_wiped();
     // SAFETY: the target passed `old`, and `was` was taken before the real call.
     unsafe { reallocated(old, is_same.then_some(was), new, size) }
@@ -287,7 +289,8 @@ pub(crate) unsafe fn reallocated(
     size: usize,
 ) -> *mut u8 {
     if new.is_null() && size != 0 {
-        // SAFETY: the call has failed, so `old` is still allocated, and this thread may note it again.
+        // SAFETY: realloc has failed, so the block at `old` is still allocated, and this thread may note it
+        // again.
         unsafe { restore(old, was) };
     } else {
         count_taken(was); // a null `new` means that `old` was freed

@@ -38,8 +38,8 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
 /// glibc asks for malloc, free and similar functions with their version. The library `libc_malloc_debug.so`
 /// defines these functions only with a version, so a lookup without a version does not find its functions.
 /// Other allocators define no versions, so a lookup with a version does not find their functions. Therefore
-/// this function first looks up the symbol without a version. If the result is glibc's own function, this
-/// function prefers the result of a lookup with a version.
+/// `find` first looks up the symbol without a version. If this lookup finds glibc's own function, `find`
+/// prefers the result of a lookup with a version.
 pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
     // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
     // caller of this function allows that.
@@ -76,7 +76,7 @@ pub(crate) struct Lazy {
 
 impl Lazy {
     /// Offset of the field `address`. If the function has a detour, the detour stores the address of its
-    /// trampoline in this field.
+    /// trampoline in the field `address`.
     pub(crate) const ADDRESS_AT: usize = core::mem::offset_of!(Lazy, address);
 
     /// A symbol that the library has not looked up yet.
@@ -102,8 +102,8 @@ impl Lazy {
     }
 
     /// Looks up the symbol in the libraries after this library, before the program calls the function. So
-    /// `get` need not look up the symbol while the program runs. A lookup at that time would clear a message
-    /// of `dlerror` that the program has not read yet.
+    /// `Lazy::get` need not look up the symbol while the program runs. A lookup while the program runs
+    /// would clear a message of `dlerror` that the program has not read yet.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
         if found.is_null() {
@@ -114,8 +114,9 @@ impl Lazy {
         !found.is_null()
     }
 
-    // A C program may load a C++ plugin, and only this plugin may use libstdc++. In such a program, `next`
-    // finds nothing, although without edleak the plugin would find the function.
+    // A C program may load a C++ plugin, and only this plugin may use libstdc++. If only the plugin uses
+    // libstdc++, `next` does not find the functions of libstdc++, although the plugin would find them
+    // without edleak.
     fn in_a_loaded_library(&self) -> *mut c_void {
         if !self.name.to_bytes().starts_with(b"_Z") {
             return ptr::null_mut();
@@ -136,8 +137,9 @@ pub(super) fn learn_dlerror() {
 
 /// Clears the message of `dlerror`, so that the target does not see an error of edleak's own lookup. The
 /// function calls `dlerror` twice: the first call returns the message, and the second call frees the memory
-/// that glibc keeps for the message. Without the second call, the next error of the target would use this
-/// memory, and the target's heap would differ from a run without edleak.
+/// that glibc keeps for the message. Without the second call of `dlerror`, glibc would use the memory of
+/// this message for the next error of the target, and the target's heap would differ from a run without
+/// edleak.
 pub(super) fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
@@ -202,14 +204,15 @@ fn is_glibcs_own(function: *mut c_void) -> bool {
     !of_glibc.is_null() && !base.is_null() && base == module_of(of_glibc).1
 }
 
-/// The place where the program finds a function that edleak also defines.
+/// The kind of module in which the loader finds a function of the program, such as malloc, that edleak also
+/// defines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// The function is in this library, or the loader does not tell where the function is.
+    /// The function is in the preload library, or the loader does not tell in which module the function is.
     Ours,
-    /// The function is a stub in the program, which leads to the first definition. A program that is linked
-    /// at a fixed address has such a stub if it uses the address of the function. A lookup by name finds the
-    /// stub instead of the function.
+    /// The function is a stub in the program, which jumps to the first definition in the search order. A
+    /// program that is linked at a fixed address has a stub for a function if it uses the address of the
+    /// function. A lookup of the function's name finds this stub instead of the function.
     Stub,
     /// The function is in the program, or in a library that comes before this library.
     Foreign,
@@ -262,8 +265,8 @@ pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
     if handle.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: the handle comes from `dlopen`. The handle stays open, so that the loader cannot unload the
-    // function.
+    // SAFETY: the handle comes from `dlopen`. The handle is never closed, so that the loader cannot unload
+    // the library with the function.
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
@@ -271,8 +274,8 @@ pub(super) fn of_module(path: *const c_char, name: &CStr) -> *mut c_void {
 pub(super) static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a return address lies in libc's `pthread_create`. The length of `pthread_create` is unknown, so
-/// the code assumes 4 KiB. In glibc, `pthread_create` is 3 KB long, and no function in the next KB uses the
-/// loader.
+/// the code assumes 4 KiB. In glibc, `pthread_create` is 3 KB long. The assumed length also covers about 1
+/// KB of code after it, but no function there calls the loader.
 pub(crate) fn is_in_pthread_create(address: usize) -> bool {
     const MOST_BYTES: usize = 4 << 10;
     let start = PTHREAD_CREATE.load(Ordering::Relaxed);

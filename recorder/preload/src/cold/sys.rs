@@ -111,16 +111,16 @@ pub(crate) fn unmap(address: *mut u8, bytes: usize) {
     unsafe { syscall(numbers::MUNMAP, [address as usize, bytes, 0, 0, 0, 0]) };
 }
 
-/// Asks the kernel to set these pages to 0 in a forked child. `false`: the kernel does not support this
-/// request.
+/// Asks the kernel to set these pages to 0 in a forked child. `false`: the kernel cannot set pages to 0 in
+/// a forked child.
 pub(crate) fn wipe_on_fork(address: *const u8, bytes: usize) -> bool {
     const MADV_WIPEONFORK: usize = 18;
     // SAFETY: the pages belong to the preload library, and a child does not need their content.
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_WIPEONFORK, 0, 0, 0]) == 0 }
 }
 
-/// Asks the kernel to use no huge pages for this memory. A kernel that does not know this advice ignores the
-/// call.
+/// Asks the kernel to use no huge pages for this memory. A kernel that does not know MADV_NOHUGEPAGE
+/// ignores the call.
 pub(crate) fn no_huge_pages(address: *const u8, bytes: usize) {
     const MADV_NOHUGEPAGE: usize = 15;
     // SAFETY: this advice does not change the content of the memory.
@@ -166,7 +166,7 @@ pub(crate) fn remove_pages(address: *mut u8, bytes: usize) {
     unsafe { syscall(numbers::MADVISE, [address as usize, bytes, MADV_REMOVE, 0, 0, 0]) };
 }
 
-/// Gives the content of private pages back to the kernel. Afterwards, the pages contain only zeros.
+/// Gives the content of private pages back to the kernel, so that the pages contain only zeros.
 pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     const MADV_DONTNEED: usize = 4;
     const MAP_FIXED: usize = 0x10;
@@ -175,8 +175,8 @@ pub(crate) fn clear_pages(address: *mut u8, bytes: usize) {
     if unsafe { syscall(numbers::MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) } == 0 {
         return;
     }
-    // The kernel refuses MADV_DONTNEED for locked pages (mlockall). If the pages are locked, the code maps
-    // new pages over the old pages.
+    // The kernel refuses MADV_DONTNEED for locked pages (mlockall). If the pages are locked, the function
+    // maps new pages over them.
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     // SAFETY: the pages belong to the preload, so the new mapping replaces no memory of the target.
     unsafe { syscall(numbers::MMAP, [address, bytes, PROT_READ_WRITE, flags, usize::MAX, 0]) };

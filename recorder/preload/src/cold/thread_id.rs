@@ -10,9 +10,9 @@ const GLIBC_OFFSET: usize = 0x2d0;
 const UNKNOWN_OFFSET: usize = usize::MAX;
 static OFFSET: AtomicUsize = AtomicUsize::new(UNKNOWN_OFFSET);
 
-/// The offset of the thread ID from the thread pointer in libc's data, in bytes. The function reads the ID at
-/// the offset that glibc or musl uses, and compares the ID with the ID of the main thread. 0: the two IDs
-/// differ, or this is not the main thread.
+/// The offset of the thread ID from the thread pointer in libc's data, in bytes. On the main thread, the
+/// function reads the number at the offset that glibc or musl uses, and compares it with the thread's ID.
+/// 0: the number is not the thread's ID, or the current thread is not the main thread.
 pub(super) fn offset() -> usize {
     let known = OFFSET.load(Ordering::Relaxed);
     if known != UNKNOWN_OFFSET {
@@ -23,7 +23,8 @@ pub(super) fn offset() -> usize {
     if tid != sys::getpid() {
         return 0;
     }
-    // The control block of musl may end before the offset that glibc uses.
+    // With musl, do not read at glibc's offset of the thread ID: musl's control block of a thread may end
+    // before this offset.
     let offset = if real::has_glibcs_threads() { GLIBC_OFFSET } else { MUSL };
     // SAFETY: the control block of glibc is over 2,000 bytes long, and the control block of musl is over 100
     // bytes long.

@@ -65,9 +65,9 @@ const POSIX_MEMALIGN: usize = Hook::PosixMemalign as usize;
 const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
-/// Whether a detoured function that runs on this thread has called the entry point whose stack pointer is
-/// `sp`. If an exception has left the detoured function, this function clears the field `inside` of the
-/// thread.
+/// Whether a detoured function is running on this thread and has called the current entry point. `sp` is
+/// the stack pointer of the current entry point. If an exception has left the detoured function, this
+/// function clears the field `inside` of the thread.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;
@@ -105,18 +105,20 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
     };
     // SAFETY: the caller guarantees that `call` points to a `Call` on its stack.
     let place = unsafe { &raw mut (*call).taken };
-    // SAFETY: the caller guarantees that `call` points to a `Call` on its stack. The old value needs no drop.
+    // SAFETY: the caller guarantees that `call` points to a `Call` on its stack. The old value of `taken`
+    // needs no drop.
     unsafe { place.write(taken) };
     // SAFETY: no other reference to this thread's state exists from here on.
     thread::enter(unsafe { thread::tls() }, call as usize);
     true
 }
 
-/// Runs after the trampoline has returned `result`. Returns the result that the hook returns to its caller.
+/// Runs after the trampoline has returned `result`. Returns the value that the hook then returns to the
+/// caller of the detoured function.
 ///
 /// # Safety
-/// The requirement of [`begins`] holds, and [`begins`] has returned `true` for `call`. `rbp` is the caller's
-/// frame pointer.
+/// The safety requirement of [`begins`] holds for `call`, and [`begins`] has returned `true` for `call`.
+/// `rbp` is the caller's frame pointer.
 pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize) -> usize {
     // SAFETY: no other reference to this thread's state exists in this statement.
     thread::leave(unsafe { thread::tls() });
@@ -173,9 +175,10 @@ pub(crate) unsafe extern "C" fn free_slow(allocation: *mut u8) {
     }
 }
 
-/// Calls `function` of an allocator. The field `inside` of this thread is set during the call, so inner calls
-/// are not counted. If the field is already set, `function` itself has called the entry point, and this
-/// function calls `next` instead. `next` is the next definition after the preload library.
+/// Calls `function`, a function of the program's own allocator. The thread's field `inside` is set during
+/// the call, so that the library does not count inner calls. If `inside` is already set, `function` itself
+/// has called the current entry point. The library then calls `next`, which is the next definition after
+/// the preload library.
 ///
 /// # Safety
 /// `function` and `next` take the arguments `first` and `second`.

@@ -1,11 +1,11 @@
 //! HOT: the exported C symbols; no other file exports symbols.
 //!
-//! Every entry point that allocates is a naked stub; the assembly of the stubs is in [`crate::arch::stubs`].
-//! The stubs of frequent functions call the real function and note the allocation that this function returns.
-//! The other stubs add two arguments, from which the hook finds its caller: the address of the stub's return
-//! address, and the frame pointer. The stubs with these two arguments jump to the hook, and the hook returns
-//! directly to the caller. Entry points that free memory need no caller, because a free is counted at the
-//! site of the allocation.
+//! Every entry point that allocates is a naked stub; the assembly of the stubs is in
+//! [`crate::arch::stubs`]. The stubs of frequent functions call the real function and note the allocation
+//! that this function returns. The other stubs add two arguments, from which the hook finds its caller: the
+//! address of the stub's return address, and the frame pointer. A stub that adds these two arguments jumps
+//! to its hook, and the hook returns directly to the stub's caller. Entry points that free memory need no
+//! caller, because a free is counted at the site of the allocation.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI
@@ -160,8 +160,8 @@ plain_entry! {
     _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
 }
 
-/// Defines an entry point of up to six arguments, written as `name => hook`. The hook gets two more
-/// arguments: the caller's frame and frame pointer.
+/// Defines an entry point of up to six arguments, written as `name => hook`. The stub passes two more
+/// arguments to the hook: the address of the stub's return address, and the caller's frame pointer.
 macro_rules! entry_of_six {
     ($($name:ident => $hook:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`: calls its hook with its caller added to the arguments.")]

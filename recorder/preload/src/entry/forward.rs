@@ -1,11 +1,11 @@
-//! COLD: entry points that may call other entry points: posix_memalign and other aligned allocations,
-//! reallocarray, operator new and operator delete.
+//! COLD: the entry points whose real functions may call other entry points: posix_memalign and other
+//! aligned allocations, reallocarray, operator new and operator delete.
 //!
 //! musl's posix_memalign calls aligned_alloc, and libstdc++'s operator new calls malloc, but jemalloc's
-//! operator new does not call malloc. So while posix_memalign, operator new or a similar real function runs,
-//! its caller is *pending*. The first entry point that allocates inside the real function counts the
+//! operator new does not call malloc. So while posix_memalign, operator new or a similar real function
+//! runs, its caller is *pending*. The first entry point that allocates inside the real function counts the
 //! allocation for the pending caller. If no inner entry point allocates, the outer entry point counts the
-//! allocation itself. So edleak counts every allocation once, at the outer caller.
+//! allocation itself. So edleak counts every allocation once, at the caller of the outer entry point.
 //!
 //! Programs call the default operator new very often, and making a caller pending takes time. The default
 //! operator new (of libstdc++ or libc++) calls malloc and throws if malloc fails; the default operator delete
@@ -35,8 +35,9 @@ static VALLOC: Lazy = Lazy::new(c"valloc");
 static PVALLOC: Lazy = Lazy::new(c"pvalloc");
 static REALLOCARRAY: Lazy = Lazy::new(c"reallocarray");
 
-/// Looks up the real functions early, when a lookup has no side effect for the program. If the program loads
-/// a C++ runtime later, the library looks up the operators of this runtime at their first use.
+/// Looks up the real functions when the library starts: at this time, the program has no message of
+/// `dlerror` that a lookup could clear. If the program loads a C++ runtime later, the library looks up the
+/// operators of this runtime at their first use.
 pub(crate) fn resolve() {
     for real in [&POSIX_MEMALIGN, &ALIGNED_ALLOC, &MEMALIGN, &VALLOC, &PVALLOC, &REALLOCARRAY] {
         real.get();
@@ -89,8 +90,8 @@ fn begin(size: usize, slack: usize, caller: *const usize, fp: usize) -> bool {
     true
 }
 
-/// Ends the pending state that `begin` began. `false`: an inner entry point has already counted the
-/// allocation for this caller.
+/// Makes the caller no longer pending, after `begin` has made it pending. `false`: an inner entry point has
+/// already counted the allocation for this caller.
 fn end(caller: *const usize) -> bool {
     // SAFETY: in this call, no other reference to the current thread's state exists.
     let tls = unsafe { thread::tls() };
@@ -205,8 +206,8 @@ pub(crate) unsafe extern "C" fn on_pvalloc(size: usize, caller: *const usize, fp
     unsafe { paged(&PVALLOC, size, caller, fp) }
 }
 
-/// Handles a call of reallocarray whose product of count and size overflows. The real function then fails and
-/// sets errno.
+/// Handles a call of reallocarray whose product of count and size overflows. The real reallocarray fails
+/// because of the overflow, and sets errno.
 ///
 /// # Safety
 /// See [`on_posix_memalign`].
@@ -320,7 +321,7 @@ pub(crate) unsafe extern "C" fn new_begins(call: *mut NewCall) -> *mut c_void {
     if real.is_null() { without_runtime as *mut c_void } else { real }
 }
 
-/// Ends the pending state that [`new_begins`] began. Returns the allocation.
+/// Makes the caller no longer pending, after [`new_begins`] has made it pending. Returns the allocation.
 ///
 /// # Safety
 /// Only `edleak_call_new` calls this function.
@@ -329,9 +330,9 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     // SAFETY: `edleak_call_new` has stored `call` on its stack.
     let call = unsafe { &*call };
     // If glibc is the allocator and operator new has not called malloc, operator new took the memory from a
-    // pool of the program. edleak counts the pool's own allocations when the pool makes them. Another
-    // allocator may have its own operator new that does not call malloc. If such an operator new has called
-    // no inner entry point, the hook counts the returned allocation here.
+    // pool of the program. edleak counts the pool's own allocations when the pool makes them. An allocator
+    // other than glibc's may have its own operator new that does not call malloc. If this operator new has
+    // called no inner entry point, the hook counts the returned allocation here.
     if end(call.caller) && real::is_other() {
         // SAFETY: `caller` and `fp` come from the stub.
         return unsafe { note::note(allocation, call.size, call.caller, call.fp) };
@@ -339,8 +340,8 @@ pub(crate) unsafe extern "C" fn new_ends(call: *const NewCall, allocation: *mut 
     allocation
 }
 
-// This function runs if the program calls operator new, but no library defines operator new. The function
-// returns memory from malloc, and throws no exception if malloc fails.
+// This function runs if the program calls operator new, but no library defines operator new. It returns
+// memory from malloc; if malloc fails, it returns null and throws no exception.
 unsafe extern "C" fn without_runtime(size: usize) -> *mut u8 {
     // SAFETY: malloc accepts any size.
     unsafe { real::malloc(size.max(1)) }
@@ -454,14 +455,15 @@ unsafe fn delete_slow(form: usize, allocation: *mut u8, second: usize, third: us
     }
     let real = DELETE_FORMS[form].get();
     if real.is_null() {
-        // SAFETY: without a C++ runtime, memory from `without_runtime` comes from malloc.
+        // SAFETY: without a C++ runtime, `without_runtime` handled operator new and took the memory from
+        // malloc.
         return unsafe { free::on_free(allocation) };
     }
     // SAFETY: a form of operator delete takes at most three arguments and ignores all further arguments.
     let real: Delete = unsafe { transmute(real) };
     if !real::is_other() {
-        // SAFETY: this is the target's own call, with its own arguments. The allocator is not in a library
-        // other than glibc, so the operator delete calls edleak's free.
+        // SAFETY: this is the target's own call, with its own arguments. The allocator is glibc's or lies
+        // in the program itself, so the real operator delete calls edleak's free.
         return unsafe { real(allocation, second, third) };
     }
     // SAFETY: the target passed `allocation`. Another allocator's operator delete may free the memory itself,

@@ -6,12 +6,13 @@
 //! functions, a hook makes no system call of its own. A hook does not use the state of the thread, so a
 //! signal handler may map memory at any time.
 //!
-//! The loader, libc's malloc and libc's threads call mmap by internal names, so these calls do not reach the
-//! hooks. Allocators in other libraries call the public names, so their calls reach the hooks. The collector
-//! recognizes the calls of allocators by the module of the direct caller.
+//! The loader, libc's malloc and libc's threads call mmap by internal names, so these calls do not reach
+//! the hooks. Allocators outside libc, such as jemalloc, call mmap by its public name, so their calls reach
+//! the hooks. The collector recognizes the calls of allocators by the module of the direct caller.
 //!
 //! In a process that was started without this library, these hooks run through detours of libc's functions
-//! ([`crate::arch::detour`]). The real function that a hook calls is then the trampoline of the detour.
+//! ([`crate::arch::detour`]). With a detour, the real function that a hook calls is the trampoline of the
+//! detour.
 #![allow(unsafe_code)]
 
 use crate::cold::lifecycle;
@@ -80,7 +81,8 @@ impl MappingLog {
     }
 
     /// The session and the ring for a call that unmaps memory or gives pages back. If a forked child is not
-    /// recorded and makes only such calls, the child does not count as a child that used memory.
+    /// recorded and only unmaps memory or gives pages back, edleak does not count the child as a child that
+    /// used memory.
     fn of_giving() -> Option<MappingLog> {
         MappingLog::with(lifecycle::header_unless_unrecorded_child)
     }
@@ -90,7 +92,8 @@ impl MappingLog {
             return None;
         }
         let header = header()?;
-        // `header` may have given a forked child its own session, which has another ring.
+        // Load `RING` again: the call of `header` may have given a forked child its own session, which has
+        // another ring.
         let slots = RING.load(Ordering::Acquire);
         if slots.is_null() {
             return None;
@@ -131,8 +134,9 @@ fn event(operation: Operation, address: Pointer, length: usize, flags: u32) -> M
     MappingEvent { operation, flags, address: address as u64, length: length as u64, site: 0, direct: 0 }
 }
 
-/// Adds an event for a slice that a mark takes. `slice` is the position of the slice in the ring of marks. If
-/// the ring of mapping events is full, the collector uses the counters of an older mark for this slice.
+/// Adds an event for a slice that a mark takes. `slice` is the position of the slice in the ring of marks.
+/// If the ring of mapping events is full, no event is added, and the collector completes this slice with
+/// the counters of mapped memory from an older mark.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
     if let Some(log) = MappingLog::of_taking() {
@@ -156,8 +160,8 @@ pub(crate) unsafe extern "C" fn on_mmap(
     caller: *const usize,
     fp: usize,
 ) -> Pointer {
-    // SAFETY: the stub passes the arguments of the target, and the frame and the frame pointer of the stub's
-    // caller.
+    // SAFETY: the stub passes the arguments of the target's call. `caller` and `fp` describe the frame of the
+    // stub's caller.
     unsafe { map(&MMAP, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
@@ -176,8 +180,8 @@ pub(crate) unsafe extern "C" fn on_mmap64(
     fp: usize,
 ) -> Pointer {
     let function = if real(&MMAP64).is_null() { &MMAP } else { &MMAP64 };
-    // SAFETY: the stub passes the arguments of the target, and the frame and the frame pointer of the stub's
-    // caller.
+    // SAFETY: the stub passes the arguments of the target's call. `caller` and `fp` describe the frame of the
+    // stub's caller.
     unsafe { map(function, [address as usize, length], protection, flags, file, offset, caller, fp) }
 }
 
@@ -222,11 +226,12 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     }
     // SAFETY: the next definition of munmap has the type `Munmap`.
     let real: Munmap = unsafe { transmute(real) };
-    // The kernel refuses an address that is not aligned and a length of 0, so such a call needs no event.
+    // If the address is not aligned to a page, or if the length is 0, the kernel refuses the call, so the
+    // call needs no event.
     let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
     let log = if is_sound { MappingLog::of_giving() } else { None };
-    // Add the event before the call: after the kernel has unmapped the range, another thread may get the same
-    // range.
+    // Add the event before the real munmap: as soon as the kernel has unmapped the range, another thread
+    // may map the same range.
     let number = log.and_then(|log| log.push(event(Operation::Unmap, address, length, 0)));
     // SAFETY: this is the target's own call, with its own arguments.
     let status = unsafe { real(address, length) };
@@ -241,7 +246,8 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
 #[cold]
 fn take_back(log: Option<MappingLog>, number: Option<u32>) {
     if let (Some(log), Some(number)) = (log, number)
-        // If the headers differ, another session began during the real call.
+        // If the attached session now has another header, another session began during the real call, and
+        // its ring does not contain the event.
         && ptr::eq(lifecycle::session(), log.header)
     {
         log.push(event(Operation::Failed, ptr::null_mut(), 0, number));

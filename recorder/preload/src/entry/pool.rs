@@ -1,9 +1,10 @@
 //! Pools: adds an event for each object that a pool of the program hands out or takes back.
 //!
-//! The functions of edleak.h call [`on_pool`] from the pool's own function. The event has two sites: the call
-//! in the pool's function, and the caller of this function. If the compiler inlines the pool's function, the
-//! first site lies in the function that requests the object. The analyzer learns from the debug information
-//! that the compiler inlined the pool's function.
+//! The functions of edleak.h call [`on_pool`] from the pool's own function. Each event has two sites: the
+//! place in the pool's function where it calls the function of edleak.h, and the place where the program
+//! calls the pool's function. If the compiler inlines the pool's function, the first site lies in the
+//! function that requests the object from the pool. The analyzer learns from the debug information that the
+//! compiler inlined the pool's function.
 //!
 //! [`edleak_session::pool`] explains the ring. The hook takes no lock and does not wait. In each session, the
 //! hook makes only one system call: after the first event, the hook wakes the collector.
@@ -31,9 +32,9 @@ fn ring() -> Option<(&'static Header, PoolRing<'static>)> {
     if SESSION.load(Ordering::Acquire).is_null() {
         return None;
     }
-    // If edleak records this forked child, `header_unless_unrecorded_child` gives the child its own session.
-    // If the child is not recorded, this call does not count the child as a child that uses memory. If the
-    // child uses memory, it also calls malloc, and malloc's hook counts the child.
+    // If edleak records this forked child, `header_unless_unrecorded_child` gives the child its own
+    // session. If the child is not recorded, the pool's hook does not count the child as a child that uses
+    // memory. If the child uses memory, it also calls malloc, and malloc's hook counts the child.
     let header = lifecycle::header_unless_unrecorded_child()?;
     let session = SESSION.load(Ordering::Acquire).cast::<u8>();
     if session.is_null() {
@@ -98,8 +99,9 @@ pub(crate) unsafe extern "C" fn on_pool(
     }
 }
 
-/// Adds an event for a slice that a mark takes. `slice` is the position of the slice in the ring of marks. If
-/// the ring of pool events is full, the collector uses the counters of an older mark for this slice.
+/// Adds an event for a slice that a mark takes. `slice` is the position of the slice in the ring of marks.
+/// If the ring of pool events is full, no event is added, and the collector completes this slice with the
+/// counters of pools from an older mark.
 #[cold]
 pub(crate) fn note_mark(slice: u64) {
     if let Some((_, ring)) = ring() {

@@ -52,8 +52,8 @@ pub(crate) fn hook() {
 /// thread may get the same address after the real call has returned.
 ///
 /// # Safety
-/// `allocation` is the address that the target passed to an entry point. The same requirement holds for every
-/// hook in this file.
+/// `allocation` is the address that the target passed to an entry point. Every hook in free.rs requires
+/// that its addresses come from the target.
 #[inline(always)]
 pub(crate) unsafe fn on_free(allocation: *mut u8) {
     let Some((entry, small, counters)) = small_at(allocation) else {
@@ -79,9 +79,9 @@ pub(crate) unsafe extern "C" fn reallocate(old: *mut u8, size: usize) -> *mut u8
         return unsafe { slow::reallocate(old, size) };
     };
     entry.clear();
-    // SAFETY: this is the target's own call; edleak has only removed the address from its side table. `old`
-    // is in the side table, so `old` is not in the arena: the arena serves no call after the library has
-    // begun to note allocations.
+    // SAFETY: this is the target's own call; edleak has only removed the address from its side table. The
+    // address `old` was in the side table, so it does not lie in the arena: the library notes no allocation
+    // of the arena in the side table.
     let new = unsafe { real::realloc(old, size) };
     let counters = thread::counters();
     if counters != before || new.is_null() {

@@ -6,10 +6,10 @@
 //! entry belongs to at most one allocation. The table takes at most 1/8 of the heap's size, and takes memory
 //! only for addresses that the heap uses.
 //!
-//! The lower 32 bits of an address, divided by 32, are the index of the address's entry. So the indexes in a
-//! leaf do not begin at 0. Therefore the upper level holds not the address of each leaf, but the *origin* of
-//! the leaf: the address at which the entry with index 0 would lie. So a lookup needs no instruction that
-//! masks the index.
+//! The lower 32 bits of an address, divided by 32, are the index of the address's entry. So in most leaves,
+//! the first entry has an index other than 0. Therefore the upper level holds not the address of each leaf,
+//! but the *origin* of the leaf: the address at which the entry with index 0 would lie. So a lookup needs
+//! no instruction that masks the index.
 //!
 //! | bits   | field | content for a small allocation; its free is only counted                              |
 //! |--------|-------|---------------------------------------------------------------------------------------|
@@ -23,10 +23,10 @@
 //! | 19..31 | size  | requested bytes; 4,095: 4,095 bytes or more, the size is in the next four entries     |
 //! | 31     | slow  | 1                                                                                     |
 //!
-//! The four entries with the size have the slow bit and the site 0, and no allocation has site 0. Each of the
-//! four entries holds twelve bits of the size; bit 47 of the size marks a special allocation. So if a size
-//! entry stays in the table after its allocation was freed, the library never treats this entry as an
-//! allocation.
+//! The size of a large allocation is in four entries, which have the slow bit and the site 0. No allocation
+//! has site 0. Each of these four entries holds twelve bits of the size; bit 47 of the size marks a special
+//! allocation. So if a size entry stays in the table after its allocation was freed, the library never
+//! treats this entry as an allocation.
 #![allow(unsafe_code)]
 
 use crate::cold::sys;
@@ -46,16 +46,16 @@ const _: () = assert!(LARGE << SITE_BITS == SLOW as usize);
 const SLOW_SITE_BITS: u32 = 19;
 const _: () = assert!(MAX_SITES + MAX_CELLS <= 1 << SLOW_SITE_BITS);
 const SLOW_SIZE_BITS: u32 = 12;
-/// An entry with the slow bit stores the size only if the size is less than this limit. Any other size is
-/// stored in the next [`SIZE_ENTRIES`] entries. No other allocation uses the size entries of an allocation,
-/// because the allocation itself covers their addresses.
+/// If an entry has the slow bit, it can store a size of less than 4,095 bytes. A size of 4,095 bytes or
+/// more is stored in the next [`SIZE_ENTRIES`] entries. No other allocation uses the size entries of an
+/// allocation, because the allocation itself covers their addresses.
 const SLOW_LARGE: usize = (1 << SLOW_SIZE_BITS) - 1;
 const SIZE_ENTRIES: usize = 4;
 const LARGE_IS_SPECIAL: usize = 1 << 47;
 const _: () = assert!(LARGE_IS_SPECIAL << 1 == 1 << (SIZE_ENTRIES as u32 * SLOW_SIZE_BITS));
 const _: () = assert!(SIZE_ENTRIES << GRANULE_SHIFT < SLOW_LARGE);
-/// If an entry is small, its value minus 1 is less than this limit. So one comparison finds out whether an
-/// entry is small.
+/// An entry holds a small allocation if and only if the value of the entry minus 1 is less than `SMALL`. So
+/// one comparison finds out whether an entry holds a small allocation.
 pub(crate) const SMALL: u32 = SLOW - 1;
 pub(crate) const GRANULE_SHIFT: usize = 5;
 const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - GRANULE_SHIFT);
@@ -86,21 +86,22 @@ pub(crate) struct Entry(*const AtomicU32);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found(u32);
 
-/// The value of a small entry, minus 1. The site in a small entry is never 0. So after the subtraction, empty
-/// entries and entries with the slow bit have the greatest values.
+/// The value of a small entry, minus 1. If 1 is subtracted from the value of an entry, every small entry
+/// has a value less than [`SMALL`], because its site is never 0. Empty entries and entries with the slow
+/// bit then have greater values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Small(u32);
 
 impl Found {
-    /// Whether the side table holds no allocation in this entry.
+    /// Whether this entry of the side table is empty.
     #[inline(always)]
     pub(crate) fn is_absent(self) -> bool {
         self.0 == 0
     }
 
     /// The content of a small allocation's entry; `None`: the entry is empty, large or special. One
-    /// comparison excludes empty, large and special entries. `small` is [`SMALL`], or 0 if no entry may count
-    /// as small.
+    /// comparison excludes empty, large and special entries. `small` is [`SMALL`]; if the thread must not
+    /// take the fast path, `small` is 0, and the result is always `None`.
     #[inline(always)]
     pub(crate) fn small(self, small: u32) -> Option<Small> {
         let less = self.0.wrapping_sub(1);
@@ -173,7 +174,7 @@ fn size_entry(address: usize, n: usize) -> Option<Entry> {
 }
 
 impl Entry {
-    /// The content of the entry.
+    /// The value that is stored in this entry of the side table.
     #[inline(always)]
     pub(crate) fn load(self) -> Found {
         // SAFETY: an `Entry` is made by `entry_of` or `entry_or_leaf` and lies in a leaf; leaves are never
@@ -243,8 +244,8 @@ fn entry_in_new_leaf(address: usize) -> Option<Entry> {
         sys::unmap(leaf.cast(), LEAF_BYTES);
         return None;
     }
-    // If a program is linked at a low fixed address, the entries of its heap may lie in the same leaf as the
-    // entry of null.
+    // If a program is linked at a low fixed address, the entries of its heap may lie in the leaf that also
+    // contains the entry of the address 0 (null).
     mark_null(leaf, region);
     MADE.add(region);
     if let Err(theirs) = top.compare_exchange(ptr::null_mut(), origin, Ordering::AcqRel, Ordering::Acquire) {
@@ -267,8 +268,8 @@ pub(crate) fn clear() {
     }
 }
 
-/// Writes the entry of null if `leaf` contains this entry. The entry of null must never look like a small
-/// allocation or like an empty entry.
+/// If `leaf` contains the entry of the address 0 (null), stores the slow bit in this entry. So the fast
+/// path never takes this entry for a small allocation or for an empty entry.
 fn mark_null(leaf: *const AtomicU32, region: usize) {
     if region == 0 {
         Entry(leaf).store(SLOW);
@@ -289,7 +290,8 @@ pub(crate) struct Allocation {
     pub site: u32,
     /// Number of bytes that the program requested.
     pub size: usize,
-    /// Whether the library must do more than count when this allocation is freed.
+    /// Whether the library has further work, in addition to counting, when the target frees this
+    /// allocation.
     pub special: bool,
 }
 
@@ -314,9 +316,9 @@ pub(crate) fn insert(address: *const u8, allocation: Allocation) -> Result<Optio
     Ok(stale)
 }
 
-/// Removes stale allocations from the table: all allocations whose entries or size entries the new allocation
-/// at `address` will overwrite. Passes each stale allocation to `visit`. The library has missed the frees of
-/// the stale allocations, and malloc has given their memory out again.
+/// Removes stale allocations from the table: all allocations whose entries or size entries the new
+/// allocation at `address` will overwrite. Passes each stale allocation to `visit`. An allocation is stale
+/// if the library has missed its free, and malloc has given its memory out again.
 pub(crate) fn take_covered(address: *const u8, allocation: Allocation, mut visit: impl FnMut(Allocation)) {
     let is_small = !allocation.special && allocation.size < LARGE;
     let entries = if is_small || allocation.size < SLOW_LARGE { 1 } else { 1 + SIZE_ENTRIES };
@@ -358,8 +360,8 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
 }
 
 /// The set of existing leaves: one bit for each leaf in `words`, and one bit in `summary` for each word of
-/// `words`. With this set, the library need not scan the whole upper level. The library sets the bit of a
-/// leaf before the leaf exists, and never clears the bit.
+/// `words`. To visit all leaves, the library scans these bits, and not the 16 MiB of the upper level. The
+/// library sets the bit of a leaf just before the leaf becomes part of the table, and never clears the bit.
 struct Made {
     words: [AtomicU64; LEAVES / 64],
     summary: [AtomicU64; LEAVES / 64 / 64],
@@ -383,7 +385,8 @@ impl Made {
     }
 }
 
-/// The numbers that are in the set and have their bit in `bits`, which is word number `at` of the set.
+/// The numbers of the bits that are set in `bits`. `bits` is word number `at` of an array of 64-bit words,
+/// so its first bit has the number 64 · `at`.
 fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
     let bits = bits.load(Ordering::Acquire);
     (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
@@ -437,8 +440,8 @@ const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
 const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
 const PAGES_AT_A_TIME: usize = 256;
 const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
-/// Flags in an entry of /proc/PID/pagemap. If one of these flags is set, the page is in memory or swapped
-/// out.
+/// Bits 62 and 63 of an entry of /proc/PID/pagemap. Bit 62 is set if the page is swapped out, and bit 63 is
+/// set if the page is in memory.
 const THERE: u64 = 3 << 62;
 
 const FLAG_BYTES: usize = size_of::<u64>();
@@ -447,8 +450,8 @@ fn is_present(flags: [u8; FLAG_BYTES]) -> bool {
     u64::from_ne_bytes(flags) & THERE != 0
 }
 
-/// The kernel's flags for [`PAGES_AT_A_TIME`] pages, beginning at `from`. `None`: the kernel does not show
-/// the flags to this process.
+/// The entries of /proc/PID/pagemap for [`PAGES_AT_A_TIME`] pages, beginning with the page at the address
+/// `from`. `None`: this process may not read the entries.
 #[cold]
 fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u8; PAGES_AT_A_TIME * FLAG_BYTES]> {
     let mut flags = [0; PAGES_AT_A_TIME * FLAG_BYTES];
@@ -564,13 +567,14 @@ mod tests {
             assert_eq!(covered(base + 32 * n, allocation(9, 20)), [large], "part {n}");
             assert_eq!(take(at(base)), None);
         }
-        // The size entries of the new large allocation would cover the size entries of the other large
-        // allocation, and a small allocation.
+        // The test inserts a large allocation at `base` + 64 and a small allocation at `base` + 32. The
+        // size entries of a new large allocation at `base` overwrite both.
         assert_eq!(insert(at(base + 64), large), Ok(None));
         assert_eq!(insert(at(base + 32), allocation(7, 5)), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), [allocation(7, 5), large]);
         assert_eq!(covered(base, allocation(9, 50_000)), []);
-        // Allocations beyond the covered range stay in the table.
+        // A new large allocation at `base` does not overwrite an allocation at `base` + 160, so that
+        // allocation stays in the table.
         assert_eq!(insert(at(base + 160), large), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), []);
         assert_eq!(covered(base + 320, allocation(9, 20)), []);

@@ -29,7 +29,8 @@ const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 /// The only instance of [`Tables`].
 pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };
 
-/// The upper level of the side table: for each region of addresses, the origin of its leaf (`hot::live`).
+/// The upper level of the side table. For each region of 64 MiB of addresses, it holds the origin of the
+/// region's leaf (`hot::live` explains the origin).
 #[repr(transparent)]
 pub(crate) struct Top(pub [AtomicPtr<AtomicU32>; LEAVES]);
 
@@ -43,16 +44,17 @@ impl Top {
 /// The counters and limits of a thread on the fast path. If the thread must not count, all limits are 0. So
 /// one comparison checks both that the size is small and that the thread has counters.
 ///
-/// One thread writes these fields when it attaches the process to a session. At that time, no thread has an
-/// offset yet, or all limits are 0. If a process is attached again, the collector sets the limits when the
-/// recording begins and ends ([`edleak_session::idle`]). So the threads can read these fields without atomic
-/// operations. In a forked child, the kernel sets the fields to 0. If a signal handler forks between two
+/// One thread writes the counters and limits of all threads when it attaches the process to a session.
+/// While it writes, no thread uses these counters: no thread has an offset yet, or all limits are 0. If a
+/// process is attached again, the collector sets the limits when the recording begins and ends
+/// ([`edleak_session::idle`]). So every thread can read its counters and limits without atomic operations.
+/// In a forked child, the kernel sets the counters and limits to 0. If a signal handler forks between two
 /// reads of one thread, the child may get an old value from the first read and 0 from the second read.
 #[repr(C)]
 pub(crate) struct Own {
     /// The shard of this thread; null: the thread must leave the fast path.
     pub counters: *const Counters,
-    /// Only an allocation with fewer bytes than this limit may take the fast path. The limit is
+    /// Only an allocation with fewer bytes than this limit may take the fast path. `size_limit` is
     /// `live::LARGE`, or 0 if this thread must not count.
     pub size_limit: usize,
     /// The limit that `live::Found::small` compares with: `live::SMALL`, or 0 if this thread must not
@@ -69,9 +71,11 @@ impl Own {
 /// The page of counters. In a forked child, the kernel sets this page to 0.
 #[repr(C, align(4096))]
 pub(crate) struct Page {
-    /// All fields of entry 0 are always 0; entry n belongs to the owner of shard n − 1.
+    /// One entry for each shard: entry n belongs to the thread that owns shard n − 1. All fields of entry 0
+    /// are always 0, for threads that must leave the fast path.
     pub own: [UnsafeCell<Own>; MAX_SHARDS + 1],
-    /// 1 after the session is attached. In a forked child, the kernel has set this field to 0.
+    /// 1 after the session is attached. In a forked child, the kernel sets `alive` to 0, together with the
+    /// rest of the page.
     pub alive: AtomicU32,
     fill: UnsafeCell<[u8; FILL]>,
 }

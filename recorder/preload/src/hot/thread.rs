@@ -3,9 +3,10 @@
 //! The state of a thread is 64 bytes of initial-exec thread-local storage without a destructor. The first
 //! word of the state is the offset of an [`Own`] in `tables::Page`, and not a pointer to the counters. In a
 //! forked child, the kernel sets the page `tables::Page` to 0 (`MADV_WIPEONFORK`). So in the child, every
-//! thread finds zeros and leaves the fast path. Setting the page to 0 needs no `pthread_atfork` and works for
-//! every kind of fork. An offset of 0 leads to an [`Own`] whose fields are all 0, too. The offset is 0 if the
-//! thread has not started counting, or while an entry point that calls other entry points is running.
+//! thread finds zeros and leaves the fast path. Setting the page to 0 needs no `pthread_atfork` and works
+//! for every kind of fork. An offset of 0 leads to an [`Own`] whose fields are all 0, too. The first word
+//! of the state is 0 if the thread has not started to count, or while the thread runs an entry point that
+//! may call other entry points.
 #![allow(unsafe_code)]
 
 use crate::arch;
@@ -31,11 +32,12 @@ pub(crate) struct Tls {
     /// The saved value of `offset` while a detoured function has set `offset` to 0.
     pub outer_offset: u16,
     /// Number of allocations and frees that a thread without its own shard has counted in the last shard.
-    /// After every 1024 allocations and frees, the thread tries again to get a shard.
+    /// After every 1024 allocations and frees that it has counted in the last shard, the thread tries again
+    /// to get a shard of its own.
     pub shared_calls: u32,
     /// The entry point that runs on this thread and may call other entry points.
     pub pending: Pending,
-    /// The address that a running operator delete has already counted as freed.
+    /// The address of an allocation whose free a running operator delete has already counted.
     pub deleting: *mut u8,
     /// The stack pointer (rsp) at the call of the detoured function that runs on this thread; 0: no detoured
     /// function runs.
@@ -69,8 +71,8 @@ pub(crate) struct Pending {
     pub fp: usize,
     /// The size that the caller requested.
     pub size: usize,
-    /// The greatest number of bytes that the entry point may add to the size when it calls an inner entry
-    /// point: the alignment, but at least 1.
+    /// The greatest number of bytes by which the size of an inner entry point's call may exceed `size`: the
+    /// alignment, but at least 1.
     pub slack: usize,
 }
 
@@ -100,19 +102,21 @@ impl Own {
         own: *const Own,
         found: live::Found,
     ) -> Option<(live::Small, *const Counters)> {
-        // SAFETY: the caller guarantees that `own` comes from `own()`, so the field exists.
+        // SAFETY: the caller guarantees that the function `own()` returned the pointer `own`, which leads
+        // to an entry of the page of counters.
         let counters = unsafe { &raw const (*own).counters };
-        // SAFETY: `own` comes from `own()`, so the field exists. The read is volatile, because the compiler
-        // could move a plain read behind the read of the limit.
+        // SAFETY: the function `own()` returned the pointer `own`, which leads to an entry of the page.
+        // This read of `counters` is volatile, because the compiler could move a plain read behind the read
+        // of the limit `small`.
         let counters = unsafe { counters.read_volatile() };
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: `own` comes from `own()`, so the field exists.
+        // SAFETY: the function `own()` returned the pointer `own`, which leads to an entry of the page.
         found.small(unsafe { (*own).small }).map(|small| (small, counters))
     }
 }
 
-/// The counters and limits of this thread. The result is always an entry of the page, because every offset is
-/// 0 or was computed in `counting`.
+/// The counters and limits of this thread. The result is always an entry of the page of counters: the
+/// thread's offset is 0, or `counting` has computed it for an entry.
 #[inline(always)]
 pub(crate) fn own() -> *const Own {
     (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()
@@ -220,8 +224,8 @@ pub(crate) fn is_wiped() -> bool {
     TABLES.page.alive.load(Ordering::Relaxed) == 0
 }
 
-/// Lets every thread that has its own shard use the fast path. When this function is called, no thread may
-/// hold a pointer to counters of an older session.
+/// Lets every thread that has its own shard use the fast path. Call this function only when no thread holds
+/// a pointer to the counters of an older session.
 pub(crate) fn open() {
     let owned = (SHARD_COUNT.load(Ordering::Acquire) as usize).saturating_sub(1);
     for own in TABLES.page.own.iter().skip(1).take(owned) {
@@ -237,8 +241,8 @@ pub(crate) fn open() {
     }
 }
 
-/// Stores the shards of a session, before `Page::alive` is set. Until the call of [`open`], threads use
-/// these shards only on the slow path.
+/// Stores the shards of a session, before `Page::alive` is set. Until the call of [`open`], threads count
+/// in the session's shards only on the slow path.
 pub(crate) fn set_shards(shards: *mut Shard, counters: *mut Counters, count: usize, tid_offset: usize) {
     let count = count.clamp(1, MAX_SHARDS);
     for (index, own) in TABLES.page.own.iter().skip(1).enumerate() {
@@ -316,8 +320,8 @@ fn take_shard(owned: usize) -> Option<usize> {
     })
 }
 
-/// The id of the current thread, which the function reads from libc's data; 0: unknown. The library does not
-/// ask the kernel, because this would need a system call.
+/// The id of the current thread, which the function reads from libc's data; 0: unknown. The library does
+/// not ask the kernel for the thread's id, because this would cost a system call.
 fn tid() -> u32 {
     match TID_OFFSET.load(Ordering::Relaxed) as usize {
         0 => 0,

@@ -89,7 +89,7 @@ pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     MAIN_STACK_END.store(main_stack_end, Ordering::Relaxed);
 }
 
-/// A table of the attached session; the table has `count` values.
+/// The table of `count` values whose address is stored in `at`; the table lies in the attached session.
 fn table<T>(at: &AtomicPtr<T>, count: usize) -> &'static [T] {
     // SAFETY: before any allocation was counted, `set_tables` stored the address of this table. In the layout
     // of a session, the table has `count` values. The session is mapped for the life of the process.
@@ -143,8 +143,9 @@ type Frames = [MaybeUninit<u64>; MAX_FRAMES];
 #[inline(always)]
 unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Frames) -> Walked<'f> {
     let bound = bound_of(header, start.sp);
-    // The current frame is split into three variables. A single value would be stored in memory, and each
-    // step of the walk would have to wait for the store of the step before.
+    // The current frame is split into three variables, which stay in registers. The compiler would keep a
+    // single `Frame` in memory, and each step of the walk would have to wait until the step before has
+    // stored it.
     let Frame { mut address, mut sp, mut fp } = start;
     let mut hash = u64::from(site);
     let mut is_cut = true;
@@ -166,15 +167,16 @@ unsafe fn walk<'f>(header: &Header, site: u32, start: Frame, frames: &'f mut Fra
             Kind::Unknown => break,
             Kind::Signal => {
                 let Some(place) = frames.get_mut(count) else { break };
-                // SAFETY: `interrupted` checks the bounds.
+                // SAFETY: the function `interrupted` reads only the stack between `frame` and `bound`.
                 let Some(interrupted) = (unsafe { arch::interrupted(frame, bound) }) else { break };
                 place.write(interrupted.address as u64);
                 hash = mix(hash, interrupted.address as u64);
                 count += 1;
-                // The interrupted address is not a return address, so the code looks up the address itself,
-                // not the byte before.
+                // The interrupted address is not a return address, so the code looks up the rule at this
+                // address. For a return address, it would look up the rule of the byte before.
                 let rule = rule_slow(header, interrupted.address);
-                // SAFETY: `caller` checks the bounds; a rule of any other kind yields `None`.
+                // SAFETY: the function `caller` reads only the stack between the frame and `bound`; for a
+                // rule that is not of kind `Sp` or `Fp`, it returns `None` and reads nothing.
                 unsafe { caller(interrupted, rule, bound) }
             }
         };
@@ -239,8 +241,9 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     (sp | (PAGE - 1)) + 1
 }
 
-/// Number of address bits that are the index into the cache. The cache maps return addresses to rules. The
-/// index is not a hash, because computing a hash would delay the next load.
+/// Number of bits of an index into the cache of rules. The index of a return address is the lower 15 bits
+/// of the address. The library computes no hash as the index, because the walk would have to wait for the
+/// hash before it could load the rule.
 const CACHE_BITS: u32 = 15;
 
 /// One entry holds the upper bits of the address (high half) and the rule (low half), so that one load reads
@@ -257,7 +260,8 @@ static IS_CACHE_USED: AtomicBool = AtomicBool::new(false);
 #[inline(always)]
 fn rule_at(header: &Header, address: usize) -> Rule {
     let entry = CACHE[address % CACHE.len()].load(Ordering::Relaxed);
-    // An empty entry would match addresses below 2^15, where no program has code.
+    // An empty entry is 0, so this comparison takes it for the entry of an address below 2^15. No program
+    // has code below 2^15.
     if entry >> 32 == (address >> CACHE_BITS) as u64 {
         return Rule(entry as u32);
     }
@@ -277,7 +281,8 @@ fn learn(header: &Header, address: usize) -> Rule {
     rule
 }
 
-/// The rule at the address `pc` itself, which is not a return address.
+/// The rule of the instruction at the address `pc`. For a return address, the caller passes the address of
+/// the byte before it.
 #[cold]
 #[inline(never)]
 fn rule_slow(header: &Header, pc: usize) -> Rule {
@@ -296,8 +301,8 @@ pub(crate) fn forget_rules() {
     if !IS_CACHE_USED.load(Ordering::Relaxed) {
         return;
     }
-    // The loop does not write to entries that are already 0. Until a page of the cache is written, this page
-    // takes no memory, because the kernel maps its shared page of zeros.
+    // The loop writes only to entries that are not 0. As long as nothing was written to a page of the
+    // cache, this page takes no memory, because the kernel maps its shared page of zeros there.
     for entry in CACHE.iter().filter(|entry| entry.load(Ordering::Relaxed) != 0) {
         entry.store(0, Ordering::Relaxed);
     }
