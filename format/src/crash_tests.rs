@@ -51,7 +51,8 @@ impl Promised {
     }
 }
 
-/// Writes `slices` slices and checks every `nth` state of the file.
+/// Writes `slices` slices. After every `nth` write, checks the bytes that the file would have if the writer
+/// were killed during this write.
 fn run(name: &str, slices: u64, nth: u64) -> (u64, Trace) {
     const SITES: usize = 8;
     let file = TempFile::new(name);

@@ -27,8 +27,8 @@ pub enum ErrorKind {
     InUse,
     /// A file with this name already exists.
     AlreadyExists,
-    /// Another process truncated the file while the writer was writing it. The data beyond the new end of the
-    /// file is lost.
+    /// Another process truncated the file while the writer was writing it. The trace has lost the data after
+    /// the new end of the file.
     CutOff,
     /// The requested capacity is too small for a trace with this number of sites.
     CapacityTooSmall,
@@ -128,8 +128,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message already contains the text of the source. If this function also returned the source, a
-        // program that prints an error and all its sources would print this text twice.
+        // The message already contains the text of the error that caused this error. If this function also
+        // returned that error, a program that prints an error and all its sources would print the text twice.
         None
     }
 }

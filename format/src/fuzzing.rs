@@ -47,8 +47,8 @@ impl SliceVisitor for Check {
 }
 
 /// Makes a file with right checksums and with the blocks that `input` describes. For each block, `input`
-/// holds one byte each for the kind, the level and the ticks. Two bytes with the length of the content
-/// follow, and then the uncompressed content.
+/// holds one byte each for the kind, the level and the ticks, then two bytes for the length of the content,
+/// and then the uncompressed content.
 pub fn file_of(mut input: &[u8]) -> Vec<u8> {
     let header = Header { version: FORMAT_VERSION, capacity_bytes: 1 << 20, salt: SALT };
     let mut file = header.to_page();

@@ -87,8 +87,8 @@ fn a_small_file_does_not_ask_for_much_memory() {
     put(&mut slices, headers.len() as u64);
     slices.append(&mut headers);
     slices.extend(&(MAX_SITES as u32 - 1).to_le_bytes()[..3]);
-    // A block in which every valid site changes. All changes are zero bytes, so zstd compresses the block to
-    // a few bytes.
+    // A block with one slice that has a change for every valid site id. All changes are zero bytes, so zstd
+    // compresses the block to a few bytes.
     let mut every = Vec::new();
     let mut headers = vec![0, 0, 0, 0];
     put(&mut headers, MAX_SITES as u64);

@@ -7,7 +7,8 @@
 
 use bincode::{Decode, Encode};
 
-/// An allocation site. A site is a caller or, if the caller is watched, one stack of this caller.
+/// An allocation site. A site is one caller of the allocator. For a watched caller, each call stack is a site
+/// of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct SiteId(pub u32);
 

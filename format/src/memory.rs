@@ -1,9 +1,9 @@
 //! The memory of the process, separately for each kind of mapping, as /proc shows it.
 //!
 //! An *area* is all memory of one kind; if the mappings of this kind have names, all memory of one name. The
-//! catalog lists the areas ([`MemoryArea`]), and each slice holds the size of each area. Reading these sizes
-//! from /proc delays the target, so the collector reads them rarely. Most slices repeat the sizes of the
-//! previous slice.
+//! catalog lists the areas ([`MemoryArea`]), and each slice holds the size of each area. When the collector
+//! reads the sizes of the areas from /proc, it delays the target. So the collector reads them rarely, and
+//! most slices repeat the sizes of the previous slice.
 
 use crate::ids::AreaId;
 use bincode::{Decode, Encode};
@@ -48,22 +48,23 @@ pub enum AreaKind {
     /// The working set of the control group: memory of all its processes, including the active page cache.
     ControlGroup,
     /// All memory that recorded calls mapped: the live bytes of all sites of kind `Mapping` and
-    /// `AllocatorMapping`. Every slice has this area. The bytes of `Counted` are also part of other areas.
-    /// `Counted` exists since format version 4.
+    /// `AllocatorMapping`. Each slice holds the mapped bytes of `Counted` at the time of the slice. Each byte
+    /// of `Counted` also belongs to a second area, for example to `Anonymous`. `Counted` exists since format
+    /// version 4.
     Counted,
-    /// Anonymous memory that no recorded call mapped. The heap, arenas, stacks and edleak's own memory are
-    /// not part of this area. The bytes of `Unseen` are also part of other areas. `Unseen` exists since
-    /// format version 4.
+    /// Anonymous memory that no recorded call mapped, without the heap, arenas, stacks and edleak's own
+    /// memory. Each byte of `Unseen` also belongs to a second area, for example to `Anonymous`. `Unseen`
+    /// exists since format version 4.
     Unseen,
-    /// The mappings of one site; the name of the area is the id of the site. The bytes of `Site` are also
-    /// part of other areas. `Site` exists since format version 4.
+    /// The mappings of one site; the name of the area is the id of the site. Each byte of `Site` also belongs
+    /// to a second area, for example to `Anonymous`. `Site` exists since format version 4.
     Site,
-    /// Anonymous memory that allocators mapped for themselves. The bytes of `Allocators` are also part of
-    /// other areas. `Allocators` exists since format version 4.
+    /// Anonymous memory that allocators mapped for themselves. Each byte of `Allocators` also belongs to a
+    /// second area, for example to `Anonymous`. `Allocators` exists since format version 4.
     Allocators,
     /// Free memory inside one arena of glibc's malloc, except the memory in thread caches and fast bins. The
-    /// name is the address of the arena's state, or empty for the main arena. The bytes of `Free` are also
-    /// part of other areas. `Free` exists since format version 4.
+    /// name is the address of the arena's state, or empty for the main arena. Each byte of `Free` also
+    /// belongs to a second area, for example to `Arena`. `Free` exists since format version 4.
     Free,
 }
 

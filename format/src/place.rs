@@ -1,8 +1,8 @@
 //! Safe use of a file by its name: links are followed, files are locked, and a rename replaces no file.
 //!
-//! After a program has checked a file, another process may put another file under the same name. So a user of
-//! these functions opens and locks a file before the checks. After each rename, the caller checks that the
-//! renamed file is the opened file.
+//! After a program has checked a file, another process may put another file under the same name. So the
+//! caller of the functions in this file first opens and locks the file, and then checks it. After each
+//! rename, the caller checks that the renamed file is the opened file.
 
 pub use crate::lock::take as lock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 /// Maximum length of a chain of links; the kernel has the same limit.
 const MAX_LINKS: u32 = 40;
 
-/// The name of the file that `path` leads to, after all links. If a writer uses this name, it replaces the
-/// file, and the links stay as they are. The file need not exist yet.
+/// The name of the file that `path` leads to, after all links. A writer that renames its file to the returned
+/// name replaces the file and leaves the links as they are. The file need not exist yet.
 ///
 /// # Errors
 /// `PermissionDenied` for two kinds of link:
@@ -42,9 +42,9 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Whether a file belongs to another user and is in a sticky directory in which everybody may write. The
-/// other user may have put the file there as a trap for edleak. A file of the directory's owner is not
-/// foreign, because edleak trusts this owner.
+/// Whether a file is foreign: it belongs to another user and is in a sticky directory in which everybody may
+/// write, such as /tmp. The other user may have put the file there as a trap for edleak. But a file of the
+/// directory's owner is not foreign, because edleak trusts this owner.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let own = rustix::process::geteuid().as_raw();
@@ -90,7 +90,8 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // Some file systems do not support `NOREPLACE`. Creating a hard link also fails if the name is taken.
+        // Some file systems do not support `NOREPLACE`. Then create a hard link instead: this also fails if
+        // the name is taken.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }

@@ -2,9 +2,9 @@
 //!
 //! A later record with the same key replaces the earlier record. `Module`, `Site`, `Stack`, `Survivors`,
 //! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool`,
-//! `UncountedFunctions` and `GivenBack` have an id as their key. Of every other kind, the trace keeps only
-//! one record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are addresses
-//! in the target.
+//! `UncountedFunctions` and `GivenBack` have an id as their key. A trace keeps only one record of each kind
+//! that is not in this list. Times are nanoseconds of a monotonic clock since the recording began. Addresses
+//! are addresses in the address space of the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -53,8 +53,8 @@ pub enum Record {
     /// The counters at one instant at which a mark was set. The record `MarkSlice` exists since format
     /// version 3.
     MarkSlice(MarkSlice),
-    /// Number of marks, and number of slices of marks, that are not in the trace. The record `MarkLosses`
-    /// exists since format version 3.
+    /// Number of marks that are not in the trace, and number of slices of marks that are not in the trace.
+    /// The record `MarkLosses` exists since format version 3.
     MarkLosses(MarkLosses),
     /// The state of a process that ran before its recording began. The record `Attached` exists since format
     /// version 3.
@@ -90,7 +90,7 @@ pub struct Start {
     /// Length of one tick in nanoseconds. A slice's `tick` is the number of ticks since the start.
     pub tick_ns: u64,
     /// The period at the start of the recording, in ticks: a power of two. The recorder may have doubled the
-    /// period during the recording. 0 means unknown.
+    /// period during the recording. 0: the period is unknown.
     pub period_ticks: u64,
     /// Machine of the target, as in `uname -m`.
     pub machine: String,
@@ -128,20 +128,20 @@ pub enum SiteKind {
     Caller,
     /// One full stack of a watched site.
     Stack,
-    /// If the site table has no room for a new site, this site counts the allocations of the new site.
+    /// The site that counts the allocations of all sites for which the site table had no room.
     Other,
     /// The leak that `--inject-leak` makes; no code of the target allocates it.
     Injected,
     /// A caller of mmap, mremap or shmat. A site of kind `Mapping` belongs to the domain of mapped memory,
-    /// and counts bytes of address space. The kind exists since format version 4.
+    /// and counts bytes of address space. The kind `Mapping` exists since format version 4.
     Mapping,
     /// An allocator that maps memory for itself. The sites that request memory from the allocator already
     /// count this memory, so the analyzer gives no verdict on a site of kind `AllocatorMapping`. The kind
-    /// exists since format version 4.
+    /// `AllocatorMapping` exists since format version 4.
     AllocatorMapping,
     /// A caller of the program's own pools. A site of kind `Pool` belongs to the domain of pools. The memory
-    /// of a pool's objects is also counted at the site from which the pool gets its memory. The kind exists
-    /// since format version 5.
+    /// of a pool's objects is also counted at the site from which the pool gets its memory. The kind `Pool`
+    /// exists since format version 5.
     Pool(PoolId),
 }
 
@@ -152,7 +152,8 @@ pub struct Site {
     pub id: SiteId,
     /// The kind of the site.
     pub kind: SiteKind,
-    /// For a stack of a watched site: the site of its caller. `None` for all other sites.
+    /// For a site of kind `Stack`: the site of kind `Caller` to which the stack belongs. `None` for a site of
+    /// any other kind.
     pub parent: Option<SiteId>,
     /// The return address in the caller. 0 if the site has no address: `Other`, `Injected`, and a caller of
     /// mmap or of a pool that had no room in the site table.
@@ -223,7 +224,7 @@ pub struct ModuleSymbols {
     pub addresses: Vec<AddressSymbols>,
 }
 
-/// The frames of one address.
+/// The functions, files and lines of one return address; several if functions are inlined there.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct AddressSymbols {
     /// The return address minus the module's load bias.
@@ -245,24 +246,24 @@ pub struct SymbolFrame {
     pub is_inlined: bool,
 }
 
-/// Events that the recording missed. Every number is a count since the start.
+/// Events that the recording missed. Each number is the count since the recording began.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Losses {
-    /// Number of frees of addresses that edleak did not see as the result of an allocation.
+    /// Number of frees of addresses that no allocation which edleak saw had returned.
     pub unknown_frees: u64,
-    /// Number of modules that were loaded or unloaded while the session had no room for the event. Sites in
-    /// these modules may have no name.
+    /// Number of modules that were loaded or unloaded while the session had no room for the event. If a site
+    /// is in such a module, the analyzer may not find the site's name.
     pub lost_module_events: u64,
-    /// Number of allocations whose site had no room in the site table. The site of kind `Other` counts these
-    /// allocations instead.
+    /// Number of allocations whose site had no room in the site table. These allocations are counted at the
+    /// site of kind `Other`.
     pub other_site_allocs: u64,
     /// Number of allocations that the preload library did not count, because it had no memory for its table
     /// of allocations.
     pub untracked_allocs: u64,
     /// Number of slices that the collector took too late, or never took, because the machine was too busy.
     pub missed_slices: u64,
-    /// Number of distinct stacks that had no room in the stack table. The library counted the allocations of
-    /// these stacks at the parent site.
+    /// Number of distinct stacks that had no room in the stack table. The preload library counted the
+    /// allocations of such a stack at the site of the stack's caller.
     pub lost_stacks: u64,
     /// Number of child processes, and of programs started with `exec`, that edleak could not record.
     pub unrecorded_images: u64,
@@ -285,8 +286,8 @@ pub struct Allocator {
     pub symbol: String,
 }
 
-/// Functions of a module's allocator whose allocations the recording does not count. The recording counts the
-/// allocations of the allocator's other functions.
+/// Those functions of a module's allocator whose allocations the recording does not count. It counts the
+/// allocations of all other functions of this allocator.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct UncountedFunctions {
     /// The module.
@@ -330,11 +331,12 @@ pub struct Mark {
     pub count: u64,
 }
 
-/// The counters of the sites at one instant of a mark. Only some instants of a mark have such a slice: for
-/// each name, the first 64 instants, and after that 32 instants each time the number of instants doubles.
+/// The counters of the sites at one instant of a mark. Not every instant of a mark has a `MarkSlice`: for
+/// each name, the first 64 instants have one, and after that 32 instants each time the number of instants
+/// doubles.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkSlice {
-    /// The number of this slice. The slices of all marks of a trace are numbered together, from 0.
+    /// The number of this mark slice. The slices of all marks of a trace are numbered together, from 0.
     pub number: u32,
     /// The id of the mark.
     pub mark: MarkId,
@@ -351,7 +353,7 @@ pub struct MarkSlice {
     pub sites: Vec<(SiteId, Counters)>,
 }
 
-/// Number of marks, and number of slices of marks, that are not in the trace.
+/// Number of marks that are not in the trace, and number of slices of marks that are not in the trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct MarkLosses {
     /// Number of marks whose name is lost: a recording has room for 256 names.
@@ -371,8 +373,8 @@ pub struct ThreadStart {
     pub site: SiteId,
 }
 
-/// The end of a watch. From then on, the recording counts new allocations of the caller at the caller's site
-/// and no longer at the sites of its stacks.
+/// The end of the watch of a caller. After the end, the recording counts new allocations of the caller at the
+/// caller's site and no longer at the sites of its stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WatchEnd {
     /// The id of the caller's site.
@@ -406,8 +408,8 @@ pub struct EarlierFrees {
 /// The losses of the domain of mapped memory. A trace without this record has no domain of mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Mappings {
-    /// Number of lost calls of mmap and similar functions. If this number is not 0, the figures of the domain
-    /// are lower bounds.
+    /// Number of lost calls of mmap and similar functions. If it is not 0, the counts of mapped memory in the
+    /// trace are lower bounds.
     pub lost_events: u64,
     /// Number of bytes that a recorded call mapped and that a call which edleak did not see unmapped.
     pub unmapped_unseen_bytes: u64,
@@ -421,8 +423,8 @@ pub struct GivenBack {
     pub site: Option<SiteId>,
     /// Number of calls of madvise.
     pub calls: u64,
-    /// Sum of the lengths that the program passed in all these calls. The sum includes pages that were not
-    /// resident.
+    /// Sum of the lengths that the program passed to madvise in these calls. The sum also counts pages that
+    /// were not resident, so it can be greater than the memory that became free.
     pub bytes: u64,
 }
 
@@ -440,8 +442,8 @@ pub struct Pool {
 pub struct Pools {
     /// Number of pools that held objects when the record was written.
     pub pools: u64,
-    /// Number of lost events each of which concerns one object of a pool. If this number is not 0, the
-    /// figures of the domain are not exact.
+    /// Number of lost events each of which concerns one object of a pool. If it is not 0, the counts of pool
+    /// objects in the trace are not exact.
     pub lost_events: u64,
     /// Number of lost events that concern all objects of a pool, for example resets.
     pub lost_resets: u64,
@@ -466,7 +468,7 @@ pub enum EndReason {
     DiskFull,
     /// The process executed (exec) another program, and edleak does not record that program.
     Replaced,
-    /// The process executed (exec) another program. The other program has its own trace.
+    /// The process executed (exec) another program, and edleak recorded that program into a trace of its own.
     Executed,
 }
 

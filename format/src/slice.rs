@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 /// The counters of one site since the recording began.
 ///
-/// The target can write to the shared memory that holds these numbers, so they may have any value. So
+/// The target can write to the shared memory that holds the counters, so a counter may have any value. So
 /// arithmetic on the counters wraps or saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Counters {
@@ -67,8 +67,8 @@ pub trait SliceVisitor {
         let _not_wanted = (header, changed);
     }
 
-    /// Receives one slice. `changed` holds absolute counters by ascending id. The first call for a block
-    /// passes every site whose counters are not zero. Later calls pass the sites that changed since the
-    /// previous slice.
+    /// Receives one slice. `changed` holds absolute counters by ascending id. For the first slice of a block,
+    /// `changed` holds every site whose counters are not zero. For each later slice, it holds the sites that
+    /// changed since the previous slice.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);
 }

@@ -44,8 +44,8 @@ fn a_file_cut_at_any_byte_reads_up_to_the_cut() {
                 assert!(length < 4096, "cut at {length}");
                 continue;
             };
-            // Decode the file only if it has more slices than the file of the previous length; otherwise both
-            // files give the same slices.
+            // Decode the cut file only if it has more slices than the file that was one byte shorter;
+            // otherwise both files give the same slices.
             let slices: usize = trace.blocks().iter().map(|block| block.slices as usize).sum();
             assert!(slices >= most, "fewer slices at {length}");
             if slices > most || length % 1009 == 0 {

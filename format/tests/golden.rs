@@ -21,7 +21,8 @@ fn golden(name: &str) -> PathBuf {
 /// The format version that the writer writes.
 const VERSION: u32 = 5;
 
-/// Records of every kind that a format version has. Together these records use every kind of field.
+/// Records of every kind that a format version has. All records together use every kind of field that the
+/// format has.
 fn records(version: u32) -> Vec<Record> {
     let mut records = records_of_version_1();
     if version >= 3 {
@@ -213,7 +214,7 @@ fn write_golden() {
     std::fs::copy(&file.0, golden(&format!("v{VERSION}.edl"))).expect("the directory is there");
 }
 
-/// The records of a mark and of two of its slices. The second slice is stored in two records.
+/// The records of a mark with two mark slices. The second mark slice is stored in two records.
 fn mark_records() -> Vec<Record> {
     let counters = Counters { allocated_bytes: 1 << 40, allocs: 300, freed_bytes: 70_000, frees: 299 };
     let slice = |number, count, goes_on, sites: &[(SiteId, Counters)]| {
@@ -321,7 +322,7 @@ fn write_corpus() {
             writer.finish().expect("there is room");
         }
         let mut bytes = std::fs::read(&file.0).expect("it is there");
-        // A fuzzer does not need the reserved and unused bytes at the end of the file.
+        // Cut off the unused zeros at the end of the file, because a fuzzer does not need them.
         let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         bytes.truncate(used.next_multiple_of(64).max(4096));
         std::fs::write(corpus.join(name), bytes).expect("the directory is there");

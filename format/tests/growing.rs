@@ -67,7 +67,8 @@ fn followed(
     assert_eq!(growing.end().map(|end| end.reason), Some(EndReason::Stopped));
     assert_eq!(growing.start().map(|start| start.pid), Some(42));
     let trace = Trace::open(&file.0).expect("a finished trace");
-    // Ignore `Losses` without losses: an opened trace returns this record even if the file does not have it.
+    // Do not compare a `Losses` record in which all numbers are 0: an opened trace returns such a record even
+    // if the file has none.
     let is_written = |record: &&Record| **record != Record::Losses(Losses::default());
     let records = trace.records();
     assert!(growing.records().eq(records.iter().filter(is_written)), "the catalog is that of the trace");

@@ -36,7 +36,7 @@ fn every_slice_is_read_back_before_and_after_finish() {
 }
 
 /// Slices are two ticks apart, and the last slice is at an odd tick. From only five slices, a reader cannot
-/// compute this distance. Without the period in `Start`, a reader would take the distance for one tick, and
+/// compute this distance. Without the period in `Start`, a reader would assume a distance of one tick, and
 /// would count a missing slice between each two slices.
 #[test]
 fn few_slices_keep_the_period_of_the_recorder() {

@@ -80,7 +80,8 @@ fn a_run_two_hundred_times_longer_than_the_ring_keeps_even_history_since_the_sta
     println!("{fit} slices fit; {slices} written; {length} bytes, {} slices kept, {grid:?}", read.len());
 }
 
-/// Blocks of many sizes. Thinned blocks take the extents of larger blocks, so free space becomes fragmented.
+/// Writes blocks of many sizes. When the writer puts a small thinned block into the extent of a larger block,
+/// a small free extent remains, so free space becomes fragmented.
 #[test]
 fn no_mix_of_sites_and_capacity_ends_a_recording() {
     for sites in [20, 100, 400] {

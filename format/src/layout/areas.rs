@@ -1,10 +1,10 @@
 //! How a slice stores the memory areas that changed since the previous slice.
 //!
-//! The areas are stored as a sequence of varints. First comes the number of changed areas. Then five numbers
-//! follow for each changed area. The first of these five numbers is the id of the area, minus the id of the
-//! previous changed area, minus 1 (for the first changed area: the id itself). The other four numbers are the
-//! differences from the previous slice, in zig-zag encoding: of the mapped, resident, proportional and
-//! swapped bytes.
+//! The areas are stored as a sequence of varints. The first varint is the number of changed areas. After it,
+//! each changed area has five varints. The first of an area's five varints is the id of the area, minus the
+//! id of the previous changed area, minus 1 (for the first changed area: the id itself). The other four
+//! varints are the differences from the previous slice, in zig-zag encoding: of the mapped, resident,
+//! proportional and swapped bytes.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
@@ -38,7 +38,7 @@ impl Areas {
         self.changed.clear();
     }
 
-    /// Applies the changes of one slice.
+    /// Sets the sizes of the areas that changed in one slice.
     pub(crate) fn set(&mut self, changed: &[(AreaId, AreaBytes)]) {
         for &(AreaId(id), bytes) in changed {
             let index = id as usize;

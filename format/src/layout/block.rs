@@ -70,9 +70,9 @@ impl BlockHeader {
     }
 
     /// The sequence number with which the block was written; the newest block has the highest number. A
-    /// merged catalog block keeps the `sequence` of the newest block that it replaces. So an open journal,
-    /// whose records are newer, still has a higher `sequence` than the merged block. The number with which
-    /// the merged block was written is in `first_tick`.
+    /// merged catalog block keeps the `sequence` of the newest block that it replaces. So the merged block
+    /// has a lower `sequence` than the open journal, whose records are newer. A merged block holds the number
+    /// with which it was written in `first_tick`.
     pub(crate) fn written(&self) -> u64 {
         match self.kind {
             BlockKind::Catalog => self.sequence.max(self.first_tick),
@@ -146,8 +146,8 @@ pub(crate) fn extent_bytes(payload_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + payload_bytes.next_multiple_of(ALIGN_BYTES)
 }
 
-/// Checksum of a payload. The checksum also covers the sequence. So the checksum is wrong if header and
-/// payload come from different blocks.
+/// Checksum of a payload and of the block's sequence number. So the checksum is wrong if header and payload
+/// come from different blocks.
 pub(crate) fn payload_sum(salt: u64, sequence: u64, payload: &[u8]) -> u32 {
     checksum(&[&salt.to_le_bytes(), &sequence.to_le_bytes(), payload])
 }

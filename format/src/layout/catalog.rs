@@ -11,7 +11,7 @@ use crate::layout::record_v1::RecordV1;
 use crate::record::Record;
 
 /// The key of a record: its kind, and its id if it has one. A later record replaces an earlier record with
-/// the same key. The writer writes records in the order of these variants.
+/// the same key. The writer writes records in the order of the variants of `Key`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Key {
     Start,
@@ -75,7 +75,7 @@ impl Key {
 pub(crate) type Records = BTreeMap<Key, Record>;
 
 // The configuration of bincode. bincode reserves memory for a whole list before it reads the items of the
-// list. The limit bounds this memory.
+// list. The limit in this configuration bounds the memory that bincode reserves.
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_RAW_BYTES>()
 }

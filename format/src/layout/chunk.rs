@@ -28,7 +28,7 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader};
 
-/// Length of the header of a chunk, in bytes. After the last chunk, the same number of zero bytes follows.
+/// Length of the header of a chunk, in bytes. This number of zero bytes follows the last chunk of a journal.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +78,8 @@ impl<'a> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// Whether the journal ends in a torn chunk. In that case the zeros that end a sound journal are missing.
-    /// The answer is valid only after the iterator has returned the last sound chunk.
+    /// Whether the journal ends in a torn chunk: the zeros that end a sound journal are missing. The answer
+    /// is valid only after the iterator has returned the last sound chunk.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }
@@ -195,7 +195,8 @@ mod tests {
             let (mut table, mut changed, mut content) = (Vec::new(), Vec::new(), Vec::new());
             let (mut written, mut areas) = (Areas::default(), Areas::default());
             for (tick, slice) in slices.iter().enumerate() {
-                // The number of sites grows or stays the same. Every second site keeps its counters.
+                // The number of sites never falls. Sites with an odd index keep the counters of the previous
+                // slice.
                 let mut counters = previous.clone();
                 for (index, &[allocated_bytes, allocs, freed_bytes, frees]) in slice.iter().enumerate() {
                     let now = Counters { allocated_bytes, allocs, freed_bytes, frees };

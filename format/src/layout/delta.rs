@@ -6,9 +6,10 @@
 //! `header_bytes` and the slice headers are varints. A slice header holds the tick, the time, RssAnon,
 //! VmSwap, and the number of changed sites. The tick is stored as the difference from the previous tick; for
 //! the first slice, from the block's `from_tick`. RssAnon and VmSwap are stored as differences from the
-//! previous slice. The time is stored as a difference of differences: the change of the time between two
-//! slices. These three numbers have zig-zag encoding. Three bytes with the widths of the five columns follow,
-//! low nibble first. The sixth nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
+//! previous slice. For the time, the header stores how much the distance from the previous slice differs from
+//! the distance before that. The numbers for the time, RssAnon and VmSwap have zig-zag encoding. Three bytes
+//! with the widths of the five columns follow, low nibble first. The sixth nibble is 1 if changed memory
+//! areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four columns hold allocations, frees, allocated bytes and freed bytes. Each number is
@@ -24,8 +25,8 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Every site id is below this limit. A block with an id at or above this limit is unsound. The limit bounds
-/// the memory that a reader needs.
+/// Every site id is below `MAX_SITES`. A reader rejects a block with a higher id, so `MAX_SITES` bounds the
+/// memory that a reader needs.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;
@@ -67,14 +68,15 @@ impl SiteState {
     }
 
     /// Predicts the freed bytes. If the numbers of frees and allocations are equal, the program probably
-    /// freed the allocations that it had just made. In that case the prediction is the number of allocated
+    /// freed the allocations that it had just made, so the function predicts as many freed bytes as allocated
     /// bytes.
     #[inline]
     fn expected_freed_bytes(&self, allocs: u64, bytes: u64, frees: u64) -> u64 {
         select(frees == allocs, bytes, frees.wrapping_mul(self.mean_bytes))
     }
 
-    /// Updates the state to `now` and returns the differences from the predicted values.
+    /// Returns the differences of the counters `now` from the predicted counters, and stores `now` as the new
+    /// state.
     fn encode(&mut self, now: &Counters) -> [u64; COLUMNS - 1] {
         let was = self.counters;
         let allocs = now.allocs.wrapping_sub(was.allocs);
@@ -105,7 +107,8 @@ impl SiteState {
         let freed_bytes = freed_bytes.wrapping_add(self.expected_freed_bytes(allocs, bytes, frees));
         self.counters.frees = self.counters.frees.wrapping_add(frees);
         self.counters.freed_bytes = self.counters.freed_bytes.wrapping_add(freed_bytes);
-        // Copy each field: a copy of the whole struct would wait for each of the stores above.
+        // Copy each field: a copy of the whole struct would wait until the processor has written all four
+        // fields of `self.counters`.
         now.allocated_bytes = self.counters.allocated_bytes;
         now.allocs = self.counters.allocs;
         now.freed_bytes = self.counters.freed_bytes;
@@ -113,8 +116,8 @@ impl SiteState {
     }
 }
 
-/// Computes `if which { a } else { b }` without a branch. With a branch, the processor would mispredict
-/// `which` about every second time.
+/// Computes `if which { a } else { b }` without a branch. With a branch, the processor would predict `which`
+/// wrongly in about half of the calls.
 #[inline]
 fn select(which: bool, a: u64, b: u64) -> u64 {
     let mask = u64::from(which).wrapping_neg();
@@ -182,7 +185,7 @@ impl Encoder {
         self.slices
     }
 
-    /// Tick of the first slice; `from_tick` while the block has no slice.
+    /// Tick of the block's first slice; the block's `from_tick` if the block has no slice yet.
     pub(crate) fn first_tick(&self) -> u64 {
         self.first_tick
     }
@@ -283,7 +286,7 @@ pub(crate) struct SliceShape {
     pub areas: Vec<(AreaId, AreaBytes)>,
 }
 
-/// Turns the payload of one block into slices. The buffers are reused for the next block.
+/// Turns the payload of one block into slices. One `Decoder` decodes many blocks and reuses its buffers.
 pub(crate) struct Decoder {
     states: Vec<SiteState>,
     shapes: Vec<SliceShape>,
@@ -372,8 +375,8 @@ impl Decoder {
     }
 }
 
-/// Parses the slice headers into shapes. `None`: a header is unsound, so the positions of the planes are
-/// unknown.
+/// Turns the encoded slice headers of a block into [`SliceShape`]s. `None`: a header is unsound, so the
+/// positions of the planes are unknown.
 pub(crate) fn parse_shapes(
     mut headers: &[u8],
     from_tick: u64,
@@ -419,8 +422,8 @@ pub(crate) fn parse_shapes(
     Some(())
 }
 
-/// Splits the payload into planes. The slice headers determine the lengths of the planes. If the sum of the
-/// lengths is not the length of the payload, the function returns `None`.
+/// Splits the payload into planes. The slice headers determine the lengths of the planes. If the lengths of
+/// all planes together are not the length of the payload, the function returns `None`.
 fn split_planes<'a>(mut bytes: &'a [u8], shapes: &[SliceShape]) -> Option<[&'a [u8]; COLUMNS * PLANES]> {
     let mut lengths = [0usize; COLUMNS * PLANES];
     for shape in shapes {
@@ -559,7 +562,7 @@ mod tests {
         }
         assert_eq!(decode(&encoder.finish(), 10, 15).0, Some(2));
         assert_eq!(decode(&encoder.finish(), 10, 14).0, None);
-        // Two slices have the same tick.
+        // A block in which two slices have the same tick is unsound.
         encoder.slice(&SliceHeader { tick: 15, ..SliceHeader::default() }, std::iter::empty());
         assert_eq!(decode(&encoder.finish(), 10, 15).0, None);
     }

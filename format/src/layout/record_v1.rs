@@ -1,5 +1,5 @@
-//! Records of format version 1. Later versions do not have three of the fields in these records, and no
-//! reader uses these three fields.
+//! Records of format version 1. Three fields exist only in version 1; their names begin with `_`. No reader
+//! uses these three fields.
 
 use crate::ids::{ModuleId, SiteId, StackId};
 use crate::record::{
@@ -16,8 +16,8 @@ pub(crate) enum RecordV1 {
     Stack(Stack),
     Survivors(Survivors),
     Symbols(ModuleSymbols),
-    /// In format version 1 the second number of `Losses` was always 0. Since version 2 this number counts
-    /// lost module events.
+    /// In format version 1 the second number of `Losses`, `lost_module_events`, was always 0. Since version 2
+    /// it counts lost module events.
     Losses(Losses),
     End(End),
     Children(Children),

@@ -2,10 +2,10 @@
 
 /// Measures the distance between slices while the recorder takes the slices.
 ///
-/// The level rises to l when four distances in a row are at least 2^l ticks. So if the recorder doubles its
-/// period, the level rises after four slices. If the machine stalls once, only one distance is long, and the
-/// level does not rise. The level never falls, because the largest distance between slices determines the
-/// distance between the points of the grid.
+/// The level rises to l when four distances in a row are at least 2^l ticks. If the recorder doubles the time
+/// between slices, the level rises after four slices. If the machine stalls once, only one distance is long,
+/// and the level does not rise. The level never falls, because the largest distance between slices determines
+/// the distance between the points of the grid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stride {
     level: u8,
@@ -40,8 +40,8 @@ const MAX_POINTS: u64 = 16_384;
 
 /// The evenly spaced points of a trace: the multiples of `stride_ticks` from the first slice to the last.
 ///
-/// The value at a point is the value of the newest slice whose tick is not after the point. If the slice at
-/// the point is missing, the previous slice gives the value.
+/// The value at a point comes from the newest slice whose tick is at or before the point. If the slice at the
+/// point is missing, the previous slice gives the value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
     /// Distance between two points, in ticks; at least the largest distance between slices in the trace.
@@ -83,8 +83,9 @@ impl Grid {
         grid
     }
 
-    /// The first point to which a slice with this tick can give the value. If several slices have the same
-    /// point, the last slice sets the value. `None`: the tick is after the last point.
+    /// The index of the first point at or after `tick`: a slice with this tick gives the point its value. If
+    /// several slices have the same point, the last slice gives the value. `None`: the tick is after the last
+    /// point.
     pub fn point_of(&self, tick: u64) -> Option<usize> {
         let index = tick.saturating_sub(self.first_tick).div_ceil(self.stride_ticks);
         usize::try_from(index).ok().filter(|&index| index < self.points)

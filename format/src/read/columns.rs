@@ -3,8 +3,9 @@
 //!
 //! A payload is stored by column and plane, and a plane holds the bytes of all slices in order
 //! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice begins
-//! in each plane. `offsets` has one entry of four bytes for each plane that a slice uses. Each entry belongs
-//! to at least one byte of the payload, so the offsets take at most four times the memory of the payload.
+//! in each plane. `offsets` has one entry of four bytes for each slice and each plane that the slice uses. A
+//! slice has at least one byte in each plane that it uses, so the offsets take at most four times the memory
+//! of the payload.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::delta::{COLUMNS, Encoder, MAX_SITES, PLANES, SliceShape, parse_shapes};
@@ -12,11 +13,11 @@ use crate::layout::varint::take;
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Number of values that one step of a tile builds from their bytes. The buffer has this number of spare
-/// bytes at its end, because a step may read beyond the last value.
+/// Number of values that the decoder of a tile builds from their bytes in one step. The decoder may read
+/// beyond the last value, so the buffer of the payload has this number of spare bytes at its end.
 pub(crate) const JOIN_STRIDE: usize = 16;
 
-/// One decompressed block. The buffers are reused for the next block.
+/// One decompressed block. A reader reads many blocks into one `Columns`, which reuses its buffers.
 #[derive(Default)]
 pub struct Columns {
     pub(crate) raw: Vec<u8>,
@@ -76,7 +77,8 @@ impl Columns {
         let mut encoding = Encoding { encoder: Encoder::new(), last_tick: from_tick };
         encoding.encoder.begin(from_tick);
         let done = replay(&mut encoding);
-        // An offset has 32 bits. The content of a journal is far smaller than 4 GiB.
+        // An offset in the payload has 32 bits. They suffice, because the content of a journal is far smaller
+        // than 4 GiB.
         if u32::try_from(encoding.encoder.raw_bytes()).is_ok() {
             self.raw = encoding.encoder.finish();
             self.locate(from_tick, encoding.last_tick);
@@ -179,7 +181,7 @@ fn plane_starts(first: usize, end: usize, shapes: &[SliceShape]) -> Option<[usiz
     (at == end).then_some(lengths)
 }
 
-/// One more than the last site id of a slice. `None`: the id is above the limit.
+/// One more than the last site id of a slice. `None`: the last id is not below [`MAX_SITES`].
 fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     let mut sum = changes as u128;
     for (plane, &start) in id_planes.iter().enumerate() {
@@ -189,8 +191,8 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// The sum of all bytes. The function adds 256 bytes at a time. The sum of 256 bytes fits in 16 bits, so the
-/// compiler can use vector instructions.
+/// The sum of all `bytes`. The function first adds each 256 bytes in 16 bits, which such a sum cannot exceed,
+/// so that the compiler can use vector instructions.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

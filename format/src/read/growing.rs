@@ -26,8 +26,9 @@ use crate::read::source::Source;
 use crate::record::{Children, End, Losses, Module, Record, Site, Stack, Start};
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Number of attempts to read the blocks. An attempt fails if the recorder moves blocks during the read.
-/// After the last attempt, the refresh continues without the missing block.
+/// Number of times that a refresh tries to read the blocks. An attempt fails if the recorder moves blocks
+/// during the read. If the last attempt does not find a block either, the refresh continues without this
+/// block.
 const ATTEMPTS: usize = 4;
 /// Number of bytes of the journal that one step reads.
 const JOURNAL_READ_BYTES: u64 = 64 << 10;
@@ -41,10 +42,10 @@ pub struct Update {
     pub slices: u64,
     /// Number of catalog records that are new or that replaced a record.
     pub records: u64,
-    /// Whether the file holds another recording than at the previous refresh. In that case the reader has
-    /// dropped the data of the old recording.
+    /// Whether the file holds another recording than at the previous refresh. If so, the reader has dropped
+    /// the data of the old recording.
     pub is_new_recording: bool,
-    /// Number of blocks that the refresh could not read. The slices of these blocks are missing.
+    /// Number of blocks that the refresh could not read. The visitor does not get the slices of these blocks.
     pub torn_blocks: u64,
 }
 
@@ -136,7 +137,7 @@ impl GrowingTrace {
 
     fn refresh_inner<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
         let mut update = Update { is_new_recording: self.follow_name()?, ..Update::default() };
-        // The last attempt continues although blocks are missing.
+        // Unlike the other attempts, the last attempt to read the blocks continues if blocks are missing.
         let mut attempts = (1..=ATTEMPTS).map(|attempt| attempt == ATTEMPTS);
         while let Some(is_last) = attempts.next()
             && self.read_new(visitor, &mut update, is_last)?.is_err()
@@ -156,7 +157,8 @@ impl GrowingTrace {
                     self.forget(header);
                     return Ok(true);
                 }
-                // The next recording has not yet written its first page.
+                // Another file now has the name of the trace, but its recorder has not yet written the first
+                // page.
                 Err(error) if matches!(error.kind(), ErrorKind::Empty | ErrorKind::TruncatedHeader) => {}
                 Err(error) => return Err(error),
             }
@@ -169,7 +171,8 @@ impl GrowingTrace {
                 Ok(true)
             }
             // The file still holds the old recording, or its first page is damaged, or the recorder is just
-            // writing the first page. In all three cases, keep the data that was read.
+            // writing the first page. In each of these three cases, keep the data that earlier refreshes have
+            // read.
             _ => Ok(false),
         }
     }
@@ -229,8 +232,8 @@ impl GrowingTrace {
             self.next_tick = self.next_tick.max(cover.first().map_or(0, |block| block.header.from_tick));
         }
         for block in cover {
-            // Each block begins at the tick at which the previous block ends. If this block begins at a later
-            // tick, the block before this block is missing.
+            // Each block begins at the tick at which the previous block ends. If `block` begins at a later
+            // tick than `next_tick`, the block before it is missing.
             if block.header.from_tick > self.next_tick {
                 if !is_last {
                     return Ok(Err(Changed));
@@ -500,8 +503,8 @@ impl GrowingTrace {
 struct NewSlices<'a, V: ?Sized> {
     next_tick: u64,
     known: &'a mut Vec<Counters>,
-    /// Counters from the slices in this block that earlier refreshes have already passed. The next slice that
-    /// is passed contains these counters too, if they have changed.
+    /// Counters from those slices of the present block that earlier refreshes have already passed to the
+    /// visitor. If such counters have changed, the next slice for the visitor contains them, too.
     carried: BTreeMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
     visitor: &'a mut V,
@@ -559,7 +562,7 @@ fn cannot_read(error: io::Error) -> Error {
 
 /// Opens a regular file and reads its first page.
 fn open_file(path: &Path) -> Result<(File, (u64, u64), Header), Error> {
-    // Opening a FIFO would wait for another process.
+    // Opening a FIFO would wait until another process opens the FIFO for writing.
     let metadata = std::fs::metadata(path).map_err(cannot_read)?;
     if !metadata.is_file() {
         return Err(Error::new(ErrorKind::NotATrace, "not a regular file")

@@ -13,7 +13,8 @@ use crate::read::source::Source;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Damage {
     /// Number of damaged blocks: the checksum is wrong, or the block extends past the end of the file, or the
-    /// other blocks show that a block is missing. A torn last slice counts as one block.
+    /// other blocks show that a block is missing. If the last slice of the journal is torn, it counts as one
+    /// damaged block.
     pub torn_blocks: u64,
     /// Bytes that belong to no sound block.
     pub skipped_bytes: u64,
@@ -50,7 +51,7 @@ pub(crate) struct Index {
 /// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 /// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
-/// file. Catalogs of real programs need 1/20 of this limit. Without this limit, a hostile file could make a
+/// file. Catalogs of real programs take 1/20 of these bytes. Without a limit, a hostile file could make a
 /// reader use any amount of memory.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 
 /// The place from which a reader reads the bytes of a trace.
 ///
-/// The reader copies the file and does not map it. The reader checks the checksum of each copied block and
-/// decodes the block from the copy. So a recorder that still writes, a truncated file or a failing disk
-/// causes an error and never a signal. The copy takes very little time compared with decompression.
+/// The reader does not map the file: it reads the bytes of the file into a buffer. The reader checks the
+/// checksum of each copied block and decodes the block from the copy. So if the recorder changes the file,
+/// another process truncates the file, or the disk fails, the reader gets an error and never the signal
+/// SIGBUS. Copying a block takes very little time compared with its decompression.
 pub(crate) enum Source {
     File { file: File, length: u64 },
     Bytes(Vec<u8>),

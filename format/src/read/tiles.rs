@@ -1,5 +1,5 @@
 //! HOT: reads the numbers of sixteen neighbouring sites together, slice by slice. A reader spends most of its
-//! time in this file.
+//! time in the functions of this file.
 //!
 //! ```text
 //!   slices  ▒▒░▒ ░▒▒░ …   place: each slice's numbers for a tile of sites become a row of cells;
@@ -18,16 +18,17 @@ use crate::read::columns::{Columns, JOIN_STRIDE, byte_sum};
 use crate::read::prefetch::prefetch;
 use crate::slice::Counters;
 
-/// Number of sites that one step reads side by side: two vectors of eight. With one vector of eight, each
-/// step would wait for the result of the previous step.
+/// Number of sites that one step reads side by side: two vectors of eight. With only one vector, the
+/// processor would wait for the result of each step before it begins the next step; with two vectors, it
+/// computes one while it waits for the other.
 pub const GROUP_SITES: usize = 16;
 /// Number of sites whose cells one call of `place` fills.
 pub const TILE_SITES: usize = 128;
-/// Number of slices whose cells one call of `place` fills. The cells of a tile take 24 KiB for these slices,
-/// so the first-level cache still has room for other data.
+/// Number of slices whose cells one call of `place` fills. For 24 slices, the cells of a tile take 24 KiB, so
+/// the first-level cache still has room for other data.
 pub const CHUNK_SLICES: usize = 24;
-/// The bit that is set in a cell if the site changed in the slice. If the numbers of the site's four columns
-/// fit in seven bytes, the lower bits hold them.
+/// The bit that is set in a cell if the site changed in the slice. If the site's four numbers together fit in
+/// seven bytes, the lower bits of the cell hold these numbers.
 const NAMED: u64 = 1 << 63;
 const CELL_BYTES: usize = 7;
 /// Length of a cache line, in bytes. The first cache line of the next tile is already loaded, so the reader
@@ -50,8 +51,8 @@ pub struct Row {
     pub live_bytes: GroupValues,
     /// Allocations not yet freed.
     pub live_count: GroupValues,
-    /// Number of allocations of all sixteen sites since the previous slice. In the first slice of a block,
-    /// this is the number of allocations since the recording began.
+    /// Number of allocations of all sixteen sites since the previous slice; in the first slice of a block,
+    /// since the recording began.
     pub allocs: u64,
 }
 
@@ -93,8 +94,8 @@ enum Layout {
         shifts: [u32; NUMBERS],
         masks: [u64; NUMBERS],
     },
-    /// The numbers are stored column by column in a row of wide cells. The value of this variant is the index
-    /// of that row.
+    /// The numbers of the slice are stored column by column in a row of wide cells. `Wide` holds the index of
+    /// the slice's row in the list of wide rows.
     Wide(usize),
 }
 
@@ -140,8 +141,8 @@ impl<'a> TileReader<'a> {
         self.states = [States::default(); TILE_SITES / GROUP_SITES];
     }
 
-    /// Fills the cells of `slices` slices, at most [`CHUNK_SLICES`]. The first of these slices has the number
-    /// `first`.
+    /// Fills the cells of `slices` slices, at most [`CHUNK_SLICES`], beginning with the slice that has the
+    /// index `first` in the block.
     #[inline(always)]
     pub fn place(&mut self, first: usize, slices: usize) {
         self.layouts.clear();
@@ -154,8 +155,8 @@ impl<'a> TileReader<'a> {
         }
     }
 
-    /// The rows of one group of sixteen sites of the tile. The group has one row for each slice that the last
-    /// call of `place` read. After each `place`, call this function once for each group.
+    /// Writes the rows of one group of sixteen sites of the tile into `rows`: one row for each slice that the
+    /// last call of `place` read. After each call of `place`, call `rows` once for each group of the tile.
     #[inline(always)]
     pub fn rows(&mut self, group: usize, rows: &mut Vec<Row>) {
         rows.resize(self.layouts.len(), Row::default());
@@ -175,7 +176,7 @@ impl<'a> TileReader<'a> {
     }
 }
 
-/// A cursor of a slice. The cursor is at the first change of a site whose id is at least `first_site`.
+/// Returns the position, among the changes of a slice, of the first site whose id is at least `first_site`.
 fn skip(columns: &Columns, slice: usize, first_site: usize) -> Cursor {
     const STRIDE: usize = 256;
     let changes = columns.changes(slice);
@@ -225,7 +226,8 @@ impl<'a> Gaps<'a> {
         &self.raw[self.planes[plane] as usize..][..self.changes]
     }
 
-    /// Returns the gap before one of the changed sites. A sound gap needs at most three bytes.
+    /// Returns the gap between the id of a changed site and the id of the previous changed site. A sound gap
+    /// needs at most three bytes.
     fn at(&self, change: usize) -> u32 {
         let planes = self.planes.iter().take(3).enumerate();
         planes.fold(0, |gap, (i, &start)| gap | u32::from(self.raw[start as usize + change]) << (8 * i))
@@ -280,7 +282,7 @@ fn place(
 }
 
 /// Reads the ids of the sites of a tile that changed in one slice; the slice must have unread changes.
-/// Returns the number of these sites; `sites` receives their positions in the tile.
+/// Returns the number of sites that changed; `sites` receives their positions in the tile.
 #[inline(always)]
 fn sites_in_tile(
     columns: &Columns,
@@ -291,7 +293,8 @@ fn sites_in_tile(
 ) -> usize {
     let taken = cursor.taken as usize;
     let gaps = Gaps::new(columns, slice);
-    // The previous site is before the tile, so the gap may be larger than a tile.
+    // The changed site before the first changed site of the tile is in an earlier tile, so the gap between
+    // the two may be larger than a tile.
     let before = first_site - cursor.next_id as usize;
     let mut next = 0;
     let mut named = 0;
@@ -331,9 +334,9 @@ fn sites_in_tile(
     named
 }
 
-/// Builds numbers from their bytes, low bytes first, and combines each number with `start`. The function
-/// always reads whole strides. The buffer is padded, so reading too many bytes is safe, and no caller uses
-/// the extra numbers.
+/// Builds numbers from their bytes, low bytes first, and sets the bits of `start` in each number. The
+/// function always builds a multiple of [`JOIN_STRIDE`] numbers. The buffer is padded, so reading too many
+/// bytes is safe, and no caller uses the extra numbers.
 #[inline(always)]
 fn join(raw: &[u8], planes: &[usize], numbers: usize, start: u64) -> CellRow {
     let mut joined = CellRow([0; TILE_SITES]);
@@ -435,8 +438,8 @@ fn step(states: &mut States, cells: &GroupValues, numbers: &[GroupValues; NUMBER
     }
 }
 
-/// Computes the mean size again for each site whose number of allocations needs one more bit. For one site,
-/// this happens about once each time the number of its allocations doubles.
+/// Computes the mean size again for each site whose number of allocations needs one more bit than before. The
+/// number needs one more bit each time it has about doubled.
 #[cold]
 #[inline(never)]
 fn renew_means(states: &mut States, steps: &GroupValues) {

@@ -30,8 +30,8 @@ use crate::slice::{Counters, SliceVisitor};
 /// Maximum size of a trace, in bytes, that the reader copies into memory first because a recorder still
 /// writes the trace.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
-/// Maximum number of snapshots that the reader takes. If the recorder moves blocks during a snapshot, the
-/// reader takes another snapshot.
+/// Maximum number of times that the reader copies a trace which a recorder still writes. If the recorder
+/// moves blocks during the copy, the reader makes another copy.
 const SNAPSHOTS: usize = 3;
 
 /// A sound block of slices. Blocks can be replayed in any order and in parallel.
@@ -97,8 +97,8 @@ struct Scratch {
 }
 
 thread_local! {
-    // The thread takes the buffers out of the cell while it replays a block. If a visitor replays another
-    // block at the same time, the cell is empty and the other replay gets new buffers.
+    // While a thread replays a block, it takes the buffers out of `SCRATCH`. If a visitor replays another
+    // block meanwhile, `SCRATCH` is empty, and the replay of the other block gets new buffers.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -181,8 +181,8 @@ impl Trace {
         &self.catalog.children
     }
 
-    /// The memory areas whose sizes the slices hold, by ascending id. The list is empty before format version
-    /// 3.
+    /// The memory areas whose sizes the slices hold, by ascending id. For a trace of format version 1 or 2,
+    /// the list is empty.
     pub fn memory_areas(&self) -> &[MemoryArea] {
         &self.catalog.areas
     }
@@ -192,24 +192,24 @@ impl Trace {
         &self.catalog.allocators
     }
 
-    /// The sites that start threads, by ascending id. Each allocation of such a site is made by libc for one
-    /// thread.
+    /// The sites that start threads, by ascending id. At each such site, every allocation is memory that libc
+    /// needs for one new thread.
     pub fn thread_starts(&self) -> &[SiteId] {
         &self.catalog.thread_starts
     }
 
-    /// The ends of watches, by ascending site. If a site is watched again after such an end, the time of the
-    /// end is 0.
+    /// The ends of watches, by ascending site. If a site is watched again after its watch has ended, the time
+    /// of the end is 0.
     pub fn watch_ends(&self) -> &[WatchEnd] {
         &self.catalog.watch_ends
     }
 
-    /// Processor time of the process and its children. `None`: the recording does not have this record.
+    /// Processor time of the process and its children. `None`: the trace has no record `CpuTotals`.
     pub fn cpu_totals(&self) -> Option<CpuTotals> {
         self.catalog.cpu_time
     }
 
-    /// Processor time of the target. `None`: the recording does not have this record.
+    /// Processor time of the target. `None`: the trace has no record `CpuUse`.
     pub fn cpu_use(&self) -> Option<&CpuUse> {
         self.catalog.processor.as_ref()
     }
@@ -224,7 +224,7 @@ impl Trace {
         &self.catalog.mark_slices
     }
 
-    /// Number of marks, and number of slices of marks, that are not in the trace.
+    /// Number of marks that are not in the trace, and number of slices of marks that are not in the trace.
     pub fn mark_losses(&self) -> MarkLosses {
         self.catalog.mark_losses.unwrap_or_default()
     }
@@ -236,7 +236,7 @@ impl Trace {
     }
 
     /// The events that the recording missed in the domain of mapped memory. `None`: the recording does not
-    /// have this domain.
+    /// count mapped memory.
     pub fn mappings(&self) -> Option<&Mappings> {
         self.catalog.mappings.as_ref()
     }
@@ -251,7 +251,7 @@ impl Trace {
         by_key(&self.catalog.pools, id, |pool| pool.id)
     }
 
-    /// The totals of the domain of pools. `None`: the recording does not have this domain.
+    /// The totals of the domain of pools. `None`: the recording does not count objects of pools.
     pub fn pool_totals(&self) -> Option<&Pools> {
         self.catalog.pool_totals.as_ref()
     }
@@ -262,8 +262,7 @@ impl Trace {
         &self.catalog.uncounted_functions
     }
 
-    /// Pages that the program gave back with madvise. The calls whose site is unknown come first, and then
-    /// all other calls, sorted by site.
+    /// Pages that the program gave back with madvise, sorted by site. Pages whose site is unknown come first.
     pub fn given_back(&self) -> &[GivenBack] {
         &self.catalog.given_back
     }
@@ -379,8 +378,8 @@ impl Trace {
         columns.clear();
         let found = &self.found[index];
         if found.header.kind == BlockKind::Journal {
-            // Turn the journal into columns. This takes little time, because a trace has at most one journal
-            // and a journal is short.
+            // Turn the journal into columns. The conversion takes little time, because a trace has at most
+            // one journal and a journal is short.
             return columns.encode(found.header.from_tick, |visitor| self.replay_block(index, visitor));
         }
         let mut scratch = SCRATCH.take().unwrap_or_default();
@@ -507,8 +506,8 @@ impl Trace {
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
         /// If a trace has at most this number of slices, the distances between the slices do not show the
-        /// stride, because five slices have only four distances. In that case the grid uses the period in the
-        /// record `Start`.
+        /// stride, because five slices have only four distances. For such a trace, the grid uses the period
+        /// in the record `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

@@ -9,10 +9,10 @@ use crate::layout::stride::Stride;
 use crate::write::blocks::{Journal, SliceBlock};
 use crate::write::trace_writer::TraceWriter;
 
-/// Maximum size of a journal, in bytes. The writer needs memory of a few times this size to compress a
-/// journal.
+/// Maximum size of a journal, in bytes. To compress a journal, the writer needs memory of a few times the
+/// journal's size.
 const MAX_JOURNAL_BYTES: u64 = 16 << 20;
-/// Maximum size, in bytes, of a catalog block that the writer may compress densely. A larger block is
+/// Maximum size, in bytes, of a catalog block that the writer may compress densely. A larger catalog block is
 /// compressed with the fast level of zstd.
 const MAX_DENSE_CATALOG_BYTES: usize = 256 << 10;
 /// Compressing a catalog block may take at most 1/32 of the time to the next slice: half of
@@ -101,8 +101,8 @@ impl TraceWriter {
         }
     }
 
-    /// Appends a chunk. The writer first writes the content and the zeros after the content, and then the
-    /// header. So a reader never sees an incomplete chunk.
+    /// Appends a chunk. The writer first writes the content of the chunk and the zeros after it, and then the
+    /// header of the chunk. So a reader never sees an incomplete chunk.
     pub(crate) fn append(&mut self, kind: ChunkKind, content: &[u8]) {
         let journal = self.journal.as_mut().expect("the caller opened a journal with room");
         let header =
@@ -117,8 +117,8 @@ impl TraceWriter {
     }
 
     /// Turns the journal into compressed blocks and starts an empty journal in its place. While the writer
-    /// writes the blocks, the file holds both the journal and the blocks. Readers then use the compressed
-    /// blocks, because these have the higher sequence.
+    /// writes the compressed blocks, the file holds both the journal and these blocks. Readers then use the
+    /// compressed blocks, because these have the higher sequence.
     pub(crate) fn close_journal(&mut self) -> Result<(), Error> {
         let Some(journal) = self.journal.filter(|journal| journal.chunks > 0) else {
             return Ok(());
@@ -213,8 +213,8 @@ impl TraceWriter {
         if raw.len() > MAX_RAW_BYTES {
             return Err(self.too_small());
         }
-        // If tens of thousands of stacks have live allocations, the bytes of their `Survivors` records are
-        // very similar. The dense level of zstd is slow on such bytes: it took more than half of the
+        // If tens of thousands of stacks have live allocations, the `Survivors` records of these stacks have
+        // very similar bytes. The dense level of zstd is slow on similar bytes: it took more than half of the
         // collector's time.
         let is_large_catalog = header.kind == BlockKind::Catalog && raw.len() > MAX_DENSE_CATALOG_BYTES;
         let pause_ns = match header.kind {

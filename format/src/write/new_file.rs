@@ -64,7 +64,8 @@ pub(crate) fn first_page(capacity_bytes: u64) -> (u64, Vec<u8>) {
     (salt, Header { version: FORMAT_VERSION, capacity_bytes, salt }.to_page())
 }
 
-/// A number that is different for each trace. The number need not be secret.
+/// A number that is different for each trace. The number need not be secret, because it only keeps apart the
+/// blocks of different traces.
 fn random_salt() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())

@@ -4,8 +4,8 @@
 //! The extents follow each other without gaps, from the end of the first page to the highest byte that was
 //! ever used. A free extent begins with a header of kind free. The writer reuses any free extent that is
 //! large enough, so a new block may be between two old blocks. To replace blocks, the writer writes the
-//! payload of the new block, then its header, and only then releases the old blocks. So the file is sound at
-//! every instant.
+//! payload of the new block, then its header, and only then releases the old blocks. So a reader can read the
+//! file at every instant, even if the writer is killed.
 
 #![allow(unsafe_code)]
 
@@ -40,15 +40,15 @@ pub(crate) struct Ring {
     bytes: Bytes,
     salt: u64,
     capacity: u64,
-    /// Length of the file, or of the bytes in memory. For a file, disk space is reserved for all of this
-    /// length.
+    /// Length of the file, or of the bytes in memory. If the bytes are in a file, disk space is reserved for
+    /// the whole file.
     reserved: u64,
     /// End of the highest extent that was ever used.
     end: u64,
     /// Position and length of each extent in use.
     live: BTreeMap<u64, u64>,
-    /// A function that a test sets. Each write calls the function with the bytes that would be in the file if
-    /// the writer were killed at that instant.
+    /// A test can set this function. Each write calls it with the bytes that the file would have if the
+    /// writer were killed during the write.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }
@@ -291,15 +291,15 @@ impl Ring {
         Ok(())
     }
 
-    /// Drops the resident pages of the map after a write. The data stays in the page cache, and the map does
-    /// not keep unused pages resident.
+    /// Drops the resident pages of the map after a write, so that the map keeps no unused pages resident. The
+    /// data stays in the page cache.
     pub(crate) fn drop_resident_pages(&self) {
         let Bytes::Mapped { map, .. } = &self.bytes else { return };
-        // SAFETY: the map is shared and backed by the file. Dropped pages are read back from the page cache,
-        // which holds every byte written.
+        // SAFETY: the map is shared and backed by the file. After an access to a dropped page, the kernel
+        // maps the page again from the page cache, which holds every byte that was written.
         let advised =
             unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, 0, self.reserved as usize) };
-        // If the kernel refuses the advice, the pages stay resident, which only costs memory.
+        // If the kernel refuses this call of madvise, the pages stay resident, which only costs memory.
         drop(advised);
     }
 
@@ -330,9 +330,9 @@ impl Ring {
 
 fn map(file: &File, capacity: u64) -> Result<MmapMut, Error> {
     let length = usize::try_from(capacity).map_err(|_| too_large(capacity))?;
-    // SAFETY: another process could truncate the file, and an access beyond the new end causes SIGBUS. The
-    // signal kills the process unless it has a handler that puts memory in place of the file (edleak-record
-    // has one). Bytes beyond `reserved` are mapped but never touched.
+    // SAFETY: another process could truncate the file, and an access beyond the new end causes SIGBUS. SIGBUS
+    // kills a process without a handler for it; edleak-record has a handler, which puts memory in place of
+    // the file. The writer never touches the mapped bytes beyond `reserved`.
     let map = unsafe { MmapOptions::new().len(length).map_mut(file) };
     map.map_err(|error| Error::io("cannot map the file", error))
 }
@@ -342,8 +342,8 @@ fn too_large(capacity: u64) -> Error {
         .with_remedy("use a smaller --size")
 }
 
-/// Checks that the file may have this length. Without this check, a write beyond the limit on the file size
-/// would cause a signal that kills the process.
+/// Checks that the process's limit on the file size allows a file of `length` bytes. Without this check, a
+/// write beyond the limit would cause a signal that kills the process.
 fn check_limit(length: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit, and the call writes to it.

@@ -11,29 +11,31 @@ use crate::write::trace_writer::TraceWriter;
 /// The catalog may take at most 1/3 of the capacity. While the writer merges the catalog, the file holds two
 /// copies of the catalog, and the last third of the capacity is for slices.
 const CATALOG_SHARE: u64 = 3;
-/// Catalog blocks with more than this number of bytes are merged only if the writer needs space, because a
-/// merge needs memory of a few times the size of the blocks.
+/// If catalog blocks have more bytes than this number together, the writer merges them only if it needs
+/// space, because a merge needs memory of a few times the size of the blocks.
 const MAX_MERGED_BYTES: usize = 8 << 20;
-/// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. The measured cost is
-/// 25 to 35 ns per byte.
+/// Estimated cost of merging catalog blocks, in nanoseconds per byte of their records. In measurements, a
+/// merge cost 25 to 35 ns per byte.
 const MERGE_NS: u64 = 32;
 /// A merge between two slices may take at most 1/`MERGE_SHARE` of the time to the next slice.
 const MERGE_SHARE: u64 = 8;
 /// A merge of at most this number of bytes takes at most 2 ms, so the writer never delays such a merge.
 const SMALL_MERGE_BYTES: u64 = 64 << 10;
-/// If the catalog has this number of blocks, the writer merges blocks even if the merge may delay a slice.
+/// If the catalog has more blocks than this number, the writer merges catalog blocks even if the merge may
+/// delay a slice.
 const MOST_CATALOG_BLOCKS: usize = 256;
-/// If the catalog has more than this number of blocks, the writer has delayed the merge of some blocks.
+/// The catalog has more blocks than this number only if the writer has delayed merges of catalog blocks.
 const USUAL_CATALOG_BLOCKS: usize = 8;
-/// The highest level. Slices at this level are 2^62 ticks apart, so a block has at most a few slices.
+/// The highest level of a block of slices. At level 62, slices are 2^62 ticks apart and ticks have 64 bits,
+/// so a block has at most a few slices.
 const MAX_LEVEL: u8 = 62;
 
 impl TraceWriter {
     /// Makes sure that an extent of `length` bytes is free; thins old slices if needed.
     ///
-    /// In addition, twice the size of the largest block of slices stays free. The writer needs this space to
-    /// write a merged block before it releases the two old blocks, and to copy a block whose new position
-    /// overlaps its old position.
+    /// Besides these `length` bytes, twice the size of the largest block of slices stays free. The writer
+    /// needs this free space to write a merged block before it releases the two old blocks, and to copy a
+    /// block whose new position overlaps its old position.
     pub(crate) fn make_room(&mut self, length: u64, is_for_slices: bool) -> Result<(), Error> {
         let largest = self.largest_extent().max(if is_for_slices { length } else { 0 });
         let spare = 2 * largest;
@@ -60,8 +62,9 @@ impl TraceWriter {
         self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
     }
 
-    /// Merges two neighbouring blocks. If the merged block would be too large, the function instead drops
-    /// every other slice of the block with the lower level. Returns `false` if no blocks can be merged.
+    /// Merges two neighbouring blocks of slices. If the result would be too large, the function instead drops
+    /// every other slice of that of the two blocks which has the lower level. Returns `false` if no blocks
+    /// can be merged.
     fn merge_once(&mut self) -> Result<bool, Error> {
         let candidates: Vec<Candidate> = self
             .blocks
@@ -77,9 +80,9 @@ impl TraceWriter {
             return Ok(true);
         }
         let finer = if candidates[older].level < level { older } else { older + 1 };
-        // After half of the slices are dropped, the remaining slices may take as many bytes as all slices
-        // took before. For example, a site that changed in every second slice now changes in every remaining
-        // slice. So if the thinned block is too large, the loop tries a higher level.
+        // A block may take as many bytes as before after half of its slices are dropped. For example, if a
+        // site changed in every second slice, it then changes in every remaining slice. So if the block is
+        // still too large at one level, the loop tries the next higher level.
         for level in level..=MAX_LEVEL {
             if self.thin(finer, 1, level)? {
                 return Ok(true);
@@ -89,16 +92,17 @@ impl TraceWriter {
     }
 
     /// Replaces `count` blocks from `index` on by one block at `level` or a higher level. Returns `false` if
-    /// no free extent is large enough for the new block. Also returns `false` if the new block would be
-    /// larger than the largest block that a journal can give. This limit bounds the memory of thinning, and
-    /// keeps blocks small compared with the capacity.
+    /// no free extent is large enough for the new block, or if the new block would be larger than the largest
+    /// block that a journal can give. This limit on the size of a block bounds the memory that thinning
+    /// needs, and keeps blocks small compared with the capacity.
     fn thin(&mut self, index: usize, count: usize, level: u8) -> Result<bool, Error> {
         let sources: Vec<SliceBlock> = self.blocks[index..index + count].to_vec();
         let (oldest, newest) = (sources[0].header, sources[count - 1].header);
         let next_tick = match self.blocks.get(index + count) {
             Some(next) => next.header.first_tick,
-            // The next slice is the first slice of the journal. If there is no journal, this block holds the
-            // newest slice of the trace, and thinning must not drop it.
+            // The slice after the last compressed block is the first slice of the journal. If there is no
+            // journal, the last block holds the newest slice of the trace, and thinning must not drop this
+            // slice.
             None => self.journal.and_then(|journal| journal.first_slice).unwrap_or(u64::MAX),
         };
         self.encoder.begin(oldest.from_tick);
@@ -132,19 +136,19 @@ impl TraceWriter {
             self.pack()?;
         }
         let placed = self.place_block(&header, &payload)?;
-        // Perhaps no free extent is large enough. But a single block that became shorter fits into its own
-        // old extent.
+        // `None`: no free extent is large enough for the new block. But if a single block became shorter, the
+        // new block fits into the extent of the old block.
         if placed.is_none() && (count > 1 || length > oldest.extent_bytes()) {
             return Ok(false);
         }
-        // Packing may have moved the source blocks.
+        // `pack` may have moved the source blocks, so read their positions again.
         for source in index..index + count {
             self.ring.release(self.blocks[source].at);
         }
-        // If the catalog is too large to be moved, free space can stay in pieces that are too small. In that
-        // case the writer releases the source blocks before it writes the new block. If the recorder is
-        // killed between these two steps, the slices of these blocks are lost. The writer takes this risk,
-        // because otherwise the recording would have to end.
+        // If the catalog is too large to be moved, free space can stay in pieces that are too small for the
+        // new block. Then the writer releases the source blocks before it writes the new block. If the
+        // recorder is killed after the release and before the write, the slices of the source blocks are
+        // lost. The writer takes the risk of this loss, because otherwise the recording would have to end.
         let at = match placed {
             Some(at) => at,
             None => self.place_block(&header, &payload)?.ok_or_else(|| self.too_small())?,
@@ -155,7 +159,7 @@ impl TraceWriter {
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
     /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that the
-    /// writer rewrites one record grows with the logarithm of the catalog's size, too.
+    /// writer rewrites one record also grows only with this logarithm.
     pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -181,9 +185,9 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Whether the writer may merge catalog blocks of this size now. A merge of all records of 30,000 stacks
-    /// takes several times as long as the time between two slices. So the writer delays such a merge until
-    /// slices are farther apart, or until the end of the recording.
+    /// Whether the writer may now merge catalog blocks that have `raw_bytes` bytes together. A merge of all
+    /// records of 30,000 stacks takes several times as long as the time between two slices. So the writer
+    /// delays a large merge until slices are farther apart, or until the end of the recording.
     fn is_merge_affordable(&self, raw_bytes: usize) -> bool {
         let limit = if self.is_ending || self.catalog.len() > MOST_CATALOG_BLOCKS {
             MAX_MERGED_BYTES as u64
@@ -249,7 +253,8 @@ impl TraceWriter {
             return Ok(false);
         };
         let mut records = EncodedRecords::default();
-        // The loop begins with the newest block. So if a key has several records, the newest record is kept.
+        // Begin with the newest catalog block, so that for a key with several records, `records` keeps the
+        // newest record.
         for CatalogBlock { at, header } in sources.iter().rev() {
             let payload = self.ring.read(at + HEADER_BYTES as u64, header.payload_bytes as usize);
             let raw = self
@@ -302,7 +307,7 @@ impl TraceWriter {
     /// Moves every block towards the start of the file: into the lowest free extent that is large enough, or
     /// to the start of the free extent just before the block. If the new position would overlap the old
     /// position, the block is first copied elsewhere, so the file always holds a sound copy. If there is no
-    /// room for that copy, the block stays.
+    /// room for such a copy, the block stays at its old position.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::layout::header::PAGE_BYTES as u64;
         let mut has_gaps = false;
@@ -379,8 +384,8 @@ impl TraceWriter {
 mod tests {
     use crate::{DEFAULT_CAPACITY_BYTES, Record, Site, SiteId, SiteKind, SliceHeader, Trace, TraceWriter};
 
-    /// A merge of all records takes several times as long as the time between two slices. The writer delays
-    /// the merge until slices are farther apart, or until the end of the recording.
+    /// A merge of all catalog records takes several times as long as the time between two slices. So the
+    /// writer delays it until slices are farther apart, or until the end of the recording.
     #[test]
     fn large_catalogs_merge_only_when_slices_are_far_apart() {
         const EACH: u32 = 8_000;

@@ -4,8 +4,9 @@
 //! Slices of one level are 2^level ticks apart. The writer first thins the oldest blocks of the level that
 //! takes the most space. So after some time all levels take equal shares of the capacity. Recent slices are
 //! close together, and old slices are far apart. The number of levels grows only with the logarithm of the
-//! recording's length. Thinning begins a new highest level only in two cases. Either the whole recording
-//! still has [`MIN_EVEN_SLICES`] slices at the new level, or no other pair of blocks can be merged.
+//! recording's length. Thinning begins a new highest level only in two cases: if the whole recording still
+//! has [`MIN_EVEN_SLICES`] slices at the new level, or if the writer can merge no two neighbouring blocks at
+//! a lower level.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;
@@ -35,8 +36,8 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
     }
     let pairs = || blocks.windows(2).enumerate().map(|(index, pair)| (index, pair[0].level, pair[1].level));
     // The best pair is on the level with the most bytes. If several levels have equally many bytes, the best
-    // pair is on the lowest of these levels. Among the pairs on one level, the best pair has two blocks of
-    // equal level; if there are several, the oldest of these pairs is best.
+    // pair is on the lowest of these levels. Among the pairs on one level, a pair of two blocks of equal
+    // level is better than any other pair, and an older pair is better than a newer pair.
     let best = |may_begin_level: bool| {
         pairs()
             .filter(|&(_, a, b)| may_begin_level || a.min(b) < coarsest)
@@ -52,14 +53,14 @@ pub(crate) fn choose_pair(blocks: &[Candidate], span_ticks: u64) -> Option<usize
 
 /// Receives the slices of the blocks to merge, and passes only the newest slice of each span of
 /// `stride_ticks`. A reader that wants one value per `stride_ticks` uses exactly the newest slice of each
-/// span. So thinning does not change the values that such a reader gets.
+/// span. So thinning does not change the values that this reader gets.
 pub(crate) struct Thinner<'a> {
     encoder: &'a mut Encoder,
     stride_ticks: u64,
     /// The tick of the first slice of the trace; this slice is never dropped.
     first_tick: u64,
-    /// The newest slice that was received. Whether this slice is dropped depends on the tick of the next
-    /// slice.
+    /// The newest slice that the thinner has received. Whether the thinner drops this slice depends on the
+    /// tick of the next slice.
     waiting: Option<SliceHeader>,
     table: Vec<Counters>,
     is_dirty: Vec<bool>,
@@ -83,8 +84,8 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// Call this before the first slice of a block. That slice holds absolute values: the counters of every
-    /// site that is not in the slice are zero.
+    /// Call this function before the first slice of a block. The first slice of a block holds absolute
+    /// values: if a site is not in it, the counters of the site are zero.
     pub(crate) fn begin_block(&mut self) {
         self.begins_block = true;
     }
@@ -98,7 +99,7 @@ impl<'a> Thinner<'a> {
         tick.div_ceil(self.stride_ticks)
     }
 
-    /// Passes the waiting slice, or drops it if the next slice replaces it.
+    /// Passes the slice in `waiting` on, or drops it if the next slice is in the same span of `stride_ticks`.
     fn settle(&mut self, next_tick: u64) {
         let Some(header) = self.waiting.take() else { return };
         if self.span(header.tick) == self.span(next_tick) && header.tick != self.first_tick {
@@ -175,7 +176,8 @@ mod tests {
 
     #[test]
     fn the_even_slices_of_the_whole_run_are_kept_while_anything_else_can_give_way() {
-        // At level 1 the trace has 500 slices. Level 2 would leave 250 slices, fewer than `MIN_EVEN_SLICES`.
+        // The span is 1000 ticks: at level 1 the trace has 500 slices. Level 2 would leave 250 slices, fewer
+        // than `MIN_EVEN_SLICES`.
         assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0, 0]), 1000), Some(3));
         assert_eq!(choose_pair(&blocks(&[1, 1, 1, 0]), 1000), Some(2));
         assert_eq!(choose_pair(&blocks(&[1, 1, 1]), 1000), Some(0), "nothing else is left");

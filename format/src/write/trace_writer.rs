@@ -21,8 +21,8 @@ use crate::write::ring::Ring;
 /// The default capacity of a trace: 64 MiB.
 pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
 
-/// Size of the first journal. Each later journal has twice the size of the previous journal. So the file of a
-/// short recording is small, even if the recorder is killed.
+/// Size of the first journal. Each later journal has twice the size of the previous journal. Because the
+/// first journals are small, the file of a short recording is small, even if the recorder is killed.
 const FIRST_JOURNAL_BYTES: u64 = 32 << 10;
 /// Number of bytes that a journal keeps free, so that the last records can be written even on a full disk. A
 /// `Losses` and an `End` record with the largest numbers take 93 bytes.
@@ -75,8 +75,8 @@ pub struct TraceWriter {
     pub(crate) compressor: PayloadCompressor,
     /// Number of slices, from the next slice on, that the writer compresses quickly because slices were lost.
     hurry: u32,
-    /// Usual time between two slices, in nanoseconds, but at most a small share of the recorded time; 0 while
-    /// slices are lost.
+    /// Usual time between two slices, in nanoseconds; less if the recording has just begun; 0 while slices
+    /// are lost. The writer computes from it how long compression may take.
     pub(crate) pause_ns: u64,
     /// Time between the last two slices, in nanoseconds; 0 while slices are lost.
     pub(crate) gap_ns: u64,
@@ -134,7 +134,7 @@ impl TraceWriter {
     /// function does nothing.
     ///
     /// # Errors
-    /// The errors of [`create`](Self::create). After an error, the trace stays in memory.
+    /// The errors of [`create`](Self::create). If `create_file` returns an error, the trace stays in memory.
     pub fn create_file(&mut self) -> Result<(), Error> {
         if self.ring.file().is_none() {
             let file = new_file::create(&self.path).map_err(|error| self.named(error))?;
@@ -173,8 +173,8 @@ impl TraceWriter {
         Ok(Self::on(ring, &path))
     }
 
-    /// Whether the file is still at `path`: another process may have moved or deleted the file. For a trace
-    /// without a file, the function returns `true`.
+    /// Whether the file is still at `path`: another process may have moved or deleted the file. Also `true`
+    /// if the trace has no file yet.
     pub fn is_at(&self, path: &Path) -> bool {
         self.ring.file().is_none_or(|file| place::is_at(file, path))
     }
@@ -230,15 +230,15 @@ impl TraceWriter {
     }
 
     /// The largest number of sites for which a slice with absolute values surely fits into the trace. If the
-    /// target has more sites than this number, the recording may end.
+    /// target has more sites, the recording may end because a slice does not fit.
     pub fn most_sites(&self) -> usize {
         /// Number of bytes reserved for a site's id and its four counters; most sites need fewer bytes.
         const BYTES: u64 = 24;
         usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
     }
 
-    /// Whether the catalog is so large that many new records would fill the file and end the recording. Most
-    /// new records are stacks.
+    /// Whether the catalog is so large that many new records would fill the file and end the recording. A
+    /// recorder can then stop recording stacks, because most new records are stacks.
     pub fn is_nearly_full(&self) -> bool {
         self.is_catalog_nearly_full()
     }
@@ -317,8 +317,8 @@ impl TraceWriter {
     }
 
     /// The usual time between two slices, from which the writer computes the time for compression; 0:
-    /// compress quickly. Slices are lost when other programs need the processor. The gap before the next
-    /// slice is then long, but slow compression would lose even more slices.
+    /// compress quickly. When other programs need the processor, slices are lost and the time to the next
+    /// slice is long. The function returns 0 then, because slow compression would lose even more slices.
     fn usual_gap_ns(&mut self, header: &SliceHeader) -> u64 {
         let ticks = header.tick.saturating_sub(self.last_tick.unwrap_or(header.tick));
         self.hurry = match ticks >> self.stride.level() {
@@ -336,8 +336,8 @@ impl TraceWriter {
         self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
     }
 
-    /// Length that the file would have if the writer finished it now. This length includes the journal before
-    /// compression.
+    /// Length that the file would have if the writer finished it now. In this length, the journal counts with
+    /// its size before compression.
     pub fn bytes(&self) -> u64 {
         let spare = self.journal.map_or(0, |journal| journal.header.payload_bytes - journal.used);
         self.ring.capacity() - self.ring.free_bytes() - spare
@@ -402,8 +402,8 @@ impl TraceWriter {
             let mut records = EncodedRecords::default();
             records.add(encoded).expect("the writer encoded them");
             self.add_catalog(&records)?;
-            // The records in the open journal must have a higher sequence than this block, because they are
-            // newer.
+            // Records that are written into the open journal from now on are newer than the new catalog
+            // block, so the journal needs a higher sequence than this block.
             self.renew_empty_journal();
             return Ok(());
         }

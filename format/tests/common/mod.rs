@@ -68,8 +68,8 @@ pub(crate) fn advance(counters: &mut [Counters], random: &mut Random) {
     }
 }
 
-/// Advances the counters by random amounts that do not compress. So a few slices fill the file, and a short
-/// test can write many times the capacity of the file.
+/// Advances the counters by random amounts that do not compress. Since such amounts do not compress, a few
+/// slices fill the file, and a short test can write many times the capacity of the file.
 pub(crate) fn advance_wide(counters: &mut [Counters], random: &mut Random) {
     for site in counters {
         site.allocs += 1 + random.below(1 << 24);
