@@ -1,6 +1,6 @@
 #!/bin/bash
-# Writes the files in corpus/symbols. All files contain the same tiny program, each with another common form
-# of symbols and debug information.
+# Writes the files in corpus/symbols. All files contain the same tiny program, but each file has a different
+# common form of symbols and debug information.
 set -euo pipefail
 cd "$(dirname "$0")/corpus/symbols"
 work=$(mktemp -d)

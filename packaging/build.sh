@@ -43,8 +43,8 @@ deb() {
 
 tarball() {
     local triple=x86_64-unknown-linux-gnu
-    # The flags are for static linking. Use the same flags for every build of this target, because cargo
-    # builds everything again if the flags change.
+    # `+crt-static` links the programs statically. Use the same RUSTFLAGS for every build in this directory,
+    # because cargo builds everything again if they change.
     RUSTFLAGS="-C target-feature=+crt-static" \
         cargo build --profile "$profile" --target $triple -p edleak-record -p edleak-analyze
     local built=$target/$triple/$profile name=edleak-$version-$triple

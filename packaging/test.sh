@@ -44,7 +44,8 @@ clean_up() {
     for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | sort --reverse); do
         umount --lazy "$mount"
     done
-    # Delete only files in the same file system: if a mount still exists, the files in it must stay.
+    # Delete only files in the same file system: if a mount below this directory still exists, rm must not
+    # delete the files in the mount.
     rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
@@ -71,8 +72,8 @@ records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     say "$where: recorded, analyzed, examined"
 }
 
-# Installs a Debian system of this suite, and sets `root` to the directory of a copy. Later runs of this
-# script use the installed system again.
+# Installs the Debian release SUITE into a directory, copies it, and sets `root` to the directory of the copy.
+# Later runs of this script use the installed release again.
 debian() { # SUITE
     local suite=$1 tree=$target/debootstrap/$1
     if [ ! -e "$tree/.complete" ]; then
@@ -83,8 +84,8 @@ debian() { # SUITE
         touch "$tree/.complete"
     fi
     mkdir -p "$work/$suite"
-    # The copy of the Debian system is in memory. So a test can change it, and the next test starts with an
-    # unchanged system.
+    # Put the copy of the Debian system into memory (tmpfs). A test may change the copy, and the next test
+    # starts with a new copy.
     mount -t tmpfs tmpfs "$work/$suite"
     cp -a "$tree/." "$work/$suite/"
     mount -t proc proc "$work/$suite/proc"
@@ -123,8 +124,8 @@ complete_in_bash() { # PROGRAM WORD
         printf "%s\n" "${COMPREPLY[@]}"' bash "$pages/bash/$1.bash" "$1" "$2"
 }
 
-# zsh completes only on a terminal. So python3 opens a pseudo-terminal, sends the line and a Tab, and reads
-# the completed line.
+# zsh completes only on a terminal. So this function runs zsh on a pseudo-terminal of python3, sends LINE and
+# a Tab, and reads the completed line.
 complete_in_zsh() { # LINE
     python3 - "$pages/zsh" "$1" <<'PYTHON'
 import os, pty, select, sys, time
@@ -235,8 +236,8 @@ tarball() {
     records_and_analyzes "tarball under musl" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
         chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
-    # Test with the oldest available glibc. The programs need no libc, and the library needs only one symbol
-    # of libc, in any version, so both must run there.
+    # Test with the oldest available glibc. edleak's programs must run with it, because they need no libc.
+    # edleak's library must, too, because it needs only one symbol of libc, in any version.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
     tar -C "$root/opt" -xf "$archive"
     # This system has no compiler for the leaker, so the test records perl instead.

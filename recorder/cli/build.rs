@@ -1,14 +1,15 @@
 //! Builds the preload library that edleak-record contains, from the sources of `recorder/preload` and
 //! `recorder/session`.
 //!
-//! The directory `embedded/` contains links to these sources. `cargo package` replaces the links by the
-//! files. So an installation from a checkout or from crates.io needs no further step, and the script needs no
-//! network.
+//! The directory `embedded/` contains symbolic links to these sources. `cargo package` puts the files
+//! themselves into the package. So an installation from a checkout or from crates.io needs no further step,
+//! and the script needs no network.
 //!
-//! The script calls the compiler without cargo, for three reasons. First, the library must abort on panic, in
-//! every build profile of the programs. Second, the library must not be built with the user's `RUSTFLAGS`: a
-//! library built with coverage, with a sanitizer or for a static libc could not be loaded into other
-//! programs. Third, a second cargo would wait for the lock of the first cargo.
+//! The script calls rustc without cargo, for three reasons. First, the library must abort on panic, even if
+//! the build profile of edleak-record does not. Second, the library must not be built with the user's
+//! `RUSTFLAGS`: a library built with coverage, with a sanitizer or for a static libc could not be loaded into
+//! other programs. Third, a cargo that the script starts would wait for the cargo that runs the script,
+//! because both lock the target directory.
 //!
 //! The script keeps the library in the target directory, under a hash of the library's inputs. `cargo check`,
 //! `clippy` and each profile run this script again, but the script compiles the library only once for all of
@@ -44,8 +45,8 @@ fn main() {
     if fs::copy(&kept, &finished).is_ok() {
         return;
     }
-    // The library contains paths of its sources. The real path is the same for every build, so the library is
-    // the same, too.
+    // The compiled library contains the paths of its sources. Pass real paths without links, so that every
+    // build gives the same library.
     build.sources = fs::canonicalize(&build.sources).expect("a directory of this package");
     build.compile_session();
     build.link_preload();
@@ -152,8 +153,8 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("cargo sets {name} for build scripts"))
 }
 
-/// A path in the target directory that all profiles share; `OUT_DIR` itself if the script does not find that
-/// directory.
+/// The path at which the script keeps the compiled library: in the target directory, which all profiles
+/// share, or in `OUT_DIR` if the script does not find the target directory.
 fn kept_at(out: &Path, hash: u64) -> PathBuf {
     let target = out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file()).unwrap_or(out);
     target.join("embedded-preload").join(format!("{hash:016x}.so"))

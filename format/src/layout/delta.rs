@@ -375,7 +375,7 @@ impl Decoder {
     }
 }
 
-/// Turns the encoded slice headers of a block into [`SliceShape`]s. `None`: a header is unsound, so the
+/// Turns the encoded slice headers of a block into `SliceShape`s. `None`: a header is unsound, so the
 /// positions of the planes are unknown.
 pub(crate) fn parse_shapes(
     mut headers: &[u8],

@@ -181,7 +181,7 @@ fn plane_starts(first: usize, end: usize, shapes: &[SliceShape]) -> Option<[usiz
     (at == end).then_some(lengths)
 }
 
-/// One more than the last site id of a slice. `None`: the last id is not below [`MAX_SITES`].
+/// One more than the last site id of a slice. `None`: the last id is not below `MAX_SITES`.
 fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     let mut sum = changes as u128;
     for (plane, &start) in id_planes.iter().enumerate() {

@@ -335,7 +335,7 @@ fn sites_in_tile(
 }
 
 /// Builds numbers from their bytes, low bytes first, and sets the bits of `start` in each number. The
-/// function always builds a multiple of [`JOIN_STRIDE`] numbers. The buffer is padded, so reading too many
+/// function always builds a multiple of `JOIN_STRIDE` numbers. The buffer is padded, so reading too many
 /// bytes is safe, and no caller uses the extra numbers.
 #[inline(always)]
 fn join(raw: &[u8], planes: &[usize], numbers: usize, start: u64) -> CellRow {

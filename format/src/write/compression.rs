@@ -16,7 +16,7 @@ use zstd::zstd_safe::{CParameter, Strategy};
 const LEVEL: i32 = 3;
 /// The compression level for payloads of at most [`SMALL_BYTES`] if the time between slices is short.
 /// Compression at level 1 takes half of the time of level 3. Only the traces of short-lived children have
-/// payloads of at most [`SMALL_BYTES`].
+/// payloads of at most `SMALL_BYTES`.
 const SMALL_LEVEL: i32 = 1;
 const SMALL_BYTES: usize = 16 << 10;
 /// Assumed cost of dense compression, in nanoseconds per byte. In measurements, dense compression cost 40 to

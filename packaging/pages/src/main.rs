@@ -119,9 +119,9 @@ fn kept(name: &str) -> &'static str {
     name.to_owned().leak()
 }
 
-/// edleak-record accepts either a program or a command as its first argument. A shell must complete programs
-/// and commands. So `with_commands` adds the commands as subcommands of edleak-record, and lets the shell
-/// complete file names for the program and its arguments.
+/// edleak-record accepts either a program or a command as its first argument. A shell should complete both
+/// the names of programs and the commands of edleak-record. So `with_commands` adds the commands as
+/// subcommands of edleak-record, and lets the shell complete file names for the program and its arguments.
 fn with_commands(commands: Vec<Command>) -> Command {
     let mut commands = commands.into_iter();
     let record = commands.next().expect("the first is the program itself");

@@ -21,11 +21,12 @@ impl<A> Counted<A> {
     }
 }
 
-/// Minimum distance in bytes between the starts of two allocations in a process that counts. The side table
-/// has one entry for each 32 bytes of addresses.
+/// Minimum distance in bytes between the starts of two allocations in a process that counts allocations. The
+/// side table has one entry for each 32 bytes of addresses.
 const SPACING: usize = 32;
 
-/// The layout to request from the wrapped allocator in a process that counts.
+/// The layout to request from the wrapped allocator, for an allocation with `layout` in a process that counts
+/// allocations.
 #[inline(always)]
 fn spaced(layout: Layout) -> Layout {
     // SAFETY: the alignment comes from a valid layout. A size of 32, rounded up to any alignment that a
@@ -78,8 +79,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     }
 }
 
-/// The methods of the allocator in a process that may count. These methods are separate functions, so that
-/// the short methods above need no stack frame.
+/// The methods of the allocator in a process that may count allocations. These methods are separate
+/// functions, so that the short methods above need no stack frame.
 impl<A: GlobalAlloc> Counted<A> {
     #[inline(never)]
     unsafe fn alloc_counted(&self, layout: Layout) -> *mut u8 {
@@ -128,7 +129,7 @@ impl<A: GlobalAlloc> Counted<A> {
         let taken = unsafe { counting::take(old) };
         // SAFETY: the caller keeps the contract of `realloc`, and `alloc` requested the same layout.
         let new = unsafe { self.0.realloc(old, spaced(layout), size.max(SPACING)) };
-        // SAFETY: the allocator has returned `new` for `old`, which `take` took.
+        // SAFETY: `taken` is the result of `take(old)`, and the allocator has returned `new` for `old`.
         unsafe { counting::moved(old, taken, new, size) };
         // SAFETY: the allocator has just returned the allocation.
         unsafe { counting::allocated(new, size) }

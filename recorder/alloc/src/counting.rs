@@ -2,8 +2,8 @@
 //!
 //! The files of the preload library (src/shared) contain the code that counts. In the preload library, an
 //! entry point calls the real malloc or free. In this crate, [`crate::Counted`] itself calls the wrapped
-//! allocator, before or after these functions. So the functions in [`crate::cold::real`] in place of the real
-//! malloc and free do nothing.
+//! allocator, before or after it calls a function of this file. So the real malloc and free of this crate, in
+//! [`crate::cold::real`], do nothing.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;
@@ -80,8 +80,8 @@ pub(crate) unsafe fn take(old: *mut u8) -> Taken {
 /// `taken` is the result of `take(old)`, and the wrapped allocator has returned `new` for `old`.
 #[inline(never)]
 pub(crate) unsafe fn moved(old: *mut u8, taken: Taken, new: *mut u8, size: usize) {
-    // A new session may have begun while the wrapped allocator ran. In that case drop the allocation, because
-    // a new session does not know allocations that an older session counted.
+    // If a new recording session began while the wrapped allocator ran, ignore the old allocation, because a
+    // new session does not know allocations that an older session counted.
     let was = taken.was.filter(|_| lifecycle::session() == taken.session);
     // SAFETY: the caller guarantees that `new` is the result of the realloc of `old`.
     unsafe { slow::reallocated(old, was, new, size.max(1)) };

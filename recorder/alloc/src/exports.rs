@@ -1,6 +1,5 @@
-//! The functions that edleak.h and edleak-annotate call. In a static program, this crate defines these
-//! functions. In any other program, the preload library defines the functions that edleak.h and
-//! edleak-annotate call.
+//! The functions that edleak.h and edleak-annotate call. This crate defines them for a static program. In any
+//! other program, the preload library defines them.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;

@@ -2,8 +2,8 @@
 //!
 //! edleak-record usually loads a library into a program. A static executable, such as a program for
 //! `x86_64-unknown-linux-musl`, loads no library. If the global allocator of a static executable is a
-//! [`Counted`], the program counts its allocations itself. The trace then has the same sites and stacks as a
-//! trace that the library records.
+//! [`Counted`], the program counts its allocations itself. The trace has the same sites and stacks as a trace
+//! of a program into which the library is loaded.
 //!
 //! ```
 //! use edleak_alloc::Counted;
@@ -23,10 +23,11 @@
 //!
 //! While edleak-record does not record the program, a call costs 4 or 5 instructions, one of which is a
 //! comparison, and the crate makes no system call. The crate takes 64 bytes for each thread and 17 MiB of
-//! address space. Most of this address space never becomes memory. While edleak-record records the program, a
-//! call costs as much as a call in a program with the preloaded library. In a recorded process, the crate
-//! requests at least 32 bytes for each allocation, because no two allocations may start in the same 32 bytes
-//! of memory. The trace contains the sizes that the program requested.
+//! address space. Most pages of this address space are never touched, so they take no memory. While
+//! edleak-record records the program, a call costs as much as a call in a program with the preloaded library.
+//! In a recorded process, the crate requests at least 32 bytes for each allocation, because no two
+//! allocations may start in the same 32 bytes of memory. The trace contains the sizes that the program
+//! requested.
 //!
 //! # What edleak counts
 //!
@@ -71,7 +72,7 @@ mod exports;
 #[allow(dead_code, reason = "the preload library uses all of it")]
 mod hot;
 
-/// On all other systems, no call is counted.
+/// On systems other than x86-64 Linux (64-bit pointers), no call of the allocator is counted.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
 #[path = "counting_nothing.rs"]
 mod counting;

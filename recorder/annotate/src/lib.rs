@@ -38,8 +38,8 @@
 //! # The caller of a pool
 //!
 //! A Rust function cannot get the return address of its caller. So edleak counts an object at the function
-//! into which the compiler inlined [`pool_alloc`]. Make the functions of the pool `#[inline(always)]`. Then
-//! edleak counts the object at the function that calls the pool, and the debug information names this
+//! into which the compiler inlined [`pool_alloc`]. If the functions of the pool are `#[inline(always)]`,
+//! edleak counts an object at the function that calls the pool, and the debug information names both this
 //! function and the pool's function. If the compiler does not inline a function of the pool, name this
 //! function with `edleak-record --wrapper 'Arena::alloc*'`. edleak then skips the frame of this function.
 #![no_std]
@@ -56,10 +56,10 @@ mod library {
     use core::ffi::CStr;
     use core::mem::transmute;
 
-    /// Defines two words of 8 bytes for the addresses of the two functions, and an ELF note that contains the
-    /// position of the words. If edleak-record loads its library into the running program, it writes the
-    /// addresses into these words while all threads are stopped. Each file of machine code contains this
-    /// definition once; the linker merges the definitions of one module.
+    /// Defines memory of 8 bytes for each of the two addresses of `edleak_set_mark` and `edleak_note_pool`,
+    /// and an ELF note that contains the position of this memory. If edleak-record loads its library into the
+    /// running program, it writes the two addresses into this memory while all threads are stopped. Each file
+    /// of machine code contains this definition once; the linker merges the definitions of one module.
     macro_rules! with_words {
         ($($line:literal),*) => {
             concat!(
@@ -92,8 +92,9 @@ mod library {
     #[inline(always)]
     pub(super) fn mark(name: &CStr) {
         let address: usize;
-        // SAFETY: the instructions load the address of a weak symbol from the global offset table. If the
-        // address is null, the instructions load the word at `edleak_late`.
+        // SAFETY: the instructions load the address of a weak symbol from the global offset table. If this
+        // address is null, the instructions load the 8 bytes at `edleak_late` instead, where edleak-record
+        // may have stored the address of `edleak_set_mark`.
         unsafe {
             asm!(
                 with_words!(
@@ -117,8 +118,9 @@ mod library {
     #[inline(always)]
     pub(super) fn note(operation: u32, pool: usize, address: usize, size: usize) {
         let note: usize;
-        // SAFETY: the instructions load the address of a weak symbol from the global offset table. If the
-        // address is null, the instructions load the word at `edleak_late + 8`.
+        // SAFETY: the instructions load the address of a weak symbol from the global offset table. If this
+        // address is null, the instructions load the 8 bytes at `edleak_late + 8` instead, where
+        // edleak-record may have stored the address of `edleak_note_pool`.
         unsafe {
             asm!(
                 with_words!(
@@ -137,8 +139,9 @@ mod library {
             // SAFETY: the function accepts any numbers; if the operation gives a name, `address` leads to a C
             // string.
             unsafe { note(operation, pool, address, size, 0) };
-            // SAFETY: the assembly has no instruction. Without the assembly, the compiler may turn the call
-            // above into a jump, and then edleak could not find the call by its return address.
+            // SAFETY: the assembly contains no instruction. It stands after the call of `note` so that the
+            // compiler does not turn this call into a jump: a jump leaves no return address, by which edleak
+            // finds the caller.
             unsafe { asm!("", options(nostack, preserves_flags)) };
         }
     }
@@ -171,8 +174,8 @@ pub fn pool_alloc<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T, size: 
     }
 }
 
-/// Tells edleak that `pool` is about to take an object back. Call this function before another thread can get
-/// the object.
+/// Tells edleak that `pool` is about to take an object back. Call this function before the pool can hand the
+/// object out to another thread.
 #[inline(always)]
 pub fn pool_free<P: ?Sized, T: ?Sized>(pool: *const P, object: *const T) {
     if !object.is_null() {

@@ -375,7 +375,7 @@ pub(crate) struct CollectArgs {
 }
 
 impl CollectArgs {
-    /// The request of the preload.
+    /// The request that the preload library passed as arguments.
     pub(crate) fn request(&self) -> detached::Request {
         detached::Request { pid: self.pid, reply_fd: self.reply_fd }
     }

@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The exit code of a failed command. A failed recording has the same exit code.
+/// The exit code of edleak-record if a command or a recording fails.
 pub(crate) const FAILED: u8 = 125;
-/// Maximum time for which a client waits for the answer to a request. The time is long, because the collector
-/// may have to read the symbols of a large program.
+/// Maximum time for which a client waits for the answer to a request. 60 seconds, because the collector may
+/// have to read the symbols of a large program before it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Maximum time for which a client waits for the progress of a recording. This time is short, because a
-/// collector always answers this request immediately.
+/// Maximum time for which a client waits for the progress of a recording. 2 seconds suffice, because a
+/// collector answers a request for the progress immediately.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Lists the running recordings of this user.
@@ -169,7 +169,7 @@ fn running() -> (Vec<Running>, Vec<String>) {
                     let sessions = list.lines().filter_map(Progress::parse);
                     running.extend(sessions.map(|progress| Running { socket: socket.clone(), progress }));
                 }
-                // The recording ended just after this function had found its socket.
+                // The recording has no socket any more: it ended just after `running` had found the socket.
                 Err(_) if !socket.exists() => {}
                 Err(_) => silent.push(format!(
                     "edleak-record with pid {0} does not answer (is it stopped? `kill -CONT {0}`)",
@@ -197,7 +197,8 @@ pub(crate) fn progress_of(session: &Running) -> Option<Progress> {
     list.lines().filter_map(Progress::parse).find(|progress| progress.pid == session.progress.pid)
 }
 
-/// Asks a collector to watch or unwatch one site. The collector answers with a sentence.
+/// Asks a collector to watch or unwatch one site. Returns the answer of the collector, which is a sentence
+/// for the user.
 pub(crate) fn watch_site(session: &Running, spec: &str, is_for: bool) -> Result<String, Error> {
     let verb = if is_for { "watch" } else { "unwatch" };
     let words = [verb.to_owned(), session.progress.pid.to_string(), spec.to_owned()];
@@ -228,7 +229,7 @@ fn ask(socket: &Path, words: &[String], timeout: Duration) -> Result<String, Err
 }
 
 /// The list of recordings as text. On a terminal, a long command line is shortened, so that each recording
-/// takes one line. The PID still identifies the recording.
+/// takes one line. The PID in the line still identifies a recording whose command line is shortened.
 fn table(running: &[Running], is_for_a_person: bool) -> String {
     // The five columns of figures to the left of the command take 43 characters.
     const COMMAND_COLUMNS: usize = 80 - 43;

@@ -133,8 +133,8 @@ fn only(args: &Args) -> Result<Vec<String>, Error> {
 /// report.
 fn finish(args: &Args, recorded: Recorded) -> Result<ExitCode, Failed> {
     let Recorded { mut outcome, unused_wrappers, blind } = recorded;
-    // The trace contains nothing about the program. Print only the failure message, because a summary line
-    // would suggest that the recording succeeded.
+    // If `blind` is set, the trace contains nothing about the program. Print only the failure message then,
+    // because a summary line would suggest that the recording succeeded.
     if blind.is_some() {
         outcome.summaries.pop();
     }
@@ -206,8 +206,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
         say(sentence(summary));
     }
     say_unmatched(&outcome.summaries);
-    // If edleak recorded no program, do not report that these patterns match nothing, because edleak did not
-    // search any module for them.
+    // Report the patterns of `--wrapper` that match no function. But if edleak recorded no program, report
+    // nothing, because edleak did not search any module for the patterns.
     let unused: Vec<_> = unused_wrappers.iter().map(|pattern| format!("`{pattern}`")).collect();
     if !unused.is_empty() && !outcome.summaries.is_empty() {
         say(format_args!(

@@ -18,8 +18,8 @@ use std::path::PathBuf;
 
 /// Number of columns of a site's curve.
 pub(crate) const CURVE_COLUMNS: usize = 12;
-/// Maximum number of sites for which the reader finds function names. Finding names takes most of the time,
-/// and no screen shows more sites than this number.
+/// Maximum number of sites for which the reader finds function names. Finding names takes most of the time of
+/// a read, and no screen has lines for 500 sites.
 const NAMED_SITES: usize = 500;
 
 /// Reads one trace again and again.
@@ -46,7 +46,7 @@ pub(crate) struct Snapshot {
     pub(crate) program: String,
     pub(crate) allocated_bytes: u64,
     pub(crate) allocs: u64,
-    /// The kind of growth; `None` before the first reading.
+    /// How the memory of the process grows; `None` before the first read of the trace.
     pub(crate) growth_kind: Option<GrowthKind>,
     /// Number of events that the recording missed, for each kind.
     pub(crate) losses: Vec<(&'static str, u64)>,
@@ -65,7 +65,8 @@ pub(crate) struct Row {
     pub(crate) allocs: u64,
     /// Growth of live bytes since the first slice, in bytes.
     pub(crate) growth_bytes: f64,
-    /// For a leak, the leaked bytes per second. For any other site, the average growth in bytes per second.
+    /// For a leak, the leaked bytes per second; for a site that does not leak, the average growth of its live
+    /// bytes per second.
     pub(crate) rate_bytes_per_s: f64,
     pub(crate) leak_bytes: u64,
     pub(crate) curve: Vec<f64>,
@@ -78,7 +79,7 @@ pub(crate) struct Row {
     pub(crate) why: Vec<String>,
     /// The site in the form that the command `watch` accepts; empty if the site has no address.
     pub(crate) spec: String,
-    /// The stacks of the site, sorted by falling live bytes.
+    /// The stacks of the site, sorted by live bytes: the largest first.
     pub(crate) stacks: Vec<StackRow>,
 }
 
@@ -107,8 +108,8 @@ impl Reader {
 }
 
 /// All sites: leaks first, and then the other sites, sorted by the sum of live bytes and growth. Only the
-/// first sites of this list get function names. With this order, the first rows have names if the user sorts
-/// by live bytes or by growth.
+/// first `NAMED_SITES` sites of this list get function names. The list is sorted in this way so that the
+/// first rows on the screen have names, whether the user sorts by live bytes or by growth.
 fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {
@@ -185,8 +186,8 @@ fn losses(summary: &Summary) -> Vec<(&'static str, u64)> {
 }
 
 impl Row {
-    /// The order of two rows. Rows of equal rank are sorted by label, so that their order does not change at
-    /// a refresh.
+    /// Compares two rows by the figure `by`, with leaks before all other rows. Rows of equal rank are sorted
+    /// by label, so that their order does not change at a refresh.
     pub(crate) fn order(by: SortArg, a: &Row, b: &Row) -> Ordering {
         let rank = |row: &Row| match row.verdict {
             Verdict::Leak => 0,
@@ -233,8 +234,8 @@ impl Row {
             b.totals.live_bytes.cmp(&a.totals.live_bytes).then_with(|| a.label.cmp(&b.label))
         });
         let all = || std::iter::once(site).chain(stacks.iter().copied());
-        // A row shows a site together with its stacks. If several of them leak, the row gets the verdict of
-        // the fastest leak.
+        // A row shows a site together with its stacks. If the site or its stacks contain several leaks, the
+        // row gets the verdict of the fastest leak.
         let leak = all()
             .filter(|site| site.is_leak())
             .max_by(|a, b| a.judgement.rate_bytes_per_s.total_cmp(&b.judgement.rate_bytes_per_s));

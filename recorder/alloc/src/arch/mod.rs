@@ -1,7 +1,8 @@
 //! Code for x86-64 from the preload library: the fast path, thread-local storage and system calls.
 //!
 //! The preload library's file arch/x86_64/mod.rs also defines functions such as memcpy, which a program
-//! already has. So this crate does not use that file, and lists the modules that it needs here.
+//! already has. So this crate does not use arch/x86_64/mod.rs, and declares the modules of arch/x86_64 that
+//! it needs in this file.
 
 #[path = "../shared/arch/x86_64/note.rs"]
 pub(crate) mod note;

@@ -13,13 +13,13 @@ const OPEN: u8 = 0;
 const PLAIN: u8 = 1;
 const COUNTS: u8 = 2;
 
-/// Whether this process has already decided that it never counts.
+/// Whether this process has already decided that it never counts allocations.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
     DECISION.load(Ordering::Relaxed) == PLAIN
 }
 
-/// Whether this process has already decided that it may count.
+/// Whether this process has already decided that it may count allocations.
 #[inline(always)]
 pub(crate) fn is_made_to_count() -> bool {
     DECISION.load(Ordering::Relaxed) == COUNTS

@@ -5,7 +5,7 @@
 use core::ffi::{CStr, c_void};
 use core::ptr;
 
-/// The address of a symbol of libc; null: the files of src/shared do not need this symbol in a static
+/// The address of a symbol of libc. Null for a symbol that the files of src/shared do not need in a static
 /// program.
 pub(crate) fn global(name: &CStr) -> *mut c_void {
     unsafe extern "C" {
@@ -15,7 +15,7 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
     match name.to_bytes() {
         b"environ" => (&raw const environ).cast_mut().cast(),
         b"getauxval" => getauxval as *mut c_void,
-        // Null also for glibc's `__libc_stack_end`: in a static program, this symbol does not point at argc.
+        // glibc's `__libc_stack_end` also gets null: in a static program, it does not point at argc.
         _ => ptr::null_mut(),
     }
 }

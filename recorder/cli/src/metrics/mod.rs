@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use page::Recorded;
 
-/// Time before the first page is written. This time is short, so that even a short recording writes a page
-/// before the recording ends.
+/// Time from the start of the thread to the first page: only 1 second, so that even a short recording writes
+/// a page before it ends.
 const FIRST: Duration = Duration::from_secs(1);
 /// Time between two pages. Monitoring systems read the file every 15 to 60 seconds.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -65,8 +65,8 @@ impl Metrics {
         Ok(Self { file, most_sites, thread: None })
     }
 
-    /// Starts the thread. Call this function only after the target has started. If the thread existed before,
-    /// it would receive signals that edleak-record must pass to the target.
+    /// Starts the thread that writes the metrics. Call this function only after the target has started: a
+    /// thread that exists before could receive signals that edleak-record must pass to the target.
     pub(crate) fn start(&mut self) {
         let (file, most_sites) = (self.file.clone(), self.most_sites);
         let (stop, stopped) = mpsc::channel();

@@ -1,10 +1,10 @@
 //! One page of metrics in the text format that OpenMetrics and Prometheus share.
 //!
-//! All metrics are gauges. The metrics are not counters, because OpenMetrics and Prometheus need different
-//! names for counters. In OpenMetrics, the values of a counter have the suffix `_total`, and the `TYPE` line
-//! has the name without this suffix. The parser of Prometheus, which the node exporter uses, requires the
-//! same name in the values and in the `TYPE` line. All figures describe the recording from its start up to
-//! the present.
+//! All metrics have the type `gauge`. None has the type `counter`, because OpenMetrics and Prometheus need
+//! different names for counters. In OpenMetrics, the values of a counter have the suffix `_total`, and the
+//! `TYPE` line has the name without this suffix. The parser of Prometheus, which the node exporter uses,
+//! requires the same name in the values and in the `TYPE` line. All figures describe the recording from its
+//! start up to the present.
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
@@ -194,7 +194,8 @@ fn verdict(row: &Row) -> &'static str {
     }
 }
 
-/// The labels as text between braces. `\`, `"` and line ends are escaped as the format requires.
+/// The labels of a value, such as `function="main"`, as the text that the format puts between `{` and `}`. `\`,
+/// `"` and line ends are escaped as the format requires.
 fn labels(pairs: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")

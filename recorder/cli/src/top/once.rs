@@ -74,7 +74,8 @@ pub(super) fn line(style: Style, row: &Row, sort: SortArg, width: usize) -> Stri
     };
     let figures =
         format!("{:<8} {figure:>9}  {:>10}{curve}  ", row.word(), units::rate(row.rate_bytes_per_s));
-    // Name the domain, because the live bytes of the process do not contain mapped memory.
+    // Mark the row of a mapping with `mmap:`, because the live bytes of the process do not contain its mapped
+    // memory.
     let tag = if row.domain == "mapping" { "mmap: " } else { "" };
     let place = match base_name(&row.file) {
         "" => String::new(),

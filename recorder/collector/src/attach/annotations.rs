@@ -16,10 +16,11 @@ use std::collections::BTreeSet;
 const FUNCTIONS: [&str; 2] = ["edleak_set_mark", "edleak_note_pool"];
 
 /// Memory in a module for two addresses of 8 bytes each: first the address of the function for marks, then
-/// the address of the function for pools. The collector stores both addresses.
+/// the address of the function for pools. When edleak's library is loaded late, the collector stores both
+/// addresses in this memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
-    /// The address of this memory.
+    /// The address, in the process, of the memory for the two addresses.
     pub(crate) address: u64,
     module: u64,
     path: String,

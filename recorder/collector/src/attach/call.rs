@@ -2,8 +2,8 @@
 //! run `dlopen`.
 //!
 //! The collector stops only the thread that calls `dlopen`. All other threads run on, so a thread that holds
-//! a lock of the dynamic loader can release this lock. The stopped thread runs the code of [`code`]. On the
-//! thread's stack, this code changes only bytes that the thread does not use.
+//! a lock of the dynamic loader can release this lock. The stopped thread runs the machine code of [`code`].
+//! This machine code writes only below the part of the stack that the thread uses.
 //!
 //! ```text
 //! the memory below the thread's stack pointer, from low to high addresses:
@@ -13,12 +13,12 @@
 //!   red zone             128 bytes that the thread may use without moving its stack pointer
 //! ```
 //!
-//! First the collector writes the code, and the memory below the stack pointer; the thread uses neither of
-//! the two yet. Then the collector sets the registers of the thread in one call of ptrace. After this call,
-//! the code can restore the registers of the thread without the collector, so the thread is safe even if the
-//! collector dies. If the collector still runs when `dlopen` returns, the collector restores the registers,
-//! and the code does not. The kernel then continues the system call in which the thread waited, for the rest
-//! of the waiting time.
+//! First the collector writes the machine code, and fills the memory below the stack pointer. At this time,
+//! the thread uses neither of the two. Then the collector sets the registers of the thread in one call of
+//! ptrace. From this call of ptrace on, the machine code can restore the registers of the thread without the
+//! collector, so the thread is safe even if the collector dies. If the collector still runs when `dlopen`
+//! returns, the collector restores the registers, and the code does not. The kernel then continues the system
+//! call in which the thread waited, for the rest of the waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -51,7 +51,7 @@ pub(crate) struct Call<'a> {
     /// The path of the library, as the process sees it.
     pub(crate) library: &'a CStr,
     /// For each module with detours, the address and the size of the memory for these detours. If the memory
-    /// for the first module is not free, the call fails.
+    /// for the first of these modules is not free, the thread does not load the library.
     pub(crate) places: &'a [(u64, u64)],
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Loaded {
 /// The reason why a thread did not load the library.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The thread cannot call `dlopen` now. The text contains the reason.
+    /// The thread cannot call `dlopen` now. The `String` contains the reason, for a message.
     Unsuitable(String),
     /// `dlopen` failed, with this message.
     Refused(String),
@@ -101,8 +101,8 @@ pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
 /// The text for a message about a thread that does not wait in a system call.
 pub(crate) const RUNNING: &str = "running";
 
-/// Describes, for a message, whether a thread waits in a system call or runs. The collector does not stop the
-/// thread for this description.
+/// Describes, for a message, whether a thread waits in a system call or runs. The function reads this from
+/// /proc and does not stop the thread.
 pub(crate) fn position_of(pid: u32, tid: u32) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
     match text.split_whitespace().next() {
@@ -232,9 +232,9 @@ impl Call<'_> {
         }
         step("loaded");
         let result = Results::read(pid, block_at, &block.places)?;
-        // The thread is now stopped at a system call of the code. After this kind of stop, the kernel would
-        // not continue the system call in which the thread waited before. So the collector stops the thread
-        // once more, with `interrupt`.
+        // The thread is now stopped at a system call that the machine code made. If the thread ran on from
+        // here, the kernel would not continue the system call in which the thread waited before the attach.
+        // So the collector first stops the thread a second time, with `interrupt`.
         thread.interrupt()?;
         thread.go_on()?;
         if thread.wait(limit + STOP)? != Some(Stop::Event) {
@@ -301,8 +301,8 @@ impl Results {
     }
 }
 
-/// Lets the thread run until it has finished the call of `dlopen`. Returns `false` if the thread has not
-/// finished this call at the time `limit`.
+/// Lets the thread run until it has finished the call of `dlopen`. Returns `false` if the call takes longer
+/// than until the time `limit`.
 fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
     loop {
         thread.go_on_to_system_call()?;
@@ -327,8 +327,8 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
     }
 }
 
-/// Whether a thread has a control block of glibc. Only a thread with such a control block may call functions
-/// of libc.
+/// Whether glibc made the thread: the thread pointer then leads to a control block with the thread's id. Only
+/// a thread with such a control block may call functions of libc.
 fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     let own = process::read_thread_status(pid, tid).map(|status| status.own_number);
     let block = registers.thread_pointer();
