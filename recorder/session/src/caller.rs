@@ -1,15 +1,15 @@
 //! HOT: the caller cache. The cache has a word of 8 bytes for each caller, with the caller's site or the rule
 //! that skips the caller's frame.
 //!
-//! A return address has 48 bits. The lower 16 bits choose one of [`CALLERS`] words, and the upper 32 bits are
-//! a part of the word. So a word and its index identify one address. One comparison shows that the word
-//! belongs to the address and that the hook only has to count the allocation. The lower bits of an address
-//! need no hash: callers lie everywhere in the code, and neighbouring callers get different words of one
-//! cache line.
+//! A return address has 48 bits. The lower 16 bits of the address are the index of one of [`CALLERS`]
+//! words, and the upper 32 bits of the address are a part of this word. So a word and its index together
+//! belong to exactly one return address. One comparison shows that the word belongs to the caller's address
+//! and that the hook only has to count the allocation. The lower bits of an address need no hash: callers
+//! lie everywhere in the code, and neighbouring callers get different words of one cache line.
 //!
-//! A word is the xor of two values. The first value is the meaning of an address: it encodes the site or the
-//! unwind rule of this address. The second value is the address, rotated so that the upper 32 bits of the
-//! address are at the top. The table shows which values encode a site, and which values encode a rule:
+//! A word of the cache is the xor of two values. One value encodes the site or the unwind rule of a return
+//! address. The other value is the return address itself, rotated so that its upper 32 bits are at the top.
+//! The table shows which values encode a site, and which values encode a rule:
 //!
 //! | from          | to            | meaning                                                            |
 //! |---------------|---------------|--------------------------------------------------------------------|
@@ -22,18 +22,20 @@
 //! |               |               | N = bits 16..32 − `0x1020`; if N is 0, fp is still the caller's    |
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
-//! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
-//! encodes neither a site nor a rule. Two kinds of addresses are exceptions. First, an address at 2⁴⁸ or
-//! above: a program has code there only if it asks a kernel with five-level page tables for such addresses.
-//! Second, an address below [`LOWEST`], where no code lies. For an address below [`LOWEST`], the lower 16
-//! bits of the xor are 0, so the xor may look like a site, but not like a rule.
+//! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more,
+//! which encodes neither a site nor a rule. For two kinds of addresses, the xor with an empty word may be
+//! less than 2³². One kind are addresses of 2⁴⁸ or more: a program has code there only if it asks a kernel
+//! with five-level page tables for such addresses. The other kind are addresses below [`LOWEST`], where no
+//! code lies. For an address below [`LOWEST`], the xor with an empty word is a multiple of 2¹⁶: it may
+//! equal a value that encodes a site, but never a value that encodes a rule.
 //!
-//! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has no
-//! word, the hook searches the site table. A thread that has changed the site or the action of an address in
-//! the site table removes the word of this address from the cache. A thread that has stored a word in the
-//! cache reads the site table again. Each of these threads executes a full memory barrier between its two
-//! steps. So if the two threads run at the same time, at least one of them sees the change of the other
-//! thread.
+//! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has
+//! no word, the hook searches the site table. A thread that has changed the site or the action of an
+//! address in the site table removes the word of this address from the cache. A thread that has stored a
+//! word in the cache reads the site table again. The thread that changes the site table executes a full
+//! memory barrier between this change and its read of the cache. The thread that stores a word executes a
+//! full memory barrier between its store and its read of the site table. So if both threads run at the same
+//! time, at least one of them sees the change of the other thread.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::counters::SiteOffset;
@@ -45,22 +47,25 @@ const PLACE_BITS: u32 = 16;
 /// of the cache that contain the words of its callers.
 pub const CALLERS: usize = 1 << PLACE_BITS;
 /// No code lies below this address (`vm.mmap_min_addr`), so a smaller number on the stack is not a return
-/// address. The hook compares each value that it reads from the stack with this limit.
+/// address. The hook treats a value from the stack as a return address only if the value is at least
+/// `LOWEST`.
 pub const LOWEST: usize = 1 << PLACE_BITS;
 
 const ADDRESS_BITS: u32 = 48;
-/// Number of bits by which an address is rotated to the left before the xor with its word.
+/// Number of bits by which a return address is rotated to the left before the xor with its word of the
+/// cache.
 pub const TURN: u32 = 64 - ADDRESS_BITS;
 /// Number of the lower bits of an encoded rule that hold the offset of the CFA in bytes; this offset is a
 /// multiple of 8.
 pub const CFA_BITS: u32 = 16;
-/// The value that encodes the rule of a function that keeps a frame pointer. Every smaller value encodes a
-/// site, or a rule that computes the CFA from sp and leaves fp unchanged. Every greater value up to [`LAST`]
-/// encodes a rule of another kind.
+/// The value that encodes the rule of a function that keeps a frame pointer. A value less than `FRAME`
+/// encodes a site, or a rule that computes the CFA from sp and leaves fp unchanged. A value from `FRAME` +
+/// 1 to [`LAST`] encodes a rule that restores fp from the stack or computes the CFA from fp.
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
-/// The lowest value of the upper bits in rules that compute the CFA from sp and restore fp from the stack.
+/// A rule that computes the CFA from sp and restores fp from the stack is encoded as a number whose bits
+/// above the lower [`CFA_BITS`] bits are greater than this value.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
 /// The highest value that encodes a rule that computes the CFA from sp and restores fp from the stack.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;
@@ -82,13 +87,13 @@ pub const fn place(address: u64) -> usize {
 pub struct Caller(u64);
 
 impl Caller {
-    /// Decodes `word` for an address. `word` is stored at the index of this address.
+    /// Decodes the word that the cache holds at the index of `address`.
     #[inline(always)]
     pub const fn by(word: u64, address: u64) -> Caller {
         Caller(address.rotate_left(TURN) ^ word)
     }
 
-    /// The word to store in the cache, so that `address` gets this site or rule.
+    /// The word that represents this site or rule in the cache, at the index of `address`.
     const fn word(self, address: u64) -> u64 {
         address.rotate_left(TURN) ^ self.0
     }
@@ -126,8 +131,8 @@ impl Caller {
         }
         let rule = action.as_step()?;
         let (cfa_offset, fp_words) = (rule.cfa_offset() as u64, rule.fp_offset() as u64 / 8);
-        // While the hook skips frames with these rules, each step must move up the stack. A step with a CFA
-        // offset of 0 would not move up, so the cache stores no such rule.
+        // When the hook skips frames with rules of the cache, each step must move up the stack. A step with
+        // a CFA offset of 0 would not move up, so the cache stores no rule with this offset.
         if cfa_offset == 0 || cfa_offset >> CFA_BITS != 0 || fp_words > MAX_FP_WORDS {
             return None;
         }
@@ -172,8 +177,8 @@ pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Call
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // If another thread has stored a word at this index meanwhile, the other thread now reads the site
-        // table again, so its word is correct, too.
+        // The exchange fails if another thread has stored a word at this index meanwhile. That thread reads
+        // the site table after its store, so it removes its word itself if the word is wrong.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -212,8 +217,8 @@ mod tests {
         })
     }
 
-    // The lowest and the highest address for every index of the cache. For these addresses, a wrong
-    // comparison is most likely to treat an empty word as the word of the address.
+    // The lowest and the highest address for every index of the cache. A wrong comparison is most likely to
+    // fail for the lowest or the highest address: it would treat an empty word as the word of this address.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])
@@ -233,7 +238,8 @@ mod tests {
         let wrapper = 0x7f12_3456_789a;
         publish(&cache, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
         assert_eq!((known(&cache, wrapper).site(), known(&cache, wrapper).rule()), (None, Some(rule)));
-        // Addresses that differ from a known address in a single bit, for each bit.
+        // For each of three addresses with a word in the cache: all addresses that differ from it in a
+        // single bit.
         let near = [0x5555_5555_1234, 0x7fff_f7e0_0011, wrapper]
             .map(|address| (0..ADDRESS_BITS).map(move |bit| address ^ 1 << bit));
         for other in addresses().chain(extremes()).chain(near.into_iter().flatten()) {
@@ -312,9 +318,10 @@ mod tests {
         assert_eq!(known(&cache, rival).site(), None);
     }
 
-    // Tests that a thread that stores a word notices a change in the site table. The action changes after the
-    // thread has read the action and before the thread stores the word, so `withdraw` finds no word. The test
-    // changes the action in `takes_over`, which runs between these two steps.
+    // Tests that a thread notices a change in the site table while it stores a word in the cache. The
+    // action of the site changes after the thread has read the action and before the thread stores the
+    // word, so `withdraw` finds no word to remove. The test changes the action in `takes_over`, which
+    // `publish` calls between the read and the store.
     #[test]
     fn word_withdrawn_before_its_publication_does_not_stay() {
         let cache = empty_cache();

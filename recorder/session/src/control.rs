@@ -34,7 +34,8 @@ pub struct Control {
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,
-    /// Number of claims. Each claim wakes the threads that wait for a change of this number.
+    /// Number of times that an image has claimed a session. The collector waits for a change of this
+    /// number, and each claim wakes the collector.
     pub claims: AtomicU32,
     /// Number of images that the library did not record, because they run in processes other than the
     /// recorded process and the user did not ask to record children.
@@ -50,14 +51,15 @@ const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
 /// One slot: empty, claimed by an image, or the descriptor of a fresh session.
 ///
-/// One word contains the state and the descriptor. With two words, the collector could refill the slot
-/// between the two reads of a target, and two targets could get the same session.
+/// The state and the descriptor of a slot are in one word, which a target reads with one load. If they were
+/// in two words, the collector could refill the slot between the two loads of a target, and two targets
+/// could get the same session.
 #[repr(transparent)]
 pub struct Slot(AtomicU64);
 
 /// The value of a slot that the collector has not filled yet.
 const EMPTY: u64 = 0;
-/// An image adds this number to the value of a slot when the image claims the session in this slot.
+/// The bit that an image sets in the value of a slot when it claims the session in the slot.
 const CLAIMED: u64 = 1 << 63;
 /// The value of a slot with a fresh session whose file descriptor is 0; for descriptor N, the value is N plus
 /// this number.
@@ -68,7 +70,7 @@ const FREE: u64 = 2;
 pub struct Claimed {
     /// The index of the slot that had this session.
     slot: usize,
-    /// The file descriptor of the session in the collector.
+    /// The number of the file descriptor with which the collector has opened the session.
     pub fd: u32,
     /// The number of the claim by which the image got this session.
     pub number: u32,
@@ -94,7 +96,7 @@ impl Slot {
         if word & CLAIMED != 0 {
             return None;
         }
-        // A file descriptor is an int, so the number fits into 32 bits.
+        // The number of a file descriptor is an int, so it fits into 32 bits.
         let fd = word.checked_sub(FREE)? as u32;
         self.0
             .compare_exchange(word, word | CLAIMED, Ordering::AcqRel, Ordering::Relaxed)
@@ -158,7 +160,8 @@ mod tests {
         let second = page.claim().expect("the session is free again");
         assert!(page.slots[3].take_claimed());
         assert!(!page.unclaim(second), "the collector has the session");
-        // The collector puts another session into the slot, and another image claims this session.
+        // In this test, the collector then puts another session into the slot, and another image claims
+        // that session.
         page.slots[3].offer(41);
         assert_eq!(page.claim().map(|claimed| claimed.fd), Some(41));
         assert!(!page.unclaim(second), "the claim of another image stays");

@@ -33,7 +33,7 @@ const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 pub struct SiteOffset(usize);
 
 impl SiteOffset {
-    /// The size of a shard in bytes. Every offset is less than this size.
+    /// The size of a shard in bytes. Every `SiteOffset` is less than this size.
     pub const END: usize = MAX_SITES * size_of::<Counters>();
 
     /// The offset of the counters of the site `id`, which must be an id of the site table.
@@ -42,8 +42,8 @@ impl SiteOffset {
         SiteOffset(id as usize * size_of::<Counters>())
     }
 
-    /// The offset of `bytes` bytes from the start of a shard; `None`: the offset lies beyond the shard. For
-    /// the offset of a site, `bytes` is a multiple of the size of a site's counters.
+    /// The offset of `bytes` bytes from the start of a shard; `None`: the offset lies beyond the shard. The
+    /// function does not check whether `bytes` is a multiple of the size of a site's counters.
     #[inline(always)]
     pub const fn from_bytes(bytes: usize) -> Option<SiteOffset> {
         if bytes < Self::END { Some(SiteOffset(bytes)) } else { None }

@@ -1,11 +1,12 @@
-//! Detours: the jumps that the target writes at the entries of allocator functions in its modules. The target
-//! writes these jumps while it has only one thread. In a process that was running before the recording began,
-//! the collector writes the jumps and does not use these tables.
+//! Detours: the jumps that the target writes at the entries of allocator functions in its modules. The
+//! target writes these jumps while it has only one thread. In a process that was running before the
+//! recording began, the collector itself writes the jumps, and the tables of jumps in the session are not
+//! used.
 //!
-//! The collector fills these tables before it sets `Header::ready`. For each module, the target then maps the
-//! code of the detours at the address for which the collector compiled this code. The target stores the
-//! addresses of its hooks at the start of the code. Then the target writes the jumps and stores the outcome
-//! in `result`.
+//! The collector fills the tables of modules and jumps before it sets `Header::ready`. For each module, the
+//! target then maps the code of the detours at the address for which the collector compiled this code. The
+//! target stores the addresses of its hooks at the start of the code. After that, the target writes the
+//! jumps of the module and stores the outcome in `DetourModule::result`.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
@@ -17,8 +18,9 @@ pub const MAX_PATCHES: usize = 2048;
 pub const CODE_BYTES: usize = 512 << 10;
 /// Maximum number of bytes that a jump replaces: four bytes plus the longest instruction.
 pub const EXPECTED_BYTES: usize = 20;
-/// Minimum distance in bytes between the starts of two counted allocations. So the stubs request at least
-/// this number of bytes for each allocation.
+/// Minimum distance in bytes between the starts of two counted allocations. For each allocation, the stubs
+/// of detoured functions request at least `SPACING` bytes, so that the starts of two allocations have this
+/// distance.
 pub const SPACING: usize = 32;
 
 /// The hook to which the stub of a detoured function jumps. The number of a hook is its index in the table of

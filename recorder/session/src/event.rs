@@ -48,18 +48,20 @@ pub const UNLOADED: u32 = 2;
 /// collector has not read the oldest event. Only one thread at a time may write events.
 pub fn next_place(written: &AtomicU32, read: &AtomicU32, places: usize) -> Option<usize> {
     let number = written.load(Ordering::Relaxed);
-    // The target may write to this index only after the collector has read the old event at this index.
+    // The target may write the new event only after the collector has read the old event at the same index
+    // of the ring.
     let waiting = number.wrapping_sub(read.load(Ordering::Acquire)) as usize;
     (waiting < places).then_some(number as usize % places)
 }
 
-/// Publishes the event that the target has written at the index from [`next_place`].
+/// Publishes a module event: the target has written this event into the ring, at the index that
+/// [`next_place`] returned.
 pub fn publish_next(written: &AtomicU32) {
     written.store(written.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
 }
 
-/// The number of events that the collector has not read yet, at most `places`. `read` is the number of events
-/// that the collector has read.
+/// The number of events that wait in the ring because the collector has not read them yet; at most
+/// `places`, the size of the ring. `read` is the number of events that the collector has read.
 pub fn waiting(written: &AtomicU32, read: u32, places: usize) -> u32 {
     (written.load(Ordering::Acquire).wrapping_sub(read) as usize).min(places) as u32
 }

@@ -7,9 +7,10 @@ use crate::stack::Next;
 /// "edlksess", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlksess");
 
-/// The first page of a session. The collector writes the first group of fields before it puts the session
-/// into a slot. The target writes the second group of fields when the target attaches and while it runs. The
-/// third group of fields contains counts of the events that the target could not record.
+/// The first page of a session. Empty lines divide the fields of `Header` into three groups. The collector
+/// writes the first group of fields before it puts the session into a slot. The target writes the second
+/// group of fields when the target attaches and while it runs. The third group of fields contains counts of
+/// the events that the target could not record.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`].
@@ -24,17 +25,18 @@ pub struct Header {
     pub nonce: AtomicU64,
     /// Maximum time in microseconds that an attaching target waits for `ready`.
     pub rules_timeout_us: AtomicU32,
-    /// 0: the attaching target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run. The
-    /// target waits on this field with a futex.
+    /// 0: the attaching target must wait. [`READY`] or [`READY_WITH_PARENTS_RULES`]: the target may run.
+    /// The target uses `ready` as a futex: it sleeps in the kernel until the collector changes `ready`.
     pub ready: AtomicU32,
-    /// Number of ranges in the wrapper table. The collector replaces the wrapper table only while this number
-    /// is 0.
+    /// Number of ranges in the wrapper table. Before the collector replaces the wrapper table, it sets
+    /// `wrapper_ranges` to 0, so that targets do not read the table.
     pub wrapper_ranges: AtomicU32,
-    /// Number of modules in the table of unwind rules. The collector replaces the unwind rules only while
-    /// this number is 0.
+    /// Number of modules in the table of unwind rules. Before the collector replaces the unwind rules, it
+    /// sets `rule_tables` to 0, so that targets do not read the rules.
     pub rule_tables: AtomicU32,
-    /// Number of mapped ranges that the collector has published in this session. The collector replaces these
-    /// ranges only while this number is 0.
+    /// Number of mapped ranges that the collector has published in this session. Before the collector
+    /// replaces ranges, it lowers `bounds` to the number of unchanged ranges, so that targets do not read
+    /// the others.
     pub bounds: AtomicU32,
     /// 1: the target records the stacks of every site from the first allocation on.
     pub watch_all: AtomicU32,
@@ -45,11 +47,11 @@ pub struct Header {
     pub serial: AtomicU64,
     /// The process ID of the collector in its own PID namespace.
     pub collector: AtomicU32,
-    /// Number of modules with detours. The collector stores this number before it sets `ready`.
+    /// Number of modules with detours. The collector stores `detour_modules` before it sets `ready`.
     pub detour_modules: AtomicU32,
 
-    /// Whether a target is attached: [`FRESH`] or [`ATTACHED`]. The collector waits on this field with a
-    /// futex.
+    /// Whether a target is attached: [`FRESH`] or [`ATTACHED`]. The collector uses `state` as a futex: it
+    /// sleeps in the kernel until a target attaches.
     pub state: AtomicU32,
     /// The process ID of the target, as the collector's /proc shows it.
     pub pid: AtomicU32,
@@ -75,9 +77,9 @@ pub struct Header {
     pub mappings_written: AtomicU32,
     /// Number of mapping events that the collector has read.
     pub mappings_read: AtomicU32,
-    /// 1: some thread counts in the shared shard, which is the last shard. While this field is 0, no thread
-    /// has touched the shared shard. The collector must not read an untouched shard, because the kernel would
-    /// then allocate memory pages for the shard.
+    /// 1: some thread counts in the shared shard, which is the last shard. While `shared_in_use` is 0, no
+    /// thread has touched the shared shard. The collector must not read an untouched shard, because the
+    /// kernel would then allocate memory pages for the shard.
     pub shared_in_use: AtomicU32,
     /// 1: the process was already running when the recording began, so the process has allocations that the
     /// library never counted.
@@ -126,8 +128,8 @@ pub struct Header {
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
 
-/// The first fields of a [`Header`]. A target reads these fields from the file before the target maps the
-/// session.
+/// The first fields of a [`Header`], which identify the session. A target reads them from the file of the
+/// session before the target maps the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// [`Header::magic`].
@@ -166,7 +168,8 @@ impl Identity {
 pub const READY: u32 = 1;
 /// The value of [`Header::ready`] for a forked child that need not wait, although the collector has not
 /// published the child's rules. The child uses the rules in the session of its parent. If `ready` in the
-/// parent's session has this value, too, the child uses the rules of the parent's parent.
+/// parent's session is `READY_WITH_PARENTS_RULES`, too, the child uses the rules in the session of its
+/// grandparent.
 pub const READY_WITH_PARENTS_RULES: u32 = 2;
 
 /// The value of [`Header::state`] before a target attaches.

@@ -7,28 +7,29 @@
 //!  (type 2: distance to Idle)                the address of a control page, written by the collector
 //! ```
 //!
-//! To begin a recording, the collector writes the address of its control page, then [`WAKE`] into the phase.
-//! At the next call of an entry point, the library sees that the phase is not [`OFF`], and attaches to a
-//! session, as the library does when a program starts. To end the recording, the collector writes [`ENDING`]
-//! into the phase and zeros into the limits of every thread, so that every thread leaves the fast path.
+//! To begin a recording, the collector writes the address of its control page, then [`WAKE`] into the
+//! phase. At the next call of an entry point, the library sees the phase [`WAKE`] and attaches the process
+//! to a session of the collector. To end the recording, the collector writes [`ENDING`] into the phase and
+//! zeros into the limits of every thread, so that every thread leaves the fast path.
 //!
-//! A library that the collector has loaded into a running process is called *late*. The exported functions of
-//! a late library do not replace functions of the process. So the collector redirects the calls of the
-//! process's allocator to the hooks of the late library.
+//! A library that the collector has loaded into a running process is called *late*. The process of a late
+//! library still calls its own malloc and free, and not the exported functions of the library. So the
+//! collector redirects the calls of the process's allocator to the hooks of the late library.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::detour::HOOKS;
 
 /// "edlkidle", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkidle");
-/// The type of the ELF note that contains the position of the library's [`Idle`]. The content of the note is
-/// a number of four bytes: the distance in bytes from the content to the [`Idle`].
+/// The type of the ELF note that contains the position of the library's [`Idle`]. The content of the note
+/// is a number of four bytes: the distance in bytes from this number to the [`Idle`].
 pub const NOTE_TYPE: u32 = 2;
-/// The type of the ELF note of a module that contains calls of edleak.h or of the crate edleak-annotate. The
-/// content of the note is a number of four bytes: the distance in bytes from the content to two words. The
-/// first word is 0 or the address in [`Idle::set_mark`], and the second word is 0 or the address in
-/// [`Idle::note_pool`]. The program calls one of these functions only if the word of this function is not 0.
-/// The collector sets both words in a process that was started without the library.
+/// The type of the ELF note of a module that contains calls of edleak.h or of the crate edleak-annotate.
+/// The content of the note is a number of four bytes: the distance in bytes from this number to two words
+/// of 8 bytes in the module. The first word is for the address of `edleak_set_mark`, and the second word is
+/// for the address of `edleak_note_pool`. As long as a word is 0, the program does not call the function of
+/// this word. In a process that was started without the library, the collector stores [`Idle::set_mark`] in
+/// the first word and [`Idle::note_pool`] in the second word.
 pub const CALLS_NOTE_TYPE: u32 = 3;
 /// The owner name in edleak's ELF notes.
 pub const NOTE_OWNER: &[u8; 7] = b"edleak\0";
@@ -42,7 +43,8 @@ pub const COUNTING: u32 = 2;
 /// Phase: the library counts nothing, and entry points only forward calls. A collector may write [`WAKE`]
 /// into the phase.
 pub const OFF: u32 = 3;
-/// Phase: a collector asks for a recording. The next call of an entry point begins the recording.
+/// Phase: a collector asks for a recording. The next call of an entry point, such as malloc, begins the
+/// recording.
 pub const WAKE: u32 = 4;
 /// Phase: a thread of the running process is attaching the process to a session.
 pub const BEGINNING: u32 = 5;
@@ -70,7 +72,7 @@ pub const MAX_PLACES: usize = 8;
 pub struct DetourPlace {
     /// The address at which the module is mapped; 0: this entry is not used.
     pub module: AtomicU64,
-    /// The address of the memory for the code.
+    /// The address of the memory for the code of this module's detours.
     pub address: AtomicU64,
 }
 
@@ -80,11 +82,12 @@ impl DetourPlace {
     }
 }
 
-/// The addresses that a collector needs. All fields are plain memory of the process. The collector reads and
-/// writes these fields through the kernel.
+/// The addresses that a collector needs to begin a recording in a running process. The object lies in plain
+/// memory of the process. The collector reads and writes this memory with system calls, because it is not
+/// shared.
 #[repr(C)]
 pub struct Idle {
-    /// [`MAGIC`]. The library stores this field after all other fields.
+    /// [`MAGIC`]. The library stores `magic` last, after all other fields of this object.
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU32,
@@ -106,7 +109,7 @@ pub struct Idle {
     pub filters: AtomicU32,
     /// 1: the library was loaded after the start of the process, so it counts only through detours.
     pub is_late: AtomicU32,
-    /// This field is not used.
+    /// Padding, without a meaning.
     pub reserved: AtomicU32,
     /// The address of the `malloc` that the process uses, if the library is late.
     pub malloc: AtomicU64,
@@ -115,7 +118,8 @@ pub struct Idle {
     /// The address of the function that notes operations of pools (`edleak_note_pool`), if the library is
     /// late.
     pub note_pool: AtomicU64,
-    /// For each module with detours, the memory for the code of the detours. The collector writes this field.
+    /// For each module with detours, the memory for the code of the detours. The collector fills in
+    /// `places`.
     pub places: [DetourPlace; MAX_PLACES],
     /// The addresses of the library's hooks ([`crate::detour::Hook`]), if the library is late.
     pub hooks: [AtomicU64; HOOKS],
@@ -146,8 +150,8 @@ impl Idle {
         }
     }
 
-    /// Marks the object as complete: stores the version and the magic number. Call this function after all
-    /// other fields are stored.
+    /// Marks the object as complete: stores the version and the magic number. Call this function after you
+    /// have stored all other fields of the object.
     pub fn publish(&self) {
         self.version.store(crate::VERSION, Ordering::Relaxed);
         self.magic.store(MAGIC, Ordering::Release);
@@ -160,14 +164,15 @@ impl Default for Idle {
     }
 }
 
-/// Distance in bytes between the entries of two neighbouring threads in the page of counters. An entry
-/// contains a pointer to counters, and limits.
+/// Distance in bytes between the entries of two neighbouring threads in the page of counters. A thread's
+/// entry contains a pointer to the counters of the thread, and the limits of its fast path.
 pub const LIMITS_STRIDE: usize = 32;
-/// Offset in bytes of the limits from the start of a thread's entry. The entry begins with a pointer to
-/// counters.
+/// Offset in bytes of the limits from the start of a thread's entry in the page of counters. The entry
+/// begins with a pointer to the thread's counters.
 pub const LIMITS_AT: usize = 8;
 
-/// The limits of the fast path of one thread. If the limits are 0, the thread leaves the fast path.
+/// The limits of the fast path of one thread. If `size` and `small` are 0, every call of the thread leaves
+/// the fast path.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
@@ -184,7 +189,7 @@ impl Limits {
     /// The limits of a thread that counts on the fast path.
     pub const OPEN: Limits = Limits { size: 1 << 15, small: (1 << 31) - 1 };
 
-    /// The bytes of the limits in the memory of the process.
+    /// The limits as bytes, as they lie in the memory of the process.
     pub fn to_bytes(self) -> [u8; LIMITS_BYTES] {
         let mut bytes = [0; LIMITS_BYTES];
         bytes[..8].copy_from_slice(&self.size.to_ne_bytes());

@@ -19,7 +19,7 @@ use core::mem::size_of;
 
 /// The maximum number of shards of a session.
 pub const MAX_SHARDS: usize = 64;
-/// Number of bytes reserved for the target's memory map. The target stores this map when it attaches.
+/// Number of bytes reserved for the target's memory map. The target stores its memory map when it attaches.
 pub const MAPS_BYTES: usize = 256 << 10;
 /// Size in bytes of one shard of counters.
 pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
@@ -27,9 +27,9 @@ pub const SHARD_BYTES: usize = MAX_SITES * size_of::<Counters>();
 /// The thread that owns a shard, in one word: the thread pointer shifted right by 6 bits (bits 22..64 of the
 /// word) and the thread id (bits 0..22). 0: no thread owns the shard.
 ///
-/// Two live threads never have the same thread pointer. So if a thread finds its own thread pointer in the
-/// owner word of a shard, the thread that stored this word has ended. The new thread then takes over the
-/// shard. The collector uses the thread id to free the shards of ended threads.
+/// Two live threads never have the same thread pointer. If a new thread finds its own thread pointer in the
+/// owner word of a shard, the thread that stored this word has ended. The new thread then becomes the owner
+/// of this shard. The collector uses the thread id to free the shards of ended threads.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Shard {
@@ -57,7 +57,8 @@ pub const fn owner_thread(owner: u64) -> u64 {
 
 /// Offset in bytes of the owners of the shards.
 pub const SHARDS_AT: usize = 4096;
-/// Offset of the first table. The pages before this offset hold the header and the owners of the shards.
+/// Offset of the first table in a session (the site infos). The pages before this offset hold the header of
+/// the session and the owners of the shards.
 pub const FIRST_TABLE_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());
 /// Offset of the site infos. The site infos, the words of the caller cache and the first slots of the site
 /// table lie within 2 MiB, so the kernel needs few page tables for the session of a small program.

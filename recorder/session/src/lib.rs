@@ -56,8 +56,8 @@ macro_rules! version {
     };
 }
 
-/// The version number of all layouts in this crate. Each change of a layout increments this number. A preload
-/// library and a collector with different version numbers refuse to work together.
+/// The version number of all layouts in this crate. A developer who changes a layout increments the version
+/// number. A preload library and a collector with different version numbers refuse to work together.
 pub const VERSION: u32 = version!();
 
 /// The version text that the preload library stores in an ELF note. edleak-record checks this text before it
@@ -73,5 +73,5 @@ pub const ENV_SESSION: &str = "EDLEAK_SESSION";
 pub const ENV_ONLY: &str = "EDLEAK_ONLY";
 
 /// The environment variable that makes the library wait until a recording begins. The library waits if the
-/// value is neither `0` nor empty.
+/// value of `EDLEAK_IDLE` is neither `0` nor empty.
 pub const ENV_IDLE: &str = "EDLEAK_IDLE";

@@ -2,17 +2,17 @@
 //! into the ring of mapping events; only the collector reads the events.
 //!
 //! A producer is a thread that writes an event. A producer takes a number with one compare-and-swap and
-//! writes the event at the index of this number. Then the producer stores the number into the event, which
-//! publishes the event. The producer never waits, so a signal handler may write an event while its thread
-//! writes another event. The collector reads events in the order of their numbers and stops at the first
-//! unpublished event.
+//! writes the event at the index of this number. Last, the producer stores the event's number into the
+//! event, and this store publishes the event. The producer never waits, so a signal handler may write an
+//! event while its thread writes another event. The collector reads events in the order of their numbers
+//! and stops at the first unpublished event.
 //!
 //! # Order
 //!
-//! The kernel executes the calls that change one address space one after the other. If the collector applies
-//! the events in the order of their numbers, the collector must get the same mappings as the kernel. So for
-//! each call, the table tells whether the thread takes its number before or after the kernel executes the
-//! call:
+//! The kernel executes the calls that change one address space one after the other. The collector applies
+//! the events in the order of their numbers, and must get the same mappings as the kernel. So for each kind
+//! of call, the table tells whether the thread takes the number of its event before or after the kernel
+//! executes the call:
 //!
 //! | call | takes its number | reason |
 //! |---|---|---|
@@ -20,10 +20,11 @@
 //! | mmap, shmat, new range of mremap | after the kernel's work | no other thread knows the range earlier |
 //! | madvise | after the kernel's work | the range stays mapped |
 //!
-//! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. Thread A took its
-//! number before the kernel executed the call of A, and thread B took its number after the kernel executed
-//! the call of B. So A's number is lower than B's number. Example 2: B maps a range and A then unmaps this
-//! range. A learned the address after B's call had returned, so B's number is lower than A's number.
+//! Example 1: thread A unmaps a range, and the kernel then gives this range to thread B. Thread A takes the
+//! number of its event before the kernel executes the munmap, and thread B takes the number of its event
+//! after the kernel has executed the mmap. So the event of the munmap has the lower number, as it must.
+//! Example 2: thread B maps a range, and thread A then unmaps this range. Thread A can only know the
+//! address after the mmap has returned, so the event of the mmap has the lower number, as it must.
 //!
 //! `MAP_FIXED` replaces mappings of the program. During a call with `MAP_FIXED`, no other thread can get the
 //! replaced ranges, so the thread takes the number after the kernel's work, as for any other mmap. If a call
@@ -31,9 +32,9 @@
 //!
 //! # Room
 //!
-//! An allocator may call madvise thousands of times a second. Calls of madvise neither map nor unmap memory,
-//! so the events of madvise may use only three quarters of the ring. The events of all other calls may use
-//! the whole ring.
+//! An allocator may call madvise thousands of times a second. Calls of madvise neither map nor unmap
+//! memory, so the events of madvise may use only three quarters of the ring. The events of all calls other
+//! than madvise may use the whole ring.
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -44,8 +45,8 @@ pub const MAX_EVENTS: usize = 1 << 16;
 #[repr(C)]
 #[derive(Default)]
 pub struct MappingSlot {
-    /// The lower 32 bits are the event's number plus 1, and the producer stores them last. The upper 32 bits
-    /// are the operation and the flags.
+    /// The lower 32 bits of `head` are the event's number plus 1; the upper 32 bits of `head` are the
+    /// operation and the flags. The producer stores `head` after all other fields.
     head: AtomicU64,
     address: AtomicU64,
     length: AtomicU64,
@@ -65,11 +66,11 @@ pub enum Operation {
     Unmap = 2,
     /// mremap is about to move, shrink or grow the range.
     Move = 3,
-    /// mremap has succeeded. The range is the new range; `flags` hold the number of the event
-    /// [`Operation::Move`] of the same call.
+    /// mremap has succeeded. The range in the event is the new range. `flags` hold the number of the event
+    /// [`Operation::Move`] that reported the start of the same call of mremap.
     Moved = 4,
-    /// A call that has already written an event has failed. `flags` hold the number of the event that
-    /// reported this call.
+    /// A call of munmap, mremap or shmdt has failed, after its thread added an event for the call. `flags`
+    /// hold the number of the event that was added for the call.
     Failed = 5,
     /// shmat has attached a segment. `length` is the segment's id.
     Attach = 6,
@@ -78,7 +79,7 @@ pub enum Operation {
     /// A thread has set a mark and takes a slice. `address` is the position of the slice in the ring of
     /// marks.
     Mark = 8,
-    /// madvise has given the pages of the range back to the kernel. The range stays mapped.
+    /// madvise has given the pages of the range back to the kernel; the range itself stays mapped.
     GiveBack = 9,
 }
 
@@ -98,8 +99,9 @@ pub const FLAG_BITS: u32 = 24;
 pub struct MappingEvent {
     /// The kind of the event.
     pub operation: Operation,
-    /// The lower [`FLAG_BITS`] bits of the flags that the program passed. For [`Operation::Moved`] and
-    /// [`Operation::Failed`]: the lower bits of the number of the event that reported the same call.
+    /// The lower [`FLAG_BITS`] bits of the flags that the program passed. If the operation is
+    /// [`Operation::Moved`] or [`Operation::Failed`], `flags` are the lower bits of the number of an
+    /// earlier event, which reported the same call before the kernel executed it.
     pub flags: u32,
     /// First address of the range.
     pub address: u64,
@@ -140,8 +142,8 @@ impl MappingRing<'_> {
         let mut number = self.written.load(Ordering::Relaxed);
         loop {
             let waiting = number.wrapping_sub(self.read.load(Ordering::Acquire));
-            // The difference is less than 0 if `number` is an old value and the collector has already read
-            // the event with this number.
+            // `waiting` is less than 0 if other threads have taken numbers since this thread loaded
+            // `number`, and the collector has already read the event with that number.
             if waiting as i32 >= 0 && waiting as usize >= limit {
                 return None;
             }
@@ -160,8 +162,9 @@ impl MappingRing<'_> {
         Some(number)
     }
 
-    /// Reads the event with this number; `None`: no producer has published this event yet. Only the collector
-    /// calls this function. The collector then stores the number of events that it has read into `read`.
+    /// Reads the event with this number; `None`: no producer has published this event yet. Only the
+    /// collector calls this function. After the collector has read an event, it stores the number of events
+    /// that it has read into `read`.
     pub fn get(&self, number: u32) -> Option<MappingEvent> {
         let slot = self.slots.get(number as usize % self.slots.len())?;
         let head = slot.head.load(Ordering::Acquire);

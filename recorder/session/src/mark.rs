@@ -3,16 +3,17 @@
 //!
 //! Each mark has a name, and setting a mark adds one to the count of the name. At some counts, a slice is
 //! due: the thread that sets the mark copies the counters of sites into a ring, which the collector reads.
-//! The slice contains all sites whose counters changed since the previous slice. So the counters in the slice
-//! are exact for the instant of the mark, even if iterations are short. A slice is due at each of the first
-//! 64 counts of a name. After the first 64 counts, 32 slices are due each time that the count doubles. So a
-//! million marks of one name cause about 500 slices.
+//! The slice contains all sites whose counters changed since the previous slice. So the counters in the
+//! slice are exact for the instant of the mark, even if the time between two marks is short. A slice is due
+//! at each of the first 64 marks of a name. From then on, 32 slices are due until the number of marks of
+//! this name has doubled, and again 32 slices until it has doubled again. So a million marks of one name
+//! cause about 500 slices.
 //!
 //! The counters of mapped memory and of pools are not in the session: the collector computes these counters
 //! from two rings of events. So the thread that takes a slice also adds an event to the ring of mapping
-//! events and to the ring of pool events. The event contains the position of the slice in the ring of marks.
-//! When the collector reads the event from a ring, the collector has computed the counters of this ring for
-//! the instant of the mark.
+//! events and to the ring of pool events. This event contains the position of the slice in the ring of
+//! marks. When the collector reads this event from one of the two rings, it has read all earlier events of
+//! that ring. So its counters of mapped memory or of pools are those of the instant of the mark.
 //!
 //! A thread that sets a mark never waits. If another thread is taking a slice, or if the ring is full, the
 //! next mark of the same name takes the slice. Counters are cumulative, so the slice at the next mark still
@@ -42,14 +43,14 @@ pub const RING_WORDS: usize = 1 << 19;
 pub const HEAD_WORDS: usize = 2;
 /// Number of words that a slice has for each ID.
 pub const ID_WORDS: usize = 5;
-/// Up to this count of a name, a slice is due at each count.
+/// Up to 64 marks of a name, a slice is due at each mark of this name.
 const ALL_DUE: u64 = 64;
 /// Number of slices that are due each time that the count of a name doubles, after the first `ALL_DUE`
 /// counts.
 const DUE_IN_A_DOUBLING: u64 = 32;
 
-/// The count at which the next slice is due after a slice at `count`. While the count doubles,
-/// `in_a_doubling` slices are due.
+/// The count of a mark's name at which the next slice is due, after a slice was due at `count`. From a
+/// power of two to the next power of two, `in_a_doubling` slices are due.
 pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
     if count < ALL_DUE {
         return count + 1;
@@ -64,15 +65,15 @@ pub const fn due_after(count: u64, in_a_doubling: u64) -> u64 {
 pub struct MarkState {
     /// 1: a thread is taking a slice.
     pub busy: AtomicU32,
-    /// 1: the program has set a mark. While this field is 0, the collector must not read the names of marks,
-    /// because the kernel would allocate memory pages for the names.
+    /// 1: the program has set a mark. While `named` is 0, the collector must not read the names of marks,
+    /// because the kernel would then allocate memory pages for the names.
     pub named: AtomicU32,
     /// Number of words that the target has written into the ring since the target attached.
     pub written: AtomicU64,
     /// Number of words that the collector has read from the ring.
     pub read: AtomicU64,
-    /// The value of `read` when the ring had too little room for a slice, plus 1. Until `read` changes, no
-    /// mark takes a slice.
+    /// If the ring had too little room for a slice: the value that `read` had at that time, plus 1. Until
+    /// `read` changes, the ring has no more room, so no thread tries to write a slice.
     pub full_at: AtomicU64,
     /// Number of marks that were not counted, because the table of names had no free entry for the name.
     pub unnamed: AtomicU64,
@@ -89,7 +90,7 @@ pub struct MarkName {
     pub count: AtomicU64,
     /// The count at which the next slice is due.
     pub due: AtomicU64,
-    /// Number of bytes in `bytes`, plus 1. The thread that stores a name stores this field last, so the field
+    /// Number of bytes in `bytes`, plus 1. The thread that stores a name stores `length` last, so `length`
     /// is 0 until the name is complete.
     pub length: AtomicU32,
     /// 1: the name is longer than [`MAX_NAME_BYTES`], and only its first bytes are stored.
@@ -138,13 +139,14 @@ pub struct Marks<'s> {
     pub state: &'s MarkState,
     /// One entry for each name of a mark.
     pub names: &'s [MarkName],
-    /// The counts of each ID in the latest slice that contains this ID.
+    /// For each ID of a site or of a cell: the numbers of allocations and frees in the latest slice that
+    /// contains this ID.
     pub seen: &'s [Seen],
     /// The ring of slices.
     pub ring: &'s [AtomicU64],
 }
 
-/// The counters from which a mark takes its slice.
+/// The counters that a thread copies into a slice when it sets a mark.
 #[derive(Clone, Copy)]
 pub struct Counted<'s> {
     /// Counters of all shards that have a single owner: [`MAX_SITES`] counters for each shard.
@@ -153,7 +155,7 @@ pub struct Counted<'s> {
     pub shared: &'s [Counters],
     /// Number of site ids that are in use.
     pub sites: usize,
-    /// The cells that are in use.
+    /// The cells that are in use. A cell holds the counters of one stack in one epoch.
     pub cells: &'s [Cell],
 }
 
@@ -167,9 +169,10 @@ struct Sum {
 }
 
 impl Sum {
-    /// Loads the counts of frees before the counts of allocations. The target counts an allocation before the
-    /// free of this allocation. So if the sum contains a free, the sum also contains its allocation, and the
-    /// live bytes are never negative.
+    /// Adds up one ID's counters of all shards. The function loads the counts of frees before the counts of
+    /// allocations, and the target counts an allocation before it counts the free of this allocation. So if
+    /// the sum contains a free, the sum also contains the freed allocation, and the number of live bytes is
+    /// never negative.
     fn of<'c>(all: impl Iterator<Item = &'c Counters> + Clone) -> Sum {
         let mut sum = Sum::default();
         for counters in all.clone() {
@@ -230,8 +233,8 @@ pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option
 }
 
 impl Marks<'_> {
-    /// Sets a mark, without a lock. Calls `counted` only if a slice is due. Calls `note` with the position of
-    /// the slice in the ring, before the function publishes the slice.
+    /// Sets a mark, without a lock. Calls `counted` only if a slice is due. Before the function publishes a
+    /// slice, it calls `note` with the position of the slice in the ring.
     pub fn set<'c>(
         &self,
         name: GivenName<'_>,
@@ -270,7 +273,8 @@ impl Marks<'_> {
         {
             return false;
         }
-        // Another thread that set a mark of this name may already have taken this slice.
+        // Meanwhile, another thread that set a mark of the same name may already have taken the slice that
+        // was due, so check again whether a slice is due.
         let is_due = count >= place.due.load(Ordering::Relaxed);
         let is_taken = !is_due || self.write_slice(index, count, read, &counted(), note);
         if is_due && is_taken {

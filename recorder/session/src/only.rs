@@ -19,8 +19,8 @@ pub fn is_wanted(patterns: &[u8], file: &[u8]) -> bool {
 }
 
 /// Matches a pattern. At a mismatch, the function returns to the last `*` and lets this `*` match one
-/// character more than before. The function never returns to a `*` before the last `*`, so the number of
-/// steps is at most the product of the lengths of `pattern` and `text`.
+/// character more than before. The function never goes back to an earlier `*` of the pattern, so it makes
+/// at most as many steps as the product of the lengths of `pattern` and `text`.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut in_pattern, mut in_text) = (0, 0);
     let mut last_star = None;

@@ -2,19 +2,20 @@
 //! event into the ring of pool events; only the collector reads the events.
 //!
 //! A producer is a thread that writes an event. A producer checks whether the ring has room, takes a number
-//! with one addition and writes the event at the index of this number. Then the producer stores the number
-//! into the event, which publishes the event. The producer never waits, so a signal handler may write an
-//! event while its thread writes another event. The collector reads events in the order of their numbers.
+//! with one addition and writes the event at the index of this number. Last, the producer stores the
+//! event's number into the event, and this store publishes the event. The producer never waits, so a signal
+//! handler may write an event while its thread writes another event. The collector reads events in the
+//! order of their numbers.
 //!
 //! # Room
 //!
 //! After a producer has checked the room and before the producer takes its number, other threads may take
-//! numbers. So the check succeeds only if at least [`SLACK`] places of the ring are free. [`SLACK`] is larger
-//! than the number of threads that can be between the check and the addition at one time. If a reset were
-//! lost, all objects of a pool would stay live. If a name were lost, the objects of the pool would be counted
-//! at other sites. If a mark were lost, the counters of an iteration would be wrong. So events of single
-//! objects may not use the last [`RESERVE`] free places of the ring; only resets, names, trims, moves and
-//! marks may use these places.
+//! numbers. So a producer writes its event only if at least [`SLACK`] places of the ring are free when it
+//! checks the room. [`SLACK`] is larger than the number of threads that have checked the room but have not
+//! yet taken a number. If a reset were lost, all objects of a pool would stay live. If a name were lost,
+//! the objects of the pool would be counted at other sites. If the event of a mark were lost, the counters
+//! of pools at this mark would be wrong. So events of single objects may not use the last [`RESERVE`] free
+//! places of the ring; only resets, names, trims, moves and marks may use these places.
 //!
 //! # Order
 //!
@@ -44,9 +45,9 @@ pub const MAX_SIZE: u64 = (1 << SIZE_BITS) - 1;
 #[repr(C)]
 #[derive(Default)]
 pub struct PoolSlot {
-    /// The lower 32 bits are the event's number plus 1, and the producer stores them last. The upper 32 bits
-    /// are two site ids of 16 bits each: the site in the pool's own function, and the site of the caller of
-    /// this function.
+    /// The lower 32 bits of `head` are the event's number plus 1. The upper 32 bits of `head` are two site
+    /// ids of 16 bits each: the site in the pool's own function, and the site of the caller of this
+    /// function. The producer stores `head` after all other fields.
     head: AtomicU64,
     pool: AtomicU64,
     address: AtomicU64,
@@ -76,13 +77,13 @@ pub enum Operation {
     Poison = 7,
     /// The program has made a range accessible.
     Unpoison = 8,
-    /// A mark takes a slice. `address` is the position of the slice in the ring of marks ([`crate::mark`]).
-    /// Only the library itself adds this event.
+    /// A thread that sets a mark takes a slice of the counters. `address` is the position of the slice in
+    /// the ring of marks ([`crate::mark`]). Only the preload library itself adds an event of this kind.
     Mark = 9,
 }
 
 impl Operation {
-    /// The operation with this number.
+    /// The operation whose number in an event is `number`; `None`: no operation has this number.
     #[inline]
     pub const fn of(number: u8) -> Option<Operation> {
         Some(match number {
@@ -140,7 +141,8 @@ pub struct PoolState {
     pub written: Line<AtomicU32>,
     /// Number of events that the collector has read.
     pub read: Line<AtomicU32>,
-    /// A futex. 1: a producer has written an event. 2: the collector reads no more events.
+    /// The collector waits for a change of this futex word. 1: a producer has written an event. 2: the
+    /// collector reads no more events.
     pub noticed: Line<AtomicU32>,
     /// Number of events of single objects that were lost because the ring was full.
     pub lost: Line<AtomicU64>,
@@ -198,8 +200,9 @@ impl<'s> PoolRing<'s> {
         counter.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads the event with this number; `None`: no producer has published this event yet. Only the collector
-    /// calls this function. The collector then stores the number of events that it has read into `read`.
+    /// Reads the event with this number; `None`: no producer has published this event yet. Only the
+    /// collector calls this function. After the collector has read an event, it stores the number of events
+    /// that it has read into `read`.
     #[inline]
     pub fn get(&self, number: u32) -> Option<PoolEvent> {
         let slot = self.slots.get(number as usize % self.slots.len())?;
