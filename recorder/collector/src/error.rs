@@ -11,7 +11,7 @@ use std::{fmt, io};
 pub enum ErrorKind {
     /// The program does not exist.
     Missing,
-    /// The user may not execute or read the program.
+    /// The user has no permission to execute or to read the program's file.
     NotPermitted,
     /// The file is neither an ELF program nor a script, or the file is damaged.
     NotAProgram,

@@ -136,8 +136,8 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// Whether all functions that map or unmap memory can get detours. If only some of these functions had
-    /// detours, the counts of mapped memory would be wrong.
+    /// Whether all functions that map or unmap memory can get detours. If only some of the functions for
+    /// mapping memory had detours, the counts of mapped memory would be wrong.
     pub(crate) fn has_mappings(&self) -> bool {
         self.mappings.entries.len() == MAPPING_HOOKS
             && self.mappings.entries.iter().all(|entry| entry.displaced.is_ok())
@@ -239,7 +239,7 @@ fn own_code(elf: &edleak_binary::elf::Elf<'_>, bias: u64) -> (u64, u32) {
 fn keep_sizes_apart(entries: &[&Entry]) -> bool {
     const PREFIXES: &[&str] = &["mi_", "tc_", "TCMallocInternal"];
     // The linker leaves out functions that the program does not call. So the collector recognises an
-    // allocator by any of its functions, and not by one certain function.
+    // allocator by any function that the program contains, and not by one certain function.
     let is_known = |entry: &&&Entry| {
         entry.name.ends_with("allocx") || PREFIXES.iter().any(|prefix| entry.name.starts_with(prefix))
     };

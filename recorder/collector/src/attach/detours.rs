@@ -131,9 +131,10 @@ impl Detours {
 
     /// Puts the original bytes back while all threads stand still. The stubs and the library stay in the
     /// process, because a thread may still run their code. The jump at a sized free (a free that also gets
-    /// the size of the allocation) stays, too. During the recording, stubs may have requested more bytes than
-    /// the program did. When the program frees such an allocation, it passes its own smaller size. Without
-    /// the jump, the allocator would get this wrong size. Returns the time for which the threads stood still.
+    /// the size of the allocation) also stays in place. During the recording, stubs may have requested more
+    /// bytes than the program did. When the program frees an allocation that a stub has enlarged, the program
+    /// passes the smaller size that it requested. Without the jump, the allocator would get this wrong size.
+    /// Returns the time for which the threads stood still.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<Duration, Error> {
         self.change(timeout, &|_| {}, false)
     }
@@ -238,8 +239,8 @@ impl Detours {
                 Err(error) if module.has_mappings && self.records_mappings && is_apply => {
                     return Err(error.with_remedy("record with `--domains heap`"));
                 }
-                // The process may have unloaded this module. The jumps of the other modules must be written
-                // or removed nevertheless.
+                // The process may have unloaded this module. The collector must still write or remove the
+                // jumps of the other modules.
                 Err(error) if module.is_required => failure = Some(error),
                 Err(_) => {}
             }
@@ -303,8 +304,8 @@ impl Detours {
         Ok(writes)
     }
 
-    /// The changes of memory that store the addresses of the functions for marks and pools, or replace these
-    /// addresses by 0.
+    /// The writes that store the addresses of edleak's functions for marks and pools in the program, or that
+    /// replace these addresses by 0.
     fn words(&self, memory: &File, is_apply: bool) -> Vec<Write> {
         let mut writes = Vec::new();
         if self.annotations.words.is_empty() {

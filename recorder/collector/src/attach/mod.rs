@@ -70,7 +70,8 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Longest time for the whole attach, which ends when the library is loaded and all jumps are written.
     pub timeout: Duration,
-    /// The name of a step at which edleak-record kills itself. Only tests set a step.
+    /// A step of the attach at which edleak-record kills itself, so that a test can check the process after a
+    /// crash. Only tests set a step.
     pub die_at: Option<String>,
 }
 
@@ -95,7 +96,8 @@ pub(crate) fn remedy(pid: u32) -> String {
     target::start_with_library(pid)
 }
 
-/// Checks that this user may read the memory of a process. Without this permission, edleak cannot attach.
+/// Checks that this user may read the memory of a process. If this user may not read the memory, edleak
+/// cannot attach to the process.
 pub(crate) fn check_access(pid: u32) -> std::io::Result<()> {
     let Some(first) = maps::files_of(pid).first().map(|mapping| mapping.start) else { return Ok(()) };
     remote::read(pid, first, &mut [0])
@@ -127,8 +129,8 @@ pub(crate) fn load(
         for tid in call::waiting_threads(pid) {
             let call = Call { functions: target.functions, library: &library, places: &ranges };
             match call.run(pid, tid, &target.modules, &safe_points, limit, &step) {
-                // The process has mapped memory at a chosen address in the meantime, for example for a
-                // thread. So choose new addresses.
+                // The process has mapped memory at an address that the collector chose for detours, for
+                // example for a new thread. So choose new addresses for the detours.
                 Err(Failure::NoPlace) if Instant::now() < limit => (places, ranges) = found_places()?,
                 Ok(Loaded { time, is_placed }) => {
                     if !quiet || time > LONG_STOP {
@@ -188,8 +190,8 @@ struct Place {
 }
 
 /// Chooses the memory for the detours of each module. The first element is for the module that contains
-/// malloc. This function also checks whether malloc can be redirected. This check takes time, so the function
-/// runs before the collector stops a thread.
+/// malloc. This function also checks whether malloc can be redirected. The check of malloc takes time, so the
+/// function runs before the collector stops a thread.
 fn places(
     pid: u32,
     modules: &[modules::Module],
@@ -218,7 +220,8 @@ fn places(
     Ok(places)
 }
 
-/// Finds the loaded library, and stores the addresses of the memory for detours in the library.
+/// Finds edleak's library in the process, and writes into the library the addresses of the memory for
+/// detours.
 fn found(pid: u32, places: &[(u64, u64)]) -> Result<Library, Error> {
     let odd = |why: String| refusal(format!("the library was loaded, but {why}"), "try again");
     let library = Library::find(pid).map_err(|why| match why {

@@ -137,7 +137,7 @@ impl Thread {
         const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
         let mut settings = [0u64; 4];
         let place = (&raw mut settings) as usize;
-        // Linux before version 6.4 does not know this request and returns an error.
+        // Linux before version 6.4 does not know this ptrace request and returns an error.
         let known = request(GET_SYSCALL_USER_DISPATCH_CONFIG, self.tid, size_of_val(&settings), place);
         known.is_ok() && settings[0] != 0
     }

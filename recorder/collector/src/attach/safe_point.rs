@@ -1,11 +1,11 @@
 //! Decides whether a waiting thread may call the dynamic loader.
 //!
-//! The call of `dlopen` takes locks of the loader and of malloc. So the thread must neither hold such a lock
-//! nor wait for such a lock. The collector therefore requires that no function on the thread's stack belongs
-//! to malloc, to the loader or to fork. Also, no function on the stack may be a signal handler, because the
-//! handler may have interrupted malloc, the loader or fork. The collector walks the stack with the unwind
-//! rules of the modules. If the collector cannot walk the stack to its outermost frame, the thread may not
-//! call the loader.
+//! The call of `dlopen` takes locks of the loader and of malloc. So a thread that holds one of these locks,
+//! or waits for one of these locks, must not call the loader. The collector therefore requires that no
+//! function on the thread's stack belongs to malloc, to the loader or to fork. Also, no function on the stack
+//! may be a signal handler, because the handler may have interrupted malloc, the loader or fork. The
+//! collector walks the stack with the unwind rules of the modules. If the collector cannot walk the stack to
+//! its outermost frame, the thread may not call the loader.
 //!
 //! Linux distributions remove the names of libc's internal functions from libc. The collector accepts a frame
 //! of such a function only if the thread entered libc through a function with a name, and this name is not in
@@ -27,9 +27,9 @@ use edleak_session::rule::Kind;
 /// Maximum number of frames that the collector walks in one stack.
 const MOST_FRAMES: usize = 1024;
 
-/// Functions of libc that may hold a lock of malloc or of the loader, or that copy or end the process. In
-/// such a function, a thread may not call the loader. (The list omits malloc, free and similar functions;
-/// `is_unsafe` finds these functions in another table.)
+/// Functions of libc that may hold a lock of malloc or of the loader, or that copy or end the process. A
+/// thread that is inside one of these functions may not call the loader. (The list omits malloc, free and
+/// similar functions; `is_unsafe` finds these functions in another table.)
 const UNSAFE_FUNCTIONS: &[&str] = &[
     "fork",
     "_Fork",
@@ -171,8 +171,8 @@ impl<'a> SafePoints<'a> {
             }
         }
         // Several frames of libc in a row form a group. In each group, check only the outermost frame: its
-        // function was called from outside libc. Do not check the group at the outer end of the stack,
-        // because its functions only start the thread.
+        // function was called from outside libc. Skip the group of libc frames at the outer end of the stack,
+        // because the functions of this group only start the thread.
         let mut inner = 0;
         while inner < frames.len() {
             let length = frames[inner..].iter().take_while(|frame| is_libc(frame)).count();
@@ -188,7 +188,7 @@ impl<'a> SafePoints<'a> {
         Ok(())
     }
 
-    /// Whether an address belongs to a function of [`WAITS`].
+    /// Whether an address belongs to a function in the list [`WAITS`].
     fn is_wait(&self, address: u64) -> bool {
         let plain = |name: &str| name.trim_start_matches('_').trim_start_matches("libc_").to_owned();
         let is_known = |name: &String| WAITS.contains(&plain(name).as_str());
@@ -207,7 +207,7 @@ impl<'a> SafePoints<'a> {
         let mut frames = Vec::new();
         while frames.len() < MOST_FRAMES {
             // If a function ends with a call, the return address is after the end of the function. So look up
-            // the byte before the return address, which always belongs to the function.
+            // the byte before the return address: this byte always belongs to the function.
             let address = if frames.is_empty() { pc } else { pc.wrapping_sub(1) };
             let module = self.modules.iter().position(|module| module.contains(address));
             let module = module.ok_or_else(|| cannot(pc))?;

@@ -112,8 +112,9 @@ impl FileEntries {
         let jumped_into = branches.behind(&places);
         for entry in &mut entries {
             // The source files of libc are compiled one by one, and each function that maps memory is alone
-            // in its file. So the compiler has never seen such a function together with its callers. The
-            // callers therefore do not rely on registers that this function only by chance leaves unchanged.
+            // in its file. So the compiler never compiled a function that maps memory together with a caller
+            // of this function. A caller therefore cannot rely on a register that the function only by chance
+            // leaves unchanged.
             let is_alone = matches!(entry.shape, Shape::Mapping(_));
             if !is_alone
                 && entry.displaced.as_ref().is_ok_and(|displaced| !branches.calls_unknown(displaced.at))
@@ -142,8 +143,8 @@ pub(crate) fn allocator_of(elf: &Elf<'_>, own: &Prefixes) -> Option<String> {
     table.functions.iter().map(|function| function.name).find(|name| allocates(name)).map(str::to_owned)
 }
 
-/// For a function with several names: the best-known name, the entry of the table for this name, and whether
-/// all names have the same shape (the same arguments for sizes and addresses).
+/// Chooses one of the names of a function. Returns the name that users know best, the entry of the table for
+/// this name, and whether all names have the same shape (the same arguments for sizes and addresses).
 fn one_of<'a>(names: &[(&Function<'a>, TableEntry)]) -> (&'a str, TableEntry, bool) {
     let mut shapes: HashMap<&str, TableEntry> = HashMap::new();
     for (function, known) in names {

@@ -13,11 +13,11 @@ pub(crate) struct Patch {
     pub(crate) address: u64,
     /// The bytes that must be at the address before the write.
     pub(crate) expected: Vec<u8>,
-    /// The jump, which replaces the first bytes.
+    /// The jump instruction, which replaces the first bytes of the function.
     pub(crate) jump: [u8; 5],
     /// Whether the jump leads to a stub that corrects the size passed to a sized free (a free that gets a
-    /// size). Such a jump must stay after the recording, because allocations from the recording may be larger
-    /// than the program requested.
+    /// size). A jump that corrects sizes must stay after the recording, because allocations that were made
+    /// during the recording may be larger than the program requested.
     pub(crate) corrects_size: bool,
     /// Whether the function maps or unmaps memory.
     pub(crate) is_mapping: bool,
@@ -58,7 +58,7 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
     };
     let wanted: Vec<&Entry> = file.entries.iter().filter(is_wanted).collect();
     // A module that defines only operators of C++ contains no allocator, because these operators call malloc.
-    // A module whose functions only check the result of malloc contains no allocator either.
+    // A module also contains no allocator if its functions only call malloc and check the result.
     if !wanted.iter().any(|entry| !entry.is_operator && matches!(entry.shape, Shape::Allocate(_))) {
         return Selection::default();
     }
@@ -77,8 +77,8 @@ pub(crate) fn select(file: &FileEntries, is_program: bool) -> Selection<'_> {
 }
 
 /// Whether a sized free may get a wrong size, and no plain free (a free without a size) can replace this
-/// sized free. The stub would pass a wrong size for an allocation that was made without a stub. Such an
-/// allocation is possible if another module can have called the allocator before the stubs were written.
+/// sized free. The stub would pass a wrong size for an allocation that was made without a stub. An allocation
+/// was made without a stub if another module called the allocator before the stubs were written.
 fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool {
     matches!(entry.shape, Shape::FreeSized { .. })
         && plain_free(wanted, entry).is_none()
@@ -149,8 +149,8 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
             entries.iter().position(|other| std::ptr::eq(*other, entry)).map(|index| trampolines[index])
         };
         let realloc = realloc_for(entries, entry).filter(|_| placement.realloc_frees);
-        // The stub passes jemalloc's flags to the plain free. If the plain free takes no flags, the plain
-        // free ignores this argument.
+        // The stub passes jemalloc's flags to the plain free. A plain free that takes no flags ignores the
+        // argument with the flags.
         let small_free = match (plain.and_then(trampoline_of), realloc.and_then(trampoline_of)) {
             (Some(plain), _) => SmallFree::Plain(plain),
             (None, Some(realloc)) => SmallFree::Reallocated(realloc),

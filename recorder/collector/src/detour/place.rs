@@ -10,14 +10,14 @@ const LOWEST: u64 = 1 << 16;
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 
-/// Chooses a free address for `bytes` bytes near the module at `start..end`. The address is below the module,
-/// because the heap of a program grows above the program. `None`: there is no such address.
+/// Chooses a free address for `bytes` bytes near the module at `start..end`. The chosen address is below the
+/// module, because the heap of a program grows above the program. `None`: no free address is near enough.
 pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> Option<u64> {
     let bytes = bytes.next_multiple_of(PAGE);
     let lowest = end.saturating_sub(REACH).max(LOWEST);
     let mut below: Vec<(u64, u64)> = mapped.iter().copied().filter(|mapping| mapping.0 <= start).collect();
     below.sort_unstable();
-    // The gaps below the module, from high to low addresses.
+    // Search the free address ranges below the module, from high to low addresses.
     let mut gap_end = start;
     for &(mapping_start, mapping_end) in below.iter().rev() {
         if let Some(place) = fits(mapping_end, gap_end, bytes).filter(|&place| place >= lowest) {
@@ -28,8 +28,8 @@ pub(crate) fn near(mapped: &[(u64, u64)], start: u64, end: u64, bytes: u64) -> O
     fits(lowest, gap_end, bytes).filter(|&place| place >= lowest)
 }
 
-/// The highest address in a gap at which `bytes` bytes fit. These bytes are at least `DISTANCE` away from the
-/// start and the end of the gap. `None`: the gap is too small.
+/// The highest address in a free address range at which `bytes` bytes fit. These bytes are at least
+/// `DISTANCE` away from the start and the end of the free range. `None`: the free range is too small.
 fn fits(gap_start: u64, gap_end: u64, bytes: u64) -> Option<u64> {
     let place = gap_end.checked_sub(DISTANCE)?.checked_sub(bytes)? & !(PAGE - 1);
     (place >= gap_start.checked_add(DISTANCE)?).then_some(place)
@@ -59,7 +59,7 @@ mod tests {
         let start = 0x7000_0000_0000;
         let wall = (start - (3 << 30), start - 4096);
         assert_eq!(near(&[wall, (start, start + 4096)], start, start + 4096, 4096), None);
-        // Below a program at a fixed low address, there is free memory down to the lowest address.
+        // Below a program at a fixed low address, all addresses down to `LOWEST` are free.
         let low = near(&[(0x40_0000, 0x41_0000)], 0x40_0000, 0x41_0000, 4096).expect("there is room");
         assert!((LOWEST..0x40_0000).contains(&low));
     }

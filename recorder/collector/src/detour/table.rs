@@ -19,7 +19,7 @@ pub(crate) enum Shape {
     Reallocate {
         /// The number of the argument with the address of the old allocation.
         old: u8,
-        /// The arguments that hold the new size.
+        /// The arguments of the function that hold the new size of the allocation.
         size: Size,
         /// Whether the function frees the old allocation if the function cannot resize it.
         frees_on_failure: bool,
@@ -346,8 +346,8 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
 pub(crate) struct Family(usize);
 
 impl Family {
-    /// The family of the names of the C library and C++, of tcmalloc's names for the same functions, and of
-    /// jemalloc's names without a prefix.
+    /// The family of standard names: the names of the C library and of C++, tcmalloc's names for the same
+    /// functions, and jemalloc's names without a prefix.
     pub(crate) const STANDARD: Family = Family(0);
 }
 

@@ -166,7 +166,7 @@ fn placement(address: u64) -> Placement {
     Placement { bias: 0, address, spacing: Spacing::Requested, own_code: (0, 0), realloc_frees: false }
 }
 
-/// Writes a detour of this shape for the function at offset 0.
+/// Writes a detour for the function at offset 0, which has the shape `shape`.
 fn detour(machine: &Machine, length: usize, shape: Shape, small_free: SmallFree) {
     // SAFETY: the range lies within the mapping, and nothing writes to it during the copy.
     let bytes = unsafe { std::slice::from_raw_parts(machine.0, length) }.to_vec();

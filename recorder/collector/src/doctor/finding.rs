@@ -9,7 +9,7 @@ pub struct Finding {
     pub subject: &'static str,
     /// Whether the result prevents a recording.
     pub state: State,
-    /// The result in words.
+    /// The result of the check, as a text for the user.
     pub what: String,
     /// The remedy; empty if no remedy is needed.
     pub remedy: String,

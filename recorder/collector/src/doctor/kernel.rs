@@ -189,8 +189,8 @@ fn opens_in_a_child(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// Reports whether the kernel restricts ptrace (Yama's ptrace scope). The restriction matters only for
-/// `--pid`, because only with `--pid` edleak-record traces a process that is not its child.
+/// Reports whether the kernel restricts ptrace (Yama's ptrace scope). The restriction of ptrace matters only
+/// for `--pid`, because only with `--pid` edleak-record traces a process that is not its child.
 fn ptrace_scope(scope: Option<&str>) -> Finding {
     const SUBJECT: &str = "ptrace";
     match scope.map(str::trim) {

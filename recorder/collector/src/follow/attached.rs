@@ -28,8 +28,9 @@ pub struct Attached {
     _redirected: Option<Redirected>,
     control: String,
     quiet: bool,
-    /// Whether the process was attached to the session of an earlier recording. If so, no thread of the
-    /// process uses the fast path of the library before [`Attached::open`].
+    /// Whether the process was attached to the session of an earlier recording. In a process that was
+    /// attached before, no thread uses the fast path of the library until the collector calls
+    /// [`Attached::open`].
     was_attached: bool,
     woken: Instant,
     is_told: bool,
@@ -68,11 +69,12 @@ impl Attached {
     /// session. Returns whether the collector has repeated the request. If the function returns an error, the
     /// recording ends.
     pub(super) fn look_after_request(&mut self, now: Instant, has_claimed: bool) -> Result<bool, Error> {
-        // The first attempts may fail only because a thread tried to reach an earlier edleak-record process
-        // that was killed. So the function returns an error only after more than this number of attempts.
+        // The first attempts to attach may fail only because a thread tried to reach an earlier edleak-record
+        // process that was killed. So the function returns an error only after more than `SURE_ATTEMPTS`
+        // attempts.
         const SURE_ATTEMPTS: u32 = 4;
-        // On a busy machine, many attempts may fail within milliseconds before the collector offers a
-        // session. So the function also waits for `LEAST_TIME` before it returns an error.
+        // On a busy machine, many attempts to attach may fail within milliseconds, before the collector
+        // offers a session. So the function also waits for the time `LEAST_TIME` before it returns an error.
         const MOST_ATTEMPTS: u32 = 50;
         const LEAST_TIME: Duration = Duration::from_secs(2);
         let pid = self.library.pid();

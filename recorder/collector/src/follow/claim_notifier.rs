@@ -1,6 +1,6 @@
-//! Wakes the collector when an image (a program in a process) claims a session, the memory that it shares
-//! with the collector. At its start, the image waits until the collector has published rules for it. If the
-//! collector only polled for claims, each image would wait longer.
+//! Wakes the collector when an image (a program in a process) claims a session (the memory that the image
+//! shares with the collector). At its start, the image waits until the collector has published rules for it.
+//! If the collector only polled for claims, each image would wait longer.
 //!
 //! The number of claims is a counter in shared memory, but the main loop can wait only for file descriptors.
 //! So a separate thread waits until the counter changes, and then writes to an eventfd. If the collector
@@ -43,8 +43,8 @@ impl ClaimNotifier {
                 let now = claims.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
-                    // This write fails only if the counter of the eventfd is full. In that case the
-                    // descriptor is readable already.
+                    // The write to the eventfd fails only if the counter of the eventfd is full. With a full
+                    // counter, the descriptor is readable already.
                     let _ = (&*event).write_all(&1u64.to_ne_bytes());
                 }
             }

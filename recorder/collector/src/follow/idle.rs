@@ -24,9 +24,9 @@ impl Follower<'_> {
             Some(recording) => attached.open(recording.shards()),
             None if self.recorded_since.is_none() => {
                 match attached.look_after_request(now, !self.attaching.is_empty()) {
-                    // If edleak does not record children, only the attached process can have claimed these
-                    // sessions. So these claims belong to the request that failed, and the collector forgets
-                    // them.
+                    // If edleak does not record children, only the attached process can have claimed the
+                    // sessions in `attaching`. So these claims belong to the request that failed, and the
+                    // collector forgets the claims.
                     Ok(true) if !self.plan.children => self.attaching.clear(),
                     Ok(_) => {}
                     Err(error) => {
@@ -41,8 +41,8 @@ impl Follower<'_> {
     }
 
     /// Asks the library in a descendant of the root process to begin counting, if this library is idle.
-    /// Returns whether the collector has asked the library. The library is idle if the descendant inherited
-    /// EDLEAK_IDLE and executed a program.
+    /// Returns whether the collector has asked the library to begin counting. The library is idle if the
+    /// descendant inherited EDLEAK_IDLE and executed a program.
     pub(super) fn wake_idle(&mut self, pid: u32) -> bool {
         let Ok(library) = Library::find(pid) else { return false };
         let is_new = || library.is_countable && matches!(library.header(), Ok(None));
@@ -83,8 +83,8 @@ fn end(library: &Library) -> io::Result<bool> {
     let mut was_counting = false;
     loop {
         was_counting |= library.end()?;
-        // A thread may have seen the request to begin before the collector withdrew this request. So wait,
-        // and then check whether the library has begun to count.
+        // A thread may have seen the request to begin counting before the collector withdrew this request. So
+        // wait for the time `PAUSE`, and then check whether the library has begun to count.
         std::thread::sleep(PAUSE);
         let phase = library.phase()?;
         if idle::is_off(phase) || (Instant::now() >= limit && idle::is_starting(phase)) {

@@ -95,10 +95,10 @@ impl ImageWatch {
         let Some(recorded) = self.recorded else { return };
         let is_another = match image(self.pid) {
             Some(image) => image != recorded,
-            // The image is unknown, so this user may no longer inspect the process. If the process had no
-            // privileges and has other privileges now, it got these privileges from the file of a program
-            // that it executed (set-user-ID, capabilities). If the process has only become non-dumpable, its
-            // privileges are unchanged.
+            // The collector cannot read which image the process runs, so this user may have lost the right to
+            // inspect the process. If the process had no privileges and has other privileges now, it got
+            // these privileges from the file of a program that it executed (set-user-ID, capabilities). If
+            // the process has only become non-dumpable, its privileges are unchanged.
             None => {
                 let is_given = |now: Rights| now != self.rights && now.users == self.rights.users;
                 self.rights.privileges.capabilities == 0

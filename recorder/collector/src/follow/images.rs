@@ -39,7 +39,7 @@ impl Follower<'_> {
             return;
         }
         // If the owner of the session has ended, another process may have the owner's PID. The collector does
-        // not inspect that process, and uses PID 0, which means that the owner is unknown.
+        // not inspect this other process, and uses PID 0, which means that the owner is unknown.
         let pid = holder.unwrap_or_else(|| if process::is_there(claimed_pid) { 0 } else { claimed_pid });
         let own_number = if pid == 0 { claimed_pid } else { pid };
         let inherited = self.inherited(&session, pid);
@@ -56,7 +56,8 @@ impl Follower<'_> {
         let claim = session.header().claim.load(Ordering::Relaxed);
         if now.is_some_and(|now| now.claim().wrapping_sub(claim) as i32 > 0) {
             // This session belongs to an image that the process ran before the image that is already
-            // recorded. The collector sees this session only now, and ignores it.
+            // recorded. The collector sees the session of the earlier image only now, and ignores this
+            // session.
             return;
         }
         // After an exec, the trace of the new image gets the name that the trace of the old image had.
@@ -150,9 +151,9 @@ impl Follower<'_> {
         (KnownCode { publisher, modules }, parent.map(|parent| parent.command.clone()))
     }
 
-    /// The path of a child's trace: `NAME.PID.edl`. If this run has already used this path for another child
-    /// with the same PID, the function adds a number to the name. If the path belongs to a trace of an
-    /// earlier run, edleak renames that trace to `.old`, as for the root's trace.
+    /// The path of a child's trace: `NAME.PID.edl`. If an earlier child of this run had the same PID, its
+    /// trace has the same path, so the function adds a number to the name. If the path belongs to a trace of
+    /// an earlier run, edleak renames that trace to `.old`, as for the root's trace.
     fn child_output(&mut self, pid: u32) -> PathBuf {
         let times = self.child_numbers.entry(pid).or_insert(0);
         *times += 1;

@@ -1,6 +1,6 @@
 //! Follows each image of a run (a program in a process until its next exec) from the time at which the image
-//! claims a session until the image ends. One thread does this work; signals, claims and the clock wake this
-//! thread.
+//! claims a session until the image ends. One thread follows all images; it wakes up when a signal arrives,
+//! when an image claims a session, or after a time limit.
 
 pub(crate) mod attached;
 pub(crate) mod claim_notifier;
@@ -50,8 +50,8 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 /// Length of the first part of a run. In this part, the collector checks for claimed sessions most often.
 /// (Each recording also has a first part, which is shorter than `START`; see `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
-/// If children are not recorded, claims are rare when the run has lasted for this time. From then on the
-/// collector checks for claims only every 10 × [`POLL`].
+/// If children are not recorded, processes seldom claim sessions after a run has lasted for this time. From
+/// this age of the run on, the collector checks for claims only every 10 × [`POLL`].
 const CALM_AFTER: Duration = Duration::from_secs(10);
 /// If a process does not attach to its session within this time after its claim, the collector assumes that
 /// the process has ended or cannot attach.
@@ -129,8 +129,8 @@ pub struct Outcome {
     pub ended: Option<Ended>,
     /// The finished traces; the root's trace is the last.
     pub summaries: Vec<Summary>,
-    /// The failures to write traces; each failure is listed once. The collector has already printed these
-    /// failures. A failure does not disturb the target.
+    /// The failures to write traces; each failure is listed once. The collector has already printed every
+    /// failure of this list. A failure to write a trace does not disturb the target.
     pub failures: Vec<Failure>,
 }
 
@@ -171,8 +171,8 @@ pub struct Follower<'a> {
     /// The inode numbers of the sessions that a child may have inherited.
     inherited: HashSet<u64>,
     looked_at: Option<Instant>,
-    /// For each of the latest finished recordings, oldest first: the part that the collector keeps for the
-    /// children of the ended process.
+    /// The facts that the collector keeps about each of the latest finished recordings (oldest first), for
+    /// children that the ended process has forked.
     finished: VecDeque<Remains>,
     /// For each PID: number of recorded children so far that had this PID.
     child_numbers: HashMap<u32, u32>,
@@ -245,8 +245,8 @@ impl<'a> Follower<'a> {
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
             signals::wait_readable(&fds, self.time_to_wait());
-            // The loop resets the notifier before it takes claims. A claim after the reset makes the
-            // descriptor readable again, so no claim is missed.
+            // The loop resets the notifier of claims before it takes the claims. A claim after the reset
+            // makes the descriptor of the notifier readable again, so no claim is missed.
             self.claim_notifier.iter().for_each(ClaimNotifier::reset);
             let stop = self.pass_on(signals);
             self.take_claims();
@@ -444,9 +444,9 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Counts the unrecorded processes that still run after the end of the root process. After the end of the
-    /// root process, these processes have another parent. The function does not count children for which the
-    /// root process has waited, because they no longer exist.
+    /// Counts the unrecorded processes that still run after the end of the root process. When the root
+    /// process ends, its running children get another parent. The function does not count children for which
+    /// the root process has waited, because they no longer exist.
     fn look_at_legacy(&mut self) {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= START);
         // edleak gives no verdict on a program that ran for less than [`START`], so the trace of such a
@@ -482,8 +482,8 @@ impl<'a> Follower<'a> {
         for child in ended {
             let finished = self.outcome.summaries.len();
             self.finish(child.recording, EndReason::Gone, Others::default());
-            // The program that the child executed last has no trace. The root's trace reports this loss,
-            // because users look for losses in the root's trace.
+            // The program that the child executed last has no trace. The root's trace reports that this
+            // program is not recorded, because users look for missing recordings in the root's trace.
             let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
             self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
         }
@@ -526,7 +526,8 @@ impl<'a> Follower<'a> {
                 |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
             // The trace of a child that started a few milliseconds ago may have no file yet. If the collector
-            // cannot create this file, the root's trace must report the loss.
+            // cannot create the file of a child's trace, the root's trace must report the child as not
+            // recorded.
             let young = self.children.iter_mut().filter(|child| !child.recording.has_file());
             let fileless = young.filter_map(|child| child.recording.create_file().err()).count() as u64;
             let unrecorded = self.stock.missed() + self.unwritten + unattached + fileless;
@@ -535,8 +536,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Returns the result of the run. With `--only`, the root process may have no trace that could report
-    /// unrecorded processes, so the result contains these processes as a failure.
+    /// Returns the result of the run. With `--only`, the root process may have no trace, so no trace can
+    /// report the unrecorded processes; the result then contains them as a failure.
     fn ended(mut self) -> Outcome {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
         if !self.plan.only.is_empty() && unrecorded > 0 {

@@ -104,7 +104,8 @@ impl SessionStock {
         }
     }
 
-    /// Stores the PID of the process to record. Call this function before that process executes its program.
+    /// Stores the PID of the process to record. Call this function before the process `pid` executes its
+    /// program.
     pub fn set_root(&self, pid: u32) {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
@@ -125,8 +126,8 @@ impl SessionStock {
         u64::from(self.page.get().others.load(Ordering::Relaxed))
     }
 
-    /// The sessions that images have claimed since the last call, in slot order. The slots of these sessions
-    /// stay empty until [`SessionStock::fill`].
+    /// The sessions that images have claimed since the last call, in slot order. The slot of each returned
+    /// session stays empty until the collector calls [`SessionStock::fill`].
     pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();
         for (slot, session) in self.page.get().slots.iter().zip(&mut self.sessions) {

@@ -40,8 +40,8 @@ impl Unrecorded {
         self.pid
     }
 
-    /// Whether the process has the address of the control page but cannot open this page. In such a process,
-    /// a request to begin counting would fail.
+    /// Whether the process has the address of the control page but cannot open this page. If the process
+    /// cannot open the control page, a request to begin counting would fail.
     pub(super) fn is_out_of_reach(&self) -> bool {
         self.is_out_of_reach
     }

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// If a program mostly sleeps, auto-watch computes its budget as if the program used 1/20 of a processor.
-/// With the default budget of 2 %, recording the stacks of such a program then takes at most 1/1000 of a
-/// processor.
+/// With the default budget of 2 %, recording the stacks of a program that mostly sleeps then takes at most
+/// 1/1000 of a processor.
 const LEAST_USE: u64 = 20;
 
 /// To compile the unwind rules of a module, the collector needs this number of nanoseconds for each byte of

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns the modules of the image, publishes
-    /// the rules for its wrappers and takes the first slice. `writer` writes the slice; the file of `writer`
-    /// at `path` is new or does not exist yet. `inherited` is the memory that a forked child inherits from
-    /// its parent.
+    /// the rules for its wrappers and takes the first slice. `writer` writes the first slice into the file at
+    /// `path`, which is new or does not exist yet. `inherited` is the memory that a forked child inherits
+    /// from its parent.
     ///
     /// # Errors
     /// The collector cannot write the trace.
@@ -47,9 +47,9 @@ impl Recording {
         let KnownCode { mut publisher, modules } = known;
         let areas = match () {
             _ if options.domains.mapping => AreaReader::with_calls(),
-            // The trace has no file yet, so the process may be a short-lived child of a shell. Read its
-            // memory areas only after a pause, because most children of a shell end before this pause is
-            // over.
+            // The trace has no file yet, so the process may be a short-lived child of a shell. Read the
+            // memory areas of the process only after a pause, because most children of a shell end before
+            // this pause is over.
             _ if !writer.has_file() => AreaReader::after_pause(claimed),
             _ => AreaReader::default(),
         };
@@ -87,11 +87,11 @@ impl Recording {
         let is_attached = session.header().attached.load(Ordering::Relaxed) != 0;
         let timeout = session.header().rules_timeout_us.load(Ordering::Relaxed);
         // A starting target copies its memory map into the session, and then waits until its rules are
-        // published or its timeout is over. The time of the recording begins after this wait. If the time
-        // began before the wait, slices that are due during the wait would count as lost, for example for a
-        // large program on a busy machine. A forked child that has the rules of its parent does not wait,
-        // even if the collector compiles these rules again here. So slices that are due during this
-        // compilation count as lost.
+        // published or its timeout is over. The clock of the recording starts after the target has stopped
+        // waiting. If the clock started earlier, slices that are due while the target waits would count as
+        // lost, for example for a large program on a busy machine. A forked child that has the rules of its
+        // parent does not wait for rules, even if the collector compiles the rules again. So slices that are
+        // due during the compilation count as lost.
         let waited = match is_map_copied && !is_attached {
             true => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
             false => Duration::ZERO,

@@ -37,9 +37,9 @@ impl CounterReader {
 
     /// Reads the counters of every site id that is in use, and of the first `stacks` watched stacks.
     ///
-    /// The function reads all free counters first and all alloc counters after them. The target counts an
-    /// allocation before malloc returns its address. So for every free that the collector reads, the
-    /// collector also reads the allocation of the freed memory, and the live count is never negative.
+    /// The function first reads the counters of frees, and then the counters of allocations. The target
+    /// counts an allocation before malloc returns its address. So for every free that the collector reads,
+    /// the collector also reads the allocation of the freed memory, and the live count is never negative.
     pub(crate) fn read(&mut self, session: &Session, stacks: usize) {
         let sites = session.sites_in_use();
         self.sites.clear();
@@ -76,9 +76,9 @@ impl CounterReader {
     /// shard. A shard keeps its counts when it becomes free, and the next thread that uses this shard adds to
     /// these counts.
     ///
-    /// The function does nothing unless the shards contain the kernel's thread ids. With other ids, the
-    /// function could free the shard of a living thread, and counts would be lost because two threads write
-    /// into this shard at the same time.
+    /// The function works only if the shards contain the kernel's thread ids. With ids of another kind, the
+    /// function could free the shard of a living thread. Two threads would then write into this shard at the
+    /// same time, and counts would be lost.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {
             return;

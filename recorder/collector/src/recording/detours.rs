@@ -97,8 +97,8 @@ impl Detours {
             Detours { modules_at_start: modules.len(), program: surroundings.program, ..Detours::default() };
         if session.header().counts_itself.load(Ordering::Relaxed) != 0 {
             // This program contains the crate edleak-alloc, which counts the calls of the program's global
-            // allocator. The global allocator calls the functions that would get detours, so with detours
-            // these allocations would count twice.
+            // allocator. The global allocator calls the functions that would get detours, so with detours,
+            // edleak would count each allocation of the program twice.
             return Detours { program: None, ..detours };
         }
         let mut mapped = maps::ranges(&String::from_utf8_lossy(surroundings.maps));

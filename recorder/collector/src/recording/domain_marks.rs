@@ -1,14 +1,14 @@
-//! The counters of mapped memory or of pools at each mark. The collector computes these counters from a ring
-//! of events. When the target takes a slice at a mark, it also adds one event to this ring, so the collector
-//! knows which events came before the mark.
+//! The counters of mapped memory or of pools at each mark. The collector computes the counters of mapped
+//! memory and pools from a ring of events. When the target takes a slice at a mark, it also adds one event to
+//! this ring, so the collector knows which events came before the mark.
 
 use edleak_format::Counters;
 use edleak_session::mark::RING_WORDS;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of marks whose slice the collector has not read yet. If more marks wait, the collector adds
-/// their changes to the last of the waiting marks. Without this limit, a damaged target could add marks until
-/// the memory of the collector is full.
+/// Maximum number of marks whose slice the collector has not read yet. If there are more such marks, the
+/// collector adds their changed counters to the last mark of the list. Without a maximum, a damaged target
+/// could add marks until the memory of the collector is full.
 const MOST_WAITING: usize = 4096;
 
 /// For each site whose counters have changed, by its index in a ledger: the new counters.
@@ -31,7 +31,7 @@ impl CountersAtMarks {
     /// Notes the counters at a mark. `slice` is the position of the mark's slice in the ring of marks.
     pub(crate) fn note(&mut self, slice: u64, counters: &[Counters]) {
         // Ignore a position that no slice can have. Without this check, the collector would wait forever for
-        // a slice at this position, and would not use the counters of later marks.
+        // a slice at a wrong position, and would not use the counters of later marks.
         if slice.wrapping_sub(self.read) > 2 * RING_WORDS as u64 {
             return;
         }

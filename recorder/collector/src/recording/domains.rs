@@ -1,5 +1,5 @@
-//! The domains (kinds) of memory that a recording covers: the heap, mapped memory and pools. The user names
-//! these domains on the command line.
+//! The domains (kinds) of memory that a recording covers: the heap, mapped memory and pools. On the command
+//! line, the user names the domains to record.
 
 use crate::error::{Error, ErrorKind};
 use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
@@ -9,8 +9,8 @@ use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
 pub struct Domains {
     /// Memory that the program maps with mmap, mremap and shmat.
     pub mapping: bool,
-    /// Objects that the program's own pools hand out. The program reports these objects with the functions of
-    /// edleak.h.
+    /// Objects that the program's own pools hand out. The program reports the objects of its pools with the
+    /// functions of edleak.h.
     pub pool: bool,
 }
 

@@ -33,8 +33,8 @@ pub(crate) enum Kind {
 /// The facts that the collector has read from one version of a file.
 struct Known {
     kind: Kind,
-    /// The name of the allocator in a program without a symbol table. The search for this allocator reads the
-    /// whole file, so the collector searches only once.
+    /// The name of the allocator in a program without a symbol table. The search for the name of the
+    /// allocator reads the whole file, so the collector searches only once.
     nameless_allocator: OnceLock<Option<&'static str>>,
 }
 

@@ -6,7 +6,7 @@ use edleak_format::{Counters, SiteId};
 /// The artificial leak of `--inject-leak`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Injected {
-    /// The site of the leak in the trace.
+    /// The site that stands for the artificial leak in the trace.
     pub site: SiteId,
     /// The growth rate of the artificial leak, in bytes per second.
     pub bytes_per_s: f64,

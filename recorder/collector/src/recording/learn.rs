@@ -110,7 +110,8 @@ impl Recording {
         module: Option<ModuleId>,
     ) -> Result<(), Error> {
         // While the collector was replacing the rule tables, the target may have stored an outdated action
-        // for this site. So the collector sends the current action to the target.
+        // for this site. (The action tells how the target counts allocations of the site.) So the collector
+        // sends the current action of the site to the target.
         self.publisher.tell(&self.session, address);
         if module.is_some() && module == self.image {
             self.image_sites.push((id - OTHER) as usize);
@@ -140,7 +141,7 @@ impl Recording {
         let mut new = self.new_stacks();
         if new.iter().any(|new| ends_nowhere(&new.stack)) {
             // The walk of a stack ended in a module that was mapped without a module event. Publish the
-            // unwind rules of this module, so that later walks do not end there.
+            // unwind rules of this module, so that later walks of stacks do not end in this module.
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }

@@ -129,7 +129,7 @@ impl Recording {
 
     /// Records the bytes that the program gave back with madvise, for each site at which this number has
     /// changed. A new record about a site replaces the older record about this site. To save room in the
-    /// trace, the collector writes these records at longer and longer intervals.
+    /// trace, the collector writes the records of given-back bytes at longer and longer intervals.
     pub(super) fn record_given_back(&mut self, is_end: bool) -> Result<(), Error> {
         let elapsed = self.began.elapsed();
         let Some(mappings) = &mut self.mappings else { return Ok(()) };
@@ -149,7 +149,8 @@ impl Recording {
         Ok(())
     }
 
-    /// Records the losses of mapped memory in the trace if these losses have changed.
+    /// Records in the trace how many events of mapped memory were lost, and how many bytes were unmapped by
+    /// calls that edleak did not see. Does nothing if the two numbers are unchanged.
     pub(super) fn record_mapping_losses(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let now = edleak_format::Mappings {

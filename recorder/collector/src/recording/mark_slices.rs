@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The slices at marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
-/// Each time the count of a mark doubles, the trace gets this number of further slices at the mark; if the
-/// trace has little room, the number is smaller.
+/// Number of slices at a mark that the trace gets while the count of this mark doubles, for example from 100
+/// to 200. If the trace has little room, the number is smaller.
 const IN_A_DOUBLING: u64 = 32;
-/// Maximum number of sites in one record of a slice. If a slice has more sites, the collector makes several
-/// records.
+/// Maximum number of sites in one record of a slice. If a slice has more sites than this maximum, the
+/// collector divides the slice into several records.
 const SITES_OF_A_RECORD: usize = 1024;
 /// Estimated maximum size in bytes of a record without its sites. `SITE_BYTES` is the estimated maximum size
 /// in bytes of each site in a record.
@@ -97,8 +97,8 @@ pub(crate) struct Marks {
     cells: BTreeMap<usize, (SiteId, Counters)>,
     /// For each call site: the counters of the site itself, without the counters of its stacks (cells).
     callers: BTreeMap<SiteId, Counters>,
-    /// For each site: the sum of the counters of all cells of this site. A cell has the counters of one stack
-    /// for one epoch.
+    /// For each site: the sum of the counters of its cells. A cell holds the counters of one stack for one
+    /// epoch.
     of_cells: BTreeMap<SiteId, Counters>,
     /// The counters of each site of the trace at the latest mark.
     current: Vec<Counters>,
@@ -117,8 +117,8 @@ fn word(session: &Session, at: u64) -> u64 {
 }
 
 impl Marks {
-    /// Number of 8-byte values that the target has written into the ring of marks. All sites and stacks in
-    /// the written slices already exist in the session.
+    /// Number of 8-byte values that the target has written into the ring of marks. The session already
+    /// contains every site and every stack that occurs in a slice of this ring.
     pub(crate) fn written(session: &Session) -> u64 {
         session.mark_state().written.load(Ordering::Acquire)
     }
@@ -222,7 +222,8 @@ impl Marks {
         })
     }
 
-    /// Stores the counters from a slice for one session id, which is the id of a call site or of a cell.
+    /// Stores the counters that a slice contains for one session id. This id belongs to a call site, or to a
+    /// cell (the counters of one stack for one epoch).
     fn apply(&mut self, session: &Session, id: usize, counters: Counters, sites: TraceSites<'_>) {
         let caller = |id: usize| id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index));
         let Some(cell) = id.checked_sub(MAX_SITES) else {

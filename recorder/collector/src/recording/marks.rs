@@ -7,8 +7,8 @@ use edleak_format::{Error, MarkSlice, Record, SiteId};
 
 impl Recording {
     /// Reads the slices that the target took at marks, up to the position `until` in the ring of marks.
-    /// Before the collector calls this function, it must learn the sites in these slices, and read the events
-    /// of mapped memory and pools up to the last of these slices.
+    /// Before the collector calls this function, it must learn the sites in the slices up to `until`, and
+    /// read the events of mapped memory and pools that came before the last of these slices.
     pub(super) fn read_marks(&mut self, until: u64, tick: u64) -> Result<(), Error> {
         let at = self.read_at(tick);
         let sites = TraceSites { callers: &self.trace_ids, stacks: self.stacks.sites() };

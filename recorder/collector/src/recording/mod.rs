@@ -161,8 +161,8 @@ impl Recording {
         Arc::clone(&self.session)
     }
 
-    /// The rules and modules of a child that the recorded process forked after it had reported `events` loads
-    /// and unloads of modules.
+    /// The rules and modules for a child that the recorded process forked. Before the fork, the recorded
+    /// process had reported `events` loads and unloads of modules.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
         // The publisher stores the module numbers of the parent's recording. So the child can get the
@@ -172,8 +172,8 @@ impl Recording {
         KnownCode { publisher, modules: Some(modules) }
     }
 
-    /// The part of this recording that the collector keeps for the children of the process after the end of
-    /// the recording.
+    /// The facts (modules and command line) that the collector keeps after the end of this recording, for
+    /// children that the process has forked.
     pub(crate) fn remains(&self) -> Remains {
         Remains { serial: self.serial(), modules: self.modules.clone(), command: self.command.clone() }
     }
@@ -213,9 +213,9 @@ impl Recording {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
-    /// Handles watch requests, and updates the addresses at which a walk of a thread's stack must end, as far
-    /// as this work is due. The caller may call this function at any time. If a watch request is done, the
-    /// function returns the client that sent the request, and the answer.
+    /// Handles watch requests, and updates the addresses at which the walk of a thread's stack must end. The
+    /// function does only the work that is due. The caller may call this function at any time. If a watch
+    /// request is done, the function returns the client that sent the request, and the answer.
     pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
@@ -286,7 +286,8 @@ impl Recording {
         self.image_watch.look(now);
     }
 
-    /// Notes that the process now runs another image, which has its own recording.
+    /// Tells this recording that the process has executed another program (image), which has its own
+    /// recording.
     pub fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }

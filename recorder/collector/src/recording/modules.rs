@@ -431,8 +431,8 @@ mod tests {
             turns.load(file, number);
         }
         let at = |events: u32| turns.modules.at(0x18_0000, events).map(|id| id.0);
-        // The collector looks for the module whose first load event has this number. If no such module
-        // exists, the collector takes the module of the latest load before this event.
+        // The collector looks for the module whose first load event has the number `events`. If no module has
+        // this number, the collector takes the module of the latest load event with a lower number.
         assert_eq!((at(1), at(3)), (Some(0), Some(1)));
         assert_eq!(
             (at(2), at(4), at(5), at(6), at(7), at(9)),

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 /// The first and shortest value of an automatic period.
 pub const FINEST: Duration = Duration::from_millis(20);
-/// An automatic period doubles when the recording has lasted for this number of periods. The times of half of
-/// the slices before the doubling are multiples of the doubled period.
+/// An automatic period doubles when the recording has lasted for this number of periods. After a doubling,
+/// the trace looks as if the longer period had applied from the start: every second older slice lies at a
+/// multiple of the new period.
 const MOST_SLICES: u64 = 1024;
 
 /// Estimated time that the collector needs for one watched stack when it takes a slice.
@@ -23,8 +24,9 @@ const WORK_SHARE: u32 = 8;
 /// work for stacks.
 const MANY_STACKS: usize = 1 << 10;
 /// An automatic period doubles when the count of lost slices reaches this number. Each slice that the
-/// collector takes in time reduces the count of lost slices by 1/8. A gap without slices adds at most two to
-/// this count, because a long gap may only mean that the machine was suspended.
+/// collector takes in time reduces the count of lost slices by 1/8. A long pause in which the collector takes
+/// no slice adds at most two to the count of lost slices, because the pause may only mean that the machine
+/// was suspended.
 const MOST_LOST: u64 = 4;
 /// The work for watched stacks can lengthen an automatic period only up to this length.
 const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
@@ -104,8 +106,8 @@ impl Schedule {
         (tick / self.stride + 1) * self.stride
     }
 
-    /// The latest tick up to `tick` at which a slice is due, and the number of lost slices. The collector has
-    /// lost a slice for each earlier tick after `last` at which a slice was due.
+    /// The latest tick, not after `tick`, at which a slice is due, and the number of lost slices. A lost
+    /// slice was due after the tick `last` and before the returned tick, but the collector did not take it.
     pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))

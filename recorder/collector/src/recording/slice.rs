@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// At the end of an epoch, the collector records the survivors (live allocations) of at most this number of
-/// stacks: those with the most live bytes. If the collector wrote more records, the work would take so long
-/// that slices would be lost. Measured with 27,000 stacks and 1,024 records: a quarter of the slices was
-/// lost. At the end of the recording, the collector records the survivors of all stacks.
+/// stacks: those with the most live bytes. For more stacks, the collector would need so much time that it
+/// would miss slices. Measured with 27,000 stacks and 1,024 records: a quarter of the slices was lost. At the
+/// end of the recording, the collector records the live allocations of all stacks.
 const SURVIVORS_AT_ONCE: usize = 256;
 
 impl Recording {
@@ -38,8 +38,8 @@ impl Recording {
         }
     }
 
-    /// Stores the memory size of the process. If the process has ended, the function keeps the size that it
-    /// stored before.
+    /// Stores the memory size of the process. If the process has ended, the function leaves the stored size
+    /// unchanged.
     pub(super) fn note_size(&mut self, status: Option<Status>) {
         if let Some(status) = status.filter(|status| status.size != Size::default()) {
             self.size = status.size;
@@ -135,8 +135,8 @@ impl Recording {
         }
     }
 
-    /// Number of sites whose counters are not all zero. The library skips call sites in wrappers, so their
-    /// counters are zero and the number does not include them.
+    /// Number of sites whose counters are not all zero. The result does not include call sites in wrapper
+    /// functions, because the library skips these call sites and their counters stay zero.
     pub(super) fn seen_sites(&self) -> usize {
         let injected = self.injected.map(|injected| injected.site.0 as usize);
         let counted = self.counters.iter().enumerate().filter(|(_, counters)| **counters != Counters::ZERO);

@@ -22,8 +22,8 @@ use std::mem::offset_of;
 /// The first argument of the system call at which the collector stops the thread: "edlkdone".
 pub(crate) const DONE: u64 = u64::from_le_bytes(*b"edlkdone");
 
-/// Size in bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB, and
-/// the loader needs some tens of KiB.
+/// Size in bytes of the stack for the call of `dlopen`. The constructor of the library needs a few KiB of
+/// stack, and the loader needs some tens of KiB.
 pub(crate) const STACK_BYTES: u64 = 512 << 10;
 
 /// The arguments and the results of the code that loads the library.
@@ -36,7 +36,7 @@ pub(crate) struct Block {
     pub(crate) dlerror: u64,
     /// The address of `__errno_location`.
     pub(crate) errno_location: u64,
-    /// The address of the path of the library.
+    /// The address of the string with the path of edleak's library.
     pub(crate) path: u64,
     /// The flags for the call of `dlopen`.
     pub(crate) flags: u64,
@@ -87,9 +87,9 @@ global_asm!(
     "xor edx, edx",
     "mov r10d, 8",
     "syscall",
-    // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0).
-    //    These calls come before the call that maps the stack, because otherwise the kernel could map the
-    //    stack at the address of a place.
+    // 2. For each place: mmap(place, size, READ | EXECUTE, PRIVATE | ANONYMOUS | FIXED_NOREPLACE, -1, 0). A
+    //    place is memory for the detours of a module. The code maps all places before it maps the stack,
+    //    because otherwise the kernel could map the stack at the address of a place.
     "lea r12, [rbx + {places}]",
     "mov r13d, {most_places}",
     "7: mov rsi, [r12 + {place_bytes}]",
@@ -185,7 +185,7 @@ pub(crate) fn code() -> &'static [u8] {
 }
 
 impl Block {
-    /// The bytes that the collector writes into the process for this block.
+    /// The bytes of this block, as the collector writes them into the process.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         self.words().iter().flat_map(|word| word.to_ne_bytes()).collect()
     }

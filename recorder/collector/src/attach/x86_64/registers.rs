@@ -54,8 +54,8 @@ impl Registers {
         [self.0.rdi, self.0.rsi, self.0.rdx, self.0.r10, self.0.r8, self.0.r9][index]
     }
 
-    /// The result of the system call. A negative value is an error, or a code with which the kernel restarts
-    /// the call.
+    /// The result of the system call. A negative result is an error number, or a code that makes the kernel
+    /// restart the system call.
     pub(crate) fn result(&self) -> i64 {
         self.0.rax.cast_signed()
     }

@@ -28,8 +28,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         Branches { elf, functions }
     }
 
-    /// Returns those addresses of `places` at which no detour is possible, because some instruction jumps to
-    /// a replaced byte that is not the first replaced byte.
+    /// Returns the addresses of `places` at which no detour is possible, because some instruction jumps to
+    /// the second or a later byte that the detour would replace.
     pub(crate) fn behind(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let mut found = self.far(places);
         found.extend(
@@ -39,9 +39,10 @@ impl<'a, 'data> Branches<'a, 'data> {
     }
 
     /// Whether the code at `address`, or a function that this code calls, makes a call through a pointer or
-    /// into another module. If so, the compiler did not know every function that this code calls. So callers
-    /// of the code at `address` rely only on the registers that every function preserves. (If the compiler
-    /// knows all called functions, GCC's `-fipa-ra` lets callers rely on other registers, too.)
+    /// into another module. If the result is `true`, the compiler did not know every function that this code
+    /// calls. Then the callers of the code at `address` rely only on the registers that every function
+    /// preserves. (If GCC knows all called functions, its option `-fipa-ra` lets callers rely on other
+    /// registers, too.)
     pub(crate) fn calls_unknown(&self, address: u64) -> bool {
         const MOST_FUNCTIONS: usize = 400;
         let mut known = BTreeSet::from([address]);
@@ -66,8 +67,9 @@ impl<'a, 'data> Branches<'a, 'data> {
         false
     }
 
-    /// Returns those addresses of `places` whose replaced bytes are the target of a branch with an offset of
-    /// four bytes. The search treats every byte of the code as a possible first byte of such an offset.
+    /// Returns the addresses of `places` at which the detour would replace the target of a branch with an
+    /// offset of four bytes. The search does not decode instructions: any four bytes of the code after an
+    /// opcode of a branch may be such an offset.
     fn far(&self, places: &BTreeSet<u64>) -> BTreeSet<u64> {
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return BTreeSet::new() };
         let span = last + JUMP_BYTES - first;
@@ -88,8 +90,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         found
     }
 
-    /// Whether a jump of two bytes leads to a byte that the detour at `at` replaces, other than the first of
-    /// these bytes.
+    /// Whether a short jump (two bytes long) leads to the second or a later byte that the detour at `at`
+    /// replaces.
     fn is_jumped_into_near(&self, at: u64) -> bool {
         const REACH: u64 = 130;
         let from = at.saturating_sub(REACH);
@@ -103,8 +105,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether an instruction that the detour at `at` does not replace begins at `address`. The result is
-    /// also `true` if the function around `address` is unknown.
+    /// Whether an instruction begins at `address`. The result is `false` if the detour at `at` replaces this
+    /// instruction, and `true` if the function that contains `address` is unknown.
     fn is_instruction(&self, address: u64, at: u64) -> bool {
         if (at..at + JUMP_BYTES).contains(&address) {
             return false; // the detour moves this jump together with its target
@@ -138,8 +140,8 @@ impl<'a, 'data> Branches<'a, 'data> {
         })
     }
 
-    /// Whether a jump table of the function around `at` leads to a byte that the detour at `at` replaces,
-    /// other than the first of these bytes.
+    /// Whether a jump table leads to the second or a later byte that the detour at `at` replaces. The search
+    /// covers the jump tables of the function that contains `at`.
     fn has_table_into(&self, at: u64) -> bool {
         let Some((start, end)) = self.function_around(at) else { return true };
         let mut jumps = false;
@@ -199,8 +201,8 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// Compiles an assembly file. Returns the names of the functions into whose first instructions a branch
-    /// jumps.
+    /// Compiles an assembly file. Returns the name of each function whose first instructions contain the
+    /// target of a branch.
     fn jumped_into(assembly: &str) -> Vec<String> {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -229,7 +231,7 @@ mod tests {
     }
 
     /// Compiles a program with a function `f` of ten bytes and with code before and after `f`. Returns the
-    /// names of the functions into whose first instructions a branch jumps.
+    /// name of each function whose first instructions contain the target of a branch.
     fn with(before: &str, body: &str, after: &str) -> Vec<String> {
         let function = |name: &str, body: &str| {
             format!(

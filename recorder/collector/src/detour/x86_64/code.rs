@@ -22,8 +22,8 @@ const ARGUMENTS: [Register; 6] =
 const ARGUMENTS_32: [Register; 6] =
     [Register::EDI, Register::ESI, Register::EDX, Register::ECX, Register::R8D, Register::R9D];
 
-/// The first number for labels. No code is at such an address, so a label is never mistaken for an address of
-/// code.
+/// The lowest number of a label. No code has an address as high as this number, so a label is never mistaken
+/// for an address of code.
 const LABELS: u64 = 0xffff_f000_0000_0000;
 
 /// Instructions to encode one after the other from one address on.
@@ -126,8 +126,8 @@ pub(crate) enum SmallFree {
 /// The reason why two allocations always start at least [`SPACING`] bytes apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Spacing {
-    /// The allocator itself guarantees this distance, as glibc's malloc does. The stubs leave sizes
-    /// unchanged.
+    /// The allocator itself never starts two allocations closer together than `SPACING` bytes, as glibc's
+    /// malloc. The stubs leave sizes unchanged.
     Kept,
     /// The stubs request at least [`SPACING`] bytes.
     Requested,
@@ -246,8 +246,8 @@ fn pass_over_own_calls(
 /// Compiles code that puts the requested size into r10. If `spacing` is [`Spacing::Requested`] and the size
 /// is smaller than [`SPACING`], the code raises the size argument to [`SPACING`]. If the code leaves the
 /// argument unchanged, it continues at `end`. `old` is the register with the old address, if the function
-/// reallocates. If the old address is not null, a size of 0 may mean a free, so the code does not raise this
-/// size.
+/// reallocates. A reallocation to size 0 may free the old allocation, so the code leaves a size of 0
+/// unchanged if the old address is not null.
 fn raise(
     block: &mut Block,
     size: Size,

@@ -24,7 +24,8 @@ pub(crate) enum Obstacle {
     /// The function has several names that have different shapes in the table of allocators.
     Ambiguous,
     /// The function calls no function outside its module. So the compiler may have compiled callers that rely
-    /// on registers which this function does not change. A hook could change these registers.
+    /// on registers that this function leaves unchanged. A detour is impossible, because edleak's hook could
+    /// change these registers.
     Closed,
     /// The function is a sized free (a free that gets a size), and the allocator has no plain free that can
     /// replace this function.

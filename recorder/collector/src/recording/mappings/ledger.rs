@@ -1,28 +1,29 @@
 //! The ledger of mapped memory: the exact address ranges that a program has mapped, and the site of each
 //! range. The collector computes the ledger only from the program's calls of mmap, munmap and similar
-//! functions, in a way that gives the same ranges as in the kernel's list of mappings.
+//! functions. The computed ranges are the same as in the kernel's list of mappings.
 //!
-//! A **mapping** is the range of one call. The calls that follow may unmap, replace or move parts of a
-//! mapping. So a mapping consists of one or more **pieces**. A mapping counts as one allocation, and as one
-//! free when its last piece is removed. When a piece is removed, the bytes of this piece count as freed. All
-//! ranges are whole pages, because the kernel rounds each range to whole pages.
+//! A **mapping** is the address range that one call of mmap or of a similar function has mapped. Later calls
+//! may unmap, replace or move parts of a mapping. So a mapping consists of one or more **pieces**. A mapping
+//! counts as one allocation, and as one free when its last piece is removed. When a piece is removed, the
+//! bytes of this piece count as freed. All ranges are whole pages, because the kernel rounds each range to
+//! whole pages.
 
 use edleak_format::Counters;
 use std::collections::{BTreeMap, VecDeque};
 
 const PAGE: u64 = 4096;
-/// A mask for the lower bits of an event's number. An event that reports the result of a call refers by these
-/// bits to the event that reported the start of the call.
+/// A mask for the lower bits of an event's number. An event that reports the result of a call contains these
+/// bits of the number of the event that reported the start of the same call.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
-/// Number of the latest munmap and shmdt calls that the ledger can undo. The target reports each such call
-/// before it makes the call; if the call fails, a second event reports the failure immediately after the
-/// call.
+/// The ledger can undo a munmap or shmdt call only if it is one of the latest calls; this is their number.
+/// The target reports each such call before it makes the call; if the call fails, a second event reports the
+/// failure immediately after the call.
 const MOST_UNDOABLE: usize = 256;
 /// If there are more than this number of mappings, the ledger merges neighbouring mappings of one site, so
 /// that the memory of the ledger stays bounded.
 const MOST_MAPPINGS: usize = 1 << 20;
-/// Maximum number of mremap calls that run at the same time. The number is high enough, because each thread
-/// runs at most one mremap call.
+/// Maximum number of mremap calls that run at the same time. Each thread runs at most one mremap call at a
+/// time, so this maximum is enough for 4096 threads.
 const MOST_MOVES: usize = 4096;
 
 /// A site that maps memory, as an index into [`Ledger::counters`].
@@ -40,21 +41,21 @@ struct Piece {
 struct Mapping {
     owner: SiteIndex,
     live_bytes: u64,
-    /// Number of calls that have made this mapping. The number is 1 unless the ledger has merged mappings,
+    /// Number of calls that have made this mapping. If the number is above 1, the ledger has merged mappings,
     /// because there were more than [`MOST_MAPPINGS`].
     calls: u64,
-    /// The end of a System V segment; 0: the mapping is not a segment. The ledger needs this end when the
-    /// program calls shmdt, because shmdt gets only the start of the segment.
+    /// The end of a System V segment; 0: the mapping is not a segment. The ledger stores the end of the
+    /// segment, because a call of shmdt names only the start of the segment.
     attached_end: u64,
 }
 
-/// The bytes that a program gave back with madvise, at one site. The address ranges of these bytes stay
-/// mapped.
+/// The bytes that a program gave back with madvise, at one site. madvise frees only the memory pages; the
+/// address ranges stay mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct GivenBack {
     /// Number of madvise calls.
     pub calls: u64,
-    /// Sum of the lengths that the program passed to these calls, whether or not the pages were resident.
+    /// Sum of the lengths that the program passed to madvise, whether or not the pages were in memory.
     pub bytes: u64,
 }
 
@@ -70,14 +71,14 @@ struct Removed {
 /// The mapped ranges of one address space.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Ledger {
-    /// All pieces of all mappings, by start address. No two pieces overlap.
+    /// All pieces of all mappings, by start address. The address ranges of two pieces never overlap.
     pieces: BTreeMap<u64, Piece>,
     /// All mappings, by serial number.
     mappings: BTreeMap<u64, Mapping>,
     next_mapping: u64,
     counters: Vec<Counters>,
     /// For each site, in the order of `counters`: the bytes that the program gave back with madvise. The list
-    /// ends with the last site that has such bytes, so it may be shorter than `counters`.
+    /// ends with the last site for which the program gave back bytes, so it may be shorter than `counters`.
     given_back: Vec<GivenBack>,
     /// The latest calls of munmap and shmdt, with the pieces that each call removed. If a call turns out to
     /// have failed, the ledger puts the pieces of this call back.
@@ -101,7 +102,7 @@ impl Ledger {
     }
 
     /// For each site: the bytes that the program gave back with madvise in the mappings of this site. The
-    /// list ends with the last site that has such bytes.
+    /// list ends with the last site for which the program gave back bytes.
     pub(crate) fn given_back(&self) -> &[GivenBack] {
         &self.given_back
     }
@@ -198,8 +199,8 @@ impl Ledger {
         }
     }
 
-    /// Removes a range that munmap is about to unmap. `number` is the number of the event that reports this
-    /// call.
+    /// Removes a range that munmap is about to unmap. `number` is the number of the event that reports the
+    /// munmap call.
     pub(crate) fn unmap(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
@@ -207,12 +208,12 @@ impl Ledger {
     }
 
     /// Removes the segment that shmdt is about to detach from an address. `number` is the number of the event
-    /// that reports this call.
+    /// that reports the shmdt call.
     pub(crate) fn detach(&mut self, number: u32, start: u64) {
         let Some(piece) = self.pieces.get(&start).copied() else { return };
         let end = self.mappings.get(&piece.mapping).map_or(0, |mapping| mapping.attached_end);
-        // The kernel detaches all remaining parts of the segment. Mappings that other calls have made in
-        // holes between these parts stay mapped.
+        // shmdt unmaps all parts of the segment that are still mapped. Memory that other calls have mapped
+        // between two parts of the segment stays mapped.
         let starts = self.pieces.range(start..end.max(start));
         let starts = starts.filter(|(_, other)| other.mapping == piece.mapping);
         let starts: Vec<(u64, u64)> = starts.map(|(&start, piece)| (start, piece.end)).collect();
@@ -228,8 +229,8 @@ impl Ledger {
         self.undoable.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// Removes a range that mremap is about to move. The bytes of this range still count as live. `number` is
-    /// the number of the event that reports this call.
+    /// Removes a range that mremap is about to move. Until the move ends, the bytes of this range still count
+    /// as live. `number` is the number of the event that reports the mremap call.
     pub(crate) fn begin_move(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
@@ -242,8 +243,8 @@ impl Ledger {
         self.moving.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// Notes that the mremap call with this number has succeeded. Frees the old range and adds the new range
-    /// for `owner`.
+    /// Notes that the mremap call with this number has succeeded. Counts the old range as freed, and adds the
+    /// new range for the site `owner`.
     pub(crate) fn end_move(&mut self, number: u32, start: u64, length: u64, owner: SiteIndex) {
         if let Some(index) = self.moving.iter().position(|(of, _)| *of == number & NUMBER_MASK) {
             let moved = self.moving.remove(index).map_or_else(Vec::new, |(_, moved)| moved);
@@ -271,7 +272,8 @@ impl Ledger {
     }
 
     /// Whether no piece is in the range of a removed piece, so that the ledger can put the removed piece
-    /// back. If the ring of events is damaged, another piece may be in this range.
+    /// back. If the ring of events is damaged, the ledger may contain another piece in the range of the
+    /// removed piece.
     fn is_free(&self, piece: Removed) -> bool {
         self.pieces_in(piece.start, piece.end).next().is_none()
     }
@@ -289,8 +291,8 @@ impl Ledger {
                 mapping.live_bytes += bytes;
                 serial
             } else {
-                // The mapping has no other piece, so the ledger counted the mapping as freed. Undo this
-                // count, because the call that should unmap the piece has failed.
+                // The mapping has no other piece, so the ledger counted the mapping as freed. The call that
+                // should unmap the piece has failed, so subtract one free again.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -302,9 +304,9 @@ impl Ledger {
         }
     }
 
-    /// Removes and returns all pieces in `start..end`. If a piece is only partly in this range, the function
-    /// removes only the part that is in the range. The function does not count the removed bytes as freed,
-    /// because its callers do so.
+    /// Removes and returns all pieces in `start..end`. If a piece is only partly in `start..end`, the
+    /// function removes only the part that is in this range. The function does not count the removed bytes as
+    /// freed, because its callers do so.
     fn take(&mut self, start: u64, end: u64) -> Vec<Removed> {
         let mut removed = Vec::new();
         self.cut_at(start);
@@ -346,8 +348,8 @@ impl Ledger {
     /// not below `mark`. Returns the number of freed bytes. `ranges` must be sorted.
     ///
     /// The caller must read all events, then get `mark`, then read `ranges`, and then read all events again.
-    /// If the caller uses this order and a range is missing in `ranges`, a call without an event has unmapped
-    /// this range.
+    /// Because of this order, a range that is missing in `ranges` was unmapped by a call that caused no
+    /// event.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
         for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {
@@ -564,8 +566,9 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.map(10 * PAGE, 4 * PAGE, 0);
         ledger.begin_move(7, 10 * PAGE, 4 * PAGE);
-        // In this test, the kernel has already moved the range. Before the ledger gets the event for the end
-        // of the move, another thread maps new memory at the old address of the range.
+        // In this test, the kernel has already moved a range to a new address (mremap). Before the ledger
+        // gets the event for the end of the move, another thread maps new memory at the old address of the
+        // range.
         ledger.map(10 * PAGE, 4 * PAGE, 1);
         ledger.end_move(7, 50 * PAGE, 4 * PAGE, 0);
         let pieces: Vec<_> = ledger.pieces_in(0, u64::MAX).collect();

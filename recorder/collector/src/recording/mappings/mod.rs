@@ -23,7 +23,7 @@ use std::time::Duration;
 const MANY: usize = mapping::MAX_EVENTS / 16;
 const SOON: Duration = Duration::from_millis(2);
 /// If the collector finds fewer than [`MANY`] events when it reads the ring, it reads the ring again after
-/// this time. The ring has room for all calls that eight threads can make in this time.
+/// this time. The ring has room for all calls that eight threads can make in 50 ms.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A site that maps memory. If only some of the calls at a call site come from an allocator, this call site
@@ -58,7 +58,7 @@ pub(crate) struct Mappings {
     passed_over: u64,
     segments: Segments,
     at_marks: CountersAtMarks,
-    /// For each site: the number of bytes given back with madvise that the collector last wrote into the
+    /// For each site: the number of bytes given back with madvise, as the collector last wrote it into the
     /// trace.
     told_given_back: Vec<GivenBack>,
     /// Number of events that the collector found when it last read the ring.
@@ -160,7 +160,8 @@ impl Mappings {
         }
     }
 
-    /// Reads all published events. Returns whether the collector has now read every event in the ring.
+    /// Reads all events that the target has published in the ring. Returns whether the collector has now read
+    /// every event in the ring.
     pub(crate) fn read(&mut self, source: &Source<'_>) -> bool {
         let ring = source.session.mappings();
         let written = ring.written.load(Ordering::Acquire);
@@ -218,8 +219,8 @@ impl Mappings {
         let Some(info) = source.session.infos().get(direct as usize) else { return false };
         let address = info.address.load(Ordering::Acquire);
         let module = source.modules.at(address, info.events_before.load(Ordering::Relaxed));
-        // The collector does not know the module of this caller yet. Do not store the answer, because the
-        // collector may learn this module later.
+        // The collector does not know yet which module contains this caller. Do not store the answer `false`,
+        // because the collector may learn the module later.
         let Some(id) = module else { return false };
         let Some(module) = source.modules.all().get(id.0 as usize) else { return false };
         let is_allocator = *self.allocator_modules.entry(id.0).or_insert_with(|| {
@@ -231,8 +232,8 @@ impl Mappings {
         is_allocator
     }
 
-    /// Counts those ranges as freed that are no longer mapped in the kernel's list, as
-    /// [`Ledger::retain_mapped`] does. The caller must read all events, then get `mark` and read `ranges`,
+    /// Counts a range of the ledger as freed if the range is not in `ranges` (the kernel's list of mappings),
+    /// as [`Ledger::retain_mapped`] does. The caller must read all events, then get `mark` and read `ranges`,
     /// and then read all events again.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         self.ledger.retain_mapped(ranges, mark)
@@ -277,7 +278,8 @@ mod tests {
         mappings.name(0, SiteId(9));
         let expected = Counters { allocs: 2, allocated_bytes: 12 * PAGE, frees: 0, freed_bytes: 2 * PAGE };
         assert_eq!(mappings.counters().collect::<Vec<_>>(), [(SiteId(9), expected)]);
-        // A thread has taken the number of an event, and was then stopped before it published this event.
+        // A thread has reserved a place in the ring for an event, but was stopped before it published the
+        // event.
         ring.written.fetch_add(1, Ordering::AcqRel);
         ring.push(event(Operation::Unmap, 0, 64, 4)).expect("there is room");
         assert!(!mappings.read(&source));

@@ -19,9 +19,8 @@ const MOST_OBJECTS: usize = 1 << 25;
 const MOST_NAMES: usize = 1 << 16;
 /// The name of the pool that contains all objects that the program marks with ASan's poisoning macros.
 const POISONED_NAME: &str = "memory that the program poisons";
-/// When the program resets a pool (frees all its objects), the ledger keeps its memory for up to this number
-/// of objects of the pool. If the ledger has memory for more than this number of objects of the pool, the
-/// ledger frees this memory.
+/// When the program resets a pool (frees all its objects), the ledger empties its list of the pool's objects.
+/// If the list has room for more than this number of objects, the ledger also frees the memory of the list.
 const KEPT_ROOM: usize = 256;
 
 /// A map whose keys are addresses or small numbers.
@@ -88,7 +87,7 @@ pub(crate) struct Ledger {
     poisoned: Poisoned,
     /// The names of pools; the first name is empty and stands for pools without a name.
     names: Vec<String>,
-    /// The index of [`POISONED_NAME`]; `None`: the program has poisoned no memory yet.
+    /// The index of [`POISONED_NAME`] in `names`; `None`: the program has poisoned no memory yet.
     poisoned_name: Option<u32>,
     sites: Vec<PoolSite>,
     counters: Vec<Counters>,
@@ -154,9 +153,9 @@ impl Ledger {
         of_program as u64 + u64::from(!self.poisoned.is_empty())
     }
 
-    /// Number of objects for which the ledger or the trace has no room. The result also includes the objects
-    /// of new sites. At the next slice, the collector adds the new sites to the trace if there is room, and
-    /// the result no longer includes their objects.
+    /// Number of objects for which the ledger or the trace has no room. The number also includes the objects
+    /// of new sites, which the trace does not contain yet. At the next slice, the collector adds the new
+    /// sites to the trace if there is room; then the number no longer includes the objects of these sites.
     pub(crate) fn refused(&self) -> u64 {
         let all = self.sites.iter().zip(&self.counters);
         let unnamed = all.filter(|(site, _)| site.in_trace.is_none());
@@ -293,8 +292,8 @@ impl Ledger {
         found.objects.extend(moved);
     }
 
-    /// The index of a pool's name. If the name is new, the function adds the name. 0: the name is empty, or
-    /// there is no room for a further name.
+    /// The index of a pool's name in the list of names. If the list of names does not contain the name, the
+    /// function adds the name. The result is 0 if the name is empty or if the list is full.
     fn name(&mut self, name: String) -> u32 {
         let known = self.names.iter().position(|known| *known == name);
         let index = known.unwrap_or_else(|| {

@@ -56,8 +56,8 @@ impl Pools {
     }
 
     /// Reads the published events that are in the ring now, and returns their number. If `is_over` is true,
-    /// no thread of the target runs any more. In this case, the function skips events that are not published,
-    /// because no thread will publish these events.
+    /// no thread of the target runs any more. Then the function skips events that are not published yet,
+    /// because no thread will publish them.
     pub(crate) fn read(&mut self, session: &Session, is_over: bool) -> usize {
         let ring = session.pools();
         let written = ring.state.written.0.load(Ordering::Acquire);

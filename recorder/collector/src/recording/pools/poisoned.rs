@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 /// A site of pools, as an index into the sites of the ledger.
 pub(super) type SiteIndex = u32;
 
-/// A piece of an object. An object consists of one piece; if the program poisons the middle of the object,
-/// two pieces are left.
+/// A piece of an object. A new object is one piece; if the program poisons the middle of the object, two
+/// pieces are left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Piece {
     end: u64,
@@ -140,7 +140,7 @@ fn overlapping<T>(
 mod tests {
     use super::*;
 
-    /// The state after some steps: the number of objects, and their bytes.
+    /// The objects in the poisoned memory of a test: their number and their bytes after the steps so far.
     struct Counted {
         poisoned: Poisoned,
         objects: i64,
