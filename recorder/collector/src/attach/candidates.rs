@@ -19,8 +19,8 @@ use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::idle::MAX_PLACES;
 
-/// The functions that every program calls. If edleak cannot redirect every one of these functions, edleak
-/// does not record the process.
+/// The functions that every program calls. If edleak cannot redirect all four functions, edleak does not
+/// record the process.
 const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 const PAGE: u64 = 4096;
 
@@ -196,9 +196,9 @@ impl<'a> Candidate<'a> {
     }
 
     /// Checks that the most important functions can be redirected: the functions that can free memory, and
-    /// the functions of [`REQUIRED_FUNCTIONS`]. If one of these functions cannot be redirected, the collector
-    /// redirects no function at all. If any other function cannot be redirected, edleak does not count the
-    /// calls of that function.
+    /// the functions of [`REQUIRED_FUNCTIONS`]. If one of the most important functions cannot be redirected,
+    /// the collector redirects no function at all. If any other function cannot be redirected, edleak does
+    /// not count the calls of that function.
     fn check_required(&self) -> Result<(), String> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         let is_required =
@@ -249,7 +249,7 @@ fn keep_sizes_apart(entries: &[&Entry]) -> bool {
 }
 
 /// Whether the jemalloc in a module is configured so that a `realloc` to size 0 frees the allocation. On
-/// Linux, jemalloc does so by default, but `MALLOC_CONF` can change this setting.
+/// Linux, jemalloc's `realloc` frees the allocation by default, but `MALLOC_CONF` can change this setting.
 fn realloc_frees(pid: u32, module: &Module) -> bool {
     const FREE: u32 = 1;
     let Some(elf) = module.elf() else { return false };

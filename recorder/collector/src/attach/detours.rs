@@ -189,7 +189,7 @@ impl Detours {
     /// A thread whose next instruction is in the middle of the bytes that a jump replaces, either now or
     /// after a signal handler returns; `None`: there is no such thread. When a signal handler returns, the
     /// kernel restores the registers from the stack. So the collector also searches the stack of each thread
-    /// for addresses of such instructions.
+    /// for addresses in the bytes that a jump replaces.
     fn blocking_thread(&self, stopped: &Stopped, is_apply: bool) -> io::Result<Option<u32>> {
         if !is_apply {
             // The collector is about to remove the jumps. A jump is one instruction, so no thread can be in
@@ -234,8 +234,8 @@ impl Detours {
             match self.writes_of(module, &memory, is_apply) {
                 Ok(writes) => pending.extend(writes),
                 Err(error) if module.is_required && is_apply => return Err(error),
-                // If the collector went on without these jumps, the trace would wrongly say that all calls of
-                // mmap were recorded.
+                // If the collector went on without the jumps at mmap and similar functions, the trace would
+                // wrongly say that all calls of mmap were recorded.
                 Err(error) if module.has_mappings && self.records_mappings && is_apply => {
                     return Err(error.with_remedy("record with `--domains heap`"));
                 }
@@ -263,8 +263,8 @@ impl Detours {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Writes the stubs of a module. Returns the changes with which the caller must write or remove the jumps
-    /// to these stubs.
+    /// Writes the stubs of a module. Returns the changes of memory with which the caller must write or remove
+    /// the jumps to the stubs.
     fn writes_of(&self, module: &ModuleDetours, memory: &File, is_apply: bool) -> Result<Vec<Write>, Error> {
         let compiled = &module.compiled;
         let mut writes = Vec::new();

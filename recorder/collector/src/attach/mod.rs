@@ -23,8 +23,8 @@
 //! 1. One thread, which waits in a system call, calls `dlopen` and then gets its former registers back. The
 //!    loaded library counts nothing until a recording begins.
 //! 2. All threads stand still while the collector writes the jumps. Each jump leads to code that is already
-//!    complete. Until a collector begins a recording, this code only forwards each call to the original
-//!    function.
+//!    complete. Until a collector begins a recording, the code behind each jump only forwards calls to the
+//!    original function.
 
 pub(crate) mod annotations;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
@@ -165,8 +165,8 @@ pub(crate) fn load(
     }
 }
 
-/// Describes, for a message, in which function or system call each thread is. `positions` holds such a text
-/// for each thread that the collector has stopped.
+/// Describes, for a message, in which function or system call each thread is. For each thread that the
+/// collector has stopped, `positions` holds the function or system call of this thread, as a text.
 fn describe(pid: u32, positions: &BTreeMap<u32, String>) -> String {
     /// Maximum number of threads that the message describes.
     const MOST_THREADS: usize = 4;
@@ -250,7 +250,7 @@ fn explain(pid: u32, tid: u32, path: &Path, failure: Failure) -> Error {
         }),
         Failure::System(error) if error.raw_os_error() == Some(libc::EPERM) => {
             // No other program traced the process at the first check. Check again, because a debugger may
-            // have attached to the process since then.
+            // have attached to the process since the first check.
             target::check_state(pid).err().unwrap_or_else(|| {
                 refusal(
                     "the kernel or a seccomp filter of edleak-record forbids `ptrace`",
@@ -311,7 +311,7 @@ pub(crate) fn tell_missing(detours: &Detours) {
 }
 
 /// A message that explains why nothing was recorded: it names an allocator of the process that edleak cannot
-/// redirect. `None`: there is no such allocator.
+/// redirect. `None`: edleak can redirect every allocator of the process.
 pub(crate) fn uncounted_allocator(pid: u32, prefixes: &Prefixes) -> Option<String> {
     let modules = modules::of_process(pid);
     let allocator = target::allocator_of(pid, &modules, None).ok()?;

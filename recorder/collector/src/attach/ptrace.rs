@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const NT_PRSTATUS: usize = 1;
 /// Size in bytes of the buffer for the floating-point and vector registers of a thread. On every processor,
-/// these registers need fewer bytes than this buffer has.
+/// the floating-point and vector registers fit into a buffer of this size.
 const MOST_STATE_BYTES: usize = 64 << 10;
 /// Longest pause between two checks whether a thread has stopped.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -7,9 +7,9 @@
 //! collector walks the stack with the unwind rules of the modules. If the collector cannot walk the stack to
 //! its outermost frame, the thread may not call the loader.
 //!
-//! Linux distributions remove the names of libc's internal functions from libc. The collector accepts a frame
-//! of such a function only if the thread entered libc through a function with a name, and this name is not in
-//! `UNSAFE_FUNCTIONS`.
+//! Linux distributions remove the names of libc's internal functions from libc. The collector accepts a stack
+//! frame of a libc function without a name only if the thread entered libc through a function with a name,
+//! and this name is not in `UNSAFE_FUNCTIONS`.
 //!
 //! A program can contain its own allocator, and the internal functions of this allocator may have any name.
 //! In a program with its own allocator, no frame of the thread may belong to a function that the program
@@ -60,7 +60,8 @@ const UNSAFE_FUNCTIONS: &[&str] = &[
     "pause",
 ];
 
-/// Functions of libc in which a thread can wait. No allocator waits for its own locks in these functions.
+/// Functions of libc in which a thread can wait. No allocator calls one of these functions to wait for its
+/// own locks.
 const WAITS: &[&str] = &[
     "read",
     "readv",

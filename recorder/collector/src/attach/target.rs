@@ -153,8 +153,8 @@ pub(crate) fn check_state(pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a process that has other seccomp filters than edleak-record. Such filters may forbid system calls
-/// that the library makes.
+/// Refuses a process that has other seccomp filters than edleak-record. A filter that only the process has
+/// may forbid system calls that the library makes.
 fn check_filters(pid: u32) -> Result<(), Error> {
     let strictest = seccomp::strictest_thread(pid);
     if seccomp::are_ours(pid, strictest.filters) {
@@ -176,7 +176,7 @@ pub(crate) fn name_of(pid: u32, tid: u32) -> String {
     format!("{tid} (`{}`)", name.trim())
 }
 
-/// Refuses a process that contains the runtime of a sanitizer. Such a runtime has its own allocator.
+/// Refuses a process that contains the runtime of a sanitizer, because this runtime has its own allocator.
 fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
     const RUNTIMES: &[&str] = &["libasan", "libhwasan", "liblsan", "libtsan", "libmsan", "libclang_rt."];
     const MARKS: &[&str] = &["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
@@ -243,7 +243,7 @@ pub(crate) fn allocator_of(pid: u32, modules: &[Module], malloc: Option<u64>) ->
 fn keeps_sizes_apart(module: &Module) -> bool {
     let marks = ["mallocx", "mi_malloc", "tc_malloc"];
     // If the allocator is inside the program, the linker exports only some of its functions. So the collector
-    // searches all functions.
+    // searches all functions of the module, and not only the exported functions.
     module.elf().is_some_and(|elf| {
         FunctionTable::of(&elf).functions.iter().any(|function| marks.contains(&function.name))
     })

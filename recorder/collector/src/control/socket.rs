@@ -263,7 +263,7 @@ pub fn directories() -> Vec<PathBuf> {
 
 /// Whether edleak-record may create its directory in `directory`. `directory` must belong to this user, or
 /// must be shared by all users, like /tmp. Under `sudo -E`, XDG_RUNTIME_DIR is the directory of another user.
-/// If root created files in that directory, the other user could not remove the files.
+/// If root created files in the directory of another user, this user could not remove the files.
 fn may_hold_ours(directory: &Path) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let may = |metadata: Metadata| metadata.uid() == own_uid() || metadata.mode() & SHARED == SHARED;

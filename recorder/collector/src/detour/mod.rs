@@ -18,9 +18,10 @@
 //! the function. The trampoline holds the instructions that the jump replaced, and a jump to the rest of the
 //! function.
 //!
-//! The detour compiler returns a list of bytes to write. When a program starts, the preload library writes
-//! these bytes; in a running process, `crate::attach` writes these bytes. Before a write, the writer checks
-//! that the old bytes are as expected, and that no thread runs the instructions that the new bytes replace.
+//! The detour compiler returns a list of bytes to write. When a program starts, its preload library writes
+//! the bytes of the detours; in a process that already runs, `crate::attach` writes them. Before a write, the
+//! writer checks that the old bytes are as expected, and that no thread runs the instructions that the new
+//! bytes replace.
 //!
 //! The side table of the preload library has one entry for 32 bytes of memory, so two allocations must start
 //! at least 32 bytes apart. The stubs therefore request at least 32 bytes. If the program frees such an

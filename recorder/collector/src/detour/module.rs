@@ -87,8 +87,8 @@ fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool 
 
 /// A sized free that no other function can replace; `None`: there is no such sized free. In a process that
 /// already runs, a small allocation has either the size that the program requested, or the larger size that a
-/// stub requested. The stub of the sized free does not know which of the two sizes is right; only a plain
-/// free (a free without a size) frees both kinds of allocations.
+/// stub requested. The stub of the sized free does not know whether an allocation has the requested or the
+/// larger size. A plain free (a free without a size) can free both, because it needs no size.
 pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool) -> Option<&'a Entry> {
     let is_alone = |entry: &&&Entry| {
         matches!(entry.shape, Shape::FreeSized { .. })
@@ -99,8 +99,8 @@ pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool
 }
 
 /// The `realloc` of the jemalloc to which a sized free belongs. If a Rust program never calls a plain free,
-/// the linker leaves the plain free out of the executable. In such a program, a call of this `realloc` with
-/// size 0 replaces the sized free.
+/// the linker leaves the plain free out of the executable. In a program without the plain free, a call of
+/// this `realloc` with size 0 replaces the sized free.
 fn realloc_for<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     let is_of_jemalloc = matches!(sized.shape, Shape::FreeSized { flags: Some(_), .. });
     let is_realloc = |entry: &&&Entry| {
@@ -122,7 +122,7 @@ fn plain_free<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
     plain.min_by_key(|entry| (takes_flags(entry) != flags.is_some(), entry.is_operator, entry.name.len()))
 }
 
-/// Upper limit of the number of bytes that the detours of these functions need.
+/// Upper limit of the number of bytes that the detours of `entries` need.
 pub(crate) fn most_bytes(entries: &[&Entry]) -> u64 {
     const STUB: u64 = 80;
     const TRAMPOLINE: u64 = 96;

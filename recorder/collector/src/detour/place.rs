@@ -5,8 +5,8 @@
 const REACH: u64 = (1 << 31) - (16 << 20);
 /// The kernel maps nothing below this address.
 const LOWEST: u64 = 1 << 16;
-/// Least distance in bytes (16 pages) between the stubs and the mappings below and above them. Because of
-/// this distance, a mapping that grows does not reach the stubs.
+/// Least distance in bytes (16 pages) between the stubs and the mappings below and above them. A mapping that
+/// grows by less than this distance does not reach the stubs.
 const DISTANCE: u64 = 16 << 12;
 const PAGE: u64 = 4096;
 

@@ -303,10 +303,11 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
 /// The kind of interface to which the name of a function belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// A name of the C library or of C++. If several modules export a name of this kind, the loader directs
-    /// all calls to the first of these modules.
+    /// A name of the C library or of C++. If several modules export the same one of these names, the loader
+    /// directs all calls to the first of the modules.
     Standard,
-    /// A name of jemalloc's own interface, without a prefix. No other allocator defines such a name.
+    /// A name of jemalloc's own interface, without a prefix. No other allocator defines a function with a
+    /// name of this interface.
     Jemalloc,
     /// A name that only one allocator defines.
     Private,

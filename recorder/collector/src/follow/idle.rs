@@ -8,8 +8,8 @@ use crate::sys::quiescence::Quiescence;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Longest wait, at the end of a run, for threads that are inside the library. Without this wait, edleak
-/// would not count the last calls of these threads.
+/// Longest wait, at the end of a run, for threads that are inside the library. If the collector did not wait
+/// for these threads, edleak would not count their last calls.
 const LAST_CALLS: Duration = Duration::from_millis(500);
 /// Longest wait, at the end of a run, for a thread that is attaching its process to a session.
 const LAST_ATTACH: Duration = Duration::from_secs(1);
@@ -17,7 +17,8 @@ const LAST_ATTACH: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Follower<'_> {
-    /// Checks the attached process. Returns `true` if edleak cannot record this process.
+    /// Checks whether the attached process has begun to count, and repeats the request to begin if it failed.
+    /// Returns `true` if edleak cannot record this process.
     pub(super) fn look_after_attached(&mut self, now: Instant) -> bool {
         let Root::Attached(attached) = &mut self.root else { return false };
         match &self.recording {

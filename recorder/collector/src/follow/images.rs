@@ -136,8 +136,9 @@ impl Follower<'_> {
     }
 
     /// The rules and modules that the collector already knows for the process that claimed `session`, and the
-    /// command line of the parent of this process. The collector takes these facts from the recording of the
-    /// parent. Without a recording of the parent, the modules and the command line are unknown.
+    /// command line of the parent of this process. The collector takes the rules, the modules and the command
+    /// line from the recording of the parent. Without a recording of the parent, the modules and the command
+    /// line are unknown.
     fn known_of_parent(&mut self, session: &Session) -> (KnownCode, Option<Vec<String>>) {
         let header = session.header();
         let serial = header.parent.load(Ordering::Relaxed);
@@ -195,8 +196,8 @@ impl Follower<'_> {
         Some(next.map(|(writer, _)| writer))
     }
 
-    /// Ends the recording of each process that has run an unrecorded program for so long that this program
-    /// will claim no session.
+    /// Ends the recording of each process that has run an unrecorded program for some time. After this time,
+    /// the collector assumes that the program will claim no session.
     pub(super) fn look_at_images(&mut self, now: Instant) {
         self.recordings().for_each(|recording| recording.look_at_image(now));
         if self.recording.as_ref().is_some_and(|recording| recording.is_left(now)) {

@@ -38,8 +38,8 @@ use std::time::{Duration, Instant};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
-/// Interval between two checks for claimed sessions while a run starts. The interval is short, because a
-/// starting target may wait until the collector has published its rules.
+/// Interval between two checks for claimed sessions while a run starts. The interval between two checks is
+/// short, because a starting target may wait until the collector has published its rules.
 const START_POLL: Duration = Duration::from_micros(500);
 /// Interval between two checks for claimed sessions after the first part (`START`) of a run.
 const POLL: Duration = Duration::from_millis(20);
@@ -47,8 +47,9 @@ const POLL: Duration = Duration::from_millis(20);
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// Interval between scans for children that have not allocated yet, when no recorded process is left.
 const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
-/// Length of the first part of a run. In this part, the collector checks for claimed sessions most often.
-/// (Each recording also has a first part, which is shorter than `START`; see `recording/young.rs`.)
+/// Length of the first part of a run. During the first part of a run, the collector checks for claimed
+/// sessions most often. (Each recording also has a first part, which is shorter than `START`; see
+/// `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
 /// If children are not recorded, processes seldom claim sessions after a run has lasted for this time. From
 /// this age of the run on, the collector checks for claims only every 10 × [`POLL`].
@@ -521,7 +522,8 @@ impl<'a> Follower<'a> {
         if let Some(recording) = self.recording.take() {
             // A process that claimed a session but did not attach counts as unrecorded, because it has ended
             // or cannot attach. If the root process still runs, a process that has just claimed its session
-            // may still attach. So only a process counts whose claim is at least `ATTACH_LIMIT` old.
+            // may still attach. So the collector counts only a process that claimed its session at least the
+            // time `ATTACH_LIMIT` ago.
             let could_not =
                 |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;
@@ -604,7 +606,7 @@ fn unwritten(error: &edleak_format::Error, is_in_memory: bool) -> Error {
     Error::output(error, remedy)
 }
 
-/// The error for a session that edleak could not create. Without this session, the next program that the
+/// The error for a session that edleak could not create. Without a free session, the next program that the
 /// target executes may have no recording.
 fn no_session(error: &io::Error) -> Error {
     Error::system("the program that it executes next may not be recorded", error, "see `ulimit -a`")

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Longest time that a target waits, once at its start, for the wrapper rules and detours of its modules. The
 /// collector needs a few milliseconds to prepare the rules and detours. On a busy machine, the preparation
 /// takes longer than a few milliseconds, but a busy machine delays the start of the program anyway. Without
-/// the rules, edleak would count the program's first allocations at the wrong callers.
+/// the wrapper rules, edleak would count the program's first allocations at the wrong callers.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest time that a target waits at its start, if the program has its own allocator, or if sites are
 /// watched from the start. Without detours, edleak counts no allocation of the program's own allocator.
@@ -24,14 +24,15 @@ pub(crate) const LONG_RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// processes. An image takes one session when it starts. The collector fills empty slots several times a
 /// second.
 const STOCK: usize = 8;
-/// Number of slots in which the collector puts a session before the target starts. The collector fills the
-/// other slots while the target starts.
+/// Number of slots in which the collector puts a session before the target starts. While the target starts,
+/// the collector puts sessions into the remaining slots.
 const FIRST_STOCK: usize = 2;
 /// Number of slots in which the collector keeps a free session if it also records child processes.
 const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 
 /// Maximum number of sessions of ended children that the collector keeps for later children, outside the
-/// slots. Each of these sessions still has the memory pages that the ended child used, at most 512 KiB.
+/// slots. Each session that the collector keeps still has the memory pages that the ended child used, at most
+/// 512 KiB.
 const MOST_SPARE: usize = 8;
 
 /// The stock of sessions for the images of one run.
@@ -201,7 +202,7 @@ mod tests {
         session.header().next_site.store(9, Ordering::Relaxed);
         session.infos()[5].address.store(0x1234, Ordering::Relaxed);
         session.slots()[edleak_session::site::SLOTS - 1].key.store(0x5678, Ordering::Relaxed);
-        // A forked child of this child may still have the session.
+        // A child that the ended child has forked may still have this session open.
         let path = format!("/proc/self/fd/{fd}");
         let other = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("it is our own");
         assert!(!{ session }.renew(0));

@@ -150,9 +150,9 @@ impl UnrecordedProcesses {
     }
 }
 
-/// The processes without a recording that have the address of the control page in their environment. Because
-/// of this address, the collector also finds daemons, which are no longer descendants of the root process.
-/// With `only_old`, the list omits processes that may still claim a session.
+/// The processes without a recording that have the address of the control page in their environment. A daemon
+/// keeps this address in its environment, so the collector also finds daemons, which are no longer
+/// descendants of the root process. With `only_old`, the list omits processes that may still claim a session.
 pub(super) fn told_about_us(control: &str, recorded: &HashSet<u32>, only_old: bool) -> Vec<Unrecorded> {
     let told = process::all().filter(|pid| !recorded.contains(pid) && was_told(*pid, control));
     let counts =

@@ -17,7 +17,7 @@ pub(super) fn begin(pid: u32) -> Attached {
 }
 
 /// Adds `sample` to `samples` if a sample is due or if `is_last` is true. Returns whether the function has
-/// added it.
+/// added the sample.
 pub(super) fn add(samples: &mut Vec<EarlierFrees>, sample: EarlierFrees, is_last: bool) -> bool {
     let is_due = samples.last().is_none_or(|last| sample.at_ns > last.at_ns + last.at_ns / 16);
     if !is_due && !is_last {

@@ -17,7 +17,7 @@ use std::time::Instant;
 const LEAST_USE: u64 = 20;
 
 /// To compile the unwind rules of a module, the collector needs this number of nanoseconds for each byte of
-/// the module. Measured with a compiler whose file has 33 MB: 1.1 s.
+/// the module. Measured with the program file of a compiler (33 MB): 1.1 s.
 const RULES_NS_PER_BYTE: u64 = 33;
 /// The collector compiles unwind rules only if this work takes at most 1/5 of the time that the program has
 /// run so far. The time in which the program waited for a processor does not count as running time.
@@ -71,8 +71,8 @@ impl Recording {
             return false;
         }
         // If the program has loaded more modules since the collector began to compile the unwind rules, the
-        // collector compiles the rules of these modules in the background, too. If this thread compiled the
-        // rules, the next slices would be late.
+        // collector compiles the rules of these modules in the background, too. If the thread that takes
+        // slices compiled the rules, the next slices would be late.
         let (change, _) = match rules.take() {
             Some((change, known)) if known == modules.len() || !change.is_prepared() => {
                 rules.insert((change, known))

@@ -50,8 +50,8 @@ struct ModuleDetours {
     /// its parent. When the collector attaches to a process, it writes the detours before the recording
     /// begins.
     is_inherited: bool,
-    /// The functions of the allocator that get no detour. `reason` says why the first of these functions, or
-    /// the whole module, gets no detour.
+    /// The functions of the allocator that get no detour. `reason` says why the first function in `missing`,
+    /// or the whole module, gets no detour.
     missing: Vec<String>,
     reason: String,
 }
@@ -327,7 +327,8 @@ fn why(module: &DetourModule) -> String {
     }
 }
 
-/// Whether these functions begin with jumps that the collector wrote when it attached to the process.
+/// Whether all functions of `entries` begin with jumps that the collector wrote when it attached to the
+/// process.
 fn has_jumps(pid: u32, entries: &[&Entry], bias: u64) -> bool {
     entries.iter().all(|entry| {
         let Ok(displaced) = &entry.displaced else { return false };

@@ -20,8 +20,8 @@ type Changes = BTreeMap<usize, Counters>;
 pub(crate) struct CountersAtMarks {
     /// For each site, in the order of the ledger: the counters of the site at the latest mark.
     latest: Vec<Counters>,
-    /// The marks whose slice the collector has not read yet. For each such mark: the position of its slice in
-    /// the ring of marks, and the changed counters.
+    /// The marks whose slice the collector has not read yet. Each element holds the position of the mark's
+    /// slice in the ring of marks, and the counters that have changed since the previous mark.
     waiting: VecDeque<(u64, Changes)>,
     /// The position of the latest slice that was passed to [`CountersAtMarks::take`].
     read: u64,

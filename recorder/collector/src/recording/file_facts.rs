@@ -90,8 +90,8 @@ fn known(path: &Path) -> Arc<Known> {
     known
 }
 
-/// Identifies one version of a file. If a new file replaces a file of the same name, or if the content of the
-/// file changes, the value differs from the old value.
+/// Identifies one version of a file. The value changes if a new file replaces a file of the same name, or if
+/// the content of the file changes.
 #[derive(PartialEq, Eq, Hash)]
 struct FileVersion {
     device: u64,

@@ -165,8 +165,8 @@ impl Recording {
     }
 
     /// Writes into the trace which sites of mapped memory are in functions of an allocator inside a module.
-    /// Reading the function names of a large module takes long, so before the end of the recording, the
-    /// collector searches for such functions only in modules that contain an allocator.
+    /// Reading the function names of a large module takes long. So before the end of the recording, the
+    /// collector looks only into modules that are already known to contain an allocator.
     pub(super) fn settle_allocators(&mut self, is_end: bool) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let mut by_module: BTreeMap<u32, Vec<(usize, SiteId, u64)>> = BTreeMap::new();

@@ -79,7 +79,7 @@ pub(crate) struct TraceSites<'r> {
 pub(crate) struct ReadAt {
     /// The tick of the next regular slice of the recording.
     pub tick: u64,
-    /// The time of the reading since the start of the recording, in nanoseconds.
+    /// The time from the start of the recording until the collector read the slice, in nanoseconds.
     pub ns: u64,
 }
 
@@ -126,7 +126,7 @@ impl Marks {
     /// Reads the slices up to the position `until` of the ring of marks, and returns the records for the
     /// trace. The size of the trace may be at most `capacity_bytes`. The session does not contain the
     /// counters of mapped memory and pools. So the function calls `others` with the position of each slice,
-    /// and `others` returns those counters of mapped memory and pools that have changed at this slice.
+    /// and `others` returns the counters of mapped memory and pools that have changed before this slice.
     pub(crate) fn read(
         &mut self,
         session: &Session,
@@ -307,8 +307,8 @@ impl Marks {
             return Vec::new();
         }
         self.spent_bytes += bytes;
-        // Each time the free room for slices at marks has halved, the collector halves the number of slices
-        // that it takes while the count of a mark doubles.
+        // The less room is free for slices at marks, the fewer slices the collector takes: each time the free
+        // room has halved, it takes half as many slices while the count of a mark doubles.
         let halvings = (budget / (budget - self.spent_bytes).max(1)).max(1).ilog2();
         self.known[known].due = due_after(count, (IN_A_DOUBLING >> halvings.min(5)).max(1));
         let sites: Vec<_> = std::mem::take(&mut self.changed)

@@ -165,8 +165,8 @@ impl Recording {
     /// process had reported `events` loads and unloads of modules.
     pub(crate) fn code_for_child(&self, events: u32) -> KnownCode {
         let modules = self.modules.at_fork(events);
-        // The publisher stores the module numbers of the parent's recording. So the child can get the
-        // parent's publisher only if child and parent have the same modules.
+        // The publisher stores the module numbers of the parent's recording. So the child can use a copy of
+        // the parent's publisher only if child and parent have the same modules.
         let is_same = modules.all().len() == self.modules.all().len();
         let publisher = if is_same { self.publisher.for_child() } else { self.publisher.for_another() };
         KnownCode { publisher, modules: Some(modules) }
@@ -299,8 +299,9 @@ impl Recording {
         self.image_watch.is_left_for(now, WHILE)
     }
 
-    /// Whether the process executed another program (image) so long ago that edleak will not record the new
-    /// image, and the counters of this recording no longer change.
+    /// Whether the process executed another program (image) that edleak does not record. The function returns
+    /// `true` only when this program has had enough time to claim a session; from then on, the counters of
+    /// this recording no longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }

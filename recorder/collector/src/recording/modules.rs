@@ -31,7 +31,8 @@ pub struct Loaded {
 pub(crate) struct Event {
     /// The name that the loader opened; the name may be relative.
     pub name: String,
-    /// Runtime address minus link-time address.
+    /// The load bias: the address of a byte of the module in the process, minus the link-time address of this
+    /// byte.
     pub load_bias: u64,
     /// The address after the last byte of the module; 0: unknown.
     pub end: u64,
@@ -42,8 +43,8 @@ pub(crate) struct Event {
 }
 
 /// Maximum number of module loads that the collector remembers. If several modules were loaded at one address
-/// in turn, these loads tell which of these modules contains a site. This maximum suffices, because the
-/// target can report at most this number of loads between two slices.
+/// in turn, these loads tell which of these modules contains a site. The target can report at most this
+/// number of loads between two slices, so the collector needs to remember no more loads.
 const MAX_LOADS: usize = edleak_session::event::MAX_EVENTS;
 
 /// The modules of one target.
@@ -91,8 +92,8 @@ impl Modules {
         Modules { pid: self.pid, loaded, loads: VecDeque::new(), not_elf: self.not_elf.clone() }
     }
 
-    /// Turns this list into the list of the process `pid`, which has the same modules as the process of this
-    /// list.
+    /// Makes this list the list of the process `pid`, which has the same modules as the process that this
+    /// list describes now.
     pub(crate) fn of_process(mut self, pid: u32) -> Modules {
         self.pid = pid;
         let shows_files = process::shows_its_files(pid, self.loaded.iter().map(|one| &*one.module.path));
@@ -207,8 +208,9 @@ impl Modules {
         let file = process::path_in(self.pid, path);
         let mut facts = match kind(&file) {
             Kind::Elf(facts) => facts,
-            // If the target reported a build ID, the loader did map an ELF file, and by now a file that is
-            // not ELF has the name. If the target reported no build ID, the mapped file is not a module.
+            // A build ID that the target reported proves that the loader mapped an ELF file; if the file is
+            // not ELF now, another file has replaced it. If the target reported no build ID, the mapped file
+            // is not a module.
             Kind::NotElf if build_id.is_none() => {
                 self.not_elf.insert(path.to_owned(), ());
                 return None;
@@ -232,8 +234,8 @@ impl Modules {
         };
         let overlaps = |old: &Loaded| old.module.start < end && start < old.module.end;
         let known = match event {
-            // A memory map shows the current state, so only the newest module in this address range can be
-            // the same module.
+            // A memory map shows the current state, so the module in the map can only be the newest known
+            // module in this address range.
             0 => self
                 .loaded
                 .iter()

@@ -12,8 +12,7 @@ use std::time::Duration;
 /// The first and shortest value of an automatic period.
 pub const FINEST: Duration = Duration::from_millis(20);
 /// An automatic period doubles when the recording has lasted for this number of periods. After a doubling,
-/// the trace looks as if the longer period had applied from the start: every second older slice lies at a
-/// multiple of the new period.
+/// every second older slice lies at a multiple of the new period.
 const MOST_SLICES: u64 = 1024;
 
 /// Estimated time that the collector needs for one watched stack when it takes a slice.

@@ -74,15 +74,15 @@ impl Recording {
 
     /// The two frames of a pool site: the return address in the pool's own function, and the return address
     /// in the caller of this function. `None`: a thread of the target is still inserting one of the two
-    /// addresses into the site table.
+    /// return addresses into the site table.
     fn pool_frames(&self, site: &PoolSite) -> Option<Vec<StackFrame>> {
         let mut frames: Vec<StackFrame> = Vec::with_capacity(2);
         for id in [site.direct, site.caller].into_iter().filter(|&id| id != 0) {
             let info = self.session.infos().get(usize::from(id))?;
             let address = info.address.load(Ordering::Acquire);
             if address == 0 {
-                // If the address is 0, the id tells why: with the id `OTHER`, the site table had no room;
-                // with another id, a thread is still inserting the site.
+                // A site without an address has one of two causes. With the id `OTHER`, the site table had no
+                // room for the site; with another id, a thread is still inserting the site.
                 if u32::from(id) == edleak_session::site::OTHER { continue } else { return None }
             }
             let module: Option<ModuleId> =

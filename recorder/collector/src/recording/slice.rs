@@ -27,8 +27,8 @@ impl Recording {
 
     /// Lets the target run; until this call, the target waits for its rules. The collector calls this
     /// function after it has read the counters of the first slice, so the first slice shows the state before
-    /// the target runs. The collector writes the first slice after this call, so the target does not wait for
-    /// this work.
+    /// the target runs. The collector writes the first slice into the trace after this call, so the target
+    /// does not wait until the slice is written.
     pub(super) fn let_target_go(&self) {
         let ready = &self.session.header().ready;
         if ready.load(Ordering::Relaxed) == 0 {

@@ -3,7 +3,7 @@
 use crate::attach::arch::registers::Registers;
 
 /// Offset of the extended state (the floating-point and vector registers) in the frame. The kernel requires
-/// that the address of this state is a multiple of 64.
+/// that the address of the extended state is a multiple of 64.
 const STATE_AT: usize = 320;
 const FLAGS_AT: usize = 0;
 const CONTEXT_AT: usize = 40;
@@ -13,7 +13,8 @@ const FLAGS: u64 = 7;
 
 /// The bytes of a signal frame at `address`: a `ucontext`, followed by the floating-point and vector
 /// registers. `address` is a multiple of 64. The frame names an alternative signal stack of size 0. The
-/// kernel rejects a stack of this size and continues, so the thread keeps its own alternative signal stack.
+/// kernel rejects a signal stack of size 0 and continues, so the thread keeps its own alternative signal
+/// stack.
 pub(crate) fn frame(address: u64, registers: &Registers, mask: u64, state: &[u8]) -> Vec<u8> {
     let mut frame = vec![0u8; STATE_AT];
     let mut put = |at: usize, word: u64| frame[at..at + 8].copy_from_slice(&word.to_ne_bytes());

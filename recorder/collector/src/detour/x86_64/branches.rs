@@ -180,8 +180,8 @@ fn is_branch(code: &[u8]) -> bool {
     matches!(code, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
 }
 
-/// Whether an instruction jumps through a pointer that is not in a table. Such a jump leads to another
-/// module, or is a tail call.
+/// Whether an instruction jumps through a pointer that is not in a table. A jump through a single pointer
+/// leads to another module, or is a tail call.
 fn is_leaving_jump(instruction: &Instruction) -> bool {
     instruction.code() == Code::Jmp_rm64
         && instruction.op0_kind() == OpKind::Memory

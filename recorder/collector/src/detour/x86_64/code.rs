@@ -88,8 +88,8 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
             block.instructions.push(instruction);
             continue;
         }
-        // The trampoline pushes the return address of the original call from memory. This address is stored
-        // after the code.
+        // The return address of the original call is stored in memory after the code of the trampoline, and
+        // the trampoline pushes this address.
         calls = true;
         let mut push = Instruction::with1(Code::Push_rm64, at(address + RETURN_ADDRESS_AT as u64)).ok()?;
         push.set_ip(instruction.ip());
@@ -225,7 +225,7 @@ pub(crate) fn stub(
 }
 
 /// Compiles the first part of the stub of a function that maps memory. If the module's own code made the
-/// call, this part jumps to the original function; for all other calls, this part jumps to `end`. So edleak
+/// call, the compiled part jumps to the original function; for all other calls, it jumps to `end`. So edleak
 /// does not count the memory that libc maps for malloc and for threads. The code leaves rax unchanged,
 /// because a variadic function may read rax.
 fn pass_over_own_calls(
@@ -268,8 +268,9 @@ fn raise(
     block.add(Instruction::with2(Code::Cmp_rm64_imm8, Register::R10, SPACING as i32))?;
     block.branch(Code::Jae_rel8_64, end)?;
     if matches!(size, Size::Product(..)) {
-        // If an argument is negative as a signed number, the unsigned product has overflowed even if the
-        // signed product is small. The allocation must fail, so the code leaves the arguments as they are.
+        // If one of the two factors is negative as a signed number, the unsigned product has overflowed, even
+        // if the signed product is small. The allocator must refuse this size, so the code leaves the factors
+        // unchanged.
         block.add(Instruction::with2(Code::Test_rm64_r64, ARGUMENTS[first], ARGUMENTS[first]))?;
         block.branch(Code::Js_rel8_64, end)?;
     }

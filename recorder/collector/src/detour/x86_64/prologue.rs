@@ -61,8 +61,8 @@ pub(crate) struct Displaced {
     /// Number of bytes of `original` that are instructions to move; the other bytes of `original` are
     /// padding.
     pub(crate) moved: usize,
-    /// Whether the last replaced instruction always jumps, returns or traps. In that case the trampoline
-    /// needs no jump back to the function.
+    /// Whether the last replaced instruction always jumps, returns or traps, so that the trampoline needs no
+    /// jump back to the function.
     pub(crate) ends: bool,
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn displaced(bytes: &[u8], start: u64, end: u64, next: u64) -> Result
 }
 
 /// Whether an instruction has the same effect at another address. A moved call still returns to the address
-/// after the original call. So the jump must not replace the instruction at that address, and only the last
+/// after the original call. So the jump must not replace the instruction after a call, and only the last
 /// replaced instruction may be a call.
 fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
     match instruction.mnemonic() {
@@ -123,8 +123,8 @@ fn is_movable(instruction: &Instruction, is_last: bool) -> bool {
         // the jump is now.
         Mnemonic::Syscall => false,
         Mnemonic::Call => is_last && call_as_jump(instruction).is_some(),
-        // These instructions exist only with an offset of one byte, so they cannot reach a target that is far
-        // away.
+        // The instructions `loop` and `jrcxz` exist only with an offset of one byte, so a moved copy could
+        // not reach the old target of the jump.
         Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => false,
         _ => true,
     }
@@ -137,7 +137,8 @@ pub(crate) fn call_as_jump(call: &Instruction) -> Option<Instruction> {
     let mut jump = *call;
     jump.set_code(match call.code() {
         Code::Call_rel32_64 => Code::Jmp_rel32_64,
-        // An operand relative to the stack pointer would be wrong after the push.
+        // An operand relative to the stack pointer would be wrong after the trampoline has pushed the return
+        // address.
         Code::Call_rm64 if !uses_stack_pointer(call) => Code::Jmp_rm64,
         _ => return None,
     });
@@ -161,7 +162,7 @@ pub(crate) fn leads_elsewhere(instruction: &Instruction) -> bool {
     )
 }
 
-/// Whether these bytes are padding: traps, zeros, or instructions that do nothing.
+/// Whether all bytes of `padding` are traps, zeros, or instructions that do nothing.
 fn is_padding(padding: &[u8], code: &[u8]) -> bool {
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
     let mut at = 0;

@@ -1,8 +1,8 @@
 //! Recognizes by the name of a library or of a function that a call for mapped memory comes from an
 //! allocator.
 //!
-//! edleak already counts the allocations of these allocators as heap memory. So the collector does not also
-//! count the memory that these allocators map, because the same memory would then count twice.
+//! edleak already counts a program's allocations from an allocator as heap memory. So the collector does not
+//! also count the memory that the allocator maps, because the same memory would then count twice.
 
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;

@@ -154,8 +154,7 @@ impl Ledger {
         counters.allocated_bytes = counters.allocated_bytes.wrapping_add(end - start);
     }
 
-    /// If a mapping of `owner` ends at `start`, extends this mapping to `end`. Returns whether such a mapping
-    /// exists.
+    /// If a mapping of `owner` ends at `start`, extends this mapping to `end` and returns `true`.
     fn extend(&mut self, start: u64, end: u64, owner: SiteIndex) -> bool {
         let Some((_, piece)) = self.pieces.range_mut(..start).next_back() else { return false };
         let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { return false };

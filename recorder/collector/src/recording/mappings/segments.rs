@@ -17,8 +17,8 @@ impl Segments {
         if let Some(bytes) = self.0.get(&segment) {
             return *bytes;
         }
-        // If the process is in another IPC namespace than the collector, this ID belongs to another segment
-        // in the collector's namespace.
+        // If the process and the collector are in different IPC namespaces, the same ID stands for another
+        // segment in the collector's namespace.
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/ipc")).ok();
         let is_ours = namespace("self") == namespace(&pid.to_string());
         let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
