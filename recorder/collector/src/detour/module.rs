@@ -11,7 +11,7 @@ use edleak_session::detour::HOOKS;
 pub(crate) struct Patch {
     /// The address of the jump.
     pub(crate) address: u64,
-    /// The bytes that must be at the address before the write.
+    /// The bytes that the process must contain at this address before the jump is written.
     pub(crate) expected: Vec<u8>,
     /// The jump instruction, which replaces the first bytes of the function.
     pub(crate) jump: [u8; 5],

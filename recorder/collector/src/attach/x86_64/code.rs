@@ -40,7 +40,7 @@ pub(crate) struct Block {
     pub(crate) path: u64,
     /// The flags for the call of `dlopen`.
     pub(crate) flags: u64,
-    /// The memory for the detours of each module. An element of size 0 ends the list.
+    /// The memory for the detours of each module. An element of size 0 ends the list of places.
     pub(crate) places: [Place; MAX_PLACES],
     /// The address of the frame for `rt_sigreturn`.
     pub(crate) frame: u64,

@@ -26,7 +26,7 @@ const ARGUMENTS_32: [Register; 6] =
 /// for an address of code.
 const LABELS: u64 = 0xffff_f000_0000_0000;
 
-/// Instructions to encode one after the other from one address on.
+/// Instructions that are encoded one after the other, beginning at one address.
 struct Block {
     instructions: Vec<Instruction>,
     labels: u64,

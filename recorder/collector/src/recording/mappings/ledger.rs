@@ -343,8 +343,8 @@ impl Ledger {
     }
 
     /// Counts those parts of mappings as freed that are outside `ranges` (the kernel's list), because a call
-    /// that edleak did not see has unmapped these parts. The function skips mappings whose serial number is
-    /// not below `mark`. Returns the number of freed bytes. `ranges` must be sorted.
+    /// that edleak did not see has unmapped these parts. The function checks only mappings whose serial
+    /// number is below `mark`. Returns the number of freed bytes. `ranges` must be sorted.
     ///
     /// The caller must read all events, then get `mark`, then read `ranges`, and then read all events again.
     /// Because of this order, a range that is missing in `ranges` was unmapped by a call that caused no

@@ -32,8 +32,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct MappingSite {
     /// The site's ID in the session.
     pub id: u32,
-    /// Whether an allocator makes the calls of mmap at this site. An allocator maps memory for the program's
-    /// heap allocations, and edleak already counts these allocations at the sites that make them.
+    /// Whether an allocator makes the calls that map memory at this site. An allocator maps memory for the
+    /// program's heap allocations, and edleak already counts these allocations at the sites that make them.
     pub is_allocator: bool,
     /// The site's ID in the trace; `None`: the trace does not contain the site yet.
     pub in_trace: Option<SiteId>,

@@ -409,8 +409,8 @@ mod tests {
         // The second object at an address replaces the first object.
         apply(&mut ledger, &[(Alloc, 1, 8, 30)]);
         assert_eq!((ledger.live, ledger.refused), (2, 2));
-        // The ledger has no room for the new object, but still removes the bytes of the new object from the
-        // older object in this range.
+        // The ledger has no room for the new object. Still, it removes the bytes of the new object from the
+        // older object at the same addresses.
         apply(&mut ledger, &[(Unpoison, 0, 4096, 32)]);
         assert_eq!((ledger.live, ledger.refused), (2, 3));
         assert_eq!(counted(&ledger), [[1, 64, 0, 32], [2, 40, 1, 10]]);
