@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Maximum number of birth epochs that the trace stores for a stack. A birth epoch is a span of time; a long
-/// recording has at least half of this number of epochs.
+/// recording is divided into 16 to 32 birth epochs.
 const MOST_EPOCHS: u64 = 32;
-/// Length of an epoch at the start of a recording, in nanoseconds. The length doubles repeatedly later.
+/// Length of an epoch at the start of a recording, in nanoseconds. The epochs become longer during the
+/// recording: their length doubles again and again.
 const FIRST_EPOCH_NS: u64 = 20_000_000;
 
 /// The birth epochs of a recording: spans of time by which the allocations are counted. The target knows only
@@ -120,8 +121,8 @@ impl WatchedStacks {
         new
     }
 
-    /// Stops adding stacks to the trace. After this call, the allocations of a stack that has no site in the
-    /// trace count at the call site of this stack.
+    /// Stops adding stacks to the trace. After this call, if a stack has no site in the trace, its
+    /// allocations count at the watched site to which the stack belongs.
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
     }
@@ -199,7 +200,7 @@ struct CellState {
 }
 
 /// The survivors (live allocations) at one instant, stored as a copy of the cells in the session. In the form
-/// in which the trace stores survivors, they would take ten times as much memory as this copy.
+/// in which the trace stores survivors, the same survivors would take ten times as much memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     now_ns: u64,
@@ -209,9 +210,10 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Calls `visit` once for each stack, with the survivors of the stack by birth epoch. The epochs have
-    /// equal length and reach from the start of the recording to this snapshot. If there are more than `most`
-    /// stacks, the function visits only the `most` stacks with the most live bytes.
+    /// Calls `visit` once for each stack. `visit` gets the stack's survivors (live allocations), counted by
+    /// the epoch in which they were allocated. The epochs have equal length and reach from the start of the
+    /// recording to this snapshot. If there are more than `most` stacks, the function visits only the `most`
+    /// stacks with the most live bytes.
     pub(crate) fn each<E>(
         &self,
         sites: &[SiteId],
@@ -318,10 +320,11 @@ fn is_most(live: u64, most: u64) -> bool {
 impl Snapshots {
     /// Keeps the latest survivors (live allocations) as the state before a possible teardown, in which an
     /// ending program frees everything. The caller calls [`Snapshots::keep`] at the end of each epoch. If the
-    /// number of live allocations has fallen, a teardown may have begun. In that case, the function keeps the
-    /// survivors from before the fall, because survivors from the middle of a teardown would hide part of a
-    /// leak. If the number stays low for longer than a teardown can last, the program has freed this memory
-    /// in normal work, and the function keeps the latest survivors again.
+    /// number of live allocations has fallen, a teardown may have begun. While the number is lower, the
+    /// function keeps the survivors from before the fall, because survivors from the middle of a teardown
+    /// would hide part of a leak. If the number of live allocations stays low for longer than a teardown can
+    /// last, the program has freed this memory in normal work, and the function keeps the latest survivors
+    /// again.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = self.latest.live_count;
@@ -331,9 +334,10 @@ impl Snapshots {
     }
 
     /// The newest survivors (live allocations) from the time before the ending program began to free
-    /// everything. The function returns the survivors at the latest slice if their number is at least 15/16
-    /// of the number of kept survivors ([`Snapshots::keep`]); otherwise, it returns the kept survivors. If
-    /// the heap shrank in normal work, the returned survivors are a few epochs old, which does no harm.
+    /// everything. If the number of survivors at the latest slice is at least 15/16 of the number of kept
+    /// survivors ([`Snapshots::keep`]), the function returns the survivors at the latest slice; otherwise, it
+    /// returns the kept survivors. If the number of live allocations fell in normal work and not in a
+    /// teardown, the returned survivors are a few epochs old, which does no harm.
     pub(crate) fn before_teardown(&self) -> &Arc<Snapshot> {
         if is_most(self.latest.live_count, self.kept.live_count) { &self.latest } else { &self.kept }
     }
@@ -380,7 +384,8 @@ mod tests {
         };
         let ends = [100, 80, 60, 30, 5].map(&mut survivors_after);
         assert_eq!(ends, [100; 5]);
-        // The program has continued with only five live allocations for longer than a teardown can last.
+        // For longer than a teardown can last, the program has run on with only five live allocations, so the
+        // fall was no teardown.
         assert_eq!([5; EPOCHS_OF_A_TEARDOWN - 1].map(&mut survivors_after).last(), Some(&5));
     }
 

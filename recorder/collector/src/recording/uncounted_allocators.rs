@@ -6,8 +6,10 @@ use crate::sys::say::say;
 use edleak_format::{Allocator, UncountedFunctions};
 
 impl Recording {
-    /// Tells the user once about each allocator that edleak does not count. Call this function after the
-    /// target has had time to apply its detours, and again after the program has loaded further modules.
+    /// Tells the user once about each allocator that edleak does not count. Before the target has applied its
+    /// detours (jumps into edleak's library), the library counts no allocator inside the target's modules. So
+    /// call this function after the target has had time to apply its detours, and again after the program has
+    /// loaded further modules.
     pub(super) fn tell_unseen(&mut self) {
         let modules = self.modules.all().len();
         for unseen in self.unseen() {

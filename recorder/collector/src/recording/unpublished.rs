@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest time that the collector waits for an event that no thread has published. After this time, the
-/// collector skips the event. The thread that began to write this event was stopped, or left the library with
-/// longjmp.
+/// The longest time that the collector waits for an event that no thread has published. If an event stays
+/// unpublished for this time, the collector skips the event: the thread that began to write the event was
+/// stopped, or left the library with longjmp.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// An unpublished event in a ring, for which the collector waits before it reads the events after this event.
@@ -16,8 +16,8 @@ pub(crate) struct Unpublished {
 }
 
 impl Unpublished {
-    /// Notes that no thread has published the event `number` yet. Returns whether the collector has waited
-    /// for this event for at least [`LONGEST_WAIT`].
+    /// Remembers that no thread of the target has published the event with this number yet. Returns whether
+    /// the collector has waited for this event for at least [`LONGEST_WAIT`].
     pub(crate) fn is_overdue(&mut self, number: u32) -> bool {
         let now = Instant::now();
         match self.event {

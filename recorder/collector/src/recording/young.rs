@@ -42,14 +42,15 @@ impl Recording {
         self.writer.as_ref().is_some_and(TraceWriter::is_in_memory)
     }
 
-    /// Creates the file of the trace. The file stays empty until [`Recording::poll`] or
-    /// [`Recording::finish`]. The collector keeps an existing file of this name as `.old`.
+    /// Creates the file of the trace. The new file stays empty until [`Recording::poll`] or
+    /// [`Recording::finish`] is called. If a file with the name of the trace exists already, the collector
+    /// keeps this file as `.old`.
     pub(crate) fn create_file(&mut self) -> Result<(), crate::error::Error> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         output::create_file(writer, &self.path)
     }
 
-    /// If the postponed work is due, does this work: publishes the rules, and writes the trace so far into
+    /// Does the postponed work if its time has come: publishes the rules, and writes the trace so far into
     /// its file.
     pub(super) fn end_delay(&mut self, now: Instant) -> Result<(), Error> {
         if self.delay_left(now) != Some(Duration::ZERO) {

@@ -68,7 +68,7 @@ impl RuleCache {
         if !directory.is_absolute() {
             return None;
         }
-        // If the directory exists already, the call fails, and this error does not matter.
+        // If the directory exists already, `create` fails, and this error does not matter.
         let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
         is_ours_alone(&directory).then_some(RuleCache { directory, recorder })
     }
@@ -148,7 +148,7 @@ impl RuleCache {
     }
 }
 
-/// Computes a number from the metadata of a file. Two versions of the file have different numbers.
+/// Computes a number from the metadata of a file. The number changes when the file is replaced or written.
 fn identity(file: &Metadata) -> u64 {
     let words = [file.dev(), file.ino(), file.size(), file.mtime() as u64, file.mtime_nsec() as u64];
     checksum(&words.map(u64::to_le_bytes).concat())

@@ -71,7 +71,7 @@ impl Compiled {
         place
     }
 
-    /// The code ranges of those functions of a file that requests of a watch set name.
+    /// The code ranges, in one file, of the functions that the watch requests in `watch` name.
     pub(crate) fn asked(&self, key: &FileKey, file: &Path, watch: &WatchSet) -> Shared<Vec<RequestRange>> {
         let place = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,8 @@ impl Compiled {
 
 impl FileCode {
     /// Compiles the module at `path` from its file at `file`, or reads the module's rules from the rule
-    /// cache. The flag in the result is `false` if the caller should write the result into the rule cache.
+    /// cache. The function also returns a flag; `false`: the caller should write the compiled rules into the
+    /// rule cache.
     fn compile(path: &str, file: &Path, build_id: &[u8], code_options: &CodeOptions) -> (FileCode, bool) {
         let rules = OnceLock::new();
         let nothing = FileCode {
@@ -140,8 +141,8 @@ impl FileCode {
         let wrappers = wrapper_ranges(&elf, table, &functions).into_iter().map(code_range).collect();
         let link_base = elf.link_base();
         let file = rules.get().is_none().then(|| files.into_binary());
-        // The rule cache does not store allocator functions, so the collector compiles a file that defines
-        // allocator functions again in each run.
+        // The rule cache does not store allocator functions. So the collector does not store a file with
+        // allocator functions in the cache, and compiles such a file in each run.
         let is_kept = cache.is_some() && entries.entries.is_empty();
         (FileCode { wrappers, entries, link_base, file, version, rules }, !is_kept)
     }

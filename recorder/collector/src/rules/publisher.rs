@@ -3,7 +3,8 @@
 //!
 //! The publisher compiles the rules from the files of the modules, and writes them into the session as sorted
 //! tables. To replace a table, the publisher first sets the length of the table to 0. If the target searches
-//! the table while the length is 0, the target finds no entry, and searches again at the next new site.
+//! a table at a moment when the length of the table is 0, the target finds no entry, and searches the table
+//! again when it meets its next new site.
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
@@ -36,8 +37,8 @@ pub struct Publisher {
     refused: Vec<RequestRange>,
     /// The return addresses that auto-watch has picked and that are watched.
     picked: HashSet<u64>,
-    /// Whether auto-watch may pick sites. The value becomes `false` when a client of the control socket ends
-    /// auto-watch.
+    /// Whether auto-watch may pick sites. When a client of the control socket ends auto-watch, the collector
+    /// sets this field to `false`.
     may_pick: bool,
     /// Number of times that the set of watched sites has changed.
     changes: usize,
@@ -48,22 +49,23 @@ pub struct Publisher {
     publications: usize,
 }
 
-/// A change of the set of watched sites. The collector prepares the change in the background, because a
-/// search through the symbols of every module takes long.
+/// A change of the set of watched sites. The collector prepares the change of the watched sites in the
+/// background, because a search through the symbols of every module takes long.
 pub struct Change {
     watch: Arc<WatchSet>,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Change {
-    /// Whether the collector has prepared the change completely.
+    /// Whether the collector has completely prepared this change of the watched sites.
     pub fn is_prepared(&self) -> bool {
         self.worker.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
-/// Number of different lengths of padding. The target recognizes a new table by its length, so the collector
-/// adds padding to the end of each table, and two successive tables get padding of different lengths.
+/// The padding at the end of a table can have this number of different lengths. The target recognizes a new
+/// table by its length, so the collector adds padding to the end of each table, and two successive tables get
+/// padding of different lengths.
 const PADDING: usize = 8;
 
 impl Publisher {
@@ -72,8 +74,8 @@ impl Publisher {
         Publisher::with(code_options, Arc::default())
     }
 
-    /// Makes a publisher for another target of the same run. The two publishers share the user's options and
-    /// the compiled rules.
+    /// Makes a publisher for another target of the same run. The new publisher shares the user's options and
+    /// the compiled rules with this publisher.
     pub fn for_another(&self) -> Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
@@ -90,9 +92,9 @@ impl Publisher {
         child
     }
 
-    /// Whether the child of this publisher needs no rules of its own: the publisher has taken over all of
-    /// `modules` from the publisher of the parent process, and the child walks no stacks. The child then
-    /// finds all its rules in the session of its parent.
+    /// Whether the forked child of this publisher can use the rules in the session of its parent, so that it
+    /// needs no rules of its own. It can if the publisher has taken over all of `modules` from the publisher
+    /// of the parent process, and the child walks no stacks.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }
@@ -136,9 +138,9 @@ impl Publisher {
         self.walks
     }
 
-    /// Compiles the rules of files that the target will load. The function starts another thread for this
-    /// work, so the work runs while the target starts. If the collector cannot create a thread,
-    /// [`Publisher::publish`] compiles the files later.
+    /// Compiles the rules of files that the target will load. Another thread compiles the rules, so that the
+    /// target can start at the same time. If the collector cannot create a thread, [`Publisher::publish`]
+    /// compiles the files later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
@@ -156,9 +158,9 @@ impl Publisher {
         });
     }
 
-    /// Compiles the rules of a running process's modules before the recording of this process begins. Without
-    /// this function, the thread of the process that begins the recording would have to wait until the rules
-    /// are compiled.
+    /// Compiles the rules of a running process's modules before the recording of this process begins. A
+    /// thread that begins a recording in the process must wait until the rules are compiled, so compiling the
+    /// rules earlier saves the thread this wait.
     pub(crate) fn compile_ahead(&self, modules: &[Loaded]) {
         for loaded in modules {
             let key = (loaded.module.path.clone(), loaded.module.build_id.clone());
@@ -167,8 +169,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes the rules of modules that were not published before. If the target already has sites in
-    /// these modules, the function also updates the actions of these sites.
+    /// Publishes the rules of modules that were not published before. If the target already has sites in the
+    /// newly published modules, the function also updates the actions of these sites.
     pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
@@ -180,8 +182,8 @@ impl Publisher {
         let header = session.header();
         header.watch_all.store(u32::from(self.watch.is_everything()), Ordering::Relaxed);
         header.wrapper_ranges.store(0, Ordering::Release);
-        // Change the length of the table with padding, because the target recognizes a new table by its
-        // length.
+        // The target recognizes a new table of code ranges by its length, so add padding that changes the
+        // length of the table.
         let padding = CodeRange { start: u64::MAX, end: u64::MAX, action: Action::COUNT };
         let padded =
             self.code_ranges.iter().chain(std::iter::repeat_n(&padding, self.publications % PADDING));
@@ -207,7 +209,7 @@ impl Publisher {
     }
 
     /// Restores the code ranges of a known module that the target has loaded again. The next call of
-    /// [`Publisher::publish`] publishes these ranges.
+    /// [`Publisher::publish`] publishes the restored code ranges.
     pub fn bring_back(&mut self, loaded: &Loaded) {
         self.lay(loaded);
     }
@@ -242,7 +244,8 @@ impl Publisher {
             code_ranges.sort_by_key(|code_range| code_range.start);
             code_ranges = overlay(refused.iter().map(with(Action::COUNT)), &code_ranges);
         }
-        // Remove the ranges of a module that was at these addresses before and that has been unloaded.
+        // If an unloaded module was at the addresses of the new module before, remove the code ranges of the
+        // unloaded module.
         let is_outside = |start, end| end <= loaded.module.start || start >= loaded.module.end;
         self.code_ranges.retain(|code_range| is_outside(code_range.start, code_range.end));
         self.refused.retain(|asked| is_outside(asked.start, asked.end));
@@ -288,8 +291,8 @@ impl Publisher {
         self.refused.clear();
         self.walks |= !self.watch.is_empty();
         if self.walks {
-            // Publish the unwind rules before the new sites are watched. Without unwind rules, the walks of
-            // stacks at these sites would end before the outermost frame.
+            // Publish the unwind rules before the new sites are watched. Without unwind rules, a walk of a
+            // stack at a newly watched site would end before the outermost frame.
             for loaded in modules {
                 self.learn(loaded);
             }
@@ -321,8 +324,8 @@ impl Publisher {
         Some(&self.code.get(module)?.get()?.entries)
     }
 
-    /// The requests with these serial numbers name functions and return addresses. The function returns how
-    /// many of these functions and addresses are in loaded modules.
+    /// Counts the functions and return addresses in loaded modules that the watch requests with the serial
+    /// numbers `serials` name.
     pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
         let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
@@ -336,8 +339,8 @@ impl Publisher {
         functions + self.watch.addresses_in(&loaded.module).filter(is_meant).count()
     }
 
-    /// The requests that match no function and no address in any module. The search includes unloaded
-    /// modules.
+    /// The watch requests that match no function and no address in any module, not even in an unloaded
+    /// module.
     pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
         let count =
             |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
@@ -357,8 +360,8 @@ impl Publisher {
         }
     }
 
-    /// Watches a site that looks like a leak, unless the user asked not to watch this site. Returns whether
-    /// the site is newly watched.
+    /// Watches a site that looks like a leak, unless the user asked not to watch this site. Returns `true` if
+    /// this call begins the watch of the site.
     pub fn pick(&mut self, session: &Session, address: u64) -> bool {
         let pc = address.wrapping_sub(1);
         let after = self.refused.partition_point(|asked| asked.start <= pc);
@@ -376,8 +379,8 @@ impl Publisher {
         false
     }
 
-    /// Ends the watch of a site that auto-watch has picked. If the user also asked to watch this site, the
-    /// site is still watched.
+    /// Ends the watch of a site that auto-watch has picked. If the user also asked to watch the site, edleak
+    /// still watches the site.
     pub fn unpick(&mut self, session: &Session, address: u64) {
         if self.picked.remove(&address) {
             self.changes += 1;
@@ -406,8 +409,8 @@ impl Publisher {
         }
     }
 
-    /// Updates the actions of all sites that the target already has, because the collector may have published
-    /// or changed the rules for these sites only now.
+    /// Updates the actions of all sites that the target already has: the target may have stored a site before
+    /// the collector published or changed the rules for this site.
     fn tell_known_sites(&mut self, session: &Session) {
         let refused = std::mem::take(&mut self.refused);
         self.picked.retain(|&address| {
@@ -428,9 +431,10 @@ impl Publisher {
             if now != wanted && now != Action::LOADER {
                 change(session, address, slot, wanted);
             } else if now != Action::COUNT && self.publications > 1 {
-                // A signal handler may have interrupted a thread of the target while this thread removed this
-                // caller from the caller cache. If the handler leaves the library with longjmp, the thread
-                // never completes the removal. So the collector removes the caller from the cache itself.
+                // A thread of the target may have been about to remove this caller from the caller cache when
+                // a signal handler interrupted the thread. If the signal handler leaves the library with
+                // longjmp, the thread never completes the removal of the caller. So the collector also
+                // removes the caller from the caller cache.
                 caller::withdraw_if(session.callers(), address, |caller| caller.site().is_some());
             }
         }
@@ -441,9 +445,10 @@ impl Publisher {
         slots.filter(|slot| slot.action() == Action::WATCH).count()
     }
 
-    /// Publishes the unwind rules of loaded modules. The collector writes new rows after the rows in use and
-    /// does not change the rows in use, so a walk of a stack can use the rows in use at any time. Only during
-    /// the short time in which the collector writes the table of modules, a walk of a stack finds no rules.
+    /// Publishes the unwind rules of loaded modules. The collector adds new rows to the unwind table after
+    /// the rows in use and does not change the rows in use, so a walk of a stack can read the unwind table at
+    /// any time. Only during the short time in which the collector writes the table of modules, a walk of a
+    /// stack finds no rules.
     fn publish_rules(&mut self, session: &Session, modules: &[Loaded]) {
         let is_loaded = |module: usize| modules[module].module.unloaded_ns == 0;
         let rows_of = |module: usize| {
@@ -501,9 +506,9 @@ impl Publisher {
     }
 }
 
-/// The return addresses of the sites that the target has. The function reads these addresses from the list
-/// that is indexed by site id and not from the site table. Most slots of the site table are empty, and
-/// reading an empty slot would allocate memory for the page of this slot.
+/// The return addresses of the sites that the target has. The function reads the return addresses of the
+/// sites from the list that is indexed by site id, and not from the site table. Most slots of the site table
+/// are empty, and reading an empty slot would allocate memory for the page of this slot.
 fn known_addresses(session: &Session) -> impl Iterator<Item = u64> {
     let addresses =
         session.infos()[..session.sites_in_use()].iter().map(|info| info.address.load(Ordering::Acquire));

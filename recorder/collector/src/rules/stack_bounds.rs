@@ -11,8 +11,8 @@ use edleak_session::stack::{CUT, MAX_BOUNDS, MAX_STACKS};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The collector reads the target's memory map at least once in this time, because new mappings may contain
-/// new stacks.
+/// The collector reads the target's memory map at least once in each period of this length, because new
+/// mappings may contain new stacks.
 const PERIOD: Duration = Duration::from_secs(1);
 /// If the walk of a stack ended before the outermost frame, the stack may be in a new mapping, so the
 /// collector reads the memory map before [`PERIOD`] is over. But the collector spends at most 1/`SHARE` of
@@ -58,9 +58,10 @@ impl StackBounds {
         self.stacks = made;
     }
 
-    /// Replaces those published entries that have changed. While the collector replaces an entry, the end in
-    /// this entry is 0, so a walk ignores the entry. So a walk never combines the start of the old mapping
-    /// with the end of the new mapping.
+    /// Publishes the ranges of the target's writable mappings; only the entries that have changed are
+    /// replaced. While the collector replaces an entry, the end in this entry is 0, so a walk ignores the
+    /// entry. So a walk of a stack never combines the start of the replaced mapping with the end of the new
+    /// mapping.
     fn publish(&mut self, session: &Session, ranges: Vec<Range>) {
         let same = ranges.iter().zip(&self.published).take_while(|(new, old)| new == old).count();
         if same == ranges.len() && same == self.published.len() {

@@ -13,8 +13,9 @@ pub fn compile(elf: &Elf<'_>) -> UnwindTable {
     UnwindTable::compile(elf, pack)
 }
 
-/// Compiles the unwind rules of some functions of a file. The table may also contain rules of other
-/// functions. `functions` contains the ranges of these functions, which must be sorted and must not overlap.
+/// Compiles the unwind rules of some functions of a file. The returned table may also contain rules of
+/// functions that `functions` does not contain. `functions` contains the code ranges of the wanted functions;
+/// the ranges must be sorted and must not overlap.
 pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
     UnwindTable::compile_in(elf, functions, pack)
 }

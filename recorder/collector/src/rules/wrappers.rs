@@ -27,7 +27,7 @@ pub struct WrapperRange {
     pub start: u32,
     /// Offset in the file of the first byte after the range.
     pub end: u32,
-    /// The unwind rule with which a walk of a stack skips the frame of a call in this range. The kind of this
+    /// The unwind rule with which a walk of a stack skips the frame of a call in this range; the kind of the
     /// rule is always `Sp` or `Fp`.
     pub rule: Rule,
 }
@@ -44,7 +44,7 @@ pub struct WrapperSet {
 }
 
 /// A pattern of the user, and a flag that is set when the pattern matches a function. All clones of a
-/// [`WrapperSet`] share this flag.
+/// [`WrapperSet`] share the flag of each pattern.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -215,8 +215,8 @@ fn rust_may_match(raw: &str) -> bool {
         || raw.contains("GlobalAlloc")
 }
 
-/// The first word of a mangled Rust path: the name of the crate. In the legacy mangling, the first word can
-/// also be a type.
+/// The first word of a mangled Rust path: the name of the crate. In Rust's legacy mangling, the first word of
+/// a path can also be a type.
 fn rust_first_word(raw: &str) -> Option<&str> {
     let word = |text: &'_ str| -> Option<Range<usize>> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -230,7 +230,7 @@ fn rust_first_word(raw: &str) -> Option<&str> {
         return rest.get(word(rest)?);
     }
     // The v0 mangling encodes a crate as the letter `C`, an optional number in the form `s…_`, and the name
-    // of the crate. If the letter `C` has another meaning, no name follows this letter.
+    // of the crate. If the letter `C` stands for something other than a crate, no name follows the letter.
     raw.match_indices('C').find_map(|(at, _)| {
         let rest = &raw[at + 1..];
         let rest = match rest.strip_prefix('s') {
@@ -287,8 +287,8 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
     Some(path)
 }
 
-/// The first word of the mangled path `rest`, and the number of bytes that this word takes in `rest`. The
-/// number of bytes is 0 if the function cannot read the text after this word without demangling. `None`:
+/// The first word of the mangled path `rest`, and the number of bytes that this word takes in `rest`. If the
+/// text after the first word cannot be read without demangling, the returned number of bytes is 0. `None`:
 /// `rest` is not a path.
 fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     const ABBREVIATIONS: [(&str, &str); 7] = [
@@ -323,7 +323,7 @@ fn next_word(rest: &str) -> Option<(Option<&str>, usize)> {
     }
 }
 
-/// The code ranges of those functions of a file that are wrappers. The ranges are sorted and do not overlap.
+/// The code ranges of those functions of a file that are wrappers, sorted by address and without overlap.
 pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &WrapperSet) -> Vec<Range<u32>> {
     if set.has_whole(elf) {
         return vec![WHOLE_FILE];
@@ -356,12 +356,12 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
 /// The range that [`wrapper_functions`] returns for a file in which every function is a wrapper.
 pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
-/// The code ranges of `functions` in which the library can skip the frame of a call: each range contains a
-/// call and has one unwind rule. The ranges are sorted and do not overlap. To find the range of a return
-/// address, look up the return address minus 1, which is inside the call instruction.
+/// The ranges of code inside `functions` in which the library can skip the frame of a call: each range
+/// contains a call and has one unwind rule. The returned ranges are sorted and do not overlap. To find the
+/// range of a return address, look up the return address minus 1, which is inside the call instruction.
 ///
-/// A range may also contain code that makes no call. So look up only return addresses in these ranges, not
-/// other code addresses.
+/// Look up only return addresses in the returned ranges, because a range may also contain code that makes no
+/// call.
 pub fn wrapper_ranges(elf: &Elf<'_>, table: &UnwindTable, functions: &[Range<u32>]) -> Vec<WrapperRange> {
     let mut ranges = Ranges { table, code: Code::new(elf), done: Vec::new() };
     for function in functions {
@@ -377,9 +377,9 @@ struct Ranges<'elf, 'data> {
 }
 
 impl Ranges<'_, '_> {
-    /// Adds the parts of `start..end` that contain a call and have an unwind rule. If two neighbouring parts
-    /// have the same rule and no call is between the parts, they become one range, which halves the number of
-    /// ranges.
+    /// Adds the parts of `start..end` that contain a call and have an unwind rule. If two neighbouring ranges
+    /// have the same unwind rule and no call is between them, they become one range, which halves the number
+    /// of ranges.
     fn push(&mut self, start: u32, end: u32) {
         for (start, end, rule) in self.table.known_in(start, end) {
             if !matches!(rule.kind(), Kind::Sp | Kind::Fp) || !self.code.may_call(start, end) {

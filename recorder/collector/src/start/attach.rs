@@ -47,8 +47,9 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         let ended = || refusal("it has just ended", "name one that runs");
         of_process(Watch::unavailable().unwrap_or_else(ended))
     })?;
-    // An attach has two steps: loading the library into the process, and writing the jumps. The two steps
-    // together must be done before this deadline.
+    // An attach has two steps: edleak-record loads the library into the process, and then writes the jumps
+    // into the process's allocation functions. edleak-record must complete both steps of the attach before
+    // this deadline.
     let deadline = Instant::now() + options.attach.timeout;
     let library = find_or_load(pid, options, deadline).map_err(of_process)?;
     check_library(&library).map_err(of_process)?;
@@ -254,8 +255,8 @@ fn check_library(library: &Library) -> Result<(), Error> {
     }
 }
 
-/// Returns an error if a process has installed a seccomp filter since its library started. Such a filter may
-/// kill the process when the library makes the system calls that begin a recording.
+/// Returns an error if a process has installed a seccomp filter since its library started. A seccomp filter
+/// may kill the process when the library makes the system calls that begin a recording.
 fn check_seccomp(library: &Library) -> Result<(), Error> {
     let strictest = seccomp::strictest_thread(library.pid());
     let is_known = match library.filters {

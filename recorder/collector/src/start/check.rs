@@ -1,5 +1,5 @@
-//! Checks a program before it is started. If edleak cannot record the program, reports the reason and the
-//! remedy.
+//! Checks, before a program is started, that edleak can record the program. If edleak cannot record the
+//! program, reports the reason and the remedy.
 //!
 //! The dynamic loader loads edleak's library through LD_PRELOAD. So the program must use the dynamic loader
 //! of this system, unless the program contains the crate edleak-alloc. If a program gains privileges, the
@@ -135,7 +135,7 @@ fn check_file(path: &Path) -> Result<Metadata, Error> {
     Ok(metadata)
 }
 
-/// The path of the interpreter that the first line of a script names. If this interpreter is `env`, the
+/// The path of the interpreter that the first line of a script names. If the first line names `env`, the
 /// result is the path of the program that `env` will run.
 fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let line = &bytes[2..bytes.len().min(MAX_SHEBANG)];
@@ -284,8 +284,9 @@ struct Identity {
     gid: u32,
 }
 
-/// Returns an error for a program whose file raises the privileges of the process. For such a program, the
-/// kernel sets AT_SECURE, and the loader then ignores LD_PRELOAD without a message.
+/// Returns an error for a program whose file raises the privileges of the process. If a program's file raises
+/// the privileges of its process, the kernel sets AT_SECURE, and the loader then ignores LD_PRELOAD without a
+/// message.
 fn check_privileges(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     let us = Identity { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
     let gain = gained_id(metadata.mode(), metadata.uid(), metadata.gid(), us);
@@ -313,7 +314,7 @@ fn gained_id(mode: u32, owner: u32, group: u32, us: Identity) -> Option<&'static
         return Some("is setuid");
     }
     // If S_ISGID is set but the execute bit of the group is not set, the file raises no privileges. In old
-    // kernels, this combination of bits meant mandatory locking.
+    // kernels, S_ISGID without the execute bit of the group meant mandatory locking.
     (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 && group != us.gid).then_some("is setgid")
 }
 
@@ -321,16 +322,16 @@ fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Whether this user may execute a file. One system call checks the mode bits, the access lists and the mount
-/// option `noexec`. The call checks the rights of the effective user and group, as exec does.
+/// Whether this user may execute a file. One system call (faccessat2) checks the mode bits, the access lists
+/// and the mount option `noexec`, with the rights of the effective user and group, as exec does.
 fn may_execute(path: &Path) -> bool {
     let Some(path) = c_path(path) else { return false };
     // SAFETY: `path` is a string that ends in NUL and outlives the call.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
-        // A seccomp profile from before 2020 does not know the system call faccessat2 and forbids it. Under
-        // such a profile, use the older call `access`, which checks for the real user and group. SAFETY:
-        // `path` is a string that ends in NUL and outlives the call.
+        // A seccomp profile from before 2020 does not know the system call faccessat2 and forbids it. If a
+        // profile forbids faccessat2, use the older call `access`, which checks the rights of the real user
+        // and group. SAFETY: `path` is a string that ends in NUL and outlives the call.
         return unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
     }
     result == 0
@@ -338,7 +339,8 @@ fn may_execute(path: &Path) -> bool {
 
 /// Whether the file raises privileges through file capabilities.
 fn has_capabilities(path: &Path) -> bool {
-    // If the buffer is empty, the call returns only the length of the attribute, which suffices here.
+    // If the buffer is empty, getxattr returns only the length of the attribute, and a length above 0 means
+    // that the file has capabilities.
     rustix::fs::getxattr(path, "security.capability", &mut [0u8; 0]).is_ok_and(|length| length > 0)
 }
 
@@ -355,7 +357,7 @@ fn is_nosuid(path: &Path) -> bool {
 
 /// Whether this process, and every process that this process starts, is unable to gain privileges.
 fn has_no_new_privileges() -> bool {
-    // SAFETY: with this option, prctl only reads a flag of the process.
+    // SAFETY: with the option PR_GET_NO_NEW_PRIVS, prctl only reads a flag of the process.
     let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
     flag == 1
 }

@@ -39,8 +39,9 @@ pub struct Request {
     pub reply_fd: i32,
 }
 
-/// Makes this process the collector of the requesting process, in the background. The function writes errors
-/// to the system log: if it wrote them to the terminal, the user would think that the target wrote them.
+/// Makes this process a background process: the collector of the process that requested a collector. The
+/// function writes errors to the system log: if it wrote them to the terminal, the user would think that the
+/// target wrote them.
 pub fn collect(args: &Request) -> ExitCode {
     let Some(watch) = Watch::of(args.pid) else {
         if let Some(why) = Watch::unavailable() {
@@ -51,9 +52,9 @@ pub fn collect(args: &Request) -> ExitCode {
     // SAFETY: the preload library opened this descriptor for this process, so no other code of this process
     // owns it.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };
-    // The requesting process waits until the parent of this fork ends. The child process of this fork becomes
-    // the collector. The child runs in its own terminal session, and keeps only the reply descriptor and the
-    // descriptor that shows whether the target still runs. SAFETY: this process has only one thread.
+    // The process that requested a collector waits until the parent of this fork ends. The child of this fork
+    // becomes the collector. The child runs in its own terminal session, and keeps only the reply descriptor
+    // and the descriptor that shows whether the target still runs. SAFETY: this process has only one thread.
     let child = unsafe { libc::fork() };
     if child != 0 {
         return if child > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -145,9 +146,9 @@ pub fn collect(args: &Request) -> ExitCode {
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Reserves the name of a trace. A running recording may already use this name: the recording of another
-/// process, or the recording of the program that this process ran before an exec. If the name is in use, the
-/// name of the new trace contains the process ID.
+/// Reserves the name of a trace. Another recording that still runs may already use the name of the trace: the
+/// recording of another process, or the recording of the program that this process ran before an exec. If the
+/// name is in use, the name of the new trace contains the process ID.
 fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
     let output = &plan.output;
@@ -185,9 +186,9 @@ fn log(message: &str) {
     unsafe { libc::syslog(libc::LOG_USER | libc::LOG_WARNING, c"%s".as_ptr(), line.as_ptr()) };
 }
 
-/// Closes every descriptor except `kept`, and opens /dev/null as stdin, stdout and stderr. Without this
-/// function, the collector would keep pipes of the target open, and a program that reads such a pipe to its
-/// end would wait until the collector ends.
+/// Closes every descriptor except `kept`, and opens /dev/null as stdin, stdout and stderr. If the collector
+/// kept pipes of the target open, a program that reads such a pipe to its end would wait until the collector
+/// ends.
 fn drop_inherited(kept: &[i32]) {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {

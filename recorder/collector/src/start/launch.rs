@@ -68,8 +68,8 @@ pub(crate) fn execute_idle(
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     signals.restore();
     stdio::restore();
-    // SAFETY: `path` is a NUL-terminated string. Each of the two arrays ends in a null pointer. The string
-    // and the arrays outlive the call.
+    // SAFETY: `path` is a NUL-terminated string. The arrays `argv` and `envp` end in a null pointer. `path`,
+    // `argv` and `envp` outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()
 }
@@ -145,7 +145,8 @@ impl Held {
         self.child.pid()
     }
 
-    /// Lets the process execute the program. If `execve` fails, returns the error of `execve`.
+    /// Ends the wait of the process, so that it executes the program. If `execve` fails, returns the error of
+    /// `execve`.
     pub(crate) fn release(mut self) -> io::Result<OwnChild> {
         self.go.write_all(&[1])?;
         drop(self.go);

@@ -18,8 +18,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The environment variable with the path of a preload library. If this variable is set, edleak-record uses
-/// no other preload library.
+/// The environment variable with the path of a preload library. If the variable `EDLEAK_PRELOAD` is set,
+/// edleak-record uses no other preload library.
 const VARIABLE: &str = "EDLEAK_PRELOAD";
 /// The maximum size in bytes of a file that edleak-record accepts as the library. The library has about 100
 /// KiB.
@@ -117,8 +117,8 @@ fn check_identity(bytes: &[u8]) -> Result<(), Error> {
     Err(library(format!("it is of version {shown}, and this edleak-record is of {}", &own[PREFIX.len()..])))
 }
 
-/// Whether an ELF file contains its whole section table. Linkers write this table at the end of a file, so
-/// the table is missing or incomplete in a file that was cut off.
+/// Whether an ELF file contains its whole section table. Linkers write the section table at the end of a
+/// file, so the table is missing or incomplete in a file that was cut off.
 fn has_all_sections(bytes: &[u8]) -> bool {
     let field = |at: usize, length: usize| {
         let bytes = bytes.get(at..at + length)?;

@@ -2,9 +2,10 @@
 //! from using the name.
 //!
 //! To reserve a name such as `t.edl`, a collector creates and locks the file before the first slice. A
-//! collector also locks an existing trace before it renames the trace. If another collector already has this
-//! lock, the collector reports that the name is in use, and renames nothing. A collector also locks the file
-//! `t.edl.old` before it replaces this file, because this file may be the trace of a running recording.
+//! collector also locks an existing trace before it renames the trace. If another collector has already
+//! locked the existing trace, the collector reports that the name is in use, and renames nothing. A collector
+//! also locks the file `t.edl.old` before it replaces this file, because this file may be the trace of a
+//! running recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_format::{TraceWriter, place};
@@ -45,8 +46,8 @@ pub(crate) struct Kept {
     older: Option<Older>,
 }
 
-/// The `.old` file of an earlier recording. The file has a temporary name until edleak-record deletes it, and
-/// is locked while this value exists.
+/// The `.old` file of an earlier recording. The file of the earlier recording has a temporary name until
+/// edleak-record deletes it, and is locked while this value exists.
 #[derive(Debug)]
 struct Older {
     path: PathBuf,
@@ -71,8 +72,8 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Ok(Some(Held(None))),
         };
-        // Check the file again, because another collector may have had the lock until now. The other
-        // collector may have renamed this file and created its own trace under this name.
+        // Another collector may have had the lock of this file until now, and may have renamed the file and
+        // created its own trace under the name `path`. So check again whether the locked file is at `path`.
         if !place::lock(&file) || !place::is_at(&file, path) {
             return Err(in_use(path));
         }
@@ -84,7 +85,7 @@ impl Held {
     }
 
     fn release(&self) {
-        // On a file system without locks, this call fails, and the error does not matter.
+        // On a file system without locks, unlocking a file fails, and the error does not matter.
         let _ = self.0.as_ref().map(File::unlock);
     }
 
@@ -215,8 +216,8 @@ impl Reserved {
             let _ = fs::remove_file(&self.path);
             return;
         };
-        // The two files exchange their names in one atomic step. So a file with the name of the trace exists
-        // at any time, and no other process can create one.
+        // Exchange the names of the trace and of the older file in one atomic step, so that a file with the
+        // name of the trace exists at any time and no other process can create a file with this name.
         let is_back = match place::exchange(&self.path, old) {
             Ok(()) if made_at(old) == self.made => fs::remove_file(old).is_ok(),
             Ok(()) => {
@@ -251,8 +252,8 @@ pub(crate) fn followed(path: &Path) -> Result<PathBuf, Error> {
     Ok(place)
 }
 
-/// Whether `path` is the file to which stdin, stdout or stderr leads. The target inherits these descriptors
-/// and may write to the file.
+/// Whether `path` is the file to which stdin, stdout or stderr leads. The target inherits stdin, stdout and
+/// stderr, and may write to the file to which they lead.
 fn is_standard(path: &Path) -> bool {
     let standard = [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]
         .map(|fd| fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata()));
@@ -263,7 +264,7 @@ fn is_standard(path: &Path) -> bool {
     })
 }
 
-/// Renames an existing file at `path` to `path.old`. An empty file keeps its name, because it contains
+/// Renames an existing file at `path` to `path.old`. An empty file is not renamed, because it contains
 /// nothing to keep.
 pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
     let Some(held) = Held::at(path)? else { return Ok(None) };
@@ -277,7 +278,7 @@ pub(crate) fn keep_old(path: &Path) -> Result<Option<Kept>, Error> {
         return Ok(Some(Kept { old, older }));
     }
     // After this process locked the file, another process has given the name `path` to another file. If this
-    // process has renamed that other file, it now undoes the renaming.
+    // process has renamed the file of the other process, it now gives this file the name `path` back.
     if moved.is_ok() {
         let _ = place::rename_new(&old, path);
     }

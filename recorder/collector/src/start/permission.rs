@@ -47,8 +47,8 @@ pub(super) fn check_users(pid: u32) -> Result<(), Error> {
     Err(refusal(message, "start edleak-record inside that namespace, as the user of the process"))
 }
 
-/// Whether a process is in another user namespace than this process. The result is also `false` if this user
-/// may not see the namespace of the process.
+/// Whether a process is in another user namespace than this process. If this user may not see the user
+/// namespace of the process, the result is `false`.
 fn has_own_users(pid: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
     namespace(pid).is_some_and(|theirs| Some(theirs) != namespace(std::process::id()))

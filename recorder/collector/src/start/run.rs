@@ -45,7 +45,7 @@ pub struct RunOptions {
     /// Whether edleak-record also records child processes.
     pub children: bool,
     /// Patterns of file names ([`edleak_session::only`]). edleak-record records every process of the process
-    /// tree whose program matches a pattern. If there are no patterns, edleak-record records the started
+    /// tree whose program matches a pattern. If the list `only` is empty, edleak-record records the started
     /// program itself.
     pub only: Vec<String>,
     /// The maximum size of the trace, in bytes.
@@ -140,16 +140,16 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     }
     let code_options = Arc::new(options.code.clone());
     let preload = library::find(options.embedded)?.0;
-    // Block signals before edleak-record creates its first thread. If the signals were not blocked, that
-    // thread would receive signals that are meant for the main loop. `Signals::block` also makes
+    // Block signals before edleak-record creates its first thread. A thread that is created before the
+    // signals are blocked would receive signals that are meant for the main loop. `Signals::block` also makes
     // edleak-record ignore the signal that the kernel sends at the file size limit (`ulimit -f`), so that a
     // write beyond this limit returns an error and does not kill edleak-record.
     let mut signals = Signals::block().map_err(|error| {
         Error::system("signals cannot be passed on to the target", &error, "see `ulimit -a`")
     })?;
     let output = output::followed(&options.output)?;
-    // Create the trace before the program starts. So the program does not start if the file cannot be
-    // created, and no other process can take the name of the trace.
+    // Create the trace before the program starts. If the trace cannot be created, edleak-record does not
+    // start the program. As soon as the trace exists, no other process can take its name.
     let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
     let stopped = |what: &str, error: &std::io::Error| {
         reserved.give_back();
@@ -217,8 +217,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     Ok(Recorded { outcome, unused_wrappers, blind })
 }
 
-/// The path of the collector's own libc. The target probably uses the same libc. A statically linked
-/// edleak-record uses no libc.so.6 itself, so the function tries the usual paths of libc.so.6.
+/// The path of the libc that the collector itself uses; the target probably uses the same file. A statically
+/// linked edleak-record uses no libc.so.6 itself, so the function tries the usual paths of libc.so.6.
 fn own_libc() -> Option<PathBuf> {
     const USUAL: [&str; 3] =
         ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
@@ -260,8 +260,7 @@ fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
 
-/// The exit code of the program if the program failed. If the program did not fail, the result is
-/// `otherwise`.
+/// The exit code of the program if the program failed, or `otherwise` if the program did not fail.
 fn unless_failed(ended: Option<Ended>, otherwise: u8) -> u8 {
     match ended {
         Some(Ended::Exited(status)) if status != 0 => status as u8,

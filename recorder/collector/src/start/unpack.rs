@@ -22,7 +22,8 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<PathBuf, Error> {
 }
 
 fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
-    // If several directories fail for the same reason, the message contains the reason only once.
+    // If edleak-record cannot write into several directories for the same reason, the message contains this
+    // reason only once.
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
     for place in places {
         let why = match place.unpack(bytes) {
@@ -62,9 +63,9 @@ fn places(variable: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<Place> {
     match absolute("XDG_CACHE_HOME") {
         Some(path) => places.push(cache(path)),
         None => {
-            // If the user is root, first try a directory that other users can read. A service that root
-            // starts may give up its privileges, and must still be able to load the library when it executes
-            // a program.
+            // If the user is root, first try to unpack the library into a directory that other users can
+            // read. A service that root starts may give up its privileges, and must still be able to load the
+            // library when it executes a program.
             places.extend((uid == 0).then(|| cache("/var/cache".into())));
             places.extend(
                 absolute("HOME").filter(|home| home != Path::new("/")).map(|home| cache(home.join(".cache"))),
@@ -84,8 +85,8 @@ impl Place {
     fn unpack(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
         can_be_named(&self.directory)?;
         make(&self.directory, self.makes_parents)?;
-        // Use the path without symbolic links from here on, so that no other user can redirect a part of the
-        // path.
+        // From here on, use the path of the directory without symbolic links, so that no other user can
+        // redirect a part of the path.
         let directory = fs::canonicalize(&self.directory).map_err(library)?;
         check_ancestors(&directory)?;
         let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(bytes));
@@ -119,8 +120,8 @@ fn make(directory: &Path, with_parents: bool) -> Result<(), Error> {
     }
 }
 
-/// The effective user ID and group ID. These IDs can differ from the real IDs, and the kernel uses the
-/// effective IDs when it checks the access to files.
+/// The effective user ID and group ID. When the kernel checks the access to files, it uses the effective IDs,
+/// which can differ from the real IDs.
 pub(crate) fn effective_ids() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }

@@ -2,7 +2,8 @@
 //! wrappers.
 
 /// Names that programs in C or C++ often give to their own wrappers: xmalloc, xxrealloc, x2nrealloc,
-/// safe_malloc, emalloc, zmalloc and others. In C++ such a wrapper may be in a namespace or a class.
+/// safe_malloc, emalloc, zmalloc and others. In C++, a wrapper with one of these common names may be in a
+/// namespace or a class.
 pub(crate) const OWN_FUNCTIONS: &[&str] = &[
     "xmalloc*",
     "xxmalloc*",
@@ -51,8 +52,9 @@ pub(crate) const OWN_FUNCTIONS: &[&str] = &[
 
 /// C names of library functions. A `*` stands for any characters.
 pub(crate) const C_FUNCTIONS: &[&str] = &[
-    // The allocation functions themselves. The list contains these functions, because one allocation function
-    // may call another, and because a program may define its own functions with these names.
+    // The allocation functions themselves. The list contains malloc and the other allocation functions,
+    // because one allocation function may call another, and because a program may define its own functions
+    // with these names.
     "malloc",
     "calloc",
     "realloc",
@@ -261,8 +263,8 @@ pub(crate) const C_FUNCTIONS: &[&str] = &[
     "SlabAlloc*",
     "SlabContextCreate",
     "BumpAlloc*",
-    // This function of the dynamic loader allocates a thread's table of thread-local variables. The function
-    // is in the list, so that the site of this table is the caller of pthread_create.
+    // `allocate_dtv` in the dynamic loader allocates a thread's table of thread-local variables. Because
+    // `allocate_dtv` is in this list, the site of the table is the caller of pthread_create.
     "allocate_dtv",
     // Functions of other common libraries.
     "Perl_safesys*",

@@ -29,7 +29,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "resource_allocate_bytes",
     "CHeapObjBase",
     "ChunkPool",
-    // The class of arenas in MySQL.
+    // MySQL's class for memory arenas.
     "MEM_ROOT",
     "std::_Temporary_buffer",
     "__gnu_cxx::new_allocator",
@@ -160,7 +160,7 @@ pub(crate) const CPP_PATHS: &[&str] = &[
     "std::function",
     "std::_Function_base",
     "std::__function::__value_func",
-    // Functions that start a thread. Other functions of threads are not wrappers.
+    // Functions that start a thread; the other functions of C++ threads are not wrappers.
     "std::thread::thread",
     "std::thread::_M_start_thread",
     "std::thread::_S_make_state",

@@ -1,10 +1,11 @@
-//! The allocation wrappers that edleak knows: functions that allocate for their caller. If such a function
-//! has allocated the memory that leaks, the mistake is not in this function, but in its caller.
+//! The allocation wrappers that edleak knows: functions that allocate for their caller. If an allocation
+//! wrapper allocates memory that leaks, the mistake is in the caller of the wrapper and not in the wrapper
+//! itself.
 //!
 //! The list does not contain functions that call a function of the user (`std::sort`, the start of a
-//! `std::thread`, `FnOnce::call_once`, `catch_unwind`). The compiler may inline the user's function into the
-//! calling function. The frame of the calling function then also belongs to the user's code, and edleak must
-//! not skip it.
+//! `std::thread`, `FnOnce::call_once`, `catch_unwind`). If the compiler inlines the user's function into the
+//! library function that calls it, the frame of the library function also belongs to the user's code, and
+//! edleak must not skip this frame.
 
 mod c;
 mod cpp;

@@ -65,16 +65,17 @@ pub(crate) const RUST_PATHS: &[&str] = &[
     "edleak_alloc",
 ];
 
-/// Rust: modules whose functions call a closure of the caller only before they return to the caller. So a
-/// closure inside such a module is a wrapper, too.
+/// Rust: modules in which every closure is a wrapper, too, because their functions call a closure of the
+/// caller only before they return to the caller.
 pub(crate) const RUST_CLOSURE_PATHS: &[&str] =
     &["alloc", "hashbrown", "indexmap", "core::iter", "core::option", "core::result"];
 
-/// Rust: traits whose implementations are wrappers for every type. A program implements `GlobalAlloc` for its
-/// own allocator. The crates `alloc` and `core` implement the other traits for all types.
+/// Rust: traits whose implementations are wrappers for every type. The crates `alloc` and `core` implement
+/// the traits in this list for all types, except `GlobalAlloc`, which a program implements for its own
+/// allocator.
 pub(crate) const RUST_TRAITS: &[&str] =
     &["alloc", "core::alloc", "core::convert::Into", "core::convert::TryInto"];
 
-/// Rust: traits whose implementations may run the user's code. So edleak counts no implementation of these
+/// Rust: traits whose implementations may run the user's code, so edleak counts no implementation of these
 /// traits as a wrapper.
 pub(crate) const RUST_CALL_TRAITS: &[&str] = &["core::ops::function", "core::future", "core::ops::drop"];
