@@ -80,8 +80,8 @@ pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> 
 pub(crate) fn anonymize(path: &Path, output: &Path, key: Option<&str>) -> Result<u8> {
     refuse_overwriting(path, output)?;
     if key == Some("") {
-        // If the key comes from a shell variable, the variable may be empty by mistake. An empty key would
-        // protect no name.
+        // If the key comes from a shell variable, the variable may be empty by mistake. With an empty key,
+        // anyone who guesses a name could compute its hash and so confirm the guess.
         bail!("the key is empty (give a secret, or leave `--key` out)");
     }
     rewrite::anonymize(&open_trace(path)?, output, key.unwrap_or_default())?;

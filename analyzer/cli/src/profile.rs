@@ -53,7 +53,8 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
         By::Churn => Order::Churn,
     };
     // If the user gives no time, live memory is shown at the peak. Allocated and freed memory are counted
-    // from the start of the record, so for these figures the default is the end of the record.
+    // from the start of the record. So if the user asks for allocations or churn and gives no time, the
+    // profile covers the whole record.
     let default = match args.by {
         By::Live | By::Count => At::Peak,
         By::Allocated | By::Churn => At::End,

@@ -150,8 +150,8 @@ fn read_baseline(path: &Path, model: Model, symbolizer: &Symbolizer) -> Result<B
     let (_, analysis) =
         analyze(path, LoadOptions::default(), model, &policy, symbolizer).with_context(failed)?;
     if let Some(why) = too_little(&analysis) {
-        // The baseline may be too short to show leaks that already existed. Such leaks are reported as new,
-        // so tell the user.
+        // The baseline may be too short to show leaks that already existed. The report calls a leak new if
+        // the baseline does not show it, so tell the user that the baseline is undecided.
         say(format_args!("the baseline `{}` is undecided: {why}", path.display()));
     }
     Ok(Baseline::of(&analysis))
@@ -183,8 +183,8 @@ impl AnalyzeArgs {
 }
 
 impl Format {
-    /// For a format that needs the history of the sites: the options for this history. `None`: the format
-    /// needs no history.
+    /// Some formats show the memory of each site over time (its history). For such a format: the
+    /// limits for the size of the history. `None`: the format needs no history.
     fn history(self) -> Option<HistoryOptions> {
         match self {
             Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),

@@ -2,17 +2,18 @@
 //!
 //! Least squares under AR(1) noise fits prewhitened vectors: the first entry times √(1−ρ²), each later entry
 //! minus ρ times the entry before it. The product of two prewhitened vectors is a polynomial in ρ, and the
-//! coefficients of this polynomial are plain sums. So this code does not prewhiten any vector, and computes
-//! the products for seven values of ρ in about the time that one value would take.
+//! coefficients of this polynomial are plain sums. So the module computes these sums from the original
+//! vectors, and gets the products for all seven values of ρ in about the time that one value would take.
 
 /// The autocorrelations of the noise that the comparison of models tries. For each model, the comparison uses
 /// the autocorrelation with which the model fits the curve best.
 pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 
-/// One number for each autocorrelation in [`RHO`].
+/// A list with one number for each of the seven autocorrelations in [`RHO`].
 pub(crate) type PerRho = [f64; RHO.len()];
 
-/// The parts of an inner product: ⟨a, b⟩ = `full + ρ²·inner − ρ·lag`.
+/// The three sums from which the inner product of two vectors a and b is computed for any ρ: ⟨a, b⟩
+/// = `full + ρ²·inner − ρ·lag`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Inner {
     full: f64,

@@ -1,14 +1,14 @@
 //! Computes a score from the times at which the surviving allocations were made: log odds that the site
-//! leaks. These times give a curve without short-lived allocations. They also give the share of the
-//! allocations that are still live at the end.
+//! leaks. From these times, the module also computes the share of the allocations that are still live
+//! at the end.
 //!
 //! At a busy site, most live allocations will soon be freed, so the curve of live bytes hides a leak. The
 //! surviving allocations, counted by the time at which they were made, give a curve without short-lived
 //! allocations, because an allocation of an old epoch that is still live is not short-lived. The score is a
-//! logistic function of some statistics of this curve and of the live curves; its coefficients were fitted to
-//! the labelled benchmark. The score is computed from the live count, even if the live bytes look more like a
-//! leak than the live count does. Whether a site retains allocations depends on their number; their sizes
-//! only add scatter.
+//! logistic function of statistics of three curves: the curve of the surviving allocations, the live bytes
+//! and the live count. The coefficients of the function were fitted to the labelled benchmark. The score is
+//! computed from the live count, even if the live bytes look more like a leak than the live count does.
+//! Whether a site retains allocations depends on their number; their sizes only add scatter.
 
 use super::comparison::{Comparison, models};
 use super::curve::Curve;
@@ -36,8 +36,8 @@ pub(crate) struct Survivors {
     /// Of the allocations that the site made between 1/8 and 13/16 of the record, the share that is still
     /// live.
     pub(crate) kept: f64,
-    /// Bytes that the site retains until the end of the record. The number is computed from the first 13/16
-    /// of the record, with the assumption that the growth continues at the same rate until the end.
+    /// Bytes that the site retains until the end of the record. The model computes this number from the
+    /// first 13/16 of the record, and assumes that the growth continues at the same rate until the end.
     pub(crate) retained_bytes: f64,
 }
 

@@ -1,5 +1,5 @@
-//! Computes the memory that an allocator holds in addition to the requested bytes. The smaller an allocation
-//! is, the greater is the share of this additional memory.
+//! Computes the memory that an allocator holds in addition to the requested bytes. For a small allocation,
+//! the additional memory may be more than the requested bytes.
 
 use crate::series::Series;
 

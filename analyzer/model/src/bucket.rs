@@ -5,7 +5,7 @@
 /// 64-bit number, which only a forged trace can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Sum of the values.
+    /// Sum of the values in all slices of the bucket.
     pub sum: u64,
     /// Least value.
     pub min: u64,
@@ -17,7 +17,7 @@ impl Extent {
     /// The values of an empty bucket, which has no slices yet.
     pub const EMPTY: Self = Self { sum: 0, min: u64::MAX, max: 0 };
 
-    /// Adds `repeat` slices that all have this value.
+    /// Adds `repeat` slices that all have the value `value`.
     #[inline]
     pub fn add_run(&mut self, value: u64, repeat: u64) {
         self.merge(Self { sum: value.saturating_mul(repeat), min: value, max: value });
@@ -30,7 +30,7 @@ impl Extent {
     }
 }
 
-/// Several slices in a row, condensed.
+/// Several slices in a row, condensed to their sums, least values and greatest values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// The live bytes in the slices of the bucket.

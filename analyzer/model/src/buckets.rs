@@ -56,8 +56,8 @@ impl Buckets {
                 self.open();
             }
             let taken = left.min(self.width - self.filled);
-            // The list has a last bucket with room: either the last bucket was not full, or `open` has just
-            // added an empty one.
+            // The last bucket can take at least one more slice: if it was full, `open` has just added an
+            // empty bucket.
             let last = self.buckets.len() - 1;
             let mut bucket = self.buckets.get(last);
             bucket.bytes.add_run(live_bytes, taken);

@@ -1,10 +1,10 @@
 //! Computes a curve whose x-axis is busy time instead of the wall clock. Busy time is the part of the record
 //! in which the program makes allocations; time with almost no allocations does not count.
 //!
-//! The weight of a bucket is the number of allocations that the program made in this bucket, divided by the
-//! number that it usually makes in a bucket in which the site grows. No weight exceeds 1, so busy time is
-//! never longer than the record, and a burst of work does not stretch the curve. For a program that works
-//! evenly, busy time equals the record, and `Busy::of` returns `None`.
+//! Each bucket of the curve has a weight: the number of allocations that the program made in the bucket,
+//! divided by the number that the program usually makes in a bucket in which the site grows. No weight
+//! exceeds 1, so busy time is never longer than the record, and a burst of work does not stretch the curve.
+//! For a program that works evenly, busy time equals the record, and `Busy::of` returns `None`.
 
 use crate::curve::Curve;
 use crate::trend::{greater, lesser};
@@ -12,8 +12,8 @@ use crate::trend::{greater, lesser};
 /// A bucket gets the weight 0 if the program made fewer allocations in it than this share of its usual number
 /// while the site grew: such few allocations come from health checks or from a timer.
 const LEAST_SHARE: f64 = 0.25;
-/// Least share of quiet time in the record. If the share is smaller, the curve over busy time is nearly the
-/// same as the curve over the wall clock, so the model does not use it.
+/// The model uses the curve over busy time only if at least this share of the record is quiet. If less time
+/// is quiet, the curve over busy time is nearly the same as the curve over the wall clock.
 const LEAST_QUIET: f64 = 0.02;
 /// The growth of a curve counts as ended when the curve has reached this share of its whole growth.
 const GROWN: f64 = 0.95;
@@ -48,7 +48,8 @@ impl Busy {
         };
         let mut weights: Vec<f64> = work.iter().map(weight).collect();
         // If the program stopped working and began to free everything in the same bucket, the mean of this
-        // bucket is too low. So the bucket in which the program did both gets the weight 0.
+        // bucket is too low. So a last busy bucket whose mean is lower than the mean before it gets the
+        // weight 0.
         if let Some(last) = weights.iter().rposition(|&weight| weight > 0.0)
             && last > 0
             && last + 1 < weights.len()

@@ -262,10 +262,12 @@ const LEAKED_ALL: f64 = 0.97;
 /// program may still be starting, and a starting program may allocate memory at a steady pace without a leak.
 pub const STRICT_SECONDS: f64 = 2.0;
 /// A site that freed more allocations than it kept is a leak only if its live count rose by at least this
-/// number. A rise by fewer allocations may come from one moment with more work than usual.
+/// number. If the live count rose by fewer allocations, a single moment with more work than usual may be
+/// the cause.
 const LEAST_EVENTS: f64 = 8.0;
 /// The thresholds for a curve from which the model has removed a wave or surges. These thresholds are higher
-/// than `SUSPECT`, because the model chose the wave or the surges to fit this very curve.
+/// than `SUSPECT`: the model chose the wave or the surges that fit this curve best, and so it also removes
+/// some of the normal scatter.
 const ADJUSTED: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.15,
@@ -275,7 +277,7 @@ const ADJUSTED: Thresholds = Thresholds {
     bic: 0.0,
 };
 /// The thresholds for sites whose allocations get larger while their number stays the same. Only the curve of
-/// bytes must reach these thresholds.
+/// live bytes must reach these thresholds, because the live count of such a site does not grow.
 const BIGGER: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.05,
@@ -293,8 +295,8 @@ const BIGGER_STRICT: Thresholds = Thresholds {
     bic: 2.0,
 };
 /// The thresholds of plain growth. The thresholds `PLAIN` apply to a curve that a cache explains as well as a
-/// leak does. If such a curve reaches the thresholds `PLAIN`, the site is undecided; otherwise, the site is
-/// not a leak.
+/// leak does. If the curve reaches the thresholds `PLAIN`, the site is undecided; otherwise, the site is not
+/// a leak.
 const PLAIN: Thresholds = Thresholds {
     rise_over_scatter: 4.0,
     pace: 0.35,
@@ -304,20 +306,21 @@ const PLAIN: Thresholds = Thresholds {
     bic: -1.5,
 };
 
-/// Limits for the log odds that the model computes from the surviving allocations. With log odds up to the
-/// first limit, the site is not a leak. Between the first and the second limit, the site is undecided. Above
-/// the second limit, the site is a leak with the confidence `Suspect`; above the third limit, with the
-/// confidence `Strict`.
+/// Limits for the log odds that the model computes from the surviving allocations. Up to
+/// `SURVIVORS_NO_LEAK`, the site is not a leak. From there to `SURVIVORS_SUSPECT`, the site is undecided.
+/// Above `SURVIVORS_SUSPECT`, the site is a leak with the confidence `Suspect`; above `SURVIVORS_STRICT`, it
+/// is a leak with the confidence `Strict`.
 const SURVIVORS_NO_LEAK: f64 = -0.9;
 const SURVIVORS_SUSPECT: f64 = 0.4;
 const SURVIVORS_STRICT: f64 = 4.8;
-/// At least this share of the bytes that the surviving allocations show as retained must be live at the end
-/// for a leak. If less than this share is live, the site is undecided: a user could not find such a leak, and
-/// perhaps the program freed the memory only because it ended.
+/// From the surviving allocations, the model estimates how many bytes the site retains. If less than this
+/// share of the estimate is live at the end of the record, the site is undecided and not a leak: perhaps the
+/// program freed the memory only because it ended, and a user could not find the leak.
 const LEAST_LEFT: f64 = 0.25;
 /// If the surviving allocations show a leak, it gets the confidence `Strict` only if the comparison of models
-/// on the live count gives at least this value, and if the pace is steady. The reason: growth that stops late
-/// in the record leaves the same surviving allocations as a leak.
+/// on the live count gives at least this value, and if the pace is steady. Without these two conditions, a
+/// site whose growth stops late in the record could get `Strict`, because its surviving allocations are the
+/// same as those of a leak.
 const SURVIVORS_STRICT_BIC: f64 = 2.0;
 
 impl Thresholds {
@@ -329,8 +332,8 @@ impl Thresholds {
             && t.late_t > self.late_t
     }
 
-    /// Tests the statistics of bytes (`b`) and of count (`c`). Both values of each statistic must pass the
-    /// threshold; for `late_t`, only the value of the bytes must pass.
+    /// Tests the statistics of bytes (`b`) and of count (`c`). Each statistic must pass its threshold on
+    /// both curves, except `late_t`, which must pass only on the curve of bytes.
     fn trends(&self, b: &Trend, c: &Trend) -> bool {
         b.rise_over_scatter.min(c.rise_over_scatter) > self.rise_over_scatter
             && b.pace.min(c.pace) > self.pace
@@ -341,7 +344,8 @@ impl Thresholds {
 }
 
 impl<'a> Site<'a> {
-    /// Computes the statistics of the two curves, which must have 12 buckets or more.
+    /// Computes the statistics of two curves: live bytes and live count. Each curve must have 12
+    /// buckets or more.
     fn new(curves: [&'a Curve; 2], series: &'a Series, is_sizeless: bool) -> Self {
         Self { bytes: Trend::of(curves[0]), count: Trend::of(curves[1]), curves, series, is_sizeless }
     }
@@ -448,9 +452,9 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// A wave or surges in a curve can hide a leak. So the function applies the rules to the curve without
-    /// its regular wave. If the curve without the wave shows no leak, the function applies the rules to the
-    /// curve without its short surges.
+    /// A wave or surges in a curve can hide a leak. So the function removes the regular wave from the curve
+    /// and judges the rest. If the rest shows no leak, the function instead removes the short surges from
+    /// the curve and judges the rest.
     fn decide_without_waves_and_surges(&self) -> Option<Decision> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);
@@ -475,7 +479,7 @@ impl<'a> Site<'a> {
     }
 
     /// The exact numbers of bytes and of allocations that the site made and kept after `begins`, which is a
-    /// position in the curve from 0 to 1. `None`: these numbers are not known, for example because the site
+    /// position in the curve from 0 to 1. `None`: the numbers cannot be exact, for example because the site
     /// freed some allocations.
     fn kept_since(&self, begins: f64) -> Option<[f64; 2]> {
         let last = self.series.last();
@@ -507,8 +511,9 @@ impl<'a> Site<'a> {
         Some(leaked.round() as u64)
     }
 
-    /// Makes the judgement from a decision. `curve_points` is the number of slices that the curves cover,
-    /// which are the slices since the site was first seen, or all slices of the record.
+    /// Turns a decision (leak, no leak or undecided) into a judgement, which also has the leaked bytes
+    /// and the rate. `curve_points` is the number of slices that the curves cover, which are the slices
+    /// since the site was first seen, or all slices of the record.
     fn judgement(&self, decision: &Decision, curve_points: f64, period_s: f64) -> Judgement {
         let record = self.series.points().saturating_add(self.series.absent()) as f64;
         let why = decision.why.clone();
@@ -529,16 +534,17 @@ impl<'a> Site<'a> {
         // The leaked bytes of a leak are at least 1, and at most the bytes that are live at the end.
         let live = self.curves[0].max.last().copied().unwrap_or(0.0);
         let by_births = decision.retained_bytes.filter(|retained| {
-            // The function uses the retained bytes only if they are about as many as the growth of the fitted
-            // model. If the growth of the fitted model exceeds the live bytes, the record ends at a high
-            // point of a wave, so the retained bytes may be any number below this growth.
+            // The function takes the retained bytes as the leaked bytes only if they are between half and
+            // twice the growth of the fitted model. If the growth of the fitted model exceeds the live bytes,
+            // the curve ends at a high point of a wave, so the growth is too large, and there is no lower
+            // limit.
             let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });
         let estimated = by_births.unwrap_or(comparison.growth).clamp(1.0, live.max(1.0));
         let kept = self.kept_since(comparison.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
         let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
-        // The rate does not include the time before the leak began. If the rate included this time, a fast
+        // The rate does not include the time before the leak began. With the time before the leak, a fast
         // leak that begins late would get a low rate, and a budget could tolerate the leak.
         let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
@@ -566,8 +572,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether all kept bytes may belong to the leak: they differ from the estimate by a factor of less than 1.5.
-/// If the kept bytes are more than 1.5 times the estimate, they include memory that the site loaded at the
+/// Whether the bytes that a site kept differ from the estimated leak by a factor of less than 1.5. If the
+/// kept bytes are more than 1.5 times the estimated leak, they include memory that the site loaded at the
 /// start.
 fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5

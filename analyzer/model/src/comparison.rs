@@ -3,10 +3,10 @@
 //!
 //! Every model is a constant plus one or two fixed shapes, fitted by generalised least squares under AR(1)
 //! noise ([`super::ar1`]). Each model gets a BIC, which measures how badly the model fits, and is greater for
-//! a model with more parameters. The main result is half the difference between the least BIC of one group
-//! and the least BIC of the other group; it is edleak's main test to tell a leak from a cache that fills. A
-//! rising curve alone is weak evidence of a leak. But if no saturating shape fits a rising curve, this is
-//! strong evidence of a leak.
+//! a model with more parameters. The main result is half the difference of two numbers: the least BIC of all
+//! models in which growth stops, minus the least BIC of all models in which growth continues. This result is
+//! edleak's main test to tell a leak from a cache that fills. A rising curve alone is weak evidence of a
+//! leak. But if no saturating shape fits a rising curve, this is strong evidence of a leak.
 //!
 //! No model has more than one step, because a model with several steps would also fit a leak that grows in
 //! bursts.
@@ -18,42 +18,44 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index in [`RHO`] of the autocorrelation with which the module estimates the growth. The index is that of ρ
-/// = 0, which means plain least squares. On a sawtooth curve, plain least squares averages whole cycles,
-/// while a prewhitened fit would follow the last tooth. On a straight line under AR(1) noise, plain least
-/// squares is only a little less exact than a prewhitened fit.
+/// Index of ρ = 0 in [`RHO`]. To estimate the growth, the module uses this autocorrelation, that is, plain
+/// least squares. On a sawtooth curve, plain least squares averages whole cycles, while a prewhitened fit
+/// would follow the last tooth. On a straight line under AR(1) noise, plain least squares is only a little
+/// less exact than a prewhitened fit.
 const ESTIMATE: usize = 0;
 
 /// Least residual of a model, as a share of the curve's variance. A smaller residual is raised to this value,
 /// because no model can be expected to fit exactly.
 const LEAST_RESIDUAL: f64 = 1e-6;
 
-/// Greatest absolute value of a result, which is half a difference of two BICs. At 10, one group of models
-/// fits clearly better than the other.
+/// A result (half the difference of two BICs) is limited to the range from −10 to 10. At 10, the models of
+/// one group already fit far better than the models of the other group.
 const MOST_BIC: f64 = 10.0;
 
 /// Number of parameters that BIC counts for a model of a constant and a step: the height of the step, its
-/// position, and the constant. A model that also has a line has four parameters.
+/// position, and the constant. `STEP_AND_LINE` is for a model that also has a straight line, whose slope
+/// is the fourth parameter.
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
-/// Number of parameters that BIC counts for a model of a line plus a base. The base is memory that the site
-/// loads at the start. The number is two higher than the real number of parameters, because a curve with a
-/// bend at any position also fits many caches.
+/// Number of parameters that BIC counts for a model of a line plus a base (memory that the site loads at
+/// the start). The model has only four parameters. BIC counts two more, because a curve that bends at any
+/// position would otherwise also fit many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
 /// Saturating shapes that a model may have as a second term, beside a leak or a ramp.
 const FILLS: [Shape; 3] = [Shape::Fill(0.025), Shape::Fill(0.05), Shape::Fill(0.1)];
 
 /// A base is memory that a site loads at its start. The slope of the base must be at least this number of
-/// times the slope of the leak. With a smaller ratio, the bend at the end of the base looks like the bend of
-/// a curve that slows down the whole time, such as √t or ln t.
+/// times the slope of the leak. If the base rises less steeply, the curve bends so little at the end of the
+/// base that it looks like a curve that slows down the whole time, such as √t or ln t.
 const LOAD_PACE: f64 = 5.0;
 
 /// The result of the comparison on one curve.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Comparison {
     /// Half the BIC of the best model in which growth stops, minus half the BIC of the best leaking model.
-    /// The result is positive if the leaking model fits better. The value is between −10 and 10.
+    /// The number is positive if the leaking model fits better, and is limited to the range from −10 to
+    /// 10.
     pub(crate) bic: f64,
     /// Half the BIC of the best leaking model that does not accelerate, minus half the BIC of the best
     /// leaking model that accelerates. The result is positive if the accelerating model fits better.
@@ -66,17 +68,17 @@ pub(crate) struct Comparison {
     pub(crate) begins: f64,
 }
 
-/// All models for curves of one length. The models depend only on this length, so the program computes them
-/// once for each length.
+/// All models for curves of one length. The models depend only on the number of buckets of a curve, so the
+/// program computes them once for each number of buckets.
 pub(crate) struct Models {
     len: usize,
     columns: Vec<Column>,
     designs: Vec<Design>,
-    /// Index of the straight line in `columns`. The field `line_own` is the product of this line with itself,
+    /// Index of the straight line in `columns`. `line_own` is the product of the straight line with itself,
     /// without the part that the constant explains.
     line: usize,
     line_own: PerRho,
-    /// The product ⟨1, 1⟩.
+    /// The product of the constant with itself: ⟨1, 1⟩.
     one: PerRho,
     steps: Vec<Step>,
 }
@@ -88,8 +90,9 @@ struct Column {
     with_one: PerRho,
 }
 
-/// A model that consists of a constant and one or two columns. The growing column comes first. The products
-/// do not include the part that the constant explains.
+/// A model that consists of a constant and one or two shapes. `growing` is the index of its growing shape
+/// in `columns`, and `own` is the product of this shape with itself. `own` does not include the part that
+/// the constant explains.
 struct Design {
     growing: usize,
     own: PerRho,
@@ -109,8 +112,8 @@ struct SecondColumn {
     cross: PerRho,
 }
 
-/// The products of one step function: with the constant, with itself, and with the line. The products with
-/// itself and with the line do not include the part that the constant explains.
+/// The products of one step function: with the constant, with itself, and with the line. `own` and
+/// `with_line` do not include the part that the constant explains.
 struct Step {
     with_one: PerRho,
     own: PerRho,
@@ -236,7 +239,8 @@ impl Models {
         std::array::from_fn(|r| ab[r] - a[r] * b[r] / self.one[r])
     }
 
-    /// Fits every model to the curve's means. The curve must have as many buckets as the models.
+    /// Fits every model to the curve of the bucket means, and compares the fits. The curve must
+    /// have as many buckets as the models.
     pub(crate) fn compare(&self, curve: &Curve) -> Comparison {
         let mid = mean(&curve.mean);
         let spread = mean(&curve.mean.iter().map(|m| (m - mid).powi(2)).collect::<Vec<_>>()).sqrt();
@@ -346,9 +350,10 @@ impl Fit {
     }
 }
 
-/// Fits one or two columns by least squares, from their products. `growing` holds the products of the growing
-/// column with itself and with the curve. `beside` holds the products of the second column with itself, with
-/// the growing column and with the curve. `yy` is the product of the curve with itself.
+/// Fits one or two shapes (columns) to a curve by least squares, from the products of these columns and the
+/// curve. `growing` holds the products of the growing column with itself and with the curve. `beside` holds
+/// the products of the second column with itself, with the growing column and with the curve. `yy` is the
+/// product of the curve with itself.
 fn least_squares(
     growing: (&PerRho, &PerRho),
     beside: Option<(&PerRho, &PerRho, &PerRho)>,
@@ -377,8 +382,9 @@ mod tests {
     use super::*;
 
     fn compare(f: impl Fn(f64) -> f64) -> Comparison {
-        // Every test curve gets the same small scatter without a pattern. Without this scatter, all residuals
-        // would be below [`LEAST_RESIDUAL`], and this limit would decide the comparison.
+        // Every test curve gets the same small scatter without a pattern. Without scatter, all residuals
+        // would be below [`LEAST_RESIDUAL`]. The comparison would then set them all to `LEAST_RESIDUAL`, and
+        // only the number of parameters would decide.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
         models(90).compare(&curve)
@@ -391,8 +397,8 @@ mod tests {
         assert!(compare(|x| 100.0 * x.sqrt()).bic < -5.0);
         assert!(compare(|x| 100.0 * x.min(0.7)).bic < -5.0);
         assert!(compare(|x| 100.0 * (x - 0.5).clamp(0.0, 0.2)).bic < -5.0);
-        // A step plus a line without slope fits as well as a step alone. Only the number of parameters
-        // distinguishes these two models.
+        // A step plus a line without slope fits as well as a step alone. The comparison prefers the
+        // step alone only because this model has fewer parameters.
         assert!(compare(|x| 100.0 * f64::from(u8::from(x > 0.6))).bic < -1.5);
         assert!(compare(|_| 0.0).bic < 0.0);
     }

@@ -115,8 +115,8 @@ impl Curve {
     }
 }
 
-/// The greatest or the least of `values`; `better` returns the greater or the lesser of two values. The loop
-/// compares eight candidates in parallel; their order does not matter.
+/// The greatest or the least of `values`; `better` returns the greater or the lesser of two values. For
+/// speed, the loop computes the extreme of eight interleaved parts of `values` in parallel.
 fn extreme(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 {
     let (rows, rest) = values.as_chunks::<8>();
     let best = rows.iter().fold([start; 8], |best, row| std::array::from_fn(|l| better(best[l], row[l])));

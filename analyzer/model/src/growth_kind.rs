@@ -19,7 +19,7 @@
 //!
 //! A field with `from` in its name is the median of the second eighth of the recording, and a field with `to`
 //! is the median of the last eighth. The first eighth of the recording counts as the start-up of the program.
-//! The fields are medians, because a single unusual slice does not change a median. Growth that ended in the
+//! edleak uses medians, because a single unusual slice does not change a median. Growth that ended in the
 //! first half of the recording does not count, because the program may only have loaded tables.
 
 mod sentence;
@@ -31,8 +31,8 @@ use crate::process_series::{FreeBytes, KindBytes, ProcessPoint, ProcessSeries};
 const NOTICEABLE_BYTES: f64 = 512.0 * 1024.0;
 /// Least growth that the report mentions, as a share of the resident memory.
 const NOTICEABLE_SHARE: f64 = 0.03;
-/// Least growth of live bytes that the report mentions, in bytes. Live bytes are exact, so this limit is
-/// lower than `NOTICEABLE_BYTES`.
+/// Least growth of live bytes that the report mentions, in bytes. Live bytes are counted exactly, unlike
+/// resident bytes, so a smaller growth counts than in `NOTICEABLE_BYTES`.
 const NOTICEABLE_LIVE_BYTES: f64 = 4096.0;
 const NOTICEABLE_LIVE_SHARE: f64 = 0.05;
 /// This limit replaces `NOTICEABLE_LIVE_SHARE` if live bytes in the last eighth of the recording fall at
@@ -46,13 +46,14 @@ const SIDE_TABLE_SHARE: f64 = 0.125;
 /// If the recording has fewer points than this, the kind of growth is `Unknown`.
 const MIN_POINTS: usize = 4;
 
-/// Anonymous memory that no recorded call mapped, without live allocations. (libc makes a mapping for each
-/// large allocation by a call that edleak does not see, so the memory of live allocations is subtracted.)
+/// Anonymous memory that no recorded call mapped, minus the live allocations in this memory. (libc
+/// makes a mapping for each large allocation by a call that edleak does not see, so live allocations
+/// may be in this memory.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// Number of bytes at the end of the record.
+    /// The size of this memory at the end of the record, in bytes.
     pub bytes: u64,
-    /// Growth in bytes since the start-up of the program.
+    /// The growth of this memory since the start-up of the program, in bytes.
     pub grown_bytes: u64,
 }
 
@@ -75,7 +76,7 @@ pub enum GrowthKind {
 }
 
 impl GrowthKind {
-    /// The word for this kind in JSON.
+    /// The word that the JSON report uses for the cause of growth.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -91,7 +92,7 @@ impl GrowthKind {
 /// The kind of growth, and the numbers from which it was determined.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProcessGrowth {
-    /// The cause of the growth.
+    /// The cause of the growth of the process.
     pub kind: GrowthKind,
     /// Live bytes after the start-up (median of the second eighth of the recording).
     pub live_from_bytes: u64,
@@ -115,7 +116,8 @@ pub struct ProcessGrowth {
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
     pub free: Option<FreeBytes>,
     /// A part of a sentence of the report that names an allocator whose allocations are not all counted.
-    /// `None`: there is no such allocator, or its memory does not explain the growth.
+    /// `None`: edleak counted all allocations of every allocator, or the memory of the other allocators
+    /// does not explain the growth.
     pub uncounted: Option<String>,
 }
 
@@ -145,8 +147,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
-    // A recording with fewer than eight points cannot be divided into eighths. For such a recording, the
-    // function takes the value in the middle as 0, so all growth counts as growth in the second half.
+    // A recording with fewer than eight points cannot be divided into eighths. For so short a recording,
+    // the median in the middle is 0, so all growth counts as growth in the second half.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
@@ -207,8 +209,7 @@ impl ProcessGrowth {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
     }
 
-    /// Whether memory outside malloc grows, and recorded calls mapped nearly all of the memory by which it
-    /// grows.
+    /// Whether recorded calls mapped nearly all of the memory by which memory outside malloc grew.
     pub fn is_seen_outside(&self) -> bool {
         let noticeable = NOTICEABLE_BYTES.max(NOTICEABLE_SHARE * self.resident_to_bytes as f64);
         let stacks = self.grown().map_or(0, |grown| grown.stacks);
@@ -218,8 +219,9 @@ impl ProcessGrowth {
 
     /// Whether allocations that are not counted may have caused the growth of the process. An allocator takes
     /// its memory from the heap, from mappings that the recorder assigns to an allocator, or by calls that
-    /// the recorder does not see. If the memory from these three sources together grew by no more than the
-    /// live memory, no uncounted allocations caused the growth.
+    /// the recorder does not see. The function adds up the growth of the heap, of the mappings of allocators
+    /// and of the memory that no recorded call mapped. If this sum is no greater than the growth of live
+    /// memory, no uncounted allocations caused the growth.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;
@@ -237,9 +239,9 @@ impl ProcessGrowth {
         seen.map_or(0, |to| to.anonymous.saturating_sub(to.unseen).saturating_sub(to.allocators))
     }
 
-    /// Records that some allocations of an allocator are not counted; `clause` is the part of a sentence that
-    /// says so in the report. If the memory of this allocator may have grown, the recording does not show
-    /// whether the program leaks this memory or the allocator retains it.
+    /// Call this function if edleak did not count all allocations of an allocator; `clause` is the part of a
+    /// sentence that says so in the report. If the memory of the allocator may have grown, the cause becomes
+    /// `Unclear`: the program may leak this memory, or the allocator may retain it.
     pub fn note_uncounted(&mut self, clause: String) {
         // The heap and the arenas are memory of libc's malloc, whose allocations are all counted.
         let is_of_libc = self.grown().is_some_and(|grown| {
@@ -448,8 +450,8 @@ mod tests {
             sentence.contains("and allocations through `mallocx` of libjemalloc.so.2 are not counted, so"),
             "{sentence}"
         );
-        // The heap grows here, so libc's malloc retains the memory, and all allocations of libc's malloc are
-        // counted.
+        // In this recording, only the heap grows. The heap belongs to libc's malloc, whose allocations are
+        // all counted, so libc's malloc retains the memory.
         let mut libc = of_kinds(|i| traced(KindBytes { heap: 22 * MB + grown(i), ..KindBytes::default() }));
         libc.note_uncounted(clause());
         assert!(libc.sentence().unwrap().contains("the allocator retains"));

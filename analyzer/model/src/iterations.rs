@@ -2,12 +2,12 @@
 //! iteration, and the input has the counters of the site at the instants of these marks.
 //!
 //! The curves have the count of the mark on the x-axis instead of the time, so the time that an iteration
-//! takes does not matter. The first third of the iterations is the warm-up and is not judged. The other
-//! iterations are judged by the **kept level**: the lowest level that the site has at a mark or at any later
-//! mark. Memory that a later iteration frees is not part of the kept level. At the end of the record, no
-//! later iteration shows which memory would still be freed, so the model leaves out the last iterations. The
-//! number of iterations that it leaves out is the length of the longest run of iterations in which the site
-//! held more than its kept level.
+//! takes does not matter. The first third of the iterations is the warm-up and is not judged. The model
+//! judges the iterations after the warm-up by the **kept level**: the lowest level that the site has at a
+//! mark or at any later mark. Memory that a later iteration frees is not part of the kept level. The last
+//! iterations of a record may leave memory that an iteration after the end of the record would have freed,
+//! so the model does not judge the last iterations. The number of iterations that the model leaves out at
+//! the end is the length of the longest run of iterations in which the site held more than its kept level.
 //!
 //! | the kept level | verdict |
 //! |---|---|
@@ -24,20 +24,21 @@ use edleak_text::units;
 /// Least number of iterations for a verdict: three iterations for the warm-up, and five iterations that are
 /// judged.
 pub const LEAST_ITERATIONS: u64 = 8;
-/// Least number of slices of the mark in the judged iterations; with fewer slices, the pace of the growth is
-/// not visible.
+/// The judged iterations must contain at least this number of slices that were taken when the program set
+/// the mark; with fewer slices, the pace of the growth is not visible.
 pub const LEAST_SLICES: usize = 6;
 /// Least number of rises of the kept level (the lowest level at a mark or later); with fewer rises, the pace
 /// of the growth is not visible.
 const LEAST_RISES: u64 = 5;
-/// The memory of a site has stopped growing if the number of iterations since the last rise of its kept level
-/// is this number of times the longest gap between two rises.
+/// Compare the number of iterations since the last rise of the kept level with the greatest number of
+/// iterations between two rises. The memory of the site has stopped growing only if the first number is at
+/// least `LONG_GAP` times the second.
 const LONG_GAP: f64 = 2.5;
 /// Each step of a buffer that doubles makes the buffer at least this number of times as large.
 const LEAST_FACTOR: f64 = 1.2;
 /// Two steps of a buffer that doubles show the same pace of filling if the two paces differ by no more than
-/// this share. The paces are not exact, because the slice after a doubling may be late by up to 1/32 of the
-/// count of the mark.
+/// this share. The paces are not exact, because the slice that first shows a doubling may be late by up to
+/// 1/32 of all iterations so far.
 const SAME_PACE: f64 = 0.2;
 
 /// The counters of a site at one slice that was taken when the program set the mark.
@@ -224,7 +225,7 @@ pub fn per_iteration(bytes: f64, allocations: f64) -> String {
 /// from 10 on, and with two significant digits below 10.
 fn number(value: f64) -> String {
     if (value - value.round()).abs() < 1e-9 {
-        // The value differs from a whole number only by a rounding error.
+        // `value` is a whole number, apart from a rounding error.
         return units::count(value as u64);
     }
     if value >= 9.95 {
@@ -247,7 +248,7 @@ struct Kept {
     longest_use: u64,
 }
 
-/// The figures of growth whose pace does not diminish.
+/// The figures of a kept level that grows at a pace that does not diminish.
 struct Steady {
     late_pace: f64,
     is_linear: bool,
@@ -309,7 +310,7 @@ impl Kept {
     }
 
     /// The kept level (the lowest level at a mark or later) at a position in the judged iterations; `share`
-    /// is this position, from 0 to 1. Between two slices, the function takes the value on a straight line.
+    /// is this position, from 0 to 1. Between two slices, the function interpolates in a straight line.
     fn at(&self, share: f64) -> f64 {
         let Some(&first) = self.counts.first() else { return 0.0 };
         let x = first as f64 + share * self.span() as f64;
@@ -378,11 +379,12 @@ impl Kept {
 }
 
 /// The bytes that each iteration adds to a buffer which grows in large steps, like a vector that doubles.
-/// `None`: the site does not grow like such a buffer, or the next step should already have come.
+/// `None`: the site does not grow in large steps, or the next step is overdue, so the buffer no longer
+/// fills.
 ///
-/// The buffer gets larger when it is full. So the pace of filling is the number of bytes that one step adds,
-/// divided by the number of iterations up to the next step. The last two steps of the buffer must show the
-/// same pace of filling.
+/// The buffer gets larger when it is full. So the program fills it at this pace: the number of bytes that
+/// one step adds, divided by the number of iterations up to the next step. The result is not `None` only if
+/// this pace was the same after the last two steps.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;

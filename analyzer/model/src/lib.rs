@@ -1,4 +1,5 @@
-//! The leak model: computes a verdict from the series of one site. Its functions have no side effects.
+//! The leak model: computes a verdict from the series of one site. The functions of this crate have no
+//! side effects.
 //!
 //! ```text
 //! series       one site's counters over time, condensed so that its size does not depend on the record

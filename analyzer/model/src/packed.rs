@@ -1,8 +1,8 @@
 //! A list of buckets that takes four bytes per number as long as all its numbers fit into four bytes, and
 //! eight bytes per number otherwise.
 //!
-//! Buckets take most of the memory of a replay, so they must be small. Four bytes per number nearly always
-//! suffice, because almost no site has a sum of 4 GiB or more in one bucket.
+//! When edleak-analyze reads a trace, buckets take most of its memory, so they must be small. Four bytes
+//! per number nearly always suffice, because almost no site has a sum of 4 GiB or more in one bucket.
 
 use super::bucket::{Bucket, Extent};
 

@@ -108,8 +108,8 @@ impl ProcessSeries {
         self.in_last += 1;
     }
 
-    /// The greatest live bytes of all slices. Every slice counts, even if a later slice replaced its values
-    /// in a point of the series.
+    /// The greatest number of live bytes in any slice, even in a slice whose values are no longer in a
+    /// point of the series.
     pub(crate) fn peak_live_bytes(&self) -> u64 {
         self.peak_live_bytes
     }

@@ -61,8 +61,8 @@ pub struct Quiet {
     /// Length of the quiet time at the end of the record, in seconds.
     pub seconds: f64,
     /// The number of allocations per second that the program makes in the quiet time at the end, as a share
-    /// of the number while the site grew. If the program is busy at the end of the record, the field is the
-    /// share of the record that was quiet.
+    /// of the number while the site grew. If the program is busy at the end of the record, `share` is
+    /// instead the share of the record that was quiet.
     pub share: f64,
     /// Whether the record ends with quiet time.
     pub is_over: bool,
@@ -230,8 +230,8 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     }]
 }
 
-/// Compares the means of the eighths of the record. Only the means count, so a curve that grows in bursts
-/// also rises from one eighth to the next.
+/// Compares the means of the curve in the eighths of the record. Only the means count, so a curve that
+/// grows in bursts also rises from one eighth to the next.
 fn windows(trend: &Trend) -> String {
     // A rise of a few bytes from one eighth to the next does not count as growth.
     let least = LEAST_RISE * trend.rise().max(0.0);
@@ -244,8 +244,9 @@ fn windows(trend: &Trend) -> String {
 }
 
 fn pace(trend: &Trend) -> String {
-    // `trend.pace` is the late slope, divided by the sum of the late and the early slope. The report gives
-    // the late slope divided by the early slope instead, because this number is easier to understand.
+    // `trend.pace` is the late slope, divided by the sum of the late and the early slope. The report shows
+    // the late slope divided by the early slope, because this number is easier to understand than
+    // `trend.pace`.
     let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
     let now = match ratio {
         ratio if ratio < 10.0 => percent(ratio),

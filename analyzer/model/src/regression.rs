@@ -2,9 +2,9 @@
 //! the sums.
 //!
 //! Let b be the live bytes at slices i = 0..n, y = (b − min)/(max − min) and x = i/n. Least squares then give
-//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, the formula uses min + 1 as max. The leaked bytes
-//! are the value of the parabola at x = 1 minus its value at x = 0, converted into bytes and truncated to an
-//! integer.
+//! y ≈ c0·x² + c1·x + c2. If the live bytes never change, max − min would be 0, so the formula uses min + 1
+//! as max. The leaked bytes are the value of the parabola at x = 1 minus its value at x = 0, converted into
+//! bytes and truncated to an integer.
 //!
 //! The sums are integers, so the fit is a quotient of integers: S1 = Σ b·P1 and S2 = Σ b·P2. P1 = 2i − (n−1)
 //! and P2 = 6i² − 6(n−1)i + (n−1)(n−2) are orthogonal polynomials on 0..n. If the fit solved a matrix in
@@ -16,7 +16,7 @@ use crate::series::Sums;
 /// The result of edLeak's formula for one site.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeakFactor {
-    /// The coefficients c0, c1 and c2.
+    /// The coefficients c0, c1 and c2 of the parabola c0·x² + c1·x + c2.
     pub coef: [f64; 3],
     /// Least live bytes.
     pub min_bytes: u64,
@@ -45,8 +45,8 @@ pub fn leak_factor(sums: &Sums) -> LeakFactor {
     let n = sums.n as f64;
     let (s1, s2) = projections(sums);
     let range = (max_bytes - sums.min) as f64;
-    // `a0`, `a1` and `a2` are the amplitudes in a fit of b as a function of i. This fit gives the same
-    // parabola as a fit of y as a function of x.
+    // The code first fits b as a function of i: `a0`, `a1` and `a2` are the amplitudes of this fit.
+    // Converted to x and y, it is the same parabola as a direct fit of y as a function of x.
     let a0 = sums.b.saturating_sub(u128::from(sums.n) * u128::from(sums.min)) as f64 / n;
     let a1 = 3.0 * s1.float / (n * (n * n - 1.0));
     let a2 = 5.0 * s2.float / (n * (n * n - 1.0) * (n * n - 4.0));
@@ -97,8 +97,9 @@ fn projections(sums: &Sums) -> (Projection, Projection) {
     )
 }
 
-/// (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) / ((n²−1)(n²−4)), truncated towards zero. The function
-/// computes with integers, so the value has no rounding error before the truncation.
+/// The leaked bytes: the parabola f rises by (f(1) − f(0))·(max − min) = 6·(S1·(n²−4) + 5·S2) /
+/// ((n²−1)(n²−4)) bytes; the result is truncated towards zero. The function computes with integers, so
+/// there is no rounding error before the truncation.
 fn gain(n: u64, s1: &Projection, s2: &Projection) -> Option<i64> {
     let nn = i128::from(n).checked_mul(i128::from(n))?;
     let top = s1.exact?.checked_mul(nn - 4)?.checked_add(s2.exact?.checked_mul(5)?)?.checked_mul(6)?;

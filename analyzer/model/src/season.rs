@@ -27,9 +27,10 @@ const LEAST_SHARE: f64 = 0.6;
 struct Waves {
     parabola: Vec<Vec<f64>>,
     waves: Vec<Wave>,
-    /// The cosine units of all waves, and then their sine units. For each bucket, the values of [`ABREAST`]
-    /// units are side by side in memory, so that the code computes [`ABREAST`] sums in parallel. Each of the
-    /// parallel sums has the same bits as if it were computed alone.
+    /// The `units` of all waves: first the cosines of all waves, then the sines of all waves. For each
+    /// bucket, the values of [`ABREAST`] vectors are next to each other in memory, so that the code
+    /// computes [`ABREAST`] sums in parallel. Each of the parallel sums has the same bits as if it were
+    /// computed alone.
     units: Vec<Vec<[f64; ABREAST]>>,
 }
 
@@ -37,8 +38,8 @@ struct Waves {
 const ABREAST: usize = 8;
 
 impl Waves {
-    /// For each wave, the part of the sum of squares of `rest` that the wave explains. `rest` must be
-    /// orthogonal to all parabolas.
+    /// For each wave, the part of the sum of squares of `rest` that the wave explains. `rest` is a
+    /// curve from which the fitted parabola has been subtracted.
     fn explained(&self, rest: &[f64]) -> Vec<f64> {
         let sums = |units: &Vec<[f64; ABREAST]>| {
             rest.iter().zip(units).fold([0.0; ABREAST], |sums: [f64; ABREAST], (value, units)| {
@@ -47,7 +48,8 @@ impl Waves {
         };
         let shares: Vec<f64> = self.units.iter().flat_map(sums).collect();
         let (cosines, sines) = shares.split_at(self.waves.len());
-        // The last row of `units` may end with zeros as filling; `zip` ignores the sums of this filling.
+        // If the number of vectors is not a multiple of `ABREAST`, zeros fill the last row of `units`;
+        // `zip` ignores the sums of these zeros.
         cosines.iter().zip(sines).map(|(cosine, sine)| cosine * cosine + sine * sine).collect()
     }
 }
@@ -57,9 +59,10 @@ impl Waves {
 struct Wave {
     raw: [Vec<f64>; 2],
     units: [Vec<f64>; 2],
-    /// `first`, `second` and `cross` convert a sum of `units` into a sum of `raw`. `first` and `second` are
-    /// the lengths of the two units before they were scaled to length 1. `cross` is their product before the
-    /// second unit was made orthogonal to the first.
+    /// With `first`, `second` and `cross`, a combination of the two `units` is converted into a combination
+    /// of the cosine and the sine in `raw`. `first` and `second` are the lengths of the two vectors before
+    /// they were scaled to length 1. `cross` is the product of the first unit and the second vector, before
+    /// this vector was made orthogonal to the first unit.
     first: f64,
     second: f64,
     cross: f64,
@@ -77,8 +80,8 @@ impl Wave {
         Self { raw, units, first, second, cross }
     }
 
-    /// The wave that fits `rest`, which is a curve without its parabola. If the two ends of a wave differ,
-    /// the wave also looks like a trend; the result includes this apparent trend.
+    /// The wave that fits `rest`, which is a curve without its parabola. A wave that ends higher or lower
+    /// than it began looks partly like a trend. The result is the whole wave, with this apparent trend.
     fn fitted(&self, rest: &[f64]) -> Vec<f64> {
         let sine = dot(rest, &self.units[1]) / self.second;
         let cosine = (dot(rest, &self.units[0]) - sine * self.cross) / self.first;

@@ -9,9 +9,10 @@
 //! - the last point, and, if they were recorded, the times at which the surviving allocations were made;
 //! - the allocations of the whole program over time ([`crate::work`]), which all series of a record share.
 //!
-//! A site whose live bytes and count never change has no buckets. The buckets of any other site take 3 KB, or
-//! 6 KB if at least one number needs more than 32 bits. A series does not depend on the number of calls that
-//! added its points: `push_run(p, 5)` and five calls of `push(p)` give the same series, bit for bit.
+//! A site whose live bytes and count never change has no buckets. If live bytes or count of a site change,
+//! its buckets take 3 KB, or 6 KB if at least one number needs more than 32 bits. A series does not depend on
+//! the number of calls that added its points: `push_run(p, 5)` and five calls of `push(p)` give the same
+//! series, bit for bit.
 
 use crate::buckets::Buckets;
 use crate::work::Work;
@@ -33,8 +34,8 @@ pub struct Point {
 /// The times at which a site's surviving allocations were made. The record is divided into epochs of equal
 /// length; the oldest epoch comes first.
 ///
-/// Each of the three vectors has one entry per epoch. A time is the number of slices since the first point of
-/// the site, and may have a fraction.
+/// Each vector in this struct has one entry per epoch. A time is the number of slices since the first point
+/// of the site, and may have a fraction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Births {
     /// Live bytes at the end of the record, by the epoch in which they were allocated.
@@ -50,17 +51,18 @@ pub struct Births {
 }
 
 impl Births {
-    /// Number of epochs that all three vectors cover.
+    /// Number of epochs for which all three vectors of this struct have an entry.
     pub fn epochs(&self) -> usize {
         self.epoch_live_bytes.len().min(self.epoch_live_count.len()).min(self.epoch_allocs.len())
     }
 }
 
-/// Exact sums for edLeak's fit. In the formulas, b is the number of live bytes at slice i, and the site's
-/// first slice is slice 0.
+/// Exact sums of the live bytes, from which `regression.rs` fits edLeak's parabola. In the
+/// formulas, b is the number of live bytes at slice i, and the site's first slice is slice 0.
 ///
-/// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only a
-/// forged trace can exceed 2¹²⁸; in this case, the sums saturate.
+/// The sums are exact while Σ b·i² stays below 2¹²⁸, for example with 2⁴⁷ bytes live for 2²⁷ slices. Only
+/// the numbers of a forged trace can give a sum above 2¹²⁸; such a sum stays at the greatest 128-bit
+/// number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Number of points.
@@ -94,8 +96,8 @@ impl Sums {
     }
 }
 
-/// Σ i for i in 0..n. Since n is below 2⁶⁵, the product n·(n−1) may exceed 128 bits in theory, so the
-/// multiplication saturates.
+/// Σ i for i in 0..n. `n` is below 2⁶⁵. For the greatest `n`, n·(n−1) needs more than 128 bits; such
+/// a product stays at the greatest 128-bit number.
 fn sum_i(n: u128) -> u128 {
     n.saturating_mul(n.saturating_sub(1)) / 2
 }
@@ -129,23 +131,23 @@ impl SeriesBuilder {
 
     /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// The pushed points begin at the site's first slice. From `slices`, the model also knows the length of
-    /// the whole record, so a site that appears late in a long record does not look like a site of a short
-    /// record.
+    /// The points of a series begin at the site's first slice. With the slices before it, the model knows
+    /// the length of the whole record. So a site that appears late in a long record does not look like a
+    /// site of a short record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }
 
-    /// Adds the counters of one slice.
+    /// Adds the counters of one slice to the series.
     pub fn push(&mut self, p: Point) {
         self.push_run(p, 1);
     }
 
     /// Adds `repeat` slices with the same counters.
     ///
-    /// The call takes O(1) time while live bytes and live count stay the same. When live bytes or live count
-    /// change, the function adds the equal points before the change to the buckets, which takes O(1) time for
-    /// each bucket that these points cover.
+    /// While live bytes and live count stay the same, `push_run` only counts the points, which takes O(1)
+    /// time. When live bytes or live count change, `push_run` adds the counted points to the buckets, which
+    /// takes O(1) time for each bucket that these points cover.
     pub fn push_run(&mut self, p: Point, repeat: u64) {
         if repeat == 0 {
             return;
@@ -190,8 +192,8 @@ impl SeriesBuilder {
         }
     }
 
-    /// Adds the pending equal points to the buckets. The first call makes the buckets, so a series without a
-    /// change has no buckets.
+    /// Adds the pending equal points to the buckets. The first call of `flush` makes the buckets, so a
+    /// series whose live bytes and count never change has no buckets.
     fn flush(&mut self) {
         let buckets = self.buckets.get_or_insert_default();
         buckets.push_run(self.last.live_bytes, self.last.live_count, self.pending);
@@ -199,7 +201,8 @@ impl SeriesBuilder {
     }
 }
 
-/// One site's condensed series. The comment at the top of `series.rs` lists the data of a series.
+/// The series of one site in condensed form: its live bytes and live count over time. The comment
+/// at the top of `series.rs` lists the data of a series.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     absent: u64,
@@ -229,8 +232,9 @@ impl Series {
         Self { work: Some(work), ..self }
     }
 
-    /// Returns this series with `allocs` allocations and `frees` frees at the last slice. The function is for
-    /// a series that was built without the numbers of allocations and frees.
+    /// Returns this series with `allocs` as the number of allocations, and `frees` as the number of frees, at
+    /// the last slice. Use this function if the points of the series have no numbers of allocations and
+    /// frees.
     pub fn with_totals(self, allocs: u64, frees: u64) -> Self {
         Self { last: Point { allocs, frees, ..self.last }, ..self }
     }
@@ -261,7 +265,7 @@ impl Series {
         self.births.as_ref()
     }
 
-    /// The work of the whole program; `None`: not recorded.
+    /// The allocations of the whole program over time; `None`: not recorded.
     pub fn work(&self) -> Option<&Work> {
         self.work.as_deref()
     }

@@ -4,9 +4,10 @@
 //! If a surge is many times as large as a leak, the leak is not visible in the means of the curve. If a part
 //! of the curve is higher than its surroundings and narrower than a twentieth of the record, this part is a
 //! surge. The model lowers the curve in a surge to the value of the surroundings. The method is called
-//! morphological opening: each bucket first gets the least value near it, and then the greatest of these new
-//! values near it. Steps, ramps and the wide teeth of a sawtooth stay unchanged, so the method does not add
-//! growth. A rise at the very end of the record may be a surge, so the method removes such a rise, too.
+//! morphological opening: each bucket first gets the least value of its neighbourhood, and then the greatest
+//! of the new values in its neighbourhood. Opening does not change steps, ramps and the wide teeth of a
+//! sawtooth, so it does not add growth to a curve. Opening also removes a rise at the very end of the
+//! record, because this rise may be a surge.
 
 use super::curve::Curve;
 use super::trend::{Line, greater, lesser};
@@ -14,12 +15,12 @@ use super::trend::{Line, greater, lesser};
 /// Width of the widest surge that the model removes, as a share of the record.
 const WIDEST: f64 = 0.05;
 
-/// Least share of the scatter about a straight line that the surges must explain. If the surges explain less
-/// of the scatter, the curve has no clear surges.
+/// Least share of the scatter about a straight line that the surges must explain. If the surges explain a
+/// smaller share of the scatter, the curve has no clear surges, and the model removes nothing.
 const LEAST_SHARE: f64 = 0.6;
 
-/// Between surges, the original curve must be close to the lowered curve: in half of the buckets, it must
-/// exceed the lowered curve by less than this share of the greatest surge.
+/// Between surges, the original curve must be close to the curve without surges: in half of the buckets,
+/// the difference must be less than this share of the greatest surge.
 const MOST_BETWEEN: f64 = 0.1;
 
 /// The curve without its surges; `None`: the curve has no clear surges.
@@ -49,8 +50,8 @@ fn opened(values: &[f64], reach: usize) -> Vec<f64> {
 }
 
 /// For each bucket, the greatest or the least value of all buckets at a distance of up to `reach`; `better`
-/// chooses between two values. Each pass of the loop compares every value with its two neighbours at one
-/// distance.
+/// chooses between two values. The loop has one pass for each distance; the pass compares every value with
+/// the value before it and the value after it at this distance.
 fn nearby(values: &[f64], reach: usize, better: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let mut best = values.to_vec();
     for distance in 1..=reach.min(values.len().saturating_sub(1)) {

@@ -14,13 +14,14 @@ pub(crate) struct Trend {
     pub(crate) eighths: [f64; 8],
     /// The greatest value of the curve minus its least value.
     pub(crate) full: f64,
-    /// The result of [`rise_over_scatter`].
+    /// The rise of the curve compared with its scatter (see [`rise_over_scatter`]).
     pub(crate) rise_over_scatter: f64,
-    /// The result of [`pace`].
+    /// The slope late in the record compared with the slope before (see [`pace`]).
     pub(crate) pace: f64,
-    /// The result of `most_share`.
+    /// The share of the greatest step in the growth (see `most_share`).
     pub(crate) largest_step: f64,
-    /// The result of `second_share`.
+    /// The share of the second greatest step in the growth without the greatest step (see
+    /// `second_share`).
     pub(crate) second_step: f64,
     /// The result of [`t_after`] for the last three quarters of the record.
     pub(crate) late_t: f64,
@@ -45,7 +46,7 @@ impl Trend {
         }
     }
 
-    /// The mean of the last eighth of the record minus the mean of the third eighth.
+    /// The mean of the curve in the last eighth of the record minus its mean in the third eighth.
     pub(crate) fn rise(&self) -> f64 {
         self.eighths[7] - self.eighths[2]
     }
@@ -58,7 +59,8 @@ pub(crate) fn late_rise(curve: &Curve) -> f64 {
 }
 
 /// Compares the rise of a curve with its scatter: the slope of a line through the means of the last six
-/// eighths of the record, divided by the standard error of this slope. The value is between −15 and 15.
+/// eighths of the record, divided by the standard error of this slope. The quotient is limited to the
+/// range from −15 to 15.
 ///
 /// If the standard error is less than 0.4 % of the curve's full range, the function uses 0.4 % of the range
 /// instead, because the error of a perfectly smooth curve is zero and cannot be a divisor.
@@ -87,21 +89,22 @@ pub(crate) fn pace(curve: &Curve) -> f64 {
     ratio(late, early.abs() + late.abs())
 }
 
-/// The greatest single step of the curve's lower envelope, divided by the whole rise of this envelope. A
-/// value of 1 means that the lower envelope rises in one jump, or not at all.
+/// The greatest single step of the curve's lower envelope, divided by the whole rise of this envelope.
+/// The quotient is 1 if the lower envelope rises in one jump, or not at all.
 ///
-/// The lower envelope is the memory that the program never releases again. Its value at an instant is the
-/// least value of the curve from this instant on.
+/// The lower envelope is the memory that the program never releases again. At each instant, the lower
+/// envelope is the least value of the curve from this instant on.
 fn most_share([most, _, sum]: [f64; 3]) -> f64 {
     if sum > 0.0 { most / sum } else { 1.0 }
 }
 
 /// The second greatest step of the curve's lower envelope, divided by the sum of all steps except the
-/// greatest. The result is 1 if at most two jumps make up all of the growth.
+/// greatest. The quotient is 1 if the curve grows in at most two jumps.
 ///
-/// A site that leaks may also grow by one large step that has another cause, so the greatest step is left
-/// out. The rest of the growth must not be one single step: pools that reach new maxima, and programs that
-/// load data at first use, also grow in steps, but these steps become ever rarer.
+/// A site that leaks may also grow by one large step that has another cause, so the function does not
+/// count the greatest step. The rest of the growth must not be one single step: pools that reach new
+/// maxima, and programs that load data at first use, also grow in steps, but these steps become ever
+/// rarer.
 fn second_share([most, second, sum]: [f64; 3]) -> f64 {
     if sum > most { second / (sum - most) } else { 1.0 }
 }
@@ -118,11 +121,11 @@ fn retained_steps(curve: &Curve) -> [f64; 3] {
     })
 }
 
-/// Whether the curve rises like a buffer that doubles. The curve of such a buffer is flat after its last
-/// step, which came in the second half of the record. The curve also grew at least fourfold since the first
-/// eighth of the record. The next step of the buffer takes twice the time, so it would come after the end of
-/// the record. So the curve of a buffer that doubles late does not show whether the program still adds data
-/// to the buffer.
+/// Whether the curve rises like a buffer that doubles. The result is true if the last step of the curve is
+/// in the second half of the record, if the curve is flat after this step, and if the curve grew at least
+/// fourfold since the first eighth of the record. A buffer takes twice as long to fill after each doubling,
+/// so its next step would come after the end of the record. So the curve does not show whether the program
+/// still adds data to the buffer.
 pub(crate) fn doubles_late(curve: &Curve) -> bool {
     const STEP: f64 = 1.4;
     const GROWTH: f64 = 4.0;
@@ -161,7 +164,7 @@ pub(crate) fn t_after(curve: &Curve, from: f64) -> f64 {
 
 /// An ordinary least-squares line, with the spread and the autocorrelation of its residuals.
 pub(crate) struct Line {
-    /// The rise of the line per bucket.
+    /// The slope of the line: its rise from one bucket to the next.
     pub(crate) slope: f64,
     /// Root mean square of the residuals.
     pub(crate) spread: f64,

@@ -35,8 +35,8 @@ fn a_flipped_bit_never_invents_growth() {
         assert!(found.is_empty() || found == leaking, "bit {bit}: {found:?}");
         assert!(bytes <= most, "bit {bit}: {bytes} bytes of {most}");
     }
-    // In this trace, one block contains all slices. If the flipped bit is in this block, edleak loses all
-    // slices; otherwise edleak loses none. So edleak must still find the leak in more than half of the
-    // damaged traces.
+    // In this trace, one block contains all slices. If the flipped bit is in the block with the slices,
+    // edleak loses all slices; otherwise edleak loses no slice. So edleak must still find the leak in
+    // more than half of the damaged traces.
     assert!(lost < whole.len() * 8 / 2, "{lost}");
 }

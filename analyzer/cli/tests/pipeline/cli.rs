@@ -79,9 +79,9 @@ fn unreadable_trace_does_not_hide_the_others() {
     );
 }
 
-/// The trace has lost the record with the length of a tick. In this case, edleak must compute the length from
-/// the times of the slices. With a length of 0, every rate would be 0, so every budget would tolerate the
-/// leaks.
+/// A damaged trace has lost the record with the length of a tick. edleak must then compute the length of a
+/// tick from the times of the slices. If edleak took 0 as the length, every rate would be 0, and every budget
+/// would tolerate the leaks.
 #[test]
 fn without_its_first_record_a_trace_has_its_rates() {
     let scratch = Scratch::new();

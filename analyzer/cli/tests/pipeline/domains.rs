@@ -87,8 +87,8 @@ fn a_budget_holds_for_pools_and_for_other_memory_each() {
 
 #[test]
 fn lost_events_of_a_pool_make_a_leak_undecided_if_they_may_explain_it() {
-    // The pool has leaked 80 objects. If 40 or more events were lost, the lost events may be the frees of
-    // these objects.
+    // The pool has leaked 80 objects. If the recorder lost 40 or more events of the pool, these events
+    // may have been frees, and then at most 40 objects have leaked.
     for (lost_events, lost_resets, verdict) in
         [(2, 0, "leak"), (39, 0, "leak"), (40, 0, "undecided"), (0, 1, "undecided")]
     {
@@ -254,7 +254,8 @@ fn an_allocator_is_not_said_to_retain_memory_of_its_uncounted_functions() {
 }
 
 // The program has 100 MiB of counted allocations, more than the memory that is not counted. The program's
-// verdict must be undecided nevertheless, because the memory that is not counted grows.
+// verdict must be undecided, although most of its memory is counted: the memory that is not counted
+// grows.
 #[test]
 fn growth_of_an_allocator_that_is_not_counted_is_undecided_beside_a_large_heap() {
     let of_allocator = |slice: u64| {

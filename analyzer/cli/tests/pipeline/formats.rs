@@ -1,5 +1,5 @@
-//! Tests the formats that other programs read. JSON must not change; each format must be well-formed and must
-//! name the leak.
+//! Tests the formats that other programs read. The JSON report of a given trace must stay the same. The
+//! output in each format must be well-formed and must name the leak.
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, leaker, leaking, watched};

@@ -89,9 +89,9 @@ fn a_range_counts_what_happened_between_its_two_slices() {
 #[test]
 fn churn_is_what_a_site_frees_beyond_what_it_held() {
     let churn = profile(&hump(), &["--by=churn"]);
-    // `format` frees all its allocations within each slice. `scratch` frees the bytes that it held in the
-    // previous slice. So all freed allocations of `scratch` may be allocations of the previous slice, and
-    // none of them counts as freed before the next slice.
+    // An allocation is temporary if the program frees it before the next slice. The site `format` frees
+    // all its allocations before the next slice. In each slice, the site `scratch` frees only the
+    // allocations that it already held at the previous slice, so none of them is temporary.
     let expected = [("format", 400), ("buffer", 0), ("leak", 0), ("scratch", 0)];
     let mut seen = figure(&churn, "temporary_allocs");
     seen[1..].sort();
@@ -155,7 +155,7 @@ from the outermost frame inward; sites without recorded stacks stand alone:
 fn one_piece_of_code_at_two_addresses_is_one_row() {
     let mut draft = hump();
     // The trace contains the site `leak` twice, with different site ids but with the same build ID and
-    // offset. The profile must show it as one site.
+    // offset. The profile must show `leak` as one site.
     draft.sites[2] = caller(0x1020, "leak", 20, |i| counters(7 * (i + 1), i + 1, 0, 0));
     let end = profile(&draft, &["--at=end", "--by=allocated"]);
     assert_eq!(figure(&end, "live_bytes").iter().find(|(name, _)| name == "leak").unwrap().1, 80 * 107);

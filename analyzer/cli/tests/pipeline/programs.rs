@@ -44,7 +44,8 @@ pub(crate) fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built with this test");
-    // Ignore an error: the program may refuse the input and close stdin before it has read everything.
+    // Ignore a write error: edleak-analyze may refuse the input and close stdin before it has read
+    // everything.
     let _ = child.stdin.take().expect("piped above").write_all(input);
     let output = child.wait_with_output().expect("it ends");
     Ran {

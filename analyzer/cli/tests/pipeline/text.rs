@@ -9,8 +9,8 @@ fn fits(text: &str) {
     text.lines().for_each(|line| assert_eq!(line, line.trim_end(), "trailing space"));
 }
 
-/// The report without the reasons of its verdicts. The tests compare the whole text, and the wording of the
-/// reasons may change.
+/// The report without the reasons of its verdicts. The tests compare the rest of the text with an expected
+/// text; the wording of the reasons may change, so it is not compared.
 fn without_reasons(text: &str) -> String {
     let mut in_reason = false;
     let mut kept = String::new();
@@ -65,8 +65,8 @@ fn a_late_leak_has_its_beginning_in_the_middle_of_the_line() {
 fn stacks_hang_from_their_caller() {
     let scratch = Scratch::new();
     let mut draft = watched();
-    // Add 20 equal frames, as in a recursion. The report must show them on one line, with the number of
-    // repetitions.
+    // Add 20 equal frames, as in a recursion. The report must show the 20 frames on one line, with the
+    // number of repetitions.
     for _ in 0..20 {
         draft.sites[1].stack.insert(2, (0x1110, vec![frame("handle_request", "/src/leaker.c", 77)]));
     }

@@ -42,7 +42,7 @@ impl Drop for Scratch {
     }
 }
 
-/// The content of a trace. A test can change this content and then write the trace to a file.
+/// The content of a trace. A test can change the fields and then write the trace to a file.
 #[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) slices: u64,
@@ -59,8 +59,8 @@ pub(crate) struct Draft {
     pub(crate) missing: std::ops::Range<u64>,
     /// The processor time that the program used, and the time for which it waited for a processor.
     pub(crate) processor: Option<CpuUse>,
-    /// The number of the slice from which edleak no longer watches site 0. `None`: edleak watches this site
-    /// until the end.
+    /// The number of the slice from which edleak no longer watches site 0. `None`: edleak watches site 0
+    /// until the end of the record.
     pub(crate) watch_end: Option<u64>,
     /// Returns the resident memory of the program (RssAnon) at slice i, in bytes.
     pub(crate) resident: fn(u64) -> u64,

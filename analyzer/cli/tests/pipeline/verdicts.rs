@@ -77,8 +77,8 @@ fn series_lines_read_back_with_the_verdicts_of_the_trace() {
             assert_eq!(from_trace.code, from_lines.code, "{name}");
             let (mut expected, mut found) = (verdicts(&from_trace.json()), verdicts(&from_lines.json()));
             if name == "uneven" {
-                // The last slice of this trace comes at an irregular time. This slice changes only the
-                // totals, so compare everything except the totals.
+                // The last slice of this trace comes at an irregular time. The slice at the irregular
+                // time changes only the totals of a site, so compare all fields except the totals.
                 for totals in expected.values_mut().chain(found.values_mut()) {
                     for key in ["live_bytes", "live_count", "allocs", "frees"] {
                         totals[key] = Value::Null;
@@ -136,9 +136,9 @@ fn a_straight_line_leads_over_missing_slices() {
         }
         (series, json["sites"].clone())
     };
-    // These sites grow or shrink by the same number of bytes in every slice. If slices are missing, edleak
-    // draws a straight line over the gap, so the series must be the same as without the gap. The series of a
-    // site whose growth is spread over several stacks must also be the same.
+    // Each site of this trace grows or shrinks by the same number of bytes in every slice. If slices are
+    // missing, edleak draws a straight line over the gap, so the series must be the same as without the gap.
+    // This also holds for a site whose growth is spread over several stacks.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -158,8 +158,7 @@ fn a_straight_line_leads_over_missing_slices() {
 
 #[test]
 fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
-    /// The site grows for 1,000 slices. In the twelve slices after that, the program frees all memory of the
-    /// site.
+    /// The site grows for 1,000 slices. In the next twelve slices, the program frees all memory of the site.
     fn ending(slice: u64) -> Counters {
         let kept = slice.min(999);
         let freed = (slice - kept).min(12) * 1000 / 12;
@@ -182,8 +181,8 @@ fn frees_at_the_end_of_the_program_do_not_hide_a_leak() {
         let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
         assert_eq!(line["live_bytes"].as_array().unwrap().last(), Some(&json!(100_000)), "{slices}");
     }
-    // If the user stopped the recording while the program freed memory, the program has not ended. The frees
-    // may be normal work, so the series lines must contain the frees.
+    // If the user stopped the recording while the program freed memory, the program has not ended. So the
+    // frees may be normal work of the program, and the series lines must contain the slices with the frees.
     (draft.slices, draft.end) = (1012, Some(EndReason::Stopped));
     let series = run([draft.write(&scratch.path("t.edl")).as_os_str(), "--format=series".as_ref()]).out;
     let line: Value = serde_json::from_str(series.lines().next().unwrap()).unwrap();
@@ -234,8 +233,9 @@ fn gap_at_the_end_counts_as_missing() {
     for after in [0, 1, 3] {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
-            // At most nine slices of this trace are left, too few for a verdict. The straight line over the
-            // gap looks like a leak, but it does not count as slices.
+            // At most nine slices of this trace are left, too few for a verdict. edleak draws a straight
+            // line over the gap, which looks like a leak. But the points of this line do not count as
+            // slices.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),
@@ -278,8 +278,8 @@ fn a_record_that_ended_long_after_its_last_slice_is_undecided() {
 }
 
 /// A service gets no more requests in the last third of the record, and the memory of one site stops growing.
-/// This site may be a leak or a full cache, so the verdict must be undecided, from the trace and from the
-/// series lines.
+/// The site may be a leak or a full cache, so the verdict on the site must be undecided, both if edleak reads
+/// the trace and if it reads the series lines.
 #[test]
 fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() {
     let scratch = Scratch::new();
@@ -301,8 +301,9 @@ fn growth_that_stopped_with_the_work_is_undecided_from_a_trace_and_from_lines() 
     assert_eq!(run([draft.write(&scratch.path("t.edl"))]).code, 0);
 }
 
-/// A program that computes without a pause may keep all its results until it ends. The memory of such a
-/// program grows like a leak, so edleak gives this leak only the confidence `suspect`.
+/// A program that computes without a pause may keep all its results until it ends. The memory of these
+/// results grows like a leak, so edleak reports a leak in a busy program only with the confidence
+/// `suspect`.
 #[test]
 fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     let scratch = Scratch::new();
@@ -321,8 +322,8 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
     };
     draft.sites = vec![caller(0x10, "keep", 1, leaking), caller(0x20, "serve", 2, churning)];
     assert_eq!(confidence(&draft), "strict");
-    // If the program used a processor for only 1 s of 8 s, it mostly waited for requests. The leak of such a
-    // program keeps the confidence `strict`.
+    // If the program used a processor for only 1 s of 8 s, it mostly waited for requests. A leak in a
+    // program that mostly waits keeps the confidence `strict`.
     draft.processor = processor(1, 0);
     assert_eq!(confidence(&draft), "strict");
     for (used_s, waited_s) in [(8, 0), (3, 4)] {
@@ -375,8 +376,8 @@ fn negligible_suspect_is_undecided() {
     }
 }
 
-/// If slices are missing, edleak draws a straight line over the gap. The points of this line must not count
-/// as slices: if the trace has only eight slices, the verdict must be undecided.
+/// If slices are missing, edleak draws a straight line over the gap. The points of the straight line must
+/// not count as slices: if only eight recorded slices remain, the verdict must be undecided.
 #[test]
 fn interpolated_points_do_not_count_as_slices() {
     let scratch = Scratch::new();
@@ -446,9 +447,10 @@ fn a_leak_spread_over_many_stacks_is_the_callers() {
     assert!((bytes - leaked).abs() <= 16.0, "{bytes} of {leaked}");
 }
 
-/// The caller leaks 100 bytes in each slice. In two of the three cases, edleak watches the caller for some
-/// slices or until the end. While edleak watches a caller, allocations count at a stack of the caller and not
-/// at the caller, but the verdict must stay the same.
+/// The caller leaks 100 bytes in each slice. edleak does not watch the caller in the first case, watches it
+/// for some slices in the second case, and watches it until the end in the third case. While edleak watches a
+/// caller, allocations count at a stack of the caller and not at the caller, but the verdict must be the same
+/// in all cases.
 #[test]
 fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     let with = |own: fn(u64) -> edleak_format::Counters, of_stack: fn(u64) -> edleak_format::Counters| {
@@ -518,8 +520,9 @@ fn a_site_watched_for_a_while_leaks_as_it_does_unwatched() {
     }
 }
 
-/// edleak watches the site only in the first 60 of 80 slices. From slice 60 on, new allocations count at the
-/// site and not at its stack, so the stack alone does not look like a leak.
+/// edleak watches the site only in the first 60 of 80 slices. Before slice 60, allocations count at a stack
+/// of the site; from slice 60 on, they count at the site itself. So the stack alone stops growing and does
+/// not look like a leak.
 #[test]
 fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
     let scratch = Scratch::new();
@@ -536,7 +539,7 @@ fn a_leak_stays_a_leak_after_the_end_of_its_watch() {
         let trace = draft.write(&scratch.path("t.edl"));
         run([trace.as_os_str(), "--format=json".as_ref()])
     };
-    // If the trace does not tell that the watch ended, the stack looks like a cache that is full.
+    // Without a record of the end of the watch, the stack looks like a cache that is full.
     assert_eq!(judged(&draft).code, 0);
     draft.watch_end = Some(60);
     let ran = judged(&draft);

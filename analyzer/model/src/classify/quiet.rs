@@ -4,31 +4,31 @@
 //! The curve cannot tell a leak from a cache that is not full, so the site is undecided, and the reason for
 //! the verdict says why. A cache that was full before the work stopped is not a leak. If memory is freed
 //! after the work stopped, and shortly before the end of the record, there are two possible reasons: the
-//! program was about to end and freed everything, or it began another phase of work. A site whose memory is
-//! freed so late is undecided, too.
+//! program was about to end and freed everything, or it began another phase of work. So a site is also
+//! undecided if its memory is freed after the work stopped and shortly before the end of the record.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
 use crate::busy::Busy;
 use crate::curve::Curve;
 use crate::reasons;
 
-/// If the growth of a site ended before this share of the record, the growth belongs to the start of the
-/// program, even if the program was quiet after the growth.
+/// If a site stopped growing before this share of the record had passed, its growth belongs to the start
+/// of the program, even if the program was quiet afterwards.
 const LEAST_GROWING: f64 = 0.36;
 /// If the program freed the memory of a site before this share of the record had passed, the frees count as a
-/// part of the program's normal work. If the program freed the memory later in the record, the reason may be
-/// that it was about to end.
+/// part of the program's normal work. If the program freed the memory later in the record, it may have done
+/// so because it was about to end.
 const LATE_RELEASE: f64 = 0.65;
 /// The growth of a site counts as released if at least this share of it is no longer live.
 const RELEASED: f64 = 0.5;
-/// Least share of the growth that must be in the last third of the busy time, for a site with few slices. For
-/// a site with enough slices for a verdict, there is no such limit.
+/// Least share of the growth that must be in the last third of the busy time, for a site with few slices. A
+/// site with enough slices for a verdict is judged by its curve instead.
 const LATE_GROWTH: f64 = 0.2;
 
 impl Site<'_> {
     /// Decides whether a site is undecided because its growth stopped together with the program's work, from
-    /// its curve over busy time. `None`: the curve over busy time is not a leak either, or the program was
-    /// busy for the whole record.
+    /// its curve over busy time. `None`: over busy time, the curve is not a leak; or the program was busy
+    /// for the whole record; or the growth ended, or its memory was freed, early in the record.
     pub(super) fn decide_by_busy_time(&self, period_s: f64) -> Option<Decision> {
         let (work, width) = (self.series.work()?, self.series.buckets()?.width());
         let (absent, record) = (self.series.absent(), self.series.absent() + self.series.points());

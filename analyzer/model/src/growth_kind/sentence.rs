@@ -4,9 +4,9 @@ use super::{GrowthKind, NOTICEABLE_BYTES, ProcessGrowth};
 use crate::process_series::FreeBytes;
 use edleak_text::units;
 
-/// The report mentions free memory in arenas if it is at least this share of the retained memory. If the
-/// share is smaller, free memory in arenas does not explain the retained memory, because another allocator
-/// retains most of it.
+/// The report mentions free memory in arenas if it is at least this share of the retained memory. With a
+/// smaller share, most of the retained memory is in another allocator, so the free memory in arenas does
+/// not explain it.
 const LEAST_FREE_SHARE: f64 = 0.1;
 
 impl ProcessGrowth {
