@@ -342,7 +342,7 @@ pub struct MarkSlice {
     pub mark: MarkId,
     /// Number of times that the mark had been set when the slice was taken, including this time.
     pub count: u64,
-    /// The tick of the first slice of the recording that follows this instant.
+    /// The tick of the first ordinary slice that the recorder took after the mark was set.
     pub tick: u64,
     /// Time at which the collector read the counters, at most one period after the mark was set.
     pub read_ns: u64,
@@ -399,7 +399,7 @@ pub struct Attached {
 /// Number of frees of allocations that are older than the recording, up to one instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct EarlierFrees {
-    /// Time from the beginning of the recording to the instant.
+    /// Time up to which `frees` counts, in nanoseconds since the recording began.
     pub at_ns: u64,
     /// Number of frees of allocations that are older than the recording, up to the instant `at_ns`.
     pub frees: u64,
@@ -411,7 +411,7 @@ pub struct Mappings {
     /// Number of lost calls of mmap and similar functions. If it is not 0, the counts of mapped memory in the
     /// trace are lower bounds.
     pub lost_events: u64,
-    /// Number of bytes that a recorded call mapped and that a call which edleak did not see unmapped.
+    /// Number of bytes that a recorded call mapped, and that a call unmapped of which edleak saw nothing.
     pub unmapped_unseen_bytes: u64,
 }
 

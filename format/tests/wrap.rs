@@ -112,7 +112,7 @@ fn slices_until_thinned(capacity: u64, sites: u64) -> u64 {
     capacity / (sites / 10 * 3)
 }
 
-/// Allocates and frees at one tenth of the sites. Each slice takes the next tenth of the sites.
+/// Allocates and frees at one tenth of the sites. In each slice, the next tenth of the sites changes.
 fn churn(counters: &mut [Counters], tick: u64, random: &mut Random) {
     for counter in counters.iter_mut().skip(tick as usize % 10).step_by(10) {
         let count = random.below(16);

@@ -57,7 +57,7 @@ pub fn series(input: &[u8]) {
     }
 }
 
-/// Reads a JSON document of edLeak.
+/// Reads a JSON document of edLeak, the leak finder of 2014.
 pub fn edleak_json(input: &[u8]) {
     if let Ok(lines) = edleak_json::read(input, LoadOptions { keep_points: true }) {
         report(&Recording::Lines(lines));

@@ -16,9 +16,9 @@
 //!
 //! A slice is a sequence of varints: tick, time, RssAnon, VmSwap, and the number of changed sites. Then each
 //! changed site has five numbers: its id minus the previous id minus 1, and the differences of allocations,
-//! frees, allocated bytes and freed bytes, in zig-zag encoding. These are differences from the previous slice
-//! in this journal, so the first slice holds absolute values. If the size of a memory area changed, the
-//! changed areas follow the sites ([`Areas`]).
+//! frees, allocated bytes and freed bytes, in zig-zag encoding. All differences are from the previous slice
+//! in the same journal, so the first slice of a journal holds absolute values. If the size of a memory area
+//! changed, the changed areas follow the sites ([`Areas`]).
 
 use crate::ids::SiteId;
 use crate::layout::areas::Areas;

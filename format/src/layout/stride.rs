@@ -46,7 +46,7 @@ const MAX_POINTS: u64 = 16_384;
 pub struct Grid {
     /// Distance between two points, in ticks; at least the largest distance between slices in the trace.
     pub stride_ticks: u64,
-    /// Tick of the first point.
+    /// Tick of the first point of the grid.
     pub first_tick: u64,
     /// Number of points.
     pub points: usize,

@@ -237,7 +237,8 @@ pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     cover.into_values().collect()
 }
 
-/// Number of slices that the recorder should have taken at ticks which no sound block contains.
+/// Number of lost slices: the recorder took them, or should have taken them, at ticks that no sound block
+/// covers.
 fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     let mut lost = 0u64;
     let mut from = 0;

@@ -313,8 +313,8 @@ impl Trace {
         by_key(&self.catalog.stacks, id, |stack| stack.id)
     }
 
-    /// All records of the catalog. If several records have the same key, the list has only the newest one.
-    /// `Start` comes first, `End` last.
+    /// All records of the catalog. If several records have the same key, the list has only the newest one. In
+    /// the list, `Start` comes first and `End` last.
     pub fn records(&self) -> Vec<Record> {
         let catalog = &self.catalog;
         let mut records = vec![Record::Start(catalog.start.clone())];

@@ -43,8 +43,8 @@ impl TraceWriter {
         self.place_journal(payload)
     }
 
-    /// Opens a journal of the smallest possible size. The writer needs such a small journal to end a
-    /// recording on a full disk, where the free space may be too small for a normal journal.
+    /// Opens a journal of the smallest possible size. To end a recording on a full disk, the writer needs a
+    /// journal that is smaller than usual.
     pub(crate) fn open_last_journal(&mut self, content: usize) -> Result<(), Error> {
         self.place_journal((content + 2 * CHUNK_HEADER_BYTES) as u64)
     }

@@ -11,8 +11,8 @@ use crate::place;
 /// The smallest capacity that holds a useful trace: 256 KiB.
 pub const MIN_CAPACITY_BYTES: u64 = 256 << 10;
 
-/// Creates and locks the file of a trace, which only its owner can read. If the file exists already, it must
-/// be empty.
+/// Creates and locks the file of a trace. Only the owner of the file can read it. If the file exists already,
+/// it must be empty.
 pub(crate) fn create(path: &Path) -> Result<File, Error> {
     let file = OpenOptions::new()
         .read(true)

@@ -114,8 +114,8 @@ impl<'a> Thinner<'a> {
         }
     }
 
-    /// Passes or drops the waiting slice when the next slice arrives. At the beginning of a block, the
-    /// function clears all values, because the first slice of a block holds absolute values.
+    /// Passes the slice in `waiting` on or drops it, when the next slice arrives. At the beginning of a
+    /// block, the function clears all values, because the first slice of a block holds absolute values.
     fn next(&mut self, header: &SliceHeader) {
         self.settle(header.tick);
         if !std::mem::take(&mut self.begins_block) {

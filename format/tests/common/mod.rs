@@ -11,7 +11,7 @@ use edleak_format::{
     Counters, Error, Record, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, Start, Trace, TraceWriter,
 };
 
-/// For each tick, the counters of every site that is not zero.
+/// For each tick, the counters of every site whose counters are not zero.
 pub(crate) type Slices = BTreeMap<u64, (SliceHeader, BTreeMap<u32, Counters>)>;
 
 /// A file name that no other test uses. The file is removed on drop.

@@ -12,8 +12,8 @@ use crate::hot::free;
 use crate::hot::live::Allocation;
 use edleak_session::header::Header;
 
-/// Whether the process has already decided that it never counts. This function makes only one comparison,
-/// because an unrecorded program calls it for each allocation and free.
+/// Whether the process has already decided that it never counts allocations. This function makes only one
+/// comparison, because an unrecorded program calls it for each allocation and free.
 #[inline(always)]
 pub(crate) fn is_made_plain() -> bool {
     decision::is_made_plain()

@@ -1,4 +1,4 @@
-//! A global allocator that edleak counts in programs that cannot be preloaded.
+//! A global allocator whose calls edleak counts, for programs into which no library can be preloaded.
 //!
 //! edleak-record usually loads a library into a program. A static executable, such as a program for
 //! `x86_64-unknown-linux-musl`, loads no library. If the global allocator of a static executable is a

@@ -1,8 +1,9 @@
-//! Marks and pools: a program tells edleak-record when an iteration begins, and which objects a memory pool
-//! hands out.
+//! Marks and pools: a program tells edleak-record when it begins another iteration of its work, for example a
+//! request, and which objects a memory pool hands out.
 //!
 //! The crate uses no other crate and no libc. In a process without edleak, the functions of this crate do
-//! nothing, and each call costs 5 instructions. A call allocates no memory, takes no lock and does not wait.
+//! nothing, and each call costs 5 instructions. In a recorded process, a call of such a function allocates no
+//! memory, takes no lock and does not wait.
 //!
 //! ```
 //! struct Arena {

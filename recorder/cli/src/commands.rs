@@ -34,8 +34,8 @@ pub(crate) fn sessions() -> ExitCode {
     if running.is_empty() && silent.is_empty() {
         say("no recording is running (start one: edleak-record PROGRAM)");
     } else if !running.is_empty() {
-        // If the program that reads the output has closed the pipe, the program does not need the rest of the
-        // output.
+        // Ignore an error here: if the program that reads the output has closed the pipe, it does not need
+        // the rest.
         let is_for_a_person = io::stdout().is_terminal();
         let _ = io::stdout().write_all(table(&running, is_for_a_person).as_bytes());
     }

@@ -6,8 +6,8 @@ use crate::cold::environment::Environment;
 use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::{ENV_IDLE, ENV_SESSION};
 
-/// The decision whether this process may count. The decision never changes, because an allocation and its
-/// free must use the same layout.
+/// The decision whether this process may count allocations. The decision never changes, because an allocation
+/// and its free must use the same layout.
 static DECISION: AtomicU8 = AtomicU8::new(OPEN);
 const OPEN: u8 = 0;
 const PLAIN: u8 = 1;

@@ -39,7 +39,7 @@ pub(crate) fn has_glibcs_threads() -> bool {
     cfg!(target_env = "gnu")
 }
 
-/// `false`: no loader takes memory from the wrapped allocator.
+/// `false`: a static program has no loader that could allocate memory with the wrapped allocator.
 pub(crate) fn has_glibcs_loader() -> bool {
     false
 }

@@ -12,7 +12,7 @@ use edleak_model::classify::Verdict;
 use edleak_model::growth_kind::GrowthKind;
 use std::fmt::Write;
 
-/// One recorded process at one instant.
+/// The state of one recorded process at one instant.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     /// Whether the recording is still running.
@@ -194,8 +194,8 @@ fn verdict(row: &Row) -> &'static str {
     }
 }
 
-/// The labels of a value, such as `function="main"`, as the text that the format puts between `{` and `}`. `\`,
-/// `"` and line ends are escaped as the format requires.
+/// The labels of a value, such as `function="main"`, as the text between `{` and `}` in the page. `\`, `"`
+/// and line ends are escaped as the format requires.
 fn labels(pairs: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")

@@ -52,8 +52,8 @@ fn show(args: &TopArgs) -> Result<(), Error> {
             TopFormat::Text => once::text(&snapshot, &session.progress, args.sort),
             TopFormat::Json => once::json(&snapshot, &session.progress),
         };
-        // If the program that reads the output has closed the pipe, the program does not need the rest of the
-        // output.
+        // Ignore an error here: if the program that reads the output has closed the pipe, it does not need
+        // the rest.
         let _ = io::stdout().write_all(text.as_bytes());
         return Ok(());
     }
