@@ -148,8 +148,8 @@ fn a_damaged_file_is_refused_wherever_it_was_cut() {
         *byte = (i * 37 + 11) as u8;
     }
     refused(&executable(dir.join("garbage"), &garbage), ErrorKind::NotAProgram);
-    // A program without section headers runs, because the kernel ignores these headers. So edleak must record
-    // such a program.
+    // The kernel ignores section headers and so runs a program without them, and edleak must record such a
+    // program, too.
     let mut no_sections = whole;
     no_sections[40..48].fill(0xee);
     let no_sections = executable(dir.join("no-sections"), no_sections);

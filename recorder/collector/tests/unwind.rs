@@ -24,8 +24,9 @@ struct Expected {
 /// Reads the output of `readelf --debug-dump=frames-interp`.
 fn readelf_rules(text: &str) -> Vec<Expected> {
     let hex = |word: &str| u64::from_str_radix(word, 16).expect("readelf prints addresses in hex");
-    // Each entry (FDE) belongs to a common entry (CIE). The FDE starts with the rule of its CIE, and may
-    // change this rule. An `S` in the augmentation string of a CIE marks trampolines of signal handlers.
+    // Each entry (FDE) belongs to a common entry (CIE). An entry (FDE) starts with the unwind rule of its
+    // common entry (CIE), and may change this rule. An `S` in the augmentation string of a CIE marks
+    // trampolines of signal handlers.
     let mut cies: HashMap<String, (Rule, bool)> = HashMap::new();
     let mut cie: Option<String> = None;
     let mut is_signal = false;
@@ -33,8 +34,8 @@ fn readelf_rules(text: &str) -> Vec<Expected> {
     let mut expected: Vec<Expected> = Vec::new();
     let mut fde_end = 0;
     for line in text.lines() {
-        // If a register is stored in another register, readelf prints two words, such as `r9 (r9)`. Drop the
-        // second of these words.
+        // If a register is stored in another register, readelf prints two words, such as `r9 (r9)`; drop the
+        // second word.
         let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
         match words.as_slice() {
             [id, _, _, "CIE", augmentation, ..] => {
@@ -119,8 +120,8 @@ fn check_against_readelf(path: &Path) -> Option<usize> {
         previous_end = stretch.end;
     }
     assert_eq!(table.lookup(offset(previous_end)), Rule::UNKNOWN, "{}, past the end", path.display());
-    // Each row of the table must begin at the start or at the end of one of readelf's ranges. With this
-    // check, the rule in the table cannot change inside one of readelf's ranges.
+    // Each row of edleak's unwind table must begin at the start or at the end of one of readelf's ranges, so
+    // that the rule in the table cannot change inside one of readelf's ranges.
     let starts: Vec<u32> = expected.iter().flat_map(|e| [offset(e.start), offset(e.end)]).collect();
     for row in table.rows.iter().skip(1) {
         assert!(

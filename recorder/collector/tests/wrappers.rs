@@ -21,7 +21,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The wrapper ranges and the function names of the modules. A test reads each module only once.
+/// The code ranges of the wrappers, and the function names, of each module. A test reads each module only
+/// once.
 struct Modules<'set> {
     set: &'set WrapperSet,
     read: HashMap<PathBuf, Module>,
@@ -67,8 +68,8 @@ impl<'set> Modules<'set> {
             let module = stack.modules.iter().find(|module| (module.base..module.end).contains(&address));
             let Some(mapped) = module else { return (format!("{address:#x}"), stepped) };
             // Skip the innermost frames: the frame of capture(), and the frame of the malloc that called
-            // capture(). In a recording with edleak, the frames of the preload library take the place of
-            // these two frames.
+            // capture(). In a recording with edleak, frames of the preload library take the place of the
+            // frames of capture() and of its caller malloc.
             if !is_below && mapped.path.ends_with("libcapture.so") {
                 continue;
             }
@@ -254,8 +255,9 @@ fn rust_callers_of_the_standard_library_are_blamed() {
 }
 
 /// Checks the ranges of the C library, in which every function is a wrapper. The function `wrapper_ranges`
-/// merges ranges and drops ranges without a call. For every call that objdump finds, the ranges must have the
-/// same rule for the return address as the unwind table, or no rule if the unwind table has no rule.
+/// merges ranges and drops ranges without a call. For every call that objdump finds, the ranges and the
+/// unwind table must have the same rule for the return address. If the unwind table has no rule for it, the
+/// ranges must have no rule, either.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let libc = common::loaded_library("libc.so");

@@ -1,14 +1,14 @@
 //! Measures the free memory inside the arenas of glibc's malloc, from outside the process.
 //!
 //! glibc places the chunks of an arena one after another in memory. Each chunk begins with two numbers of 8
-//! bytes. The first number is the size of the previous chunk, if the previous chunk is free. The second
-//! number is the size of the chunk itself, together with three flags. So the collector can go from chunk to
-//! chunk and find every free chunk. The names and offsets in this file are those of malloc/malloc.c and
-//! malloc/arena.c in glibc 2.27 and later, on 64-bit systems:
+//! bytes. The first number of a chunk is the size of the previous chunk, if the previous chunk is free. The
+//! second number of a chunk is the size of this chunk, together with three flags. So the collector can go
+//! from chunk to chunk and find every free chunk. The names and offsets in this file are those of
+//! malloc/malloc.c and malloc/arena.c in glibc 2.27 and later, on 64-bit systems:
 //!
-//! - The main arena is in the heap of `brk`. The first chunk of the main arena is at the start of this heap.
+//! - The main arena is in the heap of `brk`, and its first chunk is at the start of the heap.
 //! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with the structure `heap_info`.
-//!   In the first heap of an arena, the structure `malloc_state` follows.
+//!   In the first heap of an arena, the structure `malloc_state` follows the `heap_info`.
 //!
 //! The collector does not know whether the program uses glibc's allocator, and the program may change the
 //! chunks while the collector reads them. So the collector uses the result only if every size is possible and
@@ -34,9 +34,9 @@ const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of entries of the page map that the collector reads with one system call: one entry for
 /// each page of a heap of 64 MiB.
 const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
-/// Maximum time of one walk over the heaps. The collector takes no slice during a walk, so the walk must be
-/// short. A walk of this duration can read about 1 GiB of heaps. If a process has more heaps, the next walk
-/// continues where this walk ended.
+/// Maximum time of one walk over the heaps. The collector takes no slice during a walk over the heaps, so the
+/// walk must be short. A walk of this duration can read about 1 GiB of heaps. If a process has more heaps,
+/// the next walk continues where this walk ended.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Size in bytes of the smallest chunk (`MINSIZE`).
@@ -58,7 +58,7 @@ const STATE_BYTES: u64 = 0x898;
 pub(crate) struct FreeBytes {
     /// The total size of all free chunks.
     pub bytes: u64,
-    /// The number of these `bytes` that are on resident pages.
+    /// The number of free bytes that are on resident pages.
     pub resident_bytes: u64,
 }
 
@@ -67,15 +67,16 @@ trait Memory {
     /// The 8 bytes at `address` as a number; `None`: the page of these bytes is not resident, or the time for
     /// the walk is over.
     fn word(&mut self, address: u64) -> Option<u64>;
-    /// The number of bytes of the range that are on resident pages; `None`: the time for the walk is over.
+    /// The number of bytes of the address range that are on resident pages; `None`: the time for the walk
+    /// over the heaps is over.
     fn resident(&mut self, range: Range<u64>) -> Option<u64>;
 }
 
 /// The heaps of one process, with the free memory that the latest walk found in each heap.
 #[derive(Default)]
 pub(crate) struct Arenas {
-    /// The key is the address of a heap. The value is the arena of this heap and the free memory in this
-    /// heap. The address of its `malloc_state` identifies an arena; 0 stands for the main arena.
+    /// For the address of each heap: the arena to which the heap belongs, and the free memory in the heap.
+    /// The address of an arena's `malloc_state` identifies the arena; 0 stands for the main arena.
     heaps: BTreeMap<u64, (u64, FreeBytes)>,
     /// The address at which the next walk begins: at the first heap that starts at this address or above it.
     /// One walk over the heaps may not have time for all heaps.
@@ -83,8 +84,9 @@ pub(crate) struct Arenas {
 }
 
 impl Arenas {
-    /// Walks over the heaps for at most [`LONGEST`]. Returns the free memory of each arena. `brk` is the heap
-    /// of the main arena; `arenas` are the mappings that may contain heaps of other arenas.
+    /// Walks over the heaps of the process for at most the time [`LONGEST`]. Returns the free memory of each
+    /// arena. `brk` is the heap of the main arena; `arenas` are the mappings that may contain heaps of other
+    /// arenas.
     pub(crate) fn read(
         &mut self,
         pid: u32,
@@ -162,8 +164,8 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     let mut before: Option<Range<u64>> = None;
     let mut chunk = first;
     loop {
-        // The last chunk of an arena is the unused rest of the heap. The last chunk is free, although no
-        // chunk follows that marks it as free.
+        // The last chunk of an arena is the unused rest of the heap. The last chunk of an arena is free. For
+        // every other chunk, a flag in the next chunk tells whether it is free.
         let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {
@@ -280,7 +282,8 @@ mod tests {
 
     const AT: u64 = 7 * HEAP_BYTES;
 
-    /// A memory that a test fills in units of 8 bytes. All its pages count as resident.
+    /// Stands for the memory of a process; a test fills this memory in units of 8 bytes. Every page of the
+    /// test's memory counts as resident.
     #[derive(Default)]
     struct Words(HashMap<u64, u64>);
 
@@ -294,8 +297,8 @@ mod tests {
         }
     }
 
-    /// Writes chunks of these sizes, the first at `at`. The flag of each chunk says whether the previous
-    /// chunk is used.
+    /// Writes chunks with the sizes and flags in `chunks`; the first chunk begins at the address `at`. The
+    /// flag of a chunk says whether the previous chunk is used.
     fn chunks(memory: &mut Words, mut at: u64, chunks: &[(u64, bool)]) -> u64 {
         for &(bytes, is_used) in chunks {
             memory.0.insert(at + 8, bytes | u64::from(is_used));

@@ -1,9 +1,10 @@
 //! A child process through which a target opens the collector's descriptors, if the target belongs to another
 //! user or is in another PID namespace.
 //!
-//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows this only if the target runs
-//! as the same user as the collector, and if the /proc of the target shows the collector. For any other
-//! target, the collector starts a keeper (a process). The keeper shares the table of descriptors with the
+//! A target opens its session through `/proc/COLLECTOR/fd/N`. The kernel allows a target to open
+//! `/proc/COLLECTOR/fd/N` only if the target runs as the same user as the collector, and if the /proc of the
+//! target shows the collector. If the target runs as another user, or if its /proc does not show the
+//! collector, the collector starts a keeper (a process). The keeper shares the table of descriptors with the
 //! collector (`CLONE_FILES`). The keeper runs as the user of the target, without privileges, in the PID
 //! namespace of the target. The keeper does nothing but wait, and it ends when the collector ends.
 #![allow(unsafe_code)] // clone, setns, setresuid
@@ -72,12 +73,11 @@ impl DescriptorKeeper {
             return Err(failed);
         }
         let mut keeper = DescriptorKeeper { pid: child as libc::pid_t, pid_there: 0 };
-        // The keeper answers with two numbers. The first number is its process ID, or 0 if the keeper failed;
-        // the second is an error number.
+        // The keeper answers with two numbers: its process ID (0: the keeper failed), and an error number.
         let mut answer = [0; 8];
-        // Wait with a time limit. The collector shares its descriptors with the keeper and so has the write
-        // end of the pipe open, too. So if the keeper ended without an answer, a read without a time limit
-        // would wait forever.
+        // Wait for the answer of the keeper with a time limit. The collector shares its descriptors with the
+        // keeper and so has the write end of the pipe open, too. So if the keeper ended without an answer, a
+        // read without a time limit would wait forever.
         if !wait_readable(&[ready.as_raw_fd()], START_TIMEOUT) {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -99,9 +99,9 @@ impl Drop for DescriptorKeeper {
     }
 }
 
-/// The code of the keeper process. The code makes only raw system calls, because another thread of the
-/// collector may have had a lock of libc at the time of the clone. In the keeper process, such a lock of libc
-/// would stay locked forever.
+/// The code of the keeper process. The code of the keeper process makes only raw system calls, because
+/// another thread of the collector may have had a lock of libc at the time of the clone. In the keeper
+/// process, a lock of libc that another thread had at the time of the clone stays locked forever.
 fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     let (user, group) = (libc::c_long::from(owner.user), libc::c_long::from(owner.group));
     // SAFETY: the call passes an empty list of groups.
@@ -111,8 +111,8 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
     // SAFETY: the call passes no memory.
     let set_user = || unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
     // When a process changes its user, the kernel marks the process as not dumpable, so that only root can
-    // open the descriptors of the process. So the keeper makes itself dumpable again. SAFETY: the call passes
-    // no memory.
+    // open the descriptors of the process. After the keeper has changed its user, it makes itself dumpable
+    // again, so that the target can open the descriptors. SAFETY: the call passes no memory.
     let set_dumpable = || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     let done = set_groups() == 0
         && set_group() == 0
@@ -121,8 +121,8 @@ fn keep(owner: UserAndGroup, ready: libc::c_int) -> ! {
         && set_dumpable() == 0;
     let failed = !done;
     let error = if failed { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) } else { 0 };
-    // SAFETY: the call passes only numbers. Make this call after the change of the user, because a change of
-    // the user clears the setting of this signal.
+    // SAFETY: the call passes only numbers. Set PR_SET_PDEATHSIG after the keeper has changed its user,
+    // because a change of the user clears this setting.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     // SAFETY: the call has no arguments.
     let own = unsafe { libc::syscall(libc::SYS_getpid) } as u32;

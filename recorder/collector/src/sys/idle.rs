@@ -39,8 +39,8 @@ pub(crate) struct Library {
     pub(crate) is_late: bool,
 }
 
-/// Addresses in a process into which a collector has loaded the library. The collector needs these addresses
-/// to write detours.
+/// The addresses in a process that the collector needs to write detours; a collector has loaded the library
+/// into this process.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
     /// The address of the `malloc` function that the process uses.
@@ -78,8 +78,9 @@ impl Library {
         let mut other_version = None;
         let program = process::program(pid).unwrap_or_default();
         for first in maps.iter().filter(|mapping| mapping.offset == 0) {
-            // The file of the library may have any name, but the name almost always contains `edleak`. If the
-            // program itself contains the crate edleak-alloc, the program is the library.
+            // The file of the library may have any name, but the name almost always contains `edleak`. A
+            // program that contains the crate edleak-alloc contains the code of edleak's library, so search
+            // the file of the program, too.
             let is_program = Path::new(&first.path) == program;
             if !first.path.contains("edleak") && !is_program {
                 continue;
@@ -219,8 +220,8 @@ impl Library {
     }
 
     /// Makes the library idle: every entry point then only forwards its calls. Returns whether the library
-    /// was counting before. A thread that is inside a function of the library during this change may still
-    /// count one allocation or free.
+    /// was counting before. If a thread is inside a function of the library while the collector makes the
+    /// library idle, this thread may still count one allocation or free.
     pub(crate) fn end(&self) -> io::Result<bool> {
         match self.phase()? {
             COUNTING => {}
@@ -238,7 +239,7 @@ impl Library {
         if self.phase()? != COUNTING {
             return Ok(());
         }
-        // The last shard belongs to no thread, so no thread needs the fast path for this shard.
+        // Skip the last shard: it belongs to no thread, so no thread needs the fast path for it.
         self.write_limits_of(Limits::OPEN, shards.saturating_sub(1))
     }
 

@@ -48,10 +48,10 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 
 /// The content of /proc/PID/maps or /proc/PID/smaps; empty: the process has ended.
 ///
-/// The kernel creates a long file in parts, one part for each read. If the process ends between two reads,
-/// the rest of the file is missing, but no read returns an error. So after the last part, the function reads
-/// the beginning of the file again. If this second read of the beginning returns nothing, the process has
-/// ended.
+/// The kernel creates the text of a long memory map in parts, one part for each read. If the process ends
+/// between two reads, the rest of the memory map is missing, but no read returns an error. So after the last
+/// part, the function reads the beginning of the memory map again: if this read returns nothing, the process
+/// has ended.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }
@@ -95,8 +95,8 @@ pub(crate) struct Mapping {
 pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
     let files = |line: Line<'_>| {
         let path = line.name.strip_suffix(" (deleted)").unwrap_or(line.name);
-        // In these paths, the kernel writes `\012` for a line feed. The kernel escapes no other character,
-        // not even the backslash.
+        // In the paths of a memory map, the kernel writes `\012` for a line feed. The kernel escapes no other
+        // character, not even the backslash.
         let path = path.replace("\\012", "\n");
         path.starts_with('/').then_some(Mapping {
             start: line.start,

@@ -2,8 +2,9 @@
 //! the target.
 //!
 //! The collector sends a signal through a descriptor of the process (pidfd). If the kernel does not support
-//! such descriptors, the collector uses the PID, but only until the collector has read the exit status of the
-//! child (waitpid). After the collector has read the exit status, the PID may belong to another process.
+//! pidfds, the collector sends the signal to the PID, but only until the collector has read the exit status
+//! of the child (waitpid). After the collector has read the exit status, the PID may belong to another
+//! process.
 #![allow(unsafe_code)] // calls waitpid, kill, pidfd_send_signal
 
 use crate::sys::process;
@@ -76,8 +77,8 @@ impl OwnChild {
     /// may give the PID of the child to another process.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
-            // Read this value before the call of `waitpid`, because `waitpid` makes the kernel delete the
-            // value.
+            // Read whether the child has waited for children before the call of `waitpid`, because `waitpid`
+            // makes the kernel delete this data.
             if self.watch.as_ref().is_some_and(Watch::has_ended) {
                 self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
             }
@@ -86,8 +87,8 @@ impl OwnChild {
         self.ended.get()
     }
 
-    /// Whether the child has had children of its own and has waited for them. The kernel shows this only
-    /// after the child has ended.
+    /// Whether the child has had children of its own and has waited for them. The value is `false` until the
+    /// child has ended.
     pub fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }

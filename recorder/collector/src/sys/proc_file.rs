@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Number of bytes of the first read of a file of /proc. The kernel returns at most one page of such a file
-/// in a read.
+/// Number of bytes of the first read of a file of /proc. In one read, the kernel returns at most one page of
+/// a file of /proc.
 const PAGE: usize = 4096;
 
 /// The content of a file of /proc.
@@ -42,9 +42,9 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
 /// lines as fit into this number of bytes.
 const FEW: usize = 1024;
 
-/// Whether `is_wanted` is true for any line of a file; `None`: the file is missing or empty. The kernel
-/// creates the lines of the file at each read. The function stops reading at the wanted line, so the kernel
-/// spends no time on the lines after this line.
+/// Whether `is_wanted` is true for any line of a file; `None`: the file is missing or empty. At each read,
+/// the kernel creates the next lines of the file. The function stops reading at the wanted line, so the
+/// kernel spends no time on the lines after this line.
 pub(crate) fn has_line(path: impl AsRef<Path>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     let mut is_empty = true;

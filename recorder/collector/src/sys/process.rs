@@ -28,8 +28,9 @@ pub(crate) fn is_any_mapped(inodes: &HashSet<u64>) -> bool {
 
 /// The process that stored the PID `claimed` in this session; `None`: the process has ended. `claimed` is the
 /// PID under which the collector's own /proc shows the process. If the process with this PID has not mapped
-/// the session, the process has executed another program, or the PID has been reused. In both cases, the
-/// function accepts the process only if the process began after the collector.
+/// the session, the process has executed another program, or the PID has been reused. If the process has
+/// executed another program or the PID has been reused, the function accepts the process only if it began
+/// after the collector.
 pub(crate) fn holder_of(session: u64, claimed: u32) -> Option<u32> {
     let maps_it = || maps_session(claimed, |inode| inode == session);
     let is_younger = || Some(start_ticks(claimed)? >= start_ticks(std::process::id())?);
@@ -102,8 +103,8 @@ pub(crate) fn age(pid: u32) -> Option<Duration> {
 }
 
 /// Whether a process has waited for a child process; `None`: the process has ended. The kernel adds the page
-/// faults of a child to a counter of the parent when the parent waits for the child. So the result is `true`
-/// if this counter of the parent is not 0.
+/// faults of a child to a counter of the parent when the parent waits for the child. The result is `true` if
+/// the parent's counter for page faults of its children is not 0.
 pub(crate) fn has_waited_for_children(pid: u32) -> Option<bool> {
     const CHILDRENS_MINOR_FAULTS: usize = 11;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -150,7 +151,7 @@ pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
 }
 
 /// Reads the processor-time clock of a process. The clock counts the processor time of all threads of the
-/// process in nanoseconds.
+/// process, in nanoseconds.
 fn processor_clock(pid: u32) -> Option<u64> {
     let mut clock = 0;
     // SAFETY: the call only writes the number of the clock into a local variable.
@@ -204,9 +205,9 @@ pub(crate) fn path_in(pid: u32, path: &str) -> PathBuf {
     if inside.exists() { inside } else { PathBuf::from(path) }
 }
 
-/// Whether the collector can open the mapped files of a process through the root directory of the process.
-/// The function tries at most two of `files`: either all files can be opened, or the process has ended and no
-/// file can be opened.
+/// Whether the collector can open the files that a process has mapped, through the root directory of the
+/// process (/proc/PID/root). The function tries at most two of `files`: either all files can be opened, or
+/// the process has ended and no file can be opened.
 pub(crate) fn shows_its_files<'p>(pid: u32, files: impl Iterator<Item = &'p str>) -> bool {
     files.into_iter().take(2).any(|path| path_in(pid, path) != Path::new(path))
 }
@@ -217,8 +218,8 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
-/// Makes a path absolute that may be relative to the working directory of a process. The result is the path
-/// as this process sees it. If the process has ended, the result is `path` itself.
+/// Makes a path absolute that may be relative to the working directory of a process. The result is a path in
+/// the root directory that the process `pid` sees. If the process has ended, the result is `path` itself.
 pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
@@ -246,8 +247,8 @@ pub(crate) struct Size {
 pub(crate) struct Status {
     /// The anonymous memory of the process; 0 after the end of the process.
     pub size: Size,
-    /// Whether the process is in another PID namespace than the collector. In that case, the process and the
-    /// collector see different IDs for the same thread.
+    /// Whether the process is in another PID namespace than the collector. In another PID namespace, the
+    /// process sees other IDs for its threads than the collector.
     pub own_pid_namespace: bool,
     /// The privileges of the process.
     pub privileges: Privileges,
@@ -255,8 +256,8 @@ pub(crate) struct Status {
     pub own_number: u32,
     /// The process ID of the process to which the thread belongs.
     pub group: u32,
-    /// Number of seccomp filters. The number is 1 in strict mode, and [`UNKNOWN_FILTERS`] if the kernel tells
-    /// that there are filters but not how many.
+    /// Number of seccomp filters. The number of filters is 1 in strict mode, and [`UNKNOWN_FILTERS`] if the
+    /// kernel tells only that there are filters but not how many.
     pub seccomp_filters: u32,
 }
 
@@ -312,7 +313,8 @@ fn parse_status(text: &str) -> Status {
                     _ => UNKNOWN_FILTERS,
                 }
             }
-            // Linux 5.9 and later write this line. In strict mode, the number in this line is 0.
+            // Linux 5.9 and later write the line `Seccomp_filters`; in strict mode, the number in this line
+            // is 0.
             Some(("Seccomp_filters", value)) if status.seccomp_filters == UNKNOWN_FILTERS => {
                 status.seccomp_filters = value.trim().parse().unwrap_or(UNKNOWN_FILTERS);
             }
@@ -346,14 +348,15 @@ pub(crate) fn is_there(pid: u32) -> bool {
     is_known(unsafe { libc::kill(pid as libc::pid_t, 0) })
 }
 
-/// Whether a thread of a process still exists. The function asks the kernel and not /proc, because /proc
-/// hides a process that is not dumpable.
+/// Whether a thread of a process still exists. The function asks the kernel whether the thread exists and
+/// does not look into /proc, because /proc hides a process that is not dumpable.
 pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
     // SAFETY: the call passes no memory, and signal 0 sends no signal.
     is_known(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) as libc::c_int })
 }
 
-/// Interprets the result of sending signal 0. Only ESRCH means that the process or thread does not exist.
+/// Interprets the result of sending signal 0. Only the error ESRCH means that the process or thread does not
+/// exist.
 fn is_known(answer: libc::c_int) -> bool {
     answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
@@ -397,8 +400,8 @@ mod tests {
 
     #[test]
     fn holder_of_a_session_is_found_by_its_file() {
-        // No process has mapped a session with this inode number. So the start time decides: process 1 began
-        // before this test, and the child process begins after the start of this test.
+        // No process has mapped a session with the inode number `none`, so `holder_of` decides by the start
+        // time. Process 1 began before this test, and the child process begins after the start of this test.
         let none = u64::MAX;
         assert_eq!(holder_of(none, 1), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("it is installed");

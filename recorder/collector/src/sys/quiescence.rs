@@ -1,8 +1,8 @@
 //! Waits until no thread of a process can be inside edleak's library, without stopping any thread.
 //!
-//! The kernel may suspend a thread at any instruction, so a thread may still use the counters of a session
-//! that has ended. The collector assumes that a thread has left the library since the start of the wait if
-//! one of these conditions holds:
+//! The kernel may suspend a thread at any instruction of the library, so a thread may still use the counters
+//! of a session that has ended. The collector assumes that a thread has left the library since the start of
+//! the wait if one of these conditions holds:
 //!
 //! | condition, as /proc shows it                              | reason                        |
 //! |-----------------------------------------------------------|-------------------------------|
@@ -11,8 +11,9 @@
 //! | it has used processor time of [`ENOUGH`] during the wait  | a call takes microseconds     |
 //!
 //! The assumption that the thread has left the library is wrong in one case: a signal handler interrupts a
-//! call of the library, and then waits or runs for a long time. The counts may then become inexact, but no
-//! memory is damaged, because the target keeps the last two sessions mapped.
+//! call of the library, and then waits or runs for a long time. If a thread is still in the library after the
+//! wait, the counts may become inexact. But no memory is damaged, because the target keeps the last two
+//! sessions mapped.
 
 use crate::sys::process;
 use std::collections::HashMap;
@@ -20,9 +21,9 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// If a thread has used this much processor time since the start of the wait, the thread must have left the
-/// library meanwhile. The value is longer than a call of the library takes, and longer than the delay with
-/// which the kernel updates the processor time of a running thread.
+/// A thread that has used this processor time since the start of the wait must have left the library
+/// meanwhile. The time is longer than one call of the library takes, and longer than the delay with which the
+/// kernel updates the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.
@@ -35,14 +36,14 @@ pub(crate) struct Quiescence {
 }
 
 impl Quiescence {
-    /// Starts the wait: stores the processor time of every thread.
+    /// Starts the wait until all threads have left the library: stores the processor time of every thread.
     pub(crate) fn new(pid: u32, library: Range<u64>) -> Quiescence {
         let inside = process::thread_ids(pid).map(|tid| (tid, used(pid, tid).unwrap_or_default())).collect();
         Quiescence { pid, library, inside }
     }
 
-    /// Checks the threads that may still be inside the library. Returns whether all threads of the process
-    /// have left the library.
+    /// Checks which threads may still be inside the library. Returns whether all threads of the process have
+    /// left the library.
     pub(crate) fn is_reached(&mut self) -> bool {
         let Quiescence { pid, library, inside } = self;
         inside.retain(|&tid, before| {
@@ -65,8 +66,8 @@ fn used(pid: u32, tid: u32) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
         return Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?));
     }
-    // If the kernel has no scheduler statistics, it shows the processor time only in units of 1/100 s. A
-    // resolution of 1/100 s suffices for the wait.
+    // If the kernel has no scheduler statistics, it shows the processor time only in units of 1/100 s. This
+    // resolution (1/100 s) suffices to find out whether a thread has used the processor time `ENOUGH`.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let field = |number| process::stat_field(&stat, number);

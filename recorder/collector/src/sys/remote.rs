@@ -1,6 +1,6 @@
 //! Reads and writes the memory of another process with `process_vm_readv` and `process_vm_writev`. If a
-//! sandbox forbids these system calls, the functions use /proc/PID/mem. In both ways, the kernel allows the
-//! access to every user who may trace the process.
+//! sandbox forbids `process_vm_readv` and `process_vm_writev`, the functions use /proc/PID/mem. The kernel
+//! allows the system calls and the use of /proc/PID/mem to every user who may trace the process.
 #![allow(unsafe_code)] // two system calls
 
 use std::fs::OpenOptions;

@@ -1,7 +1,8 @@
-//! Counts the seccomp filters of a process. With such a filter, a process forbids itself some system calls.
+//! Counts the seccomp filters of a process. A process installs a seccomp filter to forbid itself some system
+//! calls.
 //!
-//! A filter belongs to a thread. A thread of a process may have more filters than the main thread of the
-//! process, so the collector looks at every thread.
+//! A seccomp filter belongs to a thread. A thread of a process may have more filters than the main thread of
+//! the process, so the collector looks at every thread.
 
 use crate::sys::process::{self, UNKNOWN_FILTERS};
 use std::fs;
@@ -26,7 +27,8 @@ pub(crate) fn strictest_thread(pid: u32) -> Filtered {
 /// Whether all seccomp filters of the process `pid` also apply to this process. `filters` is the number of
 /// filters of the process `pid`. Processes of one container inherit the same filters from the first process
 /// of the container. Processes of two containers may have the same number of filters, but different filters.
-/// If the number of filters is unknown, the filters may differ from those of this process.
+/// If the number of filters is unknown, the result is `false`, because the filters may differ from the
+/// filters of this process.
 pub(crate) fn are_ours(pid: u32, filters: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = std::process::id();

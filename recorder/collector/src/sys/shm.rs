@@ -2,10 +2,11 @@
 //! not trust the values that the target writes into it.
 //!
 //! The memory consists of files in memory (`memfd_create`). Files in memory have no name in a file system.
-//! The target opens these files through `/proc/COLLECTOR/fd/N`, which the kernel allows only if the target
-//! runs as the user of the collector. All values in this memory are atomics, so shared references to them are
-//! sound even if the target writes arbitrary bytes. The collector checks every index that it reads from this
-//! memory. The collector also seals each file, so that no process can change the length of the file.
+//! The target opens the files of the shared memory through `/proc/COLLECTOR/fd/N`, which the kernel allows
+//! only if the target runs as the user of the collector. All values in the shared memory are atomics, so
+//! shared references to them are sound even if the target writes arbitrary bytes. The collector checks every
+//! index that it reads from the shared memory. The collector also seals each file of the shared memory, so
+//! that no process can change the length of the file.
 #![allow(unsafe_code)]
 
 use crate::sys::descriptor_keeper::UserAndGroup;
@@ -68,7 +69,7 @@ impl Memory {
         Ok(Memory { file, base: base.cast(), bytes })
     }
 
-    /// A slice of `count` values at `offset`. The type of the values must consist of atomics.
+    /// A slice of `count` values of the type `T` at `offset`. The type `T` must consist of atomics.
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: the values are inside the mapping and aligned (checked above). Every type that the callers
@@ -79,8 +80,8 @@ impl Memory {
 }
 
 impl Memory {
-    /// Fills all pages of the file that exist with zeros. `false`: more than 512 KiB of pages exist, so
-    /// creating a new file takes less time.
+    /// Fills all pages of the file that exist with zeros. `false`: more than 512 KiB of the file's pages
+    /// exist, so creating a new file takes less time than clearing this file.
     fn clear(&mut self) -> bool {
         const MOST_BYTES: usize = 512 << 10;
         let mut left = MOST_BYTES;
@@ -140,8 +141,8 @@ impl ControlPage {
         self.address_through(std::process::id())
     }
 
-    /// The address through which a target opens the page with the help of the process `pid`, which shares the
-    /// descriptors of this process.
+    /// The address through which a target opens the control page with the help of a keeper: the process
+    /// `pid`, which shares the descriptors of the collector.
     pub fn address_through(&self, pid: u32) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
         format!("/proc/{pid}/fd/{}#{nonce:016x}", self.0.file.as_raw_fd())
@@ -195,13 +196,14 @@ impl Session {
     }
 
     /// Frees the memory of the session after the target has stopped counting, except the first pages. The
-    /// next session of the same process needs the owners of the shards in the first pages.
+    /// first pages stay, because they contain the owners of the shards, which the next session of the same
+    /// process needs.
     pub fn give_back(&self) {
         let (from, bytes) = (FIRST_TABLE_AT as i64, (self.memory.bytes - FIRST_TABLE_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: the call passes no memory and does not change the length of the file. An error does no
-        // harm: the memory then stays in use until the next recording of the process or until the process
-        // ends.
+        // SAFETY: the call passes no memory and does not change the length of the file. If `fallocate` fails,
+        // this does no harm: the memory then stays in use until the next recording of the process or until
+        // the process ends.
         unsafe { libc::fallocate(self.fd(), mode, from, bytes) };
     }
 
@@ -210,12 +212,12 @@ impl Session {
         self.memory.give_to(owner)
     }
 
-    /// The descriptor of the session's file. The control page contains the number of this descriptor.
+    /// The descriptor of the session's file; the control page contains the number of this descriptor.
     pub fn fd(&self) -> RawFd {
         self.memory.file.as_raw_fd()
     }
 
-    /// The inode number of the session's file. A memory map identifies the file by this number.
+    /// The inode number of the session's file, by which a memory map identifies the file.
     pub fn inode(&self) -> Option<u64> {
         Some(self.memory.file.metadata().ok()?.ino())
     }
@@ -246,8 +248,8 @@ impl Session {
         self.memory.slice(CALLERS_AT, CALLERS)
     }
 
-    /// The number of site ids that are in use in this session. The ids below [`FIRST`] are always in use. The
-    /// target assigns the ids from [`FIRST`] on to sites, one after the other.
+    /// The number of site ids that are in use in this session. The site ids below [`FIRST`] are always in
+    /// use. The target assigns the ids from [`FIRST`] on to sites, one after the other.
     pub fn sites_in_use(&self) -> usize {
         (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
     }
@@ -328,7 +330,7 @@ impl Session {
         self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
     }
 
-    /// The ring of the counters that the target has copied at marks (named instants).
+    /// The ring into which the target copies counters at each mark (a named instant).
     pub fn mark_ring(&self) -> &[AtomicU64] {
         self.memory.slice(MARK_RING_AT, RING_WORDS)
     }
@@ -338,7 +340,7 @@ impl Session {
         self.memory.slice(DETOUR_MODULES_AT, detour::MAX_MODULES)
     }
 
-    /// The jumps of all modules with detours.
+    /// The jumps at the start of the detoured functions, for all modules with detours.
     pub fn detour_patches(&self) -> &[Patch] {
         self.memory.slice(DETOUR_PATCHES_AT, detour::MAX_PATCHES)
     }
@@ -363,7 +365,7 @@ pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
 }
 
 /// Waits (futex) as long as a number in shared memory has the value `value`, but no longer than `at_most`.
-/// The wait may also end earlier without a reason.
+/// The function may also return earlier although the value has not changed.
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };

@@ -12,8 +12,9 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Signals that edleak-record passes on to the target, because a user who sends such a signal to
-/// edleak-record means the target. Signals that stop and continue a process are not in this list, because a
-/// terminal sends these signals to both processes. [`Signals::block`] adds the real-time signals.
+/// edleak-record means the target. The list does not contain the signals that stop and continue a process,
+/// because a terminal sends these signals to both edleak-record and the target. [`Signals::block`] adds the
+/// real-time signals.
 const PASSED_ON: [libc::c_int; 12] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -114,7 +115,8 @@ impl Signals {
     }
 
     /// Unblocks all signals after the target has ended, so that the user can interrupt the remaining work.
-    /// Signals that have arrived before this call were meant for the target, so the function discards them.
+    /// Signals that have arrived before the call of `release` were meant for the target, so `release`
+    /// discards them.
     pub fn release(mut self) {
         self.take();
         // SAFETY: the call passes the signal set that was in force before `block` changed it.

@@ -1,5 +1,6 @@
-//! Remembers which of stdin, stdout and stderr were closed when edleak-record started. Rust's runtime opens
-//! /dev/null as these descriptors, so edleak-record closes them again in the target.
+//! Remembers which of stdin, stdout and stderr were closed when edleak-record started. If one of these three
+//! descriptors is closed, Rust's runtime opens /dev/null in its place, so edleak-record closes the descriptor
+//! again in the target.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, Ordering};

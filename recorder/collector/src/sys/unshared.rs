@@ -5,16 +5,16 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-/// A command of fcntl(2). The command sets the signal that the kernel sends when another process opens a file
-/// with a lease.
+/// The command of fcntl(2) that sets which signal the kernel sends when another process opens a file with a
+/// lease.
 const F_SETSIG: libc::c_int = 10;
 
 /// Whether no other process has opened or mapped this file. A process that has mapped a file also has the
 /// file open, so the function checks only whether the file is open.
 ///
 /// The kernel gives a write lease on a file only if no other descriptor of the file is open. So if the kernel
-/// gives the lease, no other process has opened the file. The function then closes its descriptor, which ends
-/// the lease.
+/// gives the lease, no other process has opened the file. Before the function returns, it closes its
+/// descriptor, which ends the lease.
 pub(crate) fn is_unshared(file: &File) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };

@@ -65,10 +65,10 @@ impl AutoWatch {
     }
 
     /// The sites that looked like a leak at two checks in a row; `None`: no check is due. A site looks like a
-    /// leak if its live bytes grow linearly or exponentially, and are not constant and do not grow
-    /// logarithmically. The first check is due after 12 slices. Each further check is due when the number of
-    /// slices has grown by 1/6 since the previous check. Auto-watch requires two checks, because a cache
-    /// looks like a leak until the cache is full.
+    /// leak if the analysis of its live bytes finds a leak with linear or exponential growth, and not a
+    /// constant value or logarithmic growth. The first check is due after 12 slices. Each further check is
+    /// due when the number of slices has grown by 1/6 since the previous check. Auto-watch requires two
+    /// checks, because a cache looks like a leak until the cache is full.
     pub(crate) fn suspects(&mut self, period_s: f64) -> Option<Vec<usize>> {
         if self.slices < self.next_look.max(FIRST_LOOK) {
             return None;

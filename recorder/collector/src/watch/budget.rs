@@ -4,15 +4,16 @@
 //! site costs processor time. Auto-watch estimates the cost of watching a site from the number of allocations
 //! and the depth of the stacks. The stacks of a site become known only after the site has been watched for
 //! some slices. Auto-watch begins to watch a site if the rest of the budget suffices until the stacks of the
-//! site are known. When they are known, auto-watch stops watching the site if this site alone costs more than
-//! the whole budget. If the budget is used up, auto-watch stops watching the most expensive sites.
+//! site are known. When the stacks of a site are known, auto-watch stops watching the site if this site alone
+//! costs more than the whole budget. If the budget is used up, auto-watch stops watching the most expensive
+//! sites.
 
 use std::collections::BTreeMap;
 
 /// The additional cost, in nanoseconds, of an allocation and its free at a watched site, compared with a site
 /// that is not watched; without the cost of walking the frames. A watched allocation needs this time for the
-/// slow path, for the hash table of stacks, and for counters that threads share. Measured together with the
-/// walk: 150 ns for 5 frames, 235 ns for 25 frames.
+/// slow path, for the hash table of stacks, and for counters that threads share. Measured cost of an
+/// allocation together with the walk of its stack: 150 ns with 5 frames, 235 ns with 25 frames.
 const ALLOCATION_NS: f64 = 130.0;
 /// The cost, in nanoseconds, of walking one frame, measured on a slow machine (docs/performance.md).
 const FRAME_NS: f64 = 6.2;
@@ -32,14 +33,14 @@ const SLICES_TO_KNOW: u64 = 16;
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
 /// Auto-watch begins to watch a site only if at most this share of the budget is used. In some programs,
-/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. With this
-/// limit, auto-watch costs at most this share of the budget in such a program.
+/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. In such a
+/// program, this limit keeps the cost of auto-watch at this share of the budget or below.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
 /// The counters of a watched site at one slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watched {
-    /// The number of the watched site.
+    /// The session id of the watched site, minus `OTHER`.
     pub site: usize,
     /// Number of allocations that were counted at the stacks of the site since the recording began.
     pub allocs: u64,
@@ -180,7 +181,7 @@ impl Budget {
         ended
     }
 
-    /// Stops watching the most expensive sites: so many that these sites together cost at least `least_ns`
+    /// Stops watching the most expensive sites, until the cost of watching has fallen by at least `least_ns`
     /// between two slices.
     fn end_expensive(&mut self, least_ns: f64) -> Vec<usize> {
         let mut order: Vec<(usize, f64)> = self
@@ -223,8 +224,8 @@ mod tests {
     const SLICE_NS: u64 = SECOND / 50;
 
     /// Simulates a recording of `slices` slices. `sites` contains, for each site, the number of allocations
-    /// between two slices. The first result is, for each site, the number of slices for which the site was
-    /// watched. The second result is the share of the processor time that watching all these sites cost.
+    /// between two slices. Returns, for each site, the number of slices for which the site was watched, and
+    /// the share of the processor time that watching all sites cost.
     fn watched_for(sites: &[u64], frames: f64, slices: u64, share: f64) -> (Vec<u64>, f64) {
         let mut budget = Budget::new(share);
         let mut watched_slices = vec![0; sites.len()];
@@ -305,7 +306,7 @@ mod tests {
             }
             budget.charge(&watched, used_ns);
         }
-        // 100 new stacks cost 3 ms, and the budget grows by 0.4 ms in each slice.
+        // In this test, 100 new stacks cost 3 ms, and the budget grows by 0.4 ms in each slice.
         assert!((2..40).contains(&slices), "{slices}");
     }
 

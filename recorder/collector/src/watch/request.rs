@@ -208,7 +208,7 @@ impl WatchSet {
         Ok(())
     }
 
-    /// The code ranges of the functions of a file that requests name. The ranges are sorted and do not
+    /// The code ranges of those functions of a file that requests name, sorted by address and without
     /// overlap. The offsets of the ranges count from the first byte of the file.
     pub fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
         if !self.names_functions() {
@@ -228,8 +228,8 @@ impl WatchSet {
             let (start, end) = (u64::from(function.start), u64::from(function.end));
             let new = RequestRange { start, end, is_for: entry.is_for, serial: entry.serial };
             match found.last_mut() {
-                // Two names of the function match, so two requests name the same range. Keep the request that
-                // the user made last.
+                // Two names of one function match, so two requests name the same code range: keep the request
+                // that the user made last.
                 Some(last) if last.start == start => {
                     last.end = last.end.max(end);
                     if new.serial > last.serial {

@@ -22,7 +22,7 @@ pub(crate) struct Captured {
     pub stack: Vec<u8>,
     /// The frames that libgcc found, innermost first.
     pub frames: Vec<u64>,
-    /// The mapped files. Each element has the first mapping, the link base and the name of one file.
+    /// For each mapped file: its first mapping, its link base and its name.
     pub modules: Vec<Mapped>,
     pub tables: RefCell<HashMap<PathBuf, UnwindTable>>,
 }

@@ -6,8 +6,8 @@ pub(crate) mod captured;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The directory for the compiled programs of the test `name`. The function removes all older files in this
-/// directory.
+/// The directory for the compiled programs of the test `name`. If the directory contains older files, the
+/// function removes them.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);

@@ -17,9 +17,9 @@ const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 pub(crate) struct Part {
     /// The length of the part, in bytes.
     pub bytes: u64,
-    /// The site that made the calls; `None`: the trace does not contain the site yet.
+    /// The site whose calls mapped this part; `None`: the trace does not contain the site yet.
     pub site: Option<SiteId>,
-    /// Whether the site that made the calls is in an allocator.
+    /// Whether the site whose calls mapped this part is in an allocator.
     pub is_allocator: bool,
 }
 

@@ -1,11 +1,11 @@
 //! Measures the memory of a process by kind of mapping. The sizes come from /proc/PID/smaps and
 //! /proc/PID/maps.
 //!
-//! While the kernel creates one of these files, it holds the map lock of the process, so the process cannot
-//! map memory. So the collector waits so long between two readings that all readings together use less than
-//! 1/1000 of the elapsed time. For smaps, the kernel checks every page, so the collector seldom reads smaps
-//! of a large process. Between two readings of smaps, the collector reads maps, which contains the sizes of
-//! the mappings but not their resident memory.
+//! While the kernel creates the text of smaps or maps, it holds the map lock of the process, so the process
+//! cannot map memory. So the collector waits so long between two readings that all readings together use less
+//! than 1/1000 of the elapsed time. For smaps, the kernel checks every page, so the collector seldom reads
+//! smaps of a large process. Between two readings of smaps, the collector reads maps, which contains the
+//! sizes of the mappings but not their resident memory.
 
 mod mappings;
 
@@ -23,8 +23,8 @@ pub(crate) use mappings::{Calls, Part};
 /// readings of smaps use at most 1/2000 of the elapsed time, and so do the readings of maps.
 const PAUSE_PER_READING: u32 = 2000;
 /// After a walk over the arenas of malloc, the collector waits for this number times the processor time of
-/// the walk. This number is lower than `PAUSE_PER_READING`, because the process does not have to wait during
-/// a walk.
+/// the walk. This number is lower than `PAUSE_PER_READING`, because a walk over the arenas does not make the
+/// process wait.
 const PAUSE_PER_WALK: u32 = 500;
 /// The shortest pause between two readings of smaps or maps.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ impl Reading {
 }
 
 impl AreaReader {
-    /// Makes a reader with an additional area, for the live bytes of recorded calls that map memory.
+    /// Makes a reader with an additional memory area: the live bytes of the recorded calls that map memory.
     pub(crate) fn with_calls() -> AreaReader {
         let mut reader = AreaReader::default();
         reader.add(AreaKind::Counted, String::new(), AreaBytes::ZERO);
@@ -107,8 +107,9 @@ impl AreaReader {
         let pause = (cost * PAUSE_PER_READING).max(LEAST_PAUSE);
         if is_full {
             self.next_full = Some(now + pause);
-            // Reading maps takes much less time than reading smaps. So read maps after a short pause. The
-            // collector computes the pause after a reading of maps from the time that this reading takes.
+            // Reading maps takes much less time than reading smaps. So the pause before the next reading of
+            // maps is short. The collector computes the pause after a reading of maps from the time that this
+            // reading takes.
             self.next = Some(now + LEAST_PAUSE);
         } else {
             self.next = Some(now + pause);
@@ -143,8 +144,8 @@ impl AreaReader {
             self.add(AreaKind::Free, name, bytes);
         }
         for ((was, now), (kind, _)) in before.iter().zip(&mut self.areas).zip(&self.kinds) {
-            // Only smaps shows the resident bytes of a site. So if the reading is from maps, the area of a
-            // site keeps its sizes.
+            // Only smaps shows the resident bytes of a site. So after a reading of maps, the area of a site
+            // keeps the sizes that it had before.
             let keeps_all = matches!(kind, AreaKind::ControlGroup | AreaKind::HugePages | AreaKind::Site);
             if *kind == AreaKind::Free {
                 *now = if is_free_read { *now } else { *was };
@@ -155,8 +156,8 @@ impl AreaReader {
             }
         }
         // If a site first appears in a reading of maps, the sizes of its area stay 0 until the next reading
-        // of smaps. Otherwise, the area would have mapped bytes but no resident bytes, as if the program had
-        // never used this memory.
+        // of smaps. An area with mapped bytes but without resident bytes would look as if the program had
+        // never used its memory.
         for (now, (kind, _)) in self.areas.iter_mut().zip(&self.kinds).skip(known) {
             if *kind == AreaKind::Site && !reading.is_full {
                 *now = AreaBytes::ZERO;
@@ -183,7 +184,7 @@ impl AreaReader {
             .collect()
     }
 
-    /// The sizes of all areas at the latest reading, by the id of the area.
+    /// The sizes of all memory areas at the latest reading, by the id of the area.
     pub(crate) fn areas(&self) -> &[AreaBytes] {
         &self.areas
     }
@@ -259,9 +260,9 @@ impl AreaReader {
     }
 }
 
-/// The processor time that this thread has used, from which the collector computes its pauses. The elapsed
-/// time would be too long: on a busy machine, it includes the time in which this thread waits for a processor
-/// and does not delay the process.
+/// The processor time that this thread has used, from which the collector computes its pauses. With the
+/// elapsed time, the pauses would be too long: on a busy machine, the elapsed time includes the time in which
+/// this thread waits for a processor and does not delay the process.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
@@ -321,7 +322,7 @@ mod tests {
         assert!(reader.areas().iter().any(|area| area.mapped_bytes > 0));
     }
 
-    // In this test, the mapping of a site appears between two readings of smaps. The process may end before
+    // In this test, the mapping of a site appears after a reading of smaps, and the process may end before
     // the next reading of smaps.
     #[test]
     fn a_site_has_no_area_before_its_resident_bytes_are_known() {
