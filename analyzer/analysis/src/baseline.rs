@@ -3,8 +3,8 @@
 //!
 //! A baseline is read from a recording, which edleak-analyze analyzes again with its current model, or from a
 //! report saved with `--format json`. One recording may list a leak as a caller, and the other recording may
-//! list the same leak as several stacks of this caller. Then edleak compares the rate of the caller with the
-//! sum of the rates of its stacks.
+//! list the same leak as several stacks of this caller. In this case, edleak compares the rate of the caller
+//! in one recording with the sum of the rates of its stacks in the other.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Findings;
@@ -53,13 +53,14 @@ pub struct Baseline {
 pub enum Change {
     /// The baseline does not contain the leak.
     New,
-    /// The baseline contains the leak, but with a clearly lower rate than now. The value is the rate in the
-    /// baseline.
+    /// The baseline contains the leak, but with a clearly lower rate than now. The number is the rate in the
+    /// baseline, in bytes per second.
     Faster(f64),
-    /// The baseline contains the leak with about the same rate as now. The value is the rate in the baseline.
+    /// The baseline contains the leak with about the same rate as now. The number is the rate in the
+    /// baseline, in bytes per second.
     Same(f64),
-    /// The baseline contains the leak, but with a clearly higher rate than now. The value is the rate in the
-    /// baseline.
+    /// The baseline contains the leak, but with a clearly higher rate than now. The number is the rate in the
+    /// baseline, in bytes per second.
     Slower(f64),
 }
 
@@ -135,8 +136,8 @@ impl Baseline {
         let mut met = vec![false; self.leaks.len()];
 
         // The first pass compares the exact code of two leaks, and the second pass compares the names of
-        // their functions. If the names came first, a leak could be compared with another leak in a function
-        // of the same name.
+        // their functions. In the other order, a leak could be compared with another leak whose functions
+        // have the same names.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =

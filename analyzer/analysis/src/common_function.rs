@@ -25,14 +25,15 @@ impl<'a> Common<'a> {
         stacks.try_fold(first, |common, stack| common.with_stack(stack))
     }
 
-    /// Removes all shared frames that the stacks of `group` do not have. `None`: the only shared frame left
-    /// is the program's outermost function.
+    /// Compares the shared frames with the stacks of `group`, and keeps only the frames that these stacks
+    /// share, too. `None`: at most the program's outermost function is left.
     pub(crate) fn with(&self, group: &Group<'a>) -> Option<Self> {
         group.stacks().try_fold(self.clone(), |common, stack| common.with_stack(stack))
     }
 
-    /// Removes all shared frames that `stack` does not have. Two frames in the same function but at different
-    /// lines count as a shared frame, which is then the last one.
+    /// Compares the shared frames with `stack`, and keeps only the frames that `stack` shares, too. At the
+    /// first frame that differs, the function may be the same and only the line different. This frame still
+    /// counts as shared, and is the last one.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
         let same_place =

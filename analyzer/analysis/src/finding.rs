@@ -43,7 +43,7 @@ pub struct Finding<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Together<'a> {
     /// The places leak at the same times, and one function calls all of them, directly or through other
-    /// functions. The value is the frame of this function.
+    /// functions. The variant holds the frame of this common function.
     Below(SiteFrame<'a>),
     /// The places leak at the same times, and their stacks are not known.
     ByStep,
@@ -55,9 +55,9 @@ impl<'a> Finding<'a> {
         &self.parts[0]
     }
 
-    /// The site whose verdict is the verdict of the finding. The result is the lead of the first part with
-    /// the confidence `Strict`. If no part has the confidence `Strict`, the site is the lead of the largest
-    /// part.
+    /// The site whose verdict is the verdict of the finding. The function chooses the first part with the
+    /// confidence `Strict`, or the largest part if no part has this confidence. From this part, it returns
+    /// the lead: the site with the highest rate.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);
@@ -162,8 +162,8 @@ pub fn totals(findings: &[Finding<'_>]) -> (f64, f64) {
     (counted().map(Finding::rate_bytes_per_s).sum(), counted().map(Finding::leak_bytes).sum())
 }
 
-/// The findings whose bytes count in a total. The bytes of a pool are also in the heap or in mapped memory,
-/// so a finding of a pool counts only if all findings are of pools.
+/// Selects the findings for a total of leaked bytes, so that no byte counts twice. A pool takes its objects
+/// from the heap or from mapped memory. So the findings of pools count only if there are no other findings.
 pub fn counted_once<'f, 'a>(findings: &'f [Finding<'a>]) -> impl Iterator<Item = &'f Finding<'a>> {
     let is_of_pool = |finding: &Finding<'_>| finding.lead().domain() == Domain::Pool;
     let only_pools = findings.iter().all(is_of_pool);
@@ -232,8 +232,8 @@ fn in_step<'a>(
         let compared = members.iter().take(MOST_COMPARED).map(step);
         compared.fold(Step::Apart, Step::max)
     };
-    // A comparison of stacks takes almost no time, so the function compares the stacks of two groups before
-    // their growth.
+    // A comparison of two stacks is much faster than a comparison of two curves of growth, so the function
+    // compares the stacks first.
     let may_be_by_step = |other: usize| {
         (!has_stacks(seed) || !has_stacks(other))
             && (is_in_library(&groups[seed])
@@ -275,10 +275,10 @@ fn in_step<'a>(
     (members, together)
 }
 
-/// Selects the groups that become one finding with `members`. The stacks of these groups are not known, so
-/// the only evidence for one cause is that the groups grow at the same times. The function always selects
-/// groups in shared libraries. The function selects groups in the program itself only if all of them are in
-/// one function.
+/// Selects the groups that become one finding with `members`. The function is for groups without known
+/// stacks: the only evidence for one cause is that the groups grow at the same times. The function selects
+/// all groups in shared libraries. It selects the groups in the program itself only if all of them are in one
+/// function.
 fn by_step_alone(members: &[usize], rest: &[usize], groups: &[Group<'_>]) -> Vec<usize> {
     let (libraries, program): (Vec<usize>, Vec<usize>) =
         rest.iter().copied().partition(|&other| is_in_library(&groups[other]));
@@ -442,9 +442,9 @@ mod tests {
             let own = (4..).zip(names).map(|(number, name)| in_module(number, "/bin/server", name));
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
-        // If one function of the program grows at the same times as the libraries, the finding gets the name
-        // of this function. If two functions of the program grow at the same times as the libraries, the
-        // finding contains only the libraries.
+        // If one function of the program grows at the same times as the places in libraries, the finding gets
+        // the name of this function. If two functions of the program do so, the finding contains only the
+        // places in libraries.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

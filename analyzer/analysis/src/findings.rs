@@ -29,7 +29,7 @@ pub struct Findings {
     /// The totals of the recording, such as the live bytes of all sites, and the numbers of events that the
     /// recorder could not record.
     pub summary: Summary,
-    /// The kind of growth of the process, with its numbers.
+    /// The kind of memory that grows in the process, with the numbers of its growth.
     pub growth: ProcessGrowth,
     /// The totals of mapped memory; `None`: the trace has no data about mapped memory.
     pub mapped: Option<Mapped>,
@@ -97,8 +97,8 @@ pub struct Header {
     pub recorder: String,
     /// Machine of the target, as in `uname -m`; empty if the input does not give it.
     pub machine: String,
-    /// If the process ran before its recording began, its age and its memory at the beginning of the
-    /// recording. `None`: the recording began when the process started.
+    /// The age and the memory that the process had when its recording began; `None`: the recording began when
+    /// the process started.
     pub before: Option<Before>,
 }
 
@@ -140,8 +140,8 @@ pub struct Summary {
     pub earlier_frees: u64,
     /// Number of slices that were due but that the recorder did not take.
     pub lost_slices: u64,
-    /// Share of the record without slices, 0 to 1. In a gap without slices, the analysis uses values on a
-    /// straight line.
+    /// Share of the record without slices, 0 to 1. Where slices are missing, the analysis draws a straight
+    /// line from the slice before to the slice after.
     pub missing_share: f64,
     /// Length of the longest gap without slices, as a share of the record, 0 to 1.
     pub longest_gap_share: f64,
@@ -150,19 +150,19 @@ pub struct Summary {
     /// Number of modules that the program loaded or unloaded and that the trace does not mention. Sites in a
     /// module that the trace does not mention may have no name.
     pub lost_module_events: u64,
-    /// Number of allocations whose site did not fit into the site table. All these allocations are counted at
-    /// one site, which has the kind `Other`.
+    /// Number of allocations whose site did not fit into the site table. The recorder counts all of these
+    /// allocations at one site of the kind `Other`.
     pub other_site_allocs: u64,
     /// Number of stacks of watched sites that did not fit into the session.
     pub lost_stacks: u64,
     /// Number of programs (after an exec) and of child processes that edleak could not record.
     pub unrecorded_images: u64,
     /// Number of child processes that edleak did not record, because the user did not request a recording of
-    /// children. The number may be too low.
+    /// children. There may be more such child processes than this number.
     pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
-    /// Number of bytes that belong to no undamaged block.
+    /// Number of bytes of the trace that are lost because they are in damaged blocks or between blocks.
     pub damaged_bytes: u64,
     /// Number of code addresses that a report shows without a function name.
     pub unresolved_addresses: u64,
@@ -190,7 +190,7 @@ pub struct LoadedModule {
 
 impl Findings {
     /// The stacks that have a share in the leak of `site`, if `site` was judged together with its stacks. The
-    /// stack with the largest share comes first.
+    /// list is sorted by share, largest first.
     pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
         site::parts_of(&self.sites, site)
     }
@@ -221,8 +221,8 @@ impl Findings {
         if parts.is_empty() {
             return vec![(site, bytes)];
         }
-        // A share is a part of the growth of all stacks together. The cast from float to integer cannot
-        // overflow, because such a cast saturates.
+        // The share of a stack is its part of the growth of all stacks together. The cast from float to
+        // integer cannot overflow, because such a cast saturates.
         let share = |part: &JudgedSite| (part.leak_share.unwrap_or(0.0) * bytes as f64).round() as u64;
         let mut all: Vec<_> = parts.into_iter().map(|part| (part, share(part))).collect();
         // Each share is rounded, so the sum of the shares may differ from `bytes` by up to one byte per

@@ -29,8 +29,8 @@ pub struct Address {
 /// The name that reports use for code outside all modules.
 pub const GENERATED_NAME: &str = "generated code";
 
-/// Returns every frame of these addresses. Each inlined frame is a separate item, and each address without
-/// symbols is one item.
+/// Returns every frame of these addresses. Each inlined function is a frame of its own. An address without
+/// symbols gives one frame.
 pub fn frames(stack: &[Address]) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
     stack.iter().flat_map(|address| {
         let unresolved = address.frames.is_empty().then_some(SiteFrame { address, frame: None });
@@ -74,8 +74,8 @@ impl<'a> SiteFrame<'a> {
             "/library/alloc/src/",
             "/library/std/src/",
             "/usr/include/c++/",
-            // If a program is built with `_FORTIFY_SOURCE`, getline, asprintf and other functions of glibc
-            // are inlined from these header files.
+            // In a program that is built with `_FORTIFY_SOURCE`, the compiler inlines getline, asprintf and
+            // other functions of glibc from the header files in the folder `bits`.
             "-linux-gnu/bits/",
             "/usr/include/bits/",
             "/include/rtld-malloc.h",

@@ -102,7 +102,8 @@ impl Outcome {
 
 impl Policy {
     /// Whether the site is a leak of the class and confidence that the user asked for. The analyzer looks up
-    /// the symbols of such a leak, because later rules of the gate (such as suppressions) compare names.
+    /// the symbols of a leak for which the result is true, because later rules of the gate (such as
+    /// suppressions) compare names.
     pub fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class
@@ -264,9 +265,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
         }
-        // In a trace of an earlier version of edleak, the slices of marks have no sites of pools. So with
-        // such a trace, sites of pools are judged by time, and undecided sites of pools can make the result
-        // undecided.
+        // In a trace of an earlier version of edleak, the slices of marks have no sites of pools. So with a
+        // trace of an earlier version, sites of pools are judged by time, and undecided sites of pools can
+        // make the result undecided.
         return per_mark
             .undecided(&analysis.sites, &analysis.marks)
             .or_else(|| lost_objects(analysis))
@@ -279,8 +280,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
-    // In a gap without slices, the analysis uses values on a straight line. So a leak that grew only during
-    // the gap would not be visible.
+    // Where slices are missing, the analysis draws a straight line from the slice before to the slice after.
+    // So a leak that grew only during this gap would not be visible.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes =
@@ -303,8 +304,8 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// If lost events of pools may hide a leak, the sentence that tells the user so. Lost events may hide a leak
-/// if their number is more than a twentieth of the number of counted objects.
+/// If lost events of pools may hide a leak, the sentence that tells the user so. Events of pools that the
+/// recorder lost may hide a leak if their number is more than a twentieth of the number of counted objects.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
@@ -344,12 +345,12 @@ fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
     })
 }
 
-/// The bytes of an undecided site that may have leaked.
+/// For an undecided site, the number of its bytes that may have leaked.
 ///
-/// The result is the site's live bytes at the end of the judged record. If fewer bytes are live at the end of
-/// the whole record, the result is this smaller number, because freed memory has not leaked. If a site grew
-/// until the program had no more work, the function returns the site's
-/// [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
+/// The result is the site's live bytes at the end of the judged record. If the site has fewer live bytes at
+/// the end of the whole recording, the result is this smaller number, because freed memory has not leaked. If
+/// the site grew for as long as the program had work, and stopped growing when the program stopped working,
+/// the function returns the site's [`open_bytes`](edleak_model::classify::Judgement::open_bytes) instead.
 fn in_question(site: &JudgedSite) -> f64 {
     match site.judgement.open_bytes {
         0 => site.judged_bytes().min(site.totals.live_bytes as f64),
@@ -432,9 +433,9 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// Whether sites that map memory explain growth outside malloc. The growth is explained if recorded calls
-/// mapped the memory, and if at least half of the growth belongs to certain sites: sites that leak, undecided
-/// sites, and allocators whose allocations are all counted.
+/// Whether sites that map memory explain growth outside malloc. Two conditions must hold. Recorded calls
+/// mapped the memory that grew outside malloc. And at least half of this growth belongs to sites that leak,
+/// to undecided sites, or to allocators whose allocations are all counted.
 fn is_explained(analysis: &Findings) -> bool {
     let growth = &analysis.growth;
     if !growth.is_seen_outside() {
@@ -448,8 +449,9 @@ fn is_explained(analysis: &Findings) -> bool {
             && analysis.own_heaps.iter().all(|heap| heap.uncounted.is_none() || heap.uncounted != module)
     };
     let mapping = || analysis.sites.iter().filter(|site| site.domain() == Domain::Mapping);
-    // The growth of a site that maps memory is address space. The function assumes that the resident share of
-    // the growth equals the resident share of the whole site at the end.
+    // For a site that maps memory, the trace counts address space, but only resident memory explains growth
+    // of the process. The function assumes that the resident share of the growth equals the resident share of
+    // the whole site at the end.
     let resident = |site: &JudgedSite| {
         let live = site.totals.live_bytes.max(1) as f64;
         let share = site.resident_bytes.map_or(1.0, |resident| (resident as f64 / live).min(1.0));

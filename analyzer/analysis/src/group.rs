@@ -20,11 +20,11 @@ pub struct Group<'a> {
     pub site: &'a JudgedSite,
     /// The member of the group with the highest rate; the verdict on this member is the verdict on the group.
     pub lead: &'a JudgedSite,
-    /// The sites of the group that the report lists. The site with the highest rate comes first.
+    /// The sites of the group that the report lists, sorted by leak rate; the highest rate comes first.
     pub members: Vec<&'a JudgedSite>,
-    /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 means the
-    /// caller itself. A greater index means the innermost frame at which the leaking stacks differ from the
-    /// caller's other stacks.
+    /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 is the caller
+    /// itself. If the index is greater, the caller only allocates for other functions, and the index points
+    /// to the innermost frame at which the leaking stacks differ from the caller's other stacks.
     pub depth: usize,
     /// The leak rate of all members of the group together, in bytes per second.
     pub rate_bytes_per_s: f64,
@@ -184,8 +184,8 @@ fn group_of<'a>(
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
     let own_count = members.iter().map(|member| member.judgement.leak_count).sum();
-    // The figures come from the judgement on the caller together with its stacks, because they include the
-    // bytes that leaked before the caller was watched.
+    // The function takes the figures from the judgement on the caller together with its stacks. Only these
+    // figures include the bytes that leaked before the caller was watched.
     let together = site.with_stacks.as_deref();
     let (leak_bytes, leak_count, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
@@ -297,8 +297,8 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
         }
     }
     let part = Group { depth: branch.depth, shares, members: Vec::new(), ..group.clone() };
-    // If each stack of a part alone is judged as a leak, the function uses the figures of these stacks. The
-    // figures of the caller are less exact, because they include the fluctuation of the stacks that do not
+    // If each stack of a part is a leak on its own, the function uses the figures of these stacks. They are
+    // more exact than the figures of the caller, which include the fluctuation of the stacks that do not
     // leak.
     if !branch.stacks.iter().all(|stack| stack.is_leak()) {
         return Group {
@@ -323,7 +323,8 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
     }
 }
 
-/// Adds each listed stack to the members of its part, and the caller to the members of the largest part.
+/// Divides the members of a group among its parts: each listed stack goes to the part that contains it, and
+/// the caller goes to the largest part.
 fn hand_out_members<'a>(group: &Group<'a>, parts: &mut [Group<'a>]) {
     for &member in &group.members {
         let has = |part: &Group<'_>| part.stacks().any(|stack| stack.label == member.label);

@@ -12,7 +12,7 @@
 //!   peak       the peak of each site and of the process, over all slices and not only over the instants
 //! ```
 //!
-//! A counter at an instant is the counter of the newest slice that is not after the instant. If no slice was
+//! The counters at an instant are the counters of the newest slice at or before the instant. If no slice was
 //! taken since the previous instant, the instant is marked as missing, and its counters are those of the
 //! newest slice before the instant.
 
@@ -80,8 +80,8 @@ pub struct History {
     pub others_sites: u64,
     /// The greatest number of live bytes of the process, and its time.
     pub peak: Peak,
-    /// The end of the judged record, in seconds since the recording began. After this time, the program only
-    /// freed its memory because it was about to end.
+    /// The end of the judged record, in seconds since the recording began. After the judged record, the
+    /// program only freed its memory because it was about to end.
     pub judged_until_s: f64,
     /// Whether the input gives the allocated and freed bytes, and not only the live bytes.
     pub has_turnover: bool,
@@ -116,8 +116,9 @@ impl History {
                     packed.add_to(&mut others);
                     self.sites[site].packed = None;
                     self.others_sites += 1;
-                    // The counters of a less important site might still fit into the limit. But the history
-                    // never keeps a site if a more important site did not fit.
+                    // The counters of this site do not fit into the limit. The counters of a less important
+                    // site (one that holds less memory) might still fit, but the history keeps no site if a
+                    // more important site did not fit.
                     left = 0;
                 }
             }
@@ -143,9 +144,9 @@ impl History {
     }
 }
 
-/// The indexes of the sites; the most important site comes first. Sites that leak come before all other
-/// sites. If two sites are both leaks or both no leaks, the site that holds more memory comes first. If two
-/// sites hold the same number of bytes, the site that allocated more bytes comes first.
+/// The indexes of the sites, sorted by importance for the user. Sites that leak come before all other sites.
+/// If two sites are both leaks or both no leaks, the site that holds more memory comes first. If two sites
+/// hold the same number of bytes, the site that allocated more bytes comes first.
 fn by_importance(judged: &[JudgedSite]) -> Vec<usize> {
     // The function computes the sort key of each site only once, because each computation reads the whole
     // curve of the site.

@@ -105,7 +105,7 @@ fn names_of(address: &Address) -> String {
 }
 
 /// The hash FNV-1a. The hash of a text is the same on every machine and in every version of edleak. The
-/// hasher of `std` does not guarantee this stability.
+/// hasher of `std` may give another hash in another version of Rust.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

@@ -1,5 +1,5 @@
-//! Phase 3: turns the series of every site of a recording into a verdict. This phase needs no symbols, so
-//! edleak looks up symbols only after the verdicts.
+//! Phase 3: turns the series of every site of a recording into a verdict. A verdict needs no symbols, so
+//! edleak looks up the symbols after all verdicts.
 
 mod attached;
 mod batch;
@@ -100,8 +100,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let mapped = mapped::of_trace(trace, &sites, &replayed.memory, &growth, record_s);
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
-    // If the process ran before the recording, it may free allocations that it made before the recording.
-    // These frees of unknown addresses are not an error of the recorder.
+    // If the process ran before the recording, it may free allocations that it made before the recording. The
+    // recorder does not know the addresses of such allocations, but this is not an error of the recorder.
     match trace.attached() {
         Some(_) => summary.earlier_frees = losses.unknown_frees,
         None => summary.unknown_frees = losses.unknown_frees,
@@ -162,9 +162,9 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
 }
 
-/// If live allocations are small, they take more resident memory than the program requested. If the
-/// additional memory explains at least half of the growth, the function sets the kind of growth to `Live`,
-/// because live allocations cause the growth.
+/// malloc rounds the size of each allocation up, so small allocations take more resident memory than the
+/// program requested. If this additional memory explains at least half of the growth of the process, the
+/// function sets the kind of growth to `Live`, because live allocations cause the growth.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -177,7 +177,8 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
 }
 
 /// A program counts as busy if it ran or waited for a processor for at least this share of the record. The
-/// limit is a share of the time and not a number of seconds, so it is also right on a slow machine.
+/// limit is a share of the record and not a number of seconds, because a number of seconds would depend on
+/// the speed of the machine.
 const BUSY_SHARE: f64 = 0.6;
 
 fn is_busy(processor: &CpuUse) -> bool {

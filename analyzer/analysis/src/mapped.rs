@@ -1,7 +1,7 @@
 //! Mapped memory: computes the resident share of each site that maps memory, and the anonymous memory that no
 //! recorded call mapped.
 //!
-//! A mapping is address space. A mapping takes memory only if its pages are resident or swapped out. For
+//! A mapping is a range of address space, and takes memory only if its pages are resident or swapped out. For
 //! example, a garbage collector reserves much more address space than the memory that it uses. So growth of
 //! address space is no leak if resident memory does not grow as well.
 
@@ -20,12 +20,12 @@ const LEAST_RESIDENT_SHARE: f64 = 0.01;
 /// A site that maps memory is not a leak if its resident memory grew by fewer bytes than this (one page).
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
 /// edleak computes the resident share of a site only if at least this share of its address space was already
-/// mapped at the last reading of /proc. The readings do not show whether address space that the program
-/// mapped later is resident.
+/// mapped at the last reading of /proc. A reading of /proc does not show whether address space that the
+/// program mapped after this reading is resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
-/// The report mentions anonymous memory that no recorded call mapped only from this number of bytes on. Every
-/// program has some anonymous memory that no recorded call mapped, for example stacks and tables of the C
-/// library.
+/// Anonymous memory that no recorded call mapped is in the report only if it has at least this number of
+/// bytes. Every program has some anonymous memory that no recorded call mapped, for example stacks and tables
+/// of the C library.
 const NOTICEABLE_BYTES: u64 = 4 << 20;
 /// If anonymous memory that no recorded call mapped grows by at least this number of bytes per second, the
 /// report mentions its growth.
@@ -34,19 +34,19 @@ const NOTICEABLE_RATE: f64 = 1024.0;
 /// The totals of mapped memory.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Mapped {
-    /// Number of sites that map memory, without the sites of allocators.
+    /// Number of sites that map memory. Sites of allocators do not count.
     pub sites: u64,
-    /// Bytes of address space that the sites which map memory hold at the end, without the sites of
-    /// allocators.
+    /// Bytes of address space that all sites hold in mappings at the end. Mappings of allocators do not
+    /// count.
     pub live_bytes: u64,
-    /// Number of mappings that the sites which map memory hold at the end, without the sites of allocators.
+    /// Number of mappings that all sites hold at the end. Mappings of allocators do not count.
     pub live_count: u64,
     /// Resident and swapped bytes in the mappings of all sites that have a reading of /proc. The number is
     /// computed from the resident share that each site had at the last reading.
     pub resident_bytes: u64,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
-    /// Number of calls that map or unmap memory and that the recorder lost. If the recorder lost calls, all
+    /// Number of calls that map or unmap memory and that the recorder lost. If this number is not 0, all
     /// totals of mapped memory are lower bounds.
     pub lost_events: u64,
     /// Pages that the program gave back with madvise, in the mappings of all sites that map memory.
@@ -61,8 +61,8 @@ pub struct Mapped {
 /// Anonymous memory that no recorded call mapped.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Unseen {
-    /// Resident and swapped bytes at the end. If the process ran before its recording began, this is only the
-    /// growth during the recording, in bytes.
+    /// Resident and swapped bytes at the end. If the process ran before its recording began, this field has
+    /// only the bytes that were added during the recording.
     pub bytes: u64,
     /// Growth of the memory that no recorded call mapped, in bytes per second over the record.
     pub rate_bytes_per_s: f64,
@@ -116,7 +116,8 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
         }
         let Some(&[from, to]) = readings.get(&site.label) else { continue };
         // The last reading of /proc is older than the last slice. So the function computes the resident share
-        // from this reading, and multiplies the share by the live bytes at the last slice.
+        // of the site from this reading of /proc, and multiplies the share by the live bytes at the last
+        // slice.
         let live = site.totals.live_bytes as f64;
         site.resident_bytes = share_of(SiteBytes::default(), to, live).map(|share| (share * live) as u64);
         if let Some(share) = share_of(from, to, site.judgement.leak_bytes as f64) {
@@ -125,10 +126,10 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
     }
 }
 
-/// Corrects verdicts by the iterations of a mark, on sites that map memory: if a site is a leak or undecided,
-/// but its growth is not resident, the verdict becomes no leak. /proc is not read at the marks. So the
-/// function assumes that all resident memory of the site belongs to the leak, even if the site mapped some of
-/// this memory before the iterations.
+/// Corrects the verdicts of `--per-mark` on sites that map memory. If a site is a leak or undecided, but its
+/// growth is not resident, the verdict becomes no leak. The collector does not read /proc at each mark, so
+/// the function cannot see how much resident memory the iterations added. So the function assumes the worst
+/// case: all resident memory of the site belongs to the leak.
 pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
         let Some(resident) = site.resident_bytes else { continue };
@@ -159,7 +160,8 @@ pub(crate) fn read_given_back(sites: &mut [JudgedSite], trace: &Trace, merged: &
 /// back change no verdict, because the program may have used them again; the readings of /proc show which
 /// pages are resident.
 ///
-/// `is_least` says that the recorder lost calls of madvise, so the numbers are lower bounds.
+/// If `is_least` is true, the recorder lost calls of madvise, and the numbers of pages and calls are lower
+/// bounds.
 pub(crate) fn tell_given_back(sites: &mut [JudgedSite], is_least: bool) {
     let least = if is_least { "at least " } else { "" };
     for site in sites {
@@ -212,8 +214,8 @@ fn settle_leak(site: &mut JudgedSite, share: f64) {
 }
 
 /// The resident share of the address space that a site added between two readings of /proc. `bytes` is the
-/// address space for which the caller needs the share. `None`: the site added less than half of `bytes`
-/// between the two readings.
+/// address space to which the share will be applied, such as the leaked bytes of the site. `None`: the site
+/// added less than half of `bytes` between the two readings, too little for an estimate.
 fn share_of(from: SiteBytes, to: SiteBytes, bytes: f64) -> Option<f64> {
     let mapped = to.mapped.checked_sub(from.mapped).filter(|mapped| *mapped > 0)?;
     if (mapped as f64) < LEAST_SEEN_SHARE * bytes {
@@ -249,16 +251,17 @@ pub(crate) fn of_trace(
         mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
         mapped.given_back.add(site.given_back.unwrap_or_default());
     }
-    // If the process ran before the recording, edleak does not know which memory was mapped at that time. So
-    // the report on such a process gives only the growth of unseen memory.
+    // If the process ran before the recording, edleak does not know which memory it mapped before. So for
+    // such a process, the report gives only the growth of unseen memory, and not its size.
     let ran_before = trace.attached().is_some();
     let bytes = |unseen: &UnseenBytes| if ran_before { unseen.grown_bytes } else { unseen.bytes };
     mapped.unseen = growth.unseen.filter(|unseen| bytes(unseen) >= NOTICEABLE_BYTES).map(|unseen| {
         let mut names: Vec<_> = ends.unseen.iter().filter(|(name, _)| !name.is_empty()).cloned().collect();
         names.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         names.retain(|(_, bytes)| *bytes > 0);
-        // The growth is the median of the last eighth of the record minus the median of the second eighth.
-        // The time between the middles of these two eighths is 0.75 of the record.
+        // The growth is the median size in the last eighth of the record minus the median size in the second
+        // eighth. From the middle of the second eighth to the middle of the last eighth, the time is 0.75 of
+        // the record.
         let rate_bytes_per_s = unseen.grown_bytes as f64 / (0.75 * record_s).max(1e-9);
         Unseen { bytes: bytes(&unseen), rate_bytes_per_s, names }
     });
@@ -278,8 +281,8 @@ mod tests {
         assert_eq!(share_of(bytes(4000, 50), bytes(5000, 0), 1000.0), Some(0.0));
     }
 
-    // A site reserves 100 GiB of address space that it never uses, and leaks 900 MiB that are resident. The
-    // leak is 0.9 % of the site's address space.
+    // A site reserves 100 GiB of address space that it never uses, and leaks 900 MiB that are resident. So
+    // only 0.9 % of the site's address space is leaked memory.
     #[test]
     fn reserved_address_space_does_not_excuse_a_leak_at_a_mark() {
         let leaked = 900 << 20;

@@ -1,5 +1,5 @@
-//! The types for the marks of a trace, and for verdicts by the iterations of a mark (`--per-mark`). Findings
-//! and sites contain these types.
+//! The types for the marks of a trace, and for verdicts by the iterations of a mark (`--per-mark`). The
+//! structs `Findings` and `JudgedSite` contain these types.
 
 use edleak_model::iterations::Iterations;
 
@@ -25,7 +25,7 @@ pub struct MarkSeen {
 pub struct PerMark {
     /// The pattern of `--per-mark`.
     pub pattern: String,
-    /// The marks that match the pattern.
+    /// The marks whose name matches the pattern of `--per-mark`.
     pub marks: Vec<JudgedMark>,
     /// Number of marks whose name is not in the trace, because a trace stores at most 256 names of marks.
     pub unnamed: u64,

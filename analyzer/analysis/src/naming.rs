@@ -1,5 +1,5 @@
-//! Phase 5: finds the symbols of the sites that a report may list. The analyzer skips all other sites,
-//! because the search for symbols takes most of the time of an analysis.
+//! Phase 5: finds the symbols of the sites that a report may list. The search for symbols takes most of the
+//! time of an analysis, so the analyzer does not search symbols for sites that no report lists.
 
 use crate::findings::Findings;
 use crate::load::Recording;

@@ -19,7 +19,8 @@ const SIZES: [u64; 12] = [
     64 << 40,
 ];
 /// The round size is at least this number of times the memory that the process holds at the end of the
-/// record. A smaller size would soon be reached, so the prediction would not help the user.
+/// record. The process would soon reach a smaller size, so a prediction for a smaller size would not help the
+/// user.
 const LEAST_FACTOR: u64 = 2;
 /// Longest predicted time in seconds: ten years. A prediction from the present rate for more than ten years
 /// would be worthless.

@@ -5,7 +5,7 @@
 use crate::frame::base_name;
 use edleak_format::{ModuleId, Trace};
 
-/// A runtime or an allocator in a recording that does not take its memory from malloc.
+/// A runtime or an allocator of the recorded program. It does not take its memory from malloc.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnHeap {
     /// The name of the runtime or allocator.
@@ -91,7 +91,8 @@ fn known<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<OwnHeap> {
         names.iter().any(|name| {
             known.files.iter().any(|start| {
                 let Some(rest) = name.strip_prefix(start) else { return false };
-                // Matches `python3.11` and `libphp8.2.so`, but not `pythonic`.
+                // The prefix `python` matches the file name `python3.11`, but not `pythonic`; `libphp`
+                // matches `libphp8.2.so`.
                 start.ends_with('.')
                     || !rest.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
             })

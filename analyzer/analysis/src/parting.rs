@@ -1,9 +1,10 @@
 //! Finds the innermost frame at which the leaking stacks of one caller differ from its other stacks.
 //!
-//! If some stacks of a caller leak and others do not, or if its stacks request different sizes, the caller
-//! only allocates for other functions. If a caller only allocates for other functions, the cause of its leak
-//! is in the innermost frame at which the leaking stacks differ from the other stacks. If the leaking stacks
-//! have several such frames, edleak reports each frame as a separate leak.
+//! A caller that only allocates for other functions is not the cause of a leak. A caller counts as such a
+//! function in two cases: some of its stacks leak and others do not, or its stacks request different sizes.
+//! If a caller only allocates for other functions, the cause of its leak is in the innermost frame at which
+//! the leaking stacks differ from the other stacks. If the leaking stacks have several such frames, edleak
+//! reports each frame as a separate leak.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;
@@ -112,7 +113,8 @@ mod tests {
         }
     }
 
-    /// The depth of each branch, and the address of its frame.
+    /// For each branch (leaking stacks that share one frame), the index of the shared frame in the stack, and
+    /// the address of this frame.
     fn parted(leaking: &[&JudgedSite], healthy: &[&JudgedSite]) -> Vec<(usize, u64)> {
         let branches = branches(leaking, healthy);
         branches.iter().map(|branch| (branch.depth, branch.stacks[0].stack[branch.depth].address)).collect()

@@ -112,10 +112,10 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains (heap, mapped memory, pools) of the sites in the slices of marks. The heap is always in the
-/// result. Mapped memory and pools are in the result only if a slice of a mark has a site of this kind,
-/// because earlier versions of edleak recorded only sites of the heap in slices of marks. The sites of a
-/// domain that is not in the result keep their verdicts by time.
+/// The domains (heap, mapped memory, pools) that `--per-mark` judges by marks. The heap is always one of
+/// them. Mapped memory and pools are in the returned list only if a slice of a mark has a site of this kind,
+/// because earlier versions of edleak recorded only sites of the heap in slices of marks. A site of a domain
+/// that is not in the list keeps its verdict by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
@@ -204,8 +204,8 @@ impl PerMark {
         if let Some(why) = self.marks.iter().find_map(|mark| mark.too_few.clone()) {
             return Some(why);
         }
-        // If the pattern is the exact name of a mark in the trace, no other mark can match the pattern, so
-        // marks without a name in the trace do not matter.
+        // The trace may have marks whose names it does not store. If the pattern is the exact name of a
+        // stored mark, no other mark can match, so the marks without a stored name do not matter.
         let is_name =
             !self.pattern.contains(['*', '?']) && self.marks.iter().any(|mark| mark.name == self.pattern);
         if self.unnamed > 0 && !is_name {

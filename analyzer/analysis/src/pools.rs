@@ -10,8 +10,9 @@ use edleak_model::growth_class::Class;
 use edleak_text::units::plural;
 use std::collections::BTreeMap;
 
-/// A pool leak stays a leak only if it has more than this number of objects for each lost event. The reason:
-/// if the recorder lost the event of an object that a pool took back, the object still counts as live.
+/// A pool leak stays a leak only if it has more than this number of objects for each lost event. If the
+/// recorder lost the event with which a pool took an object back, this object still counts as live, and looks
+/// like a leaked object.
 const OBJECTS_PER_LOST_EVENT: u64 = 2;
 
 /// The totals of the program's own pools.
@@ -25,10 +26,10 @@ pub struct Pools {
     pub live_count: u64,
     /// Number of pools that held objects at the end.
     pub pools: u64,
-    /// Number of events of single objects that the recorder lost. If the recorder lost at least one event,
-    /// all figures of pools are inexact.
+    /// Number of events about a single pool object that the recorder lost. If this number is not 0, all
+    /// figures of pools are inexact.
     pub lost_events: u64,
-    /// Number of events of whole pools that the recorder lost.
+    /// Number of events about a whole pool, such as its reset, that the recorder lost.
     pub lost_resets: u64,
     /// Number of objects that a pool took back although it had not handed them out.
     pub unknown_frees: u64,
@@ -48,7 +49,7 @@ pub struct NamedPools {
     pub live_count: u64,
 }
 
-/// Makes leaks undecided if lost events may explain their growth.
+/// Makes a leak of pool objects undecided if events that the recorder lost may explain its growth.
 pub(crate) fn settle(sites: &mut [JudgedSite], trace: &Trace, record_s: f64) {
     let Some(totals) = trace.pool_totals().filter(|totals| totals.lost_events + totals.lost_resets > 0)
     else {

@@ -92,8 +92,8 @@ pub struct Row {
 pub struct Moment {
     /// Seconds since the recording began.
     pub time_s: f64,
-    /// The distance in seconds from the slice of this moment to the slice before or after it, whichever is
-    /// longer. The profile cannot show an event that is shorter than `precision_s`.
+    /// The distance in seconds from the slice at `time_s` to the slice before or after it, whichever is
+    /// longer. The profile cannot show an event that is shorter than this distance.
     pub precision_s: f64,
 }
 
@@ -109,7 +109,7 @@ pub struct Profile {
     pub from: Option<Moment>,
     /// The instant that the profile shows, or the end of its range.
     pub to: Moment,
-    /// The figures of all sites together.
+    /// The figures of the whole program: the sum over all sites.
     pub total: Figures,
     /// Every site with at least one figure that is not 0. The rows are sorted by the figure that `order`
     /// names, with the greatest value first; rows with equal values are sorted by the labels of their sites.

@@ -11,8 +11,8 @@
 //!
 //! The slices of a trace are not evenly spaced: old slices are further apart than new slices. A series must
 //! have evenly spaced points, so its points are the points of the trace's [`Grid`]. The value at a grid point
-//! is the value of the newest slice that is not after this point. If slices are missing, the points in the
-//! gap get values on a straight line (`gap`). The series ends at the slice before the program began to free
+//! is the value of the newest slice at or before this point. If slices are missing, the points in the gap get
+//! values on a straight line (`gap`). The series ends at the slice before the program began to free
 //! everything because it was about to end ([`teardown`]).
 //!
 //! A replay with any number of threads gives the same result, bit for bit, because all sums are sums of
@@ -53,8 +53,8 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// Number of ranges of sites per thread. With more than one range per thread, a fast thread can take a second
-/// range while a slow thread is still at its first.
+/// The replay divides the sites into this number of ranges for each thread. With more than one range per
+/// thread, a fast thread can take a second range while a slow thread is still at its first.
 const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
@@ -79,8 +79,8 @@ pub struct Replayed<T> {
     pub missing_behind: u64,
     /// The length of the longest gap: the greatest number of points in a row that have no slice.
     pub longest_gap: u64,
-    /// Memory of single sites, and anonymous memory that no recorded call mapped, at the first and at the
-    /// last reading of the judged record.
+    /// Two kinds of memory, each at the first and at the last reading of /proc in the judged record: the
+    /// memory of each site that maps memory, and anonymous memory that no recorded call mapped.
     pub memory: MemoryEnds,
     /// Number of blocks that were undamaged when the trace was opened, but that can no longer be read.
     pub unreadable_blocks: u64,
@@ -153,12 +153,12 @@ struct States {
     exact: bool,
     groups: Vec<Group>,
     powers: PowerSums,
-    /// Bytes allocated by all sites at the first slice.
+    /// Number of bytes that all sites had allocated up to the first slice.
     first_allocated_bytes: Option<u64>,
     /// Number of grid points up to the newest slice.
     covered: usize,
-    /// Number of points up to the newest slice, counted over the whole record; the grid may end before the
-    /// end of the record.
+    /// Number of points up to the newest slice, on a grid that covers the whole recording. (The other grid
+    /// may end earlier, where the teardown begins.)
     all_covered: usize,
     whole: Grid,
     work: WorkBuilder,
@@ -195,7 +195,8 @@ impl States {
     }
 
     /// Adds the slices of a window (several decompressed blocks) to the series; each task takes one range of
-    /// sites. Returns the changes of watched sites.
+    /// sites. Returns the changes of all sites that are part of a sum, such as watched sites and their
+    /// stacks.
     fn condense<T>(
         &mut self,
         window: &[Opened],
@@ -249,7 +250,8 @@ impl States {
         moves
     }
 
-    /// Records the values of the whole program at a slice, and the gap before the slice.
+    /// Stores the values of the whole program at a slice. If slices are missing before this slice, the
+    /// function also stores this gap.
     fn note<T>(
         &mut self,
         header: &SliceHeader,

@@ -91,7 +91,7 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
 }
 
 /// Whether the program chose the name of an area (`[anon:NAME]`), so that the name must be replaced. The
-/// names of all other areas are addresses and ids.
+/// names of areas that the program did not choose are addresses and ids, which need not be replaced.
 fn is_named_by_the_program(area: &MemoryArea) -> bool {
     matches!(area.kind, AreaKind::Named | AreaKind::Unseen) && !area.name.is_empty()
 }
@@ -142,8 +142,8 @@ fn replace(
     }
     let put = put_in_place(&beside, &place, held.as_ref());
     if put.is_err() && !place::is_at(&made, &beside) {
-        // Another program has put its own file at the path `beside`. Without this call, the drop of `beside`
-        // would remove that file.
+        // Another program has put its own file at the path `beside`. Without the call of `keep`, the drop of
+        // `beside` would remove the file of the other program.
         let _ = beside.keep();
     }
     put.map_err(|error| failed(&reason(&error)))
@@ -173,7 +173,8 @@ fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<
     }
 }
 
-/// Creates a temporary file in the folder of `place`. When the result is dropped, the file is removed.
+/// Creates a temporary file in the folder of `place`. The drop of the returned `NamedTempFile` removes the
+/// file.
 fn new_beside(place: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = place.file_name().unwrap_or_default().to_owned();
     prefix.push(".");

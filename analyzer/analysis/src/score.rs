@@ -1,6 +1,6 @@
 //! Measures the accuracy of the models on a labelled corpus, which is a collection of series with known
-//! answers. The result says how often a verdict is right, for each mechanism that changes memory and for each
-//! number of slices.
+//! answers. The result says how often a verdict is right: for each behaviour of a program (such as a cache,
+//! or a steady leak), and for series of each length.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,8 +16,8 @@ use edleak_model::classify::{Confidence, Judgement, Model, Verdict, judge};
 use edleak_model::growth_class::Class;
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
 
-/// One line of the corpus, which is a labelled series. The reader ignores unknown fields. The line or a
-/// separate file may give the surviving allocations for each birth epoch.
+/// One line of the corpus, which is a labelled series. The reader ignores unknown fields. The number of
+/// surviving allocations of each birth epoch may be in this line, or in a separate file.
 #[derive(Debug, Deserialize)]
 struct Curve {
     id: String,
@@ -78,7 +78,8 @@ struct BirthLine {
 pub struct Case {
     /// The id of the series in the corpus.
     pub id: String,
-    /// The mechanism that produced the series.
+    /// The name of the behaviour of the program that produced the series, such as `ttl_cache` or
+    /// `leak_linear`.
     pub family: String,
     /// Whether the series is a leak.
     pub leaks: bool,
@@ -168,9 +169,9 @@ pub struct Tally {
     pub strict: [u32; 2],
     /// Number of series that the method left undecided.
     pub undecided: u32,
-    /// Two numbers, which show how exact the estimates of leaked bytes are. The first counts the leaks whose
-    /// true number of bytes is known. The second counts those of them whose estimated number of bytes differs
-    /// from the true number by at most a quarter.
+    /// Two numbers, which show how exact the estimates of leaked bytes are. The first number counts the leaks
+    /// whose true number of bytes is known. The second number counts the leaks among them whose estimated
+    /// number of bytes differs from the true number by at most a quarter.
     pub amounts: [u32; 2],
     /// Number of series for each true shape of growth (constant, log, linear, exp; first index) and for each
     /// class of growth that the method found (second index).
@@ -220,7 +221,8 @@ impl Tally {
         share(self.false_alarms, self.false_alarms + self.quiet)
     }
 
-    /// Of the series with one of the four shapes, the share for which the method found the right class.
+    /// The share of right classes of growth, among the series whose true shape is constant, log, linear or
+    /// exp.
     pub fn shape_accuracy(&self) -> f64 {
         let right = (0..4).map(|i| self.shapes[i][i]).sum();
         share(right, self.shapes.iter().flatten().sum())
@@ -248,10 +250,11 @@ pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 /// The scores of every method on a whole corpus and on parts of the corpus.
 #[derive(Debug, Default)]
 pub struct ScoreReport {
-    /// The scores on the whole corpus, in the order of [`METHODS`]. The last entry is empty if the birth
-    /// times of the surviving allocations are not known.
+    /// The scores on the whole corpus, in the order of [`METHODS`]. The entry of the method `with births` is
+    /// empty if the birth times of the surviving allocations are not known.
     pub all: [Tally; 3],
-    /// The scores on the series of each mechanism that changes memory; the key is the name of the mechanism.
+    /// The scores on the series of each behaviour of a program; the key is the name of the behaviour, such as
+    /// `ttl_cache` or `leak_linear`.
     pub families: BTreeMap<String, [Tally; 3]>,
     /// The scores on the series of each length; the key is the number of slices.
     pub lengths: BTreeMap<u64, [Tally; 3]>,

@@ -9,8 +9,8 @@ use edleak_model::regression::LeakFactor;
 use edleak_text::units;
 use std::fmt;
 
-/// The name of a site in the input. In a trace, the name is a number; in series lines, it is a number or a
-/// string.
+/// The name of a site in the input. In a trace, the name of a site is a number; in series lines, the name is
+/// a number or a string.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SiteLabel {
     /// The id of a site of a trace.
@@ -97,12 +97,12 @@ impl Domain {
 pub struct JudgedSite {
     /// The name of the site in its input.
     pub label: SiteLabel,
-    /// The label of the caller; `None` if the site is not a stack of a watched site.
+    /// For a stack of a watched site: the label of the watched site. `None`: the site is no such stack.
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,
-    /// The name of the pools from which this site takes objects; empty: the pools have no name. `None` if the
-    /// site is not a caller of a pool.
+    /// The name of the pools from which this site takes objects; empty: the pools have no name; `None`: the
+    /// site takes no objects from a pool.
     pub pool: Option<String>,
     /// The verdict on the site.
     pub judgement: Judgement,
@@ -156,13 +156,13 @@ pub struct JudgedSite {
 pub struct GivenBack {
     /// Number of calls of madvise.
     pub calls: u64,
-    /// Number of bytes of all pages that these calls of madvise gave back; a page counts even if it was not
-    /// resident.
+    /// Number of bytes of all pages that the program gave back with calls of madvise; a page counts even if
+    /// it was not resident.
     pub bytes: u64,
 }
 
 impl GivenBack {
-    /// Adds the calls and the bytes of another site.
+    /// Adds the calls of madvise, and the bytes that they gave back, of another site.
     pub(crate) fn add(&mut self, other: GivenBack) {
         self.calls = self.calls.saturating_add(other.calls);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -258,8 +258,8 @@ impl JudgedSite {
         self.levels.last() - self.levels.first()
     }
 
-    /// Every frame, innermost first. Each inlined frame is a separate item, and each address without symbols
-    /// is one item.
+    /// Every frame of the site, innermost first. Each inlined function is a frame of its own. An address
+    /// without symbols gives one frame.
     pub fn frames(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         frames(&self.stack)
     }

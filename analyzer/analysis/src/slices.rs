@@ -34,14 +34,14 @@ pub struct Instant {
     pub swap_bytes: u64,
 }
 
-/// The temporary allocations of one site: those that the program freed before the next slice. The two fields
-/// are lower bounds. If a site frees more allocations between two slices than it held at the first slice, the
-/// difference was both allocated and freed between these slices.
+/// The temporary allocations of one site: the allocations that the program freed before the next slice. Both
+/// fields of this struct are lower bounds. If a site frees more allocations between two slices than it held
+/// at the first slice, the difference was both allocated and freed between these slices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Temporaries {
-    /// Number of temporary allocations.
+    /// Number of allocations that the program freed before the next slice.
     pub allocs: u64,
-    /// Number of bytes in the temporary allocations.
+    /// Number of bytes in the allocations that the program freed before the next slice.
     pub bytes: u64,
 }
 
@@ -88,13 +88,13 @@ impl Slices {
     }
 
     /// The index of the slice with the most live bytes; if several slices have the same number of live bytes,
-    /// the first of them. `None`: there is no slice.
+    /// the first of them. `None`: the trace has no slice.
     pub fn peak(&self) -> Option<usize> {
         let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)
     }
 
-    /// The index of the newest slice that is not after `time_ns`; `None`: all slices are after `time_ns`.
+    /// The index of the newest slice at or before the time `time_ns`; `None`: all slices are later.
     pub fn newest_at(&self, time_ns: u64) -> Option<usize> {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }
@@ -146,7 +146,7 @@ impl Temporaries {
     }
 }
 
-/// The counters of every site at the newest slice that is not after `tick`, by id.
+/// The counters of every site at the newest slice at or before `tick`; the index is the site id.
 pub fn counters_at(trace: &Trace, merged: &Merged, tick: u64) -> Vec<Counters> {
     let block = trace.blocks().partition_point(|block| block.first_tick <= tick);
     let Some(block) = block.checked_sub(1) else { return Vec::new() };

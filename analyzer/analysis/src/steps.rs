@@ -1,14 +1,14 @@
 //! Decides whether leaks grow in step, that is, at the same times. If one mistake in the program causes leaks
 //! at several places, these places leak at the same times.
 //!
-//! Two steady leaks are both straight lines, so their curves do not show a common cause. But the slices of
-//! two steady leaks show whether they have a common cause. If one mistake causes the leaks at two places,
-//! both places keep new allocations in the same slices. If two mistakes cause the leaks, the places keep new
-//! allocations in different slices. So the analyzer compares the growth of two places slice by slice. After
-//! that, the analyzer shifts the growth of one place by some slices and compares again. If the growth of the
-//! two places fits much better without the shift, this is evidence of a common cause. If every slice has many
-//! new allocations, the growth fits with and without the shift, so the slices do not show whether there is a
-//! common cause.
+//! The curves of two steady leaks are both straight lines, so the shape of the curves does not show a common
+//! cause. A comparison slice by slice can show it. If one mistake causes the leaks at two places, both places
+//! keep new allocations in the same slices. If two mistakes cause the leaks, the places keep new allocations
+//! in different slices. So the analyzer compares the growth of two places slice by slice. Then the analyzer
+//! shifts the growth of one place by some slices, and compares the two places again. If both places grow in
+//! the same slices much more often without the shift than with it, this is evidence of a common cause. If
+//! every slice has many new allocations, a shift makes no difference, so the slices do not show whether there
+//! is a common cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -28,24 +28,27 @@ const MOST_SITES: usize = 400;
 /// To compare leaks, the analyzer must read the trace a second time. If the number of sites times the number
 /// of slices exceeds this limit, the analyzer does not compare leaks.
 const MOST_COUNTERS: usize = 60_000_000;
-/// A place must keep at least this number of allocations, because fewer allocations cannot show a pattern.
+/// The analyzer compares the growth of a place only if the place keeps at least this number of allocations.
+/// With fewer allocations, two places may grow in the same slices by chance.
 const LEAST_KEPT: f64 = 6.0;
 /// Two places grow at the same times only if at most this share of their growth is in different slices. The
-/// share is not 0: a slice may be taken in the middle of an event, after the allocation at one place and
-/// before the allocation at the other.
+/// share must be greater than 0, because two allocations with one cause may be in different slices: the
+/// recorder may take a slice after the allocation at one place and before the allocation at the other place.
 const MOST_APART: f64 = 0.3;
 /// Two places grow at the same times only if the difference between their growth becomes at least this number
 /// of times as large when the growth of one place is shifted.
 const LEAST_CONTRAST: f64 = 2.0;
-/// If the slices of two places show no pattern, at most this share of their growth may be in different
-/// slices.
+/// Two places may grow so evenly that a shift makes no difference. Such places possibly have one cause only
+/// if at most this share of their growth is in different slices.
 const MOST_UNLIKE: f64 = 0.05;
-/// If the slices of two places show no pattern, one place must keep a whole number of times as many
-/// allocations as the other. The ratio may differ from a whole number by at most this share of the ratio.
+/// Two places may grow so evenly that a shift makes no difference. Such places possibly have one cause only
+/// if one place keeps 1, 2, 3 or another whole number of allocations for each allocation at the other place.
+/// The measured ratio may differ from a whole number by at most this share of the ratio.
 const RATIO_ERROR: f64 = 0.03;
-/// A comparison with a tolerance of one slice is valid only if, after a shift, more than this share of the
-/// growth is in different slices. If less of the growth is in different slices after a shift, the events come
-/// so often that leaks which grow in turns would look like one leak.
+/// A comparison may count growth in two neighbouring slices as growth in the same slice. Such a comparison is
+/// valid only if, after a shift of one place, more than this share of the growth is in different slices. If
+/// the share is smaller, the allocations come so often that two leaks which grow in turns would look like one
+/// leak.
 const LEAST_LOOSE: f64 = 0.3;
 /// Numbers of slices by which the analyzer shifts the growth of one place.
 const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
@@ -72,8 +75,9 @@ pub(crate) enum Step {
 }
 
 impl Steps {
-    /// Reads the counters of the leaking sites, of their callers and of their stacks a second time. The
-    /// result is empty if the input is not a trace, is too large, or has no sites to compare.
+    /// Reads from the trace, a second time, the number of live allocations at each slice: for the leaking
+    /// sites, for their callers and for their stacks. The result is empty if the input is not a trace, is too
+    /// large, or has no sites to compare.
     pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
         let Recording::Trace(trace) = recording else { return Self::default() };
         // The function compares only sites of the heap, because a mapping and an allocation never count as
@@ -129,8 +133,8 @@ impl Steps {
         (!sum.is_empty()).then(|| Growth { id: hasher.finish(), ..Growth::of(sum) })
     }
 
-    /// Compares the growth of two groups. If the two were compared before, the function returns the stored
-    /// result.
+    /// Compares the growth of two groups. If these two groups were compared before, the function returns the
+    /// stored result.
     pub(crate) fn step(&self, one: &Growth, other: &Growth) -> Step {
         let key = (one.id.min(other.id), one.id.max(other.id));
         let compared = || self.compared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +180,7 @@ fn live_counts(trace: &Trace, ids: &[SiteId]) -> HashMap<SiteLabel, Box<[u64]>> 
 /// slice and that are still live at the end.
 #[derive(Debug)]
 pub(crate) struct Growth {
-    /// A hash of the labels of the sites.
+    /// A hash of the labels of the sites, which identifies this growth in the stored results of comparisons.
     id: u64,
     kept: Vec<f64>,
     /// The first slice with a live allocation.
@@ -219,10 +223,12 @@ impl Growth {
     }
 }
 
-/// Whether two curves of growth fit well, and fit much worse after a shift of one of the two.
+/// Whether two places grow in the same slices, and do so much less after the growth of one place is shifted
+/// by some slices.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64, least: f64) -> bool {
     let here = apart(one, two, 0);
-    // Steady growth fits just as well after a shift, so it shows no pattern.
+    // For two places that grow steadily in every slice, a shift makes no difference, so the function returns
+    // false.
     if here > MOST_APART || MOVES[2..5].iter().all(|&by| by >= one.len() || apart(one, two, by) <= least) {
         return false;
     }
@@ -240,8 +246,9 @@ fn apart(one: &[f64], two: &[f64], by: usize) -> f64 {
 }
 
 /// The share of the growth that is in different slices, with a tolerance of one slice: growth in two
-/// neighbouring slices counts as growth in the same slice. The reason: if the program frees a short-lived
-/// allocation in the slice in which it makes a kept allocation, the growth appears one slice too early.
+/// neighbouring slices counts as growth in the same slice. The tolerance is necessary, because growth can
+/// appear one slice too early: this happens if the program frees a short-lived allocation in the same slice
+/// in which it makes a kept allocation.
 fn apart_by_more_than_a_slice(one: &[f64], two: &[f64], by: usize) -> f64 {
     let moved = two.iter().cycle().skip(by);
     let (mut one_left, mut two_left): (Vec<f64>, Vec<f64>) =
@@ -282,8 +289,8 @@ mod tests {
         assert_eq!(even.step_with(&odd), Step::Apart);
         assert_eq!(even.step_with(&even), Step::Together);
         // The leaks `first` and `second` take turns about every three slices, as the leaks of
-        // samples/leaker.cpp do. The tolerance of one slice must not make one finding of two leaks that take
-        // turns.
+        // samples/leaker.cpp do. Although the comparison has a tolerance of one slice, these two leaks must
+        // not become one finding.
         let late = |event: u64| u64::from(event * event % 5 < 2);
         let [first, second] = [0, 1].map(|of| {
             growing(400, 1, |slice| {
@@ -298,9 +305,10 @@ mod tests {
     fn lines_without_a_pattern_prove_nothing() {
         let steady = |size| growing(400, size, |_| true);
         assert_eq!(steady(50).step_with(&steady(100)), Step::Possible);
-        // The ratio of the two numbers of kept allocations is 71/50, which is not a whole number.
+        // One site keeps 71 allocations for each 50 allocations of the other site; 71/50 is not a whole
+        // number, so the sites do not have one cause.
         assert_eq!(steady(50).step_with(&steady(71)), Step::Apart);
-        // The second site has almost no growth.
+        // The second site keeps new allocations only in its last few slices, too few for a comparison.
         assert_eq!(steady(50).step_with(&growing(400, 1, |slice| slice > 395)), Step::Apart);
     }
 

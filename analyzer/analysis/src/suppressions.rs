@@ -30,7 +30,7 @@ const MAX_FILE_BYTES: usize = 16 << 20;
 /// One `leak:` line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rule {
-    /// The text of the line in the file, without the budget.
+    /// The text of the rule as it is in the suppression file, without the budget.
     pub text: String,
     /// The line number, counted from 1.
     pub line: usize,
@@ -135,7 +135,7 @@ impl Suppressions {
         Ok(Self { rules })
     }
 
-    /// The index of the first rule that matches at least one of the names; `None`: no rule matches.
+    /// The index of the first rule whose pattern matches at least one of `names`; `None`: no rule matches.
     pub fn matching<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Option<usize> {
         self.rules.iter().position(|rule| names.clone().any(|name| rule.pattern.matches(name)))
     }

@@ -5,8 +5,9 @@ use crate::load::Recording;
 use crate::site::JudgedSite;
 
 impl History {
-    /// The history of a judged recording. `judged` contains the judged sites. If the counters of all sites
-    /// take too much memory, the history stores only the sum of the counters of the least important sites.
+    /// The history of a recording; `judged` has all its sites with their verdicts. If the counters of all
+    /// sites take too much memory, the history stores only the sum of the counters of the least important
+    /// sites.
     pub fn of(recording: &Recording, judged: &[JudgedSite], options: HistoryOptions) -> Self {
         let mut history = match recording {
             Recording::Trace(trace) => of_trace::history_of(trace, judged, options),

@@ -2,8 +2,9 @@
 //! points of the input, so the options of the loader must say that it keeps these points.
 //!
 //! Series lines do not give the bytes that were allocated and freed between two slices. So if live bytes
-//! rise, the history counts the rise as allocated bytes; if they fall, it counts the fall as freed bytes. The
-//! numbers of allocated and freed bytes are then only lower bounds, so [`History::has_turnover`] is false.
+//! rise, the history counts the rise as allocated bytes; if they fall, it counts the fall as freed bytes. So
+//! in a history of series lines, the numbers of allocated and freed bytes are only lower bounds, and
+//! [`History::has_turnover`] is false.
 
 use super::{History, HistoryOptions, Instant, PackedBuilder, Peak, SiteHistory};
 use crate::load::line_series::LineSeries;
@@ -71,7 +72,8 @@ fn of_line(
     let (mut builder, mut peak) = (PackedBuilder::default(), Peak::default());
     let (mut slice, mut instant) = (line.series.absent(), 0);
     let mut now = Counters::ZERO;
-    // Stores the counters `now` for each instant that ends before slice `until`.
+    // Stores `now`, the current counters of the site, for each instant of the history that ends before slice
+    // `until`.
     let mut end_until = |until: u64, now: &Counters, sums: &mut [Counters]| {
         while ends.get(instant).is_some_and(|&end| end < until) {
             builder.push(instant, now);

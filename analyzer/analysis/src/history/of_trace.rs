@@ -9,9 +9,10 @@ use crate::site::{Domain, JudgedSite, SiteLabel};
 use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 use edleak_text::meter;
 
-/// Maximum number of bytes that all packed counters take while the trace is being read. If the sites are too
-/// many for this limit, only the most important sites get packed counters. The counters of all other sites
-/// are added to the sum `others` from the start.
+/// Maximum number of bytes that all packed counters take while the trace is being read. If the counters of
+/// all sites exceed this limit, only the most important sites (first the leaks, then the sites that hold the
+/// most memory) get packed counters. The function adds the counters of all other sites to the sum `others`
+/// from the start.
 const COLLECTED_BYTES: usize = 256 << 20;
 /// Approximate number of bytes that the packed counters of one site at one instant take.
 const BYTES_PER_CHANGE: usize = 10;
@@ -32,8 +33,8 @@ pub(super) fn history_of(trace: &Trace, judged: &[JudgedSite], options: HistoryO
     for block in 0..blocks.len() {
         meter::advance(1);
         pass.block = block;
-        // The function ignores an error, because the replay has already counted the blocks that can no longer
-        // be read.
+        // The function ignores an error of this read, because the replay has already counted the blocks that
+        // can no longer be read.
         let _ = trace.replay_block(block, &mut merged.visitor(&mut pass));
     }
     pass.end();

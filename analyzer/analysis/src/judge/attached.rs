@@ -1,13 +1,12 @@
 //! Adjusts the verdicts of a recording if the process ran before its recording began.
 //!
 //! A recording of a running process does not count the allocations that exist when the recording begins. So a
-//! site with a constant number of live allocations can look like a leak, as in this example. The program
-//! frees its old allocations (from before the recording) one by one, and makes a new allocation for each of
-//! them. The recording counts only the new allocations, so the curve of the site rises from zero like a leak
-//! until all allocations from before the recording are freed. The recording counts how many allocations from
-//! before the recording the program frees, but does not know their sites. So the growth of a site is evidence
-//! of a leak only if it is greater than the number of allocations from before the recording that the program
-//! freed.
+//! site with a constant number of live allocations can look like a leak. For example, the program frees its
+//! old allocations (from before the recording) one by one, and makes a new allocation for each of them. The
+//! recording counts only the new allocations, so the curve of the site rises from zero like a leak until all
+//! allocations from before the recording are freed. The recording counts how many allocations from before the
+//! recording the program frees, but does not know their sites. So the growth of a site is evidence of a leak
+//! only if it is greater than the number of allocations from before the recording that the program freed.
 
 use crate::site::{Domain, JudgedSite, Kind};
 use edleak_format::Attached;
@@ -26,8 +25,9 @@ pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {
         if site.domain() != Domain::Heap {
-            // The recording does not count how many mappings or objects of pools from before the recording
-            // the program gave back. So a leak of mappings or of objects gets the confidence `Suspect`.
+            // Some mappings and pool objects may be from before the recording, and the recording does not
+            // count how many of them the program gave back. So a leak of mappings or pool objects may only
+            // replace older ones, and gets the confidence `Suspect`.
             site.judgement.confidence = Some(Confidence::Suspect);
             let earlier = if site.domain() == Domain::Mapping { "mappings" } else { "objects" };
             site.judgement.why.push(format!("it may replace {earlier} from before the recording"));
@@ -53,8 +53,9 @@ fn late_frees(attached: &Attached, record_s: f64) -> f64 {
 /// The growth of a site in the second half of the record, as a number of allocations: the growth in bytes,
 /// divided by the usual size of an allocation of this site.
 fn late_growth(site: &JudgedSite) -> f64 {
-    // Of four evenly spaced columns, the third one begins in the middle of the record. (Of two columns, the
-    // second one would be at the end of the record.)
+    // The call `at(4)` returns the live bytes at four evenly spaced columns of the curve; the third column
+    // begins in the middle of the record. (The call `at(2)` would not do: its second column is at the end of
+    // the record.)
     let middle = site.levels.at(4).get(2).copied().unwrap_or(0.0);
     let bytes = (site.levels.last() - middle).max(0.0);
     match (site.totals.allocated_bytes, site.totals.allocs) {

@@ -2,8 +2,9 @@
 //! converter, or a debugger that runs a script.
 //!
 //! The memory of a program that computes from start to end grows as steadily as a leak until the program
-//! ends. The curve of such a program looks like the curve of a leak; on a slow machine, only the times are
-//! longer. So a leak with the confidence `Strict` gets the confidence `Suspect` in each of three cases:
+//! ends. So the curve of such a program looks like the curve of a leak. On a slow machine, the curve of the
+//! program has the same shape and only takes longer. So a leak with the confidence `Strict` gets the
+//! confidence `Suspect` in each of three cases:
 //!
 //! - Most of the live memory was added in the last three quarters of the record.
 //! - The program freed the leaked memory when it ended.
@@ -13,17 +14,17 @@ use crate::site::{Domain, JudgedSite, Kind};
 use edleak_model::classify::{Confidence, STRICT_SECONDS};
 use edleak_model::reasons;
 
-/// If a program was busy for the whole record, and its growth in the last three quarters of the record is at
-/// least this share of the live bytes, its leaks get the confidence `Suspect` instead of `Strict`.
+/// For a program that was busy for the whole record: if it added at least this share of its live bytes in the
+/// last three quarters of the record, its leaks get the confidence `Suspect` instead of `Strict`.
 const GROWN_SHARE: f64 = 0.6;
-/// If a program was busy for the whole record, and less than this share of a site's live bytes is left
-/// because the program freed the rest when it ended, a leak of this site gets the confidence `Suspect`
-/// instead of `Strict`.
+/// For a program that was busy for the whole record: if it freed most of a site's live bytes when it ended,
+/// so that less than this share is left, a leak of the site gets the confidence `Suspect` instead of
+/// `Strict`.
 const LEFT_SHARE: f64 = 0.5;
 
 /// Changes the confidence of leaks from `Strict` to `Suspect`, in the three cases at the top of this file.
-/// The caller has checked that the program was busy. `used_s` is the processor time of the program, in
-/// seconds.
+/// The code that calls this function has already checked that the program was busy. `used_s` is the processor
+/// time of the program, in seconds.
 pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
     let of_heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
     let live: f64 = of_heap().map(JudgedSite::judged_bytes).sum();

@@ -8,7 +8,7 @@ use edleak_model::reasons;
 use std::collections::HashMap;
 
 /// If a leak with the confidence `Suspect` has less than this share of the live bytes, the site becomes
-/// undecided. For the comparison with this share, the leaks of all stacks of one caller are added up.
+/// undecided. The function compares the sum of the leaks of all stacks of one caller with this share.
 const NEGLIGIBLE: f64 = 0.001;
 
 /// Turns leaks with the confidence `Suspect` into undecided sites, if they leaked very little.
@@ -42,8 +42,8 @@ pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
 /// A leak becomes undecided if it has fewer allocations than this number and also meets the conditions of
 /// `FEW_LEFT` and `FEW_SHARE`.
 const FEW_FREED: u64 = 32;
-/// A leak of few allocations becomes undecided only if less than this share of its bytes is left at the end,
-/// because the program freed the rest when it ended.
+/// A leak of few allocations becomes undecided only if the ending program freed most of its bytes: less than
+/// this share of the bytes may be left.
 const FEW_LEFT: f64 = 0.25;
 /// A leak of few allocations becomes undecided only if its bytes are less than this share of the live bytes.
 const FEW_SHARE: f64 = 0.1;
@@ -51,11 +51,12 @@ const FEW_SHARE: f64 = 0.1;
 /// Turns a leak of few allocations into an undecided site, if the program freed these allocations when it
 /// ended.
 ///
-/// Examples are a queue for each thread, and a table that gets a page for each new kind of request. Such a
-/// queue or table grows in even steps until the program has seen all threads or all kinds of requests. At the
-/// end, a destructor frees the queue or table. In a short record, such a queue or table looks like a leak. A
-/// leak of more allocations or more bytes stays a leak, even if the program freed the memory when it ended,
-/// because the program may have kept the memory so long by mistake.
+/// For example, a program allocates a queue for each thread, or a page of a table for each new kind of
+/// request. The memory for these queues or pages grows in even steps until the program has seen all threads
+/// or all kinds of requests. At the end of the program, a destructor frees the queues or pages. In a short
+/// record, queues for threads and pages for kinds of requests look like a leak. A leak of more allocations or
+/// more bytes stays a leak, even if the program freed the memory when it ended, because the program may have
+/// kept the memory so long by mistake.
 pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
     #[derive(Default)]
     struct Leaked {

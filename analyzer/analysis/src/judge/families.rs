@@ -5,7 +5,8 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_model::classify::{Judgement, Verdict};
 use std::collections::{HashMap, HashSet};
 
-/// Judges a watched site together with its stacks, if they leak together. They leak together in two cases:
+/// Judges a watched site together with its stacks, if the site and its stacks leak together. This is so in
+/// two cases:
 ///
 /// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of these curves shows
 ///   a leak.
@@ -63,10 +64,11 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 ///
 /// The recorder often begins to watch a site late, when the site begins to look like a leak. So the stacks of
 /// the site have counts only for the part of the record after the watch began. So the function multiplies the
-/// leaked bytes of each stack by the ratio of the whole record to the watched time. The sum of the scaled
-/// bytes never exceeds the leak of caller and stacks together. The function does not simply divide the leak
-/// of caller and stacks among the stacks: if the curve is a sawtooth, this leak may include the last tooth,
-/// which is not leaked. The curves of the single stacks show such a tooth better.
+/// leaked bytes of each stack by the ratio of the whole record to the watched time. After this, the leaked
+/// bytes of all stacks never add up to more than the leak of the caller and its stacks together. It would be
+/// simpler to divide this leak among the stacks. But if the curve is a sawtooth, this leak may wrongly
+/// include the last rise of the sawtooth. The curves of the single stacks show better that such a rise is no
+/// leak.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {
@@ -135,9 +137,9 @@ fn leave_open(sites: &mut [JudgedSite]) {
 /// Drops the judgement of a site together with its stacks, if the ages of the surviving allocations
 /// contradict this judgement.
 ///
-/// The ages contradict the judgement if they are known for most allocations of the site, and if they show
-/// that no stack is a leak. Then the ages decide, because the judgement on the sum of the curves was made
-/// without ages.
+/// The ages contradict the judgement if the ages of most allocations of the site are known, and if they show
+/// that no stack is a leak. If the ages contradict the judgement, the ages decide, because the judgement on
+/// the sum of the curves was made without them.
 fn acquit(sites: &mut [JudgedSite]) {
     #[derive(Default)]
     struct Family {
@@ -233,7 +235,8 @@ mod tests {
     #[test]
     fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
         // The counts of the stacks cover 20 s of a record of 40 s, and the stacks leaked 2 B/s in these 20 s.
-        // Scaled to the whole record, the leak must not exceed the leak of caller and stacks together.
+        // The leak of the stacks is scaled to the whole record; it must not exceed the leak of the caller and
+        // its stacks together.
         for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
             let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
             let mut sites = vec![

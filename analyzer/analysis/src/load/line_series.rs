@@ -19,7 +19,7 @@ pub struct LoadOptions {
 pub struct LineSeries {
     /// The label of the site.
     pub label: SiteLabel,
-    /// The label of the caller; `None` if the site is not a stack of a watched site.
+    /// For a stack of a watched site: the label of the watched site. `None`: the site is no such stack.
     pub parent: Option<SiteLabel>,
     /// Seconds between two slices.
     pub period_s: f64,
@@ -52,8 +52,8 @@ pub struct KeptPoints {
     pub births: Option<Births>,
 }
 
-/// The message of serde_json without the position. The position would be wrong: serde_json gets each line
-/// separately, so it always says line 1.
+/// Removes the line and column from an error message of serde_json. The line would be wrong: serde_json gets
+/// each line of the input separately, so it always says line 1.
 pub(super) fn short(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()

@@ -69,7 +69,7 @@ impl From<Id> for SiteLabel {
     }
 }
 
-/// Reads series lines. If the input is edLeak's JSON document, reads this document.
+/// Reads series lines. If the input is a JSON document of edLeak instead, the function reads this document.
 ///
 /// # Errors
 /// A line cannot be read, or a line is not a series.
@@ -95,8 +95,9 @@ pub fn read(mut reader: impl BufRead, options: LoadOptions) -> Result<Vec<LineSe
                         .map_err(|error| error.context(format_args!("line {number}")))?,
                 );
             }
-            // The input may be edLeak's document. The first line of such a document is not complete JSON, or,
-            // if the document has only one line, the line has no `live_bytes`.
+            // The input may be a JSON document of edLeak instead of series lines. The first line of an edLeak
+            // document is not complete JSON; if the whole document is one line, this line has no
+            // `live_bytes`.
             _ if all.is_empty() => return edleak_json::read((&text[..]).chain(reader), options),
             Ok(_) => return Err(not_a_series(number, "there is no `live_bytes`")),
             Err(error) => return Err(not_a_series(number, &short(&error))),

@@ -20,9 +20,9 @@ impl BirthTable {
     pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
-        // After the watch of a site ends, no new allocations are counted at its stacks. The model would take
-        // the missing allocations for growth that stopped. So the stacks of a site whose watch has ended get
-        // no birth times.
+        // After the watch of a site ends, no new allocations are counted at its stacks. If the function gave
+        // their birth times to the model, the model would conclude that these stacks stopped growing. So the
+        // stacks of a site whose watch has ended get no birth times.
         let ended = merged.ended_watches(trace);
         let is_ended = |id: &SiteId| {
             let parent = trace.site(*id).and_then(|site| site.parent);
@@ -48,7 +48,8 @@ impl BirthTable {
         // allocations may be one period older than the slice.
         let own = survivors.epochs.iter().filter(|epoch| epoch.to_ns as f64 > began_ns - self.period_ns);
         let last_free_slice = match survivors.last_free_ns {
-            // −1 means that the site never freed anything; the labelled corpora use the same value.
+            // The value −1 means that the site never freed an allocation. The labelled corpora use −1 in the
+            // same sense.
             0 => -1.0,
             freed_ns => ((freed_ns as f64 - began_ns) / self.period_ns).max(0.0),
         };

@@ -3,8 +3,9 @@
 //!
 //! The sites of a group finish their buckets at nearly the same time. So when a site writes its bucket into a
 //! row, the row is usually still in the processor's cache, because another site of the group has just written
-//! to it. Each group of sites allocates the memory for all its rows at once. A site that never changes stores
-//! no bucket in the rows, and a group of sites that never change has no rows.
+//! to it. Each group of sites allocates the memory for all its rows at once. A site whose live bytes and live
+//! count never change stores no bucket in the rows. If no site of a group ever changes, the group has no
+//! rows.
 
 use edleak_format::GROUP_SITES;
 use edleak_model::bucket::{Bucket, Extent};
@@ -23,7 +24,7 @@ pub(super) struct Place {
     /// Number of finished buckets.
     closed: u32,
     /// The live bytes and the live count of the site, if they had the same values in all finished buckets.
-    /// While this field is set, the rows contain none of these buckets.
+    /// While this field is set, the buckets of this site are not in the rows.
     flat: Option<(u64, u64)>,
     /// All finished buckets of the site, if at least one of them has a number of more than four bytes, which
     /// does not fit into a row.
@@ -49,8 +50,8 @@ impl Place {
 }
 
 impl BucketRows {
-    /// Adds the next bucket of a site. Each bucket covers `width` points, and no site of the group will have
-    /// more than `most` buckets.
+    /// Adds the next finished bucket of a site to the rows. Each bucket covers `width` points, and no site of
+    /// the group will have more than `most` buckets.
     #[inline]
     pub(super) fn put(&mut self, place: &mut Place, bucket: &Bucket, width: u32, most: u32) {
         if place.stays_flat(bucket) {

@@ -1,10 +1,10 @@
 //! Builds the series of a sum of several sites. There are two kinds of sums: a watched site with all its
 //! stacks, and the sites that are merged into one ([`Merged`]).
 //!
-//! When a site becomes watched, its new allocations are counted at its stacks. So the site's own series stops
-//! growing, and the series of its stacks begin late. Also, a leak that is spread over many stacks may be
-//! visible in none of them. The sum of the caller and its stacks shows the whole leak. The sums take extra
-//! time only for sites that are part of a sum.
+//! From the time at which a site becomes watched, its new allocations are counted at its stacks. So the
+//! site's own series stops growing at this time, and the series of its stacks begin only at this time. Also,
+//! a leak that is spread over many stacks may be visible in none of them. The sum of the caller and its
+//! stacks shows the whole leak. The sums take extra time only for sites that are part of a sum.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -29,7 +29,7 @@ pub(super) struct FamilyMove {
 pub(super) struct Families {
     grid: Grid,
     /// For each site id, the index of the site in `members`; `NONE` if the site is in no sum. The vector is
-    /// empty if no sum exists.
+    /// empty if no sites are summed up.
     member_of: Vec<u32>,
     members: Vec<Member>,
     families: Vec<Family>,
@@ -54,7 +54,7 @@ struct Member {
     is_seen: bool,
 }
 
-/// The kind of a sum.
+/// The kind of a sum of series: a watched site with all its stacks, or sites with the same code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Of {
     CallerWithStacks,
@@ -136,7 +136,8 @@ impl Families {
     }
 
     /// Looks at the sixteen sites from `first_site` on, and adds the changes of each site that is part of a
-    /// sum to `moves`. `rows` has the values of the slices from index `first_slice` of the block on.
+    /// sum to `moves`. `rows` has one row for each slice; the first row is the slice with index `first_slice`
+    /// in the block.
     pub(super) fn note(
         &self,
         first_site: usize,
@@ -242,9 +243,9 @@ impl Family {
         self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
     }
 
-    /// Adds the points of a gap to the sum. The caller must already have added all changes of the slice after
-    /// the gap. In the gap, the values of each member lie on a straight line, and each added point is the sum
-    /// of these values.
+    /// Adds the points of a gap (a time without slices) to the sum. Before this call, all changes of the
+    /// slice after the gap must have been added. In the gap, the function draws a straight line for each
+    /// member of the sum, and adds up the values of these lines at each point.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

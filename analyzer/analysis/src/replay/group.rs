@@ -57,7 +57,8 @@ pub(super) struct Group {
     exact: Option<Box<[ExactSums; GROUP_SITES]>>,
 }
 
-/// Data of one site that the loops rarely use, so they are stored apart from the values.
+/// Data of one site that the loops of the replay rarely use. These data are stored apart from the values,
+/// which the loops use all the time.
 #[derive(Clone, Debug)]
 struct Site {
     absent: u32,
@@ -157,9 +158,9 @@ impl Group {
     }
 
     /// Adds all points before `point` that are not in the buckets yet. If no slices are missing, these points
-    /// get the current values. If slices are missing, the values of the points lie on a straight line from
-    /// the current values to the values of the slice `next`. If `next` comes after the last grid point, the
-    /// series ends on this line at the last grid point.
+    /// get the current values. If slices are missing, the points get values on a straight line from the
+    /// current values to the values of the slice `next`. If the slice `next` comes after the last grid point,
+    /// the line is cut off at the last grid point.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);
@@ -195,8 +196,8 @@ impl Group {
         Row { live_bytes, live_count: higher(&row.live_count, &self.count.now), ..*row }
     }
 
-    /// Adds several points with the same values to the series of one site. The points may belong to more than
-    /// one bucket.
+    /// Adds several points with the same values to the series of one site. The added points may lie in more
+    /// than one bucket of the series.
     fn add_run(&mut self, l: usize, points: Range<usize>, [bytes, count]: [u64; 2], powers: &PowerSums) {
         if let Some(exact) = &mut self.exact {
             exact[l].add(bytes, points.start, points.end, powers);
@@ -311,7 +312,7 @@ mod tests {
     type Move = (usize, u64, u64);
 
     /// Builds the series of a group of sites; `sites` has the changes of each site. The function adds a few
-    /// slices at a time. If `exact` is true, the group also computes the exact sums.
+    /// slices at a time, as a replay does. If `exact` is true, the group also computes the exact sums.
     fn condensed(points: usize, sites: &[Vec<Move>], exact: bool) -> Vec<(usize, Series)> {
         let powers = PowerSums::new(Grid { stride_ticks: 1, first_tick: 0, points });
         let mut rows: std::collections::BTreeMap<usize, Row> = std::collections::BTreeMap::new();
@@ -334,8 +335,9 @@ mod tests {
         ended
     }
 
-    /// Builds the series that a group must give, point by point with [`SeriesBuilder`]. The value of a point
-    /// is the value of the newest change, or lies on a straight line between two slices.
+    /// Builds the series that a group must give, point by point with [`SeriesBuilder`]. A point with a slice
+    /// gets the value of the newest change of the site. A point without a slice gets a value on the straight
+    /// line between the slices before and after it.
     fn built(points: usize, moves: &[Move], slices: &BTreeSet<usize>) -> Series {
         let mut builder = SeriesBuilder::new();
         let first = moves[0].0.min(points);
@@ -387,10 +389,10 @@ mod tests {
                     every.iter().copied().filter(|(i, ..)| *i == first || i % 37 == 5).collect();
                 let late = vec![(first, 5, 1), (points.max(first + 1), 6, 2)];
                 assert_same(points, &[every.clone(), some.clone(), vec![(first, 5, 1)], late]);
-                // If the group has only the site `some`, most points have no slice.
+                // A group with only one site, which seldom changes: most grid points have no slice.
                 assert_same(points, &[some]);
                 assert_same(points, &[vec![(first, 5, 1), (points - 1, 1 << 47, 9)]]);
-                // The values of the first site stay the same for some buckets, and then change.
+                // The first site keeps the same values for several buckets before its values change.
                 assert_same(points, &[vec![(first, 5, 1), ((first + points) / 2, 9, 1)], every]);
             }
         }

@@ -14,7 +14,7 @@ pub struct SiteBytes {
 }
 
 impl SiteBytes {
-    /// Adds up the numbers of two sites.
+    /// Adds the bytes of another site to the bytes of this site.
     pub fn plus(self, other: SiteBytes) -> SiteBytes {
         SiteBytes {
             mapped: self.mapped.saturating_add(other.mapped),
@@ -24,7 +24,8 @@ impl SiteBytes {
 }
 
 /// Resident and swapped bytes of single sites, and of anonymous memory that no recorded call mapped. The
-/// numbers are from two readings of /proc: the first and the last reading within the judged record.
+/// collector read these bytes from /proc; this struct has them at the first and at the last reading of the
+/// judged record.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryEnds {
     /// For each site that maps memory, its id and its mappings at the first and at the last reading of /proc.
@@ -40,8 +41,8 @@ pub struct MemoryEnds {
 /// The memory areas at the newest slice.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// The kind of each memory area; the index is the id of the area. `None`: the catalog does not contain
-    /// the area.
+    /// The kind of each memory area; the index is the id of the area. `None`: the trace has no record of an
+    /// area with this id.
     kinds: Vec<Option<AreaKind>>,
     names: Vec<String>,
     areas: Vec<AreaBytes>,
@@ -67,8 +68,8 @@ impl Memory {
         Self { kinds, names, areas: Vec::new(), has_calls: trace.mappings().is_some(), ends: None }
     }
 
-    /// Stores the memory areas that changed in a slice. The first slice of a block contains every area, so it
-    /// replaces all areas.
+    /// Stores the memory areas that changed in a slice. The first slice of a block contains every area, so
+    /// the function replaces the whole list at this slice.
     pub(super) fn slice(&mut self, begins_block: bool, changed: &[(AreaId, AreaBytes)]) {
         if begins_block {
             self.areas.clear();
@@ -80,7 +81,7 @@ impl Memory {
         }
     }
 
-    /// Records that the newest slice belongs to the judged record.
+    /// Counts the newest slice as a part of the judged record, and stores its memory as the newest memory.
     pub(super) fn count(&mut self) {
         if !self.is_read() {
             return;
@@ -93,8 +94,8 @@ impl Memory {
         }
     }
 
-    /// The memory of single sites, and anonymous memory that no recorded call mapped, at the first and the
-    /// last slice of the judged record.
+    /// Returns two kinds of memory at the first and the last slice of the judged record: the memory of each
+    /// site that maps memory, and anonymous memory that no recorded call mapped.
     pub(super) fn ends(&self) -> MemoryEnds {
         let mut ends = MemoryEnds::default();
         let Some([first, last]) = &self.ends else { return ends };

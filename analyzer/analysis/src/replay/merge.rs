@@ -32,13 +32,13 @@ pub struct Merged {
     beside_heap: HashSet<SiteId>,
 }
 
-/// Merges the sites in slices, and passes the slices on to another visitor. In place of merged sites, the
-/// other visitor gets only the site that represents them, with the sum of their counters.
+/// Merges the sites in slices, and passes the slices on to another visitor. For each set of merged sites, the
+/// other visitor gets only the site that represents the set, with the sum of their counters.
 #[derive(Debug)]
 pub struct MergingVisitor<'a, V> {
     merged: &'a Merged,
     visitor: &'a mut V,
-    /// Whether the other visitor gets only sites of the heap.
+    /// Whether `visitor` gets only sites of the heap.
     is_of_heap: bool,
     /// The newest counters of the merged sites.
     now: HashMap<SiteId, Counters>,
@@ -90,7 +90,7 @@ enum Key<'a> {
 }
 
 impl Merged {
-    /// Finds the sites of `trace` that must be merged.
+    /// Finds the sites of `trace` that are the same code at several addresses, so that they must be merged.
     pub fn of(trace: &Trace) -> Self {
         let modules: HashMap<ModuleId, &Module> =
             trace.modules().iter().map(|module| (module.id, module)).collect();
@@ -133,8 +133,8 @@ impl Merged {
         }
     }
 
-    /// Makes a visitor of the slices of one block. The new visitor merges sites and passes the slices on to
-    /// `visitor`.
+    /// Makes a visitor that gets the slices of one block. The new visitor merges sites and passes the slices
+    /// on to `visitor`.
     pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
@@ -170,8 +170,8 @@ impl Merged {
         self.members.iter().map(|(root, members)| (*root, members.as_slice()))
     }
 
-    /// The surviving allocations of every site. Merged sites get the sum of their surviving allocations; if
-    /// their epochs differ, the function leaves them out.
+    /// The surviving allocations of every site. Merged sites get the sum of their surviving allocations. If
+    /// merged sites have different birth epochs, the function leaves these sites out.
     pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
         let known: HashMap<SiteId, &Survivors> =
             trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!((last.live_count, last.live_bytes), (32 + 31, 32 * 107 + 31 * 108));
         assert_eq!((last.allocs, last.frees, of(7).counters.allocs), (63, 0, 63));
         assert_eq!((of(7).series.absent(), of(6).series.absent()), (8, 7));
-        // `for_each_site` must give the points from which the replay made its series.
+        // `for_each_site` must give the same points as those from which the replay made its series.
         let ids: Vec<SiteId> = sites.iter().map(|site| site.id).collect();
         let mut printed: Vec<SitePoints> = Vec::new();
         for_each_site(&trace, &merged, &ids, |points| {

@@ -2,8 +2,8 @@
 //! print them.
 //!
 //! The points of all sites together may not fit into memory. So this module replays the trace several times,
-//! each time for a group of sites whose points fit. Threads replay the groups in parallel; the caller gets
-//! the results in the order of the sites.
+//! each time for a group of sites whose points fit into memory. Threads replay the groups in parallel; the
+//! caller gets the results in the order of the sites.
 
 use super::gap::Gap;
 use super::merge::Merged;
@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of bytes for the points of those groups of sites that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
-/// Maximum number of points of a grid. A grid of more points must be forged, because even a year with one
-/// point per second has only 32 million points.
+/// Maximum number of points of a grid. A trace with a longer grid must be forged, because even a year with
+/// one point per second has only 32 million points.
 const MAX_POINTS: usize = 1 << 26;
 
 /// All points of one site, from the site's first point on. Equal points in a row are stored as one run, which
@@ -39,8 +39,8 @@ impl SitePoints {
     }
 }
 
-/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. If sites are
-/// merged, `each` gets the sum of their points.
+/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. If several
+/// sites are merged into one, the function passes the sum of their points to `each`.
 ///
 /// # Errors
 /// The record is too long to print, or `each` fails.
@@ -60,8 +60,8 @@ pub fn for_each_site<E: From<Error>>(
     })
 }
 
-/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. Sites are not
-/// merged.
+/// Calls `each` with the points of every site, in the order of `ids`, which must be ascending. The function
+/// does not merge sites that are the same code.
 fn for_each_single<E: From<Error>>(
     trace: &Trace,
     ids: &[SiteId],
@@ -124,8 +124,8 @@ fn collect(trace: &Trace, grid: Grid, first: usize, ids: &[SiteId]) -> Vec<SiteP
     let sites = ids.iter().map(|_| Collected::default()).collect();
     let mut collector = Collector { grid, ids, newest: None, sites };
     for block in 0..trace.blocks().len() {
-        // The function ignores an error, because the replay has already counted the blocks that can no longer
-        // be read.
+        // The function ignores an error of this read, because the replay has already counted the blocks that
+        // can no longer be read.
         let _ = trace.replay_block(block, &mut collector);
     }
     let end = |(i, mut site): (usize, Collected)| {
@@ -192,7 +192,7 @@ impl Collected {
         }
     }
 
-    /// Adds the points of a gap to a site whose counters changed in the gap.
+    /// Adds the points of a gap (a time without slices) to a site whose counters changed in the gap.
     fn push_over(&mut self, gap: &Gap, is: Point) {
         let was = point_of(&self.now);
         if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {

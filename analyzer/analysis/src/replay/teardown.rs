@@ -13,18 +13,18 @@ use edleak_format::{Counters, EndReason, Grid, SiteId, SliceHeader, SliceVisitor
 
 /// Least ratio of frees to allocations in a slice of a teardown.
 const FREES_PER_ALLOC: u64 = 4;
-/// A teardown may contain up to this number of slices in a row without calls, because the program may wait
-/// for its threads.
+/// A teardown may contain up to this number of slices in a row without an allocation or a free, because the
+/// ending program may wait for its threads.
 const MOST_IDLE: usize = 3;
 /// After the teardown, a slice with up to this number of allocations counts as a slice without calls, because
 /// many programs allocate a little to print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
-/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If a phase of frees takes more of the record,
-/// the frees count as work.
+/// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If the frees at the end take more than this
+/// share of the record, they count as normal work.
 const MOST_OF_RECORD: u64 = 8;
 
-/// The grid for the judged record of a trace. If the program ended by itself, the grid ends at the slice
-/// before the teardown.
+/// Returns the grid for the judged record of a trace. If the program ended by itself, the grid ends at the
+/// slice before the teardown.
 pub fn judged_grid(trace: &Trace) -> Grid {
     let grid = trace.grid();
     let reason = trace.end().map(|end| end.reason);
@@ -67,8 +67,8 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
     // an older block only if it needs this block.
     let calls = (0..blocks.len()).rev().flat_map(|block| {
         let mut of_block = OfBlock::default();
-        // The function ignores an error, because edleak already counted the damaged part of the block when it
-        // opened the trace.
+        // The function ignores an error of this read, because edleak already counted the damaged part of the
+        // block when it opened the trace.
         let _ = trace.replay_block(block, &mut of_block);
         of_block.calls.into_iter().rev()
     });
@@ -78,9 +78,10 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 /// Searches slices from the newest to the oldest; a slice is due every `stride` ticks. Returns the tick of
 /// the newest slice before the teardown.
 ///
-/// If the frees begin before tick `earliest`, they count as work. But if they begin in a gap without slices,
-/// they count as a teardown, because they may have begun late in the gap. If the program makes almost no
-/// calls after a gap at the end of the record, the judged record ends with the gap.
+/// If the last phase of frees begins before tick `earliest`, it counts as normal work. There is one
+/// exception: if the frees begin in a gap without slices, they count as a teardown, because they may have
+/// begun late in the gap. If the program allocates and frees almost nothing after a gap at the end of the
+/// record, the judged record ends with the gap.
 fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
@@ -141,8 +142,8 @@ impl SliceVisitor for OfBlock {
 mod tests {
     use super::*;
 
-    /// Calls `beginning` with the given slices. The argument has the oldest slice first; each item has the
-    /// numbers of allocations and of frees since the slice before.
+    /// Calls the function `beginning` with the given slices. `slices` has the oldest slice first; each item
+    /// has the numbers of allocations and of frees since the slice before.
     fn before(slices: &[(u64, u64)], earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];
@@ -160,11 +161,11 @@ mod tests {
         assert_eq!(then(&[]), None);
         assert_eq!(then(&[(2, 500)]), Some(3));
         assert_eq!(then(&[(0, 100), (1, 500), (0, 7)]), Some(3));
-        // In these tests, the program waits for threads, before and during the teardown.
+        // In the next assertions, the program waits for threads, before and during the teardown.
         assert_eq!(then(&[(0, 0), (0, 0), (0, 100), (0, 0), (0, 0), (0, 1)]), Some(5));
         assert_eq!(then(&[(0, 100), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]), Some(8));
         assert_eq!(then(&[(0, 0), (0, 0), (0, 0)]), None);
-        // In these tests, the program prints a last message, which takes a few allocations.
+        // In the next assertions, the program prints a last message, which takes a few allocations.
         assert_eq!(then(&[(0, 500), (2, 0)]), Some(3));
         assert_eq!(then(&[(0, 500), (0, 0), (2, 1), (1, 1)]), Some(3));
         // If a program makes only a few allocations in each of many slices, these allocations count as work.
@@ -179,12 +180,13 @@ mod tests {
     fn frees_that_take_long_are_work() {
         let slices = [&[(100, 50); 10][..], &[(0, 50); 10]].concat();
         assert_eq!((before(&slices, 9), before(&slices, 11)), (Some(10), None));
-        // If every slice has only frees, the frees count as work and there is no teardown.
+        // If the program only frees memory from the first slice to the last, these frees are its normal work,
+        // and there is no teardown.
         assert_eq!(before(&[(0, 5); 8], 0), None);
     }
 
-    /// Searches slices that have a gap of 30 ticks, followed by `after` slices without calls. `in_gap` has
-    /// the numbers of allocations and frees in the gap.
+    /// Searches for a teardown in slices that have a gap of 30 ticks. After the gap, `after` slices have no
+    /// allocation and no free. `in_gap` has the numbers of allocations and frees in the gap.
     fn before_a_gap(in_gap: (u64, u64), after: usize, earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];

@@ -19,12 +19,12 @@ pub(super) struct Condensed {
     pub(super) allocs: Vec<u64>,
     /// Number of bytes that the sites of the range had allocated at the first slice of the trace.
     pub(super) first_allocated_bytes: u64,
-    /// The newest counters of each site; empty if this is not the last window.
+    /// The newest counters of each site. Only the last window of the trace fills this list.
     pub(super) totals: Vec<Counters>,
     pub(super) family_moves: Vec<FamilyMove>,
 }
 
-/// The data that all tasks of a window share.
+/// The data that all tasks share while they process one window (several decompressed blocks).
 pub(super) struct Range<'a> {
     pub(super) window: &'a [Opened],
     pub(super) families: &'a Families,
