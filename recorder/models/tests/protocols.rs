@@ -134,8 +134,8 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     const PLACES: usize = 2;
     const EVENTS: u32 = 3;
     struct Ring {
-        /// The events are plain memory. loom reports an error if the two counters do not order two accesses
-        /// to one event.
+        /// The events are plain memory. loom reports an error if the counters `written` and `read` do not
+        /// order two accesses to the same event.
         events: Vec<UnsafeCell<u64>>,
         written: AtomicU32,
         read: AtomicU32,
@@ -178,7 +178,8 @@ fn ring_read_while_it_wraps_returns_whole_events() {
     });
 }
 
-/// One thread unmaps a range. Then the kernel gives the same range to another thread, which calls mmap.
+/// One thread unmaps a range of addresses, and then the kernel gives the same range to another thread, which
+/// calls mmap.
 #[test]
 fn a_range_that_changes_hands_is_unmapped_before_it_is_mapped_again() {
     const PLACES: usize = 2;

@@ -44,8 +44,8 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     recurse(2, 5, 6, 7, 8, deep);
 }
 
-// The signal interrupts a function that calls no other function. So rsp still points at the return address of
-// this function, and no call instruction leads to the signal handler.
+// The signal interrupts a function that calls no other function, so in this function, rsp still points at the
+// return address. No call instruction leads to the signal handler.
 __attribute__((noinline)) static void leaf(void) {
     __asm__ volatile("ud2");
     sink++;

@@ -1,8 +1,8 @@
 //! COLD: claims a session from the control page of a collector and maps the session.
 //!
-//! A control page lies in a memory file of the collector. A process finds this file by an address of the form
-//! `/proc/COLLECTOR/fd/N#NONCE`. If edleak records children, the process keeps the address and the page, so
-//! that every forked child can claim a session of its own.
+//! A control page lies in a memory file of the collector. A process finds the file of the control page by an
+//! address of the form `/proc/COLLECTOR/fd/N#NONCE`. If edleak records children, the process keeps the
+//! control page and its address, so that every forked child can claim a session of its own.
 #![allow(unsafe_code)]
 
 use crate::cold::path::Path;
@@ -28,7 +28,8 @@ pub(super) fn is_recorded(domain: u32) -> bool {
 /// record children.
 pub(super) struct ChildrenPath(UnsafeCell<Path>);
 
-// SAFETY: the path is written before any allocation is counted, and afterwards threads only read it.
+// SAFETY: the path of the control page is written before any allocation is counted, and afterwards threads
+// only read the path.
 unsafe impl Sync for ChildrenPath {}
 
 pub(super) static CHILDREN: ChildrenPath = ChildrenPath(UnsafeCell::new(Path::new()));
@@ -66,7 +67,7 @@ static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
 
 /// Wakes the collector, which then sees that this process has claimed a session.
 pub(super) fn wake_collector() {
-    // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
+    // SAFETY: the control page stays mapped until `forget_children`, which runs while no thread counts.
     if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
         sys::wake(&control.claims);
     }
@@ -75,14 +76,15 @@ pub(super) fn wake_collector() {
 /// The control page that a forked child has from its parent; `None`: the child has no such page, or the page
 /// has another nonce.
 fn inherited_control(nonce: u64) -> Option<&'static Control> {
-    // SAFETY: the page stays mapped until `forget_children`, which runs while no thread counts.
+    // SAFETY: the control page stays mapped until `forget_children`, which runs while no thread counts.
     let control = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() }?;
     (control.nonce.load(Ordering::Relaxed) == nonce).then_some(control)
 }
 
 /// Number of free sessions that were left on the control page when this process claimed its session. If few
-/// sessions are left, every forked child waits for its rules. If a parent forks faster than the collector can
-/// prepare sessions, this wait slows the parent down, so that every child gets a session.
+/// free sessions are left, every forked child waits until the collector has published the child's rules. If a
+/// parent forks faster than the collector can prepare sessions, the wait for the rules slows the parent down,
+/// so that every child gets a session.
 static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether few sessions were left on the control page when this process claimed its session.
@@ -96,7 +98,8 @@ pub(super) enum Claim {
     Mapped(*mut u8),
     /// The process gets no session, and the collector knows of the attempt.
     Refused,
-    /// This process did not reach the collector, so the collector does not know of the attempt.
+    /// This process did not reach the collector, so the collector does not know that the process tried to
+    /// claim a session.
     Unreachable,
 }
 
@@ -137,8 +140,8 @@ pub(super) fn claim(address: &Path) -> Claim {
     let Some(page) = page else { return Claim::Unreachable };
     // SAFETY: the mapped page has the length of a control page, and the collector never shortens it.
     let control = unsafe { &*page.cast::<Control>() };
-    // If the nonce is different, the first collector has ended, and another collector has the same PID. The
-    // other collector does not record this process.
+    // If the nonce is different, the first collector has ended, and another collector, which does not record
+    // this process, has the same PID.
     let is_ours = control.nonce.load(Ordering::Relaxed) == nonce;
     let is_for_us = is_ours && is_for_this_process(control);
     let keeps = is_for_us && control.children.load(Ordering::Relaxed) != 0 && CHILDREN.path().is_none();
@@ -148,8 +151,8 @@ pub(super) fn claim(address: &Path) -> Claim {
     }
     let claimed = if is_for_us { claim_from(control, path) } else { Claim::Refused };
     if keeps && matches!(claimed, Claim::Unreachable) {
-        // A new image has no parent's session in which the image could count this failure, so the image
-        // counts the failure on the control page.
+        // A new image (the program after an exec) has no session of a parent in which it could count this
+        // failure, so it counts the failure on the control page.
         control.missed.fetch_add(1, Ordering::Relaxed);
     }
     if !keeps {
@@ -175,7 +178,7 @@ fn is_for_this_process(control: &Control) -> bool {
     true
 }
 
-/// Claims a session from a control page and maps the session. `path` is the file of the control page in
+/// Claims a session from a control page and maps the session. `path` is the path of the control page in
 /// /proc.
 fn claim_from(control: &Control, path: &Path) -> Claim {
     DOMAINS.store(control.domains.load(Ordering::Acquire), Ordering::Relaxed);
@@ -184,7 +187,8 @@ fn claim_from(control: &Control, path: &Path) -> Claim {
     let mut path = path.parent();
     path.push_number(claimed.fd);
     let Some(fd) = sys::open(path.as_c(), true) else {
-        // This process cannot reach the collector, or the collector has been killed.
+        // Opening the file fails if this process has no access to the collector, or if the collector has been
+        // killed.
         return if control.unclaim(claimed) { Claim::Unreachable } else { Claim::Refused };
     };
     let nonce = control.nonce.load(Ordering::Relaxed);
@@ -198,8 +202,8 @@ fn claim_from(control: &Control, path: &Path) -> Claim {
 
 /// The length in bytes of the session in the file `fd`; `None`: the file is not a session of the collector
 /// with this nonce. If the collector has been killed, another process may have the collector's PID and an
-/// open file with the same descriptor number. The library reads the file before it maps the file: if the file
-/// is shorter than a session, an access to the mapping would kill the target.
+/// open file with the same descriptor number. The library reads the start of the session's file before it
+/// maps the file, because an access to the mapping of too short a file would kill the target.
 fn session_bytes_of(fd: usize, nonce: u64) -> Option<usize> {
     let mut bytes = [0; IDENTITY_BYTES];
     let read = sys::read_at(fd, &mut bytes, 0);

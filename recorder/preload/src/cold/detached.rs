@@ -1,6 +1,6 @@
 //! COLD: if the program was started with LD_PRELOAD only, without edleak-record, the library itself starts a
-//! collector. Each image starts a collector at most once. A process with a recorded ancestor starts no
-//! collector.
+//! collector. Each image (the program that a process runs until the next exec) starts a collector at most
+//! once. A process with a recorded ancestor starts no collector.
 //!
 //! The collector is `edleak-record`. The library looks for `edleak-record` in the library's own directory, in
 //! `../../bin`, or at the path in `EDLEAK_RECORD`. The collector gets the PID of this process, creates the
@@ -59,8 +59,8 @@ pub(crate) fn start(environment: &Environment, path: &mut Path) -> bool {
         let kept = environment.variables().filter(|&variable| !is_preload(variable));
         let all = core::iter::once(NO_SESSION.as_ptr()).chain(kept).take(MAX_VARIABLES);
         for (index, variable) in all.enumerate() {
-            // SAFETY: `scratch` has room for `MAX_VARIABLES` pointers and a null pointer. The null pointer is
-            // already there, because the memory contains only zeros.
+            // SAFETY: `scratch` has room for `MAX_VARIABLES` pointers and a null pointer. The null pointer at
+            // the end is already there, because the memory at `scratch` contains only zeros.
             unsafe { variables.wrapping_add(index).write(variable) };
         }
         // SAFETY: the path ends in NUL, and both arrays end in a null pointer.

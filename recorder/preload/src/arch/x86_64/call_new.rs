@@ -1,8 +1,9 @@
 //! COLD: the stack frame from which the library calls a real operator new.
 //!
-//! The real operator new may throw an exception, which passes through the frame of `edleak_call_new`.
-//! Therefore this function is assembly with unwind rules, not Rust. After an exception, the next call of an
-//! entry point ends the pending state that `new_begins` began (`slow::attribute`).
+//! The real operator new may throw an exception, which passes through the frame of `edleak_call_new`. So
+//! `edleak_call_new` is written in assembly with unwind rules, and not in Rust. If the real operator new
+//! throws an exception, the next call of an entry point ends the pending state that `new_begins` began
+//! (`slow::attribute`).
 #![allow(unsafe_code)]
 
 pub(crate) use frame::{edleak_call_new, return_address};

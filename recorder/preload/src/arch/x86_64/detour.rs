@@ -1,6 +1,6 @@
 //! HOT: the assembly hooks of detoured functions, which are functions whose first bytes edleak has replaced
-//! by a jump. The jump leads to a stub, and the stub jumps to a hook. The trampoline of a detoured function
-//! executes the replaced instructions and continues in the function.
+//! by a jump. The jump at the start of a detoured function leads to a stub, and the stub jumps to a hook. The
+//! trampoline of a detoured function executes the replaced instructions and continues in the function.
 //!
 //! A stub (`collector/detour/x86_64/code.rs`) leaves the arguments in place and sets three more registers:
 //!
@@ -12,10 +12,11 @@
 //!
 //! Functions of one allocator call each other. While a trampoline runs, its thread is *inside*: the field
 //! `inside` of the thread's state holds rsp at the call of the trampoline, and the field `offset` is 0. So
-//! while a thread is inside, every other entry point takes the slow path and counts nothing. If a hook is
-//! called at an rsp below the value in `inside`, the hook only calls its trampoline. An exception may leave
-//! the detoured function without clearing `inside`. So a hook uses `inside` only if the word just below the
-//! address in `inside` is the return address of a call that sets `inside`.
+//! while a trampoline runs, every other entry point that the thread calls takes the slow path and counts
+//! nothing. If rsp is below the value in `inside` when a hook begins, a trampoline of the thread is running,
+//! so the hook only calls its own trampoline. An exception may leave the detoured function without clearing
+//! `inside`. So a hook trusts the address in `inside` only if the 8 bytes below this address are the return
+//! address of a call that sets `inside`.
 #![allow(unsafe_code)]
 
 use crate::arch::note::{assembly, give_up, known, own, remember};
@@ -25,8 +26,9 @@ use crate::entry::{detour, mapping, pool};
 use crate::hot::thread::Tls;
 use core::mem::offset_of;
 
-/// Maximum distance in bytes on the stack from the call of a trampoline to the call of an inner function. If
-/// the distance is larger, an exception has left the field `inside` set.
+/// Maximum distance, in bytes on the stack, between the call of a trampoline and the call of a detoured
+/// function inside this trampoline. At a larger distance on the stack, edleak assumes that an exception has
+/// left the field `inside` set.
 pub(crate) const DEPTH: usize = 64 << 10;
 
 /// The hook of a function that returns an allocation.
@@ -64,8 +66,8 @@ pub(crate) unsafe extern "C" fn allocate() {
         remember!(),
         "ret",
         give_up!(),
-        // This call of the hook lies lower on the stack than the call that has set `inside`. Either a
-        // detoured function has called the function of this hook, or an exception has left `inside` set.
+        // rsp is lower here than at the call that has set `inside`. Either a detoured function has called the
+        // function to which this hook belongs, or an exception has left `inside` set.
         ".cfi_adjust_cfa_offset 8",
         "5: mov r10, qword ptr fs:[rax + {inside}]",
         "push rcx",
@@ -113,7 +115,7 @@ pub(crate) unsafe extern "C" fn free() {
         "mov rax, qword ptr [rip + edleak_tls@GOTTPOFF]",
         "mov rax, qword ptr fs:[rax]",
         "lea r8, [rip + {tables}]",
-        // Load the counters before the limit, as the macro `own` does.
+        // Load the thread's counters before the thread's limit, as the macro `own` does.
         "mov r9, qword ptr [rax + r8 + {counters}]",
         "mov r10d, dword ptr [rax + r8 + {small}]",
         "mov rax, rdi",
@@ -203,11 +205,12 @@ call_hook! {
     resize => edleak_session::detour::Hook::Resize;
 }
 
-/// The common code of all hooks that push the number of their kind. The code builds a [`detour::Call`] on the
-/// stack, so that rsp points to the first word of this object when the code calls the trampoline.
+/// The common code of several hooks, each of which first pushes the number of its kind onto the stack. The
+/// common code builds a [`detour::Call`] on the stack; when it calls the trampoline, rsp points to the start
+/// of this object.
 ///
 /// # Safety
-/// See [`allocate`]. The hook has pushed the number of its `Hook` onto the stack.
+/// See [`allocate`]. The hook that jumps here has pushed the number of its `Hook` onto the stack.
 #[unsafe(naked)]
 unsafe extern "C" fn call() {
     core::arch::naked_asm!(
@@ -296,8 +299,9 @@ mapping_hook! {
     give_back => mapping::MADVISE, mapping::on_madvise;
 }
 
-// In a process that was started without this library, the exported names (entry/exports.rs) belong to the
-// functions of libc. So the stubs below are copies of the entry stubs, without exported names.
+// If a process was started without this library, the names that entry/exports.rs exports belong to the
+// functions of libc in this process. So detours use the stubs below, which are copies of the entry stubs
+// without exported names.
 
 #[unsafe(naked)]
 unsafe extern "C" fn mmap() {
@@ -323,8 +327,8 @@ pub(crate) unsafe extern "C" fn note_pool() {
     stubs::jump_with_caller!(pool::on_pool; operation pool address size caller)
 }
 
-/// Calls `function` with two arguments. During this call, the thread is *inside*, so other entry points count
-/// nothing.
+/// Calls `function` with two arguments. While `function` runs, the field `inside` of the thread is set, so
+/// the entry points count nothing for this thread.
 ///
 /// # Safety
 /// `function` takes the arguments `first` and `second`.

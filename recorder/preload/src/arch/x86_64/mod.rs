@@ -21,9 +21,9 @@ use core::arch::global_asm;
 use core::ffi::CStr;
 
 // The compiled crate `core` refers to `rust_eh_personality` and `_Unwind_Resume` in unwind tables that no
-// code reads. So this library defines these two functions, although nothing calls them. Memory functions such
-// as memcpy are defined here because a compiler may insert calls of these functions, and this library must
-// not depend on the target's libc.
+// code reads. So this library defines `rust_eh_personality` and `_Unwind_Resume`, although nothing calls
+// them. Memory functions such as memcpy are defined here because a compiler may insert calls of these
+// functions, and this library must not depend on the target's libc.
 #[cfg(not(test))]
 global_asm!(
     ".pushsection .text.edleak_support,\"ax\",@progbits",
@@ -124,7 +124,7 @@ pub(crate) unsafe fn spawn(path: *const u8, argv: *const *const u8, envp: *const
 /// Ends the process immediately.
 #[cfg(not(test))]
 pub(crate) fn trap() -> ! {
-    // SAFETY: the undefined instruction ends the process, as the caller wants. The instruction accesses no
-    // memory.
+    // SAFETY: the undefined instruction ends the process, as the caller wants. The instruction `ud2` accesses
+    // no memory.
     unsafe { asm!("ud2", options(noreturn, nostack)) }
 }

@@ -9,9 +9,9 @@
 //!
 //! The code is assembly because in the stub, every value already is where the code needs it: the return
 //! address is at rsp, rbp still belongs to the caller, and the allocation stays in rax until the stub
-//! returns. A compiler would copy all these values into other registers; most calls do not need the copies. A
-//! compiler also does not merge an atomic load with a comparison. With compiled hooks, a pair of malloc and
-//! free took 73 instructions instead of 61.
+//! returns. A compiler would copy the return address, rbp and the allocation into other registers, although
+//! most calls do not need the copies. A compiler also does not combine an atomic load and a comparison in one
+//! instruction. With compiled hooks, a pair of malloc and free took 73 instructions instead of 61.
 //!
 //! | register | content                               | register | content, behind wrappers               |
 //! |----------|---------------------------------------|----------|----------------------------------------|
@@ -23,7 +23,7 @@
 //! | r8       | a caller's address, then its meaning  | rdx      | the tables, while an entry is searched |
 //! | r9       | this thread's counters                |          |                                        |
 //! In all unusual cases, the code jumps to label 2. (If a label is missing, the assembler uses a label of the
-//! next function. So the comment of each macro lists the labels that the macro needs.)
+//! next function, so the comment of each macro lists the labels that the macro needs.)
 #![allow(unsafe_code)]
 
 /// An assembly function with all operands that the macros below use. (The compiler requires that each named
@@ -69,11 +69,11 @@ macro_rules! assembly {
 }
 
 /// Checks the limits of this thread (`tables::Own`): jumps to label 2 unless the thread may count and the
-/// size is small. After the code of this macro, rdx holds the address of the tables.
+/// size is small. After the code of this macro, rdx holds the address of the library's tables.
 ///
-/// The code loads the counters before the limit. If a signal handler forks between the load of the counters
-/// and the load of the limit, the kernel has set the limit in the child to 0, so the child leaves the fast
-/// path.
+/// The code must load the thread's counters before the thread's limit, because a fork may come between these
+/// two loads. If a signal handler forks between the load of the counters and the load of the limit, the
+/// kernel has set the limit in the child to 0, so the child leaves the fast path.
 macro_rules! own {
     () => {
         "mov rcx, qword ptr [rip + edleak_tls@GOTTPOFF]
@@ -85,9 +85,9 @@ macro_rules! own {
     };
 }
 
-/// Decodes the word of a caller in the caller cache (`session::caller`). r8 holds the caller's address before
-/// this code, and the caller's site or rule after this code. The CPU flags then tell whether r8 holds a site:
-/// a site is less than `sites_end`.
+/// Decodes the 8 bytes that the caller cache holds for a caller (`session::caller`). r8 holds the caller's
+/// address before this code, and the caller's site or rule after this code. After this code, the CPU flags
+/// tell whether r8 holds a site: a site is less than `sites_end`.
 macro_rules! known {
     () => {
         "movzx ecx, r8w
@@ -97,18 +97,19 @@ macro_rules! known {
     };
 }
 
-/// Skips the frame of a wrapper, and then the frames of its callers, until a caller is not a wrapper; this
-/// caller is the site (label 7). Jumps to label 2 if a caller is unknown. The macro `step_over` needs the
-/// labels of the macro `step_aside`.
+/// Skips the frame of a wrapper, and then the frames of all callers that are wrappers, too. The first caller
+/// that is not a wrapper is the site, and the code continues at label 7. If the caller cache does not contain
+/// a caller, the code jumps to label 2. The macro `step_over` jumps to labels of the macro `step_aside`, so a
+/// function needs both macros.
 ///
-/// A rule is stored in the word of the address for which the rule was compiled, so the return address and the
-/// saved rbp that the rule describes are on the stack. Each step by a rule that starts from rsp moves up the
-/// stack.
+/// The caller cache stores an unwind rule only for the return address for which the rule was compiled, so the
+/// stack contains the return address and the saved rbp that the rule describes. A rule that starts from rsp
+/// always leads to a higher address on the stack.
 ///
-/// If the program built the stack itself, the stack ends with a small number instead of an address
-/// (`caller::LOWEST`). A comparison with `LOWEST` at the end of the macro distinguishes such a number from a
-/// site. If the number looks like a rule, the walk continues with wrong values and stops at the maximum
-/// number of callers.
+/// If the program built the stack itself, the outermost frame has a small number (less than `caller::LOWEST`)
+/// in place of a return address. A comparison with `LOWEST` at the end of the macro distinguishes this small
+/// number from a site. If this small number looks like an unwind rule, the walk continues with wrong values
+/// and stops at the maximum number of callers.
 macro_rules! step_over {
     () => {
         concat!(
@@ -170,13 +171,14 @@ macro_rules! step_aside {
 }
 
 /// Finds the side table's entry of the allocation (`live::entry_of`), counts the allocation at the site in r8
-/// and writes the entry. Jumps to label 2 if the table has no leaf for the address, or if the entry still
-/// holds an allocation. rdx holds the address of the tables.
+/// and writes the entry. Jumps to label 2 if the side table has no leaf (part) for the address of the
+/// allocation, or if the entry still holds another allocation. rdx must hold the address of the library's
+/// tables.
 ///
-/// To test the entry, the code adds 0 to the entry instead of comparing it with 0. So the first access to a
-/// page of the side table is a write, not a read. If the first access were a read, the kernel would map its
-/// shared page of zeros, and the following write would cause a second page fault. In a program with several
-/// threads, this second page fault also interrupts the other processors.
+/// The code tests the entry by adding 0 to it, and not by comparing it with 0. So the first access to a page
+/// of the side table is a write, not a read. If the first access were a read, the kernel would map its shared
+/// page of zeros, and the following write would cause a second page fault. In a program with several threads,
+/// a page fault that replaces the page of zeros also interrupts the other processors.
 macro_rules! remember {
     () => {
         "mov rcx, rax
@@ -198,8 +200,8 @@ macro_rules! remember {
     };
 }
 
-/// The jump from a stub to `slow::note`. In a process that is not recorded, the stub instead returns to its
-/// caller without noting the allocation.
+/// The jump from a stub to `slow::note`. If the process is not recorded, the stub does not jump, but returns
+/// to its caller without noting the allocation.
 macro_rules! give_up {
     () => {
         "2: cmp dword ptr [rip + {phase}], {off}
@@ -213,7 +215,7 @@ macro_rules! give_up {
 }
 
 /// Makes a call, and keeps the register with the size on the stack during the call. After the call, the size
-/// is in rsi.
+/// of the allocation is in rsi.
 macro_rules! call_keeping {
     ($register:literal, $target:literal) => {
         concat!(
@@ -226,8 +228,9 @@ macro_rules! call_keeping {
     };
 }
 
-/// Defines an entry stub. `before` makes the real call and sets rax and rsi. `after` holds the code to which
-/// `before` jumps, beginning at label 4. The other arguments are operands of `before` and `after`.
+/// Defines an entry stub. The argument `before` is code that calls the real function and then sets rax to the
+/// allocation and rsi to its size. The argument `after` is code that begins at label 4, and to which `before`
+/// jumps. All other arguments are operands of the code in `before` and `after`.
 macro_rules! note_in_stub {
     ([$($before:expr),* $(,)?], [$($after:expr),* $(,)?], $($operands:tt)*) => {
         $crate::arch::note::assembly!([
@@ -247,7 +250,7 @@ macro_rules! note_in_stub {
 
 pub(crate) use {assembly, call_keeping, give_up, known, note_in_stub, own, remember};
 
-/// The entry stubs jump to this function if their caller is a wrapper or has no word in the caller cache.
+/// An entry stub jumps to this function if its caller is a wrapper or is not in the caller cache.
 ///
 /// # Safety
 /// Only the entry stubs jump to this function, with the registers of the table at the head of this file.
@@ -264,8 +267,9 @@ pub(crate) unsafe extern "C" fn behind_wrappers() {
     ])
 }
 
-/// Notes an allocation that `caller` requested, and returns the allocation. `rbp` comes from the stub that
-/// `caller` called. Compiled hooks call this function; the stubs contain the same code.
+/// Notes an allocation that `caller` requested, and returns the allocation. `rbp` is the value that this
+/// register has in the stub that `caller` called. Hooks in Rust call this function; the entry stubs in
+/// assembly contain the same code.
 ///
 /// # Safety
 /// `caller` and `rbp` come from an entry stub whose frame still exists.

@@ -1,5 +1,5 @@
-//! The numbers of the system calls that the preload library makes. Every architecture of Linux has these
-//! system calls.
+//! The numbers of the system calls that the preload library makes. Linux has each of these system calls on
+//! every architecture.
 
 pub(crate) const READ: usize = 0;
 pub(crate) const CLOSE: usize = 3;

@@ -1,12 +1,12 @@
-//! COLD: finds the registers of the function that a signal interrupted. The kernel has stored these registers
-//! on the stack for the signal handler.
+//! COLD: finds the registers of the function that a signal interrupted. The kernel has stored the registers
+//! of the interrupted function on the stack for the signal handler.
 #![allow(unsafe_code)]
 
 use crate::hot::frame::Frame;
 
-/// The frame that a signal interrupted. The registers of this frame are in the `ucontext` that the kernel
-/// stored at sp. `None`: the registers do not lie below `bound`, or the interrupted frame is not on this
-/// stack.
+/// The frame that a signal interrupted. The kernel has stored the registers of the interrupted frame in the
+/// `ucontext` at `frame.sp`. `None`: the registers do not lie below `bound`, or the interrupted frame is not
+/// on this stack.
 ///
 /// # Safety
 /// `frame` is the frame of a running signal trampoline, and its stack is mapped up to `bound`.
@@ -20,11 +20,11 @@ pub(crate) unsafe fn interrupted(frame: Frame, bound: usize) -> Option<Frame> {
     if frame.sp.checked_add(RIP + 8)? > bound {
         return None;
     }
-    // SAFETY: the word lies inside the stack on which the kernel delivered the signal.
+    // SAFETY: the 8 bytes at each offset lie inside the stack on which the kernel delivered the signal.
     let word = |offset: usize| unsafe { ((frame.sp + offset) as *const usize).read() };
     let next = Frame { address: word(RIP), sp: word(RSP), fp: word(RBP) };
-    // The signal handler may run on a stack of its own (sigaltstack). The interrupted frame is then on
-    // another stack, whose end is not known here. If the interrupted frame is on the same stack as the signal
+    // If the signal handler runs on a stack of its own (sigaltstack), the interrupted frame is on another
+    // stack, whose end is not known here. If the interrupted frame is on the same stack as the signal
     // handler, the interrupted frame lies above the handler's frame.
     (next.sp > frame.sp && next.sp <= bound).then_some(next)
 }

@@ -3,7 +3,8 @@
 //! Each macro is the body of one naked function in `entry/exports.rs`. A stub calls the real function and
 //! then notes the allocation ([`super::note`]).
 
-/// Adds two arguments, the address of the return address and the frame pointer, and then jumps to the hook.
+/// Passes two more arguments (the address of the return address, and the frame pointer), and jumps to the
+/// hook.
 macro_rules! jump_with_caller {
     ($hook:path; $_1:ident) => {
         $crate::arch::stubs::jump_with_caller!($hook => "rsi", "rdx")
@@ -120,8 +121,9 @@ macro_rules! reallocarray {
     };
 }
 
-/// operator new(size). While `$new_is` equals `$default`, the stub calls the real malloc. In all other cases,
-/// and if malloc fails, the stub jumps to `$real_new`.
+/// operator new(size). If the program uses the default operator new (`$new_is` equals `$default`), the stub
+/// calls the real malloc. In all other cases (the program has replaced operator new, edleak does not know
+/// this yet, or malloc fails), the stub jumps to `$real_new`.
 macro_rules! new {
     ($new_is:path, $default:path, $malloc:path, $real_new:path) => {
         $crate::arch::note::note_in_stub!(
@@ -147,8 +149,9 @@ macro_rules! new {
     };
 }
 
-/// Calls a hook for a function of six arguments. The seventh and the eighth argument of the hook are the
-/// caller's frame and frame pointer. The calling convention passes these two arguments on the stack.
+/// Calls the hook of a function that has six arguments. The hook gets the caller's frame and the caller's
+/// frame pointer as its seventh and eighth argument. The calling convention passes the seventh and the eighth
+/// argument on the stack.
 macro_rules! call_with_caller {
     ($hook:path) => {
         core::arch::naked_asm!(

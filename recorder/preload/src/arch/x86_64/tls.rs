@@ -4,9 +4,9 @@
 use crate::hot::thread::Tls;
 use core::arch::{asm, global_asm};
 
-// The library uses initial-exec thread-local storage. An access to this storage only loads an offset: there
-// is no call, no lazy allocation and no destructor. The storage lies in the surplus space that every libc
-// reserves for libraries loaded at start.
+// The library uses initial-exec thread-local storage. An access to initial-exec storage only loads an offset:
+// there is no call, no lazy allocation and no destructor. The thread-local storage of the library lies in the
+// surplus space that every libc reserves for libraries loaded at start.
 global_asm!(
     ".section .tbss,\"awT\",@nobits",
     ".p2align 6",
@@ -19,7 +19,7 @@ global_asm!(
     size = const size_of::<Tls>(),
 );
 
-/// Number of bits of an address in a program that does not ask the kernel for addresses with more bits.
+/// Number of bits of an address, unless the program asks the kernel for addresses with more bits.
 pub(crate) const ADDRESS_BITS: u32 = 47;
 
 /// The address of the current thread's state.
@@ -43,8 +43,8 @@ pub(crate) fn tls() -> *mut Tls {
 #[inline(always)]
 pub(crate) fn tls_first_word() -> usize {
     let word: usize;
-    // SAFETY: the relocation yields the offset as in `tls`; the first word of `Tls` is a plain integer that
-    // only this thread writes.
+    // SAFETY: the relocation yields the offset of `edleak_tls` from the thread pointer, as in the function
+    // `tls`; the first word of `Tls` is a plain integer that only this thread writes.
     unsafe {
         asm!(
             "mov {0}, qword ptr [rip + edleak_tls@GOTTPOFF]",
