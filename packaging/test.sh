@@ -84,7 +84,7 @@ debian() { # SUITE
         touch "$tree/.complete"
     fi
     mkdir -p "$work/$suite"
-    # Put the copy of the Debian system into memory (tmpfs). A test may change the copy, and the next test
+    # Put the copy of the Debian system into memory (tmpfs). So a test may change the copy, and the next test
     # starts with a new copy.
     mount -t tmpfs tmpfs "$work/$suite"
     cp -a "$tree/." "$work/$suite/"
@@ -237,7 +237,7 @@ tarball() {
         chroot "$musl" sh -c 'cd /tmp && exec "$@"' sh
 
     # Test with the oldest available glibc. edleak's programs must run with it, because they need no libc.
-    # edleak's library must, too, because it needs only one symbol of libc, in any version.
+    # edleak's library must run with it, because the library needs only one symbol of libc, in any version.
     debian "${EDLEAK_OLD_SUITE:-bullseye}"
     tar -C "$root/opt" -xf "$archive"
     # This system has no compiler for the leaker, so the test records perl instead.

@@ -90,8 +90,8 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // Some file systems do not support `NOREPLACE`. Then create a hard link instead: this also fails if
-        // the name is taken.
+        // Some file systems do not support `NOREPLACE`. There, create a hard link instead, because creating a
+        // link also fails if the name is taken.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }

@@ -2,9 +2,9 @@
 //!
 //! A later record with the same key replaces the earlier record. `Module`, `Site`, `Stack`, `Survivors`,
 //! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool`,
-//! `UncountedFunctions` and `GivenBack` have an id as their key. A trace keeps only one record of each kind
-//! that is not in this list. Times are nanoseconds of a monotonic clock since the recording began. Addresses
-//! are addresses in the address space of the target.
+//! `UncountedFunctions` and `GivenBack` have an id as their key. The other kinds have no id, so a trace keeps
+//! only one record of each of them. Times are nanoseconds of a monotonic clock since the recording began.
+//! Addresses are addresses in the address space of the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -249,13 +249,13 @@ pub struct SymbolFrame {
 /// Events that the recording missed. Each number is the count since the recording began.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Losses {
-    /// Number of frees of addresses that no allocation which edleak saw had returned.
+    /// Number of frees for which edleak had not seen the allocation.
     pub unknown_frees: u64,
-    /// Number of modules that were loaded or unloaded while the session had no room for the event. If a site
-    /// is in such a module, the analyzer may not find the site's name.
+    /// Number of modules that were loaded or unloaded while the session had no room for the event. The
+    /// analyzer may not find the names of sites in a module whose event was lost.
     pub lost_module_events: u64,
-    /// Number of allocations whose site had no room in the site table. These allocations are counted at the
-    /// site of kind `Other`.
+    /// Number of allocations whose site had no room in the site table. The site of kind `Other` counts the
+    /// allocations of all sites that had no room.
     pub other_site_allocs: u64,
     /// Number of allocations that the preload library did not count, because it had no memory for its table
     /// of allocations.
@@ -286,8 +286,8 @@ pub struct Allocator {
     pub symbol: String,
 }
 
-/// Those functions of a module's allocator whose allocations the recording does not count. It counts the
-/// allocations of all other functions of this allocator.
+/// Those functions of a module's allocator whose allocations the recording does not count. The recording
+/// counts the allocations of all other functions of this allocator.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct UncountedFunctions {
     /// The module.
@@ -408,10 +408,11 @@ pub struct EarlierFrees {
 /// The losses of the domain of mapped memory. A trace without this record has no domain of mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Mappings {
-    /// Number of lost calls of mmap and similar functions. If it is not 0, the counts of mapped memory in the
-    /// trace are lower bounds.
+    /// Number of lost calls of mmap and similar functions. If events were lost, the counts of mapped memory
+    /// in the trace are lower bounds.
     pub lost_events: u64,
-    /// Number of bytes that a recorded call mapped, and that a call unmapped of which edleak saw nothing.
+    /// Number of bytes that a recorded call mapped and that the process later unmapped without a call that
+    /// edleak saw.
     pub unmapped_unseen_bytes: u64,
 }
 
@@ -442,8 +443,8 @@ pub struct Pool {
 pub struct Pools {
     /// Number of pools that held objects when the record was written.
     pub pools: u64,
-    /// Number of lost events each of which concerns one object of a pool. If it is not 0, the counts of pool
-    /// objects in the trace are not exact.
+    /// Number of lost events each of which concerns one object of a pool. If events were lost, the counts of
+    /// pool objects in the trace are not exact.
     pub lost_events: u64,
     /// Number of lost events that concern all objects of a pool, for example resets.
     pub lost_resets: u64,

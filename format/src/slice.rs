@@ -68,7 +68,7 @@ pub trait SliceVisitor {
     }
 
     /// Receives one slice. `changed` holds absolute counters by ascending id. For the first slice of a block,
-    /// `changed` holds every site whose counters are not zero. For each later slice, it holds the sites that
-    /// changed since the previous slice.
+    /// `changed` holds every site whose counters are not zero. For each later slice of the block, `changed`
+    /// holds the sites that changed since the previous slice.
     fn slice(&mut self, header: &SliceHeader, changed: &[(SiteId, Counters)]);
 }

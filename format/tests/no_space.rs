@@ -18,8 +18,8 @@ fn a_file_size_limit_is_an_error_and_not_a_signal() {
     let mut writer = TraceWriter::create(&file.0, DEFAULT_CAPACITY_BYTES).expect("a page fits");
     let mut last = 0;
     let error = loop {
-        // Each call of `write` begins again with counters of 0. That does no harm, because the test compares
-        // only the ticks of the last slices.
+        // Each call of `write` begins again with counters of 0. The new counters do no harm, because the test
+        // compares only the ticks of the last slices.
         match write(&mut writer, 300, last..last + 50) {
             Ok(_) => last += 50,
             Err(error) => break error,

@@ -1,9 +1,9 @@
 //! How a slice stores the memory areas that changed since the previous slice.
 //!
-//! The areas are stored as a sequence of varints. The first varint is the number of changed areas. After it,
-//! each changed area has five varints. The first of an area's five varints is the id of the area, minus the
-//! id of the previous changed area, minus 1 (for the first changed area: the id itself). The other four
-//! varints are the differences from the previous slice, in zig-zag encoding: of the mapped, resident,
+//! The areas are stored as a sequence of varints. The first varint is the number of changed areas. After this
+//! number, each changed area has five varints. The first of an area's five varints is the id of the area,
+//! minus the id of the previous changed area, minus 1 (for the first changed area: the id itself). The other
+//! four varints are the differences from the previous slice, in zig-zag encoding: of the mapped, resident,
 //! proportional and swapped bytes.
 
 use crate::ids::AreaId;

@@ -28,7 +28,8 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader};
 
-/// Length of the header of a chunk, in bytes. This number of zero bytes follows the last chunk of a journal.
+/// Length of the header of a chunk, in bytes. After the last chunk of a journal, as many zero bytes follow as
+/// a header has.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,10 +6,10 @@
 //! `header_bytes` and the slice headers are varints. A slice header holds the tick, the time, RssAnon,
 //! VmSwap, and the number of changed sites. The tick is stored as the difference from the previous tick; for
 //! the first slice, from the block's `from_tick`. RssAnon and VmSwap are stored as differences from the
-//! previous slice. For the time, the header stores how much the distance from the previous slice differs from
-//! the distance before that. The numbers for the time, RssAnon and VmSwap have zig-zag encoding. Three bytes
-//! with the widths of the five columns follow, low nibble first. The sixth nibble is 1 if changed memory
-//! areas follow ([`Areas`]), else 0.
+//! previous slice. For the time, the header stores a difference of distances: the distance from the previous
+//! slice, minus the distance between the two slices before. The numbers for the time, RssAnon and VmSwap have
+//! zig-zag encoding. Three bytes with the widths of the five columns follow, low nibble first. The sixth
+//! nibble is 1 if changed memory areas follow ([`Areas`]), else 0.
 //!
 //! A column holds one number for each changed site. The first column holds the site id minus the previous id
 //! minus 1. The other four columns hold allocations, frees, allocated bytes and freed bytes. Each number is
@@ -25,8 +25,8 @@ use crate::layout::varint::{put, take, unzigzag, zigzag};
 use crate::memory::AreaBytes;
 use crate::slice::{Counters, SliceHeader, SliceVisitor};
 
-/// Every site id is below `MAX_SITES`. A reader rejects a block with a higher id, so `MAX_SITES` bounds the
-/// memory that a reader needs.
+/// Every site id is below `MAX_SITES`. A reader rejects a block with an id of `MAX_SITES` or more, so
+/// `MAX_SITES` bounds the memory that a reader needs.
 pub(crate) const MAX_SITES: usize = 1 << 20;
 
 pub(crate) const COLUMNS: usize = 5;

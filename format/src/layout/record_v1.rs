@@ -17,7 +17,7 @@ pub(crate) enum RecordV1 {
     Survivors(Survivors),
     Symbols(ModuleSymbols),
     /// In format version 1 the second number of `Losses`, `lost_module_events`, was always 0. Since version 2
-    /// it counts lost module events.
+    /// this second number counts lost module events.
     Losses(Losses),
     End(End),
     Children(Children),

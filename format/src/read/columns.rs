@@ -77,7 +77,7 @@ impl Columns {
         let mut encoding = Encoding { encoder: Encoder::new(), last_tick: from_tick };
         encoding.encoder.begin(from_tick);
         let done = replay(&mut encoding);
-        // An offset in the payload has 32 bits. They suffice, because the content of a journal is far smaller
+        // An offset in the payload has 32 bits, and 32 bits suffice: the content of a journal is far smaller
         // than 4 GiB.
         if u32::try_from(encoding.encoder.raw_bytes()).is_ok() {
             self.raw = encoding.encoder.finish();
@@ -191,8 +191,8 @@ fn sites_of(raw: &[u8], id_planes: &[u32], changes: usize) -> Option<usize> {
     (sum <= MAX_SITES as u128).then_some(sum as usize)
 }
 
-/// The sum of all `bytes`. The function first adds each 256 bytes in 16 bits, which such a sum cannot exceed,
-/// so that the compiler can use vector instructions.
+/// The sum of all `bytes`. The function first adds 256 bytes at a time into a number of 16 bits, which cannot
+/// overflow. So the compiler can use vector instructions.
 pub(crate) fn byte_sum(bytes: &[u8]) -> u64 {
     let short = |row: &[u8]| u64::from(row.iter().map(|&byte| u16::from(byte)).sum::<u16>());
     bytes.chunks(256).map(short).sum()

@@ -42,8 +42,8 @@ pub struct Update {
     pub slices: u64,
     /// Number of catalog records that are new or that replaced a record.
     pub records: u64,
-    /// Whether the file holds another recording than at the previous refresh. If so, the reader has dropped
-    /// the data of the old recording.
+    /// Whether the file holds another recording than at the previous refresh. If it does, the reader has
+    /// dropped the data of the old recording.
     pub is_new_recording: bool,
     /// Number of blocks that the refresh could not read. The visitor does not get the slices of these blocks.
     pub torn_blocks: u64,
@@ -137,7 +137,8 @@ impl GrowingTrace {
 
     fn refresh_inner<V: SliceVisitor + ?Sized>(&mut self, visitor: &mut V) -> Result<Update, Error> {
         let mut update = Update { is_new_recording: self.follow_name()?, ..Update::default() };
-        // Unlike the other attempts, the last attempt to read the blocks continues if blocks are missing.
+        // If a block is missing, the last attempt to read the blocks continues without it; an earlier attempt
+        // fails.
         let mut attempts = (1..=ATTEMPTS).map(|attempt| attempt == ATTEMPTS);
         while let Some(is_last) = attempts.next()
             && self.read_new(visitor, &mut update, is_last)?.is_err()

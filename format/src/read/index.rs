@@ -51,8 +51,8 @@ pub(crate) struct Index {
 /// Number of bytes that one step of the search for the next sound header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 /// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
-/// file. Catalogs of real programs take 1/20 of these bytes. Without a limit, a hostile file could make a
-/// reader use any amount of memory.
+/// file. The decompressed catalogs of real programs take 1/20 of the bytes that this limit allows. Without a
+/// limit, a hostile file could make a reader use any amount of memory.
 const MIN_CATALOG_RAW_BYTES: u64 = 4 << 20;
 const MAX_CATALOG_RATIO: u64 = 64;
 

@@ -192,8 +192,8 @@ impl Trace {
         &self.catalog.allocators
     }
 
-    /// The sites that start threads, by ascending id. At each such site, every allocation is memory that libc
-    /// needs for one new thread.
+    /// The sites that start threads, by ascending id. At a site that starts threads, every allocation is
+    /// memory that libc needs for one new thread.
     pub fn thread_starts(&self) -> &[SiteId] {
         &self.catalog.thread_starts
     }
@@ -506,8 +506,8 @@ impl Trace {
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
         /// If a trace has at most this number of slices, the distances between the slices do not show the
-        /// stride, because five slices have only four distances. For such a trace, the grid uses the period
-        /// in the record `Start`.
+        /// stride, because five slices have only four distances. For a trace of at most five slices, the grid
+        /// uses the period in the record `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

@@ -47,8 +47,8 @@ pub(crate) struct Ring {
     end: u64,
     /// Position and length of each extent in use.
     live: BTreeMap<u64, u64>,
-    /// A test can set this function. Each write calls it with the bytes that the file would have if the
-    /// writer were killed during the write.
+    /// A test can set this function. Each write calls the function with the bytes that the file would have if
+    /// the writer were killed during the write.
     #[cfg(test)]
     pub(crate) after_write: Option<Watcher>,
 }

@@ -62,9 +62,9 @@ impl TraceWriter {
         self.blocks.iter().map(|block| block.header.extent_bytes()).max().unwrap_or(0)
     }
 
-    /// Merges two neighbouring blocks of slices. If the result would be too large, the function instead drops
-    /// every other slice of that of the two blocks which has the lower level. Returns `false` if no blocks
-    /// can be merged.
+    /// Merges two neighbouring blocks of slices. If the merged block would be too large, the function instead
+    /// drops every other slice of one of the two blocks: the block with the lower level. Returns `false` if
+    /// no blocks can be merged.
     fn merge_once(&mut self) -> Result<bool, Error> {
         let candidates: Vec<Candidate> = self
             .blocks
@@ -159,7 +159,7 @@ impl TraceWriter {
 
     /// Adds records to the catalog blocks, and merges the newest blocks while they are of similar size. So
     /// the number of blocks grows only with the logarithm of the catalog's size. The number of times that the
-    /// writer rewrites one record also grows only with this logarithm.
+    /// writer rewrites a record also grows only with the logarithm of the catalog's size.
     pub(crate) fn add_catalog(&mut self, records: &EncodedRecords) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -385,7 +385,7 @@ mod tests {
     use crate::{DEFAULT_CAPACITY_BYTES, Record, Site, SiteId, SiteKind, SliceHeader, Trace, TraceWriter};
 
     /// A merge of all catalog records takes several times as long as the time between two slices. So the
-    /// writer delays it until slices are farther apart, or until the end of the recording.
+    /// writer delays this merge until slices are farther apart, or until the end of the recording.
     #[test]
     fn large_catalogs_merge_only_when_slices_are_far_apart() {
         const EACH: u32 = 8_000;

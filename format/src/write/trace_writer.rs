@@ -76,7 +76,7 @@ pub struct TraceWriter {
     /// Number of slices, from the next slice on, that the writer compresses quickly because slices were lost.
     hurry: u32,
     /// Usual time between two slices, in nanoseconds; less if the recording has just begun; 0 while slices
-    /// are lost. The writer computes from it how long compression may take.
+    /// are lost. From this time, the writer computes how long compression may take.
     pub(crate) pause_ns: u64,
     /// Time between the last two slices, in nanoseconds; 0 while slices are lost.
     pub(crate) gap_ns: u64,
@@ -173,8 +173,8 @@ impl TraceWriter {
         Ok(Self::on(ring, &path))
     }
 
-    /// Whether the file is still at `path`: another process may have moved or deleted the file. Also `true`
-    /// if the trace has no file yet.
+    /// Whether the file is still at `path`: another process may have moved or deleted the file. For a trace
+    /// that has no file yet, `is_at` returns `true`.
     pub fn is_at(&self, path: &Path) -> bool {
         self.ring.file().is_none_or(|file| place::is_at(file, path))
     }
@@ -336,7 +336,7 @@ impl TraceWriter {
         self.flush_records(LAST_WORDS_BYTES).map_err(|error| self.named(error))
     }
 
-    /// Length that the file would have if the writer finished it now. In this length, the journal counts with
+    /// Length that the file would have if the writer finished it now. The length includes the journal, with
     /// its size before compression.
     pub fn bytes(&self) -> u64 {
         let spare = self.journal.map_or(0, |journal| journal.header.payload_bytes - journal.used);

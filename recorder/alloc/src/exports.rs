@@ -1,5 +1,5 @@
-//! The functions that edleak.h and edleak-annotate call. This crate defines them for a static program. In any
-//! other program, the preload library defines them.
+//! The functions that edleak.h and edleak-annotate call: this crate defines these functions for a static
+//! program. In any other program, the preload library defines the same functions.
 #![allow(unsafe_code)]
 
 use crate::arch::stubs;

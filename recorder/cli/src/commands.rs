@@ -20,10 +20,10 @@ use std::time::Duration;
 
 /// The exit code of edleak-record if a command or a recording fails.
 pub(crate) const FAILED: u8 = 125;
-/// Maximum time for which a client waits for the answer to a request. 60 seconds, because the collector may
+/// Maximum time for which a client waits for the answer to a request: 60 seconds, because the collector may
 /// have to read the symbols of a large program before it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Maximum time for which a client waits for the progress of a recording. 2 seconds suffice, because a
+/// Maximum time for which a client waits for the progress of a recording: 2 seconds suffice, because a
 /// collector answers a request for the progress immediately.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 

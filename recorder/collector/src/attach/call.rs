@@ -3,7 +3,7 @@
 //!
 //! The collector stops only the thread that calls `dlopen`. All other threads run on, so a thread that holds
 //! a lock of the dynamic loader can release this lock. The stopped thread runs the machine code of [`code`].
-//! This machine code writes only below the part of the stack that the thread uses.
+//! The machine code writes only below the part of the stack that the thread uses.
 //!
 //! ```text
 //! the memory below the thread's stack pointer, from low to high addresses:
@@ -14,11 +14,11 @@
 //! ```
 //!
 //! First the collector writes the machine code, and fills the memory below the stack pointer. At this time,
-//! the thread uses neither of the two. Then the collector sets the registers of the thread in one call of
-//! ptrace. From this call of ptrace on, the machine code can restore the registers of the thread without the
-//! collector, so the thread is safe even if the collector dies. If the collector still runs when `dlopen`
-//! returns, the collector restores the registers, and the code does not. The kernel then continues the system
-//! call in which the thread waited, for the rest of the waiting time.
+//! the thread uses neither the machine code nor this memory. Then the collector sets the registers of the
+//! thread in one call of ptrace. From this call of ptrace on, the machine code can restore the registers of
+//! the thread without the collector, so the thread is safe even if the collector dies. If the collector still
+//! runs when `dlopen` returns, the collector restores the registers, and the code does not. The kernel then
+//! continues the system call in which the thread waited, for the rest of the waiting time.
 
 use crate::attach::arch::code::{self, Block, DONE, Place};
 use crate::attach::arch::frame;
@@ -101,8 +101,8 @@ pub(crate) fn waiting_threads(pid: u32) -> Vec<u32> {
 /// The text for a message about a thread that does not wait in a system call.
 pub(crate) const RUNNING: &str = "running";
 
-/// Describes, for a message, whether a thread waits in a system call or runs. The function reads this from
-/// /proc and does not stop the thread.
+/// Describes, for a message, whether a thread waits in a system call or runs. The function reads the state of
+/// the thread from /proc and does not stop the thread.
 pub(crate) fn position_of(pid: u32, tid: u32) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
     match text.split_whitespace().next() {
@@ -301,8 +301,8 @@ impl Results {
     }
 }
 
-/// Lets the thread run until it has finished the call of `dlopen`. Returns `false` if the call takes longer
-/// than until the time `limit`.
+/// Lets the thread run until it has finished the call of `dlopen`. Returns `false` if the call of `dlopen` is
+/// not finished at the time `limit`.
 fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> Result<bool, Failure> {
     loop {
         thread.go_on_to_system_call()?;
