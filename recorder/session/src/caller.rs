@@ -24,10 +24,10 @@
 //!
 //! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more,
 //! which encodes neither a site nor a rule. For two kinds of addresses, the xor with an empty word may be
-//! less than 2³². One kind are addresses of 2⁴⁸ or more: a program has code there only if it asks a kernel
-//! with five-level page tables for such addresses. The other kind are addresses below [`LOWEST`], where no
-//! code lies. For an address below [`LOWEST`], the xor with an empty word is a multiple of 2¹⁶: it may
-//! equal a value that encodes a site, but never a value that encodes a rule.
+//! less than 2³². Addresses of 2⁴⁸ or more are the first kind: a program has code there only if it asks a
+//! kernel with five-level page tables for such addresses. Addresses below [`LOWEST`] are the second kind:
+//! no code lies there. For an address below [`LOWEST`], the xor with an empty word is a multiple of 2¹⁶: it
+//! may equal a value that encodes a site, but never a value that encodes a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has
 //! no word, the hook searches the site table. A thread that has changed the site or the action of an
@@ -46,8 +46,8 @@ const PLACE_BITS: u32 = 16;
 /// Number of words in the caller cache; together, the words take 512 KiB. A program touches only those pages
 /// of the cache that contain the words of its callers.
 pub const CALLERS: usize = 1 << PLACE_BITS;
-/// No code lies below this address (`vm.mmap_min_addr`), so a smaller number on the stack is not a return
-/// address. The hook treats a value from the stack as a return address only if the value is at least
+/// No code lies below the address 65,536 (`vm.mmap_min_addr`), so a smaller number on the stack is not a
+/// return address. The hook treats a value from the stack as a return address only if the value is at least
 /// `LOWEST`.
 pub const LOWEST: usize = 1 << PLACE_BITS;
 
@@ -165,20 +165,21 @@ pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: i
     }
 }
 
-/// Clears the cached word of `address`. Call this function after the site id or the action of `address` in
-/// the site table has changed.
+/// Sets the cache's word of `address` to 0 (empty). Call this function after the site id or the action of
+/// `address` in the site table has changed.
 pub fn withdraw(cache: &[AtomicU64], address: u64) {
     withdraw_if(cache, address, |_| true);
 }
 
-/// Clears the cached word of `address` if `is_wrong` returns true for the site or rule in this word.
+/// Sets the cache's word of `address` to 0 (empty) if `is_wrong` returns true for the site or rule in this
+/// word.
 pub fn withdraw_if(cache: &[AtomicU64], address: u64, is_wrong: impl FnOnce(Caller) -> bool) {
     fence(Ordering::SeqCst);
     let Some(place) = cache.get(place(address)) else { return };
     let now = place.load(Ordering::Relaxed);
     if is_about(now, address) && is_wrong(Caller::by(now, address)) {
-        // The exchange fails if another thread has stored a word at this index meanwhile. That thread reads
-        // the site table after its store, so it removes its word itself if the word is wrong.
+        // The compare-and-exchange fails if another thread has stored a word at this index meanwhile. That
+        // thread reads the site table after its store, so it removes its word itself if the word is wrong.
         let _ = place.compare_exchange(now, 0, Ordering::SeqCst, Ordering::Relaxed);
     }
 }
@@ -238,8 +239,8 @@ mod tests {
         let wrapper = 0x7f12_3456_789a;
         publish(&cache, wrapper, &slot(wrapper, 9, Action::step(rule)), || false);
         assert_eq!((known(&cache, wrapper).site(), known(&cache, wrapper).rule()), (None, Some(rule)));
-        // For each of three addresses with a word in the cache: all addresses that differ from it in a
-        // single bit.
+        // The test also looks up all addresses that differ in a single bit from one of three addresses with
+        // a word in the cache.
         let near = [0x5555_5555_1234, 0x7fff_f7e0_0011, wrapper]
             .map(|address| (0..ADDRESS_BITS).map(move |bit| address ^ 1 << bit));
         for other in addresses().chain(extremes()).chain(near.into_iter().flatten()) {

@@ -42,7 +42,7 @@ pub struct Control {
     pub others: AtomicU32,
     /// The number after the `#` in the address of the control page (`/proc/COLLECTOR/fd/N#NONCE`). PIDs are
     /// reused, so a target may open the control page of a wrong collector. If the number in the target's
-    /// address differs from the number in this field, the collector of this page does not record the target.
+    /// address differs from `nonce`, the collector of this page does not record the target.
     pub nonce: AtomicU64,
     /// The slots for sessions.
     pub slots: [Slot; SLOTS],

@@ -84,8 +84,8 @@ pub struct Header {
     /// 1: the process was already running when the recording began, so the process has allocations that the
     /// library never counted.
     pub attached: AtomicU32,
-    /// The highest index of a shard that a thread has ever owned, plus 1. No thread has touched a shard whose
-    /// index is this number or higher, except the shared shard (see `shared_in_use`).
+    /// The highest index of a shard that a thread has ever owned, plus 1. No thread has touched a shard
+    /// whose index is `shards_used` or higher, except the shared shard (see `shared_in_use`).
     pub shards_used: AtomicU32,
     /// 1: a forked child that edleak does not record has allocated memory.
     pub has_forked: AtomicU32,
@@ -128,8 +128,8 @@ pub struct Header {
 }
 const _: () = assert!(core::mem::size_of::<Header>() <= 4096);
 
-/// The first fields of a [`Header`], which identify the session. A target reads them from the file of the
-/// session before the target maps the session.
+/// The first fields of a [`Header`], which identify the session. A target reads these first fields from the
+/// file of the session before the target maps the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// [`Header::magic`].

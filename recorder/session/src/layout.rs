@@ -1,8 +1,8 @@
 //! The offset in bytes of each region of a session.
 //!
-//! Only the number of shards varies between sessions. All other sizes are constants, so the hot path need not
-//! load these sizes from memory. A session is a sparse file in memory: a page of the session takes memory
-//! only after a process has touched this page.
+//! Only the number of shards varies between sessions. The sizes of all other regions are constants, so the
+//! hot path need not load the offset of a region from memory. A session is a sparse file in memory: a page
+//! of the session takes memory only after a process has touched this page.
 
 use crate::atomic::AtomicU64;
 use crate::caller::CALLERS;

@@ -13,7 +13,8 @@
 //! from two rings of events. So the thread that takes a slice also adds an event to the ring of mapping
 //! events and to the ring of pool events. This event contains the position of the slice in the ring of
 //! marks. When the collector reads this event from one of the two rings, it has read all earlier events of
-//! that ring. So its counters of mapped memory or of pools are those of the instant of the mark.
+//! that ring. So the collector's counters of mapped memory or of pools are then exact for the instant of
+//! the mark.
 //!
 //! A thread that sets a mark never waits. If another thread is taking a slice, or if the ring is full, the
 //! next mark of the same name takes the slice. Counters are cumulative, so the slice at the next mark still
@@ -233,8 +234,9 @@ pub(crate) fn place_of<'n>(names: &'n [MarkName], name: GivenName<'_>) -> Option
 }
 
 impl Marks<'_> {
-    /// Sets a mark, without a lock. Calls `counted` only if a slice is due. Before the function publishes a
-    /// slice, it calls `note` with the position of the slice in the ring.
+    /// Sets a mark, without a lock. Calls `counted`, which returns the current counters, only if a slice is
+    /// due. Before the function publishes a slice, it calls `note` with the position of the slice in the
+    /// ring.
     pub fn set<'c>(
         &self,
         name: GivenName<'_>,

@@ -12,10 +12,11 @@
 //! After a producer has checked the room and before the producer takes its number, other threads may take
 //! numbers. So a producer writes its event only if at least [`SLACK`] places of the ring are free when it
 //! checks the room. [`SLACK`] is larger than the number of threads that have checked the room but have not
-//! yet taken a number. If a reset were lost, all objects of a pool would stay live. If a name were lost,
-//! the objects of the pool would be counted at other sites. If the event of a mark were lost, the counters
-//! of pools at this mark would be wrong. So events of single objects may not use the last [`RESERVE`] free
-//! places of the ring; only resets, names, trims, moves and marks may use these places.
+//! yet taken a number. If the event of a reset were lost, all objects of the pool would stay live in the
+//! collector's counts. If the event of a pool's name were lost, the objects of the pool would be counted at
+//! other sites. If the event of a mark were lost, the counters of pools at this mark would be wrong. So
+//! events of single objects may not use the last [`RESERVE`] free places of the ring; only resets, names,
+//! trims, moves and marks may use these places.
 //!
 //! # Order
 //!

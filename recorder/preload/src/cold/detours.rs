@@ -76,8 +76,8 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
     let stubs = map_stubs(module, regions)?;
     let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
     let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
-    // The last jump may end exactly at the end of a page. The page after it may be unmapped, so the code
-    // does not change the protection of that page.
+    // If the last jump ends exactly at the end of a page, the next page may be unmapped, so the code does
+    // not change the protection of the next page.
     let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
     // While the module's machine code is writable, it stays executable, because its pages may contain the
     // code that runs now. If the system does not allow the code to make the machine code writable, no byte

@@ -69,8 +69,8 @@ pub(super) fn describe_late(is_countable: bool, malloc: usize) {
 }
 
 /// Number of seccomp filters of this process. If the number of filters has grown by the time at which a
-/// collector asks for a recording, the process has restricted its system calls after its start. To begin
-/// the recording, the library may then need a system call that the filter forbids.
+/// collector asks for a recording, the process has restricted its system calls after its start. The library
+/// may then be unable to begin the recording, because a seccomp filter forbids a system call that it needs.
 fn seccomp_filters() -> u32 {
     let mut filters = 0;
     lines::for_each_line(b"/proc/self/status\0", |line| match line.strip_prefix(b"Seccomp_filters:") {

@@ -69,7 +69,7 @@ pub(super) fn known() -> &'static [Known] {
 }
 
 /// A free entry of the table of modules. If no entry is free, the function returns the entry of an unloaded
-/// module, if another module is loaded at the addresses of this module now.
+/// module whose addresses now belong to another module.
 pub(super) fn place_for_another() -> Option<&'static Known> {
     let is_free = |known: &&Known| known.end.load(Ordering::Relaxed) == 0;
     if let Some(free) = known().iter().find(is_free) {

@@ -2,10 +2,10 @@
 //!
 //! glibc's loader allocates a `link_map` for every module with calloc, and frees the `link_map` when it
 //! unloads the module. The loader calls edleak's entry points for calloc and free, so edleak can mark every
-//! allocation of the loader as special. If a special allocation becomes a `link_map`, the loader has loaded
-//! a module. If the loader frees the `link_map`, the loader has unloaded the module. All code in this file
-//! runs on the thread that called dlopen or dlclose, while the loader holds its own lock. Therefore the
-//! tables of the file modules.rs need no lock of their own.
+//! allocation of the loader as special in the side table. If a special allocation becomes a `link_map`, the
+//! loader has loaded a module. If the loader frees the `link_map`, the loader has unloaded the module. All
+//! code in this file runs on the thread that called dlopen or dlclose, while the loader holds its own lock.
+//! Therefore the tables of the file modules.rs need no lock of their own.
 //!
 //! A new module may be loaded at the addresses of an old module. Allocations of the new module must not
 //! count at the sites of the old module. So the library compares the first bytes of the old module with the

@@ -17,8 +17,8 @@ static INFOS: AtomicPtr<SiteInfo> = AtomicPtr::new(ptr::null_mut());
 /// with the addresses of all other tables.
 pub(crate) static CALLER_CACHE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 static WRAPPERS: AtomicPtr<WrapperRange> = AtomicPtr::new(ptr::null_mut());
-/// In a forked child: the session of the nearest ancestor whose rules the collector has published. The child
-/// uses these rules until the collector has published the child's own rules.
+/// In a forked child: the session of the nearest ancestor whose rules the collector has published. The
+/// child uses the rules in this session until the collector has published the child's own rules.
 static PARENT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes this process use the rules of the session at `parents`, until the collector has published the rules
@@ -44,8 +44,8 @@ pub(crate) fn forget_parent() {
     PARENT.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// The return address of the call in `edleak_call_new`. A real operator new that runs in this call may
-/// request memory for the exception that it throws. 0: not known.
+/// The return address of the call in `edleak_call_new`. The real operator new that `edleak_call_new` calls
+/// may request memory for the exception that it throws. 0: the return address is not known yet.
 static OWN_CALL: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores the return address of the call in `edleak_call_new`.
@@ -74,9 +74,9 @@ pub(crate) fn set_tables(
 /// Copies the site or the rule of an address from the site table into the caller cache.
 fn publish(address: usize, slot: &SiteSlot) {
     // If the cache's word at the index of this caller belongs to another caller, this word usually stays.
-    // If a new caller always replaced the word and two callers with one index took turns, each call would
-    // take the slow path. Every 16th time, the new caller replaces the word, so that the word of an unused
-    // caller disappears.
+    // If a new caller always replaced the word and two callers with one index took turns, each call of
+    // these two callers would take the slow path. In every 16th such case, the word of the new caller
+    // replaces the old word, so that the word of a caller that no longer allocates disappears.
     static RIVALS: AtomicU32 = AtomicU32::new(0);
     let takes_over = || {
         let rivals = RIVALS.load(Ordering::Relaxed).wrapping_add(1);
@@ -293,7 +293,7 @@ fn addresses(infos: &[SiteInfo], next_site: u32) -> impl Iterator<Item = (usize,
 /// forked child. So the site ids in the side table, which the child inherits, stay valid in the child.
 ///
 /// # Safety
-/// A session must be mapped at both addresses.
+/// A session must be mapped at `parents` and at `own`.
 pub(crate) unsafe fn inherit(parents: *const u8, own: *const u8, next_site: u32) {
     // SAFETY: the caller guarantees the sessions; each session holds `SLOTS` slots, and all data in a session
     // is atomic.

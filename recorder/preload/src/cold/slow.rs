@@ -150,7 +150,7 @@ fn attribute(
     (pending.caller, pending.fp, asked)
 }
 
-/// Ends the pending state of the entry point that runs on this thread.
+/// Makes the pending entry point of this thread no longer pending, and restores the thread's `offset`.
 pub(crate) fn thread_end_pending(tls: &mut thread::Tls) {
     tls.offset = tls.hidden_offset.into();
     tls.hidden_offset = 0;
@@ -246,8 +246,8 @@ pub(crate) unsafe fn reallocate(old: *mut u8, size: usize) -> *mut u8 {
     let was = unsafe { take(old) };
     // SAFETY: this is the target's own call, with its own arguments.
     let new = unsafe { real::realloc_any(old, size) };
-    // A new session may have begun during the real call. A new session does not know allocations that were
-    // counted in an older session.
+    // A new session may have begun during the real realloc. A new session does not know allocations that
+    // were counted in an older session.
     let was = was.filter(|_| lifecycle::session() == session);
     // SAFETY: the target passed `old`, and `was` was taken before the real call.
     unsafe { reallocated(old, was, new, size) }
@@ -267,9 +267,9 @@ pub(crate) unsafe fn reallocated_after(
     new: *mut u8,
     size: usize,
 ) -> *mut u8 {
-    // If the thread has counters at another address than before the real realloc, another session began
-    // during the real realloc. If the kernel has set the page of counters to 0, this process is a forked
-    // child.
+    // The removed allocation belongs to the attached session if the thread's counters are still at the
+    // address `before`, or if this process is a forked child whose page of counters the kernel has set to
+    // 0. Otherwise, another session began during the real realloc.
     let is_same = thread::counters() == before || thread::is_wiped();
     // SAFETY: the target passed `old`, and `was` was taken before the real call.
     unsafe { reallocated(old, is_same.then_some(was), new, size) }
@@ -310,7 +310,7 @@ pub(crate) unsafe fn restore(allocation: *mut u8, was: Option<Allocation>) {
     }
 }
 
-/// Counts the free of an allocation that `take` returned.
+/// Counts the free of an allocation that `take` has removed from the side table.
 pub(crate) fn count_taken(was: Option<Allocation>) {
     let Some(was) = was else { return };
     let Some(header) = lifecycle::header() else { return };

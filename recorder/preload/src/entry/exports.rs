@@ -1,11 +1,12 @@
 //! HOT: the exported C symbols; no other file exports symbols.
 //!
 //! Every entry point that allocates is a naked stub; the assembly of the stubs is in
-//! [`crate::arch::stubs`]. The stubs of frequent functions call the real function and note the allocation
-//! that this function returns. The other stubs add two arguments, from which the hook finds its caller: the
-//! address of the stub's return address, and the frame pointer. A stub that adds these two arguments jumps
-//! to its hook, and the hook returns directly to the stub's caller. Entry points that free memory need no
-//! caller, because a free is counted at the site of the allocation.
+//! [`crate::arch::stubs`]. The stubs of frequent functions, such as malloc, call the real function and note
+//! the allocation that the real function returns. The stubs of less frequent functions, such as
+//! posix_memalign, jump to a hook, which returns directly to the stub's caller. These stubs pass two more
+//! arguments, from which the hook finds the caller: the address of the stub's return address, and the frame
+//! pointer. Entry points that free memory need no caller, because a free is counted at the site of the
+//! allocation.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "the linker exports these, no other file names them")]
 #![allow(non_snake_case)] // names of the C++ ABI

@@ -240,9 +240,9 @@ fn new_is_malloc() -> bool {
 #[cold]
 fn learn_new() {
     sites::set_own_call(call_new::return_address());
-    // The operators that the program uses must be edleak's operators, and the next definitions of the
-    // operators must belong to a C++ runtime. Without this check, edleak could call malloc although the
-    // program has its own operator new.
+    // The program uses the default operator new if the loader finds edleak's operators first, and if the
+    // next definitions of the operators belong to a C++ runtime. Without the first test, edleak could call
+    // malloc although the program has its own operator new.
     let forms = [
         c"_Znwm",
         c"_Znam",

@@ -1,5 +1,5 @@
-//! COLD: mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the real function and adds an event
-//! to the ring of mapping events.
+//! COLD: the hooks of mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the real function and
+//! adds an event to the ring of mapping events.
 //!
 //! `session::mapping` explains whether a call takes the number of its event before or after the kernel
 //! executes the call. A hook does not change errno and does not wait. After the library has found the real
@@ -321,7 +321,8 @@ pub(crate) unsafe extern "C" fn on_shmat(
     if attached != FAILED
         && let Some(log) = MappingLog::of_taking()
     {
-        // The event holds the segment's id instead of a length; the collector looks up the length.
+        // The event of shmat holds the segment's id instead of a length; the collector looks up the length
+        // of the segment.
         let event = event(Operation::Attach, attached, segment as u32 as usize, flags as u32);
         // SAFETY: `caller` and `fp` come from the entry stub.
         unsafe { log.taken(event, caller, fp) };

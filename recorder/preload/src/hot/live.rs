@@ -37,7 +37,7 @@ use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
-/// An allocation of at least this many bytes does not fit into a small entry.
+/// An allocation of 32 KiB or more does not fit into a small entry.
 pub(crate) const LARGE: usize = 1 << 15;
 pub(crate) const SITE_BITS: u32 = 16;
 const _: () = assert!(MAX_SITES <= 1 << SITE_BITS);
@@ -86,9 +86,9 @@ pub(crate) struct Entry(*const AtomicU32);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found(u32);
 
-/// The value of a small entry, minus 1. If 1 is subtracted from the value of an entry, every small entry
-/// has a value less than [`SMALL`], because its site is never 0. Empty entries and entries with the slow
-/// bit then have greater values.
+/// The value of a small entry, minus 1. If an entry holds a small allocation, the value of the entry minus
+/// 1 is less than [`SMALL`], because the slow bit is 0 and the site is not 0. For an empty entry or an
+/// entry with the slow bit, the value minus 1 is [`SMALL`] or more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Small(u32);
 
@@ -568,7 +568,7 @@ mod tests {
             assert_eq!(take(at(base)), None);
         }
         // The test inserts a large allocation at `base` + 64 and a small allocation at `base` + 32. The
-        // size entries of a new large allocation at `base` overwrite both.
+        // size entries of a new large allocation at `base` overwrite both allocations.
         assert_eq!(insert(at(base + 64), large), Ok(None));
         assert_eq!(insert(at(base + 32), allocation(7, 5)), Ok(None));
         assert_eq!(covered(base, allocation(9, 50_000)), [allocation(7, 5), large]);

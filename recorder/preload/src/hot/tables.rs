@@ -29,8 +29,8 @@ const _: () = assert!(core::mem::offset_of!(Tables, page) == 0);
 /// The only instance of [`Tables`].
 pub(crate) static TABLES: Tables = Tables { page: Page::new(), top: Top::new() };
 
-/// The upper level of the side table. For each region of 64 MiB of addresses, it holds the origin of the
-/// region's leaf (`hot::live` explains the origin).
+/// The upper level of the side table. For each region of 64 MiB of addresses, the upper level holds the
+/// origin of the region's leaf (`hot::live` explains the origin).
 #[repr(transparent)]
 pub(crate) struct Top(pub [AtomicPtr<AtomicU32>; LEAVES]);
 
@@ -45,16 +45,17 @@ impl Top {
 /// one comparison checks both that the size is small and that the thread has counters.
 ///
 /// One thread writes the counters and limits of all threads when it attaches the process to a session.
-/// While it writes, no thread uses these counters: no thread has an offset yet, or all limits are 0. If a
-/// process is attached again, the collector sets the limits when the recording begins and ends
-/// ([`edleak_session::idle`]). So every thread can read its counters and limits without atomic operations.
-/// In a forked child, the kernel sets the counters and limits to 0. If a signal handler forks between two
-/// reads of one thread, the child may get an old value from the first read and 0 from the second read.
+/// While this thread writes, no thread uses its counters and limits on the fast path: no thread has an
+/// offset yet, or all limits are 0. If a process is attached again, the collector sets the limits when the
+/// recording begins and ends ([`edleak_session::idle`]). So every thread can read its counters and limits
+/// without atomic operations. In a forked child, the kernel sets the counters and limits to 0. If a signal
+/// handler forks between two reads of one thread, the child may get an old value from the first read and 0
+/// from the second read.
 #[repr(C)]
 pub(crate) struct Own {
     /// The shard of this thread; null: the thread must leave the fast path.
     pub counters: *const Counters,
-    /// Only an allocation with fewer bytes than this limit may take the fast path. `size_limit` is
+    /// Only an allocation of fewer than `size_limit` bytes may take the fast path. `size_limit` is
     /// `live::LARGE`, or 0 if this thread must not count.
     pub size_limit: usize,
     /// The limit that `live::Found::small` compares with: `live::SMALL`, or 0 if this thread must not

@@ -60,8 +60,8 @@ impl Tls {
     }
 }
 
-/// A running entry point that may call other entry points. The first inner entry point that allocates counts
-/// the allocation for the caller and the size in this object.
+/// A running entry point that may call other entry points. The first inner entry point that allocates
+/// counts the allocation with the caller and the size in this object, instead of its own caller and size.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Pending {

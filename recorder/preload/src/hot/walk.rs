@@ -246,9 +246,9 @@ fn bound_of(header: &Header, sp: usize) -> usize {
 /// hash before it could load the rule.
 const CACHE_BITS: u32 = 15;
 
-/// One entry holds the upper bits of the address (high half) and the rule (low half), so that one load reads
-/// both parts; 0: the entry is empty. The index and the high half together contain all bits of an address, so
-/// the walk never uses an entry of another address.
+/// The cache of unwind rules. One entry holds the upper bits of a return address (high half) and the rule
+/// at this address (low half), so that one load reads both parts; 0: the entry is empty. The index and the
+/// high half together contain all bits of an address, so the walk never uses an entry of another address.
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
 const _: () = assert!(CACHE_BITS + 32 >= arch::ADDRESS_BITS);
 
