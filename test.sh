@@ -7,8 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 tests/setup.sh
-# The end-to-end tests run these programs. Their profile is the one of the tests, so every crate is built once,
-# and with the checks of overflow and the assertions. The library is the one that users load.
+# The end-to-end tests run edleak's programs with the preload library. The programs have the same profile as
+# the tests (`suite`), so cargo builds every crate once, with overflow checks and assertions. The library is
+# the release build, which users load.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo build --release -p edleak-preload
 cargo build --profile suite --workspace --exclude edleak-preload --all-targets

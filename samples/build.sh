@@ -19,7 +19,7 @@ mkdir -p "$out"
 out=$(readlink -f "$out")
 
 # Compiles one source. The compiler writes to a temporary name, and the script renames the finished program.
-# So if a build is interrupted, no incomplete program remains.
+# So an interrupted build leaves no incomplete program.
 build_one() {
     local source=$1 base name flags result
     base=$(basename "$source")
@@ -44,7 +44,8 @@ build_one() {
     mv "$new" "$result"
 }
 
-# Lock the directory, so that only one build runs at a time. Two builds would compile every program twice.
+# Lock the output directory, so that only one build runs at a time. Two builds at the same time would both
+# compile every program.
 exec 9>"$out/.lock"
 flock 9
 

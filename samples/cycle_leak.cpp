@@ -1,5 +1,5 @@
-// A parent and a child refer to each other by shared_ptr. So both stay allocated when the program has no
-// other reference to them.
+// A parent and a child refer to each other by shared_ptr. So both objects stay allocated after the program
+// has dropped its own references to them.
 //
 //#Expect: Leak in make_pair_of_nodes
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// One request in ten causes an error. The code for errors returns without deleting the request.
+// One request in ten causes an error. The code that handles it returns without deleting the request.
 //
 //#Expect: Leak in accept_request
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// Appends lines to one log buffer and never writes the buffer out. So there is one allocation, which grows.
+// Appends lines to one log buffer and never writes the buffer out. The leak is one allocation that grows.
 //
 //#Expect: Leak in append_line
 //#Expect: nothing else

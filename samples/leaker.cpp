@@ -16,7 +16,7 @@
 #include <malloc.h>
 #include <new>
 
-// For each function, the exact totals of requested bytes and allocations. The recorder must count the same.
+// The exact totals of requested bytes and allocations of each function. edleak's totals must be equal.
 struct ledger {
     const char *function;
     uint64_t allocs, allocated_bytes, frees, freed_bytes;
@@ -72,7 +72,7 @@ NOINLINE void leak_new_array() {
     books[NEW_ARRAY].add(400);
 }
 
-// The cache has CACHE_SLOTS entries. Each entry is allocated once and then reused.
+// The cache has CACHE_SLOTS entries. The program allocates each cache entry once and then reuses it.
 enum { CACHE_SLOTS = 512, CACHE_ENTRY_BYTES = 1000 };
 static void *cache[CACHE_SLOTS];
 
@@ -151,7 +151,7 @@ int main(int argc, char **argv) {
     }
 
     startup_table();
-    // pace_start accepts only whole numbers of ticks per second. The demo's period may be any time.
+    // pace_start takes a whole number of ticks per second, but the demo's period may be any number of ms.
     pace p = pace_start(0, nullptr, 0, 1);
     p.period_ns = (long)(period_ms * 1e6);
     p.ticks = (long)(seconds * 1000 / period_ms);

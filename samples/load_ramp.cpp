@@ -1,5 +1,5 @@
-// Until the middle of the run, the number of requests in progress grows. Then it stays constant. Every
-// request is freed.
+// Until the middle of the run, the number of requests in progress grows; then this number stays constant.
+// Every request is freed.
 //
 //#Expect: no leak
 #include "pace.h"

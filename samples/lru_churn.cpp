@@ -1,4 +1,4 @@
-// An LRU cache of 200 entries for 1,000 keys. It is full after a second; then new entries replace old ones.
+// An LRU cache of 200 entries for 1,000 keys, full after a second; then new entries replace old entries.
 //
 //#Expect: no leak
 #include "pace.h"

@@ -6,7 +6,7 @@
 #include <map>
 
 struct session { char data[200]; };
-// The map is never destroyed, as in services. If the exit destroyed the map, the leak would be hidden.
+// The program never destroys the map, as in a service. Destroying the map at exit would hide the leak.
 static auto &sessions = *new std::map<long, session>;
 
 NOINLINE void login(long user) { sessions[user].data[0] = 1; }

@@ -1,5 +1,5 @@
 // A pool that grows until the middle of the run, because the program needs more and more objects. Then the
-// need and the pool stay constant.
+// number of objects in use and the size of the pool stay constant.
 //
 //#Expect: no leak
 #include "pace.h"

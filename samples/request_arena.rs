@@ -16,8 +16,8 @@ fn main() {
     let mut random = pace::Random::new();
     let mut last = Vec::new();
     while pace.wait() {
-        // The program drops the arena of the previous request only after it has served this request, as if it
-        // were still sending the previous answer until then.
+        // The program drops the arena of the previous request only after it has served the current request.
+        // It acts like a server that still sends the previous answer while it serves the current request.
         last = black_box((serve(&mut random), last)).0;
     }
     black_box(last);

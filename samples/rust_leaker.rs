@@ -1,5 +1,5 @@
 //! A small service with two leaks and a cache. The service never removes sessions from its table, and keeps a
-//! history of all actions for ever. Only its cache has a maximum size.
+//! history of all actions for ever. The service's cache does not leak, because it has a maximum size.
 //!
 //#Expect: Leak in open_session
 //#Expect: Leak in record_history

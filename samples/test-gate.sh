@@ -5,9 +5,9 @@
 #
 # The test must do its work EDLEAK_ITERATIONS times (default 30). Before each repetition, the test must set
 # the mark `iteration`, with edleak_mark of edleak.h. If the test fails, the script exits with the test's exit
-# code. If the iterations leak, the script exits with 1. Otherwise the script exits with 0, even if the test
-# sets no marks. If EDLEAK_TRACES names a directory and the test leaks or is undecided, the script keeps the
-# trace and the report in this directory.
+# code. If the iterations leak, the script exits with 1. If the iterations do not leak, if the verdict is
+# undecided, or if the test sets no marks, the script exits with 0. If EDLEAK_TRACES names a directory and the
+# test leaks or is undecided, the script keeps the trace and the report in this directory.
 #
 #   ctest           add_test(NAME parser COMMAND test-gate.sh $<TARGET_FILE:parser_test>)
 #   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh cargo nextest run
@@ -17,8 +17,8 @@ set -u
 
 [ "${1-}" != -- ] || shift
 [ $# -gt 0 ] || { echo "usage: test-gate.sh [--] TEST [ARGUMENT]..." >&2; exit 2; }
-# cargo nextest first runs the test program with --list to get the names of the tests. Run the program without
-# edleak for this list.
+# cargo nextest first runs the test program with --list to get the names of the tests. The script makes this
+# first run without edleak.
 case " $* " in *" --list "*) exec "$@" ;; esac
 
 record=${EDLEAK_RECORD_BIN:-edleak-record} analyze=${EDLEAK_ANALYZE_BIN:-edleak-analyze}

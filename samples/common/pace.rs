@@ -2,7 +2,8 @@
 //! are the same in every run.
 //!
 //! A sample does its work by ticks and not by elapsed time. If the machine stalls, the sample makes the
-//! missed ticks later, without waiting between them. So two runs of a sample have exactly the same totals.
+//! missed ticks afterwards, without a pause between these ticks. So two runs of a sample have exactly the
+//! same totals.
 #![allow(dead_code)] // each sample uses only a part of this file
 
 use std::time::{Duration, Instant};

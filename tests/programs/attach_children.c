@@ -86,7 +86,7 @@ int main(void) {
             if (child == 0) {
                 int grandchild = is_nested ? fork() : 1;
                 if (grandchild == 0) {
-                    // The grandchild reads its commands from this pipe, but no command is ever sent.
+                    // The grandchild reads its commands from the pipe `silent`, into which no process writes.
                     int silent[2];
                     if (pipe(silent)) _exit(2);
                     live(silent[0], blocks);

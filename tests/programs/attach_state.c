@@ -4,7 +4,7 @@
 //   attach_state read|poll|futex
 //
 // Prints `waiting`, and after the call either `same` or the differences. A byte on standard input ends read
-// and poll; poll has a time limit of 600 s. SIGUSR1, which a second thread receives, ends futex.
+// and poll; poll also ends after 600 s. SIGUSR1 ends futex: a second thread handles the signal.
 //
 //#Build: -O1 -pthread -Wno-unused-result
 #include <errno.h>
@@ -22,7 +22,7 @@
 uint64_t before[11], after[11];
 uint8_t vectors_before[16 * 32], vectors_after[16 * 32];
 static int word = 0;
-// A value for the control register of the vector unit. With this value, the unit rounds numbers up.
+// The vector unit rounds numbers up if its control register has this value.
 enum { ROUND_UP = 0x5f80 };
 
 // Makes the system call in a function with unwind information, as a libc does.

@@ -129,7 +129,7 @@ NOINLINE void *site_new_array_aligned_nothrow(size_t n) {
 NOINLINE void *site_strdup(const char *s) { void *p = strdup(s); KEEP(p); return p; }
 NOINLINE void *site_strndup(const char *s, size_t n) { void *p = strndup(s, n); KEEP(p); return p; }
 
-// The ledger does not contain these allocations, because libc makes them. All of them are freed in the end.
+// The ledger omits the allocations of asprintf and getline: libc makes them, and the program frees them all.
 NOINLINE void balanced_asprintf(int n) {
     char *text = nullptr;
     if (asprintf(&text, "%0*d", n, 7) != n) fail("asprintf returned a wrong length");
@@ -145,7 +145,7 @@ NOINLINE void balanced_getline(FILE *file) {
     KEEP(line);
 }
 
-// All these calls must fail, must change nothing, and must set errno as their specification says.
+// Every call in site_fail must fail, must change nothing, and must set errno as its specification says.
 NOINLINE void site_fail(unsigned kind) {
     static volatile size_t huge = SIZE_MAX / 2 + 4096, half = SIZE_MAX / 2 + 2;
     void *p = nullptr, *untouched = (void *)0x1234;
@@ -375,8 +375,8 @@ int main(int argc, char **argv) {
     if (!lines) fail("tmpfile");
     fprintf(lines, "%0300d\n", 1);
 
-    // The program starts four generations of threads, one after another. The threads of a generation also
-    // free the allocations that the previous generation left behind.
+    // The program starts four generations of threads, one after another. The threads of one generation also
+    // free the allocations that the threads of the previous generation left behind.
     enum { GENERATIONS = 4 };
     for (int i = 0; i < threads; i++) workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
     for (int generation = 0; generation < GENERATIONS; generation++) {

@@ -1,4 +1,4 @@
-// Makes four mappings and forks. The child unmaps one mapping and makes two more. The parent keeps all four.
+// Makes four mappings and forks. The child unmaps one of the four and makes two more; the parent keeps four.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

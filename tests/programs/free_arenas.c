@@ -1,6 +1,6 @@
 // Four threads allocate and then free nearly everything. Every fiftieth allocation stays, so glibc cannot
 // return the memory. Prints the free bytes of all arenas, without the fast bins, as glibc counts them. Then
-// the program waits, so that edleak reads the arenas.
+// the program waits, so that edleak has time to read the state of the arenas.
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@ static pthread_barrier_t done;
 static void work(void) {
     char *held[EACH];
     for (int i = 0; i < EACH; i++) held[i] = memset(malloc(BYTES), 1, BYTES);
-    // Never free the last allocation. Otherwise the freed memory would join the unused end of the arena.
+    // The last allocation is never freed: its memory would join the unused end of the arena.
     for (int i = 0; i < EACH; i++)
         if (i % 50 != 49) free(held[i]);
 }

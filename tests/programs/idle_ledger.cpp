@@ -124,8 +124,8 @@ static void *work(void *argument) {
 
 static void pause_all() {
     runs = false;
-    // A thread that has read the old value of `runs` adds 1 to `running` within 2 ms. Then the loop waits
-    // until this thread has stopped.
+    // A thread that has read the old value of `runs` adds 1 to `running` within 2 ms. The loop ends when no
+    // thread runs any more (`running` is 0).
     do usleep(2000); while (running.load() != 0);
 }
 

@@ -90,7 +90,7 @@ void vector(size_t n) {
     held_bytes = all.capacity() * sizeof(uint64_t), held_count = 1;
 }
 
-// Fills a vector and empties it before the next iteration. The vector keeps its capacity, so nothing leaks.
+// Empties and refills one vector in each iteration. The vector reuses its memory, so nothing leaks.
 void reused_vector(size_t n) {
     static std::vector<uint64_t> all;
     all.clear();
@@ -110,7 +110,7 @@ void thread(size_t) {
     std::thread([] { allocate(size); }).join();
 }
 
-// Only the first `period` iterations leave an allocation behind.
+// Each of the first `period` iterations leaves an allocation behind; later iterations leave none.
 void warm_up(size_t n) {
     if (n <= period) allocate(size);
 }

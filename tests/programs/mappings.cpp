@@ -1,15 +1,15 @@
-// Makes random calls of mmap, munmap, mremap, shmat and madvise, also with MAP_FIXED. Counts these calls in a
+// Makes random calls of mmap, munmap, mremap, shmat and madvise, also with MAP_FIXED. Counts its calls in a
 // ledger and prints the ledger as JSON. The tests compare the ledger with the trace.
 //
 //   mappings THREADS OPERATIONS [SEED] [wait]
 //
-// With `wait`, the program begins its work only after a test has attached to it. The program then unmaps
-// ranges from before the attach. The ledger does not contain these ranges.
+// With `wait`, the program begins its work only after a test has attached to it. The program then also unmaps
+// ranges that it mapped before the attach, which the ledger does not contain.
 //
 // Exactly one function makes each kind of call, so each site of the trace equals one line of the ledger. The
 // ledger is a list of pages, each with its function and its call. The threads share the ledger under a lock,
-// so one thread may unmap a range that another thread mapped. Where possible, a thread makes the call itself
-// without the lock. At the end, nearly all mappings still exist.
+// so one thread may unmap a range that another thread mapped. Where possible, a thread calls mmap and the
+// other functions without holding the lock. At the end, nearly all mappings still exist.
 //
 //#Build: -O1
 #include <atomic>
@@ -61,7 +61,7 @@ static void remember(int site, uintptr_t first, size_t count) {
     books[site].allocated_bytes += count * PAGE;
 }
 
-// Adds a madvise call that gave pages back to the ledger. The range may belong to several sites.
+// Counts in the ledger a madvise call that gave back pages. Several sites may have mapped the pages.
 static void give_back(uintptr_t first, size_t count) {
     uint64_t of[SITES] = { 0 };
     for (uintptr_t p = first; p < first + count; p++) of[pages[p].site] += PAGE;
@@ -88,8 +88,8 @@ static uint64_t below(worker *w, uint64_t limit) {
 }
 static void need(bool holds, const char *what) { if (!holds) { perror(what); exit(99); } }
 
-// Finds up to `most` adjacent pages of one call in the ledger, near a random address. If no page is found,
-// `count` is set to 0.
+// Finds in the ledger, near a random address, up to `most` adjacent pages that one call mapped. If no page is
+// found, `count` is set to 0.
 static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     *count = 0;
     if (pages.empty()) return 0;
@@ -102,7 +102,7 @@ static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     return start;
 }
 
-// Finds up to `most` adjacent pages in the ledger. The pages may belong to several calls.
+// Finds up to `most` adjacent pages in the ledger. Several calls may have mapped the pages.
 static uintptr_t some_span(worker *w, size_t most, size_t *count) {
     uintptr_t start = some_run(w, 1, count);
     for (auto at = pages.find(start); *count && *count < most && ++at != pages.end() && at->first == start + *count;) ++*count;

@@ -63,7 +63,7 @@ fn site_apart(arena: &mut Arena) -> *mut u8 {
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(1000, |text| text.parse().expect("a number"));
     if std::env::args().nth(2).is_some() {
-        // A test attaches to the program after it has read this line.
+        // A test attaches to the program after the test has read the line `ready`.
         println!("ready");
         std::io::stdin().read_line(&mut String::new()).expect("a line");
         drop(std::hint::black_box(Box::new([0u8; 24])));

@@ -4,10 +4,10 @@
 //
 // With `wait`, the program begins its work only after a test has attached to it.
 //
-// Exactly one function asks for each kind of object, so each site of the trace equals one line of the ledger.
-// The first object of a chunk has the same address as the chunk. The chunk of each pool is an object of a
-// parent pool. Pools are locked, and any thread may free any object. Each operation makes at most two events,
-// except a reset, which makes more.
+// Each kind of object has one function that allocates it, so each site in the trace is one line of the
+// ledger. The first object of a chunk has the same address as the chunk. The chunk of each pool is an object
+// of a parent pool. Pools are locked, and any thread may free any object. Each operation makes at most two
+// events, except a reset, which makes more.
 #include "attach_wait.h"
 #include <edleak.h>
 
@@ -117,7 +117,7 @@ static NOINLINE void *static_take(pool *p, uint32_t size) {
     return q;
 }
 NOINLINE void *site_static(pool *p, uint32_t size) { void *q = static_take(p, size); KEEP(q); return q; }
-// The chunk of a nested pool is an object of a parent pool, and the parent pool lives longer.
+// The chunk of a nested pool is an object of its parent pool, which exists longer than the nested pool.
 static NOINLINE char *chunk_take(void *parent) {
     char *chunk = (char *)malloc(pool::CELLS * pool::CELL);
     edleak_pool_alloc(parent, chunk, pool::CELLS * pool::CELL);

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// These functions are not inlined, because edleak cannot count an inlined call.
+// The compiler must not inline mi_malloc, because edleak cannot count an inlined call.
 __attribute__((noinline, noclone)) void *mi_malloc(size_t size) {
     static char *at, *end;
     size = (size + 15) & ~(size_t)15;
@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
         *(volatile char *)mi_malloc(20000) = 1;
         usleep(1000);
     }
-    // The program uses write, because printf would allocate a buffer, and edleak would count it here.
+    // The program uses write, because printf would allocate a buffer, and edleak would count the buffer.
     if (write(STDOUT_FILENO, "ok\n", 3) != 3) return 1;
     return argc > 1 ? atoi(argv[1]) : 0;
 }

@@ -1,8 +1,8 @@
-// `scribble MODE SECONDS` writes random data into the shared memory of its own
-// recording, for SECONDS. Mode `all` writes into every region, and into the first pages
-// most often. Mode `header` writes only into the header of its session, so that counts
-// and states change all the time. Mode `shrink` truncates the memory while the
-// collector uses it. Mode `claim` claims every session again and again.
+// `scribble MODE SECONDS` writes random data into the shared memory of its own recording, for SECONDS.
+// Mode `all` writes into every shared region, and into the first pages most often. Mode `header` writes
+// only into the header of its session, so that counts and states change all the time. Mode `shrink`
+// truncates the shared memory while the collector uses it. Mode `claim` claims every session again and
+// again.
 //
 // tests/tests/hostile.rs records this program.
 #include <dirent.h>

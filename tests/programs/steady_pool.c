@@ -4,7 +4,7 @@
 //   steady_pool SECONDS BLOCKS PER_MILLISECOND
 //
 // With 12,000 blocks and 2 per millisecond, each block lives for six seconds. If a recording begins while
-// this program runs, the site's live bytes grow from zero for six seconds, although nothing leaks.
+// this program runs, the recorded live bytes grow from zero for six seconds, although nothing leaks.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
     double began = now(), done = 0;
     while (now() - began < seconds) {
-        // One step for each elapsed millisecond, so that the rate does not depend on the machine's load.
+        // Makes one step per elapsed millisecond, so that the rate does not depend on the machine's load.
         for (; done < (now() - began) * 1000; done++) {
             for (size_t i = 0; i < rate; i++, at = (at + 1) % count) {
                 free(blocks[at]);

@@ -15,21 +15,21 @@ pub const MAX_SITES: usize = 1 << 16;
 pub const OTHER: u32 = 1;
 /// The first id that is assigned to a caller.
 pub const FIRST: u32 = 2;
-/// Number of bits of a slot index in the near region. The near region is the first part of the site table.
-/// Every search begins in the near region, so the sites of a small program lie on few pages of the table.
+/// Number of bits of an index into the near region: the first 1,024 slots of the site table. Every search for
+/// a return address begins in the near region, so the sites of a small program lie on few pages of the table.
 const NEAR_BITS: u32 = 10;
 const NEAR: usize = 1 << NEAR_BITS;
 const _: () = assert!(NEAR < SLOTS / 2);
-/// Number of slots in the near region that a search probes before the search continues outside the near
-/// region.
+/// Number of slots of the near region (the first 1,024 slots of the site table) that a search examines before
+/// it continues in the rest of the table.
 const NEAR_PROBES: usize = 8;
-/// Number of slots outside the near region that a search probes. If none of these slots is free, the search
-/// treats the table as full.
+/// Number of slots after the near region (the first 1,024 slots of the site table) that a search examines. If
+/// none of these 64 slots is free, the search treats the site table as full.
 const MAX_PROBES: usize = 64;
 const _: () = assert!(SLOTS >= 2 * MAX_SITES);
 
-/// One slot: a return address, with its site id and its action. If a reader sees a key without an id, another
-/// thread has not finished inserting the slot. The reader then finishes the insertion.
+/// One slot: a return address, with its site id and its action. If a thread reads a slot that has a key and
+/// no id, another thread has not finished the insertion. The reading thread then stores an id itself.
 #[repr(C, align(16))]
 #[derive(Default)]
 pub struct SiteSlot {
@@ -37,9 +37,9 @@ pub struct SiteSlot {
     /// so a reader cannot confuse two addresses.
     pub key: AtomicU64,
     /// The site's id in the low half (0: no id) and an [`Action`] in the high half (0: count at this site).
-    /// If the slot has an id, the whole word is less than 2³² if and only if the action is to count. If the
-    /// slot has no id, the high half is the id that the address had while another module was loaded at this
-    /// address, or 0 if the address never had an id.
+    /// If the slot has an id, this 64-bit value is less than 2³² if and only if the action is to count at
+    /// this site. If the slot has no id, the high half is the id that the address had while another module
+    /// was loaded at this address, or 0 if the address never had an id.
     pub meaning: AtomicU64,
 }
 #[cfg(not(edleak_loom))]
@@ -65,7 +65,7 @@ impl SiteSlot {
         self.id_and_action().0
     }
 
-    /// The action for allocations that the code at this address requests.
+    /// The action of the slot: how the hook handles an allocation whose call returns to the slot's address.
     pub fn action(&self) -> Action {
         self.id_and_action().1
     }
@@ -79,7 +79,7 @@ impl SiteSlot {
         }
     }
 
-    /// Changes the action and keeps the id.
+    /// Changes the action of the slot, and keeps the site id of the slot.
     pub fn set_action(&self, action: Action) {
         let mut old = self.meaning.load(Ordering::Acquire);
         while old as u32 != 0 {
@@ -98,9 +98,9 @@ impl SiteSlot {
 pub struct SiteInfo {
     /// The return address; 0 until the id is in use.
     pub address: AtomicU64,
-    /// The number of the module event that reported the first load of this site's module. If this number is
-    /// unknown, the field contains the number of module events before the site's first allocation. The field
-    /// tells the collector which module contained the site's address.
+    /// The number of the module event that reported the first load of this site's module. If the library does
+    /// not know this event, `events_before` is the number of module events before the site's first
+    /// allocation. From `events_before`, the collector finds the module that contained the site's address.
     pub events_before: AtomicU32,
     /// Another id of the same address, from a time when another module was loaded at this address. The ids of
     /// one address form a ring; 0: the address has had only one id.
@@ -116,12 +116,14 @@ pub struct Action(pub u32);
 impl Action {
     /// The hook counts the allocation at this return address.
     pub const COUNT: Action = Action(0);
-    /// The hook records the full stack. The value is different from every kind that [`Rule`] uses.
+    /// The hook records the full stack. No kind of [`Rule`] has the number 5, so no rule can be mistaken for
+    /// this action.
     pub const WATCH: Action = Action(5);
-    /// The dynamic loader allocates memory at this address, perhaps for a `link_map`.
+    /// The return address is in the dynamic loader, which perhaps allocates a `link_map` there.
     pub const LOADER: Action = Action(6);
 
-    /// The hook skips this frame with `rule` and looks up the action for the frame's caller.
+    /// The action for a frame that the hook skips: the hook finds the caller of the frame by `rule`, and
+    /// looks up the action for this caller.
     pub const fn step(rule: Rule) -> Action {
         Action(rule.0)
     }
@@ -143,8 +145,8 @@ fn places(slots: &[SiteSlot], address: u64) -> impl Iterator<Item = &SiteSlot> {
     let first_of = |bits: u32| (hash >> (64 - bits)) as usize;
     let near = first_of(NEAR_BITS);
     let near = (0..NEAR_PROBES).map(move |probe| (near + probe) % NEAR);
-    // If the first `NEAR_PROBES` probes find no slot, the near region is nearly full. So all other probes
-    // are outside the near region.
+    // If the first `NEAR_PROBES` slots contain neither the address nor a free slot, the near region is nearly
+    // full. So the search then examines only slots outside the near region.
     let first = first_of(SLOT_BITS);
     let first = if first < NEAR { first + SLOTS / 2 } else { first };
     let beyond =
@@ -170,14 +172,14 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
 
 /// Finds the slot of `address`, or creates a slot with an id from `next_id`.
 ///
-/// The function takes no lock. A signal handler may call the function, even if the signal interrupted an
-/// insertion. If a thread finds a key without an id, the thread takes a new id and stores it; only the first
-/// stored id counts. (If two threads do this at the same time, the id of the second thread is never used.)
-/// `None`: the table is full, and the allocation belongs to [`OTHER`].
+/// `intern` takes no lock. A signal handler may call `intern`, even if the signal interrupted an insertion.
+/// If a thread finds a key without an id, the thread takes a new id and stores it; only the first stored id
+/// counts. (If two threads do this at the same time, the id of the second thread is never used.) `None`: the
+/// table is full, and the allocation belongs to [`OTHER`].
 ///
-/// For a slot without an id, the function calls `on_new`. `on_new` returns the number of the module at the
-/// address (see [`SiteInfo::events_before`]) and the action. If this module was at the address before, the
-/// slot gets its old id again.
+/// For a slot without an id, `intern` calls `on_new`, which returns the number of the module at the address
+/// (see [`SiteInfo::events_before`]) and the action. If the same module was loaded at `address` earlier, the
+/// slot gets the id of that time again.
 pub fn intern<'t>(
     slots: &'t [SiteSlot],
     infos: &[SiteInfo],
@@ -188,8 +190,8 @@ pub fn intern<'t>(
     for slot in places(slots, address) {
         let mut key = slot.key.load(Ordering::Acquire);
         if key == 0 {
-            // Write a key only while the library has ids left. Otherwise, keys without an id would fill the
-            // table.
+            // Store an address in a free slot only while unused site ids are left. Otherwise, slots without
+            // an id would fill the table.
             if next_id.load(Ordering::Relaxed) as usize >= infos.len() {
                 return None;
             }
@@ -246,11 +248,11 @@ fn give_id(
     Some(())
 }
 
-/// The id that `address` had when `module` was loaded at this address before. The function searches the ring
-/// of ids that begins at `last`.
+/// The id that `address` had when `module` was loaded at this address before. All ids of one address form a
+/// ring; the search begins at the id `last`.
 fn id_of_module(infos: &[SiteInfo], last: u32, address: u64, module: u32) -> Option<u32> {
-    /// The maximum number of ids that the search visits. The limit is higher than the number of modules that
-    /// a program loads at one address. The limit also ends the search if the target has damaged the ring.
+    /// The maximum number of ids that the search reads. A program loads fewer than 64 modules at one address.
+    /// The maximum also ends the search if the target has damaged the ring of ids.
     const MOST: usize = 64;
     let mut id = last;
     for _ in 0..MOST {

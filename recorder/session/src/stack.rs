@@ -45,8 +45,8 @@ const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 pub struct StackInfo {
     /// Hash of the site and the frames. The hash identifies the stack.
     pub hash: AtomicU64,
-    /// The cell that counts allocations of the current epoch: the number of the epoch (high half) and the id
-    /// of the cell (low half; 0: no cell).
+    /// The cell that counts the stack's allocations of the current epoch. The high half is the number of the
+    /// epoch. The low half is the id of the cell (0: no cell).
     pub current: AtomicU64,
     /// The id of the watched site to which the stack belongs.
     pub site: AtomicU32,
@@ -54,8 +54,8 @@ pub struct StackInfo {
     pub frames_at: AtomicU32,
     /// Number of frames of the stack. If the highest bit is set, the walk stopped before the outermost frame.
     pub frames: AtomicU32,
-    /// Number of module events before the library first saw the stack. This number tells the collector which
-    /// modules contained the stack's addresses.
+    /// Number of module events before the library first saw the stack. From this number, the collector finds
+    /// the modules that contained the stack's addresses.
     pub events_before: AtomicU32,
 }
 #[cfg(not(edleak_loom))]
@@ -68,9 +68,11 @@ pub const CUT: u32 = 1 << 31;
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Cell {
-    /// The counters of the allocations of this epoch, and of the frees of these allocations until now.
+    /// The counters of the allocations that the stack made in the cell's epoch, and of the frees of these
+    /// allocations until now.
     pub counters: Counters,
-    /// Index of the cell's stack, plus 1. The library stores this field last when it creates a cell.
+    /// Index of the cell's stack, plus 1. When the library creates a cell, it stores the index of the stack
+    /// last.
     pub stack: AtomicU32,
     /// The epoch in which the allocations of this cell were made.
     pub epoch: AtomicU32,
@@ -90,7 +92,7 @@ pub struct RuleTable {
     pub start: AtomicU64,
     /// The address after the last byte of the module.
     pub end: AtomicU64,
-    /// The index of the module's first row in the table of rows.
+    /// The index of the module's first row in the table of all unwind rows.
     pub rows_at: AtomicU32,
     /// Number of rows of the module.
     pub rows: AtomicU32,
@@ -115,8 +117,8 @@ pub struct Bound {
 }
 
 /// Adds a frame to the hash of a stack, with one multiplication and one rotation. If two stacks had equal
-/// hashes, the library would count them as one stack. With at most 2¹⁵ stacks and hashes of 64 bits, this is
-/// extremely unlikely.
+/// hashes, the library would count them as one stack. Two equal hashes are extremely unlikely, because a
+/// session has at most 2¹⁵ stacks and a hash has 64 bits.
 #[inline(always)]
 pub fn mix(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
@@ -132,15 +134,15 @@ pub struct Stacks<'s> {
     pub infos: &'s [StackInfo],
     /// The frames of the stacks.
     pub frames: &'s [AtomicU64],
-    /// The cells of the stacks.
+    /// The cells: each cell counts the allocations of one stack in one epoch.
     pub cells: &'s [Cell],
-    /// The next unused index of each table.
+    /// For stacks, frames and cells: the index of the next unused entry of their table.
     pub next: &'s Next,
     /// Number of module events that the target has written.
     pub module_events: &'s AtomicU32,
 }
 
-/// The next unused index of each table.
+/// For stacks, frames and cells: the index of the next unused entry of their table.
 #[repr(C)]
 #[derive(Default)]
 pub struct Next {
@@ -153,8 +155,8 @@ pub struct Next {
 }
 
 impl Stacks<'_> {
-    /// The id of the cell that counts the allocations of the stack `frames` in `epoch`. The function creates
-    /// the stack and the cell if needed. The function takes no lock.
+    /// The id of the cell that counts the allocations of the stack `frames` in `epoch`. `cell` creates the
+    /// stack and the cell if they do not exist, and takes no lock.
     ///
     /// `None`: there is no room for a new stack or a new cell.
     pub fn cell(&self, site: u32, frames: &[u64], hash: u64, cut: bool, epoch: u32) -> Option<u32> {
@@ -235,7 +237,7 @@ fn give(next: &AtomicU32, count: u32, all: usize) -> Option<u32> {
 }
 
 /// The unwind rule for a code address (`pc`), from the tables that the collector has published. `None`: no
-/// module contains the pc, or no row of the module covers the pc.
+/// module contains the address, or the module has no unwind row for the address.
 ///
 /// If the byte before a function is not code, this byte gets [`Rule::END`]. No call returns to the first byte
 /// of a function. So if the stack holds the address of a function's first byte as a return address, the

@@ -39,7 +39,7 @@ static void *get(size_t size) {
 static void put(void *p) {
     if (!p) return;
     struct block *block = (struct block *)p - 1;
-    // A call into another module tells edleak that a hook may change the caller-saved registers.
+    // Because of this call into another module, edleak knows that a hook may change caller-saved registers.
     if (block->class >= 40) abort();
     block->next = free_blocks[block->class];
     free_blocks[block->class] = block;

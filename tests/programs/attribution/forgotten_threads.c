@@ -1,5 +1,5 @@
-// `forgotten_threads N` starts N threads that end at once. The program neither joins nor detaches them. libc
-// frees the memory of a thread only after a join or a detach.
+// `forgotten_threads N` starts N threads that end at once. The program neither joins nor detaches the
+// threads. libc frees the memory of a thread only after a join or a detach.
 //#Build: -pthread
 #include <pthread.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// Cancels threads while they allocate and wait. The cleanup handlers of these threads free memory.
+// Cancels threads while they allocate and wait. The cleanup handlers of the cancelled threads free memory.
 //#Trace: in_thread allocs=100 allocated_bytes=10000 frees=100
 #include "check.h"
 #include <pthread.h>

@@ -1,5 +1,5 @@
 // The program's first allocations must get an unused heap, as without edleak: blocks that are zero and
-// adjacent. Then a program that reads uninitialized memory behaves as it does without edleak.
+// adjacent. Otherwise, a program that reads uninitialized memory would behave differently under edleak.
 #include "check.h"
 
 int main(void) {

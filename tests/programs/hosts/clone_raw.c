@@ -1,4 +1,4 @@
-// Makes a process by clone without CLONE_VM. No library function and no atfork handler runs.
+// Makes a child with the system call clone, without CLONE_VM: libc's fork and atfork handlers do not run.
 //#Trace: in_both allocs=10 allocated_bytes=1000 frees=10
 #include "check.h"
 #include <sched.h>

@@ -1,4 +1,4 @@
-// A plugin with RTLD_DEEPBIND calls libc's malloc directly. The program resizes and frees these blocks.
+// The program resizes and frees blocks from a plugin that calls libc's malloc directly (RTLD_DEEPBIND).
 //#Build: -ldl -Wl,-rpath,$OUT
 //#Trace: ours allocs=500 allocated_bytes=50000 frees=0
 #include "check.h"

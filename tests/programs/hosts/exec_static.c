@@ -1,4 +1,4 @@
-// A recorded program executes a program that edleak cannot record. The second program must run undisturbed.
+// A recorded program executes one that edleak cannot record. edleak must not disturb the executed program.
 #include "check.h"
 #include <limits.h>
 

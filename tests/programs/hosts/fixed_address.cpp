@@ -21,8 +21,8 @@ NOINLINE static void in_own(int i) {
 }
 
 int main() {
-    // In code, the linker stores the address of the program's stub. In data, the loader would store the
-    // address of the function itself.
+    // The linker stores the function addresses in code: they are addresses of the program's stubs. If they
+    // were in data, the loader would store the addresses of the functions themselves.
     take = malloc, take_zeroed = calloc, take_again = realloc, give = free;
     make = operator new, unmake = operator delete;
     for (int i = 0; i < 1000; i++) in_own(i);

@@ -1,5 +1,5 @@
-// Starts children whose malloc takes precedence over edleak's: their own, or one that a script preloads. In
-// such a child, edleak must pass all calls to that allocator.
+// Starts children whose malloc takes precedence over edleak's: their own, or one that a script preloads. If a
+// child has such a malloc, edleak must pass all calls to it.
 //#Run:
 //#Record: --children
 #include "allocate_everything.h"

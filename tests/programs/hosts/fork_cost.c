@@ -1,5 +1,5 @@
 // The side table is much larger than a small heap. A recorded child counts the allocations that it inherited,
-// and must read only used pages of the table. The test counts page faults, because times vary.
+// and must read only used pages of the side table. The test counts page faults, because times vary.
 //#Record: --children
 //#Trace: parent allocs=1000 frees=0
 #include "check.h"

@@ -2,8 +2,8 @@
 //
 // usage: helper_container_seccomp [--old|--no-ptrace] PROGRAM [ARGUMENT]...
 //
-// --old also refuses calls that a profile from before 2020 does not know. Such a profile reports EPERM for
-// them. --no-ptrace also refuses ptrace, but allows the program to read and write the memory of a process.
+// --old also refuses, with EPERM, the system calls that a profile from before 2020 does not know. --no-ptrace
+// also refuses ptrace, but allows the program to read and write the memory of a process.
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -25,8 +25,8 @@ static const int refused[] = {
     SYS_io_uring_register,
 };
 
-// System calls that a profile from before 2020 does not know. Such a profile also refuses process_vm_* and
-// ptrace if the kernel is older than Linux 4.8.
+// The list has the system calls that a profile from before 2020 does not know. It also has process_vm_* and
+// ptrace, which that profile refuses if the kernel is older than Linux 4.8.
 static const int unknown_to_old[] = {
     SYS_pidfd_open, SYS_pidfd_send_signal, SYS_clone3, SYS_close_range, SYS_openat2, SYS_faccessat2,
     SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace,

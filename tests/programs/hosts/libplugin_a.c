@@ -1,4 +1,4 @@
-// A plugin that allocates. libplugin_b.c has the same size, so one can be loaded where the other was before.
+// A plugin that allocates. It is as large as libplugin_b.c, so both can be loaded in turn at one address.
 #include <stdlib.h>
 __attribute__((noinline)) void *plugin_a_makes(size_t size) {
     void *p = malloc(size);

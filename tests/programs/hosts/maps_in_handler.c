@@ -1,5 +1,5 @@
-// A timer fires every 50 µs. Its handler maps memory, gives it back to the kernel and unmaps it. The handler
-// may interrupt any call, even mmap.
+// A timer fires every 50 µs. The signal handler of the timer maps memory, gives it back to the kernel and
+// unmaps it. The handler may interrupt any call, even mmap.
 //#Trace: in_handler allocs=3000 frees=3000
 #include "check.h"
 #include <signal.h>

@@ -1,4 +1,4 @@
-// Works for one second and then prints a line. Tests end or stop edleak-record during this second.
+// Works for one second, in which the tests end or stop edleak-record, and then prints a line.
 //#Trace: works allocs=100 allocated_bytes=10000 frees=0
 #include "check.h"
 

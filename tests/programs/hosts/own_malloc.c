@@ -1,10 +1,10 @@
-// A program that defines malloc and its related functions. These functions are so simple that the compiler
-// knows which registers they change.
+// A program that defines malloc and its related functions. The malloc functions of the program are so simple
+// that the compiler knows which registers they change.
 #include "check.h"
 
 static char arena[64 << 20];
 static size_t used;
-// edleak cannot see an inlined call, so these functions are not inlined.
+// edleak cannot see an inlined call, so the compiler must not inline the malloc functions.
 #define NOINLINE __attribute__((noinline, noclone))
 
 NOINLINE void *malloc(size_t size) {

@@ -1,5 +1,5 @@
 // A program that defines its own mmap and munmap. The program's mmap calls edleak's mmap, which calls libc's
-// mmap. The program's munmap calls edleak's munmap in the same way.
+// mmap. The program's munmap calls edleak's munmap, which calls libc's munmap.
 #include "check.h"
 #include <dlfcn.h>
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
-// Sets limits and executes itself, so the limits are set before the program starts. The dynamic linker and
-// all libraries must work within these limits.
+// Sets a low limit (address space, open files or file size) and executes itself, so the limit is set before
+// the program starts. The dynamic linker and all libraries must work within the limit.
 //#Run: as
 //#Run: nofile
 //#Run: fsize

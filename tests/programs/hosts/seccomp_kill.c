@@ -38,7 +38,7 @@ int main(void) {
     free(grown);
     char *mapped = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(mapped != MAP_FAILED && madvise(mapped, 8192, MADV_DONTNEED) == 0);
-    // This first call of aligned_alloc runs code that has not run before, in the program and in edleak.
+    // The first call of aligned_alloc runs code that has not run before, in the program and in edleak.
     free(keep(aligned_alloc(64, 640)));
     say("ok\n");
     _exit(7);

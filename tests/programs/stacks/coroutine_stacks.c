@@ -1,5 +1,5 @@
-// Allocates in deep recursion on the stacks of two coroutines. The program gets these stacks from malloc and
-// from mmap while it runs. The first coroutine never frees its allocations.
+// Allocates in deep recursion on the stacks of two coroutines. While it runs, the program gets the stacks
+// from malloc and from mmap. The first coroutine never frees its allocations.
 #include "pace.h"
 #include <sys/mman.h>
 #include <ucontext.h>

@@ -1,5 +1,5 @@
-// `hot_site SECONDS`: one site allocates without a pause, on three paths, for SECONDS of processor time. One
-// of 64 allocations leaks. The program prints the processor time that it used, in nanoseconds.
+// `hot_site SECONDS`: one site with three call paths allocates without a pause for SECONDS of processor time.
+// One of 64 allocations leaks. The program prints the processor time that it used, in nanoseconds.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-//! Makes one allocation of a special size. Its stack has frames of trait objects, and of comparison functions
-//! that qsort and Rust's sort call.
+//! Makes one allocation of a special size. The stack of this allocation has frames of trait objects, and of
+//! comparison functions that qsort and Rust's sort call.
 
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
@@ -34,7 +34,7 @@ unsafe extern "C" {
 
 extern "C" fn compare(left: *const c_void, _right: *const c_void) -> c_int {
     let tree: Box<dyn Visit> = Box::new(Node(Box::new(Node(Box::new(Leaf)))));
-    // SAFETY: qsort passes pointers into the array.
+    // SAFETY: qsort calls `compare` with pointers to items of the array.
     let depth = unsafe { left.cast::<u32>().read() };
     black_box(tree.visit(depth)) as c_int
 }

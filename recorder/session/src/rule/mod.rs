@@ -28,9 +28,9 @@ compile_error!("edleak's unwind rules know x86-64 only (add a file beside rule/x
 pub enum Kind {
     /// No rule: the walk stops here, before the outermost frame, and the library marks the stack as cut.
     Unknown = 0,
-    /// CFA = sp + offset.
+    /// The CFA (canonical frame address) is the stack pointer (sp) plus the rule's offset.
     Sp = 1,
-    /// CFA = fp + offset.
+    /// The CFA (canonical frame address) is the frame pointer (fp) plus the rule's offset.
     Fp = 2,
     /// The outermost frame: there is no caller.
     End = 3,

@@ -193,7 +193,7 @@ fn commands(threads: u64) {
     }
     let pause = || {
         RUNS.store(false, Ordering::Release);
-        // A thread that has read the old value of `RUNS` adds 1 to `RUNNING` within this time.
+        // A thread that has read the old value of `RUNS` adds 1 to `RUNNING` within these 2 ms.
         std::thread::sleep(Duration::from_millis(2));
         while RUNNING.load(Ordering::Acquire) != 0 {
             std::thread::sleep(Duration::from_millis(2));
@@ -219,7 +219,8 @@ fn commands(threads: u64) {
                 unsafe { dealloc(site_tick(&layout) as *mut u8, layout) };
             }
             "print" => print(),
-            // The C library allocates the memory for the variable with its own malloc.
+            // set_var calls the C library, which allocates memory for the variable ALLOCATED_BY with its own
+            // malloc.
             "libc" => unsafe { std::env::set_var("ALLOCATED_BY", "libc") },
             _ => std::process::exit(2),
         }
