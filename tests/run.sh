@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs all tests as `cargo test --workspace` does, but runs several test programs at the same time. Most tests
-# only wait for a recorded program. So if only one test program ran at a time, the processors would be idle.
+# spend their time waiting for a recorded program. So if only one test program ran at a time, the processors
+# would be idle.
 #
 # tests/run.sh ARGS…      ARGS are arguments for cargo, for example a profile
 set -euo pipefail
@@ -13,7 +14,7 @@ export logs
 at_once=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
 
-# Each line of this file has the name, the directory and the executable of a test program.
+# Each line of the file $logs/all has the name, the directory and the executable of a test program.
 cargo test --workspace --no-run --message-format=json-render-diagnostics "$@" |
     jq -r 'select(.profile.test and .executable) | [.target.name, .manifest_path, .executable] | @tsv' |
     sed 's:/Cargo.toml\t:\t:' >"$logs/all"
@@ -36,7 +37,8 @@ run() {
     (cd "$directory" && CARGO_MANIFEST_DIR=$directory "$executable") >"$log" 2>&1 || status=$?
     [ $status -eq 0 ] || echo "$name (exit code $status)" >>"$logs/failed"
     flock "$logs/all" bash -c 'echo; echo "     Running $1 ($2 s)"; cat "$3"' - "$executable" $((SECONDS - began)) "$log"
-    # On a full disk, the list of failures may stay empty. So a failure is also reported by the exit status.
+    # On a full disk, the name of a failed test program may be missing in the list of failures. So the exit
+    # status reports the failure, too.
     [ $status -eq 0 ]
 }
 export -f run

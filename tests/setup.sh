@@ -12,13 +12,13 @@ install_typescript() {
     [ -e "$target/npm/node_modules/typescript/bin/tsc" ] && return
     mkdir -p "$target/npm"
     # cargo writes the file CACHEDIR.TAG only into a directory that cargo creates itself. Backup programs and
-    # tests look for this file, so this script writes it.
+    # the tests look for CACHEDIR.TAG, so setup.sh writes the file.
     [ -e "$target/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
     npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
 }
 
 # Installs the standard library for musl. tests/tests/counted.rs builds static programs with it. A toolchain
-# without rustup must already contain this library.
+# without rustup must already contain the standard library for musl.
 install_musl_target() {
     command -v rustup >/dev/null || return 0
     rustup target list --installed | grep -qx x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl

@@ -66,8 +66,8 @@ impl Browser {
         browser.session = session["sessionId"].as_str().expect("a session has an id").to_owned();
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.devtools("Emulation.setDeviceMetricsOverride", metrics);
-        // At the start, the window shows a page of the browser itself. The requests of this page are removed
-        // from the log.
+        // At the start, the window shows a page of the browser itself. Remove the requests of the browser's
+        // page from the log of requests.
         browser.command("url", &json!({ "url": "about:blank" }));
         browser.requests();
         browser
@@ -185,7 +185,7 @@ impl Browser {
             .collect()
     }
 
-    /// The current document as HTML. The function reads the document without running any script in the page.
+    /// The current document as HTML. Reading the document runs no script in the page.
     pub fn document(&self) -> String {
         let root = self.devtools("DOM.getDocument", json!({ "depth": 0 }));
         let html = self.devtools("DOM.getOuterHTML", json!({ "nodeId": root["root"]["nodeId"] }));
@@ -249,7 +249,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The end of the WebDriver session closes the browser. If no session has begun, there is no browser.
+        // The end of the WebDriver session closes the browser. If no WebDriver session has begun, no browser
+        // is open.
         let _ = self.exchange("DELETE", &format!("/session/{}", self.session), None);
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -53,11 +53,11 @@ impl LedgerProgram {
         LedgerProgram { pid: child.id(), child, commands, answers }
     }
 
-    /// Starts the program with a command that runs the program in a child process. This child is the only
+    /// Starts the program with a command that runs the program in a child process. The program is the only
     /// child of the command, and the first process of a PID namespace.
     pub fn start_in_namespace(command: Command) -> LedgerProgram {
         let mut target = LedgerProgram::start(command);
-        // Wait for the program's answer, because the program has then started.
+        // Wait for the program's answer to `pause`: after the answer, the program has certainly started.
         target.tell("pause");
         let parent = target.child.id();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
@@ -154,9 +154,9 @@ pub fn next_recording_is_exact(target: &mut LedgerProgram, trace: &Path, options
     assert_equal(&report_of(trace), &ledger);
 }
 
-/// Records several phases of the program's work, one recording for each phase. The counters of a recording
-/// must equal the ledger of its phase. `check` is called twice for each recording: during the recording
-/// without a report, and after the recording with its report.
+/// Records several phases of the program's work, one recording for each phase. The counters of each recording
+/// must equal the ledger of the phase that was recorded. `check` is called twice for each recording: during
+/// the recording without a report, and after the recording with its report.
 pub fn phases_are_exact(
     mut target: LedgerProgram,
     cycles: usize,
@@ -172,8 +172,9 @@ pub fn phases_are_exact(
         check(&mut target, None);
         target.tell("tick");
         target.tell("go");
-        // In some cycles, this sleep is so long that edleak-record raises the limits of the fast path, which
-        // are 0 at the start of a recording. So the recordings use the slow path only, or both paths.
+        // In some cycles, the sleep is so long that edleak-record raises the limits of the fast path, which
+        // are 0 at the start of a recording. So some recordings use only the slow path, and other recordings
+        // use both paths.
         std::thread::sleep(Duration::from_millis(20 * (cycle as u64 % 4)));
         target.tell("pause");
         let ledger = target.ledger();
@@ -187,8 +188,8 @@ pub fn phases_are_exact(
 }
 
 /// Makes recordings that begin and end while all threads allocate. Before the end of some recordings, the
-/// program frees every block. In these recordings, the frees of each site must equal its allocations, in
-/// number and in bytes. Returns the standard error of edleak-record for each recording.
+/// program frees every block. After this, each site must have as many frees as allocations, and as many freed
+/// bytes as allocated bytes. Returns the standard error of edleak-record for each recording.
 pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> Vec<String> {
     let dir = TempDir::new("cycles-under-load");
     target.tell("go");
@@ -199,8 +200,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         wait_for_recording(target.pid());
         std::thread::sleep(Duration::from_millis(10 * (cycle as u64 % 5)));
         if cycle % 2 == 1 {
-            // This recording ends while the threads allocate. If edleak did not reset a counter after this
-            // recording, the counts of the next recording would be wrong.
+            // Every second recording ends while the threads allocate. If edleak did not reset a counter at
+            // that moment, the counts of the next recording would be wrong.
             told.push(stop(recorder).stderr);
             std::fs::remove_file(&trace).expect("a recording writes its trace");
             continue;
@@ -209,8 +210,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         told.push(stop(recorder).stderr);
         target.tell("go");
         let report = report_of(&trace);
-        // Skip the sites of the allocator: it keeps the memory that it has mapped for itself, so their frees
-        // are fewer than their allocations.
+        // Skip the sites of kind `allocator`. They have fewer frees than allocations, because an allocator
+        // keeps the memory that it has mapped for itself.
         for site in report.sites.iter().filter(|site| site.kind != "allocator") {
             let counts = &site.counts;
             let (allocated, freed) =

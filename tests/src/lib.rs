@@ -1,8 +1,8 @@
 //! Shared code of the end-to-end tests: finds the programs, runs them with a deadline, reads reports.
 //!
-//! The tests run the release build of edleak-record, edleak-analyze and the preload library, as users do. If
-//! the variable `EDLEAK_BIN_DIR` is set, it names the directory of these files. If the variable is not set,
-//! the first test builds the files.
+//! The tests run the release build of edleak-record, edleak-analyze and the preload library, as users do. The
+//! variable `EDLEAK_BIN_DIR` names the directory of the built programs and of the library. If this variable
+//! is not set, the first test builds the programs and the library.
 //!
 //! No test relies on a sleep of fixed length. Each test waits for a condition and fails after a deadline.
 

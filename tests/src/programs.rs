@@ -40,7 +40,7 @@ pub fn allocators() -> &'static Programs {
 }
 
 /// The path of the program in tests/programs/allocators/rust that uses the allocator `name`. cargo builds the
-/// program with this profile.
+/// program with the profile `profile`.
 pub fn rust_allocator(name: &str, profile: &str) -> PathBuf {
     built_by_cargo(name, name, profile, None)
 }
@@ -148,7 +148,8 @@ impl Programs {
         &self.binaries
     }
 
-    /// The source files of all programs, sorted by name. Shared libraries and helper programs are left out.
+    /// The source files of all programs, sorted by name. The list does not contain shared libraries and
+    /// helper programs.
     pub fn sources(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.sources).expect("the directory is part of the repository");
         let mut sources: Vec<_> = entries

@@ -38,7 +38,8 @@ impl Recorder {
         Recorder { name: name.to_owned(), options, env: Vec::new(), cwd: None }
     }
 
-    /// Adds options for edleak-record. A `--period` among these options replaces the period of 50 ms.
+    /// Adds options for edleak-record. If the added options contain `--period`, it replaces the default
+    /// period of 50 ms.
     pub fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Recorder {
         let options: Vec<_> = options.into_iter().map(|option| option.as_ref().to_owned()).collect();
         if options.iter().any(|option| option == "--period") {

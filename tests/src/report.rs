@@ -108,7 +108,7 @@ impl Report {
     }
 
     /// The sum of the counters of all sites in `function`. A site is in `function` if its innermost frame
-    /// that is not inlined is in `function`. The sum does not include memory that allocators map for
+    /// that is not inlined is in `function`. `counts_of` leaves out the memory that allocators map for
     /// themselves.
     pub fn counts_of(&self, function: &str) -> Counts {
         let mut sum = Counts::default();
@@ -199,8 +199,8 @@ pub fn is_named(function: &str, name: &str) -> bool {
     without_parameters.rsplit("::").find(|part| !is_hash(part)) == Some(name)
 }
 
-/// The number of calls of madvise and the sum of their bytes, from the fields of a site. If the fields are
-/// null, both numbers are 0.
+/// The number of calls of madvise and the sum of their bytes, from the fields `given_back_calls` and
+/// `given_back_bytes` of a site. If both fields are null, both numbers are 0.
 fn given_back(json: &Value) -> (u64, u64) {
     match (&json["given_back_calls"], &json["given_back_bytes"]) {
         (Value::Null, Value::Null) => (0, 0),
@@ -212,7 +212,7 @@ fn number(json: &Value, field: &str) -> u64 {
     json[field].as_u64().unwrap_or_else(|| panic!("`{field}` is no number ≥ 0 in {json}"))
 }
 
-/// The value of a text field. `null` is read as the empty text.
+/// The value of a text field in JSON, or the empty text if the value is `null`.
 fn text(json: &Value, field: &str) -> String {
     match &json[field] {
         Value::String(text) => text.clone(),

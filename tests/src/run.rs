@@ -9,8 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// The longest time that a test waits for a program. Every program of the tests ends in less time, even on a
-/// loaded machine. So a test that reaches this limit has failed.
+/// The longest time that a test waits for a program. Every program of the tests ends in less than 120 s, even
+/// on a loaded machine. So a test whose program runs longer has failed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The exit code and the output of a program.
@@ -66,8 +66,8 @@ impl Running {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {description}: {error}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
-            // If a program ends before it has read all its input, the write fails. The test ignores this
-            // error.
+            // If a program ends before it has read all its input, the write fails. The test ignores the
+            // failed write.
             std::thread::spawn(move || stdin.write_all(&input));
         }
         let stdout = Output::read(child.stdout.take().expect("piped above"));
@@ -99,7 +99,7 @@ impl Running {
     /// Waits for the end of the program.
     pub fn finish(mut self) -> Outcome {
         let limit = self.started + DEADLINE;
-        // When the program ends, its pipes are closed. So this function reads the pipes to their end, and
+        // When the program ends, the kernel closes its pipes. So `finish` reads the pipes to their end, and
         // then waits for the exit code.
         let in_time = self.stdout.collect_until(limit) && self.stderr.collect_until(limit);
         if !in_time {
@@ -124,7 +124,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.is_reaped {
-            // SAFETY: `kill` takes no pointers. `start` made this process group for this child.
+            // SAFETY: `kill` takes no pointers. The process group contains only the child and its
+            // descendants, because `start` made the group for the child.
             unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
             let _ = self.child.wait();
         }
@@ -140,11 +141,11 @@ fn as_from_a_terminal() -> std::io::Result<()> {
         // SAFETY: the call sets the default action, and installs no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: `close_range` takes no pointers. The call closes nothing now: it marks the descriptors to be
-    // closed at exec, because the standard library still uses one of them.
+    // SAFETY: `close_range` takes no pointers. With CLOSE_RANGE_CLOEXEC, the kernel closes the descriptors
+    // only at exec, because the standard library still uses one of them until then.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
-    // A kernel before 5.11 has no close_range with this flag, so inherited descriptors stay open. If the
-    // tested program inherits such a descriptor, the test `mirror` fails.
+    // A kernel before 5.11 does not know the flag CLOSE_RANGE_CLOEXEC, so inherited descriptors stay open. If
+    // the tested program inherits an open descriptor, the test `mirror` fails.
     Ok(())
 }
 
@@ -153,16 +154,16 @@ pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("exited or killed")
 }
 
-/// Reports that this machine cannot run a test, for the reason `why`. In CI every test must run, so there the
-/// test fails.
+/// Reports that this machine cannot run a test, for the reason `why`. In CI, `cannot_run` fails the test
+/// instead, because CI must run every test.
 pub fn cannot_run(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must run every test: {why}");
     eprintln!("not run: {why}");
 }
 
-/// Copies a program that a test will execute. `cp` makes the copy in another process. If this process made
-/// the copy, a child that another test starts at the same time could inherit the descriptor for writing, and
-/// as long as it is open, no process can execute the file.
+/// Copies a program that a test will execute. The program `cp` makes the copy. If the test process made the
+/// copy, a child that another test starts at the same time could inherit the descriptor for writing. While
+/// this descriptor is open, no process can execute the copy.
 pub fn copy_program(from: &Path, to: &Path) {
     let copied = run(Command::new("cp").arg("--preserve=mode").arg(from).arg(to));
     assert_eq!(copied.code, 0, "{}", copied.stderr);
@@ -177,7 +178,7 @@ pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// One output pipe of a program. A thread reads the pipe.
+/// One output pipe of a program, which a thread of the test process reads.
 struct Output {
     chunks: mpsc::Receiver<Vec<u8>>,
     bytes: Vec<u8>,
@@ -205,7 +206,7 @@ impl Output {
     }
 
     /// Takes all output up to the end of the pipe. Returns `false` if the time `limit` is reached before the
-    /// end.
+    /// end of the pipe.
     fn collect_until(&mut self, limit: Instant) -> bool {
         loop {
             match self.chunks.recv_timeout(limit.saturating_duration_since(Instant::now())) {

@@ -34,7 +34,7 @@ impl Drop for TempDir {
         if std::thread::panicking() {
             eprintln!("kept for inspection: {}", self.0.display());
         } else {
-            // If the directory cannot be removed, the test still passes.
+            // If the temporary directory cannot be removed, the test still passes.
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }

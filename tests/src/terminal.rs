@@ -115,9 +115,9 @@ fn open(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
         // SAFETY: `fcntl` takes no pointers here.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    // SAFETY: openpty opened `ours`, and no other code owns this descriptor.
+    // SAFETY: openpty opened the descriptor `ours`, and no other code owns it.
     let ours = unsafe { OwnedFd::from_raw_fd(ours) };
-    // SAFETY: openpty opened `theirs`, and no other code owns this descriptor.
+    // SAFETY: openpty opened the descriptor `theirs`, and no other code owns it.
     let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
     (ours, theirs)
 }

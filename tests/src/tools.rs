@@ -48,14 +48,14 @@ pub fn repository() -> &'static Path {
 /// The directory into which cargo builds: `CARGO_TARGET_DIR`, or else the build directory that contains this
 /// test.
 pub fn target_dir() -> PathBuf {
-    // Treat an empty `CARGO_TARGET_DIR` as unset. Otherwise the output of cargo would be in the root of the
-    // repository.
+    // Treat an empty `CARGO_TARGET_DIR` as unset. With an empty path, the output of cargo would be in the
+    // root of the repository.
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         return repository().join(dir);
     }
     let test = std::env::current_exe().expect("a running program has a path");
-    // Cargo marks its build directory with a file. If the test was copied elsewhere, the default directory is
-    // used.
+    // cargo marks its build directory with the file CACHEDIR.TAG. If the test is in no such directory,
+    // because it was copied elsewhere, the result is the default build directory, `target`.
     let built_into = test.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").is_file());
     built_into.map_or_else(|| repository().join("target"), Path::to_path_buf)
 }

@@ -1,6 +1,6 @@
 //! Tests programs whose allocator is linked into the program or into a library. Each program counts its own
-//! allocations in a ledger. edleak must count every allocation once, at its caller. The counts and the bytes
-//! must equal the ledger.
+//! allocations in a ledger. edleak must count every allocation once, at its caller. The trace and the ledger
+//! must contain the same numbers of allocations and of bytes.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::ledger::{Ledger, assert_equal, read_ledger};
@@ -154,8 +154,8 @@ fn uncounted_functions_of_a_shared_allocator_leave_no_verdict() {
     let text = analyze([""; 0], &recording.trace).stdout;
     assert!(text.contains("not counted"), "{text}");
 
-    // In the second run, the kernel permits changes of code. So edleak may write its detours (jumps at the
-    // entries of the allocator's functions), and must find the leak.
+    // With the argument `again`, the kernel permits the program to change its code. So edleak can write its
+    // detours (jumps at the entries of the allocator's functions), and must find the leak.
     let counted = Recorder::new("shared").record(&program, ["3", "again"]);
     assert!(!counted.outcome.stderr.contains("not counted"), "{}", counted.outcome.stderr);
     let report = counted.leaks();

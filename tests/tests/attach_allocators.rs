@@ -1,5 +1,5 @@
-//! Tests `edleak-record --pid` for a process that has another allocator than libc's malloc. This allocator is
-//! in the executable or in a library.
+//! Tests `edleak-record --pid` for a process whose allocator is not libc's malloc, but another allocator in
+//! the executable or in a library.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::fed::Fed;

@@ -39,8 +39,8 @@ fn attach(program: &Path, arguments: &[&str], options: &[&str]) -> Attached {
     Attached { stdout, recorder, trace, _dir: dir }
 }
 
-/// Compares every site that maps memory with the ledger that the program prints. Ranges that were mapped
-/// before the recording are not in this ledger.
+/// Compares every site that maps memory with the ledger that the program prints. The ledger does not contain
+/// ranges that the program mapped before the recording.
 fn mappings_are_exact(threads: &str, operations: &str, seed: &str) {
     let attached = attach(&programs().binary("mappings"), &[threads, operations, seed], &[]);
     let ledger = read_ledger(&attached.stdout);
@@ -210,7 +210,8 @@ fn marks_of_a_second_recording_are_counted_and_the_words_are_set_back() {
 }
 
 /// The first version of edleak.h has no variables through which a library that is loaded by an attach could
-/// get the marks. So edleak-record must report that the marks are not recorded.
+/// get the marks. For a program with this version, edleak-record must report that it does not record the
+/// marks.
 #[test]
 fn marks_of_an_earlier_header_are_told_as_not_recorded() {
     let dir = TempDir::new("attach-earlier-header");

@@ -42,9 +42,9 @@ fn stacks_of_plugins_that_take_turns_stay_apart() {
         let allocs: u64 = stacks.iter().map(|site| site.counts.allocs).sum();
         let allocated: u64 = stacks.iter().map(|site| site.counts.allocated_bytes).sum();
         assert_eq!((allocs, allocated), (100, 100 * bytes), "{library}:\n{}", all.describe());
-        // The frame after the plugin's first frame must be in the same library. This frame may be missing: if
-        // the program closes a plugin soon after loading it, edleak may not yet have the unwind rules for the
-        // plugin's code, and the stack then ends at the plugin's first frame.
+        // The second frame of a stack must be in the same plugin as the first frame. A stack may lack the
+        // second frame: if the program closes a plugin soon after loading it, edleak may not yet have the
+        // unwind rules for the plugin's code, and the stack then ends at the plugin's first frame.
         let is_own = |site: &&Site| site.stack.get(1).is_none_or(|frame| frame.module.ends_with(library));
         assert!(stacks.iter().all(is_own), "{library}");
     }
@@ -88,8 +88,8 @@ fn a_launcher_whose_child_did_the_work_is_undecided() {
         arguments.extend([service.clone().into_os_string(), "150".into()]);
         Recorder::new("launcher").options(options).record("sh", arguments)
     };
-    // The user did not ask to record children. But the shell starts a child, and in one case this child has
-    // no LD_PRELOAD.
+    // Without `--children`, edleak records only the shell, but a child of the shell does the work. If `clean`
+    // is true, the child also has no LD_PRELOAD.
     for clean in [false, true] {
         let recording = launch(&[], clean);
         let report = recording.leaks();
@@ -111,8 +111,8 @@ fn generated_code_is_one_site_and_a_leak() {
     assert!(text.contains("   generated code\n"), "{text}");
 }
 
-/// For each entry in the report's list of leaks: the name, the leaked bytes, the leaked allocations, and the
-/// number of sites that the entry joins.
+/// Returns four values for each entry in the report's list of leaks: its name, its leaked bytes, its leaked
+/// allocations, and the number of sites that it joins.
 fn findings(report: &Report) -> Vec<(String, u64, u64, usize)> {
     let findings = report.json["findings"].as_array().expect("`findings` is an array").iter();
     let all: Vec<_> = findings
@@ -145,7 +145,7 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         assert!(first == "serve_one(bool)" && *places > 20, "{options:?}: {found:?}");
         let all: u64 = found.iter().map(|(_, bytes, ..)| bytes).sum();
         assert!(*bytes as f64 > 0.97 * all as f64, "{options:?}: {found:?}");
-        // The listed leak has as many objects as the program counted, or a multiple of this number.
+        // The allocations of SSL objects in the listed leak must be about as many as the program counted.
         let objects = ledger(&recording);
         let parts = report.json["findings"][0]["parts"].as_array().expect("parts");
         let ssl =
@@ -153,7 +153,8 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         let count = ssl.and_then(|part| part["leak_count"].as_u64()).expect("the object itself is a part");
         // On a busy machine, the program may allocate its first objects before edleak can walk their stacks.
         assert!(count.abs_diff(objects) <= 3 + objects / 10, "{count} of {objects} SSL objects");
-        // Every format lists the leak once, and the text prints each shared frame once.
+        // The formats sarif, junit and github must list every leak once. The text report must print frames
+        // that several sites share only once.
         let text = analyze([] as [&str; 0], &recording.trace).stdout;
         assert!(text.contains(" places grow together by ") && text.lines().count() < 200, "{text}");
         for format in ["sarif", "junit", "github"] {
@@ -173,8 +174,8 @@ fn a_pool_that_one_caller_leaks_through_is_not_blamed() {
         let [(name, bytes, count, 1)] = found.as_slice() else { panic!("{found:?}") };
         let leaked = ledger(&recording);
         assert_eq!(name, "open_session");
-        // Objects that exist at the first slice do not count as growth. On a busy machine, a few more objects
-        // than usual exist at the first slice.
+        // Objects that exist at the first slice do not count as growth. On a busy machine, the program may
+        // have allocated a few more objects than usual before the first slice.
         let most = 3 + leaked / 50;
         assert!(count.abs_diff(leaked) <= most, "{found:?} of {leaked}");
         assert!(bytes.abs_diff(300 * leaked) <= 300 * most, "{found:?} of {leaked}");
@@ -193,8 +194,8 @@ fn two_mistakes_that_share_nothing_but_main_are_two_findings() {
         assert_eq!(names, [("open_log", 1), ("read_config", 1)], "{options:?}");
         for (name, bytes, count, _) in &found {
             let size = if name == "open_log" { 700 } else { 120 };
-            // The program may make a few allocations before the recording writes its first slice, and the
-            // growth does not contain these.
+            // The growth does not contain the few allocations that the program may make before the recording
+            // writes its first slice.
             assert!(bytes.abs_diff(300 * size) <= 12 * size && count.abs_diff(300) <= 12, "{found:?}");
         }
     }

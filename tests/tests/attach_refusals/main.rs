@@ -125,8 +125,8 @@ fn refused(pid: u32, texts: &[&str]) {
     refused_by(pid, &mut recorder(pid, &trace, &["--attach-timeout", "3s"]), &trace, texts);
 }
 
-/// Checks that edleak-record refuses the answering program. The program must answer before and afterwards,
-/// and must end as usual.
+/// Checks that edleak-record refuses the answering program. The program must answer before and after the
+/// refusal, and must end as usual.
 fn refused_and_answers(mut program: Fed, texts: &[&str]) {
     assert_eq!(program.ask("a"), "a");
     refused(program.pid(), texts);

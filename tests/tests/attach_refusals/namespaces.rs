@@ -64,8 +64,8 @@ fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     is_exact_with_a_copy(target, "/tmp");
 }
 
-/// The kernel would not let this process open the shared memory of a recording. So edleak-record must refuse
-/// the process before it loads the library.
+/// The kernel would not let a process with its own user namespace open the shared memory of a recording. So
+/// edleak-record must refuse the process before it loads the library into it.
 #[test]
 fn process_with_its_own_user_namespace_is_refused() {
     if !is_root() {

@@ -29,7 +29,7 @@ fn root_without_sys_ptrace_is_told_to_get_it() {
         let texts =
             ["edleak-record is root without CAP_SYS_PTRACE", "(give edleak-record", "--cap-add SYS_PTRACE"];
         refused_with_privileges(&shared, shared.as_nobody("plain"), &options, &texts);
-        // This process and edleak-record both run as root, but the process has more capabilities than
+        // The target process and edleak-record both run as root, but the process has more capabilities than
         // edleak-record.
         refused_with_privileges(&shared, answering("plain"), &options, &texts);
     }
@@ -44,8 +44,8 @@ fn process_that_is_not_dumpable_is_refused() {
     }
 }
 
-/// On a kernel without yama, the process is refused for another reason. So edleak-record reads a file of this
-/// test in place of yama's file.
+/// On a kernel without the security module yama, edleak-record refuses the process for another reason. So in
+/// this test edleak-record reads a file of the test in place of yama's file (ptrace_scope).
 #[test]
 fn scope_of_yama_is_named_with_its_remedy() {
     if !is_root() {

@@ -37,8 +37,8 @@ fn refused_while_traced(name: &str, tracer: &mut Command) {
     let mut tracer: Child =
         tracer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it is installed");
     wait_for("the tracer", is_traced);
-    // After gdb has attached, gdb still reads files and writes breakpoints. So the test waits until gdb
-    // sleeps and the program is stopped.
+    // After gdb has attached to the program, gdb still reads files and writes breakpoints. So the test waits
+    // until gdb sleeps and the program is stopped.
     if name == "gdb" {
         wait_for("gdb to wait", || state_of(tracer.id()) == 'S' && state_of(program.pid()) == 't');
     }
@@ -66,12 +66,12 @@ fn process_that_gdb_traces_is_refused() {
 }
 
 /// Freezes a process in a new control group below `hierarchy`. After the check, thaws the process and removes
-/// the group.
+/// the control group.
 fn refused_while_frozen(hierarchy: &Path, file: &str, [frozen, thawed]: [&str; 2]) {
     let group = hierarchy.join(format!("edleak-test-{}", std::process::id()));
     if std::fs::create_dir(&group).is_err() || !group.join(file).exists() {
-        // This machine does not have this version of control groups: many machines mount only version 1 or
-        // only version 2.
+        // This machine does not mount the version of control groups that has `file`: many machines mount only
+        // version 1 or only version 2.
         eprintln!("not run: no {file} in `{}`", hierarchy.display());
         let _ = std::fs::remove_dir(&group);
         return;
@@ -112,7 +112,7 @@ fn process_whose_main_thread_has_ended_is_refused() {
     assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));
 }
 
-/// Builds the answering program with this compiler and these flags.
+/// Builds the program tests/programs/attach_answer.c with `compiler` and `flags`.
 fn built(dir: &TempDir, compiler: &str, flags: &[&str]) -> PathBuf {
     let source = edleak_tests::tools::repository().join("tests/programs/attach_answer.c");
     let program = dir.join("attach_answer");
@@ -224,9 +224,9 @@ fn program_for_arm64(dir: &TempDir) -> PathBuf {
     // In the ELF header, type 2 is a program, machine 183 is AArch64, and the version is 1.
     halves(&mut file, &[2, 183, 1, 0]);
     words(&mut file, &[BASE + HEADERS, 64, 0]);
-    // The flags are 0; then follow the sizes and numbers of the headers.
+    // The end of the ELF header: the flags (0), then the sizes and numbers of the headers.
     halves(&mut file, &[0, 0, 64, 56, 1, 0, 0, 0]);
-    // The only segment may be read, written and executed.
+    // The program header: the only segment of the program may be read, written and executed.
     words(&mut file, &[1 | 7 << 32, 0, BASE, BASE, size, size, 0x1000]);
     file.extend(code);
     std::fs::write(&program, file).expect("writable");
@@ -239,8 +239,8 @@ fn emulated_program_of_another_machine_is_refused() {
     let dir = TempDir::new("attach-emulated");
     let guest = program_for_arm64(&dir).display().to_string();
     let program = Fed::start(Path::new("qemu-aarch64"), &[&guest], "ready");
-    // At first the emulator translates the program and protects its code. The test waits until the emulated
-    // program reads its standard input.
+    // At its start, the emulator qemu translates the emulated program and protects the program's code. The
+    // test waits until the emulated program reads its standard input.
     let syscall = format!("/proc/{}/syscall", program.pid());
     wait_for("a read", || std::fs::read_to_string(&syscall).is_ok_and(|text| text.starts_with("0 ")));
     let reason = format!("it emulates `{guest}`, a program for another machine");

@@ -15,9 +15,9 @@ fn refusal_names_each_thread_and_its_place() {
     refused_and_answers(program, &texts);
 }
 
-/// The time limit of the attach is 4 s. In the first 3 s, no thread can load the library. After that, one
-/// thread does not stop. If loading and stopping had a limit of 4 s each, edleak-record would refuse the
-/// process only after 7 s.
+/// The time limit of the attach is 4 s. In the first 3 s, no thread can load the library. After these 3 s,
+/// one thread does not stop when edleak-record wants to write its jumps. If loading the library and stopping
+/// the threads each had a limit of 4 s, edleak-record would refuse the process only after 7 s.
 #[test]
 fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     let dir = TempDir::new("attach-limit");
@@ -29,8 +29,8 @@ fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     assert_eq!(outcome.code, 126, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("loaded edleak's library"), "the first step: {}", outcome.stderr);
     assert!(outcome.stderr.contains(" (`attach_answer`) does not stop"), "the second: {}", outcome.stderr);
-    // In each attempt to stop all threads, only one thread does not stop. So the message says how long the
-    // other threads stood still.
+    // Each time edleak-record tries to stop all threads, all threads but one stop. So the message must say
+    // how long the stopped threads stood still.
     assert!(outcome.stderr.contains("; the other threads stood still for "), "{}", outcome.stderr);
     assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&time), "{time:?}: {}", outcome.stderr);
     assert_eq!((program.ask("a").as_str(), program.finish().as_str()), ("a", "sound\n"));
