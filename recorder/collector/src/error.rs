@@ -36,7 +36,7 @@ pub enum ErrorKind {
     Process,
     /// edleak-record found no usable preload library.
     Library,
-    /// Another recording uses the name of the trace.
+    /// Another recording already writes a trace with this name.
     InUse,
     /// edleak-record cannot write the trace, or can write only the first part of the trace.
     Output,

@@ -19,8 +19,8 @@ use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::idle::MAX_PLACES;
 
-/// The functions that every program calls. If edleak cannot redirect all four functions, edleak does not
-/// record the process.
+/// The functions that every program calls. edleak records a process only if it can redirect all four
+/// functions.
 const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 const PAGE: u64 = 4096;
 
@@ -152,8 +152,7 @@ impl<'a> Candidate<'a> {
         entries
     }
 
-    /// The names of the allocator's functions that get no detour. edleak does not count calls of these
-    /// functions.
+    /// The names of the allocator's functions that get no detour, so that edleak does not count their calls.
     pub(crate) fn missing(&self) -> Vec<String> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         selection.unseen.iter().map(|(entry, _)| entry.name.clone()).collect()

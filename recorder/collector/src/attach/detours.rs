@@ -108,8 +108,8 @@ impl Detours {
         Ok(detours)
     }
 
-    /// The paths of the modules that were compiled with an old version of edleak.h. edleak does not record
-    /// the marks and pools of these modules.
+    /// The paths of the modules that were compiled with an old version of edleak.h, so that edleak does not
+    /// record their marks and pools.
     pub(crate) fn outdated(&self) -> &[String] {
         &self.annotations.outdated
     }

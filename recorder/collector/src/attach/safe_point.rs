@@ -1,7 +1,7 @@
 //! Decides whether a waiting thread may call the dynamic loader.
 //!
-//! The call of `dlopen` takes locks of the loader and of malloc. So a thread that holds one of these locks,
-//! or waits for one of these locks, must not call the loader. The collector therefore requires that no
+//! The call of `dlopen` takes locks of the loader and of malloc. So a thread that holds a lock of the loader
+//! or of malloc, or waits for such a lock, must not call the loader. The collector therefore requires that no
 //! function on the thread's stack belongs to malloc, to the loader or to fork. Also, no function on the stack
 //! may be a signal handler, because the handler may have interrupted malloc, the loader or fork. The
 //! collector walks the stack with the unwind rules of the modules. If the collector cannot walk the stack to
@@ -28,7 +28,7 @@ use edleak_session::rule::Kind;
 const MOST_FRAMES: usize = 1024;
 
 /// Functions of libc that may hold a lock of malloc or of the loader, or that copy or end the process. A
-/// thread that is inside one of these functions may not call the loader. (The list omits malloc, free and
+/// thread that is inside a function of this list must not call the loader. (The list omits malloc, free and
 /// similar functions; `is_unsafe` finds these functions in another table.)
 const UNSAFE_FUNCTIONS: &[&str] = &[
     "fork",
@@ -60,8 +60,8 @@ const UNSAFE_FUNCTIONS: &[&str] = &[
     "pause",
 ];
 
-/// Functions of libc in which a thread can wait. No allocator calls one of these functions to wait for its
-/// own locks.
+/// Functions of libc in which a thread can wait. No allocator waits for its own locks in a function of this
+/// list.
 const WAITS: &[&str] = &[
     "read",
     "readv",

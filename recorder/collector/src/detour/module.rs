@@ -88,7 +88,8 @@ fn lacks_plain_free(wanted: &[&Entry], entry: &Entry, is_program: bool) -> bool 
 /// A sized free that no other function can replace; `None`: there is no such sized free. In a process that
 /// already runs, a small allocation has either the size that the program requested, or the larger size that a
 /// stub requested. The stub of the sized free does not know whether an allocation has the requested or the
-/// larger size. A plain free (a free without a size) can free both, because it needs no size.
+/// larger size. A plain free (a free without a size) can free allocations of both sizes, because it needs no
+/// size.
 pub(crate) fn sized_free_alone<'a>(redirected: &[&'a Entry], realloc_frees: bool) -> Option<&'a Entry> {
     let is_alone = |entry: &&&Entry| {
         matches!(entry.shape, Shape::FreeSized { .. })

@@ -303,8 +303,8 @@ const PREFIXES: &[(&str, &[&[Base]])] = &[
 /// The kind of interface to which the name of a function belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// A name of the C library or of C++. If several modules export the same one of these names, the loader
-    /// directs all calls to the first of the modules.
+    /// A name of the C library or of C++. If several modules export the same name of the C library or of C++,
+    /// the loader directs all calls to the first of these modules.
     Standard,
     /// A name of jemalloc's own interface, without a prefix. No other allocator defines a function with a
     /// name of this interface.
@@ -341,8 +341,9 @@ fn find(bases: &[&[Base]], name: &str) -> Option<Shape> {
     bases.iter().copied().flatten().find(|(base, _)| *base == name).map(|(_, shape)| *shape)
 }
 
-/// The family of a function. All functions of one allocator in one module belong to the same family. The
-/// number of a family is computed from the position of the family's prefix in the table.
+/// The family of a function. A family is a group of functions that belong to the same allocator of a module,
+/// as their names show. The number of a family is computed from the position of the family's prefix in the
+/// table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Family(usize);
 

@@ -103,8 +103,8 @@ impl Attached {
                 let remedy = "start edleak-record in its PID namespace";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
-            // A child that shares the memory of the process may have answered the request first, so the
-            // collector asks again.
+            // A child that shares the memory of the process may have answered the request before the process
+            // could answer, so the collector asks again.
             let _ = self.library.wake(&self.control);
             return Ok(true);
         }

@@ -26,8 +26,8 @@ impl Follower<'_> {
             None if self.recorded_since.is_none() => {
                 match attached.look_after_request(now, !self.attaching.is_empty()) {
                     // If edleak does not record children, only the attached process can have claimed the
-                    // sessions in `attaching`. So these claims belong to the request that failed, and the
-                    // collector forgets the claims.
+                    // sessions in `attaching`. So the claims belong to the request that failed, and the
+                    // collector forgets them.
                     Ok(true) if !self.plan.children => self.attaching.clear(),
                     Ok(_) => {}
                     Err(error) => {

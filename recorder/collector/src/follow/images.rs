@@ -196,8 +196,8 @@ impl Follower<'_> {
         Some(next.map(|(writer, _)| writer))
     }
 
-    /// Ends the recording of each process that has run an unrecorded program for some time. After this time,
-    /// the collector assumes that the program will claim no session.
+    /// Ends the recording of each process that executed another program some time ago, if this program has
+    /// claimed no session since then.
     pub(super) fn look_at_images(&mut self, now: Instant) {
         self.recordings().for_each(|recording| recording.look_at_image(now));
         if self.recording.as_ref().is_some_and(|recording| recording.is_left(now)) {

@@ -522,8 +522,8 @@ impl<'a> Follower<'a> {
         if let Some(recording) = self.recording.take() {
             // A process that claimed a session but did not attach counts as unrecorded, because it has ended
             // or cannot attach. If the root process still runs, a process that has just claimed its session
-            // may still attach. So the collector counts only a process that claimed its session at least the
-            // time `ATTACH_LIMIT` ago.
+            // may still attach. So the collector counts a process as unrecorded only if it claimed its
+            // session at least the time `ATTACH_LIMIT` ago.
             let could_not =
                 |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
             let unattached = self.attaching.iter().filter(could_not).count() as u64;

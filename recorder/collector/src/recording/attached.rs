@@ -1,6 +1,6 @@
 //! Facts about a process that already ran when its recording began: its age and its size at that time, and
-//! samples. Each sample tells how many allocations from the time before the recording the process has freed
-//! so far.
+//! samples of its later frees. Each sample tells how many allocations from the time before the recording the
+//! process has freed so far.
 
 use crate::sys::process;
 use edleak_format::{Attached, EarlierFrees};

@@ -90,8 +90,8 @@ impl Recording {
 
     /// Whether the program has run long enough to justify the time for compiling the unwind rules of its
     /// modules. A program that builds up its data looks like a leak in the first one or two seconds.
-    /// Compiling the unwind rules of a large program takes one or two seconds, too. So the collector does not
-    /// compile the unwind rules of a large program in the first one or two seconds.
+    /// Compiling the unwind rules of a large program also takes one or two seconds. So the collector does not
+    /// compile the unwind rules of a large program in the first one or two seconds of the program.
     fn do_rules_pay(&self) -> bool {
         let loaded = self.modules.all().iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         let bytes: u64 = loaded.map(|loaded| loaded.module.end.saturating_sub(loaded.module.start)).sum();

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 impl Recording {
     /// Begins the recording of the image that claimed `session`. Learns the modules of the image, publishes
     /// the rules for its wrappers and takes the first slice. `writer` writes the first slice into the file at
-    /// `path`, which is new or does not exist yet. `inherited` is the memory that a forked child inherits
+    /// `path`; this file is new or does not exist yet. `inherited` is the memory that a forked child inherits
     /// from its parent.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Recording {
         // waiting. If the clock started earlier, slices that are due while the target waits would count as
         // lost, for example for a large program on a busy machine. A forked child that has the rules of its
         // parent does not wait for rules, even if the collector compiles the rules again. So slices that are
-        // due during the compilation count as lost.
+        // due while the collector compiles the rules count as lost.
         let waited = match is_map_copied && !is_attached {
             true => claimed.elapsed().min(Duration::from_micros(u64::from(timeout))),
             false => Duration::ZERO,

@@ -77,7 +77,7 @@ impl CounterReader {
     /// these counts.
     ///
     /// The function works only if the shards contain the kernel's thread ids. With ids of another kind, the
-    /// function could free the shard of a living thread. Two threads would then write into this shard at the
+    /// function could free the shard of a living thread. Two threads would then write into one shard at the
     /// same time, and counts would be lost.
     pub(crate) fn reclaim(&self, session: &Session, pid: u32) {
         if session.header().tids_known.load(Ordering::Relaxed) == 0 {

@@ -65,7 +65,7 @@ pub(crate) struct Unseen {
     pub symbol: String,
     /// The functions whose allocations are not counted.
     pub functions: Vec<String>,
-    /// Whether edleak counts the allocations of other functions of the allocator.
+    /// Whether edleak counts the allocations of some functions of the allocator, and not of all.
     pub is_in_part: bool,
     /// The message for the user.
     pub message: String,

@@ -150,7 +150,7 @@ impl Recording {
     }
 
     /// Records in the trace how many events of mapped memory were lost, and how many bytes were unmapped by
-    /// calls that edleak did not see. Does nothing if the two numbers are unchanged.
+    /// calls that edleak did not see. The function writes no record if both numbers are unchanged.
     pub(super) fn record_mapping_losses(&mut self) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let now = edleak_format::Mappings {

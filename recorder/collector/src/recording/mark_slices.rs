@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The slices at marks use at most 1/`SHARE_OF_TRACE` of a trace.
 const SHARE_OF_TRACE: u64 = 8;
 /// Number of slices at a mark that the trace gets while the count of this mark doubles, for example from 100
-/// to 200. If the trace has little room, the number is smaller.
+/// to 200. If the trace has little room, it gets fewer slices at marks.
 const IN_A_DOUBLING: u64 = 32;
 /// Maximum number of sites in one record of a slice. If a slice has more sites than this maximum, the
 /// collector divides the slice into several records.
@@ -222,8 +222,8 @@ impl Marks {
         })
     }
 
-    /// Stores the counters that a slice contains for one session id. This id belongs to a call site, or to a
-    /// cell (the counters of one stack for one epoch).
+    /// Stores the counters that a slice contains for the session id `id`, which is the id of a call site or
+    /// of a cell (the counters of one stack for one epoch).
     fn apply(&mut self, session: &Session, id: usize, counters: Counters, sites: TraceSites<'_>) {
         let caller = |id: usize| id.checked_sub(OTHER as usize).and_then(|index| sites.callers.get(index));
         let Some(cell) = id.checked_sub(MAX_SITES) else {

@@ -300,8 +300,8 @@ impl Recording {
     }
 
     /// Whether the process executed another program (image) that edleak does not record. The function returns
-    /// `true` only when this program has had enough time to claim a session; from then on, the counters of
-    /// this recording no longer change.
+    /// `true` only after the new program has had enough time to claim a session; from then on, the counters
+    /// of this recording no longer change.
     pub fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }

@@ -92,8 +92,8 @@ impl Modules {
         Modules { pid: self.pid, loaded, loads: VecDeque::new(), not_elf: self.not_elf.clone() }
     }
 
-    /// Makes this list the list of the process `pid`, which has the same modules as the process that this
-    /// list describes now.
+    /// Uses this list for the process `pid`, which has the same modules as the process that the list
+    /// described so far.
     pub(crate) fn of_process(mut self, pid: u32) -> Modules {
         self.pid = pid;
         let shows_files = process::shows_its_files(pid, self.loaded.iter().map(|one| &*one.module.path));

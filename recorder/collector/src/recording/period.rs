@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// The first and shortest value of an automatic period.
 pub const FINEST: Duration = Duration::from_millis(20);
-/// An automatic period doubles when the recording has lasted for this number of periods. After a doubling,
-/// every second older slice lies at a multiple of the new period.
+/// An automatic period doubles when the recording has lasted for this number of periods. After a doubling of
+/// the period, every second older slice lies at a multiple of the new period.
 const MOST_SLICES: u64 = 1024;
 
 /// Estimated time that the collector needs for one watched stack when it takes a slice.

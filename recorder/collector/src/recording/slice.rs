@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// At the end of an epoch, the collector records the survivors (live allocations) of at most this number of
-/// stacks: those with the most live bytes. For more stacks, the collector would need so much time that it
-/// would miss slices. Measured with 27,000 stacks and 1,024 records: a quarter of the slices was lost. At the
-/// end of the recording, the collector records the live allocations of all stacks.
+/// stacks: those with the most live bytes. To record the live allocations of more stacks, the collector would
+/// need so much time that it would miss slices. Measured with 27,000 stacks and 1,024 records: a quarter of
+/// the slices was lost. At the end of the recording, the collector records the live allocations of all
+/// stacks.
 const SURVIVORS_AT_ONCE: usize = 256;
 
 impl Recording {

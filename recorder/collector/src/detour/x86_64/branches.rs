@@ -1,5 +1,5 @@
-//! Proves that no instruction jumps into the bytes that a detour replaces. A jump to the first of these bytes
-//! is allowed.
+//! Proves that no instruction jumps into the middle of the bytes that a detour replaces. A jump to the first
+//! replaced byte is allowed.
 //!
 //! | kind of jump                    | where the search looks for such jumps                         |
 //! |---------------------------------|---------------------------------------------------------------|

@@ -126,8 +126,8 @@ pub(crate) enum SmallFree {
 /// The reason why two allocations always start at least [`SPACING`] bytes apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Spacing {
-    /// The allocator itself never starts two allocations closer together than `SPACING` bytes, as glibc's
-    /// malloc. The stubs leave sizes unchanged.
+    /// The allocator itself (for example glibc's malloc) never starts two allocations closer together than
+    /// `SPACING` bytes. The stubs leave sizes unchanged.
     Kept,
     /// The stubs request at least [`SPACING`] bytes.
     Requested,
@@ -144,7 +144,7 @@ pub(crate) struct Placement {
     /// together.
     pub(crate) spacing: Spacing,
     /// The address and the size of the module's own code. edleak does not record the calls of mmap and of
-    /// similar functions that this code makes.
+    /// similar functions that the module itself makes.
     pub(crate) own_code: (u64, u32),
     /// Whether the module's `realloc` is jemalloc's and frees an allocation if the new size is 0.
     pub(crate) realloc_frees: bool,

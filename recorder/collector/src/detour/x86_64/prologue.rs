@@ -24,8 +24,8 @@ pub(crate) enum Obstacle {
     /// The function has several names that have different shapes in the table of allocators.
     Ambiguous,
     /// The function calls no function outside its module. So the compiler may have compiled callers that rely
-    /// on registers that this function leaves unchanged. A detour is impossible, because edleak's hook could
-    /// change these registers.
+    /// on registers that this function leaves unchanged. edleak's hook could change a register on which a
+    /// caller relies, so the function gets no detour.
     Closed,
     /// The function is a sized free (a free that gets a size), and the allocator has no plain free that can
     /// replace this function.

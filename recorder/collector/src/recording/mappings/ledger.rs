@@ -15,9 +15,9 @@ const PAGE: u64 = 4096;
 /// A mask for the lower bits of an event's number. An event that reports the result of a call contains these
 /// bits of the number of the event that reported the start of the same call.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;
-/// The ledger can undo a munmap or shmdt call only if it is one of the latest calls; this is their number.
-/// The target reports each such call before it makes the call; if the call fails, a second event reports the
-/// failure immediately after the call.
+/// Maximum number of munmap and shmdt calls that the ledger remembers so that it can undo them. The target
+/// reports each such call before it makes the call; if the call fails, a second event reports the failure
+/// immediately after the call.
 const MOST_UNDOABLE: usize = 256;
 /// If there are more than this number of mappings, the ledger merges neighbouring mappings of one site, so
 /// that the memory of the ledger stays bounded.
@@ -228,8 +228,8 @@ impl Ledger {
         self.undoable.push_back((number & NUMBER_MASK, removed));
     }
 
-    /// Removes a range that mremap is about to move. Until the move ends, the bytes of this range still count
-    /// as live. `number` is the number of the event that reports the mremap call.
+    /// Removes a range that mremap is about to move. Until the move ends, the bytes of the moved range still
+    /// count as live. `number` is the number of the event that reports the mremap call.
     pub(crate) fn begin_move(&mut self, number: u32, start: u64, length: u64) {
         let Some((start, end)) = pages(start, length) else { return };
         let removed = self.take(start, end);
@@ -291,7 +291,7 @@ impl Ledger {
                 serial
             } else {
                 // The mapping has no other piece, so the ledger counted the mapping as freed. The call that
-                // should unmap the piece has failed, so subtract one free again.
+                // should unmap the piece has failed, so take this free back.
                 let serial = self.create(piece.owner, bytes, 0);
                 again.insert(piece.mapping, serial);
                 self.counters[piece.owner].frees = self.counters[piece.owner].frees.saturating_sub(1);
@@ -347,8 +347,8 @@ impl Ledger {
     /// number is below `mark`. Returns the number of freed bytes. `ranges` must be sorted.
     ///
     /// The caller must read all events, then get `mark`, then read `ranges`, and then read all events again.
-    /// Because of this order, a range that is missing in `ranges` was unmapped by a call that caused no
-    /// event.
+    /// If the caller keeps this order of reads, a range that is missing in `ranges` was unmapped by a call
+    /// that caused no event.
     pub(crate) fn retain_mapped(&mut self, ranges: &[(u64, u64)], mark: u64) -> u64 {
         let mut gone = Vec::new();
         for (&start, piece) in self.pieces.iter().filter(|(_, piece)| piece.mapping < mark) {

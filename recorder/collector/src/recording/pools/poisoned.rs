@@ -26,7 +26,8 @@ pub(super) type SiteIndex = u32;
 struct Piece {
     end: u64,
     owner: SiteIndex,
-    /// Whether this piece stands for the whole object when the collector counts objects.
+    /// Whether the object counts as freed when this piece is removed. Of all pieces of an object, this is
+    /// `true` for one piece only.
     counts: bool,
 }
 
@@ -51,8 +52,8 @@ impl Poisoned {
         self.pieces.retain(|_, piece| is_kept(piece.owner));
     }
 
-    /// For each piece: its owner, its size in bytes, and whether the piece stands for the whole object when
-    /// the collector counts objects.
+    /// For each piece: its owner, its size in bytes, and whether the object counts as freed when this piece
+    /// is removed.
     pub(super) fn pieces(&self) -> impl Iterator<Item = (SiteIndex, u64, bool)> {
         self.pieces.iter().map(|(start, piece)| (piece.owner, piece.end - start, piece.counts))
     }
