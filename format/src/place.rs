@@ -43,8 +43,8 @@ pub fn followed(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a file is foreign: it belongs to another user and is in a sticky directory in which everybody may
-/// write, such as /tmp. The other user may have put the file there as a trap for edleak. But a file of the
-/// directory's owner is not foreign, because edleak trusts this owner.
+/// write, such as /tmp. In such a directory, another user can put a file as a trap for edleak. But a file of
+/// the directory's owner is not foreign, because edleak trusts this owner.
 pub fn is_foreign(path: &Path, file: &Metadata) -> bool {
     const SHARED: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let own = rustix::process::geteuid().as_raw();
@@ -76,7 +76,7 @@ pub fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Opens a file so that the caller can lock and check the file. If the path is a link, the function returns
-/// an error. The call never waits for another process.
+/// an error. `open` never waits for another process, not even if the file is a FIFO.
 ///
 /// # Errors
 /// The errors of opening a file.
@@ -90,8 +90,8 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// `AlreadyExists` if the name `to` is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // Some file systems do not support `NOREPLACE`. There, create a hard link instead, because creating a
-        // link also fails if the name is taken.
+        // Some file systems do not support `NOREPLACE`. On such a file system, create a hard link instead,
+        // because creating a link also fails if the name is taken.
         Err(error) if is_unsupported(&error) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         done => done,
     }

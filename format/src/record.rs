@@ -2,9 +2,9 @@
 //!
 //! A later record with the same key replaces the earlier record. `Module`, `Site`, `Stack`, `Survivors`,
 //! `Symbols`, `MemoryArea`, `Allocator`, `Mark`, `MarkSlice`, `ThreadStart`, `WatchEnd`, `Pool`,
-//! `UncountedFunctions` and `GivenBack` have an id as their key. The other kinds have no id, so a trace keeps
-//! only one record of each of them. Times are nanoseconds of a monotonic clock since the recording began.
-//! Addresses are addresses in the address space of the target.
+//! `UncountedFunctions` and `GivenBack` have an id as their key. Of a kind without an id, a trace keeps only
+//! the newest record. Times are nanoseconds of a monotonic clock since the recording began. Addresses are
+//! addresses in the address space of the target.
 
 use crate::ids::{MarkId, ModuleId, PoolId, SiteId, StackId};
 use crate::memory::MemoryArea;
@@ -24,10 +24,11 @@ pub enum Record {
     Site(Site),
     /// A call stack of a watched site.
     Stack(Stack),
-    /// For each birth epoch of a watched site: the allocations made in it, and those that are still live.
+    /// For each birth epoch of a watched site: the allocations that the site made in this epoch, and those of
+    /// them that are still live.
     Survivors(Survivors),
-    /// Symbols of one module. With these symbols in the trace, a reader of the trace does not need the
-    /// binary.
+    /// Symbols of one module. If a trace contains the symbols of a module, a reader of the trace does not
+    /// need the module's file.
     Symbols(ModuleSymbols),
     /// Events that the recording missed.
     Losses(Losses),
@@ -71,8 +72,8 @@ pub enum Record {
     /// Exists if the recording counts the objects of the program's own pools; holds totals and losses. The
     /// record `Pools` exists since format version 5.
     Pools(Pools),
-    /// Functions whose calls are not counted, of an allocator that is otherwise counted. The record
-    /// `UncountedFunctions` exists since format version 5.
+    /// Functions whose calls are not counted, although the other functions of the same allocator are counted.
+    /// The record `UncountedFunctions` exists since format version 5.
     UncountedFunctions(UncountedFunctions),
     /// Memory that the program gave back with madvise. The record `GivenBack` exists since format version 5.
     GivenBack(GivenBack),
@@ -215,7 +216,8 @@ pub struct Epoch {
     pub allocs: u64,
 }
 
-/// Symbols of one module. With these symbols in the trace, a reader of the trace does not need the binary.
+/// Symbols of one module. If a trace contains the symbols of a module, a reader of the trace does not need
+/// the module's file.
 #[derive(Clone, PartialEq, Debug, Encode, Decode)]
 pub struct ModuleSymbols {
     /// The module.
@@ -255,15 +257,15 @@ pub struct Losses {
     /// analyzer may not find the names of sites in a module whose event was lost.
     pub lost_module_events: u64,
     /// Number of allocations whose site had no room in the site table. The site of kind `Other` counts the
-    /// allocations of all sites that had no room.
+    /// allocations of all sites without room in the site table.
     pub other_site_allocs: u64,
     /// Number of allocations that the preload library did not count, because it had no memory for its table
     /// of allocations.
     pub untracked_allocs: u64,
     /// Number of slices that the collector took too late, or never took, because the machine was too busy.
     pub missed_slices: u64,
-    /// Number of distinct stacks that had no room in the stack table. The preload library counted the
-    /// allocations of such a stack at the site of the stack's caller.
+    /// Number of distinct stacks that had no room in the stack table. If a stack had no room, the preload
+    /// library counted its allocations at the site of the stack's caller.
     pub lost_stacks: u64,
     /// Number of child processes, and of programs started with `exec`, that edleak could not record.
     pub unrecorded_images: u64,
@@ -287,7 +289,7 @@ pub struct Allocator {
 }
 
 /// Those functions of a module's allocator whose allocations the recording does not count. The recording
-/// counts the allocations of all other functions of this allocator.
+/// counts the allocations of all other functions of the same allocator.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct UncountedFunctions {
     /// The module.
@@ -424,8 +426,8 @@ pub struct GivenBack {
     pub site: Option<SiteId>,
     /// Number of calls of madvise.
     pub calls: u64,
-    /// Sum of the lengths that the program passed to madvise in these calls. The sum also counts pages that
-    /// were not resident, so it can be greater than the memory that became free.
+    /// Sum of the lengths that the program passed to madvise. The sum also counts pages that were not
+    /// resident, so it can be greater than the memory that became free.
     pub bytes: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The first page: magic, version, capacity, and the salt of every checksum.
 //!
-//! The page holds four copies of these fields, so a reader can open the file even if one copy is damaged.
+//! The first page holds four copies of its fields, so a reader can open the file even if one copy is damaged.
 //!
 //! | bytes  | field      | meaning                                                                   |
 //! |--------|------------|---------------------------------------------------------------------------|

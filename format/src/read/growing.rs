@@ -45,7 +45,8 @@ pub struct Update {
     /// Whether the file holds another recording than at the previous refresh. If it does, the reader has
     /// dropped the data of the old recording.
     pub is_new_recording: bool,
-    /// Number of blocks that the refresh could not read. The visitor does not get the slices of these blocks.
+    /// Number of blocks that the refresh could not read. The visitor does not get the slices of a block that
+    /// could not be read.
     pub torn_blocks: u64,
 }
 
@@ -505,7 +506,7 @@ struct NewSlices<'a, V: ?Sized> {
     next_tick: u64,
     known: &'a mut Vec<Counters>,
     /// Counters from those slices of the present block that earlier refreshes have already passed to the
-    /// visitor. If such counters have changed, the next slice for the visitor contains them, too.
+    /// visitor. The next slice for the visitor also contains those of these counters that have changed.
     carried: BTreeMap<SiteId, Counters>,
     changed: Vec<(SiteId, Counters)>,
     visitor: &'a mut V,

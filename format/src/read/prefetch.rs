@@ -1,5 +1,5 @@
-//! Loads bytes into the cache before the reader needs them. The processor cannot predict the addresses of
-//! these bytes, because the reader reads from about a hundred rows in turn.
+//! Loads bytes into the cache before the reader needs them. The processor cannot predict which bytes the
+//! reader needs next, because the reader reads from about a hundred rows in turn.
 #![allow(unsafe_code)]
 
 /// Prefetches the cache line of `bytes[at]`. If `at` is out of bounds, the function does nothing.

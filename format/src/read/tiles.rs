@@ -19,8 +19,8 @@ use crate::read::prefetch::prefetch;
 use crate::slice::Counters;
 
 /// Number of sites that one step reads side by side: two vectors of eight. With only one vector, the
-/// processor would wait for the result of each step before it begins the next step; with two vectors, it
-/// computes one while it waits for the other.
+/// processor would wait for the result of each step before it begins the next step; with two vectors, the
+/// processor computes one vector while it waits for the other.
 pub const GROUP_SITES: usize = 16;
 /// Number of sites whose cells one call of `place` fills.
 pub const TILE_SITES: usize = 128;

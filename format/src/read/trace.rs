@@ -505,9 +505,9 @@ impl Trace {
 
     /// The evenly spaced points of this trace.
     pub fn grid(&self) -> Grid {
-        /// If a trace has at most this number of slices, the distances between the slices do not show the
-        /// stride, because five slices have only four distances. For a trace of at most five slices, the grid
-        /// uses the period in the record `Start`.
+        /// If a trace has at most five slices, it has at most four distances between slices, which is too few
+        /// to show the stride. For a trace of at most five slices, the grid uses the period in the record
+        /// `Start`.
         const FEW: u64 = 5;
         let mut slices = 0u64;
         let mut stride_ticks = 1;

@@ -117,8 +117,8 @@ impl TraceWriter {
     }
 
     /// Turns the journal into compressed blocks and starts an empty journal in its place. While the writer
-    /// writes the compressed blocks, the file holds both the journal and these blocks. Readers then use the
-    /// compressed blocks, because these have the higher sequence.
+    /// writes the compressed blocks, the file holds both the journal and these blocks. If a reader finds
+    /// both, it uses the compressed blocks, because they have the higher sequence.
     pub(crate) fn close_journal(&mut self) -> Result<(), Error> {
         let Some(journal) = self.journal.filter(|journal| journal.chunks > 0) else {
             return Ok(());

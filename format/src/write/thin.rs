@@ -1,12 +1,12 @@
 //! Thinning: merges two old blocks and drops every other slice of these blocks.
 //!
-//! When the file reaches its capacity, the writer merges two neighbouring blocks and drops every other slice.
-//! Slices of one level are 2^level ticks apart. The writer first thins the oldest blocks of the level that
-//! takes the most space. So after some time all levels take equal shares of the capacity. Recent slices are
-//! close together, and old slices are far apart. The number of levels grows only with the logarithm of the
-//! recording's length. Thinning begins a new highest level only in two cases: if the whole recording still
-//! has [`MIN_EVEN_SLICES`] slices at the new level, or if the writer can merge no two neighbouring blocks at
-//! a lower level.
+//! When the file reaches its capacity, the writer merges two neighbouring blocks and drops every other slice
+//! of the two blocks. Slices of one level are 2^level ticks apart. The writer first thins the oldest blocks
+//! of the level that takes the most space. So after some time all levels take equal shares of the capacity.
+//! Recent slices are close together, and old slices are far apart. The number of levels grows only with the
+//! logarithm of the recording's length. Thinning begins a new highest level only in two cases: if the whole
+//! recording still has [`MIN_EVEN_SLICES`] slices at the new level, or if the writer can merge no two
+//! neighbouring blocks at a lower level.
 
 use crate::ids::{AreaId, SiteId};
 use crate::layout::areas::Areas;

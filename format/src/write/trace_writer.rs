@@ -30,9 +30,9 @@ const LAST_WORDS_BYTES: usize = 128;
 /// While a recording is still short, compression takes at most 1/64 of the recorded time: half of
 /// 1/`YOUNG_SHARE`.
 const YOUNG_SHARE: u64 = 32;
-/// After a lost slice, the writer uses quick compression for this number of slices.
+/// After a lost slice, the writer uses quick compression for 16 slices.
 const HURRIED_SLICES: u32 = 16;
-/// If the records that are not yet in the file take this number of bytes, the writer writes them immediately.
+/// If the records that are not yet in the file take 2 MiB, the writer writes them immediately.
 const MAX_PENDING_BYTES: usize = 2 << 20;
 /// Records that need more than 1/4 of a journal are written into a separate block.
 const JOURNAL_RECORDS_SHARE: u64 = 4;
@@ -237,8 +237,8 @@ impl TraceWriter {
         usize::try_from(self.most_journal_bytes() / BYTES).unwrap_or(usize::MAX)
     }
 
-    /// Whether the catalog is so large that many new records would fill the file and end the recording. A
-    /// recorder can then stop recording stacks, because most new records are stacks.
+    /// Whether the catalog is so large that many new records would fill the file and end the recording. If it
+    /// is, a recorder can stop recording new stacks, because most new records are stacks.
     pub fn is_nearly_full(&self) -> bool {
         self.is_catalog_nearly_full()
     }
@@ -318,7 +318,8 @@ impl TraceWriter {
 
     /// The usual time between two slices, from which the writer computes the time for compression; 0:
     /// compress quickly. When other programs need the processor, slices are lost and the time to the next
-    /// slice is long. The function returns 0 then, because slow compression would lose even more slices.
+    /// slice is long. While slices are lost, the function returns 0, because slow compression would lose even
+    /// more slices.
     fn usual_gap_ns(&mut self, header: &SliceHeader) -> u64 {
         let ticks = header.tick.saturating_sub(self.last_tick.unwrap_or(header.tick));
         self.hurry = match ticks >> self.stride.level() {

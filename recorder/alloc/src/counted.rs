@@ -79,8 +79,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     }
 }
 
-/// The methods of the allocator in a process that may count allocations. These methods are separate
-/// functions, so that the short methods above need no stack frame.
+/// The methods of the allocator in a process that may count allocations. They are separate from the methods
+/// of `GlobalAlloc`, so that those short methods need no stack frame.
 impl<A: GlobalAlloc> Counted<A> {
     #[inline(never)]
     unsafe fn alloc_counted(&self, layout: Layout) -> *mut u8 {

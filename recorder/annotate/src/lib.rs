@@ -2,8 +2,8 @@
 //! request, and which objects a memory pool hands out.
 //!
 //! The crate uses no other crate and no libc. In a process without edleak, the functions of this crate do
-//! nothing, and each call costs 5 instructions. In a recorded process, a call of such a function allocates no
-//! memory, takes no lock and does not wait.
+//! nothing, and each call costs 5 instructions. In a recorded process, a call of a function of this crate
+//! allocates no memory, takes no lock and does not wait.
 //!
 //! ```
 //! struct Arena {

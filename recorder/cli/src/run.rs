@@ -217,8 +217,8 @@ fn report(args: &Args, outcome: &Outcome, unused_wrappers: &[String]) {
     }
 }
 
-/// Reports watch requests that match nothing in any of the recorded programs. The traces do not contain these
-/// requests.
+/// Reports watch requests that match nothing in any of the recorded programs. The traces do not contain the
+/// watch requests.
 fn say_unmatched(summaries: &[Summary]) {
     let [first, rest @ ..] = summaries else { return };
     let is_nowhere = |spec: &&String| rest.iter().all(|other| other.unmatched_watches.contains(spec));

@@ -1,5 +1,5 @@
 //! COLD: finds symbols of libc for the files of src/shared. In the preload library, a file of the same name
-//! asks the loader. This crate has its own file, because a static program has no loader.
+//! asks the loader for the symbols. This crate has its own file, because a static program has no loader.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_void};

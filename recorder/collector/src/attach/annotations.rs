@@ -30,8 +30,8 @@ pub(crate) struct Words {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Annotations {
     pub(crate) words: Vec<Words>,
-    /// The paths of the modules that were compiled with an old version of edleak.h. These modules call the
-    /// functions for marks and pools, but contain no memory for the addresses of these functions.
+    /// The paths of the modules that were compiled with an old version of edleak.h. Such a module calls the
+    /// functions for marks and pools, but contains no memory for the addresses of the two functions.
     pub(crate) outdated: Vec<String>,
 }
 

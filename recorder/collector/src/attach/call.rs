@@ -327,8 +327,8 @@ fn run_to_the_end(thread: &mut Thread, limit: Instant, step: &dyn Fn(&str)) -> R
     }
 }
 
-/// Whether glibc made the thread: the thread pointer then leads to a control block with the thread's id. Only
-/// a thread with such a control block may call functions of libc.
+/// Whether glibc made the thread. If it did, the thread pointer leads to a control block with the thread's
+/// id. Only a thread with such a control block may call functions of libc.
 fn is_thread_of_glibc(pid: u32, tid: u32, registers: &Registers) -> bool {
     let own = process::read_thread_status(pid, tid).map(|status| status.own_number);
     let block = registers.thread_pointer();
