@@ -1,6 +1,6 @@
 //! Finds functions of an allocator whose calls the recorder did not count, although it counted other
-//! functions of this allocator. An example is `mallocx` in a jemalloc that is a shared library, if the system
-//! does not allow edleak to change the code of the library.
+//! functions of this allocator. For example, the recorder cannot count the calls of `mallocx` in a jemalloc
+//! that is a shared library if the system does not allow edleak to change the code of the library.
 
 use crate::frame::base_name;
 use crate::own_heap::OwnHeap;

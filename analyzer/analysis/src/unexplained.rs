@@ -4,8 +4,8 @@
 //! If a site allocated only once, its curve is flat for nearly all of the record, so the site is not a leak.
 //! Some programs allocate at new sites all the time. None of the sites that grew only for a moment is a leak,
 //! but together their memory grows. So edleak adds up the curves of all sites that grew only for a moment,
-//! and judges the sum like the curve of one site. If the sum grows like a leak, the recording becomes
-//! undecided. The report does not name a leak, because no single site causes the growth.
+//! and judges the sum like the curve of one site. If the curves, added up, grow like a leak, the recording
+//! becomes undecided. The report does not name a leak, because no single site causes the growth.
 
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Model, Verdict, judge};
@@ -18,7 +18,8 @@ const COLUMNS: usize = 64;
 /// A site grew only for a moment if its live bytes rose at no more than this number of instants. If the live
 /// bytes of a site rose at more instants, the curve of this site alone is enough for a verdict.
 const MOST_RISES: usize = 3;
-/// edleak judges the sum only if at least this number of sites grew only for a moment.
+/// edleak adds up and judges the curves of the sites that grew only for a moment only if there are
+/// at least this number of such sites.
 const LEAST_SITES: usize = 12;
 /// The recording becomes undecided only if all sites that grew only for a moment together grew by more than
 /// this share of the live bytes, and also by more than `LEAST_BYTES`.
@@ -36,8 +37,8 @@ pub struct Unexplained {
     pub bytes: u64,
 }
 
-/// Adds up the curves of the sites that grew only for a moment, and judges the sum. `None`: the curves of
-/// these sites, added up, do not grow like a leak.
+/// Adds up the curves of the sites that grew only for a moment, and judges the sum. `None`: the curves,
+/// added up, do not grow like a leak.
 pub(crate) fn growth_of(sites: &[JudgedSite], record_s: f64) -> Option<Unexplained> {
     let leaking: HashSet<&SiteLabel> =
         sites.iter().filter(|site| site.is_leak()).filter_map(|site| site.parent.as_ref()).collect();

@@ -67,8 +67,8 @@ impl Verification {
         }
     }
 
-    /// Whether the trace has no damage. The trace of an interrupted recording also has no damage if all its
-    /// blocks are complete.
+    /// Whether the trace has no damage. The trace of an interrupted recording counts as undamaged if all
+    /// its blocks are complete.
     pub fn is_sound(&self) -> bool {
         self.damaged_blocks == 0 && self.damaged_bytes == 0 && self.lost_slices == 0
     }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use edleak_analysis::score::{ScoreReport, Tally, run, score};
 
-/// A score report has a list with one score for each method of judging; these are the indexes of
-/// the methods in this list.
+/// A score report has a list with one score for each method of judging. The constants `EDLEAK`,
+/// `CURVES` and `BIRTHS` are indexes in this list.
 const EDLEAK: usize = 0;
 const CURVES: usize = 1;
 const BIRTHS: usize = 2;
@@ -48,9 +48,9 @@ fn public_corpus_is_judged_above_the_bar() {
     assert_bar(&report.all[BIRTHS], 0.96, 0.02, &report);
 }
 
-/// The scores on the corpus with a gap in each curve: the function replaces a fifth of the points, all next
-/// to each other. `value` computes a missing point from the value before the gap, the value after the gap,
-/// and the position of the point in the gap (0 to 1).
+/// The scores on the corpus with a gap in each curve: in each curve, the function replaces a fifth of the
+/// points, which follow one another. `value` computes a missing point from the value before the gap, the
+/// value after the gap, and the position of the point in the gap (0 to 1).
 fn public_with_gaps(value: fn(u64, u64, f64) -> u64) -> ScoreReport {
     let text = std::fs::read_to_string(corpus("public.jsonl")).expect("the corpus is in the repository");
     let lines = text.lines().enumerate().map(|(i, line)| {

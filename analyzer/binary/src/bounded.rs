@@ -85,8 +85,8 @@ impl Guard {
 #[cold]
 #[inline(never)]
 fn spent_slow(guard: &Guard) -> Error {
-    // Set the budget to 0, so that every further read fails. Without this, a later read of fewer bytes
-    // could still succeed.
+    // Set the budget to 0, so that every further read fails. If some budget were left, a later and
+    // smaller read could still succeed.
     guard.reads_left.set(0);
     Error::UnexpectedEof(ReaderOffsetId(0))
 }

@@ -40,8 +40,8 @@ pub(crate) struct Servers {
     record: Mutex<Record>,
 }
 
-/// The failed requests. edleak reports all failures in one message at the end, not one message for each
-/// module.
+/// The failed requests to debuginfod servers. edleak reports all failures in one message at the end,
+/// not one message for each module.
 #[derive(Default, Debug)]
 struct Record {
     has_no_program: bool,
@@ -54,8 +54,8 @@ struct Record {
 
 /// The reason why `debuginfod-find` returned no file.
 enum Refusal {
-    /// The servers do not know the build ID. edleak does not count this answer as a failure, because servers
-    /// know only some builds.
+    /// No server has a file with the build ID. edleak does not count this as a failure, because servers have
+    /// the files of only some builds.
     Unknown,
     NoProgram,
     Failed(String),

@@ -73,7 +73,8 @@ impl D<'_> {
             return Some(from + length);
         }
         // In the mangled name of a function inside another function, the D compiler adds `__S` and a
-        // number. The number has no meaning for the user, so the demangled name does not contain it.
+        // number. `__S` and its number have no meaning for the user, so the demangled name does not
+        // contain them.
         let is_number =
             identifier.strip_prefix("__S").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
         if !is_number {

@@ -37,8 +37,8 @@ pub(crate) type Symbols<'data> = SymbolTable<'data, Header>;
 /// An ELF file with parsed headers, for a machine on which edleak can record.
 ///
 /// The program headers must be undamaged, because the kernel needs them, too, to run the program. Section
-/// headers and symbols may be missing or broken, for example after `sstrip`. If they are missing or
-/// broken, the functions of the file have no names.
+/// headers and symbols may be missing or broken, for example after `sstrip`. Without section headers and
+/// symbols, the functions of the file have no names.
 pub struct Elf<'data> {
     data: &'data [u8],
     header: &'data Header,
@@ -170,7 +170,8 @@ impl<'data> Elf<'data> {
         Some(PathBuf::from(OsStr::from_bytes(path)))
     }
 
-    /// The content of the first note with this owner and this kind, in the note segments of the file.
+    /// The content of the first note in the note segments of the file that has the given owner and
+    /// kind.
     pub fn note(&self, owner: &[u8], kind: elf::NoteType) -> Option<&'data [u8]> {
         self.segments.iter().find_map(|segment| {
             let mut notes = segment.notes(LE, self.data).ok().flatten()?;
@@ -183,8 +184,8 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// All notes with this owner and this kind, in the note segments of the file. Each result is the
-    /// link-time address of a note's content, and the content.
+    /// All notes in the note segments of the file that have the given owner and kind. Each result is
+    /// the link-time address of a note's content, and the content.
     pub fn notes(&self, owner: &[u8], kind: u32) -> impl Iterator<Item = (u64, &'data [u8])> {
         let mut found = Vec::new();
         for segment in self.segments {
@@ -274,7 +275,7 @@ impl<'data> Elf<'data> {
             .map(|section| (section.address(), section.address().saturating_add(section.size())))
     }
 
-    /// Whether the section with this index contains code.
+    /// Whether the section with the index `section` contains code.
     pub(crate) fn is_code(&self, section: object::SectionIndex) -> bool {
         self.file
             .as_ref()

@@ -3,7 +3,8 @@
 use edleak_format::{ModuleId, ModuleSymbols, SymbolFrame};
 use std::collections::HashMap;
 
-/// The embedded frames of one module. The offset of an address in the module is the key of its frames.
+/// The embedded frames of one module: maps the offset of an address in the module to the frames of
+/// this address.
 pub(crate) type ByOffset<'a> = HashMap<u64, &'a [SymbolFrame]>;
 
 /// Builds an index of embedded symbols.

@@ -2,8 +2,8 @@
 //! function names from this file, so that they agree.
 //!
 //! The name of a symbol is used only for the addresses that the symbol covers. In a stripped library, an
-//! address may be in a function without a symbol. The nearest exported function before the address would then
-//! be a wrong name. A symbol without a size, as in hand-written assembly, covers all addresses up to the next
+//! address may be in a function without a symbol. The nearest exported function before such an address is the
+//! wrong function. A symbol without a size, as in hand-written assembly, covers all addresses up to the next
 //! symbol.
 
 use crate::elf::{Elf, LE};
@@ -76,7 +76,7 @@ impl<'data> Elf<'data> {
         for (index, symbol) in table.enumerate() {
             let names_code = || match symbol.st_type() {
                 elf::STT_FUNC | elf::STT_GNU_IFUNC => true,
-                // The symbol has no type, as labels in assembly code have none. Only the section that
+                // The symbol has no type: it may be a label in assembly code. Only the section that
                 // contains the label shows whether the label names code or data.
                 elf::STT_NOTYPE => {
                     let section = table.symbol_section(LE, symbol, index).ok().flatten();
@@ -159,8 +159,8 @@ impl<'data> Elf<'data> {
     }
 }
 
-/// Whether this file contains the code or data that a symbol names. If this file does not contain it,
-/// another module must define the symbol.
+/// Whether this file contains the code or data that a symbol names. `false`: another module must
+/// define the symbol.
 fn is_defined(symbol: &elf::Sym64<object::LittleEndian>) -> bool {
     !matches!(symbol.st_shndx(LE), elf::SHN_UNDEF | elf::SHN_ABS | elf::SHN_COMMON)
         && symbol.st_value(LE) != 0

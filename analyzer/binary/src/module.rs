@@ -270,7 +270,8 @@ fn in_build_id_tree(tree: &Path, build_id: &[u8], suffix: &str) -> Option<PathBu
 }
 
 /// Decompresses the section `.gnu_debugdata`. Fedora and other distributions add the section
-/// `.gnu_debugdata` to stripped binaries. It contains a small compressed ELF file with symbols.
+/// `.gnu_debugdata` to stripped binaries. The section contains a small compressed ELF file with
+/// symbols.
 pub(crate) fn unpack_mini(binary: &BinaryFile) -> Option<BinaryFile> {
     let piece = binary.piece(".gnu_debugdata");
     if piece.len() == 0 {

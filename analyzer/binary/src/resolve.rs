@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use typed_arena::Arena;
 
-/// The smallest number of addresses that one thread gets. With fewer addresses for each thread, a second
-/// thread would not save time, because each thread must first read the headers of all units of debug
-/// information.
+/// The smallest number of addresses that edleak gives to one thread. With fewer addresses for each
+/// thread, a second thread would not save time, because each thread must first read the headers of all
+/// units of debug information.
 const MIN_RUN: usize = 256;
 
 /// An address to look up.
@@ -244,7 +244,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Addresses of one module, in ascending order. One thread looks up all these addresses.
+/// Addresses of one module, in ascending order, that one thread looks up.
 pub(super) struct Run<'o> {
     pub(super) module: ModuleId,
     pub(super) opened: &'o Opened,

@@ -74,7 +74,7 @@ impl SymbolFiles {
         &self.binary
     }
 
-    /// The module's own file. The debug file and the unpacked file are dropped.
+    /// Returns the module's own file, and closes the debug file and the unpacked file.
     pub fn into_binary(self) -> BinaryFile {
         self.binary
     }

@@ -1,5 +1,5 @@
-//! Finds the function that contains an address, with the symbol tables of a module. edleak needs this for
-//! code without debug information.
+//! Finds the function that contains an address, with the symbol tables of a module. edleak uses symbol
+//! tables for code without debug information.
 
 use crate::demangle::{demangle, is_mangled};
 use crate::symbol_files::Table;

@@ -1,10 +1,10 @@
 //! Compiles the section .eh_frame into a sorted table of rules. A rule tells how to find the caller of a
 //! frame: the table is sorted by code offset, and the offset of the frame's pc selects the rule.
 //!
-//! A row applies from its offset to the offset of the next row. Code without an entry in .eh_frame has the
-//! rule [`CallerRule::Unknown`]. Code also has the rule `Unknown` if its entry computes the CFA with an
-//! expression, or from a register other than the stack pointer and the frame pointer. Examples are the
-//! entries of the PLT and of functions that realign their stack.
+//! Each row of the table applies from its offset to the offset of the next row. Code without an entry in
+//! .eh_frame has the rule [`CallerRule::Unknown`]. Code also has the rule `Unknown` if its entry computes
+//! the CFA with an expression, or from a register other than the stack pointer and the frame pointer.
+//! Examples are the entries of the PLT and of functions that realign their stack.
 //!
 //! The unwind tables of a large program have a million rules. To save memory, the caller of this module
 //! chooses a small type `R` for a packed rule. For a return address, a walk looks up the address − 1,
@@ -69,7 +69,7 @@ pub struct Row<R> {
 pub struct UnwindTable<R> {
     /// The rows, sorted by `start`. Two neighbouring rows always have different rules.
     pub rows: Vec<Row<R>>,
-    /// Number of damaged entries of .eh_frame. Code with a damaged entry has no rule.
+    /// Number of damaged entries of .eh_frame. Code with a damaged entry has no unwind rule.
     pub bad_entries: usize,
 }
 
@@ -105,9 +105,9 @@ impl<R: Copy + PartialEq + Default> UnwindTable<R> {
     /// The table may also contain rules for code outside `functions`; these additional rules are correct,
     /// too.
     ///
-    /// The function searches the sorted index of the file (.eh_frame_hdr) for the entries of these
-    /// functions. In a large program, to read all entries of .eh_frame would take many times as long. If the
-    /// file has no index, the function reads all entries.
+    /// The function searches the sorted index of the file (.eh_frame_hdr) for the entries of `functions`. In
+    /// a large program, to read all entries of .eh_frame would take many times as long. If the file has no
+    /// index, the function reads all entries.
     pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>], pack: impl Fn(CallerRule) -> R) -> Self {
         let listed = listed_entries(elf, functions).zip(elf.section(".eh_frame"));
         let Some((offsets, (address, data))) = listed else { return Self::compile(elf, pack) };

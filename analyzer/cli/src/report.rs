@@ -107,8 +107,8 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
         }
     }
     let has_failed = !failures.is_empty();
-    // If no trace could be read, write a report only in the format HTML. A page has a list of the traces that
-    // could not be read; the other formats have no such list.
+    // If no trace could be read, write a report only in the format HTML. The HTML report lists the traces
+    // that could not be read; reports in other formats do not.
     if analyses.is_empty() && !is_html {
         return Ok(EXIT_ERROR);
     }

@@ -1,6 +1,5 @@
 //! Computes a score from the times at which the surviving allocations were made: log odds that the site
-//! leaks. From these times, the module also computes the share of the allocations that are still live
-//! at the end.
+//! leaks. The module also computes the share of the allocations that are still live at the end.
 //!
 //! At a busy site, most live allocations will soon be freed, so the curve of live bytes hides a leak. The
 //! surviving allocations, counted by the time at which they were made, give a curve without short-lived

@@ -68,7 +68,7 @@ pub struct Judgement {
     pub why: Vec<String>,
     /// For an undecided site, how many seconds longer than this recording a new recording should be.
     pub record_longer_s: Option<f64>,
-    /// Whether the verdict was decided by the ages of the surviving allocations; false if these ages are
+    /// Whether the verdict was decided by the ages of the surviving allocations; false if the ages are
     /// unknown.
     pub by_survivors: bool,
     /// If the site is undecided because the program stopped working while the site grew, the number of bytes
@@ -231,7 +231,7 @@ struct Thresholds {
 
 /// The default thresholds. A curve must reach the thresholds `SUSPECT` for the confidence `Suspect`. The
 /// curves of bytes and of count must both reach the thresholds, and the comparison of models on the count
-/// must reach `bic`.
+/// must reach the threshold `bic`.
 const SUSPECT: Thresholds = Thresholds {
     rise_over_scatter: 2.2,
     pace: 0.15,
@@ -536,16 +536,16 @@ impl<'a> Site<'a> {
         let by_births = decision.retained_bytes.filter(|retained| {
             // The function takes the retained bytes as the leaked bytes only if they are between half and
             // twice the growth of the fitted model. If the growth of the fitted model exceeds the live bytes,
-            // the curve ends at a high point of a wave, so the growth is too large, and there is no lower
-            // limit.
+            // the curve ends at a high point of a wave, so the growth is too large, and the retained bytes
+            // have no lower limit.
             let low = if comparison.growth > live { 0.0 } else { 0.5 * comparison.growth };
             class == Class::Linear && *retained > low && *retained < 2.0 * comparison.growth
         });
         let estimated = by_births.unwrap_or(comparison.growth).clamp(1.0, live.max(1.0));
         let kept = self.kept_since(comparison.begins).filter(|[bytes, _]| is_near(*bytes, estimated));
         let leaked = kept.map_or(estimated, |[bytes, _]| bytes);
-        // The rate does not include the time before the leak began. With the time before the leak, a fast
-        // leak that begins late would get a low rate, and a budget could tolerate the leak.
+        // The rate does not include the time before the leak began. Over the whole record, a fast leak
+        // that begins late would have a low rate, and a budget could tolerate the leak.
         let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
         let is_young = record * period_s < STRICT_SECONDS;

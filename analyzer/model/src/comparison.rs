@@ -18,10 +18,10 @@ use super::buckets::MOST;
 use super::curve::{Curve, mean};
 use super::shapes::Shape;
 
-/// Index of ρ = 0 in [`RHO`]. To estimate the growth, the module uses this autocorrelation, that is, plain
-/// least squares. On a sawtooth curve, plain least squares averages whole cycles, while a prewhitened fit
-/// would follow the last tooth. On a straight line under AR(1) noise, plain least squares is only a little
-/// less exact than a prewhitened fit.
+/// Index of ρ = 0 in [`RHO`]. To estimate the growth, the module uses ρ = 0, that is, plain least squares.
+/// On a sawtooth curve, plain least squares averages whole cycles, while a prewhitened fit would follow
+/// the last tooth. On a straight line under AR(1) noise, plain least squares is only a little less exact
+/// than a prewhitened fit.
 const ESTIMATE: usize = 0;
 
 /// Least residual of a model, as a share of the curve's variance. A smaller residual is raised to this value,
@@ -38,8 +38,8 @@ const MOST_BIC: f64 = 10.0;
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
 /// Number of parameters that BIC counts for a model of a line plus a base (memory that the site loads at
-/// the start). The model has only four parameters. BIC counts two more, because a curve that bends at any
-/// position would otherwise also fit many caches.
+/// the start). The model has only four parameters. BIC counts six parameters, because a model that may
+/// bend at any position would otherwise also fit many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
 /// Saturating shapes that a model may have as a second term, beside a leak or a ramp.
@@ -287,7 +287,8 @@ impl Models {
         Leaking::compare(&leaks, stops, spread)
     }
 
-    /// BIC of a model with these residual sums of squares (one for each ρ), at the likeliest ρ.
+    /// The BIC of a model at the likeliest ρ; `residual` has the sum of squares of the residuals
+    /// for each ρ.
     fn cost(&self, residual: &PerRho, parameters: f64) -> f64 {
         let n = self.len as f64;
         let mut least = f64::INFINITY;
@@ -383,8 +384,8 @@ mod tests {
 
     fn compare(f: impl Fn(f64) -> f64) -> Comparison {
         // Every test curve gets the same small scatter without a pattern. Without scatter, all residuals
-        // would be below [`LEAST_RESIDUAL`]. The comparison would then set them all to `LEAST_RESIDUAL`, and
-        // only the number of parameters would decide.
+        // would be below [`LEAST_RESIDUAL`]. The comparison would then set all residuals to
+        // `LEAST_RESIDUAL`, and only the number of parameters would decide.
         let scatter = |k: u32| f64::from(k.wrapping_mul(2_654_435_761) >> 16) / 65536.0 - 0.5;
         let curve = Curve::of_means((0..90).map(|k| f((f64::from(k) + 0.5) / 90.0) + scatter(k)).collect());
         models(90).compare(&curve)

@@ -2,8 +2,8 @@
 //! memory (counted by the kernel).
 //!
 //! Resident memory can grow for three reasons: the program keeps more and more allocations, the allocator
-//! keeps memory that the program freed, or memory grows that the program did not allocate with malloc. The
-//! comparison of live bytes with resident bytes shows which of these reasons applies. (Resident bytes are
+//! keeps memory that the program freed, or memory grows that the program did not allocate with malloc. A
+//! comparison of live bytes with resident bytes shows the reason for the growth. (Resident bytes are
 //! RssAnon + VmSwap, so they include swapped memory.)
 //!
 //! | live bytes | resident − live | cause |
@@ -51,9 +51,11 @@ const MIN_POINTS: usize = 4;
 /// may be in this memory.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// The size of this memory at the end of the record, in bytes.
+    /// Size of the anonymous memory without recorded calls and live allocations, at the end of the
+    /// record, in bytes.
     pub bytes: u64,
-    /// The growth of this memory since the start-up of the program, in bytes.
+    /// Growth of the anonymous memory without recorded calls and live allocations, since the
+    /// start-up of the program, in bytes.
     pub grown_bytes: u64,
 }
 
@@ -148,7 +150,8 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
     // A recording with fewer than eight points cannot be divided into eighths. For so short a recording,
-    // the median in the middle is 0, so all growth counts as growth in the second half.
+    // the median in the middle of the recording is taken as 0, so all growth counts as growth in the
+    // second half.
     let middle = median(&points[4 * eighth..5 * eighth], |p| p.live_bytes);
     let late = growth.live_to_bytes.saturating_sub(middle) as f64;
     let goes_on = late >= LATE_SHARE * growth.live_to_bytes.saturating_sub(growth.live_from_bytes) as f64;
@@ -182,9 +185,9 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if let Some([from, to]) = growth.kinds {
         let in_malloc = by(from.of_malloc(), to.of_malloc());
         let elsewhere = by(from.elsewhere(), to.elsewhere());
-        // The function assumes that live memory grew in the heap, but not by more than the heap itself grew.
-        // The rest of the growth of live memory is in large allocations, each of which has a separate
-        // mapping.
+        // The function assumes that live memory grew in the memory of malloc, but by no more than the memory
+        // of malloc grew. The rest of the growth of live memory is in large allocations, each of which has a
+        // separate mapping.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
@@ -219,9 +222,9 @@ impl ProcessGrowth {
 
     /// Whether allocations that are not counted may have caused the growth of the process. An allocator takes
     /// its memory from the heap, from mappings that the recorder assigns to an allocator, or by calls that
-    /// the recorder does not see. The function adds up the growth of the heap, of the mappings of allocators
-    /// and of the memory that no recorded call mapped. If this sum is no greater than the growth of live
-    /// memory, no uncounted allocations caused the growth.
+    /// the recorder does not see. If these three kinds of memory (the heap, the mappings of allocators, and
+    /// memory that no recorded call mapped) together grew by no more than live memory, no uncounted
+    /// allocations caused the growth.
     pub fn may_be_uncounted(&self) -> bool {
         let Some([from, to]) = self.kinds.filter(|kinds| kinds.iter().all(|kinds| kinds.has_calls)) else {
             return true;

@@ -30,9 +30,8 @@ pub const LEAST_SLICES: usize = 6;
 /// Least number of rises of the kept level (the lowest level at a mark or later); with fewer rises, the pace
 /// of the growth is not visible.
 const LEAST_RISES: u64 = 5;
-/// Compare the number of iterations since the last rise of the kept level with the greatest number of
-/// iterations between two rises. The memory of the site has stopped growing only if the first number is at
-/// least `LONG_GAP` times the second.
+/// The memory of a site has stopped growing only if the time since the last rise of its kept level is at
+/// least this number of times the longest time between two rises. (Both times are numbers of iterations.)
 const LONG_GAP: f64 = 2.5;
 /// Each step of a buffer that doubles makes the buffer at least this number of times as large.
 const LEAST_FACTOR: f64 = 1.2;
@@ -382,9 +381,9 @@ impl Kept {
 /// `None`: the site does not grow in large steps, or the next step is overdue, so the buffer no longer
 /// fills.
 ///
-/// The buffer gets larger when it is full. So the program fills it at this pace: the number of bytes that
-/// one step adds, divided by the number of iterations up to the next step. The result is not `None` only if
-/// this pace was the same after the last two steps.
+/// The buffer gets larger when it is full. So the program fills the buffer at this pace: the number of
+/// bytes that one step adds, divided by the number of iterations up to the next step. The result is
+/// also `None` if the pace of filling was not the same after the last two steps.
 fn doubling(points: &[AtMark]) -> Option<f64> {
     const LEAST_STEPS: usize = 4;
     const FEW: u64 = 8;

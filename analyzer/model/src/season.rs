@@ -16,8 +16,8 @@ use super::curve::Curve;
 /// cycles, the wave may be a trend that changed its direction.
 const LEAST_QUARTERS: usize = 9;
 
-/// Least number of buckets in one cycle of a wave. A wave with shorter cycles need not be removed, because
-/// each eighth of the record averages over many of its cycles.
+/// Least number of buckets in one cycle of a wave. A wave with fewer buckets in one cycle need not be
+/// removed, because each eighth of the record averages over many of its cycles.
 const LEAST_BUCKETS: usize = 5;
 
 /// The model removes a wave only if the wave explains at least this share of the scatter about the parabola.

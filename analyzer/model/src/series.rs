@@ -131,9 +131,9 @@ impl SeriesBuilder {
 
     /// Sets the number of slices that the record had before the site was first seen.
     ///
-    /// The points of a series begin at the site's first slice. With the slices before it, the model knows
-    /// the length of the whole record. So a site that appears late in a long record does not look like a
-    /// site of a short record.
+    /// The points of a series begin at the site's first slice. From the number of slices before the first
+    /// point, the model knows the length of the whole record. So a site that appears late in a long
+    /// record does not look like a site of a short record.
     pub fn absent(&mut self, slices: u64) {
         self.absent = slices;
     }

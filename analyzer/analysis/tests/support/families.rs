@@ -39,7 +39,7 @@ pub(crate) fn follow(w: &mut World, size: f64, curve: impl Fn(f64) -> f64) {
 }
 
 /// Each item of `path` has an instant and a number of allocations. At each instant, the site frees its
-/// previous allocations and makes this number of new allocations.
+/// previous allocations and makes the given number of new allocations.
 pub(crate) fn levels(w: &mut World, path: &[(f64, f64)]) {
     for (i, &(at, level)) in path.iter().enumerate() {
         let until = path.get(i + 1).map_or(FOREVER, |next| next.0);

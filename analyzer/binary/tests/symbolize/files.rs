@@ -250,7 +250,7 @@ fn split_debug_information() {
         assert!(frames(&resolution).iter().flatten().any(|frame| frame.line > 0), "lines are in the program");
 
         // The directory `other` has .dwo files with the same names, but of another build. edleak must
-        // not use them.
+        // not use the .dwo files of the other build.
         let other = directory(&format!("split_other{version}"));
         compile_c(&other, &[version, "-O0", "-gsplit-dwarf"]);
         let resolution = resolve(&split.module, &[&other], &split.addresses);

@@ -31,8 +31,8 @@ fn stripped(test: &str, keep: impl Fn(&Path)) -> Stripped {
 }
 
 impl Stripped {
-    /// Asserts two things. For every address, the function table has the name that a report prints. And
-    /// more than half of the names are missing in the symbol table of the stripped program.
+    /// Asserts that the function table has, for every address, the name that a report prints, and that
+    /// the symbol table of the stripped program alone lacks more than half of these names.
     fn knows_what_a_report_prints(&self) {
         let files = || BinaryFile::open(&self.program).expect("it is there");
         let options = Options::default();

@@ -138,7 +138,8 @@ fn a_straight_line_leads_over_missing_slices() {
     };
     // Each site of this trace grows or shrinks by the same number of bytes in every slice. If slices are
     // missing, edleak draws a straight line over the gap, so the series must be the same as without the gap.
-    // This also holds for a site whose growth is spread over several stacks.
+    // The series of a site whose growth is spread over several stacks must also be the same as without the
+    // gap.
     let mut draft = watched();
     draft.sites.push(caller(0x30, "shrink", 3, |slice| counters(80_000, 80, 1000 * slice, slice)));
     draft.sites[2].counters = leaking;
@@ -234,8 +235,8 @@ fn gap_at_the_end_counts_as_missing() {
         for (grow, slices, missing, codes) in [
             (leaks_in_the_gap as fn(u64) -> Counters, 100, 30..100, &[1, 2][..]),
             // At most nine slices of this trace are left, too few for a verdict. edleak draws a straight
-            // line over the gap, which looks like a leak. But the points of this line do not count as
-            // slices.
+            // line over the gap, which looks like a leak. But the points of the straight line do not
+            // count as slices.
             (leaks, 12, 5..12, &[2]),
             (leaks, 100, 85..100, &[1]),
             (leaks_and_is_freed, 100, 85..100, &[1]),

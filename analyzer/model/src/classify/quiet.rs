@@ -1,10 +1,10 @@
 //! Judges growth that stopped at the same time as the work of the whole program.
 //!
 //! When the load of a program stops, a leak stops growing, and a cache that is not full stops growing, too.
-//! The curve cannot tell a leak from a cache that is not full, so the site is undecided, and the reason for
-//! the verdict says why. A cache that was full before the work stopped is not a leak. If memory is freed
-//! after the work stopped, and shortly before the end of the record, there are two possible reasons: the
-//! program was about to end and freed everything, or it began another phase of work. So a site is also
+//! The curve cannot tell a leak from a cache that is not full, so the site is undecided, and the report
+//! tells the user this reason. A cache that was full before the work stopped is not a leak. If memory is
+//! freed after the work stopped, and shortly before the end of the record, there are two possible reasons:
+//! the program was about to end and freed everything, or it began another phase of work. So a site is also
 //! undecided if its memory is freed after the work stopped and shortly before the end of the record.
 
 use super::{Decision, LEAST_EVENTS, LEAST_POINTS, Site, Verdict};
@@ -16,8 +16,8 @@ use crate::reasons;
 /// of the program, even if the program was quiet afterwards.
 const LEAST_GROWING: f64 = 0.36;
 /// If the program freed the memory of a site before this share of the record had passed, the frees count as a
-/// part of the program's normal work. If the program freed the memory later in the record, it may have done
-/// so because it was about to end.
+/// part of the program's normal work. If the program freed the memory after this share of the record had
+/// passed, it may have done so because it was about to end.
 const LATE_RELEASE: f64 = 0.65;
 /// The growth of a site counts as released if at least this share of it is no longer live.
 const RELEASED: f64 = 0.5;

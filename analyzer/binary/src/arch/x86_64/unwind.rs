@@ -4,7 +4,7 @@
 use crate::arch::registers::Registers;
 use gimli::X86_64;
 
-/// The instruction `call` pushes the return address. The CFA is the value of the stack pointer before this
-/// push.
+/// The instruction `call` pushes the return address. The CFA is the value of the stack pointer before
+/// `call` pushes the return address.
 pub(crate) const REGISTERS: Registers =
     Registers { return_address: X86_64::RA, sp: X86_64::RSP, fp: X86_64::RBP, return_address_at: -8 };
