@@ -64,8 +64,8 @@ pub const CFA_BITS: u32 = 16;
 pub const FRAME: u64 = SiteOffset::END as u64 | ((1 << CFA_BITS) - 1);
 const _: () = assert!(SiteOffset::END.is_multiple_of(1 << CFA_BITS));
 const MAX_FP_WORDS: u64 = 4095;
-/// A rule that computes the CFA from sp and restores fp from the stack is encoded as a number whose bits
-/// above the lower [`CFA_BITS`] bits are greater than this value.
+/// A rule that computes the CFA from sp and restores fp from the stack is encoded as a number. This number
+/// shifted right by [`CFA_BITS`] bits is greater than `SAVED_FROM`.
 pub const SAVED_FROM: u64 = FRAME >> CFA_BITS;
 /// The highest value that encodes a rule that computes the CFA from sp and restores fp from the stack.
 pub const LAST_SAVED: u64 = ((SAVED_FROM + MAX_FP_WORDS + 1) << CFA_BITS) - 1;

@@ -34,8 +34,8 @@ pub struct Control {
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,
-    /// Number of times that an image has claimed a session. The collector waits for a change of this
-    /// number, and each claim wakes the collector.
+    /// Number of times that an image has claimed a session. The collector waits for a change of `claims`,
+    /// and each claim wakes the collector.
     pub claims: AtomicU32,
     /// Number of images that the library did not record, because they run in processes other than the
     /// recorded process and the user did not ask to record children.
@@ -61,8 +61,8 @@ pub struct Slot(AtomicU64);
 const EMPTY: u64 = 0;
 /// The bit that an image sets in the value of a slot when it claims the session in the slot.
 const CLAIMED: u64 = 1 << 63;
-/// The value of a slot with a fresh session whose file descriptor is 0; for descriptor N, the value is N plus
-/// this number.
+/// The value of a slot with a fresh session whose file descriptor is 0; for descriptor N, the value is N
+/// plus `FREE`.
 const FREE: u64 = 2;
 
 /// A session that an image has claimed.

@@ -27,13 +27,13 @@ pub struct Counters {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Counters>() == 32);
 
-/// The offset in bytes of a site's counters from the start of a shard. The hot path uses this offset instead
-/// of the site's id: to find the counters by the id, the hot path would need a multiplication.
+/// The offset in bytes of a site's counters from the start of a shard. The hot path uses a site's offset
+/// instead of the site's id: to find the counters by the id, the hot path would need a multiplication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteOffset(usize);
 
 impl SiteOffset {
-    /// The size of a shard in bytes. Every `SiteOffset` is less than this size.
+    /// The size of a shard in bytes. Every `SiteOffset` is less than `END`.
     pub const END: usize = MAX_SITES * size_of::<Counters>();
 
     /// The offset of the counters of the site `id`, which must be an id of the site table.

@@ -1,7 +1,7 @@
 //! Detours: the jumps that the target writes at the entries of allocator functions in its modules. The
-//! target writes these jumps while it has only one thread. In a process that was running before the
-//! recording began, the collector itself writes the jumps, and the tables of jumps in the session are not
-//! used.
+//! target writes the jumps of detours while it has only one thread. In a process that was running before
+//! the recording began, the collector itself writes the jumps, and the tables of jumps in the session are
+//! not used.
 //!
 //! The collector fills the tables of modules and jumps before it sets `Header::ready`. For each module, the
 //! target then maps the code of the detours at the address for which the collector compiled this code. The

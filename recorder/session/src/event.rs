@@ -1,11 +1,11 @@
 //! Module events: ELF files that were loaded or unloaded after the target attached.
 //!
-//! The target writes these events without a hook in the dynamic loader. glibc's loader allocates every
-//! `link_map` with malloc and frees each `link_map` with free. So the hooks see when the loader fills in a
+//! The target writes module events without a hook in the dynamic loader. glibc's loader allocates every
+//! `link_map` with calloc and frees each `link_map` with free. So the hooks see when the loader fills in a
 //! `link_map` (the module is loaded) and when the loader frees the `link_map` (the module is unloaded).
-//! `SiteInfo::events_before` tells the collector which module contained the address of a site when the target
-//! first saw the site. So the collector finds the module of a site even if the module was loaded only for a
-//! short time.
+//! `SiteInfo::events_before` tells the collector which module contained the address of a site when the
+//! target first saw the site. So the collector finds the module of a site even if the module was loaded
+//! only for a short time.
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ pub const BUILD_ID_BYTES: usize = 28;
 /// A module that was loaded or unloaded.
 #[repr(C)]
 pub struct ModuleEvent {
-    /// [`LOADED`] or [`UNLOADED`]; the target stores this field last.
+    /// [`LOADED`] or [`UNLOADED`]; the target stores `kind` after all other fields of the event.
     pub kind: AtomicU32,
     /// Number of used bytes in `name`.
     pub name_len: AtomicU32,

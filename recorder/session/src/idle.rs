@@ -1,6 +1,6 @@
 //! The state of the library in a process: whether the library waits, begins a recording, counts, or only
-//! forwards calls. The collector finds this state in the memory of a running process. The collector changes
-//! the state to begin and to end a recording.
+//! forwards calls. The collector finds the state of the library in the memory of a running process. To
+//! begin and to end a recording, the collector changes this state.
 //!
 //! ```text
 //!  edleak note of the library ──▶ Idle      addresses of the phase, of the limits and of the session
@@ -176,10 +176,10 @@ pub const LIMITS_AT: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
-    /// Only an allocation whose size in bytes is less than this value may take the fast path.
+    /// Only an allocation of fewer than `size` bytes may take the fast path.
     pub size: u64,
-    /// A free may take the fast path only if the side table's entry of the freed allocation, minus 1, is less
-    /// than this value.
+    /// A free may take the fast path only if the value of the freed allocation's entry in the side table,
+    /// minus 1, is less than `small`.
     pub small: u32,
 }
 /// Number of bytes of [`Limits`] that the collector writes.

@@ -3,9 +3,9 @@
 //!
 //! A producer is a thread that writes an event. A producer checks whether the ring has room, takes a number
 //! with one addition and writes the event at the index of this number. Last, the producer stores the
-//! event's number into the event, and this store publishes the event. The producer never waits, so a signal
-//! handler may write an event while its thread writes another event. The collector reads events in the
-//! order of their numbers.
+//! event's number into the event, and this store publishes the event. A producer never waits, so a signal
+//! handler may write an event while the thread that it interrupts is writing another event. The collector
+//! reads events in the order of their numbers.
 //!
 //! # Room
 //!

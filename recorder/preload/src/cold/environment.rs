@@ -80,8 +80,8 @@ impl Environment {
     }
 
     /// Whether the kernel gave this process the privileges of its executable file (set-user-ID,
-    /// capabilities). A user with fewer rights has set the environment of such a process, so the library must
-    /// not use this environment.
+    /// capabilities). A user with fewer rights has set the environment of a privileged process, so the
+    /// library must not use this environment.
     pub(super) fn is_secure(&self) -> bool {
         const AT_SECURE: usize = 23;
         match self.auxiliary(AT_SECURE).or_else(|| of_libc(AT_SECURE)) {

@@ -1,8 +1,8 @@
 //! COLD: waits for a recording (`EDLEAK_IDLE`), and begins a recording in a process that already runs.
 //!
-//! The collector writes `WAKE` into the phase ([`edleak_session::idle`]). The thread that next calls an entry
-//! point then begins the recording. Until the process is attached, the library does not count the calls of
-//! the other threads:
+//! The collector writes `WAKE` into the phase ([`edleak_session::idle`]). The first thread that calls an
+//! entry point after that begins the recording. Until the process is attached, the library does not count
+//! the calls of the other threads:
 //!
 //! ```text
 //!   ( Off ) ──▶ ( Wake ) ──▶ ( Beginning ) ──▶ ( Counting ) ──▶ ( Off )
@@ -39,8 +39,8 @@ use edleak_session::header::Header;
 use edleak_session::idle::{Idle, NO_FAILURE, NO_SESSION, UNREACHABLE};
 use edleak_session::layout::FIRST_TABLE_AT;
 
-/// The only instance of [`Idle`] in this process. The ELF note in `identity` contains the position of this
-/// object.
+/// The only instance of [`Idle`] in this process. The ELF note in `identity` contains the position of
+/// `IDLE`.
 pub(crate) static IDLE: Idle = Idle::new();
 
 /// Stores in [`IDLE`] the addresses that a collector needs to begin a recording. Call this function after the
@@ -83,9 +83,9 @@ fn seccomp_filters() -> u32 {
     filters
 }
 
-/// Attaches this process to a session of the collector that asked for a recording. `false`: the process could
-/// not be attached. If the process got no session, the function stores the reason in `failure`. Only one
-/// thread at a time runs this function.
+/// Attaches this process to a session of the collector that asked for a recording. `false`: the process
+/// could not be attached. If the process got no session, the function stores the reason in `failure`. Only
+/// one thread at a time runs `begin`.
 pub(super) fn begin() -> bool {
     let mut address = Path::new();
     let bytes = IDLE.address.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|&byte| byte != 0);
@@ -134,8 +134,8 @@ fn retire() {
     let session = lifecycle::session();
     if lifecycle::is_of_this_process(session) {
         // Normally, the collector gives the memory of a session back to the kernel when the recording ends,
-        // but the collector may have been killed. This code gives back all pages except those with the
-        // header and the owners of the shards.
+        // but the collector may have been killed. The library itself then gives back all pages of the
+        // session except those with the header and the owners of the shards.
         let pages = session.cast::<u8>().wrapping_add(FIRST_TABLE_AT);
         sys::remove_pages(pages, lifecycle::session_bytes() - FIRST_TABLE_AT);
     }

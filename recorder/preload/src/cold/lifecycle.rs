@@ -62,7 +62,7 @@ pub(super) fn session_bytes() -> usize {
     SESSION_BYTES.load(Ordering::Relaxed)
 }
 
-/// Starts the preload library once. If another thread is starting the library at this moment, `start` returns
+/// Starts the preload library once. If another thread is already starting the library, `start` returns
 /// immediately, and the library does not count the allocation of the calling thread.
 #[inline]
 pub(crate) fn start() {
@@ -191,7 +191,7 @@ pub(crate) fn header_unless_unrecorded_child() -> Option<&'static Header> {
 
 /// Handles the first call of an entry point in a forked child. Until the child has its own session,
 /// `HEADER` still points to the parent's session. If edleak records children, the child claims its own
-/// session. Otherwise the library turns itself off in the child.
+/// session. If edleak does not record children, the library turns itself off in the child.
 #[cold]
 fn forked() -> Option<&'static Header> {
     let Some(path) = CHILDREN.path() else {
@@ -253,8 +253,8 @@ extern "C" fn constructor() {
     }
 }
 
-/// Starts a library that a collector has loaded into a running process. Such a library waits for a recording,
-/// and counts only through the detours that the collector writes.
+/// Starts a library that a collector has loaded into a running process. A library that is loaded into a
+/// running process waits for a recording, and counts only through the detours that the collector writes.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 #[cold]
 fn start_late() {

@@ -20,8 +20,8 @@ use edleak_session::mark::{
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
 
-/// `edleak_set_mark`: sets the mark of this name. The function `edleak_mark` of include/edleak.h calls this
-/// function. In a process that is not recorded, `edleak_set_mark` does nothing.
+/// `edleak_set_mark`: sets a mark with the name `name`. The function `edleak_mark` of include/edleak.h
+/// calls `edleak_set_mark`. In a process that is not recorded, `edleak_set_mark` does nothing.
 ///
 /// # Safety
 /// `name` is null or a NUL-terminated string.

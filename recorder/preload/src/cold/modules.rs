@@ -114,8 +114,8 @@ fn forget_pending(pending: &Pending) {
 }
 
 fn loaded(header: &Header, map: usize, link_map: &LinkMap) {
-    // SAFETY: the loader has mapped the module. The first segment of the module begins with the ELF header at
-    // link-time address 0, because every linker writes shared objects in this form.
+    // SAFETY: the loader has mapped the module. The first segment of the module begins with the ELF header
+    // at link-time address 0, because every linker puts the ELF header of a shared object there.
     let Some((end, mut identity)) = (unsafe { extent(link_map) }) else { return };
     let start = link_map.bias;
     // SAFETY: the loader has mapped the module from `start` to `end`.

@@ -300,9 +300,9 @@ pub(crate) struct Resolved {
 }
 
 /// Finds the real malloc, calloc, realloc and free. The thread that starts the preload library calls this
-/// function once. Looking up these functions may allocate memory. Until [`Resolved::install`], this memory
-/// comes from the arena, so the lookups leave no block in the target's heap. `None`: no library after this
-/// one defines malloc.
+/// function once. A lookup of malloc, calloc, realloc or free may allocate memory. Until
+/// [`Resolved::install`], this memory comes from the arena, so the lookups leave no block in the target's
+/// heap. `None`: no library after this one defines malloc.
 pub(crate) fn resolve() -> Option<Resolved> {
     symbols::learn_dlerror();
     symbols::learn_versions();

@@ -57,8 +57,8 @@ fn is_own_call(address: usize) -> bool {
     address == OWN_CALL.load(Ordering::Relaxed)
 }
 
-/// Stores the addresses of the tables of a session. The library calls this function once, before any thread
-/// counts.
+/// Stores the addresses of the tables of a session. The library calls `set_tables` before any thread counts
+/// in this session.
 pub(crate) fn set_tables(
     slots: *mut SiteSlot,
     infos: *mut SiteInfo,
@@ -211,9 +211,9 @@ fn published_action(header: &Header, address: usize) -> Option<Action> {
     let count = header.wrapper_ranges.load(Ordering::Acquire) as usize;
     // SAFETY: the session holds `MAX_RANGES` ranges.
     let ranges = unsafe { core::slice::from_raw_parts(ranges, count.min(MAX_RANGES)) };
-    // If the collector has replaced the table during the search, the search may have returned a wrong action.
-    // The collector checks the action of every new site, so this function may ignore a result that is
-    // possibly wrong.
+    // If the collector has replaced the table during the search, the search may have returned a wrong
+    // action. If the table has changed, this function returns `None`; the collector later corrects the
+    // action, because it checks the action of every new site.
     wrapper::find(ranges, address as u64)
         .filter(|_| header.wrapper_ranges.load(Ordering::Acquire) as usize == count)
 }

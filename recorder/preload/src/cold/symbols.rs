@@ -1,7 +1,7 @@
 //! COLD: finds symbols of the program and its libraries with the loader's own functions.
 //!
 //! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for
-//! `dlerror`. The functions of this file remove the message of each failed lookup.
+//! `dlerror`. The functions of symbols.rs remove the message of each failed lookup from `dlerror`.
 #![allow(unsafe_code)]
 
 use crate::arch;

@@ -66,8 +66,8 @@ const REALLOCATE_OR_FREE: usize = Hook::ReallocateOrFree as usize;
 const RESIZE: usize = Hook::Resize as usize;
 
 /// Whether a detoured function is running on this thread and has called the current entry point. `sp` is
-/// the stack pointer of the current entry point. If an exception has left the detoured function, this
-/// function clears the field `inside` of the thread.
+/// the stack pointer of the current entry point. If an exception has left the detoured function,
+/// `is_inside` clears the field `inside` of the thread.
 pub(crate) fn is_inside(tls: &mut Tls, sp: usize) -> bool {
     if tls.inside == 0 {
         return false;

@@ -289,7 +289,7 @@ pub(crate) fn counting(header: &Header, tls: &mut Tls) -> Counting {
 }
 
 /// Stores the offset of this thread's [`Own`]. If `pending` or a detoured function has set `offset` to 0,
-/// this function changes the saved offset instead.
+/// `set_offset` changes the saved offset instead.
 fn set_offset(tls: &mut Tls, offset: usize) {
     match (tls.pending.caller.is_null(), tls.inside) {
         (false, _) => tls.hidden_offset = offset as u16,

@@ -53,7 +53,7 @@ impl Tables {
     /// The site of the stack to which a cell belongs.
     ///
     /// # Safety
-    /// The session of these tables is mapped.
+    /// The session that contains these tables is mapped.
     pub(crate) unsafe fn site_of(&self, number: u32) -> Option<u32> {
         // SAFETY: the caller guarantees that the session is mapped; the layout of the session fixes the
         // number of cells.
@@ -76,8 +76,8 @@ static BOUNDS: AtomicPtr<Bound> = AtomicPtr::new(ptr::null_mut());
 /// End address of the main thread's stack; 0: unknown.
 static MAIN_STACK_END: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the addresses of the tables of a session. The library calls this function once, before it counts
-/// any allocation.
+/// Stores the addresses of the tables of a session. The library calls `set_tables` before it counts any
+/// allocation.
 pub(crate) fn set_tables(tables: &Tables, main_stack_end: usize) {
     SLOTS.store(tables.slots, Ordering::Relaxed);
     INFOS.store(tables.infos, Ordering::Relaxed);
