@@ -12,8 +12,8 @@ pub(crate) const RHO: [f64; 7] = [0.0, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97];
 /// A list with one number for each of the seven autocorrelations in [`RHO`].
 pub(crate) type PerRho = [f64; RHO.len()];
 
-/// The three sums from which the inner product of two vectors a and b is computed for any ρ: ⟨a, b⟩
-/// = `full + ρ²·inner − ρ·lag`.
+/// The three sums from which the inner product of two vectors a and b is computed for each ρ: it is
+/// `full + ρ²·inner − ρ·lag`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Inner {
     full: f64,

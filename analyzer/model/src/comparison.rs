@@ -54,8 +54,8 @@ const LOAD_PACE: f64 = 5.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Comparison {
     /// Half the BIC of the best model in which growth stops, minus half the BIC of the best leaking model.
-    /// The number is positive if the leaking model fits better, and is limited to the range from −10 to
-    /// 10.
+    /// The number is limited to the range from −10 to 10, and is positive if the leaking model fits
+    /// better.
     pub(crate) bic: f64,
     /// Half the BIC of the best leaking model that does not accelerate, minus half the BIC of the best
     /// leaking model that accelerates. The result is positive if the accelerating model fits better.
