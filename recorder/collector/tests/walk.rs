@@ -8,8 +8,9 @@ use common::{run, source, try_run};
 use edleak_session::rule::Kind;
 use std::process::Command;
 
-/// Asserts that both walks reach the end of the stack and find the same frames. The frame of capture() itself
-/// is not compared, because the two walks begin at different addresses in capture().
+/// Asserts that edleak's walk and libgcc's walk reach the end of the stack and find the same frames. The
+/// frame of capture() itself is not compared, because the two walks begin at different addresses in
+/// capture().
 #[track_caller]
 fn assert_equals_libgcc(stack: &Captured, what: &str, at_least: usize) {
     let (frames, end) = stack.walk();

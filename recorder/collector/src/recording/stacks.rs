@@ -18,8 +18,9 @@ const MOST_EPOCHS: u64 = 32;
 /// recording: their length doubles again and again.
 const FIRST_EPOCH_NS: u64 = 20_000_000;
 
-/// The birth epochs of a recording: spans of time by which the allocations are counted. The target knows only
-/// the number of the current epoch, so the collector keeps the start times of all epochs here.
+/// The birth epochs of a recording: spans of time. The allocations of each span of time are counted
+/// separately. The target knows only the number of the current epoch, so the collector keeps the start times
+/// of all epochs here.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     starts: Vec<u64>,
@@ -50,8 +51,8 @@ impl Epochs {
     }
 
     /// Doubles the epoch length until at most [`MOST_EPOCHS`] epochs of this length fit into the recording.
-    /// Call this function before a snapshot: if slices were lost, the epoch length may be too short for the
-    /// recording, and the snapshot would have hundreds of epochs for each stack.
+    /// Call this function before a snapshot. After lost slices, the epoch length may be too short for the
+    /// recording, so that the snapshot would have hundreds of epochs for each stack.
     pub(crate) fn grow(&mut self, now_ns: u64) {
         while now_ns / self.length_ns >= MOST_EPOCHS {
             self.length_ns *= 2;
@@ -91,8 +92,8 @@ impl WatchedStacks {
     pub(crate) fn learn(&self, session: &Session, modules: &Modules, sites: Range<u32>) -> Vec<NewStack> {
         let made = made(session);
         let mut new = Vec::new();
-        // In the session, each stack has return addresses of its own, so all stacks together have at most
-        // `MAX_ADDRESSES` frames.
+        // The session stores the return addresses of each stack separately, so all stacks together have at
+        // most `MAX_ADDRESSES` frames.
         let mut room = MAX_ADDRESSES;
         for index in self.sites.len()..made {
             let info = &session.stack_infos()[index];

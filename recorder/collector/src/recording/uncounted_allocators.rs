@@ -1,4 +1,4 @@
-//! Allocators inside modules whose allocations the library does not count.
+//! Finds the allocators, inside the modules of the target, whose allocations the library does not count.
 
 use super::Recording;
 use crate::recording::detours::Unseen;
@@ -31,7 +31,7 @@ impl Recording {
         self.detours.unseen(&self.session, self.modules.all(), &self.publisher)
     }
 
-    /// The allocators none of whose functions edleak counts, in the form in which the trace stores them.
+    /// The allocators of which edleak counts no function, in the form in which the trace stores them.
     pub(super) fn uncounted_allocators(&self) -> Vec<Allocator> {
         let whole = self.unseen().into_iter().filter(|unseen| !unseen.is_in_part);
         whole.map(|unseen| Allocator { module: unseen.module, symbol: unseen.symbol }).collect()

@@ -6,8 +6,8 @@
 //! - A forked child uses the rules in the session of its parent (`READY_WITH_PARENTS_RULES`), so the
 //!   collector publishes no rules for this child.
 //!
-//! The collector uses the age of the child's own recording, not the age of the run, because a child can start
-//! at any time in a run.
+//! To decide when the postponed work is due, the collector uses the age of the child's own recording and not
+//! the age of the run, because a child can start at any time in a run.
 
 use super::Recording;
 use crate::start::output;
@@ -31,8 +31,8 @@ impl Recording {
         self.writer.as_ref().is_none_or(TraceWriter::has_file)
     }
 
-    /// Whether the trace has no file although the child has already lived for longer than most children of a
-    /// shell live.
+    /// Whether the child has already lived for longer than most children of a shell, but its trace has no
+    /// file yet.
     pub(crate) fn needs_file(&self, now: Instant) -> bool {
         !self.has_file() && now.saturating_duration_since(self.began) >= YOUNG
     }

@@ -16,7 +16,7 @@ pub struct CodeOptions {
     pub allocators: Prefixes,
     /// The sites to watch.
     pub watch: WatchSet,
-    /// Whether the target needs unwind rules from the start, because the library walks stacks from the start,
-    /// or may begin to walk stacks at any time.
+    /// Whether the library walks stacks from the start or may begin to walk stacks at any time, so that the
+    /// target needs unwind rules from the start.
     pub walk_stacks: bool,
 }

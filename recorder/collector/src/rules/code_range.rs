@@ -16,8 +16,9 @@ pub(crate) struct CodeRange {
     pub action: Action,
 }
 
-/// Inserts the watch request for one return address into the list. If the list already contains a request for
-/// the function around this address, the new request replaces the old request only at this address.
+/// Inserts the watch request for one return address into a list of code ranges. If the list already contains
+/// a request for the function around this address, the new request replaces the old request only at this
+/// address.
 pub(crate) fn insert_request(asked: &mut Vec<RequestRange>, single: RequestRange) {
     let after = asked.partition_point(|one| one.start <= single.start);
     let covering = after.checked_sub(1).filter(|&index| single.start < asked[index].end);

@@ -36,8 +36,7 @@ pub(crate) struct FileCode {
 pub(crate) type FileKey = (String, Vec<u8>);
 /// The identity of a file, and the version number of a watch set (the sites that the user asked to watch).
 type AskedKey = (FileKey, u64);
-/// A value that the first caller computes, while all other callers wait until the value is ready and then
-/// share it.
+/// A value that the first caller computes; all other callers wait for the value and then share it.
 pub(crate) type Shared<T> = Arc<OnceLock<T>>;
 
 /// The code ranges and rules of all files of this run, including files that another thread is still
@@ -155,8 +154,9 @@ impl FileCode {
         }
     }
 
-    /// The unwind rules of all functions of the file. Only the first call of this function compiles the
-    /// unwind rules, because the collector needs these rules only if the library walks stacks.
+    /// The unwind rules of all functions of the file. The first call of this function compiles the unwind
+    /// rules. The collector does not compile these rules earlier, because it needs them only if the library
+    /// walks stacks.
     pub(crate) fn rules(&self) -> &UnwindTable {
         self.rules.get_or_init(|| {
             let elf = self.file.as_ref().and_then(|file| file.elf().ok());

@@ -241,7 +241,8 @@ fn rust_first_word(raw: &str) -> Option<&str> {
     })
 }
 
-/// Whether a path is a closure of a library into which the compiler may have inlined a closure of the user.
+/// Whether a path names a closure of a library; the compiler may have inlined a closure of the user into the
+/// library's closure.
 fn is_foreign_closure(path: &str) -> bool {
     path.contains("{closure") && {
         let path = path.trim_start_matches('<');
@@ -268,7 +269,8 @@ fn cpp_leading_path(raw: &str) -> Option<String> {
         let (word, length) = next_word(rest)?;
         words.extend(word);
         rest = &rest[length..];
-        // After `St`, one word follows, even if the path is not enclosed in `N…E`.
+        // In a mangled C++ name, one word follows `St` (the namespace std), even if the path is not enclosed
+        // in `N…E`.
         if length == 0 || !is_nested && word != Some("std") {
             break;
         }

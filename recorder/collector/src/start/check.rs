@@ -1,11 +1,11 @@
 //! Checks, before a program is started, that edleak can record the program. If edleak cannot record the
 //! program, reports the reason and the remedy.
 //!
-//! The dynamic loader loads edleak's library through LD_PRELOAD. So the program must use the dynamic loader
-//! of this system, unless the program contains the crate edleak-alloc. If a program gains privileges, the
-//! loader ignores LD_PRELOAD. If a security module raises the privileges of a program, this check does not
-//! notice it. If the loader ignores LD_PRELOAD, the program starts without the library, and edleak records
-//! nothing.
+//! The dynamic loader loads edleak's library through LD_PRELOAD. So edleak can record only a program that
+//! uses the dynamic loader of this system, or that contains the crate edleak-alloc. If a program gains
+//! privileges, the loader ignores LD_PRELOAD. If a security module raises the privileges of a program, this
+//! check does not notice it. If the loader ignores LD_PRELOAD, the program starts without the library, and
+//! edleak records nothing.
 #![allow(unsafe_code)] // makes system calls that std does not have
 
 use crate::detour::Prefixes;

@@ -30,7 +30,8 @@ use std::sync::Arc;
 /// The share of the target's processor time that auto-watch may use: 0.02 means 2 %.
 const WATCH_SHARE: f64 = 0.02;
 
-/// The request of a preload library in a process that was started without edleak-record.
+/// The request for a collector, which the preload library sends from a process that was started without
+/// edleak-record.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// The process that sends the request.

@@ -44,7 +44,8 @@ pub enum Origin {
 ///
 /// # Errors
 /// There is no usable library, and no directory into which the copy inside edleak-record could be unpacked.
-/// The message of the error gives the reason for each place, and names the environment variable to set.
+/// The error message says, for each place, why edleak-record cannot use a library there, and names the
+/// environment variable to set.
 pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     find_from(&here, std::env::var_os(VARIABLE), embedded)

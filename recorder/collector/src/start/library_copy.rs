@@ -3,7 +3,7 @@
 //!
 //! The programs in a container control the files of the container: a symbolic link in it may lead anywhere,
 //! and may change at any time. So the collector lets the kernel resolve each path inside the root directory
-//! of the process, and no path leads out of it.
+//! of the process, and no path leads out of this directory.
 
 use crate::error::{Error, refusal};
 use crate::sys::process;

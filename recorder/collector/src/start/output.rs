@@ -194,7 +194,7 @@ pub(crate) fn create_file(writer: &mut TraceWriter, path: &Path) -> Result<(), E
 }
 
 impl Kept {
-    /// If no file has the name `path`, gives the two older files the names back that they had before the
+    /// If no file has the name `path`, gives the two older files back the names that they had before the
     /// recording.
     fn put_back(mut self, path: &Path) {
         if place::rename_new(&self.old, path).is_ok()

@@ -48,8 +48,8 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
     directory: PathBuf,
-    /// Whether edleak-record creates the parents of this directory if they are missing: it does so for a
-    /// cache directory, but not for a temporary directory.
+    /// Whether edleak-record creates missing parents of this directory: yes for a cache directory, no for a
+    /// temporary directory.
     makes_parents: bool,
 }
 

@@ -2,9 +2,10 @@
 //!
 //! glibc places the chunks of an arena one after another in memory. Each chunk begins with two numbers of 8
 //! bytes. The first number of a chunk is the size of the previous chunk, if the previous chunk is free. The
-//! second number of a chunk is the size of this chunk, together with three flags. So the collector can go
-//! from chunk to chunk and find every free chunk. The names and offsets in this file are those of
-//! malloc/malloc.c and malloc/arena.c in glibc 2.27 and later, on 64-bit systems:
+//! second number of a chunk is the size of this chunk, together with three flags. From the sizes of the
+//! chunks, the collector finds the next chunk after each chunk, and so every free chunk. The names and
+//! offsets in this file are those of malloc/malloc.c and malloc/arena.c in glibc 2.27 and later, on 64-bit
+//! systems:
 //!
 //! - The main arena is in the heap of `brk`, and its first chunk is at the start of the heap.
 //! - Every other arena consists of heaps of up to 64 MiB each. A heap begins with the structure `heap_info`.
@@ -31,12 +32,12 @@ pub(crate) const HEAP_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
 /// Maximum number of bytes that the collector reads with one system call.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// Maximum number of entries of the page map that the collector reads with one system call: one entry for
-/// each page of a heap of 64 MiB.
+/// Maximum number of entries of the page map that the collector reads with one system call: enough for all
+/// pages of a heap of 64 MiB.
 const MOST_ENTRIES: u64 = HEAP_BYTES / PAGE_BYTES;
 /// Maximum time of one walk over the heaps. The collector takes no slice during a walk over the heaps, so the
-/// walk must be short. A walk of this duration can read about 1 GiB of heaps. If a process has more heaps,
-/// the next walk continues where this walk ended.
+/// walk must be short. A walk of this duration can read about 1 GiB of heaps. If a process has more than 1
+/// GiB of heaps, the next walk continues where the previous walk ended.
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Size in bytes of the smallest chunk (`MINSIZE`).
@@ -78,8 +79,8 @@ pub(crate) struct Arenas {
     /// For the address of each heap: the arena to which the heap belongs, and the free memory in the heap.
     /// The address of an arena's `malloc_state` identifies the arena; 0 stands for the main arena.
     heaps: BTreeMap<u64, (u64, FreeBytes)>,
-    /// The address at which the next walk begins: at the first heap that starts at this address or above it.
-    /// One walk over the heaps may not have time for all heaps.
+    /// The next walk begins at the first heap that starts at this address or above it. One walk over the
+    /// heaps may not have time for all heaps.
     next: u64,
 }
 
@@ -119,7 +120,8 @@ impl Arenas {
                 };
                 match found {
                     Some(found) => self.heaps.insert(heap.start, found),
-                    // The time for this walk is over, so the next walk continues after this heap.
+                    // The time for this walk over the heaps is over, so the next walk continues after this
+                    // heap.
                     None if Instant::now() >= until => {
                         self.next = heap.start + 1;
                         break;

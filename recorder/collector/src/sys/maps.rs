@@ -95,8 +95,8 @@ pub(crate) struct Mapping {
 pub(crate) fn files(map: &[u8]) -> Vec<Mapping> {
     let files = |line: Line<'_>| {
         let path = line.name.strip_suffix(" (deleted)").unwrap_or(line.name);
-        // In the paths of a memory map, the kernel writes `\012` for a line feed. The kernel escapes no other
-        // character, not even the backslash.
+        // In the paths of a memory map, the kernel writes `\012` for a line feed. The kernel writes every
+        // other character unchanged, even the backslash.
         let path = path.replace("\\012", "\n");
         path.starts_with('/').then_some(Mapping {
             start: line.start,

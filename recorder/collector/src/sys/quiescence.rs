@@ -31,7 +31,7 @@ const ENOUGH: Duration = Duration::from_millis(20);
 pub(crate) struct Quiescence {
     pid: u32,
     library: Range<u64>,
-    /// The threads, each with its processor time at the start of the wait.
+    /// For each thread that may still be inside the library: its processor time at the start of the wait.
     inside: HashMap<u32, Duration>,
 }
 

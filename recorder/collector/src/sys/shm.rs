@@ -222,12 +222,13 @@ impl Session {
         Some(self.memory.file.metadata().ok()?.ino())
     }
 
-    /// The header of the session, which is the first page.
+    /// The header of the session: the first page of the session's memory.
     pub fn header(&self) -> &Header {
         &self.memory.slice::<Header>(0, 1)[0]
     }
 
-    /// The owner of each shard. A shard is a set of counters, and its owner is the thread that counts in it.
+    /// For each shard (a set of counters): its owner, which is the thread that counts in the shard. A shard
+    /// is a set of counters, and its owner is the thread that counts in it.
     pub fn shards(&self) -> &[Shard] {
         self.memory.slice(SHARDS_AT, self.shards)
     }
@@ -345,12 +346,12 @@ impl Session {
         self.memory.slice(DETOUR_PATCHES_AT, detour::MAX_PATCHES)
     }
 
-    /// The code to which the jumps of all modules lead.
+    /// The code to which the jumps at the start of the detoured functions lead, for all modules.
     pub fn detour_code(&self) -> &[AtomicU8] {
         self.memory.slice(DETOUR_CODE_AT, detour::CODE_BYTES)
     }
 
-    /// The memory map of the target at the time when the target attached.
+    /// The memory map of the target at the time when the target attached to the session.
     pub fn maps(&self) -> Vec<u8> {
         let bytes = (self.header().maps_bytes.load(Ordering::Acquire) as usize).min(MAPS_BYTES);
         let cells: &[std::sync::atomic::AtomicU8] = self.memory.slice(MAPS_AT, bytes);

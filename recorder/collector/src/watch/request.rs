@@ -284,7 +284,8 @@ impl fmt::Display for WatchSet {
 }
 
 fn open(path: &Path) -> Result<Trace, Error> {
-    // The error of the crate edleak-format already contains the path of the trace.
+    // The error of the crate edleak-format already contains the path of the trace, so the function does not
+    // add the path.
     Trace::open(path).map_err(|error| {
         Error::new(ErrorKind::EarlierTrace, error.message())
             .with_remedy(error.remedy().unwrap_or("name a trace of edleak-record"))

@@ -41,7 +41,7 @@ pub(crate) fn try_run(command: &mut Command) -> Option<Vec<u8>> {
     Some(output.stdout)
 }
 
-/// Runs a tool that every machine has on which edleak can be built.
+/// Runs a tool that is installed on every machine on which edleak can be built.
 pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     try_run(command).unwrap_or_else(|| panic!("{} is needed", command.get_program().display()))
 }

@@ -96,7 +96,7 @@ pub(super) fn left_few_sessions() -> bool {
 pub(super) enum Claim {
     /// The session is mapped at this address.
     Mapped(*mut u8),
-    /// The process gets no session, and the collector knows of the attempt.
+    /// The process gets no session, and the collector knows that the process tried to claim a session.
     Refused,
     /// This process did not reach the collector, so the collector does not know that the process tried to
     /// claim a session.
@@ -112,8 +112,8 @@ impl Claim {
     }
 }
 
-/// The ID of this process in the collector's /proc. If this process runs in its own PID namespace, its ID in
-/// that namespace is different, and may equal the ID of the process to record.
+/// The process ID under which the collector's /proc shows this process. In a PID namespace of its own, this
+/// process sees itself under another ID, which may by chance be the ID of the process to record.
 pub(super) fn own_number() -> u32 {
     let mut link = [0; 16];
     let length = sys::read_link(b"/proc/self\0", &mut link);

@@ -16,9 +16,9 @@ pub(crate) use cpp::{CPP_PATHS, CPP_STD_MEMBERS};
 pub(crate) use rust::{RUST_CALL_TRAITS, RUST_CLOSURE_PATHS, RUST_PATHS, RUST_TRAITS};
 
 /// Libraries in which every function counts as a wrapper. An entry of this list is the part of the library's
-/// soname before the first dot. The compiler cannot inline the user's code into these libraries, and a
-/// callback into the user's code has a frame of its own. So edleak can safely skip all frames of these
-/// libraries.
+/// soname before the first dot. The compiler cannot inline the user's code into a shared library, and a
+/// callback into the user's code has a frame of its own. So edleak can safely skip all frames of a library in
+/// this list.
 pub(crate) const LIBRARIES: &[&str] = &[
     "libc",
     "libm",

@@ -128,8 +128,8 @@ impl AreaReader {
         Some(Reading { mappings, is_full })
     }
 
-    /// Computes the sizes of all memory areas from a reading of smaps or maps. Returns the areas that are new
-    /// in this reading.
+    /// Computes the sizes of all memory areas from a reading of smaps or maps. Returns the memory areas that
+    /// did not exist before this reading.
     pub(crate) fn take(&mut self, reading: &Reading, pid: u32, calls: Option<Calls<'_>>) -> Vec<MemoryArea> {
         let known = self.kinds.len();
         let before = self.areas.clone();
@@ -172,7 +172,7 @@ impl AreaReader {
         .collect()
     }
 
-    /// The areas that the collector records before the first slice.
+    /// The memory areas that the collector records before the first slice.
     pub(crate) fn first_areas(&self) -> Vec<MemoryArea> {
         let first = self.kinds.iter().enumerate();
         first
@@ -200,7 +200,8 @@ impl AreaReader {
             None if kind == AreaKind::Free && !self.has_room_for_arena(&name) => {
                 return self.add(kind, OTHER_ARENAS.to_owned(), bytes);
             }
-            // If there are too many areas, named memory without an area is counted as anonymous memory.
+            // If there are too many memory areas, a named mapping without an area of its own is counted as
+            // anonymous memory.
             None if self.kinds.len() + 1 >= MAX_AREAS && kind == AreaKind::Named => {
                 return self.add(AreaKind::Anonymous, String::new(), bytes);
             }

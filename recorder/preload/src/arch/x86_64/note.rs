@@ -4,7 +4,7 @@
 //! The fast path takes no lock, makes no system call and allocates no memory. If the fast path does not
 //! apply, the stub jumps to [`crate::cold::slow::note`], which handles all cases. Examples of cases in which
 //! the fast path does not apply: the library has not started in this process, the process is a forked child,
-//! the caller has no word in the cache, the size is large, or the side-table entry still holds a freed
+//! the caller is not in the caller cache, the size is large, or the side-table entry still holds a freed
 //! allocation.
 //!
 //! The code is assembly because in the stub, every value already is where the code needs it: the return
