@@ -30,7 +30,8 @@ fn shell(dir: &Path, shell: &[&str], script: &str, variables: &[(&str, &str)]) -
     run(&mut command)
 }
 
-/// The environment variables of a step. The values of the inputs replace their placeholders.
+/// The environment variables of a step. In these values, the value of each input of the action replaces the
+/// placeholder of the input.
 fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     let Some(environment) = step["env"].as_object() else { return Vec::new() };
     let text = |value: &Value| {
@@ -41,8 +42,8 @@ fn environment(step: &Value, inputs: &[(&str, &str)]) -> Vec<(String, String)> {
     environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-/// Runs the steps of the action up to the upload, as GitHub's runner does. The function also returns the exit
-/// code of the gate.
+/// Runs the steps of the action up to the upload, as GitHub's runner does. Returns the outcome of the step
+/// `record`, the outcome of the step `gate`, and the outputs that the gate wrote.
 fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, String) {
     let action = yaml("samples/ci/github-action/action.yml");
     assert_eq!(action["runs"]["using"], "composite");
@@ -64,7 +65,7 @@ fn run_action(dir: &Path, program: &str, tests: &str) -> (Outcome, Outcome, Stri
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert!(variables.iter().all(|(_, value)| !value.contains("${{")), "{variables:?}");
-        // GitHub uses this command line for the shell `bash`.
+        // GitHub's runner uses this command line for a step whose shell is `bash`.
         let bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"];
         shell(dir, &bash, step["run"].as_str().expect("a script"), &variables)
     };
@@ -112,7 +113,8 @@ fn gitlab_job_fails_on_a_leak_and_keeps_its_reports() {
     for (name, _) in variables {
         assert!(job["variables"][name].is_string(), "{name} is no variable of the job");
     }
-    // GitLab's runner puts the lines into one script for a shell that stops at the first failure.
+    // GitLab's runner puts the lines of a job's `script` into one script, and runs it in a shell that stops
+    // at the first failure.
     let script = format!("set -eo pipefail\n{}\n", strings(&job["script"]).join("\n"));
     let ended = shell(dir.path(), &["bash", "-c"], &script, &variables);
     assert_eq!(ended.code, 1, "{ended:?}");

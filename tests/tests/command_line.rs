@@ -141,8 +141,8 @@ fn a_limit_that_is_met_is_named_once() {
             format!("ulimit {limit}; exec {record} -o trace.edl bash -c 'read -t 0.3 <> <(:); exit 0'");
         run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()))
     };
-    // The test does not know how many descriptors are open at the start. So the test tries several limits: at
-    // each limit, a different operation is the first that fails.
+    // The test does not know how many descriptors are open at the start. So the test tries several limits for
+    // open descriptors: at each limit, a different operation of edleak-record is the first that fails.
     let mut refused = 0;
     for descriptors in 6..=13 {
         let what = format!("{descriptors} descriptors");
@@ -170,7 +170,8 @@ fn a_limit_that_is_met_is_named_once() {
     let outcome = limited("-f 0");
     assert_refused(&outcome, "-f 0", &["(raise `ulimit -f`"]);
     assert!(!dir.join("trace.edl").exists(), "nothing was recorded");
-    // With this limit, the system has too little memory for the stack of a thread.
+    // With a data limit of 1,000 KiB (`ulimit -d`), a process cannot get the memory for the stack of a
+    // thread.
     let outcome = limited("-d 1000");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
 }
@@ -239,8 +240,8 @@ fn duration_then_terminate_ends_the_target() {
     assert_eq!((recording.outcome.code, &*recording.outcome.stdout), (0, "terminated\n"));
 }
 
-/// The program ignores SIGTERM. If the user interrupts the wait for its end, a message says that the program
-/// runs on.
+/// The program ignores SIGTERM. If the user interrupts edleak-record while it waits for the end of the
+/// program, a message says that the program runs on.
 #[test]
 fn waiting_for_the_end_can_be_interrupted() {
     let dir = TempDir::new("unwilling");
@@ -318,8 +319,9 @@ fn unrecordable_programs_are_refused() {
     assert_refused(&record(&compile("static", &["-static"])), "a static program", &["static"]);
     assert_refused(&record(&compile("static-pie", &["-static-pie"])), "a static PIE", &["static"]);
 
-    // Programs with the set-user-ID or the set-group-ID bit, which run with the rights of nobody. Only root
-    // can give these files to nobody, so without root the test skips them.
+    // A program with the set-user-ID or the set-group-ID bit runs with the rights of the owner of its file,
+    // here the user nobody. Only root can make nobody the owner, so without root the test skips these
+    // programs.
     for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755)] {
         let binary = compile(name, &[]);
         if std::os::unix::fs::chown(&binary, Some(65534), Some(65534)).is_ok() {
@@ -420,8 +422,8 @@ fn damaged_traces_are_read_as_far_as_they_are_sound() {
         true
     };
     let used = bytes.iter().rposition(|&byte| byte != 0).expect("a trace is not all zeros") + 1;
-    // The first page (4096 bytes) describes the file, so a shorter file is no trace. Every longer prefix of
-    // the file is a trace.
+    // The first page (4096 bytes) describes the file, so a shorter file is no trace. If a trace is cut
+    // anywhere after its first page, edleak-analyze must still be able to read it.
     const FIRST_PAGE: usize = 4096;
     assert!(used > 2 * FIRST_PAGE, "a trace of {used} bytes is too short to be cut in pieces");
     for at in (0..FIRST_PAGE).step_by(256) {
@@ -446,8 +448,8 @@ fn too_short_is_undecided() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// If a target executes several programs one after another, the trace shows the last program. The earlier
-/// programs leave no trace.
+/// If a target executes several programs one after another, the trace shows the last program. The trace
+/// contains no allocation of the earlier programs.
 #[test]
 fn after_exec_the_trace_is_that_of_the_new_image() {
     let recording = Recorder::new("exec").record("bash", ["-c", "exec python3 -c 'print(\"x\" * 10)'"]);
@@ -482,7 +484,8 @@ fn a_child_that_stays_does_not_hold_the_recorder() {
         release.display(),
         done.display()
     );
-    // The command is made before the clock starts, because the first test that needs edleak-record builds it.
+    // Make the command before the measurement of time begins, because the first test that needs edleak-record
+    // builds it.
     let mut command = Recorder::new("orphan").command(&dir.join("t.edl"), "bash", ["-c", &script]);
     let started = std::time::Instant::now();
     let outcome = run(&mut command);
@@ -502,7 +505,7 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     if !mounted.is_ok_and(|output| output.status.success()) {
         return cannot_run("no right to mount a small file system");
     }
-    // This file leaves only a little free space on the disk.
+    // A file of 200 KiB leaves only a little free space on the disk.
     std::fs::write(dir.join("filler"), vec![1; 200 << 10]).expect("there is room for it");
     let trace = dir.join("trace.edl");
     let mut command = Recorder::new("full").options(["--period", "2ms"]).command(
@@ -514,8 +517,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     let analyzed = analyze(["--all"], &trace);
     let unmounted = Command::new("umount").arg(dir.path()).output();
     assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
-    // For lack of space, edleak-record either refuses to start or ends the recording in the middle. In both
-    // cases edleak-record must print the reason, and must not be killed by SIGBUS.
+    // For lack of space, edleak-record either refuses to start or ends the recording in the middle. If it
+    // refuses or ends, edleak-record must print the reason, and SIGBUS must not kill it.
     assert!(outcome.stderr.contains("space") || outcome.stderr.contains("full"), "{}", outcome.stderr);
     if outcome.code == 0 {
         assert!(outcome.stdout.contains("leak_malloc"), "the target came to its end: {}", outcome.stdout);
@@ -526,8 +529,8 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     }
 }
 
-/// The target executes a program without LD_PRELOAD, so edleak cannot record this program. The verdict must
-/// be undecided, even if the program runs for a long time.
+/// The target executes a program without LD_PRELOAD, so edleak cannot record this program. Even if the
+/// executed program runs for a long time, the verdict on the recording must be undecided.
 #[test]
 fn unrecorded_image_is_not_a_success() {
     let recording = Recorder::new("scrubbed").record("env", ["-i", "sleep", "2"]);
@@ -539,8 +542,8 @@ fn unrecorded_image_is_not_a_success() {
     assert!(analyzed.stdout.contains("undecided: the process executed a program"), "{}", analyzed.stdout);
 }
 
-/// A user may record the wrong process. So edleak-record must report children that were forked and children
-/// that executed another program.
+/// A user may record a parent although its child does the work. So edleak-record must report both kinds of
+/// unrecorded children: children that were forked, and children that executed another program.
 #[test]
 fn unrecorded_children_are_reported() {
     let told = |options: &[&str], script: &str| {
@@ -562,8 +565,8 @@ fn unrecorded_children_are_reported() {
     assert!(!told(&[], "my @all = map { 'x' x $_ } 1..100"));
 }
 
-/// With `--children`, every child of a shell gets its own trace. The names and the exit codes of the children
-/// do not change.
+/// With `--children`, every child of a shell gets its own trace. The recording must not change the output or
+/// the exit codes of the children.
 #[test]
 fn children_of_a_shell_are_recorded_on_request() {
     let script = "python3 -c 'print(1)'; jq -n 2; (exit 3); echo $?; exec perl -e 'print 4, $/; exit 5'";

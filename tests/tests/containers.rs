@@ -14,8 +14,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A directory like a container image, with edleak-record, edleak-analyze and the sample leaker. The library
-/// is in its own volume, not beside these programs. A second volume is for the traces.
+/// A directory like a container image, with edleak-record, edleak-analyze and the sample leaker. The image
+/// has two volumes: one contains the preload library, which is not beside edleak-record, and one is for the
+/// traces.
 struct Image {
     dir: TempDir,
 }
@@ -79,8 +80,8 @@ const RECORD: &str =
 const PRELOAD: &str =
     "env LD_PRELOAD=$E/shared/libedleak_preload.so EDLEAK_OUTPUT=$E/traces/trace.edl EDLEAK_PERIOD=50ms";
 /// Waits for the collector that the library has started, because LD_PRELOAD was set without edleak-record.
-/// This collector ends after its target. If the script did not wait, the end of the namespace would kill the
-/// collector.
+/// The collector ends later than its target. If the script did not wait, the end of the PID namespace would
+/// kill the collector.
 const WAIT: &str = "for i in $(seq 400); do pgrep -x edleak-record >/dev/null || break; sleep 0.05; done";
 /// Makes every file system read-only except the volume for traces and the mounts that the script makes.
 /// /dev/shm is read-only too, as in most container images.
@@ -115,7 +116,7 @@ rows! {
     service_script_with_only_is_recorded:
         format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");
     read_only_root_unpacks_to_dev_shm:
-        // This user ID has no unpacked copy of the library on this machine.
+        // The user with ID 54321 has no unpacked copy of the library on this machine yet.
         format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
                  test -n \"$(ls -d /dev/shm/edleak-54321/*)\"");
     read_only_root_with_the_shared_volume_is_recorded: format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
@@ -152,13 +153,13 @@ fn places_without_execution_are_refused_with_the_remedy() {
     for part in ["`/run/home/edleak`", "`/dev/shm/edleak-0`", "noexec", "set XDG_CACHE_HOME"] {
         assert!(outcome.stderr.contains(part), "no {part}: {}", outcome.stderr);
     }
-    // The user does what the message recommends.
+    // Now the test sets XDG_CACHE_HOME, as the message recommends, and the recording succeeds.
     let script = script.replace(RECORD, &format!("mkdir /mnt/cache; XDG_CACHE_HOME=/mnt/cache {RECORD}"));
     assert_eq!(image.run(&script).code, 0);
 }
 
-/// The disk fills up while edleak-record writes the library. edleak-record must use the next directory, and
-/// must leave no partial library behind.
+/// The disk fills up while edleak-record unpacks the library into a directory. edleak-record must unpack the
+/// library into the next directory in its list, and must leave no partial library behind.
 #[test]
 fn full_disk_leads_to_the_next_place() {
     if !can_make_namespaces() {
@@ -206,7 +207,7 @@ fn doctor_names_what_a_container_lacks() {
     }
 }
 
-/// A service runs on after its recording has ended. The children of this service must still find the library
+/// A service runs on after its recording has ended. The children of the service must still find the library
 /// that LD_PRELOAD names.
 #[test]
 fn children_after_the_recording_print_no_loader_error() {

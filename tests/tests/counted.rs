@@ -108,8 +108,8 @@ fn marks_and_pools_of_a_static_program_are_recorded() {
     });
 }
 
-/// The system calls of a program, without those that change its heap. The crate adds 64 bytes of thread-local
-/// storage, and these bytes shift the heap of libc.
+/// The system calls of a program, without those that change its heap. These calls are left out, because
+/// edleak-alloc adds 64 bytes of thread-local storage, which shift the heap of libc.
 fn system_calls(program: &Path, environment: &[(&str, &str)]) -> Vec<String> {
     let dir = TempDir::new("system-calls");
     let log = dir.path().join("log");

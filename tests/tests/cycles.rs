@@ -1,9 +1,9 @@
 //! Attaches to real programs under load and detaches from them, many times. No program may crash, the output
 //! of each program must not change, and a server must answer every request.
 //!
-//! Without EDLEAK_CYCLES, each program is attached only a few times. A long run prints the median and the
-//! greatest length of the stops of each program. This command starts a long run:
-//! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
+//! Without EDLEAK_CYCLES, the tests attach to each program only a few times. A long run prints the median and
+//! the greatest length of the stops of each program. This command starts a long run: `EDLEAK_CYCLES=500
+//! ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
 
 use edleak_tests::cycles::{Load, attach_cycles, attach_cycles_with, cycles, stops_in, tell_stops};
 use edleak_tests::fed::Fed;
@@ -164,7 +164,7 @@ fn java_web_server_answers_every_request() {
                 HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 0);
                 server.setExecutor(Executors.newFixedThreadPool(4));
                 server.createContext("/page", exchange -> {
-                    // A deflater keeps its state in native memory.
+                    // A Java Deflater keeps its state outside the Java heap, in native memory.
                     Deflater deflater = new Deflater();
                     deflater.setInput(new byte[20000]);
                     deflater.finish();
@@ -193,7 +193,7 @@ fn nginx_answers_every_request() {
     let dir = TempDir::new("cycles-nginx");
     std::fs::write(dir.join("page"), "hello").expect("writable");
     let (port, path) = (free_port(), dir.path().display());
-    // SAFETY: the call takes no arguments and cannot fail.
+    // SAFETY: `geteuid` takes no arguments and cannot fail.
     let user = if unsafe { libc::geteuid() } == 0 { "user root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -241,7 +241,7 @@ fn redis_with_jemalloc_answers_a_benchmark() {
 
 /// Makes a command that runs a program of postgres as another user, because postgres refuses to run as root.
 fn of_postgres(program: &Path) -> Command {
-    // SAFETY: the call takes no arguments and cannot fail.
+    // SAFETY: `geteuid` takes no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         return Command::new(program);
     }
@@ -256,7 +256,8 @@ fn postgres_backend_answers_pgbench() {
     let bin: PathBuf = versions.flatten().next().expect("one version").path().join("bin");
     let dir = TempDir::new("cycles-postgres");
     let (data, port) = (dir.join("data"), free_port().to_string());
-    // The backend process may run as another user. This user must be able to read the library of edleak.
+    // The backend process may run as another user, who must be able to read edleak's library. So the test
+    // copies edleak-record and the library into a directory that every user may read.
     let own = dir.join("edleak");
     std::fs::create_dir(&own).expect("writable");
     for name in ["edleak-record", "libedleak_preload.so"] {
@@ -286,8 +287,8 @@ fn postgres_backend_answers_pgbench() {
         let title = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         children(server.pid()).into_iter().find(|pid| title(pid).contains("bench postgres 127.0.0.1"))
     };
-    // The first backend process only tells pgbench the sizes of the tables. A later backend process runs
-    // the transactions.
+    // pgbench asks a first backend process of postgres only for the sizes of the tables. A later backend
+    // process runs the transactions of pgbench.
     let text = || std::fs::read_to_string(&progress).expect("it is ours");
     wait_for("transactions", || text().contains(" tps"));
     let backend = backend().expect("it lives as long as pgbench");

@@ -92,13 +92,13 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<String>>) -> Op
         Answer::Less(file) => (head("200 OK", None), &file[..file.len() / 2]),
         Answer::Silence => return Some(stream),
     };
-    // If the client has already closed the connection, this error has no effect.
+    // If the client has already closed the connection, the write fails, and the server ignores the error.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     None
 }
 
-/// The trace of a stripped program that leaked, the separate debug information of this program, and the debug
-/// information of another program.
+/// The files of one test: the trace of a stripped program that leaked, the separate debug information of this
+/// program, and the debug information of a different program.
 struct Recorded {
     _dir: TempDir,
     trace: PathBuf,

@@ -42,7 +42,8 @@ fn hot_site(options: &[&str], seconds: &str) -> (Recording, f64) {
     (recording, used_ns)
 }
 
-/// The allocations in `hot_make`: those counted at its caller sites, and those counted at its full stacks.
+/// Returns two numbers for `hot_make`: the allocations that edleak counted at its caller sites, and the
+/// allocations that edleak counted at its full stacks.
 fn hot_allocs(report: &Report) -> (u64, u64) {
     let of = |kind: &str| -> u64 {
         let sites = report.sites_in("hot_make").filter(|site| site.kind == kind);
@@ -53,8 +54,8 @@ fn hot_allocs(report: &Report) -> (u64, u64) {
 
 #[test]
 fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known() {
-    // The time that edleak-record estimates for one allocation with a full stack: 130 ns, and 6.2 ns for each
-    // of the stack's frames, which are about seven.
+    // edleak-record's estimate for the time of one allocation with a full stack: 130 ns, plus 6.2 ns per
+    // frame. The stacks here have about seven frames.
     const COST_NS: f64 = 170.0;
     let (recording, used_ns) = hot_site(&[], "6");
     let report = recording.all_sites();

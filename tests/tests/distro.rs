@@ -1,5 +1,5 @@
-//! Runs programs of a Linux distribution twice: without edleak, and recorded by edleak. The output, the exit
-//! status and the files of the two runs must be equal.
+//! Runs programs of a Linux distribution twice: without edleak, and recorded by edleak. The recorded run must
+//! have the same output, exit status and files as the run without edleak.
 //!
 //! By default the test runs only the commands marked `*`; with `EDLEAK_DISTRO=all` it runs all commands. The
 //! test skips and counts a program that is not installed. (tests/setup.sh installs programs that Debian's
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// One command per line. `*` marks a command that runs by default. `< FILE` names the file for standard
-/// input. Each command runs in a directory with the files of `fixture`.
+/// The commands of the test, one per line. A `*` before a command means that the test runs it by default. `<
+/// FILE` names the file for standard input. Each command runs in a directory with the files of `fixture`.
 const COMMANDS: &str = "
 * sort -n words.txt
   sort --parallel=4 -S 1M -r words.txt
@@ -246,7 +246,7 @@ const COMMANDS: &str = "
   memcached -V
 ";
 
-/// The names and contents of the files that the commands read. These files are the same in every run.
+/// The names and contents of the files that the commands read. Names and contents are the same in every run.
 fn fixture() -> BTreeMap<&'static str, String> {
     let words: String = (0..3000).map(|i| format!("word-{}-x {}\n", i * 7919 % 3001, i % 17)).collect();
     let objects: Vec<_> = (0..300)
@@ -286,7 +286,7 @@ fn fill(dir: &Path) {
         std::fs::create_dir_all(path.parent().expect("a file has a directory")).expect("writable");
         std::fs::write(&path, content).expect("writable");
         let file = std::fs::File::options().append(true).open(&path).expect("just written");
-        // Some programs print the times of files. So the test sets the same time in every run.
+        // Some programs print the times of files. So the test gives all files the same time in every run.
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_234_567_890);
         file.set_modified(time).expect("it is ours");
     }

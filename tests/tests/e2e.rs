@@ -24,7 +24,7 @@ const LEAKS: [&str; 7] = [
     "leak_new_array",
 ];
 
-/// The recording of the sample leaker. All tests that only read its trace share this one recording.
+/// The recording of the sample leaker. All tests that only read the trace of this sample share one recording.
 fn leaker() -> &'static Recording {
     static RECORDING: std::sync::OnceLock<Recording> = std::sync::OnceLock::new();
     RECORDING.get_or_init(|| {
@@ -197,8 +197,8 @@ fn samples_are_judged_as_they_are_labelled() {
 
 // ---------------------------------------------------------------- real programs
 
-/// Runs `program` twice: without edleak, and recorded by edleak. The output and the exit status of the two
-/// runs must be equal. The trace must contain callers in each of `modules`.
+/// Runs `program` twice: without edleak, and recorded by edleak. The recorded run must have the same output
+/// and exit status as the run without edleak. The trace must contain callers in each of `modules`.
 fn assert_undisturbed(program: &str, arguments: &[&str], input: &str, modules: &[&str]) -> Recording {
     let plain = run_with_input(Command::new(program).args(arguments), input.as_bytes());
     let recording = Recorder::new("real").record_with_input(program, arguments, input.as_bytes());

@@ -28,8 +28,8 @@ fn assert_exact(threads: u32, seed: u32) -> Recording {
     let recording = Recorder::new("exact").record(programs().binary("exact"), &args);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
     let ledger = read_ledger(&recording.outcome.stdout);
-    // Checks the ledger itself: the program must have used every entry point often, except the function whose
-    // calls fail.
+    // Checks the ledger itself: every function in it must have allocated more than 1,000 times, except the
+    // function whose calls must fail.
     for (function, counts) in &ledger {
         assert_eq!(
             counts.allocs > 1000,
@@ -85,8 +85,8 @@ impl SliceVisitor for Balance {
     }
 }
 
-/// Reads the counters directly from the trace. The series of edleak-analyze never become negative, so they
-/// would hide a free that is counted before its allocation.
+/// Reads the counters directly from the trace. The series that edleak-analyze prints never become negative,
+/// so they would hide a free that edleak counts before it counts the allocation.
 #[test]
 fn slices_of_eight_threads_show_no_free_before_its_allocation() {
     let args = ["8", "6000000", "5"];

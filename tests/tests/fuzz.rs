@@ -1,5 +1,5 @@
-//! Runs the fuzz targets on stable Rust. Each target gets every input of its corpus, and mutants of these
-//! inputs. The mutants are the same in every run.
+//! Runs the fuzz targets on stable Rust. Each fuzz target (a function that reads input) gets every input of
+//! its corpus, and mutants (damaged copies) of the inputs. The mutants are the same in every run.
 //!
 //! No input may make a target panic, work for seconds, or request more memory than the size of the input
 //! justifies.
@@ -17,12 +17,15 @@ use std::time::{Duration, Instant};
 /// The largest single request of memory that an input may cause, in bytes. The inputs have at most a few
 /// kilobytes.
 const MOST_BYTES: usize = 256 << 20;
-/// The longest time for one input. Every input needs far less time, even on a busy machine.
+/// The longest time that a fuzz target may need for one input. Even on a busy machine, a target needs far
+/// less than these 10 s.
 const MOST_TIME: Duration = Duration::from_secs(10);
-/// The number of mutants of each target. The content of the mutants does not depend on the elapsed time.
+/// The number of mutants of each target. The number is fixed, so the speed of the machine does not change
+/// which mutants are tested.
 const MUTANTS: usize = 10_000;
 
-/// An allocator that refuses requests of more than `MOST_BYTES`. The test then fails with the requested size.
+/// An allocator that refuses requests of more than `MOST_BYTES`. If the allocator refuses a request, the test
+/// fails with a message that contains the requested size.
 struct Limited;
 
 // SAFETY: each call is either passed on unchanged to the system's allocator, or refused with a null pointer,
@@ -63,7 +66,8 @@ impl Dice {
         start..(start + self.below(most + 1)).min(length)
     }
 
-    /// Damages `input` in one to four ways. One possible way is to insert a part of `other`.
+    /// Returns a copy of `input` that is damaged in one to four ways. For example, bytes are removed, or
+    /// bytes of `other` replace bytes of the copy.
     fn mutant(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         const EDGES: [u64; 12] = [
             0,
@@ -133,8 +137,8 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
         .map(|entry| entry.expect("a directory that was opened can be read").path())
         .collect();
     paths.sort();
-    // A fuzzer names each input that it finds by a hash of 40 digits. The corpus of the repository does not
-    // use such names, so these files are left out.
+    // A fuzzer names each input that it finds by a hash of 40 digits. The inputs of the repository have
+    // shorter names, so the test leaves out all files with names of 40 or more characters.
     let is_ours = |path: &Path| path.file_name().is_some_and(|name| name.len() < 40);
     paths.retain(|path| is_ours(path));
     paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()

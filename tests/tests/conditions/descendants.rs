@@ -1,5 +1,5 @@
-//! Tests child processes that are not recorded. The trace of the program that starts such children must
-//! report them.
+//! Tests child processes that edleak does not record. The trace of the program that starts an unrecorded
+//! child must report the child.
 
 use edleak_tests::analyze::analyze;
 use edleak_tests::programs::hosts;
@@ -15,8 +15,8 @@ fn record(script: &str, options: &[&str]) -> Recording {
     recorder.env("PROGRAMS", static_child.to_str().expect("UTF-8")).record("bash", ["-c", script])
 }
 
-/// Two numbers from the trace of the first process: the number of programs that were not recorded, and the
-/// number of children that the user did not ask to record.
+/// Returns two numbers from the trace of the first process: how many executed programs were not recorded, and
+/// how many children the user did not ask to record.
 fn told(recording: &Recording) -> (u64, u64) {
     let report = recording.all_sites();
     (report.summary("unrecorded_images"), report.summary("unasked_children"))
@@ -66,7 +66,8 @@ fn reparented_daemon_is_reported() {
 
 #[test]
 fn short_unrecorded_child_is_reported() {
-    // The child executes a program before it allocates, and this program does not load the library.
+    // The child executes /bin/true before it allocates. /bin/true does not load the library, because its
+    // environment is empty.
     let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
     let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
     assert!(told(&recording).1 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
@@ -89,8 +90,8 @@ fn child_that_execs_as_the_duration_ends_is_not_reported() {
 }
 
 /// The collector keeps the trace of a new child in memory for 20 ms, or until the child ends. Then the
-/// collector writes the child's trace, and finds that the disk is full. The trace of the first process
-/// already has its space on the disk, and reports that the child is missing.
+/// collector writes the child's trace, and finds that the disk is full. The trace of the first process got
+/// its space on the disk before the disk was full, and must report that the child has no trace.
 #[test]
 fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
     for child in ["perl -e 'my @a = map { q(x) x $_ } 1..300; select undef, undef, undef, 0.3'", "(exit 3)"] {
@@ -102,8 +103,9 @@ fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
         }
         let filler = dir.join("filler");
         let fill = format!("while printf %4096s >> {}; do :; done 2> /dev/null", filler.display());
-        // The first process must run on until the collector has written the child's trace. If the first
-        // process ended earlier, its own trace would shrink and leave room for the trace of the child.
+        // The first process (the shell) must run on until the collector has tried to write the child's trace.
+        // If the first process ended earlier, its own trace would shrink and leave room for the trace of the
+        // child.
         let work = "for ((i = 0; i < 300000; i++)); do :; done";
         let script = format!("{fill}; {child}; {work}; exit 7");
         let trace = dir.join("trace.edl");

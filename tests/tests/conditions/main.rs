@@ -1,6 +1,7 @@
-//! Tests conditions that edleak-record inherits. Examples: ignored signals, its own session, PID and mount
-//! namespaces, a /proc that hides processes, sticky directories, privileges from a file. Each test creates
-//! the condition that it tests. A test is skipped if the user may not create its condition.
+//! Tests edleak-record in unusual environments, for example with ignored signals, in its own terminal
+//! session, in PID and mount namespaces, with a /proc that hides processes, in sticky directories, and with
+//! privileges from a file. Each test creates its environment, and is skipped if the user may not create this
+//! environment.
 #![allow(unsafe_code)] // runs code between fork and exec
 
 mod descendants;
@@ -28,8 +29,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whether this user may run `unshare` with these options. If `unshare` fails, the function reports that the
-/// test is skipped.
+/// Whether this user may run `unshare` with `options`. If not, `may_unshare` reports that the test is
+/// skipped.
 fn may_unshare(options: &[&str]) -> bool {
     let may = run(Command::new("unshare").args(options).arg("true")).code == 0;
     if !may {
@@ -42,7 +43,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Copies a file into `dir`. Other users may read and execute the copy.
+/// Copies a file into `dir`. Other users may read and execute the copied file.
 fn share(dir: &TempDir, file: &Path) -> PathBuf {
     let copy = dir.join(file.file_name().expect("a file has a name"));
     edleak_tests::run::copy_program(file, &copy);

@@ -1,4 +1,4 @@
-//! Tests glibc's library for malloc debugging, which a user preloads. This library must see the program's
+//! Tests glibc's library for malloc debugging, which a user preloads. glibc's library must see the program's
 //! calls while edleak counts them.
 
 use edleak_tests::programs::programs;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 const DEBUG: &str = "libc_malloc_debug.so.0";
 
-/// The operations and sizes in a log of `mtrace`. Addresses are left out, because they differ between runs.
+/// The operations and sizes in a log of `mtrace`, without the addresses, which differ between runs.
 fn operations(protocol: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(protocol).expect("mtrace has written it");
     let operation = |line: &str| {

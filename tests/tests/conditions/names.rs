@@ -19,7 +19,8 @@ fn start_recording(trace: &Path) -> Running {
     let mut command =
         Recorder::new("live").command(trace, "sh", ["-c", "printf 'rea%s\\n' dy; exec sleep 60"]);
     let mut running = Running::start(&mut command, b"");
-    // edleak-record prints the script in its message, so the script must not contain the word `ready`.
+    // The test waits for the text `ready`. edleak-record prints the command line of the script in a message,
+    // so this command line must not contain `ready`.
     running.wait_for_text("ready");
     wait_for("a trace", || trace.metadata().is_ok_and(|file| file.len() > 0));
     running
@@ -61,8 +62,9 @@ fn a_trace_that_was_moved_away_is_not_called_by_its_name() {
     assert_eq!(Report::of(&elsewhere, &["--all"]).json["trace"]["complete"], true);
 }
 
-/// While `edleak-analyze embed` prepares its output, a recording begins under the name of this output. The
-/// recording must keep its file. `embed` takes some time, because the trace has many symbols.
+/// While `edleak-analyze embed` prepares its output, a recording begins to write a trace with the name of
+/// this output file. `embed` must not replace this trace. `embed` takes some time, because the trace has many
+/// symbols.
 #[test]
 fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
     let dir = TempDir::new("embed-race");
@@ -77,9 +79,9 @@ fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
         let live = start_recording(&output);
         let embedded = embedding.finish();
         let ended = end(live);
-        // If edleak-record and edleak-analyze both try to create the file, the program that comes second
-        // fails with a message. If the recording succeeds, its trace is complete, under this name or another
-        // name.
+        // If edleak-record and edleak-analyze both try to create the file out.edl, the program that comes
+        // second fails with a message. If the recording succeeds, its trace is complete, in out.edl or in a
+        // file with another name.
         assert!(
             ended.stderr.contains("next: edleak-analyze") || embedded.code == 0,
             "{round}: {ended:?} {embedded:?}"
@@ -155,7 +157,7 @@ fn a_recording_does_not_follow_a_strangers_link_in_a_sticky_directory() {
     let Some((shared, home)) = sticky("sticky-record") else { return };
     let refused = run(&mut Recorder::new("sticky").command(&shared.join("t.edl"), "true", [""; 0]));
     assert_untouched(&shared, &home, &refused);
-    // If the link leads to a missing file, edleak-record must not create this file.
+    // If another user's link leads to a missing file, edleak-record must not create the missing file.
     std::fs::rename(home.join("precious"), home.join("elsewhere")).expect("ours");
     let refused = run(&mut Recorder::new("sticky").command(&shared.join("t.edl"), "true", [""; 0]));
     assert!(refused.stderr.contains("another user's link"), "{refused:?}");

@@ -1,5 +1,5 @@
-//! Tests PID namespaces. A process in such a namespace has one PID inside and another PID outside. The
-//! collector must look up the owner of a session by the PID outside the namespace.
+//! Tests PID namespaces. A process in a PID namespace has one PID inside the namespace and another PID
+//! outside. The collector must look up the owner of a session by the PID outside the namespace.
 
 use super::may_unshare;
 use edleak_tests::programs::programs;
@@ -47,11 +47,13 @@ fn a_namesake_in_another_namespace_has_a_trace_of_its_own() {
     assert_eq!(impostors, 1, "{} traces", reports.len());
 }
 
-/// The kernel reuses PIDs. So the address of a session ends in a random number that no other collector uses.
+/// The address of a session contains the PID of the collector. It also ends in a random number, because the
+/// kernel may give the PID of an ended collector to another collector.
 #[test]
 fn a_target_of_a_dead_recorder_is_not_taken_by_its_namesake() {
     let dir = TempDir::new("nonce");
-    // The target executes a program, and passes on the address of its session with a wrong number at the end.
+    // The target executes a program and gives it the address of the target's session, but with a wrong random
+    // number at the end.
     let script = "case $EDLEAK_SESSION in *'#'????????????????) ;; *) exit 9;; esac; \
                   EDLEAK_SESSION=\"${EDLEAK_SESSION%????????????????}0000000000000000\" perl -e 'my @a = map { \"x\" x 100 } 1..1000'";
     let recorder = Recorder::new("nonce").options(["--children"]);

@@ -22,7 +22,8 @@ fn prepared(name: &str) -> Option<(TempDir, PathBuf)> {
 /// Runs `script` in `dir` as nobody, with the library in /etc/ld.so.preload.
 fn run_preloaded(dir: &TempDir, script: &str) -> Outcome {
     let library = dir.join("libedleak_preload.so");
-    // The setup commands run before the copy of /etc is mounted, so they do not load the library.
+    // The commands up to `mount` start before the changed copy of /etc is mounted, so the loader does not
+    // load edleak's library into these commands.
     let prepare = "set -e; cp -a /etc \"$1/etc\"; echo \"$2\" > \"$1/etc/ld.so.preload\"; mount --bind \"$1/etc\" /etc; cd \"$1\"; \
                    exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$3\"";
     let mut command = Command::new("unshare");
@@ -73,8 +74,8 @@ fn a_recorder_in_ld_so_preload_does_not_record_itself() {
     let script = format!("unset EDLEAK_SESSION; exec {} -q -o t.edl /bin/true", record.display());
     let outcome = run_preloaded(&dir, &script);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    // The shell was recorded into trace.edl until it executed edleak-record. The collector of that recording
-    // had the library preloaded, too, but was not recorded itself.
+    // The shell was recorded into trace.edl until it executed edleak-record. The collector that wrote
+    // trace.edl had the library preloaded, too, but was not recorded.
     wait_for("the recorders to end", || recorders_of(&record) == 0);
     let traces = traces_in(&dir);
     assert!(traces.contains(&"t.edl".to_owned()), "{traces:?}");

@@ -57,8 +57,8 @@ fn a_recorder_started_with_sigchld_ignored_passes_signals_on() {
     assert!(outcome.stdout.contains("told"), "{outcome:?}");
 }
 
-/// Opens a terminal and starts `command` as the leader of a session on it. Returns the master side and the
-/// process.
+/// Opens a terminal and starts `command` as the leader of a session on it. Returns the master side of the
+/// terminal and the started process.
 fn start_on_terminal(command: &mut Command) -> (File, Child) {
     let (mut master, mut slave) = (-1, -1);
     let nothing = std::ptr::null_mut();
@@ -68,17 +68,19 @@ fn start_on_terminal(command: &mut Command) -> (File, Child) {
         unsafe { libc::openpty(&raw mut master, &raw mut slave, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(made, 0, "a terminal can be had");
     let make_leader = move || {
-        // SAFETY: the code runs between fork and exec. The child needs only the slave side, so it may close
-        // the master side.
+        // SAFETY: the child makes only a system call between fork and exec. The child needs only the slave
+        // side of the terminal, so it may close the master side.
         unsafe { libc::close(master) };
-        // SAFETY: the code runs between fork and exec. `slave` is a descriptor of the terminal.
+        // SAFETY: the child makes only system calls between fork and exec. `slave` is a descriptor of the
+        // terminal.
         unsafe { libc::login_tty(slave) };
         Ok(())
     };
     // SAFETY: the child makes only system calls.
     unsafe { command.pre_exec(make_leader) };
     let child = command.spawn().expect("it starts");
-    // SAFETY: the call closes the descriptor of this process. The child has its own copy.
+    // SAFETY: the call closes the descriptor of this process only. The child has its own copy of the
+    // descriptor.
     unsafe { libc::close(slave) };
     // SAFETY: the descriptor `master` is new, and no other code uses it.
     (unsafe { File::from_raw_fd(master) }, child)
