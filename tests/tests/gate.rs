@@ -83,7 +83,8 @@ fn the_sample_job_proves_that_its_gate_can_fail() {
     let job = ci_gate("lru_churn", &dir, "100KB/s");
     assert_eq!(job.code, 0, "{}{}", job.stdout, job.stderr);
     assert!(job.stdout.contains("ci-gate: proved: the gate fails"), "{}", job.stdout);
-    // A leak that is too small for a recording of three seconds does not prove that the gate works.
+    // edleak cannot find an injected leak of 1 B/min in three seconds. Then the job must report that nothing
+    // proves that the gate works.
     let job = ci_gate("lru_churn", &dir, "1B/min");
     assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
     assert!(job.stderr.contains("NOT PROVED"), "{}", job.stderr);
@@ -103,7 +104,8 @@ fn build(dir: &Path, before: &str) -> PathBuf {
     program
 }
 
-/// Records the same leak in two builds. In the second build, every line and every address has moved.
+/// Records the same leak in two builds. In the second build, the leaking code has other line numbers and
+/// other addresses than in the first.
 fn before_and_after_a_rebuild(name: &str, options: &[&str]) -> [Recording; 2] {
     let dir = TempDir::new(name);
     let moved = "/* more\n   lines */\n__attribute__((noinline)) int other(int n) { return n * n + 7; }\n";
@@ -128,8 +130,8 @@ fn validate(report: &str) -> Outcome {
     let script = "import json, sys, jsonschema as j\n\
         j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
     let schema = repository().join("tests/schema/sarif-2.1.0.json");
-    // This is the path of Debian's Python, regardless of PATH: tests/setup.sh installs the modules that the
-    // script imports for this Python.
+    // /usr/bin/python3 is Debian's Python, whatever PATH contains: tests/setup.sh installs the modules that
+    // the script imports for Debian's Python.
     run_with_input(Command::new("/usr/bin/python3").args(["-c", script]).arg(schema), report.as_bytes())
 }
 

@@ -12,7 +12,8 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The maximum private memory of the collector in KiB. Normally the collector needs a tenth of this limit.
+/// The maximum private memory of the collector in KiB. The normal memory of the collector is a tenth of this
+/// maximum.
 const MOST_KB: u32 = 400 << 10;
 
 /// Records `scribble MODE` and asserts that the collector survives.
@@ -25,8 +26,8 @@ fn survive(mode: &str, options: &[&str]) {
     limited.args(["-c", &format!("ulimit -d {MOST_KB}; exec \"$@\""), "sh"]);
     limited.arg(recording.get_program()).args(recording.get_args());
     let outcome = run(&mut limited);
-    // The target walks its stack by rules in the shared memory. If the target writes random data over these
-    // rules, it may crash. No other process is affected.
+    // The target walks its stack by unwind rules in the shared memory. If the target writes random data over
+    // the unwind rules, the target may crash, but no other process.
     const SEGMENTATION_FAULT: i32 = 128 + libc::SIGSEGV;
     let is_own_doing = mode == "all" && outcome.code == SEGMENTATION_FAULT;
     let is_done = (outcome.code, &*outcome.stdout) == (0, "done\n");
@@ -36,7 +37,8 @@ fn survive(mode: &str, options: &[&str]) {
     assert_eq!(files.len(), 1, "{files:?}");
     let verified = analyze(["verify"], &trace);
     assert_eq!(verified.code, 0, "{mode} {options:?}: {}", verified.stdout);
-    // The numbers in the report mean nothing, but edleak-analyze must be able to write a report.
+    // The numbers in the report mean nothing, because the target has overwritten its counters. But
+    // edleak-analyze must be able to write a report.
     let report = analyze(["--all"], &trace);
     assert!(report.code < 3, "{mode} {options:?}: {}", report.stderr);
 }

@@ -1,5 +1,5 @@
-//! Runs programs with unusual behaviour twice: without edleak, and recorded by edleak. The output and the
-//! exit status of the two runs must be equal, and the trace must be correct.
+//! Runs programs with unusual behaviour twice: without edleak, and recorded by edleak. The recorded run must
+//! have the same output and exit status as the run without edleak, and the trace must be correct.
 //!
 //! Each program of tests/programs/hosts/ checks its own behaviour and has directives. `//#Run: ARGS` runs the
 //! program with these arguments, one line per run. `//#Record: OPTIONS` and `//#Env: NAME=VALUE` set options
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Makes one test for each program in a list. The test `every_host_is_tested` checks that the list contains
-/// all programs.
+/// all programs of tests/programs/hosts/.
 macro_rules! hosts {
     ($($name:ident)*) => {
         const TESTED: &[&str] = &[$(stringify!($name)),*];
@@ -36,7 +36,7 @@ hosts! {
     static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
 }
 
-/// Programs that have their own test function below.
+/// The programs of tests/programs/hosts/ that have their own test function in this file.
 const SPECIAL: &[&str] = &["many_sites", "own_malloc"];
 
 #[test]
@@ -168,8 +168,8 @@ fn many_sites() {
 }
 
 /// The program's malloc calls no other function, so its callers may keep values in registers that a hook
-/// would change. So edleak does not replace this malloc, the program runs as usual, and the report says that
-/// edleak counts nothing.
+/// would change. Therefore edleak does not replace the program's malloc. The program runs as usual, and the
+/// report says that edleak counts nothing.
 #[test]
 fn own_malloc() {
     let plain = run(&mut Command::new(hosts().binary("own_malloc")));
@@ -225,7 +225,8 @@ fn assert_children_have_their_own_traces(options: &[&str]) {
     assert_trace(&recording.all_sites(), "fork_threads", "in_parent allocs=20 frees=20");
 }
 
-/// The parent of a daemon ends before the daemon has allocated anything. The recording waits for the daemon.
+/// The parent of a daemon ends before the daemon has allocated anything. edleak-record must continue the
+/// recording until the daemon has ended.
 #[test]
 fn a_daemon_is_recorded_with_its_children() {
     let recorder = Recorder::new("daemon").options(["--children"]);
@@ -274,7 +275,8 @@ fn a_late_grandchild_has_the_allocations_of_its_ended_parent() {
     assert_eq!((short, late), (40, 1));
 }
 
-/// edleak cannot record a child that cannot open any file. The parent's trace reports such children.
+/// edleak cannot record a child that cannot open any file. The parent's trace must report that it has
+/// unrecorded children.
 #[test]
 fn children_out_of_reach_are_reported() {
     let recorder = Recorder::new("out-of-reach").options(["--children"]);
@@ -284,8 +286,8 @@ fn children_out_of_reach_are_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// Before the next slice, the program loads and unloads 2,500 modules. These are 5,000 events, but the ring
-/// of events holds only 4,096 events.
+/// Before the collector takes the next slice, the program loads and unloads 2,500 modules. This makes 5,000
+/// events of modules, but the ring of events holds only 4,096.
 #[test]
 fn module_events_beyond_the_ring_are_reported_by_both_programs() {
     let recorder = Recorder::new("lost-events").options(["--period", "1h"]);
@@ -366,8 +368,8 @@ fn a_bare_preload_records() {
     assert_trace(&report, "outlives", "works allocs=100 allocated_bytes=10000 frees=0");
 }
 
-/// The target executes a static program, which edleak cannot record. So the report must not say that there is
-/// no leak.
+/// The target executes a static program, which edleak cannot record. So the report on the target must not say
+/// that there is no leak.
 #[test]
 fn image_that_cannot_be_recorded_is_not_a_success() {
     let recording = Recorder::new("exec_static").record(hosts().binary("exec_static"), [""; 0]);

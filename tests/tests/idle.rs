@@ -99,7 +99,8 @@ fn process_that_does_not_allocate_is_recorded_once_it_does() {
     let outcome = silent.finish();
     assert_eq!(outcome.code, 125, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("nothing was recorded"), "{}", outcome.stderr);
-    // edleak-record has withdrawn its request, so this allocation does not begin a recording.
+    // edleak-record has withdrawn its request for a recording, so the next allocation of the process must not
+    // begin a recording.
     target.tell("tick");
     let sessions = run(Command::new(&tools().record).arg("sessions"));
     assert!(!sessions.stdout.contains(&target.pid().to_string()), "{}", sessions.stdout);
@@ -134,8 +135,8 @@ fn process_that_cannot_be_recorded_is_refused_with_the_reason() {
 fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");
     let mut target = Target::start_idle(1);
-    // This command makes the thread allocate its heap. The test limits the address space only after the
-    // thread has its heap.
+    // The command `go` makes the program's thread allocate its heap (malloc arena). The test limits the
+    // address space only after the heap exists.
     target.tell("go");
     target.tell("pause");
     let pid = target.pid();
@@ -152,7 +153,8 @@ fn process_without_address_space_for_the_session_is_refused() {
     target.tell("pause");
 }
 
-/// If an idle process forks, the child is idle. A program that this child executes is idle, too.
+/// If an idle process forks, the child is idle. If the idle child executes a program, the program is idle,
+/// too.
 #[test]
 fn children_of_an_idle_process_are_idle() {
     let mut command = Command::new(&tools().record);
@@ -166,8 +168,9 @@ fn children_of_an_idle_process_are_idle() {
     assert!(matches!(numbers[..], [0, library, 0] if library > 0), "{outcome:?}");
 }
 
-/// The site replaces blocks that were allocated before the recording began. The recording does not know these
-/// blocks, so the live bytes of the site grow from zero, although nothing leaks.
+/// The site `site_pool` frees blocks from before the recording and allocates new blocks in their place. The
+/// recording does not contain the older blocks, so the live bytes of the site grow from zero, although
+/// nothing leaks.
 #[test]
 fn steady_site_of_an_attached_process_is_no_leak() {
     let dir = TempDir::new("idle-steady");
@@ -181,7 +184,8 @@ fn steady_site_of_an_attached_process_is_no_leak() {
     assert_eq!(recorded.code, 0, "{}", recorded.stderr);
     let report = report_of(&trace);
     let pool: Vec<_> = report.sites_in("site_pool").collect();
-    // edleak may have watched the site, because the curve of its live bytes rises like that of a leak.
+    // edleak may have watched `site_pool`, because the curve of its live bytes rises like that of a leak. So
+    // the report may also contain full stacks of `site_pool`.
     assert_eq!(pool.iter().filter(|site| site.kind == "caller").count(), 1, "{}", report.describe());
     assert!(pool.iter().all(|site| site.verdict != "leak"), "{}", report.describe());
     let earlier = report.json["summary"]["earlier_frees"].as_u64();

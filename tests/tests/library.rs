@@ -74,7 +74,8 @@ fn of_another_version(mut library: Vec<u8>) -> Vec<u8> {
 fn program_alone_unpacks_its_library_once() {
     let installed = Installed::new("library-alone");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // Only directories are counted, because the cache also contains files with compiled rules.
+    // Count only the directories of the cache, because the cache also contains files with compiled unwind
+    // rules.
     let versions = || {
         let entries = fs::read_dir(installed.dir.join("cache/edleak")).expect("made");
         entries.flatten().filter(|entry| entry.path().is_dir()).count()
@@ -92,8 +93,8 @@ fn library_of_another_version_beside_the_program_is_not_used() {
     assert!(installed.records_with().ends_with("(it lies beside edleak-record)"));
     fs::write(installed.beside(), of_another_version(library.clone())).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
-    // This file is the first half of the library. This half looks valid, because the note with the version is
-    // in the first pages. edleak-record must refuse this damaged library.
+    // Write only the first half of the library beside edleak-record. The first half looks valid, because the
+    // note with the version is in the first pages. edleak-record must refuse the damaged library.
     fs::write(installed.beside(), &library[..library.len() / 2]).expect("writable");
     assert!(installed.records_with().ends_with("(unpacked from edleak-record)"));
 }

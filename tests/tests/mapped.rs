@@ -12,8 +12,8 @@ fn mapped<'a>(report: &'a Report, field: &str) -> &'a Value {
     &report.json["mapped"][field]
 }
 
-/// Records tests/programs/mappings.cpp, which keeps a ledger of its mappings. Every site that maps memory
-/// must equal this ledger to the byte.
+/// Records tests/programs/mappings.cpp, which keeps a ledger of its mappings. The counters of every site that
+/// maps memory must equal the program's ledger to the byte.
 fn assert_exact(threads: u32, operations: u32, seed: u32) {
     let args = [threads.to_string(), operations.to_string(), seed.to_string()];
     let recording = Recorder::new("mappings").record(programs().binary("mappings"), &args);
@@ -90,8 +90,8 @@ fn memory_mapped_by_system_calls_is_told_with_its_name() {
     assert_eq!(report.json["growth"]["kind"], "outside-malloc", "{}", report.json["growth"]);
     assert_eq!(report.code, 2, "no site explains it: {}", report.json["summary"]);
     let ledger: u64 = recording.outcome.stdout.trim().parse().expect("the bytes that it mapped");
-    // The collector reads /proc seldom. On a busy machine, the last numbers that it read may be some seconds
-    // old.
+    // The collector reads the memory of the process from /proc seldom. On a busy machine, the numbers that
+    // the collector read last may be some seconds old.
     let unseen = mapped(&report, "unseen_bytes").as_u64().expect("a number");
     assert!(unseen >= ledger * 4 / 10 && unseen <= ledger + (4 << 20), "{unseen} of {ledger}");
     let text = words(&recording);

@@ -49,7 +49,7 @@ fn number(value: &Value, field: &str) -> u64 {
 }
 
 /// Compares the only leak of a report with the growth of the program's own counts since the end of the
-/// warm-up. The bytes and the number of allocations must be equal.
+/// warm-up. The leak and this growth must have the same bytes and the same number of allocations.
 fn assert_as_in_the_ledger(found: &Iterations, report: &Report) {
     let leaks: Vec<_> = judged(report).into_iter().filter(|site| site["verdict"] == "leak").collect();
     assert_eq!(leaks.len(), 1, "{leaks:#?}");
@@ -82,7 +82,8 @@ fn leaks_are_counted_as_the_program_counts_them() {
 }
 
 /// Compares the leak of one domain (for example mapped memory) with the program's own counts. Each row of
-/// `ledger` has the bytes at index `place`, and the number of objects at the next index.
+/// `ledger` contains the program's counts at one mark: the bytes of the domain at index `place`, and its
+/// number of objects at the next index.
 fn assert_leak_of_domain(report: &Report, ledger: &[[u64; 4]], domain: &str, function: &str, place: usize) {
     let of_domain = |site: &&&Value| site["domain"] == domain && site["verdict"] == "leak";
     let sites = judged(report);
@@ -215,8 +216,8 @@ fn reports_with_marks_hold_what_their_schema_asks_for() {
     }
 }
 
-/// The allocations of a watched site are counted at its full stacks. The sum of the counts of these stacks is
-/// the number of allocations of the site.
+/// edleak counts the allocations of a watched site at its full stacks. The sum of the counts of the site's
+/// full stacks is the number of allocations of the site.
 #[test]
 fn watched_sites_are_judged_with_their_stacks() {
     let found = Iterations::record_with(&["--watch", "*"], &["each", "300"]);
@@ -310,7 +311,8 @@ fn millions_of_marks_make_no_system_call_and_a_small_trace() {
     let calls = std::fs::read_to_string(&log).expect("strace writes it");
     let between = calls.split("begin marks").nth(1).and_then(|rest| rest.split("end marks").next());
     let between: Vec<_> = between.expect("the program says where it begins").lines().skip(1).collect();
-    // The only system call between the two lines is the write of `end marks`.
+    // Between the lines `begin marks` and `end marks`, the program must make only one system call: the write
+    // of `end marks`.
     assert_eq!(between.len(), 1, "{between:#?}");
     let bytes = std::fs::metadata(&trace).map(|file| file.len()).unwrap_or(u64::MAX);
     assert!(bytes < 256 << 10, "{bytes}");
@@ -352,7 +354,7 @@ fn a_program_that_marks_runs_without_edleak_and_static() {
     assert_eq!(run(&mut Command::new(&program)).code, 0);
 }
 
-/// Runs `edleak-record mark` with these arguments.
+/// Runs `edleak-record mark` with `arguments`.
 fn mark(arguments: &[&str]) -> Outcome {
     run(Command::new(&tools().record).arg("mark").args(arguments))
 }

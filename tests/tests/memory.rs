@@ -27,9 +27,10 @@ fn a_heap_of_small_allocations_grows_by_a_fifth_at_most() {
     assert!(recorded * 5 <= plain * 6, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// A page of the side table covers 32 KiB of heap. So 64 MiB of heap may cause 2,048 additional page faults:
-/// one for each page of the table. A page of the table may be read first and written later; the write must
-/// cause no second fault. The margin of 300 faults is for pages of the session.
+/// A page of the side table covers 32 KiB of heap. So with edleak, 64 MiB of heap may cause 2,048 more page
+/// faults than without edleak: one for each page of the side table. If edleak reads a page of the side table
+/// first and writes it later, the write must cause no second fault. The test permits 300 further faults for
+/// pages of the session.
 #[test]
 fn each_page_of_the_side_table_causes_one_page_fault() {
     for bytes in ["512", "20000", "40000"] {
@@ -39,8 +40,8 @@ fn each_page_of_the_side_table_causes_one_page_fault() {
     }
 }
 
-/// The program has 1,000 threads, and each thread uses 5,000 sites. The counters may take less than 64 MiB,
-/// and all other memory of fixed size 8 MiB.
+/// The program has 1,000 threads, and each thread uses 5,000 sites. edleak may add less than 72 MiB to the
+/// program's memory: 64 MiB of counters, and 8 MiB of other memory, whose size is fixed.
 #[test]
 fn counters_are_bounded_with_threads() {
     let (plain, recorded) = plain_and_recorded(&["threads"]);

@@ -6,7 +6,8 @@ use edleak_tests::temp::TempDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// In this program, `grow_list` allocates through `take`. The program exports neither of these two functions.
+/// The source of the recorded program: its function `grow_list` allocates through its function `take`. The
+/// program exports neither `grow_list` nor `take`.
 const SOURCE: &str = r#"
 #include <stdlib.h>
 #include <unistd.h>
@@ -37,8 +38,8 @@ fn is_watched_and_stepped_over(name: &str, program: &Path) {
     let said = &recording.outcome.stderr;
     assert!(!said.contains("matches no function"), "{said}");
     let all = recording.all_sites();
-    // On a busy machine, the rules for the stacks may be ready late, because the target waits at most 250 ms
-    // for them. Until then, edleak counts the allocations at `take`.
+    // On a busy machine, the unwind rules for the stacks may be ready late, because the target waits at most
+    // 250 ms for them. Until the unwind rules are ready, edleak counts the allocations at `take`.
     let stacks = all.sites.iter().filter(|site| site.kind == "stack" && site.is_in("grow_list"));
     let allocs: u64 = stacks.map(|site| site.counts.allocs).sum();
     assert!(allocs > 0, "{}", all.describe());

@@ -92,8 +92,8 @@ fn no_input_is_overwritten() {
     assert_eq!(traces_in(&recording.dir).len(), 5, "nothing else is left");
 }
 
-/// `embed` refuses a trace whose recording still runs. If `embed` replaced the file, the recording would
-/// write its next slices into the deleted file, and these slices would be lost.
+/// `embed` refuses a trace whose recording still runs. If `embed` replaced the file of the trace, the
+/// recording would write its next slices into the deleted file, and these slices would be lost.
 #[test]
 fn a_trace_under_way_is_not_replaced() {
     let dir = TempDir::new("live");
@@ -159,7 +159,7 @@ fn a_stopped_recorder_is_named() {
 }
 
 /// Several programs start in one directory at the same time, with LD_PRELOAD but without edleak-record. Each
-/// of these programs, and each program that they execute, has its own trace.
+/// started program must have its own trace, and so must each program that a started program executes.
 #[test]
 fn bare_preloads_do_not_share_a_trace() {
     let dir = TempDir::new("bare-many");
@@ -174,7 +174,7 @@ fn bare_preloads_do_not_share_a_trace() {
     for running in [start(&direct), start(&direct)] {
         assert_eq!(running.finish().code, 0);
     }
-    // The test starts two shells. Each shell executes another program.
+    // Each of the two shells executes the sample leaker, so there must be four traces.
     let complete = || {
         let traces = traces_in(&dir);
         let whole = |trace: &PathBuf| {
@@ -207,7 +207,8 @@ fn image_before_an_exec_keeps_its_trace() {
     assert!(recording.all_sites().summary("live_bytes") < 40_000);
 }
 
-/// While the target executes one program after another, no other recording can take the name of its trace.
+/// While the target executes one program after another, no other recording may take the name of the target's
+/// trace.
 #[test]
 fn no_recorder_takes_a_name_between_two_images() {
     let dir = TempDir::new("between");
@@ -261,7 +262,7 @@ fn an_exec_does_not_prolong_the_recording() {
 /// without a trace.
 #[test]
 fn every_child_has_a_trace_or_is_reported() {
-    // This name is so long that no PID can be added to it.
+    // The name of this trace is so long that edleak cannot add the PID of a child to it.
     let dir = TempDir::new("long-name");
     let trace = dir.join(format!("{}.edl", "x".repeat(250)));
     let leaker = "my @kept = map { 'x' x 1000 } 1..40";
@@ -298,7 +299,8 @@ fn every_child_has_a_trace_or_is_reported() {
     assert_eq!(perls.count(), 3, "{recorded:?}");
 }
 
-/// In its own PID namespace, a child has the process ID 1. On this machine, ID 1 belongs to another process.
+/// In its own PID namespace, a child has the process ID 1. Outside this namespace, the process ID 1 belongs
+/// to another process.
 #[test]
 fn a_child_in_another_namespace_is_recorded_as_itself() {
     let unshare = ["--pid", "--fork"];
@@ -333,8 +335,8 @@ fn child_behind_its_own_proc_is_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// The loader ignores LD_PRELOAD for a program with set-user-ID. So edleak must report that the memory of
-/// this program is unknown, even if the user may not inspect the program.
+/// The loader ignores LD_PRELOAD for a program with set-user-ID. So edleak must report that the memory of a
+/// set-user-ID program is unknown, even if the user may not inspect the program.
 #[test]
 fn set_user_id_program_gets_no_verdict() {
     if !is_root() {
@@ -351,9 +353,9 @@ fn set_user_id_program_gets_no_verdict() {
     assert_eq!(analyzed.code, 2, "{analyzed:?} {recorded:?}");
 }
 
-/// A sandbox, such as that of Chromium, makes the process non-dumpable and enters a user namespace. The
-/// process then has all rights in the namespace, but is still the same program, so edleak must not report an
-/// exec.
+/// A sandbox, such as that of Chromium, makes its process non-dumpable and enters a user namespace. After
+/// that, the process has all rights in its user namespace, but still runs the same program, so edleak must
+/// not report an exec.
 #[test]
 fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     if !is_root() {
@@ -373,8 +375,8 @@ fn user_namespace_of_a_child_is_not_taken_for_an_exec() {
     assert_eq!(report.json["trace"]["end"], "the program exited with status 0", "{recorded:?}");
 }
 
-/// Records `PROGRAM -c SCRIPT` (`-e` for perl) as the user nobody. `dir` contains copies of all files that
-/// are needed.
+/// Records `PROGRAM -c SCRIPT` (`-e` for perl) as the user nobody. Copies edleak-record and its library into
+/// `dir` first.
 fn record_as_nobody(dir: &TempDir, program: &str, script: &str) -> (Outcome, PathBuf) {
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
     let binaries = [&tools().record, &tools().preload].map(|file| {

@@ -41,8 +41,8 @@ fn assert_pools_equal(report: &Report, ledger: &Ledger) {
     assert_eq!(&found, ledger, "trace (left) and ledger (right): {}", report.json["pools"]);
 }
 
-/// The program makes fewer events than the ring of events holds. So no event is lost, even if the collector
-/// is slow.
+/// The program makes fewer pool events than the ring of events holds. So no pool event is lost, even if the
+/// collector is slow.
 fn assert_exact(threads: u32, seed: u32) -> Report {
     let args = [threads.to_string(), "200000".into(), seed.to_string()];
     let recording = Recorder::new("pools").record(programs().binary("pools"), &args);
@@ -77,8 +77,8 @@ fn objects_of_four_threads_are_exact() {
     assert_exact(4, 3);
 }
 
-/// Two pools have the same name. The name is part of a site, so a function that uses pools of two names has
-/// two sites.
+/// Two pools of the program have the same name, so the report must show them as one pool. The name of the
+/// pool is part of a site: a function that uses pools with two different names has two sites.
 #[test]
 fn pools_of_one_name_are_one_pool_in_the_report() {
     let report = assert_exact(1, 4);
@@ -206,8 +206,8 @@ fn macros_of_valgrind_and_asan_are_counted() {
     assert_eq!(number(&report.json["pools"], "unknown_frees"), 0);
 }
 
-/// Rust cannot ask for the caller of a function. So an object is counted at the function into which the
-/// pool's function is inlined. If the pool's function is not inlined, `--wrapper` names it.
+/// Rust code cannot ask for the caller of a function. So an object of the arena is counted at the function
+/// into which the pool's function is inlined. If the pool's function is not inlined, `--wrapper` names it.
 #[test]
 fn objects_of_an_arena_in_rust_are_exact() {
     let recorder = Recorder::new("pool-rust").options(["--wrapper", "*alloc_apart*"]);
@@ -219,8 +219,8 @@ fn objects_of_an_arena_in_rust_are_exact() {
     assert_eq!(report.json["marks"][0]["count"], 10_000);
 }
 
-/// A forked child begins with the objects of its parent. If the child frees its copies, the objects of the
-/// parent stay.
+/// A forked child begins with copies of the pool objects of its parent. If the child frees its copies, the
+/// pool objects of the parent stay live.
 #[test]
 fn a_forked_child_has_the_objects_of_its_parent() {
     let recording = server("fork", &["--children"]);
@@ -246,8 +246,8 @@ fn a_forked_child_has_the_objects_of_its_parent() {
 /// The collector is stopped while the program makes its events, so the ring of events fills up.
 #[test]
 fn exactly_the_events_beyond_the_room_of_the_ring_are_lost_and_told() {
-    /// The number of events of single objects for which the ring has room. One more entry of the ring holds
-    /// the pool's name.
+    /// The number of object events that fit into the ring of events. One more entry of the ring (the 1 that
+    /// is subtracted) holds the pool's name.
     const ROOM: u64 = (1 << 18) - (1 << 12) - (1 << 13) - 1;
     for objects in [ROOM, ROOM + 50_000] {
         let recording =

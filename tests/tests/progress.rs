@@ -61,7 +61,7 @@ fn long_work_shows_nothing_in_a_pipe() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("edleak-analyze was built");
-    // This sleep is longer than the delay before the first line of progress.
+    // Sleep longer than edleak-analyze waits before it prints its first line of progress.
     sleep(Duration::from_millis(1500));
     write_line(&pipe);
     let output = child.wait_with_output().expect("it was started");

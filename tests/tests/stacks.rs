@@ -19,7 +19,7 @@ fn line_of(source: &str, comment: &str) -> u64 {
     at.unwrap_or_else(|| panic!("no line of {source} ends with `{comment}`")) as u64 + 1
 }
 
-/// The sites that are full stacks, and those full stacks whose verdict is `leak`.
+/// Returns two lists: the sites that are full stacks, and those full stacks whose verdict is `leak`.
 fn children(report: &Report) -> (Vec<&Site>, Vec<&Site>) {
     let children: Vec<&Site> = report.sites.iter().filter(|site| site.kind == "stack").collect();
     let leaks = children.iter().copied().filter(|site| site.verdict == "leak").collect();
@@ -32,8 +32,8 @@ fn own_frames(site: &Site, source: &str) -> Vec<String> {
     own.map(|frame| format!("{}:{}", bare_name(&frame.function), frame.line)).collect()
 }
 
-/// The last part of a function's name, without path, parameters and generic arguments. Two demanglers write
-/// this part in the same way.
+/// The last part of a function's name, without path, parameters and generic arguments. Only in this part do
+/// two demanglers print the same text for a name.
 fn bare_name(function: &str) -> &str {
     let without_parameters = function.split('(').next().unwrap_or_default();
     match without_parameters.rsplit("::").next().unwrap_or_default() {
@@ -86,7 +86,7 @@ fn of_three_paths_to_one_allocation_the_leaking_one_is_named() {
     });
 }
 
-/// edleak-record begins to watch the leaking site during the recording, without an option.
+/// Even without the option `--watch`, edleak-record begins to watch the leaking site during the recording.
 #[test]
 fn auto_watch_ends_up_with_the_stack_that_leaks() {
     let recorder = Recorder::new("auto-paths").options(["--period", "20ms"]);
@@ -99,8 +99,8 @@ fn auto_watch_ends_up_with_the_stack_that_leaks() {
     }
 }
 
-/// `--watch-from` names the trace of an earlier run. The leaks in this trace are watched from the start of
-/// the next run, although the addresses differ.
+/// `--watch-from` names the trace of an earlier run. In the next run, edleak watches the leaking sites of the
+/// earlier trace from the start, although their addresses differ.
 #[test]
 fn the_leaks_of_an_earlier_trace_are_watched() {
     let earlier = Recorder::new("earlier").record(stacks().binary("paths_gcc"), [""; 0]);
@@ -110,8 +110,9 @@ fn the_leaks_of_an_earlier_trace_are_watched() {
     assert_one_of_three_paths_leaks("paths_gcc", "paths.h", &later);
 }
 
-/// The frames that gdb shows when the program allocates `size` bytes. The first list has module and offset of
-/// each frame that is not inlined. The second list has function and line of each frame in the file `source`.
+/// The frames that gdb shows when the program allocates `size` bytes. The first returned list has module and
+/// offset of each frame that is not inlined. The second returned list has function and line of each frame in
+/// the file `source`.
 fn backtrace(program: &Path, size: u64, source: &str) -> (Vec<String>, Vec<String>) {
     let script = repository().join("tests/programs/stacks/backtrace.py");
     let mut gdb = Command::new("gdb");
@@ -185,8 +186,8 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
         };
         assert!(!site.is_in(others), "{site:?}");
         assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
-        // edleak learns within one slice which memory a new coroutine uses as its stack. Until then, the
-        // stacks of this coroutine lack their outer frames, and the report says so.
+        // edleak learns within one slice which memory a new coroutine uses as its stack. Before edleak knows
+        // this memory, the recorded stacks of the coroutine lack their outer frames, and the report says so.
         assert!(site.counts.allocs > 400, "{site:?}");
     }
     assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());
@@ -228,7 +229,7 @@ fn watches_set_and_removed_while_eight_threads_allocate_lose_nothing() {
         let verb = ["watch", "unwatch"][round % 2];
         match command(&[verb, "--session", &pid, spec]) {
             Outcome { code: 0, .. } => changes += 1,
-            // The command fails because the program has ended.
+            // edleak-record cannot execute the command any more, because the recorded program has ended.
             Outcome { stderr, .. } => {
                 assert!(stderr.contains("recording") || stderr.contains("recorded"), "{stderr}");
                 break;
@@ -297,8 +298,8 @@ fn a_running_recording_is_listed_and_can_be_asked() {
     assert!(!command(&["sessions"]).stdout.contains(&*trace.to_string_lossy()), "it is over");
 }
 
-/// The fast path and the slow path examine the same number of callers of a recursive wrapper. So all
-/// allocations of the wrapper are counted at one site.
+/// The fast path and the slow path examine the same number of callers of a recursive wrapper. So edleak
+/// counts all allocations of a recursive wrapper at one site.
 #[test]
 fn a_recursive_wrapper_has_the_same_site_on_every_way() {
     let recorder = Recorder::new("recursion").options(["--wrapper", "wrap_levels"]);

@@ -50,8 +50,8 @@ fn every_file_begins_with_a_caption() {
     }
 }
 
-/// rustfmt keeps code within 110 columns, but does not wrap comments. So this test checks the width of the
-/// comments.
+/// rustfmt keeps code within 110 columns, but does not wrap comments. So this test checks that no comment is
+/// wider than 110 columns.
 #[test]
 fn no_comment_is_wider_than_the_code() {
     const WIDTH: usize = 110;
@@ -77,7 +77,7 @@ fn symbols_are_exported_in_one_file() {
 }
 
 /// The preload library uses `no_std`, which provides no type that allocates and no lock. The library must not
-/// define such types itself.
+/// define a type that allocates, or a lock, itself.
 #[test]
 fn the_preload_allocates_and_locks_nothing() {
     let banned =
@@ -205,8 +205,8 @@ fn unsafe_code_is_only_in_the_listed_files() {
     }
 }
 
-/// bincode is no longer developed, and edleak may have to replace it. So only the files of format/ name this
-/// crate.
+/// bincode is no longer developed, and edleak may have to replace it. So only the files of format/ may name
+/// bincode.
 #[test]
 fn only_format_names_bincode() {
     for path in rust_files() {
@@ -268,8 +268,8 @@ fn dependencies_of(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
-/// If a file uses another file, the other file must not use the first one, directly or indirectly. So a
-/// reader can read the files of a crate in order.
+/// If file A of a crate uses file B, then B must not use A, directly or indirectly. Without such circles, a
+/// reader can read the files of a crate one after another.
 #[test]
 fn no_file_of_a_crate_is_in_a_circle() {
     const ROOMS: &[&str] = &[
@@ -302,7 +302,8 @@ fn no_file_of_a_crate_is_in_a_circle() {
     }
 }
 
-/// For each module of a crate, the modules that its code names. The root of the crate has the empty name.
+/// For each module of a crate, the modules that its code names. The name of the crate's root module is the
+/// empty text.
 fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let files: BTreeMap<String, PathBuf> = rust_files()
         .into_iter()
@@ -375,8 +376,8 @@ fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String>
     [longest(path), longest(&renamed)].into_iter().flatten().max_by_key(String::len)
 }
 
-/// Calls `found` with each path at the start of `text`. Braces in the path give one path for each name in
-/// them.
+/// `text` begins with a path of Rust code. Calls `found` with the path. If the path contains braces, as in
+/// `a::{b, c}`, calls `found` once for each path that it means: `a::b` and `a::c`.
 fn leaves(base: &[&str], text: &str, found: &mut dyn FnMut(&[&str])) {
     let text = text.trim_start();
     if let Some(inside) = text.strip_prefix('{') {
@@ -453,11 +454,11 @@ fn is_allocation_symbol(name: &str) -> bool {
         "madvise",
         "free_sized",
         "free_aligned_sized",
-        // edleak.h looks for these two functions.
+        // edleak.h looks up the next two functions by name.
         "edleak_set_mark",
         "edleak_note_pool",
     ];
-    // The mangled names of operator new, new[], delete and delete[] begin with these texts.
+    // The mangled names of operator new, new[], delete and delete[] begin with _Znw, _Zna, _Zdl and _Zda.
     C.contains(&name) || ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|prefix| name.starts_with(prefix))
 }
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// Starts a recording of the sample leaker. The collector of this recording and every `top` use the same
-/// directory of sockets. The leaks have no full stacks until a test asks for full stacks.
+/// Starts a recording of the sample leaker. The collector of the recording and every `top` of a test use the
+/// same directory of sockets. The leaks have no full stacks until a test asks for full stacks.
 fn recording(dir: &TempDir) -> Running {
     let trace = dir.join("trace.edl");
     let recorder =
@@ -80,7 +80,7 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let dir = TempDir::new("top-terminal");
     let running = recording(&dir);
     let mut terminal = Terminal::start(&mut top(dir.path(), &[]), 24, 80);
-    // `top` prints the line with `q leave` last. If this line is there, the screen is complete.
+    // `top` prints the line with `q leave` last. If the screen contains `q leave`, the screen is complete.
     let screen = terminal.wait_for("a leak", |screen| {
         (screen.contains("LEAK") || screen.contains("SUSPECT")) && screen.contains("q leave")
     });
@@ -113,8 +113,8 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     let first = screen.lines().nth(4).expect("a row");
     assert!(first.contains("startup_table"), "the largest site comes first: {screen}");
 
-    // The window becomes narrow and then wide again. The test also kills a second `top`: this disturbs
-    // neither the recording nor the first `top`.
+    // The test makes the terminal narrow and then wide again. The test also kills a second `top`: this must
+    // disturb neither the recording nor the first `top`.
     terminal.resize(12, 60);
     terminal.wait_for("the keys in the narrow window", |screen| screen.contains("Enter stacks"));
     terminal.resize(30, 100);

@@ -74,8 +74,8 @@ fn leak_freed_at_the_end_does_not_pass() {
 
 #[test]
 fn cache_is_not_a_leak_when_the_load_ends() {
-    // When the work of these three programs stops, the cache is full, nearly full, or far from full. The
-    // verdict on the third cache may be undecided.
+    // Three programs each fill a cache. When their work stops, the first cache is full, the second cache is
+    // nearly full, and the third cache is far from full. The verdict on the third cache may be undecided.
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
     });
@@ -121,7 +121,7 @@ fn allocations_of_no_bytes_that_leak_are_reported() {
     let report = Recorder::new("empty").record(programs().binary("empty_leak"), [""; 0]).leaks();
     assert_eq!(report.code, 1, "{}", report.describe());
     assert!(report.sites_in("leak_empty").count() > 0, "{}", report.describe());
-    // 40,000 allocations of this size take 1.2 MiB of the heap, and no mapping of the program grows. So the
+    // 40,000 allocations of size 0 take 1.2 MiB of the heap, and no mapping of the program grows. So the
     // report must say that the live bytes grow.
     assert_eq!(report.json["growth"]["kind"], "live", "{}", report.json["growth"]);
 }

@@ -78,7 +78,7 @@ pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) 
 
 impl Draft {
     /// A trace with two leaks, a site that soon frees its allocations, and a site whose live bytes are
-    /// constant. For one leak, the trace has two full stacks.
+    /// constant. One of the two leaks has two full stacks in the trace.
     pub(crate) fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {

@@ -43,7 +43,8 @@ fn a_damaged_or_short_trace_gives_a_page_that_says_so() {
 
     let page = Page::of(&Draft::usual(), &[]);
     let mut bytes = std::fs::read(&page.trace).expect("the trace was written");
-    // The first page of the file has 4096 bytes. The first block begins after this page.
+    // The first page of the trace file has 4096 bytes. Damage the first block, which begins after the first
+    // page.
     bytes[4200..4216].fill(0x5a);
     std::fs::write(&page.trace, bytes).expect("the directory is writable");
     let target = page.dir.join("damaged.html");

@@ -82,9 +82,9 @@ fn everything_answers_for_the_range_that_is_dragged() {
     };
     assert_eq!(tile("allocated"), 1400.0 * slices);
     assert_eq!(tile("freed"), 1000.0 * slices);
-    // The counters do not say whether freed bytes were allocated in the time range. Up to 1000 of the freed
-    // bytes may be older than the time range. So the page shows a lower and an upper limit for the bytes that
-    // were allocated in the time range and are still live.
+    // The counters do not say whether bytes that were freed in the time range were also allocated in it. Up
+    // to 1000 of the freed bytes may have been allocated before the time range. So the page shows a lower and
+    // an upper limit for the bytes that were allocated in the time range and are still live.
     assert_eq!((tile("kept-low"), tile("kept-high")), (400.0 * slices, 400.0 * slices + 1000.0));
     // The flame graph must use the same range as the table.
     browser.click("#flame button[data-value='grew']");
@@ -100,8 +100,9 @@ fn everything_answers_for_the_range_that_is_dragged() {
 
 #[test]
 fn birth_epochs_narrow_what_is_alive_of_a_range() {
-    // The site frees half of its bytes: 50 bytes of each slice are never freed. The trace shows this, because
-    // it gives for each epoch (span of time) how many bytes allocated in it are still live.
+    // In each slice, the site allocates 100 bytes, of which 50 bytes are never freed. The trace shows which
+    // bytes are never freed: for each epoch (span of time), it contains how many bytes allocated in the epoch
+    // are still live.
     fn half(slice: u64) -> edleak_format::Counters {
         counters(100 * (slice + 1), 2 * (slice + 1), 50 * (slice + 1), slice + 1)
     }
@@ -204,7 +205,8 @@ fn a_frame_of_the_flame_graph_zooms_and_is_found() {
 #[test]
 fn the_scatter_is_gone_through_by_keys() {
     let browser = Page::of(&Draft::usual(), &[]).open();
-    // The scatter plot orders the sites by falling growth, so the first site is the stack that leaks fastest.
+    // The scatter plot orders the sites by growth, the largest growth first. So the first site is the stack
+    // that leaks fastest.
     browser.type_into("#scatter canvas", &format!("{RIGHT}{ENTER}"));
     browser.wait_for("document.querySelector('tr.selected') !== null");
     assert_eq!(browser.text("document.querySelector('tr.selected').dataset.site"), "4");

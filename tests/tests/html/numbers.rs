@@ -126,8 +126,8 @@ fn two_traces_are_a_comparison() {
 
 #[test]
 fn a_peak_between_two_instants_is_not_lost() {
-    // The allocation lives for only one of 1200 slices, and the page keeps the values at no more than 500
-    // instants. The page must still show the peak of this slice.
+    // The test's only allocation lives for one of 1200 slices, and the page keeps the values at no more than
+    // 500 instants. The page must still show the peak that the allocation causes.
     fn burst(slice: u64) -> edleak_format::Counters {
         counters(
             1_000_000 * u64::from(slice >= 601),

@@ -21,7 +21,8 @@ fn page_and_script_are_small() {
     assert!(html.len() - data < 150_000, "{} bytes without the data", html.len() - data);
 }
 
-/// Writes a large trace. Half of its sites change in every slice, by amounts that do not compress.
+/// Writes a large trace. The counters of half of the sites change in every slice, by amounts that do not
+/// compress.
 fn write_large(path: &Path) {
     let mut writer = TraceWriter::create(path, 512 << 20).expect("a trace of 512 MiB fits");
     let start =
@@ -84,16 +85,16 @@ fn a_hundred_thousand_sites_stay_under_20_mb_and_say_what_is_summed_up() {
     assert!(bytes < 20_000_000, "{bytes} bytes");
     let browser = Browser::start(1280, 1000);
     browser.open_page(&page);
-    // The page should be usable within two seconds. A busy machine needs longer, so the test only prints the
-    // time.
+    // The page should be usable within two seconds. The test only prints the measured time, because a busy
+    // machine needs longer than two seconds.
     eprintln!("{bytes} bytes, usable after {} ms", browser.text("document.documentElement.dataset.usable"));
     let status = browser.text("document.querySelector('#sites [role=status]').textContent");
     assert!(
         status.contains("100,000 sites of 100,000") && status.contains("has no room for the counters of"),
         "{status}"
     );
-    // The totals include the sites whose counters are not in the page. So the growth of all rows equals the
-    // growth of the process.
+    // The totals include the sites whose counters are not in the page. So the growth of all rows of the table
+    // together must equal the growth of the process.
     browser.value("performance.mark('range')");
     browser.value(
         "(([from, to]) => { from.value = '100'; to.value = '400'; to.dispatchEvent(new Event('change')); })(document.querySelectorAll('#range input'))",
