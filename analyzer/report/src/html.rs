@@ -68,8 +68,8 @@ const STYLE: &str = include_str!("html/page.css");
 /// Number of instants for which a page has counters. A chart has one column for each instant, and a screen
 /// has room for about 500 columns.
 pub const INSTANTS: usize = 500;
-/// Maximum size of the packed counters that edleak keeps in memory to make a page, in bytes. If the packed
-/// counters do not all fit, the page contains only a part of them.
+/// Maximum size of the packed counters that edleak keeps in memory to make a page, in bytes. If the page has
+/// no room for all packed counters, it contains only a part of them.
 pub const PACKED_BYTES: usize = 48 << 20;
 /// Maximum size of a page's data in base 64, in bytes. If the data has at most `MAX_DATA_BYTES` bytes, the
 /// whole page with its script and static parts is smaller than 20 MB.

@@ -46,8 +46,8 @@ fn suite(analysis: &Findings) -> TestSuite {
         case
     };
     let mut suite = TestSuite::new(printable(&analysis.source));
-    // If the input does not come from edleak, its duration may be too large for `Duration`. A test suite with
-    // such a duration gets no time.
+    // If the input does not come from edleak, its duration may be too large for `Duration`. A test suite
+    // whose duration is too large gets no time.
     if let Ok(duration) = Duration::try_from_secs_f64(analysis.header.duration_s) {
         suite.set_time(duration);
     }

@@ -153,8 +153,8 @@ fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Resu
         let silent;
         let (absent, runs) = match together.filter(|_| points.runs.is_empty()) {
             // If a caller was watched from the start of the recording, edleak counted its allocations only at
-            // its stacks. No slice contains such a caller, because its own counters stayed 0. So the series
-            // of the caller consists of zeros.
+            // its stacks. No slice contains a caller whose own counters stayed 0. So the series of such a
+            // caller consists of zeros.
             Some(together) => {
                 silent = [(Point::default(), together.points())];
                 (together.absent, &silent[..])

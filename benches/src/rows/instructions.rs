@@ -30,8 +30,8 @@ const IDLE: &str = "idle";
 /// The name of the row for malloc and free in a process that was started without the library. edleak-bench
 /// counts the instructions of this process by single steps, without callgrind.
 const ATTACHED: &str = "attached";
-/// The number of pairs in the shorter of the two counted runs. With this number, also the shorter run
-/// contains every call that is slower the first time.
+/// The number of pairs in the shorter of the two counted runs. A run of 2,000 pairs is long enough to contain
+/// every call that is slower the first time.
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
 

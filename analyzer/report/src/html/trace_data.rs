@@ -26,8 +26,8 @@ pub(super) struct Found<'a> {
 /// Number of columns of a site's curve. The page contains such a curve for each site whose counters do not
 /// fit in the page.
 const CURVE_COLUMNS: usize = 40;
-/// Maximum size of the text that says why sites do not leak, in bytes for each recording. Readers rarely open
-/// this text, but without a limit it could fill the page.
+/// Maximum size of the text that says why sites do not leak, in bytes for each recording. Readers of a page
+/// rarely open this text, but without a limit the text could fill the page.
 const MAX_WHY_BYTES: usize = 8 << 20;
 
 /// Adds the columns of one recording to the payload, under names that begin with `prefix`. Returns the part

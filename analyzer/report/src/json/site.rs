@@ -101,8 +101,8 @@ impl<'a> SiteJson<'a> {
             judged_with_stacks: site.judged_with_stacks,
             per_mark: site.per_mark.as_deref().map(SitePerMarkJson::of),
             leak_share: site.leak_share,
-            // With `--model edleak`, also a site that does not leak has a number of leaked bytes. The number
-            // is negative if the site's memory became smaller.
+            // With `--model edleak`, also a site that does not leak has a number of leaked bytes. This number
+            // of bytes is negative if the site's memory became smaller.
             leak_bytes: site
                 .leak_factor
                 .map_or(i128::from(judgement.leak_bytes), |factor| factor.leak_bytes.into()),
