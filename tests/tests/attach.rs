@@ -98,8 +98,8 @@ fn waits_in(pid: u32, number: libc::c_long) -> bool {
     text.split_whitespace().next() == Some(&number.to_string())
 }
 
-/// edleak makes a thread of the process load the library. This thread of the process must keep its registers,
-/// its red zone, errno and its system call.
+/// edleak makes a thread of the process load the library. The thread that loads the library must keep its
+/// registers, its red zone, errno and its system call.
 fn state_is_kept(kind: &str, number: libc::c_long, step: &str) {
     let dir = TempDir::new("attach-state");
     let mut program = Fed::start(&programs().binary("attach_state"), &[kind], "waiting");

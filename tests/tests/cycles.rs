@@ -2,8 +2,8 @@
 //! of each program must not change, and a server must answer every request.
 //!
 //! Without EDLEAK_CYCLES, the tests attach to each program only a few times. A long run prints the median and
-//! the greatest length of the stops of each program. This command starts a long run: `EDLEAK_CYCLES=500
-//! ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
+//! the greatest length of the stops of each program. This command starts a long run:
+//! `EDLEAK_CYCLES=500 ./test.sh -p edleak-tests --test cycles -- --nocapture --test-threads 1`
 
 use edleak_tests::cycles::{Load, attach_cycles, attach_cycles_with, cycles, stops_in, tell_stops};
 use edleak_tests::fed::Fed;

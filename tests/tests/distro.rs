@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The commands of the test, one per line. A `*` before a command means that the test runs it by default. `<
-/// FILE` names the file for standard input. Each command runs in a directory with the files of `fixture`.
+/// The commands of the test, one per line. A `*` before a command means that the test runs it by default.
+/// `< FILE` names the file for standard input. Each command runs in a directory with the files of `fixture`.
 const COMMANDS: &str = "
 * sort -n words.txt
   sort --parallel=4 -S 1M -r words.txt

@@ -31,8 +31,8 @@ fn samples_of(raw: &str) -> Vec<([i64; 5], String)> {
         .skip(1)
         .take_while(|line| *line != "Mappings")
         .collect();
-    // A location has the form ` 2: 0x561d792c9a1f M=1 cache_insert /src/leaker.cpp:80 s=0`. If the function
-    // of a location is inlined, one more line follows for each function into which it is inlined.
+    // A location has the form `     2: 0x561d792c9a1f M=1 cache_insert /src/leaker.cpp:80 s=0`. If the
+    // function of a location is inlined, one more line follows for each function into which it is inlined.
     let name_of = |id: &str| {
         let own = locations.iter().find(|line| line.trim_start().starts_with(&format!("{id}: ")));
         let words: Vec<&str> = own.expect("every location is listed").split_whitespace().collect();

@@ -32,8 +32,8 @@ fn own_frames(site: &Site, source: &str) -> Vec<String> {
     own.map(|frame| format!("{}:{}", bare_name(&frame.function), frame.line)).collect()
 }
 
-/// The last part of a function's name, without path, parameters and generic arguments. Only in this part do
-/// two demanglers print the same text for a name.
+/// The last part of a function's name, without path, parameters and generic arguments. Different
+/// demanglers print this part of a name in the same way.
 fn bare_name(function: &str) -> &str {
     let without_parameters = function.split('(').next().unwrap_or_default();
     match without_parameters.rsplit("::").next().unwrap_or_default() {
