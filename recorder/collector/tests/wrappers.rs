@@ -256,8 +256,8 @@ fn rust_callers_of_the_standard_library_are_blamed() {
 
 /// Checks the ranges of the C library, in which every function is a wrapper. The function `wrapper_ranges`
 /// merges ranges and drops ranges without a call. For every call that objdump finds, the ranges and the
-/// unwind table must have the same rule for the return address. If the unwind table has no rule for it, the
-/// ranges must have no rule, either.
+/// unwind table must have the same rule for the return address. If the unwind table has no rule for a return
+/// address, the ranges must have no rule for it, either.
 #[test]
 fn every_call_of_the_c_library_keeps_its_rule() {
     let libc = common::loaded_library("libc.so");

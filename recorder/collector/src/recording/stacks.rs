@@ -321,11 +321,11 @@ fn is_most(live: u64, most: u64) -> bool {
 impl Snapshots {
     /// Keeps the latest survivors (live allocations) as the state before a possible teardown, in which an
     /// ending program frees everything. The caller calls [`Snapshots::keep`] at the end of each epoch. If the
-    /// number of live allocations has fallen, a teardown may have begun. While the number is lower, the
-    /// function keeps the survivors from before the fall, because survivors from the middle of a teardown
-    /// would hide part of a leak. If the number of live allocations stays low for longer than a teardown can
-    /// last, the program has freed this memory in normal work, and the function keeps the latest survivors
-    /// again.
+    /// number of live allocations has fallen, a teardown may have begun. As long as the number of live
+    /// allocations stays lower, the function keeps the survivors from before the fall, because survivors from
+    /// the middle of a teardown would hide part of a leak. If the number of live allocations stays low for
+    /// longer than a teardown can last, the program has freed this memory in normal work, and the function
+    /// keeps the latest survivors again.
     pub(crate) fn keep(&mut self) {
         self.live.rotate_right(1);
         self.live[0] = self.latest.live_count;

@@ -11,8 +11,8 @@ use crate::watch::request::WatchSet;
 pub struct CodeOptions {
     /// The functions that count as wrappers; a walk of a stack skips the frames of these functions.
     pub wrappers: WrapperSet,
-    /// The prefixes with which the functions of the user's allocators begin. edleak uses these prefixes in
-    /// addition to its built-in table.
+    /// The prefixes with which the functions of the user's allocators begin. edleak uses the user's prefixes
+    /// in addition to its built-in table of prefixes.
     pub allocators: Prefixes,
     /// The sites to watch.
     pub watch: WatchSet,

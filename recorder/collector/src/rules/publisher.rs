@@ -93,8 +93,8 @@ impl Publisher {
     }
 
     /// Whether the forked child of this publisher can use the rules in the session of its parent, so that it
-    /// needs no rules of its own. It can if the publisher has taken over all of `modules` from the publisher
-    /// of the parent process, and the child walks no stacks.
+    /// needs no rules of its own. The child can use its parent's rules if the publisher has taken over all of
+    /// `modules` from the publisher of the parent process, and the child walks no stacks.
     pub(crate) fn is_for_child_of(&self, modules: &[Loaded]) -> bool {
         !self.walks && !modules.is_empty() && self.code.len() == modules.len() && self.publications == 0
     }
@@ -394,8 +394,8 @@ impl Publisher {
         self.picked.clear();
     }
 
-    /// Compiles the unwind rules of all modules in another thread. [`Publisher::enable_walks`] publishes
-    /// these rules.
+    /// Compiles the unwind rules of all modules in another thread. [`Publisher::enable_walks`] publishes the
+    /// compiled unwind rules.
     pub fn prepare_walks(&self, modules: &[Loaded]) -> Change {
         self.compile(Arc::clone(&self.watch), modules, true)
     }

@@ -159,8 +159,9 @@ fn interpreter_of(script: &Path, bytes: &[u8], path_env: Option<&OsStr>) -> Resu
     Ok(interpreter)
 }
 
-/// The program that `#!/usr/bin/env ARGUMENT` runs. The kernel passes all words after `env` as one argument.
-/// If the argument begins with the option `-S`, `env` splits it into words.
+/// The program that `#!/usr/bin/env ARGUMENT` runs. In the first line of a script, the kernel passes all
+/// words after `env` as one argument. If this argument begins with the option `-S`, `env` splits the argument
+/// into words.
 fn find_for_env(script: &Path, argument: &[u8], path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
     let mut words: Vec<&[u8]> =
         match argument.strip_prefix(b"-S").or(argument.strip_prefix(b"--split-string=")) {

@@ -1,5 +1,5 @@
 //! Starts a recording of a program: checks the program, reserves the name of the trace, and creates the
-//! target's process. Also starts a recording of a process that already runs.
+//! target's process. This module also starts a recording of a process that already runs.
 
 pub mod attach;
 pub mod check;

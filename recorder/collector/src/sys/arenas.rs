@@ -166,8 +166,8 @@ fn walk(memory: &mut impl Memory, first: u64, end: u64) -> Option<FreeBytes> {
     let mut before: Option<Range<u64>> = None;
     let mut chunk = first;
     loop {
-        // The last chunk of an arena is the unused rest of the heap. The last chunk of an arena is free. For
-        // every other chunk, a flag in the next chunk tells whether it is free.
+        // The last chunk of an arena is the unused rest of the heap, so this chunk is free. For all other
+        // chunks, a flag in the following chunk tells whether the chunk is free.
         let size = if chunk == end { None } else { Some(memory.word(chunk + 8)?) };
         let is_free = size.is_none_or(|size| size & PREVIOUS_IS_USED == 0);
         if let Some(chunk) = before.filter(|_| is_free) {

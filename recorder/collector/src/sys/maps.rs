@@ -50,8 +50,8 @@ pub(crate) fn lines(map: &str) -> impl Iterator<Item = Line<'_>> {
 ///
 /// The kernel creates the text of a long memory map in parts, one part for each read. If the process ends
 /// between two reads, the rest of the memory map is missing, but no read returns an error. So after the last
-/// part, the function reads the beginning of the memory map again: if this read returns nothing, the process
-/// has ended.
+/// part, the function reads the beginning of the memory map again. If the beginning is then empty, the
+/// process has ended.
 pub(crate) fn read(pid: u32, name: &str) -> io::Result<Vec<u8>> {
     whole(&mut File::open(format!("/proc/{pid}/{name}"))?)
 }

@@ -1,6 +1,6 @@
 //! The interface to the operating system: shared memory, /proc, signals, limits, standard descriptors,
-//! stderr, and the target as a child process with its terminal. Also reads and writes the memory of other
-//! processes, to control edleak's library in these processes.
+//! stderr, and the target as a child process with its terminal. These modules also read and write the memory
+//! of other processes, to control edleak's library in those processes.
 
 pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;

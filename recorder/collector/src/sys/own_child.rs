@@ -77,8 +77,8 @@ impl OwnChild {
     /// may give the PID of the child to another process.
     pub fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
-            // Read whether the child has waited for children before the call of `waitpid`, because `waitpid`
-            // makes the kernel delete this data.
+            // Before the call of `waitpid`, read whether the child has had children, because `waitpid` makes
+            // the kernel delete this data.
             if self.watch.as_ref().is_some_and(Watch::has_ended) {
                 self.has_had_children.set(process::has_waited_for_children(self.pid).unwrap_or(false));
             }

@@ -38,8 +38,8 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Number of bytes of the first read when the collector searches for a line. The kernel creates only as many
-/// lines as fit into this number of bytes.
+/// Number of bytes of the first read when the collector searches for a line. At a read of a file of /proc,
+/// the kernel creates only as many lines as fit into the given number of bytes.
 const FEW: usize = 1024;
 
 /// Whether `is_wanted` is true for any line of a file; `None`: the file is missing or empty. At each read,

@@ -1,5 +1,5 @@
-//! Reads data about a process from /proc, such as its sessions, its memory size and its threads. Also asks
-//! the kernel whether a process still exists.
+//! Reads data about a process from /proc, such as its sessions, its memory size and its threads. This module
+//! also asks the kernel whether a process still exists.
 #![allow(unsafe_code)] // calls kill and tgkill
 
 use crate::sys::maps;
@@ -135,8 +135,8 @@ pub(crate) struct ProcessorTime {
 
 /// Reads the processor time; `None`: the process has ended.
 pub(crate) fn processor_time(pid: u32) -> Option<ProcessorTime> {
-    /// Length of a clock tick in nanoseconds. Linux always reports these times in units of 1/100 s, even if
-    /// the kernel uses another clock rate.
+    /// Length of a clock tick in nanoseconds. Linux always reports processor times in units of 1/100 s, even
+    /// if the kernel uses another clock rate.
     const NS_PER_TICK: u64 = 1_000_000_000 / 100;
     let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
     // Prefer the processor-time clock of the process to /proc. /proc has a resolution of only 1/100 s, and a

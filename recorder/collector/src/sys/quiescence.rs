@@ -21,9 +21,9 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-/// A thread that has used this processor time since the start of the wait must have left the library
-/// meanwhile. The time is longer than one call of the library takes, and longer than the delay with which the
-/// kernel updates the processor time of a running thread.
+/// A thread that has used this much processor time since the start of the wait must have left the library
+/// meanwhile, because one call of the library takes less time. This value is also longer than the delay with
+/// which the kernel updates the processor time of a running thread.
 const ENOUGH: Duration = Duration::from_millis(20);
 
 /// The threads that may still be inside the library.

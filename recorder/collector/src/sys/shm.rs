@@ -73,8 +73,8 @@ impl Memory {
     fn slice<T>(&self, offset: usize, count: usize) -> &[T] {
         assert!(offset + count * size_of::<T>() <= self.bytes && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: the values are inside the mapping and aligned (checked above). Every type that the callers
-        // use for `T` consists of atomics and is valid for any bits. The seal prevents the file from becoming
-        // shorter.
+        // use for `T` consists of atomics and is valid for any bits. The seal on the file prevents the file
+        // from becoming shorter.
         unsafe { std::slice::from_raw_parts(self.base.wrapping_add(offset).cast(), count) }
     }
 }
@@ -366,7 +366,7 @@ pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
 }
 
 /// Waits (futex) as long as a number in shared memory has the value `value`, but no longer than `at_most`.
-/// The function may also return earlier although the value has not changed.
+/// The function may also return too early, although the value has not changed.
 pub(crate) fn wait(word: &std::sync::atomic::AtomicU32, value: u32, at_most: std::time::Duration) {
     let timeout =
         libc::timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };

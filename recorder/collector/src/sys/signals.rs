@@ -1,5 +1,5 @@
-//! Receives the signals that a user sends to edleak-record but that are meant for the target. Also changes
-//! the dispositions (handlers) of some signals for the collector, but not for the target.
+//! Receives the signals that a user sends to edleak-record but that are meant for the target. This module
+//! also changes the dispositions (handlers) of some signals for the collector, but not for the target.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, ErrorKind};
@@ -267,7 +267,7 @@ impl Watch {
     }
 
     /// The reason why the collector cannot open descriptors of processes: the kernel is older than 5.3, or a
-    /// sandbox forbids pidfd_open. `None`: the collector can open such descriptors.
+    /// sandbox forbids pidfd_open. `None`: the collector can open descriptors of processes.
     pub(crate) fn unavailable() -> Option<Error> {
         let error = Watch::open(std::process::id()).err()?;
         let message = format!("`pidfd_open` failed: {error}");

@@ -33,8 +33,9 @@ const SLICES_TO_KNOW: u64 = 16;
 const ALLOCS_TO_KNOW: u64 = 20_000;
 
 /// Auto-watch begins to watch a site only if at most this share of the budget is used. In some programs,
-/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. In such a
-/// program, this limit keeps the cost of auto-watch at this share of the budget or below.
+/// every site that looks like a leak allocates so often that auto-watch must soon stop watching it. If
+/// auto-watch must soon stop watching every site, this limit keeps the cost of auto-watch at or below this
+/// share of the budget.
 const SHARE_TO_BEGIN: f64 = 0.5;
 
 /// The counters of a watched site at one slice.

@@ -1,5 +1,6 @@
-//! Watch requests: a request names sites whose full stacks edleak records. A user names these sites on the
-//! command line (also by their ids in an old trace) or through the control socket of a running recording.
+//! Watch requests: a request names sites whose full stacks edleak records. A user names the sites of a watch
+//! request on the command line (also by their ids in an old trace) or through the control socket of a running
+//! recording.
 
 use crate::error::{Error, ErrorKind};
 use edleak_binary::functions::FunctionTable;
@@ -166,7 +167,7 @@ impl WatchSet {
         self.everything
     }
 
-    /// The version number of the set. Two different sets have different version numbers.
+    /// The version number of the set. Two different sets of requests have different version numbers.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -109,7 +109,7 @@ impl Captured {
                 Kind::Fp => rbp + rule.cfa_offset() as u64,
                 Kind::Signal => {
                     // In a ucontext, the registers (uc_mcontext.gregs) begin at byte 40. rbp, rsp and rip are
-                    // the 11th, the 16th and the 17th of these registers.
+                    // the 11th, the 16th and the 17th register in uc_mcontext.gregs.
                     let register = |index: u64| self.word(rsp + 40 + 8 * index);
                     let (Some(to_rbp), Some(to_rsp), Some(to_pc)) =
                         (register(10), register(15), register(16))

@@ -1,5 +1,5 @@
 // A test program with one case for each wrapper of C. Each function `case_NAME` calls a wrapper that
-// allocates. edleak must name `case_NAME` as the site of this allocation.
+// allocates, and edleak must name `case_NAME` as the site of the allocation.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <regex.h>

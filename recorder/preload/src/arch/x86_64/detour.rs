@@ -27,8 +27,8 @@ use crate::hot::thread::Tls;
 use core::mem::offset_of;
 
 /// Maximum distance, in bytes on the stack, between the call of a trampoline and the call of a detoured
-/// function inside this trampoline. At a larger distance on the stack, edleak assumes that an exception has
-/// left the field `inside` set.
+/// function inside this trampoline. If the distance on the stack is larger, edleak assumes that an exception
+/// has left the field `inside` set.
 pub(crate) const DEPTH: usize = 64 << 10;
 
 /// The hook of a function that returns an allocation.

@@ -107,9 +107,9 @@ macro_rules! known {
 /// always leads to a higher address on the stack.
 ///
 /// If the program built the stack itself, the outermost frame has a small number (less than `caller::LOWEST`)
-/// in place of a return address. A comparison with `LOWEST` at the end of the macro distinguishes this small
-/// number from a site. If this small number looks like an unwind rule, the walk continues with wrong values
-/// and stops at the maximum number of callers.
+/// in place of a return address. A comparison with `LOWEST` at the end of the macro distinguishes a small
+/// number at the end of a stack from a site. If a small number at the end of a stack looks like an unwind
+/// rule, the walk continues with wrong values and stops at the maximum number of callers.
 macro_rules! step_over {
     () => {
         concat!(

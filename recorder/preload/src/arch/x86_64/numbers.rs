@@ -1,4 +1,4 @@
-//! The numbers of the system calls that the preload library makes. Linux has each of these system calls on
+//! The numbers of the system calls that the preload library makes. Linux has each system call in this list on
 //! every architecture.
 
 pub(crate) const READ: usize = 0;
