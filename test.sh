@@ -18,7 +18,8 @@ ln -f "$target"/suite/edleak-{record,analyze} "$target/release/libedleak_preload
 export EDLEAK_BIN_DIR=$target/tested
 samples/build.sh target/samples
 if [ $# -gt 0 ]; then
-    # Most tests wait for a recorded program, so twice as many run at once as there are processors.
+    # Most tests wait for a recorded program, so the number of tests that run at the same time is twice the
+    # number of processors.
     export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
     exec cargo test --profile suite "$@"
 fi

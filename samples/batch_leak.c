@@ -1,5 +1,5 @@
-// Builds a report of 40 rows every 0.25 seconds and never frees the report. So the curve rises in equal
-// steps.
+// Builds a report of 40 rows every 0.25 seconds and never frees the report. So the curve of the live bytes
+// rises in equal steps.
 //
 //#Expect: Leak in build_report
 //#Expect: nothing else

@@ -1,5 +1,5 @@
-// Frees each request after answering it, so nothing leaks in the first 40 % of the run. Then the program
-// switches on a feature that keeps the audit line of every request.
+// Frees each request after answering it, so nothing leaks in the first 40 % of the run. After 40 %, the
+// program switches on a feature that keeps the audit line of every request.
 //
 //#Expect: Leak in keep_audit_line
 //#Expect: nothing else

@@ -1,4 +1,4 @@
-// A job that collects results for most of the run, then frees all of them and stays idle.
+// A job that collects results for most of the run, then frees all results and stays idle.
 //
 //#Expect: no leak
 #include "pace.h"

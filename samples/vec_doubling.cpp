@@ -1,5 +1,5 @@
-// The vector doubles until it holds 600 items; then the program reuses it. So the steps of the curve become
-// larger and rarer, and then stop.
+// The vector doubles until it holds 600 items; then the program reuses it. So the curve of the live bytes has
+// larger and rarer steps, and at the end no more steps.
 //
 //#Expect: no leak
 #include "pace.h"

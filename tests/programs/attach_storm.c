@@ -1,5 +1,5 @@
-// Allocates in two threads while a timer signal interrupts them every 200 microseconds. Also forks children
-// that allocate.
+// Allocates in two threads while a timer signal interrupts the threads every 200 microseconds. Also forks
+// children that allocate.
 //
 //   attach_storm [forks]
 //

@@ -24,7 +24,7 @@
 // Uses the result of the call before KEEP, so that the compiler does not turn this call into a jump.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
-// Functions of C23; glibc has them since 2.43. The program calls these functions if a library provides them.
+// Functions of C23, in glibc since 2.43. The program calls these functions if a library provides them.
 extern "C" void free_sized(void *, size_t) __attribute__((weak));
 extern "C" void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 #if defined(__GLIBC__) && !defined(OWN_ALLOCATOR)

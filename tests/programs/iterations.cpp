@@ -1,8 +1,8 @@
 // `iterations KIND COUNT [SIZE [PERIOD]]` runs COUNT iterations of one kind, with a mark before each.
 //
-// For each mark, the program prints one line of JSON: the bytes and allocations that the function of this
-// kind holds, by the program's own count. The kinds differ in the memory that an iteration leaves behind.
-// tests/tests/marks.rs records this program.
+// For each mark, the program prints one line of JSON: the bytes and allocations that the function of the
+// chosen kind holds, by the program's own count. The kinds differ in the memory that an iteration leaves
+// behind. tests/tests/marks.rs records this program.
 #include <edleak.h>
 
 #include <cstdint>

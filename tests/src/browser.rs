@@ -28,7 +28,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts a browser whose window has this width and height in pixels.
+    /// Starts a browser whose window is `width` pixels wide and `height` pixels high.
     pub fn start(width: u32, height: u32) -> Browser {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")

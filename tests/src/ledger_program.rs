@@ -188,8 +188,9 @@ pub fn phases_are_exact(
 }
 
 /// Makes recordings that begin and end while all threads allocate. Before the end of some recordings, the
-/// program frees every block. After this, each site must have as many frees as allocations, and as many freed
-/// bytes as allocated bytes. Returns the standard error of edleak-record for each recording.
+/// program frees every block. After the program has freed every block, each site must have as many frees as
+/// allocations, and as many freed bytes as allocated bytes. Returns the standard error of edleak-record for
+/// each recording.
 pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> Vec<String> {
     let dir = TempDir::new("cycles-under-load");
     target.tell("go");
@@ -210,8 +211,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         told.push(stop(recorder).stderr);
         target.tell("go");
         let report = report_of(&trace);
-        // Skip the sites of kind `allocator`. They have fewer frees than allocations, because an allocator
-        // keeps the memory that it has mapped for itself.
+        // Skip the sites of kind `allocator`, which have fewer frees than allocations: an allocator keeps the
+        // memory that it has mapped for itself.
         for site in report.sites.iter().filter(|site| site.kind != "allocator") {
             let counts = &site.counts;
             let (allocated, freed) =

@@ -32,20 +32,20 @@ impl Outcome {
     }
 }
 
-/// Runs `command` to its end; standard input is empty. After [`DEADLINE`] this function kills the command and
-/// panics.
+/// Runs `command` to its end; standard input is empty. If the command does not end within [`DEADLINE`], `run`
+/// kills the command and panics.
 pub fn run(command: &mut Command) -> Outcome {
     run_with_input(command, b"")
 }
 
-/// Runs `command` to its end with `input` as its standard input. After [`DEADLINE`] this function kills the
-/// command and panics.
+/// Runs `command` to its end with `input` as its standard input. If the command does not end within
+/// [`DEADLINE`], `run_with_input` kills the command and panics.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
     Running::start(command, input).finish()
 }
 
-/// A running program that has its own process group. If this value is dropped before the program ends, the
-/// whole group is killed.
+/// A running program that has its own process group. If the `Running` is dropped before the program ends, the
+/// whole process group is killed.
 pub struct Running {
     child: Child,
     description: String,

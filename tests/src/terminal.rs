@@ -19,7 +19,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `command` on a terminal with this number of rows and columns.
+    /// Starts `command` on a terminal that has `rows` rows and `columns` columns.
     pub fn start(command: &mut Command, rows: u16, columns: u16) -> Terminal {
         let (ours, theirs) = open(rows, columns);
         let own = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("a descriptor is free"));
@@ -94,7 +94,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // If the program has already ended, `kill` fails, and this error has no effect.
+        // If the program has already ended, `kill` fails, and the error of `kill` is ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

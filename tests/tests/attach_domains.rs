@@ -63,8 +63,8 @@ fn calls_of_mmap_of_eight_threads_are_exact() {
     mappings_are_exact("8", "60000", "4");
 }
 
-/// libc maps memory for its own malloc and for threads. edleak does not record this memory, whether the
-/// library is preloaded or loaded by an attach.
+/// libc maps memory for its own malloc and for threads. edleak does not record the memory that libc maps,
+/// whether edleak's library is preloaded or loaded by an attach.
 #[test]
 fn mappings_of_libc_itself_are_not_recorded() {
     let attached = attach(&programs().binary("mappings"), &["8", "20000", "5"], &[]);

@@ -201,8 +201,8 @@ fn two_mistakes_that_share_nothing_but_main_are_two_findings() {
     }
 }
 
-/// For a new thread, libc allocates inside the loader. edleak must count this allocation at the caller of
-/// pthread_create.
+/// For a new thread, libc allocates inside the loader. edleak must count the allocation for a new thread at
+/// the caller of pthread_create.
 #[test]
 fn threads_that_nobody_joins_are_a_leak_of_the_caller_of_pthread_create() {
     let recording = recorded("forgotten_threads", &[], &["200"]);

@@ -102,7 +102,8 @@ fn a_trace_that_is_cut_off_is_an_error_and_not_a_crash() {
         Recorder::new("cut").command(&trace, samples().binary("leaker"), ["--seconds", "2", "--ledger"]);
     let recording = Running::start(&mut command, b"");
     let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
-    // Wait for slices, because edleak-record creates the empty file before the recording starts.
+    // Wait until the trace contains slices. An empty trace is not enough, because edleak-record creates the
+    // empty file before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
     let outcome = recording.finish();
@@ -121,7 +122,8 @@ fn failed_recording_is_reported_once_and_at_once() {
     let mut command = Recorder::new("at-once").options(["-q"]).command(&trace, "bash", ["-c", &script]);
     let mut recording = Running::start(&mut command, b"");
     let slices = || Report::of(&trace, &[]).json["trace"]["slices"].as_u64();
-    // Wait for slices, because edleak-record creates the empty file before the recording starts.
+    // Wait until the trace contains slices. An empty trace is not enough, because edleak-record creates the
+    // empty file before the recording starts.
     wait_for("slices", || analyze(["verify"], &trace).code == 0 && slices() > Some(3));
     std::fs::write(&trace, b"").expect("it is ours");
     recording.wait_for_text("another process truncated it");

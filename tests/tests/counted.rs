@@ -1,5 +1,5 @@
-//! Static programs that count their allocations with the crate edleak-alloc. The tests compare these counts
-//! with the counts that each program makes itself.
+//! Static programs that count their allocations with the crate edleak-alloc. The tests compare the counts of
+//! edleak-alloc with the counts that each program makes itself.
 
 use edleak_tests::ledger::{assert_equal, read_ledger};
 use edleak_tests::programs::{Static, rust_allocator, static_program};
@@ -49,7 +49,7 @@ fn watched_stacks_of_a_static_program_have_all_callers() {
         let at = |name: &str| stack.stack.iter().position(|frame| is_named(&frame.function, name));
         let (inner, outer, main) = (at("site_inner"), at("site_outer"), at("main"));
         assert!(inner.is_some() && inner < outer && outer < main, "{libc:?}: {}", report.describe());
-        // The start code of musl has no unwind information, so the walk of a stack ends there.
+        // The start code of musl has no unwind information, so the walk of a stack ends at this code.
         assert_eq!(stack.is_stack_cut, libc == Static::Musl, "{}", report.describe());
     });
 }
@@ -108,8 +108,8 @@ fn marks_and_pools_of_a_static_program_are_recorded() {
     });
 }
 
-/// The system calls of a program, without those that change its heap. These calls are left out, because
-/// edleak-alloc adds 64 bytes of thread-local storage, which shift the heap of libc.
+/// The system calls of a program, without those that change its heap. Calls that change the heap are left
+/// out, because edleak-alloc adds 64 bytes of thread-local storage, which shift the heap of libc.
 fn system_calls(program: &Path, environment: &[(&str, &str)]) -> Vec<String> {
     let dir = TempDir::new("system-calls");
     let log = dir.path().join("log");

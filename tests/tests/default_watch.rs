@@ -33,7 +33,7 @@ fn no_watch_records_no_stacks() {
     assert!(stacks_in(&report).is_empty(), "{}", report.describe());
 }
 
-/// Records `hot_site`, which runs until it has used this number of seconds of processor time. Returns the
+/// Records `hot_site`, which runs until it has used `seconds` seconds of processor time. Returns the
 /// recording, and the processor time that the program used, in nanoseconds.
 fn hot_site(options: &[&str], seconds: &str) -> (Recording, f64) {
     let recorder = Recorder::new("hot").options(["--period", "20ms"]).options(options);

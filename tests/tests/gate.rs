@@ -83,8 +83,8 @@ fn the_sample_job_proves_that_its_gate_can_fail() {
     let job = ci_gate("lru_churn", &dir, "100KB/s");
     assert_eq!(job.code, 0, "{}{}", job.stdout, job.stderr);
     assert!(job.stdout.contains("ci-gate: proved: the gate fails"), "{}", job.stdout);
-    // edleak cannot find an injected leak of 1 B/min in three seconds. Then the job must report that nothing
-    // proves that the gate works.
+    // edleak cannot find an injected leak of 1 B/min in three seconds. If edleak does not find the injected
+    // leak, the job must report that nothing proves that the gate works.
     let job = ci_gate("lru_churn", &dir, "1B/min");
     assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
     assert!(job.stderr.contains("NOT PROVED"), "{}", job.stderr);

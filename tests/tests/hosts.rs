@@ -286,8 +286,8 @@ fn children_out_of_reach_are_reported() {
     assert_eq!(analyze([""; 0], &recording.trace).code, 2);
 }
 
-/// Before the collector takes the next slice, the program loads and unloads 2,500 modules. This makes 5,000
-/// events of modules, but the ring of events holds only 4,096.
+/// Before the collector takes the next slice, the program loads and unloads 2,500 modules. Each load and each
+/// unload of a module is one event, but the ring of events holds only 4,096 events.
 #[test]
 fn module_events_beyond_the_ring_are_reported_by_both_programs() {
     let recorder = Recorder::new("lost-events").options(["--period", "1h"]);

@@ -49,7 +49,8 @@ fn number(value: &Value, field: &str) -> u64 {
 }
 
 /// Compares the only leak of a report with the growth of the program's own counts since the end of the
-/// warm-up. The leak and this growth must have the same bytes and the same number of allocations.
+/// warm-up. The leak must have the same bytes and the same number of allocations as the growth in the
+/// program's counts.
 fn assert_as_in_the_ledger(found: &Iterations, report: &Report) {
     let leaks: Vec<_> = judged(report).into_iter().filter(|site| site["verdict"] == "leak").collect();
     assert_eq!(leaks.len(), 1, "{leaks:#?}");

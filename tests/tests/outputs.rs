@@ -299,8 +299,8 @@ fn every_child_has_a_trace_or_is_reported() {
     assert_eq!(perls.count(), 3, "{recorded:?}");
 }
 
-/// In its own PID namespace, a child has the process ID 1. Outside this namespace, the process ID 1 belongs
-/// to another process.
+/// In its own PID namespace, a child has the process ID 1. Outside the namespace of the child, the process ID
+/// 1 belongs to another process.
 #[test]
 fn a_child_in_another_namespace_is_recorded_as_itself() {
     let unshare = ["--pid", "--fork"];

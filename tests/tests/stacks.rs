@@ -187,7 +187,8 @@ fn the_stacks_of_coroutines_are_walked_to_their_end() {
         assert!(!site.is_in(others), "{site:?}");
         assert_eq!(own_frames(site, "coroutine_stacks.c").len(), 43, "{site:?}");
         // edleak learns within one slice which memory a new coroutine uses as its stack. Before edleak knows
-        // this memory, the recorded stacks of the coroutine lack their outer frames, and the report says so.
+        // the stack memory of a coroutine, the recorded stacks of the coroutine lack their outer frames, and
+        // the report says so.
         assert!(site.counts.allocs > 400, "{site:?}");
     }
     assert!(leaks.iter().all(|leak| leak.is_in("coroutine_keeps")), "{}", report.describe());
@@ -311,8 +312,8 @@ fn a_recursive_wrapper_has_the_same_site_on_every_way() {
     }
 }
 
-/// Wrappers with every kind of frame call each other in every order. edleak must always count at their common
-/// caller.
+/// Wrappers with every kind of frame call each other in every order. edleak must always count the allocations
+/// of the wrappers at the common caller of the wrappers.
 #[test]
 fn wrappers_are_stepped_over_whatever_their_frames_are_like() {
     let recorder = Recorder::new("wrapper-frames").options(["--wrapper", "wrap_*"]);

@@ -268,8 +268,8 @@ fn dependencies_of(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
-/// If file A of a crate uses file B, then B must not use A, directly or indirectly. Without such circles, a
-/// reader can read the files of a crate one after another.
+/// If file A of a crate uses file B, then B must not use A, directly or indirectly. If no files use each
+/// other in a circle, a reader can read the files of a crate one after another.
 #[test]
 fn no_file_of_a_crate_is_in_a_circle() {
     const ROOMS: &[&str] = &[
@@ -367,7 +367,7 @@ fn is_child(module: &str, of: &str) -> bool {
 
 /// The module whose file a path names: the longest start of the path that is a module.
 fn module_of(path: &[&str], files: &BTreeMap<String, PathBuf>) -> Option<String> {
-    // A crate may include the folder of this architecture as `arch`.
+    // A crate may include the folder of its processor architecture as `arch`.
     let renamed = path.iter().map(|part| if *part == "arch" { "x86_64" } else { part });
     let renamed: Vec<&str> = renamed.collect();
     let longest = |path: &[&str]| {

@@ -74,8 +74,9 @@ fn leak_freed_at_the_end_does_not_pass() {
 
 #[test]
 fn cache_is_not_a_leak_when_the_load_ends() {
-    // Three programs each fill a cache. When their work stops, the first cache is full, the second cache is
-    // nearly full, and the third cache is far from full. The verdict on the third cache may be undecided.
+    // Three programs each fill a cache. When the work of the three programs stops, the first cache is full,
+    // the second cache is nearly full, and the third cache is far from full. The verdict on the third cache
+    // may be undecided.
     each(&[&["c:5:1000", "i:2"], &["c:4:400", "h:2:20"], &["c:4:150", "i:3"]], |report| {
         report.leaks().next().map(|leak| format!("a leak: {leak:?}"))
     });

@@ -8,7 +8,7 @@ use crate::rule::Rule;
 pub const SLOT_BITS: u32 = 17;
 /// Number of slots in the site table.
 pub const SLOTS: usize = 1 << SLOT_BITS;
-/// Every site id is less than this number. Id 0 means that there is no site; id 1 is [`OTHER`].
+/// Every site id is less than 65,536. Id 0 means that there is no site; id 1 is [`OTHER`].
 pub const MAX_SITES: usize = 1 << 16;
 /// The site that counts all allocations whose caller is not in the site table, because the table had no free
 /// slot.
@@ -70,8 +70,9 @@ impl SiteSlot {
         self.id_and_action().1
     }
 
-    /// Forgets the id, so that the next allocation from this address gets a site in the module that is now
-    /// loaded at this address. The slot remembers the old id, because the old module may be loaded again.
+    /// Forgets the id of the slot, so that the next allocation from this address gets a site in the module
+    /// that is now loaded at this address. The slot remembers the old id, because the old module may be
+    /// loaded again.
     pub fn forget(&self) {
         let id = self.id();
         if id != 0 {
@@ -114,7 +115,7 @@ const _: () = assert!(core::mem::size_of::<SiteInfo>() == 16);
 pub struct Action(pub u32);
 
 impl Action {
-    /// The hook counts the allocation at this return address.
+    /// The hook counts the allocation at the return address of the slot.
     pub const COUNT: Action = Action(0);
     /// The hook records the full stack. No kind of [`Rule`] has the number 5, so no rule can be mistaken for
     /// this action.
@@ -128,7 +129,8 @@ impl Action {
         Action(rule.0)
     }
 
-    /// The rule with which the hook skips this frame; `None`: the action is not to skip this frame.
+    /// If the action is to skip a frame: the rule by which the hook finds the caller of the frame. `None`:
+    /// the action is another one.
     #[inline]
     pub fn as_step(self) -> Option<Rule> {
         use crate::rule::Kind;
@@ -174,8 +176,8 @@ pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
 ///
 /// `intern` takes no lock. A signal handler may call `intern`, even if the signal interrupted an insertion.
 /// If a thread finds a key without an id, the thread takes a new id and stores it; only the first stored id
-/// counts. (If two threads do this at the same time, the id of the second thread is never used.) `None`: the
-/// table is full, and the allocation belongs to [`OTHER`].
+/// counts. (If two threads find the same key without an id, the id of the second thread is never used.)
+/// `None`: the table is full, and the allocation belongs to [`OTHER`].
 ///
 /// For a slot without an id, `intern` calls `on_new`, which returns the number of the module at the address
 /// (see [`SiteInfo::events_before`]) and the action. If the same module was loaded at `address` earlier, the

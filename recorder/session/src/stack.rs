@@ -20,8 +20,8 @@ use crate::counters::Counters;
 use crate::rule::{Kind, Rule};
 use crate::site::MAX_SITES;
 
-/// Maximum number of return addresses of a stack. If a stack has more frames, the walk stops at this number,
-/// and the library marks the stack as cut.
+/// Maximum number of return addresses of a stack. If a stack has more than 128 return addresses, the walk
+/// stops after 128, and the library marks the stack as cut.
 pub const MAX_FRAMES: usize = 128;
 /// Maximum number of distinct stacks.
 pub const MAX_STACKS: usize = 1 << 15;
@@ -174,7 +174,8 @@ impl Stacks<'_> {
             let new = u64::from(epoch) << 32 | u64::from(cell);
             match info.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(cell),
-                // Another thread stored its cell first, so the cell of this thread is never used.
+                // Another thread stored its cell for this stack first, so the cell of this thread is never
+                // used.
                 Err(theirs) => current = theirs,
             }
         }

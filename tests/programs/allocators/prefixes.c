@@ -69,7 +69,7 @@ static uint64_t below(uint64_t limit) {
 #define EACH(X) \
     X(rp) X(sn_) X(__sn_) X(scalloc_) X(scudo_) X(scalable_) X(duckdb_je_) X(je_arrow_) X(je_) X(_rjem_) X(mi_) X(tc_) X(xx) X(my_)
 
-// The empty assembly keeps the compiler from turning the call before it into a jump.
+// The empty assembly code after a call keeps the compiler from turning the call into a jump.
 #define ALLOCATOR(prefix) \
     NOINLINE void *prefix##malloc(size_t n) { void *p = get(n); __asm__ volatile("" : "+r"(p)); return p; } \
     NOINLINE void *prefix##calloc(size_t c, size_t n) { void *p = get_zeroed(c, n); __asm__ volatile("" : "+r"(p)); return p; } \

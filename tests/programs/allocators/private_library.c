@@ -1,4 +1,4 @@
-// Allocates in turn from libc and from a library with its own allocator. Prints counts for both.
+// Allocates in turn from libc and from a library with its own allocator. Prints the counts of each allocator.
 //
 //   private_library ROUNDS [wait]
 //

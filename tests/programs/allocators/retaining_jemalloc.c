@@ -1,5 +1,5 @@
 // A program with jemalloc linked in has higher and higher peaks of memory, and frees everything after each
-// peak. So its live memory stays small, but jemalloc retains more and more memory.
+// peak. So the live memory of the program stays small, but jemalloc retains more and more memory.
 //
 //   retaining_jemalloc SECONDS
 //

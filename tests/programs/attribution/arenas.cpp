@@ -1,6 +1,6 @@
 //#Expect: the allocator retains what the program freed
 // A thread pool. Each burst of work allocates many tiles and one small session in one arena, and frees the
-// tiles. New sessions replace old sessions, so live bytes are bounded. But the arenas keep their memory.
+// tiles. New sessions replace old sessions, so live bytes are bounded. But the arenas keep the freed memory.
 #include <thread>
 #include <vector>
 #include <mutex>

@@ -7,7 +7,7 @@
 NOINLINE void afterwards(void) { keep(malloc(100)); }
 
 static void check_files(void) {
-    // If a library still used a closed descriptor, the library would now write into this file.
+    // The file gets a closed descriptor. A library that still used the descriptor would write into it.
     char path[] = "/tmp/close_fds.XXXXXX";
     int files[64];
     files[0] = mkstemp(path);

@@ -1,4 +1,4 @@
-// The program allocates in every way while a dlerror message is pending. edleak must not clear this message.
+// The program allocates in every way while a dlerror message is pending. edleak must not clear the message.
 //#Run:
 #include "check.h"
 #include <dlfcn.h>

@@ -1,5 +1,5 @@
-// Calls vfork and exec with an allocation between them, posix_spawn, system, and popen. The child of vfork
-// shares the memory of its parent.
+// Calls posix_spawn, system, popen, and vfork and exec (with an allocation between vfork and exec). The child
+// of vfork shares the memory of its parent.
 //#Trace: between_vfork_and_exec allocs=30 allocated_bytes=3000 frees=30
 #include "check.h"
 #include <spawn.h>

@@ -39,7 +39,7 @@ fn process_that_cannot_open_the_library_gets_a_copy_on_request() {
 }
 
 /// The process has its own root directory and its own process IDs, as in a container. edleak-record runs
-/// outside of this container, and uses the process ID that is valid there.
+/// outside of the process's container, and uses the process ID that is valid outside.
 #[test]
 fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     if !is_root() {

@@ -4,7 +4,7 @@ use super::{AS_NOBODY, Shared, answering, is_root, refused_by};
 use edleak_tests::fed::Fed;
 use std::process::Command;
 
-/// Checks that edleak-record, started by `setpriv` with these options, refuses the process.
+/// Checks that edleak-record, started by `setpriv` with `options`, refuses the process.
 fn refused_with_privileges(shared: &Shared, mut program: Fed, options: &[&str], texts: &[&str]) {
     let mut command = Command::new("setpriv");
     command.args(options).args(shared.arguments(program.pid()));

@@ -151,8 +151,9 @@ fn program_with_a_sanitizer_is_refused() {
     }
 }
 
-/// edleak-record cannot load its library into a running program with musl. The message recommends to start
-/// the program with the idle library, and a program that is started in this way can be recorded.
+/// edleak-record cannot load its library into a running program with musl. The message of the refusal
+/// recommends to start the program with the idle library. edleak can record a program that was started with
+/// the idle library.
 #[test]
 fn program_with_musl_is_refused_and_its_preload_works() {
     let dir = TempDir::new("attach-musl");

@@ -89,9 +89,10 @@ fn child_that_execs_as_the_duration_ends_is_not_reported() {
     assert_eq!(told(&recording), (0, 0), "{}", recording.outcome.stderr);
 }
 
-/// The collector keeps the trace of a new child in memory for 20 ms, or until the child ends. Then the
-/// collector writes the child's trace, and finds that the disk is full. The trace of the first process got
-/// its space on the disk before the disk was full, and must report that the child has no trace.
+/// The collector keeps the trace of a new child in memory for 20 ms, or until the child ends. When the
+/// collector then writes the child's trace to the disk, it finds that the disk is full. The trace of the
+/// first process got its space on the disk before the disk was full, and must report that the child has no
+/// trace.
 #[test]
 fn a_child_whose_trace_finds_the_disk_full_is_told_and_leaves_no_file() {
     for child in ["perl -e 'my @a = map { q(x) x $_ } 1..300; select undef, undef, undef, 0.3'", "(exit 3)"] {

@@ -63,8 +63,8 @@ fn a_trace_that_was_moved_away_is_not_called_by_its_name() {
 }
 
 /// While `edleak-analyze embed` prepares its output, a recording begins to write a trace with the name of
-/// this output file. `embed` must not replace this trace. `embed` takes some time, because the trace has many
-/// symbols.
+/// this output file. `embed` must not replace the trace of the recording. `embed` takes some time, because
+/// the trace has many symbols.
 #[test]
 fn embedding_does_not_replace_a_recording_that_has_begun_meanwhile() {
     let dir = TempDir::new("embed-race");
@@ -208,7 +208,8 @@ fn names_of_childrens_traces_keep_every_byte() {
     assert!(files.iter().all(|file| file.as_bytes().starts_with(b"t\xff\xfe.")), "{files:?}");
 }
 
-/// After `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. edleak-record must not write there.
+/// After `sudo -E`, XDG_RUNTIME_DIR names the directory of another user. edleak-record must not write into
+/// the directory of another user.
 #[test]
 fn the_runtime_directory_of_another_user_stays_as_it_is() {
     if !is_root() {

@@ -9,8 +9,8 @@
 //! The CFA (canonical frame address) is the value of sp in the caller, just before the caller called this
 //! frame's function. "sp" is the stack pointer just after the call returned to this frame. The return address
 //! of a frame always lies [`RETURN_ADDRESS_TO_CFA`] bytes below the CFA. If the return address of a frame
-//! lies elsewhere, the collector makes no rule for this frame. The collector compiles the rules from
-//! .eh_frame; the target only reads the rules.
+//! lies at another distance from the CFA, the collector makes no rule for this frame. The collector compiles
+//! the rules from .eh_frame; the target only reads the rules.
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
