@@ -24,8 +24,9 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Least ratio of the new rate to the old rate at which a leak counts as faster than in the baseline.
 ///
-/// If two recordings have the same leak, the two estimates of its rate differ by up to a quarter. So a leak
-/// whose new rate is 1.5 times the old rate has really become faster.
+/// If two recordings have the same leak, the two estimates of its rate differ by up to a quarter. Errors of
+/// the two estimates cannot make the new rate 1.5 times the old rate, so a leak with this ratio has really
+/// become faster.
 pub const FASTER: f64 = 1.5;
 
 /// One leak of the baseline.
@@ -135,9 +136,9 @@ impl Baseline {
         let mut changes = vec![None; leaks.len()];
         let mut met = vec![false; self.leaks.len()];
 
-        // The first pass compares the exact code of two leaks, and the second pass compares the names of
-        // their functions. In the other order, a leak could be compared with another leak whose functions
-        // have the same names.
+        // The first pass of this loop pairs leaks with the same exact code, and the second pass pairs leaks
+        // whose functions have the same names. In the other order, a leak could be paired with another leak
+        // that only has the same names.
         for is_same in [Identity::is_same_code, Identity::is_same_function] {
             for &i in &order {
                 let is_match =

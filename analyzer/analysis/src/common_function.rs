@@ -32,8 +32,8 @@ impl<'a> Common<'a> {
     }
 
     /// Compares the shared frames with `stack`, and keeps only the frames that `stack` shares, too. At the
-    /// first frame that differs, the function may be the same and only the line different. This frame still
-    /// counts as shared, and is the last one.
+    /// first frame that differs, the function may be the same and only the line different. A frame that
+    /// differs only in the line still counts as shared, and is the last shared frame.
     fn with_stack(&self, stack: &'a JudgedSite) -> Option<Self> {
         let own = own_frames(stack);
         let same_place =

@@ -56,8 +56,8 @@ impl<'a> Finding<'a> {
     }
 
     /// The site whose verdict is the verdict of the finding. The function chooses the first part with the
-    /// confidence `Strict`, or the largest part if no part has this confidence. From this part, it returns
-    /// the lead: the site with the highest rate.
+    /// confidence `Strict`, or the largest part if no part has this confidence. The function returns the lead
+    /// of the chosen part: the site with the highest rate.
     pub fn lead(&self) -> &'a JudgedSite {
         let leads = self.parts.iter().map(|part| part.lead);
         let is_strict = |site: &JudgedSite| site.judgement.confidence == Some(Confidence::Strict);
@@ -443,8 +443,8 @@ mod tests {
             libraries.iter().cloned().chain(own).collect::<Vec<_>>()
         };
         // If one function of the program grows at the same times as the places in libraries, the finding gets
-        // the name of this function. If two functions of the program do so, the finding contains only the
-        // places in libraries.
+        // the name of this function. If two functions of the program grow at the same times as the places in
+        // libraries, the finding contains only the places in libraries.
         assert_eq!(found(&own(["serve", "serve"]), &[0; 5]), [("serve".to_owned(), 5)]);
         assert_eq!(found(&own(["serve", "parse"]), &[0; 5]).len(), 3);
     }

@@ -158,7 +158,7 @@ pub struct Summary {
     /// Number of programs (after an exec) and of child processes that edleak could not record.
     pub unrecorded_images: u64,
     /// Number of child processes that edleak did not record, because the user did not request a recording of
-    /// children. There may be more such child processes than this number.
+    /// children. The true number of such child processes may be higher.
     pub unrequested_children: u64,
     /// Number of blocks of the trace that were damaged and skipped.
     pub damaged_blocks: u64,
@@ -235,7 +235,7 @@ impl Findings {
         all
     }
 
-    /// The module with this id.
+    /// Returns the module whose id is `id`; `None`: the input names no such module.
     pub fn module(&self, id: ModuleId) -> Option<&LoadedModule> {
         self.modules.iter().find(|module| module.id == id)
     }

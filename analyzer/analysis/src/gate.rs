@@ -73,16 +73,16 @@ pub enum Outcome {
     Clean,
     /// The recording does not contain enough evidence for a verdict, so it may hide a leak.
     Undecided,
-    /// At least one leak is reported.
+    /// The gate reports at least one leak.
     Leaks,
 }
 
 /// The effect of a suppression rule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum RuleUse {
-    /// The rule matched nothing.
+    /// The suppression rule matched no leak.
     Unused,
-    /// The rule matched at least one leak, and hid all leaks that it matched.
+    /// The suppression rule matched at least one leak, and hid all leaks that it matched.
     Used,
     /// In one of the recordings, the leaks that the rule matched exceeded the rule's budget, so the gate
     /// reports these leaks.
@@ -281,7 +281,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         ));
     }
     // Where slices are missing, the analysis draws a straight line from the slice before to the slice after.
-    // So a leak that grew only during this gap would not be visible.
+    // So a leak that grew only during a gap without slices would not be visible.
     let gap = analysis.summary.longest_gap_share;
     let is_strict = |site: &JudgedSite| {
         let passes =
@@ -433,9 +433,9 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// Whether sites that map memory explain growth outside malloc. Two conditions must hold. Recorded calls
-/// mapped the memory that grew outside malloc. And at least half of this growth belongs to sites that leak,
-/// to undecided sites, or to allocators whose allocations are all counted.
+/// Whether sites that map memory explain growth outside malloc. The growth is explained if two conditions
+/// hold: recorded calls mapped the memory that grew outside malloc, and at least half of this growth belongs
+/// to sites that leak, to undecided sites, or to allocators whose allocations are all counted.
 fn is_explained(analysis: &Findings) -> bool {
     let growth = &analysis.growth;
     if !growth.is_seen_outside() {

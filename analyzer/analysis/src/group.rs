@@ -184,8 +184,8 @@ fn group_of<'a>(
     let own_bytes: f64 = members.iter().map(|member| member.judgement.leak_bytes as f64).sum();
     let own_rate: f64 = members.iter().map(|member| member.judgement.rate_bytes_per_s).sum();
     let own_count = members.iter().map(|member| member.judgement.leak_count).sum();
-    // The function takes the figures from the judgement on the caller together with its stacks. Only these
-    // figures include the bytes that leaked before the caller was watched.
+    // The function takes the figures from the judgement on the caller together with its stacks. Only the
+    // figures of caller and stacks together include the bytes that leaked before the caller was watched.
     let together = site.with_stacks.as_deref();
     let (leak_bytes, leak_count, rate_bytes_per_s, began_s) = match together.map(|family| &family.judgement) {
         Some(judgement) if judgement.verdict == Verdict::Leak => {
@@ -297,9 +297,9 @@ fn part_of<'a>(group: &Group<'a>, branch: &Branch<'a>, known: f64) -> Group<'a> 
         }
     }
     let part = Group { depth: branch.depth, shares, members: Vec::new(), ..group.clone() };
-    // If each stack of a part is a leak on its own, the function uses the figures of these stacks. They are
-    // more exact than the figures of the caller, which include the fluctuation of the stacks that do not
-    // leak.
+    // If each stack of a part is a leak on its own, the function uses the figures of these stacks. The
+    // figures of the leaking stacks are more exact than the figures of the caller, which include the
+    // fluctuation of the stacks that do not leak.
     if !branch.stacks.iter().all(|stack| stack.is_leak()) {
         return Group {
             leak_bytes: group.leak_bytes * of_group,

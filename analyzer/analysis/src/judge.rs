@@ -101,7 +101,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let (losses, damage) = (trace.losses(), trace.damage());
     let mut summary = summarize(&sites);
     // If the process ran before the recording, it may free allocations that it made before the recording. The
-    // recorder does not know the addresses of such allocations, but this is not an error of the recorder.
+    // recorder does not know the addresses of allocations from before the recording, so a free of such an
+    // address is not an error of the recorder.
     match trace.attached() {
         Some(_) => summary.earlier_frees = losses.unknown_frees,
         None => summary.unknown_frees = losses.unknown_frees,

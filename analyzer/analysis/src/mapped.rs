@@ -41,8 +41,8 @@ pub struct Mapped {
     pub live_bytes: u64,
     /// Number of mappings that all sites hold at the end. Mappings of allocators do not count.
     pub live_count: u64,
-    /// Resident and swapped bytes in the mappings of all sites that have a reading of /proc. The number is
-    /// computed from the resident share that each site had at the last reading.
+    /// Resident and swapped bytes in the mappings of all sites that have a reading of /proc. edleak computes
+    /// this number from the resident share that each site had at the last reading of /proc.
     pub resident_bytes: u64,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
@@ -94,9 +94,9 @@ impl Unseen {
     }
 }
 
-/// Sets the resident bytes of each site that maps memory. Also changes the verdict on a site that maps memory
-/// from leak to no leak, if its growth is not resident, or if the site is an allocator whose allocations are
-/// counted.
+/// Sets the resident bytes of each site that maps memory. The function also changes the verdict on a site
+/// that maps memory from leak to no leak in two cases: its growth is not resident, or the site is an
+/// allocator whose allocations are counted.
 pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged, trace: &Trace) {
     let is_uncounted = |site: &JudgedSite| {
         let module = site.stack.first().and_then(|address| address.module_id);

@@ -5,7 +5,8 @@
 use crate::frame::base_name;
 use edleak_format::{ModuleId, Trace};
 
-/// A runtime or an allocator of the recorded program. It does not take its memory from malloc.
+/// A runtime or an allocator with a heap of its own: the recorded program contains it, and it does not take
+/// its memory from malloc.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnHeap {
     /// The name of the runtime or allocator.

@@ -1,10 +1,10 @@
 //! Finds the innermost frame at which the leaking stacks of one caller differ from its other stacks.
 //!
-//! A caller that only allocates for other functions is not the cause of a leak. A caller counts as such a
-//! function in two cases: some of its stacks leak and others do not, or its stacks request different sizes.
-//! If a caller only allocates for other functions, the cause of its leak is in the innermost frame at which
-//! the leaking stacks differ from the other stacks. If the leaking stacks have several such frames, edleak
-//! reports each frame as a separate leak.
+//! A caller that only allocates for other functions is not the cause of a leak. edleak assumes that a caller
+//! only allocates for other functions in two cases: some of its stacks leak and others do not, or its stacks
+//! request different sizes. If a caller only allocates for other functions, the cause of its leak is in the
+//! innermost frame at which the leaking stacks differ from the other stacks. If the leaking stacks have
+//! several such frames, edleak reports each frame as a separate leak.
 
 use crate::site::JudgedSite;
 use std::collections::BTreeMap;

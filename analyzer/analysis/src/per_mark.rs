@@ -112,10 +112,10 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
     findings.per_mark = Some(per_mark);
 }
 
-/// The domains (heap, mapped memory, pools) that `--per-mark` judges by marks. The heap is always one of
-/// them. Mapped memory and pools are in the returned list only if a slice of a mark has a site of this kind,
-/// because earlier versions of edleak recorded only sites of the heap in slices of marks. A site of a domain
-/// that is not in the list keeps its verdict by time.
+/// The domains (heap, mapped memory, pools) that `--per-mark` judges by marks. The heap is always in the
+/// returned list. Mapped memory and pools are in the returned list only if a slice of a mark has a site of
+/// this kind, because earlier versions of edleak recorded only sites of the heap in slices of marks. A site
+/// of a domain that is not in the list keeps its verdict by time.
 fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let marked: HashSet<SiteId> =
         trace.mark_slices().iter().flat_map(|slice| slice.sites.iter().map(|(site, _)| *site)).collect();
@@ -247,7 +247,7 @@ impl PerMark {
 struct Curves {
     counts: Vec<u64>,
     sites: BTreeMap<SiteId, Vec<AtMark>>,
-    /// The caller of each stack.
+    /// For each stack of a watched site, the id of the watched site.
     parents: HashMap<SiteId, SiteId>,
 }
 

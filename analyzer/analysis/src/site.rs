@@ -97,7 +97,8 @@ impl Domain {
 pub struct JudgedSite {
     /// The name of the site in its input.
     pub label: SiteLabel,
-    /// For a stack of a watched site: the label of the watched site. `None`: the site is no such stack.
+    /// For a stack of a watched site: the label of the watched site. `None`: the site is not a stack of a
+    /// watched site.
     pub parent: Option<SiteLabel>,
     /// The kind of the site.
     pub kind: Kind,

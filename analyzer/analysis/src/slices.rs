@@ -53,8 +53,8 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// Reads every slice. The function counts temporary allocations only between slices whose ticks are in
-    /// the range `ticks`.
+    /// Reads every slice. The function counts temporary allocations (those that are freed before the next
+    /// slice) only between slices whose ticks are in the range `ticks`.
     ///
     /// The function leaves out blocks that can no longer be read; the replay has already counted such blocks
     /// as damaged.

@@ -111,7 +111,7 @@ struct PassSite {
 struct Pass {
     ticks: Vec<u64>,
     tick_s: f64,
-    /// For each site id, the index in `sites`.
+    /// For each site id, the index of the site in the list `sites`.
     index_of: Vec<u32>,
     sites: Vec<PassSite>,
     dirty: Vec<u32>,

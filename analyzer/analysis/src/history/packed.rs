@@ -66,8 +66,8 @@ impl Packed {
         &self.0
     }
 
-    /// All changes in order of time. Each item has an instant, and the counters that the site has from this
-    /// instant on.
+    /// All changes of the counters, in order of time. Each item has an instant, and the counters that the
+    /// site has from this instant on.
     pub fn changes(&self) -> impl Iterator<Item = (usize, Counters)> + '_ {
         let (mut rest, mut next, mut last) = (&self.0[..], 0usize, Counters::ZERO);
         std::iter::from_fn(move || {
@@ -110,8 +110,8 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Removes one number from the front of `bytes`. The function [`put`] wrote all these numbers, so they are
-/// below 2⁵³.
+/// Removes one number from the front of `bytes`. The function [`put`] wrote all numbers of the packed
+/// counters, so each number is below 2⁵³.
 fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..56).step_by(7) {

@@ -8,7 +8,8 @@ use edleak_model::reasons;
 use std::collections::HashMap;
 
 /// If a leak with the confidence `Suspect` has less than this share of the live bytes, the site becomes
-/// undecided. The function compares the sum of the leaks of all stacks of one caller with this share.
+/// undecided. The function compares this share with the leaks of all stacks of one caller together, and not
+/// with the leak of each stack.
 const NEGLIGIBLE: f64 = 0.001;
 
 /// Turns leaks with the confidence `Suspect` into undecided sites, if they leaked very little.

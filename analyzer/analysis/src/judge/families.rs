@@ -5,8 +5,8 @@ use crate::site::{JudgedSite, SiteLabel};
 use edleak_model::classify::{Judgement, Verdict};
 use std::collections::{HashMap, HashSet};
 
-/// Judges a watched site together with its stacks, if the site and its stacks leak together. This is so in
-/// two cases:
+/// Judges a watched site together with its stacks, if the site and its stacks leak together. A site and its
+/// stacks leak together in two cases:
 ///
 /// - Neither the curve of the site nor the curve of any stack shows a leak, but the sum of these curves shows
 ///   a leak.
@@ -64,11 +64,11 @@ pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
 ///
 /// The recorder often begins to watch a site late, when the site begins to look like a leak. So the stacks of
 /// the site have counts only for the part of the record after the watch began. So the function multiplies the
-/// leaked bytes of each stack by the ratio of the whole record to the watched time. After this, the leaked
-/// bytes of all stacks never add up to more than the leak of the caller and its stacks together. It would be
-/// simpler to divide this leak among the stacks. But if the curve is a sawtooth, this leak may wrongly
-/// include the last rise of the sawtooth. The curves of the single stacks show better that such a rise is no
-/// leak.
+/// leaked bytes of each stack by the ratio of the whole record to the watched time. The scaled bytes of all
+/// stacks never add up to more than the leak of the caller and its stacks together. The function does not
+/// just divide the leak of the summed curve among the stacks. The reason: if the summed curve is a sawtooth,
+/// its leak may wrongly include the last rise of the sawtooth. The curves of the single stacks show better
+/// that such a rise is no leak.
 fn share_out(sites: &mut [JudgedSite]) {
     let mut known: HashMap<SiteLabel, (u64, f64)> = HashMap::new();
     for site in sites.iter().filter(|site| site.is_leak()) {

@@ -19,7 +19,8 @@ pub struct LoadOptions {
 pub struct LineSeries {
     /// The label of the site.
     pub label: SiteLabel,
-    /// For a stack of a watched site: the label of the watched site. `None`: the site is no such stack.
+    /// For a stack of a watched site: the label of the watched site. `None`: the site is not a stack of a
+    /// watched site.
     pub parent: Option<SiteLabel>,
     /// Seconds between two slices.
     pub period_s: f64,

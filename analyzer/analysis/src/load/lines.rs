@@ -210,7 +210,7 @@ fn with_stacks(live_bytes: &[u64], live_count: Option<&[u64]>) -> Vec<(Point, u6
     (0..live_bytes.len()).map(|i| (point(i), 1)).collect()
 }
 
-/// Converts the times of the epochs to seconds. All epochs of a series have the same length.
+/// Converts the times of the epochs to seconds. All birth epochs of a series have the same length.
 fn survivors_of(births: &Births, start_s: f64, length_s: f64) -> Vec<Survivor> {
     let epochs = births.epochs();
     let edge = |i: usize| start_s + length_s * i as f64 / epochs as f64;

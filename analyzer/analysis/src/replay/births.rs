@@ -21,8 +21,8 @@ impl BirthTable {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
         // After the watch of a site ends, no new allocations are counted at its stacks. If the function gave
-        // their birth times to the model, the model would conclude that these stacks stopped growing. So the
-        // stacks of a site whose watch has ended get no birth times.
+        // the birth times of such a site's stacks to the model, the model would conclude that the stacks
+        // stopped growing. So the stacks of a site whose watch has ended get no birth times.
         let ended = merged.ended_watches(trace);
         let is_ended = |id: &SiteId| {
             let parent = trace.site(*id).and_then(|site| site.parent);

@@ -35,7 +35,7 @@ pub(super) struct Families {
     families: Vec<Family>,
 }
 
-/// The series of each sum. The key is the site that represents the members of the sum.
+/// The series of each sum. The key of this map is the site that represents the members of the sum.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     /// The series of each watched site together with its stacks.

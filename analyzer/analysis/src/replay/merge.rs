@@ -2,8 +2,8 @@
 //!
 //! A trace has one site per return address. The same code gets many return addresses in three cases: the
 //! program loads a plugin several times, at different addresses; it loads copies of the plugin under
-//! different names; or it generates code for every query. Each of the many sites of the same code has too few
-//! allocations for a verdict. So the analyzer merges sites if they share
+//! different names; or it generates code for every query. If the same code stayed many sites, each of these
+//! sites would have too few allocations for a verdict. So the analyzer merges sites if they share
 //!
 //! | sites | shared |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! The exact sums from which edLeak's formula fits a line to a series. Only the option `--model edleak` needs
-//! these sums.
+//! The exact sums from which edLeak's formula computes the growth of a series. Only the option `--model
+//! edleak` needs these sums.
 
 use edleak_format::Grid;
 use edleak_model::series::Sums;

@@ -14,8 +14,8 @@ pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 pub(super) struct Condensed {
     /// Live bytes of all sites of the range, at each slice.
     pub(super) live_bytes: Vec<u64>,
-    /// For each slice, the number of allocations since the previous slice. For the first slice of a block,
-    /// this is the number of allocations since the start of the recording.
+    /// For each slice, the number of allocations since the previous slice. The item for the first slice of a
+    /// block is the number of allocations since the start of the recording.
     pub(super) allocs: Vec<u64>,
     /// Number of bytes that the sites of the range had allocated at the first slice of the trace.
     pub(super) first_allocated_bytes: u64,
