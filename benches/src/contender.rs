@@ -78,7 +78,7 @@ impl Contender {
     }
 }
 
-/// The other tools with which edleak is compared, if these tools are installed.
+/// The tools with which edleak is compared; a tool that is not installed is left out.
 pub(crate) const PEERS: [Contender; 4] =
     [Contender::Heaptrack, Contender::JemallocProfiling, Contender::Gperftools, Contender::Dhat];
 
@@ -87,8 +87,8 @@ pub(crate) const PEERS: [Contender; 4] =
 /// For each round, the bench makes new copies of the two preload libraries (forward-only and edleak). If the
 /// program allocates through wrapper functions, some copies of the same preload are slower than other copies,
 /// by up to ten nanoseconds per pair. The speed of a copy depends on the physical pages of the file, which
-/// stay the same while the file is cached. With a new copy in each round, the median over the rounds does not
-/// depend on one copy, neither for the forward-only preload nor for edleak.
+/// stay the same while the file is cached. Because each round uses new copies, the median over the rounds
+/// does not depend on the speed of one copy, neither for the forward-only preload nor for edleak.
 pub(crate) struct Starter {
     record: PathBuf,
     preload: Preload,

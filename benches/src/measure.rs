@@ -77,8 +77,9 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The ratio of a value to a baseline, as the median of the ratios of all rounds. The two runs of a round
-/// follow directly after each other, so a slow phase of the machine affects both runs.
+/// The ratio of a value to a baseline, as the median of the ratios of all rounds. In a round, the run of the
+/// value and the run of the baseline follow directly after each other, so a slow phase of the machine affects
+/// both runs.
 pub(crate) fn ratio(values: &[f64], baseline: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value / base).collect();
     median(&ratios)

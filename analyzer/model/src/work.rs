@@ -114,8 +114,8 @@ impl WorkBuilder {
         (open < slices.div_ceil(*width)).then(|| ((open + 1) * width).min(*slices) - 1)
     }
 
-    /// Ends the record and returns the work. The number of allocations after the newest slice is unknown, so
-    /// the function takes it as 0.
+    /// Ends the record and returns the work. The number of allocations after the newest slice is unknown; the
+    /// function uses 0.
     pub fn finish(mut self) -> Work {
         let (_, allocs) = self.newest.unwrap_or_default();
         if self.work.allocs.is_empty() {

@@ -18,7 +18,7 @@
 //!
 //! The security policy in the head of the page contains the hashes of this script and this style, and forbids
 //! every other script and style. So even if a bug wrote a function's name into the page as markup, the
-//! browser would run no script from this name and would load nothing.
+//! browser would run no script in the name, and would load nothing.
 
 mod chart;
 mod escape;

@@ -148,7 +148,7 @@ pub(crate) fn stack_text(finding: &Finding<'_>) -> String {
         if let Some(heading) = heading {
             text += &format!("\n{heading}");
         }
-        // The outer callers are the same in all stacks, so only the first stack shows these callers.
+        // The outer callers that are the same in all stacks are shown only in the first stack.
         let own = if i == 0 {
             stack.stack.len()
         } else {

@@ -66,8 +66,9 @@ pub fn write_pprof(
     builder.string("");
     builder.header(analysis, profile);
     // pprof takes the name and the build ID of the program from the first mapping. So the first module of the
-    // trace must become the first mapping. The first module of the trace is the program: the recorder finds
-    // modules in the order of their addresses, and the kernel maps the program at the lowest address.
+    // trace must become the first mapping of the profile. The first module of the trace is the program: the
+    // recorder finds modules in the order of their addresses, and the kernel maps the program at the lowest
+    // address.
     if let Some(program) = trace.modules().first() {
         builder.mapping(program.id);
     }
@@ -134,7 +135,7 @@ impl Builder<'_> {
         self.message.period = 1;
         self.message.time_nanos = saturated(analysis.header.started_unix_ns.into());
         let from_s = profile.from.map_or(0.0, |from| from.time_s);
-        // If the float is too large for an integer, the cast gives the greatest integer.
+        // If the duration is too large for an `i64`, the cast gives the greatest `i64`.
         self.message.duration_nanos = ((profile.to.time_s - from_s) * 1e9).round() as i64;
         if !analysis.header.command.is_empty() {
             let command = self.string(&analysis.header.command.join(" "));

@@ -9,11 +9,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Progress is shown only for stages that take at least this time.
+/// The progress of a stage is shown only if the stage takes at least one second.
 const LEAST_SHOWN: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A stage of the work. The progress of the stage is shown until this value is dropped.
+/// A stage of the work. The progress of the stage is shown until its `Stage` value is dropped.
 #[derive(Debug)]
 pub struct Stage {
     shown: Option<(Sender<()>, JoinHandle<()>)>,

@@ -79,10 +79,10 @@ fn rule(id: &str, name: &str, text: &str) -> Value {
 
 /// The fingerprint of each finding.
 ///
-/// Several findings may have equal fingerprints, for example two calls of malloc in one function. So the
-/// function adds a number to each fingerprint: it numbers equal fingerprints in the order of the code
-/// addresses. The order of the report would give other numbers in the next run, because the report sorts
-/// leaks by rate, and rates differ from run to run.
+/// Several findings may have equal fingerprints, for example two calls of malloc in one function. To tell
+/// equal fingerprints apart, the function adds a number to each: it numbers equal fingerprints in the order
+/// of the code addresses. The order of the report would give other numbers in the next run, because the
+/// report sorts leaks by rate, and rates differ from run to run.
 fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
     let mut order: Vec<usize> = (0..findings.len()).collect();
     let offsets = |finding: &Finding<'_>| {
@@ -121,7 +121,7 @@ impl Sarif {
             "partialFingerprints": { "edleakSite/v1": fingerprint },
             "properties": {
                 "class": judgement.class.name(),
-                // If the float is too large for an integer, the cast gives the greatest integer.
+                // If the number of bytes is too large for a `u64`, the cast gives the greatest `u64`.
                 "leak_bytes": finding.leak_bytes().round() as u64,
                 "leak_count": finding.leak_count(),
                 "rate_bytes_per_s": finding.rate_bytes_per_s(),

@@ -12,8 +12,8 @@
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | for each birth epoch, the allocations that are still
 //! live, if this was recorded |
 //!
-//! In a large trace, the counters of all sites do not fit in memory at the same time. So the exporter reads
-//! the trace several times, each time for as many sites as fit in memory.
+//! In a large trace, the counters of all sites do not fit in memory at the same time. To save memory, the
+//! exporter reads the trace several times, each time for as many sites as fit in memory.
 
 use super::{Exporter, Report};
 use edleak_analysis::findings::Findings;

@@ -250,7 +250,7 @@ impl Text {
             let text = format!("through {}, inlined", self.fitted(&inner.name(), width));
             writeln!(out, "{INDENT}{}", self.style.paint(Ink::Faint, &text))?;
         }
-        // To record the stacks of this site, the user passes this number to `edleak-record --watch
+        // To record the stacks of a site, the user passes the site's number to `edleak-record --watch
         // TRACE#NUMBER`.
         let number = match site.label {
             SiteLabel::Number(number) => format!("site {number}"),

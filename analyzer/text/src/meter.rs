@@ -29,8 +29,8 @@ pub fn share() -> Option<f64> {
     (all > 0).then(|| (DONE.load(Ordering::Relaxed) as f64 / all as f64).min(1.0))
 }
 
-/// Tells the user that the work waits for something outside of this process, such as a server; `what` names
-/// it. `None`: the work no longer waits for anything.
+/// Tells the user that the work waits for something outside of this process, such as a server; `what` is the
+/// name of this thing. `None`: the work no longer waits for anything.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }

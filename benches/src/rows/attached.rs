@@ -89,8 +89,8 @@ pub(crate) fn added_instructions(bench: &Bench, program: &Path) -> Result<f64> {
         ensure!(status.success(), "`pair` failed: {status}");
         Ok(steps as f64 / PAIRS as f64)
     };
-    // On a busy machine, some of the counted instructions may belong to other work, such as a system call.
-    // So the smallest of several counts is used as the cost of a pair.
+    // On a busy machine, some of the counted instructions may not belong to a pair, but to other work such as
+    // a system call. So the smallest of several counts of instructions is used as the cost of a pair.
     let mut attached = f64::INFINITY;
     for _ in 0..COUNTS {
         attached = attached.min(per_pair(true)?);

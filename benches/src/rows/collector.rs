@@ -16,12 +16,11 @@ use std::time::{Duration, Instant};
 
 const SITES: usize = 5_000;
 
-/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms, each site is active with a
-/// certain probability, which differs from site to site (1 to 1/8). An active site frees its allocation and
-/// makes a new one, BURST times. So with a larger BURST, the program makes more allocations, but the number
-/// of active sites stays the same. One of sixteen sites keeps some allocations for ever. Two of three sites
-/// allocate a fixed size, like `new` of one type; all remaining sites allocate random sizes, like strings
-/// and buffers.
+/// A C program with 5,000 call sites: `sites SECONDS BURST`. Every 20 ms, each site is active with a certain
+/// probability, which differs from site to site (1 to 1/8). An active site frees its allocation and makes a
+/// new one, BURST times. If BURST is larger, the program makes more allocations, but the number of active
+/// sites stays the same. One of sixteen sites keeps some allocations for ever. Two of three sites allocate a
+/// fixed size, like `new` of one type; all remaining sites allocate random sizes, like strings and buffers.
 fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
@@ -133,7 +132,7 @@ fn time_of_a_slice(bench: &mut Bench) -> Result<()> {
         .args(["threads", "6"])
         .stdout(Stdio::piped())
         .spawn()?;
-    // The program prints a line when all threads have allocated.
+    // The measured program prints a line when each of its 1,000 threads has allocated at all sites.
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped above")?).read_line(&mut line)?;
     std::thread::sleep(Duration::from_secs(1));

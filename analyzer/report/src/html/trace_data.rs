@@ -23,8 +23,8 @@ pub(super) struct Found<'a> {
     pub(super) diff: Option<&'a Diff<'a>>,
 }
 
-/// Number of columns of a site's curve. The page contains such a curve for each site whose counters do not
-/// fit in the page.
+/// Number of columns of a site's curve. For each site whose counters do not fit in the page, the page
+/// contains only a curve of 40 columns.
 const CURVE_COLUMNS: usize = 40;
 /// Maximum size of the text that says why sites do not leak, in bytes for each recording. Readers of a page
 /// rarely open this text, but without a limit the text could fill the page.
@@ -151,8 +151,8 @@ fn write_figures(
     payload.options(format!("{prefix}frees"), sites().map(|site| site.totals.frees));
     payload.options(format!("{prefix}allocated_bytes"), sites().map(|site| site.totals.allocated_bytes));
     payload.options(format!("{prefix}freed_bytes"), sites().map(|site| site.totals.freed_bytes));
-    // If a leak has only one site, the table of sites shows the rate of the leak at this site. So the table
-    // of sites and the list of leaks show the same rate.
+    // If a leak has only one site, the table of sites shows the rate of the leak at this site. For such a
+    // leak, the table of sites and the list of leaks show the same rate.
     let mut rate_of: HashMap<&SiteLabel, f64> = HashMap::new();
     for finding in findings {
         let mut sites = finding.sites();

@@ -49,7 +49,7 @@ struct PartJson<'a> {
 impl<'a> FindingJson<'a> {
     pub(super) fn of(finding: &Finding<'a>) -> Self {
         let lead = finding.lead();
-        // If the float is too large for an integer, the cast gives the greatest integer.
+        // If the number of bytes is too large for a `u64`, the cast gives the greatest `u64`.
         let bytes = |bytes: f64| bytes.round() as u64;
         let part = |part: &Group<'a>| PartJson {
             name: part.name(),

@@ -123,8 +123,8 @@ impl<'a> SiteJson<'a> {
             resident_bytes: site.resident_bytes,
             given_back_bytes: site.given_back.map(|given| given.bytes),
             given_back_calls: site.given_back.map(|given| given.calls),
-            // The values are floats, because each value is the mean of several slices. If a float is too
-            // large for an integer, the cast gives the greatest integer.
+            // The values of the curve are floats, because each value is the mean of several slices. If a
+            // value is too large for a `u64`, the cast gives the greatest `u64`.
             curve: site.levels.at(CURVE_COLUMNS).iter().map(|bytes| bytes.round() as u64).collect(),
             peak_bytes: peak.map(|peak| peak.live_bytes),
             peak_s: peak.map(|peak| peak.at_s),

@@ -2,7 +2,7 @@
 //! the pprof format.
 //!
 //! The profile has one string table, whose first entry is empty. All other messages store a text as an index
-//! into this table. The ids of mappings, locations and functions are positive numbers. The lines of a
+//! into the string table. The ids of mappings, locations and functions are positive numbers. The lines of a
 //! location begin with the innermost inlined function and end with the function that contains the code.
 
 use prost::Message;

@@ -21,7 +21,7 @@ struct Document<'a> {
     by: &'static str,
     from_s: Option<f64>,
     to_s: f64,
-    /// The precision of `from_s` and `to_s`: the time between two slices near these times, in seconds.
+    /// The precision of `from_s` and `to_s`: the time between two neighbouring slices there, in seconds.
     precision_s: f64,
     total: FiguresJson,
     sites: Vec<RowJson<'a>>,

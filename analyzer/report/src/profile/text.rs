@@ -13,7 +13,7 @@ use std::io::{self, Write};
 
 /// Number of sites that the table lists if the user does not give another number.
 const SITES: usize = 20;
-/// The tree shows a frame only if the frame has at least this share of the total.
+/// The tree shows a frame only if the frame has at least 1 % of the total.
 const LEAST_SHARE: f64 = 0.01;
 /// Maximum number of lines of the tree.
 const MOST_LINES: usize = 60;

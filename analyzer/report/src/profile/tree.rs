@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// One frame, and all frames that it called.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// The name of the function. If the name of the function is unknown, this field has the module and the
+    /// The name of the function. If the name of the function is unknown, `name` has the module and the
     /// offset.
     pub(super) name: String,
     /// The sum of the weights of all stacks that contain the frame of this node.

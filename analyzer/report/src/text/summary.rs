@@ -196,8 +196,8 @@ fn growth_beside_no_leak(analysis: &Findings) -> String {
 pub(crate) fn seen(summary: &Summary) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let mut text = format!("{}; {} live", plural(summary.sites, "site", "sites"), size(summary.live_bytes));
-    // Only edleak's own traces have all these figures: slices of edLeak have only live bytes, and series
-    // lines of other tools have no allocated bytes.
+    // Only edleak's own traces have numbers of allocations and allocated bytes: slices of edLeak have only
+    // live bytes, and series lines of other tools have no allocated bytes.
     if summary.allocs > 0 {
         text += &format!(" in {}", plural(summary.live_count, "allocation", "allocations"));
         text += &match summary.allocated_bytes {
