@@ -144,7 +144,7 @@ impl Starter {
         self.command(contender, "true").is_some()
     }
 
-    /// The names of the tools in [`PEERS`] that are not installed.
+    /// The names of the tools in `PEERS` that are not installed.
     pub(crate) fn absent(&self) -> Vec<&'static str> {
         PEERS.into_iter().filter(|&peer| !self.has(peer)).map(Contender::name).collect()
     }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 /// Maximum length of a name in bytes. The end of a longer name is cut off, so that the page stays small.
 const MAX_NAME_BYTES: usize = 16 << 10;
-/// Limit for the size of all names together, in bytes. Once the names together are larger, each further name
-/// is cut to [`SHORT_NAME_BYTES`].
+/// Limit for the size of all names together, in bytes. If all names together have more than 24 MiB, each
+/// further name is cut to [`SHORT_NAME_BYTES`].
 const MAX_ALL_BYTES: usize = 24 << 20;
 const SHORT_NAME_BYTES: usize = 120;
 const INLINED: u64 = 1;
