@@ -1,9 +1,9 @@
 //! The errors of the analyzer, by kind.
 //!
-//! A message is lowercase and quotes values in backticks. The remedy (advice for the user) is a separate
-//! field; edleak-analyze prints the remedy in parentheses after the message. The function `context` adds text
-//! in front of the message, such as the name of the file. A damaged block of a trace does not cause an error:
-//! the analyzer counts the block and reports the number.
+//! An error message begins with a lowercase letter and quotes values in backticks. The remedy (advice for the
+//! user) is a separate field; edleak-analyze prints the remedy in parentheses after the message. The function
+//! `context` adds text in front of the message, such as the name of the file. A damaged block of a trace does
+//! not cause an error: the analyzer counts the block and reports the number.
 
 use std::fmt;
 

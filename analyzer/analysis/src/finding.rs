@@ -30,7 +30,7 @@ const MOST_COMPARED: usize = 3;
 /// One entry of the list of leaks.
 #[derive(Clone, Debug)]
 pub struct Finding<'a> {
-    /// The places that leak. There is at least one place, and the place that leaked the most bytes comes
+    /// The places that leak. The list has at least one place; the place that leaked the most bytes comes
     /// first.
     pub parts: Vec<Group<'a>>,
     /// The reason why several places are one finding; `None`: there is only one place.
@@ -175,8 +175,8 @@ fn shared_addresses(one: &JudgedSite, other: &JudgedSite) -> usize {
     pairs.take_while(|(one, other)| (one.address, one.module_id) == (other.address, other.module_id)).count()
 }
 
-/// Converts groups into findings: groups that leak in step become one finding. The finding with the highest
-/// rate comes first.
+/// Converts groups into findings: groups that leak in step become one finding. The findings are sorted by
+/// leak rate, highest first.
 pub(crate) fn findings<'a>(mut groups: Vec<Group<'a>>, steps: &Steps) -> Vec<Finding<'a>> {
     groups.sort_by(|a, b| b.leak_bytes.total_cmp(&a.leak_bytes));
     let growths: Vec<Option<Growth>> = groups.iter().map(|group| growth_of(group, steps)).collect();

@@ -16,7 +16,7 @@ pub struct Address {
     pub module: Option<String>,
     /// The module's build ID in hexadecimal; empty if the module has no build ID.
     pub build_id: String,
-    /// The return address minus the module's load bias.
+    /// The address in the module's file (link-time address): the return address minus the module's load bias.
     pub offset: Option<u64>,
     /// Whether the address is in code that the program generated at run time; true if the input names
     /// modules, but no module contains the address.

@@ -29,7 +29,7 @@ pub const MUCH_MISSING: f64 = 0.05;
 /// Greatest share of the record that one gap without slices may take. If the longest gap is longer than this
 /// share of the record, the result is undecided, because the gap may hide a leak. A gap of a fifth of the
 /// record lowers the accuracy of the verdicts (F1) by two and a half percentage points (`replay/gap.rs`).
-/// Several short gaps do not hide a leak.
+/// Several short gaps do not hide a leak, because the slices between the gaps still show its growth.
 const LONG_GAP: f64 = 0.2;
 
 /// The options of the gate.
@@ -42,11 +42,11 @@ pub struct Policy {
     pub strict: bool,
     /// Whether to list every site.
     pub all: bool,
-    /// Leaks are tolerated if the sum of their rates is no more than this rate.
+    /// The gate tolerates all leaks of a recording if the sum of their rates is no more than this rate.
     pub budget_bytes_per_s: Option<f64>,
     /// The leaks of an earlier recording.
     pub baseline: Option<Baseline>,
-    /// The leaks that the user accepts.
+    /// The suppression rules, which name leaks that the user accepts.
     pub suppressions: Suppressions,
     /// The marks whose iterations are judged; `None`: the sites are judged by time.
     pub per_mark: Option<PerMarkOptions>,
@@ -304,8 +304,9 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
     domains.iter().find_map(|domain| much_undecided(analysis, *domain))
 }
 
-/// If lost events of pools may hide a leak, the sentence that tells the user so. Events of pools that the
-/// recorder lost may hide a leak if their number is more than a twentieth of the number of counted objects.
+/// Returns a sentence for the user if events of pools that the recorder lost may hide a leak. Events of pools
+/// that the recorder lost may hide a leak if their number is more than a twentieth of the number of counted
+/// objects.
 fn lost_objects(analysis: &Findings) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
@@ -405,8 +406,8 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
     ))
 }
 
-/// If child processes did the work and were not recorded, the sentence that tells the user why the recording
-/// shows nothing.
+/// Returns a sentence for the user if child processes did the work and were not recorded. The sentence says
+/// why the recording shows nothing.
 fn unrecorded_work(analysis: &Findings) -> Option<String> {
     let has_children = analysis.summary.unrequested_children > 0;
     let is_idle = || analysis.children_did_the_work || did_nothing_after_the_start(analysis);
@@ -417,8 +418,8 @@ fn unrecorded_work(analysis: &Findings) -> Option<String> {
     })
 }
 
-/// If most of the memory is in no counted allocation, and the process has an allocator that the recorder did
-/// not count, the sentence that tells the user why the recording shows little.
+/// Returns a sentence for the user if most of the memory is in no counted allocation, and the process has an
+/// allocator that the recorder did not count. The sentence says why the recording shows little of the memory.
 fn uncounted_allocator(analysis: &Findings) -> Option<String> {
     let growth = &analysis.growth;
     let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;

@@ -124,7 +124,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The stacks that leak.
+    /// The stacks of the group, all of which leak.
     pub fn stacks(&self) -> impl Iterator<Item = &'a JudgedSite> + Clone {
         // If the input does not contain the caller of a stack, the group consists of this stack only.
         let own = self.shares.is_empty().then_some(self.site);

@@ -5,8 +5,8 @@
 //! the program is rebuilt, the build ID and the offsets change, so the exact keys differ. If the build IDs
 //! differ, edleak compares the names of all functions and modules of the two stacks. Line numbers and
 //! directories are not compared, so they may change between two builds. If several sites have the same
-//! functions (for example, two calls of malloc in one function), the order of the sites in the code decides
-//! which site is which.
+//! functions (for example, two calls of malloc in one function), edleak pairs the sites of the two recordings
+//! in the order in which they are in the code.
 
 use crate::frame::{Address, GENERATED_NAME, base_name};
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};

@@ -66,8 +66,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     if let Some(clause) = uncounted::clause(&uncounted_functions, &own_heaps) {
         growth.note_uncounted(clause);
     }
-    // Only points with a slice count towards the least number of points, because the values of all other
-    // points are estimates on a straight line.
+    // A verdict needs a least number of points. Only points with a slice count, because the values of all
+    // other points are estimates on a straight line.
     let taken = (grid.points as u64).saturating_sub(replayed.missing_points);
     if model == Model::Growth && taken < LEAST_POINTS {
         for site in &mut sites {
@@ -306,8 +306,9 @@ fn survivors_of(survivors: &Survivors) -> Vec<Survivor> {
     survivors.epochs.iter().map(of).collect()
 }
 
-/// Adds a reason to each leaking site whose allocations libc makes for threads. A thread's memory is freed,
-/// or used for the next thread, only after the program has joined or detached the thread.
+/// For each leaking site at which libc allocates memory for threads, adds this fact to the reasons of the
+/// verdict. libc frees a thread's memory, or uses it for the next thread, only after the program has joined
+/// or detached the thread.
 fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     const REASON: &str = "libc allocated this for threads; some were neither joined nor detached, here or at \
                           another call of pthread_create";

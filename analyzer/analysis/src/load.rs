@@ -20,9 +20,9 @@ use std::path::Path;
 /// Maximum number of bytes of a trace on stdin. edleak-analyze must keep such a trace in memory, so it
 /// refuses a larger trace; the user can give the larger trace as a file.
 const MAX_STDIN_BYTES: u64 = 4 << 30;
-/// Number of bytes at the start of an input in which the loader recognizes a trace.
+/// The loader recognizes a trace by this number of bytes at the start of the input.
 const PROBED_BYTES: u64 = 1 << 16;
-/// Number of bytes at the start of an input in which the loader searches for the first character that is not
+/// The loader searches this number of bytes at the start of an input for the first character that is not
 /// white space.
 const SNIFFED_BYTES: usize = 4096;
 

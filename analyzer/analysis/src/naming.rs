@@ -46,8 +46,8 @@ pub fn name_sites(
 }
 
 /// Finds the symbols of all sites that do not have symbols yet, for a report in which the user may look at
-/// any site. The figures in the summary and in the hints do not change: they count only sites that may be
-/// listed.
+/// any site. The additional symbols do not change the figures in the summary and in the hints, because these
+/// figures count only sites that a report may list.
 pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
     let Recording::Trace(trace) = recording else { return };
     let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);

@@ -281,8 +281,8 @@ impl States {
         if is_of_record {
             self.covered = self.covered.max(point + usize::from(step.counts));
         }
-        // If the record ends with a gap, the number of allocations in this gap is unknown, so the gap adds no
-        // work.
+        // If the record ends with a gap, the number of allocations in this gap is unknown, so the replay adds
+        // nothing to the curve of allocations for this gap.
         if step.counts {
             self.work.push(point as u64, allocs);
             self.memory.count();

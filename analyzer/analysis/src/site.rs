@@ -141,9 +141,9 @@ pub struct JudgedSite {
     /// The number of sites of the trace that were merged into this site, because they are the same code at
     /// several addresses.
     pub addresses: u64,
-    /// The place of the site in the code: return addresses, innermost first. A caller has one address, a
-    /// stack has several. A caller of a pool has two addresses: the first is in the pool's own function, and
-    /// the second is in the caller of that function.
+    /// The place of the site in the code: return addresses, innermost first. A site that is a caller has one
+    /// address; a site that is a stack has several addresses. A caller of a pool has two addresses: the first
+    /// is in the pool's own function, and the second is in the caller of that function.
     pub stack: Vec<Address>,
     /// Whether `stack` is not complete, because the recorder stopped reading the stack before its outermost
     /// frame.
@@ -191,9 +191,9 @@ pub struct WithStacks {
 /// Allocations of one birth epoch that are still live.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Survivor {
-    /// Start of the epoch, in seconds.
+    /// Start of the birth epoch, in seconds since the recording began.
     pub from_s: f64,
-    /// End of the epoch, in seconds.
+    /// End of the birth epoch, in seconds since the recording began.
     pub to_s: f64,
     /// Number of bytes that are still live.
     pub bytes: u64,
@@ -235,7 +235,7 @@ impl Standing {
 }
 
 impl JudgedSite {
-    /// Whether the verdict is a leak.
+    /// Whether the verdict on the site is `Leak`.
     pub fn is_leak(&self) -> bool {
         self.judgement.verdict == Verdict::Leak
     }
@@ -303,7 +303,7 @@ impl JudgedSite {
 pub const INJECTED_NAME: &str = "edleak_injected_leak";
 
 /// The stacks among `sites` that have a share in the leak of `site`, if `site` was judged together with its
-/// stacks. The stack with the largest share comes first.
+/// stacks. The list is sorted by share, largest first.
 pub(crate) fn parts_of<'a>(sites: &'a [JudgedSite], site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
     if !site.judged_with_stacks {
         return Vec::new();

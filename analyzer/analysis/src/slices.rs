@@ -82,7 +82,7 @@ impl Slices {
         &self.instants
     }
 
-    /// The temporary allocations of one site.
+    /// The number and the bytes of the allocations of one site that the program freed before the next slice.
     pub fn temporaries(&self, id: SiteId) -> Temporaries {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
@@ -188,8 +188,8 @@ struct SiteInBlock {
     temporaries: Temporaries,
 }
 
-/// Reads one block without the blocks before it. A block can be read alone, because its first slice names
-/// every site that ever counted anything.
+/// Reads one block without the blocks before it. A block can be read without the blocks before it, because
+/// its first slice has the counters of every site that ever counted anything.
 struct BlockReader {
     limit: usize,
     ticks: RangeInclusive<u64>,

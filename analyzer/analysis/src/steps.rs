@@ -35,8 +35,9 @@ const LEAST_KEPT: f64 = 6.0;
 /// share must be greater than 0, because two allocations with one cause may be in different slices: the
 /// recorder may take a slice after the allocation at one place and before the allocation at the other place.
 const MOST_APART: f64 = 0.3;
-/// Two places grow at the same times only if the difference between their growth becomes at least this number
-/// of times as large when the growth of one place is shifted.
+/// The share of growth in different slices is measured without a shift, and after a shift of one place. Two
+/// places grow at the same times only if this share is at least this number of times as large after the
+/// shift.
 const LEAST_CONTRAST: f64 = 2.0;
 /// Two places may grow so evenly that a shift makes no difference. Such places possibly have one cause only
 /// if at most this share of their growth is in different slices.
@@ -101,8 +102,8 @@ impl Steps {
         Self { live_counts, ..Self::default() }
     }
 
-    /// Makes a comparison for tests, without a trace. Each site grows by one of several patterns; two sites
-    /// grow at the same times only if they have the same pattern.
+    /// Makes the live counts for a comparison in tests, without a trace. Each site grows by one of several
+    /// patterns; two sites grow at the same times only if they have the same pattern.
     #[cfg(test)]
     pub(crate) fn of_patterns<'a>(sites: impl Iterator<Item = (&'a SiteLabel, u64)>) -> Self {
         let counts = |pattern: u64| {
@@ -321,7 +322,7 @@ mod tests {
             live + slice * slice % 11
         });
         assert_eq!(leak.step_with(&Growth::of(busy.collect())), Step::Apart);
-        // The growth of a site with short-lived allocations in every other slice can appear one slice too
+        // If a site has short-lived allocations in every other slice, its growth can appear one slice too
         // early.
         let leak = growing(400, 1, |slice| slice % 9 == 0);
         let mut live = 0;

@@ -14,8 +14,8 @@
 //!
 //! The budget of a rule limits the leaks that the rule may hide. A budget is a number of bytes leaked over
 //! the recording, or a rate if it ends with `/s`, `/min`, `/h` or `/day`. edleak adds up the bytes or the
-//! rates of all leaks that the rule matches. If the sum exceeds the budget, edleak reports all leaks that the
-//! rule matches.
+//! rates of all leaks that the rule matches. If the sum of bytes or rates exceeds the budget, edleak reports
+//! all leaks that the rule matches.
 
 use crate::error::{Error, ErrorKind, Result};
 use edleak_text::globs::Glob;
@@ -42,9 +42,9 @@ pub struct Rule {
 /// The limit for the sum of the leaks that a rule may hide.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Budget {
-    /// Number of bytes leaked over the recording.
+    /// Limit for the number of bytes that all matching leaks together leaked over the recording.
     Bytes(f64),
-    /// Rate of all matching leaks together, in bytes per second.
+    /// Limit for the rate of all matching leaks together, in bytes per second.
     Rate(f64),
 }
 

@@ -4,7 +4,8 @@
 //! From the time at which a site becomes watched, its new allocations are counted at its stacks. So the
 //! site's own series stops growing at this time, and the series of its stacks begin only at this time. Also,
 //! a leak that is spread over many stacks may be visible in none of them. The sum of the caller and its
-//! stacks shows the whole leak. The sums take extra time only for sites that are part of a sum.
+//! stacks shows the whole leak. The replay computes sums only for sites that are part of a sum; other sites
+//! take no extra time.
 
 use super::gap::Gap;
 use super::ids::{MIN_ID_LIMIT, SLACK};
@@ -76,8 +77,8 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap without slices whose points are not yet added to a sum. The points are computed when all changes of
-/// the slice after the gap are known.
+/// A gap without slices whose points are not yet added to a sum. The replay computes the points of a gap as
+/// soon as it knows all changes of the slice after the gap.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,

@@ -36,8 +36,8 @@ const NEW: Quantity = Quantity {
     max: [0; GROUP_SITES],
 };
 
-/// The state of sixteen sites. The buckets contain all grid points before `covered`. The values in `now` are
-/// those from grid point `covered` on.
+/// The state of the replay for a group of sixteen neighbouring sites. The buckets contain all grid points
+/// before `covered`. The values in `now` are those from grid point `covered` on.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     bytes: Quantity,
@@ -157,10 +157,10 @@ impl Group {
         self.find_next_edge();
     }
 
-    /// Adds all points before `point` that are not in the buckets yet. If no slices are missing, these points
-    /// get the current values. If slices are missing, the points get values on a straight line from the
-    /// current values to the values of the slice `next`. If the slice `next` comes after the last grid point,
-    /// the line is cut off at the last grid point.
+    /// Adds all points before `point` that are not in the buckets yet. If no slices are missing, the added
+    /// points get the current values. If slices are missing, the points get values on a straight line from
+    /// the current values to the values of the slice `next`. If the slice `next` comes after the last grid
+    /// point, the line is cut off at the last grid point.
     #[inline(never)]
     fn cover(&mut self, point: u32, next: &Row, powers: &PowerSums) {
         let (from, to) = (self.covered as usize, point as usize);

@@ -16,8 +16,8 @@ const FREES_PER_ALLOC: u64 = 4;
 /// A teardown may contain up to this number of slices in a row without an allocation or a free, because the
 /// ending program may wait for its threads.
 const MOST_IDLE: usize = 3;
-/// After the teardown, a slice with up to this number of allocations counts as a slice without calls, because
-/// many programs allocate a little to print a last message.
+/// After the teardown, a slice with up to this number of allocations counts as a slice without allocations,
+/// because many programs allocate a little to print a last message.
 const FAREWELL_ALLOCS: u64 = 8;
 /// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If the frees at the end take more than this
 /// share of the record, they count as normal work.
@@ -96,7 +96,8 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
         } else if is_missing && before.is_none() {
-            // The program made almost no calls after this gap, so the judged record ends with the gap.
+            // After this gap, the program allocated and freed almost nothing, so the judged record ends with
+            // the gap.
             return later.tick.checked_sub(stride);
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
@@ -111,7 +112,7 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
     None
 }
 
-/// Adds up the calls of each slice of a block.
+/// Counts the allocations and the frees of all sites up to each slice of a block.
 #[derive(Default)]
 struct OfBlock {
     /// For each site, the numbers of allocations and of frees; the index is the site id, because site ids
