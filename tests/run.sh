@@ -28,8 +28,8 @@ grep -vxFf "$logs/first" "$logs/all" >"$logs/rest"
 run() {
     IFS=$'\t' read -r name directory executable <<<"$1"
     log=$(mktemp -p "$logs")
-    # edleak-record lists the recordings whose sockets are in this directory. Each test program has its own
-    # directory, so it does not see the recordings of the other test programs.
+    # edleak-record lists the recordings whose sockets are in the directory XDG_RUNTIME_DIR. Each test program
+    # has its own XDG_RUNTIME_DIR, so it does not see the recordings of the other test programs.
     XDG_RUNTIME_DIR=$(mktemp -d -p "$logs")
     export XDG_RUNTIME_DIR
     status=0

@@ -1,5 +1,5 @@
 // Waits in a system call with known values in errno, the red zone, the vector registers and all registers
-// that the call must preserve. Checks these values after the call.
+// that the call must preserve. After the call, checks that the values are unchanged.
 //
 //   attach_state read|poll|futex
 //

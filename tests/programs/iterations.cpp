@@ -72,7 +72,7 @@ void history(size_t n) {
     entry = allocate(size);
 }
 
-// Keeps requests until `period` of them wait, and then frees all of them.
+// Keeps requests until `period` requests wait, and then frees all requests.
 void queue(size_t n) {
     static std::vector<void *> waiting;
     if (waiting.capacity() < period) waiting.reserve(period);

@@ -1,5 +1,5 @@
-// Sets marks with all kinds of names, in threads and in children. Its arguments are:
-// mark_names names|many|threads|fork|wait|marks_only N
+// Sets marks with all kinds of names, in threads and in children. Usage: mark_names
+// names|many|threads|fork|wait|marks_only N
 #include <edleak.h>
 
 #include <pthread.h>

@@ -1,4 +1,4 @@
-// Reserves more and more address space and never touches it, as some runtimes do. The heap does not grow.
+// Reserves more and more address space and never touches it, as some runtimes do. Its heap does not grow.
 #include "pace.h"
 #include <sys/mman.h>
 

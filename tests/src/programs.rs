@@ -89,8 +89,8 @@ fn built_by_cargo(name: &str, feature: &str, profile: &str, libc: Option<Static>
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--locked", "--profile", profile, "--features", feature]);
         cargo.args(["--bin", name]).arg("--manifest-path").arg(manifest);
-        // Build without the `RUSTFLAGS` of the tests, because the allocators are C code and these flags are
-        // not meant for C code.
+        // Build without the `RUSTFLAGS` of the tests: the allocators are C code, for which these flags are
+        // not meant.
         cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         if let Some(libc) = libc {
             cargo.args(["--target", libc.target()]).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");

@@ -29,7 +29,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds the counters of another site.
+    /// Adds the counters of another site to these counters.
     pub fn add(&mut self, other: &Counts) {
         self.allocs += other.allocs;
         self.allocated_bytes += other.allocated_bytes;

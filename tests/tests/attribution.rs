@@ -151,7 +151,8 @@ fn one_mistake_at_many_sites_is_one_finding_with_its_parts() {
         let ssl =
             parts.iter().find(|part| part["name"] == "SSL_new" || part["name"] == "accept_connection()");
         let count = ssl.and_then(|part| part["leak_count"].as_u64()).expect("the object itself is a part");
-        // On a busy machine, the program may allocate its first objects before edleak can walk their stacks.
+        // On a busy machine, the program may allocate its first objects before edleak can walk the stacks of
+        // these allocations.
         assert!(count.abs_diff(objects) <= 3 + objects / 10, "{count} of {objects} SSL objects");
         // The formats sarif, junit and github must list every leak once. The text report must print frames
         // that several sites share only once.

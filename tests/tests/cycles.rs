@@ -94,8 +94,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // If a server has worker processes, SIGTERM makes it end these workers.
-        // SAFETY: this process has not waited for the child, so the ID still belongs to the child.
+        // SIGTERM makes a server end its worker processes, too. SAFETY: this process has not waited for the
+        // child, so the ID still belongs to the child.
         unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
         for _ in 0..400 {
             if self.0.try_wait().is_ok_and(|status| status.is_some()) {

@@ -320,8 +320,8 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// The effects of one run that a user sees: status, output, and the files in the working directory
-/// afterwards.
+/// The effects of one run that a user sees: the exit status, the output, and the files in the working
+/// directory after the run.
 type Effects = (Outcome, BTreeMap<PathBuf, Vec<u8>>);
 
 fn effects(work: &Path, input: Option<&str>, command: &mut Command) -> Effects {

@@ -111,8 +111,8 @@ fn reserved_address_space_is_no_leak() {
     assert_eq!(recording.leaks().code, 0, "{}", report.json["summary"]);
 }
 
-/// A forked child begins with the mappings of its parent. If the child unmaps its copies, the mappings of the
-/// parent stay.
+/// A forked child begins with the mappings of its parent. If the child unmaps its copies of these mappings,
+/// the mappings of the parent stay.
 #[test]
 fn a_forked_child_has_the_ranges_of_its_parent() {
     let recorder = Recorder::new("fork-mapped").options(["--children"]);

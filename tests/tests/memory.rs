@@ -48,8 +48,8 @@ fn counters_are_bounded_with_threads() {
     assert!(recorded.saturating_sub(plain) < (64 + 8) * 1024, "{recorded} KiB recorded, {plain} KiB plain");
 }
 
-/// Compares the free memory with the figures of glibc (`mallinfo2`). glibc also counts the unused end of each
-/// arena as free, but the pages of this end are not resident.
+/// Compares the free memory in edleak's report with the figures of glibc (`mallinfo2`). glibc also counts the
+/// unused end of each arena as free, but the pages of this end are not resident.
 #[test]
 fn free_memory_is_told_by_arena_as_glibc_counts_it() {
     const REST: u64 = 192 * 1024;

@@ -45,7 +45,7 @@ impl Service {
         run(&mut command)
     }
 
-    /// The programs that have a trace, by file name. The trace with the name that the user gave comes first.
+    /// The programs that have a trace, by file name. The first entry is the trace whose name the user gave.
     fn recorded(&self) -> Vec<(String, String)> {
         let mut found: Vec<_> = std::fs::read_dir(self.dir.path())
             .expect("ours")

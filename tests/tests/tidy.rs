@@ -104,17 +104,17 @@ fn without_cold_functions(code: &str) -> String {
     let mut parts = code.split("#[cold]");
     let mut rest = parts.next().expect("split gives at least one part").to_owned();
     for part in parts {
-        // A function ends at the first closing brace at the start of a line. A method ends at the first
-        // closing brace that is indented by four columns.
+        // In Rust code, a function ends at the first closing brace at the start of a line, and a method ends
+        // at the first closing brace that is indented by four columns.
         let end = part.find("\n}\n").or_else(|| part.find("\n    }\n"));
         rest.push_str(end.map_or("", |end| &part[end..]));
     }
     rest
 }
 
-/// A hot file contains code of the fast path of an allocation; the caption of the file begins with `HOT`.
-/// Outside its own `#[cold]` functions, a hot file may call a function of a cold file only if that function
-/// is marked `#[cold]` or is inlined.
+/// A hot file contains code of the fast path of an allocation; the caption of the file begins with `HOT`. A
+/// hot file may call a function of a cold file only if the called function is marked `#[cold]` or is inlined.
+/// The rule does not apply to the calls in the hot file's own `#[cold]` functions.
 #[test]
 fn hot_files_call_cold_code_through_cold_functions_only() {
     let cold: BTreeMap<String, String> = preload_files("recorder/preload/src/cold/")
@@ -317,7 +317,7 @@ fn uses_of_files(room: &Path) -> BTreeMap<String, BTreeSet<String>> {
         .collect();
     let uses = |(module, path): (&String, &PathBuf)| {
         let code = code_of(path);
-        // A re-export does not count as a use, because it is the interface of a folder.
+        // A re-export (`pub use`) does not count as a use, because re-exports are the interface of a folder.
         let code: String = code
             .split_inclusive(';')
             .filter(|statement| !statement.trim_start().starts_with("pub"))

@@ -13,7 +13,7 @@ pub const MAX_SITES: usize = 1 << 16;
 /// The site that counts all allocations whose caller is not in the site table, because the table had no free
 /// slot.
 pub const OTHER: u32 = 1;
-/// The first id that is assigned to a caller.
+/// The first site id that a caller can get.
 pub const FIRST: u32 = 2;
 /// Number of bits of an index into the near region: the first 1,024 slots of the site table. Every search for
 /// a return address begins in the near region, so the sites of a small program lie on few pages of the table.
@@ -162,8 +162,8 @@ pub fn find(slots: &[SiteSlot], address: u64) -> Option<&SiteSlot> {
     places(slots, address).take_while(|slot| key(slot) != 0).find(|slot| key(slot) == address)
 }
 
-/// Puts a return address, with its site id and its action, into a table that no other thread uses yet. Does
-/// nothing if the table already contains the address.
+/// Puts a return address, with its site id and its action, into a table that no other thread uses yet. If the
+/// table already contains the address, `copy_into` does nothing.
 pub fn copy_into(slots: &[SiteSlot], address: u64, meaning: u64) {
     let place = places(slots, address).find(|slot| [0, address].contains(&slot.key.load(Ordering::Relaxed)));
     if let Some(slot) = place.filter(|slot| slot.key.load(Ordering::Relaxed) == 0) {

@@ -43,7 +43,7 @@ const _: () = assert!(MAX_SITES + MAX_CELLS < 1 << 19);
 #[repr(C)]
 #[derive(Default)]
 pub struct StackInfo {
-    /// Hash of the site and the frames. The hash identifies the stack.
+    /// Hash of the site and the frames. The library recognizes a stack by its hash alone.
     pub hash: AtomicU64,
     /// The cell that counts the stack's allocations of the current epoch. The high half is the number of the
     /// epoch. The low half is the id of the cell (0: no cell).
@@ -98,11 +98,12 @@ pub struct RuleTable {
     pub rows: AtomicU32,
 }
 
-/// One unwind row. The rule of a row is valid from the offset of this row up to the offset of the next row.
+/// One unwind row of a module. The rule of a row is valid from the offset of this row up to the offset of the
+/// next row.
 #[repr(C)]
 #[derive(Default)]
 pub struct RuleRow {
-    /// The offset from the module's start (low half) and the rule (high half).
+    /// The low half is the row's offset from the start of the module; the high half is the rule.
     pub offset_and_rule: AtomicU64,
 }
 
@@ -130,9 +131,9 @@ pub struct Stacks<'s> {
     /// The hash table. A slot contains the index of the stack plus 1 (low half) and the upper half of the
     /// hash; 0: the slot is empty.
     pub slots: &'s [AtomicU64],
-    /// The stacks.
+    /// The stacks of watched sites, without their frames.
     pub infos: &'s [StackInfo],
-    /// The frames of the stacks.
+    /// The return addresses of all stacks.
     pub frames: &'s [AtomicU64],
     /// The cells: each cell counts the allocations of one stack in one epoch.
     pub cells: &'s [Cell],

@@ -1,6 +1,6 @@
 //#Expect: Leak in generated code
 // A query engine that compiles every query to machine code, as SQL engines based on LLVM do. The generated
-// code allocates a result buffer that is never freed. The machine code is released after the query.
+// code allocates a result buffer that is never freed. Each query has its own machine code in one mapping.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

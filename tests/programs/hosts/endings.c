@@ -1,4 +1,4 @@
-// Ends in every way with live allocations. The last slice, taken after the end, must contain all allocations.
+// Ends in many ways with live allocations. The last slice, taken after the end, must contain all of them.
 //#Run: return
 //#Run: exit
 //#Run: _exit

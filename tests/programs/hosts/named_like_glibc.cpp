@@ -1,4 +1,4 @@
-// Uses the allocator libnamed_like_glibc.c. edleak must count its allocations of every size.
+// Uses the allocator libnamed_like_glibc.c. edleak must count the program's allocations of every size.
 //#Env: LD_PRELOAD=$OUT/libnamed_like_glibc.so
 //#Trace: in_malloc allocs=3000 frees=2000 live_bytes=8468
 //#Trace: in_new allocs=3000 frees=2000 live_bytes=8468

@@ -1,4 +1,4 @@
-// Executes itself with an empty environment. edleak cannot record the second run, and must not disturb it.
+// Executes itself with an empty environment. edleak cannot record this second run, and must not disturb it.
 //#Run: first
 #include "check.h"
 

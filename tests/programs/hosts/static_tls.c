@@ -1,4 +1,4 @@
-// Loads a library that needs most of the static TLS that glibc reserves. edleak must leave enough of it.
+// Loads a library that needs most of glibc's reserve of static TLS. edleak must leave enough for the library.
 //#Build: -ldl -Wl,-rpath,$OUT
 #include "check.h"
 #include <dlfcn.h>

@@ -1,4 +1,5 @@
-//! The three paths of paths.h in Rust. The site is the function that makes the vector, not code inside Vec.
+//! The program of paths.h in Rust: three call paths lead to one allocation site. The site is the function
+//! that makes the vector, not code inside Vec.
 
 #[path = "../../../samples/common/pace.rs"]
 mod pace;

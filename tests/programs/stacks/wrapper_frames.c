@@ -1,6 +1,6 @@
 /* Wrappers with every kind of frame call each other in every order. The site must be the same in every order.
  *
- * Small sizes take the fast path once all callers are known; large sizes take the slow path. */
+ * Small allocations take the fast path once all callers are known; large allocations take the slow path. */
 #include <stdlib.h>
 
 enum { KINDS = 4, DEEPEST = 4 };

@@ -1,6 +1,6 @@
 /* A recursive wrapper. The site is the wrapper's caller; with too many levels, it is the wrapper itself.
  *
- * Small sizes take the fast path, large sizes take the slow path. The two paths must find the same site. */
+ * Small allocations take the fast path, large ones the slow path. The two paths must find the same site. */
 #include <stdlib.h>
 
 static void *volatile sink;

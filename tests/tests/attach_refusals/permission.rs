@@ -73,7 +73,8 @@ fn scope_of_yama_is_named_with_its_remedy() {
     }
 }
 
-/// Tests yama itself. The test changes a setting of the whole machine for a short time.
+/// Tests the security module yama of the running kernel. For a short time, the test changes ptrace_scope, a
+/// setting of the whole machine.
 #[test]
 #[ignore = "needs a kernel with yama, whose scope it sets; run it with --ignored as root"]
 fn kernel_with_yama_is_refused() {

@@ -62,7 +62,7 @@ fn the_right_end_of_the_whole_record_is_dragged_to_the_left() {
 
 #[test]
 fn a_range_ends_before_the_program_frees_everything() {
-    /// The site leaks for 19 s. After 19.8 s the program frees all its allocations and ends.
+    /// The site of this trace leaks for 19 s. After 19.8 s the program frees all its allocations and ends.
     fn freed(slice: u64) -> edleak_format::Counters {
         let (bytes, count) = (10_000 * slice.min(190), slice.min(190));
         let is_over = u64::from(slice >= 197);

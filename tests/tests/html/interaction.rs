@@ -86,7 +86,7 @@ fn everything_answers_for_the_range_that_is_dragged() {
     // to 1000 of the freed bytes may have been allocated before the time range. So the page shows a lower and
     // an upper limit for the bytes that were allocated in the time range and are still live.
     assert_eq!((tile("kept-low"), tile("kept-high")), (400.0 * slices, 400.0 * slices + 1000.0));
-    // The flame graph must use the same range as the table.
+    // The flame graph must use the same time range as the table.
     browser.click("#flame button[data-value='grew']");
     assert_eq!(
         browser.number("Number(document.querySelector('#flame g.frame').dataset.total)"),

@@ -1,5 +1,5 @@
-//! Runs the operations of the library with edleak-alloc's `Counted` around the system's allocator. Linked
-//! statically.
+//! Runs the random operations of `src/lib.rs` with edleak-alloc's `Counted` around the system's allocator.
+//! Linked statically.
 
 use edleak_alloc::Counted;
 use std::alloc::System;

@@ -1,4 +1,4 @@
-//! Runs the operations of the library with jemalloc as the global allocator.
+//! Runs the random operations of `src/lib.rs` with jemalloc as the global allocator.
 
 #[global_allocator]
 static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

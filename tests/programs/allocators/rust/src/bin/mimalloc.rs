@@ -1,4 +1,4 @@
-//! Runs the operations of the library with mimalloc as the global allocator.
+//! Runs the random operations of `src/lib.rs` with mimalloc as the global allocator.
 
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,4 +1,5 @@
-//! Runs the operations of the library with the system's allocator, without edleak-alloc. Linked statically.
+//! Runs the random operations of `src/lib.rs` with the system's allocator, without edleak-alloc. Linked
+//! statically.
 
 fn main() {
     allocators::main();
