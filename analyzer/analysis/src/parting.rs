@@ -15,7 +15,7 @@ const HEALTHY_SHARE: f64 = 0.1;
 /// function that only allocates for other functions.
 const SIZES_DIFFER: f64 = 2.0;
 
-/// Leaking stacks that share one frame, and the index of this frame.
+/// A branch: leaking stacks of one caller that share one frame, and the index of this frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch<'a> {
     /// The leaking stacks.

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// with the leak of each stack.
 const NEGLIGIBLE: f64 = 0.001;
 
-/// Turns leaks with the confidence `Suspect` into undecided sites, if they leaked very little.
+/// Changes the verdict of a leak with the confidence `Suspect` to undecided, if it leaked very little.
 ///
 /// The model wrongly judges about one in fifty of the sites that do not leak as a leak with the confidence
 /// `Suspect`. A large program has thousands of sites, and most of them are small. So without the function
