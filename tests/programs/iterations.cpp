@@ -83,7 +83,7 @@ void queue(size_t n) {
     }
 }
 
-// Adds eight bytes to a vector. If the vector is full, it doubles its capacity.
+// Adds eight bytes to a vector. When the vector is full, the vector doubles its capacity.
 void vector(size_t n) {
     static std::vector<uint64_t> all;
     all.push_back(n);

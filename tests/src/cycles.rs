@@ -35,8 +35,8 @@ pub fn tell_stops(name: &str, cycles: usize, mut stops: Vec<f64>) {
     println!("{name:<22} {cycles:>4} cycles  median stop {median:>6.1} ms  longest stop {longest:>7.1} ms");
 }
 
-/// Attaches to a process, records the process and detaches, `cycles` times. Prints one line with the stops of
-/// the process.
+/// Attaches to a process, records the process and detaches, `cycles` times. Prints one line with the lengths
+/// of the stops of the process.
 pub fn attach_cycles(name: &str, pid: u32, cycles: usize) {
     attach_cycles_with(name, cycles, &|trace| {
         recorder(pid, trace, &["--duration", "60ms", "--attach-timeout", "60s"])
@@ -44,7 +44,7 @@ pub fn attach_cycles(name: &str, pid: u32, cycles: usize) {
 }
 
 /// Attaches, records and detaches like `attach_cycles`, but with another command than edleak-record.
-/// `command` gets the path of the trace, and returns the command that records into it.
+/// `command` gets the path of a trace, and returns the command that records into this trace.
 pub fn attach_cycles_with(name: &str, cycles: usize, command: &dyn Fn(&std::path::Path) -> Command) {
     let dir = TempDir::new("cycles");
     let trace = dir.join("trace.edl");

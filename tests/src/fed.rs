@@ -26,7 +26,7 @@ impl Fed {
         Fed { child, input, output }
     }
 
-    /// The process ID.
+    /// The process ID of the program.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

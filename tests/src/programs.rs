@@ -115,8 +115,8 @@ pub fn stacks() -> &'static Programs {
 }
 
 impl Programs {
-    /// Builds a directory of programs once. The error of a failed build is stored, so that the tests that
-    /// need these programs fail without a second build.
+    /// Builds a directory of programs once. The error of a failed build is stored, so that all tests that
+    /// need the same programs fail without a second build.
     fn built(cell: &'static OnceLock<Result<Programs, String>>, directory: &str) -> &'static Programs {
         cell.get_or_init(|| Programs::build(directory)).as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }

@@ -133,8 +133,8 @@ impl Drop for Running {
 }
 
 /// Makes the environment of the tested program independent of how the tests were started. Makes exec close
-/// all descriptors from 3 on. Resets signals that are ignored because a shell's background job or nohup
-/// started the tests.
+/// all descriptors except standard input, output and error. Resets signals that are ignored because a shell's
+/// background job or nohup started the tests.
 fn as_from_a_terminal() -> std::io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
@@ -198,7 +198,7 @@ impl Output {
         Output { chunks, bytes: Vec::new() }
     }
 
-    /// Takes the output that the thread has read so far, without waiting.
+    /// Takes the output that the reading thread has got from the pipe so far, without waiting.
     fn collect_now(&mut self) {
         while let Ok(chunk) = self.chunks.try_recv() {
             self.bytes.extend(chunk);

@@ -1,5 +1,5 @@
-//! A temporary directory for one test. The directory is removed if the test passes, and kept if the test
-//! fails.
+//! A temporary directory for one test. The temporary directory is removed if the test passes, and kept if the
+//! test fails.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -108,7 +108,7 @@ fn marks_and_pools_of_a_static_program_are_recorded() {
     });
 }
 
-/// The system calls of a program, without those that change its heap. Calls that change the heap are left
+/// The system calls of a program, without the calls that change its heap. Calls that change the heap are left
 /// out, because edleak-alloc adds 64 bytes of thread-local storage, which shift the heap of libc.
 fn system_calls(program: &Path, environment: &[(&str, &str)]) -> Vec<String> {
     let dir = TempDir::new("system-calls");

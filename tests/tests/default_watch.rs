@@ -55,7 +55,7 @@ fn hot_allocs(report: &Report) -> (u64, u64) {
 #[test]
 fn a_site_that_costs_more_than_the_budget_is_watched_until_its_stacks_are_known() {
     // edleak-record's estimate for the time of one allocation with a full stack: 130 ns, plus 6.2 ns per
-    // frame. The stacks here have about seven frames.
+    // frame. The stacks of `hot_site` have about seven frames.
     const COST_NS: f64 = 170.0;
     let (recording, used_ns) = hot_site(&[], "6");
     let report = recording.all_sites();

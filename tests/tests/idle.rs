@@ -136,7 +136,7 @@ fn process_without_address_space_for_the_session_is_refused() {
     let dir = TempDir::new("idle-narrow");
     let mut target = Target::start_idle(1);
     // The command `go` makes the program's thread allocate its heap (malloc arena). The test limits the
-    // address space only after the heap exists.
+    // address space only after the thread has allocated its heap.
     target.tell("go");
     target.tell("pause");
     let pid = target.pid();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Parses a page with the OpenMetrics parser of Debian's Python. Returns name, labels and value of each
-/// sample.
+/// sample on the page.
 fn samples_of(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     let script = "import json, sys\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\

@@ -11,8 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory with the script `start`. The script runs mkdir, then `server` and `worker`, then ls. `server`
-/// and `worker` are copies of the sample leaker and run for one second.
+/// A directory with the script `start`. The script `start` runs mkdir, then `server` and `worker`, then ls.
+/// `server` and `worker` are copies of the sample leaker and run for one second.
 struct Service {
     dir: TempDir,
 }

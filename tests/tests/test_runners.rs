@@ -1,5 +1,5 @@
-//! Tests samples/test-gate.sh under each test runner that the sample names. If the iterations of a test leave
-//! memory behind, the test must fail.
+//! Tests samples/test-gate.sh with each test runner that the script names in its description. If the
+//! iterations of a test leave memory behind, the test must fail.
 
 use edleak_tests::run::{Outcome, run};
 use edleak_tests::temp::TempDir;

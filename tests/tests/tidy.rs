@@ -58,7 +58,7 @@ fn no_comment_is_wider_than_the_code() {
     for path in rust_files() {
         for (index, line) in read(&path).lines().enumerate() {
             let text = line.trim_start();
-            // An address or the row of a table cannot be wrapped.
+            // A comment line with a web address or with the row of a table cannot be wrapped.
             let is_whole = text.contains("| ") || text.contains("://");
             let is_wide = text.starts_with("//") && line.chars().count() > WIDTH;
             assert!(!is_wide || is_whole, "{}:{}: a wide comment", path.display(), index + 1);

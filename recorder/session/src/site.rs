@@ -45,7 +45,7 @@ pub struct SiteSlot {
 #[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<SiteSlot>() == 16);
 
-/// Packs a site id and an action into one word.
+/// Packs a site id and an action into one 64-bit value.
 pub const fn meaning(id: u32, action: Action) -> u64 {
     (action.0 as u64) << 32 | id as u64
 }
@@ -243,8 +243,8 @@ fn give_id(
             info.same_address.store(if next == 0 { last } else { next }, Ordering::Relaxed);
             before.same_address.store(id, Ordering::Release);
         }
-        // The collector treats an id as used after the library has stored the address of the id, so this
-        // store comes last.
+        // The collector treats an id as used after the library has stored the address of the id, so the
+        // library stores the address last.
         info.address.store(address, Ordering::Release);
     }
     Some(())

@@ -113,7 +113,7 @@ pub struct RuleRow {
 pub struct Bound {
     /// The first address of the mapped range.
     pub start: AtomicU64,
-    /// The address after the last byte of the range.
+    /// The address after the last byte of the mapped range.
     pub end: AtomicU64,
 }
 
@@ -128,8 +128,8 @@ pub fn mix(hash: u64, word: u64) -> u64 {
 /// The tables of watched stacks.
 #[derive(Clone, Copy)]
 pub struct Stacks<'s> {
-    /// The hash table. A slot contains the index of the stack plus 1 (low half) and the upper half of the
-    /// hash; 0: the slot is empty.
+    /// The hash table of stacks. A slot contains the index of the stack plus 1 (low half) and the upper half
+    /// of the hash; 0: the slot is empty.
     pub slots: &'s [AtomicU64],
     /// The stacks of watched sites, without their frames.
     pub infos: &'s [StackInfo],

@@ -13,9 +13,9 @@ pub const MAX_RANGES: usize = 1 << 15;
 #[repr(C)]
 #[derive(Default)]
 pub struct WrapperRange {
-    /// The address of the first byte of the code.
+    /// The address of the first byte of the code range.
     pub start: AtomicU64,
-    /// The address after the last byte of the range.
+    /// The address after the last byte of the code range.
     pub end: AtomicU64,
     /// The number of an [`Action`].
     pub action: AtomicU32,

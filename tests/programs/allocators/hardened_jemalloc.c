@@ -1,5 +1,5 @@
 // A program with jemalloc linked in. The kernel forbids this process new executable memory (PR_SET_MDWE): the
-// first run requests this and executes the program again.
+// first run requests this rule and executes the program again.
 //
 //#Build: -fno-builtin -l:libjemalloc.a -ldl -lm -lstdc++
 #include <stdio.h>

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <jemalloc/jemalloc.h>
 
-// Keeps the compiler from turning the call before KEEP into a jump. So the caller of the allocator is always
-// a function of this file.
+// KEEP keeps the compiler from turning the call before it into a jump. So the caller of the allocator is
+// always a function of this file.
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 void *private_malloc(size_t size) { void *p = malloc(size); KEEP(p); return p; }

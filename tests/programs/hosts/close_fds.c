@@ -1,4 +1,4 @@
-// A daemon that closes all descriptors that it inherited, in two ways. edleak must not write into its files.
+// A daemon that closes all inherited descriptors in two ways. edleak must not write into the daemon's files.
 //#Trace: afterwards allocs=1000 allocated_bytes=100000 frees=0
 #include "check.h"
 #include <fcntl.h>

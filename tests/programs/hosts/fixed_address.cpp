@@ -1,5 +1,5 @@
-// A program linked at a fixed address. The addresses of malloc, free and operator delete that it stores, or
-// looks up by name, are stubs in the program. edleak must count this program like any other program.
+// A program linked at a fixed address. The addresses of malloc, free and operator delete that it stores or
+// looks up by name lie in stubs in the program. edleak must count this program like any other program.
 //#Build: -no-pie -fno-pie
 //#Trace: in_own allocs=1000 frees=1000
 #include "check.h"

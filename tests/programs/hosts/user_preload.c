@@ -1,4 +1,4 @@
-// The user already sets LD_PRELOAD. The user's library must stay in effect, also after an exec.
+// The user already preloads a library. Under edleak, this library must stay in effect, also after an exec.
 //#Env: LD_PRELOAD=$OUT/libuser_preload.so
 //#Run: first
 #include "check.h"

@@ -28,7 +28,7 @@ fn run_preloaded(dir: &TempDir, script: &str) -> Outcome {
                    exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", prepare, "sh"]).arg(dir.path()).arg(&library).arg(script);
-    // With an empty EDLEAK_SESSION, edleak does not record the setup commands.
+    // With an empty EDLEAK_SESSION, edleak does not record the commands that prepare the test.
     run(command.env("EDLEAK_SESSION", ""))
 }
 

@@ -1,5 +1,5 @@
-//! Tests signals that were ignored or blocked when edleak-record was started, and the terminal session at
-//! that time.
+//! Tests edleak-record when it is started with ignored or blocked signals, and in different kinds of terminal
+//! sessions.
 
 use edleak_tests::programs::programs;
 use edleak_tests::record::Recorder;

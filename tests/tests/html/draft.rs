@@ -77,8 +77,8 @@ pub(crate) fn stack(parent: u32, names: &[&str], counters: fn(u64) -> Counters) 
 }
 
 impl Draft {
-    /// A trace with two leaks, a site that soon frees its allocations, and a site whose live bytes are
-    /// constant. One of the two leaks has two full stacks in the trace.
+    /// Makes a trace with two leaking sites, a site that soon frees its allocations, and a site whose live
+    /// bytes are constant. One of the two leaking sites has two full stacks.
     pub(crate) fn usual() -> Draft {
         let nothing = |_| Counters::ZERO;
         Draft {
