@@ -243,7 +243,7 @@ impl SliceVisitor for Pass {
 }
 
 fn add_change(sum: &mut Counters, was: &Counters, is: &Counters) {
-    // A hostile target can write anything into its counters. A hostile target can write any counters, so the
+    // A hostile target can write any counters, so the
     // sums use wrapping arithmetic, which never panics.
     let moved = |sum: u64, was: u64, is: u64| sum.wrapping_sub(was).wrapping_add(is);
     sum.allocated_bytes = moved(sum.allocated_bytes, was.allocated_bytes, is.allocated_bytes);

@@ -12,6 +12,7 @@ use super::ids::{MIN_ID_LIMIT, SLACK};
 use super::merge::Merged;
 use edleak_format::{Columns, GROUP_SITES, Grid, Row, Site, SiteId};
 use edleak_model::series::{Births, Point, Series, SeriesBuilder};
+use rayon::slice::ParallelSliceMut;
 use std::collections::{HashMap, HashSet};
 
 const NONE: u32 = u32::MAX;
@@ -164,7 +165,8 @@ impl Families {
     /// order. `gaps` has all gaps that the replay has found so far, sorted by the tick of the slice that ends
     /// each gap.
     pub(super) fn condense(&mut self, mut moves: Vec<FamilyMove>, gaps: &[(u64, Gap)]) {
-        moves.sort_by_key(|moved| moved.tick);
+        // The order of the changes of one slice has no effect on the sums, so the sort need not be stable.
+        moves.par_sort_unstable_by_key(|moved| moved.tick);
         for moved in moves {
             let Some(point) = self.grid.point_of(moved.tick) else { continue };
             let member = &mut self.members[moved.member as usize];
