@@ -17,8 +17,8 @@ fn file() -> PathBuf {
     repository().join("benches/budget.txt")
 }
 
-/// Parses the text of `budget.txt`. A line has a kind of pair and a number of instructions; `#` begins a
-/// comment.
+/// Parses the text of `budget.txt`. Each line names a kind of malloc+free pair (such as `calloc`), and gives
+/// the number of instructions that edleak may add to one pair of this kind. `#` begins a comment.
 fn parse(text: &str) -> Result<Vec<(&str, f64)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines

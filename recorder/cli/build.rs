@@ -1,9 +1,9 @@
 //! Builds the preload library that edleak-record contains, from the sources of `recorder/preload` and
 //! `recorder/session`.
 //!
-//! The directory `embedded/` contains symbolic links to these sources. `cargo package` puts the files
-//! themselves into the package. So an installation from a checkout or from crates.io needs no further step,
-//! and the script needs no network.
+//! The directory `embedded/` contains symbolic links to these sources. `cargo package` puts the files to
+//! which these links lead into the package, and not the links. So an installation from a checkout or from
+//! crates.io needs no further step, and the script needs no network.
 //!
 //! The script calls rustc without cargo, for three reasons. First, the library must abort on panic, even if
 //! the build profile of edleak-record does not. Second, the library must not be built with the user's

@@ -1,7 +1,7 @@
 // `iterations KIND COUNT [SIZE [PERIOD]]` runs COUNT iterations of one kind, with a mark before each.
 //
-// For each mark, the program prints one line of JSON: the bytes and allocations that the function of the
-// chosen kind holds, by the program's own count. The kinds differ in the memory that an iteration leaves
+// For each mark, the program prints the bytes and the number of allocations that its iterations have left
+// live so far, by the program's own count (as JSON). The kinds differ in the memory that an iteration leaves
 // behind. tests/tests/marks.rs records this program.
 #include <edleak.h>
 
@@ -18,7 +18,7 @@
 namespace {
 
 size_t size = 1024, period = 10;
-// The live bytes and the number of live allocations of the function of the chosen kind.
+// The program's own count of the bytes and of the allocations that its iterations have left live.
 size_t held_bytes, held_count;
 
 void *keep(void *p) {

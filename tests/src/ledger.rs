@@ -69,10 +69,11 @@ pub fn read_ledger(stdout: &str) -> Ledger {
     stdout.lines().map(line).collect()
 }
 
-/// For each function, the number of calls of madvise and the sum of their bytes.
+/// For each function: how often it called madvise, and how many bytes these calls gave back.
 pub type GivenBack = BTreeMap<String, (u64, u64)>;
 
-/// For each of `functions`, the number of calls of madvise in a report and the sum of their bytes.
+/// For each function in `functions`: how often it called madvise according to `report`, and how many bytes
+/// these calls gave back.
 pub fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a String>) -> GivenBack {
     let of = |function: &String| {
         let site = report.sites_in(function).next().unwrap_or_else(|| panic!("no site in `{function}`"));
@@ -81,7 +82,8 @@ pub fn given_back<'a>(report: &Report, functions: impl Iterator<Item = &'a Strin
     functions.map(of).collect()
 }
 
-/// For each function, the calls of madvise and their bytes in a ledger that a program printed.
+/// For each function: how often it called madvise, and how many bytes these calls gave back, according to the
+/// ledger that the program printed.
 pub fn given_back_of_ledger(stdout: &str) -> GivenBack {
     let of = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("the ledger is one JSON object a line");

@@ -174,7 +174,7 @@ fn has_blocks(trace: &std::path::Path, function: &str, orders: &[u64]) {
 }
 
 /// `--children` records the children that are started after the attach, and the children of these children. A
-/// child that was started before the attach runs on unrecorded.
+/// child that was started before the attach continues to run, but edleak does not record it.
 #[test]
 fn children_of_an_attached_process_are_counted_exactly() {
     let dir = TempDir::new("attach-children");

@@ -63,8 +63,8 @@ const RUNTIMES: &[Runtime] = &[
     Runtime { name: "GLib's slices", files: &["libglib-2."], remedy: "record with G_SLICE=always-malloc" },
 ];
 
-/// Finds the runtimes and allocators in a trace that do not take their memory from malloc. The function finds
-/// allocators by the contents of the modules, and runtimes by the file names of the program and of its
+/// Finds, in a trace, the runtimes and allocators that do not take their memory from malloc. The function
+/// finds allocators by the contents of the modules, and runtimes by the file names of the program and of its
 /// modules.
 pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let program = trace.start().command.first().map(String::as_str);

@@ -20,7 +20,8 @@ use edleak_text::globs::Glob;
 use edleak_text::units::{self, plural};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The options of `--per-mark`: the marks by whose iterations the sites are judged.
+/// The options of `--per-mark`. They choose marks; edleak judges each site by its growth from iteration to
+/// iteration of these marks.
 #[derive(Clone, Debug)]
 pub struct PerMarkOptions {
     /// The pattern for the names of the marks.

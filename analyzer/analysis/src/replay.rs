@@ -53,14 +53,15 @@ use std::sync::Arc;
 use sums::PowerSums;
 use window::{Condensed, GROUPS_PER_TILE, Range};
 
-/// The replay divides the sites into this number of ranges for each thread. With more than one range per
-/// thread, a fast thread can take a second range while a slow thread is still at its first.
+/// The replay divides the sites into ranges. The number of ranges is this number times the number of threads.
+/// With more than one range per thread, a fast thread can take a second range while a slow thread is still at
+/// its first.
 const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
 #[derive(Debug)]
 pub struct Replayed<T> {
-    /// The results for all sites that a slice names, in ascending order of the site ids.
+    /// The results for all sites of which a slice contains counters, in ascending order of the site ids.
     pub sites: Vec<T>,
     /// The memory of the process at each grid point.
     pub process: ProcessSeries,
@@ -327,8 +328,8 @@ impl States {
             let series = together.map(|series| series.clone().with_totals(counters.allocs, counters.frees));
             let with_stacks =
                 sums.with_stacks.get(&id).cloned().map(|series| series.beside(Arc::clone(&work)));
-            // If a caller was watched from the start, all its allocations are counted at its stacks, so no
-            // slice names the caller.
+            // If a caller was watched from the start, all its allocations are counted for its stacks. So no
+            // slice has counters of the caller itself, and its own series has only zeros.
             let silent = || {
                 let whole = with_stacks.as_ref();
                 let mut builder = SeriesBuilder::new();

@@ -124,8 +124,9 @@ pub struct JudgedSite {
     /// Number of live allocations at the last judged slice. (In later slices, the program may have freed
     /// everything because it was about to end.)
     pub judged_count: Option<u64>,
-    /// For a site that maps memory, its resident and swapped bytes at the end, computed from the resident
-    /// share of the site at the last reading of /proc; `None`: no reading shows this site.
+    /// For a site that maps memory: its number of resident and swapped bytes at the end of the recording.
+    /// This number is an estimate: the share of the site's bytes that was resident or swapped at the last
+    /// reading of /proc, times the live bytes at the end. `None`: no reading of /proc shows this site.
     pub resident_bytes: Option<u64>,
     /// For a site that maps memory, the pages that the program gave back with madvise; `None`: the program
     /// gave back no pages, or their number is unknown.
@@ -284,16 +285,18 @@ impl JudgedSite {
         outside.clone().find(is_own).or_else(|| outside.clone().next()).or_else(|| self.pool_function())
     }
 
-    /// The frames of the site without edleak's own frames. For a caller of a pool, the function also leaves
-    /// out the frames of the pool's own function, even if these frames are inlined and so only in the debug
-    /// information.
+    /// The frames of the site. If the site is a caller of a pool, the function leaves out edleak's own frames
+    /// (`edleak_pool_…`) and the frame of the pool's function that calls edleak (for example `arena_alloc`).
+    /// It also leaves out such a frame if the compiler inlined it, so that only the debug information shows
+    /// it.
     fn frames_outside_pool(&self) -> impl Iterator<Item = SiteFrame<'_>> + Clone {
         let is_of_pool = self.kind == Kind::Pool;
         let outside = self.frames().skip_while(move |frame| is_of_pool && frame.is_pool_note());
         outside.skip(usize::from(is_of_pool))
     }
 
-    /// For a caller of a pool, the frame of the pool's own function; for any other site, the innermost frame.
+    /// If the site is a caller of a pool: the frame of the pool's function that calls edleak (for example
+    /// `arena_alloc`). For any other site: the innermost frame.
     pub fn pool_function(&self) -> Option<SiteFrame<'_>> {
         self.frames().find(|frame| !frame.is_pool_note()).or_else(|| self.frames().next())
     }

@@ -7,8 +7,8 @@
 //! in different slices. So the analyzer compares the growth of two places slice by slice. Then the analyzer
 //! shifts the growth of one place by some slices, and compares the two places again. If both places grow in
 //! the same slices much more often without the shift than with it, this is evidence of a common cause. If
-//! every slice has many new allocations, a shift makes no difference, so the slices do not show whether there
-//! is a common cause.
+//! every slice has many new allocations, the two places grow in the same slices as often with the shift as
+//! without it. So the slices do not show whether there is a common cause.
 
 use crate::error::Error;
 use crate::load::Recording;
@@ -39,12 +39,13 @@ const MOST_APART: f64 = 0.3;
 /// places grow at the same times only if this share is at least this number of times as large after the
 /// shift.
 const LEAST_CONTRAST: f64 = 2.0;
-/// Two places may grow so evenly that a shift makes no difference. Such places possibly have one cause only
-/// if at most this share of their growth is in different slices.
+/// If two places grow very evenly, about the same share of their growth is in different slices with and
+/// without a shift. Such places possibly have one cause only if this share is at most 5 %.
 const MOST_UNLIKE: f64 = 0.05;
-/// Two places may grow so evenly that a shift makes no difference. Such places possibly have one cause only
-/// if one place keeps 1, 2, 3 or another whole number of allocations for each allocation at the other place.
-/// The measured ratio may differ from a whole number by at most this share of the ratio.
+/// If two places grow very evenly, about the same share of their growth is in different slices with and
+/// without a shift. Such places possibly have one cause only if one place keeps 1, 2, 3 or another whole
+/// number of allocations for each allocation at the other place. The measured ratio may differ from a whole
+/// number by at most this share of the ratio.
 const RATIO_ERROR: f64 = 0.03;
 /// A comparison may count growth in two neighbouring slices as growth in the same slice. Such a comparison is
 /// valid only if, after a shift of one place, more than this share of the growth is in different slices. If
@@ -228,8 +229,8 @@ impl Growth {
 /// by some slices.
 fn is_pattern(one: &[f64], two: &[f64], apart: fn(&[f64], &[f64], usize) -> f64, least: f64) -> bool {
     let here = apart(one, two, 0);
-    // For two places that grow steadily in every slice, a shift makes no difference, so the function returns
-    // false.
+    // If two places grow steadily in every slice, they grow in the same slices with and without a shift, so
+    // the function returns false.
     if here > MOST_APART || MOVES[2..5].iter().all(|&by| by >= one.len() || apart(one, two, by) <= least) {
         return false;
     }

@@ -54,8 +54,8 @@ impl<'a> Lines<'a> {
             Context::from_dwarf(dwarf).ok()
         };
         // If the index of address ranges (`.debug_aranges`) is damaged, read the debug information without
-        // this index. Nothing is lost: each unit of debug information also contains the address ranges of
-        // the unit.
+        // this index. edleak can do without this index, because each unit of the debug information also
+        // contains its own address ranges.
         let context = read(true).or_else(|| read(false))?;
         let split = Loader::new(opened, elf, files, debug_dirs, guard);
         Some(Lines { opened, context, split, guard, names: HashMap::new() })

@@ -22,8 +22,9 @@ use std::path::PathBuf;
 /// ratio of at most about 10. Without a greatest ratio, a hostile file of a few megabytes could fill
 /// gigabytes of memory, because deflate allows a ratio of 1,032.
 const MAX_RATIO: u64 = 64;
-/// A decompressed section may have up to this number of bytes, even if its ratio is greater than `MAX_RATIO`.
-/// For example, a section full of zeros is harmless, but its ratio is greater than `MAX_RATIO`.
+/// A decompressed section may have up to this number of bytes, even if the ratio of its decompressed size to
+/// its compressed size is greater than `MAX_RATIO`. For example, a small section full of zeros has a greater
+/// ratio, but needs little memory.
 const FREE_BYTES: u64 = 16 << 20;
 /// Maximum size of a decompressed section, in bytes. Linkers never write more than 16 GiB of debug
 /// information.

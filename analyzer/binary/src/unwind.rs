@@ -73,7 +73,7 @@ pub struct UnwindTable<R> {
     pub bad_entries: usize,
 }
 
-/// A range of code with one rule. `Compiler` first collects all ranges, and sorts them at the
+/// A range of code with one unwind rule. `Compiler` first collects all these ranges, and sorts them at the
 /// end.
 #[derive(Clone, Copy)]
 struct Stretch<R> {

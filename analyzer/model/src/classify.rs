@@ -256,7 +256,7 @@ const STRICT_EVENTS: f64 = 12.0;
 /// Memory that an allocator holds for its smallest allocation: 32 bytes with glibc's malloc.
 const SMALLEST_BLOCK_BYTES: f64 = 32.0;
 /// If the leaked bytes are at least this share of a site's live bytes, all its live allocations count as
-/// leaked, because the rest may be an error of the estimate.
+/// leaked, because the other live bytes may be an error of the estimate.
 const LEAKED_ALL: f64 = 0.97;
 /// Least length of a record, in seconds, for a leak with the confidence `Strict`. In a shorter record, the
 /// program may still be starting, and a starting program may allocate memory at a steady pace without a leak.
@@ -452,9 +452,9 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// A wave or surges in a curve can hide a leak. So the function removes the regular wave from the curve
-    /// and judges the rest. If the rest shows no leak, the function instead removes the short surges from
-    /// the curve and judges the rest.
+    /// A regular wave or short surges in a curve can hide a leak. So the function first removes the wave from
+    /// the original curve, and judges the result. If this result shows no leak, the function removes only the
+    /// surges from the original curve, and judges the result of this second attempt.
     fn decide_without_waves_and_surges(&self) -> Option<Decision> {
         let adjust = |by: fn(&Curve) -> Option<Curve>, name: &str| {
             let (bytes, count) = (by(self.curves[0])?, by(self.curves[1])?);

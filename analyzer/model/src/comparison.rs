@@ -38,8 +38,9 @@ const MOST_BIC: f64 = 10.0;
 const STEP: f64 = 3.0;
 const STEP_AND_LINE: f64 = 4.0;
 /// Number of parameters that BIC counts for a model of a line plus a base (memory that the site loads at
-/// the start). The model has only four parameters. BIC counts six parameters, because a model that may
-/// bend at any position would otherwise also fit many caches.
+/// the start). The model has only four parameters, but BIC counts six. The curve of this model may bend at
+/// any position. So if BIC counted only four parameters, this model of a leak would also fit the curves of
+/// many caches.
 const LOAD_AND_LINE: f64 = 6.0;
 
 /// Saturating shapes that a model may have as a second term, beside a leak or a ramp.

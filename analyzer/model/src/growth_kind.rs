@@ -46,16 +46,16 @@ const SIDE_TABLE_SHARE: f64 = 0.125;
 /// If the recording has fewer points than this, the kind of growth is `Unknown`.
 const MIN_POINTS: usize = 4;
 
-/// Anonymous memory that no recorded call mapped, minus the live allocations in this memory. (libc
-/// makes a mapping for each large allocation by a call that edleak does not see, so live allocations
-/// may be in this memory.)
+/// Anonymous memory that no recorded call mapped, minus the live allocations in this memory. (For each large
+/// allocation, libc itself maps memory, and edleak does not see this call. So live allocations may be in this
+/// memory.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnseenBytes {
-    /// Size of the anonymous memory without recorded calls and live allocations, at the end of the
-    /// record, in bytes.
+    /// Size of this memory at the end of the record, in bytes: anonymous memory that no recorded call mapped,
+    /// minus the live allocations in it.
     pub bytes: u64,
-    /// Growth of the anonymous memory without recorded calls and live allocations, since the
-    /// start-up of the program, in bytes.
+    /// Growth of this memory since the start-up of the program, in bytes: of anonymous memory that no
+    /// recorded call mapped, minus the live allocations in it.
     pub grown_bytes: u64,
 }
 
@@ -185,9 +185,9 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     if let Some([from, to]) = growth.kinds {
         let in_malloc = by(from.of_malloc(), to.of_malloc());
         let elsewhere = by(from.elsewhere(), to.elsewhere());
-        // The function assumes that live memory grew in the memory of malloc, but by no more than the memory
-        // of malloc grew. The rest of the growth of live memory is in large allocations, each of which has a
-        // separate mapping.
+        // The function counts the growth of live memory as growth of malloc's memory, but only up to the
+        // number of bytes by which malloc's memory grew. The rest of the growth of live memory is in large
+        // allocations, each of which has a separate mapping.
         let retained = (in_malloc - live.max(0.0)).max(0.0);
         let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
         return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
@@ -242,9 +242,10 @@ impl ProcessGrowth {
         seen.map_or(0, |to| to.anonymous.saturating_sub(to.unseen).saturating_sub(to.allocators))
     }
 
-    /// Call this function if edleak did not count all allocations of an allocator; `clause` is the part of a
-    /// sentence that says so in the report. If the memory of the allocator may have grown, the cause becomes
-    /// `Unclear`: the program may leak this memory, or the allocator may retain it.
+    /// Call this function if edleak did not count all allocations of an allocator. `clause` is a part of a
+    /// sentence for the report; it says that these allocations are not counted. If the memory of the
+    /// allocator may have grown, the cause becomes `Unclear`: the program may leak this memory, or the
+    /// allocator may retain it.
     pub fn note_uncounted(&mut self, clause: String) {
         // The heap and the arenas are memory of libc's malloc, whose allocations are all counted.
         let is_of_libc = self.grown().is_some_and(|grown| {

@@ -61,8 +61,8 @@ struct Wave {
     units: [Vec<f64>; 2],
     /// With `first`, `second` and `cross`, a combination of the two `units` is converted into a combination
     /// of the cosine and the sine in `raw`. `first` and `second` are the lengths of the two vectors before
-    /// they were scaled to length 1. `cross` is the product of the first unit and the second vector, before
-    /// this vector was made orthogonal to the first unit.
+    /// they were scaled to length 1. `cross` is the inner product of the first unit vector and the second
+    /// vector, computed before the second vector was made orthogonal to the first unit vector.
     first: f64,
     second: f64,
     cross: f64,

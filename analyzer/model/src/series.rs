@@ -254,8 +254,8 @@ impl Series {
         self.last
     }
 
-    /// The exact sums for edLeak's fit; `None`: the series was condensed for edleak's own model, which does
-    /// not need these sums.
+    /// The exact sums for the formula of edLeak (the older tool, `--model edleak`); `None`: the user did not
+    /// choose this formula, so the series does not keep these sums.
     pub fn sums(&self) -> Option<&Sums> {
         self.sums.as_ref()
     }

@@ -385,7 +385,8 @@ fn health_checks_and_a_load_that_ramps_down_are_not_the_work_that_goes_on() {
     // The program makes three allocations per slice under load, and then one allocation in every other slice.
     let judged = beside_work(600, |slice| slice.min(400), |slice| if slice < 400 { 3 } else { slice % 2 });
     assert_eq!(judged.verdict, Verdict::Undecided, "{:?}", judged.why);
-    // In the second half, the load falls from 30 allocations per slice to 0, and the growth falls with it.
+    // In the second half, the load falls from 30 allocations per slice to 0. The site keeps one allocation
+    // for every three allocations of the program, so its growth falls, too.
     let pace = |slice: u64| if slice < 200 { 30 } else { 30 * (400 - slice) / 200 };
     let kept: Vec<u64> = (0..400)
         .scan(0, |sum, slice| {

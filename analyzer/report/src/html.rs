@@ -65,8 +65,8 @@ const SCRIPT: [&str; 13] = [
 ];
 const STYLE: &str = include_str!("html/page.css");
 
-/// Number of instants for which a page has counters. A chart has one column for each instant, and a screen
-/// has room for about 500 columns.
+/// Number of instants (points in time) for which an HTML report contains the counters of the sites. A chart
+/// has one column for each instant, and a screen has room for about 500 columns.
 pub const INSTANTS: usize = 500;
 /// Maximum size of the packed counters that edleak keeps in memory to make a page, in bytes. If the page has
 /// no room for all packed counters, it contains only a part of them.

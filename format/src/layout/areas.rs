@@ -3,8 +3,8 @@
 //! The areas are stored as a sequence of varints. The first varint is the number of changed areas. After this
 //! number, each changed area has five varints. The first of an area's five varints is the id of the area,
 //! minus the id of the previous changed area, minus 1 (for the first changed area: the id itself). The other
-//! four varints are the differences from the previous slice, in zig-zag encoding: of the mapped, resident,
-//! proportional and swapped bytes.
+//! four varints are for the mapped, the resident, the proportional and the swapped bytes of the area. Each of
+//! these four varints is the difference from the previous slice, in zig-zag encoding.
 
 use crate::ids::AreaId;
 use crate::layout::varint::{put, take, unzigzag, zigzag};
@@ -81,7 +81,7 @@ impl Areas {
     }
 
     /// Reads the bytes that [`Areas::encode`] wrote. Call this function only for a slice in which `encode`
-    /// wrote something. `None`: the bytes are not sound.
+    /// wrote something. `None`: the bytes are damaged.
     pub(crate) fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         self.changed.clear();
         let mut next = 0u64;

@@ -104,7 +104,7 @@ impl BlockHeader {
         bytes
     }
 
-    /// Reads a header. `None`: the bytes are not a sound header.
+    /// Reads a header. `None`: the bytes are not a valid header.
     pub(crate) fn from_bytes(bytes: &[u8], salt: u64) -> Option<BlockHeader> {
         let bytes: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         if bytes[..4] != MAGIC || u32_at(bytes, 4) != checksum(&[&salt.to_le_bytes(), &bytes[8..]]) {

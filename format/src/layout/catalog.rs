@@ -85,7 +85,7 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
         .expect("a record is plain data, and a vector takes every byte");
 }
 
-/// Reads consecutive records of one format version. At the first unsound record, the function stops and
+/// Reads consecutive records of one format version. At the first damaged record, the function stops and
 /// returns `None`; `records` keeps the records before it.
 pub(crate) fn decode(bytes: &[u8], version: u32, records: &mut Records) -> Option<()> {
     each(bytes, version, |record, _| _ = records.insert(Key::of(&record), record))
@@ -126,7 +126,7 @@ pub(crate) struct EncodedRecords {
 }
 
 impl EncodedRecords {
-    /// Adds encoded records that are newer than all records in this value. `None`: a record is unsound; the
+    /// Adds encoded records that are newer than all records in this value. `None`: a record is damaged; the
     /// function has added the records before that record.
     pub(crate) fn add(&mut self, encoded: &[u8]) -> Option<()> {
         each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))

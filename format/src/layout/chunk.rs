@@ -60,7 +60,7 @@ pub(crate) fn chunk_header(
     bytes
 }
 
-/// An iterator over the chunks of a journal. The iterator ends before the first unsound chunk.
+/// An iterator over the chunks of a journal. The iterator ends before the first damaged chunk.
 pub(crate) struct Chunks<'a> {
     salt: u64,
     sequence: u64,
@@ -79,8 +79,8 @@ impl<'a> Chunks<'a> {
         Chunks { salt, sequence: header.sequence, index, rest: payload }
     }
 
-    /// Whether the journal ends in a torn chunk: the zeros that end a sound journal are missing. The answer
-    /// is valid only after the iterator has returned the last sound chunk.
+    /// Whether the journal ends in a torn chunk: the zeros that end an undamaged journal are missing. The
+    /// answer is valid only after the iterator has returned the last undamaged chunk.
     pub(crate) fn is_torn(&self) -> bool {
         !self.rest.get(..CHUNK_HEADER_BYTES).is_some_and(|end| end.iter().all(|&byte| byte == 0))
     }

@@ -44,7 +44,7 @@ struct SiteState {
     step: u64,
     /// Mean size of an allocation, in bytes. The encoder computes the mean again only when the number of
     /// allocations needs one more bit, so divisions are rare. If all allocations of a site have one size, the
-    /// prediction is exact.
+    /// predicted number of bytes is exact.
     mean_bytes: u64,
 }
 
@@ -306,7 +306,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Passes every slice to `visitor`. For an unsound payload the function returns `None`; it may have
+    /// Passes every slice to `visitor`. For a damaged payload the function returns `None`; it may have
     /// passed some slices before.
     pub(crate) fn decode<V: SliceVisitor + ?Sized>(
         &mut self,
@@ -375,7 +375,7 @@ impl Decoder {
     }
 }
 
-/// Turns the encoded slice headers of a block into `SliceShape`s. `None`: a header is unsound, so the
+/// Turns the encoded slice headers of a block into `SliceShape`s. `None`: a header is damaged, so the
 /// positions of the planes are unknown.
 pub(crate) fn parse_shapes(
     mut headers: &[u8],
@@ -523,7 +523,7 @@ mod tests {
             let (count, collect) = decode(&payload, from_tick, tick);
             prop_assert_eq!(count, Some(slices.len() as u32));
             prop_assert_eq!(collect.slices, model);
-            // A payload that is too short or too long is unsound.
+            // A payload that is too short or too long is damaged.
             prop_assert_eq!(decode(&[&payload[..], &[0]].concat(), from_tick, tick).0, None);
             if let Some((_, cut)) = payload.split_last() {
                 prop_assert_eq!(decode(cut, from_tick, tick).0, None);
@@ -562,7 +562,7 @@ mod tests {
         }
         assert_eq!(decode(&encoder.finish(), 10, 15).0, Some(2));
         assert_eq!(decode(&encoder.finish(), 10, 14).0, None);
-        // A block in which two slices have the same tick is unsound.
+        // A block in which two slices have the same tick is damaged.
         encoder.slice(&SliceHeader { tick: 15, ..SliceHeader::default() }, std::iter::empty());
         assert_eq!(decode(&encoder.finish(), 10, 15).0, None);
     }

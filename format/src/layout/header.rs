@@ -47,8 +47,8 @@ impl Header {
         page
     }
 
-    /// Reads the first sound copy of the fields. The function also returns how many of the four copies are
-    /// damaged.
+    /// Reads the first undamaged copy of the fields. The function also returns how many of the four copies
+    /// are damaged.
     pub(crate) fn from_page(page: &[u8]) -> Result<(Header, u64), Error> {
         if page.is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the file is empty")

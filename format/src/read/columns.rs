@@ -1,5 +1,5 @@
-//! A decompressed block of slices that can be read site by site. [`Columns`] lists the sound slices of the
-//! block and the positions of their numbers.
+//! A decompressed block of slices that can be read site by site. [`Columns`] lists the undamaged slices of
+//! the block and the positions of their numbers.
 //!
 //! A payload is stored by column and plane, and a plane holds the bytes of all slices in order
 //! ([`crate::layout::delta`]). To read a few sites of every slice, a reader must know where each slice begins
@@ -31,7 +31,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Number of sound slices in the block.
+    /// Number of undamaged slices in the block.
     pub fn slices(&self) -> usize {
         self.shapes.len()
     }
@@ -86,7 +86,7 @@ impl Columns {
         done
     }
 
-    /// Finds the slices of the payload in `raw`, up to the first unsound slice.
+    /// Finds the slices of the payload in `raw`, up to the first damaged slice.
     pub(crate) fn locate(&mut self, from_tick: u64, last_tick: u64) {
         self.first_offset.clear();
         self.offsets.clear();

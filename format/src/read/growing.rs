@@ -32,7 +32,7 @@ use crate::slice::{Counters, SliceHeader, SliceVisitor};
 const ATTEMPTS: usize = 4;
 /// Number of bytes of the journal that one step reads.
 const JOURNAL_READ_BYTES: u64 = 64 << 10;
-/// Number of bytes that one step of the search for the next sound header reads.
+/// Number of bytes that one step of the search for the next undamaged header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 
 /// The result of a refresh.
@@ -42,8 +42,8 @@ pub struct Update {
     pub slices: u64,
     /// Number of catalog records that are new or that replaced a record.
     pub records: u64,
-    /// Whether the file holds another recording than at the previous refresh. If it does, the reader has
-    /// dropped the data of the old recording.
+    /// Whether the file holds another recording than at the previous refresh. If the file holds another
+    /// recording, the reader has already dropped the data of the old recording.
     pub is_new_recording: bool,
     /// Number of blocks that the refresh could not read. The visitor does not get the slices of a block that
     /// could not be read.
@@ -255,8 +255,8 @@ impl GrowingTrace {
         Ok(Ok(()))
     }
 
-    /// The headers of all sound blocks. After the last extent that was ever used, the file holds only zeros,
-    /// so the search ends there.
+    /// The headers of all undamaged blocks. After the last extent that was ever used, the file holds only
+    /// zeros, so the search ends there.
     fn headers(&mut self, length: u64) -> Result<Headers, Error> {
         let mut headers = Headers::default();
         let mut at = PAGE_BYTES as u64;
@@ -284,7 +284,7 @@ impl GrowingTrace {
         Ok(headers)
     }
 
-    /// The position of the next sound header, or the end of the file.
+    /// The position of the next undamaged header, or the end of the file.
     fn search(&mut self, length: u64, mut at: u64) -> Result<u64, Error> {
         while at < length {
             let bytes = self.read(length, at, SEARCH_BYTES)?;
@@ -334,7 +334,7 @@ impl GrowingTrace {
     /// record.
     fn take_records(&mut self, encoded: &[u8]) -> u64 {
         let mut found = Records::new();
-        // Decoding stops at the first unsound record, and the records before it are used.
+        // Decoding stops at the first damaged record, and the records before it are used.
         let _unsound = catalog::decode(encoded, self.header.version, &mut found);
         let mut count = 0;
         for (key, record) in found {

@@ -1,4 +1,4 @@
-//! Finds the sound blocks of a file; the file may be damaged anywhere.
+//! Finds the undamaged blocks of a file; the file may be damaged anywhere.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub struct Damage {
     /// other blocks show that a block is missing. If the last slice of the journal is torn, it counts as one
     /// damaged block.
     pub torn_blocks: u64,
-    /// Bytes that belong to no sound block.
+    /// Number of bytes outside of all undamaged blocks.
     pub skipped_bytes: u64,
     /// Number of slices that are known to be lost. If all blocks of a span of ticks are missing, the slices
     /// that were due in this span count as lost.
@@ -30,16 +30,17 @@ impl Damage {
     }
 }
 
-/// A sound block of slices, or a journal.
+/// An undamaged block of slices, or a journal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub at: u64,
-    /// The block's header. For a journal, `slices`, the ticks and the level are computed from the sound
-    /// chunks.
+    /// The block's header. In a journal's header, the fields `slices`, `first_tick`, `last_tick` and `level`
+    /// (the slices are 2^level ticks apart) are not those of the file: the reader computes them from the
+    /// undamaged chunks.
     pub header: BlockHeader,
 }
 
-/// The sound blocks of a trace.
+/// The undamaged blocks of a trace.
 #[derive(Default)]
 pub(crate) struct Index {
     /// The blocks by ascending tick; they do not overlap.
@@ -48,7 +49,7 @@ pub(crate) struct Index {
     pub damage: Damage,
 }
 
-/// Number of bytes that one step of the search for the next sound header reads.
+/// Number of bytes that one step of the search for the next undamaged header reads.
 const SEARCH_BYTES: u64 = 64 << 10;
 /// The decompressed catalog may take this number of bytes plus `MAX_CATALOG_RATIO` times the length of the
 /// file. The decompressed catalogs of real programs take 1/20 of the bytes that this limit allows. Without a
@@ -76,7 +77,7 @@ struct Scan<'a> {
     damage: Damage,
 }
 
-/// Reads the whole file once and lists its sound blocks.
+/// Reads the whole file once and lists its undamaged blocks.
 pub(crate) fn index(source: &Source, Header { salt, version, .. }: Header) -> io::Result<Index> {
     let mut scan = Scan {
         source,
@@ -109,8 +110,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Returns the position of the next sound header, or the end of the file. Zeros do not count as skipped
-    /// bytes, because they are space that the writer has never used.
+    /// Returns the position of the next undamaged header, or the end of the file. Zeros do not count as
+    /// skipped bytes, because they are space that the writer has never used.
     fn search(&mut self, mut at: u64) -> io::Result<u64> {
         let mut buffer = Vec::new();
         loop {
@@ -237,7 +238,7 @@ pub(crate) fn newest_cover(mut blocks: Vec<Found>) -> Vec<Found> {
     cover.into_values().collect()
 }
 
-/// Number of lost slices: the recorder took them, or should have taken them, at ticks that no sound block
+/// Number of lost slices: the recorder took them, or should have taken them, at ticks that no undamaged block
 /// covers.
 fn lost_slices(cover: &[Found], torn: &[Found]) -> u64 {
     let mut lost = 0u64;

@@ -1,4 +1,4 @@
-//! Reading a trace: the reader finds the sound blocks, reads their columns, and decodes many sites in one
+//! Reading a trace: the reader finds the undamaged blocks, reads their columns, and decodes many sites in one
 //! step.
 
 pub(crate) mod columns;

@@ -226,8 +226,8 @@ impl<'a> Gaps<'a> {
         &self.raw[self.planes[plane] as usize..][..self.changes]
     }
 
-    /// Returns the gap between the id of a changed site and the id of the previous changed site. A sound gap
-    /// needs at most three bytes.
+    /// Returns the gap between the id of a changed site and the id of the previous changed site. In an
+    /// undamaged trace, a gap has at most three bytes.
     fn at(&self, change: usize) -> u32 {
         let planes = self.planes.iter().take(3).enumerate();
         planes.fold(0, |gap, (i, &start)| gap | u32::from(self.raw[start as usize + change]) << (8 * i))

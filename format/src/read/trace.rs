@@ -1,4 +1,4 @@
-//! Turns the bytes of a file into slices and records. The reader returns sound data and counts damage.
+//! Turns the bytes of a file into slices and records. The reader returns undamaged data and counts damage.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -34,7 +34,7 @@ const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 /// moves blocks during the copy, the reader makes another copy.
 const SNAPSHOTS: usize = 3;
 
-/// A sound block of slices. Blocks can be replayed in any order and in parallel.
+/// An undamaged block of slices. Blocks can be replayed in any order and in parallel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockInfo {
     /// Tick of the first slice.
@@ -347,7 +347,7 @@ impl Trace {
         records
     }
 
-    /// The sound blocks of slices by ascending tick, without overlaps.
+    /// The undamaged blocks of slices by ascending tick, without overlaps.
     pub fn blocks(&self) -> &[BlockInfo] {
         &self.blocks
     }

@@ -306,8 +306,8 @@ impl TraceWriter {
 
     /// Moves every block towards the start of the file: into the lowest free extent that is large enough, or
     /// to the start of the free extent just before the block. If the new position would overlap the old
-    /// position, the block is first copied elsewhere, so the file always holds a sound copy. If there is no
-    /// room for a copy of the block, the block stays at its old position.
+    /// position, the block is first copied elsewhere, so the file always holds an undamaged copy. If there is
+    /// no room for a copy of the block, the block stays at its old position.
     pub(crate) fn pack(&mut self) -> Result<(), Error> {
         let mut end = crate::layout::header::PAGE_BYTES as u64;
         let mut has_gaps = false;

@@ -59,8 +59,9 @@ mod library {
 
     /// Defines memory of 8 bytes for each of the two addresses of `edleak_set_mark` and `edleak_note_pool`,
     /// and an ELF note that contains the position of this memory. If edleak-record loads its library into the
-    /// running program, it writes the two addresses into this memory while all threads are stopped. Each file
-    /// of machine code contains this definition once; the linker merges the definitions of one module.
+    /// running program, it writes the two addresses into this memory while all threads are stopped. Each
+    /// object file contains this definition once. The linker merges the definitions of all object files of an
+    /// executable or a shared library into one.
     macro_rules! with_words {
         ($($line:literal),*) => {
             concat!(
@@ -137,8 +138,8 @@ mod library {
         if note != 0 {
             // SAFETY: the library defines the symbol as a function of this type.
             let note: Note = unsafe { transmute(note) };
-            // SAFETY: the function accepts any numbers; if the operation gives a name, `address` leads to a C
-            // string.
+            // SAFETY: `note` accepts any numbers. `note` reads memory at `address` only if the operation
+            // gives a pool a name; then `address` is the address of a C string.
             unsafe { note(operation, pool, address, size, 0) };
             // SAFETY: the assembly contains no instruction. It stands after the call of `note` so that the
             // compiler does not turn this call into a jump: a jump leaves no return address, by which edleak

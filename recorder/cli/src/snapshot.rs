@@ -107,9 +107,10 @@ impl Reader {
     }
 }
 
-/// All sites: leaks first, and then the other sites, sorted by the sum of live bytes and growth. Only the
-/// first `NAMED_SITES` sites of this list get function names. The list is sorted in this way so that the
-/// first rows on the screen have names, whether the user sorts by live bytes or by growth.
+/// All sites: first the leaks, then the other sites. Within each of these two groups, the site with the
+/// greatest sum of live bytes and growth comes first. Only the first `NAMED_SITES` sites of this list get
+/// function names. The list is sorted in this way so that the first rows on the screen have names, whether
+/// the user sorts by live bytes or by growth.
 fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {

@@ -144,8 +144,9 @@ impl Caller {
     }
 }
 
-/// Copies the meaning of an address from the site table into the caller cache. If the word at the index of
-/// this address belongs to another address, the function replaces the word only if `takes_over` returns true.
+/// Copies the site, or the unwind rule, of an address from the site table (`slot`) into the caller cache. If
+/// the word at the index of this address belongs to another address, the function replaces the word only if
+/// `takes_over` returns true.
 pub fn publish(cache: &[AtomicU64], address: u64, slot: &SiteSlot, takes_over: impl FnOnce() -> bool) {
     let meaning = slot.meaning.load(Ordering::Acquire);
     let Some(caller) = Caller::of(meaning as u32, Action((meaning >> 32) as u32)) else { return };
@@ -218,8 +219,9 @@ mod tests {
         })
     }
 
-    // The lowest and the highest address for every index of the cache. A wrong comparison is most likely to
-    // fail for the lowest or the highest address: it would treat an empty word as the word of this address.
+    // For each index of the cache: the lowest and the highest address that has this index. A wrong comparison
+    // is most likely to fail for the lowest or the highest address: it would treat an empty word as the word
+    // of this address.
     fn extremes() -> impl Iterator<Item = u64> {
         (0..CALLERS as u64)
             .flat_map(move |place| [LOWEST as u64 | place, ((1 << ADDRESS_BITS) - CALLERS as u64) | place])

@@ -111,17 +111,20 @@ pub struct Idle {
     pub is_late: AtomicU32,
     /// Padding, without a meaning.
     pub reserved: AtomicU32,
-    /// The address of the `malloc` that the process uses, if the library is late.
+    /// The address of the `malloc` that the process calls; 0: the library was loaded at the start of the
+    /// process.
     pub malloc: AtomicU64,
-    /// The address of the function that sets marks (`edleak_set_mark`), if the library is late.
+    /// The address of the function that sets marks (`edleak_set_mark`); 0: the library was loaded at the
+    /// start of the process.
     pub set_mark: AtomicU64,
-    /// The address of the function that notes operations of pools (`edleak_note_pool`), if the library is
-    /// late.
+    /// The address of the function that notes operations of pools (`edleak_note_pool`); 0: the library was
+    /// loaded at the start of the process.
     pub note_pool: AtomicU64,
     /// For each module with detours, the memory for the code of the detours. The collector fills in
     /// `places`.
     pub places: [DetourPlace; MAX_PLACES],
-    /// The addresses of the library's hooks ([`crate::detour::Hook`]), if the library is late.
+    /// The addresses of the library's hooks ([`crate::detour::Hook`]); all 0: the library was loaded at the
+    /// start of the process.
     pub hooks: [AtomicU64; HOOKS],
     /// The address of a control page, as a NUL-terminated text.
     pub address: [AtomicU8; ADDRESS_BYTES],

@@ -91,7 +91,8 @@ pub const BOUNDS_AT: usize = page(ROWS_AT + stack::MAX_ROWS * size_of::<RuleRow>
 pub const MARKS_AT: usize = page(BOUNDS_AT + stack::MAX_BOUNDS * size_of::<Bound>());
 /// Offset of the names of the marks.
 pub const MARK_NAMES_AT: usize = page(MARKS_AT + size_of::<MarkState>());
-/// Offset of the counts that each ID had in the latest slice that a mark took and that contains this ID.
+/// Offset of an array with one entry for each ID (of a site or of a cell): the counts of this ID in the
+/// latest slice of a mark that contains this ID.
 pub const MARK_SEEN_AT: usize = page(MARK_NAMES_AT + MAX_NAMES * size_of::<MarkName>());
 /// Offset of the ring of slices taken at marks.
 pub const MARK_RING_AT: usize = page(MARK_SEEN_AT + MAX_IDS * size_of::<Seen>());

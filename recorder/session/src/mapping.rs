@@ -26,10 +26,10 @@
 //! Example 2: thread B maps a range, and thread A then unmaps this range. Thread A can only know the
 //! address after the mmap has returned, so the event of the mmap has the lower number, as it must.
 //!
-//! `MAP_FIXED` replaces mappings of the program. During a call with `MAP_FIXED`, no other thread can get
-//! the replaced ranges, so the thread takes the number after the kernel's work, as for any other mmap. If a
-//! call fails after its thread has added an event for it, the thread adds a second event, which reports the
-//! failure and holds the number of the first event.
+//! A call of mmap with `MAP_FIXED` replaces mappings of the program. The kernel replaces them in one step, so
+//! no other thread can get their ranges in between. So the calling thread takes the number of its event after
+//! the kernel's work, as for any other mmap. If a call fails after its thread has added an event for it, the
+//! thread adds a second event, which reports the failure and holds the number of the first event.
 //!
 //! # Room
 //!

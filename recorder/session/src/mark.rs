@@ -36,7 +36,8 @@ use crate::stack::{Cell, MAX_CELLS};
 pub const MAX_NAMES: usize = 256;
 /// Number of bytes of a name that the session stores.
 pub const MAX_NAME_BYTES: usize = 96;
-/// Maximum number of IDs in a slice: the IDs of sites, then the IDs of cells.
+/// Maximum number of IDs in a slice. IDs below `MAX_SITES` stand for sites. All other IDs stand for cells; a
+/// cell holds the counts of one stack in one span of time.
 pub const MAX_IDS: usize = MAX_SITES + MAX_CELLS;
 /// Number of words of 8 bytes in the ring.
 pub const RING_WORDS: usize = 1 << 19;

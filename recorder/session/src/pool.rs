@@ -78,8 +78,9 @@ pub enum Operation {
     Poison = 7,
     /// The program has made a range accessible.
     Unpoison = 8,
-    /// A thread that sets a mark takes a slice of the counters. `address` is the position of the slice in
-    /// the ring of marks ([`crate::mark`]). Only the preload library itself adds an event of this kind.
+    /// A thread that sets a mark takes a slice (a copy of the counters). `address` is the position of the
+    /// slice in the ring of marks ([`crate::mark`]). Only the preload library itself adds an event of this
+    /// kind.
     Mark = 9,
 }
 

@@ -15,9 +15,10 @@ fn refusal_names_each_thread_and_its_place() {
     refused_and_answers(program, &texts);
 }
 
-/// The time limit of the attach is 4 s. In the first 3 s, no thread can load the library. After these 3 s,
-/// one thread does not stop when edleak-record wants to write its jumps. If loading the library and stopping
-/// the threads each had a limit of 4 s, edleak-record would refuse the process only after 7 s.
+/// The time limit of the attach is 4 s. In the first 3 s, no thread can load the library. Then a thread loads
+/// the library, but another thread does not stop, so edleak-record cannot write its jumps into the target. If
+/// loading the library and stopping the threads each had a limit of 4 s, edleak-record would refuse the
+/// process only after 7 s.
 #[test]
 fn loading_the_library_and_writing_the_jumps_share_one_limit() {
     let dir = TempDir::new("attach-limit");

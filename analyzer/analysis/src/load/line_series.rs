@@ -19,8 +19,7 @@ pub struct LoadOptions {
 pub struct LineSeries {
     /// The label of the site.
     pub label: SiteLabel,
-    /// For a stack of a watched site: the label of the watched site. `None`: the site is not a stack of a
-    /// watched site.
+    /// For a stack of a watched site: the label of the watched site. For any other site: `None`.
     pub parent: Option<SiteLabel>,
     /// Seconds between two slices.
     pub period_s: f64,

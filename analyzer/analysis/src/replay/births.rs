@@ -20,7 +20,7 @@ impl BirthTable {
     pub fn new(trace: &Trace, merged: &Merged, grid: Grid) -> Self {
         let tick_ns = clock::tick_ns(trace);
         let mut survivors = merged.survivors(trace);
-        // After the watch of a site ends, no new allocations are counted at its stacks. If the function gave
+        // After the watch of a site ends, no new allocations are counted for its stacks. If the function gave
         // the birth times of such a site's stacks to the model, the model would conclude that the stacks
         // stopped growing. So the stacks of a site whose watch has ended get no birth times.
         let ended = merged.ended_watches(trace);

@@ -24,7 +24,7 @@ pub(super) struct Place {
     /// Number of finished buckets.
     closed: u32,
     /// The live bytes and the live count of the site, if they had the same values in all finished buckets.
-    /// While this field is set, the buckets of this site are not in the rows.
+    /// While this field is not `None`, the rows do not contain the buckets of this site.
     flat: Option<(u64, u64)>,
     /// All finished buckets of the site, if at least one of them has a number of more than four bytes, which
     /// does not fit into a row.

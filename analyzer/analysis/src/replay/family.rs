@@ -1,7 +1,7 @@
 //! Builds the series of a sum of several sites. There are two kinds of sums: a watched site with all its
 //! stacks, and the sites that are merged into one ([`Merged`]).
 //!
-//! From the time at which a site becomes watched, its new allocations are counted at its stacks. So the
+//! From the time at which a site becomes watched, its new allocations are counted for its stacks. So the
 //! site's own series stops growing at this time, and the series of its stacks begin only at this time. Also,
 //! a leak that is spread over many stacks may be visible in none of them. The sum of the caller and its
 //! stacks shows the whole leak. The replay computes sums only for sites that are part of a sum; other sites
@@ -78,8 +78,8 @@ struct Family {
     crossing: Option<Crossing>,
 }
 
-/// A gap without slices whose points are not yet added to a sum. The replay computes the points of a gap as
-/// soon as it knows all changes of the slice after the gap.
+/// A gap (a time without slices) in the curve of a sum; the replay has not filled this gap yet. The replay
+/// fills a gap as soon as it knows all changes of the slice after the gap.
 #[derive(Debug)]
 struct Crossing {
     tick: u64,
@@ -246,9 +246,9 @@ impl Family {
         self.crossing = Some(Crossing { tick, gap, live, moved: Vec::new() });
     }
 
-    /// Adds the points of a gap (a time without slices) to the sum. Before this call, all changes of the
-    /// slice after the gap must have been added. In the gap, the function draws a straight line for each
-    /// member of the sum, and adds up the values of these lines at each point.
+    /// Fills a gap (a time without slices) in the curve of the sum. Before this call, all changes of the
+    /// slice after the gap must have been added. For each member of the sum, the function draws a straight
+    /// line through the gap. At each grid point in the gap, the sum is the sum of the values of these lines.
     fn cross(&mut self) {
         let Some(Crossing { gap, live, moved, .. }) = self.crossing.take() else { return };
         for at in gap.points() {

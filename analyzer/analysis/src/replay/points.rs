@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of bytes for the points of those groups of sites that are replayed at the same time.
 const POINTS_BYTES: usize = 512 << 20;
-/// Maximum number of points of a grid. A trace with a longer grid must be forged, because even a year with
-/// one point per second has only 32 million points.
+/// Maximum number of grid points of a trace. A trace with more grid points can only be a forgery: even a
+/// recording of a year, with one point per second, has only 32 million points.
 const MAX_POINTS: usize = 1 << 26;
 
 /// All points of one site, from the site's first point on. Equal points in a row are stored as one run, which
@@ -192,7 +192,9 @@ impl Collected {
         }
     }
 
-    /// Adds the points of a gap (a time without slices) to a site whose counters changed in the gap.
+    /// Fills a gap (a time without slices) in the curve of a site: adds points on a straight line from the
+    /// counters before the gap to the counters `is` after the gap. If the live bytes and the live count did
+    /// not change in the gap, the function does nothing.
     fn push_over(&mut self, gap: &Gap, is: Point) {
         let was = point_of(&self.now);
         if (was.live_bytes, was.live_count) == (is.live_bytes, is.live_count) {

@@ -7,7 +7,9 @@
 use edleak_analysis::score::Case;
 use edleak_model::series::{Births, Point, SeriesBuilder};
 
-/// Number of birth epochs over the record.
+/// The record is divided into this number of equal spans of time, called birth epochs. For each birth epoch,
+/// the simulator counts the allocations that were made in it, and how many of these are still live at the
+/// end.
 const EPOCHS: usize = 16;
 
 /// A generator of random numbers (splitmix64). With the same seed, the generator gives the same numbers on

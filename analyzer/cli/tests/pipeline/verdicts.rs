@@ -331,8 +331,9 @@ fn memory_kept_by_a_busy_program_is_at_most_a_suspect() {
         draft.processor = processor(used_s, waited_s);
         assert_eq!(confidence(&draft), "suspect");
     }
-    // If most of the program's memory existed from the start, the leak gets the confidence `strict`, although
-    // the program used a processor, or waited for one, nearly all the time.
+    // If a program uses a processor, or waits for one, nearly all the time, its leak normally gets only the
+    // confidence `suspect`. But if most of the program's memory existed from the start, the leak gets
+    // `strict`.
     draft.sites.push(caller(0x30, "start", 3, |_| counters(1 << 20, 1, 0, 0)));
     assert_eq!(confidence(&draft), "strict");
     draft.processor = processor(1, 6);

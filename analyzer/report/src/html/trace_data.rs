@@ -1,5 +1,6 @@
 //! Writes one recording into the page's data, as columns. Some columns have one row for each site, and some
-//! have one row for each instant of the process. One column of bytes has the packed counters of all sites.
+//! have one row for each instant of the process. Another column holds the packed counters of all sites, as
+//! one sequence of bytes.
 
 use super::headline::Headline;
 use super::names::Names;

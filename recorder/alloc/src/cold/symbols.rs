@@ -20,7 +20,7 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
     }
 }
 
-/// `false`: in a static program, no loader allocates memory in pthread_create.
+/// Always returns `false`, because in a static program, no loader allocates memory in pthread_create.
 pub(crate) fn is_in_pthread_create(_: usize) -> bool {
     false
 }

@@ -12,9 +12,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 pub(super) enum Action {
     None,
     Leave,
-    /// The main loop reads the trace again now.
+    /// The main loop must read the trace again at once.
     Refresh,
-    /// The main loop asks the collector to watch or unwatch a site.
+    /// The main loop must ask the collector to watch or unwatch a site.
     Watch {
         spec: String,
         is_for: bool,

@@ -1,6 +1,6 @@
-//! Wakes the collector when an image (a program in a process) claims a session (the memory that the image
-//! shares with the collector). At its start, the image waits until the collector has published rules for it.
-//! If the collector only polled for claims, each image would wait longer.
+//! Wakes the collector when a process claims a session (the memory that the process shares with the
+//! collector). At its start, a process waits until the collector has published rules for it. If the collector
+//! only polled for claims, each process would wait longer.
 //!
 //! The number of claims is a counter in shared memory, but the main loop can wait only for file descriptors.
 //! So a separate thread waits until the counter changes, and then writes to an eventfd. If the collector
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// After a notifier is dropped, the thread of the notifier ends within this time.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Notifies the main loop when an image claims a session from one control page.
+/// Notifies the main loop when a process claims a session from one control page.
 pub(crate) struct ClaimNotifier {
     event: Arc<File>,
     page: Arc<ControlPage>,
@@ -53,14 +53,15 @@ impl ClaimNotifier {
         Some(claim_notifier)
     }
 
-    /// A file descriptor that becomes readable when an image claims a session.
+    /// A file descriptor that becomes readable when a process claims a session.
     pub(crate) fn fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
 
     /// Makes the descriptor unreadable until the next claim.
     pub(crate) fn reset(&self) {
-        // If no image has claimed a session, the read fails and changes nothing.
+        // If no process has claimed a session since the last call of `reset`, this read fails and changes
+        // nothing.
         let _ = (&*self.event).read(&mut [0; 8]);
     }
 }

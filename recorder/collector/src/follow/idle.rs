@@ -17,8 +17,8 @@ const LAST_ATTACH: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Follower<'_> {
-    /// Checks whether the attached process has begun to count, and repeats the request to begin if it failed.
-    /// Returns `true` if edleak cannot record this process.
+    /// Checks whether the attached process has begun to count. If the collector's request to begin failed,
+    /// the collector repeats this request. Returns `true` if edleak cannot record this process.
     pub(super) fn look_after_attached(&mut self, now: Instant) -> bool {
         let Root::Attached(attached) = &mut self.root else { return false };
         match &self.recording {

@@ -51,8 +51,9 @@ const LOOK_FOR_CHILDREN: Duration = Duration::from_millis(200);
 /// sessions most often. (Each recording also has a first part, which is shorter than `START`; see
 /// `recording/young.rs`.)
 const START: Duration = Duration::from_millis(200);
-/// If children are not recorded, processes seldom claim sessions after a run has lasted for this time. From
-/// this age of the run on, the collector checks for claims only every 10 × [`POLL`].
+/// If children are not recorded, only the target itself claims sessions: one at its start, and one after each
+/// exec. So claims are rare after the first 10 s of a run, and the collector then checks for claims only
+/// every 10 × [`POLL`].
 const CALM_AFTER: Duration = Duration::from_secs(10);
 /// If a process does not attach to its session within this time after its claim, the collector assumes that
 /// the process has ended or cannot attach.

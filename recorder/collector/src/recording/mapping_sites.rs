@@ -34,8 +34,8 @@ impl Recording {
         self.mappings.as_ref()?.next_reading()
     }
 
-    /// Time until [`Recording::poll`] has work to do before the next slice; `None`: no work is due before the
-    /// next slice.
+    /// Time until [`Recording::poll`] has work to do, if this work is due before the next slice; `None`: no
+    /// work is due before the next slice.
     pub fn next_turn(&self, now: Instant) -> Option<Duration> {
         let pools = self.pools.as_ref().and_then(|pools| pools.due(now));
         self.next_reading().into_iter().chain(pools).chain(self.delay_left(now)).min()

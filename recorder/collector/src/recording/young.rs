@@ -37,7 +37,8 @@ impl Recording {
         !self.has_file() && now.saturating_duration_since(self.began) >= YOUNG
     }
 
-    /// Whether the collector has written no byte of the trace into a file yet.
+    /// Whether the whole trace is only in memory: the collector has not yet written any part of it into a
+    /// file.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.writer.as_ref().is_some_and(TraceWriter::is_in_memory)
     }

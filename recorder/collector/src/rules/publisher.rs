@@ -139,8 +139,8 @@ impl Publisher {
     }
 
     /// Compiles the rules of files that the target will load. Another thread compiles the rules, so that the
-    /// target can start at the same time. If the collector cannot create a thread, [`Publisher::publish`]
-    /// compiles the files later.
+    /// target can start at the same time. If the collector cannot create this thread, [`Publisher::publish`]
+    /// compiles the rules of the files later.
     pub fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));

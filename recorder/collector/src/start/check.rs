@@ -222,9 +222,10 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
             return refuse(ErrorKind::Missing, &reason, "install the libc it was built for");
         }
         Some(_) => {}
-        // The program is a dynamic loader, which a user can run by hand (`ld.so ./program`). A loader needs
-        // no other loader, and loads the libraries of LD_PRELOAD itself. The loader of musl is also the libc
-        // of musl; a preloaded `malloc` takes precedence over the `malloc` of this libc.
+        // The program to record is itself a dynamic loader, which a user can run by hand (`ld.so ./program`).
+        // This program needs no other loader, because it loads the libraries of LD_PRELOAD itself. The loader
+        // of musl is also the libc of musl; a preloaded `malloc` takes precedence over the `malloc` of this
+        // libc.
         None if elf.mentions("_dl_debug_state") => return Ok(None),
         None => return check_static(path, &elf).map(|()| None),
     }

@@ -96,8 +96,8 @@ impl Hierarchy {
 mod tests {
     use super::*;
 
-    /// Creates a directory that contains the given files. Returns the path of the created directory, and the
-    /// lines of mountinfo for hierarchies in this directory.
+    /// Creates a directory that contains the given files. Returns the path of the created directory, and a
+    /// text in the format of /proc/PID/mountinfo that mounts cgroup hierarchies in this directory.
     fn hierarchies(name: &str, files: &[(&str, &str)]) -> (PathBuf, String) {
         let base = std::env::temp_dir().join(format!("edleak-freezer-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&base);

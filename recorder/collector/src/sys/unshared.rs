@@ -9,12 +9,14 @@ use std::os::fd::AsRawFd;
 /// lease.
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether no other process has opened or mapped this file. A process that has mapped a file also has the
-/// file open, so the function checks only whether the file is open.
+/// Whether no other process has opened or mapped this file. The function checks only whether the file is open
+/// elsewhere. This check also finds mappings: the kernel keeps a file open while a mapping that was made
+/// through its descriptor exists, even if the process has closed the descriptor.
 ///
-/// The kernel gives a write lease on a file only if no other descriptor of the file is open. So if the kernel
-/// gives the lease, no other process has opened the file. Before the function returns, it closes its
-/// descriptor, which ends the lease.
+/// To check whether the file is open elsewhere, the function opens it once more and requests a write lease.
+/// The kernel gives the lease only if nobody else has opened the file; the descriptor with which memfd_create
+/// created the file does not count. Before the function returns, it closes its own new descriptor, which ends
+/// the lease.
 pub(crate) fn is_unshared(file: &File) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else { return false };

@@ -3,10 +3,10 @@
 //! The budget is a share of the processor time that the target has used so far. Each allocation at a watched
 //! site costs processor time. Auto-watch estimates the cost of watching a site from the number of allocations
 //! and the depth of the stacks. The stacks of a site become known only after the site has been watched for
-//! some slices. Auto-watch begins to watch a site if the rest of the budget suffices until the stacks of the
-//! site are known. When the stacks of a site are known, auto-watch stops watching the site if this site alone
-//! costs more than the whole budget. If the budget is used up, auto-watch stops watching the most expensive
-//! sites.
+//! some slices. Auto-watch begins to watch a site only if the rest of the budget is enough to watch this site
+//! until its stacks are known. When the stacks of a site are known, auto-watch stops watching the site if
+//! this site alone costs more than the whole budget. If the budget is used up, auto-watch stops watching the
+//! most expensive sites.
 
 use std::collections::BTreeMap;
 

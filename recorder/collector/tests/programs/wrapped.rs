@@ -1,5 +1,5 @@
-//! A test program with one case for each wrapper of Rust. Each function `case_NAME` calls a wrapper that
-//! allocates, and edleak must name `case_NAME` as the site of the allocation.
+//! Tests the wrappers that Rust programs use (functions that allocate for their caller). Each function
+//! `case_NAME` calls one wrapper, and edleak must name `case_NAME` as the site of the allocation.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hint::black_box;

@@ -18,8 +18,9 @@ use edleak_session::layout::total_bytes;
 /// The domains of memory that the control page asks the library to record, besides the heap.
 static DOMAINS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether the control page from which this process has claimed a session asks the library to record this
-/// domain ([`control::DOMAIN_MAPPING`] or [`control::DOMAIN_POOL`]).
+/// Whether the library records the memory of this domain ([`control::DOMAIN_MAPPING`] or
+/// [`control::DOMAIN_POOL`]) in this process. The control page from which this process has claimed its
+/// session says which domains the library records.
 pub(super) fn is_recorded(domain: u32) -> bool {
     DOMAINS.load(Ordering::Relaxed) & domain != 0
 }
@@ -82,9 +83,9 @@ fn inherited_control(nonce: u64) -> Option<&'static Control> {
 }
 
 /// Number of free sessions that were left on the control page when this process claimed its session. If few
-/// free sessions are left, every forked child waits until the collector has published the child's rules. If a
-/// parent forks faster than the collector can prepare sessions, the wait for the rules slows the parent down,
-/// so that every child gets a session.
+/// free sessions are left, every forked child waits until the collector has published the child's rules. This
+/// wait slows down a parent that forks children faster than the collector can prepare sessions. So the
+/// collector has enough time to prepare a session for every child.
 static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether few sessions were left on the control page when this process claimed its session.

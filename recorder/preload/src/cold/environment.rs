@@ -32,8 +32,10 @@ impl Environment {
     }
 
     pub(super) fn of_process() -> Environment {
-        // When the library starts, glibc's loader already knows the initial stack, but libc may not know the
-        // environment yet. musl does not define `__libc_stack_end`.
+        // When the library starts, libc may not know the environment yet. But the environment is on the
+        // initial stack, and glibc's loader has already stored the address of this stack in
+        // `__libc_stack_end`. musl does not define `__libc_stack_end`, so with musl, the library uses libc's
+        // variable `environ`.
         let stack_end = symbols::global(c"__libc_stack_end").cast::<*const usize>();
         let environ = symbols::global(c"environ").cast::<*const *const u8>();
         let variables = if !stack_end.is_null() {
@@ -126,10 +128,12 @@ impl Environment {
             at = at.wrapping_add(1);
         }
         loop {
-            // SAFETY: the auxiliary vector consists of pairs of words, and the last pair is `AT_NULL`.
+            // SAFETY: the auxiliary vector consists of pairs of words (a kind and its value), and the kind of
+            // the last pair is `AT_NULL`.
             match unsafe { *at } {
                 AT_NULL => return None,
-                // SAFETY: each pair holds a kind and its value.
+                // SAFETY: `at` is the address of the kind of a pair, and the next word is the value of this
+                // pair.
                 found if found == kind => return Some(unsafe { *at.wrapping_add(1) }),
                 _ => at = at.wrapping_add(2),
             }

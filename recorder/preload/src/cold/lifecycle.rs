@@ -388,8 +388,8 @@ pub(super) fn publish(
 
 /// The number of module events of `parent`, if the child can begin with the modules and rules of `parent`.
 /// `None`: the collector has not read all module events of `parent`, or the child must walk stacks, for
-/// which it needs the unwind tables of its own session. If the result is `None`, the child waits for the
-/// rules in its own session.
+/// which it needs the unwind tables of its own session. If this function returns `None`, the child waits
+/// until the collector has published rules in the child's own session.
 fn shared_code(parent: &Header) -> Option<u32> {
     let events = parent.events_written.load(Ordering::Acquire);
     let is_known = module_table::are_all_told()

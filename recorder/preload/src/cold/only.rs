@@ -1,8 +1,8 @@
 //! COLD: decides whether the user wants the program of this process recorded (`EDLEAK_ONLY`).
 //!
-//! The library compares the patterns with the path that was executed and with the path of the running file.
-//! These two paths differ in two cases: the executed path is a symbolic link, or the executed file is a
-//! script, and the running file is the script's interpreter.
+//! The library compares each pattern with two paths: the path that was passed to execve, and the path to
+//! which /proc/self/exe leads. These two paths differ in two cases: the path passed to execve is a symbolic
+//! link, or it names a script, and /proc/self/exe leads to the script's interpreter.
 #![allow(unsafe_code)]
 
 use crate::cold::environment::Environment;

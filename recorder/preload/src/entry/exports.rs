@@ -91,8 +91,9 @@ pub(super) unsafe extern "C" fn reallocarray(old: Pointer, count: usize, size: u
 }
 
 /// operator new. The default operator new calls malloc (with one byte for size 0), and throws an exception if
-/// malloc fails. While the program uses the default operator new, the stub calls malloc instead (see
-/// `forward`). If malloc fails, the stub calls the real operator new, which calls the new-handler and throws.
+/// malloc fails. As long as the program has not replaced the default operator new, the stub calls malloc and
+/// not operator new (see `forward`). If malloc fails, the stub calls the real operator new, which calls the
+/// new-handler and throws.
 macro_rules! new_entry {
     ($($name:ident => $slow:path;)*) => {$(
         #[doc = concat!("`", stringify!($name), "`.")]

@@ -116,7 +116,8 @@ impl Own {
 }
 
 /// The counters and limits of this thread. The result is always an entry of the page of counters: the
-/// thread's offset is 0, or `counting` has computed it for an entry.
+/// thread's offset from the start of this page is 0, or it is the offset of an entry, which `counting` has
+/// computed.
 #[inline(always)]
 pub(crate) fn own() -> *const Own {
     (&raw const TABLES.page).cast::<u8>().wrapping_add(arch::tls_first_word()).cast::<Own>()

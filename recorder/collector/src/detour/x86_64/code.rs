@@ -72,8 +72,8 @@ fn at(address: u64) -> MemoryOperand {
     MemoryOperand::with_base_displ(Register::RIP, address as i64)
 }
 
-/// Offset, in a trampoline, at which a return address is stored. A trampoline whose last moved instruction is
-/// a call pushes this return address.
+/// Offset, in a trampoline, at which a return address is stored. If the last moved instruction is a call, the
+/// trampoline pushes this return address.
 const RETURN_ADDRESS_AT: usize = 64;
 
 /// Compiles the trampoline at `address`. The trampoline consists of the replaced instructions, which were at

@@ -141,8 +141,7 @@ impl Shared {
 }
 
 /// The reader thread starts when the recording has this age, so the collector starts no thread for a child
-/// that ends earlier. Before a recording has this age, the ring has room for all events, even of the fastest
-/// pool.
+/// that ends earlier. In the first 5 ms of a recording, even the fastest pool cannot fill the ring of events.
 const START: Duration = Duration::from_millis(5);
 
 /// Reads the events of one recording in a thread, until the value is dropped.

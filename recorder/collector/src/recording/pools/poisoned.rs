@@ -59,8 +59,9 @@ impl Poisoned {
     }
 
     /// Notes that the program has poisoned a range, and so has taken back the bytes of all objects in this
-    /// range. For each piece of an object in the range, calls `freed` with the owner, the number of bytes in
-    /// the range, and whether the object now counts as freed.
+    /// range. For each piece of an object that overlaps the range, calls `freed` with three values: the owner
+    /// of the object; the number of bytes of the piece that lie in the range; and whether the object now
+    /// counts as freed.
     pub(super) fn poison(&mut self, start: u64, size: u64, freed: impl FnMut(SiteIndex, u64, bool)) {
         let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return };
         self.take(start, end, freed);
