@@ -19,7 +19,7 @@ cargo test --workspace --no-run --message-format=json-render-diagnostics "$@" |
     jq -r 'select(.profile.test and .executable) | [.target.name, .manifest_path, .executable] | @tsv' |
     sed 's:/Cargo.toml\t:\t:' >"$logs/all"
 # The longest test programs start first, so that none of them runs alone at the end.
-longest=(html counted e2e verdicts attribution wrap stacks pipeline gate command_line)
+longest=(html attach_allocators allocators counted e2e verdicts attribution stacks gate containers command_line)
 for name in "${longest[@]}"; do
     grep -P "^$name\t" "$logs/all" || true
 done >"$logs/first"

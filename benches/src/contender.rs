@@ -37,6 +37,8 @@ pub(crate) enum Contender {
     Gperftools,
     /// The program runs under valgrind's dhat.
     Dhat,
+    /// The program, a Python interpreter, runs memray, a profiler for the memory of Python programs.
+    Memray,
 }
 
 impl Contender {
@@ -55,6 +57,7 @@ impl Contender {
             Contender::Tcmalloc => "tcmalloc",
             Contender::Gperftools => "gperftools",
             Contender::Dhat => "dhat",
+            Contender::Memray => "memray",
         }
     }
 
@@ -214,6 +217,12 @@ impl Starter {
                 let mut file = std::ffi::OsString::from("--dhat-out-file=");
                 file.push(&data);
                 under(self.valgrind.as_deref()?, &[OsStr::new("--tool=dhat"), OsStr::new("-q"), &file])
+            }
+            Contender::Memray => {
+                let mut command = Command::new(program.as_ref());
+                command.args(["-m", "memray", "run", "--quiet", "--force", "-o"]);
+                command.arg(self.dir.join("memray.bin"));
+                command
             }
         })
     }

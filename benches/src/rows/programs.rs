@@ -114,7 +114,13 @@ struct Ratios {
     peak: f64,
 }
 
-fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<Cost>) -> Result<Ratios> {
+/// Measures one program with each contender. `has_memray`: memray can run the program.
+fn ratios(
+    bench: &Bench,
+    name: &'static str,
+    has_memray: bool,
+    one: impl Fn(Contender) -> Result<Cost>,
+) -> Result<Ratios> {
     let mut peaks: Vec<(Contender, f64)> = Vec::new();
     let mut measured = |contender| {
         let cost = one(contender).with_context(|| format!("{name} under {}", contender.name()))?;
@@ -138,12 +144,13 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     }
     let mut slow = vec![Contender::EdleakWatchAll];
     slow.extend([Contender::Heaptrack].iter().filter(|&&peer| bench.starter.has(peer)));
+    slow.extend(has_memray.then_some(Contender::Memray));
     for contender in slow {
         match measured(contender) {
             Ok(seconds) => wall.push((contender, seconds / untraced_s)),
             // If another tool fails on this program, continue, because the figures of the remaining tools
             // are still useful.
-            Err(error) if contender == Contender::Heaptrack => eprintln!("{error:#}"),
+            Err(error) if contender != Contender::EdleakWatchAll => eprintln!("{error:#}"),
             Err(error) => return Err(error),
         }
     }
@@ -155,11 +162,17 @@ fn ratios(bench: &Bench, name: &'static str, one: impl Fn(Contender) -> Result<C
     Ok(Ratios { name, untraced_s, wall, peak: peak(Contender::Edleak) / peak(Contender::Untraced) })
 }
 
+/// Whether the program is a Python interpreter for which memray is installed.
+fn has_memray(program: &Path) -> bool {
+    let is_python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    is_python && Command::new(program).args(["-c", "import memray"]).read().is_ok()
+}
+
 /// Measures whole programs, and adds the rows to the table.
 pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     let mut all = Vec::new();
     for work in works(bench)? {
-        all.push(ratios(bench, work.name, |contender| {
+        all.push(ratios(bench, work.name, has_memray(&work.program), |contender| {
             let mut command = bench.starter.command(contender, &work.program).context("installed")?;
             measure::cost(command.args(&work.arguments).envs(work.environment.iter().copied()))
         })?);
@@ -167,7 +180,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<()> {
     }
     if tools::installed("redis-server").is_some() && tools::installed("redis-benchmark").is_some() {
         let measured =
-            ratios(bench, "redis-server under redis-benchmark", |contender| redis(bench, contender))?;
+            ratios(bench, "redis-server under redis-benchmark", false, |contender| redis(bench, contender))?;
         report(bench, &measured);
         all.push(measured);
     }
