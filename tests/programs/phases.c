@@ -2,7 +2,6 @@
 //
 //   l load    u load that rises    d load that falls    w load without leak    c load with a cache of 1,000 entries
 //   h health checks    i idle    f all sessions are freed, evenly over the time
-#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
