@@ -41,7 +41,7 @@ fi
 work=$(mktemp -d)
 clean_up() {
     local mount
-    for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | sort --reverse); do
+    for mount in $(awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/self/mounts | tac); do
         umount --lazy "$mount"
     done
     # Delete only files in the same file system: if a mount below this directory still exists, rm must not
