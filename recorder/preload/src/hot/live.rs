@@ -476,6 +476,18 @@ mod tests {
     const BASE: usize = 0x1234_0000_0000;
 
     #[test]
+    fn the_entries_of_a_region_are_its_leaf() {
+        // The four regions have all values of the two highest bits of the lower 32 bits.
+        for address in [0x3000_1000_0000_usize, 0x3000_5000_0000, 0x3000_9000_0000, 0x3000_f000_0000] {
+            let (region, last) = (address >> LEAF_SHIFT, address + (1 << LEAF_SHIFT) - 1);
+            let first_entry = entry_or_leaf(address).expect("memory").0;
+            let last_entry = entry_of(at(last)).expect("the same leaf").0;
+            assert_eq!(first_entry, leaf_of(region).cast_const());
+            assert_eq!(last_entry, first_entry.wrapping_add(LEAF_ENTRIES - 1));
+        }
+    }
+
+    #[test]
     fn every_size_comes_back_across_the_boundary_of_large() {
         for (i, size) in
             [0, 1, 31, 4094, 4095, 4096, 32_766, 32_767, 32_768, 65_536, u32::MAX as usize, (1 << 47) - 1]
