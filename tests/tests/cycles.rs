@@ -256,8 +256,8 @@ fn postgres_backend_answers_pgbench() {
     let bin: PathBuf = versions.flatten().next().expect("one version").path().join("bin");
     let dir = TempDir::new("cycles-postgres");
     let (data, port) = (dir.join("data"), free_port().to_string());
-    // postgres may run as another user than this test, and postgres loads edleak's library. So the test copies
-    // edleak-record and the library into a directory that every user may read.
+    // postgres may run as another user than this test, and postgres loads edleak's library. So the test
+    // copies edleak-record and the library into a directory that every user may read.
     let own = dir.join("edleak");
     std::fs::create_dir(&own).expect("writable");
     for name in ["edleak-record", "libedleak_preload.so"] {

@@ -130,8 +130,8 @@ fn validate(report: &str) -> Outcome {
     let script = "import json, sys, jsonschema as j\n\
         j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
     let schema = repository().join("tests/schema/sarif-2.1.0.json");
-    // tests/setup.sh installs the modules that the script imports for Debian's Python. PATH may contain another
-    // Python first, so the test names Debian's Python by its path.
+    // tests/setup.sh installs the modules that the script imports for Debian's Python. PATH may contain
+    // another Python first, so the test names Debian's Python by its path.
     run_with_input(Command::new("/usr/bin/python3").args(["-c", script]).arg(schema), report.as_bytes())
 }
 
