@@ -67,9 +67,8 @@ impl<'a> Finding<'a> {
         leads.reduce(better).unwrap_or(self.parts[0].lead)
     }
 
-    /// The frame that the user should look at first: the function that calls all parts, directly or through
-    /// other functions. If the finding has only one part, the result is the frame in which this part
-    /// allocates.
+    /// The frame that the user should look at first. If the finding has several parts (sites), it is the
+    /// function from which all parts are called. If the finding has one part, it is the frame that allocates.
     pub fn headline(&self) -> Option<SiteFrame<'a>> {
         match self.together {
             Some(Together::Below(frame)) => Some(frame),

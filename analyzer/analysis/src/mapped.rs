@@ -19,9 +19,9 @@ use std::collections::HashMap;
 const LEAST_RESIDENT_SHARE: f64 = 0.01;
 /// A site that maps memory is not a leak if its resident memory grew by fewer bytes than this (one page).
 const LEAST_RESIDENT_BYTES: f64 = 4096.0;
-/// edleak computes the resident share of a site only if at least this share of its address space was already
-/// mapped at the last reading of /proc. A reading of /proc does not show whether address space that the
-/// program mapped after this reading is resident.
+/// edleak computes which share of a site's memory is resident only if at least this share of the site's
+/// address space was mapped before the last reading of /proc. A reading of /proc does not show whether
+/// address space that the program mapped after this reading is resident.
 const LEAST_SEEN_SHARE: f64 = 0.5;
 /// Anonymous memory that no recorded call mapped is in the report only if it has at least this number of
 /// bytes. Every program has some anonymous memory that no recorded call mapped, for example stacks and tables

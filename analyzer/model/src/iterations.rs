@@ -362,8 +362,8 @@ impl Kept {
         self.late_pace() < 0.9
     }
 
-    /// Shows how straight the curve of the kept level is: the share of its variance that a straight line
-    /// explains.
+    /// The share of the variance of the levels that a straight line explains (R²): 1 if the levels lie on a
+    /// straight line.
     fn line_fit(&self) -> f64 {
         let n = self.counts.len() as f64;
         let mean = |values: &[u64]| values.iter().map(|&value| value as f64).sum::<f64>() / n;

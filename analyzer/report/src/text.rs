@@ -496,7 +496,7 @@ fn shared_tail(one: &[Address], other: &[Address]) -> usize {
     if shared >= WORTH_IT { shared } else { 0 }
 }
 
-/// The kind and the number of the frames for which one line of a printed stack stands.
+/// One line of a printed stack may stand for several frames; this type says for which frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Run {
     /// One frame; the number says how many times in a row the stack has this frame.

@@ -30,7 +30,7 @@ pub fn share() -> Option<f64> {
 }
 
 /// Tells the user that the work waits for something outside of this process, such as a server; `what` is the
-/// name of this thing. `None`: the work no longer waits for anything.
+/// name of this thing. If `what` is `None`, the work no longer waits.
 pub fn wait_for(what: Option<String>) {
     *AWAITED.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }

@@ -22,12 +22,12 @@
 //! |               |               | N = bits 16..32 − `0x1020`; if N is 0, fp is still the caller's    |
 //! | anything else |               | the word belongs to another address, or is empty                   |
 //!
-//! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more,
-//! which encodes neither a site nor a rule. For two kinds of addresses, the xor with an empty word may be
-//! less than 2³². Addresses of 2⁴⁸ or more are the first kind: a program has code there only if it asks a
-//! kernel with five-level page tables for such addresses. Addresses below [`LOWEST`] are the second kind:
-//! no code lies there. For an address below [`LOWEST`], the xor with an empty word is a multiple of 2¹⁶: it
-//! may equal a value that encodes a site, but never a value that encodes a rule.
+//! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
+//! encodes neither a site nor a rule. For two kinds of addresses, the xor with an empty word may be less than
+//! 2³². The first kind is addresses of 2⁴⁸ or more: a program has code at such an address only on a kernel
+//! with five-level page tables, and only if it asks for the address. Addresses below [`LOWEST`] are the
+//! second kind: no code lies there. For an address below [`LOWEST`], the xor with an empty word is a multiple
+//! of 2¹⁶: it may equal a value that encodes a site, but never a value that encodes a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has
 //! no word, the hook searches the site table. A thread that has changed the site or the action of an

@@ -65,7 +65,7 @@ const CLAIMED: u64 = 1 << 63;
 /// plus `FREE`.
 const FREE: u64 = 2;
 
-/// A session that an image has claimed.
+/// A session that a process has claimed for the program that it now executes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claimed {
     /// The index of the slot that had this session.

@@ -205,8 +205,8 @@ fn a_frame_of_the_flame_graph_zooms_and_is_found() {
 #[test]
 fn the_scatter_is_gone_through_by_keys() {
     let browser = Page::of(&Draft::usual(), &[]).open();
-    // The scatter plot orders the sites by growth, the largest growth first. So the first site is the stack
-    // that leaks fastest.
+    // The scatter plot orders the sites by growth, the largest growth first. In this trace, the stack with
+    // the number 4 grows most.
     browser.type_into("#scatter canvas", &format!("{RIGHT}{ENTER}"));
     browser.wait_for("document.querySelector('tr.selected') !== null");
     assert_eq!(browser.text("document.querySelector('tr.selected').dataset.site"), "4");

@@ -235,8 +235,8 @@ mod tests {
     #[test]
     fn stacks_that_were_known_late_have_leaked_as_long_as_their_caller() {
         // The counts of the stacks cover 20 s of a record of 40 s, and the stacks leaked 2 B/s in these 20 s.
-        // The leak of the stacks is scaled to the whole record; it must not exceed the leak of the caller and
-        // its stacks together.
+        // edleak scales the leak of the stacks from 20 s to 40 s. The scaled leak must not exceed the leak of
+        // the caller together with its stacks.
         for (whole, whole_rate, bytes, rate) in [(120, 3.0, 80, 2.0), (50, 1.25, 50, 1.25)] {
             let family = caller(0, judgement(Verdict::Leak, whole, whole_rate, false));
             let mut sites = vec![

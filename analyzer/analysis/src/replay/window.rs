@@ -17,7 +17,7 @@ pub(super) struct Condensed {
     /// For each slice, the number of allocations since the previous slice. The item for the first slice of a
     /// block is the number of allocations since the start of the recording.
     pub(super) allocs: Vec<u64>,
-    /// Number of bytes that the sites of the range had allocated at the first slice of the trace.
+    /// Number of bytes that all sites of this range together had allocated before the first slice.
     pub(super) first_allocated_bytes: u64,
     /// The newest counters of each site. Only the last window of the trace fills this list.
     pub(super) totals: Vec<Counters>,

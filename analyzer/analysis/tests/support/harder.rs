@@ -5,8 +5,8 @@ use super::families::{Family, beside_noise, cycles, follow, levels, sawtooth, st
 use super::world::{FOREVER, World};
 use std::f64::consts::TAU;
 
-/// Adds memory that the site loads at the start and keeps. The loaded memory reaches `times` times the size
-/// of the leak, and grows in a straight line over the first `share` of the record.
+/// Adds memory that the site allocates at the start of the record and keeps. This memory grows in a straight
+/// line over the first `share` of the record; at the end it is `times` times as large as the leak.
 fn slow_base(w: &mut World, share: f64, times: f64) {
     let base = w.size * times;
     follow(w, base, |x| (x / share).min(1.0));

@@ -95,7 +95,7 @@ pub(crate) struct Marks {
     /// For each cell (the counters of one stack for one epoch) in a slice: the trace id of the stack's site,
     /// and the counters.
     cells: BTreeMap<usize, (SiteId, Counters)>,
-    /// For each call site: the counters of the site itself, without the counters of its stacks (cells).
+    /// For each call site: the counters of its allocations that have no recorded stack.
     callers: BTreeMap<SiteId, Counters>,
     /// For each site: the sum of the counters of its cells. A cell holds the counters of one stack for one
     /// epoch.

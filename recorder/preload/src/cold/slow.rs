@@ -56,7 +56,8 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
     // SAFETY: `caller` and `fp` belong to the stub's frame, or to the frame of the outer entry point, which
     // is still running.
     let frame = unsafe { Frame::of_caller(caller, fp) };
-    // SAFETY: the frame belongs to the caller of an entry point that is still running.
+    // SAFETY: the frame is the frame of the program's function that called the entry point. The entry point
+    // has not returned yet, so the frame is still on the stack.
     let place = unsafe { sites::place(header, frame) };
     let mut noted = Allocation { site: place.site, size, special: false };
     let mut cell = None;

@@ -1,10 +1,11 @@
 //! COLD: the hooks of mmap, munmap, mremap, shmat, shmdt and madvise. Each hook calls the real function and
 //! adds an event to the ring of mapping events.
 //!
-//! `session::mapping` explains whether a call takes the number of its event before or after the kernel
-//! executes the call. A hook does not change errno and does not wait. After the library has found the real
-//! functions, a hook makes no system call of its own. A hook does not use the state of the thread, so a
-//! signal handler may map memory at any time.
+//! Each event has a number, from which the collector knows the order of the events. The documentation of
+//! `session::mapping` says which hooks take this number before the system call, and which take it after. A
+//! hook does not change errno and does not wait. After the library has found the real functions, a hook makes
+//! no system call of its own. A hook does not use the state of the thread, so a signal handler may map memory
+//! at any time.
 //!
 //! The loader, libc's malloc and libc's threads call mmap by internal names, so these calls do not reach
 //! the hooks. Allocators outside libc, such as jemalloc, call mmap by its public name, so their calls reach

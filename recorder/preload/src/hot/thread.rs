@@ -181,8 +181,8 @@ static SHARD_COUNT: AtomicU32 = AtomicU32::new(0);
 /// Offset of the thread id from the thread pointer in libc's data; 0: unknown (see `lifecycle`).
 static TID_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-/// The owners of the shards in the sessions before the attached session. A thread keeps its offset as long as
-/// it runs, so no other thread may get the same shard in the next session.
+/// For each shard, the thread that owned it in the previous session. A thread keeps the offset of its shard
+/// as long as it runs. So in the next session, this shard must not be given to another thread.
 static OWNERS: [AtomicU64; MAX_SHARDS] = [const { AtomicU64::new(0) }; MAX_SHARDS];
 
 /// The shards of the attached session that a single thread may own: all shards except the last.
@@ -202,8 +202,8 @@ pub(crate) fn keep_owners() {
     }
 }
 
-/// Gives each shard of the attached session to the thread that owned the shard with the same index in the
-/// previous session. Call this function while no thread counts.
+/// Restores the owner of each shard in a new session: the thread that owned a shard in the previous session
+/// owns the shard with the same index in the new session. Call this function while no thread counts.
 #[cold]
 pub(crate) fn restore_owners() {
     for (kept, shard) in OWNERS.iter().zip(owned_shards()) {

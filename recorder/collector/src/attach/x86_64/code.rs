@@ -65,7 +65,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Makes the value of [`Block::places`] from a list of addresses and sizes.
+    /// Converts a list of addresses and sizes into the array in [`Block::places`].
     pub(crate) fn table(places: &[(u64, u64)]) -> [Place; MAX_PLACES] {
         let mut table = [Place::default(); MAX_PLACES];
         for (place, &(address, bytes)) in table.iter_mut().zip(places) {

@@ -373,9 +373,9 @@ impl Ledger {
         bytes
     }
 
-    /// The ledger of a forked child. `ranges` is the child's memory map. The child inherits a piece of the
-    /// parent if the piece is in `ranges`, and if `owner_of` returns the site that the piece has in the
-    /// child. The inherited pieces count as mapped by the child.
+    /// The ledger of a forked child. `ranges` is the child's memory map. The child inherits a piece of
+    /// memory from its parent if the piece is in `ranges` and `owner_of` knows the site of the piece in the
+    /// child. The ledger counts the inherited pieces as mapped by the child.
     pub(crate) fn inherited(
         &self,
         ranges: &[(u64, u64)],

@@ -56,7 +56,8 @@ pub(crate) struct PoolSite {
     /// The session id of the return address in the pool's own function, which reports an object to edleak; 0:
     /// there is no such address.
     pub direct: u16,
-    /// The session id of the return address in the caller of the pool's own function; 0: unknown.
+    /// The session id of the return address in the program's function that called the pool's function; 0:
+    /// unknown.
     pub caller: u16,
     /// The site's ID in the trace; `None`: the trace does not contain the site yet.
     pub in_trace: Option<SiteId>,

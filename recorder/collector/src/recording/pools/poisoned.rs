@@ -142,7 +142,7 @@ fn overlapping<T>(
 mod tests {
     use super::*;
 
-    /// The objects in the poisoned memory of a test: their number and their bytes after the steps so far.
+    /// Poisoned memory, with the number of its objects and their bytes, summed up from all events so far.
     struct Counted {
         poisoned: Poisoned,
         objects: i64,
