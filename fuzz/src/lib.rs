@@ -7,7 +7,7 @@
 
 use edleak_analysis::gate::Policy;
 use edleak_analysis::judge::judge_recording;
-use edleak_analysis::load::{LoadOptions, Recording, edleak_json, lines};
+use edleak_analysis::load::{Input, LoadOptions, edleak_json, lines};
 use edleak_analysis::naming::name_sites;
 use edleak_analysis::suppressions::Suppressions;
 use edleak_analysis::verify::Verification;
@@ -41,7 +41,7 @@ pub fn reader(input: &[u8]) {
     read_everything(input.to_vec());
     let Ok(trace) = Trace::from_bytes(input.to_vec()) else { return };
     Verification::of(&trace).write("trace", &mut Vec::new()).expect("memory takes everything");
-    report(&Recording::Trace(Box::new(trace)));
+    report(&Input::Trace(Box::new(trace)));
 }
 
 /// Reads a trace whose blocks have the input as their content. The function adds correct checksums, so that
@@ -53,14 +53,14 @@ pub fn content(input: &[u8]) {
 /// Reads series lines.
 pub fn series(input: &[u8]) {
     if let Ok(lines) = lines::read(input, LoadOptions { keep_points: true }) {
-        report(&Recording::Lines(lines));
+        report(&Input::Lines(lines));
     }
 }
 
 /// Reads a JSON document of edLeak, the leak finder of 2014.
 pub fn edleak_json(input: &[u8]) {
     if let Ok(lines) = edleak_json::read(input, LoadOptions { keep_points: true }) {
-        report(&Recording::Lines(lines));
+        report(&Input::Lines(lines));
     }
 }
 
@@ -107,10 +107,10 @@ pub fn unwind(input: &[u8]) {
 
 /// Judges a recording with every model, and writes a report in every format, because models and reports must
 /// not fail on a hostile recording.
-fn report(recording: &Recording) {
+fn report(recording: &Input) {
     let symbolizer = Symbolizer::new(Options::default());
     let policy = Policy { all: true, ..Policy::default() };
-    for model in [Model::Growth, Model::Edleak] {
+    for model in [Model::Growth, Model::LeakFactor] {
         let mut analyses = [judge_recording("input".to_owned(), recording, model)];
         name_sites(&mut analyses[0], recording, &symbolizer, |site| policy.wants(site));
         let rule_uses = policy.apply(&mut analyses);

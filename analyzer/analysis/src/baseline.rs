@@ -6,8 +6,8 @@
 //! list the same leak as several stacks of this caller. In this case, edleak compares the rate of the caller
 //! in one recording with the sum of the rates of its stacks in the other.
 
+use crate::analysis::Analysis;
 use crate::error::{Error, ErrorKind, Result};
-use crate::findings::Findings;
 use crate::frame::{Address, GENERATED_NAME, frames};
 use crate::identity::Identity;
 use crate::site::{INJECTED_NAME, JudgedSite, Kind};
@@ -84,7 +84,7 @@ impl Change {
 impl Baseline {
     /// Makes a baseline of the leaks of an analyzed recording. The sites must have symbols, so that edleak
     /// can find the leaks again after a rebuild of the program.
-    pub fn of(analysis: &Findings) -> Self {
+    pub fn of(analysis: &Analysis) -> Self {
         Self::of_leaks(analysis.sites.iter().filter(|site| site.is_leak()).map(known_leak))
     }
 

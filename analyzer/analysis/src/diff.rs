@@ -1,7 +1,7 @@
 //! Compares the leaks of two recordings: which leaks are new, gone, faster, slower, or unchanged.
 
+use crate::analysis::Analysis;
 use crate::baseline::{Baseline, Change, KnownLeak};
-use crate::findings::Findings;
 use crate::gate::{Outcome, too_little};
 use crate::site::JudgedSite;
 
@@ -18,7 +18,7 @@ pub struct Diff<'a> {
 
 impl<'a> Diff<'a> {
     /// Compares two recordings; the sites of both recordings must have symbols.
-    pub fn of(before: &Findings, after: &'a Findings) -> Self {
+    pub fn of(before: &Analysis, after: &'a Analysis) -> Self {
         let leaks: Vec<&JudgedSite> = after.sites.iter().filter(|site| site.is_leak()).collect();
         let baseline = Baseline::of(before);
         let (changes, gone) = baseline.compare(&leaks);

@@ -3,8 +3,8 @@
 //! The gate applies its rules in this order: first class and confidence, then suppressions, the baseline, and
 //! the budget. For each rule, the summary shows the number of leaks that the rule removes from the report.
 
+use crate::analysis::Analysis;
 use crate::baseline::Baseline;
-use crate::findings::Findings;
 use crate::per_mark::PerMarkOptions;
 use crate::site::{Domain, JudgedSite, Kind, Standing};
 use crate::suppressions::Suppressions;
@@ -124,7 +124,7 @@ impl Policy {
     /// Decides for every site whether the report lists the site, and whether the site fails the build. A
     /// budget applies to each recording separately, so each recorded process may leak as much as the whole
     /// budget. Returns the effect of each suppression rule.
-    pub fn apply(&self, analyses: &mut [Findings]) -> Vec<RuleUse> {
+    pub fn apply(&self, analyses: &mut [Analysis]) -> Vec<RuleUse> {
         let mut uses = vec![RuleUse::Unused; self.suppressions.rules.len()];
         for analysis in analyses.iter_mut() {
             for site in &mut analysis.sites {
@@ -141,7 +141,7 @@ impl Policy {
         uses
     }
 
-    fn suppress(&self, analysis: &mut Findings, uses: &mut [RuleUse]) {
+    fn suppress(&self, analysis: &mut Analysis, uses: &mut [RuleUse]) {
         let mut hidden: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
         for (i, site) in analysis.sites.iter().enumerate() {
             if site.standing == Standing::Reported {
@@ -169,7 +169,7 @@ impl Policy {
         }
     }
 
-    fn forgive_known(&self, analysis: &mut Findings) {
+    fn forgive_known(&self, analysis: &mut Analysis) {
         let Some(baseline) = &self.baseline else { return };
         let reported: Vec<usize> =
             (0..analysis.sites.len()).filter(|&i| analysis.sites[i].standing == Standing::Reported).collect();
@@ -182,7 +182,7 @@ impl Policy {
         }
     }
 
-    fn spend_budget(&self, analyses: &mut [Findings]) {
+    fn spend_budget(&self, analyses: &mut [Analysis]) {
         let Some(budget) = self.budget_bytes_per_s else { return };
         let reported = |site: &&mut JudgedSite| site.standing == Standing::Reported;
         for analysis in analyses {
@@ -218,7 +218,7 @@ fn names_of(site: &JudgedSite) -> Vec<&str> {
 }
 
 /// The result of one judged recording for the build.
-pub fn outcome(analysis: &Findings) -> Outcome {
+pub fn outcome(analysis: &Analysis) -> Outcome {
     if analysis.sites.iter().any(|site| site.standing == Standing::Reported) {
         return Outcome::Leaks;
     }
@@ -227,7 +227,7 @@ pub fn outcome(analysis: &Findings) -> Outcome {
 
 /// If the recording does not suffice for a verdict, the reason and the remedy; `None`: the recording
 /// suffices.
-pub fn too_little(analysis: &Findings) -> Option<String> {
+pub fn too_little(analysis: &Analysis) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
         return Some(format!(
@@ -260,7 +260,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
         // makes the result undecided.
         let uncounted = || {
             uncounted_allocator(analysis)
-                .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
+                .or_else(|| uncounted::undecided_reason(&analysis.uncounted_functions, &analysis.growth))
         };
         if let Some(why) = unrecorded_work(analysis).or_else(uncounted) {
             return Some(why);
@@ -307,7 +307,7 @@ pub fn too_little(analysis: &Findings) -> Option<String> {
 /// Returns a sentence for the user if events of pools that the recorder lost may hide a leak. Events of pools
 /// that the recorder lost may hide a leak if their number is more than a twentieth of the number of counted
 /// objects.
-fn lost_objects(analysis: &Findings) -> Option<String> {
+fn lost_objects(analysis: &Analysis) -> Option<String> {
     let lost = analysis.pools.as_ref()?.lost_events;
     let of_pools = analysis.sites.iter().filter(|site| site.domain() == Domain::Pool);
     let counted: u64 = of_pools.filter_map(|site| site.totals.allocs).sum();
@@ -324,7 +324,7 @@ fn lost_objects(analysis: &Findings) -> Option<String> {
 /// If the undecided sites of a domain make the result undecided, the reason and the remedy. The function
 /// compares the bytes of undecided sites only with the live bytes of the same domain, because address space
 /// may be a thousand times as large as the heap.
-fn much_undecided(analysis: &Findings, domain: Domain) -> Option<String> {
+fn much_undecided(analysis: &Analysis, domain: Domain) -> Option<String> {
     let of_domain = || analysis.sites.iter().filter(|site| site.domain() == domain);
     let undecided = || of_domain().filter(|site| site.judgement.verdict == Verdict::Undecided);
     let held: f64 = undecided().map(in_question).sum();
@@ -361,7 +361,7 @@ fn in_question(site: &JudgedSite) -> f64 {
 
 /// If the recording does not show where the process grew, the reason: the growth was in child processes,
 /// outside malloc, or spread over so many sites that edleak can judge none of them.
-fn unmeasured(analysis: &Findings) -> Option<String> {
+fn unmeasured(analysis: &Analysis) -> Option<String> {
     if let Some(why) = unrecorded_work(analysis) {
         return Some(why);
     }
@@ -374,7 +374,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
         ));
     }
     if let Some(why) = uncounted_allocator(analysis)
-        .or_else(|| uncounted::doubt(&analysis.uncounted_functions, &analysis.growth))
+        .or_else(|| uncounted::undecided_reason(&analysis.uncounted_functions, &analysis.growth))
     {
         return Some(why);
     }
@@ -408,7 +408,7 @@ fn unmeasured(analysis: &Findings) -> Option<String> {
 
 /// Returns a sentence for the user if child processes did the work and were not recorded. The sentence says
 /// why the recording shows nothing.
-fn unrecorded_work(analysis: &Findings) -> Option<String> {
+fn unrecorded_work(analysis: &Analysis) -> Option<String> {
     let has_children = analysis.summary.unrequested_children > 0;
     let is_idle = || analysis.children_did_the_work || did_nothing_after_the_start(analysis);
     (has_children && is_idle()).then(|| {
@@ -420,7 +420,7 @@ fn unrecorded_work(analysis: &Findings) -> Option<String> {
 
 /// Returns a sentence for the user if most of the memory is in no counted allocation, and the process has an
 /// allocator that the recorder did not count. The sentence says why the recording shows little of the memory.
-fn uncounted_allocator(analysis: &Findings) -> Option<String> {
+fn uncounted_allocator(analysis: &Analysis) -> Option<String> {
     let growth = &analysis.growth;
     let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;
     uncounted::hidden_bytes(growth).map(|hidden| {
@@ -437,7 +437,7 @@ fn uncounted_allocator(analysis: &Findings) -> Option<String> {
 /// Whether sites that map memory explain growth outside malloc. The growth is explained if two conditions
 /// hold: recorded calls mapped the memory that grew outside malloc, and at least half of this growth belongs
 /// to sites that leak, to undecided sites, or to allocators whose allocations are all counted.
-fn is_explained(analysis: &Findings) -> bool {
+fn is_explained(analysis: &Analysis) -> bool {
     let growth = &analysis.growth;
     if !growth.is_seen_outside() {
         return false;
@@ -471,7 +471,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Whether no site changed after the first quarter of the record, so that the process probably only waited.
-fn did_nothing_after_the_start(analysis: &Findings) -> bool {
+fn did_nothing_after_the_start(analysis: &Analysis) -> bool {
     const COLUMNS: usize = 40;
     analysis.sites.iter().all(|site| {
         let levels = site.levels.at(COLUMNS);

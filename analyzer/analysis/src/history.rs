@@ -71,7 +71,7 @@ pub struct SiteHistory {
 pub struct History {
     /// The instants, in time order.
     pub instants: Vec<Instant>,
-    /// The sites, in the order of [`Findings::sites`](crate::findings::Findings::sites).
+    /// The sites, in the order of [`Analysis::sites`](crate::analysis::Analysis::sites).
     pub sites: Vec<SiteHistory>,
     /// For each instant, the sum of the counters of all sites that have no counters of their own in this
     /// history.

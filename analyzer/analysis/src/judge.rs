@@ -3,12 +3,12 @@
 
 mod attached;
 mod batch;
-mod doubt;
 mod families;
 mod place;
+mod weak_evidence;
 
-use crate::findings::{Before, Findings, Header, Summary};
-use crate::load::Recording;
+use crate::analysis::{Analysis, Before, Header, Summary};
+use crate::load::Input;
 use crate::load::line_series::LineSeries;
 use crate::replay::teardown::judged_grid;
 use crate::replay::{Merged, Replayed, ReplayedSite, clock, replay};
@@ -29,10 +29,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Judges every site of a recording.
-pub fn judge_recording(source: String, recording: &Recording, model: Model) -> Findings {
+pub fn judge_recording(source: String, recording: &Input, model: Model) -> Analysis {
     let mut analysis = match recording {
-        Recording::Trace(trace) => judge_trace(source, trace, model),
-        Recording::Lines(lines) => judge_lines(source, lines, model),
+        Input::Trace(trace) => judge_trace(source, trace, model),
+        Input::Lines(lines) => judge_lines(source, lines, model),
     };
     analysis.sites.sort_by(|a, b| {
         let rank = |site: &JudgedSite| (site.is_leak(), site.judgement.rate_bytes_per_s);
@@ -42,7 +42,7 @@ pub fn judge_recording(source: String, recording: &Recording, model: Model) -> F
     analysis
 }
 
-fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
+fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
     let (start, grid) = (trace.start(), judged_grid(trace));
     let tick_s = clock::tick_ns(trace) / 1e9;
     let period_s = grid.stride_ticks as f64 * tick_s;
@@ -50,7 +50,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     let merged = Merged::of(trace);
     let survivors = merged.survivors(trace);
 
-    let mut replayed = replay(trace, &merged, grid, model == Model::Edleak, |replayed| {
+    let mut replayed = replay(trace, &merged, grid, model == Model::LeakFactor, |replayed| {
         let mut site = judge_site(&replayed, period_s, model);
         site.survivors = survivors.get(&replayed.id).map_or_else(Vec::new, survivors_of);
         if let Some(&known) = catalog.get(&replayed.id) {
@@ -76,17 +76,17 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     }
     let ended = merged.ended_watches(trace);
     let ended: HashSet<SiteLabel> = ended.iter().map(|site| SiteLabel::Number(u64::from(site.0))).collect();
-    families::settle(&mut sites, &ended);
+    families::judge_with_stacks(&mut sites, &ended);
     if model == Model::Growth {
-        mapped::settle(&mut sites, &replayed.memory, &merged, trace);
-        pools::settle(&mut sites, trace, grid.points as f64 * period_s);
-        doubt::negligible(&mut sites, grid.points as f64 * period_s);
-        doubt::few_freed_at_the_end(&mut sites, grid.points as f64 * period_s);
+        mapped::judge_by_resident_memory(&mut sites, &replayed.memory, &merged, trace);
+        pools::withdraw_unsure_leaks(&mut sites, trace, grid.points as f64 * period_s);
+        weak_evidence::withdraw_negligible(&mut sites, grid.points as f64 * period_s);
+        weak_evidence::withdraw_leaks_freed_at_exit(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {
-            batch::doubt(&mut sites, processor.used_ns as f64 / 1e9);
+            batch::lower_confidence(&mut sites, processor.used_ns as f64 / 1e9);
         }
         if let Some(attached) = trace.attached() {
-            attached::doubt(&mut sites, attached, grid.points as f64 * period_s);
+            attached::withdraw_explained_leaks(&mut sites, attached, grid.points as f64 * period_s);
         }
     }
 
@@ -123,7 +123,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Findings {
     summary.damaged_blocks = damage.torn_blocks.saturating_add(replayed.unreadable_blocks);
     summary.damaged_bytes = damage.skipped_bytes;
     let end_ns = trace.end().map_or(replayed.last_ns, |end| end.at_ns.max(replayed.last_ns));
-    Findings {
+    Analysis {
         source,
         header: Header {
             command: start.command.clone(),
@@ -198,7 +198,7 @@ fn lost_at_the_end<T>(trace: &Trace, replayed: &Replayed<T>, period_s: f64) -> u
     by_time.max(trace.damage().lost_slices.saturating_sub(inside))
 }
 
-fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
+fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
     let mut sites: Vec<JudgedSite> = lines
         .par_iter()
         .map(|line| JudgedSite {
@@ -211,11 +211,11 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Findings {
             ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
         })
         .collect();
-    families::settle(&mut sites, &HashSet::new());
+    families::judge_with_stacks(&mut sites, &HashSet::new());
     let slices =
         lines.iter().map(|line| line.series.absent().saturating_add(line.series.points())).max().unwrap_or(0);
     let period_s = lines.first().map_or(0.0, |line| line.period_s);
-    Findings {
+    Analysis {
         source,
         header: Header {
             duration_s: slices as f64 * period_s,
@@ -260,7 +260,7 @@ fn judge_site(replayed: &ReplayedSite, period_s: f64, model: Model) -> JudgedSit
 }
 
 /// Judges one site. If the site has stacks, the result also contains the judgement on the site together with
-/// its stacks. [`families::settle`] chooses between the two judgements.
+/// its stacks. [`families::judge_with_stacks`] chooses between the two judgements.
 fn judged(
     label: SiteLabel,
     series: &Series,
@@ -274,7 +274,7 @@ fn judged(
         kind: Kind::Caller,
         pool: None,
         judgement: judge(series, period_s, model),
-        leak_factor: series.sums().filter(|_| model == Model::Edleak).map(leak_factor),
+        leak_factor: series.sums().filter(|_| model == Model::LeakFactor).map(leak_factor),
         with_stacks: with_stacks.map(|series| {
             Box::new(WithStacks { judgement: judge(series, period_s, model), levels: Levels::of(series) })
         }),

@@ -15,12 +15,12 @@
 //! Each phase borrows the result of the previous phase and uses no code of a later phase.
 #![deny(unsafe_code)]
 
+pub mod analysis;
 pub mod baseline;
 mod common_function;
 pub mod diff;
 pub mod error;
 pub mod finding;
-pub mod findings;
 pub mod frame;
 pub mod gate;
 pub mod group;
@@ -50,11 +50,11 @@ pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};
 
+use analysis::Analysis;
 use edleak_binary::Symbolizer;
 use edleak_model::classify::Model;
-use findings::Findings;
 use gate::Policy;
-use load::{LoadOptions, Recording};
+use load::{Input, LoadOptions};
 use std::path::Path;
 
 /// Loads and judges one recording, and looks up the symbols of its sites. The caller must then call
@@ -68,13 +68,13 @@ pub fn analyze(
     model: Model,
     policy: &Policy,
     symbolizer: &Symbolizer,
-) -> Result<(Recording, Findings)> {
+) -> Result<(Input, Analysis)> {
     let recording = load::load(path, options)?;
-    let mut findings = judge::judge_recording(path.display().to_string(), &recording, model);
+    let mut analysis = judge::judge_recording(path.display().to_string(), &recording, model);
     if let Some(options) = &policy.per_mark {
-        per_mark::judge_by_marks(&mut findings, &recording, options);
+        per_mark::judge_by_marks(&mut analysis, &recording, options);
     }
-    naming::name_sites(&mut findings, &recording, symbolizer, |site| policy.wants(site));
-    findings.steps = steps::Steps::of(&recording, &findings.sites);
-    Ok((recording, findings))
+    naming::name_sites(&mut analysis, &recording, symbolizer, |site| policy.wants(site));
+    analysis.steps = steps::Steps::of(&recording, &analysis.sites);
+    Ok((recording, analysis))
 }

@@ -27,14 +27,14 @@ const PROBED_BYTES: u64 = 1 << 16;
 const SNIFFED_BYTES: usize = 4096;
 
 /// An opened input.
-pub enum Recording {
+pub enum Input {
     /// A trace.
     Trace(Box<Trace>),
     /// The series of a text input.
     Lines(Vec<LineSeries>),
 }
 
-impl std::fmt::Debug for Recording {
+impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Trace(trace) => f.debug_tuple("Trace").field(&trace.start().command).finish(),
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Recording {
 ///
 /// # Errors
 /// The input cannot be read, or the input is not a recording.
-pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
+pub fn load(path: &Path, options: LoadOptions) -> Result<Input> {
     let failed = |error: Error| error.context(format_args!("failed to read `{}`", path.display()));
     if path.as_os_str() == "-" {
         return load_stream(std::io::stdin().lock(), options).map_err(failed);
@@ -63,21 +63,21 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Recording> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
     if metadata.is_file() && !is_text(reader.fill_buf().map_err(|error| failed(io_error(&error)))?) {
         return Trace::open(path)
-            .map(|trace| Recording::Trace(Box::new(trace)))
+            .map(|trace| Input::Trace(Box::new(trace)))
             .map_err(|error| trace_error(&error));
     }
     load_stream(reader, options).map_err(failed)
 }
 
 /// Reads an input that cannot be mapped into memory, such as a pipe.
-fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recording> {
+fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Input> {
     let start = reader.fill_buf().map_err(|error| io_error(&error))?;
     if is_report(start) {
         return Err(Error::new(ErrorKind::Unreadable, "it is a saved report, not a recording")
             .with_remedy("give the recording here, and the report with `--baseline`"));
     }
     if is_text(start) {
-        return lines::read(reader, options).map(Recording::Lines);
+        return lines::read(reader, options).map(Input::Lines);
     }
     let mut bytes = Vec::new();
     read_up_to(&mut reader, PROBED_BYTES, &mut bytes)?;
@@ -89,9 +89,7 @@ fn load_stream(mut reader: impl BufRead, options: LoadOptions) -> Result<Recordi
         return Err(Error::new(ErrorKind::Unreadable, "more than 4 GiB on a pipe")
             .with_remedy("save it to a file and give its name"));
     }
-    Trace::from_bytes(bytes)
-        .map(|trace| Recording::Trace(Box::new(trace)))
-        .map_err(|error| trace_error(&error))
+    Trace::from_bytes(bytes).map(|trace| Input::Trace(Box::new(trace))).map_err(|error| trace_error(&error))
 }
 
 fn read_up_to(reader: &mut impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<()> {

@@ -97,7 +97,12 @@ impl Unseen {
 /// Sets the resident bytes of each site that maps memory. The function also changes the verdict on a site
 /// that maps memory from leak to no leak in two cases: its growth is not resident, or the site is an
 /// allocator whose allocations are counted.
-pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merged, trace: &Trace) {
+pub(crate) fn judge_by_resident_memory(
+    sites: &mut [JudgedSite],
+    ends: &MemoryEnds,
+    merged: &Merged,
+    trace: &Trace,
+) {
     let is_uncounted = |site: &JudgedSite| {
         let module = site.stack.first().and_then(|address| address.module_id);
         trace.allocators().iter().any(|allocator| Some(allocator.module) == module)
@@ -121,7 +126,7 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
         let live = site.totals.live_bytes as f64;
         site.resident_bytes = share_of(SiteBytes::default(), to, live).map(|share| (share * live) as u64);
         if let Some(share) = share_of(from, to, site.judgement.leak_bytes as f64) {
-            settle_leak(site, share);
+            limit_leak(site, share);
         }
     }
 }
@@ -130,14 +135,14 @@ pub(crate) fn settle(sites: &mut [JudgedSite], ends: &MemoryEnds, merged: &Merge
 /// growth is not resident, the verdict becomes no leak. The collector does not read /proc at each mark, so
 /// the function cannot see how much resident memory the iterations added. So the function assumes the worst
 /// case: all resident memory of the site belongs to the leak.
-pub(crate) fn settle_per_mark(sites: &mut [JudgedSite]) {
+pub(crate) fn judge_iterations_by_resident_memory(sites: &mut [JudgedSite]) {
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Mapping && site.per_mark.is_some()) {
         let Some(resident) = site.resident_bytes else { continue };
         if site.judgement.verdict == Verdict::Undecided {
-            settle_undecided(site, resident);
+            acquit_undecided(site, resident);
         } else {
             let share = greatest_share(resident, site.judgement.leak_bytes);
-            settle_leak(site, share);
+            limit_leak(site, share);
         }
     }
 }
@@ -181,7 +186,7 @@ fn greatest_share(resident: u64, leak_bytes: u64) -> f64 {
 
 /// Changes an undecided site to no leak if the site has too little resident memory for a leak, because then
 /// the iterations left only address space behind.
-fn settle_undecided(site: &mut JudgedSite, resident: u64) {
+fn acquit_undecided(site: &mut JudgedSite, resident: u64) {
     let left = site.per_mark.as_ref().map_or(0, |per_mark| per_mark.iterations.left_bytes) as f64;
     if (resident as f64) < least_grown(left) {
         let (left, held) = (units::bytes(left), units::bytes(resident as f64));
@@ -198,7 +203,7 @@ fn least_grown(leaked: f64) -> f64 {
 
 /// Changes a leak of address space to no leak if too little of the leaked address space is resident. `share`
 /// is the resident share of the leaked address space, 0 to 1.
-fn settle_leak(site: &mut JudgedSite, share: f64) {
+fn limit_leak(site: &mut JudgedSite, share: f64) {
     if !site.is_leak() {
         return;
     }

@@ -1,5 +1,5 @@
 //! The types for the marks of a trace, and for verdicts by the iterations of a mark (`--per-mark`). The
-//! structs `Findings` and `JudgedSite` contain these types.
+//! structs `Analysis` and `JudgedSite` contain these types.
 
 use edleak_model::iterations::Iterations;
 

@@ -1,8 +1,8 @@
 //! Phase 5: finds the symbols of the sites that a report may list. The search for symbols takes most of the
 //! time of an analysis, so the analyzer does not search symbols for sites that no report lists.
 
-use crate::findings::Findings;
-use crate::load::Recording;
+use crate::analysis::Analysis;
+use crate::load::Input;
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_binary::{Request, Symbolizer};
 use std::collections::HashSet;
@@ -11,12 +11,12 @@ use std::collections::HashSet;
 /// symbols of its caller; for a site that was judged together with its stacks, also the symbols of these
 /// stacks.
 pub fn name_sites(
-    analysis: &mut Findings,
-    recording: &Recording,
+    analysis: &mut Analysis,
+    recording: &Input,
     symbolizer: &Symbolizer,
     wanted: impl Fn(&JudgedSite) -> bool,
 ) {
-    let Recording::Trace(trace) = recording else { return };
+    let Input::Trace(trace) = recording else { return };
     let parents: HashSet<SiteLabel> =
         analysis.sites.iter().filter(|site| wanted(site)).filter_map(|site| site.parent.clone()).collect();
     let together = analysis.sites.iter().filter(|site| site.judged_with_stacks && wanted(site));
@@ -48,8 +48,8 @@ pub fn name_sites(
 /// Finds the symbols of all sites that do not have symbols yet, for a report in which the user may look at
 /// any site. The additional symbols do not change the figures in the summary and in the hints, because these
 /// figures count only sites that a report may list.
-pub fn name_the_rest(analysis: &mut Findings, recording: &Recording, symbolizer: &Symbolizer) {
-    let Recording::Trace(trace) = recording else { return };
+pub fn name_the_rest(analysis: &mut Analysis, recording: &Input, symbolizer: &Symbolizer) {
+    let Input::Trace(trace) = recording else { return };
     let addresses = analysis.sites.iter_mut().flat_map(|site| &mut site.stack);
     let mut addresses: Vec<_> = addresses.filter(|address| address.frames.is_empty()).collect();
     let requests: Vec<Request> = addresses

@@ -1,7 +1,7 @@
 //! Computes the time until the memory of the process reaches a round size, if all leaks continue at the same
 //! rate.
 
-use crate::findings::Findings;
+use crate::analysis::Analysis;
 
 /// The round sizes that the report may name.
 const SIZES: [u64; 12] = [
@@ -41,7 +41,7 @@ pub struct Outlook {
 impl Outlook {
     /// Predicts the growth of the process for a leak rate of `rate_bytes_per_s`. `None`: nothing leaks, or
     /// the process does not reach the round size within ten years.
-    pub fn of(analysis: &Findings, rate_bytes_per_s: f64) -> Option<Self> {
+    pub fn of(analysis: &Analysis, rate_bytes_per_s: f64) -> Option<Self> {
         let growth = &analysis.growth;
         let holds_bytes = growth.resident_to_bytes.max(growth.live_to_bytes).max(analysis.summary.live_bytes);
         Self::from(holds_bytes, rate_bytes_per_s)

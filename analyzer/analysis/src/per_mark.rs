@@ -4,8 +4,8 @@
 //! [`crate::replay`], this module merges sites that are the same code at several addresses. A watched caller
 //! is judged together with all its stacks.
 
-use crate::findings::Findings;
-use crate::load::Recording;
+use crate::analysis::Analysis;
+use crate::load::Input;
 pub use crate::marks::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use crate::replay::Merged;
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
@@ -53,33 +53,33 @@ fn slices_of(trace: &Trace, mark: MarkId) -> impl Iterator<Item = &MarkSlice> {
 
 /// Judges every site by the marks that match the pattern of `options`, and replaces the verdicts by time with
 /// these verdicts.
-pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &PerMarkOptions) {
+pub fn judge_by_marks(analysis: &mut Analysis, recording: &Input, options: &PerMarkOptions) {
     let mut per_mark = PerMark { pattern: options.pattern.clone(), marks: Vec::new(), unnamed: 0 };
     let mut found: HashMap<SiteLabel, SitePerMark> = HashMap::new();
-    if let Recording::Trace(trace) = recording {
+    if let Input::Trace(trace) = recording {
         per_mark.unnamed = trace.mark_losses().unnamed;
         let (merged, pattern) = (Merged::of(trace), Glob::new(&options.pattern));
         for mark in trace.marks().iter().filter(|mark| pattern.matches(&mark.name)) {
             let curves = Curves::of(trace, &merged, mark.id);
             let judged = curves.mark(&mark.name, options.warm_up);
             if judged.too_few.is_none() {
-                curves.judge(&findings.sites, &judged, &mut found);
+                curves.judge(&analysis.sites, &judged, &mut found);
             }
             per_mark.marks.push(judged);
         }
     }
     let is_judged = per_mark.marks.iter().any(|mark| mark.too_few.is_none());
-    let seconds = findings.header.duration_s;
+    let seconds = analysis.header.duration_s;
     let covered = match recording {
-        Recording::Trace(trace) => covered_domains(trace),
-        Recording::Lines(_) => vec![Domain::Heap],
+        Input::Trace(trace) => covered_domains(trace),
+        Input::Lines(_) => vec![Domain::Heap],
     };
     // The function does not judge memory that an allocator maps for itself: if this memory leaks, the leak is
     // visible at the sites that request memory from the allocator.
     let has_marks = |site: &&mut JudgedSite| {
         !matches!(site.kind, Kind::Injected | Kind::Allocator) && covered.contains(&site.domain())
     };
-    for site in findings.sites.iter_mut().filter(has_marks) {
+    for site in analysis.sites.iter_mut().filter(has_marks) {
         site.judged_with_stacks = false;
         site.leak_share = None;
         site.per_mark = found.get(&site.label).cloned().map(Box::new);
@@ -92,25 +92,25 @@ pub fn judge_by_marks(findings: &mut Findings, recording: &Recording, options: &
             with_stacks.judgement = site.judgement.clone();
         }
     }
-    mapped::settle_per_mark(&mut findings.sites);
-    let has_lost = findings.mapped.as_ref().is_some_and(|mapped| mapped.lost_give_backs > 0);
-    mapped::tell_given_back(&mut findings.sites, has_lost);
-    if let Recording::Trace(trace) = recording {
-        pools::settle(&mut findings.sites, trace, seconds);
+    mapped::judge_iterations_by_resident_memory(&mut analysis.sites);
+    let has_lost = analysis.mapped.as_ref().is_some_and(|mapped| mapped.lost_give_backs > 0);
+    mapped::tell_given_back(&mut analysis.sites, has_lost);
+    if let Input::Trace(trace) = recording {
+        pools::withdraw_unsure_leaks(&mut analysis.sites, trace, seconds);
     }
-    share_out(&mut findings.sites);
+    share_out(&mut analysis.sites);
     let rank = |site: &JudgedSite| {
         let bytes = site.per_mark.as_ref().map_or(0.0, |per_mark| per_mark.iterations.bytes);
         (site.is_leak(), bytes)
     };
-    findings.sites.sort_by(|a, b| {
+    analysis.sites.sort_by(|a, b| {
         let (a_rank, b_rank) = (rank(a), rank(b));
         b_rank.0.cmp(&a_rank.0).then(b_rank.1.total_cmp(&a_rank.1)).then_with(|| a.label.cmp(&b.label))
     });
-    findings.summary.undecided =
-        findings.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64;
-    findings.unexplained = None;
-    findings.per_mark = Some(per_mark);
+    analysis.summary.undecided =
+        analysis.sites.iter().filter(|site| site.judgement.verdict == Verdict::Undecided).count() as u64;
+    analysis.unexplained = None;
+    analysis.per_mark = Some(per_mark);
 }
 
 /// The domains (heap, mapped memory, pools) that `--per-mark` judges by marks. The heap is always in the

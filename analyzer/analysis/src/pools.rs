@@ -50,24 +50,24 @@ pub struct NamedPools {
 }
 
 /// Makes a leak of pool objects undecided if events that the recorder lost may explain its growth.
-pub(crate) fn settle(sites: &mut [JudgedSite], trace: &Trace, record_s: f64) {
+pub(crate) fn withdraw_unsure_leaks(sites: &mut [JudgedSite], trace: &Trace, record_s: f64) {
     let Some(totals) = trace.pool_totals().filter(|totals| totals.lost_events + totals.lost_resets > 0)
     else {
         return;
     };
     for site in sites.iter_mut().filter(|site| site.domain() == Domain::Pool && site.is_leak()) {
         let count = site.judgement.leak_count.unwrap_or(0);
-        if let Some(doubt) = doubt(count, totals.lost_events, totals.lost_resets) {
+        if let Some(reason) = reason_to_withdraw(count, totals.lost_events, totals.lost_resets) {
             let mut why = std::mem::take(&mut site.judgement.why);
-            why.push(doubt);
+            why.push(reason);
             site.judgement = Judgement::undecided(Class::Log, record_s, why);
         }
     }
 }
 
-/// If lost events may explain a leak of `count` objects, the reason to doubt the leak; `None`: they do not
+/// If lost events may explain a leak of `count` objects, returns the reason; `None`: they do not
 /// explain it.
-fn doubt(count: u64, lost_events: u64, lost_resets: u64) -> Option<String> {
+fn reason_to_withdraw(count: u64, lost_events: u64, lost_resets: u64) -> Option<String> {
     if lost_resets > 0 {
         return Some(format!(
             "{} lost, so the pool may hold less",
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn few_lost_events_leave_a_large_leak_and_a_lost_reset_leaves_none() {
-        assert_eq!(doubt(1000, 400, 0), None);
-        assert!(doubt(1000, 500, 0).is_some_and(|why| why.contains("500 events were lost")));
-        assert!(doubt(1 << 40, 0, 1).is_some_and(|why| why.contains("1 reset was lost")));
+        assert_eq!(reason_to_withdraw(1000, 400, 0), None);
+        assert!(reason_to_withdraw(1000, 500, 0).is_some_and(|why| why.contains("500 events were lost")));
+        assert!(reason_to_withdraw(1 << 40, 0, 1).is_some_and(|why| why.contains("1 reset was lost")));
     }
 }

@@ -6,8 +6,8 @@
 //! between the slice at its end and the slice at its start. The rows add up exactly to the total, because
 //! each allocation is counted in only one row: at a caller or at one of its stacks.
 
+use crate::analysis::Analysis;
 use crate::error::{Error, ErrorKind, Result};
-use crate::findings::Findings;
 use crate::replay::Merged;
 use crate::site::SiteLabel;
 use crate::slices::{Slices, counters_at};
@@ -81,7 +81,7 @@ pub struct Figures {
 /// One site of a profile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// The index of the site in [`Findings::sites`].
+    /// The index of the site in [`Analysis::sites`].
     pub site: usize,
     /// The figures of the site.
     pub figures: Figures,
@@ -159,7 +159,7 @@ impl Profile {
     ///
     /// # Errors
     /// `Value` if a time lies outside the record or a range is empty; `Unreadable` if the trace has no slice.
-    pub fn of(trace: &Trace, findings: &Findings, span: Span, order: Order) -> Result<Profile> {
+    pub fn of(trace: &Trace, findings: &Analysis, span: Span, order: Order) -> Result<Profile> {
         let merged = Merged::of(trace);
         let whole = Slices::of(trace, &merged, 0..=u64::MAX);
         if whole.instants().is_empty() {

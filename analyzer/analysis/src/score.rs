@@ -282,7 +282,7 @@ pub fn score(cases: &[Case]) -> ScoreReport {
         .par_iter()
         .map(|case| {
             let [plain, born] = &case.series;
-            [(plain, Model::Edleak), (plain, Model::Growth), (born, Model::Growth)]
+            [(plain, Model::LeakFactor), (plain, Model::Growth), (born, Model::Growth)]
                 .map(|(series, model)| judge(series, case.period_s, model))
         })
         .collect();

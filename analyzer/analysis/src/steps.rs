@@ -11,7 +11,7 @@
 //! without it. So the slices do not show whether there is a common cause.
 
 use crate::error::Error;
-use crate::load::Recording;
+use crate::load::Input;
 use crate::replay::Merged;
 use crate::replay::points::for_each_site;
 use crate::replay::teardown::judged_grid;
@@ -80,8 +80,8 @@ impl Steps {
     /// Reads from the trace, a second time, the number of live allocations at each slice: for the leaking
     /// sites, for their callers and for their stacks. The result is empty if the input is not a trace, is too
     /// large, or has no sites to compare.
-    pub fn of(recording: &Recording, sites: &[JudgedSite]) -> Self {
-        let Recording::Trace(trace) = recording else { return Self::default() };
+    pub fn of(recording: &Input, sites: &[JudgedSite]) -> Self {
+        let Input::Trace(trace) = recording else { return Self::default() };
         // The function compares only sites of the heap, because a mapping and an allocation never count as
         // leaks of one mistake.
         let leaking = sites.iter().filter(|site| site.is_leak() && site.domain() == Domain::Heap);

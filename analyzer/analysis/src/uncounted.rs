@@ -79,7 +79,7 @@ pub(crate) fn clause(functions: &[UncountedFunctions], own_heaps: &[OwnHeap]) ->
 
 /// If the uncounted functions make the report undecided, returns the reason. The report becomes undecided if
 /// memory grows that no counted allocation explains, or if most of the memory is in no counted allocation.
-pub(crate) fn doubt(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
+pub(crate) fn undecided_reason(functions: &[UncountedFunctions], growth: &ProcessGrowth) -> Option<String> {
     let first = functions.first()?;
     let is_outside = matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained | GrowthKind::Unclear);
     let size = |bytes: u64| units::bytes(bytes as f64);

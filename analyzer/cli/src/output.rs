@@ -1,7 +1,7 @@
 //! Opens inputs, writes outputs and prints messages, for all commands.
 
 use anyhow::{Context, Result, bail};
-use edleak_analysis::load::{LoadOptions, Recording, load};
+use edleak_analysis::load::{Input, LoadOptions, load};
 use edleak_binary::Symbolizer;
 use edleak_format::Trace;
 use edleak_format::place::{self, identity};
@@ -48,8 +48,8 @@ pub(crate) fn refuse_overwriting(input: &Path, output: &Path) -> Result<()> {
 /// Opens a trace. If the file is a recording in another format, such as series lines, the function fails.
 pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     match load(path, LoadOptions::default())? {
-        Recording::Trace(trace) => Ok(*trace),
-        Recording::Lines(_) => {
+        Input::Trace(trace) => Ok(*trace),
+        Input::Lines(_) => {
             bail!("`{}` is not a trace (give a file that edleak-record wrote)", path.display())
         }
     }

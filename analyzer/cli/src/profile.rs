@@ -3,10 +3,10 @@
 use crate::args::{AnalyzeArgs, By, ProfileArgs, ProfileFormat};
 use crate::output::{complain, refuse_overwriting, write_out};
 use anyhow::{Context, Result, bail};
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::analyze;
-use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::Policy;
-use edleak_analysis::load::{LoadOptions, Recording};
+use edleak_analysis::load::{Input, LoadOptions};
 use edleak_analysis::profile::{At, Order, Profile, Span};
 use edleak_format::Trace;
 use edleak_model::classify::Model;
@@ -72,22 +72,22 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<u8> {
 }
 
 /// Makes the exporter for `--format pprof`.
-pub(crate) fn pprof(recording: &Recording, analysis: &Findings, args: &AnalyzeArgs) -> Result<Pprof> {
+pub(crate) fn pprof(recording: &Input, analysis: &Analysis, args: &AnalyzeArgs) -> Result<Pprof> {
     let input = &args.traces[0];
     let span = args.span.span(At::End);
     let profile = profile_of(trace_of(recording, input)?, analysis, span, Order::Live, input)?;
     Ok(Pprof { profile })
 }
 
-fn profile_of(trace: &Trace, analysis: &Findings, span: Span, order: Order, input: &Path) -> Result<Profile> {
+fn profile_of(trace: &Trace, analysis: &Analysis, span: Span, order: Order, input: &Path) -> Result<Profile> {
     Profile::of(trace, analysis, span, order)
         .with_context(|| format!("failed to profile `{}`", input.display()))
 }
 
-fn trace_of<'a>(recording: &'a Recording, input: &Path) -> Result<&'a Trace> {
+fn trace_of<'a>(recording: &'a Input, input: &Path) -> Result<&'a Trace> {
     match recording {
-        Recording::Trace(trace) => Ok(trace),
-        Recording::Lines(_) => {
+        Input::Trace(trace) => Ok(trace),
+        Input::Lines(_) => {
             bail!("`{}` is not a trace (give a file that edleak-record wrote)", input.display())
         }
     }

@@ -4,12 +4,12 @@ use crate::args::{AnalyzeArgs, ClassArg, Format, ModelArg};
 use crate::output::{EXIT_ERROR, complain, refuse_overwriting, say, write_out};
 use crate::profile;
 use anyhow::{Context, Result, bail};
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::analyze;
 use edleak_analysis::baseline::Baseline;
-use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Policy, too_little};
 use edleak_analysis::history::{History, HistoryOptions};
-use edleak_analysis::load::{LoadOptions, Recording};
+use edleak_analysis::load::{Input, LoadOptions};
 use edleak_analysis::naming::name_the_rest;
 use edleak_analysis::per_mark::PerMarkOptions;
 use edleak_analysis::suppressions::Suppressions;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     let symbolizer = args.symbols.symbolizer();
     let model = match args.model {
         ModelArg::Growth => Model::Growth,
-        ModelArg::Edleak => Model::Edleak,
+        ModelArg::Edleak => Model::LeakFactor,
     };
     let policy = Policy {
         min_class: match args.min_class {
@@ -162,8 +162,8 @@ impl AnalyzeArgs {
     /// not be read.
     fn exporter(
         &self,
-        recordings: &[Recording],
-        analyses: &[Findings],
+        recordings: &[Input],
+        analyses: &[Analysis],
         is_terminal: bool,
         failures: Vec<String>,
     ) -> Result<Box<dyn Exporter>> {

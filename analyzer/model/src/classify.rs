@@ -21,7 +21,7 @@ pub enum Model {
     #[default]
     Growth,
     /// edLeak's leak factor of 2014, computed exactly as edLeak did.
-    Edleak,
+    LeakFactor,
 }
 
 /// Whether a site leaks.
@@ -88,7 +88,7 @@ const LEAST_PRESENCE: u64 = 8;
 /// Judges one site of a record whose slices are `period_s` seconds apart.
 pub fn judge(series: &Series, period_s: f64, model: Model) -> Judgement {
     match model {
-        Model::Edleak => judge_edleak(series, period_s),
+        Model::LeakFactor => judge_by_leak_factor(series, period_s),
         Model::Growth => judge_growth(series, period_s),
     }
 }
@@ -579,7 +579,7 @@ fn is_near(kept: f64, estimated: f64) -> bool {
     kept > estimated / 1.5 && kept < estimated * 1.5
 }
 
-fn judge_edleak(series: &Series, period_s: f64) -> Judgement {
+fn judge_by_leak_factor(series: &Series, period_s: f64) -> Judgement {
     let factor = leak_factor(&series.sums().copied().unwrap_or_default());
     let leak = matches!(factor.class, Class::Linear | Class::Exp);
     let verdict = match (series.points(), leak) {

@@ -70,7 +70,7 @@ fn every_leak_factor_equals_edleaks_own() {
 fn the_verdict_of_edleaks_model_is_its_class() {
     let leaks: Vec<u64> = recorded()
         .iter()
-        .filter(|(_, curve)| judge(&series(curve), 1.0, Model::Edleak).verdict == Verdict::Leak)
+        .filter(|(_, curve)| judge(&series(curve), 1.0, Model::LeakFactor).verdict == Verdict::Leak)
         .map(|(&id, _)| id)
         .collect();
     assert_eq!(leaks, [11, 12, 13, 15, 16, 17, 34]);

@@ -301,7 +301,7 @@ fn hostile_counters_give_finite_figures() {
             max_age_at_free: f64::INFINITY,
         });
         let built = builder.finish();
-        for model in [Model::Growth, Model::Edleak] {
+        for model in [Model::Growth, Model::LeakFactor] {
             for period_s in [0.0, 1.0, f64::MAX, f64::NAN] {
                 let judged = judge(&built, period_s, model);
                 assert!(judged.rate_bytes_per_s.is_finite() && judged.rate_bytes_per_s >= 0.0);

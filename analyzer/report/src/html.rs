@@ -2,7 +2,7 @@
 //! the verdict was computed. The page needs no server and makes no request.
 //!
 //! ```text
-//!   data         Findings and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
+//!   data         Analysis and History ──▶ payload (JSON header, binary columns) ──▶ deflate ──▶ base 64
 //!                no verdict is computed here; if the page would be too large, the counters of the least
 //!                important sites are replaced by one sum
 //!   page         static parts, written in Rust: headline, timeline, leaks with reasons and stacks, losses
@@ -30,9 +30,9 @@ mod trace_data;
 
 use super::text::summary::{mapped_in_words, pools_in_words};
 use super::{Exporter, Report};
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::finding::Finding;
-use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::base_name;
 use edleak_analysis::history::History;
 use edleak_analysis::site::Domain;
@@ -299,7 +299,7 @@ fn by_recording(id: &str, heading: &str, parts: Vec<String>, out: &mut dyn Write
 /// The section about mapped memory: the totals, the number of leaks, and the memory that no recorded call
 /// mapped. If the trace has neither a site of mapped memory nor much memory that no recorded call mapped, the
 /// section is empty.
-fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
+fn mapped_memory(analysis: &Analysis, leaks: &[Finding<'_>]) -> String {
     let Some(mapped) = &analysis.mapped else { return String::new() };
     if mapped.sites == 0 && mapped.unseen.is_none() {
         return String::new();
@@ -317,7 +317,7 @@ fn mapped_memory(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
 
 /// The section about pools: the totals and the number of leaks. The section is empty if the program has no
 /// pool of edleak.h.
-fn pools(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
+fn pools(analysis: &Analysis, leaks: &[Finding<'_>]) -> String {
     let Some(pools) = &analysis.pools else { return String::new() };
     let leaks = listed_above(leaks, Domain::Pool, "pools");
     format!(
@@ -335,7 +335,7 @@ fn listed_above(leaks: &[Finding<'_>], domain: Domain, of: &str) -> String {
 }
 
 /// The program, the duration of the recording, and the reason why the recording ended.
-fn recorded(analysis: &Findings) -> String {
+fn recorded(analysis: &Analysis) -> String {
     let header = &analysis.header;
     let mut parts = vec![format!(
         "{} in {}",
@@ -357,11 +357,11 @@ fn recorded(analysis: &Findings) -> String {
     parts.join(" · ")
 }
 
-fn whole_range(analysis: &Findings) -> String {
+fn whole_range(analysis: &Analysis) -> String {
     format!("The whole record: 0 s to {}.", units::duration(analysis.header.duration_s))
 }
 
-fn title_of(analysis: &Findings) -> String {
+fn title_of(analysis: &Analysis) -> String {
     match analysis.header.command.first() {
         Some(_) if is_anonymous(analysis) => "anonymized program".into(),
         Some(program) if !program.is_empty() => base_name(program).to_owned(),
@@ -370,7 +370,7 @@ fn title_of(analysis: &Findings) -> String {
 }
 
 /// Whether `edleak-analyze anonymize` has replaced every word of the command line by a hash.
-fn is_anonymous(analysis: &Findings) -> bool {
+fn is_anonymous(analysis: &Analysis) -> bool {
     let command = &analysis.header.command;
     let is_hash = |word: &String| {
         word.len() == 16 && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -19,8 +19,8 @@ mod totals;
 pub(crate) mod words;
 
 use crate::{Exporter, Report};
+use edleak_analysis::analysis::{Analysis, Header};
 use edleak_analysis::baseline::FORMAT_VERSION;
-use edleak_analysis::findings::{Findings, Header};
 use edleak_analysis::history::Peak;
 use edleak_analysis::site::SiteLabel;
 use finding::FindingJson;
@@ -112,7 +112,7 @@ struct DamageJson {
 }
 
 impl<'a> TraceJson<'a> {
-    fn of(report: &'a Report<'_>, analysis: &'a Findings) -> Self {
+    fn of(report: &'a Report<'_>, analysis: &'a Analysis) -> Self {
         let Header {
             command,
             pid,

@@ -6,8 +6,8 @@
 
 use super::{Exporter, Report, pace, stack_text, why_of};
 use crate::text::printable;
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::finding::Finding;
-use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
 use edleak_analysis::site::Standing;
 use edleak_text::units;
@@ -35,7 +35,7 @@ const PASSING: [fn(Standing) -> bool; 3] = [
     |standing| standing == Standing::Tolerated,
 ];
 
-fn suite(analysis: &Findings) -> TestSuite {
+fn suite(analysis: &Analysis) -> TestSuite {
     let class = match analysis.header.command.join(" ") {
         command if command.is_empty() => printable(&analysis.source),
         command => printable(&command),

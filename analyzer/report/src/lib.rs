@@ -15,11 +15,11 @@ pub mod sarif;
 pub mod series;
 pub mod text;
 
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::finding::{self, Finding, Together};
-use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::frames;
 use edleak_analysis::gate::{Outcome, RuleUse, outcome};
-use edleak_analysis::load::Recording;
+use edleak_analysis::load::Input;
 use edleak_analysis::site::{JudgedSite, SiteLabel, Standing};
 use edleak_analysis::suppressions::Rule;
 use edleak_model::iterations::per_iteration;
@@ -34,9 +34,9 @@ pub(crate) const CURVE_COLUMNS: usize = 40;
 #[derive(Debug)]
 pub struct Report<'a> {
     /// The recordings with their verdicts, in the order in which the user gave them.
-    pub analyses: &'a [Findings],
+    pub analyses: &'a [Analysis],
     /// The recordings without verdicts, for exporters that print the counters of sites.
-    pub recordings: &'a [Recording],
+    pub recordings: &'a [Input],
     /// The suppression rules. A suppressed leak names its rule by the rule's index in `rules`.
     pub rules: &'a [Rule],
     /// For each suppression rule in `rules`, at the same index: whether the rule matched a leak, and whether
@@ -67,7 +67,7 @@ impl Report<'_> {
     }
 
     /// The leaks to list, with the highest rate first; `--top` limits their number.
-    pub fn findings<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
+    pub fn findings<'a>(&self, analysis: &'a Analysis) -> Vec<Finding<'a>> {
         let mut findings =
             analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated));
         findings.truncate(self.top.unwrap_or(usize::MAX));
@@ -75,21 +75,21 @@ impl Report<'_> {
     }
 
     /// The listed leaks that fail the gate.
-    pub fn reported<'a>(&self, analysis: &'a Findings) -> Vec<Finding<'a>> {
+    pub fn reported<'a>(&self, analysis: &'a Analysis) -> Vec<Finding<'a>> {
         let mut findings = analysis.with_standing(|standing| standing == Standing::Reported);
         findings.truncate(self.top.unwrap_or(usize::MAX));
         findings
     }
 
     /// The sites that are listed although they do not fail the gate; `--top` limits their number.
-    pub fn shown<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
+    pub fn shown<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
         let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown);
         let room = self.top.map_or(usize::MAX, |top| top - self.findings(analysis).len());
         shown.take(room).collect()
     }
 
     /// The sites that the report lists, in the order of the report.
-    pub fn listed<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
+    pub fn listed<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
         let is_listed = |site: &&JudgedSite| {
             matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
         };
@@ -106,7 +106,7 @@ impl Report<'_> {
 
     /// The sites to list, in order, with their stacks: if a site was judged together with its stacks, the
     /// stacks that leaked follow this site in the list.
-    pub fn with_parts<'a>(&self, analysis: &'a Findings) -> Vec<&'a JudgedSite> {
+    pub fn with_parts<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
         let listed = self.listed(analysis);
         let labels: HashSet<&SiteLabel> = listed.iter().map(|site| &site.label).collect();
         let parts = |site: &'a JudgedSite| {

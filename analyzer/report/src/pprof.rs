@@ -10,9 +10,9 @@
 mod message;
 
 use crate::{Exporter, Report};
-use edleak_analysis::findings::Findings;
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::frame::{Address, frames};
-use edleak_analysis::load::Recording;
+use edleak_analysis::load::Input;
 use edleak_analysis::profile::Profile;
 use edleak_analysis::site::JudgedSite;
 use edleak_format::{ModuleId, Trace};
@@ -42,9 +42,7 @@ pub struct Pprof {
 impl Exporter for Pprof {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         match (report.analyses, report.recordings) {
-            ([analysis, ..], [Recording::Trace(trace), ..]) => {
-                write_pprof(analysis, trace, &self.profile, out)
-            }
+            ([analysis, ..], [Input::Trace(trace), ..]) => write_pprof(analysis, trace, &self.profile, out),
             _ => {
                 Err(io::Error::other("a pprof profile covers a trace (give a file that edleak-record wrote)"))
             }
@@ -57,7 +55,7 @@ impl Exporter for Pprof {
 /// # Errors
 /// `out` cannot be written to.
 pub fn write_pprof(
-    analysis: &Findings,
+    analysis: &Analysis,
     trace: &Trace,
     profile: &Profile,
     out: &mut dyn Write,
@@ -91,7 +89,7 @@ pub fn write_pprof(
 
 /// The leaked bytes of each site. If a watched site was judged together with its stacks, its leaked bytes
 /// count at the stacks and not at the site.
-fn leaked_bytes(analysis: &Findings) -> Vec<u64> {
+fn leaked_bytes(analysis: &Analysis) -> Vec<u64> {
     let index: HashMap<_, usize> = (0..).zip(&analysis.sites).map(|(i, site)| (&site.label, i)).collect();
     let mut leaked = vec![0u64; analysis.sites.len()];
     for site in analysis.sites.iter().filter(|site| site.is_leak()) {
@@ -123,7 +121,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn header(&mut self, analysis: &Findings, profile: &Profile) {
+    fn header(&mut self, analysis: &Analysis, profile: &Profile) {
         for (name, unit) in SAMPLE_TYPES {
             let value_type = ValueType { r#type: self.string(name), unit: self.string(unit) };
             self.message.sample_type.push(value_type);
@@ -143,7 +141,7 @@ impl Builder<'_> {
         }
     }
 
-    fn sample(&mut self, analysis: &Findings, site: &JudgedSite, values: [i128; 5]) {
+    fn sample(&mut self, analysis: &Analysis, site: &JudgedSite, values: [i128; 5]) {
         let location_id = match site.stack.is_empty() {
             true => vec![self.named_location(&site.name())],
             false => site.stack.iter().map(|address| self.location(address)).collect(),

@@ -5,7 +5,7 @@ mod json;
 mod text;
 mod tree;
 
-use edleak_analysis::findings::Findings;
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::profile::{At, Order, Profile, Span};
 use edleak_text::units;
 
@@ -13,7 +13,7 @@ use edleak_text::units;
 #[derive(Clone, Copy, Debug)]
 pub struct ProfileReport<'a> {
     /// The analysis of the recording. The symbols of its sites must already be resolved.
-    pub analysis: &'a Findings,
+    pub analysis: &'a Analysis,
     /// The profile.
     pub profile: &'a Profile,
     /// Maximum number of sites to list. `None`: the format uses its default number of sites.

@@ -2,8 +2,8 @@
 //! fingerprint of a leak stays the same if the program is built again.
 
 use super::{Exporter, Report, pace, source_path, stacks_of, why_of};
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::finding::Finding;
-use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::SiteFrame;
 use edleak_analysis::gate::too_little;
 use edleak_analysis::group::Group;
@@ -60,7 +60,7 @@ impl Exporter for Sarif {
 
 /// The notification for a recording that is too short or has too little data for a verdict. SARIF has a list
 /// of notifications in addition to the list of results.
-fn notification(analysis: &Findings) -> Option<Value> {
+fn notification(analysis: &Analysis) -> Option<Value> {
     let why = too_little(analysis)?;
     Some(
         json!({ "level": "warning", "message": { "text": format!("{}: undecided: {why}", analysis.source) } }),
@@ -100,7 +100,7 @@ fn fingerprints(findings: &[Finding<'_>]) -> Vec<String> {
 }
 
 impl Sarif {
-    fn result(&self, analysis: &Findings, finding: &Finding<'_>, fingerprint: &str) -> Value {
+    fn result(&self, analysis: &Analysis, finding: &Finding<'_>, fingerprint: &str) -> Value {
         let judgement = &finding.lead().judgement;
         let rule = if judgement.confidence == Some(Confidence::Strict) { "leak" } else { "suspect" };
         let message = format!(

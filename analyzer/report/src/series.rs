@@ -16,8 +16,8 @@
 //! exporter reads the trace several times, each time for as many sites as fit in memory.
 
 use super::{Exporter, Report};
-use edleak_analysis::findings::Findings;
-use edleak_analysis::load::Recording;
+use edleak_analysis::analysis::Analysis;
+use edleak_analysis::load::Input;
 use edleak_analysis::load::line_series::{KeptPoints, LineSeries};
 use edleak_analysis::replay::points::{Families, SitePoints, for_each_site};
 use edleak_analysis::replay::teardown::judged_grid;
@@ -38,8 +38,8 @@ impl Exporter for SeriesLines {
     fn export(&self, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         for (recording, analysis) in report.recordings.iter().zip(report.analyses) {
             match recording {
-                Recording::Trace(trace) => of_trace(trace, analysis, out)?,
-                Recording::Lines(lines) => lines.iter().try_for_each(|line| of_line(line, out))?,
+                Input::Trace(trace) => of_trace(trace, analysis, out)?,
+                Input::Lines(lines) => lines.iter().try_for_each(|line| of_line(line, out))?,
             }
         }
         Ok(())
@@ -133,7 +133,7 @@ impl<'a> From<&'a Births> for BirthFields<'a> {
     }
 }
 
-fn of_trace(trace: &Trace, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
+fn of_trace(trace: &Trace, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
     let mut by_id: Vec<(SiteId, &JudgedSite)> = analysis
         .sites
         .iter()

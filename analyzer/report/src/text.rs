@@ -13,8 +13,8 @@ pub(crate) use style::columns;
 pub use style::{Style, WIDTH, fill, printable};
 
 use super::{CALLER_IS_UNKNOWN, CURVE_COLUMNS, Exporter, Report, grow_together, pace, why};
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::finding::{Finding, Together};
-use edleak_analysis::findings::Findings;
 use edleak_analysis::frame::{Address, SiteFrame, frames};
 use edleak_analysis::group::{Group, Share};
 use edleak_analysis::site::{Domain, SiteLabel, Standing};
@@ -59,7 +59,7 @@ impl Exporter for Text {
 }
 
 impl Text {
-    fn header(&self, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
+    fn header(&self, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
         let header = &analysis.header;
         let command = if header.command.is_empty() {
             analysis.source.clone()
@@ -96,7 +96,7 @@ impl Text {
         Ok(())
     }
 
-    fn leaks(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
+    fn leaks(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
         let mut number = 0;
         for domain in Domain::ALL {
             let all = report.findings(analysis).into_iter();
@@ -450,7 +450,7 @@ impl Text {
     }
 
     /// Writes one line for each site that is listed although it does not fail the gate.
-    fn shown(&self, report: &Report<'_>, analysis: &Findings, out: &mut dyn Write) -> io::Result<()> {
+    fn shown(&self, report: &Report<'_>, analysis: &Analysis, out: &mut dyn Write) -> io::Result<()> {
         let shown = report.shown(analysis);
         if shown.is_empty() {
             return Ok(());

@@ -92,7 +92,7 @@ impl<'a> Thinner<'a> {
 
     /// Ends the input; `next_tick` is the tick of the slice after the merged blocks.
     pub(crate) fn finish(mut self, next_tick: u64) {
-        self.settle(next_tick);
+        self.pass_or_drop(next_tick);
     }
 
     fn span(&self, tick: u64) -> u64 {
@@ -100,7 +100,7 @@ impl<'a> Thinner<'a> {
     }
 
     /// Passes the slice in `waiting` on, or drops it if the next slice is in the same span of `stride_ticks`.
-    fn settle(&mut self, next_tick: u64) {
+    fn pass_or_drop(&mut self, next_tick: u64) {
         let Some(header) = self.waiting.take() else { return };
         if self.span(header.tick) == self.span(next_tick) && header.tick != self.first_tick {
             return;
@@ -117,7 +117,7 @@ impl<'a> Thinner<'a> {
     /// Passes the slice in `waiting` on or drops it, when the next slice arrives. At the beginning of a
     /// block, the function clears all values, because the first slice of a block holds absolute values.
     fn next(&mut self, header: &SliceHeader) {
-        self.settle(header.tick);
+        self.pass_or_drop(header.tick);
         if !std::mem::take(&mut self.begins_block) {
             return;
         }

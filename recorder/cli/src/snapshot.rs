@@ -1,7 +1,7 @@
 //! The content of a trace at the time of reading: the process, and one row with a verdict for each site.
 
 use crate::args::SortArg;
-use edleak_analysis::findings::{Findings, Summary};
+use edleak_analysis::analysis::{Analysis, Summary};
 use edleak_analysis::frame::base_name;
 use edleak_analysis::judge::judge_recording;
 use edleak_analysis::load::{LoadOptions, load};
@@ -111,7 +111,7 @@ impl Reader {
 /// greatest sum of live bytes and growth comes first. Only the first `NAMED_SITES` sites of this list get
 /// function names. The list is sorted in this way so that the first rows on the screen have names, whether
 /// the user sorts by live bytes or by growth.
-fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
+fn ranked(findings: &Analysis) -> Vec<(SiteLabel, ())> {
     let mut weights: HashMap<&SiteLabel, f64> = HashMap::new();
     for site in &findings.sites {
         let root = site.parent.as_ref().unwrap_or(&site.label);
@@ -124,7 +124,7 @@ fn ranked(findings: &Findings) -> Vec<(SiteLabel, ())> {
 }
 
 impl Snapshot {
-    fn of(findings: &Findings) -> Self {
+    fn of(findings: &Analysis) -> Self {
         let mut stacks: HashMap<&SiteLabel, Vec<&JudgedSite>> = HashMap::new();
         for site in findings.sites.iter().filter(|site| site.kind == Kind::Stack) {
             if let Some(parent) = &site.parent {

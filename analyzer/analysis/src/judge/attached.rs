@@ -20,7 +20,7 @@ const EXPLAINED: f64 = 0.8;
 
 /// Makes leaks undecided if frees of allocations from before the recording may explain their growth in the
 /// second half of the record.
-pub(super) fn doubt(sites: &mut [JudgedSite], attached: &Attached, record_s: f64) {
+pub(super) fn withdraw_explained_leaks(sites: &mut [JudgedSite], attached: &Attached, record_s: f64) {
     let frees = late_frees(attached, record_s);
     let is_leak = |site: &&mut JudgedSite| site.is_leak() && site.kind != Kind::Injected;
     for site in sites.iter_mut().filter(is_leak) {

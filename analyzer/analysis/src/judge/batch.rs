@@ -25,7 +25,7 @@ const LEFT_SHARE: f64 = 0.5;
 /// Changes the confidence of leaks from `Strict` to `Suspect`, in the three cases that the comment at the top
 /// of this file lists. The code that calls this function has already checked that the program was busy.
 /// `used_s` is the processor time of the program, in seconds.
-pub(super) fn doubt(sites: &mut [JudgedSite], used_s: f64) {
+pub(super) fn lower_confidence(sites: &mut [JudgedSite], used_s: f64) {
     let of_heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
     let live: f64 = of_heap().map(JudgedSite::judged_bytes).sum();
     let grown: f64 = of_heap().map(late_growth).sum();

@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 /// own growth, from the time in which it was not watched, is treated like the growth of a stack. If the watch
 /// of the site has ended, the site's own growth does not count, and the shares that the stacks have in the
 /// watched time are used for the whole record.
-pub(super) fn settle(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
+pub(super) fn judge_with_stacks(sites: &mut [JudgedSite], ended: &HashSet<SiteLabel>) {
     acquit(sites);
     judge_ended_as_sums(sites, ended);
     let is_leak_together = |site: &JudgedSite| {
@@ -204,7 +204,7 @@ mod tests {
             for (number, &(allocs, verdict, by_survivors)) in (2..).zip(stacks) {
                 sites.push(site(number, Some(1), allocs, judgement(verdict, 0, 0.0, by_survivors)));
             }
-            settle(&mut sites, &HashSet::new());
+            judge_with_stacks(&mut sites, &HashSet::new());
             sites[0].is_leak()
         };
         assert!(!is_leak(100, &[(900, Verdict::NoLeak, true)]));
@@ -223,7 +223,7 @@ mod tests {
             let alone = judgement(Verdict::Leak, 100, 1.0, false);
             let mut sites =
                 vec![JudgedSite { judgement: alone.clone(), ..family }, site(2, Some(1), 100, alone)];
-            settle(&mut sites, &HashSet::from([SiteLabel::Number(1)]));
+            judge_with_stacks(&mut sites, &HashSet::from([SiteLabel::Number(1)]));
             assert!(!sites[1].is_leak(), "the stack is no leak of its own");
             sites[0].judgement.verdict
         };

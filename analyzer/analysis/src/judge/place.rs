@@ -1,6 +1,6 @@
 //! Finds the place of a site in the code: its addresses, modules and offsets, from the catalog of the trace.
 
-use crate::findings::LoadedModule;
+use crate::analysis::LoadedModule;
 use crate::frame::Address;
 use crate::replay::Merged;
 use crate::site::{JudgedSite, Kind, SiteLabel};

@@ -3,7 +3,7 @@
 
 use crate::traces::{Scratch, leaker};
 use edleak_analysis::judge::judge_recording;
-use edleak_analysis::load::Recording;
+use edleak_analysis::load::Input;
 use edleak_analysis::site::SiteLabel;
 use edleak_format::Trace;
 use edleak_model::classify::Model;
@@ -11,7 +11,7 @@ use edleak_model::classify::Model;
 /// The labels of the sites that leak, and the number of leaked bytes of the site that leaks most.
 fn leaks(bytes: Vec<u8>) -> Option<(Vec<SiteLabel>, f64)> {
     let trace = Trace::from_bytes(bytes).ok()?;
-    let recording = Recording::Trace(Box::new(trace));
+    let recording = Input::Trace(Box::new(trace));
     let analysis = judge_recording("trace".to_owned(), &recording, Model::Growth);
     let leaks = analysis.sites.iter().filter(|site| site.is_leak());
     let most = leaks.clone().map(|site| site.judgement.leak_bytes as f64).fold(0.0, f64::max);

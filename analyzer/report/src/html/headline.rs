@@ -4,9 +4,9 @@
 
 use crate::pace;
 use crate::text::summary;
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::finding::{Finding, totals};
-use edleak_analysis::findings::Findings;
 use edleak_analysis::gate::{Outcome, outcome, too_little};
 use edleak_analysis::outlook::Outlook;
 use edleak_analysis::site::Standing;
@@ -31,11 +31,11 @@ pub(super) struct Headline {
 }
 
 /// The leaks that fail the gate, as findings.
-pub(super) fn reported(analysis: &Findings) -> Vec<Finding<'_>> {
+pub(super) fn reported(analysis: &Analysis) -> Vec<Finding<'_>> {
     analysis.with_standing(|standing| standing == Standing::Reported)
 }
 
-pub(super) fn headline(analysis: &Findings, leaks: &[Finding<'_>], diff: Option<&Diff<'_>>) -> Headline {
+pub(super) fn headline(analysis: &Analysis, leaks: &[Finding<'_>], diff: Option<&Diff<'_>>) -> Headline {
     let number = leaks.len() as u64;
     let (rate, leaked) = totals(leaks);
     let (mark, verdict) = match (outcome(analysis), too_little(analysis)) {
@@ -82,7 +82,7 @@ pub(super) fn headline(analysis: &Findings, leaks: &[Finding<'_>], diff: Option<
     Headline { mark, verdict, answers, missed: missed(analysis) }
 }
 
-fn by_iteration(analysis: &Findings, leaks: &[Finding<'_>]) -> String {
+fn by_iteration(analysis: &Analysis, leaks: &[Finding<'_>]) -> String {
     let by = |per_mark| summary::leaks_per_iteration(per_mark, leaks, &summary::among(leaks));
     analysis.per_mark.as_ref().map_or_else(String::new, by)
 }
@@ -93,7 +93,7 @@ fn rates(rate: f64, number: u64) -> String {
 }
 
 /// Answers the question whether the heap is the cause of the growth. If `is_clean` is `true`, no site leaks.
-fn is_it_the_heap(analysis: &Findings, is_clean: bool) -> String {
+fn is_it_the_heap(analysis: &Analysis, is_clean: bool) -> String {
     let answer = match analysis.growth.kind {
         GrowthKind::Live => "Yes",
         GrowthKind::Retained | GrowthKind::Outside => "No",
@@ -127,7 +127,7 @@ fn who(worst: &Finding<'_>) -> Vec<Piece> {
     pieces
 }
 
-fn when(analysis: &Findings, rate: f64) -> String {
+fn when(analysis: &Analysis, rate: f64) -> String {
     match Outlook::of(analysis, rate) {
         Some(outlook) => format!(
             "At this rate the process holds {} in {}; it held {} at the end.",
@@ -182,7 +182,7 @@ fn what_changed(diff: &Diff<'_>) -> Vec<Piece> {
     pieces
 }
 
-fn missed(analysis: &Findings) -> Vec<String> {
+fn missed(analysis: &Analysis) -> Vec<String> {
     let mut lines = Vec::new();
     if analysis.sites.is_empty() {
         lines.push("the recording holds no allocation site (was the program recorded at all?)".to_owned());

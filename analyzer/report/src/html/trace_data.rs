@@ -5,10 +5,10 @@
 use super::headline::Headline;
 use super::names::Names;
 use super::payload::Payload;
+use edleak_analysis::analysis::Analysis;
 use edleak_analysis::baseline::Change;
 use edleak_analysis::diff::Diff;
 use edleak_analysis::finding::Finding;
-use edleak_analysis::findings::Findings;
 use edleak_analysis::history::History;
 use edleak_analysis::site::{Domain, JudgedSite, Kind, SiteLabel};
 use edleak_model::classify::{Confidence, Verdict};
@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 
 /// One recording that the page shows.
 pub(super) struct Found<'a> {
-    pub(super) analysis: &'a Findings,
+    pub(super) analysis: &'a Analysis,
     pub(super) history: &'a History,
     pub(super) leaks: Vec<Finding<'a>>,
     pub(super) headline: Headline,
@@ -91,7 +91,7 @@ fn write_process(payload: &mut Payload, prefix: &str, history: &History) {
 fn write_figures(
     payload: &mut Payload,
     prefix: &str,
-    analysis: &Findings,
+    analysis: &Analysis,
     history: &History,
     findings: &[Finding<'_>],
     rows: &[usize],
@@ -253,7 +253,7 @@ fn write_changes(payload: &mut Payload, prefix: &str, sites: &[&JudgedSite], dif
 fn write_counters(
     payload: &mut Payload,
     prefix: &str,
-    analysis: &Findings,
+    analysis: &Analysis,
     history: &History,
     rows: &[usize],
 ) {

@@ -2,7 +2,7 @@
 //! heap.
 
 use crate::Report;
-use edleak_analysis::findings::{Findings, Summary};
+use edleak_analysis::analysis::{Analysis, Summary};
 use edleak_analysis::gate::{Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::mapped::{Mapped, Unseen};
 use edleak_analysis::pools::{NamedPools, Pools};
@@ -119,7 +119,7 @@ struct NamedPoolsJson<'a> {
     live_count: u64,
 }
 
-pub(super) fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Findings) -> SummaryJson<'a> {
+pub(super) fn summary_of<'a>(report: &'a Report<'_>, analysis: &'a Analysis) -> SummaryJson<'a> {
     let texts = |of: RuleUse| report.rules_that_are(of).map(|rule| rule.text.as_str()).collect();
     let Summary {
         sites, undecided, live_bytes, live_count, allocated_bytes, freed_bytes, allocs, frees, ..

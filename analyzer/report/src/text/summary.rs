@@ -3,8 +3,8 @@
 
 use super::super::{Report, by_iteration};
 use super::style::{Ink, Style, WIDTH, fill, printable};
+use edleak_analysis::analysis::{Analysis, Before, Summary};
 use edleak_analysis::finding::{Finding, totals};
-use edleak_analysis::findings::{Before, Findings, Summary};
 use edleak_analysis::gate::{MUCH_MISSING, Outcome, RuleUse, outcome, too_little};
 use edleak_analysis::mapped::Mapped;
 use edleak_analysis::per_mark::{MarkSeen, PerMark};
@@ -23,7 +23,7 @@ const MAX_HINTS: usize = 4;
 pub(super) fn write(
     style: Style,
     report: &Report<'_>,
-    analysis: &Findings,
+    analysis: &Analysis,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out)?;
@@ -110,7 +110,7 @@ pub(super) fn write_rules(style: Style, report: &Report<'_>, out: &mut dyn Write
     Ok(())
 }
 
-fn result(analysis: &Findings) -> (Ink, String) {
+fn result(analysis: &Analysis) -> (Ink, String) {
     let header = &analysis.header;
     let over =
         format!("{} over {}", plural(header.slices, "slice", "slices"), units::duration(header.duration_s));
@@ -160,7 +160,7 @@ pub(crate) fn leaks_per_iteration(per_mark: &PerMark, leaks: &[Finding<'_>], amo
 /// A line with the names of the marks in a trace, and how often each mark was set. If the verdicts are
 /// computed from time although the trace has enough marks, the line also tells the user how to get verdicts
 /// from marks.
-pub(crate) fn marks(analysis: &Findings) -> Option<String> {
+pub(crate) fn marks(analysis: &Analysis) -> Option<String> {
     const SHOWN: usize = 8;
     let first = analysis.marks.first()?;
     let one = |mark: &MarkSeen| format!("`{}` ({})", mark.name, plural(mark.count, "time", "times"));
@@ -179,7 +179,7 @@ pub(crate) fn marks(analysis: &Findings) -> Option<String> {
 }
 
 /// If memory grows although no site leaks: a clause that tells the reason, as far as it is known.
-fn growth_beside_no_leak(analysis: &Findings) -> String {
+fn growth_beside_no_leak(analysis: &Analysis) -> String {
     let growth = &analysis.growth;
     let by = format!("resident memory still grows {:.1} times", growth.times());
     match growth.kind {
@@ -301,7 +301,7 @@ fn percent(share: f64) -> String {
 }
 
 /// The number of leaks that do not fail the gate, for each reason. `None`: no leak passes the gate.
-pub(crate) fn passed(analysis: &Findings) -> Option<String> {
+pub(crate) fn passed(analysis: &Analysis) -> Option<String> {
     let count = |is: fn(Standing) -> bool| analysis.with_standing(is).len() as u64;
     let parts = [
         (count(|standing| standing == Standing::InBaseline), "in the baseline"),
@@ -317,7 +317,7 @@ pub(crate) fn passed(analysis: &Findings) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn hidden_by_top(report: &Report<'_>, analysis: &Findings, top: usize) -> Option<String> {
+fn hidden_by_top(report: &Report<'_>, analysis: &Analysis, top: usize) -> Option<String> {
     let leaks =
         analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated)).len();
     let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown).count();

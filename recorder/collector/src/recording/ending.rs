@@ -44,7 +44,7 @@ impl Recording {
         if children.unrequested > 0 {
             self.record(&Record::CpuTotals(self.cpu))?;
         }
-        self.settle_allocators(true)?;
+        self.find_allocators(true)?;
         for allocator in self.uncounted_allocators() {
             self.record(&Record::Allocator(allocator))?;
         }

@@ -108,7 +108,7 @@ impl Recording {
             return Ok(());
         }
         let was_complete = self.read_mappings();
-        self.settle_allocators(false)?;
+        self.find_allocators(false)?;
         let mark = self.mappings.as_ref().map_or(0, |mappings| mappings.ledger().mark());
         if let Some(reading) = self.areas.read(self.pid, now) {
             let is_complete = self.read_mappings() && was_complete;
@@ -167,7 +167,7 @@ impl Recording {
     /// Writes into the trace which sites of mapped memory are in functions of an allocator inside a module.
     /// Reading the function names of a large module takes long. So before the end of the recording, the
     /// collector looks only into modules that are already known to contain an allocator.
-    pub(super) fn settle_allocators(&mut self, is_end: bool) -> Result<(), Error> {
+    pub(super) fn find_allocators(&mut self, is_end: bool) -> Result<(), Error> {
         let Some(mappings) = &self.mappings else { return Ok(()) };
         let mut by_module: BTreeMap<u32, Vec<(usize, SiteId, u64)>> = BTreeMap::new();
         let sites = mappings.sites().iter().zip(mappings.ledger().counters()).enumerate();
@@ -193,7 +193,7 @@ impl Recording {
                     self.record_mapping_site(id, true, address, Some(ModuleId(module)))?;
                 }
                 if let Some(mappings) = &mut self.mappings {
-                    mappings.settle(owner, is_allocator);
+                    mappings.note_allocator(owner, is_allocator);
                 }
             }
         }

@@ -111,7 +111,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
             Ok((stock, attached))
         });
     let (stock, attached) = begun.inspect_err(|_| reserved.give_back())?;
-    reserved.settle();
+    reserved.delete_earlier();
     if !options.quiet {
         let command = plan.options.command.join(" ").replace(char::is_control, "?");
         let command: String = command.chars().take(40).collect();
@@ -299,7 +299,7 @@ fn leave_earlier_session(library: &Library, limit: Instant) -> Result<(), Error>
     if !matches!(library.header(), Ok(Some(_))) {
         return Ok(());
     }
-    library.settle().map_err(|error| inaccessible(library.pid(), &error))?;
+    library.finish_ending().map_err(|error| inaccessible(library.pid(), &error))?;
     let mut quiescence = Quiescence::new(library.pid(), library.range.clone());
     while !quiescence.is_reached() {
         if Instant::now() > limit {

@@ -138,7 +138,7 @@ pub fn collect(args: &Request) -> ExitCode {
         return ExitCode::FAILURE;
     }
     drop(reply);
-    reserved.settle();
+    reserved.delete_earlier();
     let outcome = Follower::new(&plan, stock, Root::Other(args.pid, watch), Some(writer)).run(&mut signals);
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         reserved.give_back();

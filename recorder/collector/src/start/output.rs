@@ -234,7 +234,7 @@ impl Reserved {
 
     /// Deletes the `.old` file of an earlier recording. The caller calls this function after the new
     /// recording has started.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn delete_earlier(&self) {
         self.kept.iter().filter_map(|kept| kept.older.as_ref()).for_each(Older::remove);
     }
 }
@@ -387,10 +387,10 @@ mod tests {
         reserved.give_back();
         let text = |path: &Path| fs::read_to_string(path).expect("it is back");
         assert_eq!((names(), text(&path).as_str(), text(&before).as_str()), (2, "old", "older"));
-        // After the start of the recording (`settle`), the earlier `.old` file is deleted, and only the new
-        // `.old` file is left.
+        // After the start of the recording (`delete_earlier`), the earlier `.old` file is deleted, and only
+        // the new `.old` file is left.
         let (writer, reserved) = reserve(&path, MIN_CAPACITY_BYTES).expect("it is moved");
-        reserved.settle();
+        reserved.delete_earlier();
         assert_eq!((names(), text(&before).as_str()), (2, "old"));
         // `give_back` does not restore a name that another process has taken since the reservation.
         fs::remove_file(&path).expect("it is there");

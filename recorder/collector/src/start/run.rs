@@ -191,7 +191,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         reserved.give_back();
         Error::new(ErrorKind::Start, format!("failed to start `{}`: {error}", checked.path.display()))
     })?;
-    reserved.settle();
+    reserved.delete_earlier();
     if !options.quiet {
         say(format_args!(
             "recording {} (pid {pid}) into {}",

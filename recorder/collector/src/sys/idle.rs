@@ -212,7 +212,7 @@ impl Library {
 
     /// Changes the phase from `ENDING` to `OFF`, so that no thread sees the phase `ENDING` any more.
     /// Normally, a thread of the process changes the phase at the end of a recording.
-    pub(crate) fn settle(&self) -> io::Result<()> {
+    pub(crate) fn finish_ending(&self) -> io::Result<()> {
         if self.phase()? == ENDING {
             remote::write(self.pid, &[(self.phase, &OFF.to_ne_bytes())])?;
         }

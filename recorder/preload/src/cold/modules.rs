@@ -64,7 +64,7 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
     const SMALLEST: usize = 1000;
     let me = arch::thread_pointer();
     if PENDING_COUNT.load(Ordering::Relaxed) > 0 {
-        settle(header, me, size >= SMALLEST);
+        check_candidates(header, me, size >= SMALLEST);
     }
     if size >= SMALLEST {
         for pending in &PENDING {
@@ -83,7 +83,7 @@ pub(crate) fn allocated(header: &Header, allocation: *mut u8, size: usize) {
 /// inside dlopen. After the loader has filled in a `link_map`, the loader allocates again before any code
 /// of the module runs. If an allocation contains no `link_map` by the time at which the loader makes the
 /// next allocation of 1,000 bytes or more, the library stops checking the older allocation.
-fn settle(header: &Header, me: usize, at_next_candidate: bool) {
+fn check_candidates(header: &Header, me: usize, at_next_candidate: bool) {
     for pending in &PENDING {
         let map = pending.map.load(Ordering::Acquire);
         if map == 0 || pending.thread.load(Ordering::Relaxed) != me {

@@ -111,7 +111,7 @@ impl Mappings {
     }
 
     /// Notes the result of a search for a site's function among the functions of allocators.
-    pub(crate) fn settle(&mut self, owner: SiteIndex, is_allocator: bool) {
+    pub(crate) fn note_allocator(&mut self, owner: SiteIndex, is_allocator: bool) {
         self.sites[owner].is_searched = true;
         self.sites[owner].is_allocator = is_allocator;
     }

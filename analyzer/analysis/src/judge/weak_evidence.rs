@@ -16,10 +16,10 @@ const NEGLIGIBLE: f64 = 0.001;
 ///
 /// The model wrongly judges about one in fifty of the sites that do not leak as a leak with the confidence
 /// `Suspect`. A large program has thousands of sites, and most of them are small. So without the function
-/// `negligible`, the report of every large program would list one or two small sites that do not leak. A leak
-/// with the confidence `Strict` is reported even if it is very small. A real leak soon becomes large enough
-/// for a report.
-pub(super) fn negligible(sites: &mut [JudgedSite], record_s: f64) {
+/// `withdraw_negligible`, the report of every large program would list one or two small sites that do not
+/// leak. A leak with the confidence `Strict` is reported even if it is very small. A real leak soon becomes
+/// large enough for a report.
+pub(super) fn withdraw_negligible(sites: &mut [JudgedSite], record_s: f64) {
     let live = live_by_domain(sites);
     let family = |site: &JudgedSite| site.parent.clone().unwrap_or_else(|| site.label.clone());
     let mut leaked: HashMap<SiteLabel, f64> = HashMap::new();
@@ -58,7 +58,7 @@ const FEW_SHARE: f64 = 0.1;
 /// record, queues for threads and pages for kinds of requests look like a leak. A leak of more allocations or
 /// more bytes stays a leak, even if the program freed the memory when it ended, because the program may have
 /// kept the memory so long by mistake.
-pub(super) fn few_freed_at_the_end(sites: &mut [JudgedSite], record_s: f64) {
+pub(super) fn withdraw_leaks_freed_at_exit(sites: &mut [JudgedSite], record_s: f64) {
     #[derive(Default)]
     struct Leaked {
         bytes: f64,
@@ -127,7 +127,7 @@ mod tests {
             let leak = JudgedSite { levels: held(bytes), totals, ..site(1, None, count, judged) };
             let other = site(2, None, 1, judgement(Verdict::NoLeak, 0, 0.0, false));
             let mut sites = [leak, JudgedSite { levels: held(others), ..other }];
-            few_freed_at_the_end(&mut sites, 10.0);
+            withdraw_leaks_freed_at_exit(&mut sites, 10.0);
             sites[0].is_leak()
         };
         assert!(!is_leak(15, 8_000, 0, 200_000));

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// The results for one recording.
 #[derive(Debug)]
-pub struct Findings {
+pub struct Analysis {
     /// The path of the input, as the user gave it.
     pub source: String,
     /// General facts: the program, the duration of the recording, and the reason why the recording ended.
@@ -188,7 +188,7 @@ pub struct LoadedModule {
     pub load_bias: u64,
 }
 
-impl Findings {
+impl Analysis {
     /// The stacks that have a share in the leak of `site`, if `site` was judged together with its stacks. The
     /// list is sorted by share, largest first.
     pub fn parts_of<'a>(&'a self, site: &'a JudgedSite) -> Vec<&'a JudgedSite> {
