@@ -34,12 +34,16 @@ pub struct Control {
     pub domains: AtomicU32,
     /// Number of images that found no free session.
     pub missed: AtomicU32,
-    /// Number of times that an image has claimed a session. The collector waits for a change of `claims`,
-    /// and each claim wakes the collector.
+    /// Number of times that an image has claimed a session.
     pub claims: AtomicU32,
     /// Number of images that the library did not record, because they run in processes other than the
     /// recorded process and the user did not ask to record children.
     pub others: AtomicU32,
+    /// The futex word on which the collector waits. An image adds 1 to this number and then wakes the
+    /// collector, when it has mapped its session. The collector does not wait on `claims`, because an image
+    /// changes `claims` before its session is mapped: the collector would see this change too early, and
+    /// would then miss the wake.
+    pub wakes: AtomicU32,
     /// The number after the `#` in the address of the control page (`/proc/COLLECTOR/fd/N#NONCE`). PIDs are
     /// reused, so a target may open the control page of a wrong collector. If the number in the target's
     /// address differs from `nonce`, the collector of this page does not record the target.
@@ -144,6 +148,7 @@ mod tests {
             missed: word(),
             claims: word(),
             others: word(),
+            wakes: word(),
             nonce: AtomicU64::new(1),
             slots: [const { Slot(AtomicU64::new(EMPTY)) }; SLOTS],
         }

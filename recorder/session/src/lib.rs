@@ -52,7 +52,7 @@ pub mod wrapper;
 
 macro_rules! version {
     () => {
-        20
+        21
     };
 }
 

@@ -1,10 +1,10 @@
-//! Wakes the collector when a process claims a session (the memory that the process shares with the
+//! Wakes the collector when a process has mapped a session (the memory that the process shares with the
 //! collector). At its start, a process waits until the collector has published rules for it. If the collector
-//! only polled for claims, each process would wait longer.
+//! only polled for new sessions, each process would wait longer.
 //!
-//! The number of claims is a counter in shared memory, but the main loop can wait only for file descriptors.
+//! The number of wakes is a counter in shared memory, but the main loop can wait only for file descriptors.
 //! So a separate thread waits until the counter changes, and then writes to an eventfd. If the collector
-//! cannot create a thread, the main loop finds claims by polling.
+//! cannot create a thread, the main loop finds new sessions by polling.
 
 use crate::sys::shm::{self, ControlPage};
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// After a notifier is dropped, the thread of the notifier ends within this time.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Notifies the main loop when a process claims a session from one control page.
+/// Notifies the main loop when a process has mapped a session of one control page.
 pub(crate) struct ClaimNotifier {
     event: Arc<File>,
     page: Arc<ControlPage>,
@@ -26,7 +26,7 @@ pub(crate) struct ClaimNotifier {
 }
 
 impl ClaimNotifier {
-    /// Creates a notifier for all claims from now on; `None`: the collector cannot create an eventfd or a
+    /// Creates a notifier for all wakes from now on; `None`: the collector cannot create an eventfd or a
     /// thread.
     pub(crate) fn of(page: &Arc<ControlPage>) -> Option<ClaimNotifier> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
@@ -35,12 +35,12 @@ impl ClaimNotifier {
         let claim_notifier = ClaimNotifier { event, page: Arc::clone(page), is_over };
         let (event, page, is_over) =
             (Arc::clone(&claim_notifier.event), Arc::clone(page), Arc::clone(&claim_notifier.is_over));
-        let mut seen = page.get().claims.load(Ordering::Acquire);
+        let mut seen = page.get().wakes.load(Ordering::Acquire);
         let ring = move || {
             while !is_over.load(Ordering::Relaxed) {
-                let claims = &page.get().claims;
-                shm::wait(claims, seen, LOOK);
-                let now = claims.load(Ordering::Acquire);
+                let wakes = &page.get().wakes;
+                shm::wait(wakes, seen, LOOK);
+                let now = wakes.load(Ordering::Acquire);
                 if now != seen {
                     seen = now;
                     // The write to the eventfd fails only if the counter of the eventfd is full. With a full
@@ -53,14 +53,14 @@ impl ClaimNotifier {
         Some(claim_notifier)
     }
 
-    /// A file descriptor that becomes readable when a process claims a session.
+    /// A file descriptor that becomes readable when a process has mapped a session.
     pub(crate) fn fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
 
-    /// Makes the descriptor unreadable until the next claim.
+    /// Makes the descriptor unreadable until the next wake.
     pub(crate) fn reset(&self) {
-        // If no process has claimed a session since the last call of `reset`, this read fails and changes
+        // If no process has woken the collector since the last call of `reset`, this read fails and changes
         // nothing.
         let _ = (&*self.event).read(&mut [0; 8]);
     }
@@ -69,7 +69,7 @@ impl ClaimNotifier {
 impl Drop for ClaimNotifier {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        shm::wake(&self.page.get().claims);
+        shm::wake(&self.page.get().wakes);
     }
 }
 
@@ -79,14 +79,17 @@ mod tests {
     use crate::sys::signals::wait_readable;
 
     #[test]
-    fn notifier_reports_each_claim_once() {
+    fn notifier_reports_each_wake_once_and_no_claim() {
         let page = Arc::new(ControlPage::create(true).expect("memory files can be made"));
         let claim_notifier = ClaimNotifier::of(&page).expect("threads can be had");
         let has_rung = |at_most| wait_readable(&[claim_notifier.fd()], at_most);
         assert!(!has_rung(Duration::ZERO));
         for _ in 0..3 {
+            // The session is not mapped yet, so the main loop can do nothing for this claim.
             page.get().claims.fetch_add(1, Ordering::Release);
-            shm::wake(&page.get().claims);
+            assert!(!has_rung(Duration::from_millis(20)));
+            page.get().wakes.fetch_add(1, Ordering::Release);
+            shm::wake(&page.get().wakes);
             assert!(has_rung(Duration::from_secs(60)));
             claim_notifier.reset();
             assert!(!has_rung(Duration::from_millis(20)));

@@ -166,7 +166,7 @@ pub struct Follower<'a> {
     /// The socket for requests. Without the socket, no program can send requests to this run, but the
     /// collector still records.
     control: Option<ControlSocket>,
-    /// A notifier whose descriptor is readable after an image claims a session.
+    /// A notifier whose descriptor is readable after an image has mapped a session.
     claim_notifier: Option<ClaimNotifier>,
     outcome: Outcome,
     began: Instant,
@@ -247,8 +247,8 @@ impl<'a> Follower<'a> {
             fds.extend(self.control.iter().flat_map(ControlSocket::fds));
             fds.extend(self.claim_notifier.as_ref().map(ClaimNotifier::fd));
             signals::wait_readable(&fds, self.time_to_wait());
-            // The loop resets the notifier of claims before it takes the claims. A claim after the reset
-            // makes the descriptor of the notifier readable again, so no claim is missed.
+            // The loop resets the notifier before it takes the claims. A wake after the reset makes the
+            // descriptor of the notifier readable again, so no claim waits for the next time limit.
             self.claim_notifier.iter().for_each(ClaimNotifier::reset);
             let stop = self.pass_on(signals);
             self.take_claims();

@@ -70,8 +70,15 @@ static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
 pub(super) fn wake_collector() {
     // SAFETY: the control page stays mapped until `forget_children`, which runs while no thread counts.
     if let Some(control) = unsafe { CONTROL.load(Ordering::Relaxed).as_ref() } {
-        sys::wake(&control.claims);
+        wake(control);
     }
+}
+
+/// Wakes the collector of a control page. The number changes before the wake, so the collector notices the
+/// change even if it does not wait at this moment.
+fn wake(control: &Control) {
+    control.wakes.fetch_add(1, Ordering::Release);
+    sys::wake(&control.wakes);
 }
 
 /// The control page that a forked child has from its parent; `None`: the child has no such page, or the page
@@ -157,7 +164,7 @@ pub(super) fn claim(address: &Path) -> Claim {
         control.missed.fetch_add(1, Ordering::Relaxed);
     }
     if !keeps {
-        sys::wake(&control.claims);
+        wake(control);
         sys::unmap(page, control::BYTES);
     }
     claimed
