@@ -2,8 +2,9 @@
 //! session, and chooses the name of the trace. If the process ran another recorded image before, the
 //! collector ends the recording of that image.
 
+use super::outcome::unwritten;
 use super::trace_names::{beside, child_path};
-use super::{Child, Follower, unwritten};
+use super::{Child, Follower};
 use crate::error::{Error, ErrorKind};
 use crate::recording::{Inherited, KnownCode, Others, Recording};
 use crate::start::output;

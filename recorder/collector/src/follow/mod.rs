@@ -4,37 +4,35 @@
 
 pub(crate) mod attached;
 pub(crate) mod claim_notifier;
+mod claims;
+mod ending;
 mod idle;
 pub(crate) mod image;
 mod images;
+mod outcome;
 mod requests;
 pub(crate) mod session_stock;
 mod trace_names;
 mod unrecorded;
 
 use crate::control::socket::ControlSocket;
-use crate::error::{Error, ErrorKind};
 use crate::follow::attached::Attached;
 use crate::follow::claim_notifier::ClaimNotifier;
 use crate::follow::session_stock::SessionStock;
-use crate::recording::{Options, Others, Recording, Remains, Summary};
+use crate::recording::{Options, Recording, Remains};
 use crate::rules::publisher::Publisher;
 use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::process;
-use crate::sys::say::say;
-use crate::sys::shm::{Session, wait};
+use crate::sys::shm::Session;
 use crate::sys::signals::{self, Signals, Watch};
 use edleak_format::{EndReason, TraceWriter};
-use edleak_session::header::{ATTACHED, FRESH};
-use edleak_text::units::plural;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use outcome::{Failure, Outcome};
+use outcome::{no_session, unwritten};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
 
@@ -58,16 +56,6 @@ const CALM_AFTER: Duration = Duration::from_secs(10);
 /// If a process does not attach to its session within this time after its claim, the collector assumes that
 /// the process has ended or cannot attach.
 const ATTACH_LIMIT: Duration = Duration::from_millis(200);
-/// Longest wait, in each pass of the main loop, for all processes that have claimed a session but are not
-/// attached yet.
-const ATTACH_WAIT: Duration = Duration::from_millis(5);
-/// Maximum number of claimed sessions that are not attached yet. If more sessions than this number are
-/// claimed but not attached, the collector drops the oldest claims.
-const MAX_ATTACHING: usize = 64;
-
-/// Number of finished recordings whose modules and command line the collector keeps for the children of the
-/// ended process. A child may claim its session just before its parent ends.
-const MAX_FINISHED: usize = 64;
 
 /// The process whose images the collector follows.
 pub enum Root<'a> {
@@ -113,39 +101,6 @@ pub struct RunSettings {
     pub only: String,
     /// Publishes to the targets the rules for wrapper functions and for the unwinding of stacks.
     pub publisher: Publisher,
-}
-
-/// A failure to create a trace or to write into it.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// The path of the trace.
-    pub path: PathBuf,
-    /// The error, with the reason and the remedy.
-    pub error: Error,
-}
-
-/// The result of a run.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The exit status or the signal with which the root process ended; `None`: the root process still runs.
-    pub ended: Option<Ended>,
-    /// The finished traces; the root's trace is the last.
-    pub summaries: Vec<Summary>,
-    /// The failures to write traces; each failure is listed once. The collector has already printed every
-    /// failure of this list. A failure to write a trace does not disturb the target.
-    pub failures: Vec<Failure>,
-}
-
-impl Outcome {
-    /// Stores a failure for the outcome, and prints the failure immediately, because the program may run on
-    /// for weeks. If the same failure occurs again, the collector does not print it again.
-    fn fail(&mut self, path: &Path, error: Error) {
-        let failure = Failure { path: path.to_owned(), error };
-        if !self.failures.contains(&failure) {
-            say(format_args!("the program is not disturbed, but {}", failure.error));
-            self.failures.push(failure);
-        }
-    }
 }
 
 /// A recorded child process, and the watch that notices the end of this process.
@@ -337,48 +292,6 @@ impl<'a> Follower<'a> {
         stop
     }
 
-    fn take_claims(&mut self) {
-        match self.stock.claimed() {
-            Ok(sessions) => {
-                self.attaching.extend(sessions.into_iter().map(|session| (session, Instant::now())));
-            }
-            Err(error) => self.outcome.fail(&self.plan.output, no_session(&error)),
-        }
-        let too_many = self.attaching.len().saturating_sub(MAX_ATTACHING);
-        self.unwritten += self.attaching.drain(..too_many).len() as u64;
-        let mut attached = Vec::new();
-        let limit = Instant::now() + ATTACH_WAIT;
-        for (session, claimed) in std::mem::take(&mut self.attaching) {
-            let header = session.header();
-            let left = limit.saturating_duration_since(Instant::now());
-            let is_new = claimed.elapsed() < ATTACH_LIMIT;
-            if header.state.load(Ordering::Acquire) == FRESH && is_new && !left.is_zero() {
-                // The process has claimed the session and is about to attach, so a short wait suffices. All
-                // sessions share one time limit, so a process that never attaches does not delay the other
-                // processes for long.
-                wait(&header.state, FRESH, left);
-            }
-            if header.state.load(Ordering::Acquire) == ATTACHED {
-                attached.push(session);
-            } else {
-                self.attaching.push((session, claimed));
-            }
-        }
-        attached.sort_by_key(|session| session.header().claim.load(Ordering::Relaxed));
-        // A forked child that immediately executes a program claims two sessions: one after the fork, and one
-        // after the exec. Before the exec, the child has allocated almost nothing, so the collector does not
-        // use the first session.
-        let number = |session: &Session| session.header().pid.load(Ordering::Relaxed);
-        let is_executed = |session: &Session| session.header().parent.load(Ordering::Relaxed) == 0;
-        while !attached.is_empty() {
-            let session = attached.remove(0);
-            let mut later = attached.iter().filter(|later| number(later) == number(&session));
-            if !later.any(is_executed) {
-                self.begin(session);
-            }
-        }
-    }
-
     fn recordings(&mut self) -> impl Iterator<Item = &mut Recording> {
         self.recording.iter_mut().chain(self.children.iter_mut().map(|child| &mut child.recording))
     }
@@ -444,187 +357,5 @@ impl<'a> Follower<'a> {
                 }
             }
         }
-    }
-
-    /// Counts the unrecorded processes that still run after the end of the root process. When the root
-    /// process ends, its running children get another parent. The function does not count children for which
-    /// the root process has waited, because they no longer exist.
-    fn look_at_legacy(&mut self) {
-        let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= START);
-        // edleak gives no verdict on a program that ran for less than [`START`], so the trace of such a
-        // program does not need the number of unrecorded processes.
-        if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
-            let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
-            self.add_unrecorded(&found);
-            let now = Instant::now();
-            let left = self.children.iter().filter(|child| child.recording.is_left_behind(now)).count();
-            self.unwritten += left as u64;
-        }
-    }
-
-    /// Number of known child processes without a trace, if the user did not ask to record children.
-    fn unrequested(&self) -> u64 {
-        let claimed = self.stock.others() + self.strangers;
-        if self.plan.children {
-            return claimed;
-        }
-        let has_had_children = matches!(&self.root, Root::Child(child) if child.has_had_children());
-        let is_known = has_had_children || self.unrecorded.are_there();
-        claimed.max(self.seen_unrecorded).max(u64::from(is_known))
-    }
-
-    fn end_children(&mut self) {
-        self.end_children_that(|child| child.watch.as_ref().is_none_or(Watch::has_ended));
-    }
-
-    fn end_children_that(&mut self, have_ended: impl Fn(&Child) -> bool) {
-        let (ended, running) =
-            std::mem::take(&mut self.children).into_iter().partition::<Vec<_>, _>(|child| have_ended(child));
-        self.children = running;
-        for child in ended {
-            let finished = self.outcome.summaries.len();
-            self.finish(child.recording, EndReason::Gone, Others::default());
-            // The program that the child executed last has no trace. The root's trace reports that this
-            // program is not recorded, because users look for missing recordings in the root's trace.
-            let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
-            self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
-        }
-    }
-
-    fn root_has_ended(&mut self) -> bool {
-        if self.outcome.ended.is_some() {
-            return false;
-        }
-        match &self.root {
-            Root::Child(child) => {
-                self.outcome.ended = child.ended();
-                self.outcome.ended.is_some()
-            }
-            Root::Other(_, watch) => watch.has_ended(),
-            Root::Attached(attached) => attached.watch.has_ended(),
-        }
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        // If the collector attached to a running process, the duration counts from the start of the first
-        // recording. This recording begins at the next allocation of the process.
-        let began = match (&self.root, self.recorded_since) {
-            (Root::Attached(_), None) => return false,
-            (_, since) => since.unwrap_or(self.began),
-        };
-        self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
-    }
-
-    fn end_root(&mut self, reason: EndReason) {
-        let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
-        if !runs_on && self.recording.is_some() {
-            self.look_at_legacy();
-        }
-        if let Some(recording) = self.recording.take() {
-            // A process that claimed a session but did not attach counts as unrecorded, because it has ended
-            // or cannot attach. If the root process still runs, a process that has just claimed its session
-            // may still attach. So the collector counts a process as unrecorded only if it claimed its
-            // session at least the time `ATTACH_LIMIT` ago.
-            let could_not =
-                |(_, claimed): &&(Session, Instant)| !runs_on || claimed.elapsed() >= ATTACH_LIMIT;
-            let unattached = self.attaching.iter().filter(could_not).count() as u64;
-            // The trace of a child that started a few milliseconds ago may have no file yet. If the collector
-            // cannot create the file of a child's trace, the root's trace must report the child as not
-            // recorded.
-            let young = self.children.iter_mut().filter(|child| !child.recording.has_file());
-            let fileless = young.filter_map(|child| child.recording.create_file().err()).count() as u64;
-            let unrecorded = self.stock.missed() + self.unwritten + unattached + fileless;
-            let others = Others { unrecorded, unrequested: self.unrequested(), ..Others::default() };
-            self.finish(recording, reason, others);
-        }
-    }
-
-    /// Returns the result of the run. With `--only`, the root process may have no trace, so no trace can
-    /// report the unrecorded processes; the result then contains them as a failure.
-    fn ended(mut self) -> Outcome {
-        let unrecorded = self.stock.missed() + self.attaching.len() as u64;
-        if !self.plan.only.is_empty() && unrecorded > 0 {
-            let processes = plural(unrecorded, "process", "processes");
-            let error = Error::new(
-                ErrorKind::Unrecorded,
-                format!("{processes} could not be recorded, because no session was free"),
-            );
-            let remedy = "start fewer at the same time";
-            self.outcome.fail(&self.plan.output, error.with_remedy(remedy));
-        }
-        self.outcome
-    }
-
-    fn end_all(&mut self, reason: EndReason) {
-        for child in std::mem::take(&mut self.children) {
-            self.finish(child.recording, reason, Others::default());
-        }
-        self.end_root(reason);
-    }
-
-    /// Finishes a recording. Only the trace of the root process reports `others`, the processes without a
-    /// recording; for a child, `others` is empty.
-    fn finish(&mut self, mut recording: Recording, reason: EndReason, others: Others) {
-        let others = Others { children_are_recorded: self.plan.children, ..others };
-        self.dismiss_clients(&recording);
-        if self.plan.children {
-            self.finished.push_back(recording.remains());
-            let too_many = self.finished.len().saturating_sub(MAX_FINISHED);
-            self.finished.drain(..too_many);
-        }
-        if !recording.has_file()
-            && let Err(error) = recording.create_file()
-        {
-            self.unwritten += 1;
-            return self.outcome.fail(recording.path(), error);
-        }
-        let path = recording.path().to_owned();
-        let is_in_memory = recording.is_in_memory();
-        let session = recording.session();
-        let finished = recording.finish(reason, others);
-        if self.plan.children
-            && let Some(session) = Arc::into_inner(session)
-        {
-            self.stock.take_back(session);
-        }
-        match finished {
-            Ok(summary) => self.outcome.summaries.push(summary),
-            Err(error) => {
-                self.unwritten += u64::from(is_in_memory);
-                self.outcome.fail(&path, unwritten(&error, is_in_memory));
-            }
-        }
-    }
-}
-
-/// The error for a trace that edleak could not write to its end. `is_in_memory` means that the file of the
-/// trace contains no slice.
-fn unwritten(error: &edleak_format::Error, is_in_memory: bool) -> Error {
-    let remedy = match is_in_memory {
-        true => "record again into another directory",
-        false => "the slices so far can be read; record again",
-    };
-    Error::output(error, remedy)
-}
-
-/// The error for a session that edleak could not create. Without a free session, the next program that the
-/// target executes may have no recording.
-fn no_session(error: &io::Error) -> Error {
-    Error::system("the program that it executes next may not be recorded", error, "see `ulimit -a`")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeated_failure_is_kept_once() {
-        let mut outcome = Outcome::default();
-        for errno in [libc::EMFILE, libc::EMFILE, libc::ENOMEM, libc::EMFILE] {
-            outcome.fail(Path::new("a.edl"), no_session(&io::Error::from_raw_os_error(errno)));
-        }
-        outcome.fail(Path::new("b.edl"), no_session(&io::Error::from_raw_os_error(libc::EMFILE)));
-        assert_eq!(outcome.failures.len(), 3, "{:?}", outcome.failures);
-        assert_eq!(outcome.failures[0].error.remedy(), Some("raise `ulimit -n`"));
     }
 }
