@@ -29,13 +29,18 @@
 //! treats this entry as an allocation.
 #![allow(unsafe_code)]
 
+mod made;
+mod scan;
+
 use crate::cold::sys;
 use crate::hot::tables::{LEAF_SHIFT, LEAVES, TABLES, Top};
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use edleak_session::counters::SiteOffset;
 use edleak_session::site::MAX_SITES;
 use edleak_session::stack::MAX_CELLS;
+use made::MADE;
+pub(crate) use scan::for_each;
 
 /// An allocation of 32 KiB or more does not fit into a small entry.
 pub(crate) const LARGE: usize = 1 << 15;
@@ -357,106 +362,6 @@ pub(crate) fn take(address: *const u8) -> Option<Allocation> {
     }
     entry.clear();
     Some(was)
-}
-
-/// The set of existing leaves: one bit for each leaf in `words`, and one bit in `summary` for each word of
-/// `words`. To visit all leaves, the library scans these bits, and not the 16 MiB of the upper level. The
-/// library sets the bit of a leaf just before the leaf becomes part of the table, and never clears the bit.
-struct Made {
-    words: [AtomicU64; LEAVES / 64],
-    summary: [AtomicU64; LEAVES / 64 / 64],
-}
-
-static MADE: Made = Made {
-    words: [const { AtomicU64::new(0) }; LEAVES / 64],
-    summary: [const { AtomicU64::new(0) }; LEAVES / 64 / 64],
-};
-
-impl Made {
-    fn add(&self, region: usize) {
-        let word = region / 64;
-        self.words[word].fetch_or(1 << (region % 64), Ordering::Relaxed);
-        self.summary[word / 64].fetch_or(1 << (word % 64), Ordering::Release);
-    }
-
-    fn regions(&self) -> impl Iterator<Item = usize> {
-        let words = self.summary.iter().enumerate().flat_map(|(at, bits)| ones(at, bits));
-        words.flat_map(|word| ones(word, &self.words[word]))
-    }
-}
-
-/// The numbers of the bits that are set in `bits`. `bits` is word number `at` of an array of 64-bit words,
-/// so its first bit has the number 64 · `at`.
-fn ones(at: usize, bits: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
-    let bits = bits.load(Ordering::Acquire);
-    (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| at * 64 + bit)
-}
-
-/// Passes every allocation in the table and its address to `visit`; `visit` may store the allocation again. A
-/// leaf has 8 MiB, but for a small heap, the library has touched only some pages of the leaf. A read of an
-/// untouched page would make the kernel map this page, so the library asks the kernel which pages exist.
-#[cold]
-pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
-    let pagemap = sys::open(b"/proc/self/pagemap\0", false);
-    for region in MADE.regions() {
-        let leaf = leaf_of(region);
-        if leaf.is_null() {
-            continue;
-        }
-        for first in (0..LEAF_PAGES).step_by(PAGES_AT_A_TIME) {
-            let flags = page_flags(pagemap, leaf.wrapping_add(first * PAGE_ENTRIES));
-            let is_there = |page: usize| match &flags {
-                Some(flags) => flags.as_chunks().0.get(page).is_some_and(|&flags| is_present(flags)),
-                None => true,
-            };
-            for page in (0..PAGES_AT_A_TIME).filter(|&page| is_there(page)) {
-                let first = (first + page) * PAGE_ENTRIES;
-                for pair in (first..first + PAGE_ENTRIES).step_by(2) {
-                    // Most entries are empty, so the code reads two entries with one load.
-                    // SAFETY: the index is below the leaf's size, and a pair of entries is aligned.
-                    let both = unsafe { &*leaf.wrapping_add(pair).cast::<AtomicU64>() };
-                    if both.load(Ordering::Relaxed) == 0 {
-                        continue;
-                    }
-                    for index in [pair, pair + 1] {
-                        let address = region << LEAF_SHIFT | index << GRANULE_SHIFT;
-                        // SAFETY: the index is below the leaf's size.
-                        let found = Entry(unsafe { leaf.add(index) }).load();
-                        if let Some(allocation) = found.allocation_at(address) {
-                            visit(address as *const u8, allocation);
-                        }
-                    }
-                }
-            }
-        }
-    }
-    if let Some(pagemap) = pagemap {
-        sys::close(pagemap);
-    }
-}
-
-const PAGE_BYTES: usize = 4096;
-const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
-const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
-const PAGES_AT_A_TIME: usize = 256;
-const _: () = assert!(LEAF_PAGES.is_multiple_of(PAGES_AT_A_TIME));
-/// Bits 62 and 63 of an entry of /proc/PID/pagemap. Bit 62 is set if the page is swapped out, and bit 63 is
-/// set if the page is in memory.
-const THERE: u64 = 3 << 62;
-
-const FLAG_BYTES: usize = size_of::<u64>();
-
-fn is_present(flags: [u8; FLAG_BYTES]) -> bool {
-    u64::from_ne_bytes(flags) & THERE != 0
-}
-
-/// The entries of /proc/PID/pagemap for [`PAGES_AT_A_TIME`] pages, beginning with the page at the address
-/// `from`. `None`: this process may not read the entries.
-#[cold]
-fn page_flags(pagemap: Option<usize>, from: *const AtomicU32) -> Option<[u8; PAGES_AT_A_TIME * FLAG_BYTES]> {
-    let mut flags = [0; PAGES_AT_A_TIME * FLAG_BYTES];
-    let read = sys::read_at(pagemap?, &mut flags, from.addr() / PAGE_BYTES * FLAG_BYTES);
-    (read == flags.len()).then_some(flags)
 }
 
 #[cfg(test)]
