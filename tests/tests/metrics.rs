@@ -8,18 +8,25 @@ use edleak_tests::run::{Running, run, run_with_input, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::repository;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
-/// Parses a page with the OpenMetrics parser of Debian's Python. Returns name, labels and value of each
-/// sample on the page.
+/// Parses a page with the OpenMetrics parser of Debian's Python, and asserts that no two samples have the
+/// same name and labels. Returns name, labels and value of each sample on the page.
 fn samples_of(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
     let script = "import json, sys\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\
         print(json.dumps([[s.name, s.labels, s.value] for f in read(sys.stdin.read()) for s in f.samples]))";
     let read = run_with_input(Command::new("/usr/bin/python3").args(["-c", script]), page.as_bytes());
     assert_eq!(read.code, 0, "{}\n{page}", read.stderr);
-    serde_json::from_str(&read.stdout).expect("json.dumps writes JSON")
+    let samples: Vec<(String, BTreeMap<String, String>, f64)> =
+        serde_json::from_str(&read.stdout).expect("json.dumps writes JSON");
+    let mut series = BTreeSet::new();
+    for (name, labels, _) in &samples {
+        assert!(series.insert((name, labels)), "two samples of {name}{labels:?}\n{page}");
+    }
+    samples
 }
 
 /// Checks the page with `promtool check metrics`, which reads a page as Prometheus does.
@@ -88,6 +95,27 @@ fn metrics_are_whole_at_any_time_and_the_last_equal_the_report() {
     assert_eq!(leaks.len(), 7, "the sample has seven leaks\n{text}");
     let listed = samples.iter().filter(|(name, ..)| name == "edleak_site_verdict").count();
     assert_eq!(listed, 10, "{text}");
+}
+
+/// The trace has a relative path, and the process executes two more programs. The last page still has one
+/// series for the process, with the figures of the last program.
+#[test]
+fn relative_trace_and_exec_give_no_duplicate_series() {
+    let dir = TempDir::new("metrics-exec");
+    let recorder = Recorder::new("metrics-exec").cwd(dir.path()).options(["--metrics", "edleak.prom"]);
+    // A trace before an exec is kept if the program ran for at least one second.
+    let script = "sleep 1.5; exec bash -c 'sleep 1.5; exec bash -c \"sleep 1.5; exit 0\"'";
+    let outcome = run(&mut recorder.command(Path::new("trace.edl"), "bash", ["-c", script]));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(dir.join("trace.exec1.edl").exists() && dir.join("trace.exec2.edl").exists());
+    let text = std::fs::read_to_string(dir.join("edleak.prom")).expect("written at the end");
+    check_with_promtool(&text);
+    let samples = samples_of(&text);
+    let live: Vec<_> = samples.iter().filter(|(name, ..)| name == "edleak_live_bytes").collect();
+    let report: Value =
+        serde_json::from_str(&analyze(["--format", "json"], &dir.join("trace.edl")).stdout).expect("JSON");
+    assert_eq!(live.len(), 1, "{text}");
+    assert_eq!(live[0].2, report["summary"]["live_bytes"].as_f64().expect("a count"), "{text}");
 }
 
 #[test]

@@ -186,7 +186,8 @@ pub(crate) struct Args {
     /// Keep metrics in FILE for Prometheus and others that read OpenMetrics: live bytes, leaks so far,
     /// losses.
     ///
-    /// The file is replaced every 5 seconds and once more at the end.
+    /// The file is replaced every 5 seconds and once more at the end. If a process executes another program,
+    /// the file has the figures since the exec.
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics: Option<PathBuf>,
 

@@ -42,6 +42,8 @@ pub(crate) struct Snapshot {
     /// Number of slices that were due and that the collector did not take.
     pub(crate) lost_slices: u64,
     pub(crate) pid: u32,
+    /// The time at which the recording began, in nanoseconds since 1970.
+    pub(crate) started_unix_ns: u64,
     /// The file name of the program.
     pub(crate) program: String,
     pub(crate) allocated_bytes: u64,
@@ -149,6 +151,7 @@ impl Snapshot {
             growth_bytes_per_s: if duration_s > 0.0 { grown / duration_s } else { 0.0 },
             lost_slices: findings.summary.lost_slices,
             pid: findings.header.pid,
+            started_unix_ns: findings.header.started_unix_ns,
             program: findings.header.command.first().map_or("", |path| base_name(path)).to_owned(),
             allocated_bytes: findings.summary.allocated_bytes,
             allocs: findings.summary.allocs,

@@ -12,10 +12,10 @@
 mod page;
 
 use crate::commands::own_sessions;
-use crate::snapshot::Reader;
+use crate::snapshot::{Reader, Snapshot};
 use edleak_collector::sys::say::say;
 use edleak_collector::{Error, ErrorKind};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -48,7 +48,8 @@ pub(crate) struct Metrics {
 #[derive(Debug, Default)]
 struct Traces {
     readers: HashMap<PathBuf, Reader>,
-    /// For each trace, the latest state of its process.
+    /// For each trace, the latest state of its process. The key is the absolute path, because the socket
+    /// gives absolute paths, and the summaries may give paths relative to the working directory.
     last: HashMap<PathBuf, Recorded>,
 }
 
@@ -126,13 +127,14 @@ impl Traces {
 
     /// Reads one trace. If the trace cannot be read, the page keeps the figures of the previous read.
     fn read(&mut self, trace: &Path, is_running: bool) {
-        let reader = self.readers.entry(trace.to_owned()).or_insert_with(|| Reader::new(trace.to_owned()));
+        let trace = std::path::absolute(trace).unwrap_or_else(|_| trace.to_owned());
+        let reader = self.readers.entry(trace.clone()).or_insert_with(|| Reader::new(trace.clone()));
         match reader.read() {
             Ok(snapshot) => {
-                self.last.insert(trace.to_owned(), Recorded { is_running, snapshot });
+                self.last.insert(trace, Recorded { is_running, snapshot });
             }
             Err(_) => {
-                if let Some(recorded) = self.last.get_mut(trace) {
+                if let Some(recorded) = self.last.get_mut(&trace) {
                     recorded.is_running = is_running;
                 }
             }
@@ -140,12 +142,18 @@ impl Traces {
     }
 
     /// The processes, sorted by PID, so that the lines of the page keep their order.
+    ///
+    /// Several traces can have the same PID and program: a process that executes another program has a trace
+    /// for each program, and the kernel can reuse a PID. The PID and the program are the labels of a series,
+    /// and OpenMetrics forbids two series with the same labels. So the page has only the recording that
+    /// started last.
     fn in_order(&self) -> Vec<&Recorded> {
-        let mut all: Vec<_> = self.last.values().collect();
-        all.sort_by(|a, b| {
-            a.snapshot.pid.cmp(&b.snapshot.pid).then_with(|| a.snapshot.program.cmp(&b.snapshot.program))
-        });
-        all
+        let mut all: Vec<_> = self.last.iter().collect();
+        all.sort_by_key(|(trace, recorded)| (recorded.snapshot.started_unix_ns, *trace));
+        let labels = |snapshot: &Snapshot| (snapshot.pid, snapshot.program.clone());
+        let latest: BTreeMap<_, _> =
+            all.into_iter().map(|(_, recorded)| (labels(&recorded.snapshot), recorded)).collect();
+        latest.into_values().collect()
     }
 }
 
@@ -166,4 +174,28 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
     new.write_all(text.as_bytes())?;
     new.persist(file)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_with_the_same_labels_give_the_series_of_the_latest() {
+        let mut traces = Traces::default();
+        for (trace, pid, program, started_unix_ns, live_bytes) in [
+            ("t.exec1.edl", 7, "p", 10, 1),
+            ("t.edl", 7, "p", 30, 3),
+            ("t.exec2.edl", 7, "p", 20, 2),
+            ("t.5.edl", 5, "p", 15, 5),
+            ("t.7.edl", 7, "q", 5, 4),
+        ] {
+            let snapshot =
+                Snapshot { pid, program: program.into(), started_unix_ns, live_bytes, ..Snapshot::default() };
+            traces.last.insert(trace.into(), Recorded { is_running: false, snapshot });
+        }
+        let figures: Vec<_> =
+            traces.in_order().iter().map(|one| (one.snapshot.pid, one.snapshot.live_bytes)).collect();
+        assert_eq!(figures, [(5, 5), (7, 3), (7, 4)]);
+    }
 }
