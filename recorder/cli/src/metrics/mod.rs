@@ -59,10 +59,8 @@ impl Metrics {
     /// # Errors
     /// edleak-record cannot write the file. The message gives the reason and the remedy.
     pub(crate) fn create(file: PathBuf, most_sites: usize) -> Result<Self, Error> {
-        replace(&file, &page::page(&[], most_sites)).map_err(|error| {
-            let message = format!("cannot write metrics to `{}`: {error}", file.display());
-            Error::new(ErrorKind::Output, message).with_remedy("name a file in a directory of yours")
-        })?;
+        replace(&file, &page::page(&[], most_sites))
+            .map_err(|error| unwritten(&file, &error, "name a file in a directory of yours"))?;
         Ok(Self { file, most_sites, thread: None })
     }
 
@@ -82,10 +80,9 @@ impl Metrics {
                     && !has_failed
                 {
                     has_failed = true;
-                    say(format_args!(
-                        "cannot write metrics to `{}`: {error} (the recording goes on; later pages are tried, too)",
-                        file.display()
-                    ));
+                    let remedy =
+                        "make room or permit it: edleak-record goes on and writes the next page again";
+                    say(unwritten(&file, &error, remedy));
                 }
                 pause = REFRESH.max(began.elapsed() * MOST_BUSY);
             }
@@ -109,7 +106,7 @@ impl Metrics {
             known.read(path, false);
         }
         if let Err(error) = replace(&self.file, &page::page(&known.in_order(), self.most_sites)) {
-            say(format_args!("cannot write metrics to `{}`: {error}", self.file.display()));
+            say(unwritten(&self.file, &error, "read the figures with edleak-analyze"));
         }
     }
 }
@@ -155,6 +152,17 @@ impl Traces {
             all.into_iter().map(|(_, recorded)| (labels(&recorded.snapshot), recorded)).collect();
         latest.into_values().collect()
     }
+}
+
+/// The error for a page that edleak-record cannot write.
+///
+/// The text of `error` can end with the name of the temporary file, which the user does not know. So the
+/// message has the reason of the operating system, the text before `(os error 2)`, and the path of the user.
+fn unwritten(file: &Path, error: &io::Error, remedy: &str) -> Error {
+    let text = error.to_string();
+    let reason = text.split(" (os error").next().unwrap_or(&text);
+    let message = format!("cannot write metrics to `{}`: {reason}", file.display());
+    Error::new(ErrorKind::Output, message).with_remedy(remedy)
 }
 
 /// Replaces `file` by a new file with this text. So a reader sees either the whole old page or the whole new
