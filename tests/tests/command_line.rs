@@ -186,6 +186,20 @@ fn misspelt_option_is_not_run_as_a_program() {
 }
 
 #[test]
+fn option_of_pid_without_pid_is_refused() {
+    let dir = TempDir::new("without-pid");
+    let marker = dir.join("was-started");
+    for (option, value) in [("--copy-into", "/tmp"), ("--attach-timeout", "1s")] {
+        let mut command = Command::new(&tools().record);
+        command.args([option, value, "-o"]).arg(dir.join("t.edl")).arg("touch").arg(&marker);
+        let outcome = run(&mut command);
+        let said = format!("{option} has no effect without --pid (give --pid PID, or leave {option} out)");
+        assert_refused(&outcome, option, &[&said]);
+        assert!(outcome.code == 125 && !marker.exists() && !dir.join("t.edl").exists(), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_trace_on_standard_output_is_refused() {
     let outcome = run(Command::new(&tools().record).args(["-o", "-", "true"]));
     assert_refused(&outcome, "-o -", &["standard output", "`./-`"]);

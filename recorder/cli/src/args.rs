@@ -79,22 +79,25 @@ pub(crate) struct Args {
     /// If the process was not started with edleak's library (--idle), edleak-record loads the library into
     /// it. Allocations from before the recording are unknown. The same process can be recorded any number of
     /// times.
-    #[arg(long, value_name = "PID", conflicts_with_all = ["program", "only", "then_terminate", "idle"])]
+    #[arg(long, value_name = "PID", conflicts_with_all = ["program", "only", "then_terminate"])]
     pub(crate) pid: Option<u32>,
 
-    /// With --pid, wait at most DUR until the library is loaded into the process and malloc leads to it.
+    /// With --pid, wait at most DUR (default: 5s) until the library is loaded into the process and malloc
+    /// leads to it.
     ///
     /// edleak-record loads the library on a thread that waits in the kernel, outside malloc and the loader.
     /// Then it stops all threads for a moment.
-    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = units::parse_duration, requires = "pid")]
-    pub(crate) attach_timeout: Duration,
+    // `requires = "pid"` would have no effect here: clap ignores it if an argument that conflicts with `pid`
+    // is given, such as the program. So `Args::without_pid` finds the options that need `--pid`.
+    #[arg(long, value_name = "DUR", value_parser = units::parse_duration)]
+    pub(crate) attach_timeout: Option<Duration>,
 
     /// With --pid, copy the library into DIR of a process that has other files, such as a container.
-    #[arg(long, value_name = "DIR", requires = "pid")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) copy_into: Option<PathBuf>,
 
     /// For tests: edleak-record kills itself at this step of an attach.
-    #[arg(long, hide = true, requires = "pid")]
+    #[arg(long, hide = true)]
     pub(crate) die_at: Option<String>,
 
     /// Start PROGRAM ready to be recorded later by --pid. Until then nothing is counted, and calls are only
@@ -102,7 +105,12 @@ pub(crate) struct Args {
     ///
     /// edleak-record executes the program in its own place. EDLEAK_IDLE=1 with LD_PRELOAD has the same
     /// effect.
-    #[arg(long, conflicts_with_all = ["then_terminate", "duration", "children", "only", "watch", "watch_from", "auto_watch", "no_watch", "watch_budget", "report", "embed_symbols", "metrics", "inject_leak"])]
+    #[arg(long, conflicts_with_all = [
+        "output", "period", "duration", "then_terminate", "pid", "attach_timeout", "copy_into", "die_at",
+        "children", "only", "size", "domains", "wrapper", "no_wrappers", "allocator", "watch", "watch_from",
+        "no_watch", "watch_budget", "auto_watch", "report", "embed_symbols", "metrics", "metrics_top",
+        "inject_leak",
+    ])]
     pub(crate) idle: bool,
 
     /// Record child processes, too, each into its own trace NAME.PID.edl.
@@ -167,7 +175,13 @@ pub(crate) struct Args {
     ///
     /// edleak-record estimates the cost from the allocations and the depth of the stacks. A site that costs
     /// too much is watched until its stacks are known, and then no longer.
-    #[arg(long, value_name = "PERCENT", default_value = "2", value_parser = parse_budget)]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value = "2",
+        value_parser = parse_budget,
+        conflicts_with = "no_watch"
+    )]
     pub(crate) watch_budget: f64,
 
     /// Accepted for older command lines: edleak-record watches by itself.
@@ -214,6 +228,19 @@ pub(crate) struct Args {
         allow_hyphen_values = true
     )]
     pub(crate) program: Vec<OsString>,
+}
+
+impl Args {
+    /// The first given option that has an effect only with `--pid`, if `--pid` is not given.
+    pub(crate) fn without_pid(&self) -> Option<&'static str> {
+        let given = [
+            ("--attach-timeout", self.attach_timeout.is_some()),
+            ("--copy-into", self.copy_into.is_some()),
+            ("--die-at", self.die_at.is_some()),
+        ];
+        let missed = given.into_iter().find(|(_, is_given)| *is_given && self.pid.is_none());
+        missed.map(|(option, _)| option)
+    }
 }
 
 /// `watch` and `unwatch` for a running recording.
@@ -427,6 +454,44 @@ mod tests {
         assert_eq!(args.program, ["./x", "--period", "-o"]);
         let args = Args::try_parse_from(["edleak-record", "-o", "t", "--", "-x", "--help"]).expect("valid");
         assert_eq!(args.program, ["-x", "--help"]);
+    }
+
+    #[test]
+    fn option_without_effect_is_refused() {
+        for line in [
+            &["--metrics-top", "5", "./x"][..],
+            &["--then-terminate", "./x"],
+            &["--no-watch", "--watch-budget", "5", "./x"],
+            &["--pid", "7", "--only", "x"],
+            &["--pid", "7", "./x"],
+        ] {
+            let parsed = Args::try_parse_from([&["edleak-record"], line].concat());
+            assert!(parsed.is_err_and(|error| error.use_stderr()), "{line:?}");
+        }
+        for (option, value) in [("--copy-into", "/tmp"), ("--attach-timeout", "1s"), ("--die-at", "load")] {
+            let missed = |more: &[&str]| {
+                let line = [&["edleak-record", option, value], more].concat();
+                Args::try_parse_from(line).expect("valid").without_pid()
+            };
+            assert_eq!(missed(&["./x"]), Some(option));
+            assert_eq!(missed(&["--only", "x", "./x"]), Some(option));
+            assert_eq!(missed(&["--pid", "7"]), None);
+        }
+    }
+
+    /// `--idle` only starts the program, and a later `--pid` records it. So every option of a recording
+    /// conflicts with `--idle`.
+    #[test]
+    fn idle_refuses_every_option_of_a_recording() {
+        let command = Args::command();
+        let is_idle = |option: &&clap::Arg| option.get_id() == "idle";
+        let idle = command.get_arguments().find(is_idle).expect("it is an option");
+        let refused: Vec<_> =
+            command.get_arg_conflicts_with(idle).into_iter().map(|option| option.get_id().as_str()).collect();
+        for option in command.get_arguments().map(|option| option.get_id().as_str()) {
+            let is_allowed = ["idle", "quiet", "program"].contains(&option);
+            assert_eq!(refused.contains(&option), !is_allowed, "{option}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Records the program of `args`.
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -76,7 +77,13 @@ fn check_program_word(args: &Args) -> Result<(), Error> {
 
 /// Turns the arguments into the options of the run.
 fn options(args: &Args) -> Result<RunOptions, Error> {
+    /// The default of `--attach-timeout`.
+    const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
     let unusable = |message: &str, remedy: &str| Error::new(ErrorKind::Value, message).with_remedy(remedy);
+    if let Some(option) = args.without_pid() {
+        let remedy = format!("give --pid PID, or leave {option} out");
+        return Err(unusable(&format!("{option} has no effect without --pid"), &remedy));
+    }
     if args.pid.is_none() {
         check_program_word(args)?;
     }
@@ -106,7 +113,10 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
         auto_watch: (!args.no_watch).then_some(args.watch_budget),
         inject_bytes_per_s: args.inject_leak,
         domains: args.domains,
-        attach: Settings { timeout: args.attach_timeout, die_at: args.die_at.clone() },
+        attach: Settings {
+            timeout: args.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
+            die_at: args.die_at.clone(),
+        },
         attach_copy: args.copy_into.clone(),
         quiet: args.quiet,
         embedded: Some(LIBRARY),
