@@ -200,6 +200,17 @@ fn option_of_pid_without_pid_is_refused() {
 }
 
 #[test]
+fn message_about_a_small_size_has_the_size_as_the_user_wrote_it() {
+    for size in ["0", "3k", "0.1M"] {
+        let outcome = run(Command::new(&tools().record).args(["--size", size, "true"]));
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        let said =
+            format!("invalid value '{size}' for '--size <BYTES>': too small for a trace (use at least 256k)");
+        assert!(outcome.stderr.contains(&said), "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn a_trace_on_standard_output_is_refused() {
     let outcome = run(Command::new(&tools().record).args(["-o", "-", "true"]));
     assert_refused(&outcome, "-o -", &["standard output", "`./-`"]);

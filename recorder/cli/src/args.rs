@@ -5,6 +5,7 @@ use edleak_collector::recording::Domains;
 use edleak_collector::recording::period::Period;
 use edleak_collector::start::detached;
 use edleak_collector::{Error, ErrorKind};
+use edleak_format::MIN_CAPACITY_BYTES;
 use edleak_text::units;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -129,7 +130,7 @@ pub(crate) struct Args {
 
     /// Let the trace grow to BYTES (64M and 64MiB are the same, 64MB is 64,000,000); a full trace makes older
     /// history coarser.
-    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = units::parse_size)]
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_capacity)]
     pub(crate) size: u64,
 
     /// Record these domains of memory: heap, mapping (mmap, mremap, shmat), pool (the pools of edleak.h), or
@@ -409,6 +410,17 @@ impl CollectArgs {
     }
 }
 
+/// Reads the maximum size of a trace.
+fn parse_capacity(text: &str) -> Result<u64, Error> {
+    match units::parse_size(text)? {
+        bytes if bytes < MIN_CAPACITY_BYTES => {
+            let remedy = format!("use at least {}k", MIN_CAPACITY_BYTES >> 10);
+            Err(Error::new(ErrorKind::Value, "too small for a trace").with_remedy(remedy))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
 /// Reads a share in percent, with or without `%`.
 fn parse_budget(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
@@ -500,6 +512,14 @@ mod tests {
         assert_eq!(parse_budget("0.5%"), Ok(0.005));
         for text in ["", "-1", "101", "two", "nan"] {
             assert!(parse_budget(text).is_err_and(|message| message.ends_with(')')), "{text}");
+        }
+    }
+
+    #[test]
+    fn size_below_the_minimum_is_refused() {
+        assert_eq!(parse_capacity("256k"), Ok(256 << 10));
+        for text in ["0", "0k", "1", "255k", "1e3"] {
+            assert!(parse_capacity(text).is_err_and(|error| error.remedy().is_some()), "{text}");
         }
     }
 

@@ -18,7 +18,7 @@ use edleak_collector::sys::own_child::Ended;
 use edleak_collector::sys::say::say;
 use edleak_collector::watch::request::WatchSet;
 use edleak_collector::{Error, ErrorKind};
-use edleak_format::{Losses, MIN_CAPACITY_BYTES};
+use edleak_format::Losses;
 use edleak_session::ENV_ONLY;
 use edleak_text::units;
 use std::borrow::Cow;
@@ -90,15 +90,6 @@ fn options(args: &Args) -> Result<RunOptions, Error> {
     if args.output == Path::new("-") {
         let message = "a trace cannot be written to standard output";
         return Err(unusable(message, "name a file; one called `-` is `./-`"));
-    }
-    if args.size < MIN_CAPACITY_BYTES {
-        let least = MIN_CAPACITY_BYTES >> 10;
-        let asked = if args.size.is_multiple_of(1024) {
-            format!("{}k", args.size >> 10)
-        } else {
-            args.size.to_string()
-        };
-        return Err(unusable(&format!("--size {asked} is too small"), &format!("use at least {least}k")));
     }
     Ok(RunOptions {
         program: args.program.clone(),
