@@ -210,6 +210,39 @@ fn message_about_a_small_size_has_the_size_as_the_user_wrote_it() {
     }
 }
 
+/// Without /proc, or with the /proc of another PID namespace, edleak-record refuses the program before the
+/// program starts.
+#[test]
+fn missing_and_foreign_proc_are_named_before_the_program_starts() {
+    let dir = TempDir::new("no-proc");
+    let marker = dir.join("was-started");
+    let record = format!("{} -o {}", tools().record.display(), dir.join("t.edl").display());
+    let run_in = |namespaces: &[&str], before: &str, what: &str| {
+        let script = format!("{before}; exec {record} {what}");
+        run(Command::new("unshare").args(namespaces).args(["sh", "-c", &script]))
+    };
+    if run(Command::new("unshare").args(["-mpf", "umount", "-l", "/proc"])).code != 0 {
+        return cannot_run("no right to make namespaces");
+    }
+    let touch = format!("touch {}", marker.display());
+    for (namespaces, before, what, said) in [
+        (&["-m"][..], "umount -l /proc", &*touch, "/proc is not mounted"),
+        (&["-m"], "umount -l /proc", "--pid 1", "/proc is not mounted"),
+        (&["-pf"], "true", &touch, "/proc shows another PID namespace"),
+    ] {
+        let outcome = run_in(namespaces, before, what);
+        assert_refused(&outcome, what, &[said, "(mount it here: `mount -t proc proc /proc`)\n"]);
+        assert!(outcome.code == 125 && !marker.exists() && !dir.join("t.edl").exists(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn duration_of_zero_is_named() {
+    let outcome = run(Command::new(&tools().record).args(["--duration", "0", "true"]));
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("(use a duration greater than 0)"), "{}", outcome.stderr);
+}
+
 #[test]
 fn a_trace_on_standard_output_is_refused() {
     let outcome = run(Command::new(&tools().record).args(["-o", "-", "true"]));

@@ -67,7 +67,7 @@ pub(crate) struct Args {
     pub(crate) period: Period,
 
     /// End the recording after DUR; the program runs on.
-    #[arg(long, value_name = "DUR", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "DUR", value_parser = parse_limit)]
     pub(crate) duration: Option<Duration>,
 
     /// After --duration, send the program SIGTERM and wait for its end; the exit code is 0.
@@ -410,6 +410,15 @@ impl CollectArgs {
     }
 }
 
+/// Reads the duration of a recording, which must be greater than 0.
+fn parse_limit(text: &str) -> Result<Duration, Error> {
+    match units::parse_duration(text)? {
+        Duration::ZERO => Err(Error::new(ErrorKind::Value, "a recording of this duration records nothing")
+            .with_remedy("use a duration greater than 0")),
+        duration => Ok(duration),
+    }
+}
+
 /// Reads the maximum size of a trace.
 fn parse_capacity(text: &str) -> Result<u64, Error> {
     match units::parse_size(text)? {
@@ -520,6 +529,14 @@ mod tests {
         assert_eq!(parse_capacity("256k"), Ok(256 << 10));
         for text in ["0", "0k", "1", "255k", "1e3"] {
             assert!(parse_capacity(text).is_err_and(|error| error.remedy().is_some()), "{text}");
+        }
+    }
+
+    #[test]
+    fn duration_of_zero_is_refused() {
+        assert_eq!(parse_limit("1ms"), Ok(Duration::from_millis(1)));
+        for text in ["0", "0s", "0.0h", "-1"] {
+            assert!(parse_limit(text).is_err_and(|error| error.remedy().is_some()), "{text}");
         }
     }
 

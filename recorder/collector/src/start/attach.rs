@@ -13,6 +13,7 @@ use crate::start::library;
 use crate::start::library_copy::visible_path;
 use crate::start::output;
 use crate::start::permission::{self, inaccessible};
+use crate::start::proc_mount::check_proc;
 use crate::start::run::{Failed, Recorded, RunOptions};
 use crate::sys::idle::{self, Library, NotFound};
 use crate::sys::maps;
@@ -42,6 +43,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// edleak cannot record the process, or the recording contains no allocation of the process.
 pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, Failed> {
     let of_process = |error: Error| error.context(format_args!("cannot record process {pid}"));
+    check_proc()?;
     check_process(pid).and_then(|()| permission::check_users(pid)).map_err(of_process)?;
     let watch = Watch::of(pid).ok_or_else(|| {
         let ended = || refusal("it has just ended", "name one that runs");

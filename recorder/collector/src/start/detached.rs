@@ -14,6 +14,7 @@ use crate::rules::publisher::Publisher;
 use crate::rules::wrappers::WrapperSet;
 use crate::start::check;
 use crate::start::output::{self, Reserved};
+use crate::start::proc_mount::check_proc;
 use crate::sys::process;
 use crate::sys::signals::{Signals, Watch};
 use crate::watch::request::WatchSet;
@@ -50,6 +51,10 @@ pub fn collect(args: &Request) -> ExitCode {
         }
         return ExitCode::FAILURE;
     };
+    if let Err(why) = check_proc() {
+        log(&format!("process {} is not recorded: {why}", args.pid));
+        return ExitCode::FAILURE;
+    }
     // SAFETY: the preload library opened this descriptor for this process, so no other code of this process
     // owns it.
     let mut reply = unsafe { File::from_raw_fd(args.reply_fd) };

@@ -10,5 +10,6 @@ mod library_copy;
 mod loadable;
 pub(crate) mod output;
 mod permission;
+mod proc_mount;
 pub mod run;
 pub mod unpack;

@@ -13,6 +13,7 @@ use crate::start::check;
 use crate::start::launch;
 use crate::start::library::{self, Embedded};
 use crate::start::output;
+use crate::start::proc_mount::check_proc;
 use crate::sys::limits;
 use crate::sys::maps;
 use crate::sys::own_child::{Ended, OwnChild};
@@ -20,7 +21,7 @@ use crate::sys::say::say;
 use crate::sys::signals::{self, Signal, Signals, Watch};
 use edleak_text::units;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -128,6 +129,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     let [program, ..] = options.program.as_slice() else {
         return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one").into());
     };
+    check_proc()?;
     let checked = check::check_program(program, std::env::var_os("PATH").as_deref())?;
     if let Some(error) = limits::too_little_data() {
         return Err(error.context(format_args!("cannot record `{}`", checked.path.display())).into());
@@ -209,7 +211,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     signals.release();
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         reserved.give_back();
-        return Err(blind(&checked, &options.only, outcome.ended));
+        return Err(blind(&checked.path, &options.only, options.duration, outcome.ended));
     }
     let blind = outcome.summaries.last().filter(|summary| summary.is_blind);
     let blind = blind.map(|summary| foreign_allocator(&checked, summary, outcome.ended));
@@ -230,8 +232,12 @@ fn own_libc() -> Option<PathBuf> {
 
 /// The error to report if a run has recorded nothing. Without this error, the user would believe that the
 /// program has no leaks.
-fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Failed {
-    let (why, remedy) = if only.is_empty() {
+fn blind(program: &Path, only: &[String], duration: Option<Duration>, ended: Option<Ended>) -> Failed {
+    let (why, remedy) = if let (true, Some(duration), None) = (only.is_empty(), duration, ended) {
+        let duration = units::duration(duration.as_secs_f64());
+        let why = format!("the recording ended after {duration}, before the program allocated memory");
+        (why, "use a longer --duration")
+    } else if only.is_empty() {
         let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
                       inside";
         ("the preload was never loaded, or found no session".into(), remedy)
@@ -240,7 +246,7 @@ fn blind(checked: &check::Program, only: &[String], ended: Option<Ended>) -> Fai
         let remedy = "--only looks at the names of files; `*` stands for any";
         (format!("no program that ran is called {patterns}"), remedy)
     };
-    let message = format!("nothing was recorded of `{}`: {why}", checked.path.display());
+    let message = format!("nothing was recorded of `{}`: {why}", program.display());
     let error = Error::new(ErrorKind::Unrecorded, message).with_remedy(remedy);
     Failed { exit_code: unless_failed(ended, error.exit_code()), error }
 }
@@ -292,5 +298,23 @@ fn shown(command: &[OsString]) -> String {
     match line.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_recording_is_explained_by_its_duration_or_by_the_program() {
+        let millisecond = Some(Duration::from_millis(1));
+        for (duration, ended, remedy) in [
+            (millisecond, None, "use a longer --duration"),
+            (millisecond, Some(Ended::Exited(0)), "start edleak-record inside"),
+            (None, Some(Ended::Exited(0)), "start edleak-record inside"),
+        ] {
+            let error = blind(Path::new("./p"), &[], duration, ended).error;
+            assert!(error.remedy().is_some_and(|words| words.ends_with(remedy)), "{error}");
+        }
     }
 }
