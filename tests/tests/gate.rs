@@ -9,6 +9,7 @@ use edleak_tests::run::{Outcome, run, run_with_input};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::{repository, tools};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,10 +58,64 @@ fn an_injected_leak_within_the_budget_passes() {
 /// Runs samples/ci-gate.sh with a sample as the service. The tests of the service take three seconds.
 fn ci_gate(sample: &str, dir: &TempDir, prove: &str) -> Outcome {
     let service = format!("{} --seconds 60", samples().binary(sample).display());
+    ci_gate_of(&service, "sleep 3", dir, &[("EDLEAK_PROVE", prove)])
+}
+
+/// Runs samples/ci-gate.sh with these commands as the service and as its tests.
+fn ci_gate_of(service: &str, tests: &str, dir: &TempDir, env: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(repository().join("samples/ci-gate.sh"));
-    command.arg(service).arg("sleep 3").arg(dir.join("leaks"));
+    command.arg(service).arg(tests).arg(dir.join("leaks"));
     let bin = tools().analyze.parent().expect("a program is in a directory");
-    run(command.env("EDLEAK_BIN", bin).env("EDLEAK_PROVE", prove))
+    run(command.env("EDLEAK_BIN", bin).envs(env.iter().copied()))
+}
+
+/// Writes an executable script, and returns its path.
+fn script(dir: &TempDir, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).expect("writable");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// A program that leaks for three seconds in perl and then runs `then`.
+fn leaking_perl(then: &str) -> String {
+    format!(
+        "#!/usr/bin/perl\n\
+         for (1 .. 150) {{ push @kept, 'x' x 1000 for 1 .. 20; select(undef, undef, undef, 0.02); }}\n\
+         {then};\n"
+    )
+}
+
+#[test]
+fn the_sample_job_judges_the_trace_before_an_exec_and_the_traces_of_children() {
+    let dir = TempDir::new("ci-traces");
+    // The program that the service executes does not leak, so only the trace before the exec shows the leak.
+    let service = script(&dir, "service", &leaking_perl("exec 'sleep', '60'"));
+    let job = ci_gate_of(&service, "sleep 5", &dir, &[]);
+    assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
+    assert!(dir.join("leaks/service.exec1.edl").exists());
+
+    // Only the child leaks. Without the trace of the child, the verdict is undecided. `service.exec1.edl` of
+    // the job before must not be judged again.
+    let child = script(&dir, "child", &leaking_perl("sleep 1"));
+    let parent = script(&dir, "parent", &format!("#!/bin/bash\n{child} &\nwait\n"));
+    for (options, code) in [("", 2), ("--children", 1)] {
+        let job = ci_gate_of(&parent, "sleep 5", &dir, &[("EDLEAK_RECORD_OPTIONS", options)]);
+        assert_eq!(job.code, code, "{options}: {}{}", job.stdout, job.stderr);
+        assert!(!dir.join("leaks/service.exec1.edl").exists());
+    }
+}
+
+/// Without this check, the job passes, because the trace of a killed edleak-record shows no leak.
+#[test]
+fn the_sample_job_fails_if_edleak_record_is_killed() {
+    let dir = TempDir::new("ci-killed");
+    let tests = script(&dir, "tests", "#!/bin/bash\nsleep 1.5\npkill -KILL -P $PPID -x edleak-record\n");
+    let job = ci_gate_of("sleep 3", &tests, &dir, &[]);
+    assert_eq!(job.code, 3, "{}{}", job.stdout, job.stderr);
+    let line = job.stderr.lines().last().unwrap_or_default();
+    assert!(line.starts_with("ci-gate: edleak-record ended with exit code 137 before it finished"), "{line}");
+    assert!(line.ends_with("service.edl (run the job again)"), "{line}");
 }
 
 #[test]
