@@ -132,6 +132,28 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
 }
 
 #[test]
+fn dumb_terminal_gets_one_line_with_the_remedy() {
+    let dir = TempDir::new("top-dumb");
+    let running = recording(&dir);
+    let on_dumb_terminal = |options: &[&str]| {
+        let mut command = Command::new("env");
+        command.arg("TERM=dumb").arg(&tools().record).arg("top").args(options);
+        Terminal::start(command.env("XDG_RUNTIME_DIR", dir.path()), 24, 120)
+    };
+    let terminal = on_dumb_terminal(&[]);
+    let said = "edleak-record: a terminal of the type `dumb` cannot show a live view \
+                (print one screen with `edleak-record top --once`)";
+    let screen = terminal.wait_for("the remedy", |screen| screen.contains("cannot show a live view"));
+    assert_eq!(screen.trim_end(), said);
+    assert_eq!(terminal.finish().code(), Some(125));
+    let terminal = on_dumb_terminal(&["--once"]);
+    terminal.wait_for("one screen", |screen| screen.contains("edleak top: pid "));
+    assert!(terminal.finish().success());
+    running.signal(libc::SIGTERM);
+    running.finish();
+}
+
+#[test]
 fn without_colour_a_terminal_shows_the_same_words() {
     let dir = TempDir::new("top-plain");
     let running = recording(&dir);

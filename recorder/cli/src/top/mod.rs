@@ -42,10 +42,17 @@ pub(crate) fn run(args: &TopArgs) -> ExitCode {
 }
 
 fn show(args: &TopArgs) -> Result<(), Error> {
+    let is_on_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let is_interactive = is_on_terminal && !args.once && args.format != TopFormat::Json;
+    // A terminal of this type prints the control sequences of a full screen as text.
+    if is_interactive && std::env::var_os("TERM").is_some_and(|name| name == "dumb") {
+        let message = "a terminal of the type `dumb` cannot show a live view";
+        let remedy = "print one screen with `edleak-record top --once`";
+        return Err(Error::new(ErrorKind::System, message).with_remedy(remedy));
+    }
     let session = select(args.session)?;
     let mut reader = Reader::new(session.progress.trace.clone());
-    let is_interactive = io::stdout().is_terminal() && io::stdin().is_terminal();
-    if args.once || args.format == TopFormat::Json || !is_interactive {
+    if !is_interactive {
         let mut snapshot = reader.read()?;
         snapshot.sort(args.sort);
         let text = match args.format {
