@@ -7,6 +7,8 @@ use edleak_tests::report::Report;
 use edleak_tests::run::{DEADLINE, Outcome, Running, cannot_run, run, wait_for};
 use edleak_tests::temp::TempDir;
 use edleak_tests::tools::tools;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -322,6 +324,30 @@ fn waiting_for_the_end_can_be_interrupted() {
     assert!(outcome.stderr.contains("was sent SIGTERM and runs on"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("; next: edleak-analyze"), "{}", outcome.stderr);
     assert_eq!(outcome.code, 0);
+}
+
+/// The messages quote the names of the program and of the trace. A user can copy the last line into a shell.
+#[test]
+fn names_with_any_bytes_are_quoted_for_a_shell() {
+    let dir = TempDir::new("names");
+    let name = OsStr::from_bytes(b"a\nb'\xff\x1b");
+    let program = dir.path().join(name);
+    std::fs::copy("/bin/true", &program).expect("writable");
+    let recorder = Recorder::new("names").cwd(dir.path());
+    let outcome = run(&mut recorder.command(Path::new("no\nsuch/t.edl"), "true", [""; 0]));
+    assert_refused(&outcome, "no directory", &["no?such/t.edl"]);
+    let trace = Path::new(OsStr::from_bytes(b"t\n\xff.edl"));
+    let outcome = run(&mut recorder.command(trace, Path::new(".").join(name), [""; 0]));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let said = r"recording $'./a\012b\'\377\033' (pid ";
+    assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(r") into $'t\012\377.edl'"), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.stderr);
+    let (_, next) = outcome.stderr.split_once("; next: edleak-analyze ").expect("the last line");
+    let word = next.split_whitespace().next().expect("a name");
+    let command = format!("'{}' verify {word}", tools().analyze.display());
+    let verified = run(Command::new("bash").args(["-c", &command]).current_dir(dir.path()));
+    assert_eq!(verified.code, 0, "{command}: {}", verified.stderr);
 }
 
 /// Options after the program's name belong to the program, not to edleak-record.

@@ -8,6 +8,7 @@ use edleak_collector::control::socket::{PROTOCOL, directories, is_private, is_st
 use edleak_collector::recording::mark_slices::{MAX_NAME_BYTES, printable};
 use edleak_collector::start::unpack::copy_to;
 use edleak_collector::sys::say::say;
+use edleak_collector::sys::shell;
 use edleak_collector::watch::request::Request;
 use edleak_collector::{Error, ErrorKind};
 use edleak_text::units::{self, plural};
@@ -246,7 +247,7 @@ fn table(running: &[Running], is_for_a_person: bool) -> String {
             _ => command.clone(),
         };
         text.push_str(&format!("{pid:>7}  {duration:>8}  {slices:>6}  {sites:>6}  {stacks:>6}  {command}\n"));
-        text.push_str(&format!("{:9}into {}\n", "", trace.display()));
+        text.push_str(&format!("{:9}into {}\n", "", shell::path(trace)));
         let picked = (*picked > 0)
             .then(|| plural(*picked as u64, "site that looks like a leak", "sites that look like leaks"));
         let watched: Vec<_> =

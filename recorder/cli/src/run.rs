@@ -16,12 +16,12 @@ use edleak_collector::start::attach::record_process;
 use edleak_collector::start::run::{Failed, Recorded, RunOptions, record, start_idle};
 use edleak_collector::sys::own_child::Ended;
 use edleak_collector::sys::say::say;
+use edleak_collector::sys::shell;
 use edleak_collector::watch::request::WatchSet;
 use edleak_collector::{Error, ErrorKind};
 use edleak_format::Losses;
 use edleak_session::ENV_ONLY;
 use edleak_text::units;
-use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -68,8 +68,8 @@ fn check_program_word(args: &Args) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::Value, "no program").with_remedy("name one"));
     };
     if is_misspelt_option(program) {
+        let remedy = format!("see --help; a program of that name is given as `-- {}`", shell::word(program));
         let program = program.display();
-        let remedy = format!("see --help; a program of that name is given as `-- {program}`");
         return Err(Error::new(ErrorKind::Value, format!("unknown option `{program}`")).with_remedy(remedy));
     }
     Ok(())
@@ -252,7 +252,7 @@ fn sentence(summary: &Summary) -> String {
         attached,
         ..
     } = summary;
-    let path = shell_word(path);
+    let path = shell::path(path);
     // An attached process also frees allocations from before the recording, so do not report these frees as
     // losses.
     let losses = Losses { unknown_frees: if *attached { 0 } else { losses.unknown_frees }, ..*losses };
@@ -302,45 +302,4 @@ fn missed(losses: &Losses) -> String {
     ];
     let seen = parts.iter().filter(|(count, ..)| *count > 0);
     seen.map(|(count, one, many)| format!(", {}", units::plural(*count, one, many))).collect()
-}
-
-/// A path in one line, quoted for a shell.
-fn shell_word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let dot = if text.starts_with('-') { "./" } else { "" };
-    if text.contains(char::is_control) {
-        return format!(
-            "$'{dot}{}'",
-            text.replace('\\', "\\\\").replace('\'', "\\'").chars().map(escaped).collect::<String>()
-        );
-    }
-    let path = format!("{dot}{text}");
-    shlex::try_quote(&path).map(Cow::into_owned).unwrap_or_else(|_| path.clone())
-}
-
-/// A control character in the form that a shell reads between `$'` and `'`.
-fn escaped(c: char) -> String {
-    if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        let names =
-            ["trace.edl", "/tmp/a b/t.edl", "it's", "$HOME;ls", "a\nb\\c'd", "-x", "- x", "é\u{1b}[m"];
-        for name in names {
-            let word = shell_word(Path::new(name));
-            assert!(!word.contains(char::is_control), "{word:?}");
-            let script = format!("printf %s {word}");
-            let echoed =
-                std::process::Command::new("bash").env("LC_ALL", "C.UTF-8").args(["-c", &script]).output();
-            let echoed = echoed.expect("bash is there").stdout;
-            let echoed = String::from_utf8_lossy(&echoed);
-            assert_eq!(echoed.strip_prefix("./").unwrap_or(&echoed), name, "{word}");
-        }
-        assert_eq!(shell_word(Path::new("trace.edl")), "trace.edl");
-    }
 }

@@ -8,6 +8,7 @@ use crate::sys::freezer;
 use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::seccomp;
+use crate::sys::shell;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
@@ -31,7 +32,7 @@ pub(crate) struct Target {
 /// The remedy that works for every process: start the program with edleak's library.
 pub(crate) fn start_with_library(pid: u32) -> String {
     let program = process::program(pid).unwrap_or_else(|| "PROGRAM".into());
-    format!("start it with `edleak-record --idle {}`", program.display())
+    format!("start it with `edleak-record --idle {}`", shell::path(program))
 }
 
 impl Target {

@@ -14,7 +14,7 @@ use crate::start::library_copy::visible_path;
 use crate::start::output;
 use crate::start::permission::{self, inaccessible};
 use crate::start::proc_mount::check_proc;
-use crate::start::run::{Failed, Recorded, RunOptions};
+use crate::start::run::{Failed, Recorded, RunOptions, SHOWN_COMMAND};
 use crate::sys::idle::{self, Library, NotFound};
 use crate::sys::maps;
 use crate::sys::process;
@@ -22,6 +22,7 @@ use crate::sys::quiescence::Quiescence;
 use crate::sys::remote;
 use crate::sys::say::say;
 use crate::sys::seccomp;
+use crate::sys::shell;
 use crate::sys::signals::{Signals, Watch};
 use edleak_session::header::Header;
 use edleak_session::idle::{COUNTING, WAKE};
@@ -115,9 +116,11 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     let (stock, attached) = begun.inspect_err(|_| reserved.give_back())?;
     reserved.delete_earlier();
     if !options.quiet {
-        let command = plan.options.command.join(" ").replace(char::is_control, "?");
-        let command: String = command.chars().take(40).collect();
-        say(format_args!("recording process {pid} ({command}) into {}", options.output.display()));
+        let mut command = process::command_words(pid);
+        // A program that changes its title fills the rest of its command line with empty words.
+        command.truncate(command.iter().rposition(|word| !word.is_empty()).map_or(0, |last| last + 1));
+        let command = shell::command(&command, SHOWN_COMMAND);
+        say(format_args!("recording process {pid} ({command}) into {}", shell::path(&options.output)));
     }
     started();
     let root = Root::Attached(Box::new(attached));

@@ -11,6 +11,7 @@
 use crate::detour::Prefixes;
 use crate::detour::entries::allocator_of;
 use crate::error::{Error, ErrorKind};
+use crate::sys::shell;
 use edleak_binary::ErrorKind as ElfErrorKind;
 use edleak_binary::OwnMalloc;
 use edleak_binary::elf::Elf;
@@ -108,7 +109,8 @@ fn find(program: &OsStr, path_env: Option<&OsStr>) -> Result<PathBuf, Error> {
         check_file(&candidate)?;
     }
     let here = Path::new(program).is_file();
-    let advice = if here { format!("write `./{}`", program.display()) } else { "give its path".into() };
+    let below_here = shell::word(Path::new(".").join(program));
+    let advice = if here { format!("write `{below_here}`") } else { "give its path".into() };
     Err(refused(ErrorKind::Missing, program, "there is no such program in PATH", advice))
 }
 
@@ -129,7 +131,7 @@ fn check_file(path: &Path) -> Result<Metadata, Error> {
     }
     if !may_execute(path) {
         let remedy =
-            format!("`chmod +x {}`, and check that its file system is not mounted noexec", path.display());
+            format!("`chmod +x {}`, and check that its file system is not mounted noexec", shell::path(path));
         return Err(refused(ErrorKind::NotPermitted, path, "it may not be executed", remedy));
     }
     Ok(metadata)

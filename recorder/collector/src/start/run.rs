@@ -18,6 +18,7 @@ use crate::sys::limits;
 use crate::sys::maps;
 use crate::sys::own_child::{Ended, OwnChild};
 use crate::sys::say::say;
+use crate::sys::shell;
 use crate::sys::signals::{self, Signal, Signals, Watch};
 use edleak_text::units;
 use std::ffi::OsString;
@@ -25,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Longest command line of a message, in characters.
+pub(super) const SHOWN_COMMAND: usize = 40;
 /// Longest time that edleak-record, after it has sent SIGTERM to the target, waits for the end of the target.
 const TERMINATION: Duration = Duration::from_secs(10);
 
@@ -197,8 +200,8 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     if !options.quiet {
         say(format_args!(
             "recording {} (pid {pid}) into {}",
-            shown(&options.program),
-            options.output.display()
+            shell::command(&options.program, SHOWN_COMMAND),
+            shell::path(&options.output)
         ));
     }
     started();
@@ -288,17 +291,6 @@ fn terminate(child: &OwnChild, signals: &mut Signals) -> bool {
         signals::wait_readable(&[signals.fd()], left);
     }
     true
-}
-
-/// A command line as text. A long command line is shortened, so that it fits into one line of a message.
-fn shown(command: &[OsString]) -> String {
-    const MOST: usize = 40;
-    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-    let line = words.join(" ").replace(char::is_control, "?");
-    match line.char_indices().nth(MOST) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
 }
 
 #[cfg(test)]

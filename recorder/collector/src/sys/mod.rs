@@ -1,6 +1,6 @@
 //! The interface to the operating system: shared memory, /proc, signals, limits, standard descriptors,
-//! stderr, and the target as a child process with its terminal. These modules also read and write the memory
-//! of other processes, to control edleak's library in those processes.
+//! stderr, names for a shell, and the target as a child process with its terminal. These modules also read
+//! and write the memory of other processes, to control edleak's library in those processes.
 
 pub(crate) mod arenas;
 pub(crate) mod descriptor_keeper;
@@ -17,6 +17,7 @@ pub(crate) mod quiescence;
 pub(crate) mod remote;
 pub mod say;
 pub(crate) mod seccomp;
+pub mod shell;
 pub(crate) mod shm;
 pub(crate) mod signals;
 pub(crate) mod stdio;

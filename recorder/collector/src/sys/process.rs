@@ -5,7 +5,9 @@
 use crate::sys::maps;
 use crate::sys::proc_file::{has_line, read, read_text};
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -329,11 +331,16 @@ fn parse_status(text: &str) -> Status {
     status
 }
 
-/// The program and the arguments of a process; empty: the process has ended.
+/// The program and the arguments of a process, as text; empty: the process has ended.
 pub(crate) fn command_line(pid: u32) -> Vec<String> {
+    command_words(pid).iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The program and the arguments of a process; empty: the process has ended.
+pub(crate) fn command_words(pid: u32) -> Vec<OsString> {
     let text = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let arguments = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
-    arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+    arguments.map(|argument| OsStr::from_bytes(argument).to_owned()).collect()
 }
 
 /// The path of the program that a process executes, as the process sees the path.
