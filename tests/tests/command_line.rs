@@ -615,6 +615,28 @@ fn a_full_disk_ends_the_recording_and_not_the_target() {
     }
 }
 
+#[test]
+fn embed_on_a_full_disk_names_one_remedy_that_embed_has() {
+    let recording = Recorder::new("embed-full").record(samples().binary("leaker"), ["--seconds", "1"]);
+    let dir = TempDir::new("embed-full");
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(dir.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return cannot_run("no right to mount a small file system");
+    }
+    let copy = dir.join("copy.edl");
+    let outcome = run(Command::new(&tools().analyze).arg("embed").arg(&recording.trace).arg("-o").arg(&copy));
+    let unmounted = Command::new("umount").arg(dir.path()).output();
+    assert!(unmounted.is_ok_and(|output| output.status.success()), "our own file system can be unmounted");
+    let said = format!(
+        "edleak-analyze: cannot write `{}`: the disk or the quota is full \
+         (free some space, or give another file with `-o`)\n",
+        copy.display()
+    );
+    assert_eq!(outcome.stderr, said);
+    assert_eq!(outcome.code, 3);
+}
+
 /// The target executes a program without LD_PRELOAD, so edleak cannot record this program. Even if the
 /// executed program runs for a long time, the verdict on the recording must be undecided.
 #[test]
