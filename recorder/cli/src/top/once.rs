@@ -129,7 +129,7 @@ pub(super) fn json(snapshot: &Snapshot, progress: &Progress) -> String {
         "process": {
             "pid": progress.pid,
             "command": progress.command,
-            "trace": progress.trace,
+            "trace": progress.trace.to_string_lossy(),
             "watched": progress.watched,
             "duration_s": snapshot.duration_s,
             "slices": snapshot.slices,

@@ -1,6 +1,7 @@
 //! The progress of a running recording. The control socket sends the progress as one line, as the answer to
 //! the request `list`.
 
+use crate::sys::shell;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -31,10 +32,10 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Progress { pid, seconds, slices, sites, stacks, picked, watched, trace, command } = self;
         write!(f, "{pid}\t{seconds}\t{slices}\t{sites}\t{stacks}\t{picked}")?;
-        for text in [watched, &trace.to_string_lossy().into_owned(), command] {
-            write!(f, "\t{}", text.replace(char::is_control, "?"))?;
-        }
-        Ok(())
+        let printable = |text: &str| text.replace(char::is_control, "?");
+        // The client opens the trace, so the path must keep all its bytes.
+        let trace = shell::escaped(trace.as_os_str());
+        write!(f, "\t{}\t{trace}\t{}", printable(watched), printable(command))
     }
 }
 
@@ -53,7 +54,7 @@ impl Progress {
             stacks: stacks.parse().ok()?,
             picked: picked.parse().ok()?,
             watched: watched.to_owned(),
-            trace: trace.into(),
+            trace: shell::unescaped(trace).into(),
             command: command.to_owned(),
         })
     }
@@ -62,6 +63,8 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn a_line_is_read_as_it_was_written() {
@@ -73,7 +76,7 @@ mod tests {
             stacks: 3,
             picked: 1,
             watched: String::new(),
-            trace: "/tmp/a b.edl".into(),
+            trace: OsStr::from_bytes(b"/tmp/a b\n\t\\'\xff.edl").into(),
             command: "./x a\tb".into(),
         };
         let read = Progress::parse(&progress.to_string()).expect("well-formed");

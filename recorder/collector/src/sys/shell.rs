@@ -1,7 +1,7 @@
 //! Quotes names for a shell, so that a user can copy a command from a message.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A name as one word of a shell, on one line. A shell with `$'…'`, such as bash or zsh, reads the word back
 /// as exactly the bytes of the name.
@@ -9,12 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 /// If the name has control characters or bytes that are not UTF-8, the word has the form `$'…'`, with these
 /// bytes as octal numbers.
 pub fn word(name: impl AsRef<OsStr>) -> String {
-    let bytes = name.as_ref().as_bytes();
+    let name = name.as_ref();
     let is_plain = |text: &str| !text.contains(char::is_control);
-    match std::str::from_utf8(bytes) {
+    match name.to_str() {
         // A name without control characters has no NUL, the only character that shlex cannot quote.
-        Ok(text) if is_plain(text) => shlex::try_quote(text).unwrap_or(text.into()).into_owned(),
-        _ => bytes.utf8_chunks().map(chunk).fold("$'".to_owned(), |word, chunk| word + &chunk) + "'",
+        Some(text) if is_plain(text) => shlex::try_quote(text).unwrap_or(text.into()).into_owned(),
+        _ => format!("$'{}'", escaped(name)),
     }
 }
 
@@ -42,6 +42,28 @@ pub fn command<S: AsRef<OsStr>>(words: &[S], most: usize) -> String {
         line = if index == 0 { next } else { line + " " + &next };
     }
     line
+}
+
+/// A name as text without control characters, in the form that a shell reads between `$'` and `'`.
+pub(crate) fn escaped(name: &OsStr) -> String {
+    name.as_bytes().utf8_chunks().map(chunk).collect()
+}
+
+/// The name for which [`escaped`] gives `text`.
+pub(crate) fn unescaped(text: &str) -> OsString {
+    let (mut name, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        let number = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let number = number.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let (byte, left) = match (first, number, after) {
+            (b'\\', Some(number), _) => (number, &after[3..]),
+            (b'\\', None, [escaped, left @ ..]) => (*escaped, left),
+            _ => (*first, after),
+        };
+        name.push(byte);
+        rest = left;
+    }
+    OsString::from_vec(name)
 }
 
 /// The part of a `$'…'` word for some valid characters and the invalid bytes after them.
@@ -88,6 +110,16 @@ mod tests {
         }
         assert_eq!(word("trace.edl"), "trace.edl");
         assert_eq!(word(OsStr::from_bytes(b"a\nb\xff")), r"$'a\012b\377'");
+    }
+
+    #[test]
+    fn escaped_name_is_read_back_as_the_same_bytes() {
+        for name in NAMES.map(OsStr::from_bytes) {
+            let text = escaped(name);
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert_eq!(unescaped(&text), name, "{text}");
+        }
+        assert_eq!(unescaped("\\"), "\\");
     }
 
     #[test]
