@@ -30,6 +30,7 @@
 //!       marks       edleak_mark: named instants, and the slices taken at them
 //!       real        finds the next malloc in symbol order; gives memory until malloc is found
 //!       symbols     symbols of the program and its libraries
+//!       definitions finds the module that defines a symbol, without the loader
 //!       detours     applies the collector's detours to functions of allocators when the program starts
 //!       lifecycle   start, fork, exec as a state machine; attaching to a session
 //!       claim       claims a session from the control page and maps the session

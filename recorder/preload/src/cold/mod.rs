@@ -1,6 +1,7 @@
 //! All code of the library that is not on the fast path.
 
 mod claim;
+mod definitions;
 pub(crate) mod detached;
 pub(crate) mod detours;
 pub(crate) mod elf;

@@ -10,7 +10,7 @@
 //! 32 bytes, because the side table has one entry for each 32 bytes of addresses.
 #![allow(unsafe_code)]
 
-use crate::cold::symbols::{self, Seen, find, forget_error, global, module_of, next};
+use crate::cold::symbols::{self, Seen, find, global, module_of, next};
 use crate::cold::{elf, environment, lifecycle};
 use crate::entry::detour;
 use core::cell::UnsafeCell;
@@ -230,7 +230,6 @@ pub(crate) fn spaced(size: usize) -> usize {
 fn is_in_glibc(malloc: *mut c_void) -> bool {
     let of_glibc = global(c"gnu_get_libc_version");
     if of_glibc.is_null() {
-        forget_error();
         return false;
     }
     let (path, base) = module_of(malloc);
@@ -241,11 +240,7 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
     }
     if base.is_null() {
         // Before glibc 2.34, dladdr is in another library, which some programs do not load.
-        let named = next(c"__libc_malloc");
-        if named.is_null() {
-            forget_error();
-        }
-        return named == malloc;
+        return next(c"__libc_malloc") == malloc;
     }
     base == module_of(of_glibc).1
 }
@@ -265,18 +260,13 @@ pub(crate) fn is_late() -> bool {
     symbols::learn_dlerror();
     let dlopen = global(c"dlopen");
     if dlopen.is_null() {
-        forget_error();
         return false;
     }
     // SAFETY: the pointer leads to libc's `dlopen`, which takes a path and flags and returns a handle.
     let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
     // SAFETY: without a name, the call returns a handle of the program and loads nothing.
     let program = unsafe { dlopen(ptr::null(), RTLD_LAZY) };
-    let found = find(program, c"edleak_set_mark");
-    if found.is_null() {
-        forget_error();
-    }
-    found.is_null()
+    find(program, c"edleak_set_mark").is_null()
 }
 
 /// Finds the functions that this library needs in a running process. Returns the address of the malloc that

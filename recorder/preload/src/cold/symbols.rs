@@ -1,11 +1,12 @@
 //! COLD: finds symbols of the program and its libraries with the loader's own functions.
 //!
-//! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for
-//! `dlerror`. The functions of symbols.rs remove the message of each failed lookup from `dlerror`.
+//! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for `dlerror`,
+//! and the library must not call `dlerror` to remove it ([`definitions`]). So the functions of symbols.rs
+//! first check that a module defines the symbol.
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::elf;
+use crate::cold::{definitions, elf};
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
@@ -41,9 +42,18 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
 /// `find` first looks up the symbol without a version. If this lookup finds glibc's own function, `find`
 /// prefers the result of a lookup with a version.
 pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
+    let is_behind = handle == RTLD_NEXT;
+    if iterate().is_some_and(|iterate| definitions::definer(iterate, name, is_behind, |_| true).is_none()) {
+        return ptr::null_mut();
+    }
     // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
     // caller of this function allows that.
     let found = unsafe { dlsym(handle, name.as_ptr()) };
+    if found.is_null() {
+        // A module defines the symbol, but the loader does not search this module, for example because the
+        // program loaded it with `RTLD_LOCAL`. Only now must the library remove a message.
+        forget_error();
+    }
     let dlvsym = DLVSYM.load(Ordering::Relaxed);
     let Some(version) = arch::glibc_version(name).filter(|_| !dlvsym.is_null()) else { return found };
     // SAFETY: the pointer leads to glibc's `dlvsym`, which has the type `Dlvsym`.
@@ -60,11 +70,7 @@ type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) ->
 static DLVSYM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 pub(super) fn learn_versions() {
-    let dlvsym = global(c"dlvsym");
-    if dlvsym.is_null() {
-        forget_error();
-    }
-    DLVSYM.store(dlvsym, Ordering::Relaxed);
+    DLVSYM.store(global(c"dlvsym"), Ordering::Relaxed);
 }
 
 /// A symbol that the library looks up at its first use. `address` is 0 before the lookup, 1 if no library has
@@ -90,9 +96,6 @@ impl Lazy {
             0 if self.is_there() => self.get(),
             0 => {
                 let found = self.in_a_loaded_library();
-                if found.is_null() {
-                    forget_error();
-                }
                 self.address.store(if found.is_null() { 1 } else { found as usize }, Ordering::Relaxed);
                 found
             }
@@ -106,9 +109,7 @@ impl Lazy {
     /// would clear a message of `dlerror` that the program has not read yet.
     pub(crate) fn is_there(&self) -> bool {
         let found = next(self.name);
-        if found.is_null() {
-            forget_error();
-        } else {
+        if !found.is_null() {
             self.address.store(found as usize, Ordering::Relaxed);
         }
         !found.is_null()
@@ -121,10 +122,27 @@ impl Lazy {
         if !self.name.to_bytes().starts_with(b"_Z") {
             return ptr::null_mut();
         }
-        let libraries = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
-        let found = libraries.into_iter().map(|library| of_module(library.as_ptr(), self.name));
-        found.into_iter().find(|function| !function.is_null()).unwrap_or(ptr::null_mut())
+        let is_runtime = |path| is_named(path, &[b"libstdc++.so.6", b"libc++.so.1", b"libc++abi.so.1"]);
+        let path = iterate().and_then(|iterate| definitions::definer(iterate, self.name, false, is_runtime));
+        path.map_or(ptr::null_mut(), |path| of_module(path, self.name))
     }
+}
+
+/// libc's `dl_iterate_phdr`; null: the library has not looked it up yet.
+static ITERATE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// libc's `dl_iterate_phdr`, which visits every loaded module. If a program defines a function of this name,
+/// the library does not use it.
+fn iterate() -> Option<definitions::Iterate> {
+    if ITERATE.load(Ordering::Relaxed).is_null() {
+        // SAFETY: the name is NUL-terminated. glibc and musl define this function, so the lookup leaves no
+        // message.
+        let found = unsafe { dlsym(RTLD_NEXT, c"dl_iterate_phdr".as_ptr()) };
+        ITERATE.store(found, Ordering::Relaxed);
+    }
+    let found = ITERATE.load(Ordering::Relaxed);
+    // SAFETY: the pointer leads to libc's `dl_iterate_phdr`.
+    (!found.is_null()).then(|| unsafe { transmute::<*mut c_void, definitions::Iterate>(found) })
 }
 
 static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
@@ -140,7 +158,7 @@ pub(super) fn learn_dlerror() {
 /// that glibc keeps for the message. Without the second call of `dlerror`, glibc would use the memory of
 /// this message for the next error of the target, and the target's heap would differ from a run without
 /// edleak.
-pub(super) fn forget_error() {
+fn forget_error() {
     let dlerror = DLERROR.load(Ordering::Relaxed);
     if !dlerror.is_null() {
         // SAFETY: the pointer leads to libc's `dlerror`, which takes no arguments and returns a C string.
@@ -234,7 +252,6 @@ pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     }
     let dladdr1 = global(c"dladdr1");
     if function.is_null() || dladdr1.is_null() {
-        forget_error();
         return Seen::Ours;
     }
     // SAFETY: the pointer leads to glibc's dladdr1, which takes an address, pointers to two answers, and a
