@@ -37,6 +37,7 @@ mod parting;
 pub mod per_mark;
 pub mod pools;
 pub mod profile;
+pub mod replacement;
 pub mod replay;
 pub mod rewrite;
 pub mod score;

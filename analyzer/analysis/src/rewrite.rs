@@ -3,17 +3,12 @@
 
 use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
+use crate::replacement::Replacement;
 use edleak_binary::embed::build_trace;
 use edleak_binary::{Resolution, Symbolizer};
-use edleak_format::{
-    AreaKind, DEFAULT_CAPACITY_BYTES, MemoryArea, Record, SymbolFrame, Trace, place, rewrite,
-};
+use edleak_format::{AreaKind, DEFAULT_CAPACITY_BYTES, MemoryArea, Record, SymbolFrame, Trace, rewrite};
 use siphasher::sip128::SipHasher24;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use tempfile::NamedTempFile;
 
 /// Writes `from` to `to` and adds the frames of every address in the trace. `to` may be the file from which
 /// `from` was read.
@@ -106,10 +101,7 @@ fn pseudonym(key: &str, name: &[u8]) -> String {
     format!("{:016x}", SipHasher24::new_with_key(&key.as_bytes()).hash(name).as_u64().0)
 }
 
-/// Writes the new trace to a file in the folder of `to`, and renames this file to `to` when it is complete.
-/// So if edleak is interrupted before the rename, the old file stays unchanged. The new file gets the owner
-/// and the mode of the old file. If `to` is a symbolic link, the function replaces the file to which the link
-/// points.
+/// Writes the new trace to a file beside `to`, and renames this file to `to` when it is complete.
 fn replace(
     from: &Trace,
     to: &Path,
@@ -120,66 +112,10 @@ fn replace(
         let message = format!("cannot write `{}`: {reason}", to.display());
         Error::new(ErrorKind::Output, message).with_remedy("give another file with `-o`")
     };
-    let place = place::followed(to).map_err(|error| failed(&reason(&error)))?;
-    // The function holds the lock until the new file has replaced the old file, so that no recording can
-    // begin to write to the old file in the meantime.
-    let held = match std::fs::symlink_metadata(&place) {
-        Ok(there) if !there.is_file() => return Err(failed("it is not a file")),
-        Ok(_) => Some(place::open(&place).map_err(|error| failed(&reason(&error)))?),
-        Err(_) => None,
-    };
-    if held.as_ref().is_some_and(|file| !place::lock(file)) {
-        return Err(failed("it is still being recorded, and the rest would be lost"));
-    }
-    let (made, beside) = new_beside(&place).map_err(|error| failed(&reason(&error)))?.into_parts();
-    rewrite(from, &beside, DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
+    let replacement = Replacement::of(to, 0o600).map_err(|error| failed(&reason(&error)))?;
+    rewrite(from, replacement.path(), DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
         .map_err(|error| failed(&error.to_string()))?;
-    if let Some(old) = held.as_ref().and_then(|file| file.metadata().ok()) {
-        // If the user may not change the owner of a file, the new file belongs to this user. The function
-        // ignores a failed change of the owner, because the new trace is complete.
-        let _ = std::os::unix::fs::fchown(&made, Some(old.uid()), Some(old.gid()));
-        let _ = made.set_permissions(old.permissions());
-    }
-    let put = put_in_place(&beside, &place, held.as_ref());
-    if put.is_err() && !place::is_at(&made, &beside) {
-        // Another program has put its own file at the path `beside`. Without the call of `keep`, the drop of
-        // `beside` would remove the file of the other program.
-        let _ = beside.keep();
-    }
-    put.map_err(|error| failed(&reason(&error)))
-}
-
-/// Renames the file `beside` to `place`. The rename may replace only the file `held`: if another file has the
-/// name `place` now, the function returns an error.
-fn put_in_place(beside: &Path, place: &Path, held: Option<&File>) -> io::Result<()> {
-    let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another file has its name now");
-    let Some(held) = held else {
-        return place::rename_new(beside, place).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => taken(),
-            _ => error,
-        });
-    };
-    match place::exchange(beside, place) {
-        Ok(()) if place::is_at(held, beside) => std::fs::remove_file(beside),
-        Ok(()) => {
-            place::exchange(beside, place)?;
-            Err(taken())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(taken()),
-        // If the file system cannot exchange the names of two files, the function checks that `place` is
-        // still the file `held`, and then renames `beside` to `place`.
-        Err(_) if place::is_at(held, place) => std::fs::rename(beside, place),
-        Err(_) => Err(taken()),
-    }
-}
-
-/// Creates a temporary file in the folder of `place`. The drop of the returned `NamedTempFile` removes the
-/// file.
-fn new_beside(place: &Path) -> io::Result<NamedTempFile> {
-    let mut prefix = place.file_name().unwrap_or_default().to_owned();
-    prefix.push(".");
-    let directory = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(directory)
+    replacement.put_in_place().map_err(|error| failed(&reason(&error)))
 }
 
 #[cfg(test)]

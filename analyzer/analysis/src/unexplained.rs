@@ -61,9 +61,14 @@ pub(crate) fn growth_of(sites: &[JudgedSite], record_s: f64) -> Option<Unexplain
             continue;
         }
         count += 1;
-        for (sum, level) in sum.iter_mut().zip(&levels) {
+        // The trace of the sum needs a count beside the bytes: the number of rises so far. If it were only
+        // the number of sites that have risen, the sum of sites that rise twice would stop growing at half
+        // of the record, like a full cache.
+        let mut rises = u64::from(levels[0] > 0.0);
+        for (at, (sum, level)) in sum.iter_mut().zip(&levels).enumerate() {
+            rises += u64::from(at > 0 && *level > levels[at - 1]);
             sum.0 += level;
-            sum.1 += u64::from(*level >= last / 2.0);
+            sum.1 += rises;
         }
     }
     if count < LEAST_SITES {

@@ -10,7 +10,6 @@ mod report;
 use args::{Cli, Command};
 use clap::Parser;
 use output::{EXIT_ERROR, say};
-use std::io;
 use std::process::ExitCode;
 
 /// The description of the command line. The manual pages and the shell completions are generated from this
@@ -47,19 +46,9 @@ pub fn main() -> ExitCode {
     };
     match code {
         Ok(code) => ExitCode::from(code),
-        // The output is a pipe, and its reader has closed the pipe, as `head` does after the first lines.
-        // edleak-analyze does not treat the closed pipe as a failure.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));
             ExitCode::from(EXIT_ERROR)
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

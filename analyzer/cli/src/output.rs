@@ -1,10 +1,12 @@
 //! Opens inputs, writes outputs and prints messages, for all commands.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use edleak_analysis::error::reason;
 use edleak_analysis::load::{Input, LoadOptions, load};
+use edleak_analysis::replacement::Replacement;
 use edleak_binary::Symbolizer;
 use edleak_format::Trace;
-use edleak_format::place::{self, identity};
+use edleak_format::place::identity;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -55,25 +57,74 @@ pub(crate) fn open_trace(path: &Path) -> Result<Trace> {
     }
 }
 
-/// Calls `write` with the file at `path`, or with stdout.
+/// Calls `write` with the file at `path`, or with stdout. A file at `path` is replaced when the new file is
+/// complete, so a full disk does not destroy an older report.
+///
+/// If the reader of a pipe has closed it, as `head` does after the first lines, the rest of the output is
+/// lost. This is no failure, and the caller still returns the exit code of its result.
 pub(crate) fn write_out(
     path: Option<&Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let Some(path) = path else {
-        let mut out = BufWriter::new(io::stdout().lock());
-        return write(&mut out).and_then(|()| out.flush()).context("failed to write the report");
+        return written(io::stdout().lock(), write).context("failed to write the report");
     };
-    let failed = || format!("failed to write the report to `{}` (give another file with -o)", path.display());
-    // Lock the file before truncating it. Without the lock, a recording into this file could begin just
-    // before the truncation, and the first slices of the recording would be lost.
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(failed)?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        if !place::lock(&file) {
-            bail!("`{}` is still being recorded (give another file with `-o`)", path.display());
-        }
-        file.set_len(0).with_context(failed)?;
+    let failed = |error: io::Error| {
+        let reason = reason(&error);
+        anyhow!("failed to write the report to `{}`: {reason} (give another file with -o)", path.display())
+    };
+    // A file that the user may not write is not replaced either, although the folder would allow it.
+    if path.is_file() {
+        OpenOptions::new().write(true).open(path).map_err(failed)?;
     }
-    let mut out = BufWriter::new(file);
-    write(&mut out).and_then(|()| out.flush()).with_context(failed)
+    match Replacement::of(path, 0o666) {
+        Ok(replacement) => {
+            written(replacement.file(), write).and_then(|()| replacement.put_in_place()).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(failed(error)),
+        // The path may be a device or a pipe, or the user may write the file but not its folder. Then
+        // write directly to the path.
+        Err(_) => {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+            written(file.map_err(failed)?, write).map_err(failed)
+        }
+    }
+}
+
+/// Calls `write` with a buffer for `out`.
+fn written(out: impl Write, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::new(WithoutReader { out, is_closed: false });
+    write(&mut out).and_then(|()| out.flush())
+}
+
+/// Discards the output from the time at which the reader of a pipe has closed it. The exporters do not see
+/// the error, because some of their libraries wrap it in an error of another kind.
+struct WithoutReader<W> {
+    out: W,
+    is_closed: bool,
+}
+
+impl<W: Write> WithoutReader<W> {
+    fn unless_closed<T>(&mut self, lost: T, write: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        if self.is_closed {
+            return Ok(lost);
+        }
+        match write(&mut self.out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(lost)
+            }
+            done => done,
+        }
+    }
+}
+
+impl<W: Write> Write for WithoutReader<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_closed(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_closed((), W::flush)
+    }
 }

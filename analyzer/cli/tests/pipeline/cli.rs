@@ -4,9 +4,7 @@
 use crate::programs::{command, finish, run, run_with_input};
 use crate::traces::{Scratch, leaker, leaking};
 use edleak_format::{SliceHeader, TraceWriter};
-use std::io::Read;
 use std::path::Path;
-use std::process::Stdio;
 
 #[test]
 fn unreadable_input_gets_one_line_with_a_remedy() {
@@ -198,8 +196,10 @@ fn embed_keeps_what_is_embedded_already() {
     assert!(run([&trace]).out.contains("grow_list at /src/leaker.c:42"));
 }
 
+/// A gate often looks like `edleak-analyze trace.edl | head`, with the shell's option `pipefail`. So a pipe that
+/// nobody reads any more must not change the exit code.
 #[test]
-fn closed_pipe_is_not_an_error() {
+fn closed_pipe_keeps_the_exit_code() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     // Give each site another address, because the analyzer merges sites with equal addresses.
@@ -210,17 +210,37 @@ fn closed_pipe_is_not_an_error() {
     };
     draft.sites = (0..2000).map(with_offset).collect();
     let trace = draft.write(&scratch.path("t.edl"));
-    let mut child = command()
-        .args([trace.as_os_str(), "--format=series".as_ref()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("edleak-analyze was built with this test");
-    let mut stdout = child.stdout.take().expect("piped above");
-    stdout.read_exact(&mut [0; 10]).expect("there is more than that");
-    drop(stdout);
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let damaged = scratch.path("damaged.edl");
+    let mut bytes = std::fs::read(&trace).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let report = |format: &'static str| vec!["--all", "--format", format, trace.to_str().unwrap()];
+    let mut cases: Vec<Vec<&str>> = ["text", "json", "html", "series", "sarif", "junit"].map(report).into();
+    cases.push(vec!["verify", damaged.to_str().unwrap()]);
+    for arguments in cases {
+        let (reader, writer) = std::io::pipe().expect("pipes can be made");
+        drop(reader);
+        let mut command = command();
+        let output = command.args(&arguments).stdout(writer).output().expect("it was built with this test");
+        let code = output.status.code();
+        assert_eq!((code, output.stderr.as_slice()), (Some(1), &b""[..]), "{arguments:?}");
+    }
+}
+
+/// A file size limit stands for a full disk.
+#[test]
+fn a_report_that_cannot_be_written_leaves_the_old_one() {
+    let scratch = Scratch::new();
+    let trace = leaker().write(&scratch.path("t.edl"));
+    let report = scratch.file("report.html", "the old report");
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"]).arg(command().get_program());
+    let ran = finish(limited.args(["--format", "html", "-o"]).args([&report, &trace]));
+    assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
+    assert!(ran.err.trim_end().ends_with("(give another file with -o)"), "{}", ran.err);
+    assert_eq!(std::fs::read_to_string(&report).unwrap(), "the old report");
+    assert_eq!(std::fs::read_dir(report.parent().unwrap()).unwrap().count(), 2, "nothing else is left");
 }
 
 #[test]
