@@ -77,6 +77,9 @@ pub enum Record {
     UncountedFunctions(UncountedFunctions),
     /// Memory that the program gave back with madvise. The record `GivenBack` exists since format version 5.
     GivenBack(GivenBack),
+    /// The traces of the programs that the process executed before this one. The record `Earlier` exists since
+    /// format version 5.
+    Earlier(Earlier),
 }
 
 /// The recorded process and the clock of the recording. This is the first record of every trace.
@@ -429,6 +432,14 @@ pub struct GivenBack {
     /// Sum of the lengths that the program passed to madvise. The sum also counts pages that were not
     /// resident, so it can be greater than the memory that became free.
     pub bytes: u64,
+}
+
+/// The programs that the process executed before the recorded one, and that ran long enough for a trace of
+/// their own.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Earlier {
+    /// The file name of each of these traces, without the directory, in order of time.
+    pub traces: Vec<String>,
 }
 
 /// The pools of one name.

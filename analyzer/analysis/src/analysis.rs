@@ -93,6 +93,11 @@ pub struct Header {
     pub end: Option<String>,
     /// Whether the recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,
+    /// Whether the recording ended because the process executed a program that has a trace of its own.
+    pub is_executed: bool,
+    /// The file names of the traces of the programs that the process executed before this one. The gate
+    /// removes the names of traces that are analyzed together with this one.
+    pub earlier_traces: Vec<String>,
     /// Version of the edleak-record that wrote the trace; empty if the input does not give the version.
     pub recorder: String,
     /// Machine of the target, as in `uname -m`; empty if the input does not give it.

@@ -136,6 +136,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
             complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
             end: trace.end().map(|end| in_words(end.reason)),
             is_replaced: trace.end().is_some_and(|end| end.reason == EndReason::Replaced),
+            is_executed: trace.end().is_some_and(|end| end.reason == EndReason::Executed),
+            earlier_traces: trace.earlier_traces().to_vec(),
             recorder: start.recorder.clone(),
             machine: start.machine.clone(),
             before: trace.attached().map(|attached| Before {
@@ -165,7 +167,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
 
 /// malloc rounds the size of each allocation up, so small allocations take more resident memory than the
 /// program requested. If this additional memory explains at least half of the growth of the process, the
-/// function sets the kind of growth to `Live`, because live allocations cause the growth.
+/// function sets the kind of growth to `Live`, because live allocations cause the growth. If live bytes did
+/// not grow, the kind is `Retained`: malloc holds more memory for fewer requested bytes.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -173,7 +176,10 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let blocks: f64 =
         sites.iter().filter(|site| site.domain() == Domain::Heap).map(|site| site.block_growth_bytes).sum();
     if matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained) && blocks >= unexplained / 2.0 {
-        growth.kind = GrowthKind::Live;
+        growth.kind = match growth.live_to_bytes > growth.live_from_bytes {
+            true => GrowthKind::Live,
+            false => GrowthKind::Retained,
+        };
     }
 }
 

@@ -42,8 +42,9 @@ pub struct Mapped {
     /// Number of mappings that all sites hold at the end. Mappings of allocators do not count.
     pub live_count: u64,
     /// Resident and swapped bytes in the mappings of all sites that have a reading of /proc. edleak computes
-    /// this number from the resident share that each site had at the last reading of /proc.
-    pub resident_bytes: u64,
+    /// this number from the resident share that each site had at the last reading of /proc. `None`: the sites
+    /// with a reading hold less than half of `live_bytes`, for example in a short recording.
+    pub resident_bytes: Option<u64>,
     /// Address space that allocators mapped for themselves.
     pub allocator_bytes: u64,
     /// Number of calls that map or unmap memory and that the recorder lost. If this number is not 0, all
@@ -245,6 +246,7 @@ pub(crate) fn of_trace(
     let lost_events = trace.mappings()?.lost_events;
     let lost_give_backs = lost_give_backs(trace);
     let mut mapped = Mapped { lost_events, lost_give_backs, ..Mapped::default() };
+    let (mut read_bytes, mut resident_bytes) = (0u64, 0u64);
     for site in sites.iter().filter(|site| site.domain() == Domain::Mapping) {
         if site.kind == Kind::Allocator {
             mapped.allocator_bytes = mapped.allocator_bytes.saturating_add(site.totals.live_bytes);
@@ -253,9 +255,13 @@ pub(crate) fn of_trace(
         mapped.sites += 1;
         mapped.live_bytes = mapped.live_bytes.saturating_add(site.totals.live_bytes);
         mapped.live_count = mapped.live_count.saturating_add(site.totals.live_count.unwrap_or(0));
-        mapped.resident_bytes = mapped.resident_bytes.saturating_add(site.resident_bytes.unwrap_or(0));
+        if let Some(resident) = site.resident_bytes {
+            read_bytes = read_bytes.saturating_add(site.totals.live_bytes);
+            resident_bytes = resident_bytes.saturating_add(resident);
+        }
         mapped.given_back.add(site.given_back.unwrap_or_default());
     }
+    mapped.resident_bytes = (read_bytes >= mapped.live_bytes / 2).then_some(resident_bytes);
     // If the process ran before the recording, edleak does not know which memory it mapped before. So for
     // such a process, the report gives only the growth of unseen memory, and not its size.
     let ran_before = trace.attached().is_some();

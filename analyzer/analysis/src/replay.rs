@@ -65,7 +65,7 @@ pub struct Replayed<T> {
     pub sites: Vec<T>,
     /// The memory of the process at each grid point.
     pub process: ProcessSeries,
-    /// Number of bytes allocated from the first slice to the last.
+    /// Number of bytes allocated from the heap, from the first slice to the last.
     pub turnover_bytes: u64,
     /// Number of slices that were read.
     pub slices: u64,
@@ -136,7 +136,7 @@ pub fn replay<T: Send>(
         window.resize_with(threads.min(blocks - start), Opened::default);
         window.par_iter_mut().enumerate().for_each(|(i, opened)| opened.open(trace, start + i, states.grid));
         let is_last = start + window.len() == blocks;
-        let moves = states.condense(&window, &families, is_last, &mut replayed);
+        let moves = states.condense(&window, &families, merged, is_last, &mut replayed);
         families.condense(moves, &states.gaps);
         meter::advance(window.len() as u64);
         replayed.unreadable_blocks +=
@@ -154,7 +154,7 @@ struct States {
     exact: bool,
     groups: Vec<Group>,
     powers: PowerSums,
-    /// Number of bytes that all sites had allocated up to the first slice.
+    /// Number of bytes that all sites had allocated from the heap up to the first slice.
     first_allocated_bytes: Option<u64>,
     /// Number of grid points up to the newest slice.
     covered: usize,
@@ -202,6 +202,7 @@ impl States {
         &mut self,
         window: &[Opened],
         families: &Families,
+        merged: &Merged,
         is_last: bool,
         replayed: &mut Replayed<T>,
     ) -> Vec<FamilyMove> {
@@ -210,8 +211,8 @@ impl States {
         if groups > self.groups.len() {
             self.groups.resize_with(groups, || Group::new(self.exact));
         }
-        let range =
-            Range { window, families, is_last, points: self.grid.points as u32, powers: &self.powers };
+        let points = self.grid.points as u32;
+        let range = Range { window, families, merged, is_last, points, powers: &self.powers };
         let tiles = self.groups.len() / GROUPS_PER_TILE;
         let tiles_per_range = tiles.div_ceil(RANGES_PER_THREAD * rayon::current_num_threads()).max(1);
         let ranges: Vec<Condensed> = self
@@ -308,8 +309,9 @@ impl States {
         replayed: &mut Replayed<T>,
         each: impl Fn(ReplayedSite) -> T + Sync,
     ) {
-        let allocated =
-            self.totals.iter().fold(0u64, |sum, counters| sum.wrapping_add(counters.allocated_bytes));
+        let of_heap = |(id, _): &(usize, &Counters)| !merged.is_beside_heap(SiteId(*id as u32));
+        let allocated = self.totals.iter().enumerate().filter(of_heap);
+        let allocated = allocated.fold(0u64, |sum, (_, counters)| sum.wrapping_add(counters.allocated_bytes));
         replayed.turnover_bytes = allocated.saturating_sub(self.first_allocated_bytes.unwrap_or(0));
 
         replayed.memory = self.memory.ends();

@@ -40,6 +40,10 @@ pub fn anonymize(from: &Trace, to: &Path, key: &str) -> Result<()> {
     };
     let map = |record| {
         Some(match record {
+            Record::Earlier(mut earlier) => {
+                earlier.traces = earlier.traces.iter().map(|name| hash(name)).collect();
+                Record::Earlier(earlier)
+            }
             Record::Start(mut start) => {
                 start.command = start.command.iter().map(|word| hash(word)).collect();
                 Record::Start(start)

@@ -146,6 +146,9 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         free: None,
         uncounted: None,
     };
+    if !growth.is_in_kinds() {
+        growth.kinds = None;
+    }
     growth.unseen = growth.unseen_bytes();
     let most_then = first.iter().map(|p| p.live_bytes).max();
     let is_above = last.iter().map(|p| p.live_bytes).min() > most_then;
@@ -176,7 +179,9 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
     // The growth of edleak's side table is not growth of the program, so the function subtracts it. The side
     // table grows with the greatest number of live bytes so far.
     let side_table = SIDE_TABLE_SHARE * by(growth.live_from_bytes, growth.live_peak_bytes).max(0.0);
-    let unexplained = resident - live.max(0.0) - side_table;
+    // A program may allocate memory and touch it later. So resident memory grows, but live memory does not.
+    let touched = by(growth.untouched_bytes(1), growth.untouched_bytes(0)).max(0.0);
+    let unexplained = resident - live.max(0.0) - touched - side_table;
     let share = if is_above { NOTICEABLE_LIVE_SHARE } else { SCATTER_SHARE };
     let live_grows = goes_on && live > NOTICEABLE_LIVE_BYTES.max(share * growth.live_to_bytes as f64);
     if unexplained < noticeable || (live_grows && live >= unexplained) {
@@ -188,9 +193,13 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
         // The function counts the growth of live memory as growth of malloc's memory, but only up to the
         // number of bytes by which malloc's memory grew. The rest of the growth of live memory is in large
         // allocations, each of which has a separate mapping.
-        let retained = (in_malloc - live.max(0.0)).max(0.0);
-        let outside = (elsewhere - (live.max(0.0) - in_malloc.max(0.0)).max(0.0)).max(0.0);
-        return if retained >= outside { GrowthKind::Retained } else { GrowthKind::Outside };
+        let live = live.max(0.0) + touched;
+        let retained = (in_malloc - live).max(0.0);
+        let outside = (elsewhere - (live - in_malloc.max(0.0)).max(0.0)).max(0.0);
+        // The calls of other allocators may not all be counted, so the limit is only for libc's malloc.
+        let is_of_libc = by(from.allocators, to.allocators) < retained / 2.0;
+        let is_retained = retained >= outside && (!is_of_libc || growth.may_retain(retained));
+        return if is_retained { GrowthKind::Retained } else { GrowthKind::Outside };
     }
     // If live bytes had a peak before the end, the allocator can still hold the memory that the program freed
     // after the peak.
@@ -207,6 +216,35 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
 }
 
 impl ProcessGrowth {
+    /// Whether the memory of the kinds of mappings grew by at least half as much as resident memory. If it
+    /// did not, the readings of the kinds are too old, because the collector reads them less often than it
+    /// takes slices.
+    fn is_in_kinds(&self) -> bool {
+        let Some([from, to]) = self.kinds else { return true };
+        let all = |kinds: &KindBytes| kinds.heap + kinds.arenas + kinds.anonymous + kinds.stacks;
+        let resident = self.resident_to_bytes.saturating_sub(self.resident_from_bytes);
+        resident < NOTICEABLE_BYTES as u64 || all(&to).saturating_sub(all(&from)) >= resident / 2
+    }
+
+    /// Live bytes that cannot be resident, because the process has fewer resident bytes: a lower bound for
+    /// the memory that the program has allocated and not touched. `at` is 0 after the start-up and 1 at the
+    /// end.
+    fn untouched_bytes(&self, at: usize) -> u64 {
+        let [live, resident] = match at {
+            0 => [self.live_from_bytes, self.resident_from_bytes],
+            _ => [self.live_to_bytes, self.resident_to_bytes],
+        };
+        live.saturating_sub(resident)
+    }
+
+    /// Whether malloc may retain `bytes` bytes. malloc cannot retain more memory than it ever gave to the
+    /// program; an allocation of one byte takes a block of 32 bytes.
+    fn may_retain(&self, bytes: f64) -> bool {
+        const BLOCK_BYTES: f64 = 32.0;
+        let given = self.live_from_bytes as f64 + self.turnover_bytes as f64;
+        bytes <= NOTICEABLE_BYTES + BLOCK_BYTES * given
+    }
+
     /// The ratio of resident memory at the end to resident memory after the start-up.
     pub fn times(&self) -> f64 {
         self.resident_to_bytes as f64 / self.resident_from_bytes.max(1) as f64
@@ -416,6 +454,37 @@ mod tests {
         let stacks = of_kinds(|i| KindBytes { heap: 22 * MB, stacks: grown(i), ..KindBytes::default() });
         assert_eq!(stacks.kind, GrowthKind::Outside);
         assert!(stacks.sentence().unwrap().contains("in stacks of threads"));
+    }
+
+    #[test]
+    fn memory_that_is_touched_later_is_no_growth() {
+        // The program allocates 38 MB at once and touches them one after another.
+        let found = growth(|_| 38 * MB, |i| 2 * MB + (i * MB / 2).min(37 * MB), 38 * MB);
+        assert_eq!(found.kind, GrowthKind::None, "{found:?}");
+    }
+
+    #[test]
+    fn malloc_does_not_retain_more_than_it_ever_gave() {
+        let with_sbrk = |turnover| {
+            let mut series = ProcessSeries::default();
+            for i in 0..80 {
+                let heap = MB + i * MB / 5;
+                let kinds = Some(KindBytes { heap, has_calls: true, ..KindBytes::default() });
+                series.push(ProcessPoint { live_bytes: 1000, resident_bytes: heap + MB, kinds });
+            }
+            growth_of(&series, turnover)
+        };
+        let found = with_sbrk(8000);
+        assert_eq!((found.kind, found.resident_goes_on), (GrowthKind::Outside, true));
+        assert!(found.sentence().unwrap().contains("calls of sbrk"), "{:?}", found.sentence());
+        assert!(found.outside_remedy().contains("brk"));
+        assert_eq!(with_sbrk(800 * MB).kind, GrowthKind::Retained);
+    }
+
+    #[test]
+    fn readings_of_the_kinds_that_are_too_old_do_not_count() {
+        let old = of_kinds(|_| KindBytes { heap: 22 * MB, has_calls: true, ..KindBytes::default() });
+        assert_eq!((old.kinds, old.kind), (None, GrowthKind::Unclear));
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl KindBytes {
         self.heap.saturating_add(self.arenas).saturating_add(self.allocators)
     }
 
+    /// Whether the heap that grows by `brk` has more memory than anonymous mappings and stacks together.
+    pub(crate) fn is_mostly_heap(&self) -> bool {
+        self.heap > self.anonymous.saturating_add(self.stacks)
+    }
+
     /// Memory outside malloc: anonymous memory that no allocator mapped for itself, and stacks.
     pub(crate) fn elsewhere(&self) -> u64 {
         self.anonymous.saturating_sub(self.allocators).saturating_add(self.stacks)

@@ -126,7 +126,10 @@ impl<'a> TraceJson<'a> {
             end,
             recorder,
             machine,
-            is_replaced: _, // the sentences in `end` and `too_little` already tell this fact
+            // The sentences in `end` and `too_little` already tell these facts.
+            is_replaced: _,
+            is_executed: _,
+            earlier_traces: _,
         } = &analysis.header;
         let histories = analysis.history.iter().flat_map(|history| &history.sites);
         let peaks: HashMap<&SiteLabel, Peak> = histories.map(|known| (&known.label, known.peak)).collect();

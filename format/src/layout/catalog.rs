@@ -37,6 +37,7 @@ pub(crate) enum Key {
     Pools,
     UncountedFunctions(u32),
     GivenBack(Option<u32>),
+    Earlier,
     End,
 }
 
@@ -66,6 +67,7 @@ impl Key {
             Record::Pools(_) => Key::Pools,
             Record::UncountedFunctions(functions) => Key::UncountedFunctions(functions.module.0),
             Record::GivenBack(given) => Key::GivenBack(given.site.map(|site| site.0)),
+            Record::Earlier(_) => Key::Earlier,
             Record::End(_) => Key::End,
         }
     }

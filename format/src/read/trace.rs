@@ -21,9 +21,9 @@ use crate::read::columns::{Columns, JOIN_STRIDE};
 use crate::read::index::{Damage, Found, Index, index};
 use crate::read::source::Source;
 use crate::record::{
-    Allocator, Attached, Children, CpuTotals, CpuUse, End, GivenBack, Losses, Mappings, Mark, MarkLosses,
-    MarkSlice, Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors, ThreadStart,
-    UncountedFunctions, WatchEnd,
+    Allocator, Attached, Children, CpuTotals, CpuUse, Earlier, End, GivenBack, Losses, Mappings, Mark,
+    MarkLosses, MarkSlice, Module, ModuleSymbols, Pool, Pools, Record, Site, Stack, Start, Survivors,
+    ThreadStart, UncountedFunctions, WatchEnd,
 };
 use crate::slice::{Counters, SliceVisitor};
 
@@ -78,6 +78,7 @@ struct Catalog {
     pool_totals: Option<Pools>,
     uncounted_functions: Vec<UncountedFunctions>,
     given_back: Vec<GivenBack>,
+    earlier: Earlier,
     modules: Vec<Module>,
     sites: Vec<Site>,
     stacks: Vec<Stack>,
@@ -267,6 +268,11 @@ impl Trace {
         &self.catalog.given_back
     }
 
+    /// The file names of the traces of the programs that the process executed before this one.
+    pub fn earlier_traces(&self) -> &[String] {
+        &self.catalog.earlier.traces
+    }
+
     /// Events that the recording missed.
     pub fn losses(&self) -> &Losses {
         &self.catalog.losses
@@ -343,6 +349,9 @@ impl Trace {
         records.extend(catalog.pool_totals.map(Record::Pools));
         records.extend(catalog.uncounted_functions.iter().cloned().map(Record::UncountedFunctions));
         records.extend(catalog.given_back.iter().copied().map(Record::GivenBack));
+        if catalog.earlier != Earlier::default() {
+            records.push(Record::Earlier(catalog.earlier.clone()));
+        }
         records.extend(catalog.end.map(Record::End));
         records
     }
@@ -556,6 +565,7 @@ impl Catalog {
                 Record::Pools(pools) => catalog.pool_totals = Some(pools),
                 Record::UncountedFunctions(functions) => catalog.uncounted_functions.push(functions),
                 Record::GivenBack(given) => catalog.given_back.push(given),
+                Record::Earlier(earlier) => catalog.earlier = earlier,
                 Record::End(end) => catalog.end = Some(end),
             }
         }

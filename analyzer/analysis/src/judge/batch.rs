@@ -6,7 +6,7 @@
 //! program has the same shape and only takes longer. So a leak with the confidence `Strict` gets the
 //! confidence `Suspect` in each of three cases:
 //!
-//! - Most of the live memory was added in the last three quarters of the record.
+//! - Most of the live memory of the leak's domain was added in the last three quarters of the record.
 //! - The program freed the leaked memory when it ended.
 //! - The program used less than [`STRICT_SECONDS`] of processor time.
 
@@ -26,10 +26,14 @@ const LEFT_SHARE: f64 = 0.5;
 /// of this file lists. The code that calls this function has already checked that the program was busy.
 /// `used_s` is the processor time of the program, in seconds.
 pub(super) fn lower_confidence(sites: &mut [JudgedSite], used_s: f64) {
-    let of_heap = || sites.iter().filter(|site| site.domain() == Domain::Heap);
-    let live: f64 = of_heap().map(JudgedSite::judged_bytes).sum();
-    let grown: f64 = of_heap().map(late_growth).sum();
-    let is_batch = grown >= GROWN_SHARE * live;
+    // The domains are compared separately, because a program may keep its data in only one of them.
+    let is_batch = Domain::ALL.map(|domain| {
+        let of_domain = || sites.iter().filter(|site| site.domain() == domain);
+        let live: f64 = of_domain().map(JudgedSite::judged_bytes).sum();
+        let grown: f64 = of_domain().map(late_growth).sum();
+        (domain, grown >= GROWN_SHARE * live)
+    });
+    let is_batch = |of: Domain| is_batch.iter().any(|(domain, is_batch)| *domain == of && *is_batch);
     let is_certain = |site: &JudgedSite| {
         site.judgement.confidence == Some(Confidence::Strict) && site.kind != Kind::Injected
     };
@@ -37,7 +41,7 @@ pub(super) fn lower_confidence(sites: &mut [JudgedSite], used_s: f64) {
         let left = site.totals.live_bytes as f64;
         let why = match () {
             () if left < LEFT_SHARE * site.judged_bytes() => reasons::freed_at_exit(),
-            () if is_batch => reasons::batch(),
+            () if is_batch(site.domain()) => reasons::batch(),
             () if used_s < STRICT_SECONDS => reasons::little_processor_time(used_s),
             () => continue,
         };

@@ -155,6 +155,11 @@ impl Merged {
         self.root_of.get(&site).copied().unwrap_or(site)
     }
 
+    /// Whether a site counts mappings or objects of pools, and not memory of the heap.
+    pub(crate) fn is_beside_heap(&self, site: SiteId) -> bool {
+        self.beside_heap.contains(&site)
+    }
+
     /// Whether another site represents `site`.
     pub fn is_part(&self, site: SiteId) -> bool {
         self.root_of.contains_key(&site)

@@ -3,9 +3,10 @@
 
 use super::family::{Families, FamilyMove};
 use super::group::Group;
+use super::merge::Merged;
 use super::opened::Opened;
 use super::sums::PowerSums;
-use edleak_format::{CHUNK_SLICES, Counters, GROUP_SITES, Row, TILE_SITES, TileReader};
+use edleak_format::{CHUNK_SLICES, Counters, GROUP_SITES, Row, SiteId, TILE_SITES, TileReader};
 
 pub(super) const GROUPS_PER_TILE: usize = TILE_SITES / GROUP_SITES;
 
@@ -17,7 +18,8 @@ pub(super) struct Condensed {
     /// For each slice, the number of allocations since the previous slice. The item for the first slice of a
     /// block is the number of allocations since the start of the recording.
     pub(super) allocs: Vec<u64>,
-    /// Number of bytes that all sites of this range together had allocated before the first slice.
+    /// Number of bytes that all sites of this range together had allocated from the heap before the first
+    /// slice.
     pub(super) first_allocated_bytes: u64,
     /// The newest counters of each site. Only the last window of the trace fills this list.
     pub(super) totals: Vec<Counters>,
@@ -28,6 +30,7 @@ pub(super) struct Condensed {
 pub(super) struct Range<'a> {
     pub(super) window: &'a [Opened],
     pub(super) families: &'a Families,
+    pub(super) merged: &'a Merged,
     pub(super) is_last: bool,
     pub(super) points: u32,
     pub(super) powers: &'a PowerSums,
@@ -74,7 +77,9 @@ impl Range<'_> {
                         *sum = lanes.iter().fold(*sum, |sum, live| sum.wrapping_add(*live));
                     }
                     if is_first {
+                        let is_of_heap = |at: &usize| !self.merged.is_beside_heap(SiteId((site + at) as u32));
                         condensed.first_allocated_bytes = (0..TILE_SITES)
+                            .filter(is_of_heap)
                             .map(|site| reader.counters(site).allocated_bytes)
                             .fold(condensed.first_allocated_bytes, u64::wrapping_add);
                     }

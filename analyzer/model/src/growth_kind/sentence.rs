@@ -67,9 +67,26 @@ impl ProcessGrowth {
         String::new()
     }
 
+    /// The remedy for growth outside malloc: how to find its cause.
+    pub fn outside_remedy(&self) -> &'static str {
+        match self.grown() {
+            Some(grown) if grown.is_mostly_heap() => "find the calls of sbrk with `strace -e trace=brk -k`",
+            Some(grown) if grown.stacks > grown.anonymous => {
+                "count the threads with `ls /proc/PID/task`, and look for threads that do not end"
+            }
+            _ => "find the calls of mmap with `strace -e trace=%memory -k`",
+        }
+    }
+
     fn where_outside(&self) -> String {
         let Some(grown) = self.grown() else { return "mmap, stacks, another allocator".into() };
         let size = |bytes: u64| units::bytes(bytes as f64);
+        if grown.is_mostly_heap() {
+            return format!(
+                "{} more in the heap that grows by `brk`, which malloc did not take: calls of sbrk",
+                size(grown.heap)
+            );
+        }
         if let (Some(unseen), false) = (self.unseen, grown.stacks > grown.anonymous) {
             let seen = grown.anonymous.saturating_sub(grown.unseen).saturating_sub(grown.allocators);
             return match unseen.grown_bytes > seen {

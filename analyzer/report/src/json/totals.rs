@@ -73,7 +73,7 @@ pub(super) struct MappedJson<'a> {
     sites: u64,
     live_bytes: u64,
     live_count: u64,
-    resident_bytes: u64,
+    resident_bytes: Option<u64>,
     allocator_bytes: u64,
     lost_events: u64,
     given_back_bytes: u64,

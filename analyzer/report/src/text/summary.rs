@@ -216,12 +216,14 @@ pub(crate) fn mapped_in_words(mapped: &Mapped) -> String {
     let size = |bytes: u64| units::bytes(bytes as f64);
     let least = if mapped.lost_events > 0 { "at least " } else { "" };
     let mut text = format!(
-        "{}; {least}{} live in {}, {} of it resident",
+        "{}; {least}{} live in {}",
         plural(mapped.sites, "site", "sites"),
         size(mapped.live_bytes),
-        plural(mapped.live_count, "mapping", "mappings"),
-        size(mapped.resident_bytes)
+        plural(mapped.live_count, "mapping", "mappings")
     );
+    if let Some(resident) = mapped.resident_bytes {
+        text += &format!(", {} of it resident", size(resident));
+    }
     if mapped.allocator_bytes > 0 {
         text += &format!("; {} more by allocators for themselves", size(mapped.allocator_bytes));
     }

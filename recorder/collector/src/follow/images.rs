@@ -72,7 +72,8 @@ impl Follower<'_> {
             None if self.takes_output(is_root) => self.plan.output.clone(),
             None => self.child_output(own_number),
         };
-        let taken_over = before.and_then(|before| self.set_aside(before));
+        let mut earlier = before.as_ref().map_or_else(Vec::new, |before| before.earlier().to_vec());
+        let taken_over = before.and_then(|before| self.set_aside(before, &mut earlier));
         if self.plan.children {
             self.inherited.extend(session.inode());
         }
@@ -99,6 +100,7 @@ impl Follower<'_> {
         }
         .and_then(|writer| {
             Recording::begin(session, pid, &path, writer, &options, known, inherited)
+                .and_then(|mut recording| recording.set_earlier(earlier).map(|()| recording))
                 .map_err(|error| Error::output(&error, "choose another file with -o"))
         });
         match begun {
@@ -167,10 +169,14 @@ impl Follower<'_> {
 
     /// Ends the recording of an image whose process has executed another program. If the old image ran for at
     /// least [`WORTH_KEEPING`], the collector keeps the trace of the old image under another name. For
-    /// example, a shell that only starts a server runs for less than [`WORTH_KEEPING`]. Returns the writer
-    /// for the trace of the next image. No other process can take the name of the trace, because the
+    /// example, a shell that only starts a server runs for less than [`WORTH_KEEPING`]. Adds the name of the
+    /// kept trace to `earlier`, and returns the writer for the trace of the next image. No other process can take the name of the trace, because the
     /// collector reuses the file or immediately replaces the file.
-    fn set_aside(&mut self, mut recording: Recording) -> Option<Result<TraceWriter, Error>> {
+    fn set_aside(
+        &mut self,
+        mut recording: Recording,
+        earlier: &mut Vec<String>,
+    ) -> Option<Result<TraceWriter, Error>> {
         recording.set_followed();
         let path = recording.path().to_owned();
         if recording.began().elapsed() < WORTH_KEEPING {
@@ -194,6 +200,7 @@ impl Follower<'_> {
             self.outcome.fail(&aside, error);
             return None;
         }
+        earlier.extend(aside.file_name().map(|name| name.to_string_lossy().into_owned()));
         Some(next.map(|(writer, _)| writer))
     }
 

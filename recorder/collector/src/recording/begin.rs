@@ -125,6 +125,7 @@ impl Recording {
             session,
             writer: Some(writer),
             path: path.to_owned(),
+            earlier: Vec::new(),
             began,
             schedule,
             last_tick: 0,

@@ -54,7 +54,9 @@ use crate::rules::stack_bounds::StackBounds;
 use crate::sys::memory::AreaReader;
 use crate::sys::process::{ProcessorTime, Size};
 use crate::sys::shm::Session;
-use edleak_format::{Attached, Counters, CpuTotals, Error, Losses, ModuleId, Record, SiteId, TraceWriter};
+use edleak_format::{
+    Attached, Counters, CpuTotals, Earlier, Error, Losses, ModuleId, Record, SiteId, TraceWriter,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,6 +69,8 @@ pub struct Recording {
     session: Arc<Session>,
     writer: Option<TraceWriter>,
     path: PathBuf,
+    /// The file names of the traces of the programs that the process executed before this one.
+    earlier: Vec<String>,
     began: Instant,
     schedule: Schedule,
     last_tick: u64,
@@ -284,6 +288,23 @@ impl Recording {
     /// Checks whether the process still runs the recorded image.
     pub fn look_at_image(&mut self, now: Instant) {
         self.image_watch.look(now);
+    }
+
+    /// The file names of the traces of the programs that the process executed before this one.
+    pub(crate) fn earlier(&self) -> &[String] {
+        &self.earlier
+    }
+
+    /// Writes into the trace which programs the process executed before this one.
+    ///
+    /// # Errors
+    /// The collector cannot write the trace.
+    pub(crate) fn set_earlier(&mut self, traces: Vec<String>) -> Result<(), Error> {
+        if !traces.is_empty() {
+            self.record(&Record::Earlier(Earlier { traces: traces.clone() }))?;
+        }
+        self.earlier = traces;
+        Ok(())
     }
 
     /// Tells this recording that the process has executed another program (image), which has its own
