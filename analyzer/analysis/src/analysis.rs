@@ -93,6 +93,9 @@ pub struct Header {
     pub end: Option<String>,
     /// Whether the recording ended because the process executed a program that was not recorded.
     pub is_replaced: bool,
+    /// The reason why the recording does not suffice for a verdict, if the input itself gives this reason
+    /// (series lines).
+    pub undecided: Option<String>,
     /// Whether the recording ended because the process executed a program that has a trace of its own.
     pub is_executed: bool,
     /// The file names of the traces of the programs that the process executed before this one. The gate

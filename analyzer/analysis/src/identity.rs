@@ -80,10 +80,18 @@ impl Identity {
         self.code.is_some() && self.code == other.code
     }
 
-    /// Whether the stacks of both sites have the same functions. The two sites may be from different builds
-    /// of the program.
+    /// Whether the stacks of both sites have the same functions, in different builds of the program. In the
+    /// same build, other offsets are other code, for example another call of malloc in the same function.
     pub fn is_same_function(&self, other: &Self) -> bool {
-        self.names.is_some() && self.names == other.names
+        self.names.is_some() && self.names == other.names && !self.is_of_same_build(other)
+    }
+
+    fn is_of_same_build(&self, other: &Self) -> bool {
+        let builds = |code: &str| -> Vec<String> {
+            code.split(';').map(|part| part.split('+').next().unwrap_or_default().to_owned()).collect()
+        };
+        let [one, other] = [&self.code, &other.code].map(|code| code.as_deref().map(builds));
+        one.is_some() && one == other
     }
 
     /// A short hash that identifies the code; the hash is the same on every machine. Tools use the hash to
@@ -143,6 +151,15 @@ mod tests {
         assert_eq!(old.fingerprint(), new.fingerprint());
         assert_eq!(old.code.as_deref(), Some("aa+10;aa+99"));
         assert_eq!(old.names.as_deref(), Some("app!grow;app!main"));
+    }
+
+    #[test]
+    fn another_call_in_the_same_function_of_the_same_build_is_other_code() {
+        let of = |offset: u64| {
+            Identity::of_stack(&[address("aa", offset, Some("handle")), address("aa", 0x99, Some("main"))])
+        };
+        assert!(of(0x10).is_same_code(&of(0x10)));
+        assert!(!of(0x10).is_same_code(&of(0x20)) && !of(0x10).is_same_function(&of(0x20)));
     }
 
     #[test]

@@ -136,6 +136,7 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
             complete: trace.end().is_some() && damage.is_sound() && replayed.unreadable_blocks == 0,
             end: trace.end().map(|end| in_words(end.reason)),
             is_replaced: trace.end().is_some_and(|end| end.reason == EndReason::Replaced),
+            undecided: None,
             is_executed: trace.end().is_some_and(|end| end.reason == EndReason::Executed),
             earlier_traces: trace.earlier_traces().to_vec(),
             recorder: start.recorder.clone(),
@@ -229,6 +230,7 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
             judged_slices: slices,
             period_s,
             complete: true,
+            undecided: lines.iter().find_map(|line| line.undecided.clone()),
             ..Header::default()
         },
         summary: summarize(&sites),

@@ -432,6 +432,15 @@ impl<'a> Site<'a> {
         // that begins late would have a low rate, and a budget could tolerate the leak.
         let window = ((1.0 - comparison.begins) * curve_points).min(self.series.points() as f64);
         let window_s = window * period_s;
+        let mean_rate = if window_s > 0.0 { leaked / window_s } else { 0.0 };
+        // The pace of an exponential curve at its end is the pace at which the program goes on to leak. A
+        // leak that begins late in the record also has such a curve.
+        let [.., before, last] = self.bytes.eighths;
+        let eighth_s = self.series.points() as f64 * period_s / 8.0;
+        let rate_bytes_per_s = match class {
+            Class::Exp if eighth_s > 0.0 => mean_rate.max((last - before) / eighth_s),
+            _ => mean_rate,
+        };
         let is_young = record * period_s < STRICT_SECONDS;
         let mut why = why;
         if decision.strict && is_young {
@@ -443,7 +452,7 @@ impl<'a> Site<'a> {
                 Some([_, count]) => Some(count as u64),
                 None => self.leaked_count(leaked),
             },
-            rate_bytes_per_s: if window_s > 0.0 { leaked / window_s } else { 0.0 },
+            rate_bytes_per_s,
             began_s: (record - window) * period_s,
             confidence: Some(match decision.strict && !is_young {
                 true => Confidence::Strict,

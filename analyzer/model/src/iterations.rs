@@ -11,7 +11,7 @@
 //!
 //! | the kept level | verdict |
 //! |---|---|
-//! | does not rise, or rises once | no leak |
+//! | does not rise, or rises once | no leak; undecided if the rise covers the last iterations of the record |
 //! | rises by the same amount in every iteration | leak |
 //! | rises in each quarter of the judged iterations, at a pace that does not diminish | leak |
 //! | has not risen for a long time, compared with the gaps between its rises | no leak |
@@ -145,6 +145,11 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     }
     let rises = kept.rises.len() as u64;
     let last_rise = kept.rises.last().copied().unwrap_or(first.count);
+    let all = last.count.saturating_sub(points.first().map_or(0, |point| point.count));
+    if rises == 1 && kept.may_be_several_rises(allocations.growth()) {
+        let why = format!("grew in the last iterations, from {} on", units::count(last_rise));
+        return Iterations { needed: Some(all.saturating_mul(2)), ..left(Verdict::Undecided, why) };
+    }
     if rises == 1 {
         return Iterations::clean(iterations, format!("grew once, at iteration {}", units::count(last_rise)));
     }
@@ -173,7 +178,6 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
             "its growth dies away, as that of a cache that has filled".into(),
         );
     }
-    let all = last.count.saturating_sub(points.first().map_or(0, |point| point.count));
     let (why, times) = if rises < LEAST_RISES {
         (
             format!("grew only {rises} times, {LEAST_RISES} are the least for a pace"),
@@ -282,6 +286,18 @@ impl Kept {
         self.counts.truncate(end);
         self.levels.truncate(end);
         self.rises.retain(|&at| at <= count);
+    }
+
+    /// Whether the only rise may be a rise in each of several iterations at the end of the record. In a long
+    /// record, the slices of the mark are several iterations apart, so one rise between two slices may be
+    /// many. It is one rise if the site made only one allocation, or if no later slice shows a rise.
+    fn may_be_several_rises(&self, left_count: u64) -> bool {
+        let Some(at) = self.rises.last().and_then(|rise| self.counts.iter().position(|at| at == rise)) else {
+            return false;
+        };
+        let width = at.checked_sub(1).map_or(0, |before| self.counts[at] - self.counts[before]);
+        let quiet = self.counts.last().map_or(0, |last| last - self.counts[at]);
+        width > 1 && quiet < width && left_count > 1
     }
 
     fn growth(&self) -> u64 {
@@ -447,6 +463,21 @@ mod tests {
         let few = judged(40, leak);
         assert_eq!(few.verdict, Verdict::Undecided, "{}", few.why);
         assert!(few.needed.is_some_and(|needed| judged(needed, leak).verdict == Verdict::Leak), "{few:?}");
+    }
+
+    /// In a record of 300 iterations, only each eighth iteration after the 256th has a slice.
+    #[test]
+    fn growth_in_the_last_iterations_between_two_slices_is_undecided() {
+        let at = |leak: fn(u64) -> u64| {
+            let counts = (0..=256).chain((264..=296).step_by(8)).chain([300]);
+            let point = |count| AtMark { count, live_bytes: 100 * leak(count), live_count: leak(count) };
+            let points: Vec<_> = counts.map(point).collect();
+            judge(&points, warm_up(300) as usize)
+        };
+        let found = at(|n| 7 + n.saturating_sub(296));
+        assert_eq!((found.verdict, found.needed.is_some()), (Verdict::Undecided, true), "{}", found.why);
+        assert_eq!(at(|n| 7 + u64::from(n > 296)).verdict, Verdict::Clean, "one allocation");
+        assert_eq!(at(|n| 7 + 8 * u64::from(n > 270)).verdict, Verdict::Clean, "the growth has ended");
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl<'a> TraceJson<'a> {
             machine,
             // The sentences in `end` and `too_little` already tell these facts.
             is_replaced: _,
+            undecided: _,
             is_executed: _,
             earlier_traces: _,
         } = &analysis.header;

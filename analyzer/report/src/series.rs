@@ -9,6 +9,7 @@
 //! | `live_bytes`, `live_count`, `allocs`, `frees` | one number per slice; the last two count from the start |
 //! | `with_stacks_first_slice`, `…_live_bytes`, `…_live_count` | only a watched site: the sum over the site and its stacks |
 //! | `program_allocs`, `program_allocs_every` | allocations of the whole program, cumulated: at the recording's first slice, then after every so many slices |
+//! | `undecided` | only if the recording does not suffice for a verdict: the reason, the same on each line |
 //! | `epoch_*`, `last_free_slice`, `max_age_at_free` | for each birth epoch, the allocations that are still
 //! live, if this was recorded |
 //!
@@ -17,6 +18,7 @@
 
 use super::{Exporter, Report};
 use edleak_analysis::analysis::Analysis;
+use edleak_analysis::gate::too_little;
 use edleak_analysis::load::Input;
 use edleak_analysis::load::line_series::{KeptPoints, LineSeries};
 use edleak_analysis::replay::points::{Families, SitePoints, for_each_site};
@@ -75,6 +77,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     freed_bytes: Option<u64>,
     stack: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecided: Option<&'a str>,
     #[serde(flatten)]
     births: Option<BirthFields<'a>>,
 }
@@ -147,6 +151,7 @@ fn of_trace(trace: &Trace, analysis: &Analysis, out: &mut dyn Write) -> io::Resu
     let merged = Merged::of(trace);
     let families: HashMap<SiteId, SitePoints> = Families::of::<io::Error>(trace, &merged, &ids)?;
     let births = BirthTable::new(trace, &merged, judged_grid(trace));
+    let undecided = too_little(analysis);
     for_each_site(trace, &merged, &ids, |points| {
         let (id, site) = by_id[points.index];
         let together = families.get(&id);
@@ -181,6 +186,7 @@ fn of_trace(trace: &Trace, analysis: &Analysis, out: &mut dyn Write) -> io::Resu
             allocated_bytes: site.totals.allocated_bytes,
             freed_bytes: site.totals.freed_bytes,
             stack: stack_of(site),
+            undecided: undecided.as_deref(),
             births: births.as_ref().map(BirthFields::from),
         };
         serde_json::to_writer(&mut *out, &line)?;
@@ -221,6 +227,7 @@ fn of_line(line: &LineSeries, out: &mut dyn Write) -> io::Result<()> {
             .iter()
             .map(|address| address_text(address.address, address.frames.first()))
             .collect(),
+        undecided: line.undecided.as_deref(),
         births: kept.births.as_ref().map(BirthFields::from),
     };
     serde_json::to_writer(&mut *out, &line)?;

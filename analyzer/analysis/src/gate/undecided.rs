@@ -27,6 +27,9 @@ const LONG_GAP: f64 = 0.2;
 /// If the recording does not suffice for a verdict, the reason and the remedy; `None`: the recording
 /// suffices.
 pub fn too_little(analysis: &Analysis) -> Option<String> {
+    if let Some(why) = &analysis.header.undecided {
+        return Some(why.clone());
+    }
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
         return Some(format!(

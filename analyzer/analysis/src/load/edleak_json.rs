@@ -96,6 +96,7 @@ pub fn read(reader: impl Read, options: LoadOptions) -> Result<Vec<LineSeries>> 
         .map(|(id, mut site)| {
             site.push(site.last, slices - site.first - site.covered, options);
             LineSeries {
+                undecided: None,
                 label: SiteLabel::Number(id),
                 parent: None,
                 period_s: 1.0,

@@ -21,6 +21,9 @@ pub struct LineSeries {
     pub label: SiteLabel,
     /// For a stack of a watched site: the label of the watched site. For any other site: `None`.
     pub parent: Option<SiteLabel>,
+    /// The reason why the recording does not suffice for a verdict, if the line gives one. The lines of one
+    /// recording give the same reason.
+    pub undecided: Option<String>,
     /// Seconds between two slices.
     pub period_s: f64,
     /// The series, condensed.

@@ -51,6 +51,7 @@ struct Line {
     epoch_allocs: Option<Vec<u64>>,
     last_free_slice: Option<f64>,
     max_age_at_free: Option<f64>,
+    undecided: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +156,8 @@ fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries>
         builder.births(births);
     }
     let work = match (line.program_allocs, line.program_allocs_every) {
-        (Some(allocs), Some(every)) => {
+        // A site that first allocates in the last slice has no points, and needs no curve of the program.
+        (Some(allocs), Some(every)) if !live_bytes.is_empty() => {
             let slices = line.first_slice.unwrap_or(0).saturating_add(live_bytes.len() as u64);
             match Work::from_parts(every, slices, allocs) {
                 Some(work) => Some(Arc::new(work)),
@@ -175,6 +177,7 @@ fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries>
     let last = live_bytes.len().checked_sub(1);
     Ok(LineSeries {
         label: line.id.map_or(SiteLabel::Number(number), SiteLabel::from),
+        undecided: line.undecided,
         parent: line.parent.map(SiteLabel::from),
         period_s,
         series: builder.finish(),
