@@ -3,6 +3,7 @@
 
 mod attached;
 mod batch;
+mod bursts;
 mod families;
 mod place;
 mod weak_evidence;
@@ -84,6 +85,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
         weak_evidence::withdraw_leaks_freed_at_exit(&mut sites, grid.points as f64 * period_s);
         if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {
             batch::lower_confidence(&mut sites, processor.used_ns as f64 / 1e9);
+        } else {
+            bursts::leave_bursts_undecided(&mut sites, grid.points as f64 * period_s);
         }
         if let Some(attached) = trace.attached() {
             attached::withdraw_explained_leaks(&mut sites, attached, grid.points as f64 * period_s);

@@ -174,6 +174,15 @@ pub fn negligible(leak_bytes: u64) -> String {
     format!("but {leaked} are less than a thousandth of the live memory, which may be chance")
 }
 
+/// The reason for an undecided site that keeps all its allocations and grew in a few bursts; the last burst
+/// began `last_s` seconds after the start of the record.
+pub fn bursts(bursts: u64, last_s: f64) -> String {
+    format!(
+        "grew in {bursts} bursts, the last after {}, and freed nothing; more bursts would show a leak",
+        units::duration(last_s)
+    )
+}
+
 /// The reason for an undecided site that grew by few allocations, which the program freed when it ended.
 pub fn few_freed_at_exit(count: u64) -> String {
     let few = units::plural(count, "allocation", "allocations");

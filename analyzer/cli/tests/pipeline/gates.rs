@@ -2,7 +2,8 @@
 //! suppressions and baseline.
 
 use crate::programs::run;
-use crate::traces::{Scratch, caller, counters, leaker, leaking, watched};
+use crate::traces::{Scratch, caller, constant, counters, leaker, leaking, nothing, watched};
+use edleak_format::{Counters, CpuUse, Earlier, EndReason, Record};
 use std::ffi::OsStr;
 
 #[test]
@@ -27,7 +28,7 @@ fn unrecorded_program_is_undecided() {
     clean.sites.remove(0);
     assert_eq!(run([&clean.write(&scratch.path("t.edl"))]).code, 0);
     let mut replaced = clean.clone();
-    replaced.end = Some(edleak_format::EndReason::Replaced);
+    replaced.end = Some(EndReason::Replaced);
     clean.losses.unrecorded_images = 3;
     for (draft, why) in [
         (replaced, "the process executed a program that was not recorded"),
@@ -37,6 +38,99 @@ fn unrecorded_program_is_undecided() {
         assert_eq!(ran.code, 2, "{}", ran.out);
         assert!(ran.out.contains(&format!("undecided: {why}")), "{}", ran.out);
     }
+}
+
+/// The program may have leaked after the last slice, so the gate must not pass.
+#[test]
+fn a_recording_that_was_cut_short_is_undecided() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.end = None;
+    assert_eq!(run([&draft.write(&scratch.path("t.edl"))]).code, 1, "a leak is a leak");
+    draft.sites.remove(0);
+    let ran = run([&draft.write(&scratch.path("t.edl"))]);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.contains("undecided: the recording was cut short, or still runs"), "{}", ran.out);
+}
+
+#[test]
+fn a_program_before_an_exec_must_be_given_too() {
+    let scratch = Scratch::new();
+    let mut last = leaker();
+    last.sites.remove(0);
+    let mut first = leaker();
+    first.end = Some(EndReason::Executed);
+    first.started_unix_ns -= 5_000_000_000;
+    let earlier = Earlier { traces: vec!["t.exec1.edl".into()] };
+    last.further.push(Record::Earlier(earlier));
+    let (first, last) = (first.write(&scratch.path("t.exec1.edl")), last.write(&scratch.path("t.edl")));
+    let ran = run([&last]);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.contains("(give `t.exec1.edl` to the same"), "{}", ran.out);
+    let both = run([&first, &last]);
+    assert_eq!(both.code, 1, "{}", both.out);
+    assert!(!both.out.contains("executed another program before"), "{}", both.out);
+    // The process ID decides if the names are hashes.
+    let hidden = [("first", &first), ("last", &last)].map(|(name, trace)| {
+        let to = scratch.path(&format!("{name}.edl"));
+        assert_eq!(run(["anonymize".as_ref(), trace.as_os_str(), "-o".as_ref(), to.as_os_str()]).code, 0);
+        to
+    });
+    assert_eq!(run([&hidden[1]]).code, 2);
+    assert!(!run(&hidden).out.contains("executed another program before"));
+}
+
+/// 1,000 allocations at the start, and again after 30 and after 60 slices.
+fn late_bursts(slice: u64) -> Counters {
+    let count = 1000 * (1 + slice / 30);
+    counters(48 * count, count, 0, 0)
+}
+
+/// The bursts are over after 30 of 80 slices.
+fn early_bursts(slice: u64) -> Counters {
+    let count = 1000 * (1 + slice.min(30) / 10);
+    counters(48 * count, count, 0, 0)
+}
+
+/// A process that mostly waits allocates in bursts and frees nothing. Two bursts are no trend.
+#[test]
+fn a_few_bursts_of_a_program_that_waits_are_undecided() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites = vec![caller(0x1010, "report", 42, nothing), caller(0x1030, "start", 60, constant)];
+    draft.sites[0].counters = early_bursts;
+    assert_eq!(run([&draft.write(&scratch.path("t.edl"))]).code, 0);
+    draft.sites[0].counters = late_bursts;
+    let ran = run([&draft.write(&scratch.path("t.edl"))]);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    let busy = CpuUse { span_ns: 8_000_000_000, used_ns: 8_000_000_000, waited_ns: 0 };
+    draft.processor = Some(busy);
+    assert_eq!(run([&draft.write(&scratch.path("t.edl"))]).code, 0, "a program that computes has phases");
+}
+
+/// Series lines have neither the memory of the process nor the end of the recording, so they carry the reason.
+#[test]
+fn series_lines_keep_the_reason_why_a_recording_is_undecided() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites.remove(0);
+    draft.losses.unrecorded_images = 3;
+    // The last site first allocates in a slice after the last regular one, so its series is empty.
+    draft.off_grid = Some(1);
+    draft.ticks_per_slice = 4;
+    draft.sites.push(caller(0x1050, "print", 80, |slice| match slice {
+        80.. => counters(64, 1, 0, 0),
+        _ => Counters::ZERO,
+    }));
+    let trace = draft.write(&scratch.path("t.edl"));
+    let series = run(["--format=series".as_ref(), trace.as_os_str()]);
+    assert_eq!(series.code, 2, "{}", series.err);
+    let lines = scratch.file("t.jsonl", &series.out);
+    let ran = run([&lines]);
+    assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("undecided: 3 child processes were not recorded"), "{}", ran.out);
+    let again = run(["--format=series".as_ref(), lines.as_os_str()]);
+    assert_eq!((again.code, again.out.lines().count()), (2, 4), "{}", again.err);
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub(crate) struct Draft {
     pub(crate) ticks_per_slice: u64,
     pub(crate) build_id: Vec<u8>,
     pub(crate) end: Option<EndReason>,
+    pub(crate) started_unix_ns: u64,
     pub(crate) losses: Losses,
     pub(crate) sites: Vec<DraftSite>,
     /// `Some(n)`: the trace has an additional slice at an irregular time, n ticks after the last regular
@@ -134,6 +135,7 @@ pub(crate) fn leaker() -> Draft {
         ticks_per_slice: 1,
         build_id: BUILD_ID.to_vec(),
         end: Some(EndReason::Exited(0)),
+        started_unix_ns: 1_700_000_000_000_000_000,
         losses: Losses::default(),
         off_grid: None,
         missing: 0..0,
@@ -214,7 +216,7 @@ impl Draft {
             Record::Start(Start {
                 command: vec!["./leaker".into(), "--fast".into()],
                 pid: 4242,
-                started_unix_ns: 1_700_000_000_000_000_000,
+                started_unix_ns: self.started_unix_ns,
                 tick_ns: self.tick_ns,
                 period_ticks: self.ticks_per_slice,
                 machine: "x86_64".into(),
