@@ -73,6 +73,26 @@ fn counters_of_64_threads_equal_their_ledger_after_an_attach() {
     attached_phases_are_exact(64, 2);
 }
 
+/// The recording of an attached process begins at its next allocation. Without any, the duration still ends the
+/// attach.
+#[test]
+fn the_duration_ends_an_attach_to_a_process_that_allocates_nothing() {
+    let dir = TempDir::new("no_work");
+    let sleeper = Running::start(Command::new("sleep").arg("600"), b"");
+    wait_for("the sleep", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.pid()));
+        stat.is_ok_and(|stat| stat.contains("(sleep) S"))
+    });
+    let trace = dir.join("trace.edl");
+    let pid = sleeper.pid().to_string();
+    let mut command = Command::new("timeout");
+    command.args(["60".as_ref(), tools().record.as_os_str(), "-o".as_ref(), trace.as_os_str()]);
+    let recorded = run(command.args(["--pid", &pid, "--duration", "1"]));
+    assert_eq!(recorded.code, 125, "{recorded:?}");
+    assert!(recorded.stderr.contains("(it allocated nothing"), "{recorded:?}");
+    assert!(!trace.exists());
+}
+
 /// If edleak-record dies at any step of an attach, the process runs on, and the next recording counts
 /// correctly.
 #[test]

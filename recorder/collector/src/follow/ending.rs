@@ -78,11 +78,9 @@ impl Follower<'_> {
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
         // If the collector attached to a running process, the duration counts from the start of the first
-        // recording. This recording begins at the next allocation of the process.
-        let began = match (&self.root, self.recorded_since) {
-            (Root::Attached(_), None) => return false,
-            (_, since) => since.unwrap_or(self.began),
-        };
+        // recording, which begins at the next allocation of the process. A process that allocates nothing for
+        // the whole duration gets no recording.
+        let began = self.recorded_since.unwrap_or(self.began);
         self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
     }
 
