@@ -117,8 +117,17 @@ fn replace(
         Error::new(ErrorKind::Output, message).with_remedy("give another file with `-o`")
     };
     let replacement = Replacement::of(to, 0o600).map_err(|error| failed(&reason(&error)))?;
-    rewrite(from, replacement.path(), DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra)
-        .map_err(|error| failed(&error.to_string()))?;
+    rewrite(from, replacement.path(), DEFAULT_CAPACITY_BYTES.saturating_mul(16), map, extra).map_err(
+        // The messages of the writer name the temporary file, and an option of edleak-record.
+        |error| match error.raw_os_error() {
+            Some(libc::EFBIG) => {
+                failed("it would be larger than the limit of the file size").with_remedy("raise `ulimit -f`")
+            }
+            Some(libc::ENOSPC | libc::EDQUOT) => failed("the disk or the quota is full")
+                .with_remedy("free some space, or give another file with `-o`"),
+            _ => failed(error.message()),
+        },
+    )?;
     replacement.put_in_place().map_err(|error| failed(&reason(&error)))
 }
 

@@ -63,8 +63,7 @@ pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> 
     let trace = open_trace(path)?;
     let symbolizer = symbols.symbolizer();
     let stage = Stage::begin(format!("embedding the symbols of {}", path.display()));
-    let to = output.unwrap_or(path);
-    let resolution = rewrite::embed(&trace, to, &symbolizer).map_err(|error| of_embed(error, to))?;
+    let resolution = rewrite::embed(&trace, output.unwrap_or(path), &symbolizer)?;
     drop(stage);
     complain(&symbolizer);
     write_out(None, |out| {
@@ -75,19 +74,6 @@ pub(crate) fn embed(path: &Path, output: Option<&Path>, symbols: SymbolArgs) -> 
         open.into_iter().try_for_each(|outcome| writeln!(out, "note: {outcome}"))
     })?;
     Ok(0)
-}
-
-/// The error for a trace that `embed` cannot write. If there is no room, the message of the trace's writer
-/// names a temporary file and `--size`, an option that `embed` does not have. This function makes the message
-/// for the user of `embed`; all other errors stay as they are.
-fn of_embed(error: edleak_analysis::Error, to: &Path) -> edleak_analysis::Error {
-    let Some(message) = error.message().strip_suffix("--size)") else { return error };
-    let (reason, remedy) = match message.contains("`ulimit -f`") {
-        true => ("it would be larger than the limit of the file size", "raise `ulimit -f`"),
-        false => ("the disk or the quota is full", "free some space, or give another file with `-o`"),
-    };
-    let message = format!("cannot write `{}`: {reason}", to.display());
-    edleak_analysis::Error::new(error.kind(), message).with_remedy(remedy)
 }
 
 /// Replaces the names in a trace by hashes.

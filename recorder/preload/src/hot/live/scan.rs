@@ -1,4 +1,5 @@
 //! COLD: visits every allocation in the side table.
+#![allow(unsafe_code)]
 
 use super::made::MADE;
 use super::{Allocation, Entry, GRANULE_SHIFT, LEAF_ENTRIES, leaf_of};
