@@ -86,7 +86,7 @@ pub fn unwind(input: &[u8]) {
         elf.soname(),
         elf.own_malloc(),
         elf.extent(),
-        elf.mentions("malloc"),
+        elf.mentioned(&["malloc"]).is_some(),
     );
     let table = unwind::compile(&elf);
     assert!(table.rows.is_sorted_by(|a, b| a.start < b.start));

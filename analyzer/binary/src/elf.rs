@@ -345,13 +345,15 @@ impl<'data> Elf<'data> {
         Some(segment.p_vaddr(LE))
     }
 
-    /// Whether the dynamic symbol table has a symbol called `name`. The result is `true` for a symbol that
-    /// this file defines, and for a symbol that this file uses and another file defines.
-    pub fn mentions(&self, name: &str) -> bool {
-        let Some(table) = self.symbols(true) else { return false };
-        table
-            .iter()
-            .any(|symbol| object::read::elf::Sym::name(symbol, LE, table.strings()) == Ok(name.as_bytes()))
+    /// The first symbol of the dynamic symbol table that has one of the `names`. A symbol that this file uses
+    /// and another file defines counts, too. All names are compared in one pass, because a large program has
+    /// hundreds of thousands of symbols.
+    pub fn mentioned<'n>(&self, names: &[&'n str]) -> Option<&'n str> {
+        let table = self.symbols(true)?;
+        table.iter().find_map(|symbol| {
+            let name = object::read::elf::Sym::name(symbol, LE, table.strings()).ok()?;
+            names.iter().copied().find(|of| of.as_bytes() == name)
+        })
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn find(modules: &[Module]) -> Annotations {
             })
             .filter(|address| address.is_multiple_of(8) && module.contains(*address))
             .collect();
-        if places.is_empty() && FUNCTIONS.iter().any(|name| elf.mentions(name)) {
+        if places.is_empty() && elf.mentioned(&FUNCTIONS).is_some() {
             found.outdated.push(module.path.clone());
         }
         let path = &module.path;

@@ -228,12 +228,13 @@ fn check_elf(path: &Path, bytes: &[u8]) -> Result<Option<OwnMalloc>, Error> {
         // This program needs no other loader, because it loads the libraries of LD_PRELOAD itself. The loader
         // of musl is also the libc of musl; a preloaded `malloc` takes precedence over the `malloc` of this
         // libc.
-        None if elf.mentions("_dl_debug_state") => return Ok(None),
+        None if elf.mentioned(&["_dl_debug_state"]).is_some() => return Ok(None),
         None => return check_static(path, &elf).map(|()| None),
     }
     let sanitizers = ["address", "hwaddress", "thread", "memory", "leak"];
     let inits = ["__asan_init", "__hwasan_init", "__tsan_init", "__msan_init", "__lsan_init"];
-    if let Some((sanitizer, _)) = sanitizers.iter().zip(inits).find(|(_, init)| elf.mentions(init)) {
+    let mentioned = elf.mentioned(&inits);
+    if let Some((sanitizer, _)) = sanitizers.iter().zip(inits).find(|(_, init)| Some(*init) == mentioned) {
         let reason = "it is built with a sanitizer that replaces the allocator";
         let remedy = format!("build it without `-fsanitize={sanitizer}`");
         return refuse(ErrorKind::Sanitizer, &reason, &remedy);
