@@ -171,8 +171,8 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
 
 /// malloc rounds the size of each allocation up, so small allocations take more resident memory than the
 /// program requested. If this additional memory explains at least half of the growth of the process, the
-/// function sets the kind of growth to `Live`, because live allocations cause the growth. If live bytes did
-/// not grow, the kind is `Retained`: malloc holds more memory for fewer requested bytes.
+/// function sets the kind of growth to `Live`, because live allocations cause the growth. If live bytes
+/// fell, the kind is `Retained`: malloc holds more memory for fewer requested bytes.
 fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let by = |from: u64, to: u64| to.saturating_sub(from) as f64;
     let unexplained = by(growth.resident_from_bytes, growth.resident_to_bytes)
@@ -180,7 +180,7 @@ fn explain_by_small_blocks(growth: &mut ProcessGrowth, sites: &[JudgedSite]) {
     let blocks: f64 =
         sites.iter().filter(|site| site.domain() == Domain::Heap).map(|site| site.block_growth_bytes).sum();
     if matches!(growth.kind, GrowthKind::Outside | GrowthKind::Retained) && blocks >= unexplained / 2.0 {
-        growth.kind = match growth.live_to_bytes > growth.live_from_bytes {
+        growth.kind = match growth.live_to_bytes >= growth.live_from_bytes {
             true => GrowthKind::Live,
             false => GrowthKind::Retained,
         };
