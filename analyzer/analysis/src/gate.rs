@@ -211,8 +211,8 @@ pub fn outcome(analysis: &Analysis) -> Outcome {
     if too_little(analysis).is_some() { Outcome::Undecided } else { Outcome::Clean }
 }
 
-/// Removes from each analysis the names of those earlier traces of the same process that are analyzed, too. The
-/// names in an anonymized trace are hashes, so the process ID decides if all earlier traces are there.
+/// Removes from each analysis the names of those earlier traces of the same process that are analyzed, too.
+/// The names in an anonymized trace are hashes, so the process ID decides if all earlier traces are there.
 fn forget_given_traces(analyses: &mut [Analysis]) {
     let name = |analysis: &Analysis| {
         let path = std::path::Path::new(&analysis.source);

@@ -216,14 +216,13 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
 }
 
 impl ProcessGrowth {
-    /// Whether the memory of the kinds of mappings grew by at least an eighth as much as resident memory. If
-    /// it did not, the readings of the kinds are too old, because the collector reads them less often than it
-    /// takes slices.
+    /// Whether the kinds of mappings show some of the growth of resident memory. The collector reads them less
+    /// often than it takes slices. If the kinds did not grow at all, the readings are too old.
     fn is_in_kinds(&self) -> bool {
         let Some([from, to]) = self.kinds else { return true };
         let all = |kinds: &KindBytes| kinds.heap + kinds.arenas + kinds.anonymous + kinds.stacks;
         let resident = self.resident_to_bytes.saturating_sub(self.resident_from_bytes);
-        resident < NOTICEABLE_BYTES as u64 || all(&to).saturating_sub(all(&from)) >= resident / 8
+        resident < NOTICEABLE_BYTES as u64 || all(&to).saturating_sub(all(&from)) >= resident / 64
     }
 
     /// Live bytes that cannot be resident, because the process has fewer resident bytes: a lower bound for
