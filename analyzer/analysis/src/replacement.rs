@@ -1,5 +1,5 @@
-//! Replaces a file only when the new content is complete. So if the disk is full or edleak is interrupted, the
-//! old file stays unchanged.
+//! Replaces a file only when the new content is complete. So if the disk is full or edleak is interrupted,
+//! the old file stays unchanged.
 
 use edleak_format::place;
 use std::fs::{File, Permissions};

@@ -216,8 +216,8 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
 }
 
 impl ProcessGrowth {
-    /// Whether the kinds of mappings show some of the growth of resident memory. The collector reads them less
-    /// often than it takes slices. If the kinds did not grow at all, the readings are too old.
+    /// Whether the kinds of mappings show some of the growth of resident memory. The collector reads them
+    /// less often than it takes slices. If the kinds did not grow at all, the readings are too old.
     fn is_in_kinds(&self) -> bool {
         let Some([from, to]) = self.kinds else { return true };
         let all = |kinds: &KindBytes| kinds.heap + kinds.arenas + kinds.anonymous + kinds.stacks;

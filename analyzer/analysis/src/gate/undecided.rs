@@ -1,5 +1,5 @@
-//! Finds the reasons why a recording does not suffice for a verdict. Such a recording is undecided, so the gate
-//! does not pass.
+//! Finds the reasons why a recording does not suffice for a verdict. Such a recording is undecided, so the
+//! gate does not pass.
 
 use crate::analysis::Analysis;
 use crate::site::{Domain, JudgedSite, Kind, Standing};

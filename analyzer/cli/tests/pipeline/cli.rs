@@ -196,8 +196,8 @@ fn embed_keeps_what_is_embedded_already() {
     assert!(run([&trace]).out.contains("grow_list at /src/leaker.c:42"));
 }
 
-/// A gate often looks like `edleak-analyze trace.edl | head`, with the shell's option `pipefail`. So a pipe that
-/// nobody reads any more must not change the exit code.
+/// A gate often looks like `edleak-analyze trace.edl | head`, with the shell's option `pipefail`. So a pipe
+/// that nobody reads any more must not change the exit code.
 #[test]
 fn closed_pipe_keeps_the_exit_code() {
     let scratch = Scratch::new();

@@ -108,7 +108,8 @@ fn a_few_bursts_of_a_program_that_waits_are_undecided() {
     assert_eq!(run([&draft.write(&scratch.path("t.edl"))]).code, 0, "a program that computes has phases");
 }
 
-/// Series lines have neither the memory of the process nor the end of the recording, so they carry the reason.
+/// Series lines have neither the memory of the process nor the end of the recording, so they carry the
+/// reason.
 #[test]
 fn series_lines_keep_the_reason_why_a_recording_is_undecided() {
     let scratch = Scratch::new();
