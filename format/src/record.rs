@@ -77,8 +77,8 @@ pub enum Record {
     UncountedFunctions(UncountedFunctions),
     /// Memory that the program gave back with madvise. The record `GivenBack` exists since format version 5.
     GivenBack(GivenBack),
-    /// The traces of the programs that the process executed before this one. The record `Earlier` exists since
-    /// format version 5.
+    /// The traces of the programs that the process executed before this one. The record `Earlier` exists
+    /// since format version 5.
     Earlier(Earlier),
 }
 

@@ -73,8 +73,8 @@ fn counters_of_64_threads_equal_their_ledger_after_an_attach() {
     attached_phases_are_exact(64, 2);
 }
 
-/// The recording of an attached process begins at its next allocation. Without any, the duration still ends the
-/// attach.
+/// The recording of an attached process begins at its next allocation. Without any, the duration still ends
+/// the attach.
 #[test]
 fn the_duration_ends_an_attach_to_a_process_that_allocates_nothing() {
     let dir = TempDir::new("no_work");

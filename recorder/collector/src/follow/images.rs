@@ -170,8 +170,8 @@ impl Follower<'_> {
     /// Ends the recording of an image whose process has executed another program. If the old image ran for at
     /// least [`WORTH_KEEPING`], the collector keeps the trace of the old image under another name. For
     /// example, a shell that only starts a server runs for less than [`WORTH_KEEPING`]. Adds the name of the
-    /// kept trace to `earlier`, and returns the writer for the trace of the next image. No other process can take the name of the trace, because the
-    /// collector reuses the file or immediately replaces the file.
+    /// kept trace to `earlier`, and returns the writer for the trace of the next image. No other process can
+    /// take the name of the trace, because the collector reuses the file or immediately replaces the file.
     fn set_aside(
         &mut self,
         mut recording: Recording,

@@ -373,8 +373,8 @@ mod tests {
 
     #[test]
     fn process_without_the_library_has_none() {
-        // The memory map of this process changes while other tests run, so the test looks at `cat`. After `cat`
-        // has answered, its loader has mapped everything.
+        // The memory map of this process changes while other tests run, so the test looks at `cat`. After
+        // `cat` has answered, its loader has mapped everything.
         let mut cat = Command::new("cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

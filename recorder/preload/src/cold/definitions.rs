@@ -1,8 +1,8 @@
 //! COLD: finds the loaded module that defines a symbol, without the loader's own lookup.
 //!
-//! A lookup with `dlsym` that fails leaves a message in libc. Only `dlerror` removes this message, and glibc's
-//! `dlerror` translates the message first, for which it takes the lock of the locale. The first call of
-//! malloc may come from `newlocale` or `setlocale`, which already hold this lock: `dlerror` would then
+//! A lookup with `dlsym` that fails leaves a message in libc. Only `dlerror` removes this message, and
+//! glibc's `dlerror` translates the message first, for which it takes the lock of the locale. The first call
+//! of malloc may come from `newlocale` or `setlocale`, which already hold this lock: `dlerror` would then
 //! damage the lock, and the program would wait for the lock forever. So the library asks `dlsym` only for
 //! symbols that a loaded module defines.
 //!

@@ -1,8 +1,8 @@
 //! COLD: finds symbols of the program and its libraries with the loader's own functions.
 //!
-//! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for `dlerror`,
-//! and the library must not call `dlerror` to remove it ([`definitions`]). So the functions of symbols.rs
-//! first check that a module defines the symbol.
+//! `dlsym` may allocate memory, above all if the lookup fails. A failed lookup leaves a message for
+//! `dlerror`, and the library must not call `dlerror` to remove it ([`definitions`]). So the functions of
+//! symbols.rs first check that a module defines the symbol.
 #![allow(unsafe_code)]
 
 use crate::arch;
