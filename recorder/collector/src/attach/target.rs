@@ -194,7 +194,7 @@ fn check_sanitizer(pid: u32, modules: &[Module]) -> Result<(), Error> {
                 let is_defined = || {
                     FunctionTable::of(&elf).functions.iter().any(|function| MARKS.contains(&function.name))
                 };
-                elf.mentioned(&MARKS).is_some() || is_defined()
+                elf.mentioned(MARKS).is_some() || is_defined()
             })
     };
     if modules.iter().any(|module| is_runtime(module) || is_built_in(module)) {
