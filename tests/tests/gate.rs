@@ -97,7 +97,7 @@ fn the_sample_job_judges_the_trace_before_an_exec_and_the_traces_of_children() {
 
     // Only the child leaks. Without the trace of the child, the verdict is undecided. `service.exec1.edl` of
     // the job before must not be judged again.
-    let child = script(&dir, "child", &leaking_perl("sleep 1"));
+    let child = script(&dir, "child", &leaking_perl("1"));
     let parent = script(&dir, "parent", &format!("#!/bin/bash\n{child} &\nwait\n"));
     for (options, code) in [("", 2), ("--children", 1)] {
         let job = ci_gate_of(&parent, "sleep 5", &dir, &[("EDLEAK_RECORD_OPTIONS", options)]);

@@ -218,14 +218,18 @@ fn forget_given_traces(analyses: &mut [Analysis]) {
         let path = std::path::Path::new(&analysis.source);
         path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     };
-    let ended: Vec<(u32, u64, String)> = analyses
+    let mut ended: Vec<(u32, u64, String)> = analyses
         .iter()
         .filter(|analysis| analysis.header.is_executed)
         .map(|analysis| (analysis.header.pid, analysis.header.started_unix_ns, name(analysis)))
         .collect();
+    // A trace may be given twice.
+    ended.sort();
+    ended.dedup_by_key(|(pid, started, _)| (*pid, *started));
+    let is_hash = |name: &String| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     for Header { pid, started_unix_ns, earlier_traces, .. } in analyses.iter_mut().map(|a| &mut a.header) {
         let given = ended.iter().filter(|(of, at, _)| of == pid && at < started_unix_ns);
-        if given.clone().count() >= earlier_traces.len() {
+        if earlier_traces.iter().all(is_hash) && given.clone().count() >= earlier_traces.len() {
             earlier_traces.clear();
         }
         earlier_traces.retain(|trace| !given.clone().any(|(_, _, name)| name == trace));

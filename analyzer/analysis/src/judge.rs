@@ -83,10 +83,12 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
         pools::withdraw_unsure_leaks(&mut sites, trace, grid.points as f64 * period_s);
         weak_evidence::withdraw_negligible(&mut sites, grid.points as f64 * period_s);
         weak_evidence::withdraw_leaks_freed_at_exit(&mut sites, grid.points as f64 * period_s);
-        if let Some(processor) = trace.cpu_use().filter(|processor| is_busy(processor)) {
-            batch::lower_confidence(&mut sites, processor.used_ns as f64 / 1e9);
-        } else {
-            bursts::leave_bursts_undecided(&mut sites, grid.points as f64 * period_s);
+        match trace.cpu_use() {
+            Some(processor) if is_busy(processor) => {
+                batch::lower_confidence(&mut sites, processor.used_ns as f64 / 1e9);
+            }
+            Some(_) => bursts::leave_bursts_undecided(&mut sites, grid.points as f64 * period_s),
+            None => {}
         }
         if let Some(attached) = trace.attached() {
             attached::withdraw_explained_leaks(&mut sites, attached, grid.points as f64 * period_s);

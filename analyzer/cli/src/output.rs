@@ -9,8 +9,9 @@ use edleak_format::Trace;
 use edleak_format::place::identity;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Exit code of `diff` if a leak is new or faster, and of `verify` if a part of a trace is damaged.
@@ -77,17 +78,37 @@ pub(crate) fn write_out(
     if path.is_file() {
         OpenOptions::new().write(true).open(path).map_err(failed)?;
     }
-    match Replacement::of(path, 0o666) {
-        Ok(replacement) => {
-            written(replacement.file(), write).and_then(|()| replacement.put_in_place()).map_err(failed)
+    use io::ErrorKind::{
+        CrossesDevices, InvalidFilename, InvalidInput, PermissionDenied, ReadOnlyFilesystem, ResourceBusy,
+    };
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).open(path);
+    // If a file has several names, a replacement would have only one of them.
+    let has_names = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.nlink() > 1);
+    let replacement = match Replacement::of(path, 0o666) {
+        Ok(replacement) if !has_names => replacement,
+        Err(error)
+            if !matches!(
+                error.kind(),
+                InvalidFilename | InvalidInput | PermissionDenied | ReadOnlyFilesystem
+            ) =>
+        {
+            return Err(failed(error));
         }
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(failed(error)),
-        // The path may be a device or a pipe, or the user may write the file but not its folder. Then
-        // write directly to the path.
-        Err(_) => {
-            let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
-            written(file.map_err(failed)?, write).map_err(failed)
+        // The path may be a device or a pipe, or the user may write the file but not its folder. Then write
+        // directly to the path.
+        _ => return written(open().map_err(failed)?, write).map_err(failed),
+    };
+    written(replacement.file(), write).map_err(failed)?;
+    let mut content = replacement.file().try_clone().map_err(failed)?;
+    match replacement.put_in_place() {
+        // The name of a file that is mounted into a container cannot lead to another file. The report is
+        // complete, so copy it.
+        Err(error) if matches!(error.kind(), CrossesDevices | PermissionDenied | ResourceBusy) => {
+            content.rewind().map_err(failed)?;
+            let mut file = open().map_err(failed)?;
+            io::copy(&mut content, &mut file).map(drop).map_err(failed)
         }
+        put => put.map_err(failed),
     }
 }
 

@@ -220,7 +220,9 @@ fn unmeasured(analysis: &Analysis) -> Option<String> {
 /// why the recording shows nothing.
 fn unrecorded_work(analysis: &Analysis) -> Option<String> {
     let has_children = analysis.summary.unrequested_children > 0;
-    let is_idle = || analysis.children_did_the_work || did_nothing_after_the_start(analysis);
+    // A program that only waits before it executes the next one, such as a shell with `sleep`, does nothing.
+    let did_nothing = || !analysis.header.is_executed && did_nothing_after_the_start(analysis);
+    let is_idle = || analysis.children_did_the_work || did_nothing();
     (has_children && is_idle()).then(|| {
         "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \
          of its own)"

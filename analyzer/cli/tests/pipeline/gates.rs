@@ -80,9 +80,9 @@ fn a_program_before_an_exec_must_be_given_too() {
     assert!(!run(&hidden).out.contains("executed another program before"));
 }
 
-/// 1,000 allocations at the start, and again after 30 and after 60 slices.
+/// 1,000 allocations at the start, and again after 15, 28 and 62 slices.
 fn late_bursts(slice: u64) -> Counters {
-    let count = 1000 * (1 + slice / 30);
+    let count = 1000 * (1 + [15, 28, 62].iter().filter(|&&at| slice >= at).count() as u64);
     counters(48 * count, count, 0, 0)
 }
 
@@ -92,12 +92,13 @@ fn early_bursts(slice: u64) -> Counters {
     counters(48 * count, count, 0, 0)
 }
 
-/// A process that mostly waits allocates in bursts and frees nothing. Two bursts are no trend.
+/// A process that mostly waits allocates in bursts and frees nothing. Three bursts are no trend.
 #[test]
 fn a_few_bursts_of_a_program_that_waits_are_undecided() {
     let scratch = Scratch::new();
     let mut draft = leaker();
     draft.sites = vec![caller(0x1010, "report", 42, nothing), caller(0x1030, "start", 60, constant)];
+    draft.processor = Some(CpuUse { span_ns: 8_000_000_000, used_ns: 80_000_000, waited_ns: 0 });
     draft.sites[0].counters = early_bursts;
     assert_eq!(run([&draft.write(&scratch.path("t.edl"))]).code, 0);
     draft.sites[0].counters = late_bursts;

@@ -26,8 +26,12 @@ impl ProcessGrowth {
                 size(self.live_peak_bytes)
             )),
             GrowthKind::Outside => Some(format!(
-                "memory grows outside malloc ({}): live {live}, resident {resident}",
-                self.where_outside()
+                "memory grows outside malloc ({}{}): live {live}, resident {resident}",
+                self.where_outside(),
+                match self.may_be_touched_late() {
+                    true => ", or memory that the program allocated earlier and touches only now",
+                    false => "",
+                }
             )),
             GrowthKind::Unclear if let Some(uncounted) = &self.uncounted => Some(format!(
                 "resident memory grows, and {uncounted}, so this recording cannot tell whether the program leaks there or the allocator \

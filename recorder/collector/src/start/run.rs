@@ -238,8 +238,8 @@ fn own_libc() -> Option<PathBuf> {
 fn blind(program: &Path, only: &[String], duration: Option<Duration>, ended: Option<Ended>) -> Failed {
     let (why, remedy) = if let (true, Some(duration), None) = (only.is_empty(), duration, ended) {
         let duration = units::duration(duration.as_secs_f64());
-        let why = format!("the recording ended after {duration}, before the program allocated memory");
-        (why, "use a longer --duration")
+        let why = format!("the program allocated nothing in {duration}, or the preload was never loaded");
+        (why, "use a longer --duration; run `edleak-record doctor` if that does not help")
     } else if only.is_empty() {
         let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
                       inside";

@@ -48,30 +48,47 @@ type Visit = unsafe extern "C" fn(*const ModuleInfo, usize, *mut c_void) -> i32;
 /// The type of libc's `dl_iterate_phdr`.
 pub(super) type Iterate = unsafe extern "C" fn(Visit, *mut c_void) -> i32;
 
-/// A search through the modules, in the order in which the loader searches them.
+/// A search through all loaded modules, in the order in which the loader has loaded them. So a module that a
+/// later module needs may come before this library, and a module that `dlopen` has loaded comes last.
 struct Search<'a> {
     name: &'a CStr,
     /// Whether only modules after this library count.
     is_behind: bool,
     has_passed_own: bool,
+    has_modules: bool,
     /// Whether a module with this path counts; the path of the program is empty.
     is_wanted: fn(*const c_char) -> bool,
     found: Option<*const c_char>,
 }
 
-/// The path of the first module that defines the symbol `name`; `None`: no module defines it. If `is_behind`
-/// is true, only modules after this library count. `is_wanted` tells whether a module with a given path
-/// counts.
+/// The first module that defines a symbol.
+pub(super) enum Definer {
+    /// A module with this path.
+    Module(*const c_char),
+    /// No module defines the symbol.
+    None,
+    /// `dl_iterate_phdr` visited no module, for example because it is a function of the program that is not
+    /// ready yet.
+    Unknown,
+}
+
+/// Finds the first module that defines the symbol `name`. If `is_behind` is true, only modules after this
+/// library count. `is_wanted` tells whether a module with a given path counts.
 pub(super) fn definer(
     iterate: Iterate,
     name: &CStr,
     is_behind: bool,
     is_wanted: fn(*const c_char) -> bool,
-) -> Option<*const c_char> {
-    let mut search = Search { name, is_behind, has_passed_own: false, is_wanted, found: None };
+) -> Definer {
+    let mut search =
+        Search { name, is_behind, has_passed_own: false, has_modules: false, is_wanted, found: None };
     // SAFETY: `visit` has the type that `dl_iterate_phdr` calls, and `search` outlives the call.
     unsafe { iterate(visit, (&raw mut search).cast()) };
-    search.found
+    match search.found {
+        Some(path) => Definer::Module(path),
+        None if search.has_modules => Definer::None,
+        None => Definer::Unknown,
+    }
 }
 
 /// Looks at one module. Returns 1 to end the search.
@@ -83,6 +100,7 @@ unsafe extern "C" fn visit(info: *const ModuleInfo, _: usize, search: *mut c_voi
     let info = unsafe { &*info };
     // SAFETY: the pointer leads to the search of `definer`, which waits for this call.
     let search = unsafe { &mut *search.cast::<Search<'_>>() };
+    search.has_modules = true;
     if elf::is_own(info.base) {
         search.has_passed_own = true;
         if search.is_behind {
@@ -162,19 +180,34 @@ unsafe fn tables_of(info: &ModuleInfo) -> Option<Tables> {
     loop {
         // SAFETY: the dynamic section of a loaded module is mapped and ends with an entry of the tag 0.
         let [tag, value] = unsafe { entry.read() };
-        // glibc has made these values addresses; in musl, and in the kernel's own module, they are offsets.
-        let address = if value < info.base { info.base.wrapping_add(value) } else { value };
         match tag {
             0 => break,
-            DT_HASH => tables.hash = address,
-            DT_STRTAB => tables.names = address,
-            DT_SYMTAB => tables.symbols = address,
-            DT_GNU_HASH => tables.gnu_hash = address,
+            DT_HASH => tables.hash = address_of(info, value)?,
+            DT_STRTAB => tables.names = address_of(info, value)?,
+            DT_SYMTAB => tables.symbols = address_of(info, value)?,
+            DT_GNU_HASH => tables.gnu_hash = address_of(info, value)?,
             _ => {}
         }
         entry = entry.wrapping_add(1);
     }
     (tables.symbols != 0 && tables.names != 0).then_some(tables)
+}
+
+/// The address of a table. glibc has replaced the value in the dynamic section by the address; in musl, and
+/// in the module of the kernel, the value is still an offset. A module may lie below its link-time address,
+/// so only the segments tell the two apart. `None`: the value leads to no segment.
+fn address_of(info: &ModuleInfo, value: usize) -> Option<usize> {
+    const PT_LOAD: u32 = 1;
+    let header = |index: u16| info.headers.wrapping_add(usize::from(index));
+    let is_mapped = |address: usize| {
+        // SAFETY: the loader gives the program headers of the module with their number.
+        let mut headers = (0..info.header_count).map(|i| unsafe { &*header(i) });
+        headers.any(|h| {
+            let start = info.base.wrapping_add(h.address);
+            h.kind == PT_LOAD && address.wrapping_sub(start) < h.memory_bytes
+        })
+    };
+    [value, info.base.wrapping_add(value)].into_iter().find(|&address| is_mapped(address))
 }
 
 fn gnu_hash_of(name: &[u8]) -> u32 {
@@ -292,10 +325,10 @@ mod tests {
             // SAFETY: the name ends in NUL.
             let found = unsafe { dlsym(ptr::null_mut(), name.as_ptr()) };
             let defined = definer(dl_iterate_phdr, name, false, |_| true);
-            assert_eq!(defined.is_some(), !found.is_null(), "{name:?}");
+            assert_eq!(matches!(defined, Definer::Module(_)), !found.is_null(), "{name:?}");
         }
         // SAFETY: a path that is not null ends in NUL.
         let is_program = |path: *const c_char| path.is_null() || unsafe { path.read() } == 0;
-        assert!(definer(dl_iterate_phdr, c"malloc", false, is_program).is_none());
+        assert!(matches!(definer(dl_iterate_phdr, c"malloc", false, is_program), Definer::None));
     }
 }

@@ -10,11 +10,11 @@
 //! 32 bytes, because the side table has one entry for each 32 bytes of addresses.
 #![allow(unsafe_code)]
 
-use crate::cold::symbols::{self, Seen, find, global, module_of, next};
+use crate::cold::symbols::{self, Seen, global, module_of, next};
 use crate::cold::{elf, environment, lifecycle};
 use crate::entry::detour;
 use core::cell::UnsafeCell;
-use core::ffi::{c_char, c_void};
+use core::ffi::c_void;
 use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -249,24 +249,12 @@ fn is_in_glibc(malloc: *mut c_void) -> bool {
 /// symbol of a library that was loaded with `RTLD_LOCAL`.
 #[cfg_attr(test, allow(dead_code))] // the test build has no constructor
 pub(crate) fn is_late() -> bool {
-    const RTLD_LAZY: i32 = 1;
     if elf::is_own(global(c"malloc") as usize) {
         return false;
     }
-    // If malloc belongs to another module, this library may still have been preloaded: another allocator
-    // may come before this library. A lookup with `RTLD_DEFAULT` would find the symbols of this library
-    // even if it was not preloaded. A lookup in the program's own list of libraries finds the symbols of
-    // this library only if it was preloaded.
-    symbols::learn_dlerror();
-    let dlopen = global(c"dlopen");
-    if dlopen.is_null() {
-        return false;
-    }
-    // SAFETY: the pointer leads to libc's `dlopen`, which takes a path and flags and returns a handle.
-    let dlopen: unsafe extern "C" fn(*const c_char, i32) -> *mut c_void = unsafe { transmute(dlopen) };
-    // SAFETY: without a name, the call returns a handle of the program and loads nothing.
-    let program = unsafe { dlopen(ptr::null(), RTLD_LAZY) };
-    find(program, c"edleak_set_mark").is_null()
+    // If malloc belongs to another module, this library may still have been preloaded: another allocator may
+    // come before this library.
+    symbols::is_after_glibc()
 }
 
 /// Finds the functions that this library needs in a running process. Returns the address of the malloc that

@@ -6,7 +6,8 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::{definitions, elf};
+use crate::cold::definitions::{self, Definer};
+use crate::cold::elf;
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
 use core::ptr;
@@ -41,9 +42,8 @@ pub(crate) fn global(name: &CStr) -> *mut c_void {
 /// Other allocators define no versions, so a lookup with a version does not find their functions. Therefore
 /// `find` first looks up the symbol without a version. If this lookup finds glibc's own function, `find`
 /// prefers the result of a lookup with a version.
-pub(super) fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
-    let is_behind = handle == RTLD_NEXT;
-    if iterate().is_some_and(|iterate| definitions::definer(iterate, name, is_behind, |_| true).is_none()) {
+fn find(handle: *mut c_void, name: &CStr) -> *mut c_void {
+    if matches!(definer(name, handle == RTLD_NEXT, |_| true), Definer::None) {
         return ptr::null_mut();
     }
     // SAFETY: `name` is NUL-terminated. `dlsym` may allocate and free through edleak's entry points; every
@@ -123,26 +123,45 @@ impl Lazy {
             return ptr::null_mut();
         }
         let is_runtime = |path| is_named(path, &[b"libstdc++.so.6", b"libc++.so.1", b"libc++abi.so.1"]);
-        let path = iterate().and_then(|iterate| definitions::definer(iterate, self.name, false, is_runtime));
-        path.map_or(ptr::null_mut(), |path| of_module(path, self.name))
+        match definer(self.name, false, is_runtime) {
+            Definer::Module(path) => of_module(path, self.name),
+            Definer::None | Definer::Unknown => ptr::null_mut(),
+        }
     }
 }
 
-/// libc's `dl_iterate_phdr`; null: the library has not looked it up yet.
-static ITERATE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+/// libc's `dl_iterate_phdr`. 0: the library has not looked it up yet; 1: there is no such function.
+static ITERATE: AtomicUsize = AtomicUsize::new(0);
 
-/// libc's `dl_iterate_phdr`, which visits every loaded module. If a program defines a function of this name,
-/// the library does not use it.
+/// libc's `dl_iterate_phdr`, which visits every loaded module. A function of this name in the program does
+/// not count.
 fn iterate() -> Option<definitions::Iterate> {
-    if ITERATE.load(Ordering::Relaxed).is_null() {
-        // SAFETY: the name is NUL-terminated. glibc and musl define this function, so the lookup leaves no
-        // message.
-        let found = unsafe { dlsym(RTLD_NEXT, c"dl_iterate_phdr".as_ptr()) };
-        ITERATE.store(found, Ordering::Relaxed);
+    if ITERATE.load(Ordering::Relaxed) == 0 {
+        let name = c"dl_iterate_phdr";
+        // SAFETY: the name is NUL-terminated.
+        let next = unsafe { dlsym(RTLD_NEXT, name.as_ptr()) };
+        // After a library that a collector has loaded into a running process comes no other library.
+        // SAFETY: the name is NUL-terminated. glibc and musl define this function.
+        let found = if next.is_null() { unsafe { dlsym(RTLD_DEFAULT, name.as_ptr()) } } else { next };
+        ITERATE.store(found.expose_provenance().max(1), Ordering::Relaxed);
     }
-    let found = ITERATE.load(Ordering::Relaxed);
+    let found = Some(ITERATE.load(Ordering::Relaxed)).filter(|&found| found > 1)?;
+    let found: *mut c_void = ptr::with_exposed_provenance_mut(found);
     // SAFETY: the pointer leads to libc's `dl_iterate_phdr`.
-    (!found.is_null()).then(|| unsafe { transmute::<*mut c_void, definitions::Iterate>(found) })
+    Some(unsafe { transmute::<*mut c_void, definitions::Iterate>(found) })
+}
+
+/// Finds the first module that defines a symbol ([`definitions::definer`]).
+fn definer(name: &CStr, is_behind: bool, is_wanted: fn(*const c_char) -> bool) -> Definer {
+    iterate().map_or(Definer::Unknown, |iterate| definitions::definer(iterate, name, is_behind, is_wanted))
+}
+
+/// Whether glibc was loaded before this library, so that this library was not preloaded. A preloaded library
+/// is loaded before all libraries that the program needs.
+#[cfg_attr(test, allow(dead_code))] // the test build has no constructor
+pub(super) fn is_after_glibc() -> bool {
+    let glibc = |is_behind| definer(c"gnu_get_libc_version", is_behind, |_| true);
+    matches!(glibc(false), Definer::Module(_)) && matches!(glibc(true), Definer::None)
 }
 
 static DLERROR: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
