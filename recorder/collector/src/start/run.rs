@@ -301,7 +301,7 @@ mod tests {
     fn empty_recording_is_explained_by_its_duration_or_by_the_program() {
         let millisecond = Some(Duration::from_millis(1));
         for (duration, ended, remedy) in [
-            (millisecond, None, "use a longer --duration"),
+            (millisecond, None, "run `edleak-record doctor` if that does not help"),
             (millisecond, Some(Ended::Exited(0)), "start edleak-record inside"),
             (None, Some(Ended::Exited(0)), "start edleak-record inside"),
         ] {
