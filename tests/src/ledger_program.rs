@@ -211,8 +211,8 @@ pub fn cycles_under_load_are_exact(mut target: LedgerProgram, cycles: usize) -> 
         told.push(stop(recorder).stderr);
         target.tell("go");
         let report = report_of(&trace);
-        // Skip mapped memory: an allocator keeps the memory that it has mapped for itself. Such a site has the
-        // kind `mapping` if the recording ended before the collector read the names of the allocator.
+        // Skip mapped memory: an allocator keeps the memory that it has mapped for itself. Such a site has
+        // the kind `mapping` if the recording ended before the collector read the names of the allocator.
         let is_heap = |site: &&Site| !matches!(site.kind.as_str(), "allocator" | "mapping");
         for site in report.sites.iter().filter(is_heap) {
             let counts = &site.counts;
