@@ -137,7 +137,9 @@ pub fn stop(recorder: Running) -> Outcome {
 
 /// The report of a trace. The report has every site, not only the leaks.
 pub fn report_of(trace: &Path) -> Report {
-    Report::of(trace, &["--all", "--min-class", "constant"])
+    // The path of a program in a container does not exist here.
+    let binaries = programs().binaries().to_str().expect("a target directory in UTF-8");
+    Report::of(trace, &["--all", "--min-class", "constant", "--debug-dir", binaries])
 }
 
 /// Resets the ledger of a running program, and then records the program while it works. The counters of the
