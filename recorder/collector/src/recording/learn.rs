@@ -44,6 +44,22 @@ impl Recording {
         self.new_modules(first_new)
     }
 
+    /// The module that contained a return address after `events` module events. The target may load a module
+    /// and allocate in it after the collector has read the events of this slice. The collector then reads the
+    /// newer events first: without them, the address would seem to lie in the module that was there before.
+    pub(super) fn module_at(&mut self, address: u64, events: u32) -> Result<Option<ModuleId>, Error> {
+        if self.is_ahead(events) {
+            self.read_events(self.began.elapsed().as_nanos() as u64)?;
+        }
+        Ok(self.modules.at(address, events))
+    }
+
+    /// Whether the target had written more module events than the collector has read, when it had written
+    /// `events`.
+    fn is_ahead(&self, events: u32) -> bool {
+        events.wrapping_sub(self.events_read) as i32 > 0
+    }
+
     fn new_modules(&mut self, first_new: usize) -> Result<(), Error> {
         let new: Vec<_> = self.modules.all().get(first_new..).unwrap_or_default().to_vec();
         if new.is_empty() {
@@ -77,7 +93,7 @@ impl Recording {
                 continue;
             }
             let events = info.events_before.load(Ordering::Relaxed);
-            let mut module = self.modules.at(address, events);
+            let mut module = self.module_at(address, events)?;
             if module.is_none() && !map_is_fresh {
                 map_is_fresh = true;
                 self.look_at_map(now_ns)?;
@@ -145,8 +161,12 @@ impl Recording {
             self.look_at_map(now_ns)?;
             new = self.new_stacks();
         }
+        if let Some(ahead) = new.iter().position(|new| self.is_ahead(new.events)) {
+            // The collector learns these stacks at the next slice, after it has read their module events.
+            new.truncate(ahead);
+        }
         let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
-        for NewStack { stack, parent } in new {
+        for NewStack { stack, parent, .. } in new {
             if self.sites as usize >= most {
                 self.stacks.close();
                 break;

@@ -61,7 +61,8 @@ impl Recording {
             if address == 0 && site.id > OTHER {
                 continue; // a thread is still inserting the site
             }
-            let module = self.modules.at(address, info.events_before.load(Ordering::Relaxed));
+            let events = info.events_before.load(Ordering::Relaxed);
+            let module = self.module_at(address, events)?;
             let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
             if self.sites as usize >= most {
                 return Ok(());

@@ -5,7 +5,7 @@ use super::Recording;
 use crate::recording::pools::ledger::{Ledger, PoolSite};
 use crate::sys::shm::Session;
 use edleak_format::{
-    Error, ModuleId, Pool, PoolId, Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, TraceWriter,
+    Error, Pool, PoolId, Record, Site, SiteId, SiteKind, Stack, StackFrame, StackId, TraceWriter,
 };
 use edleak_session::stack::MAX_STACKS;
 use std::sync::atomic::Ordering;
@@ -46,7 +46,7 @@ impl Recording {
             self.record(&Record::Pool(Pool { id, name }))?;
         }
         for (owner, site) in new {
-            let Some(frames) = self.pool_frames(&site) else { continue };
+            let Some(frames) = self.pool_frames(&site)? else { continue };
             let most = self.writer.as_ref().map_or(0, TraceWriter::most_sites);
             let is_nearly_full = self.writer.as_ref().is_some_and(TraceWriter::is_nearly_full);
             if self.sites as usize >= most || is_nearly_full {
@@ -75,25 +75,25 @@ impl Recording {
     /// The two frames of a pool site: the return address in the pool's own function, and the return address
     /// in the caller of this function. `None`: a thread of the target is still inserting one of the two
     /// return addresses into the site table.
-    fn pool_frames(&self, site: &PoolSite) -> Option<Vec<StackFrame>> {
+    fn pool_frames(&mut self, site: &PoolSite) -> Result<Option<Vec<StackFrame>>, Error> {
         let mut frames: Vec<StackFrame> = Vec::with_capacity(2);
         for id in [site.direct, site.caller].into_iter().filter(|&id| id != 0) {
-            let info = self.session.infos().get(usize::from(id))?;
+            let Some(info) = self.session.infos().get(usize::from(id)) else { return Ok(None) };
             let address = info.address.load(Ordering::Acquire);
             if address == 0 {
                 // A site without an address has one of two causes. With the id `OTHER`, the site table had no
                 // room for the site; with another id, a thread is still inserting the site.
-                if u32::from(id) == edleak_session::site::OTHER { continue } else { return None }
+                if u32::from(id) == edleak_session::site::OTHER { continue } else { return Ok(None) }
             }
-            let module: Option<ModuleId> =
-                self.modules.at(address, info.events_before.load(Ordering::Relaxed));
+            let events = info.events_before.load(Ordering::Relaxed);
+            let module = self.module_at(address, events)?;
             // If the pool's function calls edleak as its last statement, the compiler may have turned this
             // call into a jump, so that the return addresses of both frames are equal.
             if frames.last().is_none_or(|frame| frame.address != address) {
                 frames.push(StackFrame { address, module });
             }
         }
-        Some(frames)
+        Ok(Some(frames))
     }
 
     /// Copies the counters of each pool site into the slice, at the index of the site in the trace.

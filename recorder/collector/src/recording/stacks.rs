@@ -75,6 +75,8 @@ pub(crate) struct NewStack {
     pub stack: Stack,
     /// The session id of the watched site.
     pub parent: u32,
+    /// Number of module events before the target stored the stack.
+    pub events: u32,
 }
 
 /// The stacks that the target has stored in one session.
@@ -117,6 +119,7 @@ impl WatchedStacks {
                     is_cut: frames & CUT != 0,
                 },
                 parent,
+                events,
             });
         }
         new

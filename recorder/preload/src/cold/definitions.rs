@@ -34,12 +34,13 @@ struct ProgramHeader {
     align: usize,
 }
 
+/// `Elf64_Sym`.
 #[repr(C)]
-struct Symbol {
+pub(super) struct Symbol {
     name: u32,
     info: u8,
     other: u8,
-    section: u16,
+    pub(super) section: u16,
     value: usize,
     bytes: usize,
 }

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cold::definitions::{self, Definer};
+use crate::cold::definitions::{self, Definer, Symbol};
 use crate::cold::elf;
 use core::ffi::{CStr, c_char, c_void};
 use core::mem::transmute;
@@ -258,14 +258,6 @@ pub(crate) enum Seen {
 /// Tells in which kind of module a function lies. `function` is an address that `global` has returned.
 pub(crate) fn seen_at(function: *mut c_void) -> Seen {
     const RTLD_DL_SYMENT: i32 = 1;
-    /// The first fields of an `Elf64_Sym`.
-    #[repr(C)]
-    struct Symbol {
-        name: u32,
-        info: u8,
-        other: u8,
-        section: u16,
-    }
     if elf::is_own(function as usize) {
         return Seen::Ours;
     }
