@@ -9,7 +9,8 @@
 # The script writes the files to archive into OUTPUT_DIR: service.edl (readable later without the binaries),
 # leaks.sarif and leaks.txt. If the service executes another program after a second or more, OUTPUT_DIR also
 # has service.exec1.edl; with --children, it has service.PID.edl for each child. The script judges all of
-# these traces together.
+# these traces together. A child of less than a quarter of a second makes the job undecided, so record only
+# the programs to judge: EDLEAK_RECORD_OPTIONS="--children --only server".
 #
 # If the tests pass, the exit code is the exit code of edleak-analyze (0 no leak, 1 leaks, 2 undecided). If
 # the tests fail, the exit code is the exit code of the tests. If edleak-record failed or was killed, the exit

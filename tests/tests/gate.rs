@@ -94,6 +94,10 @@ fn the_sample_job_judges_the_trace_before_an_exec_and_the_traces_of_children() {
     let job = ci_gate_of(&service, "sleep 5", &dir, &[]);
     assert_eq!(job.code, 1, "{}{}", job.stdout, job.stderr);
     assert!(dir.join("leaks/service.exec1.edl").exists());
+    // The second trace alone says that the first is missing.
+    let last = Report::of(&dir.join("leaks/service.edl"), &[]);
+    let why = last.json["summary"]["too_little"].as_str().unwrap_or_default();
+    assert!(why.contains("give `service.exec1.edl` to the same edleak-analyze"), "{why}");
 
     // Only the child leaks. Without the trace of the child, the verdict is undecided. `service.exec1.edl` of
     // the job before must not be judged again.

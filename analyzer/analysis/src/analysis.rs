@@ -1,4 +1,4 @@
-//! The findings of one recording: all data that the gate and the reports need. A report only prints these
+//! The results of one recording: all data that the gate and the reports need. A report only prints these
 //! data, so all reports show the same figures.
 
 use crate::finding::{self, Finding};

@@ -101,15 +101,6 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// The reason that the operating system gives for an error, in lower case and without the `(os error 2)` that
-/// Rust adds.
-pub fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

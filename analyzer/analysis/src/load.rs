@@ -9,8 +9,9 @@ pub mod edleak_json;
 pub mod line_series;
 pub mod lines;
 
-use crate::error::{Error, ErrorKind, Result, reason};
+use crate::error::{Error, ErrorKind, Result};
 use edleak_format::Trace;
+use edleak_text::reason::reason;
 use line_series::LineSeries;
 pub use line_series::LoadOptions;
 use std::fs::File;

@@ -1,12 +1,12 @@
 //! Writes a copy of a trace, with symbols added or with all names replaced. The copy has the same slices as
 //! the trace.
 
-use crate::error::reason;
 use crate::error::{Error, ErrorKind, Result};
 use crate::replacement::Replacement;
 use edleak_binary::embed::build_trace;
 use edleak_binary::{Resolution, Symbolizer};
 use edleak_format::{AreaKind, DEFAULT_CAPACITY_BYTES, MemoryArea, Record, SymbolFrame, Trace, rewrite};
+use edleak_text::reason::reason;
 use siphasher::sip128::SipHasher24;
 use std::path::Path;
 

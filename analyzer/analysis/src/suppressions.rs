@@ -76,7 +76,7 @@ impl Suppressions {
         File::open(path)
             .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text))
             .map_err(|error| {
-                let reason = crate::error::reason(&error);
+                let reason = edleak_text::reason::reason(&error);
                 Error::new(ErrorKind::Io, format!("failed to read suppressions `{name}`: {reason}"))
                     .with_remedy("check the path")
             })?;

@@ -1,12 +1,12 @@
 //! Opens inputs, writes outputs and prints messages, for all commands.
 
 use anyhow::{Context, Result, anyhow, bail};
-use edleak_analysis::error::reason;
 use edleak_analysis::load::{Input, LoadOptions, load};
 use edleak_analysis::replacement::Replacement;
 use edleak_binary::Symbolizer;
 use edleak_format::Trace;
 use edleak_format::place::identity;
+use edleak_text::reason::reason;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, Write};

@@ -5,6 +5,7 @@
 pub mod error;
 pub mod globs;
 pub mod meter;
+pub mod reason;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

@@ -14,10 +14,11 @@
 
 use super::edleak_json;
 use super::line_series::{KeptPoints, LineSeries, LoadOptions, address_of, short};
-use crate::error::{Error, ErrorKind, Result, reason};
+use crate::error::{Error, ErrorKind, Result};
 use crate::site::{SiteLabel, Survivor, Totals};
 use edleak_model::series::{Births, Point, SeriesBuilder};
 use edleak_model::work::Work;
+use edleak_text::reason::reason;
 use serde::Deserialize;
 use std::io::{BufRead, Read};
 use std::sync::Arc;

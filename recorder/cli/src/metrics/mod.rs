@@ -15,6 +15,7 @@ use crate::commands::own_sessions;
 use crate::snapshot::{Reader, Snapshot};
 use edleak_collector::sys::say::say;
 use edleak_collector::{Error, ErrorKind};
+use edleak_text::reason::reason;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -154,14 +155,10 @@ impl Traces {
     }
 }
 
-/// The error for a page that edleak-record cannot write.
-///
-/// The text of `error` can end with the name of the temporary file, which the user does not know. So the
-/// message has the reason of the operating system, the text before `(os error 2)`, and the path of the user.
+/// The error for a page that edleak-record cannot write. The text of `error` can end with the name of the
+/// temporary file, which the user does not know, so the message has only the reason and the path of the user.
 fn unwritten(file: &Path, error: &io::Error, remedy: &str) -> Error {
-    let text = error.to_string();
-    let reason = text.split(" (os error").next().unwrap_or(&text);
-    let message = format!("cannot write metrics to `{}`: {reason}", file.display());
+    let message = format!("cannot write metrics to `{}`: {}", file.display(), reason(error));
     Error::new(ErrorKind::Output, message).with_remedy(remedy)
 }
 

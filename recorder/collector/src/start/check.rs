@@ -18,6 +18,7 @@ use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_session::IDENTITY;
 use edleak_session::idle::NOTE_OWNER;
+use edleak_text::reason::reason;
 use std::ffi::{CString, OsStr};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -65,7 +66,7 @@ pub fn check_program(program: &OsStr, path_env: Option<&OsStr>) -> Result<Progra
     for _ in 0..=MAX_SCRIPTS {
         let metadata = check_file(&image)?;
         let bytes = FileBytes::open(&image).map_err(|error| {
-            let reason = format!("it cannot be read: {}", words_of(&error));
+            let reason = format!("it cannot be read: {}", reason(&error));
             refused(ErrorKind::NotPermitted, &image, reason, "make it readable")
         })?;
         if !bytes.starts_with(b"#!") {
@@ -121,7 +122,7 @@ fn check_file(path: &Path) -> Result<Metadata, Error> {
             let reason = "a directory of its path may not be searched";
             return refused(ErrorKind::NotPermitted, path, reason, "record as a user who may");
         }
-        refused(ErrorKind::Missing, path, words_of(&error), "check the path")
+        refused(ErrorKind::Missing, path, reason(&error), "check the path")
     })?;
     if metadata.is_dir() {
         return Err(refused(ErrorKind::NotAProgram, path, "it is a directory", "name the program in it"));
@@ -365,12 +366,6 @@ fn has_no_new_privileges() -> bool {
     // SAFETY: with the option PR_GET_NO_NEW_PRIVS, prctl only reads a flag of the process.
     let flag = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
     flag == 1
-}
-
-/// The text of a system error, without the error number.
-fn words_of(error: &io::Error) -> String {
-    let text = error.to_string().to_lowercase();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 //! damage the lock, and the program would wait for the lock forever. So the library asks `dlsym` only for
 //! symbols that a loaded module defines.
 //!
-//! This module reads the hash tables of the modules: DT_GNU_HASH, or DT_HASH in a module without it. The
-//! formats are in the System V ABI, chapter 5, and in binutils' `elf-hash` (the GNU hash table).
+//! The only exception is `dl_iterate_phdr`, with which this module visits the modules. It reads the hash
+//! tables of the modules: DT_GNU_HASH, or DT_HASH in a module without it. The formats are in the System V
+//! ABI, chapter 5, and in binutils' `elf-hash` (the GNU hash table).
 #![allow(unsafe_code)]
 
 use crate::cold::elf;
