@@ -128,7 +128,7 @@ fn unwritable_metrics_file_is_an_error_before_the_program_starts() {
     let outcome = run(&mut recorder.command(&trace, "/usr/bin/touch", [&started]));
     assert_eq!(outcome.code, 125, "{}", outcome.stderr);
     let said = format!(
-        "edleak-record: cannot write metrics to `{}`: No such file or directory \
+        "edleak-record: cannot write metrics to `{}`: no such file or directory \
          (name a file in a directory of yours)\n",
         nowhere.display()
     );
