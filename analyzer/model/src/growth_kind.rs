@@ -146,7 +146,7 @@ pub fn growth_of(series: &ProcessSeries, turnover_bytes: u64) -> ProcessGrowth {
         free: None,
         uncounted: None,
     };
-    if !growth.is_in_kinds() {
+    if !growth.are_kinds_current() {
         growth.kinds = None;
     }
     growth.unseen = growth.unseen_bytes();
@@ -216,7 +216,7 @@ fn kind_of(growth: &ProcessGrowth, is_above: bool, goes_on: bool) -> GrowthKind 
 impl ProcessGrowth {
     /// Whether the kinds of mappings show some of the growth of resident memory. The collector reads them
     /// less often than it takes slices. If the kinds did not grow at all, the readings are too old.
-    fn is_in_kinds(&self) -> bool {
+    fn are_kinds_current(&self) -> bool {
         let Some([from, to]) = self.kinds else { return true };
         let all = |kinds: &KindBytes| kinds.heap + kinds.arenas + kinds.anonymous + kinds.stacks;
         let resident = self.resident_to_bytes.saturating_sub(self.resident_from_bytes);
