@@ -15,7 +15,7 @@ static void *keep(void *p) {
 }
 
 static void *mark_and_leak(void *unused) {
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 200000; i++) {
         edleak_mark("shared");
         keep(malloc(32));
     }

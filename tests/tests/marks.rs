@@ -283,12 +283,14 @@ fn names_beyond_256_are_counted_and_the_rest_is_judged() {
     assert_eq!(report.code, 2, "{}", report.json["summary"]);
 }
 
+/// While a thread copies the counters at a mark, the kernel may stop it for milliseconds, and the other
+/// threads go on. So the program sets many marks: with few, one such stop hides the pace of the leak.
 #[test]
 fn threads_that_mark_at_once_lose_no_mark() {
     let recording = Recorder::new("mark-threads").record(programs().binary("mark_names"), ["threads"]);
     assert_eq!(recording.outcome.code, 0, "{}", recording.outcome.stderr);
     let report = Report::of(&recording.trace, &["--per-mark", "shared", "--all"]);
-    assert_eq!(counts(&report.json["marks"]), [("shared".to_owned(), 8 * 5000)]);
+    assert_eq!(counts(&report.json["marks"]), [("shared".to_owned(), 8 * 200_000)]);
     assert_eq!(report.code, 1, "{}", report.json["summary"]);
     let leaks: Vec<_> = judged(&report).into_iter().filter(|site| site["verdict"] == "leak").collect();
     let bytes = leaks[0]["per_mark"]["bytes_per_iteration"].as_f64().unwrap_or_default();
