@@ -131,6 +131,34 @@ fn a_terminal_shows_sorts_filters_watches_and_leaves() {
     running.finish();
 }
 
+/// A resize and a key that arrive at the same time are both handled. With crossterm's default way to wait for
+/// input, the key was lost, or `top` did not refresh before the next key.
+#[test]
+fn every_key_counts_while_the_window_changes() {
+    let dir = TempDir::new("top-keys");
+    let running = recording(&dir);
+    let mut terminal = Terminal::start(&mut top(dir.path(), &[]), 24, 80);
+    terminal.wait_for("the first screen", |screen| screen.contains("q leave"));
+    for _ in 0..50 {
+        for (rows, is_paused) in [(20, true), (24, false)] {
+            terminal.resize(rows, 80);
+            terminal.press("p");
+            terminal.wait_for("the pause or its end", |screen| {
+                screen.contains("q leave") && screen.contains("paused") == is_paused
+            });
+        }
+    }
+    // A terminal may send a key that crossterm does not know. The view goes on after such a key.
+    terminal.press("\u{1b}[999~");
+    let slices = |screen: &str| screen.lines().nth(1).map(str::to_owned);
+    let before = slices(&terminal.screen());
+    terminal.wait_for("a refresh", |screen| slices(screen) != before);
+    terminal.press("q");
+    assert!(terminal.finish().success());
+    running.signal(libc::SIGTERM);
+    running.finish();
+}
+
 #[test]
 fn dumb_terminal_gets_one_line_with_the_remedy() {
     let dir = TempDir::new("top-dumb");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! once       one snapshot as text or JSON, for a pipe or a script
+//! input      the keys of the user
 //! state      the rows to show, their order, and the actions of the keys
 //! draw       the state on a terminal
 //! ```
@@ -9,6 +10,7 @@
 //! does no work for the viewer, and the recording goes on if the viewer is killed.
 
 mod draw;
+mod input;
 mod once;
 mod state;
 
@@ -17,7 +19,7 @@ use crate::commands::{FAILED, Running, progress_of, select, watch_site};
 use crate::snapshot::Reader;
 use edleak_collector::sys::say::say;
 use edleak_collector::{Error, ErrorKind};
-use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use input::Input;
 use state::{Action, State};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -82,6 +84,7 @@ fn interact(
     session: &Running,
     reader: &mut Reader,
 ) -> io::Result<()> {
+    let input = Input::start()?;
     let mut next = Instant::now();
     loop {
         if !state.is_paused() && Instant::now() >= next {
@@ -97,15 +100,7 @@ fn interact(
             true => REFRESH,
             false => next.saturating_duration_since(Instant::now()),
         };
-        if !event::poll(patience)? {
-            continue;
-        }
-        // A resize of the terminal is also an event, but needs no action here, because the next drawing uses
-        // the new size.
-        let Event::Key(key) = event::read()? else { continue };
-        if key.kind == KeyEventKind::Release {
-            continue;
-        }
+        let Some(key) = input.key(patience)? else { continue };
         match state.on_key(key) {
             Action::None => {}
             Action::Leave => return Ok(()),

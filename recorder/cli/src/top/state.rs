@@ -3,9 +3,9 @@
 
 use crate::args::SortArg;
 use crate::snapshot::{Row, Snapshot};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use edleak_analysis::site::SiteLabel;
 use edleak_collector::control::progress::Progress;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// The action that the main loop must do after a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
