@@ -336,10 +336,10 @@ fn explain_threads(sites: &mut [JudgedSite], trace: &Trace, merged: &Merged) {
     }
 }
 
-/// Whether the child processes without a trace used at least 20 ms of processor time, and more processor time
-/// than the process itself.
+/// Whether the child processes without a trace used at least 10 ms of processor time, and more processor time
+/// than the process itself. Linux reports these times in units of 10 ms.
 fn children_did_the_work(trace: &Trace) -> bool {
-    const LEAST_NS: u64 = 20_000_000;
+    const LEAST_NS: u64 = 10_000_000;
     trace.cpu_totals().is_some_and(|time| time.children_ns >= LEAST_NS && time.children_ns > time.own_ns)
 }
 

@@ -221,7 +221,7 @@ fn unmeasured(analysis: &Analysis) -> Option<String> {
 fn unrecorded_work(analysis: &Analysis) -> Option<String> {
     let has_children = analysis.summary.unrequested_children > 0;
     // A program that only waits before it executes the next one, such as a shell with `sleep`, does nothing.
-    let did_nothing = || !analysis.header.is_executed && did_nothing_after_the_start(analysis);
+    let did_nothing = || !analysis.header.is_executed && did_nothing_between_start_and_end(analysis);
     let is_idle = || analysis.children_did_the_work || did_nothing();
     (has_children && is_idle()).then(|| {
         "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \
@@ -282,11 +282,13 @@ fn size(bytes: u64) -> String {
     units::bytes(bytes as f64)
 }
 
-/// Whether no site changed after the first quarter of the record, so that the process probably only waited.
-fn did_nothing_after_the_start(analysis: &Analysis) -> bool {
+/// Whether no site changed after the first quarter of the record, except in the last tenth, so that the
+/// process probably only waited. A shell, for example, frees memory when the child that it waited for ends.
+fn did_nothing_between_start_and_end(analysis: &Analysis) -> bool {
     const COLUMNS: usize = 40;
+    const MIDDLE: std::ops::Range<usize> = COLUMNS / 4..COLUMNS - COLUMNS / 10;
     analysis.sites.iter().all(|site| {
         let levels = site.levels.at(COLUMNS);
-        levels.get(COLUMNS / 4..).is_none_or(|rest| rest.windows(2).all(|pair| pair[0] == pair[1]))
+        levels.get(MIDDLE).is_none_or(|middle| middle.windows(2).all(|pair| pair[0] == pair[1]))
     })
 }

@@ -3,7 +3,7 @@
 
 use crate::programs::run;
 use crate::traces::{Scratch, caller, constant, counters, leaker, leaking, nothing, watched};
-use edleak_format::{Counters, CpuUse, Earlier, EndReason, Record};
+use edleak_format::{Children, Counters, CpuTotals, CpuUse, Earlier, EndReason, Record};
 use std::ffi::OsStr;
 
 #[test]
@@ -78,6 +78,36 @@ fn a_program_before_an_exec_must_be_given_too() {
     });
     assert_eq!(run([&hidden[1]]).code, 2);
     assert!(!run(&hidden).out.contains("executed another program before"));
+}
+
+/// A shell that waits for a child: it frees memory after 78 of 80 slices, when the child has ended.
+fn waiting(slice: u64) -> Counters {
+    let frees = 50 * u64::from(slice >= 78);
+    counters(64 * 100, 100, 64 * frees, frees)
+}
+
+/// A free in the middle of the record.
+fn working(slice: u64) -> Counters {
+    let frees = 50 * u64::from(slice >= 50);
+    counters(64 * 100, 100, 64 * frees, frees)
+}
+
+#[test]
+fn launcher_whose_children_were_not_recorded_is_undecided() {
+    let scratch = Scratch::new();
+    for (what, counters, own_ns, children_ns, code) in [
+        ("a shell that waited", waiting as fn(u64) -> Counters, 0, 0, 2),
+        ("a program that worked", working, 50_000_000, 10_000_000, 0),
+        ("a program whose children worked", working, 0, 10_000_000, 2),
+    ] {
+        let mut draft = leaker();
+        draft.sites = vec![caller(0x1010, "start", 42, counters)];
+        draft.further.push(Record::CpuTotals(CpuTotals { own_ns, children_ns }));
+        draft.further.push(Record::Children(Children { unrequested: 1 }));
+        let ran = run([&draft.write(&scratch.path("t.edl"))]);
+        assert_eq!(ran.code, code, "{what}: {}", ran.out);
+        assert_eq!(ran.out.contains("child processes did the work"), code == 2, "{what}: {}", ran.out);
+    }
 }
 
 /// 1,000 allocations at the start, and again after 15, 28 and 62 slices.
