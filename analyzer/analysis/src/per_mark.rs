@@ -10,7 +10,7 @@ pub use crate::marks::{JudgedMark, MarkSeen, PerMark, SitePerMark};
 use crate::replay::Merged;
 use crate::site::{Domain, JudgedSite, Kind, SiteLabel};
 use crate::{mapped, pools};
-use edleak_format::{Counters, Mark, MarkId, MarkSlice, SiteId, SiteKind, Trace};
+use edleak_format::{Counters, Mark, MarkId, MarkSlice, SiteId, Trace};
 use edleak_model::classify::{Confidence, Judgement, Verdict};
 use edleak_model::growth_class::Class;
 use edleak_model::iterations::{
@@ -123,11 +123,7 @@ fn covered_domains(trace: &Trace) -> Vec<Domain> {
     let kinds = trace.sites().iter().filter(|site| marked.contains(&site.id)).map(|site| site.kind);
     let mut covered = vec![Domain::Heap];
     for kind in kinds {
-        let domain = match kind {
-            SiteKind::Mapping | SiteKind::AllocatorMapping => Domain::Mapping,
-            SiteKind::Pool(_) => Domain::Pool,
-            _ => Domain::Heap,
-        };
+        let domain = Kind::of(kind).domain();
         if !covered.contains(&domain) {
             covered.push(domain);
         }

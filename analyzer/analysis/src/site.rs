@@ -3,6 +3,7 @@
 
 use crate::frame::{Address, SiteFrame, frames};
 use crate::marks::SitePerMark;
+use edleak_format::SiteKind;
 use edleak_model::classify::{Judgement, Verdict};
 use edleak_model::levels::Levels;
 use edleak_model::regression::LeakFactor;
@@ -64,6 +65,30 @@ pub enum Kind {
     Allocator,
     /// A caller that takes objects from the program's own pools.
     Pool,
+}
+
+impl Kind {
+    /// The kind of a site that a trace has.
+    pub(crate) fn of(recorded: SiteKind) -> Self {
+        match recorded {
+            SiteKind::Caller => Self::Caller,
+            SiteKind::Stack => Self::Stack,
+            SiteKind::Other => Self::Other,
+            SiteKind::Injected => Self::Injected,
+            SiteKind::Mapping => Self::Mapping,
+            SiteKind::AllocatorMapping => Self::Allocator,
+            SiteKind::Pool(_) => Self::Pool,
+        }
+    }
+
+    /// The kind of memory that sites of this kind count.
+    pub(crate) fn domain(self) -> Domain {
+        match self {
+            Self::Mapping | Self::Allocator => Domain::Mapping,
+            Self::Pool => Domain::Pool,
+            Self::Caller | Self::Stack | Self::Other | Self::Injected => Domain::Heap,
+        }
+    }
 }
 
 /// The kind of memory that a site counts.
@@ -243,11 +268,7 @@ impl JudgedSite {
 
     /// The kind of memory that this site counts.
     pub fn domain(&self) -> Domain {
-        match self.kind {
-            Kind::Mapping | Kind::Allocator => Domain::Mapping,
-            Kind::Pool => Domain::Pool,
-            Kind::Caller | Kind::Stack | Kind::Other | Kind::Injected => Domain::Heap,
-        }
+        self.kind.domain()
     }
 
     /// Live bytes at the end of the judged record.

@@ -282,8 +282,8 @@ fn parse_at(text: &str) -> Result<At, String> {
 }
 
 fn parse_time(text: &str) -> Result<u64, edleak_text::Error> {
-    // A time of more than 584 years in nanoseconds does not fit into 64 bits. No record is so long, so
-    // replace such a time by the greatest number.
+    // In nanoseconds, a time of more than 584 years does not fit into 64 bits. No recording takes 584 years,
+    // so the greatest number stands for all longer times.
     units::parse_duration(text).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 

@@ -190,7 +190,13 @@ impl Format {
             Self::Html => Some(HistoryOptions { instants: html::INSTANTS, packed_bytes: html::PACKED_BYTES }),
             // JSON needs only the peak of each site, so keep a single instant and no counters.
             Self::Json => Some(HistoryOptions { instants: 1, packed_bytes: 0 }),
-            _ => None,
+            Self::Text
+            | Self::Series
+            | Self::Folded
+            | Self::Junit
+            | Self::Sarif
+            | Self::Github
+            | Self::Pprof => None,
         }
     }
 }

@@ -10,15 +10,7 @@ use edleak_format::{Module, Site, SiteKind, StackFrame, Trace};
 pub(super) fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
     site.parent = known.parent.map(|parent| SiteLabel::Number(u64::from(merged.root(parent).0)));
     site.addresses = merged.members(known.id).map_or(1, |members| members.len() as u64);
-    site.kind = match known.kind {
-        SiteKind::Caller => Kind::Caller,
-        SiteKind::Stack => Kind::Stack,
-        SiteKind::Other => Kind::Other,
-        SiteKind::Injected => Kind::Injected,
-        SiteKind::Mapping => Kind::Mapping,
-        SiteKind::AllocatorMapping => Kind::Allocator,
-        SiteKind::Pool(_) => Kind::Pool,
-    };
+    site.kind = Kind::of(known.kind);
     if let SiteKind::Pool(id) = known.kind {
         site.pool = Some(trace.pool(id).map_or_else(String::new, |pool| pool.name.clone()));
     }

@@ -14,6 +14,7 @@
 //!
 //! The site with the lowest id represents all sites that are merged with it.
 
+use crate::site::{Domain, Kind};
 use edleak_format::{
     Counters, Epoch, Module, ModuleId, Site, SiteId, SiteKind, SliceHeader, SliceVisitor, StackFrame,
     Survivors, Trace,
@@ -95,9 +96,7 @@ impl Merged {
         let modules: HashMap<ModuleId, &Module> =
             trace.modules().iter().map(|module| (module.id, module)).collect();
         let place = |frame: &StackFrame| place_of(frame, &modules);
-        let is_beside_heap = |site: &&Site| {
-            matches!(site.kind, SiteKind::Mapping | SiteKind::AllocatorMapping | SiteKind::Pool(_))
-        };
+        let is_beside_heap = |site: &&Site| Kind::of(site.kind).domain() != Domain::Heap;
         let beside_heap = trace.sites().iter().filter(is_beside_heap).map(|site| site.id).collect();
         let mut merged = Self { beside_heap, ..Self::default() };
         let callers = trace.sites().iter().filter(|site| site.parent.is_none());
