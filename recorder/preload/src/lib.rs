@@ -50,8 +50,8 @@
 //! first call of any entry point starts the library, and the start sets up the entry points.
 //!
 //! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
-//! raw). After the initialization, the library makes only one kind of system call: the `mmap` of a leaf of
-//! the side table.
+//! raw). After the initialization, the library makes a system call only to get memory for a leaf of the side
+//! table, and to wake the collector once, at the first event of a pool.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(dead_code))]

@@ -25,8 +25,8 @@
 //! An empty word of the caller cache is 0. The xor of an address with an empty word gives 2³² or more, which
 //! encodes neither a site nor a rule. For two kinds of addresses, the xor with an empty word may be less than
 //! 2³². The first kind is addresses of 2⁴⁸ or more: a program has code at such an address only on a kernel
-//! with five-level page tables, and only if it asks for the address. Addresses below [`LOWEST`] are the
-//! second kind: no code lies there. For an address below [`LOWEST`], the xor with an empty word is a multiple
+//! with five-level page tables, and only if it asks for the address. The second kind is addresses below
+//! [`LOWEST`], where no code lies. For an address below [`LOWEST`], the xor with an empty word is a multiple
 //! of 2¹⁶: it may equal a value that encodes a site, but never a value that encodes a rule.
 //!
 //! The words are a cache of the site table ([`crate::site`]). The site table is complete: if a caller has

@@ -66,26 +66,26 @@ impl Counters {
     /// Counts one allocation with plain adds, without the prefix `lock`. Only the single writer of a shard
     /// may call this function.
     #[inline(always)]
-    pub fn add_owned(&self, bytes: u64) {
+    pub fn add_allocation_owned(&self, bytes: u64) {
         bump(&self.allocated_bytes, bytes);
         bump(&self.allocs, 1);
     }
 
     /// Counts one free. Only the single writer of a shard may call this function.
     #[inline(always)]
-    pub fn sub_owned(&self, bytes: u64) {
+    pub fn add_free_owned(&self, bytes: u64) {
         bump(&self.freed_bytes, bytes);
         bump(&self.frees, 1);
     }
 
     /// Counts one allocation in the shard to which several threads write.
-    pub fn add_shared(&self, bytes: u64) {
+    pub fn add_allocation_shared(&self, bytes: u64) {
         self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.allocs.fetch_add(1, Ordering::Release);
     }
 
     /// Counts one free in the shard to which several threads write.
-    pub fn sub_shared(&self, bytes: u64) {
+    pub fn add_free_shared(&self, bytes: u64) {
         self.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.frees.fetch_add(1, Ordering::Release);
     }

@@ -17,6 +17,8 @@ use crate::stack::{self, Bound, Cell, RuleRow, RuleTable, StackInfo};
 use crate::wrapper::{MAX_RANGES, WrapperRange};
 use core::mem::size_of;
 
+/// Number of bytes of a page of memory. Every x86-64 kernel uses pages of 4 KiB.
+pub const PAGE_BYTES: usize = 4096;
 /// The maximum number of shards of a session.
 pub const MAX_SHARDS: usize = 64;
 /// Number of bytes reserved for the target's memory map. The target stores its memory map when it attaches.
@@ -121,7 +123,7 @@ pub const fn total_bytes(shards: usize) -> usize {
 }
 
 const fn page(offset: usize) -> usize {
-    (offset + 4095) & !4095
+    offset.next_multiple_of(PAGE_BYTES)
 }
 
 #[cfg(test)]

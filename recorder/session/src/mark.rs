@@ -420,11 +420,11 @@ mod tests {
     #[test]
     fn a_slice_has_the_counters_of_the_instant_summed_over_shards() {
         let owned = Owned::new(16, 1024);
-        owned.counters[3].add_owned(100);
-        owned.counters[MAX_SITES + 3].add_owned(20);
+        owned.counters[3].add_allocation_owned(100);
+        owned.counters[MAX_SITES + 3].add_allocation_owned(20);
         owned.set("a");
-        owned.counters[3].sub_owned(100);
-        owned.counters[5].add_owned(7);
+        owned.counters[3].add_free_owned(100);
+        owned.counters[5].add_allocation_owned(7);
         owned.set("a");
         owned.set("a");
         let expected = [(1, vec![(3, 120)]), (2, vec![(3, 20), (5, 7)]), (3, vec![])];
@@ -435,7 +435,7 @@ mod tests {
     fn a_full_ring_puts_slices_off_and_loses_no_count() {
         let owned = Owned::new(16, 16);
         for _ in 0..10 {
-            owned.counters[3].add_owned(1);
+            owned.counters[3].add_allocation_owned(1);
             owned.set("a");
         }
         let first = owned.read();

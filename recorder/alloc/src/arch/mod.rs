@@ -8,6 +8,7 @@
 pub(crate) mod note;
 #[path = "../shared/arch/x86_64/numbers.rs"]
 pub(crate) mod numbers;
+mod preloaded;
 #[path = "../shared/arch/x86_64/signal.rs"]
 mod signal;
 #[path = "../shared/arch/x86_64/stubs.rs"]
@@ -17,6 +18,9 @@ mod syscall;
 #[path = "../shared/arch/x86_64/tls.rs"]
 mod tls;
 
+pub(crate) use preloaded::is_preloaded;
 pub(crate) use signal::interrupted;
 pub(crate) use syscall::syscall;
-pub(crate) use tls::{ADDRESS_BITS, thread_pointer, tls, tls_first_word};
+pub(crate) use tls::{
+    ADDRESS_BITS, GLIBC_THREAD_ID_OFFSET, MUSL_THREAD_ID_OFFSET, thread_pointer, tls, tls_first_word,
+};

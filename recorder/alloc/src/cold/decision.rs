@@ -2,6 +2,7 @@
 //! starts a second thread.
 #![allow(unsafe_code)]
 
+use crate::arch;
 use crate::cold::environment::Environment;
 use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::{ENV_IDLE, ENV_SESSION};
@@ -44,27 +45,5 @@ fn may_be_recorded() -> bool {
         // SAFETY: the value of an environment variable ends in NUL, so its first byte is readable.
         value.is_some_and(|value| unsafe { *value } != 0)
     };
-    (is_set(ENV_SESSION) || is_set(ENV_IDLE)) && !is_preloaded() && !environment.is_secure()
-}
-
-/// Whether edleak's library is loaded into this process.
-#[cfg(not(target_feature = "crt-static"))]
-fn is_preloaded() -> bool {
-    let address: usize;
-    // SAFETY: the instruction loads the address of a weak symbol from the global offset table.
-    unsafe {
-        core::arch::asm!(
-            ".weak edleak_set_mark",
-            "mov {}, qword ptr [rip + edleak_set_mark@GOTPCREL]",
-            out(reg) address,
-            options(nostack, pure, readonly, preserves_flags),
-        );
-    }
-    address != 0
-}
-
-/// No library can be loaded into a static program.
-#[cfg(target_feature = "crt-static")]
-fn is_preloaded() -> bool {
-    false
+    (is_set(ENV_SESSION) || is_set(ENV_IDLE)) && !arch::is_preloaded() && !environment.is_secure()
 }

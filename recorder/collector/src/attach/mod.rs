@@ -26,6 +26,9 @@
 //!    complete. Until a collector begins a recording, the code behind each jump only forwards calls to the
 //!    original function.
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("edleak attaches on x86-64 only (add a folder beside attach/x86_64)");
+
 pub(crate) mod annotations;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 pub(crate) mod arch;

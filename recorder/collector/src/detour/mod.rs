@@ -29,6 +29,9 @@
 //! the sized free (a free that gets a size) calls the plain free (without a size) of the same allocator
 //! instead.
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("edleak's detours know x86-64 only (add a folder beside detour/x86_64)");
+
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 pub(crate) mod arch;
 pub(crate) mod entries;

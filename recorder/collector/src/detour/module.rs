@@ -5,6 +5,7 @@ use crate::detour::arch::prologue::Obstacle;
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::table::{Origin, Shape};
 use edleak_session::detour::HOOKS;
+use edleak_session::layout::PAGE_BYTES;
 
 /// A jump to write over the first instructions of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -127,7 +128,7 @@ fn plain_free<'a>(entries: &[&'a Entry], sized: &Entry) -> Option<&'a Entry> {
 pub(crate) fn most_bytes(entries: &[&Entry]) -> u64 {
     const STUB: u64 = 80;
     const TRAMPOLINE: u64 = 96;
-    (8 * HOOKS as u64 + (STUB + TRAMPOLINE) * entries.len() as u64).next_multiple_of(4096)
+    (8 * HOOKS as u64 + (STUB + TRAMPOLINE) * entries.len() as u64).next_multiple_of(PAGE_BYTES as u64)
 }
 
 /// Compiles the detours of `entries`. `None`: an instruction cannot be encoded at the address of the code.
@@ -176,5 +177,5 @@ pub(crate) fn compile(entries: &[&Entry], placement: &Placement) -> Option<Compi
 /// Fills the code with trap instructions up to the next multiple of 16 bytes. Processors fetch code faster if
 /// the code starts at a multiple of 16.
 fn align(code: &mut Vec<u8>) {
-    code.resize(code.len().next_multiple_of(16), 0xcc);
+    code.resize(code.len().next_multiple_of(16), code::TRAP);
 }

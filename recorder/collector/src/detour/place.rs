@@ -1,5 +1,7 @@
 //! Finds free memory near a module in the memory map of its process.
 
+use edleak_session::layout::PAGE_BYTES;
+
 /// Maximum distance in bytes between a module and its stubs: the range of a jump, minus 16 MiB for the sizes
 /// of the module and of the stubs.
 const REACH: u64 = (1 << 31) - (16 << 20);
@@ -8,7 +10,7 @@ const LOWEST: u64 = 1 << 16;
 /// Least distance in bytes (16 pages) between the stubs and the mappings below and above them. A mapping that
 /// grows by less than this distance does not reach the stubs.
 const DISTANCE: u64 = 16 << 12;
-const PAGE: u64 = 4096;
+const PAGE: u64 = PAGE_BYTES as u64;
 
 /// Chooses a free address for `bytes` bytes near the module at `start..end`. The chosen address is below the
 /// module, because the heap of a program grows above the program. `None`: no free address is near enough.

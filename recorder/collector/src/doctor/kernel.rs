@@ -5,6 +5,7 @@ use super::finding::Finding;
 use crate::sys::process;
 use crate::sys::shm::ControlPage;
 use crate::sys::signals::Watch;
+use edleak_session::layout::PAGE_BYTES;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
@@ -74,7 +75,7 @@ fn seccomp() -> Option<Finding> {
 
 fn wipe_on_fork() -> Finding {
     const SUBJECT: &str = "fork";
-    const BYTES: usize = 4096;
+    const BYTES: usize = PAGE_BYTES;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: the kernel chooses the address, so the new mapping covers no existing memory.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, -1, 0) };

@@ -117,10 +117,10 @@ mod tests {
         session.header().next_site.store(5, Ordering::Relaxed);
         for (shard, bytes) in [(0, 100), (3, 20)] {
             session.shards()[shard].owner.store(owner_word(0x7000 + shard as u64 * 64, 1), Ordering::Relaxed);
-            session.counters(shard, 5)[4].add_owned(bytes);
-            session.counters(shard, 5)[4].sub_owned(bytes / 2);
+            session.counters(shard, 5)[4].add_allocation_owned(bytes);
+            session.counters(shard, 5)[4].add_free_owned(bytes / 2);
         }
-        session.counters(9, 5)[4].add_owned(1_000_000); // a shard without an owner
+        session.counters(9, 5)[4].add_allocation_owned(1_000_000); // a shard without an owner
         let mut counter_reader = CounterReader::new(16);
         counter_reader.read(&session, 0);
         assert_eq!(counter_reader.sites().len(), 5);
@@ -129,7 +129,7 @@ mod tests {
             Counters { allocated_bytes: 120, allocs: 2, freed_bytes: 60, frees: 2 }
         );
         session.header().shared_in_use.store(1, Ordering::Relaxed);
-        session.counters(15, 5)[3].add_shared(7);
+        session.counters(15, 5)[3].add_allocation_shared(7);
         counter_reader.read(&session, 0);
         assert_eq!(counter_reader.sites()[3].allocated_bytes, 7);
     }
@@ -145,7 +145,7 @@ mod tests {
         // no thread of this process has this id
         session.shards()[1].owner.store(owner_word(0x8000, 1), Ordering::Relaxed);
         session.shards()[2].owner.store(owner_word(0x9000, 0), Ordering::Relaxed); // the thread id is unknown
-        session.counters(1, 4)[2].add_owned(64);
+        session.counters(1, 4)[2].add_allocation_owned(64);
         let mut counter_reader = CounterReader::new(16);
         counter_reader.read(&session, 0);
         counter_reader.reclaim(&session, pid);

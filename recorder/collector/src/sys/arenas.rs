@@ -20,6 +20,7 @@
 //! into memory and so change the process.
 
 use crate::sys::remote;
+use edleak_session::layout;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 /// Maximum size of a heap of an arena (`HEAP_MAX_SIZE`), in bytes. Each heap begins at a multiple of this
 /// size.
 pub(crate) const HEAP_BYTES: u64 = 64 << 20;
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: u64 = layout::PAGE_BYTES as u64;
 /// Maximum number of bytes that the collector reads with one system call.
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Maximum number of entries of the page map that the collector reads with one system call: enough for all

@@ -14,7 +14,7 @@ use edleak_session::idle::{
     ADDRESS_BYTES, BEGINNING, COUNTING, DetourPlace, ENDING, Idle, LIMITS_STRIDE, Limits, MAGIC, MAX_PLACES,
     NOTE_OWNER, NOTE_TYPE, OFF, STARTING, WAKE,
 };
-use edleak_session::layout::MAX_SHARDS;
+use edleak_session::layout::{MAX_SHARDS, PAGE_BYTES};
 use edleak_session::{IDENTITY, VERSION};
 use std::io;
 use std::mem::offset_of;
@@ -39,8 +39,8 @@ pub(crate) struct Library {
     pub(crate) is_late: bool,
 }
 
-/// The addresses in a process that the collector needs to write detours; a collector has loaded the library
-/// into this process.
+/// The addresses that the collector needs to write detours into a process whose library was loaded by a
+/// collector.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
     /// The address of the `malloc` function that the process uses.
@@ -277,11 +277,10 @@ struct Notes {
 /// Reads edleak's notes from the ELF file that is mapped at `start`; `None`: the file is not edleak's
 /// library.
 fn notes_of(pid: u32, start: u64, end: u64) -> io::Result<Option<Notes>> {
-    const PAGE: usize = 4096;
     const PT_NOTE: u32 = 4;
     const PROGRAM_HEADER_BYTES: usize = 56;
     const MOST_NOTE_BYTES: u64 = 1 << 16;
-    let mut head = vec![0; PAGE.min((end - start) as usize)];
+    let mut head = vec![0; PAGE_BYTES.min((end - start) as usize)];
     remote::read(pid, start, &mut head)?;
     if !head.starts_with(b"\x7fELF\x02") {
         return Ok(None);

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::sys::terminal::leads_session;
+use edleak_session::layout::PAGE_BYTES;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::{self, Read};
@@ -179,7 +180,6 @@ fn survive_cut_files() -> libc::sigaction {
 
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     const BUS_ADRERR: libc::c_int = 2;
-    const PAGE: usize = 4096;
     // SAFETY: the kernel passes a valid pointer to the information about the signal.
     let info = unsafe { &*info };
     let (protection, flags) =
@@ -187,11 +187,11 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     let mut is_replaced = false;
     if info.si_code == BUS_ADRERR {
         // SAFETY: the information about a SIGBUS contains an address.
-        let page = unsafe { info.si_addr() } as usize & !(PAGE - 1);
+        let page = unsafe { info.si_addr() } as usize & !(PAGE_BYTES - 1);
         // SAFETY: the page belongs to the mapping of a file, and the file no longer has this part, so no
         // valid reference leads to bytes of this page.
         is_replaced =
-            unsafe { libc::mmap(page as *mut _, PAGE, protection, flags, -1, 0) } != libc::MAP_FAILED;
+            unsafe { libc::mmap(page as *mut _, PAGE_BYTES, protection, flags, -1, 0) } != libc::MAP_FAILED;
     }
     if !is_replaced {
         // SAFETY: the call only restores the default action. When the handler returns, the fault occurs again

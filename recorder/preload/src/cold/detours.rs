@@ -16,8 +16,7 @@ use edleak_session::detour::{
     NO_PLACE, OTHER_BYTES, Patch, UNPROTECTED,
 };
 use edleak_session::header::Header;
-
-const PAGE: usize = 4096;
+use edleak_session::layout::PAGE_BYTES;
 
 /// Whether this process has detours: its own detours, or detours that a forked child has from its parent.
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
@@ -74,11 +73,13 @@ fn apply_one(module: &DetourModule, regions: &Regions) -> Result<u32, Failure> {
         return Err(Failure(OTHER_BYTES, 0));
     }
     let stubs = map_stubs(module, regions)?;
-    let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE - 1);
-    let end = (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE);
+    let start = lowest.address.load(Ordering::Relaxed) as usize & !(PAGE_BYTES - 1);
+    let end =
+        (highest.address.load(Ordering::Relaxed) as usize + EXPECTED_BYTES).next_multiple_of(PAGE_BYTES);
     // If the last jump ends exactly at the end of a page, the next page may be unmapped, so the code does
     // not change the protection of the next page.
-    let end = end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE));
+    let end =
+        end.min((highest.address.load(Ordering::Relaxed) as usize + JUMP_BYTES).next_multiple_of(PAGE_BYTES));
     // While the module's machine code is writable, it stays executable, because its pages may contain the
     // code that runs now. If the system does not allow the code to make the machine code writable, no byte
     // of the machine code has changed.
@@ -104,7 +105,7 @@ fn map_stubs(module: &DetourModule, regions: &Regions) -> Result<(*mut u8, usize
     if at + bytes > CODE_BYTES || bytes < size_of_val(&hooks) {
         return Err(Failure(NO_PLACE, 0));
     }
-    let size = bytes.next_multiple_of(PAGE);
+    let size = bytes.next_multiple_of(PAGE_BYTES);
     let Some(stubs) = sys::map_at(module.address.load(Ordering::Relaxed) as usize, size) else {
         return Err(Failure(NO_PLACE, 0));
     };

@@ -3,6 +3,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 use edleak_session::event::BUILD_ID_BYTES;
+use edleak_session::layout::PAGE_BYTES;
 
 /// Whether an address lies in this library. The function does not compare with the address of a symbol that
 /// the library exports: if the program defines a symbol of the same name, the loader uses the program's
@@ -51,7 +52,7 @@ pub(crate) unsafe fn build_id_at(base: usize, end: usize) -> Option<(usize, usiz
         return None;
     }
     let header = |index: usize| base + headers + index * 56;
-    let within_page = (0..count).take_while(|&index| header(index) + 56 <= base + 4096);
+    let within_page = (0..count).take_while(|&index| header(index) + 56 <= base + PAGE_BYTES);
     let notes = within_page.clone().filter(|&index| half(header(index)) == PT_NOTE);
     for note in notes.map(header) {
         let (from, bytes) = (word(note + 16), word(note + 32));
@@ -97,7 +98,7 @@ pub(crate) unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
         unsafe { ((base + offset) as *const u8).read() }
     };
     let word = |offset: usize| (0..8).fold(0u64, |word, i| word | u64::from(byte(offset + i)) << (8 * i));
-    if base == 0 || !base.is_multiple_of(4096) || word(0) as u32 != u32::from_le_bytes(*b"\x7fELF") {
+    if base == 0 || !base.is_multiple_of(PAGE_BYTES) || word(0) as u32 != u32::from_le_bytes(*b"\x7fELF") {
         return None;
     }
     let headers = word(32) as usize;
@@ -108,7 +109,7 @@ pub(crate) unsafe fn elf_extent(base: usize) -> Option<(usize, u64)> {
     let mut end = 0;
     for index in 0..count {
         let at = headers + index * 56;
-        if at + 56 > 4096 {
+        if at + 56 > PAGE_BYTES {
             return None;
         }
         const PT_LOAD: u32 = 1;

@@ -18,6 +18,7 @@ use core::ffi::c_void;
 use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use edleak_session::layout::PAGE_BYTES;
 
 type Malloc = unsafe extern "C" fn(usize) -> *mut u8;
 type Calloc = unsafe extern "C" fn(usize, usize) -> *mut u8;
@@ -324,7 +325,7 @@ impl Resolved {
     /// Whether the malloc that the program calls first lies in the program itself. `headers` is the address
     /// of the program's headers.
     pub(crate) fn is_in_program(&self, headers: Option<usize>) -> bool {
-        let page = headers.unwrap_or(0) & !4095;
+        let page = headers.unwrap_or(0) & !(PAGE_BYTES - 1);
         // SAFETY: the kernel has mapped the page with the program headers.
         let extent = if page == 0 { None } else { unsafe { elf::elf_extent(page) } };
         extent.is_some_and(|(end, _)| (page..end).contains(&(self.functions[0] as usize)))

@@ -83,7 +83,7 @@ unsafe fn note_counted(allocation: *mut u8, size: usize, caller: *const usize, f
                 count_free(header, counting, stale);
             }
             match cell {
-                Some(cell) => cell.counters.add_shared(size as u64),
+                Some(cell) => cell.counters.add_allocation_shared(size as u64),
                 None => counting.alloc(place.site, size),
             }
             if place.action == Action::LOADER {
@@ -123,7 +123,7 @@ fn count_free(header: &Header, counting: thread::Counting, was: Allocation) {
     };
     if let Some(cell) = walk::cell(number) {
         cell.freed_in.store(header.epoch.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        cell.counters.sub_shared(was.size as u64);
+        cell.counters.add_free_shared(was.size as u64);
     }
 }
 

@@ -5,8 +5,6 @@ use crate::arch;
 use crate::cold::{real, sys};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// The offset of the thread ID from the thread pointer in glibc, in bytes.
-const GLIBC_OFFSET: usize = 0x2d0;
 const UNKNOWN_OFFSET: usize = usize::MAX;
 static OFFSET: AtomicUsize = AtomicUsize::new(UNKNOWN_OFFSET);
 
@@ -18,14 +16,14 @@ pub(super) fn offset() -> usize {
     if known != UNKNOWN_OFFSET {
         return known;
     }
-    const MUSL: usize = 0x30;
     let (tid, pointer) = (sys::gettid(), arch::thread_pointer());
     if tid != sys::getpid() {
         return 0;
     }
     // With musl, do not read at glibc's offset of the thread ID: musl's control block of a thread may end
     // before this offset.
-    let offset = if real::has_glibcs_threads() { GLIBC_OFFSET } else { MUSL };
+    let offset =
+        if real::has_glibcs_threads() { arch::GLIBC_THREAD_ID_OFFSET } else { arch::MUSL_THREAD_ID_OFFSET };
     // SAFETY: the control block of glibc is over 2,000 bytes long, and the control block of musl is over 100
     // bytes long.
     let found = unsafe { ((pointer + offset) as *const u32).read_volatile() };
@@ -41,7 +39,8 @@ pub(super) fn offset() -> usize {
 pub(super) fn learn_late() {
     // SAFETY: a collector loads the library only into a running process with glibc, and glibc's control block
     // is over 2,000 bytes long.
-    let found = unsafe { ((arch::thread_pointer() + GLIBC_OFFSET) as *const u32).read_volatile() };
-    let offset = if found == sys::gettid() { GLIBC_OFFSET } else { 0 };
+    let found =
+        unsafe { ((arch::thread_pointer() + arch::GLIBC_THREAD_ID_OFFSET) as *const u32).read_volatile() };
+    let offset = if found == sys::gettid() { arch::GLIBC_THREAD_ID_OFFSET } else { 0 };
     OFFSET.store(offset, Ordering::Relaxed);
 }

@@ -118,8 +118,8 @@ pub(crate) unsafe extern "C" fn begins(call: *mut Call) -> bool {
 ///
 /// # Safety
 /// The safety requirement of [`begins`] holds for `call`, and [`begins`] has returned `true` for `call`.
-/// `rbp` is the caller's frame pointer.
-pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize) -> usize {
+/// `frame_pointer` is the caller's frame pointer.
+pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, frame_pointer: usize) -> usize {
     // SAFETY: no other reference to this thread's state exists in this statement.
     thread::leave(unsafe { thread::tls() });
     // SAFETY: the caller guarantees that `call` points to a `Call` on its stack.
@@ -159,8 +159,8 @@ pub(crate) unsafe extern "C" fn ends(call: *mut Call, result: usize, rbp: usize)
             (new, call.size)
         }
     };
-    // SAFETY: the caller's frame still exists, and rbp is its frame pointer.
-    unsafe { note::note(allocation, size, &raw const call.caller, rbp) };
+    // SAFETY: the caller's frame still exists, and `frame_pointer` is its frame pointer.
+    unsafe { note::note(allocation, size, &raw const call.caller, frame_pointer) };
     result
 }
 

@@ -22,6 +22,7 @@ use core::ffi::c_void;
 use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
+use edleak_session::layout::PAGE_BYTES;
 
 type Align = unsafe extern "C" fn(usize, usize) -> *mut u8;
 type PosixMemalign = unsafe extern "C" fn(*mut *mut u8, usize, usize) -> i32;
@@ -175,7 +176,6 @@ pub(crate) unsafe extern "C" fn on_memalign(
 }
 
 unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *mut u8 {
-    const PAGE: usize = 4096;
     let real = real.get();
     if real.is_null() {
         return ptr::null_mut();
@@ -185,7 +185,7 @@ unsafe fn paged(real: &Lazy, size: usize, caller: *const usize, fp: usize) -> *m
     // SAFETY: this is the target's own call, with its own arguments.
     let call = || unsafe { real(real::spaced(size)) };
     // SAFETY: `caller` and `fp` come from the stub.
-    unsafe { counted(size, PAGE, caller, fp, call) }
+    unsafe { counted(size, PAGE_BYTES, caller, fp, call) }
 }
 
 /// The hook of valloc.

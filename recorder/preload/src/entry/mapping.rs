@@ -25,6 +25,7 @@ use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use edleak_session::header::Header;
+use edleak_session::layout::PAGE_BYTES;
 use edleak_session::mapping::{MAX_EVENTS, MappingEvent, MappingRing, MappingSlot, Operation};
 
 type Pointer = *mut c_void;
@@ -47,7 +48,6 @@ pub(crate) static MADVISE: Lazy = Lazy::new(c"madvise");
 static RING: AtomicPtr<MappingSlot> = AtomicPtr::new(ptr::null_mut());
 
 const FAILED: Pointer = ptr::without_provenance_mut(usize::MAX);
-const PAGE: usize = 4096;
 
 /// Looks up the real functions at start, before the program calls one of them.
 pub(crate) fn resolve() {
@@ -229,7 +229,7 @@ pub(crate) unsafe extern "C" fn on_munmap(address: Pointer, length: usize) -> i3
     let real: Munmap = unsafe { transmute(real) };
     // If the address is not aligned to a page, or if the length is 0, the kernel refuses the call, so the
     // call needs no event.
-    let is_sound = (address as usize).is_multiple_of(PAGE) && length > 0;
+    let is_sound = (address as usize).is_multiple_of(PAGE_BYTES) && length > 0;
     let log = if is_sound { MappingLog::of_giving() } else { None };
     // Add the event before the real munmap: as soon as the kernel has unmapped the range, another thread
     // may map the same range.

@@ -139,7 +139,7 @@ pub(crate) unsafe fn count_free(counters: *const Counters, small: live::Small) {
     let (site, size) = (small.site(), small.size());
     // SAFETY: a shard has `MAX_SITES` counters, and the site of a small entry has an id of the site table,
     // which is less than `MAX_SITES`.
-    unsafe { &*counters.wrapping_byte_add(site.bytes()) }.sub_owned(size as u64);
+    unsafe { &*counters.wrapping_byte_add(site.bytes()) }.add_free_owned(size as u64);
 }
 
 /// The counters of a thread that has left the fast path.
@@ -156,10 +156,14 @@ impl Counting {
     pub(crate) fn alloc(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
-            Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.add_owned(size as u64),
-            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
-            Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.add_shared(size as u64),
+            Counting::Owned(base) => {
+                // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
+                unsafe { &*base.wrapping_add(site as usize) }.add_allocation_owned(size as u64)
+            }
+            Counting::Shared(base) => {
+                // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
+                unsafe { &*base.wrapping_add(site as usize) }.add_allocation_shared(size as u64)
+            }
         }
     }
 
@@ -167,10 +171,14 @@ impl Counting {
     pub(crate) fn free(self, site: u32, size: usize) {
         debug_assert!((site as usize) < MAX_SITES);
         match self {
-            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
-            Counting::Owned(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_owned(size as u64),
-            // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
-            Counting::Shared(base) => unsafe { &*base.wrapping_add(site as usize) }.sub_shared(size as u64),
+            Counting::Owned(base) => {
+                // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
+                unsafe { &*base.wrapping_add(site as usize) }.add_free_owned(size as u64)
+            }
+            Counting::Shared(base) => {
+                // SAFETY: `base` is the start of a whole shard, and `site` is an id of the site table.
+                unsafe { &*base.wrapping_add(site as usize) }.add_free_shared(size as u64)
+            }
         }
     }
 }

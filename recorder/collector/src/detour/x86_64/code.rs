@@ -17,6 +17,9 @@ use iced_x86::{
     Mnemonic, Register,
 };
 
+/// The instruction int3, which stops a thread that executes it.
+pub(crate) const TRAP: u8 = 0xcc;
+
 const ARGUMENTS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 const ARGUMENTS_32: [Register; 6] =
@@ -106,7 +109,7 @@ pub(crate) fn trampoline(displaced: &Displaced, original: u64, address: u64) -> 
         if code.len() > RETURN_ADDRESS_AT {
             return None;
         }
-        code.resize(RETURN_ADDRESS_AT, 0xcc);
+        code.resize(RETURN_ADDRESS_AT, TRAP);
         code.extend(rest.to_le_bytes());
     }
     Some(code)

@@ -9,9 +9,10 @@
 //! whole pages.
 
 use edleak_format::Counters;
+use edleak_session::layout::PAGE_BYTES;
 use std::collections::{BTreeMap, VecDeque};
 
-const PAGE: u64 = 4096;
+const PAGE: u64 = PAGE_BYTES as u64;
 /// A mask for the lower bits of an event's number. An event that reports the result of a call contains these
 /// bits of the number of the event that reported the start of the same call.
 const NUMBER_MASK: u32 = (1 << edleak_session::mapping::FLAG_BITS) - 1;

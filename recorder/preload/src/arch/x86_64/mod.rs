@@ -13,7 +13,9 @@ mod tls;
 
 pub(crate) use signal::interrupted;
 pub(crate) use syscall::syscall;
-pub(crate) use tls::{ADDRESS_BITS, thread_pointer, tls, tls_first_word};
+pub(crate) use tls::{
+    ADDRESS_BITS, GLIBC_THREAD_ID_OFFSET, MUSL_THREAD_ID_OFFSET, thread_pointer, tls, tls_first_word,
+};
 
 use core::arch::asm;
 #[cfg(not(test))]

@@ -22,6 +22,11 @@ global_asm!(
 /// Number of bits of an address, unless the program asks the kernel for addresses with more bits.
 pub(crate) const ADDRESS_BITS: u32 = 47;
 
+/// The offset of the thread ID from the thread pointer in glibc's data of a thread, in bytes.
+pub(crate) const GLIBC_THREAD_ID_OFFSET: usize = 0x2d0;
+/// The offset of the thread ID from the thread pointer in musl's data of a thread, in bytes.
+pub(crate) const MUSL_THREAD_ID_OFFSET: usize = 0x30;
+
 /// The address of the current thread's state.
 #[inline(always)]
 pub(crate) fn tls() -> *mut Tls {

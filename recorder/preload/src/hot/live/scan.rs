@@ -6,6 +6,7 @@ use super::{Allocation, Entry, GRANULE_SHIFT, LEAF_ENTRIES, leaf_of};
 use crate::cold::sys;
 use crate::hot::tables::LEAF_SHIFT;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use edleak_session::layout::PAGE_BYTES;
 
 /// Passes every allocation in the table and its address to `visit`; `visit` may store the allocation again. A
 /// leaf has 8 MiB, but for a small heap, the library has touched only some pages of the leaf. A read of an
@@ -50,7 +51,6 @@ pub(crate) fn for_each(mut visit: impl FnMut(*const u8, Allocation)) {
     }
 }
 
-const PAGE_BYTES: usize = 4096;
 const PAGE_ENTRIES: usize = PAGE_BYTES / size_of::<AtomicU32>();
 const LEAF_PAGES: usize = LEAF_ENTRIES / PAGE_ENTRIES;
 const PAGES_AT_A_TIME: usize = 256;
