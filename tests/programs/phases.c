@@ -1,7 +1,13 @@
 // A service in phases. An argument is KIND:SECONDS[:RATE]. A request of `l`, `u` or `d` leaks 300 bytes.
 //
-//   l load    u load that rises    d load that falls    w load without leak    c load with a cache of 1,000 entries
-//   h health checks    i idle    f all sessions are freed, evenly over the time
+//   l    load
+//   u    load that rises
+//   d    load that falls
+//   w    load without leak
+//   c    load with a cache of 1,000 entries
+//   h    health checks
+//   i    idle
+//   f    all sessions are freed, evenly over the time
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -54,9 +54,9 @@ impl Symtab {
         self.best(tables, address, |_| true)
     }
 
-    /// The full name of the function at `address`. Use this function if the debug information has only
-    /// `plain`, a name without namespaces. gcc writes such names for members of anonymous namespaces. Several
-    /// functions may share one piece of code, so the function returns only a name that contains `plain`.
+    /// The full name of the function at `address`. Use `find_full` if the debug information has only `plain`,
+    /// a name without namespaces. gcc writes such names for members of anonymous namespaces. If several
+    /// functions share the code at `address`, `find_full` takes the name that contains `plain`.
     pub(crate) fn find_full(&self, tables: &[Table<'_>], address: u64, plain: &str) -> Option<String> {
         let base = plain.split('<').next().unwrap_or_default().trim_start_matches('~');
         let part = format!("{}{base}", base.len());

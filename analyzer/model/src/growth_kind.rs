@@ -274,7 +274,7 @@ impl ProcessGrowth {
     }
 
     /// Call this function if edleak did not count all allocations of an allocator. `clause` is a part of a
-    /// sentence for the report; it says that these allocations are not counted. If the memory of the
+    /// sentence for the report, which names the uncounted allocations. If the memory of the
     /// allocator may have grown, the cause becomes `Unclear`: the program may leak this memory, or the
     /// allocator may retain it.
     pub fn note_uncounted(&mut self, clause: String) {

@@ -134,8 +134,8 @@ impl EncodedRecords {
         each(encoded, FORMAT_VERSION, |record, bytes| self.push(Key::of(&record), bytes))
     }
 
-    /// Adds encoded records that are older than all records in this value. The function skips an older record
-    /// if this value already has a record with the same key.
+    /// Adds encoded records that are older than all records in `self`. `add_older` skips an older record if
+    /// `self` already has a record with the same key.
     pub(crate) fn add_older(&mut self, encoded: &[u8]) -> Option<()> {
         let newer: BTreeSet<Key> = self.places.keys().copied().collect();
         each(encoded, FORMAT_VERSION, |record, bytes| {
