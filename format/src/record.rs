@@ -118,7 +118,8 @@ pub struct Module {
     pub start: u64,
     /// End of the mapping: one past its last address.
     pub end: u64,
-    /// Time at which the collector first saw the module.
+    /// Time at which the collector first saw the module. No verdict depends on this time. The time tells a
+    /// reader of the trace in which order the modules came.
     pub loaded_ns: u64,
     /// Time at which the collector saw that the target had unloaded the module; 0 while the module is loaded.
     pub unloaded_ns: u64,

@@ -358,7 +358,6 @@ mod tests {
             leak_share: None,
             per_mark: None,
             totals: Totals::default(),
-            judged_count: None,
             resident_bytes: None,
             given_back: None,
             levels: Levels::default(),

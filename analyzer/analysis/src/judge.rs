@@ -217,7 +217,6 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
             parent: line.parent.clone(),
             kind: if line.parent.is_some() { Kind::Stack } else { Kind::Caller },
             totals: line.totals,
-            judged_count: line.totals.live_count,
             survivors: line.survivors.clone(),
             stack: line.stack.clone(),
             ..judged(line.label.clone(), &line.series, line.with_stacks.as_ref(), line.period_s, model)
@@ -295,7 +294,6 @@ fn judged(
         leak_share: None,
         per_mark: None,
         totals: Totals::default(),
-        judged_count: Some(series.last().live_count),
         resident_bytes: None,
         given_back: None,
         levels: Levels::of(series),

@@ -100,7 +100,6 @@ mod tests {
                 allocated_bytes: Some(allocs * size),
                 ..Totals::default()
             },
-            judged_count: None,
             resident_bytes: None,
             given_back: None,
             levels: Levels::default(),

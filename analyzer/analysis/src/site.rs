@@ -146,9 +146,6 @@ pub struct JudgedSite {
     pub per_mark: Option<Box<SitePerMark>>,
     /// The counters at the end of the recording.
     pub totals: Totals,
-    /// Number of live allocations at the last judged slice. (In later slices, the program may have freed
-    /// everything because it was about to end.)
-    pub judged_count: Option<u64>,
     /// For a site that maps memory: its number of resident and swapped bytes at the end of the recording.
     /// This number is an estimate: the share of the site's bytes that was resident or swapped at the last
     /// reading of /proc, times the live bytes at the end. `None`: no reading of /proc shows this site.

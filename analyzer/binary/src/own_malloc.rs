@@ -9,10 +9,6 @@ use object::read::elf::Sym;
 pub struct OwnMalloc {
     /// The name of the allocator's function by which edleak recognized the allocator.
     pub symbol: String,
-    /// `true`: the program exports the allocator as `malloc`, so every module of the process calls this
-    /// allocator: the loader finds the program's symbols before the symbols of a preloaded library. `false`:
-    /// only code that was linked together with the allocator calls the allocator.
-    pub replaces_all: bool,
 }
 
 impl Elf<'_> {
@@ -22,11 +18,11 @@ impl Elf<'_> {
     pub fn own_malloc(&self) -> Option<OwnMalloc> {
         let dynamic = self.symbols(true)?;
         if own_malloc_in(dynamic, &["malloc"]).is_some() {
-            return Some(OwnMalloc { symbol: "malloc".into(), replaces_all: true });
+            return Some(OwnMalloc { symbol: "malloc".into() });
         }
         let table = self.symbols(false).filter(|table| !table.is_empty()).unwrap_or(dynamic);
         let symbol = own_malloc_in(table, &OWN_MALLOCS)?;
-        Some(OwnMalloc { symbol: symbol.into(), replaces_all: false })
+        Some(OwnMalloc { symbol: symbol.into() })
     }
 }
 

@@ -280,7 +280,7 @@ pub(crate) fn own_malloc_of(program: &Path) -> Option<OwnMalloc> {
 
 fn own_malloc_in(elf: &Elf<'_>) -> Option<OwnMalloc> {
     let by_table = || allocator_of(elf, &Prefixes::default());
-    elf.own_malloc().or_else(|| by_table().map(|symbol| OwnMalloc { symbol, replaces_all: false }))
+    elf.own_malloc().or_else(|| by_table().map(|symbol| OwnMalloc { symbol }))
 }
 
 /// The user ID and the group ID with which this process starts the program.
