@@ -168,8 +168,8 @@ mod tests {
         symlink("elsewhere", &link).expect("writable");
         const NOBODY: u32 = 65534;
         if std::os::unix::fs::lchown(&link, Some(NOBODY), None).is_err() {
-            eprintln!("skipped: only root can give a link away");
-            return;
+            assert!(std::env::var_os("CI").is_none(), "CI runs as root");
+            return eprintln!("not run: only root can give a link away");
         }
         let set_mode = |mode| {
             fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("it is ours");

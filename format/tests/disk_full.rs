@@ -37,7 +37,10 @@ fn a_full_file_system_ends_the_recording_and_the_trace_is_finished() {
     std::fs::remove_dir(&directory).expect("it was mounted on elsewhere");
     match status {
         Some(status) => assert!(status.success(), "{status}"),
-        None => eprintln!("no mount namespaces here: a full file system is not tried"),
+        None => {
+            assert!(std::env::var_os("CI").is_none(), "CI may make mount namespaces");
+            eprintln!("not run: no right to mount a small file system");
+        }
     }
 }
 
