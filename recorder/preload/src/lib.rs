@@ -45,9 +45,10 @@
 //!       only        whether the user wants this program recorded
 //! ```
 //!
-//! A file uses only the files that stand below this file in the list, with one exception: `lifecycle`,
-//! `idle`, `real`, `detours`, `slow`, `free`, `marks` and `entry` use each other. The reason is that the
-//! first call of any entry point starts the library, and the start sets up the entry points.
+//! These files use each other in a circle: `cold/lifecycle`, `cold/idle`, `cold/real`, `cold/detours`,
+//! `cold/slow`, `cold/marks`, `cold/thread_id`, `hot/free`, `entry/forward`, `entry/pool`, `entry/mapping`,
+//! `entry/detour`. The reason is that the first call of any entry point starts the library, and the start
+//! sets up the entry points. No other files use each other in a circle.
 //!
 //! Rules for all code of this library: no allocation, no lock, no panic, no change of errno (system calls are
 //! raw). After the initialization, the library makes a system call only to get memory for a leaf of the side
