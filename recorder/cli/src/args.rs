@@ -33,29 +33,30 @@ use std::time::Duration;
   edleak-record ./server --port 8080        record until the server ends
   edleak-record -o run.edl --duration 1h -- ./server
                                             end the recording after an hour; the server runs on
-  edleak-record --report ./server
-                                            and print the leaks and their stacks at the end
+  edleak-record --report ./server           print the leaks and their stacks at the end
   edleak-record --only 'server*' ./start.sh record the server, not the script or other programs
-  edleak-record --idle ./server             start it ready to be recorded; until then nothing is counted
-  edleak-record --pid 4711 --duration 1h    record it now, while it runs; it runs on
+  edleak-record --idle ./server             start the server ready to be recorded, at almost no cost
+  edleak-record --pid 4711 --duration 1h    record a running process; the process runs on
   edleak-record sessions                    list the running recordings
   edleak-record top                         show a recording: sites, curves, verdicts so far
   edleak-record watch --session PID 'parse_*'
-                                            record full stacks there, in a running recording
-                                            (unwatch: no longer)
-  edleak-record mark --session PID deployed  name this instant in the trace
+                                            in a running recording, record full stacks of these
+                                            functions (unwatch: no longer)
+  edleak-record mark --session PID deployed
+                                            name this instant in the trace
   LD_PRELOAD=/path/to/libedleak_preload.so ./server
                                             the same without edleak-record; EDLEAK_OUTPUT, EDLEAK_PERIOD,
-                                            EDLEAK_SIZE, EDLEAK_AUTO_WATCH, EDLEAK_DOMAINS
-                                            and EDLEAK_ONLY apply
+                                            EDLEAK_SIZE, EDLEAK_AUTO_WATCH, EDLEAK_ALLOCATOR,
+                                            EDLEAK_DOMAINS and EDLEAK_ONLY stand for the options
 
-EDLEAK_PRELOAD names the library to load, EDLEAK_RECORD the recorder that a bare LD_PRELOAD starts.
+EDLEAK_PRELOAD names the library to load, EDLEAK_CACHE_DIR the directory for compiled rules, and EDLEAK_RECORD
+the recorder that a bare LD_PRELOAD starts. docs/environment.md explains all variables.
 
 Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
-recorded, 127 there is no such program. A program called watch is ./watch."
+recorded, 127 there is no such program. To record a program called watch, write ./watch."
 )]
 pub(crate) struct Args {
-    /// Write the trace to FILE; an existing one is kept as FILE.old.
+    /// Write the trace to FILE; an existing FILE is kept as FILE.old.
     #[arg(short, long, value_name = "FILE", default_value = "trace.edl")]
     pub(crate) output: PathBuf,
 
