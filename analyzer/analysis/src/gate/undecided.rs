@@ -14,6 +14,9 @@ const UNDECIDED_SHARE: f64 = 0.05;
 /// The result is undecided if the number of pool events that the recorder lost is more than this share of the
 /// number of counted objects.
 const LOST_SHARE: f64 = 0.05;
+/// The result is undecided if the number of allocations that the library could not count is more than this
+/// share of the number of counted allocations. An allocation that is not counted shows in no curve.
+const UNTRACKED_SHARE: f64 = 0.001;
 /// Undecided sites do not make the result undecided if all of them together hold no more than this number of
 /// bytes.
 const UNDECIDED_BYTES: f64 = 4096.0;
@@ -131,6 +134,17 @@ fn lost_objects(analysis: &Analysis) -> Option<String> {
     })
 }
 
+/// Returns a sentence for the user if allocations that the library could not count may hide a leak.
+fn untracked_allocations(analysis: &Analysis) -> Option<String> {
+    let (untracked, counted) = (analysis.summary.untracked_allocs, analysis.summary.allocs);
+    (untracked as f64 > UNTRACKED_SHARE * counted as f64).then(|| {
+        format!(
+            "{} could not be counted, because the system gave edleak's library no memory for its table, which may hide a leak (raise the              limits of the program: `ulimit -v`, `ulimit -d`, vm.max_map_count)",
+            units::plural(untracked, "allocation", "allocations")
+        )
+    })
+}
+
 /// If the undecided sites of a domain make the result undecided, the reason and the remedy. The function
 /// compares the bytes of undecided sites only with the live bytes of the same domain, because address space
 /// may be a thousand times as large as the heap.
@@ -169,10 +183,11 @@ fn in_question(site: &JudgedSite) -> f64 {
     }
 }
 
-/// If the recording does not show where the process grew, the reason: the growth was in child processes,
-/// outside malloc, or spread over so many sites that edleak can judge none of them.
+/// If the recording does not show where the process grew, the reason: the growth was in child processes, in
+/// allocations that were not counted, outside malloc, or spread over so many sites that edleak can judge none
+/// of them.
 fn unmeasured(analysis: &Analysis) -> Option<String> {
-    if let Some(why) = unrecorded_work(analysis) {
+    if let Some(why) = unrecorded_work(analysis).or_else(|| untracked_allocations(analysis)) {
         return Some(why);
     }
     if let Some(unexplained) = analysis.unexplained {

@@ -110,6 +110,25 @@ fn launcher_whose_children_were_not_recorded_is_undecided() {
     }
 }
 
+#[test]
+fn allocations_that_were_not_counted_may_hide_a_leak() {
+    let scratch = Scratch::new();
+    let mut draft = leaker();
+    draft.sites.remove(0);
+    // The other sites make 821 allocations.
+    for (untracked_allocs, code) in [(0, 0), (1, 2)] {
+        draft.losses.untracked_allocs = untracked_allocs;
+        let ran = run([&draft.write(&scratch.path("t.edl"))]);
+        assert_eq!(ran.code, code, "{}", ran.out);
+        assert_eq!(
+            ran.out.contains("undecided: 1 allocation could not be counted"),
+            code == 2,
+            "{}",
+            ran.out
+        );
+    }
+}
+
 /// 1,000 allocations at the start, and again after 15, 28 and 62 slices.
 fn late_bursts(slice: u64) -> Counters {
     let count = 1000 * (1 + [15, 28, 62].iter().filter(|&&at| slice >= at).count() as u64);
