@@ -97,7 +97,7 @@ impl Error {
 
     /// Puts the text `what` and a colon in front of the message.
     #[must_use]
-    pub fn context(mut self, what: impl fmt::Display) -> Error {
+    pub(crate) fn context(mut self, what: impl fmt::Display) -> Error {
         self.message = format!("{what}: {}", self.message);
         self
     }
@@ -108,7 +108,7 @@ impl Error {
     }
 
     /// The message, without the remedy.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         &self.message
     }
 

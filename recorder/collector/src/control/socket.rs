@@ -31,15 +31,15 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Identifies a connected client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ClientId(u64);
+pub(crate) struct ClientId(u64);
 
 /// One request, split into words.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// The client that sent the request.
-    pub client: ClientId,
+    pub(crate) client: ClientId,
     /// The words of the request after [`PROTOCOL`]; `None`: the request does not begin with [`PROTOCOL`].
-    pub words: Option<Vec<String>>,
+    pub(crate) words: Option<Vec<String>>,
 }
 
 enum State {
@@ -57,7 +57,7 @@ struct Client {
 }
 
 /// The collector's end of the control socket.
-pub struct ControlSocket {
+pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     clients: Vec<Client>,
@@ -73,7 +73,7 @@ impl ControlSocket {
     /// # Errors
     /// In each possible directory, either edleak could not create the socket, or another user owns the
     /// directory.
-    pub fn open() -> io::Result<ControlSocket> {
+    pub(crate) fn open() -> io::Result<ControlSocket> {
         let mut failure = io::Error::from(ErrorKind::NotFound);
         for directory in directories() {
             match ControlSocket::open_in(&directory) {
@@ -116,7 +116,7 @@ impl ControlSocket {
 
     /// The descriptors for which the main loop must wait: one for new clients, and one for each client that
     /// is sending a request.
-    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
+    pub(crate) fn fds(&self) -> impl Iterator<Item = RawFd> {
         let asking = self.clients.iter().filter(|client| matches!(client.state, State::Asking(_)));
         let listener = self.paused_until.is_none().then(|| self.listener.as_raw_fd());
         listener.into_iter().chain(asking.map(|client| client.stream.as_raw_fd()))
@@ -124,7 +124,7 @@ impl ControlSocket {
 
     /// Reads from and writes to every client as far as possible without waiting. Returns the requests that
     /// are complete.
-    pub fn serve(&mut self, now: Instant) -> Vec<Line> {
+    pub(crate) fn serve(&mut self, now: Instant) -> Vec<Line> {
         self.accept(now);
         let mut lines = Vec::new();
         self.clients.retain_mut(|client| {
@@ -147,7 +147,7 @@ impl ControlSocket {
     }
 
     /// Sends the answer to a client, if the client is still connected.
-    pub fn answer(&mut self, client: ClientId, text: Result<String, Error>, now: Instant) {
+    pub(crate) fn answer(&mut self, client: ClientId, text: Result<String, Error>, now: Instant) {
         let Some(client) = self.clients.iter_mut().find(|one| one.id == client) else { return };
         let (verdict, text) = match text {
             Ok(text) => ("ok", text),
@@ -285,7 +285,7 @@ pub fn is_stale(path: &Path) -> bool {
 }
 
 /// The effective user ID.
-pub fn own_uid() -> u32 {
+fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 

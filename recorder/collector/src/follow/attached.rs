@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// A process that already ran when its recording began, and edleak's library in this process.
-pub struct Attached {
+pub(crate) struct Attached {
     pub(crate) library: Library,
     pub(crate) watch: Watch,
     /// The jumps from the process's code to the edleak library; `None`: the process loaded the library when

@@ -31,7 +31,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use outcome::{Failure, Outcome};
+pub use outcome::Outcome;
 use outcome::{no_session, unwritten};
 pub(crate) use trace_names::child_path;
 use unrecorded::{Unrecorded, UnrecordedProcesses};
@@ -58,7 +58,7 @@ const CALM_AFTER: Duration = Duration::from_secs(10);
 const ATTACH_LIMIT: Duration = Duration::from_millis(200);
 
 /// The process whose images the collector follows.
-pub enum Root<'a> {
+pub(crate) enum Root<'a> {
     /// A child process that this collector started.
     Child(&'a OwnChild),
     /// A process that started this collector.
@@ -87,20 +87,20 @@ impl Root<'_> {
 }
 
 /// The settings of a run.
-pub struct RunSettings {
+pub(crate) struct RunSettings {
     /// Settings that all recordings of the run share.
-    pub options: Options,
+    pub(crate) options: Options,
     /// The path of the trace of the root process.
-    pub output: PathBuf,
+    pub(crate) output: PathBuf,
     /// The time after which the run ends; `None`: the run has no time limit.
-    pub duration: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
     /// Whether the run also records child processes.
-    pub children: bool,
+    pub(crate) children: bool,
     /// Patterns of the programs to record, separated by colons; empty: all programs. Each target compares its
     /// own name with the patterns.
-    pub only: String,
+    pub(crate) only: String,
     /// Publishes to the targets the rules for wrapper functions and for the unwinding of stacks.
-    pub publisher: Publisher,
+    pub(crate) publisher: Publisher,
 }
 
 /// A recorded child process, and the watch that notices the end of this process.
@@ -110,7 +110,7 @@ struct Child {
 }
 
 /// A run that is in progress.
-pub struct Follower<'a> {
+pub(crate) struct Follower<'a> {
     plan: &'a RunSettings,
     stock: SessionStock,
     root: Root<'a>,
@@ -159,7 +159,7 @@ impl<'a> Follower<'a> {
     /// Creates a follower of the process `root`. The images of this process claim their sessions from
     /// `stock`. `reserved` is the writer of the root's trace, if the collector has already created this
     /// trace.
-    pub fn new(
+    pub(crate) fn new(
         plan: &'a RunSettings,
         stock: SessionStock,
         root: Root<'a>,
@@ -192,7 +192,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Records until every recorded process has ended, or until the time limit of the run is reached.
-    pub fn run(mut self, signals: &mut Signals) -> Outcome {
+    pub(crate) fn run(mut self, signals: &mut Signals) -> Outcome {
         loop {
             let mut fds = vec![signals.fd()];
             fds.extend(self.children.iter().filter_map(|child| child.watch.as_ref().map(Watch::fd)));

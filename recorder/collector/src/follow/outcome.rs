@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 /// A failure to create a trace or to write into it.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The path of the trace.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The error, with the reason and the remedy.
-    pub error: Error,
+    pub(crate) error: Error,
 }
 
 /// The result of a run.
@@ -25,7 +25,7 @@ pub struct Outcome {
     pub summaries: Vec<Summary>,
     /// The failures to write traces; each failure is listed once. The collector has already printed every
     /// failure of this list. A failure to write a trace does not disturb the target.
-    pub failures: Vec<Failure>,
+    pub(crate) failures: Vec<Failure>,
 }
 
 impl Outcome {

@@ -36,7 +36,7 @@ const STOCK_WITH_CHILDREN: usize = control::SLOTS;
 const MOST_SPARE: usize = 8;
 
 /// The stock of sessions for the images of one run.
-pub struct SessionStock {
+pub(crate) struct SessionStock {
     page: Arc<ControlPage>,
     sessions: Vec<Option<Session>>,
     /// Sessions of ended children, reset so that later children can claim these sessions.
@@ -50,7 +50,7 @@ pub struct SessionStock {
 
 impl SessionStock {
     /// Creates the control page and the first sessions.
-    pub fn create(children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
+    pub(crate) fn create(children: bool, rules_timeout: Duration) -> io::Result<SessionStock> {
         SessionStock::create_with(children, rules_timeout, None, None)
     }
 
@@ -93,12 +93,12 @@ impl SessionStock {
     }
 
     /// The page on which images claim sessions.
-    pub fn page(&self) -> &Arc<ControlPage> {
+    pub(crate) fn page(&self) -> &Arc<ControlPage> {
         &self.page
     }
 
     /// The path through which a target finds the control page.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         match &self.keeper {
             Some(keeper) => self.page.address_through(keeper.pid_there),
             None => self.page.address(),
@@ -107,29 +107,29 @@ impl SessionStock {
 
     /// Stores the PID of the process to record. Call this function before the process `pid` executes its
     /// program.
-    pub fn set_root(&self, pid: u32) {
+    pub(crate) fn set_root(&self, pid: u32) {
         self.page.get().root_pid.store(pid, Ordering::Release);
     }
 
     /// Stores the domains (kinds of memory, such as mapped memory) to record besides the heap. Call this
     /// function before the first target starts.
-    pub fn set_domains(&self, domains: u32) {
+    pub(crate) fn set_domains(&self, domains: u32) {
         self.page.get().domains.store(domains, Ordering::Release);
     }
 
     /// Number of images (programs in a process) that found no free session, so they have no recording.
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         u64::from(self.page.get().missed.load(Ordering::Relaxed))
     }
 
     /// Number of images of child processes that the user did not ask to record.
-    pub fn others(&self) -> u64 {
+    pub(crate) fn others(&self) -> u64 {
         u64::from(self.page.get().others.load(Ordering::Relaxed))
     }
 
     /// The sessions that images have claimed since the last call, in slot order. The slot of each returned
     /// session stays empty until the collector calls [`SessionStock::fill`].
-    pub fn claimed(&mut self) -> io::Result<Vec<Session>> {
+    pub(crate) fn claimed(&mut self) -> io::Result<Vec<Session>> {
         let mut claimed = Vec::new();
         for (slot, session) in self.page.get().slots.iter().zip(&mut self.sessions) {
             if slot.take_claimed() {
@@ -149,7 +149,7 @@ impl SessionStock {
     }
 
     /// Fills every empty slot.
-    pub fn fill(&mut self) -> io::Result<()> {
+    pub(crate) fn fill(&mut self) -> io::Result<()> {
         self.refill(STOCK_WITH_CHILDREN)
     }
 

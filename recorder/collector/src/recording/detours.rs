@@ -60,28 +60,28 @@ struct ModuleDetours {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Unseen {
     /// The module.
-    pub module: ModuleId,
+    pub(crate) module: ModuleId,
     /// The name of a function of the allocator.
-    pub symbol: String,
+    pub(crate) symbol: String,
     /// The functions whose allocations are not counted.
-    pub functions: Vec<String>,
+    pub(crate) functions: Vec<String>,
     /// Whether edleak counts the allocations of some functions of the allocator, and not of all.
-    pub is_in_part: bool,
+    pub(crate) is_in_part: bool,
     /// The message for the user.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// Facts about a target; from these facts, the collector decides which detours the target gets.
 pub(crate) struct Surroundings<'a> {
     /// The process ID.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The text of the target's memory map.
-    pub maps: &'a [u8],
+    pub(crate) maps: &'a [u8],
     /// The module of the program's own file.
-    pub program: Option<ModuleId>,
+    pub(crate) program: Option<ModuleId>,
     /// Whether the target has only one thread, so that no other thread can be in the code that a jump
     /// replaces.
-    pub has_one_thread: bool,
+    pub(crate) has_one_thread: bool,
 }
 
 impl Detours {

@@ -8,22 +8,22 @@ use edleak_session::control::{DOMAIN_MAPPING, DOMAIN_POOL};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Domains {
     /// Memory that the program maps with mmap, mremap and shmat.
-    pub mapping: bool,
+    pub(crate) mapping: bool,
     /// Objects that the program's own pools hand out. The program reports the objects of its pools with the
     /// functions of edleak.h.
-    pub pool: bool,
+    pub(crate) pool: bool,
 }
 
 impl Domains {
     /// The names of the domains, in the form in which messages list them.
-    pub const NAMES: &str = "heap, mapping, pool or all";
+    const NAMES: &str = "heap, mapping, pool or all";
     /// All domains.
-    pub const ALL: Domains = Domains { mapping: true, pool: true };
+    pub(crate) const ALL: Domains = Domains { mapping: true, pool: true };
     /// Only the heap.
     pub(crate) const HEAP: Domains = Domains { mapping: false, pool: false };
 
     /// The flags of the domains in the control page, which the targets read.
-    pub fn flags(self) -> u32 {
+    pub(crate) fn flags(self) -> u32 {
         let flag = |is_on: bool, flag: u32| if is_on { flag } else { 0 };
         flag(self.mapping, DOMAIN_MAPPING) | flag(self.pool, DOMAIN_POOL)
     }

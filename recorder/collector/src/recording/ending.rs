@@ -22,7 +22,7 @@ impl Recording {
     ///
     /// # Errors
     /// The collector cannot write the end of the trace.
-    pub fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
+    pub(crate) fn finish(mut self, reason: EndReason, others: Others) -> Result<Summary, Error> {
         let runs_on = matches!(reason, EndReason::DurationReached | EndReason::Stopped);
         // If the process still runs, it may have executed a program a moment ago, and this program may still
         // claim a session. So the program counts as not recorded only if it has claimed no session for some
@@ -97,7 +97,7 @@ impl Recording {
     ///
     /// # Errors
     /// The operating system refuses to move the file.
-    pub fn rename(&mut self, to: &Path) -> io::Result<()> {
+    pub(crate) fn rename(&mut self, to: &Path) -> io::Result<()> {
         if self.writer.as_ref().is_some_and(|writer| !writer.is_at(&self.path)) {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -127,13 +127,13 @@ impl Recording {
 
     /// Ends this recording and returns the writer of its trace, so that the recording of the next image can
     /// use the same file name.
-    pub fn into_writer(mut self) -> Option<TraceWriter> {
+    pub(crate) fn into_writer(mut self) -> Option<TraceWriter> {
         self.writer.take()
     }
 
     /// Closes the trace after the collector could not write a slice. The slices that the trace already
     /// contains stay readable.
-    pub fn abandon(mut self, error: &Error) -> Option<Summary> {
+    pub(crate) fn abandon(mut self, error: &Error) -> Option<Summary> {
         let mut writer = self.writer.take()?;
         if error.kind() == ErrorKind::CutOff {
             return None; // there is no trace to close

@@ -14,9 +14,9 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 #[derive(Clone)]
 pub(crate) struct FileFacts {
     /// The build ID; empty: the file has no build ID.
-    pub build_id: Vec<u8>,
+    pub(crate) build_id: Vec<u8>,
     /// The link-time address of the file's first byte.
-    pub link_base: u64,
+    pub(crate) link_base: u64,
 }
 
 /// The kind of a mapped file.

@@ -7,9 +7,9 @@ use edleak_format::{Counters, SiteId};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Injected {
     /// The site that stands for the artificial leak in the trace.
-    pub site: SiteId,
+    pub(crate) site: SiteId,
     /// The growth rate of the artificial leak, in bytes per second.
-    pub bytes_per_s: f64,
+    pub(crate) bytes_per_s: f64,
 }
 
 impl Injected {

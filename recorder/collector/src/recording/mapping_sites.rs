@@ -36,7 +36,7 @@ impl Recording {
 
     /// Time until [`Recording::poll`] has work to do, if this work is due before the next slice; `None`: no
     /// work is due before the next slice.
-    pub fn next_turn(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn next_turn(&self, now: Instant) -> Option<Duration> {
         let pools = self.pools.as_ref().and_then(|pools| pools.due(now));
         self.next_reading().into_iter().chain(pools).chain(self.delay_left(now)).min()
     }

@@ -69,18 +69,18 @@ impl NamedMark {
 pub(crate) struct TraceSites<'r> {
     /// The trace ids of call sites, in the order of their session ids. The first entry belongs to the session
     /// id [`OTHER`].
-    pub callers: &'r [SiteId],
+    pub(crate) callers: &'r [SiteId],
     /// The trace ids of the sites of watched stacks, indexed by stack.
-    pub stacks: &'r [SiteId],
+    pub(crate) stacks: &'r [SiteId],
 }
 
 /// The time at which the collector read a slice that the target took at a mark.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadAt {
     /// The tick of the next regular slice of the recording.
-    pub tick: u64,
+    pub(crate) tick: u64,
     /// The time from the start of the recording until the collector read the slice, in nanoseconds.
-    pub ns: u64,
+    pub(crate) ns: u64,
 }
 
 /// The marks of one recording.

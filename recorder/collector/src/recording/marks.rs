@@ -26,7 +26,7 @@ impl Recording {
     ///
     /// # Errors
     /// The collector cannot write the trace.
-    pub fn mark(&mut self, name: &str) -> Result<u64, Error> {
+    pub(crate) fn mark(&mut self, name: &str) -> Result<u64, Error> {
         let marked_until = Marks::written(&self.session);
         let now_ns = self.began.elapsed().as_nanos() as u64;
         self.read_events(now_ns)?;

@@ -41,13 +41,13 @@ use crate::recording::inject::Injected;
 use crate::recording::mappings::Mappings;
 use crate::recording::mark_slices::Marks;
 use crate::recording::modules::Modules;
-pub use crate::recording::options::Options;
+pub(crate) use crate::recording::options::Options;
 pub(crate) use crate::recording::options::{Inherited, KnownCode};
 use crate::recording::period::Schedule;
 use crate::recording::pools::PoolReader;
 use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
-pub(crate) use crate::recording::summary::Remains;
-pub use crate::recording::summary::{Others, Summary};
+pub use crate::recording::summary::Summary;
+pub(crate) use crate::recording::summary::{Others, Remains};
 use crate::recording::watch_requests::{PendingRequests, WatchRequest};
 use crate::rules::publisher::Publisher;
 use crate::rules::stack_bounds::StackBounds;
@@ -63,7 +63,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The running recording of one image.
-pub struct Recording {
+pub(crate) struct Recording {
     pid: u32,
     command: Vec<String>,
     session: Arc<Session>,
@@ -151,7 +151,7 @@ pub struct Recording {
 
 impl Recording {
     /// The ID of the recorded process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
@@ -193,34 +193,34 @@ impl Recording {
     }
 
     /// The path of the trace.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Number of shards (sets of counters) of the session.
-    pub fn shards(&self) -> usize {
+    pub(crate) fn shards(&self) -> usize {
         self.session.shards().len()
     }
 
     /// Notes that the collector has told the library in the target to stop counting.
-    pub fn set_idle(&mut self) {
+    pub(crate) fn set_idle(&mut self) {
         self.is_idle = true;
     }
 
     /// The time at which the recording began.
-    pub fn began(&self) -> Instant {
+    pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
     /// The time at which the next slice is due.
-    pub fn next_due(&self) -> Instant {
+    pub(crate) fn next_due(&self) -> Instant {
         self.began + self.schedule.start_of(self.schedule.due_after(self.last_tick))
     }
 
     /// Handles watch requests, and updates the addresses at which the walk of a thread's stack must end. The
     /// function does only the work that is due. The caller may call this function at any time. If a watch
     /// request is done, the function returns the client that sent the request, and the answer.
-    pub fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
+    pub(crate) fn tend(&mut self, now: Instant) -> Option<(ClientId, String)> {
         let answer = self.pending_requests.advance(&mut self.publisher, &self.session, self.modules.all());
         if self.publisher.walks() {
             self.bounds.refresh(&self.session, self.pid, now);
@@ -229,22 +229,22 @@ impl Recording {
     }
 
     /// Adds a request to watch or unwatch sites. [`Recording::tend`] returns the answer to the request.
-    pub fn steer(&mut self, wanted: WatchRequest) {
+    pub(crate) fn steer(&mut self, wanted: WatchRequest) {
         self.pending_requests.add(wanted);
     }
 
     /// Whether a watch request waits until [`Recording::tend`] handles it.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.pending_requests.is_busy()
     }
 
     /// The clients that wait for the answer to a watch request.
-    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+    pub(crate) fn clients(&self) -> impl Iterator<Item = ClientId> {
         self.pending_requests.clients()
     }
 
     /// The progress of the recording so far.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         Progress {
             pid: self.pid,
             seconds: self.began.elapsed().as_secs(),
@@ -263,7 +263,7 @@ impl Recording {
     ///
     /// # Errors
     /// The collector cannot write the trace any more.
-    pub fn poll(&mut self, now: Instant) -> Result<(), Error> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Result<(), Error> {
         self.end_delay(now)?;
         self.pools.iter_mut().for_each(|pools| pools.tend(now));
         if now < self.next_due() {
@@ -286,7 +286,7 @@ impl Recording {
     }
 
     /// Checks whether the process still runs the recorded image.
-    pub fn look_at_image(&mut self, now: Instant) {
+    pub(crate) fn look_at_image(&mut self, now: Instant) {
         self.image_watch.look(now);
     }
 
@@ -309,13 +309,13 @@ impl Recording {
 
     /// Tells this recording that the process has executed another program (image), which has its own
     /// recording.
-    pub fn set_followed(&mut self) {
+    pub(crate) fn set_followed(&mut self) {
         self.image_watch.set_followed();
     }
 
     /// Whether the process executed another program (image) at least 100 ms ago, so that the recording of the
     /// new image should have begun by now.
-    pub fn is_left_behind(&self, now: Instant) -> bool {
+    pub(crate) fn is_left_behind(&self, now: Instant) -> bool {
         const WHILE: Duration = Duration::from_millis(100);
         self.image_watch.is_left_for(now, WHILE)
     }
@@ -323,7 +323,7 @@ impl Recording {
     /// Whether the process executed another program (image) that edleak does not record. The function returns
     /// `true` only after the new program has had enough time to claim a session; from then on, the counters
     /// of this recording no longer change.
-    pub fn is_left(&self, now: Instant) -> bool {
+    pub(crate) fn is_left(&self, now: Instant) -> bool {
         self.image_watch.is_over(now)
     }
 

@@ -12,34 +12,34 @@ use std::path::PathBuf;
 
 /// A module of a target, with the numbers of its first and its latest load event.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The module in the form in which the trace stores it.
-    pub module: Module,
+    pub(crate) module: Module,
     /// The number of the first event that loaded the module; 0: the collector found the module in the memory
     /// map.
     first_event: u32,
     /// The number of the latest event that loaded the module.
-    pub latest_event: u32,
+    pub(crate) latest_event: u32,
     /// The number of the latest event that unloaded the module.
     unloaded_event: u32,
     /// The path through which the collector can read the module's file while the process lives.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// A report of the target that its loader has mapped a module.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     /// The name that the loader opened; the name may be relative.
-    pub name: String,
+    pub(crate) name: String,
     /// The load bias: the address of a byte of the module in the process, minus the link-time address of this
     /// byte.
-    pub load_bias: u64,
+    pub(crate) load_bias: u64,
     /// The address after the last byte of the module; 0: unknown.
-    pub end: u64,
+    pub(crate) end: u64,
     /// The build ID of the module; empty: the module has no build ID.
-    pub build_id: Vec<u8>,
+    pub(crate) build_id: Vec<u8>,
     /// The number of this event; the target numbers all loads and unloads of modules.
-    pub number: u32,
+    pub(crate) number: u32,
 }
 
 /// Maximum number of module loads that the collector remembers. If several modules were loaded at one address

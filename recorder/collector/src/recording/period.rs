@@ -10,7 +10,7 @@ use edleak_text::units;
 use std::time::Duration;
 
 /// The first and shortest value of an automatic period.
-pub const FINEST: Duration = Duration::from_millis(20);
+const FINEST: Duration = Duration::from_millis(20);
 /// An automatic period doubles when the recording has lasted for this number of periods. After a doubling of
 /// the period, every second older slice lies at a multiple of the new period.
 const MOST_SLICES: u64 = 1024;
@@ -33,7 +33,7 @@ const LONGEST_FOR_STACKS: Duration = Duration::from_millis(160);
 /// The interval between slices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Period {
-    /// The period begins at [`FINEST`] and doubles repeatedly, so that a recording of any length ends with
+    /// The period begins at 20 ms and doubles repeatedly, so that a recording of any length ends with
     /// several hundred evenly spaced slices.
     Auto,
     /// The interval that the user asked for.
@@ -57,7 +57,7 @@ impl std::str::FromStr for Period {
 
 /// Determines the ticks of a recording at which a slice is due.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     tick: Duration,
     stride: u64,
     doubles: bool,
@@ -68,7 +68,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule of a recording that begins now.
-    pub fn new(period: Period) -> Schedule {
+    pub(crate) fn new(period: Period) -> Schedule {
         match period {
             Period::Auto => Schedule { tick: FINEST / 2, stride: 2, doubles: true, lost: 0 },
             Period::Every(period) => Schedule { tick: period / 2, stride: 2, doubles: false, lost: 0 },
@@ -76,50 +76,50 @@ impl Schedule {
     }
 
     /// The length of a tick, which is the unit of time in the trace.
-    pub fn tick(&self) -> Duration {
+    pub(crate) fn tick(&self) -> Duration {
         self.tick
     }
 
     /// The current period (the time between two slices) in ticks.
-    pub fn period_ticks(&self) -> u64 {
+    pub(crate) fn period_ticks(&self) -> u64 {
         self.stride
     }
 
     /// The current period (the time between two slices) as a duration.
-    pub fn period(&self) -> Duration {
+    pub(crate) fn period(&self) -> Duration {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(self.stride))
     }
 
     /// Whether a tick is a multiple of the current period, so that a regular slice is due at this tick.
-    pub fn is_even(&self, tick: u64) -> bool {
+    pub(crate) fn is_even(&self, tick: u64) -> bool {
         tick.is_multiple_of(self.stride)
     }
 
     /// The tick that contains the instant `elapsed` after the start of the recording.
-    pub fn tick_at(&self, elapsed: Duration) -> u64 {
+    pub(crate) fn tick_at(&self, elapsed: Duration) -> u64 {
         (elapsed.as_nanos() / self.tick.as_nanos().max(1)) as u64
     }
 
     /// The first tick after `tick` at which a slice is due.
-    pub fn due_after(&self, tick: u64) -> u64 {
+    pub(crate) fn due_after(&self, tick: u64) -> u64 {
         (tick / self.stride + 1) * self.stride
     }
 
     /// The latest tick, not after `tick`, at which a slice is due, and the number of lost slices. A lost
     /// slice was due after the tick `last` and before the returned tick, but the collector did not take it.
-    pub fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
+    pub(crate) fn due_at(&self, last: u64, tick: u64) -> (u64, u64) {
         let due = tick / self.stride * self.stride;
         (due, (due.saturating_sub(last) / self.stride).saturating_sub(1))
     }
 
     /// The tick of the final slice, taken at the time `elapsed`; `last` is the tick of the slice before the
     /// final slice. The tick of the final slice is odd, because the ticks of regular slices are even.
-    pub fn final_tick(&self, last: u64, elapsed: Duration) -> u64 {
+    pub(crate) fn final_tick(&self, last: u64, elapsed: Duration) -> u64 {
         self.tick_at(elapsed).max(last + 1) | 1
     }
 
     /// The start of a tick, as time since the start of the recording.
-    pub fn start_of(&self, tick: u64) -> Duration {
+    pub(crate) fn start_of(&self, tick: u64) -> Duration {
         Duration::from_nanos((self.tick.as_nanos() as u64).saturating_mul(tick))
     }
 
@@ -129,7 +129,7 @@ impl Schedule {
     /// lost slices show that the work for stacks takes too much time. Doubling the period is better than
     /// losing slices: a longer period only gives a curve fewer points, but lost slices would leave gaps of
     /// unknown length in the curve.
-    pub fn taken(&mut self, tick: u64, stacks: usize, missed: u64) {
+    pub(crate) fn taken(&mut self, tick: u64, stacks: usize, missed: u64) {
         self.lost = if missed > 0 { self.lost + missed.min(2) } else { self.lost - self.lost.div_ceil(8) };
         let work = STACK_WORK.saturating_mul(u32::try_from(stacks).unwrap_or(u32::MAX));
         let is_too_much =

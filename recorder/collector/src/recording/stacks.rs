@@ -72,11 +72,11 @@ impl Epochs {
 /// A stack that the collector sees for the first time.
 pub(crate) struct NewStack {
     /// The stack in the form in which the trace stores it.
-    pub stack: Stack,
+    pub(crate) stack: Stack,
     /// The session id of the watched site.
-    pub parent: u32,
+    pub(crate) parent: u32,
     /// Number of module events before the target stored the stack.
-    pub events: u32,
+    pub(crate) events: u32,
 }
 
 /// The stacks that the target has stored in one session.
@@ -305,7 +305,7 @@ impl Snapshot {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
     /// The survivors (live allocations) at the latest slice.
-    pub latest: Arc<Snapshot>,
+    pub(crate) latest: Arc<Snapshot>,
     kept: Arc<Snapshot>,
     /// Number of live allocations at the end of each of the latest epochs; the newest epoch is the first.
     live: [u64; EPOCHS_OF_A_TEARDOWN],

@@ -28,7 +28,7 @@ pub struct Summary {
     /// Whether the process executed a program that is not recorded.
     pub is_replaced: bool,
     /// Whether edleak counted almost nothing of the program, because the program has its own allocator.
-    pub is_blind: bool,
+    pub(crate) is_blind: bool,
     /// Whether another process moved or deleted the trace during the recording, so that `path` is now the
     /// path of another file or of no file.
     pub is_moved: bool,
@@ -42,20 +42,20 @@ pub struct Summary {
 /// The part of a finished recording that the collector keeps for the children of the recorded process.
 pub(crate) struct Remains {
     /// The serial number of the session of the finished recording.
-    pub serial: u64,
+    pub(crate) serial: u64,
     /// The modules of the finished recording.
-    pub modules: Modules,
+    pub(crate) modules: Modules,
     /// The program and its arguments.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 /// Counts of the images (programs in processes) that have no trace.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Others {
+pub(crate) struct Others {
     /// Number of images (programs in processes) that edleak did not record, because they got no session.
-    pub unrecorded: u64,
+    pub(crate) unrecorded: u64,
     /// Number of children that the user did not ask to record.
-    pub unrequested: u64,
+    pub(crate) unrequested: u64,
     /// Whether the collector records each child into its own trace.
-    pub children_are_recorded: bool,
+    pub(crate) children_are_recorded: bool,
 }

@@ -11,13 +11,13 @@ use std::collections::VecDeque;
 
 /// A request of a client to watch or unwatch sites.
 #[derive(Debug)]
-pub struct WatchRequest {
+pub(crate) struct WatchRequest {
     /// The client that waits for the answer.
-    pub client: ClientId,
+    pub(crate) client: ClientId,
     /// The sites to watch or unwatch.
-    pub requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
     /// `true`: watch the sites; `false`: stop watching the sites.
-    pub is_for: bool,
+    pub(crate) is_for: bool,
 }
 
 /// The requests that the collector has not answered yet.

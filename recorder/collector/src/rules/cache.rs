@@ -31,9 +31,9 @@ const HEAD_BYTES: usize = 40;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CachedRules {
     /// The code ranges of the wrappers in the file.
-    pub wrappers: Vec<CodeRange>,
+    pub(crate) wrappers: Vec<CodeRange>,
     /// The link-time address of the file's first byte.
-    pub link_base: u64,
+    pub(crate) link_base: u64,
 }
 
 /// The rule cache in one directory. Each version of edleak-record uses only the rules that the same version

@@ -9,11 +9,11 @@ use edleak_session::site::Action;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CodeRange {
     /// The address one byte before the first return address of the range.
-    pub start: u64,
+    pub(crate) start: u64,
     /// The last return address of the range.
-    pub end: u64,
+    pub(crate) end: u64,
     /// The action for allocations whose return address is in this range.
-    pub action: Action,
+    pub(crate) action: Action,
 }
 
 /// Inserts the watch request for one return address into a list of code ranges. If the list already contains

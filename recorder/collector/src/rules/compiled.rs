@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// of the file.
 pub(crate) struct FileCode {
     /// The code ranges of the wrappers in the file.
-    pub wrappers: Vec<CodeRange>,
+    pub(crate) wrappers: Vec<CodeRange>,
     /// The allocator functions that the file defines.
-    pub entries: FileEntries,
+    pub(crate) entries: FileEntries,
     /// The link-time address of the file's first byte.
-    pub link_base: u64,
+    pub(crate) link_base: u64,
     /// The open file. The file stays open because the collector compiles the unwind rules later, and by then
     /// the path may lead to another file.
     file: Option<BinaryFile>,

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 /// The rules that the collector publishes for one target.
-pub struct Publisher {
+pub(crate) struct Publisher {
     code_options: Arc<CodeOptions>,
     watch: Arc<WatchSet>,
     compiled: Arc<Compiled>,
@@ -51,14 +51,14 @@ pub struct Publisher {
 
 /// A change of the set of watched sites. The collector prepares the change of the watched sites in the
 /// background, because a search through the symbols of every module takes long.
-pub struct Change {
+pub(crate) struct Change {
     watch: Arc<WatchSet>,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Change {
     /// Whether the collector has completely prepared this change of the watched sites.
-    pub fn is_prepared(&self) -> bool {
+    pub(crate) fn is_prepared(&self) -> bool {
         self.worker.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
@@ -70,13 +70,13 @@ const PADDING: usize = 8;
 
 impl Publisher {
     /// Makes a publisher that has published no rules yet.
-    pub fn new(code_options: Arc<CodeOptions>) -> Publisher {
+    pub(crate) fn new(code_options: Arc<CodeOptions>) -> Publisher {
         Publisher::with(code_options, Arc::default())
     }
 
     /// Makes a publisher for another target of the same run. The new publisher shares the user's options and
     /// the compiled rules with this publisher.
-    pub fn for_another(&self) -> Publisher {
+    pub(crate) fn for_another(&self) -> Publisher {
         Publisher::with(Arc::clone(&self.code_options), Arc::clone(&self.compiled))
     }
 
@@ -119,12 +119,12 @@ impl Publisher {
     }
 
     /// The set of watched sites that applies now.
-    pub fn watch(&self) -> &WatchSet {
+    pub(crate) fn watch(&self) -> &WatchSet {
         &self.watch
     }
 
     /// Number of sites that auto-watch has picked and that are watched.
-    pub fn picked(&self) -> usize {
+    pub(crate) fn picked(&self) -> usize {
         self.picked.len()
     }
 
@@ -134,14 +134,14 @@ impl Publisher {
     }
 
     /// Whether the library in the target walks stacks.
-    pub fn walks(&self) -> bool {
+    pub(crate) fn walks(&self) -> bool {
         self.walks
     }
 
     /// Compiles the rules of files that the target will load. Another thread compiles the rules, so that the
     /// target can start at the same time. If the collector cannot create this thread, [`Publisher::publish`]
     /// compiles the rules of the files later.
-    pub fn prepare(&self, files: Vec<PathBuf>) {
+    pub(crate) fn prepare(&self, files: Vec<PathBuf>) {
         let (code_options, watch, compiled) =
             (Arc::clone(&self.code_options), Arc::clone(&self.watch), Arc::clone(&self.compiled));
         let _ = std::thread::Builder::new().spawn(move || {
@@ -171,7 +171,7 @@ impl Publisher {
 
     /// Publishes the rules of modules that were not published before. If the target already has sites in the
     /// newly published modules, the function also updates the actions of these sites.
-    pub fn publish(&mut self, session: &Session, modules: &[Loaded]) {
+    pub(crate) fn publish(&mut self, session: &Session, modules: &[Loaded]) {
         for loaded in modules.get(self.code.len()..).unwrap_or_default() {
             self.learn(loaded);
         }
@@ -210,7 +210,7 @@ impl Publisher {
 
     /// Restores the code ranges of a known module that the target has loaded again. The next call of
     /// [`Publisher::publish`] publishes the restored code ranges.
-    pub fn bring_back(&mut self, loaded: &Loaded) {
+    pub(crate) fn bring_back(&mut self, loaded: &Loaded) {
         self.lay(loaded);
     }
 
@@ -256,7 +256,7 @@ impl Publisher {
 
     /// Begins to prepare a change of the set of watched sites. [`Publisher::make`] applies the change; if the
     /// preparation is not done yet, [`Publisher::make`] completes it.
-    pub fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
+    pub(crate) fn prepare_change(&self, watch: WatchSet, modules: &[Loaded]) -> Change {
         let walks = !watch.is_empty();
         self.compile(Arc::new(watch), modules, walks)
     }
@@ -283,7 +283,7 @@ impl Publisher {
 
     /// Applies a change of the set of watched sites, both to sites that the target already has and to sites
     /// that the target adds later. Returns by how much the number of watched sites has changed.
-    pub fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
+    pub(crate) fn make(&mut self, change: Change, session: &Session, modules: &[Loaded]) -> usize {
         self.changes += 1;
         let old = std::mem::replace(&mut self.watch, change.watch);
         self.code.clear();
@@ -326,7 +326,7 @@ impl Publisher {
 
     /// Counts the functions and return addresses in loaded modules that the watch requests with the serial
     /// numbers `serials` name.
-    pub fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
+    pub(crate) fn meant(&self, serials: &[u32], modules: &[Loaded]) -> usize {
         let loaded = modules.iter().filter(|loaded| loaded.module.unloaded_ns == 0);
         loaded.map(|loaded| self.count_meant(serials, loaded)).sum()
     }
@@ -341,7 +341,7 @@ impl Publisher {
 
     /// The watch requests that match no function and no address in any module, not even in an unloaded
     /// module.
-    pub fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
+    pub(crate) fn unmatched(&self, modules: &[Loaded]) -> Vec<String> {
         let count =
             |serial: u32| modules.iter().map(|loaded| self.count_meant(&[serial], loaded)).sum::<usize>();
         let unmatched = self.watch.wanted().filter(|(_, serial)| count(*serial) == 0);
@@ -349,7 +349,7 @@ impl Publisher {
     }
 
     /// Returns the action (count, skip or watch) that the rules give to a return address.
-    pub fn action_at(&self, address: u64) -> Action {
+    fn action_at(&self, address: u64) -> Action {
         let pc = address.wrapping_sub(1);
         let after = self.code_ranges.partition_point(|code_range| code_range.start <= pc);
         let code_range = after.checked_sub(1).and_then(|index| self.code_ranges.get(index));
@@ -362,7 +362,7 @@ impl Publisher {
 
     /// Watches a site that looks like a leak, unless the user asked not to watch this site. Returns `true` if
     /// this call begins the watch of the site.
-    pub fn pick(&mut self, session: &Session, address: u64) -> bool {
+    pub(crate) fn pick(&mut self, session: &Session, address: u64) -> bool {
         let pc = address.wrapping_sub(1);
         let after = self.refused.partition_point(|asked| asked.start <= pc);
         let refused = after.checked_sub(1).and_then(|index| self.refused.get(index));
@@ -381,7 +381,7 @@ impl Publisher {
 
     /// Ends the watch of a site that auto-watch has picked. If the user also asked to watch the site, edleak
     /// still watches the site.
-    pub fn unpick(&mut self, session: &Session, address: u64) {
+    pub(crate) fn unpick(&mut self, session: &Session, address: u64) {
         if self.picked.remove(&address) {
             self.changes += 1;
             self.tell(session, address);
@@ -396,13 +396,13 @@ impl Publisher {
 
     /// Compiles the unwind rules of all modules in another thread. [`Publisher::enable_walks`] publishes the
     /// compiled unwind rules.
-    pub fn prepare_walks(&self, modules: &[Loaded]) -> Change {
+    pub(crate) fn prepare_walks(&self, modules: &[Loaded]) -> Change {
         self.compile(Arc::clone(&self.watch), modules, true)
     }
 
     /// Publishes the unwind rules of all modules, so that the library in the target can walk stacks from now
     /// on.
-    pub fn enable_walks(&mut self, session: &Session, modules: &[Loaded]) {
+    pub(crate) fn enable_walks(&mut self, session: &Session, modules: &[Loaded]) {
         if !self.walks {
             self.walks = true;
             self.publish_rules(session, modules);
@@ -425,7 +425,7 @@ impl Publisher {
     }
 
     /// Updates the action of one site that the target already has.
-    pub fn tell(&self, session: &Session, address: u64) {
+    pub(crate) fn tell(&self, session: &Session, address: u64) {
         if let Some(slot) = slot_of(session, address) {
             let (now, wanted) = (slot.action(), self.action_at(address));
             if now != wanted && now != Action::LOADER {

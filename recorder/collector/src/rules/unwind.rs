@@ -21,7 +21,7 @@ pub fn compile_in(elf: &Elf<'_>, functions: &[Range<u32>]) -> UnwindTable {
 }
 
 /// Packs a rule into 32 bits. If a rule does not fit into 32 bits, the result is [`Rule::UNKNOWN`].
-pub fn pack(rule: CallerRule) -> Rule {
+fn pack(rule: CallerRule) -> Rule {
     match rule {
         CallerRule::Unknown => Rule::UNKNOWN,
         CallerRule::End => Rule::END,

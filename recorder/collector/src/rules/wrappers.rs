@@ -136,13 +136,13 @@ impl WrapperSet {
     }
 
     /// The patterns of the user that have matched no function so far.
-    pub fn unused(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn unused(&self) -> impl Iterator<Item = &str> {
         let unused = self.patterns.iter().filter(|pattern| !pattern.is_used.load(Ordering::Relaxed));
         unused.map(|pattern| pattern.text.as_str())
     }
 
     /// Whether the function with the symbol `raw` is a wrapper.
-    pub fn matches(&self, raw: &str) -> bool {
+    fn matches(&self, raw: &str) -> bool {
         // Always check all patterns of the user, even if a built-in name matches: each check also records
         // which patterns have matched a function.
         let is_users = !self.patterns.is_empty() && self.is_users(raw);
@@ -356,7 +356,7 @@ pub fn wrapper_functions(elf: &Elf<'_>, named: &FunctionTable<'_>, set: &Wrapper
 }
 
 /// The range that [`wrapper_functions`] returns for a file in which every function is a wrapper.
-pub const WHOLE_FILE: Range<u32> = 0..u32::MAX;
+pub(crate) const WHOLE_FILE: Range<u32> = 0..u32::MAX;
 
 /// The ranges of code inside `functions` in which the library can skip the frame of a call: each range
 /// contains a call and has one unwind rule. The returned ranges are sorted and do not overlap. To find the

@@ -31,7 +31,7 @@ pub struct Embedded(pub &'static [u8]);
 
 /// The kind of place where edleak-record found the library.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The environment variable `EDLEAK_PRELOAD` contains the path of the library.
     Variable,
     /// The library is in the directory of edleak-record, or in `../lib/edleak`.
@@ -46,7 +46,7 @@ pub enum Origin {
 /// There is no usable library, and no directory into which the copy inside edleak-record could be unpacked.
 /// The error message says, for each place, why edleak-record cannot use a library there, and names the
 /// environment variable to set.
-pub fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
+pub(crate) fn find(embedded: Option<Embedded>) -> Result<(PathBuf, Origin), Error> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     find_from(&here, std::env::var_os(VARIABLE), embedded)
 }

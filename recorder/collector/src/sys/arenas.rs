@@ -59,9 +59,9 @@ const STATE_BYTES: u64 = 0x898;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct FreeBytes {
     /// The total size of all free chunks.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The number of free bytes that are on resident pages.
-    pub resident_bytes: u64,
+    pub(crate) resident_bytes: u64,
 }
 
 /// Reads the memory of a process in units of 8 bytes.

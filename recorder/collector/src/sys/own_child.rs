@@ -41,7 +41,7 @@ impl Ended {
 
 /// A child process of edleak-record. Only the functions of this type wait for the child (waitpid).
 #[derive(Debug)]
-pub struct OwnChild {
+pub(crate) struct OwnChild {
     pid: u32,
     /// The descriptor of the process (pidfd); `None`: the kernel does not support such descriptors.
     watch: Option<Watch>,
@@ -51,17 +51,17 @@ pub struct OwnChild {
 
 impl OwnChild {
     /// Makes the value for a child that was just forked.
-    pub fn new(pid: u32) -> OwnChild {
+    pub(crate) fn new(pid: u32) -> OwnChild {
         OwnChild { pid, watch: Watch::of(pid), ended: Cell::new(None), has_had_children: Cell::new(false) }
     }
 
     /// The process ID.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Sends a signal to the child, unless the child has ended.
-    pub fn send(&self, signal: i32) {
+    pub(crate) fn send(&self, signal: i32) {
         if self.ended.get().is_some() {
             return;
         }
@@ -75,7 +75,7 @@ impl OwnChild {
 
     /// How the child has ended; `None`: the child still runs. After a call has returned `Some`, the kernel
     /// may give the PID of the child to another process.
-    pub fn ended(&self) -> Option<Ended> {
+    pub(crate) fn ended(&self) -> Option<Ended> {
         if self.ended.get().is_none() {
             // Before the call of `waitpid`, read whether the child has had children, because `waitpid` makes
             // the kernel delete this data.
@@ -89,7 +89,7 @@ impl OwnChild {
 
     /// Whether the child has had children of its own and has waited for them. The value is `false` until the
     /// child has ended.
-    pub fn has_had_children(&self) -> bool {
+    pub(crate) fn has_had_children(&self) -> bool {
         self.has_had_children.get()
     }
 }

@@ -130,9 +130,9 @@ pub(crate) fn state_in(stat: &str) -> Option<char> {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct ProcessorTime {
     /// Processor time that all threads of the process have used, in nanoseconds.
-    pub used_ns: u64,
+    pub(crate) used_ns: u64,
     /// Time for which the main thread was ready to run but waited for a processor, in nanoseconds.
-    pub waited_ns: u64,
+    pub(crate) waited_ns: u64,
 }
 
 /// Reads the processor time; `None`: the process has ended.
@@ -173,11 +173,11 @@ fn processor_clock(pid: u32) -> Option<u64> {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Cpu {
     /// Processor time of the process itself, in nanoseconds.
-    pub own_ns: u64,
+    pub(crate) own_ns: u64,
     /// Processor time of the children that the process has waited for, in nanoseconds.
-    pub waited_ns: u64,
+    pub(crate) waited_ns: u64,
     /// Whether the process has waited for a child.
-    pub has_waited: bool,
+    pub(crate) has_waited: bool,
 }
 
 /// The processor time of a process and of its children; `None`: the process has ended.
@@ -239,28 +239,28 @@ pub(crate) fn absolute_in(pid: u32, path: &str) -> String {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Size {
     /// Resident anonymous memory in bytes (RssAnon).
-    pub rss_anon_bytes: u64,
+    pub(crate) rss_anon_bytes: u64,
     /// Swapped anonymous memory in bytes (VmSwap).
-    pub swap_bytes: u64,
+    pub(crate) swap_bytes: u64,
 }
 
 /// The content of /proc/PID/status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Status {
     /// The anonymous memory of the process; 0 after the end of the process.
-    pub size: Size,
+    pub(crate) size: Size,
     /// Whether the process is in another PID namespace than the collector. In another PID namespace, the
     /// process sees other IDs for its threads than the collector.
-    pub own_pid_namespace: bool,
+    pub(crate) own_pid_namespace: bool,
     /// The privileges of the process.
-    pub privileges: Privileges,
+    pub(crate) privileges: Privileges,
     /// The ID of the process as the process itself sees it (in its own PID namespace).
-    pub own_number: u32,
+    pub(crate) own_number: u32,
     /// The process ID of the process to which the thread belongs.
-    pub group: u32,
+    pub(crate) group: u32,
     /// Number of seccomp filters. The number of filters is 1 in strict mode, and [`UNKNOWN_FILTERS`] if the
     /// kernel tells only that there are filters but not how many.
-    pub seccomp_filters: u32,
+    pub(crate) seccomp_filters: u32,
 }
 
 /// A value that stands for an unknown number of seccomp filters: Linux before 5.9 tells only whether a
@@ -272,9 +272,9 @@ pub(crate) const UNKNOWN_FILTERS: u32 = u32::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Privileges {
     /// The effective user ID and the effective group ID of the process.
-    pub ids: [u32; 2],
+    pub(crate) ids: [u32; 2],
     /// The capabilities that the process may use (permitted set).
-    pub capabilities: u64,
+    pub(crate) capabilities: u64,
 }
 
 /// Reads /proc/PID/status; `None`: the process has ended.

@@ -32,7 +32,7 @@ pub fn path(path: impl AsRef<OsStr>) -> String {
 
 /// A command line, quoted for a shell. If the words after the first do not fit into `most` characters, the
 /// function leaves out the last words and writes `…` in their place.
-pub fn command<S: AsRef<OsStr>>(words: &[S], most: usize) -> String {
+pub(crate) fn command<S: AsRef<OsStr>>(words: &[S], most: usize) -> String {
     let mut line = String::new();
     for (index, next) in words.iter().enumerate() {
         let next = word(next);

@@ -116,11 +116,11 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 /// The control page, in shared memory.
-pub struct ControlPage(Memory);
+pub(crate) struct ControlPage(Memory);
 
 impl ControlPage {
     /// Creates a control page for a process that has not started yet.
-    pub fn create(children: bool) -> io::Result<ControlPage> {
+    pub(crate) fn create(children: bool) -> io::Result<ControlPage> {
         let page = ControlPage(Memory::create(c"edleak-control", control::BYTES)?);
         let control = page.get();
         control.children.store(u32::from(children), Ordering::Relaxed);
@@ -131,19 +131,19 @@ impl ControlPage {
     }
 
     /// The contents of the control page.
-    pub fn get(&self) -> &Control {
+    pub(crate) fn get(&self) -> &Control {
         &self.0.slice::<Control>(0, 1)[0]
     }
 
     /// The address through which a target of the same user opens the page. The address consists of a path and
     /// a random number (nonce), which no page of another collector has.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address_through(std::process::id())
     }
 
     /// The address through which a target opens the control page with the help of a keeper: the process
     /// `pid`, which shares the descriptors of the collector.
-    pub fn address_through(&self, pid: u32) -> String {
+    pub(crate) fn address_through(&self, pid: u32) -> String {
         let nonce = self.get().nonce.load(Ordering::Relaxed);
         format!("/proc/{pid}/fd/{}#{nonce:016x}", self.0.file.as_raw_fd())
     }
@@ -155,7 +155,7 @@ impl ControlPage {
 }
 
 /// The session of one image (a program that runs in a process until the next exec).
-pub struct Session {
+pub(crate) struct Session {
     memory: Memory,
     shards: usize,
 }
@@ -163,7 +163,7 @@ pub struct Session {
 impl Session {
     /// Creates a session with `shards` shards (sets of counters). A target that attaches to the session waits
     /// for its wrapper rules for at most `rules_timeout_us` microseconds.
-    pub fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
+    pub(crate) fn create(shards: usize, rules_timeout_us: u32) -> io::Result<Session> {
         let session = Session { memory: Memory::create(c"edleak-session", total_bytes(shards))?, shards };
         session.set_header(rules_timeout_us);
         Ok(session)
@@ -198,7 +198,7 @@ impl Session {
     /// Frees the memory of the session after the target has stopped counting, except the first pages. The
     /// first pages stay, because they contain the owners of the shards, which the next session of the same
     /// process needs.
-    pub fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         let (from, bytes) = (FIRST_TABLE_AT as i64, (self.memory.bytes - FIRST_TABLE_AT) as i64);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         // SAFETY: the call passes no memory and does not change the length of the file. If `fallocate` fails,
@@ -213,66 +213,66 @@ impl Session {
     }
 
     /// The descriptor of the session's file; the control page contains the number of this descriptor.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.memory.file.as_raw_fd()
     }
 
     /// The inode number of the session's file, by which a memory map identifies the file.
-    pub fn inode(&self) -> Option<u64> {
+    pub(crate) fn inode(&self) -> Option<u64> {
         Some(self.memory.file.metadata().ok()?.ino())
     }
 
     /// The header of the session: the first page of the session's memory.
-    pub fn header(&self) -> &Header {
+    pub(crate) fn header(&self) -> &Header {
         &self.memory.slice::<Header>(0, 1)[0]
     }
 
     /// For each shard (a set of counters): its owner, which is the thread that counts in the shard. A shard
     /// is a set of counters, and its owner is the thread that counts in it.
-    pub fn shards(&self) -> &[Shard] {
+    pub(crate) fn shards(&self) -> &[Shard] {
         self.memory.slice(SHARDS_AT, self.shards)
     }
 
     /// The site table, which maps a return address to a site and an action.
-    pub fn slots(&self) -> &[SiteSlot] {
+    pub(crate) fn slots(&self) -> &[SiteSlot] {
         self.memory.slice(SLOTS_AT, SLOTS)
     }
 
     /// For each site id, the return address of the site.
-    pub fn infos(&self) -> &[SiteInfo] {
+    pub(crate) fn infos(&self) -> &[SiteInfo] {
         self.memory.slice(INFOS_AT, MAX_SITES)
     }
 
     /// The caller cache, which the library reads at each allocation: for each caller, 8 bytes with the site
     /// and the action.
-    pub fn callers(&self) -> &[AtomicU64] {
+    pub(crate) fn callers(&self) -> &[AtomicU64] {
         self.memory.slice(CALLERS_AT, CALLERS)
     }
 
     /// The number of site ids that are in use in this session. The site ids below [`FIRST`] are always in
     /// use. The target assigns the ids from [`FIRST`] on to sites, one after the other.
-    pub fn sites_in_use(&self) -> usize {
+    pub(crate) fn sites_in_use(&self) -> usize {
         (self.header().next_site.load(Ordering::Acquire) as usize).min(MAX_SITES)
     }
 
     /// The counters of the first `sites` site ids in one shard.
-    pub fn counters(&self, shard: usize, sites: usize) -> &[Counters] {
+    pub(crate) fn counters(&self, shard: usize, sites: usize) -> &[Counters] {
         assert!(shard < self.shards && sites <= MAX_SITES);
         self.memory.slice(COUNTERS_AT + shard * SHARD_BYTES, sites)
     }
 
     /// The code ranges of wrappers that the collector has published.
-    pub fn wrappers(&self) -> &[WrapperRange] {
+    pub(crate) fn wrappers(&self) -> &[WrapperRange] {
         self.memory.slice(WRAPPERS_AT, MAX_RANGES)
     }
 
     /// The ring of the events that the target writes when it loads or unloads a module.
-    pub fn events(&self) -> &[ModuleEvent] {
+    pub(crate) fn events(&self) -> &[ModuleEvent] {
         self.memory.slice(EVENTS_AT, MAX_EVENTS)
     }
 
     /// The ring of the events that the target writes when it maps or unmaps memory.
-    pub fn mappings(&self) -> MappingRing<'_> {
+    pub(crate) fn mappings(&self) -> MappingRing<'_> {
         let header = self.header();
         MappingRing {
             slots: self.memory.slice(MAPPINGS_AT, mapping::MAX_EVENTS),
@@ -282,7 +282,7 @@ impl Session {
     }
 
     /// The ring of the events that the target writes about pools.
-    pub fn pools(&self) -> PoolRing<'_> {
+    pub(crate) fn pools(&self) -> PoolRing<'_> {
         PoolRing {
             state: &self.memory.slice::<PoolState>(POOLS_AT, 1)[0],
             names: self.memory.slice(POOL_NAMES_AT, pool::MAX_NAMES),
@@ -291,68 +291,68 @@ impl Session {
     }
 
     /// The stacks of watched sites.
-    pub fn stack_infos(&self) -> &[StackInfo] {
+    pub(crate) fn stack_infos(&self) -> &[StackInfo] {
         self.memory.slice(STACKS_AT, MAX_STACKS)
     }
 
     /// The return addresses of all stacks of watched sites.
-    pub fn stack_frames(&self) -> &[AtomicU64] {
+    pub(crate) fn stack_frames(&self) -> &[AtomicU64] {
         self.memory.slice(FRAMES_AT, MAX_ADDRESSES)
     }
 
     /// The cells: each cell contains the counters of one stack for the allocations of one epoch (span of
     /// time).
-    pub fn cells(&self) -> &[Cell] {
+    pub(crate) fn cells(&self) -> &[Cell] {
         self.memory.slice(CELLS_AT, MAX_CELLS)
     }
 
     /// The unwind tables of the modules.
-    pub fn rule_tables(&self) -> &[RuleTable] {
+    pub(crate) fn rule_tables(&self) -> &[RuleTable] {
         self.memory.slice(TABLES_AT, MAX_TABLES)
     }
 
     /// The rows of the unwind tables.
-    pub fn rule_rows(&self) -> &[RuleRow] {
+    pub(crate) fn rule_rows(&self) -> &[RuleRow] {
         self.memory.slice(ROWS_AT, MAX_ROWS)
     }
 
     /// The start and the end of each published mapping that may contain a stack.
-    pub fn bounds(&self) -> &[Bound] {
+    pub(crate) fn bounds(&self) -> &[Bound] {
         self.memory.slice(BOUNDS_AT, MAX_BOUNDS)
     }
 
     /// The state that all marks (named instants that the target sets) share.
-    pub fn mark_state(&self) -> &MarkState {
+    pub(crate) fn mark_state(&self) -> &MarkState {
         &self.memory.slice::<MarkState>(MARKS_AT, 1)[0]
     }
 
     /// For each name of a mark (a named instant that the target sets): the name and its state.
-    pub fn mark_names(&self) -> &[MarkName] {
+    pub(crate) fn mark_names(&self) -> &[MarkName] {
         self.memory.slice(MARK_NAMES_AT, MAX_NAMES)
     }
 
     /// The ring into which the target copies counters at each mark (a named instant).
-    pub fn mark_ring(&self) -> &[AtomicU64] {
+    pub(crate) fn mark_ring(&self) -> &[AtomicU64] {
         self.memory.slice(MARK_RING_AT, RING_WORDS)
     }
 
     /// The modules with detours.
-    pub fn detour_modules(&self) -> &[DetourModule] {
+    pub(crate) fn detour_modules(&self) -> &[DetourModule] {
         self.memory.slice(DETOUR_MODULES_AT, detour::MAX_MODULES)
     }
 
     /// The jumps at the start of the detoured functions, for all modules with detours.
-    pub fn detour_patches(&self) -> &[Patch] {
+    pub(crate) fn detour_patches(&self) -> &[Patch] {
         self.memory.slice(DETOUR_PATCHES_AT, detour::MAX_PATCHES)
     }
 
     /// The code to which the jumps at the start of the detoured functions lead, for all modules.
-    pub fn detour_code(&self) -> &[AtomicU8] {
+    pub(crate) fn detour_code(&self) -> &[AtomicU8] {
         self.memory.slice(DETOUR_CODE_AT, detour::CODE_BYTES)
     }
 
     /// The memory map of the target at the time when the target attached to the session.
-    pub fn maps(&self) -> Vec<u8> {
+    pub(crate) fn maps(&self) -> Vec<u8> {
         let bytes = (self.header().maps_bytes.load(Ordering::Acquire) as usize).min(MAPS_BYTES);
         let cells: &[std::sync::atomic::AtomicU8] = self.memory.slice(MAPS_AT, bytes);
         cells.iter().map(|cell| cell.load(Ordering::Relaxed)).collect()

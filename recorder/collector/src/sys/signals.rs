@@ -32,7 +32,7 @@ const PASSED_ON: [libc::c_int; 12] = [
 ];
 
 /// The signals that this process has blocked, so that it can read them one by one from a descriptor.
-pub struct Signals {
+pub(crate) struct Signals {
     original: libc::sigset_t,
     /// For each signal whose disposition the collector has changed for itself: the original disposition.
     inherited: [(libc::c_int, libc::sigaction); 4],
@@ -44,27 +44,27 @@ pub struct Signals {
 
 /// A signal that this process has received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Signal {
+pub(crate) struct Signal {
     /// The number of the signal.
-    pub number: i32,
+    pub(crate) number: i32,
     /// Whether only edleak-record got the signal, and not the target. If a terminal sends a signal, both
     /// edleak-record and the target get it.
-    pub is_ours_alone: bool,
+    pub(crate) is_ours_alone: bool,
     /// Whether the signal was ignored when edleak-record started, because the parent process set this, as
     /// `nohup` does.
-    pub is_ignored: bool,
+    pub(crate) is_ignored: bool,
 }
 
 impl Signal {
     /// Whether the sender of the signal wants the recording to end.
-    pub fn asks_for_an_end(self) -> bool {
+    pub(crate) fn asks_for_an_end(self) -> bool {
         !self.is_ignored && matches!(self.number, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
     }
 }
 
 impl Signals {
     /// Blocks SIGCHLD and every signal that edleak-record passes on.
-    pub fn block() -> io::Result<Signals> {
+    pub(crate) fn block() -> io::Result<Signals> {
         // SAFETY: a `sigset_t` is plain data; the calls below fill it in.
         let mut set: libc::sigset_t = unsafe { zeroed() };
         // SAFETY: a `sigset_t` is plain data; the calls below fill it in.
@@ -106,7 +106,7 @@ impl Signals {
     }
 
     /// Undoes the changes of [`Signals::block`] in a forked child. The function is async-signal-safe.
-    pub fn restore(&self) {
+    pub(crate) fn restore(&self) {
         for (number, action) in &self.inherited {
             // SAFETY: the call restores the action that the signal had before `block` changed it.
             unsafe { libc::sigaction(*number, &raw const *action, std::ptr::null_mut()) };
@@ -118,19 +118,19 @@ impl Signals {
     /// Unblocks all signals after the target has ended, so that the user can interrupt the remaining work.
     /// Signals that have arrived before the call of `release` were meant for the target, so `release`
     /// discards them.
-    pub fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.take();
         // SAFETY: the call passes the signal set that was in force before `block` changed it.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.original, std::ptr::null_mut()) };
     }
 
     /// A descriptor that is readable while a blocked signal is pending.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.reader.as_raw_fd()
     }
 
     /// Reads all signals that are pending for this process.
-    pub fn take(&mut self) -> Vec<Signal> {
+    pub(crate) fn take(&mut self) -> Vec<Signal> {
         const BYTES: usize = size_of::<libc::signalfd_siginfo>();
         let mut signals = Vec::new();
         let mut buffer = [0u8; BYTES];
@@ -252,12 +252,12 @@ fn is_ignored(number: libc::c_int) -> bool {
 /// A descriptor of a process (pidfd). The descriptor shows whether the process still runs. If the kernel
 /// gives the PID to another process, the descriptor still stands for the original process.
 #[derive(Debug)]
-pub struct Watch(File);
+pub(crate) struct Watch(File);
 
 impl Watch {
     /// Opens a descriptor of a process; `None`: the process has ended already, or the kernel does not support
     /// such descriptors.
-    pub fn of(pid: u32) -> Option<Watch> {
+    pub(crate) fn of(pid: u32) -> Option<Watch> {
         Watch::open(pid).ok()
     }
 
@@ -276,12 +276,12 @@ impl Watch {
     }
 
     /// A descriptor that becomes readable when the process ends.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
     /// Sends a signal to the process. If the process has ended, no process gets the signal.
-    pub fn send(&self, signal: i32) {
+    pub(crate) fn send(&self, signal: i32) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor belongs to this value, and a null pointer means that the kernel sends no
         // data with the signal.
@@ -289,7 +289,7 @@ impl Watch {
     }
 
     /// Whether the process of this descriptor has ended.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         wait_readable(&[self.fd()], std::time::Duration::ZERO)
     }
 }

@@ -42,13 +42,13 @@ const SHARE_TO_BEGIN: f64 = 0.5;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watched {
     /// The session id of the watched site, minus `OTHER`.
-    pub site: usize,
+    pub(crate) site: usize,
     /// Number of allocations that were counted at the stacks of the site since the recording began.
-    pub allocs: u64,
+    pub(crate) allocs: u64,
     /// Number of stacks of the site.
-    pub stacks: u64,
+    pub(crate) stacks: u64,
     /// Average number of frames of the site's stacks; 0: no stack is known yet.
-    pub frames: f64,
+    pub(crate) frames: f64,
 }
 
 /// The cost of a site that is or was watched.

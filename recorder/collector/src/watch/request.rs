@@ -55,7 +55,7 @@ impl Request {
     ///
     /// # Errors
     /// The request has a wrong form.
-    pub fn parse_plain(spec: &str) -> Result<Request, Error> {
+    pub(crate) fn parse_plain(spec: &str) -> Result<Request, Error> {
         if spec.trim().is_empty() {
             return Err(Error::new(ErrorKind::Request, "an empty watch names no site")
                 .with_remedy("name a function, `module!0x1234`, or `old.edl#7`"));
@@ -130,16 +130,16 @@ struct Entry {
 
 /// A range of code that a request names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RequestRange {
+pub(crate) struct RequestRange {
     /// Offset of the first byte of the range. If the request names a return address, `start` is the offset of
     /// the byte before the return address.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Offset of the first byte after the range.
-    pub end: u64,
+    pub(crate) end: u64,
     /// `true`: the request asks to watch the range; `false`: the request asks not to watch the range.
-    pub is_for: bool,
+    pub(crate) is_for: bool,
     /// The serial number of the request that names the range.
-    pub serial: u32,
+    pub(crate) serial: u32,
 }
 
 /// The set of sites that the user asked to watch or not to watch.
@@ -163,12 +163,12 @@ impl WatchSet {
     }
 
     /// Whether the set contains every site, except the sites that the user excluded.
-    pub fn is_everything(&self) -> bool {
+    pub(crate) fn is_everything(&self) -> bool {
         self.everything
     }
 
     /// The version number of the set. Two different sets of requests have different version numbers.
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
@@ -183,7 +183,7 @@ impl WatchSet {
 
     /// Adds a request to watch sites (`is_for`) or not to watch sites. Returns the serial number of the
     /// request.
-    pub fn ask(&mut self, request: Request, is_for: bool) -> u32 {
+    pub(crate) fn ask(&mut self, request: Request, is_for: bool) -> u32 {
         static VERSIONS: AtomicU64 = AtomicU64::new(1);
         self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
         self.last_serial += 1;
@@ -211,7 +211,7 @@ impl WatchSet {
 
     /// The code ranges of those functions of a file that requests name, sorted by address and without
     /// overlap. The offsets of the ranges count from the first byte of the file.
-    pub fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
+    pub(crate) fn functions_in(&self, named: &FunctionTable<'_>) -> Vec<RequestRange> {
         if !self.names_functions() {
             return Vec::new();
         }
@@ -249,17 +249,17 @@ impl WatchSet {
 
     /// The requests to watch sites, each with its serial number, but without the request `*` (watch every
     /// site).
-    pub fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = (&Request, u32)> {
         self.entries.iter().filter(|entry| entry.is_for).map(|entry| (&entry.request, entry.serial))
     }
 
     /// Whether any request in the set names functions.
-    pub fn names_functions(&self) -> bool {
+    pub(crate) fn names_functions(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.request, Request::Function(_)))
     }
 
     /// The requests for single return addresses in a module.
-    pub fn addresses_in<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = RequestRange> + 'a {
+    pub(crate) fn addresses_in<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = RequestRange> + 'a {
         self.entries.iter().filter_map(|entry| {
             let address = entry.request.address_in(module)?;
             let (is_for, serial) = (entry.is_for, entry.serial);

@@ -55,9 +55,9 @@ struct Mapping {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct GivenBack {
     /// Number of madvise calls.
-    pub calls: u64,
+    pub(crate) calls: u64,
     /// Sum of the lengths that the program passed to madvise, whether or not the pages were in memory.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// A piece that a call has removed from the ledger.

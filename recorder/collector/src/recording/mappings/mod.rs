@@ -31,15 +31,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappingSite {
     /// The site's ID in the session.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Whether an allocator makes the calls that map memory at this site. An allocator maps memory for the
     /// program's heap allocations, and edleak already counts these allocations at the sites that make them.
-    pub is_allocator: bool,
+    pub(crate) is_allocator: bool,
     /// The site's ID in the trace; `None`: the trace does not contain the site yet.
-    pub in_trace: Option<SiteId>,
+    pub(crate) in_trace: Option<SiteId>,
     /// Whether the collector has already searched for the function of this site among the functions of
     /// allocators.
-    pub is_searched: bool,
+    pub(crate) is_searched: bool,
 }
 
 /// The mapped ranges and the counters of sites, as far as the collector has read the events of the target.
@@ -68,11 +68,11 @@ pub(crate) struct Mappings {
 /// The process whose events the collector reads.
 pub(crate) struct Source<'a> {
     /// The process ID.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// The session of the process.
-    pub session: &'a Session,
+    pub(crate) session: &'a Session,
     /// The modules of the process.
-    pub modules: &'a Modules,
+    pub(crate) modules: &'a Modules,
 }
 
 impl Mappings {

@@ -52,15 +52,15 @@ impl Hasher for AddressHasher {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PoolSite {
     /// The index of the pool's name in the ledger's list of names.
-    pub name: u32,
+    pub(crate) name: u32,
     /// The session id of the return address in the pool's own function, which reports an object to edleak; 0:
     /// there is no such address.
-    pub direct: u16,
+    pub(crate) direct: u16,
     /// The session id of the return address in the program's function that called the pool's function; 0:
     /// unknown.
-    pub caller: u16,
+    pub(crate) caller: u16,
     /// The site's ID in the trace; `None`: the trace does not contain the site yet.
-    pub in_trace: Option<SiteId>,
+    pub(crate) in_trace: Option<SiteId>,
 }
 
 impl PoolSite {

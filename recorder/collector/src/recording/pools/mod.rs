@@ -39,7 +39,7 @@ const AT_A_TIME: usize = 1024;
 #[derive(Default)]
 pub(crate) struct Pools {
     /// The objects of the pools, and the counters of the sites.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     read: u32,
     unpublished: Unpublished,
     passed_over: u64,

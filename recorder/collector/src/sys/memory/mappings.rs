@@ -16,11 +16,11 @@ const LARGEST_GUARD_BYTES: u64 = 64 << 10;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
     /// The length of the part, in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The site whose calls mapped this part; `None`: the trace does not contain the site yet.
-    pub site: Option<SiteId>,
+    pub(crate) site: Option<SiteId>,
     /// Whether the site whose calls mapped this part is in an allocator.
-    pub is_allocator: bool,
+    pub(crate) is_allocator: bool,
 }
 
 /// A function that returns those parts of the range between two addresses that recorded calls have mapped.
