@@ -171,7 +171,7 @@ impl Call<'_> {
         if thread.redirects_system_calls() {
             return unsuitable("a thread whose system calls are redirected");
         }
-        safe_points.check(&registers).map_err(Failure::Unsuitable)?;
+        safe_points.check(&registers).map_err(|place| Failure::Unsuitable(place.to_string()))?;
         let mask = thread.signal_mask()?;
         let state = thread.extended_state()?;
         let Some(code_at) = place_for_code(pid, modules) else {

@@ -9,6 +9,7 @@
 use crate::attach::modules::Module;
 use crate::attach::target;
 use crate::detour::arch::code::{Placement, Spacing};
+use crate::detour::arch::prologue::Obstacle;
 use crate::detour::entries::{Entry, FileEntries};
 use crate::detour::module::{self, Compiled};
 use crate::detour::table::{MAPPING_HOOKS, Origin, Shape, TableEntry};
@@ -18,11 +19,44 @@ use crate::sys::maps;
 use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::idle::MAX_PLACES;
+use std::fmt;
 
 /// The functions that every program calls. edleak records a process only if it can redirect all four
 /// functions.
 const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
 const PAGE: u64 = 4096;
+
+/// The reason why the collector cannot redirect the malloc of a module.
+enum CannotRedirect<'a> {
+    /// The function with this name cannot get a detour.
+    Function(&'a str, Obstacle),
+    /// The module has no function with this name.
+    Missing(&'static str),
+    /// The function with this name is a sized free that no other function can replace, and the recording
+    /// changes the sizes of allocations.
+    SizedFree(&'a str),
+    /// The collector cannot read the file of the module.
+    Unreadable,
+    /// The code of the detours cannot contain a copy of a replaced instruction.
+    Unmovable,
+    /// The bytes of a jump would lie in two pages, so the collector cannot write the jump at once.
+    TwoPages,
+}
+
+impl fmt::Display for CannotRedirect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CannotRedirect::Function(name, obstacle) => write!(f, "`{name}` {obstacle}"),
+            CannotRedirect::Missing(name) => write!(f, "it has no `{name}`"),
+            CannotRedirect::SizedFree(name) => {
+                write!(f, "`{name}` relies on sizes that the recording changes")
+            }
+            CannotRedirect::Unreadable => f.write_str("the file cannot be read"),
+            CannotRedirect::Unmovable => f.write_str("an instruction cannot be moved"),
+            CannotRedirect::TwoPages => f.write_str("a jump would lie in two pages"),
+        }
+    }
+}
 
 /// A module that contains functions to redirect.
 pub(crate) struct Candidate<'a> {
@@ -169,14 +203,14 @@ impl<'a> Candidate<'a> {
 
     /// Compiles the detours of the module. The compiled code works only at `address`.
     pub(crate) fn compile(&self, address: u64) -> Result<Compiled, Error> {
-        let unusable = |why: String| {
+        let unusable = |why: CannotRedirect<'_>| {
             let message = format!("the malloc of `{}` cannot be redirected: {why}", self.module.path);
             refusal(message, "start the process with `edleak-record --idle PROGRAM`")
         };
         if self.is_required {
             self.check_required().map_err(unusable)?;
         }
-        let elf = self.module.elf().ok_or_else(|| unusable("the file cannot be read".into()))?;
+        let elf = self.module.elf().ok_or_else(|| unusable(CannotRedirect::Unreadable))?;
         let bias = self.module.start.wrapping_sub(elf.link_base());
         let placement = Placement {
             bias,
@@ -186,10 +220,10 @@ impl<'a> Candidate<'a> {
             realloc_frees: self.realloc_frees,
         };
         let compiled = module::compile(&self.entries(), &placement)
-            .ok_or_else(|| unusable("an instruction cannot be moved".into()))?;
+            .ok_or_else(|| unusable(CannotRedirect::Unmovable))?;
         let crosses = |address: u64| address / PAGE != (address + 4) / PAGE;
         if compiled.patches.iter().any(|patch| crosses(patch.address)) {
-            return Err(unusable("a jump would lie in two pages".into()));
+            return Err(unusable(CannotRedirect::TwoPages));
         }
         Ok(compiled)
     }
@@ -198,22 +232,22 @@ impl<'a> Candidate<'a> {
     /// the functions of [`REQUIRED_FUNCTIONS`]. If one of the most important functions cannot be redirected,
     /// the collector redirects no function at all. If any other function cannot be redirected, edleak does
     /// not count the calls of that function.
-    fn check_required(&self) -> Result<(), String> {
+    fn check_required(&self) -> Result<(), CannotRedirect<'_>> {
         let selection = module::select(&self.allocator, self.is_selected_as_program);
         let is_required =
             |entry: &Entry| !entry.shape.allocates() || REQUIRED_FUNCTIONS.contains(&entry.name.as_str());
-        if let Some((entry, why)) = selection.unseen.iter().find(|(entry, _)| is_required(entry)) {
-            return Err(format!("`{}` {why}", entry.name));
+        if let Some(&(entry, why)) = selection.unseen.iter().find(|(entry, _)| is_required(entry)) {
+            return Err(CannotRedirect::Function(&entry.name, why));
         }
         let redirected = selection.redirected;
         let is_missing = |name: &&&str| !redirected.iter().any(|entry| entry.name == ***name);
         if let Some(name) = REQUIRED_FUNCTIONS.iter().find(is_missing) {
-            return Err(format!("it has no `{name}`"));
+            return Err(CannotRedirect::Missing(name));
         }
         if !self.module.is_libc()
             && let Some(entry) = module::sized_free_alone(&redirected, false)
         {
-            return Err(format!("`{}` relies on sizes that the recording changes", entry.name));
+            return Err(CannotRedirect::SizedFree(&entry.name));
         }
         Ok(())
     }

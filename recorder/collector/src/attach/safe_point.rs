@@ -23,6 +23,7 @@ use crate::detour::{Prefixes, table};
 use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::rule::Kind;
+use std::fmt;
 
 /// Maximum number of frames that the collector walks in one stack.
 const MOST_FRAMES: usize = 1024;
@@ -110,6 +111,43 @@ enum Allocator {
     },
 }
 
+/// The place where a thread is, and because of which the thread must not call the loader.
+#[derive(Debug)]
+pub(crate) enum UnsafePlace<'a> {
+    /// The thread is in the dynamic loader, the module with this path.
+    Loader(&'a str),
+    /// The thread is in the library with this path, which contains malloc.
+    Allocator(&'a str),
+    /// The thread is in the function with this name.
+    Function(&'a str),
+    /// The thread waits, but not in a function of [`WAITS`], and the program has its own allocator.
+    AllocatorMayWait,
+    /// The thread entered libc through a function without a name.
+    NamelessFunction,
+    /// The thread is in a signal handler.
+    SignalHandler,
+    /// The collector cannot walk the stack. The walk ended at this address.
+    UnknownStack(u64),
+}
+
+impl fmt::Display for UnsafePlace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnsafePlace::Loader(path) => write!(f, "in the dynamic loader (`{path}`)"),
+            UnsafePlace::Allocator(path) => write!(f, "in the allocator (`{path}`)"),
+            UnsafePlace::Function(name) => write!(f, "in `{name}`"),
+            UnsafePlace::AllocatorMayWait => {
+                f.write_str("in a function in which the program's allocator may wait")
+            }
+            UnsafePlace::NamelessFunction => f.write_str("in a function of libc without a name"),
+            UnsafePlace::SignalHandler => f.write_str("in a signal handler"),
+            UnsafePlace::UnknownStack(address) => {
+                write!(f, "on a stack that cannot be walked (at {address:#x})")
+            }
+        }
+    }
+}
+
 /// A frame of the stack of a stopped thread.
 struct Frame {
     /// For the innermost frame: the address of the next instruction. For any other frame: an address inside
@@ -138,17 +176,17 @@ impl<'a> SafePoints<'a> {
     }
 
     /// Checks that a stopped thread may call the loader. The error tells where the thread is.
-    pub(crate) fn check(&self, registers: &Registers) -> Result<(), String> {
+    pub(crate) fn check(&self, registers: &Registers) -> Result<(), UnsafePlace<'_>> {
         let frames = self.walk(registers)?;
         let is_libc = |frame: &Frame| self.modules[frame.module].is_libc();
         if let Some(frame) = frames.iter().find(|frame| self.modules[frame.module].is_loader()) {
-            return Err(format!("in the dynamic loader (`{}`)", self.modules[frame.module].path));
+            return Err(UnsafePlace::Loader(&self.modules[frame.module].path));
         }
         match &self.allocator {
             Allocator::Libc => {}
             Allocator::Library(module) => {
                 if frames.iter().any(|frame| frame.module == *module) {
-                    return Err(format!("in the allocator (`{}`)", self.modules[*module].path));
+                    return Err(UnsafePlace::Allocator(&self.modules[*module].path));
                 }
             }
             Allocator::Program { module, functions } => {
@@ -157,18 +195,18 @@ impl<'a> SafePoints<'a> {
                     of_program.any(|frame| (*start..*end).contains(&frame.address))
                 };
                 if let Some((.., name)) = functions.iter().find(is_inside) {
-                    return Err(format!("in `{name}`"));
+                    return Err(UnsafePlace::Function(name));
                 }
                 let mut innermost = frames.iter().take_while(|frame| is_libc(frame));
                 if !innermost.any(|frame| self.is_wait(frame.address)) {
-                    return Err("in a function in which the program's allocator may wait".into());
+                    return Err(UnsafePlace::AllocatorMayWait);
                 }
             }
         }
         for frame in frames.iter().filter(|frame| is_libc(frame)) {
             let names = self.function_at(frame.address).map_or(&[][..], |function| &function.names);
             if let Some(name) = names.iter().find(|name| is_unsafe(name)) {
-                return Err(format!("in `{name}`"));
+                return Err(UnsafePlace::Function(name));
             }
         }
         // Several frames of libc in a row form a group. In each group, check only the outermost frame: its
@@ -181,7 +219,7 @@ impl<'a> SafePoints<'a> {
             if length > 0 && (outer < frames.len() || inner == 0) {
                 let entered = &frames[outer - 1];
                 if outer == frames.len() || self.function_at(entered.address).is_none() {
-                    return Err("in a function of libc without a name".into());
+                    return Err(UnsafePlace::NamelessFunction);
                 }
             }
             inner = outer + 1;
@@ -202,8 +240,7 @@ impl<'a> SafePoints<'a> {
     }
 
     /// The frames of a thread's stack, innermost first. The error tells where the walk failed.
-    fn walk(&self, registers: &Registers) -> Result<Vec<Frame>, String> {
-        let cannot = |address: u64| format!("on a stack that cannot be walked (at {address:#x})");
+    fn walk(&self, registers: &Registers) -> Result<Vec<Frame>, UnsafePlace<'_>> {
         let (mut pc, mut sp, mut fp) = (registers.pc(), registers.sp(), registers.fp());
         let mut frames = Vec::new();
         while frames.len() < MOST_FRAMES {
@@ -211,27 +248,27 @@ impl<'a> SafePoints<'a> {
             // the byte before the return address: this byte always belongs to the function.
             let address = if frames.is_empty() { pc } else { pc.wrapping_sub(1) };
             let module = self.modules.iter().position(|module| module.contains(address));
-            let module = module.ok_or_else(|| cannot(pc))?;
+            let module = module.ok_or(UnsafePlace::UnknownStack(pc))?;
             let rule = self.modules[module].rule_at(address);
             frames.push(Frame { address, module });
             let cfa = match rule.kind() {
                 Kind::Sp => sp.wrapping_add(rule.cfa_offset() as u64),
                 Kind::Fp => fp.wrapping_add(rule.cfa_offset() as u64),
                 Kind::End => return Ok(frames),
-                Kind::Signal => return Err("in a signal handler".into()),
-                Kind::Unknown => return Err(cannot(pc)),
+                Kind::Signal => return Err(UnsafePlace::SignalHandler),
+                Kind::Unknown => return Err(UnsafePlace::UnknownStack(pc)),
             };
             if cfa <= sp && !frames.is_empty() && cfa < registers.sp() {
-                return Err(cannot(pc));
+                return Err(UnsafePlace::UnknownStack(pc));
             }
-            pc = self.word(cfa.wrapping_sub(8)).ok_or_else(|| cannot(pc))?;
+            pc = self.word(cfa.wrapping_sub(8)).ok_or(UnsafePlace::UnknownStack(pc))?;
             if rule.fp_offset() != 0 {
                 let saved = cfa.wrapping_sub(rule.fp_offset() as u64);
-                fp = self.word(saved).ok_or_else(|| cannot(pc))?;
+                fp = self.word(saved).ok_or(UnsafePlace::UnknownStack(pc))?;
             }
             sp = cfa;
         }
-        Err(cannot(pc))
+        Err(UnsafePlace::UnknownStack(pc))
     }
 
     fn word(&self, address: u64) -> Option<u64> {
