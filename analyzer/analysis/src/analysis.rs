@@ -11,9 +11,8 @@ use crate::pools::Pools;
 use crate::site::{self, JudgedSite, Standing};
 use crate::steps::Steps;
 use crate::uncounted::UncountedFunctions;
-use crate::unexplained::Unexplained;
+pub use crate::unexplained::Unexplained;
 use edleak_binary::Outcome;
-use edleak_format::ModuleId;
 use edleak_model::growth_kind::ProcessGrowth;
 use edleak_model::process_series::ProcessSeries;
 use edleak_model::work::Work;
@@ -40,17 +39,15 @@ pub struct Analysis {
     /// growth.
     pub unexplained: Option<Unexplained>,
     /// Runtimes and allocators in the process that do not take their memory from malloc, each with a remedy.
-    pub own_heaps: Vec<OwnHeap>,
+    pub(crate) own_heaps: Vec<OwnHeap>,
     /// Functions of an allocator whose calls the recorder did not count, although it counted calls of other
     /// functions of this allocator.
     pub uncounted_functions: Vec<UncountedFunctions>,
     /// Whether child processes without a recording used more processor time than the process itself.
-    pub children_did_the_work: bool,
+    pub(crate) children_did_the_work: bool,
     /// All sites, sorted: leaks come before all other sites, and the leak with the highest rate is the first.
     /// Sites with the same rate are sorted by their labels.
     pub sites: Vec<JudgedSite>,
-    /// The modules of the target, with their load addresses; empty: the input does not name modules.
-    pub modules: Vec<LoadedModule>,
     /// Live and resident bytes of the process at evenly spaced times of the record; the series is empty if
     /// the input does not contain these bytes.
     pub process: ProcessSeries,
@@ -60,7 +57,7 @@ pub struct Analysis {
     pub outcomes: Vec<Outcome>,
     /// The number of live allocations of each leaking site at each slice; reports use it to list leaks that
     /// grow at the same times as one finding.
-    pub steps: Steps,
+    pub(crate) steps: Steps,
     /// The counters of every site over the record; `None`: no report needs the history.
     pub history: Option<Box<History>>,
     /// The marks of the trace.
@@ -178,24 +175,6 @@ pub struct Summary {
     pub reported_addresses: u64,
 }
 
-/// A file that was loaded into the target.
-#[derive(Clone, PartialEq, Debug)]
-pub struct LoadedModule {
-    /// The id of the module; the field [`Address::module_id`](crate::frame::Address::module_id) refers to
-    /// this id.
-    pub id: ModuleId,
-    /// The path of the module.
-    pub path: String,
-    /// The module's build ID in hexadecimal; empty: the module has no build ID.
-    pub build_id: String,
-    /// The first address at which the module is mapped.
-    pub start: u64,
-    /// The first address after the mapping of the module.
-    pub end: u64,
-    /// The address of the module's code at run time, minus its address in the file (link-time address).
-    pub load_bias: u64,
-}
-
 impl Analysis {
     /// The stacks that have a share in the leak of `site`, if `site` was judged together with its stacks. The
     /// list is sorted by share, largest first.
@@ -207,7 +186,7 @@ impl Analysis {
     /// and its stacks count as one leak. Several places also count as one leak if one function calls all of
     /// them and they keep new allocations at the same times. The site with the highest rate must come first
     /// in `listed`.
-    pub fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
+    fn of_leaks<'a>(&'a self, listed: impl Iterator<Item = &'a JudgedSite>) -> Vec<Finding<'a>> {
         finding::findings(group::groups(&self.sites, listed), &self.steps)
     }
 
@@ -241,11 +220,6 @@ impl Analysis {
         }
         all.retain(|(_, bytes)| *bytes > 0);
         all
-    }
-
-    /// Returns the module whose id is `id`; `None`: the input names no such module.
-    pub fn module(&self, id: ModuleId) -> Option<&LoadedModule> {
-        self.modules.iter().find(|module| module.id == id)
     }
 
     /// The number of leaks that `--min-class` or `--strict` excludes from the list.

@@ -27,13 +27,13 @@ pub const FORMAT_VERSION: u32 = 1;
 /// If two recordings have the same leak, the two estimates of its rate differ by up to a quarter. Errors of
 /// the two estimates cannot make the new rate 1.5 times the old rate, so a leak with this ratio has really
 /// become faster.
-pub const FASTER: f64 = 1.5;
+const FASTER: f64 = 1.5;
 
 /// One leak of the baseline.
 #[derive(Clone, Debug)]
 pub struct KnownLeak {
     /// The keys by which edleak recognizes this leak in another recording.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// The name of the leak, as a report prints it.
     pub name: String,
     /// The rate of the leak in the earlier recording.
@@ -46,7 +46,7 @@ pub struct KnownLeak {
 #[derive(Clone, Default, Debug)]
 pub struct Baseline {
     /// The leaks, sorted by the offset of their code in its module.
-    pub leaks: Vec<KnownLeak>,
+    pub(crate) leaks: Vec<KnownLeak>,
 }
 
 /// The change of a leak since the baseline was recorded.
@@ -76,7 +76,7 @@ impl Change {
 
     /// Whether the baseline has the leak with about this rate or a higher rate, so that the gate does not
     /// report it.
-    pub fn is_known(self) -> bool {
+    pub(crate) fn is_known(self) -> bool {
         matches!(self, Self::Same(_) | Self::Slower(_))
     }
 }
@@ -109,7 +109,7 @@ impl Baseline {
     ///
     /// # Errors
     /// The text is not a complete report, or its format is newer than this version of edleak.
-    pub fn from_json(text: &[u8]) -> Result<Self> {
+    fn from_json(text: &[u8]) -> Result<Self> {
         let report: SavedReport = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::Baseline, format!("the report is incomplete: {error}"))
                 .with_remedy("save it again with `--format json`")
@@ -129,7 +129,7 @@ impl Baseline {
 
     /// Compares `leaks` with the baseline. Returns two lists: the change of each leak, in the order of
     /// `leaks`, and the leaks of the baseline that are not in `leaks`.
-    pub fn compare(&self, leaks: &[&JudgedSite]) -> (Vec<Change>, Vec<&KnownLeak>) {
+    pub(crate) fn compare(&self, leaks: &[&JudgedSite]) -> (Vec<Change>, Vec<&KnownLeak>) {
         let mut order: Vec<usize> = (0..leaks.len()).collect();
         order.sort_by_key(|&i| leaks[i].stack.first().and_then(|address| address.offset));
         let now: Vec<Identity> = leaks.iter().map(|leak| Identity::of(leak)).collect();

@@ -44,7 +44,7 @@ impl Error {
 
     /// Adds a remedy to this error and returns the error.
     #[must_use]
-    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
@@ -67,7 +67,7 @@ impl Error {
     /// Puts `what` in front of the message. `what` is a text that names the failed operation, such as "failed
     /// to read" with the path of the file.
     #[must_use]
-    pub fn context(mut self, what: impl fmt::Display) -> Self {
+    pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }

@@ -88,7 +88,7 @@ impl<'a> SiteFrame<'a> {
     }
 
     /// Whether this frame is a function of edleak.h with which a pool reports its objects.
-    pub fn is_pool_note(self) -> bool {
+    pub(crate) fn is_pool_note(self) -> bool {
         let function = self.function().unwrap_or_default();
         let file = self.place().map_or("", |(file, _)| file);
         function.starts_with("edleak_pool_")

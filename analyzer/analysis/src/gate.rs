@@ -89,7 +89,7 @@ impl Policy {
     /// Whether the site is a leak of the class and confidence that the user asked for. The analyzer looks up
     /// the symbols of a leak for which the result is true, because later rules of the gate (such as
     /// suppressions) compare names.
-    pub fn wants_leak(&self, site: &JudgedSite) -> bool {
+    fn wants_leak(&self, site: &JudgedSite) -> bool {
         site.is_leak()
             && site.judgement.class >= self.min_class
             && (!self.strict || site.judgement.confidence == Some(Confidence::Strict))

@@ -21,7 +21,7 @@ pub struct Group<'a> {
     /// The member of the group with the highest rate; the verdict on this member is the verdict on the group.
     pub lead: &'a JudgedSite,
     /// The sites of the group that the report lists, sorted by leak rate; the highest rate comes first.
-    pub members: Vec<&'a JudgedSite>,
+    pub(crate) members: Vec<&'a JudgedSite>,
     /// The index of the frame that causes the leak, counted from the allocating frame. Index 0 is the caller
     /// itself. If the index is greater, the caller only allocates for other functions, and the index points
     /// to the innermost frame at which the leaking stacks differ from the caller's other stacks.
@@ -29,16 +29,16 @@ pub struct Group<'a> {
     /// The leak rate of all members of the group together, in bytes per second.
     pub rate_bytes_per_s: f64,
     /// Seconds from the start of the record to the beginning of the leak.
-    pub began_s: f64,
+    pub(crate) began_s: f64,
     /// The number of bytes that all members of the group together leaked.
     pub leak_bytes: f64,
     /// Number of leaked allocations; `None`: the number of allocations did not grow because the same
     /// allocations got larger, or only the bytes are known.
     pub leak_count: Option<u64>,
     /// Whether the program freed more than half of the leaked bytes before the recording ended.
-    pub is_freed_at_end: bool,
+    pub(crate) is_freed_at_end: bool,
     /// The sum of the live bytes of all members of the group, as a curve over the time of the record.
-    pub levels: LevelSum<'a>,
+    pub(crate) levels: LevelSum<'a>,
     /// The share of each stack in the leak. The greatest share comes first; the list is empty if the caller
     /// was not watched.
     pub shares: Vec<Share<'a>>,

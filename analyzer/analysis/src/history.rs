@@ -21,7 +21,8 @@ mod of_lines;
 mod of_trace;
 mod packed;
 
-pub use packed::{Packed, PackedBuilder};
+pub use packed::Packed;
+use packed::PackedBuilder;
 
 use crate::site::{JudgedSite, SiteLabel};
 use edleak_format::Counters;

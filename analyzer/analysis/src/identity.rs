@@ -14,24 +14,24 @@ use crate::site::{INJECTED_NAME, JudgedSite, Kind};
 /// The keys by which edleak recognizes a site in another recording. Two sites are the same piece of code if
 /// they have the same `code` or the same `names`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Build IDs and offsets of the stack; `None`: at least one module of the stack has no build ID.
-    pub code: Option<String>,
+    pub(crate) code: Option<String>,
     /// Modules and functions of the stack; `None`: the innermost function is unknown.
-    pub names: Option<String>,
+    pub(crate) names: Option<String>,
     /// If the site is a stack of a watched caller, the keys of this caller without the rest of the stack;
     /// `None` for any other site.
-    pub caller: Option<Box<Identity>>,
+    pub(crate) caller: Option<Box<Identity>>,
 }
 
 impl Identity {
     /// The identity of a site whose stack is symbolized.
-    pub fn of(site: &JudgedSite) -> Self {
+    pub(crate) fn of(site: &JudgedSite) -> Self {
         Self::new(site.kind, &site.stack)
     }
 
     /// The identity of a site with this kind and stack.
-    pub fn new(kind: Kind, stack: &[Address]) -> Self {
+    pub(crate) fn new(kind: Kind, stack: &[Address]) -> Self {
         if kind == Kind::Injected {
             return Self { code: None, names: Some(INJECTED_NAME.into()), caller: None };
         }
@@ -76,13 +76,13 @@ impl Identity {
     }
 
     /// Whether both sites are the same piece of code in the same build of the program.
-    pub fn is_same_code(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_code(&self, other: &Self) -> bool {
         self.code.is_some() && self.code == other.code
     }
 
     /// Whether the stacks of both sites have the same functions, in different builds of the program. In the
     /// same build, other offsets are other code, for example another call of malloc in the same function.
-    pub fn is_same_function(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_function(&self, other: &Self) -> bool {
         self.names.is_some() && self.names == other.names && !self.is_of_same_build(other)
     }
 
@@ -96,7 +96,7 @@ impl Identity {
 
     /// A short hash that identifies the code; the hash is the same on every machine. Tools use the hash to
     /// find the same leak in the results of many runs.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let key = self.names.as_deref().or(self.code.as_deref()).unwrap_or_default();
         format!("{:016x}", fnv1a(key.as_bytes()))
     }
@@ -114,7 +114,7 @@ fn names_of(address: &Address) -> String {
 
 /// The hash FNV-1a. The hash of a text is the same on every machine and in every version of edleak. The
 /// hasher of `std` may give another hash in another version of Rust.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))

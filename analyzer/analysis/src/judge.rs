@@ -24,7 +24,7 @@ use edleak_model::levels::Levels;
 use edleak_model::process_series::ProcessSeries;
 use edleak_model::regression::leak_factor;
 use edleak_model::series::Series;
-use place::{loaded, locate};
+use place::locate;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -160,7 +160,6 @@ fn judge_trace(source: String, trace: &Trace, model: Model) -> Analysis {
         uncounted_functions,
         children_did_the_work: children_did_the_work(trace),
         sites,
-        modules: trace.modules().iter().map(loaded).collect(),
         process: replayed.process,
         work: replayed.work,
         outcomes: Vec::new(),
@@ -246,7 +245,6 @@ fn judge_lines(source: String, lines: &[LineSeries], model: Model) -> Analysis {
         uncounted_functions: Vec::new(),
         children_did_the_work: false,
         sites,
-        modules: Vec::new(),
         process: ProcessSeries::default(),
         outcomes: Vec::new(),
         work: Arc::default(),

@@ -8,15 +8,15 @@ use edleak_format::{ModuleId, Trace};
 /// A runtime or an allocator with a heap of its own: the recorded program contains it, and it does not take
 /// its memory from malloc.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OwnHeap {
+pub(crate) struct OwnHeap {
     /// The name of the runtime or allocator.
-    pub name: String,
+    pub(crate) name: String,
     /// Advice for the user: how to make the allocations of this runtime or allocator visible to edleak, or
     /// another tool that shows these allocations.
-    pub remedy: String,
+    pub(crate) remedy: String,
     /// The module of the allocator whose allocations the recorder did not count; `None`: edleak recognized a
     /// runtime by a file name and does not know the module.
-    pub uncounted: Option<ModuleId>,
+    pub(crate) uncounted: Option<ModuleId>,
 }
 
 /// A runtime that edleak recognizes by the file name of the runtime's program or of one of its libraries.
@@ -66,7 +66,7 @@ const RUNTIMES: &[Runtime] = &[
 /// Finds, in a trace, the runtimes and allocators that do not take their memory from malloc. The function
 /// finds allocators by the contents of the modules, and runtimes by the file names of the program and of its
 /// modules.
-pub fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
+pub(crate) fn of_trace(trace: &Trace) -> Vec<OwnHeap> {
     let program = trace.start().command.first().map(String::as_str);
     let modules = || trace.modules().iter().map(|module| module.path.as_str());
     let mut found = known(program.into_iter().chain(modules()));

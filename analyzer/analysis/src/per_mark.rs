@@ -31,7 +31,7 @@ pub struct PerMarkOptions {
 }
 
 /// The marks of a recording.
-pub fn marks_of(trace: &Trace) -> Vec<MarkSeen> {
+pub(crate) fn marks_of(trace: &Trace) -> Vec<MarkSeen> {
     let seen = |mark: &Mark| {
         let slices = || slices_of(trace, mark.id);
         let seconds = |slice: Option<&MarkSlice>| slice.map_or(0.0, |slice| slice.read_ns as f64 / 1e9);
@@ -53,7 +53,7 @@ fn slices_of(trace: &Trace, mark: MarkId) -> impl Iterator<Item = &MarkSlice> {
 
 /// Judges every site by the marks that match the pattern of `options`, and replaces the verdicts by time with
 /// these verdicts.
-pub fn judge_by_marks(analysis: &mut Analysis, recording: &Input, options: &PerMarkOptions) {
+pub(crate) fn judge_by_marks(analysis: &mut Analysis, recording: &Input, options: &PerMarkOptions) {
     let mut per_mark = PerMark { pattern: options.pattern.clone(), marks: Vec::new(), unnamed: 0 };
     let mut found: HashMap<SiteLabel, SitePerMark> = HashMap::new();
     if let Input::Trace(trace) = recording {
@@ -188,7 +188,7 @@ fn judgement(verdict: Verdict, why: String) -> Judgement {
 impl PerMark {
     /// If the result is undecided, the reason and the remedy; `None`: the verdicts by marks decide the
     /// result.
-    pub fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
+    pub(crate) fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
         if self.marks.is_empty() {
             return Some(match all {
                 [] => "the trace holds no marks (set them with `edleak_mark` of edleak.h, or with `edleak-record mark NAME`)".into(),

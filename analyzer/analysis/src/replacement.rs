@@ -52,7 +52,7 @@ impl Replacement {
     }
 
     /// The path of the temporary file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.beside
     }
 

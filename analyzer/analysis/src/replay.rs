@@ -21,7 +21,7 @@
 mod arch;
 mod births;
 mod bucket_rows;
-pub mod clock;
+pub(crate) mod clock;
 mod family;
 mod gap;
 mod group;
@@ -60,44 +60,44 @@ const RANGES_PER_THREAD: usize = 2;
 
 /// The result of a replay.
 #[derive(Debug)]
-pub struct Replayed<T> {
+pub(crate) struct Replayed<T> {
     /// The results for all sites of which a slice contains counters, in ascending order of the site ids.
-    pub sites: Vec<T>,
+    pub(crate) sites: Vec<T>,
     /// The memory of the process at each grid point.
-    pub process: ProcessSeries,
+    pub(crate) process: ProcessSeries,
     /// Number of bytes allocated from the heap, from the first slice to the last.
-    pub turnover_bytes: u64,
+    pub(crate) turnover_bytes: u64,
     /// Number of slices that were read.
-    pub slices: u64,
+    pub(crate) slices: u64,
     /// The time of the last slice, in nanoseconds since the recording began.
-    pub last_ns: u64,
+    pub(crate) last_ns: u64,
     /// The number of allocations of the whole program, as a curve over the time of the record.
-    pub work: Arc<Work>,
+    pub(crate) work: Arc<Work>,
     /// Number of grid points without a slice; the values of these points lie on a straight line between two
     /// slices.
-    pub missing_points: u64,
+    pub(crate) missing_points: u64,
     /// Number of points without a slice between the end of the grid and the last slice of the trace.
-    pub missing_behind: u64,
+    pub(crate) missing_behind: u64,
     /// The length of the longest gap: the greatest number of points in a row that have no slice.
-    pub longest_gap: u64,
+    pub(crate) longest_gap: u64,
     /// Two kinds of memory, each at the first and at the last reading of /proc in the judged record: the
     /// memory of each site that maps memory, and anonymous memory that no recorded call mapped.
-    pub memory: MemoryEnds,
+    pub(crate) memory: MemoryEnds,
     /// Number of blocks that were undamaged when the trace was opened, but that can no longer be read.
-    pub unreadable_blocks: u64,
+    pub(crate) unreadable_blocks: u64,
 }
 
 /// One site of a trace, or several merged sites ([`Merged`]).
 #[derive(Clone, Debug)]
-pub struct ReplayedSite {
+pub(crate) struct ReplayedSite {
     /// The id of the site.
-    pub id: SiteId,
+    pub(crate) id: SiteId,
     /// The series of the site.
-    pub series: Series,
+    pub(crate) series: Series,
     /// The series of the site together with all its stacks; `None`: the site has no stacks.
-    pub with_stacks: Option<Series>,
+    pub(crate) with_stacks: Option<Series>,
     /// The counters of the site at the last slice of the trace, even if this slice is not on a grid point.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 /// Makes the series of each site of a trace, at the points of `grid`, and calls `each` to convert the site
@@ -105,7 +105,7 @@ pub struct ReplayedSite {
 /// returned, so only a few complete series are in memory at the same time.
 ///
 /// If `with_sums` is true, each series also gets the exact sums that `--model edleak` needs.
-pub fn replay<T: Send>(
+pub(crate) fn replay<T: Send>(
     trace: &Trace,
     merged: &Merged,
     grid: Grid,

@@ -100,7 +100,7 @@ pub struct Case {
 ///
 /// # Errors
 /// The corpus cannot be read, or a line of it has a wrong form.
-pub fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
+fn read(corpus: &Path, births: Option<&Path>) -> Result<Vec<Case>> {
     let mut known: HashMap<String, BirthLine> = HashMap::new();
     if let Some(path) = births {
         known = lines::<BirthLine>(path)?.into_iter().map(|line| (line.id.clone(), line)).collect();
@@ -157,9 +157,9 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Number of series that leak and that the method reported as leaks.
-    pub found: u32,
+    pub(crate) found: u32,
     /// Number of series that leak and that the method did not report.
-    pub missed: u32,
+    pub(crate) missed: u32,
     /// Number of series that do not leak, but that the method reported as leaks.
     pub false_alarms: u32,
     /// Number of series that do not leak and that the method did not report.
@@ -168,14 +168,14 @@ pub struct Tally {
     /// that leak, and the second counts series that do not leak.
     pub strict: [u32; 2],
     /// Number of series that the method left undecided.
-    pub undecided: u32,
+    pub(crate) undecided: u32,
     /// Two numbers, which show how exact the estimates of leaked bytes are. The first number counts the leaks
     /// whose true number of bytes is known. The second number counts the leaks among them whose estimated
     /// number of bytes differs from the true number by at most a quarter.
-    pub amounts: [u32; 2],
+    pub(crate) amounts: [u32; 2],
     /// Number of series for each true shape of growth (constant, log, linear, exp; first index) and for each
     /// class of growth that the method found (second index).
-    pub shapes: [[u32; 4]; 4],
+    pub(crate) shapes: [[u32; 4]; 4],
 }
 
 impl Tally {
@@ -235,7 +235,7 @@ impl Tally {
     }
 
     /// Of all series, the share for which the method gave the right verdict.
-    pub fn accuracy(&self) -> f64 {
+    fn accuracy(&self) -> f64 {
         share(self.found + self.quiet, self.found + self.missed + self.false_alarms + self.quiet)
     }
 }
@@ -245,19 +245,20 @@ fn share(part: u32, whole: u32) -> f64 {
 }
 
 /// The names of the three methods that judge a corpus.
-pub const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
+const METHODS: [&str; 3] = ["edleak formula", "curves only", "with births"];
 
 /// The scores of every method on a whole corpus and on parts of the corpus.
 #[derive(Debug, Default)]
 pub struct ScoreReport {
-    /// The scores on the whole corpus, in the order of [`METHODS`]. The entry of the method `with births` is
-    /// empty if the birth times of the surviving allocations are not known.
+    /// The scores on the whole corpus. The methods are, in this order: `edleak formula`, `curves only`,
+    /// `with births`. The entry of the method `with births` is empty if the birth times of the surviving
+    /// allocations are not known.
     pub all: [Tally; 3],
     /// The scores on the series of each behaviour of a program; the key is the name of the behaviour, such as
     /// `ttl_cache` or `leak_linear`.
-    pub families: BTreeMap<String, [Tally; 3]>,
+    pub(crate) families: BTreeMap<String, [Tally; 3]>,
     /// The scores on the series of each length; the key is the number of slices.
-    pub lengths: BTreeMap<u64, [Tally; 3]>,
+    pub(crate) lengths: BTreeMap<u64, [Tally; 3]>,
     /// Whether the birth times of the surviving allocations were known for every series.
     pub has_births: bool,
 }

@@ -157,7 +157,7 @@ pub struct JudgedSite {
     pub levels: Levels,
     /// The number of bytes by which the additional memory of the allocator grew. (The allocator holds more
     /// bytes for a site than the program requested.)
-    pub block_growth_bytes: f64,
+    pub(crate) block_growth_bytes: f64,
     /// For each birth epoch, the allocations of the site that are still live at the end; the oldest epoch
     /// comes first.
     pub survivors: Vec<Survivor>,
@@ -206,7 +206,7 @@ impl fmt::Display for GivenBack {
 #[derive(Clone, Debug)]
 pub struct WithStacks {
     /// The verdict on the sum of the curves of the site and its stacks.
-    pub judgement: Judgement,
+    pub(crate) judgement: Judgement,
     /// Live bytes of the site and its stacks together, as a curve over the time of the record.
     pub levels: Levels,
 }
@@ -269,7 +269,7 @@ impl JudgedSite {
     }
 
     /// Live bytes at the end of the judged record.
-    pub fn judged_bytes(&self) -> f64 {
+    pub(crate) fn judged_bytes(&self) -> f64 {
         self.levels.last()
     }
 

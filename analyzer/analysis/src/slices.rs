@@ -21,15 +21,15 @@ const MIN_ID_LIMIT: usize = 1 << 16;
 
 /// The counters and the memory of the whole program at one slice.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Instant {
+pub(crate) struct Instant {
     /// The slice's tick.
-    pub tick: u64,
+    pub(crate) tick: u64,
     /// The time of the slice, in nanoseconds since the recording began.
-    pub time_ns: u64,
+    pub(crate) time_ns: u64,
     /// The counters of all sites together.
-    pub total: Counters,
+    pub(crate) total: Counters,
     /// RssAnon of the process, in bytes.
-    pub rss_anon_bytes: u64,
+    pub(crate) rss_anon_bytes: u64,
     /// VmSwap of the process, in bytes.
     pub swap_bytes: u64,
 }
@@ -38,16 +38,16 @@ pub struct Instant {
 /// fields of this struct are lower bounds. If a site frees more allocations between two slices than it held
 /// at the first slice, the difference was both allocated and freed between these slices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Temporaries {
+pub(crate) struct Temporaries {
     /// Number of allocations that the program freed before the next slice.
-    pub allocs: u64,
+    pub(crate) allocs: u64,
     /// Number of bytes in the allocations that the program freed before the next slice.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// All slices of a trace.
 #[derive(Clone, Default, Debug)]
-pub struct Slices {
+pub(crate) struct Slices {
     instants: Vec<Instant>,
     temporaries: Vec<Temporaries>,
 }
@@ -58,7 +58,7 @@ impl Slices {
     ///
     /// The function leaves out blocks that can no longer be read; the replay has already counted such blocks
     /// as damaged.
-    pub fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
+    pub(crate) fn of(trace: &Trace, merged: &Merged, ticks: RangeInclusive<u64>) -> Slices {
         let limit = id_limit(trace);
         let mut slices = Slices::default();
         let mut now: Vec<Counters> = Vec::new();
@@ -78,30 +78,30 @@ impl Slices {
     }
 
     /// All slices, in order of time.
-    pub fn instants(&self) -> &[Instant] {
+    pub(crate) fn instants(&self) -> &[Instant] {
         &self.instants
     }
 
     /// The number and the bytes of the allocations of one site that the program freed before the next slice.
-    pub fn temporaries(&self, id: SiteId) -> Temporaries {
+    pub(crate) fn temporaries(&self, id: SiteId) -> Temporaries {
         self.temporaries.get(id.0 as usize).copied().unwrap_or_default()
     }
 
     /// The index of the slice with the most live bytes; if several slices have the same number of live bytes,
     /// the first of them. `None`: the trace has no slice.
-    pub fn peak(&self) -> Option<usize> {
+    pub(crate) fn peak(&self) -> Option<usize> {
         let most = self.instants.iter().map(|instant| instant.total.live_bytes()).max()?;
         self.instants.iter().position(|instant| instant.total.live_bytes() == most)
     }
 
     /// The index of the newest slice at or before the time `time_ns`; `None`: all slices are later.
-    pub fn newest_at(&self, time_ns: u64) -> Option<usize> {
+    pub(crate) fn newest_at(&self, time_ns: u64) -> Option<usize> {
         self.instants.partition_point(|instant| instant.time_ns <= time_ns).checked_sub(1)
     }
 
     /// The precision of a time at this slice, in nanoseconds: the distance to the slice before or after it,
     /// whichever is longer; 0 if the trace has only one slice.
-    pub fn precision_ns(&self, index: usize) -> u64 {
+    pub(crate) fn precision_ns(&self, index: usize) -> u64 {
         let time = |at: usize| self.instants.get(at).map(|instant| instant.time_ns);
         let Some(own) = time(index) else { return 0 };
         let before = index.checked_sub(1).and_then(time).map_or(0, |before| own.saturating_sub(before));
@@ -147,7 +147,7 @@ impl Temporaries {
 }
 
 /// The counters of every site at the newest slice at or before `tick`; the index is the site id.
-pub fn counters_at(trace: &Trace, merged: &Merged, tick: u64) -> Vec<Counters> {
+pub(crate) fn counters_at(trace: &Trace, merged: &Merged, tick: u64) -> Vec<Counters> {
     let block = trace.blocks().partition_point(|block| block.first_tick <= tick);
     let Some(block) = block.checked_sub(1) else { return Vec::new() };
     let mut counters = CountersAt { tick, limit: id_limit(trace), now: Vec::new() };

@@ -57,7 +57,7 @@ const MOVES: [usize; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
 
 /// The number of live allocations of each leaking site at each slice.
 #[derive(Clone, Default, Debug)]
-pub struct Steps {
+pub(crate) struct Steps {
     live_counts: HashMap<SiteLabel, Box<[u64]>>,
     /// The results of all comparisons so far. The results are stored because the analyzer compares the same
     /// leaks several times for one report.
@@ -80,7 +80,7 @@ impl Steps {
     /// Reads from the trace, a second time, the number of live allocations at each slice: for the leaking
     /// sites, for their callers and for their stacks. The result is empty if the input is not a trace, is too
     /// large, or has no sites to compare.
-    pub fn of(recording: &Input, sites: &[JudgedSite]) -> Self {
+    pub(crate) fn of(recording: &Input, sites: &[JudgedSite]) -> Self {
         let Input::Trace(trace) = recording else { return Self::default() };
         // The function compares only sites of the heap, because a mapping and an allocation never count as
         // leaks of one mistake.

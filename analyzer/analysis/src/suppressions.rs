@@ -35,13 +35,13 @@ pub struct Rule {
     /// The line number, counted from 1.
     pub line: usize,
     /// The budget of the rule; `None`: the rule hides leaks of any size.
-    pub budget: Option<Budget>,
+    pub(crate) budget: Option<Budget>,
     pattern: Glob,
 }
 
 /// The limit for the sum of the leaks that a rule may hide.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Budget {
+pub(crate) enum Budget {
     /// Limit for the number of bytes that all matching leaks together leaked over the recording.
     Bytes(f64),
     /// Limit for the rate of all matching leaks together, in bytes per second.
@@ -50,7 +50,7 @@ pub enum Budget {
 
 impl Budget {
     /// Whether leaks that have this number of bytes and this rate together are within the budget.
-    pub fn covers(self, leak_bytes: f64, rate_bytes_per_s: f64) -> bool {
+    pub(crate) fn covers(self, leak_bytes: f64, rate_bytes_per_s: f64) -> bool {
         match self {
             Self::Bytes(most) => leak_bytes <= most,
             Self::Rate(most) => rate_bytes_per_s <= most,

@@ -39,7 +39,7 @@ fn least_hidden(growth: &ProcessGrowth) -> u64 {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UncountedFunctions {
     /// The id of the module in the trace.
-    pub module_id: ModuleId,
+    pub(crate) module_id: ModuleId,
     /// The file name of the module.
     pub module: String,
     /// The names of the functions.

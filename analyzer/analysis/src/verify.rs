@@ -8,26 +8,26 @@ use std::io::{self, Write};
 #[derive(Debug)]
 pub struct Verification {
     /// Version of the trace format.
-    pub format_version: u32,
+    pub(crate) format_version: u32,
     /// Number of undamaged blocks: all their slices can be decoded.
-    pub sound_blocks: u64,
+    pub(crate) sound_blocks: u64,
     /// Number of slices in the undamaged blocks.
-    pub slices: u64,
+    pub(crate) slices: u64,
     /// Number of blocks that cannot be decoded, because they are incomplete or damaged, or because their
     /// content does not match their header.
-    pub damaged_blocks: u64,
+    pub(crate) damaged_blocks: u64,
     /// Number of bytes that belong to no undamaged block.
-    pub damaged_bytes: u64,
+    pub(crate) damaged_bytes: u64,
     /// Number of slices that are known to be lost.
-    pub lost_slices: u64,
+    pub(crate) lost_slices: u64,
     /// Number of sites in the catalog.
-    pub sites: u64,
+    pub(crate) sites: u64,
     /// Number of modules in the catalog.
-    pub modules: u64,
+    pub(crate) modules: u64,
     /// Number of stacks in the catalog.
-    pub stacks: u64,
+    pub(crate) stacks: u64,
     /// Whether the recording ended in an orderly way.
-    pub is_ended: bool,
+    pub(crate) is_ended: bool,
 }
 
 #[derive(Default)]

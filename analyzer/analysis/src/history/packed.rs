@@ -21,7 +21,7 @@ pub struct Packed(Box<[u8]>);
 
 /// Packs counters one instant at a time.
 #[derive(Clone, Default, Debug)]
-pub struct PackedBuilder {
+pub(crate) struct PackedBuilder {
     bytes: Vec<u8>,
     next: usize,
     last: Counters,
@@ -29,7 +29,7 @@ pub struct PackedBuilder {
 
 impl PackedBuilder {
     /// Adds the counters at `instant`, which must come after all instants added before.
-    pub fn push(&mut self, instant: usize, counters: &Counters) {
+    pub(crate) fn push(&mut self, instant: usize, counters: &Counters) {
         let counters = Counters {
             allocated_bytes: counters.allocated_bytes.clamp(self.last.allocated_bytes, MOST),
             freed_bytes: counters.freed_bytes.clamp(self.last.freed_bytes, MOST),
@@ -48,7 +48,7 @@ impl PackedBuilder {
     }
 
     /// Returns the packed counters.
-    pub fn finish(self) -> Packed {
+    pub(crate) fn finish(self) -> Packed {
         Packed(self.bytes.into_boxed_slice())
     }
 }
@@ -68,7 +68,7 @@ impl Packed {
 
     /// All changes of the counters, in order of time. Each item has an instant, and the counters that the
     /// site has from this instant on.
-    pub fn changes(&self) -> impl Iterator<Item = (usize, Counters)> + '_ {
+    fn changes(&self) -> impl Iterator<Item = (usize, Counters)> + '_ {
         let (mut rest, mut next, mut last) = (&self.0[..], 0usize, Counters::ZERO);
         std::iter::from_fn(move || {
             let instant = next + usize::try_from(take(&mut rest)?).ok()?;
@@ -82,12 +82,12 @@ impl Packed {
     }
 
     /// The counters at one instant.
-    pub fn at(&self, instant: usize) -> Counters {
+    pub(crate) fn at(&self, instant: usize) -> Counters {
         self.changes().take_while(|(at, _)| *at <= instant).last().map_or(Counters::ZERO, |(_, last)| last)
     }
 
     /// Adds the counters of every instant to `sums`.
-    pub fn add_to(&self, sums: &mut [Counters]) {
+    pub(crate) fn add_to(&self, sums: &mut [Counters]) {
         let mut changes = self.changes().peekable();
         let mut now = Counters::ZERO;
         for (instant, sum) in sums.iter_mut().enumerate() {

@@ -1,10 +1,9 @@
 //! Finds the place of a site in the code: its addresses, modules and offsets, from the catalog of the trace.
 
-use crate::analysis::LoadedModule;
 use crate::frame::Address;
 use crate::replay::Merged;
 use crate::site::{JudgedSite, Kind, SiteLabel};
-use edleak_format::{Module, Site, SiteKind, StackFrame, Trace};
+use edleak_format::{Site, SiteKind, StackFrame, Trace};
 
 /// Sets the fields of the site that say where it is in the code: its addresses, their modules and offsets.
 pub(super) fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged: &Merged) {
@@ -32,18 +31,6 @@ pub(super) fn locate(site: &mut JudgedSite, known: &Site, trace: &Trace, merged:
         site.is_stack_cut = stack.is_cut;
     } else if known.address != 0 {
         site.stack = vec![address_of(&StackFrame { address: known.address, module: known.module })];
-    }
-}
-
-/// Converts a module of a trace into the type that the findings use.
-pub(super) fn loaded(module: &Module) -> LoadedModule {
-    LoadedModule {
-        id: module.id,
-        path: module.path.clone(),
-        build_id: hex(&module.build_id),
-        start: module.start,
-        end: module.end,
-        load_bias: module.load_bias,
     }
 }
 

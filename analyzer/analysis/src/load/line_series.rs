@@ -35,7 +35,7 @@ pub struct LineSeries {
     /// The place of the site in the code, innermost frame first, if the line gives the place.
     pub stack: Vec<Address>,
     /// The allocations that are still live at the end, for each epoch in which they were made.
-    pub survivors: Vec<Survivor>,
+    pub(crate) survivors: Vec<Survivor>,
     /// The points of the input; `None` if [`LoadOptions::keep_points`] is `false`.
     pub kept: Option<KeptPoints>,
 }

@@ -7,7 +7,7 @@ use edleak_format::{Counters, SiteId, SliceHeader, SliceVisitor, Trace};
 /// If the record with the length of a tick is damaged, the length is computed from the slices, because each
 /// slice has its tick and its time. If the function returned 0 instead, every leak rate would be 0, so every
 /// budget would tolerate every leak.
-pub fn tick_ns(trace: &Trace) -> f64 {
+pub(crate) fn tick_ns(trace: &Trace) -> f64 {
     let said = trace.start().tick_ns;
     if said != 0 {
         return said as f64;

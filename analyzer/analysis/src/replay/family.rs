@@ -41,9 +41,9 @@ pub(super) struct Families {
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     /// The series of each watched site together with its stacks.
-    pub with_stacks: HashMap<SiteId, Series>,
+    pub(crate) with_stacks: HashMap<SiteId, Series>,
     /// The series of each set of merged sites.
-    pub merged: HashMap<SiteId, Series>,
+    pub(crate) merged: HashMap<SiteId, Series>,
 }
 
 #[derive(Debug, Default)]

@@ -6,16 +6,16 @@ use edleak_model::process_series::{FreeBytes, KindBytes};
 
 /// The mappings of a site at one reading of /proc.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct SiteBytes {
+pub(crate) struct SiteBytes {
     /// Number of bytes of address space in the mappings.
-    pub mapped: u64,
+    pub(crate) mapped: u64,
     /// Number of resident and swapped bytes in the mappings.
-    pub held: u64,
+    pub(crate) held: u64,
 }
 
 impl SiteBytes {
     /// Adds the bytes of another site to the bytes of this site.
-    pub fn plus(self, other: SiteBytes) -> SiteBytes {
+    pub(crate) fn plus(self, other: SiteBytes) -> SiteBytes {
         SiteBytes {
             mapped: self.mapped.saturating_add(other.mapped),
             held: self.held.saturating_add(other.held),
@@ -27,15 +27,15 @@ impl SiteBytes {
 /// collector read these bytes from /proc; this struct has them at the first and at the last reading of the
 /// judged record.
 #[derive(Clone, Default, Debug)]
-pub struct MemoryEnds {
+pub(crate) struct MemoryEnds {
     /// For each site that maps memory, its id and its mappings at the first and at the last reading of /proc.
     /// The first reading is 0 if the site was too small at that time for a separate area in the trace.
-    pub sites: Vec<(u32, [SiteBytes; 2])>,
+    pub(crate) sites: Vec<(u32, [SiteBytes; 2])>,
     /// Anonymous memory at the end that no recorded call mapped: for each named part of it, the name and the
     /// bytes.
-    pub unseen: Vec<(String, u64)>,
+    pub(crate) unseen: Vec<(String, u64)>,
     /// Free memory inside the arenas of malloc at the end; `None`: not recorded.
-    pub free: Option<FreeBytes>,
+    pub(crate) free: Option<FreeBytes>,
 }
 
 /// The memory areas at the newest slice.

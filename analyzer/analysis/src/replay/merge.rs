@@ -134,23 +134,23 @@ impl Merged {
 
     /// Makes a visitor that gets the slices of one block. The new visitor merges sites and passes the slices
     /// on to `visitor`.
-    pub fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
+    pub(crate) fn visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { merged: self, visitor, is_of_heap: false, now: HashMap::new(), changed: Vec::new() }
     }
 
     /// Makes a visitor like [`Self::visitor`], but `visitor` gets only sites of the heap.
-    pub fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
+    pub(crate) fn heap_visitor<'a, V: SliceVisitor>(&'a self, visitor: &'a mut V) -> MergingVisitor<'a, V> {
         MergingVisitor { is_of_heap: true, ..self.visitor(visitor) }
     }
 
     /// The watched sites that the recorder stopped watching before the end of the recording.
-    pub fn ended_watches(&self, trace: &Trace) -> HashSet<SiteId> {
+    pub(crate) fn ended_watches(&self, trace: &Trace) -> HashSet<SiteId> {
         let ends = trace.watch_ends().iter().filter(|end| end.at_ns > 0);
         ends.map(|end| self.root(end.site)).collect()
     }
 
     /// The site that represents `site`.
-    pub fn root(&self, site: SiteId) -> SiteId {
+    pub(crate) fn root(&self, site: SiteId) -> SiteId {
         self.root_of.get(&site).copied().unwrap_or(site)
     }
 
@@ -160,23 +160,23 @@ impl Merged {
     }
 
     /// Whether another site represents `site`.
-    pub fn is_part(&self, site: SiteId) -> bool {
+    pub(crate) fn is_part(&self, site: SiteId) -> bool {
         self.root_of.contains_key(&site)
     }
 
     /// The sites that `root` represents; `None`: `root` represents only itself.
-    pub fn members(&self, root: SiteId) -> Option<&[SiteId]> {
+    pub(crate) fn members(&self, root: SiteId) -> Option<&[SiteId]> {
         self.members.get(&root).map(Vec::as_slice)
     }
 
     /// Every site that represents others, with all sites that it represents.
-    pub fn groups(&self) -> impl Iterator<Item = (SiteId, &[SiteId])> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (SiteId, &[SiteId])> {
         self.members.iter().map(|(root, members)| (*root, members.as_slice()))
     }
 
     /// The surviving allocations of every site. Merged sites get the sum of their surviving allocations. If
     /// merged sites have different birth epochs, the function leaves these sites out.
-    pub fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
+    pub(crate) fn survivors(&self, trace: &Trace) -> HashMap<SiteId, Survivors> {
         let known: HashMap<SiteId, &Survivors> =
             trace.survivors().iter().map(|survivors| (survivors.site, survivors)).collect();
         let alone = known

@@ -7,12 +7,12 @@ use edleak_format::{Columns, Grid, SliceHeader, Trace};
 #[derive(Default)]
 pub(super) struct Opened {
     /// The slices of the block.
-    pub columns: Columns,
+    pub(crate) columns: Columns,
     /// For each slice of the block, the grid point from which the values of the slice apply.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Whether only the first slices of the block could be read, because the rest is damaged. `columns` holds
     /// the slices before the unreadable part.
-    pub is_unreadable: bool,
+    pub(crate) is_unreadable: bool,
 }
 
 /// The grid point from which the values of a slice apply.
@@ -21,9 +21,9 @@ pub(super) struct Step {
     /// The values of the slice apply from this grid point on. For a slice after the last grid point, `point`
     /// is the number of grid points; the values of such a slice serve as totals at the end of the recording,
     /// and as the end of a gap.
-    pub point: u32,
+    pub(crate) point: u32,
     /// Whether the slice belongs to the grid, so that its values are part of the series.
-    pub counts: bool,
+    pub(crate) counts: bool,
 }
 
 impl Opened {
