@@ -95,6 +95,9 @@ impl Baseline {
     }
 
     /// Reads a saved report; `None`: the file is not a saved report.
+    ///
+    /// # Errors
+    /// The report is not complete, or its format is newer than this version of edleak.
     pub fn read_json(path: &Path) -> Option<Result<Self>> {
         let mut start = [0; 4096];
         let mut file = File::open(path).ok()?;
