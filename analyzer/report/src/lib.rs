@@ -57,7 +57,7 @@ pub trait Exporter {
 
 impl Report<'_> {
     /// The suppression rules of one kind of use, `wanted`: for example, all rules that matched no leak.
-    pub fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
+    pub(crate) fn rules_that_are(&self, wanted: RuleUse) -> impl Iterator<Item = &Rule> {
         self.rules.iter().zip(&self.rule_uses).filter(move |(_, is)| **is == wanted).map(|(rule, _)| rule)
     }
 
@@ -67,7 +67,7 @@ impl Report<'_> {
     }
 
     /// The leaks to list, with the highest rate first; `--top` limits their number.
-    pub fn findings<'a>(&self, analysis: &'a Analysis) -> Vec<Finding<'a>> {
+    pub(crate) fn findings<'a>(&self, analysis: &'a Analysis) -> Vec<Finding<'a>> {
         let mut findings =
             analysis.with_standing(|standing| matches!(standing, Standing::Reported | Standing::Tolerated));
         findings.truncate(self.top.unwrap_or(usize::MAX));
@@ -75,21 +75,21 @@ impl Report<'_> {
     }
 
     /// The listed leaks that fail the gate.
-    pub fn reported<'a>(&self, analysis: &'a Analysis) -> Vec<Finding<'a>> {
+    pub(crate) fn reported<'a>(&self, analysis: &'a Analysis) -> Vec<Finding<'a>> {
         let mut findings = analysis.with_standing(|standing| standing == Standing::Reported);
         findings.truncate(self.top.unwrap_or(usize::MAX));
         findings
     }
 
     /// The sites that are listed although they do not fail the gate; `--top` limits their number.
-    pub fn shown<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
+    pub(crate) fn shown<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
         let shown = analysis.sites.iter().filter(|site| site.standing == Standing::Shown);
         let room = self.top.map_or(usize::MAX, |top| top - self.findings(analysis).len());
         shown.take(room).collect()
     }
 
     /// The sites that the report lists, in the order of the report.
-    pub fn listed<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
+    pub(crate) fn listed<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
         let is_listed = |site: &&JudgedSite| {
             matches!(site.standing, Standing::Reported | Standing::Tolerated | Standing::Shown)
         };
@@ -106,7 +106,7 @@ impl Report<'_> {
 
     /// The sites to list, in order, with their stacks: if a site was judged together with its stacks, the
     /// stacks that leaked follow this site in the list.
-    pub fn with_parts<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
+    pub(crate) fn with_parts<'a>(&self, analysis: &'a Analysis) -> Vec<&'a JudgedSite> {
         let listed = self.listed(analysis);
         let labels: HashSet<&SiteLabel> = listed.iter().map(|site| &site.label).collect();
         let parts = |site: &'a JudgedSite| {

@@ -18,9 +18,7 @@ pub struct Style {
 
 /// The meaning of a piece of text. The colour and the weight of the text depend on its meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ink {
-    /// Ordinary text.
-    Plain,
+pub(crate) enum Ink {
     /// A leak.
     Alarm,
     /// A possible leak.
@@ -52,12 +50,11 @@ impl Style {
     }
 
     /// Adds escape sequences to a text, for the colour that belongs to its meaning.
-    pub fn paint(self, ink: Ink, text: &str) -> String {
+    pub(crate) fn paint(self, ink: Ink, text: &str) -> String {
         let plain = anstyle::Style::new();
         let bold = |colour: AnsiColor| plain.bold().fg_color(Some(colour.into()));
         let style = match ink {
             _ if !self.colour || text.is_empty() => return text.to_owned(),
-            Ink::Plain => return text.to_owned(),
             Ink::Alarm => bold(AnsiColor::Red),
             Ink::Warning => bold(AnsiColor::Yellow),
             Ink::Calm => bold(AnsiColor::Green),
@@ -69,7 +66,7 @@ impl Style {
     }
 
     /// The characters that stand for omitted text: `…` or `...`.
-    pub fn ellipsis(self) -> &'static str {
+    pub(crate) fn ellipsis(self) -> &'static str {
         if self.unicode { "…" } else { "..." }
     }
 
@@ -102,7 +99,7 @@ impl Style {
 
     /// The text, cut at its start to at most `width` columns. `clip_start` suits paths, because a path ends
     /// with the name of the file.
-    pub fn clip_start(self, text: &str, width: usize) -> String {
+    pub(crate) fn clip_start(self, text: &str, width: usize) -> String {
         if columns(text) <= width {
             return text.to_owned();
         }
