@@ -38,7 +38,7 @@ impl BinaryFile {
     ///
     /// # Errors
     /// The bytes are no ELF file, or the ELF file is for a machine on which edleak cannot record.
-    pub fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, Error> {
+    pub(crate) fn new(path: PathBuf, bytes: FileBytes) -> Result<BinaryFile, Error> {
         let build_id = Elf::parse(&bytes)?.build_id().unwrap_or_default().to_vec();
         Ok(BinaryFile { path, bytes, build_id })
     }
@@ -53,7 +53,7 @@ impl BinaryFile {
     }
 
     /// The path from which the file was opened.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

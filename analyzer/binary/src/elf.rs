@@ -220,7 +220,7 @@ impl<'data> Elf<'data> {
     }
 
     /// The address and the decompressed bytes of the section called `name`.
-    pub fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
+    pub(crate) fn section(&self, name: &str) -> Option<(u64, Cow<'data, [u8]>)> {
         let address = self.file.as_ref()?.section_by_name(name)?.address();
         match self.piece(name)? {
             Piece::Within(range) => Some((address, self.data.get(range)?.into())),
@@ -340,7 +340,7 @@ impl<'data> Elf<'data> {
 
     /// Address of the segment `PT_GNU_EH_FRAME`. The segment contains the address of the section
     /// `.eh_frame`.
-    pub fn eh_frame_hdr(&self) -> Option<u64> {
+    pub(crate) fn eh_frame_hdr(&self) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
         Some(segment.p_vaddr(LE))
     }

@@ -6,7 +6,7 @@ use edleak_format::{AddressSymbols, Module, ModuleId, ModuleSymbols, SymbolFrame
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every address that `trace` names, in its sites and its stacks.
-pub fn addresses_of(trace: &Trace) -> Vec<Request> {
+pub(crate) fn addresses_of(trace: &Trace) -> Vec<Request> {
     let sites = trace.sites().iter().filter(|site| site.address != 0);
     let sites = sites.map(|site| Request { address: site.address, module: site.module, is_exact: false });
     let frames = trace.stacks().iter().flat_map(|stack| &stack.frames).map(|frame| Request::from(*frame));

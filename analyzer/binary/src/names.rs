@@ -38,7 +38,7 @@ impl<'raw> FunctionName<'raw> {
 
 /// A demangled name without parameters and generic arguments. The inline namespaces of the standard libraries
 /// are also removed.
-pub fn path_of(demangled: &str) -> String {
+pub(crate) fn path_of(demangled: &str) -> String {
     let mut path = String::with_capacity(demangled.len().min(128));
     let mut rest = demangled;
     while let Some(c) = rest.chars().next() {
