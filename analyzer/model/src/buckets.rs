@@ -8,7 +8,7 @@ use crate::packed::Packed;
 /// bucket, and every bucket covers twice as many slices. So the curve of a record of 64 slices or more has 64
 /// to 128 buckets. With half as many buckets, the accuracy of the verdicts (F1) falls by a tenth of a
 /// percentage point; with twice as many buckets, F1 rises by a tenth of a percentage point.
-pub const MOST: usize = 128;
+pub(crate) const MOST: usize = 128;
 
 /// The buckets of one series.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Buckets {
     /// Adds `repeat` slices that all have the same live bytes and the same live count. The result is the
     /// same, bit for bit, as if `repeat` calls had added one slice each, but the function writes each bucket
     /// only once.
-    pub fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
+    pub(crate) fn push_run(&mut self, live_bytes: u64, live_count: u64, repeat: u64) {
         let mut left = repeat;
         while left > 0 {
             if self.filled == self.width {
@@ -70,18 +70,18 @@ impl Buckets {
 
     /// The buckets in order of time. The last bucket may cover fewer than `width` slices; [`Buckets::full`]
     /// leaves out such a bucket.
-    pub fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
+    pub(crate) fn all(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         self.first(self.buckets.len())
     }
 
     /// The full buckets: those that cover `width` slices.
-    pub fn full(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
+    pub(crate) fn full(&self) -> impl ExactSizeIterator<Item = Bucket> + Clone + '_ {
         let torn = usize::from(self.filled < self.width);
         self.first(self.buckets.len() - torn)
     }
 
     /// The bucket with this index.
-    pub fn at(&self, index: usize) -> Bucket {
+    pub(crate) fn at(&self, index: usize) -> Bucket {
         self.buckets.get(index)
     }
 
@@ -96,12 +96,12 @@ impl Buckets {
     }
 
     /// Number of slices in a full bucket.
-    pub fn width(&self) -> u64 {
+    pub(crate) fn width(&self) -> u64 {
         self.width
     }
 
     /// Number of slices in the last bucket.
-    pub fn filled(&self) -> u64 {
+    pub(crate) fn filled(&self) -> u64 {
         self.filled
     }
 

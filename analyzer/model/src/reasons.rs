@@ -57,7 +57,7 @@ pub(crate) fn doubles() -> Vec<String> {
 }
 
 /// Facts about the quiet time of a record, in which the program does almost no work.
-pub struct Quiet {
+pub(crate) struct Quiet {
     /// Length of the quiet time at the end of the record, in seconds.
     pub seconds: f64,
     /// The number of allocations per second that the program makes in the quiet time at the end, as a share

@@ -171,11 +171,6 @@ impl SeriesBuilder {
         self.work = Some(work);
     }
 
-    /// Number of points that the builder got so far.
-    pub fn points(&self) -> u64 {
-        self.sums.n
-    }
-
     /// Adds the last points to the buckets and returns the series.
     pub fn finish(mut self) -> Series {
         if self.buckets.is_some() {

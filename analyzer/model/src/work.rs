@@ -35,11 +35,6 @@ impl Work {
         self.width
     }
 
-    /// Number of slices of the record.
-    pub fn slices(&self) -> u64 {
-        self.slices
-    }
-
     /// The number of allocations up to the first slice, and then, for each stretch of [`Work::width`] slices,
     /// the number of allocations up to its last slice.
     pub fn allocs(&self) -> &[u64] {
@@ -48,13 +43,13 @@ impl Work {
 
     /// Number of slices of the record up to the last slice that the recorder took; all slices after this
     /// slice are missing.
-    pub fn known(&self) -> u64 {
+    pub(crate) fn known(&self) -> u64 {
         self.known
     }
 
     /// Number of allocations that the program made after slice `from`, up to and including slice `to`.
     /// Between two numbers in `allocs`, the function assumes that the program allocates at a constant pace.
-    pub fn between(&self, from: u64, to: u64) -> f64 {
+    pub(crate) fn between(&self, from: u64, to: u64) -> f64 {
         (self.up_to(to) - self.up_to(from)).max(0.0)
     }
 
