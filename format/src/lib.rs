@@ -52,7 +52,6 @@ mod common;
 pub use error::{Error, ErrorKind};
 pub use ids::{AreaId, MarkId, ModuleId, PoolId, SiteId, StackId};
 pub use layout::stride::Grid;
-pub use lock::is_being_written;
 pub use memory::{AreaBytes, AreaKind, MAX_AREAS, MemoryArea};
 pub use read::columns::Columns;
 pub use read::growing::{GrowingTrace, Update};

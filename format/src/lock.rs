@@ -4,11 +4,6 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-/// Whether a collector is writing the trace at `path`; `false` on a file system without locks.
-pub fn is_being_written(path: &Path) -> bool {
-    matches!(ask(path), Some(Err(TryLockError::WouldBlock)))
-}
-
 /// Whether a collector may be writing the trace at `path`; `true` on a file system without locks.
 pub(crate) fn may_be_written(path: &Path) -> bool {
     matches!(ask(path), Some(Err(_)))
@@ -22,9 +17,9 @@ fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
     is_file.then(|| File::open(path).ok()).flatten().map(|file| file.try_lock_shared())
 }
 
-/// Takes the lock for writing; `false`: another writer holds the lock. A reader that calls
-/// [`is_being_written`] holds the lock for an instant, so `take` tries ten times. On a file system without
-/// locks `take` returns `true`, and the writer works without a lock.
+/// Takes the lock for writing; `false`: another writer holds the lock. A reader that checks whether a trace is
+/// being written holds the lock for an instant, so `take` tries ten times. On a file system without locks
+/// `take` returns `true`, and the writer works without a lock.
 pub fn take(file: &File) -> bool {
     const ATTEMPTS: u32 = 10;
     (0..ATTEMPTS).any(|attempt| {
