@@ -20,7 +20,8 @@ build() {
     g++ -Os -nostdlib -static -ffreestanding -fno-exceptions -fasynchronous-unwind-tables \
         -Wl,-N,--build-id,--eh-frame-hdr "$@" "$work/a.cpp"
 }
-(cd "$work" && build -g -gdwarf-5 -o dwarf5 && build -g -gdwarf-4 -o dwarf4 && build -g -gdwarf-5 -gsplit-dwarf -o skeleton
+(cd "$work" && build -g -gdwarf-5 -o dwarf5 && build -g -gdwarf-4 -o dwarf4 &&
+    build -g -gdwarf-5 -gsplit-dwarf -o skeleton
     dwp -o package ./*.dwo)
 objcopy --compress-debug-sections=zlib "$work/dwarf5" zlib
 objcopy --compress-debug-sections=zstd "$work/dwarf5" zstd

@@ -35,8 +35,11 @@ deb() {
     gzip --no-name --best --stdout CHANGELOG.md >"$built/packaging/changelog.gz"
     "$built/edleak-record" unpack "$built/packaging/lib"
     local maintainer=${EDLEAK_MAINTAINER:-$(git log -1 --format='%an <%ae>')}
-    printf 'edleak (%s-1) unstable; urgency=medium\n\n  * What changed for users is in CHANGELOG.md.\n\n -- %s  %s\n' \
-        "$version" "$maintainer" "$(git log -1 --format=%cD)" | gzip --no-name --best >"$built/packaging/changelog.Debian.gz"
+    {
+        printf 'edleak (%s-1) unstable; urgency=medium\n\n' "$version"
+        printf '  * What changed for users is in CHANGELOG.md.\n\n'
+        printf ' -- %s  %s\n' "$maintainer" "$(git log -1 --format=%cD)"
+    } | gzip --no-name --best >"$built/packaging/changelog.Debian.gz"
     "$cargo_deb" deb --package edleak-record --no-build --profile "$profile" --maintainer "$maintainer" \
         --no-dbgsym --strip --output "$packages/edleak_${version}_amd64.deb"
 }

@@ -66,9 +66,15 @@ records_and_analyzes() { # WHERE BIN LEAKER TRACE PREFIX...
     "$@" "${bin}edleak-record" -q --period 50ms -o "$trace" "$program" >/dev/null ||
         fail "$where: the leaker is not recorded"
     "$@" "${bin}edleak-analyze" "$trace" >"$work/report" || code=$?
-    [ "$code" -eq 1 ] || { cat "$work/report"; fail "$where: edleak-analyze ends with $code, not with 1 for leaks"; }
+    [ "$code" -eq 1 ] || {
+        cat "$work/report"
+        fail "$where: edleak-analyze ends with $code, not with 1 for leaks"
+    }
     grep -q leak "$work/report" || fail "$where: no leak is named"
-    "$@" "${bin}edleak-record" doctor "$program" >"$work/doctor" || { cat "$work/doctor"; fail "$where: doctor complains"; }
+    "$@" "${bin}edleak-record" doctor "$program" >"$work/doctor" || {
+        cat "$work/doctor"
+        fail "$where: doctor complains"
+    }
     say "$where: recorded, analyzed, examined"
 }
 
@@ -101,8 +107,10 @@ pages() {
     ${program:-cargo run --quiet --profile "$EDLEAK_PROFILE" -p edleak-pages --} "$pages" 2026-11-29
     for page in "$pages"/man1/*.1; do
         name=$(basename "$page")
-        [ -z "$(mandoc -T lint -W warning "$page" 2>&1)" ] || fail "$name: $(mandoc -T lint -W warning "$page" 2>&1)"
-        [ -z "$(groff -man -ww -z -Tutf8 "$page" 2>&1)" ] || fail "$name: $(groff -man -ww -z -Tutf8 "$page" 2>&1)"
+        [ -z "$(mandoc -T lint -W warning "$page" 2>&1)" ] ||
+            fail "$name: $(mandoc -T lint -W warning "$page" 2>&1)"
+        [ -z "$(groff -man -ww -z -Tutf8 "$page" 2>&1)" ] ||
+            fail "$name: $(groff -man -ww -z -Tutf8 "$page" 2>&1)"
     done
     complete_in_bash edleak-record --on | grep -qx -- --only || fail "bash does not complete --only"
     complete_in_bash edleak-record doc | grep -qx doctor || fail "bash does not complete doctor"
@@ -145,7 +153,8 @@ def until(text, seconds=20):
             except OSError:
                 break
 until(b"ready> ")
-os.write(terminal, f"fpath=({directory} $fpath); autoload -U compinit; compinit -u -D; echo set'-up'\n".encode())
+setup = f"fpath=({directory} $fpath); autoload -U compinit; compinit -u -D; echo set'-up'\n"
+os.write(terminal, setup.encode())
 until(b"set-up\r")
 seen = b""
 os.write(terminal, line.encode() + b"\t")
@@ -194,7 +203,8 @@ deb() {
     records_and_analyzes "deb on Debian 12" "" /tmp/leaker /tmp/trace.edl chroot "$root" env -C /tmp
     # A program that is started with LD_PRELOAD only, without edleak-record, must find edleak-record in
     # /usr/bin and record itself.
-    chroot "$root" env -C /tmp LD_PRELOAD=/usr/lib/edleak/libedleak_preload.so EDLEAK_OUTPUT=/tmp/bare.edl /tmp/leaker >/dev/null
+    chroot "$root" env -C /tmp LD_PRELOAD=/usr/lib/edleak/libedleak_preload.so EDLEAK_OUTPUT=/tmp/bare.edl \
+        /tmp/leaker >/dev/null
     waits_for_trace "$root/tmp/bare.edl"
     [ -e "$root/usr/share/man/man1/edleak-record.1.gz" ] || fail "the manual page is missing"
     chroot "$root" dpkg --remove edleak >/dev/null
@@ -221,7 +231,8 @@ tarball() {
     debian bookworm
     tar -C "$root/opt" -xf "$archive"
     leaker gcc "$root/tmp/leaker"
-    records_and_analyzes "tarball on Debian 12" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl chroot "$root" env -C /tmp
+    records_and_analyzes "tarball on Debian 12" "/opt/$name/bin/" /tmp/leaker /tmp/trace.edl \
+        chroot "$root" env -C /tmp
 
     # Make a system like Alpine, with the loader and libc of musl and with busybox, but without glibc.
     local musl=$work/musl

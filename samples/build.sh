@@ -26,19 +26,29 @@ build_one() {
     name=${base%.*}
     case $base in lib*.c) result=$out/$name.so ;; *) result=$out/$name ;; esac
     if [ -e "$result" ] && [ ! "$source" -nt "$result" ] && [ ! "$self" -nt "$result" ] &&
-        [ -z "$(find "$here/common" "$here/../recorder/cli/include" "$source_dir" -maxdepth 1 -name '*.h' -newer "$result" -print -quit)" ] &&
+        [ -z "$(find "$here/common" "$here/../recorder/cli/include" "$source_dir" -maxdepth 1 \
+            -name '*.h' -newer "$result" -print -quit)" ] &&
         [ ! "$here/common/pace.rs" -nt "$result" ]; then
         return
     fi
     flags=$(sed -n 's|^//#Build: *||p' "$source")
     flags=${flags//\$OUT/$out}
-    local new=$out/.$name.$$ compiler
+    local new=$out/.$name.$$ compiler includes=(-I"$here/common" -I"$here/../recorder/cli/include")
     compiler=$(sed -n 's|^//#Compiler: *||p' "$source")
     # shellcheck disable=SC2086 # the shell must split $flags into words
     case $base in
-        lib*.c) ${compiler:-${CC:-gcc}} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags ;;
-        *.c | *.S) ${compiler:-${CC:-gcc}} -O2 -g -Wall -D_GNU_SOURCE -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags -pthread ;;
-        *.cpp) ${compiler:-${CXX:-g++}} -std=c++17 -O2 -g -Wall -I"$here/common" -I"$here/../recorder/cli/include" "$source" -o "$new" $flags -pthread ;;
+        lib*.c)
+            ${compiler:-${CC:-gcc}} -O2 -g -Wall -fno-builtin-malloc -fPIC -shared "${includes[@]}" \
+                "$source" -o "$new" $flags
+            ;;
+        *.c | *.S)
+            ${compiler:-${CC:-gcc}} -O2 -g -Wall -D_GNU_SOURCE "${includes[@]}" \
+                "$source" -o "$new" $flags -pthread
+            ;;
+        *.cpp)
+            ${compiler:-${CXX:-g++}} -std=c++17 -O2 -g -Wall "${includes[@]}" \
+                "$source" -o "$new" $flags -pthread
+            ;;
         *.rs) ${RUSTC:-rustc} --edition 2024 -O -g --crate-name "$name" "$source" -o "$new" $flags ;;
     esac
     mv "$new" "$result"
@@ -54,5 +64,6 @@ export -f build_one
 export self here out source_dir
 find "$source_dir" -maxdepth 1 -name 'lib*.c' -print0 |
     xargs -0 -r -n1 -P"$(nproc)" bash -euc 'build_one "$0"'
-find "$source_dir" -maxdepth 1 \( -name '*.c' -o -name '*.cpp' -o -name '*.S' -o -name '*.rs' \) ! -name 'lib*.c' -print0 |
+find "$source_dir" -maxdepth 1 \( -name '*.c' -o -name '*.cpp' -o -name '*.S' -o -name '*.rs' \) \
+    ! -name 'lib*.c' -print0 |
     xargs -0 -r -n1 -P"$(nproc)" bash -euc 'build_one "$0"'

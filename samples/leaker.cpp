@@ -23,14 +23,14 @@ struct ledger {
     void add(size_t size) { allocs++, allocated_bytes += size; }
     void sub(size_t size) { frees++, freed_bytes += size; }
 };
-enum { MALLOC, CALLOC, REALLOC, POSIX_MEMALIGN, MEMALIGN, NEW, NEW_ARRAY, LEAKS, CACHE = LEAKS, CHURN, STARTUP, ENTRIES };
+enum { MALLOC, CALLOC, REALLOC, POSIX_MEMALIGN, MEMALIGN, NEW, NEW_ARRAY, LEAKS,
+       CACHE = LEAKS, CHURN, STARTUP, ENTRIES };
 static ledger books[ENTRIES] = {
-    {"leak_malloc"}, {"leak_calloc"}, {"leak_realloc"}, {"leak_posix_memalign"}, {"leak_memalign"}, {"leak_new"},
-    {"leak_new_array"}, {"cache_insert"}, {"churn"}, {"startup_table"},
+    {"leak_malloc"}, {"leak_calloc"}, {"leak_realloc"}, {"leak_posix_memalign"}, {"leak_memalign"},
+    {"leak_new"}, {"leak_new_array"}, {"cache_insert"}, {"churn"}, {"startup_table"},
 };
 
 extern "C" {
-
 NOINLINE void leak_malloc() {
     keep(malloc(100));
     books[MALLOC].add(100);
@@ -124,8 +124,10 @@ NOINLINE void descend(int levels) {
 static void print_ledger() {
     printf("{\"functions\":[\n");
     for (int i = 0; i < ENTRIES; i++)
-        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,\"freed_bytes\":%lu}%s\n",
-               books[i].function, books[i].allocs, books[i].allocated_bytes, books[i].frees, books[i].freed_bytes,
+        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,"
+               "\"freed_bytes\":%lu}%s\n",
+               books[i].function, books[i].allocs, books[i].allocated_bytes, books[i].frees,
+               books[i].freed_bytes,
                i + 1 < ENTRIES ? "," : "");
     printf("]}\n");
 }
@@ -160,7 +162,8 @@ int main(int argc, char **argv) {
         descend((int)(p.tick % LEAKS));
         churn(p.tick);
         long until = (p.tick + 1) * CACHE_SLOTS / filled;
-        for (long key = p.tick * CACHE_SLOTS / filled; key < until; key++) cache_lookup((unsigned)(key % CACHE_SLOTS));
+        for (long key = p.tick * CACHE_SLOTS / filled; key < until; key++)
+            cache_lookup((unsigned)(key % CACHE_SLOTS));
     }
     if (wants_ledger) print_ledger();
 }

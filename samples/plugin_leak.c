@@ -6,10 +6,10 @@
 
 static void *current;
 
-#define RELEASED(name, bytes)                                                                                         \
-    NOINLINE void name(void) {                                                                                        \
-        free(current);                                                                                                \
-        current = keep(malloc(bytes));                                                                                \
+#define RELEASED(name, bytes)                                                                                \
+    NOINLINE void name(void) {                                                                               \
+        free(current);                                                                                       \
+        current = keep(malloc(bytes));                                                                       \
     }
 RELEASED(handle_text, 100)
 RELEASED(handle_image, 4000)
@@ -18,7 +18,8 @@ RELEASED(handle_typing, 16)
 NOINLINE void handle_status(void) { keep(malloc(48)); }
 
 int main(int argc, char **argv) {
-    static void (*const handlers[])(void) = {handle_text, handle_image, handle_audio, handle_typing, handle_status};
+    static void (*const handlers[])(void) = {handle_text, handle_image, handle_audio, handle_typing,
+                                             handle_status};
     struct pace p = pace_start(argc, argv, 5, 400);
     while (pace_next(&p)) handlers[pace_random() % 5]();
 }

@@ -8,7 +8,8 @@ use std::hint::black_box;
 
 #[inline(never)]
 fn serve(random: &mut pace::Random) -> Vec<Box<[u8]>> {
-    (0..1 + random.below(20)).map(|i| black_box(vec![0_u8; 64 + 16 * i as usize]).into_boxed_slice()).collect()
+    let buffers = 1 + random.below(20);
+    (0..buffers).map(|i| black_box(vec![0_u8; 64 + 16 * i as usize]).into_boxed_slice()).collect()
 }
 
 fn main() {

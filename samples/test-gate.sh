@@ -10,7 +10,8 @@
 # test leaks or is undecided, the script keeps the trace and the report in this directory.
 #
 #   ctest           add_test(NAME parser COMMAND test-gate.sh $<TARGET_FILE:parser_test>)
-#   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh cargo nextest run
+#   cargo nextest   CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=/path/to/samples/test-gate.sh
+#                   cargo nextest run
 #   pytest          test-gate.sh python3 -m pytest -p edleak_marks tests/
 #                   (edleak_marks.py, beside this file, repeats each test and sets the marks)
 set -u

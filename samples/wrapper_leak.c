@@ -11,10 +11,10 @@ NOINLINE void *xmalloc(size_t size) {
     return p;
 }
 
-#define PASSING(name, bytes)                                                                                          \
-    NOINLINE void name(void) {                                                                                        \
-        void *p = keep(xmalloc(bytes));                                                                               \
-        free(p);                                                                                                      \
+#define PASSING(name, bytes)                                                                                 \
+    NOINLINE void name(void) {                                                                               \
+        void *p = keep(xmalloc(bytes));                                                                      \
+        free(p);                                                                                             \
     }
 PASSING(parse_body, 300)
 PASSING(parse_cookie, 40)

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 MASK = (1 << 64) - 1
 CATALOG, SLICES, JOURNAL = 2, 3, 4
-FIELDS = ("sequence kind level catalog_blocks slices payload_bytes raw_bytes payload_sum from_tick first_tick "
-          "last_tick salt payload").split()
+FIELDS = ("sequence kind level catalog_blocks slices payload_bytes raw_bytes payload_sum from_tick "
+          "first_tick last_tick salt payload").split()
 
 
 def varint(stream):
@@ -81,7 +81,8 @@ def chunks(journal, wanted):
 
 
 def areas(stream):
-    """Skips the changed memory areas of a slice (no series needs them): an id gap and four differences each."""
+    """Skips the changed memory areas of a slice (no series needs them): an id gap and four differences
+    each."""
     for _ in range(varint(stream)):
         for _ in range(5):
             varint(stream)
@@ -171,14 +172,16 @@ def main(path):
             gaps = [b - a for a, b in zip(ticks, ticks[1:])]
             for four in zip(gaps, gaps[1:], gaps[2:], gaps[3:]):
                 block.level = max(block.level, min(four).bit_length() - 1)
-        if all(block.last_tick < other.from_tick or other.last_tick < block.from_tick for other, _ in replays):
+        if all(block.last_tick < other.from_tick or other.last_tick < block.from_tick
+               for other, _ in replays):
             replays.append((block, slices))
     replays = sorted((pair for pair in replays if pair[1]), key=lambda pair: pair[0].from_tick)
     if not replays:
         return
     stride = 1 << max(block.level for block, _ in replays)
     first, last = replays[0][1][0][0], replays[-1][0].last_tick
-    while last // stride + 1 - -(-first // stride) > min(16384, 4 * sum(block.slices for block, _ in replays)):
+    most = min(16384, 4 * sum(block.slices for block, _ in replays))
+    while last // stride + 1 - -(-first // stride) > most:
         stride *= 2
     grid = range(-(-first // stride) * stride, last + 1, stride)
     series, skipped, values, point = {}, {}, {}, 0

@@ -19,7 +19,9 @@ cargo test --workspace --no-run --message-format=json-render-diagnostics "$@" |
     jq -r 'select(.profile.test and .executable) | [.target.name, .manifest_path, .executable] | @tsv' |
     sed 's:/Cargo.toml\t:\t:' >"$logs/all"
 # The longest test programs start first, so that none of them runs alone at the end.
-longest=(html attach_allocators allocators counted e2e verdicts attribution stacks gate containers command_line)
+longest=(
+    html attach_allocators allocators counted e2e verdicts attribution stacks gate containers command_line
+)
 for name in "${longest[@]}"; do
     grep -P "^$name\t" "$logs/all" || true
 done >"$logs/first"
@@ -36,7 +38,8 @@ run() {
     began=$SECONDS
     (cd "$directory" && CARGO_MANIFEST_DIR=$directory "$executable") >"$log" 2>&1 || status=$?
     [ $status -eq 0 ] || echo "$name (exit code $status)" >>"$logs/failed"
-    flock "$logs/all" bash -c 'echo; echo "     Running $1 ($2 s)"; cat "$3"' - "$executable" $((SECONDS - began)) "$log"
+    flock "$logs/all" bash -c 'echo; echo "     Running $1 ($2 s)"; cat "$3"' \
+        - "$executable" $((SECONDS - began)) "$log"
     # On a full disk, the name of a failed test program may be missing in the list of failures. So the exit
     # status reports the failure, too.
     [ $status -eq 0 ]

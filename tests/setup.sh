@@ -13,7 +13,8 @@ install_typescript() {
     mkdir -p "$target/npm"
     # cargo writes the file CACHEDIR.TAG only into a directory that cargo creates itself. Backup programs and
     # the tests look for CACHEDIR.TAG, so setup.sh writes the file.
-    [ -e "$target/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
+    [ -e "$target/CACHEDIR.TAG" ] ||
+        echo "Signature: 8a477f597d28d172789f06886806bc55" >"$target/CACHEDIR.TAG"
     npm install --prefix "$target/npm" --no-save --no-package-lock --no-fund --no-audit --silent typescript@5
 }
 
@@ -21,7 +22,8 @@ install_typescript() {
 # without rustup must already contain the standard library for musl.
 install_musl_target() {
     command -v rustup >/dev/null || return 0
-    rustup target list --installed | grep -qx x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
+    rustup target list --installed | grep -qx x86_64-unknown-linux-musl ||
+        rustup target add x86_64-unknown-linux-musl
 }
 
 packages=(
@@ -53,7 +55,8 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
-    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+        missing+=("$package")
 done
 if [ ${#missing[@]} -eq 0 ]; then
     install_typescript

@@ -38,18 +38,18 @@ static __attribute__((noinline)) void bottom(void) {
     spent_ns = now_ns() - start;
 }
 
-#define FUNCTION(n, next)                                                                                              \
-    static __attribute__((noinline)) long f##n(long depth, long a) {                                                   \
-        volatile char room[16 + n * 8];                                                                                \
-        room[0] = (char)depth;                                                                                         \
-        if (depth <= 0) bottom();                                                                                      \
-        else a += next(depth - 1, a + n);                                                                              \
-        return a + room[0];                                                                                            \
+#define FUNCTION(n, next)                                                                                    \
+    static __attribute__((noinline)) long f##n(long depth, long a) {                                         \
+        volatile char room[16 + n * 8];                                                                      \
+        room[0] = (char)depth;                                                                               \
+        if (depth <= 0) bottom();                                                                            \
+        else a += next(depth - 1, a + n);                                                                    \
+        return a + room[0];                                                                                  \
     }
 static long f15(long, long);
-FUNCTION(0, f15) FUNCTION(1, f0) FUNCTION(2, f1) FUNCTION(3, f2) FUNCTION(4, f3) FUNCTION(5, f4) FUNCTION(6, f5)
-FUNCTION(7, f6) FUNCTION(8, f7) FUNCTION(9, f8) FUNCTION(10, f9) FUNCTION(11, f10) FUNCTION(12, f11)
-FUNCTION(13, f12) FUNCTION(14, f13) FUNCTION(15, f14)
+FUNCTION(0, f15) FUNCTION(1, f0) FUNCTION(2, f1) FUNCTION(3, f2) FUNCTION(4, f3) FUNCTION(5, f4)
+FUNCTION(6, f5) FUNCTION(7, f6) FUNCTION(8, f7) FUNCTION(9, f8) FUNCTION(10, f9) FUNCTION(11, f10)
+FUNCTION(12, f11) FUNCTION(13, f12) FUNCTION(14, f13) FUNCTION(15, f14)
 
 int main(int argc, char **argv) {
     if (argc != 4 || !getenv("BENCH_OUT")) return 2;

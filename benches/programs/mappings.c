@@ -21,7 +21,8 @@ int main(int argc, char **argv) {
     for (int part = 0; part < 10; part++) {
         double start = cpu_ns();
         for (long i = 0; i < pairs / 10; i++) {
-            void *p = mmap(NULL, 65536, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            void *p =
+                mmap(NULL, 65536, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (p == MAP_FAILED || munmap(p, 65536) != 0) return 1;
         }
         double each = (cpu_ns() - start) / (pairs / 10);

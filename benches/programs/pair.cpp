@@ -1,5 +1,5 @@
-// `pair malloc|calloc|realloc|new|array|wrapped COUNT` makes COUNT pairs of this kind. Two runs with different
-// COUNT differ only in the instructions of the additional pairs.
+// `pair malloc|calloc|realloc|new|array|wrapped COUNT` makes COUNT pairs of this kind. Two runs with
+// different COUNT differ only in the instructions of the additional pairs.
 //
 // `pair steps COUNT` waits for the end of its input, and then makes COUNT pairs of malloc and free between
 // two breakpoints. A tracer counts the instructions between the two breakpoints.
@@ -38,10 +38,14 @@ int main(int argc, char **argv) {
         for (long i = 0; i < count; i++) { kept = std::calloc(1, 64); std::free(kept); }
     else if (!std::strcmp(argv[1], "realloc")) {
         kept = std::malloc(64);
-        for (long i = 0; i < count; i++) kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: the block has room for 72 bytes
+        for (long i = 0; i < count; i++)
+            kept = std::realloc(kept, i & 1 ? 64 : 72); // in place: the block has room for 72 bytes
         std::free(kept);
     } else if (!std::strcmp(argv[1], "new"))
-        for (long i = 0; i < count; i++) { kept = ::operator new(64); ::operator delete(kept, std::size_t(64)); }
+        for (long i = 0; i < count; i++) {
+            kept = ::operator new(64);
+            ::operator delete(kept, std::size_t(64));
+        }
     else if (!std::strcmp(argv[1], "array"))
         for (long i = 0; i < count; i++) { kept = ::operator new[](64); ::operator delete[](kept); }
     else if (!std::strcmp(argv[1], "wrapped"))

@@ -40,7 +40,8 @@ pub(crate) fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     let budget = parse(&text)?;
     let mut recorded = String::from(
         "# Instructions that edleak adds per pair (callgrind, release build).\n\
-         # `edleak-bench budget` fails if a value grows by more than 2; `edleak-bench budget --update` records new values.\n\
+         # `edleak-bench budget` fails if a value grows by more than 2; `edleak-bench budget --update` \
+         records new values.\n\
          # `attached` is counted step by step (benches/src/steps.rs).\n",
     );
     let mut is_over = false;
@@ -66,8 +67,8 @@ pub(crate) fn check(bench: &Bench, update: bool) -> Result<ExitCode> {
     }
     if is_over {
         eprintln!(
-            "the hot path became slower (make it as cheap as it was, or say why it may not be and record the new cost \
-             with `edleak-bench budget --update`)"
+            "the hot path became slower (make it as cheap as it was, or say why it may not be and record the \
+             new cost with `edleak-bench budget --update`)"
         );
     }
     Ok(ExitCode::from(u8::from(is_over)))

@@ -131,7 +131,10 @@ fn a_block_that_claims_any_length_ends_with_the_file() {
 proptest! {
     #[test]
     fn no_content_behind_good_checksums_makes_a_reader_panic(
-        blocks in prop::collection::vec((any::<[u8; 3]>(), prop::collection::vec(0u8..6, 0..60), any::<u8>()), 0..6)
+        blocks in prop::collection::vec(
+            (any::<[u8; 3]>(), prop::collection::vec(0u8..6, 0..60), any::<u8>()),
+            0..6,
+        )
     ) {
         let mut input = Vec::new();
         for ([kind, level, ticks], mut content, last) in blocks {

@@ -33,7 +33,8 @@ fn expected(trace: &Trace) -> String {
         let column = |value: fn(&Counters) -> u64| values.iter().map(value).collect::<Vec<u64>>();
         writeln!(
             out,
-            r#"{{"id": {id}, "period_s": {period_s:?}, "first_slice": {first}, "live_bytes": {:?}, "live_count": {:?}, "allocs": {:?}, "frees": {:?}}}"#,
+            "{{\"id\": {id}, \"period_s\": {period_s:?}, \"first_slice\": {first}, \"live_bytes\": {:?}, \
+             \"live_count\": {:?}, \"allocs\": {:?}, \"frees\": {:?}}}",
             column(Counters::live_bytes),
             column(Counters::live_count),
             column(|counters| counters.allocs),

@@ -28,7 +28,8 @@ fn main() {
     let target = variable("TARGET");
     assert!(
         target.starts_with("x86_64-") && target.contains("-linux-"),
-        "edleak-record is for x86-64 Linux only, not for `{target}` (build it with --target x86_64-unknown-linux-gnu)"
+        "edleak-record is for x86-64 Linux only, not for `{target}` (build it with --target \
+         x86_64-unknown-linux-gnu)"
     );
     let sources = Path::new(&variable("CARGO_MANIFEST_DIR")).join("embedded");
     let mut build = Build {

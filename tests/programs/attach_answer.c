@@ -48,7 +48,8 @@ static void kill_for_openat_and_mmap(void) {
         {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) _exit(3);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        _exit(3);
 }
 
 static void *answer_in_thread(void *is_filtered) {

@@ -38,16 +38,17 @@ static void cfree(void *p) { free(p); }
 // ---------------------------------------------------------------- the ledger
 
 enum site {
-    MALLOC, CALLOC, REALLOC, REALLOC_NULL, REALLOCARRAY, POSIX_MEMALIGN, ALIGNED_ALLOC, MEMALIGN, VALLOC, PVALLOC,
-    NEW, NEW_ARRAY, NEW_NOTHROW, NEW_ARRAY_NOTHROW, NEW_ALIGNED, NEW_ARRAY_ALIGNED, NEW_ALIGNED_NOTHROW,
-    NEW_ARRAY_ALIGNED_NOTHROW, STRDUP, STRNDUP,
+    MALLOC, CALLOC, REALLOC, REALLOC_NULL, REALLOCARRAY, POSIX_MEMALIGN, ALIGNED_ALLOC, MEMALIGN, VALLOC,
+    PVALLOC, NEW, NEW_ARRAY, NEW_NOTHROW, NEW_ARRAY_NOTHROW, NEW_ALIGNED, NEW_ARRAY_ALIGNED,
+    NEW_ALIGNED_NOTHROW, NEW_ARRAY_ALIGNED_NOTHROW, STRDUP, STRNDUP,
     FAIL, SITES
 };
 static const char *const NAMES[SITES] = {
-    "site_malloc", "site_calloc", "site_realloc", "site_realloc_null", "site_reallocarray", "site_posix_memalign",
-    "site_aligned_alloc", "site_memalign", "site_valloc", "site_pvalloc", "site_new", "site_new_array",
-    "site_new_nothrow", "site_new_array_nothrow", "site_new_aligned", "site_new_array_aligned",
-    "site_new_aligned_nothrow", "site_new_array_aligned_nothrow", "site_strdup", "site_strndup", "site_fail",
+    "site_malloc", "site_calloc", "site_realloc", "site_realloc_null", "site_reallocarray",
+    "site_posix_memalign", "site_aligned_alloc", "site_memalign", "site_valloc", "site_pvalloc", "site_new",
+    "site_new_array", "site_new_nothrow", "site_new_array_nothrow", "site_new_aligned",
+    "site_new_array_aligned", "site_new_aligned_nothrow", "site_new_array_aligned_nothrow", "site_strdup",
+    "site_strndup", "site_fail",
 };
 
 struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes; };
@@ -92,7 +93,11 @@ NOINLINE void *site_malloc(size_t n) { void *p = malloc(n); KEEP(p); return p; }
 NOINLINE void *site_calloc(size_t n) { void *p = calloc(n, 3); KEEP(p); return p; }
 NOINLINE void *site_realloc(void *old, size_t n) { void *p = realloc(old, n); KEEP(p); return p; }
 NOINLINE void *site_realloc_null(size_t n) { void *p = realloc(nullptr, n); KEEP(p); return p; }
-NOINLINE void *site_reallocarray(void *old, size_t n) { void *p = reallocarray(old, n, 5); KEEP(p); return p; }
+NOINLINE void *site_reallocarray(void *old, size_t n) {
+    void *p = reallocarray(old, n, 5);
+    KEEP(p);
+    return p;
+}
 NOINLINE void *site_posix_memalign(size_t n) {
     void *p = nullptr;
     int result = posix_memalign(&p, ALIGNMENT, n);
@@ -112,7 +117,11 @@ NOINLINE void *site_pvalloc(size_t n) { void *p = pvalloc(n); KEEP(p); return p;
 NOINLINE void *site_new(size_t n) { void *p = ::operator new(n); KEEP(p); return p; }
 NOINLINE void *site_new_array(size_t n) { void *p = ::operator new[](n); KEEP(p); return p; }
 NOINLINE void *site_new_nothrow(size_t n) { void *p = ::operator new(n, std::nothrow); KEEP(p); return p; }
-NOINLINE void *site_new_array_nothrow(size_t n) { void *p = ::operator new[](n, std::nothrow); KEEP(p); return p; }
+NOINLINE void *site_new_array_nothrow(size_t n) {
+    void *p = ::operator new[](n, std::nothrow);
+    KEEP(p);
+    return p;
+}
 static const std::align_val_t ALIGN{ALIGNMENT};
 NOINLINE void *site_new_aligned(size_t n) { void *p = ::operator new(n, ALIGN); KEEP(p); return p; }
 NOINLINE void *site_new_array_aligned(size_t n) { void *p = ::operator new[](n, ALIGN); KEEP(p); return p; }
@@ -158,11 +167,13 @@ NOINLINE void site_fail(unsigned kind) {
     case 3: p = reallocarray(nullptr, half, 2); break;
     case 4:
         // posix_memalign returns its error, and leaves errno and the result unchanged.
-        if (posix_memalign(&untouched, 24, 100) != EINVAL || untouched != (void *)0x1234) fail("posix_memalign(24)");
+        if (posix_memalign(&untouched, 24, 100) != EINVAL || untouched != (void *)0x1234)
+            fail("posix_memalign(24)");
         want = 77;
         break;
     case 5:
-        if (posix_memalign(&untouched, 64, huge) != ENOMEM || untouched != (void *)0x1234) fail("posix_memalign(huge)");
+        if (posix_memalign(&untouched, 64, huge) != ENOMEM || untouched != (void *)0x1234)
+            fail("posix_memalign(huge)");
         want = errno; // glibc sets errno, although no standard requires it
         break;
     case 6: p = aligned_alloc(64, huge); break;
@@ -267,7 +278,8 @@ static void allocate(worker &w, slot &s) {
 }
 
 static void check_content(const slot &s, size_t n) {
-    if (n && (s.p[0] != s.fill || s.p[n / 2] != s.fill || s.p[n - 1] != s.fill)) fail("somebody wrote into an allocation");
+    if (n && (s.p[0] != s.fill || s.p[n / 2] != s.fill || s.p[n - 1] != s.fill))
+        fail("somebody wrote into an allocation");
 }
 
 static void release(worker &w, slot &s) {
@@ -279,10 +291,16 @@ static void release(worker &w, slot &s) {
     case NEW: how & 1 ? ::operator delete(s.p) : ::operator delete(s.p, s.size); break;
     case NEW_NOTHROW: how & 1 ? ::operator delete(s.p) : ::operator delete(s.p, std::nothrow); break;
     case NEW_ARRAY: how & 1 ? ::operator delete[](s.p) : ::operator delete[](s.p, s.size); break;
-    case NEW_ARRAY_NOTHROW: how & 1 ? ::operator delete[](s.p) : ::operator delete[](s.p, std::nothrow); break;
+    case NEW_ARRAY_NOTHROW:
+        how & 1 ? ::operator delete[](s.p) : ::operator delete[](s.p, std::nothrow);
+        break;
     case NEW_ALIGNED: how & 1 ? ::operator delete(s.p, ALIGN) : ::operator delete(s.p, s.size, ALIGN); break;
-    case NEW_ALIGNED_NOTHROW: how & 1 ? ::operator delete(s.p, ALIGN) : ::operator delete(s.p, ALIGN, std::nothrow); break;
-    case NEW_ARRAY_ALIGNED: how & 1 ? ::operator delete[](s.p, ALIGN) : ::operator delete[](s.p, s.size, ALIGN); break;
+    case NEW_ALIGNED_NOTHROW:
+        how & 1 ? ::operator delete(s.p, ALIGN) : ::operator delete(s.p, ALIGN, std::nothrow);
+        break;
+    case NEW_ARRAY_ALIGNED:
+        how & 1 ? ::operator delete[](s.p, ALIGN) : ::operator delete[](s.p, s.size, ALIGN);
+        break;
     case NEW_ARRAY_ALIGNED_NOTHROW:
         how & 1 ? ::operator delete[](s.p, ALIGN) : ::operator delete[](s.p, ALIGN, std::nothrow);
         break;
@@ -378,7 +396,8 @@ int main(int argc, char **argv) {
     // The program starts four generations of threads, one after another. The threads of one generation also
     // free the allocations that the threads of the previous generation left behind.
     enum { GENERATIONS = 4 };
-    for (int i = 0; i < threads; i++) workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
+    for (int i = 0; i < threads; i++)
+        workers[i].random_state = seed * 0x9e3779b97f4a7c15u + (uint64_t)i * 0xbf58476d1ce4e5b9u + 1;
     for (int generation = 0; generation < GENERATIONS; generation++) {
         for (int i = 0; i < threads; i++) {
             workers[i].operations = operations / GENERATIONS / (uint64_t)threads;
@@ -401,7 +420,8 @@ int main(int argc, char **argv) {
             sum.frees += w.books[i].frees;
             sum.freed_bytes += w.books[i].freed_bytes;
         }
-        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,\"freed_bytes\":%lu}\n", NAMES[i],
-               sum.allocs, sum.allocated_bytes, sum.frees, sum.freed_bytes);
+        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,"
+               "\"freed_bytes\":%lu}\n",
+               NAMES[i], sum.allocs, sum.allocated_bytes, sum.frees, sum.freed_bytes);
     }
 }

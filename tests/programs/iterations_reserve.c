@@ -1,5 +1,5 @@
-/* Every tenth iteration maps 1 MiB more and keeps it. So forty iterations are too few for a verdict on the address
-   space. Arguments: `reserve` (no page is ever used) or `use` (all pages are used). */
+/* Every tenth iteration maps 1 MiB more and keeps it. So forty iterations are too few for a verdict on the
+   address space. Arguments: `reserve` (no page is ever used) or `use` (all pages are used). */
 #include "edleak.h"
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,8 @@ enum { MIB = 1 << 20, ITERATIONS = 40 };
 
 __attribute__((noinline)) static char *region(void) {
     /* The volatile variable keeps the call of mmap from becoming a jump. */
-    char *volatile m = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *volatile m =
+        mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return m;
 }
 

@@ -2,5 +2,6 @@
 #include "pace.h"
 
 int main(int argc, char **argv) {
-    for (struct pace p = pace_start(argc, argv, 3, 100); pace_next(&p);) memset(keep(malloc(65536)), 1, 65536);
+    for (struct pace p = pace_start(argc, argv, 3, 100); pace_next(&p);)
+        memset(keep(malloc(65536)), 1, 65536);
 }

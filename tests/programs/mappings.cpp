@@ -31,7 +31,9 @@
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 enum site { MMAP, MMAP64, FIXED, MREMAP, SHMAT, SITES };
-static const char *const NAMES[SITES] = { "site_mmap", "site_mmap64", "site_fixed", "site_mremap", "site_shmat" };
+static const char *const NAMES[SITES] = {
+    "site_mmap", "site_mmap64", "site_fixed", "site_mremap", "site_shmat",
+};
 static const uintptr_t PAGE = 4096;
 
 struct counts { uint64_t allocs, allocated_bytes, frees, freed_bytes, given_back_calls, given_back_bytes; };
@@ -72,10 +74,26 @@ static void give_back(uintptr_t first, size_t count) {
 }
 
 static const int ANON = MAP_PRIVATE | MAP_ANONYMOUS;
-NOINLINE void *site_mmap(size_t n) { void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, ANON, -1, 0); KEEP(p); return p; }
-NOINLINE void *site_mmap64(size_t n) { void *p = mmap64(NULL, n, PROT_NONE, ANON | MAP_NORESERVE, -1, 0); KEEP(p); return p; }
-NOINLINE void *site_fixed(void *at, size_t n) { void *p = mmap(at, n, PROT_READ, ANON | MAP_FIXED, -1, 0); KEEP(p); return p; }
-NOINLINE void *site_mremap(void *old, size_t n, size_t m, int flags, void *to) { void *p = mremap(old, n, m, flags, to); KEEP(p); return p; }
+NOINLINE void *site_mmap(size_t n) {
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, ANON, -1, 0);
+    KEEP(p);
+    return p;
+}
+NOINLINE void *site_mmap64(size_t n) {
+    void *p = mmap64(NULL, n, PROT_NONE, ANON | MAP_NORESERVE, -1, 0);
+    KEEP(p);
+    return p;
+}
+NOINLINE void *site_fixed(void *at, size_t n) {
+    void *p = mmap(at, n, PROT_READ, ANON | MAP_FIXED, -1, 0);
+    KEEP(p);
+    return p;
+}
+NOINLINE void *site_mremap(void *old, size_t n, size_t m, int flags, void *to) {
+    void *p = mremap(old, n, m, flags, to);
+    KEEP(p);
+    return p;
+}
 NOINLINE void *site_shmat(int id) { void *p = shmat(id, NULL, 0); KEEP(p); return p; }
 
 static int segment;
@@ -98,14 +116,18 @@ static uintptr_t some_run(worker *w, size_t most, size_t *count) {
     auto at = pages.lower_bound(first + below(w, last - first + 1));
     if (at == pages.end()) at = from;
     uintptr_t start = at->first;
-    while (at != pages.end() && at->first == start + *count && at->second.call == pages[start].call && *count < most) ++at, ++*count;
+    while (at != pages.end() && at->first == start + *count && at->second.call == pages[start].call &&
+           *count < most)
+        ++at, ++*count;
     return start;
 }
 
 // Finds up to `most` adjacent pages in the ledger. Several calls may have mapped the pages.
 static uintptr_t some_span(worker *w, size_t most, size_t *count) {
     uintptr_t start = some_run(w, 1, count);
-    for (auto at = pages.find(start); *count && *count < most && ++at != pages.end() && at->first == start + *count;) ++*count;
+    for (auto at = pages.find(start);
+         *count && *count < most && ++at != pages.end() && at->first == start + *count;)
+        ++*count;
     return start;
 }
 
@@ -219,9 +241,9 @@ int main(int argc, char **argv) {
     }
     shmctl(segment, IPC_RMID, NULL);
     for (int i = 0; i < SITES; i++)
-        printf("{\"function\":\"%s\",\"allocs\":%llu,\"allocated_bytes\":%llu,\"frees\":%llu,\"freed_bytes\":%llu,"
-               "\"given_back_calls\":%llu,\"given_back_bytes\":%llu}\n", NAMES[i],
-               (unsigned long long)books[i].allocs, (unsigned long long)books[i].allocated_bytes,
+        printf("{\"function\":\"%s\",\"allocs\":%llu,\"allocated_bytes\":%llu,\"frees\":%llu,"
+               "\"freed_bytes\":%llu,\"given_back_calls\":%llu,\"given_back_bytes\":%llu}\n",
+               NAMES[i], (unsigned long long)books[i].allocs, (unsigned long long)books[i].allocated_bytes,
                (unsigned long long)books[i].frees, (unsigned long long)books[i].freed_bytes,
                (unsigned long long)books[i].given_back_calls, (unsigned long long)books[i].given_back_bytes);
     return 0;

@@ -83,7 +83,8 @@ fn main() {
     }
     let line = |function: &str, allocs: usize, frees: usize, size: usize| {
         println!(
-            "{{\"function\":\"{function}\",\"allocs\":{allocs},\"allocated_bytes\":{},\"frees\":{frees},\"freed_bytes\":{}}}",
+            "{{\"function\":\"{function}\",\"allocs\":{allocs},\"allocated_bytes\":{},\
+             \"frees\":{frees},\"freed_bytes\":{}}}",
             allocs * size,
             frees * size
         );

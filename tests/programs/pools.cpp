@@ -25,7 +25,9 @@
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 enum site { PLAIN, INLINED, MADE, STATIC, CHUNK, SITES };
-static const char *const NAMES[SITES] = { "site_plain", "site_inlined", "site_made", "site_static", "site_chunk" };
+static const char *const NAMES[SITES] = {
+    "site_plain", "site_inlined", "site_made", "site_static", "site_chunk",
+};
 
 struct counts { std::atomic<uint64_t> allocs, allocated_bytes, frees, freed_bytes; };
 static counts books[SITES];
@@ -108,7 +110,11 @@ private:
 struct record { char bytes[40]; };
 
 NOINLINE void *site_plain(pool *p, uint32_t size) { void *q = p->take(PLAIN, size); KEEP(q); return q; }
-NOINLINE void *site_inlined(pool *p, uint32_t size) { void *q = p->take_inline(INLINED, size); KEEP(q); return q; }
+NOINLINE void *site_inlined(pool *p, uint32_t size) {
+    void *q = p->take_inline(INLINED, size);
+    KEEP(q);
+    return q;
+}
 NOINLINE void *site_made(pool *p) { void *q = p->make<record>(); KEEP(q); return q; }
 static NOINLINE void *static_take(pool *p, uint32_t size) {
     std::lock_guard<std::mutex> guard(p->lock);
@@ -160,7 +166,8 @@ static void *work(void *argument) {
 
 int main(int argc, char **argv) {
     uint32_t threads = argc > 1 ? (uint32_t)atoi(argv[1]) : 1;
-    uint64_t operations = argc > 2 ? strtoull(argv[2], nullptr, 10) : 1000, seed = argc > 3 ? strtoull(argv[3], nullptr, 10) : 1;
+    uint64_t operations = argc > 2 ? strtoull(argv[2], nullptr, 10) : 1000,
+             seed = argc > 3 ? strtoull(argv[3], nullptr, 10) : 1;
     wait_for_recording(argc, argv);
     edleak_pool_name(&parent, "chunks");
     for (int i = 0; i < POOLS; i++) {
@@ -175,6 +182,8 @@ int main(int argc, char **argv) {
     }
     for (worker &w : workers) pthread_join(w.thread, nullptr);
     for (int s = 0; s < SITES; s++)
-        printf("{\"function\":\"%s\",\"allocs\":%" PRIu64 ",\"allocated_bytes\":%" PRIu64 ",\"frees\":%" PRIu64 ",\"freed_bytes\":%" PRIu64 "}\n",
-               NAMES[s], books[s].allocs.load(), books[s].allocated_bytes.load(), books[s].frees.load(), books[s].freed_bytes.load());
+        printf("{\"function\":\"%s\",\"allocs\":%" PRIu64 ",\"allocated_bytes\":%" PRIu64
+               ",\"frees\":%" PRIu64 ",\"freed_bytes\":%" PRIu64 "}\n",
+               NAMES[s], books[s].allocs.load(), books[s].allocated_bytes.load(), books[s].frees.load(),
+               books[s].freed_bytes.load());
 }

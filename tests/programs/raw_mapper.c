@@ -11,7 +11,8 @@ int main(int argc, char **argv) {
     long bytes = 0;
     keep(malloc(100));
     for (struct pace p = pace_start(argc, argv, 3, 100); pace_next(&p);) {
-        void *m = (void *)syscall(SYS_mmap, NULL, 131072L, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
+        void *m = (void *)syscall(SYS_mmap, NULL, 131072L, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
         memset(keep(m), 1, 131072);
         bytes += 131072;
     }

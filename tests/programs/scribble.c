@@ -53,7 +53,8 @@ static void open_all(const char *page) {
 }
 
 static uint64_t rubbish(void) {
-    static const uint64_t edges[] = {0, 1, 2, 0x7fffffff, 0x80000000, 0xffffffff, 1ull << 40, 1ull << 63, ~0ull};
+    static const uint64_t edges[] = {0, 1, 2, 0x7fffffff, 0x80000000, 0xffffffff, 1ull << 40, 1ull << 63,
+                                     ~0ull};
     return dice() % 2 ? dice() : edges[dice() % (sizeof edges / sizeof *edges)];
 }
 
@@ -78,12 +79,16 @@ int main(int argc, char **argv) {
                 else if (!strcmp(mode, "shrink") && ftruncate(m->fd, dice() % 2 ? 0 : m->bytes) == 0)
                     m->bytes = 0, words = 0;
                 else if (!strcmp(mode, "claim") && is_control)
-                    for (int n = 8; n < 512; n++) if ((uint32_t)m->words[n] == 1) *(volatile uint32_t *)&m->words[n] = 2;
+                    for (int n = 8; n < 512; n++)
+                        if ((uint32_t)m->words[n] == 1) *(volatile uint32_t *)&m->words[n] = 2;
             }
             free(realloc(kept, 100 + turn % 1000));
             kept = malloc(100);
         }
-        for (int i = 0; i < found; i++) munmap((void *)memories[i].words, memories[i].bytes ? memories[i].bytes : 4096), close(memories[i].fd);
+        for (int i = 0; i < found; i++) {
+            munmap((void *)memories[i].words, memories[i].bytes ? memories[i].bytes : 4096);
+            close(memories[i].fd);
+        }
     }
     puts("done");
     return 0;

@@ -19,8 +19,8 @@ static void on_hangup(int signal) {
 int main(int argc, char **argv) {
     (void)argv;
     int terminal = open("/dev/tty", O_RDWR);
-    printf("session %d group %d terminal %d foreground %d\n", getsid(0) == getpid(), getpgrp() == getpid(), terminal >= 0,
-           terminal >= 0 && tcgetpgrp(terminal) == getpgrp());
+    printf("session %d group %d terminal %d foreground %d\n", getsid(0) == getpid(), getpgrp() == getpid(),
+           terminal >= 0, terminal >= 0 && tcgetpgrp(terminal) == getpgrp());
     fflush(stdout);
     if (argc < 2) return 0;
     signal(SIGHUP, on_hangup);

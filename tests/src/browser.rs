@@ -149,7 +149,8 @@ impl Browser {
         let place = |share: f64| {
             let of = |side: &str, size: &str, share: f64| {
                 let expression = format!(
-                    "(box => box.{side} + box.{size} * {share})(document.querySelector({quoted}).getBoundingClientRect())"
+                    "(box => box.{side} + box.{size} * {share})\
+                     (document.querySelector({quoted}).getBoundingClientRect())"
                 );
                 self.number(&expression).round() as i64
             };
@@ -158,8 +159,14 @@ impl Browser {
         let ((x0, y), (x1, _)) = (place(from), place(to));
         let step =
             |x: i64| json!({ "type": "pointerMove", "duration": 0, "x": x, "y": y, "origin": "viewport" });
-        let actions = json!({ "actions": [{ "type": "pointer", "id": "mouse", "parameters": { "pointerType": "mouse" },
-            "actions": [step(x0), { "type": "pointerDown", "button": 0 }, step((x0 + x1) / 2), step(x1), { "type": "pointerUp", "button": 0 }] }] });
+        let (press, release) =
+            (json!({ "type": "pointerDown", "button": 0 }), json!({ "type": "pointerUp", "button": 0 }));
+        let actions = json!({ "actions": [{
+            "type": "pointer",
+            "id": "mouse",
+            "parameters": { "pointerType": "mouse" },
+            "actions": [step(x0), press, step((x0 + x1) / 2), step(x1), release],
+        }] });
         self.command("actions", &actions);
     }
 

@@ -78,7 +78,8 @@ fn jemalloc_of_a_rust_program_is_exact() {
 }
 
 #[test]
-#[ignore = "builds the allocator once more, about a minute (cargo test -p edleak-tests --test allocators -- --ignored)"]
+#[ignore = "builds the allocator once more, about a minute (cargo test -p edleak-tests --test allocators -- \
+            --ignored)"]
 fn jemalloc_of_a_rust_program_with_lto_is_exact() {
     assert_exact_in_rust("jemalloc", "lto");
 }
@@ -90,7 +91,8 @@ fn mimalloc_of_a_rust_program_is_exact() {
 }
 
 #[test]
-#[ignore = "builds the allocator once more, about a minute (cargo test -p edleak-tests --test allocators -- --ignored)"]
+#[ignore = "builds the allocator once more, about a minute (cargo test -p edleak-tests --test allocators -- \
+            --ignored)"]
 fn mimalloc_of_a_rust_program_with_lto_is_exact() {
     assert_exact_in_rust("mimalloc", "lto");
 }

@@ -112,24 +112,32 @@ macro_rules! rows {
 
 rows! {
     pid_namespace_of_its_own_is_recorded: RECORD;
-    bare_preload_with_the_shared_volume_is_recorded: format!("{PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    bare_preload_with_the_shared_volume_is_recorded:
+        format!("{PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
     service_script_with_only_is_recorded:
-        format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; ls / ' >/dev/null; {WAIT}");
+        format!("{PRELOAD} EDLEAK_ONLY='server*' sh -c 'mkdir -p $E/traces/d; $E/bin/server --seconds 2; \
+                 ls / ' >/dev/null; {WAIT}");
     read_only_root_unpacks_to_dev_shm:
         // The user with ID 54321 has no unpacked copy of the library on this machine yet.
-        format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
+        format!("{READ_ONLY}; mount -t tmpfs tmpfs /dev/shm; \
+                 setpriv --reuid=54321 --regid=54321 --clear-groups {RECORD}; \
                  test -n \"$(ls -d /dev/shm/edleak-54321/*)\"");
-    read_only_root_with_the_shared_volume_is_recorded: format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    read_only_root_with_the_shared_volume_is_recorded:
+        format!("{READ_ONLY}; {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
     user_without_home_unpacks_to_tmp: format!("{AS_NOBODY} env HOME=/nonexistent {RECORD}");
-    user_with_a_bare_preload_is_recorded: format!("{AS_NOBODY} {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
-    no_proc_sys_is_recorded: format!("mount -t tmpfs -o ro tmpfs /proc/sys; test -z \"$(ls /proc/sys)\"; {RECORD}");
+    user_with_a_bare_preload_is_recorded:
+        format!("{AS_NOBODY} {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    no_proc_sys_is_recorded:
+        format!("mount -t tmpfs -o ro tmpfs /proc/sys; test -z \"$(ls /proc/sys)\"; {RECORD}");
     default_seccomp_profile_is_recorded: format!("$E/bin/seccomp {RECORD}");
-    default_seccomp_profile_with_a_bare_preload_is_recorded: format!("$E/bin/seccomp {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
+    default_seccomp_profile_with_a_bare_preload_is_recorded:
+        format!("$E/bin/seccomp {PRELOAD} $E/bin/server --seconds 2 >/dev/null; {WAIT}");
     no_capabilities_are_recorded: format!("{AS_NOBODY} --bounding-set=-all --inh-caps=-all {RECORD}");
     other_preload_that_allocates_nothing_is_recorded:
         format!("LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6 {RECORD}");
     other_preload_behind_edleak_is_recorded:
-        format!("{} LD_PRELOAD=$E/shared/libedleak_preload.so:/lib/x86_64-linux-gnu/libm.so.6 $E/bin/server --seconds 2 >/dev/null; {WAIT}", PRELOAD);
+        format!("{} LD_PRELOAD=$E/shared/libedleak_preload.so:/lib/x86_64-linux-gnu/libm.so.6 $E/bin/server \
+                 --seconds 2 >/dev/null; {WAIT}", PRELOAD);
     profile_that_does_not_know_new_calls_is_recorded: format!("$E/bin/seccomp --old {RECORD}");
 }
 
@@ -142,10 +150,11 @@ fn places_without_execution_are_refused_with_the_remedy() {
     }
     let image = Image::new("noexec");
     let script = format!(
-        "for d in /var/cache /tmp-of /var/tmp /dev/shm /run; do [ -d $d ] && mount -t tmpfs -o noexec tmpfs $d; done; \
-         mkdir -p /run/home; export HOME=/run/home TMPDIR=/run/home XDG_CACHE_HOME=/run/home; \
-         cp -r $E/bin /dev/shm/x 2>/dev/null || true; \
-         mount -t tmpfs tmpfs /mnt; cp -r $E/bin $E/traces /mnt; E=/mnt; mount -t tmpfs -o noexec tmpfs /tmp; {RECORD}"
+        "for d in /var/cache /tmp-of /var/tmp /dev/shm /run; \
+         do [ -d $d ] && mount -t tmpfs -o noexec tmpfs $d; done; mkdir -p /run/home; \
+         export HOME=/run/home TMPDIR=/run/home XDG_CACHE_HOME=/run/home; \
+         cp -r $E/bin /dev/shm/x 2>/dev/null || true; mount -t tmpfs tmpfs /mnt; \
+         cp -r $E/bin $E/traces /mnt; E=/mnt; mount -t tmpfs -o noexec tmpfs /tmp; {RECORD}"
     );
     let outcome = image.run(&script);
     assert_eq!(outcome.code, 125, "{outcome:?}");
@@ -168,7 +177,8 @@ fn full_disk_leads_to_the_next_place() {
     let image = Image::new("full");
     let script = format!(
         "mkdir -p /run/full; mount -t tmpfs -o size=16k tmpfs /run/full; XDG_CACHE_HOME=/run/full {RECORD}; \
-         test -z \"$(find /run/full -type f)\"; ls -d /run/user/0/edleak/*/ /tmp/edleak-0/*/ 2>/dev/null | grep -q ."
+         test -z \"$(find /run/full -type f)\"; ls -d /run/user/0/edleak/*/ /tmp/edleak-0/*/ 2>/dev/null \
+         | grep -q ."
     );
     image.records(&script);
 }

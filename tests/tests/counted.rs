@@ -162,7 +162,11 @@ fn an_idle_static_program_is_recorded_by_its_process_id() {
         let record = tools().record.display().to_string();
         let program = static_program("static_host", libc).display().to_string();
         // The shell keeps the program's standard input open, and sends one byte every 10 ms.
-        start.args(["-c", "i=0; while [ $i -lt 3000 ]; do echo; sleep 0.01; i=$((i+1)); done | exec \"$0\" --idle \"$1\" obey"]);
+        start.args([
+            "-c",
+            "i=0; while [ $i -lt 3000 ]; do echo; sleep 0.01; i=$((i+1)); done | \
+             exec \"$0\" --idle \"$1\" obey",
+        ]);
         start.args([&record, &program]);
         let running = Running::start(&mut start, b"");
         let pid = wait_for_child(running.pid());

@@ -148,7 +148,8 @@ const COMMANDS: &str = "
   jq -r .[].name data.json
 * openssl dgst -sha512 words.txt
   openssl prime 18446744073709551557
-  openssl enc -aes-128-cbc -K 00112233445566778899aabbccddeeff -iv 00000000000000000000000000000000 -in words.txt
+  openssl enc -aes-128-cbc -K 00112233445566778899aabbccddeeff \
+    -iv 00000000000000000000000000000000 -in words.txt
   openssl list -digest-algorithms
 * git hash-object words.txt data.json
   git init -q repo
@@ -261,22 +262,104 @@ fn fixture() -> BTreeMap<&'static str, String> {
         ("tree/two", "word\n".repeat(10)),
         ("tree/deep/three", "3".to_owned()),
         ("change.patch", "--- words.txt\n+++ words.txt\n@@ -1,1 +1,1 @@\n-word-0-x 0\n+changed\n".to_owned()),
-        ("script.awk", "{ n[$2]++; s = s $1 } END { for (i = 0; i < 17; i++) print i, n[i]; print length(s) }\n".to_owned()),
-        ("script.sh", "i=0; while [ $i -lt 300 ]; do i=$((i+1)); x=\"$x$i,\"; done; echo ${#x}; (echo a; echo b) | sort -r; exit 3\n".to_owned()),
-        ("script.pl", "use strict; my %h; open(my $f, '<', 'words.txt') or die; while (<$f>) { push @{$h{$1}}, $. if /(\\d)-x/ } print map { \"$_: @{$h{$_}}[0..5]\\n\" } sort keys %h; my $p = fork // die; if (!$p) { exit 2 } waitpid $p, 0; print $? >> 8, \"\\n\";\n".to_owned()),
-        ("script.py", "import collections, json, re, threading, zlib, hashlib, decimal\nwords = open('words.txt').read()\nprint(collections.Counter(re.findall(r'\\d', words)).most_common())\nprint(len(json.dumps(json.load(open('data.json')))), zlib.crc32(zlib.compress(words.encode())))\nr = []\nt = [threading.Thread(target=lambda i=i: r.append(hashlib.sha256(words.encode() * i).hexdigest())) for i in range(8)]\n[x.start() for x in t]; [x.join() for x in t]\nprint(sorted(r), decimal.Decimal(2).sqrt())\ntry:\n    'x' * (1 << 62)\nexcept MemoryError:\n    print('no memory')\n".to_owned()),
-        ("jit.lua", "local t = {} for i = 1, 300000 do t[i % 5000 + 1] = {i, ('x'):rep(i % 50)} end print(#t, t[17][1])\n".to_owned()),
-        ("script.lua", "local t = {} for i = 1, 5000 do t[#t + 1] = ('x'):rep(i % 50) end print(#table.concat(t)) print(pcall(string.rep, 'x', 1 << 62))\n".to_owned()),
-        ("script.tcl", "set l {}; for {set i 0} {$i < 3000} {incr i} {lappend l [expr {$i * $i % 97}]}; puts [lsort -integer -unique $l]; puts [string length [join $l ,]]\n".to_owned()),
-        ("script.js", "const m = new Map(); for (let i = 0; i < 20000; i++) m.set('k' + i % 700, Buffer.alloc(i % 300)); console.log(m.size, [...m.values()].reduce((a, b) => a + b.length, 0)); require('zlib').gzip('x'.repeat(1e5), (e, b) => console.log(b.length)); process.exitCode = 4;\n".to_owned()),
+        (
+            "script.awk",
+            "{ n[$2]++; s = s $1 } END { for (i = 0; i < 17; i++) print i, n[i]; \
+             print length(s) }\n"
+                .to_owned(),
+        ),
+        (
+            "script.sh",
+            "i=0; while [ $i -lt 300 ]; do i=$((i+1)); x=\"$x$i,\"; done; echo ${#x}; \
+             (echo a; echo b) | sort -r; exit 3\n"
+                .to_owned(),
+        ),
+        (
+            "script.pl",
+            "use strict; my %h; open(my $f, '<', 'words.txt') or die; \
+             while (<$f>) { push @{$h{$1}}, $. if /(\\d)-x/ } \
+             print map { \"$_: @{$h{$_}}[0..5]\\n\" } sort keys %h; my $p = fork // die; \
+             if (!$p) { exit 2 } waitpid $p, 0; print $? >> 8, \"\\n\";\n"
+                .to_owned(),
+        ),
+        (
+            "script.py",
+            "import collections, json, re, threading, zlib, hashlib, decimal\n\
+             words = open('words.txt').read()\n\
+             print(collections.Counter(re.findall(r'\\d', words)).most_common())\n\
+             print(len(json.dumps(json.load(open('data.json')))), \
+             zlib.crc32(zlib.compress(words.encode())))\nr = []\n\
+             t = [threading.Thread(target=lambda i=i: r.append(\
+             hashlib.sha256(words.encode() * i).hexdigest())) for i in range(8)]\n\
+             [x.start() for x in t]; [x.join() for x in t]\n\
+             print(sorted(r), decimal.Decimal(2).sqrt())\ntry:\n    'x' * (1 << 62)\n\
+             except MemoryError:\n    print('no memory')\n"
+                .to_owned(),
+        ),
+        (
+            "jit.lua",
+            "local t = {} for i = 1, 300000 do t[i % 5000 + 1] = {i, ('x'):rep(i % 50)} end \
+             print(#t, t[17][1])\n"
+                .to_owned(),
+        ),
+        (
+            "script.lua",
+            "local t = {} for i = 1, 5000 do t[#t + 1] = ('x'):rep(i % 50) end \
+             print(#table.concat(t)) print(pcall(string.rep, 'x', 1 << 62))\n"
+                .to_owned(),
+        ),
+        (
+            "script.tcl",
+            "set l {}; for {set i 0} {$i < 3000} {incr i} {lappend l [expr {$i * $i % 97}]}; \
+             puts [lsort -integer -unique $l]; puts [string length [join $l ,]]\n"
+                .to_owned(),
+        ),
+        (
+            "script.js",
+            "const m = new Map(); for (let i = 0; i < 20000; i++) \
+             m.set('k' + i % 700, Buffer.alloc(i % 300)); \
+             console.log(m.size, [...m.values()].reduce((a, b) => a + b.length, 0)); \
+             require('zlib').gzip('x'.repeat(1e5), (e, b) => console.log(b.length)); \
+             process.exitCode = 4;\n"
+                .to_owned(),
+        ),
         ("calc.bc", "scale=50; 4*a(1); 2^300; quit\n".to_owned()),
         ("calc.dc", "40k 2v p 2 200^ p\n".to_owned()),
         ("macros.m4", "define(`loop', `ifelse($1, 0, , `x$1 loop(decr($1))')')loop(200)\n".to_owned()),
         ("Makefile", "all: a b c\n%: \n\t@echo making $@; echo $@ > out.$@\n".to_owned()),
-        ("schema.sql", "create table t(a integer primary key, b text); with recursive n(i) as (select 1 union all select i+1 from n where i<3000) insert into t select i, printf('%x', i*i) from n; create index x on t(b); select b, count(*) from t group by substr(b,1,1); select max(a), sum(length(b)) from t; drop table missing;\n".to_owned()),
-        ("program.c", "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nstruct n { struct n *l, *r; int v; };\nint sum(struct n *t) { return t ? t->v + sum(t->l) + sum(t->r) : 0; }\nint main(int c, char **v) { char b[100]; snprintf(b, sizeof b, \"%d %s\", c, v[0]); puts(b); return sum(0); }\n".to_owned()),
-        ("program.cpp", "#include <map>\n#include <string>\n#include <vector>\n#include <algorithm>\nint main(int c, char **v) { std::map<std::string, std::vector<int>> m; for (int i = 0; i < c; i++) m[v[i]].push_back(i); for (auto &e : m) std::sort(e.second.begin(), e.second.end()); return m.size(); }\n".to_owned()),
-        ("Hello.java", "public class Hello { public static void main(String[] a) { System.out.println(\"hello\"); } }\n".to_owned()),
+        (
+            "schema.sql",
+            "create table t(a integer primary key, b text); \
+             with recursive n(i) as (select 1 union all select i+1 from n where i<3000) \
+             insert into t select i, printf('%x', i*i) from n; create index x on t(b); \
+             select b, count(*) from t group by substr(b,1,1); \
+             select max(a), sum(length(b)) from t; drop table missing;\n"
+                .to_owned(),
+        ),
+        (
+            "program.c",
+            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n\
+             struct n { struct n *l, *r; int v; };\n\
+             int sum(struct n *t) { return t ? t->v + sum(t->l) + sum(t->r) : 0; }\n\
+             int main(int c, char **v) { char b[100]; snprintf(b, sizeof b, \"%d %s\", c, v[0]); \
+             puts(b); return sum(0); }\n"
+                .to_owned(),
+        ),
+        (
+            "program.cpp",
+            "#include <map>\n#include <string>\n#include <vector>\n#include <algorithm>\n\
+             int main(int c, char **v) { std::map<std::string, std::vector<int>> m; \
+             for (int i = 0; i < c; i++) m[v[i]].push_back(i); \
+             for (auto &e : m) std::sort(e.second.begin(), e.second.end()); \
+             return m.size(); }\n"
+                .to_owned(),
+        ),
+        (
+            "Hello.java",
+            "public class Hello { public static void main(String[] a) { \
+             System.out.println(\"hello\"); } }\n"
+                .to_owned(),
+        ),
     ])
 }
 
@@ -402,7 +485,8 @@ fn programs_do_the_same_recorded() {
     let unsteady: Vec<_> = results.iter().filter(|(_, r)| *r == Ok(false)).map(|(line, _)| line).collect();
     let failures: Vec<_> = results.iter().filter_map(|(_, result)| result.as_ref().err().cloned()).collect();
     eprintln!(
-        "{equal} commands the same plain and recorded, {} different, {} differ from run to run {unsteady:?}, {} not installed",
+        "{equal} commands the same plain and recorded, {} different, \
+         {} differ from run to run {unsteady:?}, {} not installed",
         failures.len(),
         unsteady.len(),
         missing.len()

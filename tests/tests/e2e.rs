@@ -237,8 +237,8 @@ fn python3_is_undisturbed() {
 
 #[test]
 fn sqlite3_is_undisturbed() {
-    let sql = "create table t(a,b); with recursive n(i) as (select 1 union all select i+1 from n where i<5000) \
-               insert into t select i, hex(i*i) from n; create index i on t(b); \
+    let sql = "create table t(a,b); with recursive n(i) as (select 1 union all select i+1 from n \
+               where i<5000) insert into t select i, hex(i*i) from n; create index i on t(b); \
                select count(*), max(b), sum(length(b)) from t; select nothing from nowhere;";
     assert_undisturbed("sqlite3", &[":memory:"], sql, &["sqlite3"]);
 }

@@ -154,8 +154,10 @@ fn the_sample_job_proves_that_its_gate_can_fail() {
 fn build(dir: &Path, before: &str) -> PathBuf {
     std::fs::create_dir_all(dir).expect("writable");
     let (source, program) = (dir.join("grower.c"), dir.join("grower"));
-    let leak = "__attribute__((noinline)) void grow(void) {\n  void **p = malloc(200);\n  *p = kept;\n  kept = p;\n}\n\
-        int main(void) {\n  for (int i = 0; i < 500; i++) {\n    grow();\n    usleep(4000);\n  }\n}\n";
+    let leak = "__attribute__((noinline)) void grow(void) {\n  void **p = malloc(200);\n  \
+                *p = kept;\n  kept = p;\n}\n\
+                int main(void) {\n  for (int i = 0; i < 500; i++) {\n    grow();\n    usleep(4000);\n  }\n\
+                }\n";
     let text = format!("#include <stdlib.h>\n#include <unistd.h>\nvoid *volatile kept;\n{before}{leak}");
     std::fs::write(&source, text).expect("writable");
     let gcc = run(Command::new("gcc").args(["-g", "-O1", "-o"]).arg(&program).arg(&source));
@@ -187,7 +189,8 @@ fn sarif(options: &[&str], traces: &[&Path]) -> Value {
 /// Validates a SARIF report with the JSON schema that OASIS publishes.
 fn validate(report: &str) -> Outcome {
     let script = "import json, sys, jsonschema as j\n\
-        j.Draft7Validator(json.load(open(sys.argv[1])), format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
+                  j.Draft7Validator(json.load(open(sys.argv[1])), \
+                  format_checker=j.FormatChecker()).validate(json.load(sys.stdin))";
     let schema = repository().join("tests/schema/sarif-2.1.0.json");
     // tests/setup.sh installs the modules that the script imports for Debian's Python. PATH may contain
     // another Python first, so the test names Debian's Python by its path.

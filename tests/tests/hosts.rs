@@ -27,13 +27,14 @@ macro_rules! hosts {
 }
 
 hosts! {
-    address_reuse before_constructors bind_now cancelled_threads chroot_drop clean_heap clone_raw close_fds closed_stdio coroutines
-    deepbind deepbind_free deepbind_pieces dlerror_fork dlerror_pending dlmopen dlopen_loop dlopen_storm early_dlsym edge_sizes endings exceptions
-    exec_chain exec_failed exec_static exit_race fixed_address foreign_malloc fork_cost fork_nested fork_threads
-    high_address late_frees late_grandchild locale_lock longjmp many_threads mapped_ranges maps_in_handler mirror
-    musl named_like_glibc new_handler outlives own_mmap
-    ptrace_self replaced_new rlimit_as rlimit_start scrubbed_exec seccomp_kill seccomp_strict signal_storm small_stacks
-    static_child static_tls tls_destructors unreachable_child usable_size user_preload vfork_spawn
+    address_reuse before_constructors bind_now cancelled_threads chroot_drop clean_heap clone_raw close_fds
+    closed_stdio coroutines deepbind deepbind_free deepbind_pieces dlerror_fork dlerror_pending dlmopen
+    dlopen_loop dlopen_storm early_dlsym edge_sizes endings exceptions exec_chain exec_failed exec_static
+    exit_race fixed_address foreign_malloc fork_cost fork_nested fork_threads high_address late_frees
+    late_grandchild locale_lock longjmp many_threads mapped_ranges maps_in_handler mirror musl
+    named_like_glibc new_handler outlives own_mmap ptrace_self replaced_new rlimit_as rlimit_start
+    scrubbed_exec seccomp_kill seccomp_strict signal_storm small_stacks static_child static_tls
+    tls_destructors unreachable_child usable_size user_preload vfork_spawn
 }
 
 /// The programs of tests/programs/hosts/ that have their own test function in this file.

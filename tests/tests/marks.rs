@@ -368,7 +368,8 @@ fn marks_from_outside_are_judged_like_those_of_the_program() {
     let trace = dir.join("trace.edl");
     // For each line on standard input, the program runs one iteration.
     let script = "import sys\nkept = []\nprint('ready', flush=True)\n\
-        for line in iter(sys.stdin.readline, ''):\n kept.append(bytearray(40000))\n print(line, end='', flush=True)\n";
+                  for line in iter(sys.stdin.readline, ''):\n kept.append(bytearray(40000))\n \
+                  print(line, end='', flush=True)\n";
     let mut command = Recorder::new("mark-outside").command(&trace, "/usr/bin/python3", ["-c", script]);
     command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut child = command.spawn().expect("edleak-record starts");

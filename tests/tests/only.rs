@@ -25,7 +25,8 @@ impl Service {
         }
         let here = dir.path().display();
         let script = format!(
-            "#!/bin/bash\nmkdir -p {here}/made\n{here}/server-1 --seconds 1 >/dev/null\n{here}/worker --seconds 1 >/dev/null\nls {here} >/dev/null\n"
+            "#!/bin/bash\nmkdir -p {here}/made\n{here}/server-1 --seconds 1 >/dev/null\n\
+             {here}/worker --seconds 1 >/dev/null\nls {here} >/dev/null\n"
         );
         let start = dir.join("start");
         std::fs::write(&start, script).expect("writable");
@@ -147,7 +148,8 @@ fn program_that_does_not_match_pays_little_more_than_a_forwarded_call() {
     const MOST: f64 = 34.0;
     let dir = TempDir::new("only-cost");
     let source = dir.join("pairs.c");
-    let text = "#include <stdlib.h>\nint main(int n, char **words) {\n  for (long i = atol(words[1]); i > 0; i--) {\n    \
+    let text = "#include <stdlib.h>\nint main(int n, char **words) {\n  \
+                for (long i = atol(words[1]); i > 0; i--) {\n    \
                 void *volatile block = malloc(64);\n    free(block);\n  }\n  return 0;\n}\n";
     std::fs::write(&source, text).expect("writable");
     let program = dir.join("pairs");

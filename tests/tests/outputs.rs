@@ -214,7 +214,8 @@ fn no_recorder_takes_a_name_between_two_images() {
     let dir = TempDir::new("between");
     let (trace, go_on) = (dir.join("trace.edl"), dir.join("go-on"));
     let again = "sub pause { select undef, undef, undef, 0.01 } pause; \
-                 exec $^X, '-e', $ARGV[0], $ARGV[0], $ARGV[1] - 1, $ARGV[2] if $ARGV[1]; pause until -e $ARGV[2]";
+                 exec $^X, '-e', $ARGV[0], $ARGV[0], $ARGV[1] - 1, $ARGV[2] if $ARGV[1]; \
+                 pause until -e $ARGV[2]";
     let arguments = ["-e", again, again, "60", go_on.to_str().expect("UTF-8")];
     let mut recording = Running::start(&mut Recorder::new("between").command(&trace, "perl", arguments), b"");
     recording.wait_for_text("recording perl");
@@ -285,7 +286,8 @@ fn every_child_has_a_trace_or_is_reported() {
     // The next child is started after the trace of the previous child is finished and no longer locked.
     let finished = "until [ -e $trace ] && flock -ns $trace true; do sleep 0.02; done";
     let script = format!(
-        "for trace in trace.21.edl trace.21.2.edl trace.21.3.edl; do echo 20 > {last_pid}; perl -e \"{leaker}\" & wait; {finished}; done"
+        "for trace in trace.21.edl trace.21.2.edl trace.21.3.edl; do echo 20 > {last_pid}; \
+         perl -e \"{leaker}\" & wait; {finished}; done"
     );
     let record = Recorder::new("numbers").options(["--children"]).command(&trace, "bash", ["-c", &script]);
     let mut inside = Command::new("unshare");

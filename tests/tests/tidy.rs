@@ -6,17 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Every Rust file of the repository, as a path relative to the root of the repository.
-fn rust_files() -> Vec<PathBuf> {
+/// Every file of the repository whose name matches one of `patterns`, as a path relative to the root of the
+/// repository.
+fn files(patterns: &[&str]) -> Vec<PathBuf> {
     let root = repository();
     let listed = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .args(patterns)
         .current_dir(root)
         .output()
         .expect("git must be there to list the files");
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let text = String::from_utf8(listed.stdout).expect("paths in UTF-8");
-    let files: Vec<_> = text.lines().map(PathBuf::from).filter(|path| root.join(path).is_file()).collect();
+    text.lines().map(PathBuf::from).filter(|path| root.join(path).is_file()).collect()
+}
+
+/// Every Rust file of the repository.
+fn rust_files() -> Vec<PathBuf> {
+    let files = files(&["*.rs"]);
     assert!(files.len() > 20, "only {} Rust files found", files.len());
     files
 }
@@ -50,20 +57,48 @@ fn every_file_begins_with_a_caption() {
     }
 }
 
-/// rustfmt keeps code within 110 columns, but does not wrap comments. So this test checks that no comment is
-/// wider than 110 columns.
+/// The longest line that a source file may contain, in characters. rustfmt uses the same number.
+const WIDTH: usize = 110;
+
+/// Whether a line may be longer than `WIDTH`, because it cannot be broken.
+fn is_unbreakable(line: &str) -> bool {
+    let text = line.trim();
+    let comment = ["//!", "///", "//", "#", "*"].iter().find_map(|mark| text.strip_prefix(mark));
+    let content = comment.unwrap_or(text).trim_start();
+    // A row of a table must be one line.
+    let is_row = content.starts_with('|') && content.ends_with('|');
+    // A line without a space, such as a web address or a mangled name, has no place for a break.
+    let is_word = !content.contains(char::is_whitespace);
+    is_row || is_word
+}
+
+/// rustfmt does not break long strings, comments and macros, and formats no other language. So this test
+/// checks every line.
 #[test]
-fn no_comment_is_wider_than_the_code() {
-    const WIDTH: usize = 110;
-    for path in rust_files() {
-        for (index, line) in read(&path).lines().enumerate() {
-            let text = line.trim_start();
-            // A comment line with a web address or with the row of a table cannot be wrapped.
-            let is_whole = text.contains("| ") || text.contains("://");
-            let is_wide = text.starts_with("//") && line.chars().count() > WIDTH;
-            assert!(!is_wide || is_whole, "{}:{}: a wide comment", path.display(), index + 1);
+fn no_line_is_longer_than_110_columns() {
+    const KINDS: &[&str] = &["*.rs", "*.c", "*.cpp", "*.h", "*.sh", "*.toml", "*.js", "*.css", "*.md"];
+    let mut long = Vec::new();
+    for kind in KINDS {
+        let files = files(&[kind]);
+        assert!(!files.is_empty(), "no file matches {kind}");
+        for path in files {
+            let is_markdown = *kind == "*.md";
+            // Markdown shows an example of a command or of its output between two lines with ```. These lines
+            // are those of the terminal.
+            let mut is_example = false;
+            for (index, line) in read(&path).lines().enumerate() {
+                is_example ^= is_markdown && line.trim_start().starts_with("```");
+                // In the prose of Markdown, a link and its address stay together.
+                let is_link = is_markdown && line.contains("://");
+                let is_exempt = is_example || is_link || is_unbreakable(line);
+                if line.chars().count() > WIDTH && !is_exempt {
+                    long.push(format!("{}:{}", path.display(), index + 1));
+                }
+            }
+            assert!(!is_example, "{}: an example has no end", path.display());
         }
     }
+    assert!(long.is_empty(), "lines longer than {WIDTH} columns: {}", long.join(", "));
 }
 
 #[test]

@@ -318,8 +318,8 @@ mod tests {
         };
         assert_eq!(
             unseen.sentence(),
-            "312 MiB of anonymous memory was mapped by no call that edleak saw; growing 1.2 MiB/s (300 MiB in \
-             [anon:jit code])"
+            "312 MiB of anonymous memory was mapped by no call that edleak saw; growing 1.2 MiB/s (300 MiB \
+             in [anon:jit code])"
         );
         let calm = Unseen { rate_bytes_per_s: 10.0, names: Vec::new(), ..unseen };
         assert_eq!(calm.sentence(), "312 MiB of anonymous memory was mapped by no call that edleak saw");

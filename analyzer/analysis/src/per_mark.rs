@@ -191,7 +191,9 @@ impl PerMark {
     pub(crate) fn undecided(&self, sites: &[JudgedSite], all: &[MarkSeen]) -> Option<String> {
         if self.marks.is_empty() {
             return Some(match all {
-                [] => "the trace holds no marks (set them with `edleak_mark` of edleak.h, or with `edleak-record mark NAME`)".into(),
+                [] => "the trace holds no marks (set them with `edleak_mark` of edleak.h, or with \
+                       `edleak-record mark NAME`)"
+                    .into(),
                 marks => {
                     let names: Vec<_> = marks.iter().take(8).map(|mark| format!("`{}`", mark.name)).collect();
                     format!("no mark matches `{}` (the trace has {})", self.pattern, names.join(", "))
@@ -301,7 +303,8 @@ impl Curves {
             Some(format!("{} too few at mark `{name}`, {least} are the least (run more)", are(iterations)))
         } else if judged < LEAST_SLICES {
             Some(format!(
-                "the trace has only {} of mark `{name}` after the warm-up, {LEAST_SLICES} are the least (record again)",
+                "the trace has only {} of mark `{name}` after the warm-up, {LEAST_SLICES} are the least \
+                 (record again)",
                 plural(judged as u64, "slice", "slices")
             ))
         } else {

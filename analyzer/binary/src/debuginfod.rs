@@ -105,7 +105,11 @@ impl Servers {
     pub(crate) fn complaint(&self) -> Option<String> {
         let record = self.record();
         if !self.is_configured {
-            return Some("no debuginfod server was asked: DEBUGINFOD_URLS is not set (set it, for example to https://debuginfod.debian.net)".to_owned());
+            return Some(
+                "no debuginfod server was asked: DEBUGINFOD_URLS is not set (set it, for example to \
+                 https://debuginfod.debian.net)"
+                    .to_owned(),
+            );
         }
         if record.has_no_program {
             let program = self.program.display();

@@ -99,11 +99,13 @@ impl fmt::Display for Outcome {
             }
             Source::SymbolTable(_) => write!(
                 f,
-                "`{path}` has no debug information, so lines are unknown (build it with -g, or give --debug-dir its debug files)"
+                "`{path}` has no debug information, so lines are unknown (build it with -g, or give \
+                 --debug-dir its debug files)"
             )?,
             Source::ExportedOnly(_) => write!(
                 f,
-                "`{path}` is stripped, so only its exported functions are known (install its debug symbols, or give --debug-dir them)"
+                "`{path}` is stripped, so only its exported functions are known (install its debug symbols, \
+                 or give --debug-dir them)"
             )?,
             Source::NoSymbols(_) => write!(
                 f,
@@ -111,7 +113,8 @@ impl fmt::Display for Outcome {
             )?,
             Source::Rebuilt { file, found, expected } if found.is_empty() => write!(
                 f,
-                "`{}` was rebuilt since: it has no build ID, the recorded one has {} (give --debug-dir the old one)",
+                "`{}` was rebuilt since: it has no build ID, the recorded one has {} (give --debug-dir the \
+                 old one)",
                 file.display(),
                 Hex(expected)
             )?,

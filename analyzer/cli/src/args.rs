@@ -304,7 +304,8 @@ impl SpanArgs {
     pub(crate) fn only_for(&self, format: Format) -> Result<()> {
         if self.is_given() && format != Format::Pprof {
             bail!(
-                "`--at`, `--from` and `--to` belong to a profile (use `--format pprof`, or `edleak-analyze profile`)"
+                "`--at`, `--from` and `--to` belong to a profile (use `--format pprof`, or `edleak-analyze \
+                 profile`)"
             );
         }
         Ok(())

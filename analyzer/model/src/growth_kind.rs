@@ -395,7 +395,10 @@ mod tests {
         };
         let text = sentence(50, 350, 31);
         assert!(
-            text.contains(", 381 MiB of it free in its arenas, 334 MiB of them in 31 arenas other than the main one (try MALLOC_ARENA_MAX=2"),
+            text.contains(
+                ", 381 MiB of it free in its arenas, 334 MiB of them in 31 arenas other than the \
+                 main one (try MALLOC_ARENA_MAX=2"
+            ),
             "{text}"
         );
         let text = sentence(0, 350, 1);

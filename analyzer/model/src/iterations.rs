@@ -155,7 +155,8 @@ pub fn judge(points: &[AtMark], skipped: usize) -> Iterations {
     }
     if let Some(steady) = kept.steady(allocations.growth()) {
         let why = format!(
-            "grew in each quarter of {} iterations after the warm-up; pace steady (second half = {:.2} × the first half)",
+            "grew in each quarter of {} iterations after the warm-up; pace steady (second half = {:.2} × the \
+             first half)",
             units::count(iterations),
             steady.late_pace
         );

@@ -99,15 +99,16 @@ pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
 /// The reason that explains how allocations of 0 bytes can leak memory.
 pub(crate) fn sizeless(block_bytes: f64) -> String {
     format!(
-        "its allocations ask for 0 bytes; the figures count the {block_bytes:.0} bytes that glibc holds for each"
+        "its allocations ask for 0 bytes; the figures count the {block_bytes:.0} bytes that glibc holds for \
+         each"
     )
 }
 
 /// The reason why a leak of a busy program gets the confidence `Suspect`: most of the live memory of the
 /// program grew.
 pub fn batch() -> String {
-    "the program computed from start to end, and most of its live memory grew: a batch program that keeps its data until it \
-     ends looks the same"
+    "the program computed from start to end, and most of its live memory grew: a batch program that keeps \
+     its data until it ends looks the same"
         .to_owned()
 }
 
@@ -127,8 +128,8 @@ pub fn little_processor_time(used_s: f64) -> String {
 /// before the recording, and may have made new allocations in their place.
 pub fn may_replace_earlier(growth: f64, frees: f64) -> String {
     format!(
-        "the process ran before: in the second half of the record, it freed {} from before, and this site grew by about \
-         {}; the growth may only replace them",
+        "the process ran before: in the second half of the record, it freed {} from before, and this site \
+         grew by about {}; the growth may only replace them",
         units::plural(frees as u64, "allocation", "allocations"),
         units::plural(growth as u64, "allocation", "allocations"),
     )

@@ -138,7 +138,8 @@ impl Html {
         page_start(title, "", out)?;
         writeln!(
             out,
-            "<section id=\"headline\" class=\"undecided\" aria-label=\"Verdict\"><h2>No recording could be read</h2>\
+            "<section id=\"headline\" class=\"undecided\" aria-label=\"Verdict\"><h2>No recording could be \
+             read</h2>\
              {}</section></main></body></html>",
             self.failures()
         )
@@ -232,9 +233,10 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
     let hidden = |is_hidden: bool| if is_hidden { " hidden" } else { "" };
     writeln!(
         out,
-        "<p id=\"notice\" class=\"note\" role=\"status\">This page shows more with JavaScript: every site, ranges of time, \
-         and flame graphs. The verdict and the leaks are complete without it.</p>\
-         <p id=\"nothing\" class=\"empty\"{}>The recording holds no allocation, so there is nothing to draw.</p>\
+        "<p id=\"notice\" class=\"note\" role=\"status\">This page shows more with JavaScript: every site, \
+         ranges of time, and flame graphs. The verdict and the leaks are complete without it.</p>\
+         <p id=\"nothing\" class=\"empty\"{}>The recording holds no allocation, so there is nothing to \
+         draw.</p>\
          <div id=\"evidence\"{}>",
         hidden(!is_empty),
         hidden(is_empty)
@@ -263,16 +265,16 @@ fn page_body(found: &[Found<'_>], out: &mut dyn Write) -> io::Result<()> {
         if id == "sites" {
             writeln!(
                 out,
-                "<div class=\"tools\"><label>Filter <input id=\"filter\" type=\"search\" autocomplete=\"off\" \
-                 spellcheck=\"false\"></label></div>"
+                "<div class=\"tools\"><label>Filter <input id=\"filter\" type=\"search\" \
+                 autocomplete=\"off\" spellcheck=\"false\"></label></div>"
             )?;
         }
         writeln!(out, "<div class=\"body\">{content}</div></section>")?;
     }
     writeln!(
         out,
-        "</div></main><footer><p>Written by edleak-analyze {}. Sizes are binary: 1 KiB is 1024 bytes. Live bytes are what the \
-         program asked for and has not freed.</p></footer>",
+        "</div></main><footer><p>Written by edleak-analyze {}. Sizes are binary: 1 KiB is 1024 bytes. Live \
+         bytes are what the program asked for and has not freed.</p></footer>",
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -43,8 +43,17 @@ impl Exporter for Sarif {
                     "name": "edleak",
                     "version": env!("CARGO_PKG_VERSION"),
                     "rules": [
-                        rule("leak", "A memory leak", "Memory is retained at a rate that does not diminish, beyond reasonable doubt."),
-                        rule("suspect", "A suspected memory leak", "Memory is retained at a rate that does not diminish, as far as the recording goes."),
+                        rule(
+                            "leak",
+                            "A memory leak",
+                            "Memory is retained at a rate that does not diminish, beyond reasonable doubt.",
+                        ),
+                        rule(
+                            "suspect",
+                            "A suspected memory leak",
+                            "Memory is retained at a rate that does not diminish, \
+                             as far as the recording goes.",
+                        ),
                     ],
                 }},
                 "columnKind": "unicodeCodePoints",
@@ -62,9 +71,8 @@ impl Exporter for Sarif {
 /// of notifications in addition to the list of results.
 fn notification(analysis: &Analysis) -> Option<Value> {
     let why = too_little(analysis)?;
-    Some(
-        json!({ "level": "warning", "message": { "text": format!("{}: undecided: {why}", analysis.source) } }),
-    )
+    let text = format!("{}: undecided: {why}", analysis.source);
+    Some(json!({ "level": "warning", "message": { "text": text } }))
 }
 
 fn rule(id: &str, name: &str, text: &str) -> Value {

@@ -112,8 +112,8 @@ impl Text {
                 writeln!(out, "{}", self.style.paint(Ink::Strong, &heading))?;
             }
             if domain == Domain::Pool && !findings.is_empty() {
-                let heading = "Pools (objects that the program's own pools hand out; their bytes are also in the heap or in mapped memory, \
-                               and no total counts them twice):";
+                let heading = "Pools (objects that the program's own pools hand out; their bytes are also in \
+                               the heap or in mapped memory, and no total counts them twice):";
                 writeln!(out)?;
                 for line in fill(heading, "", "", WIDTH) {
                     writeln!(out, "{}", self.style.paint(Ink::Strong, &line))?;

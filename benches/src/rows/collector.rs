@@ -25,9 +25,11 @@ fn generate(bench: &Bench) -> Result<PathBuf> {
     let mut text = String::from(
         "#define _GNU_SOURCE\n#include <stdint.h>\n#include <stdlib.h>\n#include <time.h>\n\
          static void *volatile held[5000];\nstatic uint64_t state = 88172645463325252u;\n\
-         static uint64_t next(void) { state ^= state << 13; state ^= state >> 7; return state ^= state << 17; }\n\
+         static uint64_t next(void) { state ^= state << 13; state ^= state >> 7; \
+         return state ^= state << 17; }\n\
          #define SITE(n) if (next() % (1 + n % 8) == 0) for (long i = 0; i < burst; i++) { \\\n\
-         if (n % 16 || next() % 4) free(held[n]); held[n] = malloc(16 + (n % 3 ? n % 512 : next() % (64 + n % 512))); }\n",
+         if (n % 16 || next() % 4) free(held[n]); \
+         held[n] = malloc(16 + (n % 3 ? n % 512 : next() % (64 + n % 512))); }\n",
     );
     // One function contains a hundred sites, because compilers are slow on larger functions.
     for function in 0..SITES / 100 {

@@ -41,7 +41,8 @@ for _ in range(12):
 ";
 const PERL: &str = "
 my %h; for my $r (1..4) { for my $i (1..250000) { push @{$h{'key' . $i % 20000}}, join('-', $i, $r); }
-my @s = sort { $a cmp $b } map { scalar(@$_) . ':' . $_->[0] } values %h; print scalar(@s), \"\\n\"; %h = (); }
+my @s = sort { $a cmp $b } map { scalar(@$_) . ':' . $_->[0] } values %h; print scalar(@s), \"\\n\"; \
+%h = (); }
 ";
 const SQL: &str = "
 create table t(id integer primary key, name text, n int);

@@ -114,7 +114,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_areas_survive(slices in prop::collection::vec(prop::collection::vec(any::<[u64; 4]>(), 0..9), 0..9)) {
+        fn any_areas_survive(
+            slices in prop::collection::vec(prop::collection::vec(any::<[u64; 4]>(), 0..9), 0..9),
+        ) {
             let (mut writer, mut reader, mut out) = (Areas::default(), Areas::default(), Vec::new());
             for slice in slices {
                 let now: Vec<AreaBytes> = slice.into_iter().map(AreaBytes::of).collect();

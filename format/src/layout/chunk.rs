@@ -216,7 +216,8 @@ mod tests {
                 prop_assert!(changed.iter().all(|(SiteId(id), now)| counters[*id as usize] == *now));
                 let last = counters.iter().rposition(|now| *now != Counters::ZERO).map_or(0, |last| last + 1);
                 prop_assert_eq!(&table[..], &counters[..last.max(table.len())]);
-                prop_assert_eq!(decode_slice(&content[..content.len() - 1], &mut Vec::new(), &mut changed, &mut areas.clone()), None);
+                let cut = &content[..content.len() - 1];
+                prop_assert_eq!(decode_slice(cut, &mut Vec::new(), &mut changed, &mut areas.clone()), None);
                 previous = counters;
             }
         }

@@ -505,7 +505,8 @@ mod tests {
             let from_tick = from_tick.min(u64::MAX - 100_000);
             let mut encoder = Encoder::new();
             // Data of an earlier block must not appear in the next block.
-            encoder.slice(&SliceHeader::default(), [(SiteId(5), Counters { allocs: 9, ..Counters::ZERO })].into_iter());
+            let earlier = [(SiteId(5), Counters { allocs: 9, ..Counters::ZERO })];
+            encoder.slice(&SliceHeader::default(), earlier.into_iter());
             encoder.begin(from_tick);
             let mut tick = from_tick;
             let mut table = std::collections::BTreeMap::new();

@@ -298,10 +298,12 @@ impl TraceWriter {
         Error::new(
             ErrorKind::CatalogTooLarge,
             format!(
-                "modules, sites, stacks and symbols need {bytes} bytes, more than a third of the capacity of {}",
+                "modules, sites, stacks and symbols need {bytes} bytes, more than a third of the capacity of \
+                 {}",
                 self.ring.capacity()
             ),
-        ).with_remedy("use a larger --size")
+        )
+        .with_remedy("use a larger --size")
     }
 
     /// Moves every block towards the start of the file: into the lowest free extent that is large enough, or

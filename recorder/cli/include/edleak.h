@@ -30,14 +30,16 @@
  * may identify a pool.
  *
  * edleak_pool_alloc  the pool has handed out an object. Call it in the function that the program calls.
- * edleak_pool_free   the pool is about to take an object back. Call it before another thread can get the object.
+ * edleak_pool_free   the pool is about to take an object back. Call it before another thread can get the
+ *                    object.
  * edleak_pool_reset  the pool is about to take all its objects back, or to be destroyed.
  * edleak_pool_name   gives the pool a name. Call it before the pool hands out objects. edleak-analyze judges
  *                    all pools with one name together. The address keeps the name until another name replaces
  *                    it. A recording stores at most 256 names of pools.
  *
  * The headers edleak_valgrind.h and edleak_asan.h are for code that already has the macros of valgrind or of
- * AddressSanitizer. The two headers change these macros, so that the macros call the functions of edleak.h. */
+ * AddressSanitizer. The two headers change these macros, so that the macros call the functions of
+ * edleak.h. */
 #ifndef EDLEAK_H
 #define EDLEAK_H
 
@@ -73,8 +75,8 @@ extern void edleak_set_mark(const char *name) __attribute__((weak));
 #endif
 
 static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
-    /* edleak_set_mark is a function of libedleak_preload.so. In a process without this library, the address of
-     * edleak_set_mark is null. */
+    /* edleak_set_mark is a function of libedleak_preload.so. In a process without this library, the address
+     * of edleak_set_mark is null. */
 #if defined(__x86_64__) && !defined(__ILP32__)
     /* This code uses the global offset table. In an executable at a fixed address, the linker makes any other
      * reference null. The word edleak_late is for a process that edleak-record attached to. The value of this
@@ -94,14 +96,14 @@ static __inline__ __attribute__((unused)) void edleak_mark(const char *name) {
 /* edleak_note_pool is a function of libedleak_preload.so. Its last argument is the return address of the
  * function that contains the call. */
 #if !defined(__x86_64__) || defined(__ILP32__)
-extern void edleak_note_pool(unsigned operation, __UINTPTR_TYPE__ pool, __UINTPTR_TYPE__ address, __SIZE_TYPE__ size,
-                             void *caller) __attribute__((weak));
+extern void edleak_note_pool(unsigned operation, __UINTPTR_TYPE__ pool, __UINTPTR_TYPE__ address,
+                             __SIZE_TYPE__ size, void *caller) __attribute__((weak));
 #endif
 
 /* The compiler must inline this function, because __builtin_return_address must return the address of the
  * caller that called the pool's function. */
-static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(unsigned operation, const void *pool,
-                                                                              const void *address, __SIZE_TYPE__ size) {
+static __inline__ __attribute__((always_inline, unused))
+void edleak_pool_note(unsigned operation, const void *pool, const void *address, __SIZE_TYPE__ size) {
 #if defined(__x86_64__) && !defined(__ILP32__)
     void (*note)(unsigned, __UINTPTR_TYPE__, __UINTPTR_TYPE__, __SIZE_TYPE__, void *);
     __asm__ __volatile__(".weak edleak_note_pool\n\t"
@@ -122,20 +124,23 @@ static __inline__ __attribute__((always_inline, unused)) void edleak_pool_note(u
     }
 }
 
-static __inline__ __attribute__((always_inline, unused)) void edleak_pool_alloc(const void *pool, const void *object,
-                                                                               __SIZE_TYPE__ size) {
+static __inline__ __attribute__((always_inline, unused))
+void edleak_pool_alloc(const void *pool, const void *object, __SIZE_TYPE__ size) {
     if (object) edleak_pool_note(1, pool, object, size);
 }
 
-static __inline__ __attribute__((always_inline, unused)) void edleak_pool_free(const void *pool, const void *object) {
+static __inline__ __attribute__((always_inline, unused))
+void edleak_pool_free(const void *pool, const void *object) {
     if (object) edleak_pool_note(2, pool, object, 0);
 }
 
-static __inline__ __attribute__((always_inline, unused)) void edleak_pool_reset(const void *pool) {
+static __inline__ __attribute__((always_inline, unused))
+void edleak_pool_reset(const void *pool) {
     edleak_pool_note(3, pool, 0, 0);
 }
 
-static __inline__ __attribute__((always_inline, unused)) void edleak_pool_name(const void *pool, const char *name) {
+static __inline__ __attribute__((always_inline, unused))
+void edleak_pool_name(const void *pool, const char *name) {
     edleak_pool_note(4, pool, name, 0);
 }
 

@@ -52,8 +52,8 @@ use std::time::Duration;
 EDLEAK_PRELOAD names the library to load, EDLEAK_CACHE_DIR the directory for compiled rules, and EDLEAK_RECORD
 the recorder that a bare LD_PRELOAD starts. docs/environment.md explains all variables.
 
-Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot be
-recorded, 127 there is no such program. To record a program called watch, write ./watch."
+Exit code: the program's own (128+N if signal N killed it); 125 edleak-record failed, 126 the program cannot
+be recorded, 127 there is no such program. To record a program called watch, write ./watch."
 )]
 pub(crate) struct Args {
     /// Write the trace to FILE; an existing FILE is kept as FILE.old.
@@ -299,7 +299,8 @@ pub(crate) struct MarkArgs {
     name = "edleak-record unpack",
     bin_name = "edleak-record unpack",
     max_term_width = 80,
-    about = "Writes edleak-record, libedleak_preload.so, edleak.h and two further headers into DIR: all that a target needs.",
+    about = "Writes edleak-record, libedleak_preload.so, edleak.h and two further headers into DIR: all that \
+             a target needs.",
     after_help = "Examples:
   edleak-record unpack /shared/edleak           into a volume that a container mounts
   LD_PRELOAD=/shared/edleak/libedleak_preload.so ./server

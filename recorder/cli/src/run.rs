@@ -229,8 +229,8 @@ fn say_unmatched(summaries: &[Summary]) {
     if !shown.is_empty() {
         let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
         say(format_args!(
-            "nothing to watch at {}{more}: no module contains it (an inlined function has no address: watch its \
-             caller; offsets of an older build no longer apply: record again, or name the function)",
+            "nothing to watch at {}{more}: no module contains it (an inlined function has no address: watch \
+             its caller; offsets of an older build no longer apply: record again, or name the function)",
             shown.join(", ")
         ));
     }
@@ -281,7 +281,8 @@ fn sentence(summary: &Summary) -> String {
     }
     if *is_replaced {
         line.push_str(
-            " (then the process executed a program that is not recorded: record that program itself; it must inherit LD_PRELOAD and EDLEAK_SESSION, and be linked dynamically)",
+            " (then the process executed a program that is not recorded: record that program itself; it must \
+             inherit LD_PRELOAD and EDLEAK_SESSION, and be linked dynamically)",
         );
     }
     if let Some(rate) = injected_bytes_per_s {

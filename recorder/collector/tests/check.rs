@@ -225,7 +225,8 @@ fn allocator_inside_the_program_is_noticed() {
 #[test]
 fn no_library_that_replaces_malloc_counts_as_the_programs_own() {
     let dir = scratch("check-libmalloc");
-    let library = "#include <stddef.h>\nvoid *__libc_malloc(size_t); void *malloc(size_t n) { return __libc_malloc(n); }";
+    let library = "#include <stddef.h>\nvoid *__libc_malloc(size_t); \
+                   void *malloc(size_t n) { return __libc_malloc(n); }";
     build(&dir, "libown.so", library, &["-shared", "-fPIC"]).expect("cc can build a library");
     let here = dir.to_str().expect("cargo's directories are text");
     let source = "#include <stdlib.h>\nint main(void) { void *volatile p = malloc(1); return p == 0; }";

@@ -14,8 +14,16 @@
 #define KEEP(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 NOINLINE void *site_mallocx(size_t n, int flags) { void *p = mallocx(n, flags); KEEP(p); return p; }
-NOINLINE void *site_rallocx(void *old, size_t n, int flags) { void *p = rallocx(old, n, flags); KEEP(p); return p; }
-NOINLINE size_t site_xallocx(void *old, size_t n, size_t extra) { size_t got = xallocx(old, n, extra, 0); KEEP(got); return got; }
+NOINLINE void *site_rallocx(void *old, size_t n, int flags) {
+    void *p = rallocx(old, n, flags);
+    KEEP(p);
+    return p;
+}
+NOINLINE size_t site_xallocx(void *old, size_t n, size_t extra) {
+    size_t got = xallocx(old, n, extra, 0);
+    KEEP(got);
+    return got;
+}
 
 enum { MALLOCX, RALLOCX, XALLOCX, SITES };
 static const char *const NAMES[SITES] = {"site_mallocx", "site_rallocx", "site_xallocx"};
@@ -27,7 +35,9 @@ static void add(unsigned slot, int site, size_t n) {
     slots[slot].site = site, slots[slot].size = n;
     memset(slots[slot].p, (unsigned char)slot, n);
 }
-static void sub(unsigned slot) { books[slots[slot].site][2]++, books[slots[slot].site][3] += slots[slot].size; }
+static void sub(unsigned slot) {
+    books[slots[slot].site][2]++, books[slots[slot].site][3] += slots[slot].size;
+}
 
 int main(int argc, char **argv) {
     uint64_t state = 88172645463325252ull;
@@ -38,19 +48,22 @@ int main(int argc, char **argv) {
         unsigned slot = state % 512, how = (state >> 20) % 8;
         size_t n = 1 + ((state >> 32) % 8 ? (state >> 40) % 200 : (state >> 40) % 300000);
         if (!slots[slot].p) {
-            const int choices[4] = {0, MALLOCX_ALIGN(64), MALLOCX_ZERO, MALLOCX_ALIGN(4096) | MALLOCX_ZERO | MALLOCX_TCACHE_NONE};
+            const int choices[4] = {0, MALLOCX_ALIGN(64), MALLOCX_ZERO,
+                                    MALLOCX_ALIGN(4096) | MALLOCX_ZERO | MALLOCX_TCACHE_NONE};
             int flags = slots[slot].flags = choices[how % 4];
             unsigned char *p = slots[slot].p = site_mallocx(n, flags);
             if (!p) return fprintf(stderr, "mallocx failed\n"), 9;
             if (flags & MALLOCX_ZERO)
                 for (size_t j = 0; j < n; j++)
                     if (p[j]) return fprintf(stderr, "mallocx's memory is not zero\n"), 9;
-            if ((how % 4 == 1 && (uintptr_t)p % 64) || (how % 4 == 3 && (uintptr_t)p % 4096)) return fprintf(stderr, "not aligned\n"), 9;
+            if ((how % 4 == 1 && (uintptr_t)p % 64) || (how % 4 == 3 && (uintptr_t)p % 4096))
+                return fprintf(stderr, "not aligned\n"), 9;
             add(slot, MALLOCX, n);
             continue;
         }
         for (size_t j = 0; j < slots[slot].size; j++)
-            if (slots[slot].p[j] != (unsigned char)slot) return fprintf(stderr, "slot %u was overwritten\n", slot), 9;
+            if (slots[slot].p[j] != (unsigned char)slot)
+                return fprintf(stderr, "slot %u was overwritten\n", slot), 9;
         size_t extra = how % 2 ? 5000 : 0;
         switch (how) {
         case 0: case 1:
@@ -67,7 +80,8 @@ int main(int argc, char **argv) {
             add(slot, RALLOCX, n);
             break;
         case 4:
-            if (rallocx(slots[slot].p, (size_t)1 << 62, 0)) return fprintf(stderr, "an impossible rallocx succeeded\n"), 9;
+            if (rallocx(slots[slot].p, (size_t)1 << 62, 0))
+                return fprintf(stderr, "an impossible rallocx succeeded\n"), 9;
             break;
         default:
             sub(slot);
@@ -80,6 +94,7 @@ int main(int argc, char **argv) {
     }
     if (!in_place) return fprintf(stderr, "xallocx never resized in place\n"), 9;
     for (int i = 0; i < SITES; i++)
-        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,\"freed_bytes\":%lu}\n", NAMES[i],
-               books[i][0], books[i][1], books[i][2], books[i][3]);
+        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,"
+               "\"freed_bytes\":%lu}\n",
+               NAMES[i], books[i][0], books[i][1], books[i][2], books[i][3]);
 }

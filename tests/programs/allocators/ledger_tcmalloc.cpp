@@ -1,4 +1,5 @@
 // tests/programs/idle_ledger.cpp with tcmalloc linked into it.
 //
-//#Build: -fno-builtin -Wno-alloc-size-larger-than -Wno-unused-result -Wno-unused-variable -l:libtcmalloc_minimal.a -ldl -lm
+//#Build: -fno-builtin -Wno-alloc-size-larger-than -Wno-unused-result -Wno-unused-variable
+//#Build: -l:libtcmalloc_minimal.a -ldl -lm
 #include "../idle_ledger.cpp"

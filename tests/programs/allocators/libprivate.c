@@ -1,6 +1,7 @@
 // A shared library with its own jemalloc under the prefix `je_`. No other module can call this jemalloc.
 //
-//#Build: -l:libjemalloc_pic.a -ldl -lm -pthread -lstdc++ -Wl,--exclude-libs,ALL -Wl,--defsym=je_malloc=malloc -Wl,--defsym=je_free=free
+//#Build: -l:libjemalloc_pic.a -ldl -lm -pthread -lstdc++
+//#Build: -Wl,--exclude-libs,ALL -Wl,--defsym=je_malloc=malloc -Wl,--defsym=je_free=free
 #include <stdlib.h>
 #include <jemalloc/jemalloc.h>
 
@@ -11,6 +12,10 @@
 void *private_malloc(size_t size) { void *p = malloc(size); KEEP(p); return p; }
 void *private_calloc(size_t count, size_t size) { void *p = calloc(count, size); KEEP(p); return p; }
 void *private_realloc(void *old, size_t size) { void *p = realloc(old, size); KEEP(p); return p; }
-void *private_aligned(size_t align, size_t size) { void *p = mallocx(size, MALLOCX_ALIGN(align)); KEEP(p); return p; }
+void *private_aligned(size_t align, size_t size) {
+    void *p = mallocx(size, MALLOCX_ALIGN(align));
+    KEEP(p);
+    return p;
+}
 void private_free(void *allocation) { free(allocation); }
 void private_free_sized(void *allocation, size_t size) { sdallocx(allocation, size, 0); }

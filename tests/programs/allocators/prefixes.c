@@ -67,17 +67,27 @@ static uint64_t below(uint64_t limit) {
 }
 
 #define EACH(X) \
-    X(rp) X(sn_) X(__sn_) X(scalloc_) X(scudo_) X(scalable_) X(duckdb_je_) X(je_arrow_) X(je_) X(_rjem_) X(mi_) X(tc_) X(xx) X(my_)
+    X(rp) X(sn_) X(__sn_) X(scalloc_) X(scudo_) X(scalable_) X(duckdb_je_) \
+    X(je_arrow_) X(je_) X(_rjem_) X(mi_) X(tc_) X(xx) X(my_)
 
 // The empty assembly code after a call keeps the compiler from turning the call into a jump.
 #define ALLOCATOR(prefix) \
     NOINLINE void *prefix##malloc(size_t n) { void *p = get(n); __asm__ volatile("" : "+r"(p)); return p; } \
-    NOINLINE void *prefix##calloc(size_t c, size_t n) { void *p = get_zeroed(c, n); __asm__ volatile("" : "+r"(p)); return p; } \
-    NOINLINE void *prefix##realloc(void *o, size_t n) { void *p = get_larger(o, n); __asm__ volatile("" : "+r"(p)); return p; } \
+    NOINLINE void *prefix##calloc(size_t c, size_t n) { \
+        void *p = get_zeroed(c, n); \
+        __asm__ volatile("" : "+r"(p)); \
+        return p; \
+    } \
+    NOINLINE void *prefix##realloc(void *o, size_t n) { \
+        void *p = get_larger(o, n); \
+        __asm__ volatile("" : "+r"(p)); \
+        return p; \
+    } \
     NOINLINE void prefix##free(void *p) { put(p); __asm__ volatile(""); } \
     static struct book prefix##book; \
     NOINLINE static void *prefix##site(int way, void *old, size_t n) { \
-        void *p = way == 0 ? prefix##malloc(n) : way == 1 ? prefix##calloc(n / 8, 8) : prefix##realloc(old, n); \
+        void *p = way == 0 ? prefix##malloc(n) : way == 1 ? prefix##calloc(n / 8, 8) \
+                                                     : prefix##realloc(old, n); \
         __asm__ volatile("" : "+r"(p)); \
         return p; \
     } \
@@ -99,7 +109,8 @@ EACH(ALLOCATOR)
 
 #define WORK(prefix) prefix##work(operations);
 #define PRINT(prefix) \
-    printf("{\"function\":\"" #prefix "site\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,\"freed_bytes\":%lu}\n", \
+    printf("{\"function\":\"" #prefix "site\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu," \
+           "\"freed_bytes\":%lu}\n", \
            prefix##book.allocs, prefix##book.allocated_bytes, prefix##book.frees, prefix##book.freed_bytes);
 
 int main(int argc, char **argv) {

@@ -41,16 +41,19 @@ int main(int argc, char **argv) {
         size_t n = (state >> 32) % 64 ? (state >> 40) % 200 : (state >> 40) % 100000;
         if (slots[slot].p) {
             for (size_t j = 0; j < slots[slot].size; j++)
-                if (slots[slot].p[j] != (unsigned char)slot) return fprintf(stderr, "slot %u was overwritten\n", slot), 9;
+                if (slots[slot].p[j] != (unsigned char)slot)
+                    return fprintf(stderr, "slot %u was overwritten\n", slot), 9;
             uint64_t *book = books[slots[slot].site];
             book[2]++, book[3] += slots[slot].size;
             if (slots[slot].site == LIBC) free(slots[slot].p);
             else if (how == 0 && slots[slot].site != PRIVATE_ALIGNED && slots[slot].size) {
-                slots[slot].p = private_realloc(slots[slot].p, n + 1), slots[slot].size = n + 1, slots[slot].site = PRIVATE_REALLOC;
+                slots[slot].p = private_realloc(slots[slot].p, n + 1), slots[slot].size = n + 1,
+                slots[slot].site = PRIVATE_REALLOC;
                 memset(slots[slot].p, (unsigned char)slot, n + 1);
                 books[PRIVATE_REALLOC][0]++, books[PRIVATE_REALLOC][1] += n + 1;
                 continue;
-            } else if (how == 1 && slots[slot].site == PRIVATE_MALLOC && slots[slot].size) private_free_sized(slots[slot].p, slots[slot].size);
+            } else if (how == 1 && slots[slot].site == PRIVATE_MALLOC && slots[slot].size)
+                private_free_sized(slots[slot].p, slots[slot].size);
             else private_free(slots[slot].p);
             slots[slot].p = NULL;
             continue;
@@ -67,6 +70,7 @@ int main(int argc, char **argv) {
         books[site][0]++, books[site][1] += n;
     }
     for (int i = 0; i < SITES; i++)
-        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,\"freed_bytes\":%lu}\n", NAMES[i],
-               books[i][0], books[i][1], books[i][2], books[i][3]);
+        printf("{\"function\":\"%s\",\"allocs\":%lu,\"allocated_bytes\":%lu,\"frees\":%lu,"
+               "\"freed_bytes\":%lu}\n",
+               NAMES[i], books[i][0], books[i][1], books[i][2], books[i][3]);
 }

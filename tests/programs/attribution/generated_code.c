@@ -9,12 +9,14 @@
 static long leaked;
 typedef char *(*query_fn)(void);
 static query_fn compile(size_t slot) {
-    static char *arena; if (!arena) arena = mmap(0, 1 << 22, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    static char *arena;
+    if (!arena)
+        arena = mmap(0, 1 << 22, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     unsigned char *p = (unsigned char *)arena + slot * 64, *q = p;
     void *f = (void *)malloc; unsigned n = 600;
-    memcpy(q, "\x48\x83\xec\x08\xbf", 5); q += 5; memcpy(q, &n, 4); q += 4;         // sub rsp,8; mov edi,600
-    memcpy(q, "\x48\xb8", 2); q += 2; memcpy(q, &f, 8); q += 8;                       // mov rax,malloc
-    memcpy(q, "\xff\xd0\x48\x83\xc4\x08\xc3", 7);                                     // call rax; add rsp,8; ret
+    memcpy(q, "\x48\x83\xec\x08\xbf", 5); q += 5; memcpy(q, &n, 4); q += 4; // sub rsp,8; mov edi,600
+    memcpy(q, "\x48\xb8", 2); q += 2; memcpy(q, &f, 8); q += 8;             // mov rax,malloc
+    memcpy(q, "\xff\xd0\x48\x83\xc4\x08\xc3", 7);                           // call rax; add rsp,8; ret
     return (query_fn)p;
 }
 __attribute__((noinline)) void run_query(int i) {

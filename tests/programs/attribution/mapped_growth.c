@@ -15,12 +15,17 @@ __attribute__((noinline)) char *request(int k) { char *r = malloc(20000); memset
 int main(int argc, char **argv) {
     int seconds = atoi(argv[1]); size_t frame = 16384;
     char *table[32];
-    for (int i = 0; i < 32; i++) { table[i] = malloc(100000); memset(table[i], i, 100000); }   // 3.2 MB, live to the end
+    for (int i = 0; i < 32; i++) { // 3.2 MB, live to the end
+        table[i] = malloc(100000);
+        memset(table[i], i, 100000);
+    }
     for (int i = 0; i < seconds * 50; i++) {
         for (int k = 0; k < 10; k++) free(request(k));   // one block at a time, so there is no fragmentation
         map_frame(frame);                     // never unmapped
         usleep(20000);
     }
-    printf("ledger: %ld bytes mapped and never unmapped; malloc: 3200000 live from the start, nothing else kept\n", mapped);
+    printf("ledger: %ld bytes mapped and never unmapped; malloc: 3200000 live from the start, "
+           "nothing else kept\n",
+           mapped);
     return table[3][5] == 77;
 }

@@ -1,4 +1,5 @@
-//#Expect: the leak is blamed on `open_session`, which forgets to give back what it gets; `parse_request` shares the pool and is clean
+//#Expect: the leak is blamed on `open_session`, which forgets to give back what it gets
+//#Expect: `parse_request` shares the pool and is clean
 // Two callers use the program's own allocation function, whose name edleak does not know. Arguments: the
 // number of requests, and N: the program forgets to free every Nth request.
 #include <stdio.h>

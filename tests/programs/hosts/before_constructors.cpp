@@ -15,7 +15,8 @@ NOINLINE void in_constructor() {
     __asm__ volatile("" ::: "memory");
 }
 }
-__attribute__((section(".preinit_array"), used)) static void (*const preinit)(int, char **, char **) = in_preinit;
+__attribute__((section(".preinit_array"), used))
+static void (*const preinit)(int, char **, char **) = in_preinit;
 
 struct early { early() { in_constructor(); } };
 __attribute__((init_priority(101))) static early instance;

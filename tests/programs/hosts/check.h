@@ -22,12 +22,12 @@ static inline void say(const char *text) {
 
 #define STRING_OF_(x) #x
 #define STRING_OF(x) STRING_OF_(x)
-#define CHECK(condition)                                                                                              \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            say("failed: " #condition " at " __FILE__ ":" STRING_OF(__LINE__) "\n");                                  \
-            _exit(99);                                                                                                \
-        }                                                                                                             \
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            say("failed: " #condition " at " __FILE__ ":" STRING_OF(__LINE__) "\n");                         \
+            _exit(99);                                                                                       \
+        }                                                                                                    \
     } while (0)
 
 static inline void *keep(void *p) {

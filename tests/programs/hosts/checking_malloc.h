@@ -39,7 +39,9 @@ static void *checked_get(size_t align, size_t size) {
 
 static struct CheckedHeader *checked_header(void *p) {
     struct CheckedHeader *header = (struct CheckedHeader *)p - 1;
-    if ((char *)p < checked_pool || (char *)p >= checked_pool + sizeof checked_pool || header->magic != CHECKED_MAGIC) __builtin_trap();
+    if ((char *)p < checked_pool || (char *)p >= checked_pool + sizeof checked_pool ||
+        header->magic != CHECKED_MAGIC)
+        __builtin_trap();
     return header;
 }
 

@@ -36,8 +36,9 @@ static void start(ucontext_t *context, void *stack, void (*function)(void), int 
 
 int main(void) {
     for (int i = 0; i < COROUTINES; i++) {
-        void *stack = i % 2 ? malloc(STACK_BYTES)
-                            : mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *stack =
+            i % 2 ? malloc(STACK_BYTES)
+                  : mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         start(&contexts[i], stack, (void (*)(void))body, i);
     }
     while (finished < COROUTINES)

@@ -33,7 +33,8 @@ int main(void) {
         printf("aligned_alloc(24, 100) is %s, errno %d\n", aligned ? "a block" : "NULL", errno);
         free(aligned);
         aligned = keep(memalign(24, 100));
-        printf("memalign(24, 100) is %s, a multiple of 32: %d\n", aligned ? "a block" : "NULL", (uintptr_t)aligned % 32 == 0);
+        printf("memalign(24, 100) is %s, a multiple of 32: %d\n", aligned ? "a block" : "NULL",
+               (uintptr_t)aligned % 32 == 0);
         free(aligned);
         void *untouched = held;
         errno = 5;

@@ -1,5 +1,6 @@
 // Is linked with two libraries that ask for the same high address. The loader puts one of them lower, so the
-// difference between its address and its link-time address is negative. edleak reads the symbol tables of both.
+// difference between its address and its link-time address is negative. edleak reads the symbol tables of
+// both.
 //#Build: -L$OUT -l:libhigh_a.so -l:libhigh_b.so -Wl,-rpath,$OUT
 #include "check.h"
 

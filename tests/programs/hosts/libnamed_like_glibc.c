@@ -32,7 +32,9 @@ static void *get(size_t align, size_t size) {
     }
     if (align < 16) align = 16;
     size_t whole = size + align + 32;
-    size_t at = size <= sizeof large_pool ? __atomic_fetch_add(&large_used, whole & ~(size_t)15, __ATOMIC_RELAXED) : sizeof large_pool;
+    size_t at = size <= sizeof large_pool
+                    ? __atomic_fetch_add(&large_used, whole & ~(size_t)15, __ATOMIC_RELAXED)
+                    : sizeof large_pool;
     if (at + whole > sizeof large_pool) {
         errno = ENOMEM;
         return NULL;

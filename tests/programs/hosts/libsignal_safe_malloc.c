@@ -15,7 +15,8 @@ static const size_t CAPACITY = (size_t)4 << 30;
 void *malloc(size_t size) {
     char *base = arena;
     if (!base) {
-        char *mapped = mmap(NULL, CAPACITY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char *mapped =
+            mmap(NULL, CAPACITY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mapped == MAP_FAILED) return NULL;
         if (atomic_compare_exchange_strong(&arena, &base, mapped)) base = mapped;
         else munmap(mapped, CAPACITY);

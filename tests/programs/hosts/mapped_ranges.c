@@ -45,7 +45,8 @@ int main(void) {
     strcpy(p, "moved");
     CHECK(mremap(p, 4 * PAGE, 6 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room + 4 * PAGE) == room + 4 * PAGE);
     CHECK(strcmp(room + 4 * PAGE, "moved") == 0);
-    CHECK(mmap(room, 2 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == room && room[0] == 0);
+    CHECK(mmap(room, 2 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == room &&
+          room[0] == 0);
     CHECK(munmap(room, 16 * PAGE) == 0);
 
     void *(*next)(void *, size_t, int, int, int, off_t) = dlsym(RTLD_NEXT, "mmap");
@@ -78,6 +79,7 @@ int main(void) {
     limit.rlim_cur = 1ul << 20;
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
     errno = 0;
-    CHECK(mmap(NULL, 64ul << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == ENOMEM);
+    CHECK(mmap(NULL, 64ul << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED &&
+          errno == ENOMEM);
     say("ok\n");
 }

@@ -37,7 +37,8 @@ int main(int argc, char **argv) {
     }
     struct sched_param parameters;
     sched_getparam(0, &parameters);
-    printf("policy %d %d, nice %d\n", sched_getscheduler(0), parameters.sched_priority, getpriority(PRIO_PROCESS, 0));
+    printf("policy %d %d, nice %d\n", sched_getscheduler(0), parameters.sched_priority,
+           getpriority(PRIO_PROCESS, 0));
     printf("dumpable %d, child subreaper ", prctl(PR_GET_DUMPABLE));
     int subreaper = -1;
     prctl(PR_GET_CHILD_SUBREAPER, &subreaper);

@@ -13,8 +13,9 @@
 NOINLINE void *sandboxed(void) { return keep(malloc(2000)); }
 
 int main(void) {
-    static const int allowed[] = {SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS_futex, SYS_brk, SYS_mmap, SYS_munmap,
-                                  SYS_mremap, SYS_madvise, SYS_clock_gettime, SYS_clock_nanosleep, SYS_rt_sigreturn};
+    static const int allowed[] = {SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS_futex, SYS_brk, SYS_mmap,
+                                  SYS_munmap, SYS_mremap, SYS_madvise, SYS_clock_gettime, SYS_clock_nanosleep,
+                                  SYS_rt_sigreturn};
     enum { N = sizeof allowed / sizeof *allowed };
     struct sock_filter filter[2 * N + 2];
     int n = 0;

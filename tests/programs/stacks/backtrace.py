@@ -27,6 +27,7 @@ while frame:
     place = frame.find_sal()
     file = place.symtab.filename if place.symtab else ""
     kind = {gdb.INLINE_FRAME: "inlined", gdb.TAILCALL_FRAME: "tail call"}.get(frame.type(), "real")
-    print("\t".join(["frame", kind, os.path.basename(path), hex(pc - base), file, str(place.line), frame.name() or ""]))
+    words = ["frame", kind, os.path.basename(path), hex(pc - base), file, str(place.line), frame.name() or ""]
+    print("\t".join(words))
     frame = frame.older()
 gdb.execute("kill")

@@ -29,7 +29,12 @@ impl Visit for Leaf {
 }
 
 unsafe extern "C" {
-    fn qsort(items: *mut c_void, count: usize, size: usize, compare: extern "C" fn(*const c_void, *const c_void) -> c_int);
+    fn qsort(
+        items: *mut c_void,
+        count: usize,
+        size: usize,
+        compare: extern "C" fn(*const c_void, *const c_void) -> c_int,
+    );
 }
 
 extern "C" fn compare(left: *const c_void, _right: *const c_void) -> c_int {

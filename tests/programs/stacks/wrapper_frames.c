@@ -19,8 +19,8 @@ static __attribute__((noipa)) void *wrap_plain(const unsigned char *inner, size_
     return made;
 }
 
-static __attribute__((noipa, optimize("no-omit-frame-pointer"))) void *wrap_frame_pointer(const unsigned char *inner,
-                                                                                          size_t size) {
+static __attribute__((noipa, optimize("no-omit-frame-pointer"))) void *
+wrap_frame_pointer(const unsigned char *inner, size_t size) {
     void *made = ALLOCATE(inner, size);
     sink = made;
     return made;

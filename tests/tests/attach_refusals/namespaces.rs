@@ -48,7 +48,8 @@ fn process_of_a_container_is_recorded_by_its_number_on_the_host() {
     let dir = TempDir::new("attach-container");
     let script = "
         root=$0/root; mkdir -p $root; mount -t tmpfs tmpfs $root; cd $root
-        mkdir usr proc tmp program host; mount --bind /usr usr; mount --bind \"$1\" program; mount -t proc proc proc
+        mkdir usr proc tmp program host; mount --bind /usr usr; mount --bind \"$1\" program; \
+                  mount -t proc proc proc
         for name in lib lib64 bin; do
             if [ -L /$name ]; then ln -s usr/$name $name; else mkdir $name; mount --bind /$name $name; fi
         done

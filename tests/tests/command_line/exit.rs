@@ -28,8 +28,8 @@ fn the_exit_code_is_the_targets() {
 
 #[test]
 fn signals_are_passed_on() {
-    let script = "trap 'echo got HUP' HUP; trap 'echo got USR1' USR1; trap 'echo got TERM; exit 9' TERM; echo ready; \
-                  while :; do sleep 0.05; done";
+    let script = "trap 'echo got HUP' HUP; trap 'echo got USR1' USR1; trap 'echo got TERM; exit 9' TERM; \
+                  echo ready; while :; do sleep 0.05; done";
     let dir = TempDir::new("signals");
     let mut command = Recorder::new("signals").command(&dir.join("trace.edl"), "bash", ["-c", script]);
     let mut running = Running::start(&mut command, b"");
@@ -107,7 +107,8 @@ fn waiting_for_the_end_can_be_interrupted() {
     // The program ends by itself some time after SIGTERM, so that it does not run on forever if this test
     // fails.
     let script = format!(
-        "exec >/dev/null 2>&1; trap 'n=300; echo > {}' TERM; n=2400; while ((n-- > 0)); do read -t 0.05 <> <(:); done",
+        "exec >/dev/null 2>&1; trap 'n=300; echo > {}' TERM; n=2400; while ((n-- > 0)); \
+         do read -t 0.05 <> <(:); done",
         asked.display()
     );
     let recorder = Recorder::new("unwilling").options(["--duration", "200ms", "--then-terminate"]);

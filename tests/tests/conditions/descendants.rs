@@ -40,8 +40,8 @@ fn child_without_an_environment_is_reported() {
 
 #[test]
 fn recorded_child_that_execs_without_the_library_is_reported() {
-    let script = "perl -e 'my @kept = map { \"x\" x 100 } 1..1000; select undef, undef, undef, 0.3; delete $ENV{LD_PRELOAD}; \
-                  exec \"sleep\", \"0.4\"'; sleep 0.3; true";
+    let script = "perl -e 'my @kept = map { \"x\" x 100 } 1..1000; select undef, undef, undef, 0.3; \
+                  delete $ENV{LD_PRELOAD}; exec \"sleep\", \"0.4\"'; sleep 0.3; true";
     let recording = record(script, &["--children"]);
     assert!(told(&recording).0 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
 }
@@ -68,7 +68,8 @@ fn reparented_daemon_is_reported() {
 fn short_unrecorded_child_is_reported() {
     // The child executes /bin/true before it allocates. /bin/true does not load the library, because its
     // environment is empty.
-    let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); os.waitpid(pid, 0); time.sleep(0.3)";
+    let script = "import os, time; time.sleep(0.3); pid = os.posix_spawn('/bin/true', ['true'], {}); \
+                  os.waitpid(pid, 0); time.sleep(0.3)";
     let recording = Recorder::new("spawn").options(["--period", "20ms"]).record("python3", ["-c", script]);
     assert!(told(&recording).1 >= 1, "{:?} {}", told(&recording), recording.outcome.stderr);
     assert!(recording.outcome.stderr.contains("--children records them"), "{}", recording.outcome.stderr);

@@ -55,7 +55,8 @@ fn a_target_of_a_dead_recorder_is_not_taken_by_its_namesake() {
     // The target executes a program and gives it the address of the target's session, but with a wrong random
     // number at the end.
     let script = "case $EDLEAK_SESSION in *'#'????????????????) ;; *) exit 9;; esac; \
-                  EDLEAK_SESSION=\"${EDLEAK_SESSION%????????????????}0000000000000000\" perl -e 'my @a = map { \"x\" x 100 } 1..1000'";
+                  EDLEAK_SESSION=\"${EDLEAK_SESSION%????????????????}0000000000000000\" \
+                  perl -e 'my @a = map { \"x\" x 100 } 1..1000'";
     let recorder = Recorder::new("nonce").options(["--children"]);
     let recorded = run(&mut recorder.command(&dir.join("t.edl"), "sh", ["-c", script]));
     assert_eq!(recorded.code, 0, "{recorded:?}");

@@ -24,7 +24,8 @@ fn run_preloaded(dir: &TempDir, script: &str) -> Outcome {
     let library = dir.join("libedleak_preload.so");
     // The commands up to `mount` start before the changed copy of /etc is mounted, so the loader does not
     // load edleak's library into these commands.
-    let prepare = "set -e; cp -a /etc \"$1/etc\"; echo \"$2\" > \"$1/etc/ld.so.preload\"; mount --bind \"$1/etc\" /etc; cd \"$1\"; \
+    let prepare = "set -e; cp -a /etc \"$1/etc\"; echo \"$2\" > \"$1/etc/ld.so.preload\"; \
+                   mount --bind \"$1/etc\" /etc; cd \"$1\"; \
                    exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", prepare, "sh"]).arg(dir.path()).arg(&library).arg(script);

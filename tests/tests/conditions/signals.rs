@@ -15,7 +15,8 @@ use std::process::{Child, Command};
 /// Makes a command that starts `command` with `signal` ignored.
 fn ignoring(command: &Command, signal: &str) -> Command {
     let mut shell = Command::new("python3");
-    let script = "import os, signal, sys\nsignal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)\nos.execvp(sys.argv[2], sys.argv[2:])";
+    let script = "import os, signal, sys\nsignal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)\n\
+                  os.execvp(sys.argv[2], sys.argv[2:])";
     shell.args(["-c", script, signal]).arg(command.get_program()).args(command.get_args());
     shell
 }

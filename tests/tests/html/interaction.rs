@@ -141,7 +141,8 @@ fn a_range_outside_the_record_is_an_error_with_its_bounds() {
 
 fn set_range(browser: &Browser, from: &str, to: &str) {
     browser.value(&format!(
-        "(([from, to]) => {{ from.value = '{from}'; to.value = '{to}'; to.dispatchEvent(new Event('change')); }})(document.querySelectorAll('#range input'))"
+        "(([from, to]) => {{ from.value = '{from}'; to.value = '{to}'; \
+         to.dispatchEvent(new Event('change')); }})(document.querySelectorAll('#range input'))"
     ));
 }
 

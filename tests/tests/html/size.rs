@@ -97,7 +97,8 @@ fn a_hundred_thousand_sites_stay_under_20_mb_and_say_what_is_summed_up() {
     // together must equal the growth of the process.
     browser.value("performance.mark('range')");
     browser.value(
-        "(([from, to]) => { from.value = '100'; to.value = '400'; to.dispatchEvent(new Event('change')); })(document.querySelectorAll('#range input'))",
+        "(([from, to]) => { from.value = '100'; to.value = '400'; to.dispatchEvent(new Event('change')); })\
+         (document.querySelectorAll('#range input'))",
     );
     eprintln!(
         "a range after {} ms",

@@ -36,7 +36,8 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
     let slices = analysis.header.judged_slices;
     if analysis.summary.unrecorded_images > 0 {
         return Some(format!(
-            "{} not recorded: out of reach, or one of too many that began at once (record it by itself, or start fewer at a time)",
+            "{} not recorded: out of reach, or one of too many that began at once (record it by itself, or \
+             start fewer at a time)",
             match analysis.summary.unrecorded_images {
                 1 => "a child process was".to_owned(),
                 many => format!("{} child processes were", edleak_text::units::count(many)),
@@ -48,27 +49,29 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
         return Some(match slices {
             0 => "the recording holds no slice (was it ended before its first period?)".into(),
             _ => {
-                "no allocation was seen (does the program bring its own malloc, is it linked statically, or does it go on in a child \
-                 process, which `edleak-record --children` records?)"
+                "no allocation was seen (does the program bring its own malloc, is it linked statically, or \
+                 does it go on in a child process, which `edleak-record --children` records?)"
                     .into()
             }
         });
     }
     if analysis.header.is_replaced {
         return Some(
-            "the process executed a program that was not recorded (record that program itself: it must inherit LD_PRELOAD and EDLEAK_SESSION, and be linked dynamically)"
+            "the process executed a program that was not recorded (record that program itself: it must \
+             inherit LD_PRELOAD and EDLEAK_SESSION, and be linked dynamically)"
                 .into(),
         );
     }
     if let [first, ..] = analysis.header.earlier_traces.as_slice() {
         return Some(format!(
-            "the process executed another program before, and its recording is in another trace (give `{first}` to the same edleak-analyze)"
+            "the process executed another program before, and its recording is in another trace (give \
+             `{first}` to the same edleak-analyze)"
         ));
     }
     if analysis.header.pid != 0 && analysis.header.end.is_none() {
         return Some(
-            "the recording was cut short, or still runs, and the program may have leaked after its last slice (let the recording end, for \
-             example with `--duration`)"
+            "the recording was cut short, or still runs, and the program may have leaked after its last \
+             slice (let the recording end, for example with `--duration`)"
                 .into(),
         );
     }
@@ -89,7 +92,8 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
     if slices < LEAST_POINTS && analysis.sites.iter().any(|site| site.judgement.verdict == Verdict::Undecided)
     {
         return Some(format!(
-            "{} too few for a verdict, {LEAST_POINTS} are the least (record longer, or with a shorter `--period`)",
+            "{} too few for a verdict, {LEAST_POINTS} are the least (record longer, or with a shorter \
+             `--period`)",
             if slices == 1 { "1 slice is".to_owned() } else { format!("{slices} slices are") }
         ));
     }
@@ -103,7 +107,8 @@ pub fn too_little(analysis: &Analysis) -> Option<String> {
     };
     if gap > LONG_GAP && !analysis.sites.iter().any(is_strict) {
         return Some(format!(
-            "no slice was taken for {:.0} % of the record in one piece, which may hide a leak (was the recorder stopped or starved? record again)",
+            "no slice was taken for {:.0} % of the record in one piece, which may hide a leak (was the \
+             recorder stopped or starved? record again)",
             100.0 * gap
         ));
     }
@@ -126,8 +131,8 @@ fn lost_objects(analysis: &Analysis) -> Option<String> {
     let counted: u64 = of_pools.filter_map(|site| site.totals.allocs).sum();
     (lost as f64 > LOST_SHARE * counted as f64).then(|| {
         format!(
-            "the recorder lost {} of pools and counted {}, which may hide a leak (let only slow pools report, or record with \
-             `--domains heap,mapping`)",
+            "the recorder lost {} of pools and counted {}, which may hide a leak (let only slow pools \
+             report, or record with `--domains heap,mapping`)",
             units::plural(lost, "event", "events"),
             units::plural(counted, "object", "objects")
         )
@@ -192,8 +197,9 @@ fn unmeasured(analysis: &Analysis) -> Option<String> {
     }
     if let Some(unexplained) = analysis.unexplained {
         return Some(format!(
-            "{} that each grew only for a moment hold {} more than at the start, and together they grow like a leak, which no site explains \
-             (see them with `--all`, and record again with `--watch` for one of them)",
+            "{} that each grew only for a moment hold {} more than at the start, and together they grow like \
+             a leak, which no site explains (see them with `--all`, and record again with `--watch` for one \
+             of them)",
             units::plural(unexplained.sites, "site", "sites"),
             size(unexplained.bytes)
         ));
@@ -225,7 +231,8 @@ fn unmeasured(analysis: &Analysis) -> Option<String> {
         }
     };
     Some(format!(
-        "resident memory grew from {} to {}, and not through malloc, and no site that maps memory explains the growth ({remedy})",
+        "resident memory grew from {} to {}, and not through malloc, and no site that maps memory explains \
+         the growth ({remedy})",
         size(growth.resident_from_bytes),
         size(growth.resident_to_bytes)
     ))
@@ -239,8 +246,8 @@ fn unrecorded_work(analysis: &Analysis) -> Option<String> {
     let did_nothing = || !analysis.header.is_executed && did_nothing_between_start_and_end(analysis);
     let is_idle = || analysis.children_did_the_work || did_nothing();
     (has_children && is_idle()).then(|| {
-        "the program's child processes did the work, and they were not recorded (`edleak-record --children` records each into a trace \
-         of its own)"
+        "the program's child processes did the work, and they were not recorded (`edleak-record --children` \
+         records each into a trace of its own)"
             .into()
     })
 }
@@ -252,7 +259,8 @@ fn uncounted_allocator(analysis: &Analysis) -> Option<String> {
     let heap = analysis.own_heaps.iter().find(|heap| heap.uncounted.is_some())?;
     uncounted::hidden_bytes(growth).map(|hidden| {
         format!(
-            "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did not count {} ({})",
+            "most of the memory of the program ({} of {}) is in no counted allocation, and the recorder did \
+             not count {} ({})",
             size(hidden),
             size(growth.resident_to_bytes),
             heap.name,

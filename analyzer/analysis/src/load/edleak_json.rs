@@ -117,8 +117,12 @@ mod tests {
 
     #[test]
     fn late_and_missing_allocers_keep_their_place() {
-        let text = r#"{"slice":[[{"mem":10,"alc":0}],[{"mem":20,"alc":0},{"mem":5,"alc":18446744073709551615}],[],
-            [{"mem":40,"alc":0}]],"allocer":[{"id":0,"stack":["0x4008a1:main","0x12"]}]}"#;
+        let text = concat!(
+            r#"{"slice":[[{"mem":10,"alc":0}],"#,
+            r#"[{"mem":20,"alc":0},{"mem":5,"alc":18446744073709551615}],[],"#,
+            "\n            ",
+            r#"[{"mem":40,"alc":0}]],"allocer":[{"id":0,"stack":["0x4008a1:main","0x12"]}]}"#
+        );
         let sites = read(text.as_bytes(), LoadOptions { keep_points: true }).unwrap();
         let bytes = |i: usize| -> Vec<u64> {
             let runs = &sites[i].kept.as_ref().unwrap().runs;

@@ -165,7 +165,8 @@ fn condense(line: Line, number: u64, options: LoadOptions) -> Result<LineSeries>
                 None => {
                     return invalid(
                         "`program_allocs` does not fit the series",
-                        "give the first slice's, then one number for every `program_allocs_every` slices, none smaller",
+                        "give the first slice's, then one number for every `program_allocs_every` slices, \
+                         none smaller",
                     );
                 }
             }
@@ -239,9 +240,11 @@ mod tests {
     #[test]
     fn a_line_becomes_a_series() {
         let lines = parse(concat!(
-            r#"{"id":7,"period_s":0.5,"live_bytes":[0,96,192],"live_count":[0,1,2],"allocs":[0,1,3],"frees":[0,0,1],"note":{"x":1}}"#,
+            r#"{"id":7,"period_s":0.5,"live_bytes":[0,96,192],"live_count":[0,1,2],"#,
+            r#""allocs":[0,1,3],"frees":[0,0,1],"note":{"x":1}}"#,
             "\r\n\n",
-            r#"{"id":"cache","live_bytes":[5,5],"first_slice":1,"parent":7,"stack":["0x4008a1:main","0x12","somewhere"]}"#
+            r#"{"id":"cache","live_bytes":[5,5],"first_slice":1,"parent":7,"#,
+            r#""stack":["0x4008a1:main","0x12","somewhere"]}"#
         ))
         .unwrap();
         assert_eq!(lines.len(), 2);
@@ -263,8 +266,13 @@ mod tests {
 
     #[test]
     fn births_are_read_and_put_on_the_clock() {
-        let line = r#"{"id":"a","period_s":10.0,"live_bytes":[1,2,3,4],"live_count":[1,2,3,4],"epoch_live_bytes":[1,3],
-            "epoch_live_count":[1,3],"epoch_allocs":[2,4],"last_free_slice":2.5,"max_age_at_free":1.25,"leak_bytes":4}"#;
+        let line = concat!(
+            r#"{"id":"a","period_s":10.0,"live_bytes":[1,2,3,4],"live_count":[1,2,3,4],"#,
+            r#""epoch_live_bytes":[1,3],"#,
+            "\n            ",
+            r#""epoch_live_count":[1,3],"epoch_allocs":[2,4],"last_free_slice":2.5,"#,
+            r#""max_age_at_free":1.25,"leak_bytes":4}"#
+        );
         let lines = parse(&line.replace('\n', " ")).unwrap();
         let births = lines[0].series.survivors().unwrap();
         assert_eq!((births.epochs(), births.last_free_slice, births.max_age_at_free), (2, 2.5, 1.25));

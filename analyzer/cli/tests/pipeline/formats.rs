@@ -69,7 +69,8 @@ fn json_has_every_key_of_the_contract() {
     );
     assert_eq!(report["summary"]["allocs"], json!(80 + 20 + 1 + 800));
     let frame = &report["sites"][0]["stack"][0];
-    let expected = json!({"address": "0x550000001010", "module": "/src/leaker", "build_id": "abcd1234", "offset": "0x1010",
+    let expected = json!({"address": "0x550000001010", "module": "/src/leaker",
+        "build_id": "abcd1234", "offset": "0x1010",
         "function": "grow_list", "file": "/src/leaker.c", "line": 42, "inlined": false});
     assert_eq!(frame, &expected);
 }
@@ -161,7 +162,10 @@ fn sarif_has_one_result_per_leak_with_a_place_a_stack_and_a_stable_fingerprint()
     let place = &results[0]["locations"][0]["physicalLocation"];
     assert_eq!(
         place,
-        &json!({"artifactLocation": {"uri": "leaker.c", "uriBaseId": "%SRCROOT%"}, "region": {"startLine": 77}})
+        &json!({
+            "artifactLocation": {"uri": "leaker.c", "uriBaseId": "%SRCROOT%"},
+            "region": {"startLine": 77},
+        })
     );
     assert_eq!(results[0]["stacks"][0]["frames"].as_array().map(Vec::len), Some(3));
     let rule = results[0]["ruleIndex"].as_u64().unwrap() as usize;

@@ -581,7 +581,12 @@ fn a_site_without_leak_is_no_leak_after_the_end_of_its_watch() {
 }
 
 macro_rules! burst {
-    ($($start:literal)*) => { [$(|slice| { let made = slice.saturating_sub($start * 5).min(5); counters(100 * made, made, 0, 0) }),*] };
+    ($($start:literal)*) => {
+        [$(|slice| {
+            let made = slice.saturating_sub($start * 5).min(5);
+            counters(100 * made, made, 0, 0)
+        }),*]
+    };
 }
 const BURSTS: [fn(u64) -> edleak_format::Counters; 16] = burst!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 

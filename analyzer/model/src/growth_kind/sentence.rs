@@ -34,12 +34,13 @@ impl ProcessGrowth {
                 }
             )),
             GrowthKind::Unclear if let Some(uncounted) = &self.uncounted => Some(format!(
-                "resident memory grows, and {uncounted}, so this recording cannot tell whether the program leaks there or the allocator \
-                 retains what the program freed: live {live}, resident {resident}"
+                "resident memory grows, and {uncounted}, so this recording cannot tell whether the program \
+                 leaks there or the allocator retains what the program freed: live {live}, resident \
+                 {resident}"
             )),
             GrowthKind::Unclear => Some(format!(
-                "resident memory grows, and this recording cannot tell whether the allocator retains what the program freed or malloc never \
-                 saw it: live {live}, resident {resident}"
+                "resident memory grows, and this recording cannot tell whether the allocator retains what \
+                 the program freed or malloc never saw it: live {live}, resident {resident}"
             )),
             GrowthKind::None => Some(format!("the process does not grow: live {live}, resident {resident}")),
             GrowthKind::Unknown => None,
@@ -104,7 +105,8 @@ impl ProcessGrowth {
         match grown.stacks > grown.anonymous {
             true => format!("{} more in stacks of threads", size(grown.stacks)),
             false => format!(
-                "{} more of anonymous memory that is neither the heap nor an arena: mmap, or another allocator",
+                "{} more of anonymous memory that is neither the heap nor an arena: mmap, or another \
+                 allocator",
                 size(grown.anonymous)
             ),
         }

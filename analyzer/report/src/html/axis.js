@@ -37,8 +37,8 @@ function logTicks(lowest, highest) {
 /** @param {number} end_s @param {number} most @returns {number[]} */
 function timeTicks(end_s, most) {
   const steps = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600,
-    43200, 86400, 172800, 604800, 1209600, 2592000,
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
+    3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000,
   ];
   const step = steps.find((seconds) => end_s / seconds <= most) ?? end_s / most;
   const ticks = [];
@@ -54,7 +54,8 @@ function timeTicks(end_s, most) {
 function scaleOf(isLog, lowest, highest, from, to) {
   if (!isLog) return (value) => from + ((to - from) * value) / (highest || 1);
   const [low, high] = [Math.log(lowest), Math.log(Math.max(highest, lowest * 2))];
-  return (value) => from + (to - from) * Math.max(0, (Math.log(Math.max(value, lowest)) - low) / (high - low));
+  return (value) =>
+    from + (to - from) * Math.max(0, (Math.log(Math.max(value, lowest)) - low) / (high - low));
 }
 
 /** A path through (x, y), broken at missing instants. @param {number} count @param {(i: number) => number} x
@@ -86,7 +87,8 @@ function sparkline(trace, site) {
     const end = Math.floor(((i + 1) * curve.length) / buckets);
     for (let j = Math.floor((i * curve.length) / buckets); j < end; j++) most = Math.max(most, curve[j]);
     const x = (width * i) / Math.max(1, buckets - 1);
-    path += (i === 0 ? "M" : "L") + x.toFixed(1) + " " + (height - 1 - ((height - 3) * most) / highest).toFixed(1);
+    path +=
+      (i === 0 ? "M" : "L") + x.toFixed(1) + " " + (height - 1 - ((height - 3) * most) / highest).toFixed(1);
   }
   const area = path === "" ? "" : path + "L" + width + " " + height + "L0 " + height + "Z";
   return svg(

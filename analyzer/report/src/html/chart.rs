@@ -46,7 +46,8 @@ pub(super) fn timeline(history: &History) -> String {
     );
     let legend = if history.has_resident { "live (solid) and resident (dashed)" } else { "live" };
     format!(
-        "<p class=\"axis\"><span>{}</span></p><svg class=\"plain\" viewBox=\"0 -4 {WIDTH} {}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">\
+        "<p class=\"axis\"><span>{}</span></p><svg class=\"plain\" viewBox=\"0 -4 {WIDTH} {}\" \
+         preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">\
          {resident}<path class=\"live\" d=\"{}\"/></svg>\
          <p class=\"axis\"><span>0 B, 0 s</span><span>{}</span></p><p class=\"note\">Bytes: {legend}. {}</p>",
         text(&units::bytes(highest)),
@@ -68,7 +69,8 @@ pub(super) fn sparkline(curve: &[f64], label: &str) -> String {
         .map(|(i, bytes)| format!("{:.1} {:.1}", i as f64 * step, 30.0 - 28.0 * bytes / highest))
         .collect();
     format!(
-        "<svg class=\"spark\" viewBox=\"0 0 160 32\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">\
+        "<svg class=\"spark\" viewBox=\"0 0 160 32\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-label=\"{}\">\
          <path d=\"M{}\"/></svg>",
         text(label),
         points.join("L")

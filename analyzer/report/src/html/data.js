@@ -2,12 +2,16 @@
 // its sites.
 
 /**
- * @typedef {{sites: number, instants: number, labels: string[], others_sites: number, unlisted_sites: number, other_sites: number, is_empty: boolean,
+ * @typedef {{sites: number, instants: number, labels: string[], others_sites: number,
+ *   unlisted_sites: number, other_sites: number, is_empty: boolean,
  *   peak_s: number, peak_bytes: number, judged_until_s: number, has_turnover: boolean, has_resident: boolean,
  *   duration_s: number, gone: {name: string, was: number}[], source: string, recorded: string, title: string,
- *   headline: {mark: string, verdict: string, answers: [string, [string, boolean][]][], missed: string[]}}} TraceHeader
- * @typedef {{version: number, traces: TraceHeader[], names: string[], columns: Record<string, [number, number]>}} Header
- * @typedef {{allocated: Float64Array, freed: Float64Array, allocs: Float64Array, frees: Float64Array}} Counters
+ *   headline: {mark: string, verdict: string, answers: [string, [string, boolean][]][],
+ *     missed: string[]}}} TraceHeader
+ * @typedef {{version: number, traces: TraceHeader[], names: string[],
+ *   columns: Record<string, [number, number]>}} Header
+ * @typedef {{allocated: Float64Array, freed: Float64Array, allocs: Float64Array,
+ *   frees: Float64Array}} Counters
  */
 
 const VERDICTS = ["leak", "undecided", "no-leak"];
@@ -315,7 +319,9 @@ class Frames {
 
 /** @param {string} base64 @returns {Uint8Array<ArrayBuffer>} */
 function bytesOf(base64) {
-  const native = /** @type {{fromBase64?: (text: string) => Uint8Array<ArrayBuffer>}} */ (/** @type {unknown} */ (Uint8Array));
+  const native = /** @type {{fromBase64?: (text: string) => Uint8Array<ArrayBuffer>}} */ (
+    /** @type {unknown} */ (Uint8Array)
+  );
   if (native.fromBase64 !== undefined) return native.fromBase64(base64);
   const raw = atob(base64);
   const bytes = new Uint8Array(raw.length);
@@ -325,7 +331,9 @@ function bytesOf(base64) {
 
 /** Opens the data in the page. @returns {Promise<Columns>} */
 async function openData() {
-  const stream = new Blob([bytesOf(byId("data").textContent ?? "")]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(byId("data").textContent ?? "")])
+    .stream()
+    .pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const length = new DataView(bytes.buffer).getUint32(0, true);
   /** @type {Header} */

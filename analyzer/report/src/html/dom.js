@@ -37,7 +37,8 @@ function svg(tag, attributes, ...children) {
 function setAttributes(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, String(value));
+    else if (value !== false && value !== null && value !== undefined)
+      element.setAttribute(name, String(value));
   }
 }
 
@@ -63,7 +64,9 @@ function nameOf(text, kind) {
 /** A sentence; words between backticks become code. @param {string} text @returns {(Node | string)[]} */
 function sentence(text) {
   const parts = visible(text).split("`");
-  return parts.length % 2 === 0 ? [visible(text)] : parts.map((part, i) => (i % 2 === 0 ? part : el("code", {}, part)));
+  return parts.length % 2 === 0
+    ? [visible(text)]
+    : parts.map((part, i) => (i % 2 === 0 ? part : el("code", {}, part)));
 }
 
 /**
@@ -76,7 +79,11 @@ function sentence(text) {
 function choice(label, options, chosen, choose) {
   const group = el("span", { class: "choice", role: "group", "aria-label": label });
   for (const [value, text] of options) {
-    const button = el("button", { type: "button", "data-value": value, "aria-pressed": String(value === chosen) }, text);
+    const button = el(
+      "button",
+      { type: "button", "data-value": value, "aria-pressed": String(value === chosen) },
+      text,
+    );
     button.addEventListener("click", () => {
       for (const other of group.children) other.setAttribute("aria-pressed", String(other === button));
       choose(value);
@@ -91,7 +98,13 @@ function checkbox(label, on, change, mark) {
   const input = el("input", { type: "checkbox" });
   input.checked = on;
   input.addEventListener("change", () => change(input.checked));
-  return el("label", { class: "check" }, input, mark === undefined ? null : el("span", { class: "key " + mark }), label);
+  return el(
+    "label",
+    { class: "check" },
+    input,
+    mark === undefined ? null : el("span", { class: "key " + mark }),
+    label,
+  );
 }
 
 /** Calls `then` at most once per frame. @param {() => void} then @returns {() => void} */

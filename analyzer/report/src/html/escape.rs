@@ -40,7 +40,8 @@ pub(super) fn sentence(raw: &str) -> String {
 /// Whether a character is a control character, or a mark that changes the direction of the text after it.
 fn is_invisible(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Encodes bytes in base 64, in the form that JavaScript's function `atob` reads.

@@ -15,7 +15,11 @@ class Flame {
     this.isIcicle = true;
     /** @type {string[]} */
     this.path = [];
-    this.search = el("input", { type: "search", placeholder: "highlight a function", "aria-label": "Highlight frames of the flame graph" });
+    this.search = el("input", {
+      type: "search",
+      placeholder: "highlight a function",
+      "aria-label": "Highlight frames of the flame graph",
+    });
     this.holder = el("div", { class: "chart flamebox" });
     this.said = el("p", { class: "note", "aria-live": "polite" });
     this.crumbs = el("p", { class: "crumbs" });
@@ -24,12 +28,39 @@ class Flame {
     this.search.addEventListener("input", oncePerFrame(() => this.draw()));
     const weights = WEIGHTS.filter(([value]) => view.trace.header.has_turnover || !value.startsWith("alloc"));
     bodyOf("flame").replaceChildren(
-      el("div", { class: "tools" },
-        choice("Weight", weights.map(([value, text]) => [value, text]), this.weight, (value) => this.change(() => (this.weight = value))),
-        choice("Direction", [["main", "from main"], ["allocation", "from the allocation"]], "main", (value) => this.change(() => (this.isFromMain = value === "main"))),
-        choice("Shape", [["icicle", "icicle"], ["flame", "flame"]], "icicle", (value) => this.change(() => (this.isIcicle = value === "icicle"), true)),
-        this.search),
-      this.crumbs, this.holder, this.said);
+      el(
+        "div",
+        { class: "tools" },
+        choice(
+          "Weight",
+          weights.map(([value, text]) => [value, text]),
+          this.weight,
+          (value) => this.change(() => (this.weight = value)),
+        ),
+        choice(
+          "Direction",
+          [
+            ["main", "from main"],
+            ["allocation", "from the allocation"],
+          ],
+          "main",
+          (value) => this.change(() => (this.isFromMain = value === "main")),
+        ),
+        choice(
+          "Shape",
+          [
+            ["icicle", "icicle"],
+            ["flame", "flame"],
+          ],
+          "icicle",
+          (value) => this.change(() => (this.isIcicle = value === "icicle"), true),
+        ),
+        this.search,
+      ),
+      this.crumbs,
+      this.holder,
+      this.said,
+    );
     this.change(() => undefined);
     onResize(this.holder, () => this.draw());
     view.onRange.push(() => this.change(() => undefined, true));
@@ -60,7 +91,8 @@ class Flame {
   /** @param {FlameNode} node */
   zoom(node) {
     const path = [];
-    for (let each = node; each.parent !== null; each = each.parent) path.unshift(each.name + (each.isInlined ? "\u0000inlined" : ""));
+    for (let each = node; each.parent !== null; each = each.parent)
+      path.unshift(each.name + (each.isInlined ? "\u0000inlined" : ""));
     this.path = path;
     this.draw();
     const first = this.holder.querySelector("g[tabindex]");
@@ -75,7 +107,13 @@ class Flame {
     this.tip.hidden = true;
     if (root.total === 0) {
       this.crumbs.replaceChildren();
-      this.holder.replaceChildren(el("p", { class: "empty" }, "Nothing to show by “" + text + "”" + (view.isWhole ? "." : " in this range.")));
+      this.holder.replaceChildren(
+        el(
+          "p",
+          { class: "empty" },
+          "Nothing to show by “" + text + "”" + (view.isWhole ? "." : " in this range."),
+        ),
+      );
       this.said.textContent = "";
       return;
     }
@@ -85,7 +123,12 @@ class Flame {
     const drawn = [];
     let depth = 0;
     let hits = 0;
-    const place = (/** @type {FlameNode} */ node, /** @type {number} */ x, /** @type {number} */ row, /** @type {boolean} */ isInHit) => {
+    const place = (
+      /** @type {FlameNode} */ node,
+      /** @type {number} */ x,
+      /** @type {number} */ row,
+      /** @type {boolean} */ isInHit,
+    ) => {
       const wide = (width * node.total) / top.total;
       if (wide < LEAST_WIDTH) return;
       const isOwnHit = isHit !== null && isHit(node.name);
@@ -106,14 +149,33 @@ class Flame {
       const y = this.isIcicle ? row * ROW_HEIGHT : height - (row + 1) * ROW_HEIGHT;
       group.setAttribute("transform", "translate(" + group.dataset.x + " " + y + ")");
     }
-    const graph = svg("svg", { width, height, viewBox: "0 0 " + width + " " + height, role: "group", "aria-label": "Flame graph by " + meaning }, ...drawn);
+    const graph = svg(
+      "svg",
+      {
+        width,
+        height,
+        viewBox: "0 0 " + width + " " + height,
+        role: "group",
+        "aria-label": "Flame graph by " + meaning,
+      },
+      ...drawn,
+    );
     drawn[0]?.setAttribute("tabindex", "0");
     graph.addEventListener("keydown", (event) => this.key(event));
     this.holder.replaceChildren(graph);
     this.showCrumbs(top);
-    const found = isHit === null ? "" : " Highlighted: " + this.format(hits) + ", " + formatShare(hits / top.total) + ".";
-    this.said.textContent = this.format(root.total) + " in all: " + meaning + "." + found +
-      this.leftOut() + (drawn.some((group) => group.classList.contains("inlined")) ? " ◦ marks a function that was inlined into its caller." : "") +
+    const found =
+      isHit === null ? "" : " Highlighted: " + this.format(hits) + ", " + formatShare(hits / top.total) + ".";
+    this.said.textContent =
+      this.format(root.total) +
+      " in all: " +
+      meaning +
+      "." +
+      found +
+      this.leftOut() +
+      (drawn.some((group) => group.classList.contains("inlined"))
+        ? " ◦ marks a function that was inlined into its caller."
+        : "") +
       " Click or Enter zooms, Escape goes back out; arrow keys move.";
   }
 
@@ -123,19 +185,54 @@ class Flame {
   box(node, x, row, wide, mark) {
     const share = this.root === undefined ? 0 : node.total / this.root.total;
     const name = node.parent === null ? "all" : node.name;
-    const label = visible(name).slice(0, 400) + (node.isInlined ? " (inlined)" : "") + ": " + this.format(node.total) + ", " + formatShare(share);
+    const label =
+      visible(name).slice(0, 400) +
+      (node.isInlined ? " (inlined)" : "") +
+      ": " +
+      this.format(node.total) +
+      ", " +
+      formatShare(share);
     const characters = Math.floor((wide - 8) / 6.6);
-    const group = svg("g", {
-      class: "frame c" + (hashOf(name) % 6) + (node.isInlined && wide >= 6 ? " inlined" : "") + mark, role: "button", tabindex: -1, "aria-label": label,
-      "data-depth": row, "data-x": x.toFixed(2), "data-name": visible(name).slice(0, 400), "data-total": node.total,
-    }, svg("rect", { width: Math.max(0.5, wide - 1).toFixed(2), height: ROW_HEIGHT - 1, rx: 2 }),
-    characters < 3 ? null : svg("text", { x: 4, y: 15 }, (node.isInlined ? "◦ " : "") + shortName(name, characters - (node.isInlined ? 2 : 0))));
-    group.addEventListener("click", () => this.zoom(node === this.zoomed() && node.parent !== null ? node.parent : node));
+    const group = svg(
+      "g",
+      {
+        class: "frame c" + (hashOf(name) % 6) + (node.isInlined && wide >= 6 ? " inlined" : "") + mark,
+        role: "button",
+        tabindex: -1,
+        "aria-label": label,
+        "data-depth": row,
+        "data-x": x.toFixed(2),
+        "data-name": visible(name).slice(0, 400),
+        "data-total": node.total,
+      },
+      svg("rect", { width: Math.max(0.5, wide - 1).toFixed(2), height: ROW_HEIGHT - 1, rx: 2 }),
+      characters < 3
+        ? null
+        : svg(
+            "text",
+            { x: 4, y: 15 },
+            (node.isInlined ? "◦ " : "") + shortName(name, characters - (node.isInlined ? 2 : 0)),
+          ),
+    );
+    group.addEventListener("click", () =>
+      this.zoom(node === this.zoomed() && node.parent !== null ? node.parent : node),
+    );
     const showTip = (/** @type {number} */ x, /** @type {number} */ y) => {
       const file = node.frame < 0 ? "" : this.frames.placeOf(node.frame) || this.frames.moduleOf(node.frame);
-      this.tip.replaceChildren(el("bdi", { class: "name" }, visible(name).slice(0, 600)), el("div", {}, visible(file)),
-        el("div", {}, this.format(node.total) + " (" + formatShare(share) + (node.own > 0 && node.children.size > 0 ? "; itself " + this.format(node.own) : "") + ")" +
-          (node.isInlined ? ", inlined into its caller" : "")));
+      this.tip.replaceChildren(
+        el("bdi", { class: "name" }, visible(name).slice(0, 600)),
+        el("div", {}, visible(file)),
+        el(
+          "div",
+          {},
+          this.format(node.total) +
+            " (" +
+            formatShare(share) +
+            (node.own > 0 && node.children.size > 0 ? "; itself " + this.format(node.own) : "") +
+            ")" +
+            (node.isInlined ? ", inlined into its caller" : ""),
+        ),
+      );
       placeTip(this.tip, x, y);
     };
     group.addEventListener("pointermove", (event) => showTip(event.clientX, event.clientY));
@@ -156,7 +253,8 @@ class Flame {
     const node = flameNodes.get(group);
     if (node === undefined) return;
     const groups = /** @type {SVGGElement[]} */ ([...this.holder.querySelectorAll("g.frame")]);
-    const focus = (/** @type {FlameNode | null | undefined} */ other) => groups.find((each) => flameNodes.get(each) === other)?.focus();
+    const focus = (/** @type {FlameNode | null | undefined} */ other) =>
+      groups.find((each) => flameNodes.get(each) === other)?.focus();
     const siblings = groups.filter((each) => each.dataset.depth === group.dataset.depth);
     const at = siblings.indexOf(group);
     const [inward, outward] = this.isIcicle ? ["ArrowDown", "ArrowUp"] : ["ArrowUp", "ArrowDown"];
@@ -175,7 +273,8 @@ class Flame {
   /** The text of a note to the user: if a range is chosen, the sites without counters have no weight. */
   leftOut() {
     const { others_sites } = this.view.trace.header;
-    if (others_sites === 0 || this.view.isWhole || this.weight === "leaked" || this.weight === "peak") return "";
+    if (others_sites === 0 || this.view.isWhole || this.weight === "leaked" || this.weight === "peak")
+      return "";
     return " Left out: " + plural(others_sites, "site", "sites") + " whose counters are not in the page.";
   }
 
@@ -184,7 +283,11 @@ class Flame {
     const crumbs = [];
     for (let node = /** @type {FlameNode | null} */ (top); node !== null; node = node.parent) {
       const target = node;
-      const button = el("button", { type: "button", class: "link" }, node.parent === null ? "all" : shortName(node.name, 30));
+      const button = el(
+        "button",
+        { type: "button", class: "link" },
+        node.parent === null ? "all" : shortName(node.name, 30),
+      );
       button.addEventListener("click", () => this.zoom(target));
       crumbs.unshift(button);
       if (node.parent !== null) crumbs.unshift(" › ");

@@ -21,7 +21,9 @@ function formatGrowth(bytes) {
 
 /** Growth in words. @param {number} bytes @returns {string} */
 function grewBy(bytes) {
-  return bytes === 0 ? "did not grow" : (bytes > 0 ? "grew by " : "shrank by ") + formatBytes(Math.abs(bytes));
+  return bytes === 0
+    ? "did not grow"
+    : (bytes > 0 ? "grew by " : "shrank by ") + formatBytes(Math.abs(bytes));
 }
 
 /** @param {number} bytesPerSecond @returns {string} */
@@ -103,7 +105,9 @@ function shortName(name, most) {
   // If the stack is missing, the name is a text in brackets, which must not be collapsed.
   if (text.length > most && !text.startsWith("(")) text = collapsed(text, "(", ")");
   const tail = Math.floor(most / 3);
-  return text.length > most ? text.slice(0, Math.max(1, most - 1 - tail)) + "…" + text.slice(text.length - tail) : text;
+  return text.length > most
+    ? text.slice(0, Math.max(1, most - 1 - tail)) + "…" + text.slice(text.length - tail)
+    : text;
 }
 
 /** A path, or its end from a directory on if it is long. @param {string} path */

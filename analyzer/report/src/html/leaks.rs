@@ -65,7 +65,8 @@ fn row(leak: &Finding<'_>) -> String {
         "<tr data-leak=\"{id}\"><td><span class=\"verdict leak\">{word}</span> {class}</td>\
          <td><bdi class=\"name\">{name}</bdi>{domain}{place}{freed}\
          <details><summary>{summary}</summary><ul>{together}{reasons}</ul>{parts}</details></td>\
-         <td class=\"figure\" data-title=\"Rate\">{rate}</td><td class=\"figure\" data-title=\"Leaked\">{leaked}</td>\
+         <td class=\"figure\" data-title=\"Rate\">{rate}</td>\
+         <td class=\"figure\" data-title=\"Leaked\">{leaked}</td>\
          <td class=\"figure\" data-title=\"Live at the end\">{live}</td>\
          <td>{curve}</td></tr>",
         id = text(&leak.largest().site.label.to_string()),

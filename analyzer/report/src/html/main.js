@@ -13,7 +13,11 @@ function showGone(columns, view) {
   if (columns.header.traces.length !== 2 || gone.length === 0) return;
   bodyOf("sites").append(
     el("h3", {}, "Leaks of the other recording that this recording does not have"),
-    el("ul", { class: "plainlist" }, ...gone.map((leak) => el("li", {}, nameOf(leak.name), ", was " + formatRate(leak.was)))),
+    el(
+      "ul",
+      { class: "plainlist" },
+      ...gone.map((leak) => el("li", {}, nameOf(leak.name), ", was " + formatRate(leak.was))),
+    ),
   );
 }
 
@@ -52,12 +56,20 @@ function showHeadline(header, index) {
   section.className = mark;
   const heading = section.querySelector("h2");
   if (heading !== null) heading.replaceChildren(...sentence(verdict));
-  section.querySelector("dl")?.replaceChildren(...answers.flatMap(([question, pieces]) => [
-    el("dt", {}, question),
-    el("dd", {}, ...pieces.flatMap(([piece, isName]) => (isName ? [nameOf(piece)] : sentence(piece)))),
-  ]));
-  byId("missed").replaceChildren(el("h3", {}, "What was missed?"),
-    missed.length === 0 ? el("p", {}, "Nothing.") : el("ul", {}, ...missed.map((line) => el("li", {}, ...sentence(line)))));
+  section
+    .querySelector("dl")
+    ?.replaceChildren(
+      ...answers.flatMap(([question, pieces]) => [
+        el("dt", {}, question),
+        el("dd", {}, ...pieces.flatMap(([piece, isName]) => (isName ? [nameOf(piece)] : sentence(piece)))),
+      ]),
+    );
+  byId("missed").replaceChildren(
+    el("h3", {}, "What was missed?"),
+    missed.length === 0
+      ? el("p", {}, "Nothing.")
+      : el("ul", {}, ...missed.map((line) => el("li", {}, ...sentence(line)))),
+  );
   const meta = document.querySelector(".meta");
   if (meta !== null) meta.textContent = visible(header.recorded);
   for (const body of document.querySelectorAll("[data-recording]")) {
@@ -89,7 +101,10 @@ function show(columns, frames, index) {
 async function main() {
   if (document.getElementById("data") === null) return;
   if (typeof DecompressionStream === "undefined") {
-    notice("This browser cannot open the data in the page (it has no DecompressionStream): the verdict and the leaks are shown without it.");
+    notice(
+      "This browser cannot open the data in the page (it has no DecompressionStream): " +
+        "the verdict and the leaks are shown without it.",
+    );
     return;
   }
   try {
@@ -110,7 +125,11 @@ async function main() {
     showRest();
     document.documentElement.dataset.ready = "true";
   } catch (error) {
-    notice("The data in the page cannot be shown (" + (error instanceof Error ? error.message : String(error)) + "): the verdict and the leaks are complete.");
+    notice(
+      "The data in the page cannot be shown (" +
+        (error instanceof Error ? error.message : String(error)) +
+        "): the verdict and the leaks are complete.",
+    );
     throw error;
   }
 }

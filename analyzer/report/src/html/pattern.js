@@ -37,6 +37,7 @@ const STANDINGS = new Set(["known", "suppressed", "tolerated"]);
 
 /** Words that filter by verdict or class instead of by name. */
 const FILTER_WORDS = new Set([
-  "leak", "undecided", "no-leak", "suspect", "strict", "constant", "log", "linear", "exp", "new", "faster", "slower", "same",
+  "leak", "undecided", "no-leak", "suspect", "strict", "constant", "log", "linear", "exp", "new", "faster",
+  "slower", "same",
   ...STANDINGS,
 ]);

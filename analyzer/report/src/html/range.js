@@ -7,8 +7,9 @@
 // limits.
 
 /**
- * @typedef {{grew: Float64Array, live: Float64Array, liveCount: Float64Array, allocated: Float64Array, freed: Float64Array,
- *   allocs: Float64Array, frees: Float64Array, keptLow: Float64Array, keptHigh: Float64Array}} Figures
+ * @typedef {{grew: Float64Array, live: Float64Array, liveCount: Float64Array, allocated: Float64Array,
+ *   freed: Float64Array, allocs: Float64Array, frees: Float64Array, keptLow: Float64Array,
+ *   keptHigh: Float64Array}} Figures
  */
 
 /** The recording that is shown, and the range that the user chose in it. */
@@ -77,8 +78,15 @@ function wholeFigures(trace) {
     return bytes - Math.max(0, allocated - reader.next());
   });
   return {
-    grew, live, liveCount: known(trace.liveCount), allocated: known(trace.allocatedBytes), freed: known(trace.freedBytes),
-    allocs: known(trace.allocs), frees: known(trace.frees), keptLow: live, keptHigh: live,
+    grew,
+    live,
+    liveCount: known(trace.liveCount),
+    allocated: known(trace.allocatedBytes),
+    freed: known(trace.freedBytes),
+    allocs: known(trace.allocs),
+    frees: known(trace.frees),
+    keptLow: live,
+    keptHigh: live,
   };
 }
 
@@ -86,8 +94,15 @@ function wholeFigures(trace) {
 function figuresOf(trace, from, to) {
   const column = () => new Float64Array(trace.sites);
   const figures = {
-    grew: column(), live: column(), liveCount: column(), allocated: column(), freed: column(), allocs: column(),
-    frees: column(), keptLow: column(), keptHigh: column(),
+    grew: column(),
+    live: column(),
+    liveCount: column(),
+    allocated: column(),
+    freed: column(),
+    allocs: column(),
+    frees: column(),
+    keptLow: column(),
+    keptHigh: column(),
   };
   const first = Math.max(0, from);
   for (let site = 0; site < trace.sites; site++) {
@@ -201,14 +216,21 @@ function showRange(view) {
   const step = trace.instants > 1 ? end / (trace.instants - 1) / 10 : 1;
   const digits = Math.max(0, Math.ceil(-Math.log10(step || 1)));
   const input = (/** @type {string} */ label) =>
-    el("input", { type: "number", min: 0, max: end.toFixed(digits), step: "any", "aria-label": label + " of the range in seconds" });
+    el("input", {
+      type: "number",
+      min: 0,
+      max: end.toFixed(digits),
+      step: "any",
+      "aria-label": label + " of the range in seconds",
+    });
   const [from, to] = [input("Start"), input("End")];
   const error = el("p", { class: "error", role: "alert" });
   const apply = () => {
     const [a, b] = [Number(from.value), Number(to.value)];
     const shown = end.toFixed(digits);
     if (from.value === "" || to.value === "" || !(a >= 0 && b <= Number(shown) && a < b)) {
-      error.textContent = "The record goes from 0 to " + shown + " s: give a start and a later end within it.";
+      error.textContent =
+        "The record goes from 0 to " + shown + " s: give a start and a later end within it.";
       return;
     }
     error.textContent = "";
@@ -220,7 +242,13 @@ function showRange(view) {
   whole.addEventListener("click", () => view.setRange(-1, trace.end));
   const say = el("div", { class: "answers", "aria-live": "polite" });
   body.replaceChildren(
-    el("p", { class: "inputs" }, el("label", {}, "From ", from, " s "), el("label", {}, "to ", to, " s "), whole),
+    el(
+      "p",
+      { class: "inputs" },
+      el("label", {}, "From ", from, " s "),
+      el("label", {}, "to ", to, " s "),
+      whole,
+    ),
     error,
     say,
   );
@@ -242,8 +270,19 @@ function sentencesOf(view) {
   if (trace.instants === 0) return [el("p", {}, "The recording has no slices.")];
   const { process, low, high } = sumsOf(view);
   const seconds = view.to_s - view.from_s;
-  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note, /** @type {Record<string, number>} */ exact) =>
-    el("div", { class: "tile", ...exact }, el("span", { class: "label" }, name), el("strong", {}, value), el("span", { class: "note" }, note));
+  const figure = (
+    /** @type {string} */ name,
+    /** @type {string} */ value,
+    /** @type {string} */ note,
+    /** @type {Record<string, number>} */ exact,
+  ) =>
+    el(
+      "div",
+      { class: "tile", ...exact },
+      el("span", { class: "label" }, name),
+      el("strong", {}, value),
+      el("span", { class: "note" }, note),
+    );
   const tiles = [
     figure("Live at its end", formatBytes(process.live1), view.isWhole
       ? plural(process.allocs - process.frees, "allocation", "allocations")
@@ -251,17 +290,42 @@ function sentencesOf(view) {
   ];
   if (trace.header.has_turnover) {
     tiles.push(
-      figure("Allocated in it", formatBytes(process.allocated), plural(process.allocs, "allocation", "allocations"), { "data-allocated": process.allocated }),
-      figure("Freed in it", formatBytes(process.freed), seconds > 0 ? formatRate(process.freed / seconds) : "", { "data-freed": process.freed }),
-      figure("Allocated in it and alive at its end", formatKept(low, high), low === high ? "exact" : "least and most", { "data-kept-low": low, "data-kept-high": high }),
+      figure(
+        "Allocated in it",
+        formatBytes(process.allocated),
+        plural(process.allocs, "allocation", "allocations"),
+        { "data-allocated": process.allocated },
+      ),
+      figure(
+        "Freed in it",
+        formatBytes(process.freed),
+        seconds > 0 ? formatRate(process.freed / seconds) : "",
+        { "data-freed": process.freed },
+      ),
+      figure(
+        "Allocated in it and alive at its end",
+        formatKept(low, high),
+        low === high ? "exact" : "least and most",
+        { "data-kept-low": low, "data-kept-high": high },
+      ),
     );
   }
   const notes = [];
-  const span = view.isWhole ? "The whole record" : "From " + formatDuration(view.from_s) + " to " + formatDuration(view.to_s);
-  notes.push(span + " (" + formatDuration(seconds) + "). Everything below answers for this range; verdict, leaked and rate are those of the whole record.");
-  if (trace.judgedEnd < trace.end && view.to === trace.judgedEnd) notes.push("Then the program freed its memory and ended.");
+  const span = view.isWhole
+    ? "The whole record"
+    : "From " + formatDuration(view.from_s) + " to " + formatDuration(view.to_s);
+  notes.push(
+    span +
+      " (" +
+      formatDuration(seconds) +
+      "). Everything below answers for this range; verdict, leaked and rate are those of the whole record.",
+  );
+  if (trace.judgedEnd < trace.end && view.to === trace.judgedEnd)
+    notes.push("Then the program freed its memory and ended.");
   if (trace.missing[view.to] || (view.from >= 0 && trace.missing[view.from])) {
-    notes.push("The range begins or ends where slices are missing: the counters of the slice before are used.");
+    notes.push(
+      "The range begins or ends where slices are missing: the counters of the slice before are used.",
+    );
   }
   if (!trace.header.has_turnover) {
     notes.push("The input says only what was live, so allocations and frees within a slice are unknown.");

@@ -20,8 +20,17 @@ class Scatter {
     this.tip = el("div", { class: "tip", role: "presentation", hidden: true });
     this.said = el("p", { class: "note", "aria-live": "polite" });
     document.body.append(this.tip);
-    this.legend = el("ul", { class: "legend" },
-      ...VERDICTS.map((verdict) => el("li", {}, el("span", { class: "verdict " + verdict }, verdict === "no-leak" ? "no leak" : verdict))));
+    this.legend = el(
+      "ul",
+      { class: "legend" },
+      ...VERDICTS.map((verdict) =>
+        el(
+          "li",
+          {},
+          el("span", { class: "verdict " + verdict }, verdict === "no-leak" ? "no leak" : verdict),
+        ),
+      ),
+    );
     const body = bodyOf("scatter");
     if (this.trace.sites === 0 || this.trace.instants < 2) {
       body.replaceChildren(el("p", { class: "empty" }, "There are no sites with a curve to show."));
@@ -64,7 +73,16 @@ class Scatter {
     const y = scaleOf(true, lowest, most, top + height - 18, top);
     const colors = getComputedStyle(document.documentElement);
     const color = (/** @type {string} */ name) => colors.getPropertyValue(name).trim();
-    this.drawAxes(context, width, x, y, logTicks(least, largest), logTicks(lowest, most), color("--line"), color("--faint"));
+    this.drawAxes(
+      context,
+      width,
+      x,
+      y,
+      logTicks(least, largest),
+      logTicks(lowest, most),
+      color("--line"),
+      color("--faint"),
+    );
     this.dots = [];
     // Leaks are drawn last, so that no other mark covers them.
     for (const verdict of [2, 1, 0]) {
@@ -76,7 +94,11 @@ class Scatter {
       if (isCrowded) context.beginPath();
       for (let site = 0; site < trace.sites; site++) {
         if (trace.verdict[site] !== verdict || Number.isNaN(live[site]) || Number.isNaN(grew[site])) continue;
-        const dot = { site, x: live[site] < least ? left + 6 : x(live[site]), y: grew[site] < lowest ? top + height - 6 : y(grew[site]) };
+        const dot = {
+          site,
+          x: live[site] < least ? left + 6 : x(live[site]),
+          y: grew[site] < lowest ? top + height - 6 : y(grew[site]),
+        };
         this.dots.push(dot);
         if (isCrowded) context.rect(dot.x - 1.5, dot.y - 1.5, 3, 3);
         else drawMark(context, verdict, dot.x, dot.y, verdict === 0 ? 5 : 3.5);
@@ -86,13 +108,19 @@ class Scatter {
     context.globalAlpha = 1;
     this.ring(context, view.selected, color("--ink"));
     const focused = this.dots[this.at];
-    if (focused !== undefined && document.activeElement === canvas) this.ring(context, focused.site, color("--accent"));
-    canvas.setAttribute("aria-label", "Size against growth of " + plural(this.dots.length, "site", "sites") +
-      ". Arrow keys go from site to site by falling growth, Enter selects.");
+    if (focused !== undefined && document.activeElement === canvas)
+      this.ring(context, focused.site, color("--accent"));
+    canvas.setAttribute(
+      "aria-label",
+      "Size against growth of " +
+        plural(this.dots.length, "site", "sites") +
+        ". Arrow keys go from site to site by falling growth, Enter selects.",
+    );
   }
 
   /**
-   * @param {CanvasRenderingContext2D} context @param {number} width @param {(v: number) => number} x @param {(v: number) => number} y
+   * @param {CanvasRenderingContext2D} context @param {number} width
+   * @param {(v: number) => number} x @param {(v: number) => number} y
    * @param {number[]} sizes @param {number[]} growths @param {string} line @param {string} faint
    */
   drawAxes(context, width, x, y, sizes, growths, line, faint) {
@@ -160,7 +188,10 @@ class Scatter {
       canvas.style.cursor = dot === undefined ? "default" : "pointer";
       if (dot === undefined) this.tip.hidden = true;
       else {
-        this.tip.replaceChildren(el("bdi", { class: "name" }, shortName(trace.nameOf(dot.site), 80)), el("div", {}, this.describe(dot.site)));
+        this.tip.replaceChildren(
+          el("bdi", { class: "name" }, shortName(trace.nameOf(dot.site), 80)),
+          el("div", {}, this.describe(dot.site)),
+        );
         placeTip(this.tip, event.clientX, event.clientY);
       }
     });
@@ -170,17 +201,25 @@ class Scatter {
       if (dot !== undefined) view.select(dot.site);
     });
     canvas.addEventListener("keydown", (event) => {
-      const moves = /** @type {Record<string, number>} */ ({ ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 });
+      const moves = /** @type {Record<string, number>} */ ({
+        ArrowRight: 1,
+        ArrowDown: 1,
+        ArrowLeft: -1,
+        ArrowUp: -1,
+      });
       const move = moves[event.key];
       if (move !== undefined && this.dots.length > 0) {
         event.preventDefault();
-        const order = this.dots.map((_, i) => i).sort((a, b) => view.figures.grew[this.dots[b].site] - view.figures.grew[this.dots[a].site]);
+        const order = this.dots
+          .map((_, i) => i)
+          .sort((a, b) => view.figures.grew[this.dots[b].site] - view.figures.grew[this.dots[a].site]);
         const place = Math.max(0, Math.min(order.length - 1, order.indexOf(this.at) + move));
         this.at = order[place];
         const { site } = this.dots[this.at];
         this.said.textContent = visible(trace.nameOf(site)).slice(0, 300) + ": " + this.describe(site);
         this.draw();
-      } else if (event.key === "Enter" && this.dots[this.at] !== undefined) view.select(this.dots[this.at].site);
+      } else if (event.key === "Enter" && this.dots[this.at] !== undefined)
+        view.select(this.dots[this.at].site);
     });
     canvas.addEventListener("blur", () => this.draw());
   }
@@ -188,11 +227,18 @@ class Scatter {
   /** @param {number} site */
   describe(site) {
     const { view, trace } = this;
-    return VERDICTS[trace.verdict[site]] + ", " + formatBytes(view.figures.live[site]) + " live, " + grewBy(view.figures.grew[site]);
+    return (
+      VERDICTS[trace.verdict[site]] +
+      ", " +
+      formatBytes(view.figures.live[site]) +
+      " live, " +
+      grewBy(view.figures.grew[site])
+    );
   }
 }
 
-/** Draws the shape of a verdict; each verdict has its own. @param {CanvasRenderingContext2D} context @param {number} verdict
+/** Draws the shape of a verdict; each verdict has its own.
+ * @param {CanvasRenderingContext2D} context @param {number} verdict
  * @param {number} x @param {number} y @param {number} size */
 function drawMark(context, verdict, x, y, size) {
   context.beginPath();

@@ -2,8 +2,9 @@
 // opens its details.
 
 /**
- * @typedef {{key: string, title: string, hint: string, isText?: boolean, value: (site: number) => number | string,
- *   show: (site: number) => string, needsTurnover?: boolean}} Column
+ * @typedef {{key: string, title: string, hint: string, isText?: boolean,
+ *   value: (site: number) => number | string, show: (site: number) => string,
+ *   needsTurnover?: boolean}} Column
  */
 
 /** Number of rows that the table shows at first, and that each request for more rows adds. */
@@ -44,7 +45,14 @@ class Sites {
   ranksOf() {
     const { verdict, rate, leakedHere, peakBytes, sites } = this.trace;
     const order = Array.from({ length: sites }, (_, site) => site);
-    order.sort((a, b) => verdict[a] - verdict[b] || rate[b] - rate[a] || leakedHere[b] - leakedHere[a] || peakBytes[b] - peakBytes[a] || a - b);
+    order.sort(
+      (a, b) =>
+        verdict[a] - verdict[b] ||
+        rate[b] - rate[a] ||
+        leakedHere[b] - leakedHere[a] ||
+        peakBytes[b] - peakBytes[a] ||
+        a - b,
+    );
     const ranks = new Float64Array(sites);
     order.forEach((site, rank) => (ranks[site] = rank));
     return ranks;
@@ -53,26 +61,83 @@ class Sites {
   /** @returns {Column[]} */
   columnsOf() {
     const { trace, view } = this;
-    const figure = (/** @type {"grew" | "live" | "freed" | "keptLow"} */ name) => (/** @type {number} */ site) => view.figures[name][site];
-    const orDash = (/** @type {number} */ value, /** @type {(n: number) => string} */ format) => (Number.isNaN(value) ? "–" : format(value));
+    const figure =
+      (/** @type {"grew" | "live" | "freed" | "keptLow"} */ name) => (/** @type {number} */ site) =>
+        view.figures[name][site];
+    const orDash = (/** @type {number} */ value, /** @type {(n: number) => string} */ format) =>
+      Number.isNaN(value) ? "–" : format(value);
     /** @type {Column[]} */
     const columns = [
       {
         key: "verdict", title: "Verdict", hint: "leaks first, by falling rate, then by size",
         value: (site) => this.ranks[site], show: (site) => this.verdictText(site),
       },
-      { key: "name", title: "Site", hint: "function, file and module", isText: true, value: (site) => trace.nameOf(site).toLowerCase(), show: (site) => trace.nameOf(site) },
-      { key: "leaked", title: "Leaked", hint: "bytes leaked over the record", value: (site) => trace.leakBytes[site], show: (site) => (trace.verdict[site] === 0 ? formatBytes(trace.leakBytes[site]) : "") },
-      { key: "rate", title: "Rate", hint: "bytes leaked per second since the leak began", value: (site) => trace.rate[site], show: (site) => (trace.rate[site] > 0 ? formatRate(trace.rate[site]) : "") },
-      { key: "grew", title: "Grew", hint: "live bytes at the end of the range less those at its start: exact", value: figure("grew"), show: (site) => orDash(view.figures.grew[site], formatGrowth) },
-      { key: "kept", title: "New and alive", hint: "allocated in the range and alive at its end: least and most", needsTurnover: true, value: figure("keptLow"), show: (site) => formatKept(view.figures.keptLow[site], view.figures.keptHigh[site]) },
-      { key: "live", title: "Live", hint: "live bytes at the end of the range: exact", value: (site) => this.liveOf(site), show: (site) => orDash(this.liveOf(site), formatBytes) },
-      { key: "peak", title: "Peak", hint: "the most that was ever live, over all slices", value: (site) => trace.peakBytes[site], show: (site) => formatBytes(trace.peakBytes[site]) },
-      { key: "churn", title: "Churn", hint: "bytes freed in the range: exact", needsTurnover: true, value: figure("freed"), show: (site) => orDash(view.figures.freed[site], formatBytes) },
+      {
+        key: "name",
+        title: "Site",
+        hint: "function, file and module",
+        isText: true,
+        value: (site) => trace.nameOf(site).toLowerCase(),
+        show: (site) => trace.nameOf(site),
+      },
+      {
+        key: "leaked",
+        title: "Leaked",
+        hint: "bytes leaked over the record",
+        value: (site) => trace.leakBytes[site],
+        show: (site) => (trace.verdict[site] === 0 ? formatBytes(trace.leakBytes[site]) : ""),
+      },
+      {
+        key: "rate",
+        title: "Rate",
+        hint: "bytes leaked per second since the leak began",
+        value: (site) => trace.rate[site],
+        show: (site) => (trace.rate[site] > 0 ? formatRate(trace.rate[site]) : ""),
+      },
+      {
+        key: "grew",
+        title: "Grew",
+        hint: "live bytes at the end of the range less those at its start: exact",
+        value: figure("grew"),
+        show: (site) => orDash(view.figures.grew[site], formatGrowth),
+      },
+      {
+        key: "kept",
+        title: "New and alive",
+        hint: "allocated in the range and alive at its end: least and most",
+        needsTurnover: true,
+        value: figure("keptLow"),
+        show: (site) => formatKept(view.figures.keptLow[site], view.figures.keptHigh[site]),
+      },
+      {
+        key: "live",
+        title: "Live",
+        hint: "live bytes at the end of the range: exact",
+        value: (site) => this.liveOf(site),
+        show: (site) => orDash(this.liveOf(site), formatBytes),
+      },
+      {
+        key: "peak",
+        title: "Peak",
+        hint: "the most that was ever live, over all slices",
+        value: (site) => trace.peakBytes[site],
+        show: (site) => formatBytes(trace.peakBytes[site]),
+      },
+      {
+        key: "churn",
+        title: "Churn",
+        hint: "bytes freed in the range: exact",
+        needsTurnover: true,
+        value: figure("freed"),
+        show: (site) => orDash(view.figures.freed[site], formatBytes),
+      },
     ];
     if (trace.change.length > 0) {
       columns.splice(1, 0, {
-        key: "change", title: "Change", hint: "against the other recording: new, faster, the same, slower", isText: true,
+        key: "change",
+        title: "Change",
+        hint: "against the other recording: new, faster, the same, slower",
+        isText: true,
         value: (site) => [9, 0, 1, 3, 2][trace.change[site]],
         show: (site) => {
           const word = CHANGES[trace.change[site]];
@@ -119,18 +184,29 @@ class Sites {
       );
     }
     this.filter.setAttribute("placeholder", "function, file or module: pars*json, ^main$");
-    this.filter.title = "As in suppressions: sought anywhere, * stands for anything, ^ and $ tie to start and end. " +
-      "A verdict or a class finds its sites: " + [...FILTER_WORDS].join(", ");
-    this.filter.addEventListener("input", oncePerFrame(() => {
-      this.most = FIRST_ROWS;
-      this.update();
-    }));
+    this.filter.title =
+      "As in suppressions: sought anywhere, * stands for anything, ^ and $ tie to start and end. " +
+      "A verdict or a class finds its sites: " +
+      [...FILTER_WORDS].join(", ");
+    this.filter.addEventListener(
+      "input",
+      oncePerFrame(() => {
+        this.most = FIRST_ROWS;
+        this.update();
+      }),
+    );
     const head = el("tr");
     for (const [i, column] of this.columns.entries()) {
       if (column.key === "leaked") head.append(el("th", { scope: "col", class: "curve" }, "Curve"));
       const button = el("button", { type: "button", title: column.hint }, column.title);
       button.addEventListener("click", () => this.sortBy(column));
-      head.append(el("th", { scope: "col", class: column.isText || i < 1 ? "" : "figure", "data-key": column.key }, button));
+      head.append(
+        el(
+          "th",
+          { scope: "col", class: column.isText || i < 1 ? "" : "figure", "data-key": column.key },
+          button,
+        ),
+      );
     }
     this.head = head;
     this.rows = el("tbody");
@@ -140,7 +216,13 @@ class Sites {
       this.most += 2000;
       this.update();
     });
-    const table = el("table", {}, el("caption", { class: "hidden" }, "Sites. A row opens to reasons, ages and stacks."), el("thead", {}, head), this.rows);
+    const table = el(
+      "table",
+      {},
+      el("caption", { class: "hidden" }, "Sites. A row opens to reasons, ages and stacks."),
+      el("thead", {}, head),
+      this.rows,
+    );
     this.body.replaceChildren(el("div", { class: "tablebox" }, table), this.more, this.status);
   }
 
@@ -168,7 +250,8 @@ class Sites {
     const order = sites.map((_, i) => i);
     order.sort((a, b) => {
       const [x, y] = [keys[a], keys[b]];
-      if (Number.isNaN(x) || Number.isNaN(y)) return Number(Number.isNaN(x)) - Number(Number.isNaN(y)) || a - b;
+      if (Number.isNaN(x) || Number.isNaN(y))
+        return Number(Number.isNaN(x)) - Number(Number.isNaN(y)) || a - b;
       return x < y ? -sign : x > y ? sign : a - b;
     });
     return order.map((i) => sites[i]);
@@ -180,14 +263,21 @@ class Sites {
     const text = this.filter.value.trim();
     if (text === "") return () => true;
     if (FILTER_WORDS.has(text)) {
-      return (site) => text === VERDICTS[trace.verdict[site]] || text === trace.text(trace.klass[site]) ||
-        text === trace.text(trace.standing[site]) || text === ["", "suspect", "strict"][trace.confidence[site]] || (trace.change.length > 0 && text === CHANGES[trace.change[site]]);
+      return (site) =>
+        text === VERDICTS[trace.verdict[site]] ||
+        text === trace.text(trace.klass[site]) ||
+        text === trace.text(trace.standing[site]) ||
+        text === ["", "suspect", "strict"][trace.confidence[site]] ||
+        (trace.change.length > 0 && text === CHANGES[trace.change[site]]);
     }
     const matches = patternOf(text);
     // Each name is matched only once, because most names occur in many stacks.
     const names = trace.columns.header.names.map((name) => matches(name));
     const hit = (/** @type {number} */ number) => number > 0 && names[number - 1];
-    const frameHits = Array.from(frames.name, (name, frame) => hit(name) || hit(frames.file[frame]) || hit(frames.module[frame]));
+    const frameHits = Array.from(
+      frames.name,
+      (name, frame) => hit(name) || hit(frames.file[frame]) || hit(frames.module[frame]),
+    );
     return (site) => hit(trace.name[site]) || trace.stackOf(site).some((frame) => frameHits[frame]);
   }
 
@@ -218,17 +308,40 @@ class Sites {
   /** @param {number} listed */
   statusText(listed) {
     const { trace, view } = this;
-    const parts = [plural(listed, "site", "sites") + " of " + formatCount(trace.sites) + (listed > this.most ? ", " + formatCount(this.most) + " shown" : "") + "."];
+    const parts = [
+      plural(listed, "site", "sites") +
+        " of " +
+        formatCount(trace.sites) +
+        (listed > this.most ? ", " + formatCount(this.most) + " shown" : "") +
+        ".",
+    ];
     const { others_sites, unlisted_sites, other_sites } = trace.header;
     if (others_sites > 0) {
-      parts.push("The page has no room for the counters of " + plural(others_sites, "site", "sites") + ": their rows have the figures of the whole record, and in a range they are summed up.");
+      parts.push(
+        "The page has no room for the counters of " +
+          plural(others_sites, "site", "sites") +
+          ": their rows have the figures of the whole record, and in a range they are summed up.",
+      );
       if (!view.isWhole) {
         const { others } = sumsOf(view);
-        parts.push("Together they " + grewBy(others.live1 - others.live0) + " in the range, to " + formatBytes(others.live1) + ".");
+        parts.push(
+          "Together they " +
+            grewBy(others.live1 - others.live0) +
+            " in the range, to " +
+            formatBytes(others.live1) +
+            ".",
+        );
       }
     }
-    if (unlisted_sites > 0) parts.push(plural(unlisted_sites, "further site is", "further sites are") + " in the totals only.");
-    if (other_sites > 0) parts.push(plural(other_sites, "site", "sites") + " of mapped memory or pools " + (other_sites === 1 ? "is" : "are") + " not in this table and not in its totals.");
+    if (unlisted_sites > 0)
+      parts.push(plural(unlisted_sites, "further site is", "further sites are") + " in the totals only.");
+    if (other_sites > 0)
+      parts.push(
+        plural(other_sites, "site", "sites") +
+          " of mapped memory or pools " +
+          (other_sites === 1 ? "is" : "are") +
+          " not in this table and not in its totals.",
+      );
     return parts.join(" ");
   }
 
@@ -245,7 +358,12 @@ class Sites {
       row.append(this.cell(column, site));
     }
     row.addEventListener("click", (event) => {
-      if (event.target instanceof Element && event.target.closest("button, a") === null && getSelection()?.isCollapsed !== false) this.toggle(site);
+      if (
+        event.target instanceof Element &&
+        event.target.closest("button, a") === null &&
+        getSelection()?.isCollapsed !== false
+      )
+        this.toggle(site);
     });
     return row;
   }
@@ -256,24 +374,49 @@ class Sites {
     if (column.key === "verdict") {
       const kind = VERDICTS[trace.verdict[site]];
       const klass = trace.text(trace.klass[site]);
-      return el("td", { "data-key": "verdict" }, el("span", { class: "verdict " + kind }, this.verdictText(site)),
-        trace.verdict[site] === 0 ? el("span", { class: "class" }, klass + this.standingOf(site)) : null);
+      return el(
+        "td",
+        { "data-key": "verdict" },
+        el("span", { class: "verdict " + kind }, this.verdictText(site)),
+        trace.verdict[site] === 0 ? el("span", { class: "class" }, klass + this.standingOf(site)) : null,
+      );
     }
     if (column.key === "name") {
-      const button = el("button", { type: "button", class: "open", "aria-expanded": "false", title: visible(trace.nameOf(site)).slice(0, 2000) },
-        el("bdi", { class: "name" }, shortName(trace.nameOf(site), 90)));
+      const button = el(
+        "button",
+        {
+          type: "button",
+          class: "open",
+          "aria-expanded": "false",
+          title: visible(trace.nameOf(site)).slice(0, 2000),
+        },
+        el("bdi", { class: "name" }, shortName(trace.nameOf(site), 90)),
+      );
       button.addEventListener("click", () => this.toggle(site));
       const place = visible(trace.placeOf(site));
       const module = visible(trace.text(trace.module[site]));
       return el("td", { "data-key": "name", class: "site" }, button,
         trace.kind[site] === 1 ? el("span", { class: "tag" }, "stack") : null,
-        el("div", { class: "place" }, place === "" ? null : el("bdi", { title: place }, shortPath(place)),
-          place === "" || module === "" ? null : " in ", module === "" ? null : el("bdi", { title: module }, baseName(module))));
+        el(
+          "div",
+          { class: "place" },
+          place === "" ? null : el("bdi", { title: place }, shortPath(place)),
+          place === "" || module === "" ? null : " in ",
+          module === "" ? null : el("bdi", { title: module }, baseName(module)),
+        ),
+      );
     }
     const value = column.value(site);
-    return el("td", {
-      class: column.isText ? "change" : "figure", "data-key": column.key, "data-title": column.title, "data-value": Number.isNaN(value) ? null : value,
-    }, column.show(site));
+    return el(
+      "td",
+      {
+        class: column.isText ? "change" : "figure",
+        "data-key": column.key,
+        "data-title": column.title,
+        "data-value": Number.isNaN(value) ? null : value,
+      },
+      column.show(site),
+    );
   }
 
   /** The reason why a leak fails nothing. @param {number} site */

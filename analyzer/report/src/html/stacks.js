@@ -1,8 +1,8 @@
 // Merges stacks into a tree. The weight of a frame is the weight of all stacks that contain it.
 
 /**
- * @typedef {{name: string, frame: number, total: number, own: number, isInlined: boolean, children: Map<string, FlameNode>,
- *   parent: FlameNode | null, site: number}} FlameNode
+ * @typedef {{name: string, frame: number, total: number, own: number, isInlined: boolean,
+ *   children: Map<string, FlameNode>, parent: FlameNode | null, site: number}} FlameNode
  */
 
 /** @type {[string, string, string][]} value, text, meaning of the weight */
@@ -18,7 +18,8 @@ const WEIGHTS = [
 /** @param {View} view @param {string} weight @returns {(site: number) => number} */
 function weightOf(view, weight) {
   const { trace, figures } = view;
-  const figure = (/** @type {Float64Array} */ values) => (/** @type {number} */ site) => Math.max(0, values[site] || 0);
+  const figure = (/** @type {Float64Array} */ values) => (/** @type {number} */ site) =>
+    Math.max(0, values[site] || 0);
   switch (weight) {
     case "leaked": return (site) => trace.leakedHere[site];
     case "grew": return figure(figures.grew);

@@ -36,10 +36,11 @@ class Timeline {
   fillTools() {
     const { header } = this.trace;
     const hasSwap = this.trace.swap.some((bytes) => bytes > 0);
-    const change = (/** @type {"sites" | "resident" | "swap" | "rate"} */ what) => (/** @type {boolean} */ on) => {
-      this.shows[what] = on;
-      this.draw();
-    };
+    const change =
+      (/** @type {"sites" | "resident" | "swap" | "rate"} */ what) => (/** @type {boolean} */ on) => {
+        this.shows[what] = on;
+        this.draw();
+      };
     this.shows.swap = hasSwap;
     this.tools.append(
       choice("Scale of bytes", [["linear", "linear"], ["log", "log"]], "linear", (value) => {
@@ -59,7 +60,9 @@ class Timeline {
     this.width = Math.max(280, this.holder.clientWidth || 900);
     const { left, right, top, height, gap, strip, bottom } = CHART;
     const total = top + height + (this.shows.rate ? gap + strip : 0) + bottom;
-    const end_s = Math.max(trace.at_s[trace.end], this.before === null ? 0 : this.before.at_s[this.before.end] ?? 0) || 1;
+    const end_s =
+      Math.max(trace.at_s[trace.end], this.before === null ? 0 : (this.before.at_s[this.before.end] ?? 0)) ||
+      1;
     this.x = (seconds) => left + ((this.width - left - right) * seconds) / end_s;
     this.root = svg("svg", {
       width: this.width, height: total, viewBox: "0 0 " + this.width + " " + total, role: "group",
@@ -93,8 +96,13 @@ class Timeline {
     if (root === undefined) return;
     const gap = (/** @type {number} */ from_s, /** @type {number} */ to_s) => {
       const from = this.x(from_s);
-      root.append(svg("rect", { class: "gap", x: from, y: top, width: Math.max(1, this.x(to_s) - from), height },
-        svg("title", {}, "No slices from " + formatDuration(from_s) + " to " + formatDuration(to_s))));
+      root.append(
+        svg(
+          "rect",
+          { class: "gap", x: from, y: top, width: Math.max(1, this.x(to_s) - from), height },
+          svg("title", {}, "No slices from " + formatDuration(from_s) + " to " + formatDuration(to_s)),
+        ),
+      );
     };
     // The first slice is taken one period after the start.
     if (this.startsLate()) gap(0, trace.at_s[0]);
@@ -134,8 +142,18 @@ class Timeline {
     const y = scaleOf(this.isLog, lowest, highest * 1.04, top + height, top);
     for (const tick of this.isLog ? logTicks(lowest, highest * 1.04) : byteTicks(highest * 1.04, 5)) {
       root.append(
-        svg("line", { class: "grid", x1: CHART.left, x2: this.width - CHART.right, y1: y(tick), y2: y(tick) }),
-        svg("text", { class: "tick", x: CHART.left - 8, y: y(tick) + 4, "text-anchor": "end" }, formatBytes(tick)),
+        svg("line", {
+          class: "grid",
+          x1: CHART.left,
+          x2: this.width - CHART.right,
+          y1: y(tick),
+          y2: y(tick),
+        }),
+        svg(
+          "text",
+          { class: "tick", x: CHART.left - 8, y: y(tick) + 4, "text-anchor": "end" },
+          formatBytes(tick),
+        ),
       );
     }
     const missing = (/** @type {number} */ i) => trace.missing[i] > 0;
@@ -144,15 +162,32 @@ class Timeline {
     if (shows.sites && this.isLog) {
       for (const [color, site] of this.largest.entries()) {
         const live = trace.curveOf(site);
-        root.append(svg("path", { class: "line " + SERIES_COLORS[color], d: linePath(live.length, x, (i) => y(live[i]), (i) => missing(i) || live[i] < floor) }));
+        root.append(
+          svg("path", {
+            class: "line " + SERIES_COLORS[color],
+            d: linePath(
+              live.length,
+              x,
+              (i) => y(live[i]),
+              (i) => missing(i) || live[i] < floor,
+            ),
+          }),
+        );
       }
     }
     if (before !== null) {
-      const d = linePath(before.instants, (i) => this.x(before.at_s[i]), (i) => y(before.live[i]), (i) => before.missing[i] > 0);
+      const d = linePath(
+        before.instants,
+        (i) => this.x(before.at_s[i]),
+        (i) => y(before.live[i]),
+        (i) => before.missing[i] > 0,
+      );
       root.append(svg("path", { class: "halo", d }), svg("path", { class: "line before", d }));
     }
     const lines = /** @type {[boolean, string, Float64Array][]} */ ([
-      [shows.swap, "swap", trace.swap], [shows.resident && trace.header.has_resident, "resident", trace.resident], [true, "live", trace.live],
+      [shows.swap, "swap", trace.swap],
+      [shows.resident && trace.header.has_resident, "resident", trace.resident],
+      [true, "live", trace.live],
     ]);
     for (const [isShown, name, values] of lines) {
       if (!isShown) continue;
@@ -170,9 +205,15 @@ class Timeline {
     const { trace, root } = this;
     if (root === undefined) return;
     const layers = this.largest.map((site) => trace.curveOf(site));
-    const base = trace.live.map((bytes, i) => Math.max(0, bytes - layers.reduce((sum, layer) => sum + layer[i], 0)));
+    const base = trace.live.map((bytes, i) =>
+      Math.max(0, bytes - layers.reduce((sum, layer) => sum + layer[i], 0)),
+    );
     let lower = new Float64Array(trace.instants);
-    const area = (/** @type {string} */ color, /** @type {Float64Array} */ values, /** @type {string} */ title) => {
+    const area = (
+      /** @type {string} */ color,
+      /** @type {Float64Array} */ values,
+      /** @type {string} */ title,
+    ) => {
       const upper = lower.map((bytes, i) => bytes + values[i]);
       let path = "";
       for (let i = 0; i < trace.instants;) {
@@ -182,7 +223,8 @@ class Timeline {
         }
         let last = i;
         while (last + 1 < trace.instants && !trace.missing[last + 1]) last++;
-        for (let j = i; j <= last; j++) path += (j === i ? "M" : "L") + this.xAt(j).toFixed(1) + " " + y(upper[j]).toFixed(1);
+        for (let j = i; j <= last; j++)
+          path += (j === i ? "M" : "L") + this.xAt(j).toFixed(1) + " " + y(upper[j]).toFixed(1);
         for (let j = last; j >= i; j--) path += "L" + this.xAt(j).toFixed(1) + " " + y(lower[j]).toFixed(1);
         path += "Z";
         i = last + 1;
@@ -191,7 +233,8 @@ class Timeline {
       lower = upper;
     };
     area("s0", base, "all other sites");
-    for (let i = layers.length - 1; i >= 0; i--) area(SERIES_COLORS[i], layers[i], visible(trace.nameOf(this.largest[i])));
+    for (let i = layers.length - 1; i >= 0; i--)
+      area(SERIES_COLORS[i], layers[i], visible(trace.nameOf(this.largest[i])));
   }
 
   /** @param {number} top @param {number} height */
@@ -204,15 +247,33 @@ class Timeline {
     const y = scaleOf(false, 1, highest * 1.05, top + height, top);
     const isCut = rate.some((value) => value > highest);
     root.append(
-      svg("text", { class: "tick", x: CHART.left + 8, y: top - 6 }, "Allocated per second" + (isCut ? " (higher bars are cut)" : "")),
-      svg("line", { class: "grid", x1: CHART.left, x2: this.width - CHART.right, y1: top + height, y2: top + height }),
-      svg("text", { class: "tick", x: CHART.left - 8, y: top + 8, "text-anchor": "end" }, formatRate(highest)),
+      svg(
+        "text",
+        { class: "tick", x: CHART.left + 8, y: top - 6 },
+        "Allocated per second" + (isCut ? " (higher bars are cut)" : ""),
+      ),
+      svg("line", {
+        class: "grid",
+        x1: CHART.left,
+        x2: this.width - CHART.right,
+        y1: top + height,
+        y2: top + height,
+      }),
+      svg(
+        "text",
+        { class: "tick", x: CHART.left - 8, y: top + 8, "text-anchor": "end" },
+        formatRate(highest),
+      ),
       svg("text", { class: "tick", x: CHART.left - 8, y: top + height + 4, "text-anchor": "end" }, "0"),
     );
     let path = "";
     for (let i = 1; i < trace.instants; i++) {
       if (trace.missing[i]) continue;
-      const [from, to, level] = [this.xAt(i - 1).toFixed(1), this.xAt(i).toFixed(1), y(Math.min(rate[i], highest * 1.05)).toFixed(1)];
+      const [from, to, level] = [
+        this.xAt(i - 1).toFixed(1),
+        this.xAt(i).toFixed(1),
+        y(Math.min(rate[i], highest * 1.05)).toFixed(1),
+      ];
       path += "M" + from + " " + (top + height) + "V" + level + "H" + to + "V" + (top + height) + "Z";
     }
     root.append(svg("path", { class: "rate", d: path }));
@@ -233,7 +294,13 @@ class Timeline {
     for (const tick of timeTicks(end_s, Math.max(3, Math.floor(this.width / 110)))) {
       const at = this.x(tick);
       const anchor = tick === 0 ? "start" : at > this.width - 34 ? "end" : "middle";
-      this.root?.append(svg("text", { class: "tick", x: anchor === "end" ? this.width - 2 : at, y: y + 14, "text-anchor": anchor }, formatDuration(tick)));
+      this.root?.append(
+        svg(
+          "text",
+          { class: "tick", x: anchor === "end" ? this.width - 2 : at, y: y + 14, "text-anchor": anchor },
+          formatDuration(tick),
+        ),
+      );
     }
   }
 
@@ -247,7 +314,9 @@ class Timeline {
     const plot = svg("rect", {
       class: "plot", x: CHART.left, y: top, width: this.width - CHART.left - CHART.right, height,
     });
-    this.handles = /** @type {("from" | "to")[]} */ (["from", "to"]).map((edge) => this.handle(edge, top, height));
+    this.handles = /** @type {("from" | "to")[]} */ (["from", "to"]).map((edge) =>
+      this.handle(edge, top, height),
+    );
     root.append(...this.shades, this.cross, plot, ...this.handles);
     this.listen(plot);
   }
@@ -257,14 +326,31 @@ class Timeline {
    * @param {"from" | "to"} edge @param {number} top @param {number} height
    */
   handle(edge, top, height) {
-    const handle = svg("g", {
-      class: "handle", role: "slider", tabindex: 0, "aria-label": edge === "from" ? "Start of the range" : "End of the range",
-      "aria-orientation": "horizontal", "aria-valuemin": 0, "aria-valuemax": this.trace.at_s[this.trace.end].toFixed(3),
-    }, svg("line", { y1: top, y2: top + height }), svg("rect", { class: "grip", x: -4, y: top + 4, width: 8, height: 22, rx: 3 }));
+    const handle = svg(
+      "g",
+      {
+        class: "handle",
+        role: "slider",
+        tabindex: 0,
+        "aria-label": edge === "from" ? "Start of the range" : "End of the range",
+        "aria-orientation": "horizontal",
+        "aria-valuemin": 0,
+        "aria-valuemax": this.trace.at_s[this.trace.end].toFixed(3),
+      },
+      svg("line", { y1: top, y2: top + height }),
+      svg("rect", { class: "grip", x: -4, y: top + 4, width: 8, height: 22, rx: 3 }),
+    );
     handle.addEventListener("keydown", (event) => {
       const { view } = this;
       const moves = /** @type {Record<string, number>} */ ({
-        ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9,
+        ArrowLeft: -1,
+        ArrowDown: -1,
+        ArrowRight: 1,
+        ArrowUp: 1,
+        PageDown: -10,
+        PageUp: 10,
+        Home: -1e9,
+        End: 1e9,
       });
       const move = moves[event.key];
       if (move === undefined) return;
@@ -298,7 +384,10 @@ class Timeline {
     });
     plot.addEventListener("pointerup", (event) => {
       if (began === null) return;
-      const [a, b] = [trace.instantAt(Math.min(began, secondsAt(event))), trace.instantAt(Math.max(began, secondsAt(event)))];
+      const [a, b] = [
+        trace.instantAt(Math.min(began, secondsAt(event))),
+        trace.instantAt(Math.max(began, secondsAt(event))),
+      ];
       const isDrag = Math.abs(this.x(began) - this.x(secondsAt(event))) > 4 && b > a;
       began = null;
       if (isDrag) view.setRange(a === 0 ? -1 : a, b);
@@ -343,7 +432,9 @@ class Timeline {
     }
     this.tip.replaceChildren(
       el("strong", {}, "after " + formatDuration(trace.at_s[i]) + (trace.missing[i] ? " (no slice)" : "")),
-      ...rows.map(([mark, name, value]) => el("div", {}, el("span", { class: "key " + mark }), el("bdi", {}, name), el("b", {}, value))),
+      ...rows.map(([mark, name, value]) =>
+        el("div", {}, el("span", { class: "key " + mark }), el("bdi", {}, name), el("b", {}, value)),
+      ),
     );
     placeTip(this.tip, event.clientX, event.clientY);
   }
@@ -365,25 +456,34 @@ class Timeline {
     before?.setAttribute("width", String(Math.max(0, from - CHART.left)));
     after?.setAttribute("x", String(to));
     after?.setAttribute("width", String(Math.max(0, end - to)));
-    for (const [i, at] of [from, to].entries()) this.handles?.[i].setAttribute("transform", "translate(" + at.toFixed(1) + " 0)");
+    for (const [i, at] of [from, to].entries())
+      this.handles?.[i].setAttribute("transform", "translate(" + at.toFixed(1) + " 0)");
   }
 
   /** The name of a site; two sites of the same function also have their numbers. @param {number} site */
   legendName(site) {
     const name = this.trace.nameOf(site);
     const isShared = this.largest.some((other) => other !== site && this.trace.nameOf(other) === name);
-    return shortName(name, 36) + (isShared ? " (" + KINDS[this.trace.kind[site]] + " " + visible(this.trace.ids[site]) + ")" : "");
+    return (
+      shortName(name, 36) +
+      (isShared ? " (" + KINDS[this.trace.kind[site]] + " " + visible(this.trace.ids[site]) + ")" : "")
+    );
   }
 
   fillLegend() {
     const { trace } = this;
-    const entry = (/** @type {string} */ mark, /** @type {Node | string} */ name) => el("li", {}, el("span", { class: "key " + mark }), name);
+    const entry = (/** @type {string} */ mark, /** @type {Node | string} */ name) =>
+      el("li", {}, el("span", { class: "key " + mark }), name);
     const entries = [entry("live", "live bytes")];
     if (this.shows.resident && trace.header.has_resident) entries.push(entry("resident", "resident"));
     if (this.before !== null) entries.push(entry("before", "live bytes of the recording before"));
     if (this.shows.sites) {
       for (const [color, site] of this.largest.entries()) {
-        const button = el("button", { type: "button", class: "link", title: visible(trace.nameOf(site)) }, this.legendName(site));
+        const button = el(
+          "button",
+          { type: "button", class: "link", title: visible(trace.nameOf(site)) },
+          this.legendName(site),
+        );
         button.addEventListener("click", () => this.view.select(site));
         entries.push(entry(SERIES_COLORS[color], button));
       }
@@ -391,7 +491,8 @@ class Timeline {
         entries.push(entry("s0", plural(trace.sites - this.largest.length, "other site", "other sites")));
       }
     }
-    if (this.startsLate() || trace.missing.some((missing) => missing > 0)) entries.push(entry("gap", "no slices"));
+    if (this.startsLate() || trace.missing.some((missing) => missing > 0))
+      entries.push(entry("gap", "no slices"));
     this.legend.replaceChildren(...entries);
   }
 }
@@ -411,6 +512,7 @@ function usualMost(values) {
 /** The sites with the largest peaks, largest first. @param {Trace} trace @returns {number[]} */
 function largestSites(trace) {
   const sites = [];
-  for (let site = 0; site < trace.sites; site++) if (trace.hasCounters(site) && trace.peakBytes[site] > 0) sites.push(site);
+  for (let site = 0; site < trace.sites; site++)
+    if (trace.hasCounters(site) && trace.peakBytes[site] > 0) sites.push(site);
   return sites.sort((a, b) => trace.peakBytes[b] - trace.peakBytes[a]).slice(0, LARGEST);
 }

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_last_component_stays() {
-        let name = "app::Registry<std::pair<int, std::vector<long>>, short>::add_item(std::vector<long> const&, int)";
+        let name = "app::Registry<std::pair<int, std::vector<long>>, short>::\
+                    add_item(std::vector<long> const&, int)";
         let fit = |width| fitted(UNICODE, name, width);
         assert_eq!(fit(200), name);
         assert_eq!(fit(80), "app::Registry<std::pair<int, std::vector<long>>, short>::add_item(…)");

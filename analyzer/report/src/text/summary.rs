@@ -73,7 +73,8 @@ pub(super) fn write(
         paragraph(
             Ink::Faint,
             "note:   ",
-            "its child processes were not recorded, so this report does not cover them (`edleak-record --children` records each into a trace of its own)",
+            "its child processes were not recorded, so this report does not cover them (`edleak-record \
+             --children` records each into a trace of its own)",
         )?;
     }
     let hints =
@@ -87,8 +88,8 @@ pub(super) fn write(
 /// The note that the recorded process had already run before the recording began.
 fn ran_before(before: &Before, summary: &Summary) -> String {
     format!(
-        "the process had run for {} and held {} of anonymous memory when the recording began; allocations from before are \
-         unknown ({} of them freed since)",
+        "the process had run for {} and held {} of anonymous memory when the recording began; allocations \
+         from before are unknown ({} of them freed since)",
         units::duration(before.age_s),
         units::bytes(before.resident_bytes as f64),
         units::count(summary.earlier_frees)

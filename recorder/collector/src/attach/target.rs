@@ -91,7 +91,8 @@ fn check_emulator(pid: u32) -> Result<(), Error> {
         return Ok(());
     };
     let message = format!(
-        "it emulates `{}`, a program for another machine, and edleak would count the allocations of the emulator",
+        "it emulates `{}`, a program for another machine, and edleak would count the allocations of the \
+         emulator",
         program.path
     );
     Err(refusal(message, "edleak records x86-64 programs"))
@@ -124,7 +125,8 @@ fn check_machine(pid: u32) -> Result<(), Error> {
             Err(refusal(message, "link it without `-static`"))
         }
         Some(loader) if loader.to_string_lossy().contains("musl") => Err(refusal(
-            "it uses musl, whose loader cannot give edleak's library thread-local storage in a running process",
+            "it uses musl, whose loader cannot give edleak's library thread-local storage in a running \
+             process",
             start_with_library(pid),
         )),
         Some(_) => Ok(()),
@@ -162,8 +164,8 @@ fn check_filters(pid: u32) -> Result<(), Error> {
         return Ok(());
     }
     let message = format!(
-        "its thread {} has forbidden itself system calls (seccomp), and the kernel might kill it for a call that \
-         the library needs",
+        "its thread {} has forbidden itself system calls (seccomp), and the kernel might kill it for a call \
+         that the library needs",
         name_of(pid, strictest.tid)
     );
     let remedy =

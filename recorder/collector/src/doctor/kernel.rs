@@ -154,8 +154,8 @@ fn memory_and_handshake() -> Vec<Finding> {
         Err(error) => Finding::bad(
             HANDSHAKE,
             format!("a child process cannot open `{}`: {error}", path.to_string_lossy()),
-            "start edleak-record in the PID namespace and with the /proc of the target, as a user whose processes may look at \
-             each other",
+            "start edleak-record in the PID namespace and with the /proc of the target, as a user whose \
+             processes may look at each other",
         ),
     };
     vec![Finding::good(MEMORY, "memory can be shared with a target"), handshake]

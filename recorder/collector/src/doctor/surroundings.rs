@@ -89,7 +89,8 @@ fn preload(origin: &str, library: &Path) -> Finding {
         Err(error) => Finding::note(
             SUBJECT,
             format!(
-                "{origin} has `{shown}`, which cannot be read ({error}): the loader reports this in every program"
+                "{origin} has `{shown}`, which cannot be read ({error}): the loader reports this in every \
+                 program"
             ),
             format!("remove it from {origin}"),
         ),

@@ -87,8 +87,8 @@ impl Attached {
             if failure == UNREACHABLE && self.attempts > SURE_ATTEMPTS {
                 let message =
                     format!("process {pid} cannot open the memory of edleak-record at `{}`", self.control);
-                let remedy = "start edleak-record as the user of the process, with its /proc and without more \
-                              capabilities, or start the process with edleak-record";
+                let remedy = "start edleak-record as the user of the process, with its /proc and without \
+                              more capabilities, or start the process with edleak-record";
                 return Err(Error::new(ErrorKind::Process, message).with_remedy(remedy));
             }
             let is_in_vain = self.attempts > MOST_ATTEMPTS && now - self.woken > LEAST_TIME;

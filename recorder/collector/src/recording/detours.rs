@@ -290,8 +290,8 @@ fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
         selection.redirected.first().copied().or(selection.unseen.first().map(|(entry, _)| *entry))?;
     let path = &loaded.module.path;
     let message = format!(
-        "allocations through `{}` of `{path}` are not counted: it was loaded while the program ran (have it loaded at the start, with \
-         `LD_PRELOAD={path}`)",
+        "allocations through `{}` of `{path}` are not counted: it was loaded while the program ran (have it \
+         loaded at the start, with `LD_PRELOAD={path}`)",
         first.name
     );
     let functions = allocating(&selection);
@@ -303,8 +303,8 @@ fn loaded_later(loaded: &Loaded, entries: &FileEntries) -> Option<Unseen> {
 fn nameless(loaded: &Loaded) -> Option<Unseen> {
     let name = file_facts::nameless_allocator(&loaded.file)?;
     let message = format!(
-        "`{}` has {name} in it, whose functions have no names: their allocations are not counted (keep the symbol table, or install the \
-         program's debug file)",
+        "`{}` has {name} in it, whose functions have no names: their allocations are not counted (keep the \
+         symbol table, or install the program's debug file)",
         loaded.module.path
     );
     let (functions, is_in_part) = (vec![name.to_owned()], false);
@@ -317,8 +317,9 @@ fn why(module: &DetourModule) -> String {
     match module.result.load(Ordering::Acquire) {
         detour::NO_PLACE => "the memory near it was taken meanwhile (record again)".into(),
         detour::NO_NEW_CODE | detour::NO_CHANGE => format!(
-            "this system does not allow a program to change its code: {error} (link the allocator as a shared library, or allow \
-             the process to change memory with code, for example `MemoryDenyWriteExecute=no`)"
+            "this system does not allow a program to change its code: {error} (link the allocator as a \
+             shared library, or allow the process to change memory with code, for example \
+             `MemoryDenyWriteExecute=no`)"
         ),
         detour::OTHER_BYTES => {
             "its code in memory is another than in its file (record without what changes it)".into()

@@ -273,8 +273,8 @@ fn check_seccomp(library: &Library) -> Result<(), Error> {
     }
     let thread = attach::name_of(library.pid(), strictest.tid);
     let message = format!(
-        "its thread {thread} has forbidden itself system calls since the start (seccomp), and the kernel might \
-         kill it for a call that the library needs"
+        "its thread {thread} has forbidden itself system calls since the start (seccomp), and the kernel \
+         might kill it for a call that the library needs"
     );
     Err(refusal(message, "start it recorded: `edleak-record PROGRAM`"))
 }

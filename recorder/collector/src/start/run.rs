@@ -241,8 +241,8 @@ fn blind(program: &Path, only: &[String], duration: Option<Duration>, ended: Opt
         let why = format!("the program allocated nothing in {duration}, or the preload was never loaded");
         (why, "use a longer --duration; run `edleak-record doctor` if that does not help")
     } else if only.is_empty() {
-        let remedy = "a program that ends before main, drops its environment, or lives in another PID namespace; start edleak-record \
-                      inside";
+        let remedy = "a program that ends before main, drops its environment, or lives in another PID \
+                      namespace; start edleak-record inside";
         ("the preload was never loaded, or found no session".into(), remedy)
     } else {
         let patterns = only.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ");
@@ -259,7 +259,8 @@ fn blind(program: &Path, only: &[String], duration: Option<Duration>, ended: Opt
 fn foreign_allocator(checked: &check::Program, summary: &Summary, ended: Option<Ended>) -> Failed {
     let symbol = checked.own_malloc.as_ref().map_or("malloc", |own| own.symbol.as_str());
     let message = format!(
-        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` say nothing about its memory",
+        "`{}` allocates through its own `{symbol}`, which edleak does not see: {} in `{}` say nothing about \
+         its memory",
         checked.path.display(),
         units::plural(summary.slices, "slice", "slices"),
         summary.path.display()

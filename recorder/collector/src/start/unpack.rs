@@ -39,8 +39,8 @@ fn unpack_into(places: &[Place], bytes: &[u8]) -> Result<PathBuf, Error> {
     let reasons: Vec<_> =
         reasons.iter().map(|(why, places)| format!("{}: {why}", places.join(", "))).collect();
     Err(library(format!("no place for `{NAME}`: {}", reasons.join("; "))).with_remedy(
-        "set XDG_CACHE_HOME to a directory of yours that allows writing and executing, or EDLEAK_PRELOAD to a library that \
-         `edleak-record unpack DIR` made",
+        "set XDG_CACHE_HOME to a directory of yours that allows writing and executing, or EDLEAK_PRELOAD to \
+         a library that `edleak-record unpack DIR` made",
     ))
 }
 

@@ -16,7 +16,8 @@ pub(crate) fn too_little_data() -> Option<Error> {
     let is_known = unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) } == 0;
     (is_known && limit.rlim_cur < LEAST_DATA_BYTES).then(|| {
         let message = format!(
-            "a program may have {} KiB of data, and edleak's tables in it take 16 MiB at once and 8 MiB for each 64 MiB with a heap",
+            "a program may have {} KiB of data, and edleak's tables in it take 16 MiB at once and 8 MiB for \
+             each 64 MiB with a heap",
             limit.rlim_cur >> 10
         );
         let least = LEAST_DATA_BYTES >> 10;

@@ -125,7 +125,8 @@ mod tests {
                        55e0-55f0 rw-p 00000000 00:00 0                          [heap]\n\
                        7f00-7f10 r-xp 00000000 08:01 9                          /tmp/x.so (deleted)\n\
                        7ffd-7ffe rw-p 00000000 00:00 0\n\
-                       7fff-8000 rw-s 00000000 00:01 7                          /memfd:edleak-session (deleted)\n\
+                       7fff-8000 rw-s 00000000 00:01 7                          \
+                       /memfd:edleak-session (deleted)\n\
                        broken line\n";
 
     #[test]

@@ -383,7 +383,8 @@ mod tests {
     #[test]
     fn status_gives_sizes_and_namespaces() {
         let status = parse_status(
-            "Name:\tx\nUid:\t7\t8\t9\t10\nGid:\t1\t2\t3\t4\nNSpid:\t812\t3\nRssAnon:\t  1024 kB\nVmSwap:\t       8 kB\n\
+            "Name:\tx\nUid:\t7\t8\t9\t10\nGid:\t1\t2\t3\t4\nNSpid:\t812\t3\nRssAnon:\t  1024 kB\n\
+             VmSwap:\t       8 kB\n\
              CapPrm:\t0000000000000400\n",
         );
         assert_eq!(status.privileges, Privileges { ids: [8, 2], capabilities: 0x400 });

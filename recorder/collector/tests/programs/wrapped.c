@@ -57,7 +57,8 @@ CASE(setenv, setenv("A_NEW_NAME", "value", 1))
 int main(int count, char **words) {
     if (count < 2) return 2;
 #define RUN(name) if (!strcmp(words[1], #name)) case_##name();
-    RUN(malloc) RUN(xmalloc) RUN(xstrdup) RUN(pool_take) RUN(strdup) RUN(strndup) RUN(asprintf) RUN(getline) RUN(fopen)
-    RUN(fdopen) RUN(open_memstream) RUN(getcwd) RUN(realpath) RUN(opendir) RUN(scandir) RUN(regcomp) RUN(setenv)
+    RUN(malloc) RUN(xmalloc) RUN(xstrdup) RUN(pool_take) RUN(strdup) RUN(strndup) RUN(asprintf) RUN(getline)
+    RUN(fopen) RUN(fdopen) RUN(open_memstream) RUN(getcwd) RUN(realpath) RUN(opendir) RUN(scandir)
+    RUN(regcomp) RUN(setenv)
     return 1;
 }

@@ -64,9 +64,9 @@ CASE(exception, , try { throw Thrown(); } catch (const Thrown &thrown) { sink = 
 int main(int count, char **words) {
     if (count < 2) return 2;
 #define RUN(name) if (!std::strcmp(words[1], #name)) case_##name();
-    RUN(new) RUN(new_array) RUN(vector_push) RUN(vector_growth) RUN(vector_resize) RUN(vector_of_strings) RUN(map_insert)
-    RUN(map_of_strings) RUN(set_insert) RUN(unordered_insert) RUN(string_append) RUN(string_copy) RUN(string_plus)
-    RUN(to_string) RUN(deque_push) RUN(list_push) RUN(make_shared) RUN(make_unique) RUN(function) RUN(ostringstream)
-    RUN(thread) RUN(exception)
+    RUN(new) RUN(new_array) RUN(vector_push) RUN(vector_growth) RUN(vector_resize) RUN(vector_of_strings)
+    RUN(map_insert) RUN(map_of_strings) RUN(set_insert) RUN(unordered_insert) RUN(string_append)
+    RUN(string_copy) RUN(string_plus) RUN(to_string) RUN(deque_push) RUN(list_push) RUN(make_shared)
+    RUN(make_unique) RUN(function) RUN(ostringstream) RUN(thread) RUN(exception)
     return 1;
 }

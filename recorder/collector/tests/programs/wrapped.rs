@@ -55,7 +55,8 @@ cases! {
     case_to_vec [1_u8; 50] => |a: &mut [u8; 50]| a[..].to_vec();
     case_vecdeque VecDeque::<u32>::new() => |d: &mut VecDeque<u32>| d.push_back(3);
     case_hashmap HashMap::<u32, Item>::new() => |m: &mut HashMap<u32, Item>| m.insert(3, Item([4; 20]));
-    case_hashmap_entry HashMap::<u32, u64>::new() => |m: &mut HashMap<u32, u64>| *m.entry(3).or_default() += 1;
+    case_hashmap_entry HashMap::<u32, u64>::new() =>
+        |m: &mut HashMap<u32, u64>| *m.entry(3).or_default() += 1;
     case_hashset_collect 30_u32 => |n: &mut u32| (0..*n).collect::<HashSet<_>>();
     case_btreemap BTreeMap::<u32, Item>::new() => |m: &mut BTreeMap<u32, Item>| m.insert(3, Item([4; 20]));
     case_string_push String::new() => |s: &mut String| s.push_str(TEXT);
@@ -67,5 +68,6 @@ cases! {
     case_arc_str TEXT => |s: &mut &str| Arc::<str>::from(*s);
     case_path TEXT => |s: &mut &str| std::path::Path::new("/tmp").join(*s);
     case_read_file "/proc/self/status" => |s: &mut &str| std::fs::read_to_string(*s);
-    case_boxed_closure [3_u64; 20] => |a: &mut [u64; 20]| { let a = *a; Box::new(move || a[3]) as Box<dyn Fn() -> u64> };
+    case_boxed_closure [3_u64; 20] =>
+        |a: &mut [u64; 20]| { let a = *a; Box::new(move || a[3]) as Box<dyn Fn() -> u64> };
 }

@@ -20,7 +20,9 @@ use core::ffi::c_void;
 /// Defines an entry point, written as `name(arguments) => hook`.
 macro_rules! entry {
     ($($name:ident ( $($argument:ident : $kind:ty),* ) $(-> $result:ty)? => $hook:path;)*) => {$(
-        #[doc = concat!("`", stringify!($name), "`: jumps to its hook with its caller added to the arguments.")]
+        #[doc = concat!(
+            "`", stringify!($name), "`: jumps to its hook with its caller added to the arguments."
+        )]
         ///
         /// # Safety
         /// The caller keeps the contract of the C function of this name.
@@ -159,7 +161,8 @@ plain_entry! {
     _ZdlPvmSt11align_val_t(allocation, second, third) => forward::on_delete_sized_aligned;
     _ZdaPvmSt11align_val_t(allocation, second, third) => forward::on_delete_array_sized_aligned;
     _ZdlPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_aligned_nothrow;
-    _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) => forward::on_delete_array_aligned_nothrow;
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(allocation, second, third) =>
+        forward::on_delete_array_aligned_nothrow;
 }
 
 /// Defines an entry point of up to six arguments, written as `name => hook`. The stub passes two more
@@ -185,7 +188,8 @@ entry_of_six! {
 }
 
 entry! {
-    edleak_note_pool(operation: u32, pool: usize, address: usize, size: usize, caller: usize) => pool::on_pool;
+    edleak_note_pool(operation: u32, pool: usize, address: usize, size: usize, caller: usize) =>
+        pool::on_pool;
 }
 
 entry! {

@@ -390,7 +390,12 @@ macro_rules! new_with_one {
         ///
         /// # Safety
         /// See [`on_posix_memalign`].
-        pub(crate) unsafe extern "C" fn $name(size: usize, second: usize, caller: *const usize, fp: usize) -> *mut u8 {
+        pub(crate) unsafe extern "C" fn $name(
+            size: usize,
+            second: usize,
+            caller: *const usize,
+            fp: usize,
+        ) -> *mut u8 {
             // SAFETY: these are the arguments that the entry stub passed to this hook.
             unsafe { new($form, size, second, 0, caller, fp) }
         }

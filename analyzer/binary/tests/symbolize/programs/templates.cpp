@@ -1,4 +1,5 @@
-// Namespaces, templates, lambdas, virtual functions, exceptions, and inlined functions of the standard library.
+// Namespaces, templates, lambdas, virtual functions, exceptions, and inlined functions of the standard
+// library.
 #include <cstdio>
 #include <map>
 #include <memory>

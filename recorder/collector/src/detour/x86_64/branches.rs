@@ -235,7 +235,8 @@ mod tests {
     fn with(before: &str, body: &str, after: &str) -> Vec<String> {
         let function = |name: &str, body: &str| {
             format!(
-                ".globl {name}\n.hidden {name}\n.type {name}, @function\n{name}:\n{body}\n.size {name}, .-{name}\n"
+                ".globl {name}\n.hidden {name}\n.type {name}, @function\n{name}:\n{body}\n\
+                 .size {name}, .-{name}\n"
             )
         };
         let entry = format!("push rbx\n1: mov rbx, rdi\n2: nop\n3: mov rax, rbx\n{body}\npop rbx\nret");

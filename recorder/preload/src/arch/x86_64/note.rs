@@ -34,9 +34,10 @@ macro_rules! assembly {
             ".cfi_startproc",
             $($line,)*
             ".cfi_endproc",
-            "/* {tables} {top} {size_limit} {counters} {caller_cache} {turn} {sites_end} {max_callers} {frame} {last} \
-             {last_saved} {saved_from} {cfa_bits} {others_from} {lowest} {leaf_shift} {last_leaf} {granule_shift} \
-             {site_bits} {allocated_bytes} {allocs} {counters_shift} {phase} {off} {slow} {behind_wrappers} */",
+            "/* {tables} {top} {size_limit} {counters} {caller_cache} {turn} {sites_end} {max_callers} \
+             {frame} {last} {last_saved} {saved_from} {cfa_bits} {others_from} {lowest} {leaf_shift} \
+             {last_leaf} {granule_shift} {site_bits} {allocated_bytes} {allocs} {counters_shift} {phase} \
+             {off} {slow} {behind_wrappers} */",
             tables = sym $crate::hot::tables::TABLES,
             top = const core::mem::offset_of!($crate::hot::tables::Tables, top),
             size_limit = const core::mem::offset_of!($crate::hot::tables::Own, size_limit),
@@ -56,7 +57,8 @@ macro_rules! assembly {
             last_leaf = const $crate::hot::tables::LEAVES - 1,
             granule_shift = const $crate::hot::live::GRANULE_SHIFT,
             site_bits = const $crate::hot::live::SITE_BITS,
-            allocated_bytes = const core::mem::offset_of!(edleak_session::counters::Counters, allocated_bytes),
+            allocated_bytes =
+                const core::mem::offset_of!(edleak_session::counters::Counters, allocated_bytes),
             allocs = const core::mem::offset_of!(edleak_session::counters::Counters, allocs),
             counters_shift = const size_of::<edleak_session::counters::Counters>().trailing_zeros(),
             phase = sym $crate::cold::lifecycle::PHASE,

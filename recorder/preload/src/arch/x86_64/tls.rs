@@ -68,7 +68,11 @@ pub(crate) fn thread_pointer() -> usize {
     let pointer: usize;
     // SAFETY: the psABI stores the thread pointer at fs:0.
     unsafe {
-        asm!("mov {0}, qword ptr fs:[0]", out(reg) pointer, options(pure, readonly, nostack, preserves_flags));
+        asm!(
+            "mov {0}, qword ptr fs:[0]",
+            out(reg) pointer,
+            options(pure, readonly, nostack, preserves_flags)
+        );
     }
     pointer
 }

@@ -232,7 +232,8 @@ fn print() {
     for (name, book) in NAMES.iter().zip(&BOOKS) {
         let [allocs, allocated, frees, freed] = book.each_ref().map(|count| count.load(Ordering::Relaxed));
         println!(
-            "{{\"function\":\"{name}\",\"allocs\":{allocs},\"allocated_bytes\":{allocated},\"frees\":{frees},\"freed_bytes\":{freed}}}"
+            "{{\"function\":\"{name}\",\"allocs\":{allocs},\"allocated_bytes\":{allocated},\
+             \"frees\":{frees},\"freed_bytes\":{freed}}}"
         );
     }
 }
