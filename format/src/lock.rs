@@ -17,8 +17,8 @@ fn ask(path: &Path) -> Option<Result<(), TryLockError>> {
     is_file.then(|| File::open(path).ok()).flatten().map(|file| file.try_lock_shared())
 }
 
-/// Takes the lock for writing; `false`: another writer holds the lock. A reader that checks whether a trace is
-/// being written holds the lock for an instant, so `take` tries ten times. On a file system without locks
+/// Takes the lock for writing; `false`: another writer holds the lock. A reader that checks whether a trace
+/// is being written holds the lock for an instant, so `take` tries ten times. On a file system without locks
 /// `take` returns `true`, and the writer works without a lock.
 pub fn take(file: &File) -> bool {
     const ATTEMPTS: u32 = 10;

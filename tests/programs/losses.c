@@ -31,7 +31,9 @@ static void descend(unsigned path, int depth);
     NOINLINE static void step_##n(unsigned path, int depth) { descend(path, depth), after += n; }
 STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8)
 
-static void (*const steps[8])(unsigned, int) = {step_1, step_2, step_3, step_4, step_5, step_6, step_7, step_8};
+static void (*const steps[8])(unsigned, int) = {
+    step_1, step_2, step_3, step_4, step_5, step_6, step_7, step_8,
+};
 
 // One of eight functions at each of six levels: few frames, because the table of frames is limited, too.
 NOINLINE static void descend(unsigned path, int depth) {

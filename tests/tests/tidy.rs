@@ -76,7 +76,9 @@ fn is_unbreakable(line: &str) -> bool {
 /// checks every line.
 #[test]
 fn no_line_is_longer_than_110_columns() {
-    const KINDS: &[&str] = &["*.rs", "*.c", "*.cpp", "*.h", "*.sh", "*.toml", "*.js", "*.css", "*.md"];
+    const KINDS: &[&str] = &[
+        "*.rs", "*.c", "*.cpp", "*.h", "*.sh", "*.toml", "*.js", "*.css", "*.md", "*.yml", "*.py", "*.conf",
+    ];
     let mut long = Vec::new();
     for kind in KINDS {
         let files = files(&[kind]);
@@ -344,6 +346,24 @@ fn no_file_of_a_crate_is_in_a_circle() {
         let circle = files_in_a_circle(&uses);
         assert!(circle.is_empty(), "{room}: these files use each other: {circle:?}");
     }
+}
+
+/// The order in which `lib.rs` and ARCHITECTURE.md show the folders of the collector: a folder uses only
+/// folders to its right.
+#[test]
+fn folders_of_the_collector_use_only_folders_below() {
+    const ORDER: [&str; 10] =
+        ["doctor", "start", "follow", "recording", "attach", "rules", "watch", "detour", "control", "sys"];
+    let place = |module: &str| ORDER.iter().position(|folder| module.split("::").next() == Some(folder));
+    let mut arrows = BTreeSet::new();
+    for (module, used) in uses_of_files(Path::new("recorder/collector/src")) {
+        for other in used {
+            let (Some(from), Some(to)) = (place(&module), place(&other)) else { continue };
+            assert!(from <= to, "`{module}` uses `{other}`, whose folder stands before its own");
+            arrows.insert((from, to));
+        }
+    }
+    assert!(arrows.len() > 20, "{arrows:?}");
 }
 
 /// The first call of any entry point of the preload library starts the library, and the start sets up the

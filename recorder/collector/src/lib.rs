@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! doctor     checks this machine, and lists the reasons why a recording would fail
-//! start      checks and starts the target, reserves the trace's name; records programs without edleak-record
+//! start      checks and starts the target; records programs without edleak-record
 //! follow     follows each program of the run, also after exec and fork, until the program ends
-//! recording  records one program in one process: reads its counters, and writes slices into the trace
+//! recording  records one program in one process: reads its counters, and writes slices into its trace
 //! attach     attaches to a running process: loads the library and redirects malloc to the library
-//! rules      compiles rules for the target: callers to skip, callers to watch, how to unwind stacks
+//! rules      the target's modules, and rules for them: callers to skip or to watch, how to unwind stacks
 //! detour     compiles jumps and stubs for the functions of an allocator that is inside a module
 //! watch      handles requests to record full stacks: from the user, from auto-watch, from a running session
 //! control    serves the socket through which a user controls a running recording

@@ -144,7 +144,9 @@ fn untracked_allocations(analysis: &Analysis) -> Option<String> {
     let (untracked, counted) = (analysis.summary.untracked_allocs, analysis.summary.allocs);
     (untracked as f64 > UNTRACKED_SHARE * counted as f64).then(|| {
         format!(
-            "{} could not be counted, because the system gave edleak's library no memory for its table, which may hide a leak (raise the              limits of the program: `ulimit -v`, `ulimit -d`, vm.max_map_count)",
+            "{} could not be counted, because the system gave edleak's library no memory for its table, \
+             which may hide a leak (raise the limits of the program: `ulimit -v`, `ulimit -d`, \
+             vm.max_map_count)",
             units::plural(untracked, "allocation", "allocations")
         )
     })

@@ -3,8 +3,8 @@
 
 use super::finding::Finding;
 use crate::control::socket::ControlSocket;
+use crate::recording::output;
 use crate::start::library::{self, Embedded, Origin};
-use crate::start::output;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_format::MIN_CAPACITY_BYTES;
 use edleak_session::ENV_SESSION;

@@ -7,7 +7,6 @@ pub(crate) mod claim_notifier;
 mod claims;
 mod ending;
 mod idle;
-pub(crate) mod image;
 mod images;
 mod outcome;
 mod requests;

@@ -1,19 +1,19 @@
 //! Begins a recording: learns the modules, publishes the rules for the target, writes the start record into
 //! the trace, and takes the first slice.
 
-use crate::follow::image::ImageWatch;
 use crate::recording::auto_watch_state::{Watches, Watching};
 use crate::recording::counter_reader::CounterReader;
 use crate::recording::detours::{Detours, Surroundings};
+use crate::recording::image::ImageWatch;
 use crate::recording::inject::Injected;
 use crate::recording::mark_slices::Marks;
-use crate::recording::modules::Modules;
 use crate::recording::options::{Inherited, KnownCode, Options};
 use crate::recording::period::Schedule;
 use crate::recording::pools::PoolReader;
 use crate::recording::stacks::{Epochs, Snapshots, WatchedStacks};
 use crate::recording::watch_requests::PendingRequests;
 use crate::recording::{Recording, attached};
+use crate::rules::modules::Modules;
 use crate::rules::stack_bounds::StackBounds;
 use crate::sys::maps;
 use crate::sys::memory::AreaReader;

@@ -1,8 +1,8 @@
 //! Learns the modules, sites and watched stacks that are new since the previous slice.
 
 use super::{Recording, attached};
-use crate::recording::modules::Event;
 use crate::recording::stacks::NewStack;
+use crate::rules::modules::Event;
 use crate::sys::maps;
 use edleak_format::{
     EarlierFrees, Error, ModuleId, Record, Site, SiteId, SiteKind, Stack, ThreadStart, TraceWriter,

@@ -2,9 +2,9 @@
 
 use crate::recording::domains::Domains;
 use crate::recording::mappings::Mappings;
-use crate::recording::modules::Modules;
 use crate::recording::period::Period;
 use crate::recording::pools::ledger::Ledger as PoolLedger;
+use crate::rules::modules::Modules;
 use crate::rules::publisher::Publisher;
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 //! when the survivors of this stack were allocated. A survivor is an allocation that is still live. A
 //! teardown is the phase in which an ending program frees everything.
 
-use crate::recording::modules::Modules;
+use crate::rules::modules::Modules;
 use crate::sys::shm::Session;
 use edleak_format::{Epoch, SiteId, Stack, StackFrame, StackId, Survivors};
 use edleak_session::stack::{CUT, Cell, MAX_ADDRESSES, MAX_CELLS, MAX_FRAMES, MAX_STACKS};

@@ -1,7 +1,7 @@
 //! The result of a finished recording, and the part of a recording that the collector keeps for the children
 //! of the recorded process.
 
-use crate::recording::modules::Modules;
+use crate::rules::modules::Modules;
 use edleak_format::{Children, Losses};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! the requests one after the other.
 
 use crate::control::socket::ClientId;
-use crate::recording::modules::Loaded;
+use crate::rules::modules::Loaded;
 use crate::rules::publisher::{Change, Publisher};
 use crate::sys::shm::Session;
 use crate::watch::request::Request;

@@ -10,7 +10,7 @@
 //! the age of the run, because a child can start at any time in a run.
 
 use super::Recording;
-use crate::start::output;
+use crate::recording::output;
 use edleak_format::{Error, TraceWriter};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -5,6 +5,8 @@ mod cache;
 pub mod code_options;
 pub(crate) mod code_range;
 pub(crate) mod compiled;
+pub(crate) mod file_facts;
+pub(crate) mod modules;
 pub(crate) mod publisher;
 pub(crate) mod stack_bounds;
 pub mod unwind;

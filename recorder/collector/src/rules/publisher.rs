@@ -8,10 +8,10 @@
 
 use crate::detour::Prefixes;
 use crate::detour::entries::FileEntries;
-use crate::recording::modules::Loaded;
 use crate::rules::code_options::CodeOptions;
 use crate::rules::code_range::{CodeRange, insert_request, overlay};
 use crate::rules::compiled::{Compiled, FileCode, Shared};
+use crate::rules::modules::Loaded;
 use crate::sys::shm::Session;
 use crate::watch::request::{RequestRange, WatchSet};
 use edleak_binary::elf::Elf;

@@ -8,7 +8,6 @@ pub(crate) mod launch;
 pub mod library;
 mod library_copy;
 mod loadable;
-pub(crate) mod output;
 mod permission;
 mod proc_mount;
 pub mod run;

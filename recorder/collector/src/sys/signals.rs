@@ -282,7 +282,7 @@ impl Watch {
 
     /// Sends a signal to the process. If the process has ended, no process gets the signal.
     pub(crate) fn send(&self, signal: i32) {
-        // rustix forbids to send real-time signals with its `pidfd_send_signal`, so this is a raw system call.
+        // rustix cannot send real-time signals with its `pidfd_send_signal`, so this is a raw system call.
         let nothing = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: the descriptor belongs to this value, and a null pointer means that the kernel sends no
         // data with the signal.

@@ -7,8 +7,8 @@ pub(crate) mod ledger;
 mod segments;
 
 use crate::recording::domain_marks::CountersAtMarks;
-use crate::recording::modules::Modules;
 use crate::recording::unpublished::Unpublished;
+use crate::rules::modules::Modules;
 use crate::sys::shm::Session;
 use edleak_format::{Counters, SiteId};
 use edleak_session::mapping::{self, MappingEvent, Operation};

@@ -1,7 +1,7 @@
 //! The modules of a target and their address ranges. The collector learns the modules from the target's
 //! memory map and from the events of the target's loader.
 
-use crate::recording::file_facts::{FileFacts, Kind, kind};
+use crate::rules::file_facts::{FileFacts, Kind, kind};
 use crate::sys::maps::{self, Mapping};
 use crate::sys::process;
 use edleak_binary::elf::Elf;
