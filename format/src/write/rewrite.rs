@@ -34,7 +34,7 @@ pub fn rewrite(
     writer.sync()?;
     for index in 0..from.blocks().len() {
         match from.compressed_block(index)? {
-            Some((header, payload)) => writer.copy_sealed(&header, &payload)?,
+            Some((header, payload)) => writer.copy_compressed(&header, &payload)?,
             None => {
                 let header = from.block_header(index);
                 writer.encoder.begin(header.from_tick);

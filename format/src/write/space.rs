@@ -365,7 +365,7 @@ impl TraceWriter {
     }
 
     /// Adds a complete block of another trace unchanged.
-    pub(crate) fn copy_sealed(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Error> {
+    pub(crate) fn copy_compressed(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Error> {
         let next = self.next_header(BlockKind::Slices, header.payload_bytes);
         let header = BlockHeader {
             sequence: next.sequence,

@@ -83,7 +83,7 @@ pub struct Claimed {
 impl Slot {
     /// Puts a fresh session into the slot. `fd` is the file descriptor of the session in the collector; a
     /// target opens `/proc/COLLECTOR/fd/N`.
-    pub fn offer(&self, fd: u32) {
+    pub fn put(&self, fd: u32) {
         self.0.store(FREE + u64::from(fd), Ordering::Release);
     }
 
@@ -127,8 +127,8 @@ impl Control {
         })
     }
 
-    /// Number of free sessions that the control page offers now.
-    pub fn on_offer(&self) -> usize {
+    /// Number of free sessions in the slots.
+    pub fn free_sessions(&self) -> usize {
         self.slots.iter().filter(|slot| (FREE..CLAIMED).contains(&slot.0.load(Ordering::Relaxed))).count()
     }
 }
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn an_unclaimed_session_can_be_claimed_again_unless_the_collector_took_it() {
         let page = page();
-        page.slots[3].offer(40);
+        page.slots[3].put(40);
         let first = page.claim().expect("a session is free");
-        assert_eq!((first.fd, page.claim(), page.on_offer()), (40, None, 0));
+        assert_eq!((first.fd, page.claim(), page.free_sessions()), (40, None, 0));
         assert!(page.unclaim(first));
         assert!(!page.slots[3].take_claimed());
         let second = page.claim().expect("the session is free again");
@@ -167,7 +167,7 @@ mod tests {
         assert!(!page.unclaim(second), "the collector has the session");
         // In this test, the collector then puts another session into the slot, and another image claims
         // that session.
-        page.slots[3].offer(41);
+        page.slots[3].put(41);
         assert_eq!(page.claim().map(|claimed| claimed.fd), Some(41));
         assert!(!page.unclaim(second), "the claim of another image stays");
     }

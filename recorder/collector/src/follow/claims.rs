@@ -22,7 +22,7 @@ impl Follower<'_> {
             Ok(sessions) => {
                 self.attaching.extend(sessions.into_iter().map(|session| (session, Instant::now())));
             }
-            Err(error) => self.outcome.fail(&self.plan.output, no_session(&error)),
+            Err(error) => self.outcome.fail(&self.settings.output, no_session(&error)),
         }
         let too_many = self.attaching.len().saturating_sub(MAX_ATTACHING);
         self.unwritten += self.attaching.drain(..too_many).len() as u64;

@@ -24,8 +24,9 @@ impl Follower<'_> {
         let lasted = self.recorded_since.is_some_and(|began| began.elapsed() >= START);
         // edleak gives no verdict on a program that ran for less than [`START`], so the trace of such a
         // program does not need the number of unrecorded processes.
-        if let (Root::Child(_), true, true) = (&self.root, lasted, self.plan.only.is_empty()) {
-            let found = unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.plan.children);
+        if let (Root::Child(_), true, true) = (&self.root, lasted, self.settings.only.is_empty()) {
+            let found =
+                unrecorded::told_about_us(&self.stock.address(), &self.recorded, self.settings.children);
             self.add_unrecorded(&found);
             let now = Instant::now();
             let left = self.children.iter().filter(|child| child.recording.is_left_behind(now)).count();
@@ -36,7 +37,7 @@ impl Follower<'_> {
     /// Number of known child processes without a trace, if the user did not ask to record children.
     pub(super) fn unrequested(&self) -> u64 {
         let claimed = self.stock.others() + self.strangers;
-        if self.plan.children {
+        if self.settings.children {
             return claimed;
         }
         let has_had_children = matches!(&self.root, Root::Child(child) if child.has_had_children());
@@ -58,7 +59,7 @@ impl Follower<'_> {
             // The program that the child executed last has no trace. The root's trace reports that this
             // program is not recorded, because users look for missing recordings in the root's trace.
             let replaced = self.outcome.summaries.iter().skip(finished).filter(|summary| summary.is_replaced);
-            self.unwritten += if self.plan.only.is_empty() { replaced.count() as u64 } else { 0 };
+            self.unwritten += if self.settings.only.is_empty() { replaced.count() as u64 } else { 0 };
         }
     }
 
@@ -81,7 +82,7 @@ impl Follower<'_> {
         // recording, which begins at the next allocation of the process. A process that allocates nothing for
         // the whole duration gets no recording.
         let began = self.recorded_since.unwrap_or(self.began);
-        self.plan.duration.is_some_and(|duration| now.duration_since(began) >= duration)
+        self.settings.duration.is_some_and(|duration| now.duration_since(began) >= duration)
     }
 
     pub(super) fn end_root(&mut self, reason: EndReason) {
@@ -112,14 +113,14 @@ impl Follower<'_> {
     /// report the unrecorded processes; the result then contains them as a failure.
     pub(super) fn ended(mut self) -> Outcome {
         let unrecorded = self.stock.missed() + self.attaching.len() as u64;
-        if !self.plan.only.is_empty() && unrecorded > 0 {
+        if !self.settings.only.is_empty() && unrecorded > 0 {
             let processes = plural(unrecorded, "process", "processes");
             let error = Error::new(
                 ErrorKind::Unrecorded,
                 format!("{processes} could not be recorded, because no session was free"),
             );
             let remedy = "start fewer at the same time";
-            self.outcome.fail(&self.plan.output, error.with_remedy(remedy));
+            self.outcome.fail(&self.settings.output, error.with_remedy(remedy));
         }
         self.outcome
     }
@@ -134,9 +135,9 @@ impl Follower<'_> {
     /// Finishes a recording. Only the trace of the root process reports `others`, the processes without a
     /// recording; for a child, `others` is empty.
     pub(super) fn finish(&mut self, mut recording: Recording, reason: EndReason, others: Others) {
-        let others = Others { children_are_recorded: self.plan.children, ..others };
+        let others = Others { children_are_recorded: self.settings.children, ..others };
         self.dismiss_clients(&recording);
-        if self.plan.children {
+        if self.settings.children {
             self.finished.push_back(recording.remains());
             let too_many = self.finished.len().saturating_sub(MAX_FINISHED);
             self.finished.drain(..too_many);
@@ -151,7 +152,7 @@ impl Follower<'_> {
         let is_in_memory = recording.is_in_memory();
         let session = recording.session();
         let finished = recording.finish(reason, others);
-        if self.plan.children
+        if self.settings.children
             && let Some(session) = Arc::into_inner(session)
         {
             self.stock.take_back(session);

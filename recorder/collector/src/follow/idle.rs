@@ -28,10 +28,10 @@ impl Follower<'_> {
                     // If edleak does not record children, only the attached process can have claimed the
                     // sessions in `attaching`. So the claims belong to the request that failed, and the
                     // collector forgets them.
-                    Ok(true) if !self.plan.children => self.attaching.clear(),
+                    Ok(true) if !self.settings.children => self.attaching.clear(),
                     Ok(_) => {}
                     Err(error) => {
-                        self.outcome.fail(&self.plan.output, error);
+                        self.outcome.fail(&self.settings.output, error);
                         return true;
                     }
                 }
@@ -58,7 +58,7 @@ impl Follower<'_> {
         {
             let _ = end(&attached.library);
         }
-        let (root, plan) = (self.root.pid(), self.plan);
+        let (root, settings) = (self.root.pid(), self.settings);
         let limit = Instant::now() + LAST_CALLS;
         for recording in self.recordings() {
             let Ok(library) = Library::find(recording.pid()) else { continue };
@@ -71,7 +71,7 @@ impl Follower<'_> {
             }
             // The jumps in the root process are removed when its `Attached` is dropped.
             if library.is_late && recording.pid() != root {
-                attach::restore(&library, plan.publisher.prefixes());
+                attach::restore(&library, settings.publisher.prefixes());
             }
         }
     }

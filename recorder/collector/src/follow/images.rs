@@ -35,7 +35,7 @@ impl Follower<'_> {
         });
         let holder = holder.or((claimed_pid == root).then_some(root));
         let is_root = holder == Some(root);
-        if !is_root && !self.plan.children {
+        if !is_root && !self.settings.children {
             self.strangers += 1;
             return;
         }
@@ -69,16 +69,16 @@ impl Follower<'_> {
         };
         let path = match &before {
             Some(before) => before.path().to_owned(),
-            None if self.takes_output(is_root) => self.plan.output.clone(),
+            None if self.takes_output(is_root) => self.settings.output.clone(),
             None => self.child_output(own_number),
         };
         let mut earlier = before.as_ref().map_or_else(Vec::new, |before| before.earlier().to_vec());
         let taken_over = before.and_then(|before| self.set_aside(before, &mut earlier));
-        if self.plan.children {
+        if self.settings.children {
             self.inherited.extend(session.inode());
         }
         self.recorded.insert(pid);
-        let mut options = self.plan.options.clone();
+        let mut options = self.settings.options.clone();
         if !is_root {
             options.command = process::command_line(pid);
             if options.command.is_empty() {
@@ -87,10 +87,10 @@ impl Follower<'_> {
                 options.command = parents_command.unwrap_or_default();
             }
         }
-        let reserved = if path == self.plan.output { self.reserved.take() } else { None };
+        let reserved = if path == self.settings.output { self.reserved.take() } else { None };
         let begun = match taken_over.or(reserved.map(Ok)) {
             Some(writer) => writer,
-            None if path == self.plan.output => {
+            None if path == self.settings.output => {
                 output::reserve(&path, options.capacity_bytes).map(|(writer, _)| writer)
             }
             // The trace of a child gets its file only when the child has lived for some time, or when the
@@ -109,7 +109,7 @@ impl Follower<'_> {
                 self.recording = Some(recording);
             }
             Ok(recording) => {
-                if !self.plan.only.is_empty() {
+                if !self.settings.only.is_empty() {
                     self.recorded_since.get_or_insert(recording.began());
                 }
                 let watch = holder.and_then(Watch::of);
@@ -117,7 +117,7 @@ impl Follower<'_> {
             }
             Err(error) => {
                 self.unwritten += u64::from(!is_root);
-                self.outcome.fail(&self.plan.output, error);
+                self.outcome.fail(&self.settings.output, error);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Follower<'_> {
     /// Whether the trace of a new process gets the output path of the run. Without `--only`, the trace of the
     /// root process gets this path. With `--only`, the trace of the first matching process gets this path.
     fn takes_output(&self, is_root: bool) -> bool {
-        if self.plan.only.is_empty() { is_root } else { self.reserved.is_some() }
+        if self.settings.only.is_empty() { is_root } else { self.reserved.is_some() }
     }
 
     /// The rules and modules that the collector already knows for the process that claimed `session`, and the
@@ -149,7 +149,7 @@ impl Follower<'_> {
         if let Some(parent) = self.recordings().find(|recording| recording.serial() == serial) {
             return (parent.code_for_child(events), Some(parent.command().to_vec()));
         }
-        let publisher = self.plan.publisher.for_another();
+        let publisher = self.settings.publisher.for_another();
         let parent = self.finished.iter().find(|parent| parent.serial == serial);
         let modules = parent.map(|parent| parent.modules.at_fork(events));
         (KnownCode { publisher, modules }, parent.map(|parent| parent.command.clone()))
@@ -162,8 +162,8 @@ impl Follower<'_> {
         let times = self.child_numbers.entry(pid).or_insert(0);
         *times += 1;
         match *times {
-            1 => child_path(&self.plan.output, pid),
-            times => beside(&self.plan.output, &format!("{pid}.{times}")),
+            1 => child_path(&self.settings.output, pid),
+            times => beside(&self.settings.output, &format!("{pid}.{times}")),
         }
     }
 
@@ -194,7 +194,7 @@ impl Follower<'_> {
                     .with_remedy("the slices so far can be read; record again")
             })
         });
-        let next = output::reserve(&path, self.plan.options.capacity_bytes);
+        let next = output::reserve(&path, self.settings.options.capacity_bytes);
         self.finish(recording, EndReason::Executed, Others::default());
         if let Err(error) = moved {
             self.outcome.fail(&aside, error);

@@ -110,7 +110,7 @@ struct Child {
 
 /// A run that is in progress.
 pub(crate) struct Follower<'a> {
-    plan: &'a RunSettings,
+    settings: &'a RunSettings,
     stock: SessionStock,
     root: Root<'a>,
     recording: Option<Recording>,
@@ -159,13 +159,13 @@ impl<'a> Follower<'a> {
     /// `stock`. `reserved` is the writer of the root's trace, if the collector has already created this
     /// trace.
     pub(crate) fn new(
-        plan: &'a RunSettings,
+        settings: &'a RunSettings,
         stock: SessionStock,
         root: Root<'a>,
         reserved: Option<TraceWriter>,
     ) -> Follower<'a> {
         Follower {
-            plan,
+            settings,
             claim_notifier: ClaimNotifier::of(stock.page()),
             stock,
             root,
@@ -207,7 +207,7 @@ impl<'a> Follower<'a> {
             let stop = self.pass_on(signals);
             self.take_claims();
             if let Err(error) = self.stock.fill() {
-                self.outcome.fail(&self.plan.output, no_session(&error));
+                self.outcome.fail(&self.settings.output, no_session(&error));
             }
             let now = Instant::now();
             let is_impossible = self.look_after_attached(now);
@@ -247,7 +247,7 @@ impl<'a> Follower<'a> {
     /// Whether a child exists that has not allocated yet and so has claimed no session. For example, the
     /// parent of a daemon may end before the daemon allocates.
     fn has_silent_children(&mut self, now: Instant) -> bool {
-        if !self.plan.children {
+        if !self.settings.children {
             return false;
         }
         let is_due = self.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_FOR_CHILDREN);
@@ -271,7 +271,7 @@ impl<'a> Follower<'a> {
         let due = due.min();
         // If children are not recorded and the run began more than 10 s ago, check for claims only every 10 ×
         // `POLL`.
-        let calm = self.began.elapsed() > CALM_AFTER && !self.plan.children;
+        let calm = self.began.elapsed() > CALM_AFTER && !self.settings.children;
         let poll = if calm { 10 * POLL } else { poll };
         due.map_or(poll, |due| due.min(poll))
     }
@@ -330,7 +330,7 @@ impl<'a> Follower<'a> {
     }
 
     fn look_for_unrecorded(&mut self, now: Instant) {
-        let only = self.plan.only.as_bytes();
+        let only = self.settings.only.as_bytes();
         let is_wanted = |pid| {
             let program = process::program(pid).unwrap_or_default();
             only.is_empty() || edleak_session::only::is_wanted(only, program.as_os_str().as_bytes())
@@ -345,14 +345,14 @@ impl<'a> Follower<'a> {
         /// unrecorded processes, the collector prints no message and only counts them.
         const MOST_NAMED: u64 = 5;
         for one in found {
-            if self.plan.children && !one.is_out_of_reach() && self.wake_idle(one.pid()) {
+            if self.settings.children && !one.is_out_of_reach() && self.wake_idle(one.pid()) {
                 continue;
             }
             self.seen_unrecorded += 1;
-            if self.plan.children {
+            if self.settings.children {
                 self.unwritten += 1;
                 if self.seen_unrecorded <= MOST_NAMED {
-                    self.outcome.fail(&self.plan.output, one.error());
+                    self.outcome.fail(&self.settings.output, one.error());
                 }
             }
         }

@@ -164,7 +164,7 @@ impl SessionStock {
                 let nonce = self.page.get().nonce.load(Ordering::Relaxed);
                 session.header().nonce.store(nonce, Ordering::Relaxed);
                 self.owner.map_or(Ok(()), |owner| session.give_to(owner))?;
-                slot.offer(session.fd() as u32);
+                slot.put(session.fd() as u32);
                 *place = Some(session);
             }
         }
@@ -215,7 +215,7 @@ mod tests {
         stock.take_back(session);
         stock.fill().expect("memory files can be made");
         let again = stock.sessions.iter().flatten().find(|session| session.fd() as u32 == fd);
-        let again = again.expect("it is on offer again");
+        let again = again.expect("the session is free again");
         assert_eq!(again.infos()[5].address.load(Ordering::Relaxed), 0);
         assert_eq!(again.slots()[edleak_session::site::SLOTS - 1].key.load(Ordering::Relaxed), 0);
         assert_eq!(again.header().next_site.load(Ordering::Relaxed), edleak_session::site::FIRST);

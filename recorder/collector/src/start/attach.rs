@@ -77,7 +77,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
         .map_err(|error| Error::system("signals cannot be received", &error, "see `ulimit -a`"))?;
     let output = output::followed(&options.output)?;
     let (writer, reserved) = output::reserve(&output, options.capacity_bytes)?;
-    let plan = RunSettings {
+    let settings = RunSettings {
         options: Options {
             command: process::command_line(pid),
             period: options.period,
@@ -124,7 +124,7 @@ pub fn record_process(pid: u32, options: &RunOptions, started: impl FnOnce()) ->
     }
     started();
     let root = Root::Attached(Box::new(attached));
-    let outcome = Follower::new(&plan, stock, root, Some(writer)).run(&mut signals);
+    let outcome = Follower::new(&settings, stock, root, Some(writer)).run(&mut signals);
     signals.release();
     if outcome.summaries.is_empty() {
         reserved.give_back();

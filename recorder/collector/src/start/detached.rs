@@ -102,7 +102,7 @@ pub fn collect(args: &Request) -> ExitCode {
     let has_allocator = own_allocator.is_some() || code_options.allocators != Prefixes::default();
     let waits_long = has_allocator || !code_options.watch.is_empty();
     let rules_timeout = if waits_long { LONG_RULES_TIMEOUT } else { RULES_TIMEOUT };
-    let mut plan = RunSettings {
+    let mut settings = RunSettings {
         options: Options {
             command: process::command_line(args.pid),
             period,
@@ -121,7 +121,7 @@ pub fn collect(args: &Request) -> ExitCode {
     let refused = |what: &str, error: &io::Error| Error::system(what, error, "see `ulimit -a`");
     let made = Signals::block().map_err(|error| refused("signals cannot be passed on to the target", &error));
     let made = made.and_then(|signals| {
-        let (path, writer, reserved) = reserve(&plan, args.pid)?;
+        let (path, writer, reserved) = reserve(&settings, args.pid)?;
         let stock = SessionStock::create(false, rules_timeout).map_err(|error| {
             reserved.give_back();
             refused("no memory to share with the target", &error)
@@ -135,8 +135,8 @@ pub fn collect(args: &Request) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    plan.output = path;
-    stock.set_domains(plan.options.domains.flags());
+    settings.output = path;
+    stock.set_domains(settings.options.domains.flags());
     stock.set_root(args.pid);
     if reply.write_all(stock.address().as_bytes()).is_err() {
         reserved.give_back();
@@ -144,7 +144,8 @@ pub fn collect(args: &Request) -> ExitCode {
     }
     drop(reply);
     reserved.delete_earlier();
-    let outcome = Follower::new(&plan, stock, Root::Other(args.pid, watch), Some(writer)).run(&mut signals);
+    let outcome =
+        Follower::new(&settings, stock, Root::Other(args.pid, watch), Some(writer)).run(&mut signals);
     if outcome.summaries.is_empty() && outcome.failures.is_empty() {
         reserved.give_back();
     }
@@ -155,16 +156,16 @@ pub fn collect(args: &Request) -> ExitCode {
 /// Reserves the name of a trace. Another recording that still runs may already use the name of the trace: the
 /// recording of another process, or the recording of the program that this process ran before an exec. If the
 /// name is in use, the name of the new trace contains the process ID.
-fn reserve(plan: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
+fn reserve(settings: &RunSettings, pid: u32) -> Result<(PathBuf, TraceWriter, Reserved), Error> {
     const MOST: u32 = 100;
-    let output = &plan.output;
+    let output = &settings.output;
     let numbered = |image| match image {
         0 => output.clone(),
         1 => child_path(output, pid),
         image => child_path(output, pid).with_extension(format!("{image}.edl")),
     };
     for candidate in (0..MOST).map(numbered) {
-        match output::reserve(&candidate, plan.options.capacity_bytes) {
+        match output::reserve(&candidate, settings.options.capacity_bytes) {
             Ok((writer, reserved)) => return Ok((candidate, writer, reserved)),
             Err(error) if error.kind() == ErrorKind::InUse => {}
             Err(error) => return Err(error),

@@ -162,7 +162,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     };
     let publisher = Publisher::new(Arc::clone(&code_options));
     publisher.prepare(own_libc().into_iter().chain([checked.image.clone()]).collect());
-    let plan = RunSettings {
+    let settings = RunSettings {
         options: Options {
             command: options.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             period: options.period,
@@ -187,7 +187,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
     let stock = SessionStock::create(follows_children, rules_timeout)
         .map_err(|error| stopped("no memory to share with the target", &error))?;
     let held =
-        launch::hold(&checked.path, &options.program, &preload, &stock.address(), &plan.only, &signals)
+        launch::hold(&checked.path, &options.program, &preload, &stock.address(), &settings.only, &signals)
             .map_err(|error| stopped("no process for the target", &error))?;
     let pid = held.pid();
     stock.set_root(pid);
@@ -205,7 +205,7 @@ pub fn record(options: &RunOptions, started: impl FnOnce()) -> Result<Recorded, 
         ));
     }
     started();
-    let outcome = Follower::new(&plan, stock, Root::Child(&child), Some(writer)).run(&mut signals);
+    let outcome = Follower::new(&settings, stock, Root::Child(&child), Some(writer)).run(&mut signals);
     if options.then_terminate && outcome.ended.is_none() && !terminate(&child, &mut signals) {
         say(format_args!(
             "the program (pid {pid}) was sent SIGTERM and runs on (end it with `kill -9 {pid}`)"

@@ -93,11 +93,11 @@ fn inherited_control(nonce: u64) -> Option<&'static Control> {
 /// free sessions are left, every forked child waits until the collector has published the child's rules. This
 /// wait slows down a parent that forks children faster than the collector can prepare sessions. So the
 /// collector has enough time to prepare a session for every child.
-static ON_OFFER: AtomicUsize = AtomicUsize::new(0);
+static FREE_SESSIONS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether few sessions were left on the control page when this process claimed its session.
 pub(super) fn left_few_sessions() -> bool {
-    ON_OFFER.load(Ordering::Relaxed) < control::SLOTS / 2
+    FREE_SESSIONS.load(Ordering::Relaxed) < control::SLOTS / 2
 }
 
 /// The result of an attempt to get a session.
@@ -191,7 +191,7 @@ fn is_for_this_process(control: &Control) -> bool {
 fn claim_from(control: &Control, path: &Path) -> Claim {
     DOMAINS.store(control.domains.load(Ordering::Acquire), Ordering::Relaxed);
     let Some(claimed) = control.claim() else { return Claim::Refused };
-    ON_OFFER.store(control.on_offer(), Ordering::Relaxed);
+    FREE_SESSIONS.store(control.free_sessions(), Ordering::Relaxed);
     let mut path = path.parent();
     path.push_number(claimed.fd);
     let Some(fd) = sys::open(path.as_c(), true) else {
