@@ -10,12 +10,18 @@ mod atomic {
 
 #[path = "../../session/src/caller.rs"]
 pub mod caller;
+#[path = "../../session/src/control.rs"]
+pub mod control;
 #[path = "../../session/src/counters.rs"]
 pub mod counters;
 #[path = "../../session/src/event.rs"]
 pub mod event;
 #[path = "../../session/src/mapping.rs"]
 pub mod mapping;
+#[path = "../../session/src/mark.rs"]
+pub mod mark;
+#[path = "../../session/src/pool.rs"]
+pub mod pool;
 #[path = "../../session/src/rule/mod.rs"]
 pub mod rule;
 #[path = "../../session/src/site.rs"]

@@ -1,6 +1,8 @@
 //! Runs each protocol of the shared memory in every order of memory accesses that the memory model allows.
 
+use edleak_session_models::control::{Control, MAGIC, Slot};
 use edleak_session_models::mapping::{MappingEvent, MappingRing, MappingSlot, Operation};
+use edleak_session_models::pool::{self, PoolEvent, PoolRing, PoolSlot, PoolState};
 use edleak_session_models::site::{Action, FIRST, SiteInfo, SiteSlot, intern};
 use edleak_session_models::stack::{Cell, Next, StackInfo, Stacks};
 use edleak_session_models::{caller, event};
@@ -265,5 +267,84 @@ fn a_full_mapping_ring_refuses_and_overwrites_nothing_unread() {
         if first.is_none() {
             assert!(ring.get(0).is_some_and(|found| [10, 20].contains(&found.address)));
         }
+    });
+}
+
+/// Two threads report objects while the collector reads the ring. The ring has room for one event at a time.
+#[test]
+fn pool_ring_overwrites_no_event_that_is_not_read() {
+    loom::model(|| {
+        let slots: Vec<PoolSlot> =
+            (0..pool::SLACK + pool::RESERVE + 1).map(|_| PoolSlot::default()).collect();
+        let memory = Arc::new((PoolState::default(), slots));
+        fn ring(memory: &(PoolState, Vec<PoolSlot>)) -> PoolRing<'_> {
+            PoolRing { state: &memory.0, names: &[], slots: &memory.1 }
+        }
+        let event = |number: u64| PoolEvent {
+            operation: pool::Operation::Alloc,
+            pool: number,
+            address: number,
+            size: number,
+            direct: number as u16,
+            caller: number as u16,
+        };
+        let producers: Vec<_> = [10, 20]
+            .into_iter()
+            .map(|number| {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || u64::from(ring(&memory).push(event(number))) * number)
+            })
+            .collect();
+        let mut read = Vec::new();
+        let mut look = || {
+            while let Some(found) = ring(&memory).get(read.len() as u32) {
+                assert!(found == event(found.pool), "an event is whole");
+                read.push(found.pool);
+                memory.0.read.0.store(read.len() as u32, Ordering::Release);
+            }
+        };
+        look();
+        let mut accepted: Vec<u64> = producers.into_iter().map(|one| one.join().expect("no panic")).collect();
+        look();
+        accepted.retain(|&number| number > 0);
+        accepted.sort_unstable();
+        read.sort_unstable();
+        assert!(!accepted.is_empty() && read == accepted, "accepted {accepted:?}, read {read:?}");
+    });
+}
+
+/// Two images claim a session while the collector refills the slot of a claimed session.
+#[test]
+fn two_images_never_claim_the_same_session() {
+    loom::model(|| {
+        let number = || AtomicU32::new(0);
+        let page = Arc::new(Control {
+            magic: AtomicU64::new(MAGIC),
+            version: number(),
+            root_pid: number(),
+            children: number(),
+            domains: number(),
+            missed: number(),
+            claims: number(),
+            others: number(),
+            wakes: number(),
+            nonce: AtomicU64::new(1),
+            slots: [Slot::default(), Slot::default()],
+        });
+        page.slots[0].put(40);
+        let images: Vec<_> = (0..2)
+            .map(|_| {
+                let page = Arc::clone(&page);
+                thread::spawn(move || page.claim())
+            })
+            .collect();
+        if page.slots[0].take_claimed() {
+            page.slots[0].put(41);
+        }
+        let claimed: Vec<_> = images.into_iter().map(|one| one.join().expect("no panic")).collect();
+        let sessions: Vec<u32> = claimed.iter().flatten().map(|claimed| claimed.fd).collect();
+        assert!(matches!(sessions[..], [40] | [40, 41] | [41, 40]), "{sessions:?}");
+        let numbers: Vec<u32> = claimed.iter().flatten().map(|claimed| claimed.number).collect();
+        assert!(numbers.len() < 2 || numbers[0] != numbers[1], "{numbers:?}");
     });
 }

@@ -9,8 +9,9 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// "edlkctrl", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"edlkctrl");
-/// Number of slots on the control page, each for one session.
-pub const SLOTS: usize = 32;
+/// Number of slots on the control page, each for one session. The models need few slots, because they try all
+/// orders of the accesses to them.
+pub const SLOTS: usize = if cfg!(edleak_loom) { 2 } else { 32 };
 /// Size of the mapping of the control page in bytes.
 pub const BYTES: usize = 4096;
 /// The domain of memory that the program maps with mmap, mremap and shmat.
@@ -51,6 +52,7 @@ pub struct Control {
     /// The slots for sessions.
     pub slots: [Slot; SLOTS],
 }
+#[cfg(not(edleak_loom))]
 const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 
 /// One slot: empty, claimed by an image, or the descriptor of a fresh session.
@@ -59,6 +61,7 @@ const _: () = assert!(core::mem::size_of::<Control>() <= BYTES);
 /// in two words, the collector could refill the slot between the two loads of a target, and two targets
 /// could get the same session.
 #[repr(transparent)]
+#[derive(Default)]
 pub struct Slot(AtomicU64);
 
 /// The value of a slot that the collector has not filled yet.

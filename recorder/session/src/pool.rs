@@ -30,10 +30,11 @@ use crate::mark::{GivenName, MarkName, place_of};
 /// Number of events that fit into the ring.
 pub const MAX_EVENTS: usize = 1 << 18;
 /// Number of free places that the ring must have when a producer checks whether the ring has room for an
-/// event.
-pub const SLACK: usize = 1 << 12;
+/// event. So at most this number of producers may be between the check and the write. The models have two
+/// producers.
+pub const SLACK: usize = if cfg!(edleak_loom) { 2 } else { 1 << 12 };
 /// Number of places in the ring that only resets, names, trims, moves and marks may use.
-pub const RESERVE: usize = 1 << 13;
+pub const RESERVE: usize = if cfg!(edleak_loom) { 1 } else { 1 << 13 };
 /// Maximum number of names of pools.
 pub const MAX_NAMES: usize = 256;
 
