@@ -76,7 +76,7 @@ pub(crate) struct Quiet {
 pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
     let pace = match quiet.share {
         share if share <= 0.0 => "no allocation".to_owned(),
-        share => format!("{} of its allocations before", percent(share)),
+        share => format!("{} of its allocations before", units::percent(share)),
     };
     let seconds = units::duration(quiet.seconds);
     let when = match (quiet.is_over, quiet.is_released) {
@@ -87,7 +87,9 @@ pub(crate) fn quiet(quiet: &Quiet) -> Vec<String> {
                 "most of it was freed in the last {seconds}, when the program did next to nothing ({pace})"
             )
         }
-        (false, _) => format!("the program did next to nothing for {} of the record", percent(quiet.share)),
+        (false, _) => {
+            format!("the program did next to nothing for {} of the record", units::percent(quiet.share))
+        }
     };
     vec![
         when,
@@ -146,7 +148,7 @@ pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
     vec![
         format!(
             "{} of the allocations made between 1/8 and 4/5 of the record stayed until near its end",
-            percent(survivors.kept)
+            units::percent(survivors.kept)
         ),
         "most of them were freed after that, by the work or by a teardown".to_owned(),
     ]
@@ -156,7 +158,7 @@ pub(crate) fn freed_before_the_end(survivors: &Survivors) -> Vec<String> {
 pub(crate) fn survivors(survivors: &Survivors, trend: &Trend, bic: f64) -> Vec<String> {
     let kept = format!(
         "{} of the allocations made between 1/8 and 4/5 of the record are still alive",
-        percent(survivors.kept)
+        units::percent(survivors.kept)
     );
     let mut why = vec![kept, windows(trend)];
     if survivors.log_odds > 0.0 {
@@ -232,7 +234,10 @@ pub(crate) fn weakest(trend: &Trend) -> Vec<String> {
     } else if trend.pace <= 0.15 {
         "it grew, and then stopped".to_owned()
     } else if trend.largest_step >= 0.87 {
-        format!("{} of its growth came in one step (a leak: less than 87 %)", percent(trend.largest_step))
+        format!(
+            "{} of its growth came in one step (a leak: less than 87 %)",
+            units::percent(trend.largest_step)
+        )
     } else if trend.second_step >= 0.6 {
         "two steps make up most of its growth".to_owned()
     } else {
@@ -259,7 +264,7 @@ fn pace(trend: &Trend) -> String {
     // `trend.pace`.
     let ratio = trend.pace.max(0.0) / (1.0 - trend.pace.clamp(0.0, 0.999));
     let now = match ratio {
-        ratio if ratio < 10.0 => percent(ratio),
+        ratio if ratio < 10.0 => units::percent(ratio),
         _ => "over 10 times".to_owned(),
     };
     format!("pace of the last two fifths: {now} of the two before (a full cache: 0 %)")
@@ -276,12 +281,5 @@ fn odds(log: f64) -> String {
         odds if odds >= 1000.0 => "over 1000".to_owned(),
         odds if odds >= 10.0 => format!("{odds:.0}"),
         odds => format!("{odds:.1}"),
-    }
-}
-
-fn percent(share: f64) -> String {
-    match 100.0 * share {
-        percent if percent > 0.0 && percent < 1.0 => "less than 1 %".to_owned(),
-        percent => format!("{percent:.0} %"),
     }
 }

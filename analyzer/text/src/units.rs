@@ -60,6 +60,14 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// Prints a share of 1: `87 %`, `less than 1 %`.
+pub fn percent(share: f64) -> String {
+    match 100.0 * share {
+        percent if percent > 0.0 && percent < 1.0 => "less than 1 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
 /// Prints a count with commas between groups of three digits: `1,234,567`. The commas are the same in every
 /// locale.
 pub fn count(count: u64) -> String {

@@ -98,7 +98,8 @@ impl Reader {
         Self { trace, symbolizer: Symbolizer::new(Options::default()) }
     }
 
-    /// Reads the current trace.
+    /// Reads the current trace. A verdict depends on the whole record, so the reader opens the whole trace
+    /// each time; `GrowingTrace`, which reads only the new slices, would not help.
     pub(crate) fn read(&mut self) -> Result<Snapshot, Error> {
         let recording = load(&self.trace, LoadOptions::default()).map_err(crate::analysis::earlier_trace)?;
         let mut findings = judge_recording(self.trace.display().to_string(), &recording, Model::Growth);

@@ -59,7 +59,7 @@ pub(super) fn write(
     if analysis.summary.missing_share > MUCH_MISSING {
         let note = format!(
             "slices are missing for {} of the record; straight lines replace them",
-            percent(analysis.summary.missing_share)
+            units::percent(analysis.summary.missing_share)
         );
         paragraph(Ink::Faint, "note:   ", &note)?;
     }
@@ -287,7 +287,7 @@ pub(crate) fn missed(summary: &Summary) -> String {
         .map(|(number, one, many)| plural(number, one, many))
         .collect();
     if summary.missing_share > MUCH_MISSING {
-        parts.push(format!("{} of the record", percent(summary.missing_share)));
+        parts.push(format!("{} of the record", units::percent(summary.missing_share)));
     }
     if summary.unresolved_addresses > 0 {
         parts.push(format!(
@@ -297,10 +297,6 @@ pub(crate) fn missed(summary: &Summary) -> String {
         ));
     }
     if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
 }
 
 /// The number of leaks that do not fail the gate, for each reason. `None`: no leak passes the gate.

@@ -9,6 +9,7 @@ use crate::sys::maps;
 use crate::sys::process;
 use crate::sys::seccomp;
 use crate::sys::shell;
+use edleak_binary::ErrorKind as ElfErrorKind;
 use edleak_binary::elf::Elf;
 use edleak_binary::file_bytes::FileBytes;
 use edleak_binary::functions::FunctionTable;
@@ -72,8 +73,6 @@ fn address_of(module: &Module, name: &str) -> Option<u64> {
     Some(module.start + u64::from(offset))
 }
 
-const X86_64: u8 = 62;
-
 /// Refuses an emulator (qemu-user) that runs a program for another machine. The emulator itself allocates
 /// with a malloc of this machine. The emulated program allocates with its own malloc, which edleak cannot
 /// redirect.
@@ -100,26 +99,23 @@ fn check_emulator(pid: u32) -> Result<(), Error> {
 
 /// Whether a file is a program or a library for another machine.
 fn is_foreign(path: &Path) -> bool {
-    FileBytes::open(path).is_ok_and(|bytes| {
-        let head: &[u8] = &bytes;
-        head.starts_with(b"\x7fELF") && head.get(18..20).is_some_and(|machine| machine != [X86_64, 0])
-    })
+    let is_of_foreign =
+        |bytes: FileBytes| Elf::parse(&bytes).is_err_and(|error| error.kind() == ElfErrorKind::Foreign);
+    FileBytes::open(path).is_ok_and(is_of_foreign)
 }
 
 /// Refuses a process that is built for another processor architecture, uses musl instead of glibc, or is
 /// statically linked.
 fn check_machine(pid: u32) -> Result<(), Error> {
-    const CLASS_64: u8 = 2;
     let file = format!("/proc/{pid}/exe");
     let Ok(bytes) = FileBytes::open(Path::new(&file)) else {
         return Err(refusal("its program file cannot be read", "start edleak-record as root"));
     };
-    let head: &[u8] = &bytes;
-    if head.get(4) != Some(&CLASS_64) || head.get(18..20) != Some(&[X86_64, 0]) {
+    let elf = Elf::parse(&bytes);
+    if elf.as_ref().is_err_and(|error| error.kind() == ElfErrorKind::Foreign) {
         return Err(refusal("it is built for another machine", "edleak records x86-64 programs"));
     }
-    let interpreter = Elf::parse(&bytes).ok().and_then(|elf| elf.interpreter());
-    match interpreter {
+    match elf.ok().and_then(|elf| elf.interpreter()) {
         None => {
             let message = "it is statically linked, so no library can be loaded into it";
             Err(refusal(message, "link it without `-static`"))
