@@ -8,6 +8,9 @@ mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 }
 
+/// Stands for the number of the layouts, which the files name. The models compare no versions.
+pub const VERSION: u32 = 0;
+
 #[path = "../../session/src/caller.rs"]
 pub mod caller;
 #[path = "../../session/src/control.rs"]
