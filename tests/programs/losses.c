@@ -1,5 +1,5 @@
 // `losses KIND`: makes edleak lose calls of one kind.
-//   mappings     maps 70,000 pages while edleak-record is stopped; the ring has 65,536 events
+//   mappings     maps 70,000 pages while its parent, edleak-record, is stopped; the ring has 65,536 events
 //   stacks       one allocation on each of 40,000 stacks; the table has 32,768
 //   allocations  150 allocations of 1 MiB while the system refuses every further mapping
 #include <malloc.h>
@@ -16,7 +16,6 @@ static void *kept[150];
 static volatile int after; // keeps every call from becoming a jump (a tail call)
 
 static void map_pages(void) {
-    // edleak-record may wait for its child, so it is continued in any case.
     kill(getppid(), SIGSTOP);
     for (int i = 0; i < 70000; i++) {
         void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -1,7 +1,7 @@
 //! The preload library runs inside the target. The library only counts allocations and frees.
 //!
 //! The list below shows the files of the fast path (hot) before the other files (cold). A hot file calls cold
-//! code only through a `#[cold]` function.
+//! code only through a `#[cold]` or inlined function.
 //!
 //! ```text
 //! entry exports     the exported C symbols

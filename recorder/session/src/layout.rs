@@ -58,7 +58,7 @@ pub const fn owner_thread(owner: u64) -> u64 {
 }
 
 /// Offset in bytes of the owners of the shards.
-pub const SHARDS_AT: usize = 4096;
+pub const SHARDS_AT: usize = PAGE_BYTES;
 /// Offset of the first table in a session (the site infos). The pages before this offset hold the header of
 /// the session and the owners of the shards.
 pub const FIRST_TABLE_AT: usize = page(SHARDS_AT + MAX_SHARDS * size_of::<Shard>());

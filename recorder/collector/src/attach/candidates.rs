@@ -19,12 +19,13 @@ use crate::sys::maps;
 use crate::sys::remote;
 use edleak_binary::functions::FunctionTable;
 use edleak_session::idle::MAX_PLACES;
+use edleak_session::layout::PAGE_BYTES;
 use std::fmt;
 
 /// The functions that every program calls. edleak records a process only if it can redirect all four
 /// functions.
 const REQUIRED_FUNCTIONS: &[&str] = &["malloc", "calloc", "realloc", "free"];
-const PAGE: u64 = 4096;
+const PAGE: u64 = PAGE_BYTES as u64;
 
 /// The reason why the collector cannot redirect the malloc of a module.
 enum CannotRedirect<'a> {

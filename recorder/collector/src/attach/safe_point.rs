@@ -111,7 +111,7 @@ enum Allocator {
     },
 }
 
-/// The place where a thread is, and because of which the thread must not call the loader.
+/// A place at which a thread must not call the loader.
 #[derive(Debug)]
 pub(crate) enum UnsafePlace<'a> {
     /// The thread is in the dynamic loader, the module with this path.

@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 use edleak_session::counters::Counters;
-use edleak_session::layout::MAX_SHARDS;
+use edleak_session::layout::{MAX_SHARDS, PAGE_BYTES};
 
 /// Number of address bits inside one leaf of the side table: a leaf covers 2²⁶ bytes of addresses.
 pub(crate) const LEAF_SHIFT: usize = 26;
@@ -80,8 +80,8 @@ pub(crate) struct Page {
     pub alive: AtomicU32,
     fill: UnsafeCell<[u8; FILL]>,
 }
-const FILL: usize = 4096 - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
-const _: () = assert!(size_of::<Page>() == 4096);
+const FILL: usize = PAGE_BYTES - (MAX_SHARDS + 1) * size_of::<Own>() - 4;
+const _: () = assert!(size_of::<Page>() == PAGE_BYTES);
 const _: () = assert!((MAX_SHARDS + 1) * size_of::<Own>() <= u16::MAX as usize, "an offset fits 16 bits");
 
 // SAFETY: in each process, one thread writes the entries of `own`, before any other thread has an offset or

@@ -15,6 +15,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use edleak_session::header::Header;
+use edleak_session::layout::PAGE_BYTES;
 use edleak_session::rule::{Kind, Rule};
 use edleak_session::stack::{self, Bound, Cell, MAX_FRAMES, RuleRow, RuleTable, StackInfo, Stacks, mix};
 
@@ -215,10 +216,6 @@ unsafe fn caller(frame: Frame, rule: Rule, bound: usize) -> Option<Frame> {
     Some(unsafe { frame.caller(rule) })
 }
 
-/// Size of a page in bytes. If nothing is known about a stack, the walk reads only up to the end of the page
-/// that contains sp.
-const PAGE: usize = 4096;
-
 /// The end address of the memory that contains the stack to which `sp` points.
 fn bound_of(header: &Header, sp: usize) -> usize {
     const MOST: usize = 1 << 30;
@@ -238,7 +235,8 @@ fn bound_of(header: &Header, sp: usize) -> usize {
     if sp < thread && thread - sp < LARGEST_UNSEEN {
         return thread;
     }
-    (sp | (PAGE - 1)) + 1
+    // Nothing is known about this stack, so the walk reads only up to the end of the page that contains sp.
+    (sp | (PAGE_BYTES - 1)) + 1
 }
 
 /// Number of bits of an index into the cache of rules. The index of a return address is the lower 15 bits
