@@ -22,6 +22,12 @@ const FAREWELL_ALLOCS: u64 = 8;
 /// A teardown takes at most 1/`MOST_OF_RECORD` of the record. If the frees at the end take more than this
 /// share of the record, they count as normal work.
 const MOST_OF_RECORD: u64 = 8;
+/// A gap at the end of the record contains a small share of the program's work if the program made at most
+/// 1/`MOST_IN_GAP` of its allocations in the gap. From the rest of the record, the model finds the same leaks
+/// as from the whole record.
+const MOST_IN_GAP: u64 = 8;
+/// Least share of a program's mean pace of allocations at which the program counts as at work.
+const LEAST_PACE: f64 = 0.25;
 
 /// Returns the grid for the judged record of a trace. If the program ended by itself, the grid ends at the
 /// slice before the teardown.
@@ -55,6 +61,14 @@ impl Calls {
     fn live(&self) -> u64 {
         self.allocs.saturating_sub(self.frees)
     }
+
+    /// Whether the program allocated since the slice `older` at least at `LEAST_PACE` of its mean pace up to
+    /// this slice.
+    fn is_at_work_since(self, older: Self) -> bool {
+        let pace = |allocs: u64, ticks: u64| allocs as f64 / (ticks as f64).max(1.0);
+        let newest = pace(self.allocs.saturating_sub(older.allocs), self.tick.saturating_sub(older.tick));
+        newest > 0.0 && newest >= LEAST_PACE * pace(self.allocs, self.tick)
+    }
 }
 
 /// The newest slice before the teardown; `None`: there is no teardown.
@@ -80,12 +94,18 @@ fn last_tick_before(trace: &Trace) -> Option<u64> {
 ///
 /// If the last phase of frees begins before tick `earliest`, it counts as normal work. There is one
 /// exception: if the frees begin in a gap without slices, they count as a teardown, because they may have
-/// begun late in the gap. If the program allocates and frees almost nothing after a gap at the end of the
-/// record, the judged record ends with the gap.
-fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
+/// begun late in the gap.
+///
+/// If the program allocates and frees almost nothing after a gap at the end of the record, the program may
+/// have ended early in the gap, and the recorder may have taken the last slice late. A flat line through the
+/// gap would then look as if the growth had stopped. So the judged record ends before the gap if the program
+/// was at work when the gap began, and if the gap contains only a small share of the program's work.
+/// Otherwise the judged record ends with the gap.
+fn beginning(newest_first: impl Iterator<Item = Calls>, earliest: u64, stride: u64) -> Option<u64> {
+    let mut newest_first = newest_first.peekable();
     let mut later = newest_first.next()?;
     let (mut before, mut idle) = (None, 0);
-    for calls in newest_first {
+    while let Some(calls) = newest_first.next() {
         let allocs = later.allocs.saturating_sub(calls.allocs);
         let frees = later.frees.saturating_sub(calls.frees);
         let is_farewell = before.is_none() && allocs <= FAREWELL_ALLOCS;
@@ -96,9 +116,12 @@ fn beginning(mut newest_first: impl Iterator<Item = Calls>, earliest: u64, strid
         if is_emptied || (frees > 0 && frees / FREES_PER_ALLOC >= allocs) {
             (before, idle) = (Some(calls.tick), 0);
         } else if is_missing && before.is_none() {
-            // After this gap, the program allocated and freed almost nothing, so the judged record ends with
-            // the gap.
-            return later.tick.checked_sub(stride);
+            // After this gap, the program allocated and freed almost nothing.
+            let is_at_work = newest_first.peek().is_some_and(|older| calls.is_at_work_since(*older));
+            return match is_at_work && allocs <= later.allocs / MOST_IN_GAP {
+                true => Some(calls.tick),
+                false => later.tick.checked_sub(stride),
+            };
         } else if ((allocs, frees) == (0, 0) || is_farewell) && idle < MOST_IDLE {
             idle += 1;
         } else {
@@ -189,9 +212,15 @@ mod tests {
     /// Searches for a teardown in slices that have a gap of 30 ticks. After the gap, `after` slices have no
     /// allocation and no free. `in_gap` has the numbers of allocations and frees in the gap.
     fn before_a_gap(in_gap: (u64, u64), after: usize, earliest: u64) -> Option<u64> {
+        let work = [(1, (100, 90)); 20].into_iter();
+        before_the_end(work.chain([(30, in_gap)]).chain(vec![(1, (0, 0)); after]), earliest)
+    }
+
+    /// Searches for a teardown in slices. Each item of `steps` has the number of ticks, and the numbers of
+    /// allocations and of frees, since the slice before.
+    fn before_the_end(steps: impl Iterator<Item = (u64, (u64, u64))>, earliest: u64) -> Option<u64> {
         let mut sum = Calls { tick: 0, allocs: 0, frees: 0 };
         let mut calls = vec![sum];
-        let steps = [(1, (100, 90)); 20].into_iter().chain([(30, in_gap)]).chain(vec![(1, (0, 0)); after]);
         for (ticks, (allocs, frees)) in steps {
             sum = Calls { tick: sum.tick + ticks, allocs: sum.allocs + allocs, frees: sum.frees + frees };
             calls.push(sum);
@@ -200,13 +229,26 @@ mod tests {
     }
 
     #[test]
-    fn a_teardown_in_a_gap_ends_the_record_before_it_and_work_in_one_goes_up_to_its_end() {
+    fn a_teardown_or_little_work_in_a_gap_ends_the_record_before_it_and_more_work_at_its_end() {
         for after in [0, 1, 2] {
             // The program frees all live memory in the gap, with or without work before.
             assert_eq!(before_a_gap((0, 200), after, 45), Some(20));
             assert_eq!(before_a_gap((1000, 1150), after, 45), Some(20));
             assert_eq!(before_a_gap((1000, 900), after, 45), Some(49));
+            // The program made 2,000 allocations before the gap.
+            assert_eq!(before_a_gap((0, 0), after, 45), Some(20));
+            assert_eq!(before_a_gap((285, 280), after, 45), Some(20));
+            assert_eq!(before_a_gap((286, 280), after, 45), Some(49));
         }
         assert_eq!(before_a_gap((1000, 900), MOST_IDLE + 1, 45), None);
+    }
+
+    #[test]
+    fn a_program_that_was_quiet_before_a_gap_is_judged_to_its_end() {
+        let end = |allocs: u64| {
+            let work = [(1, (100, 0)); 20].into_iter().chain([(1, (allocs, 0)); 10]);
+            before_the_end(work.chain([(30, (0, 0))]), 45)
+        };
+        assert_eq!((end(0), end(1), end(10), end(50)), (Some(59), Some(59), Some(59), Some(30)));
     }
 }
